@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from relaygw.postfix.deliveries import Delivery, Fate
 from relaygw.postfix.main_cf import Configuration, Service, split_list, unbraced
 from relaygw.postfix.maps import Entry, Table
-from relaygw.postfix.resolve import Delivery, Fate, Resolver
+from relaygw.postfix.resolve import Resolver
 from relaygw.settings.tree import Place
 
 RESTRICTIONS = (
@@ -21,7 +22,7 @@ RESTRICTIONS = (
 )  # fmt: skip
 RECIPIENT, SENDER = "check_recipient_access", "check_sender_access"
 PERMITTING = ("permit_mynetworks", "permit_sasl_authenticated", "permit")
-_REFUSING = ("reject", "defer", "defer_if_permit")
+REFUSING = ("reject", "defer", "defer_if_permit")
 _SPEECH = (
     "reject_unauth_pipelining", "reject_multi_recipient_bounce", "defer_if_reject",
     "permit_auth_destination",
@@ -113,6 +114,7 @@ class Access:
     def judge(self, sender: str, recipient: str) -> Judgement:
         """Return what becomes of mail at the door."""
         found, full = Judgement(), self._resolver.qualified
+        unsure: Judgement | None = None
         asked = {SENDER: full(sender), RECIPIENT: full(recipient)}
         for name in RESTRICTIONS:
             words = self._configuration.values(name, self._door)
@@ -121,9 +123,12 @@ class Access:
             if decision is not None and decision.fate is not Fate.SEND:
                 # what might have permitted it stands before this one, in this list
                 doubts = [text for word, text in one.doubts if not _is_refusal(word)]
-                return Judgement(decision, doubts)
+                if not doubts:
+                    return Judgement(decision)
+                unsure = unsure or Judgement(decision, doubts)
+                continue
             found.doubts += [text for word, text in one.doubts if not word.startswith("permit")]
-        return found
+        return unsure or found
 
 
 def _is_refusal(word: str) -> bool:
@@ -176,7 +181,7 @@ class _List:
 
     def _is_refused_by(self, word: str) -> bool | None:
         """Return whether a restriction refuses the mail; None: only Postfix knows."""
-        if word in _REFUSING:
+        if word in REFUSING:
             return True
         if word in _SPEECH:
             return False

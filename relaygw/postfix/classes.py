@@ -13,12 +13,12 @@ from itertools import islice
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.postfix.access import SENDER, access_fate, access_tables
+from relaygw.postfix.deliveries import Fate, hop_of
 from relaygw.postfix.maps import Table
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Fate, Resolver, hop_of
+from relaygw.postfix.resolve import SENDER_MAPS, Resolver
 
 REST = ""
-SENDER_MAPS = ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
 SAMPLE = "relaygw-sample"
 
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from relaygw.postfix.classes import SAMPLE, SENDER_MAPS
+from relaygw.postfix.classes import SAMPLE
+from relaygw.postfix.deliveries import Fate
+from relaygw.postfix.failures import Failures
 from relaygw.postfix.maps import Table, find
-from relaygw.postfix.resolve import Fate, Resolver
+from relaygw.postfix.resolve import SENDER_MAPS, Resolver
 from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting, is_end
 
 _OF_EACH = {
@@ -51,6 +53,7 @@ class Doubts:
         self._rewriting = rewriting
         self._resolver: Resolver = rewriting.resolver
         self._configuration = rewriting.resolver.configuration
+        self._failures = Failures(rewriting.resolver)
 
     def of(self, sender: str, recipient: str, answer: Answer) -> Iterator[str]:
         """Yield what could make the answer another one."""
@@ -65,6 +68,7 @@ class Doubts:
                 yield from self._of_form(address)
         yield from self._of_mailboxes(recipient, answer)
         yield from self._of_login(answer)
+        yield from filter(None, self._failures.doubted(answer.delivery))
 
     def _said(self, name: str, why: str, service: object = None) -> str:
         place = self._configuration.place(name, service)  # type: ignore[arg-type]
@@ -143,6 +147,8 @@ class Doubts:
             for table in self._resolver.tables.of("alias_maps", aliases=True):
                 if table.problem:
                     yield self._said("alias_maps", f"cannot be read: {table.problem}")
+                if table.failure or table.missing_index:
+                    yield self._said("alias_maps", table.failure or table.missing_index)
             if entry is not None:
                 yield from self._of_owner(local)
             strays = self._configuration.value("luser_relay")

@@ -5,19 +5,22 @@ Those of the files themselves are in lint_files.py.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from relaygw.postfix.access import PERMITTING, RECIPIENT, lists
-from relaygw.postfix.classes import REST, SENDER_MAPS, host_of, sample, written_hops
+from relaygw.postfix.classes import REST, host_of, sample, written_hops
+from relaygw.postfix.deliveries import Delivery, Hop, hop_of
+from relaygw.postfix.failures import LEVELS
 from relaygw.postfix.lint_files import FILE_RULES
 from relaygw.postfix.listeners import is_too_wide, networks_of
 from relaygw.postfix.main_cf import Service
 from relaygw.postfix.maps import Table
 from relaygw.postfix.mistakes import Finding, Subject
 from relaygw.postfix.providers import preset_of
-from relaygw.postfix.resolve import Delivery, Hop, hop_of
+from relaygw.postfix.resolve import SENDER_MAPS
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.settings.addresses import is_loopback_host
 
@@ -214,6 +217,26 @@ def _authorities(subject: Subject) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _levels(subject: Subject) -> Iterator[Finding]:
+    """Yield levels of TLS that are none."""
+    configuration, name = subject.configuration, "smtp_tls_security_level"
+    for service in (None, *configuration.services):
+        own = configuration.parameter(name, service)
+        written = [(configuration.value(name, service), own.place)] if own else []
+        for table in subject.resolver.tables.of("smtp_tls_policy_maps", service):
+            written += [(one.value, one.place) for one in table.entries]
+            written += [(one.value, one.place) for one in table.patterns]
+        for level, place in ((value.split()[0].lower(), at) for value, at in written if value):
+            if level not in LEVELS:
+                near = difflib.get_close_matches(level, LEVELS, n=1)
+                yield Finding(
+                    str(place), "unknown-level",
+                    f"{level} is no level of TLS, so Postfix defers the mail",
+                    f"is it {near[0]}?" if near else f"one of {', '.join(LEVELS)}",
+                    "is imported as tls: required",
+                )  # fmt: skip
+
+
 # --- connections --------------------------------------------------------------------------------
 
 
@@ -317,6 +340,6 @@ def _never_asked(subject: Subject) -> Iterator[Finding]:
 
 
 _RULES = (
-    _other_form, _strange_hosts, _no_login, _mechanisms, _clear_passwords, _authorities, _pooling,
-    _relayhosts, _single_senders, _networks, _never_asked,
+    _other_form, _strange_hosts, _no_login, _mechanisms, _clear_passwords, _authorities, _levels,
+    _pooling, _relayhosts, _single_senders, _networks, _never_asked,
 )  # fmt: skip

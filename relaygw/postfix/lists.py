@@ -8,8 +8,9 @@ from typing import Any
 
 from relaygw.postfix.access import RESTRICTIONS, SENDER, access_fate, access_tables, lists
 from relaygw.postfix.classes import REST
+from relaygw.postfix.deliveries import Fate
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Fate, Resolver
+from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.routes import Routing, covering
 from relaygw.settings.addresses import Address, Entry
 from relaygw.settings.section import fits
@@ -75,6 +76,8 @@ def _allow_list(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     elif rest.fate is Fate.REDIRECT and fits(Address, rest.reason):
         refused, does = f"redirect:{rest.reason}", "sends to another address goes there, too"
         allowed = list(dict.fromkeys((*allowed, rest.reason)))
+    elif rest.fate is not Fate.REFUSE:
+        does = f"does with the others ({rest.fate}) is not done: they are captured"
     yield "allow", allowed
     if refused:
         yield "refused", refused

@@ -60,6 +60,7 @@ class Table:
     entries: list[Entry] = field(default_factory=list)
     patterns: list[PatternLine] = field(default_factory=list)
     problem: str = ""  # why nothing of it can be used
+    failure: str = ""  # why Postfix cannot use it
     notes: list[str] = field(default_factory=list)  # what is odd about its lines
     is_static: bool = False
     is_secret: bool = False  # it holds passwords
@@ -71,14 +72,27 @@ class Table:
         ending = INDEXES.get(self.kind)
         return self.path.with_name(self.path.name + ending) if self.path and ending else None
 
+    @property
+    def missing_index(self) -> str:
+        """What is missing of an indexed table, without which Postfix defers mail."""
+        index = self.index
+        if index is None or index.exists():
+            return ""
+        return f"{index}: is not there, so Postfix would defer the mail: run postmap {self.spec}"
+
     def add(self, entry: Entry) -> None:
-        """Take a line; of two with one key the first holds, as with postmap."""
+        """Take a line; of two with one key the first holds, as with postmap, else the last."""
         key = entry.key.lower()
         if key in self._by_key:
-            earlier = self._by_key[key].place
-            self.notes.append(f"{entry.place}: {entry.key} is there already ({earlier}), which "
-                              "holds; remove one")  # fmt: skip
-            return
+            earlier = self._by_key[key]
+            twice = f"{entry.place}: {entry.key} is there already ({earlier.place})"
+            if self.kind == "texthash":
+                self.failure = f"{twice}, so Postfix cannot open {self.spec}"
+            if self.kind != "inline":
+                self.notes.append(f"{self.failure or f'{twice}, which holds'}; remove one")
+                return
+            self.notes.append(f"{twice}, and the last holds; remove one")
+            self.entries.remove(earlier)
         self._by_key[key] = entry
         self.entries.append(entry)
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 from functools import cached_property
 
 from relaygw.postfix.classes import REST, host_of, sample, written_hops
+from relaygw.postfix.deliveries import Hop, Stop, hop_of
 from relaygw.postfix.main_cf import Configuration, Parameter, Service
 from relaygw.postfix.maps import Entry
-from relaygw.postfix.resolve import Hop, Resolver, Stop, hop_of
+from relaygw.postfix.resolve import Resolver
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.tree import Place
 

@@ -13,10 +13,11 @@ from relaygw.postfix.classes import (
     sample,
     sender_classes,
 )
+from relaygw.postfix.deliveries import Delivery, Hop
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service
 from relaygw.postfix.maps import Entry
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Delivery, Hop, Resolver
+from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting
 
 

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from relaygw.postfix.deliveries import Stop
+from relaygw.postfix.failures import MECHANISMS
 from relaygw.postfix.main_cf import Configuration, Service
 from relaygw.postfix.report import Report, seconds
-from relaygw.postfix.resolve import Stop
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.presets import Preset, presets
 from relaygw.settings.provider import TlsPolicy
@@ -28,7 +29,6 @@ _POLICIES = {
     "none": "none", "may": "opportunistic", "encrypt": "encrypt" if _HAS_ENCRYPT else "required",
     "verify": "required", "secure": "required",
 }  # fmt: skip
-_MECHANISMS = ("plain", "login", "cram-md5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +161,17 @@ class Providers:
             written["username"] = f"plain:{user}" if kind != user and kind in _KINDS else user
         written["password"] = f"file:{self.secrets_directory / name}"
         self.secrets[name] = password
+        if not password:
+            place = self.configuration.place("smtp_sasl_password_maps")
+            self.report.warn(
+                f"{place}: {user} has no password, and relaygw refuses an empty one: write it into "
+                f"{self.secrets_directory / name} before the start"
+            )
         words = self.configuration.values("smtp_sasl_mechanism_filter")
         mechanisms = [one.lower() for one in words]
-        if len(mechanisms) == 1 and mechanisms[0] in _MECHANISMS:
+        if len(mechanisms) == 1 and mechanisms[0] in MECHANISMS:
             written["auth"] = mechanisms[0]
-        elif mechanisms and not {"plain", "login", "cram-md5"} & set(mechanisms):
+        elif mechanisms and not {*MECHANISMS} & set(mechanisms):
             place = self.configuration.place("smtp_sasl_mechanism_filter")
             self.report.warn(
                 f"{place}: {', '.join(mechanisms)} is not logged in with by a password; write "

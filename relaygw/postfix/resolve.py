@@ -8,84 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
+from relaygw.postfix.deliveries import Delivery, Fate, Hop, Stop, hop_of
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import Entry, Lookup, Table, Tables, find, look_up
-from relaygw.settings.addresses import Host
-from relaygw.settings.section import fits
 from relaygw.settings.tree import Place
 
-_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "urd": 465, "mail": 25}
-_HOP = re.compile(r"\[(?P<host>[^\]]+)\](?::(?P<port>\S+))?|(?P<mx>[^:\[\]]+)(?::(?P<mxport>\S+))?")
 _NULL_KEY = "<>"
+SENDER_TRANSPORTS = "sender_dependent_default_transport_maps"
+SENDER_MAPS = ("sender_dependent_relayhost_maps", SENDER_TRANSPORTS)
 _TRANSPORTS = {"mydestination": "local_transport", "virtual_mailbox_domains": "virtual_transport"}
-
-
-class Fate(StrEnum):
-    """What becomes of mail in the end."""
-
-    SEND = "sent"
-    LOCAL = "put into a mailbox of this host"
-    REFUSE = "refused"
-    DISCARD = "discarded"
-    LATER = "deferred"
-    OTHER = "given to a program"
-    # by an access table, which means the mail with all its recipients
-    DISCARD_ALL = "discarded for all its recipients"
-    HOLD = "held for all its recipients"
-    FILTER = "given to a filter"
-    REDIRECT = "sent to another address"
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """A host that mail is sent to."""
-
-    host: str
-    port: int
-    is_mx: bool = False  # the DNS names the hosts
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port} by MX" if self.is_mx else f"[{self.host}]:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A hop with how the connection is protected and logged in to."""
-
-    hop: Hop
-    tls: str  # a level of Postfix
-    is_wrapped: bool = False  # TLS from the first byte
-    login: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """Where mail goes, the next stop after the first one's failure, or why it goes nowhere."""
-
-    fate: Fate
-    stops: tuple[Stop, ...] = ()
-    transport: str = ""
-    reason: str = ""
-    places: tuple[str, ...] = ()  # the lines that decide
-
-
-def hop_of(text: str, default_port: str = "smtp") -> Hop:
-    """Read `[host]:port`, `host:port`, `[host]` or `host`. Raises ValueError."""
-    match = _HOP.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is no next hop; write [HOST]:PORT")
-    host = (match["host"] or match["mx"]).removeprefix("ipv6:").removeprefix("IPv6:")
-    if not fits(Host, host):
-        raise ValueError(f"{text!r} names no host; write [HOST]:PORT")
-    port = match["port"] or match["mxport"] or default_port
-    number = int(port) if port.isdecimal() else _PORTS.get(port.lower(), 0)
-    if not 0 < number < 65536:
-        raise ValueError(f"{text!r} has a port that is none; write [HOST]:PORT, e.g. [{host}]:587")
-    return Hop(host.lower(), number, is_mx=match["host"] is None)
 
 
 class Resolver:
@@ -220,19 +153,22 @@ class Resolver:
             return "error", "User unknown in virtual alias table", places
         if listed in _TRANSPORTS:
             return *self._split_transport(value(_TRANSPORTS[listed]), domain), places
-        places, transport = [], value("default_transport")
-        if listed:
-            transport = value("relay_transport")
-        else:
-            entry = self._by_sender("sender_dependent_default_transport_maps", sender, places)
-            transport = entry or transport
-        channel, nexthop = self._split_transport(transport, "")
+        places, name = list[str](), "relay_transport" if listed else "default_transport"
+        sent_by = "" if listed else self._by_sender(SENDER_TRANSPORTS, sender, places)
+        channel, nexthop = self._split_transport(sent_by or value(name), "")
+        if not sent_by and (nexthop or channel not in known_smtp):
+            places.append(f"{place(name)}: {name} = {value(name)}")
         if not nexthop:
-            nexthop = self._by_sender("sender_dependent_relayhost_maps", sender, places) or ""
+            nexthop = self._by_sender(SENDER_MAPS[0], sender, places) or ""
         if not nexthop:
             nexthop = value("relayhost")
             places.append(f"{place('relayhost')}: relayhost")
         return channel, nexthop or domain, places
+
+    def by_relayhost(self, sender: str) -> Delivery:
+        """Return the way through relayhost, whatever transport is in use."""
+        place = f"{self.configuration.place('relayhost')}: relayhost"
+        return self._delivery(sender, "smtp", self.configuration.value("relayhost"), (place,))
 
     def kind_of(self, recipient: str) -> object:
         """Return what recipients have in common who go the same way; None: it is their own."""
@@ -312,19 +248,17 @@ class Resolver:
     def _stop(self, sender: str, hop: Hop, written: str, service: Service | None) -> Stop:
         is_wrapped = self.configuration.is_on("smtp_tls_wrappermode", service)
         level, _ = self.tls_level(written, service)
-        return Stop(hop, level, is_wrapped, self.login(sender, hop, written, service))
+        login = self.login(sender, hop, written, service)
+        return Stop(hop, level, is_wrapped, login, written)
 
     # --- how it goes there ---
 
     def tls_level(self, written: str, service: Service | None = None) -> tuple[str, Place]:
         """Return the level for a next hop as it is written, and the line that says so."""
-        configuration = self.configuration
-        tables = self.tables.of("smtp_tls_policy_maps", service)
-        for key in _policy_keys(written):
-            entry = find(tables, key, lookup=self.lookup)
-            if entry is not None:
-                words = entry.value.split()
-                return (words[0].lower() if words else "none"), entry.place
+        configuration, entry = self.configuration, self.tls_policy(written, service)
+        if entry is not None:
+            words = entry.value.split()
+            return (words[0].lower() if words else "none"), entry.place
         level = configuration.value("smtp_tls_security_level", service).lower()
         if level:
             return level, configuration.place("smtp_tls_security_level", service)
@@ -334,6 +268,12 @@ class Resolver:
             return ("verify" if verifies else "encrypt"), place
         is_used = configuration.is_on("smtp_use_tls", service)
         return ("may" if is_used else "none"), configuration.place("smtp_use_tls", service)
+
+    def tls_policy(self, written: str, service: Service | None = None) -> Entry | None:
+        """Return the line of smtp_tls_policy_maps for a next hop."""
+        tables = self.tables.of("smtp_tls_policy_maps", service)
+        found = (find(tables, key, lookup=self.lookup) for key in _policy_keys(written))
+        return next((entry for entry in found if entry is not None), None)
 
     def login(
         self, sender: str, hop: Hop, written: str, service: Service | None = None

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from relaygw.postfix.access import REFUSING, Judgement
 from relaygw.postfix.classes import (
     REST,
     SAMPLE,
@@ -22,16 +23,15 @@ from relaygw.postfix.classes import (
     sample,
     sender_classes,
 )
+from relaygw.postfix.deliveries import Delivery, Fate, Stop
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.providers import Providers
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Delivery, Fate
 from relaygw.postfix.rewriting import Rewriting
 
 Way = tuple[str, ...]
 """The providers of mail, in order."""
 Value = TypeVar("Value")
-_FOR_NOBODY = (Fate.REFUSE, Fate.DISCARD, Fate.DISCARD_ALL, Fate.HOLD, Fate.REDIRECT)
 
 
 @dataclass
@@ -52,23 +52,46 @@ class Routing:
         self.senders = sender_classes(resolver, self.report)
         self.recipients = recipient_classes(resolver, self.report)
         senders = [sample(one) for one in permitted_senders(resolver)]
-        for recipient in self.recipients:
-            self.fates[recipient] = self._fate(senders, sample(recipient))
+        at_door = {one: self._at_door(senders, sample(one)) for one in self.recipients}
+        rest = at_door[REST]
+        may_be_lock = bool(rest.doubts) and any(one.delivery is None for one in at_door.values())
+        for recipient, one in at_door.items():
+            refusal = one.delivery
+            is_of_rest = bool(rest.doubts) and refusal == rest.delivery
+            if refusal and one.doubts and (is_of_rest or refusal.reason in REFUSING):
+                self._doubt(one, may_be_lock=may_be_lock)
+                refusal = None
+            self.fates[recipient] = refusal or resolver.route(sample(REST), sample(recipient))
 
-    def _fate(self, senders: Sequence[str], target: str) -> Delivery:
-        """Return what becomes of mail to a recipient from a sender who may send."""
-        found = [Delivery(Fate.REFUSE)]
+    def _at_door(self, senders: Sequence[str], target: str) -> Judgement:
+        """Return what the door says to a recipient's mail, from a sender who may send."""
+        found: list[Judgement] = []
         for sender in senders:
-            at_door = self.rewriting.access.judge(sender, target).delivery
-            if at_door is None or at_door.fate is Fate.FILTER:
-                return self.rewriting.resolver.route(sample(REST), target)
-            found.append(at_door)
-        return found[1]
+            one = self.rewriting.access.judge(sender, target)
+            if one.delivery is None or one.delivery.fate is Fate.FILTER:
+                return Judgement()
+            found.append(one)
+        return min(found, key=lambda one: not one.doubts)
+
+    def _doubt(self, one: Judgement, *, may_be_lock: bool) -> None:
+        """Say that a refusal is not sure; stop where it may be what locks all others out."""
+        what = "; ".join(dict.fromkeys(one.doubts))
+        where = "; ".join(one.delivery.places if one.delivery is not None else ())
+        if may_be_lock:
+            raise PostfixUnreadable(
+                f"{what}, and stands before {where}, so nobody can tell whether only listed "
+                "recipients receive; take it out of a copy of the directory if it permits none of "
+                "your hosts, take out what comes behind it if it permits them, and import the copy"
+            )
+        self.report.warn(
+            f"{what}, and stands before {where}: relaygw takes it that it permits your hosts, and "
+            "sends their mail; set mode: staging if nobody may receive"
+        )
 
     @property
     def is_allow_list(self) -> bool:
         """True when only those receive who are listed."""
-        return self.fates[REST].fate in _FOR_NOBODY
+        return self.fates[REST].fate is not Fate.SEND
 
     def of_fate(self, *fates: Fate) -> list[str]:
         """Return the classes of recipients with one of these ends, but for the rest."""
@@ -109,10 +132,14 @@ class Routing:
     def _ways_of_most(self, vectors: Mapping[str, tuple[Way, ...]]) -> tuple[Way, ...]:
         """Return what serves where the rest is sent nowhere: relaygw wants a last route."""
         if not vectors:
-            raise PostfixUnreadable(
-                "main.cf: no recipient is sent anywhere, so there is nothing to import; set "
-                "relayhost = [HOST]:587, or give --relayhost '[HOST]:587'"
-            )
+            resolver, where = self.rewriting.resolver, "; ".join(self.fates[REST].places)
+            if not resolver.configuration.value("relayhost"):
+                raise PostfixUnreadable(
+                    f"{where or 'main.cf'}: no recipient is sent anywhere, and a route of relaygw "
+                    "has a provider; set relayhost = [HOST]:587, or give --relayhost '[HOST]:587'"
+                )
+            stops = [resolver.by_relayhost(sample(one)).stops for one in self.senders]
+            return tuple(self._names(one, "smtp") for one in stops)
         return Counter(vectors.values()).most_common(1)[0][0]
 
     def _way(self, sender: str, recipient: str) -> Way | None:
@@ -120,7 +147,7 @@ class Routing:
         target = sample(recipient)
         delivery = self.rewriting.resolver.route(sample(sender), target)
         if delivery.fate is not Fate.SEND:
-            if sender:
+            if sender and self.rewriting.resolver.route(sample(REST), target).fate is Fate.SEND:
                 self.report.warn(
                     f"{delivery.places[0]}: mail of {sender} is {delivery.fate}; relaygw refuses "
                     "no senders but those of users (users.senders), so it goes the way of the rest"
@@ -135,7 +162,10 @@ class Routing:
                 "relaygw has fixed providers; write a line for each domain that is used"
             )
         hint = sender.rpartition("@")[2]
-        names = (self.providers.name_for(one, delivery.transport, hint) for one in delivery.stops)
+        return self._names(delivery.stops, delivery.transport, hint)
+
+    def _names(self, stops: Sequence[Stop], transport: str, hint: str = "") -> Way:
+        names = (self.providers.name_for(one, transport, hint) for one in stops)
         return tuple(dict.fromkeys(names))
 
     def _direct(self, sender: str, recipient: str, delivery: Delivery) -> Way | None:

@@ -12,12 +12,14 @@ from relaygw.policy.rewriter import Rewriter
 from relaygw.policy.router import Router
 from relaygw.postfix.access import SENDER, access_keys, access_tables
 from relaygw.postfix.classes import judged_senders, sample
+from relaygw.postfix.deliveries import Fate, Stop
 from relaygw.postfix.doubts import Doubts
+from relaygw.postfix.failures import Failures
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.maps import Table
 from relaygw.postfix.postmap import Postfix
 from relaygw.postfix.providers import policy_of
-from relaygw.postfix.resolve import Fate, Resolver, Stop, address_keys
+from relaygw.postfix.resolve import Resolver, address_keys
 from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting
 from relaygw.postfix.translation import Translation
 from relaygw.settings.model import Settings
@@ -28,6 +30,7 @@ MAX_PAIRS = 5000
 _FATES = {
     Fate.SEND: OwnFate.DELIVER, Fate.REFUSE: OwnFate.REJECT, Fate.DISCARD: OwnFate.DROP,
 }  # fmt: skip
+_SENT = (Fate.SEND, Fate.REDIRECT, Fate.FILTER)  # somebody gets it
 Pair = tuple[str, str]
 
 
@@ -83,6 +86,7 @@ class Comparison:
     ) -> None:
         self._rewriting = rewriting
         self._doubts = Doubts(rewriting)
+        self._failures = Failures(rewriting.resolver)
         self._settings = settings
         self._secrets = secrets
         self._router = Router(settings.routes)
@@ -107,8 +111,11 @@ class Comparison:
         names = route.providers if is_sent and route is not None else ()
         own = self._words(names) if is_sent else fate.value
         found = list(_fate_differences(answer, fate))
-        if is_sent and not found:
-            found = [*_address_differences(answer, own_sender, own_recipient)]
+        if is_sent:
+            failures = self._failures.of(answer.delivery)
+            found += [(Result.OTHER, f"Postfix: deferred: {one}") for one in failures]
+        if is_sent and answer.delivery.fate is Fate.SEND:
+            found += _address_differences(answer, own_sender, own_recipient)
             found += self._way_differences(answer, names)
         found += _others(answer)
         places = f" ({'; '.join(answer.delivery.places)})" if answer.delivery.places else ""
@@ -164,9 +171,16 @@ class Comparison:
 def _fate_differences(answer: Answer, fate: OwnFate) -> Iterator[Difference]:
     delivery = answer.delivery
     if fate is not _FATES.get(delivery.fate):
-        is_kept = Fate.SEND is not delivery.fate and fate is not OwnFate.DELIVER
         text = f"Postfix: {delivery.fate} {delivery.reason}".rstrip()
-        yield (Result.KEPT if is_kept else Result.OTHER), f"{text}; relaygw: {fate}"
+        yield _result(answer, fate), f"{text}; relaygw: {fate}"
+
+
+def _result(answer: Answer, fate: OwnFate) -> Result:
+    theirs = answer.delivery.fate
+    if fate is not OwnFate.DELIVER:
+        return Result.OTHER if theirs in _SENT else Result.KEPT
+    is_refused_at_door = theirs is Fate.REFUSE and not answer.delivery.transport
+    return Result.UNPROVEN if is_refused_at_door and answer.doubts else Result.OTHER
 
 
 def _address_differences(answer: Answer, sender: str, recipient: str) -> Iterator[Difference]:

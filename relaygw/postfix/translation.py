@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.postfix.access import access_tables
-from relaygw.postfix.classes import SAMPLE, SENDER_MAPS
+from relaygw.postfix.classes import SAMPLE
+from relaygw.postfix.failures import DECISIVE
 from relaygw.postfix.listeners import listeners
 from relaygw.postfix.lists import recipients, tell_restrictions
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
@@ -24,11 +25,6 @@ from relaygw.settings.addresses import Address, Domain, RewriteKey
 from relaygw.settings.section import fits
 from relaygw.settings.units import format_duration
 
-_DECISIVE = (
-    *SENDER_MAPS, "transport_maps", "smtp_sasl_password_maps", "smtp_tls_policy_maps",
-    "sender_canonical_maps", "recipient_canonical_maps", "canonical_maps", "smtp_generic_maps",
-    "virtual_alias_maps", "relocated_maps",
-)  # fmt: skip
 _REWRITES = {
     "sender": ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"),
     "recipient": (
@@ -98,7 +94,7 @@ def check_tables(resolver: Resolver) -> None:
     configuration = resolver.configuration
     services = [None, *(one for one in configuration.services if one.command in ("smtp", "relay"))]
     tables = list(access_tables(resolver))
-    for name in _DECISIVE:
+    for name in DECISIVE:
         for service in services:
             is_used = "sasl" not in name or configuration.is_on("smtp_sasl_auth_enable", service)
             tables += resolver.tables.of(name, service) if is_used else []

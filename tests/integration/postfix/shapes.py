@@ -175,6 +175,7 @@ SHAPES = (
     Shape(
         "tls-policies",
         "relayhost = [smtp.eu.mailgun.org]:587\nsmtp_tls_security_level = may\n"
+        "smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt\n"
         "smtp_tls_policy_maps = texthash:{dir}/policy\ntransport_maps = cdb:{dir}/transport\n"
         + _SASL,
         {

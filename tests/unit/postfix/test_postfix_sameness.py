@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.postfix.access import Access
 from relaygw.postfix.lint import findings
-from relaygw.postfix.main_cf import read_configuration
+from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
 from relaygw.postfix.maps import Tables
 from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting
@@ -36,13 +36,15 @@ class Case:
     words: str = ""  # of what is said
     files: dict[str, str] = field(default_factory=dict)
     master: str = ""
+    clients: str = "smtp unix - - n - - smtp\nrelay unix - - n - - smtp\n"
 
 
 def made_of(one: Case, directory: Path) -> tuple[Translation, Rewriting]:
     for name, text in one.files.items():
         (directory / name).write_text(text.replace("{dir}", str(directory)))
     (directory / "main.cf").write_text((_BASE + one.main).replace("{dir}", str(directory)))
-    (directory / "master.cf").write_text(one.master or "smtp inet n - n - - smtpd\n")
+    master = (one.master or "smtp inet n - n - - smtpd\n") + one.clients
+    (directory / "master.cf").write_text(master)
     configuration = read_configuration(directory)
     rewriting = Rewriting(Resolver(configuration, Tables(configuration)))
     return translate(rewriting, Path("/etc/relaygw/secrets")), rewriting
@@ -55,6 +57,10 @@ def rows_of(made: Translation, rewriting: Rewriting, pairs: list[tuple[str, str]
 
 _A, _B = "a@shop.test", "b@cust.test"
 _MAIL = (_A, _B)
+_LOGIN = (
+    "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = inline:{[relay.test]:587=u:p}\n"
+    "smtp_sasl_security_options = noanonymous\n"
+)
 
 
 def access(*entries: str) -> str:
@@ -144,6 +150,9 @@ CASES = {
     "hold-sender": Case("smtpd_sender_restrictions = check_sender_access static:HOLD\n", _MAIL,
                         KEPT, "held"),
     "discard": Case(access("cust.test=DISCARD"), _MAIL, KEPT, "discarded for all its recipients"),
+    "redirect": Case(access("cust.test=REDIRECT d@e.test"), _MAIL, OTHER, "to another address"),
+    "client-list": Case("smtpd_client_restrictions = check_client_access inline:{127.0.0.1=OK},\n"
+                        "  reject\n", _MAIL, UNPROVEN, "check_client_access is not followed"),
     "filter": Case(access("cust.test=FILTER smtp:[x.test]"), _MAIL, OTHER, "given to a filter"),
     "prepend": Case(access("cust.test=PREPEND X-A: b"), _MAIL, OTHER, "adds a header field: X-A"),
     "access-bcc": Case(access("cust.test=BCC c@d.test"), _MAIL, OTHER, "sends a copy: c@d.test"),
@@ -167,6 +176,45 @@ CASES = {
     "inner-override": Case("", _MAIL, UNPROVEN, "transport_maps: is set for rewrite",
                            master="smtp inet n - n - - smtpd\nrewrite unix - - n - - "
                            "trivial-rewrite -o transport_maps=static:x\n"),
+    # what Postfix's client cannot work with
+    "no-password-map": Case("smtp_sasl_auth_enable = yes\n", _MAIL, OTHER, "main.cf:9: smtp_sasl_"
+                            "auth_enable: Postfix refuses to run without smtp_sasl_password_maps"),
+    "no-password-map-of-transport": Case(
+        "", _MAIL, OTHER, "master.cf:2: smtp_sasl_auth_enable: Postfix refuses",
+        clients="smtp unix - - n - - smtp -o smtp_sasl_auth_enable=yes\n"),
+    "key-twice": Case("transport_maps = texthash:{dir}/t\n", _MAIL, OTHER, "t:2: d.test is there",
+                      {"t": "d.test smtp:[x.test]\nd.test smtp:[y.test]\n"}),
+    "key-twice-inline": Case("transport_maps = inline:{cust.test=smtp:[x.test], "
+                             "cust.test=smtp:[y.test]}\n", _MAIL, SAME, "[y.test]:25"),
+    "no-index": Case("transport_maps = hash:{dir}/t\n", _MAIL, UNPROVEN, "t.db: is not there",
+                     {"t": "d.test smtp:[x.test]\n"}),
+    "no-index-of-access": Case("smtpd_sender_restrictions = check_sender_access hash:{dir}/t\n",
+                               _MAIL, UNPROVEN, "t.db: is not there", {"t": "d.test REJECT\n"}),
+    "no-authorities": Case("smtp_tls_policy_maps = inline:{[relay.test]:587=secure}\n", _MAIL,
+                           OTHER, "TLS level secure without smtp_tls_CAfile"),
+    "no-authorities-old": Case("smtp_tls_security_level =\nsmtp_enforce_tls = yes\n", _MAIL,
+                               OTHER, "TLS level verify without smtp_tls_CAfile"),
+    "anchor-of-policy": Case("smtp_tls_policy_maps = inline:{ {[relay.test]:587 = secure "
+                             "tafile=/x} }\n", _MAIL, SAME),
+    "default-authorities": Case("smtp_tls_security_level = verify\ntls_append_default_CA = yes\n",
+                                _MAIL, SAME),
+    "authorities-gone": Case("smtp_tls_CAfile = /no/such\n", _MAIL, UNPROVEN, "/no/such is not"),
+    "no-mechanism": Case(_LOGIN + "smtp_sasl_mechanism_filter = digest-md5\n", _MAIL, OTHER,
+                         "digest-md5 leaves no way to log in"),
+    "some-mechanisms": Case(_LOGIN + "smtp_sasl_mechanism_filter = !gssapi, static:rest\n", _MAIL,
+                            UNPROVEN, "smtp_sasl_mechanism_filter: what it leaves"),
+    "plain-mechanism": Case(_LOGIN + "smtp_sasl_mechanism_filter = PLAIN\n", _MAIL, SAME),
+    "other-sasl": Case(_LOGIN + "smtp_sasl_type = dovecot\n", _MAIL, OTHER, "by cyrus only"),
+    "empty-password": Case(_LOGIN.replace("u:p", "u:"), _MAIL, OTHER, "u has no password"),
+    "user-alone": Case(_LOGIN.replace("u:p", "u"), _MAIL, OTHER, "u has no password"),
+    "no-service": Case("", _MAIL, OTHER, "there is no service smtp", clients="relay unix - - n - - "
+                       "smtp\n"),
+    "other-family": Case("relayhost = [127.0.0.1]:587\n", _MAIL, OTHER, "ipv6 reaches no [127.0.",
+                         clients="smtp unix - - n - - smtp -o inet_protocols=ipv6\n"),
+    "unknown-level": Case("smtp_tls_security_level = encrpyt\n", _MAIL, OTHER,
+                          "main.cf:9: encrpyt is no TLS level"),
+    "unknown-level-of-policy": Case("smtp_tls_policy_maps = inline:{[relay.test]:587=encrpyt}\n",
+                                    _MAIL, OTHER, "main.cf:9: encrpyt is no TLS level"),
     "unread-list": Case("relay_domains = mysql:/x\n", _MAIL, UNPROVEN, "relay_domains: cannot be"),
     # patterns that name nobody
     "unnamed-sender": Case("sender_dependent_relayhost_maps = regexp:{dir}/s\n",
@@ -196,6 +244,55 @@ def test_everybodys_mail_to_another_address_is_staging(tmp_path: Path) -> None:
     rows = rows_of(made, rewriting, pairs_of(made))
     assert {row.result for row in rows} == {OTHER}
     assert all("sent to another address" in row.why for row in rows)
+
+
+@each_of("transport", ["error:closed", "error:5.1.2 mail is closed", "retry:later", "discard:"])
+def test_a_lock_by_default_transport_is_staging(transport: str, tmp_path: Path) -> None:
+    main = f"default_transport = {transport}\n"
+    made, rewriting = made_of(Case(main, _MAIL, ""), tmp_path)
+    assert (made.values["mode"], made.values["recipients"]["allow"]) == ("staging", [])
+    assert OTHER not in {row.result for row in rows_of(made, rewriting, pairs_of(made))}
+    main += "relayhost =\ntransport_maps = inline:{ {cust.test = smtp:[x.test]:587} }\n"
+    made, rewriting = made_of(Case(main, _MAIL, ""), tmp_path)
+    assert made.values["mode"] == "staging"
+    assert made.values["recipients"]["allow"] == ["@cust.test"]
+    assert [one["providers"] for one in made.values["routes"]] == [["x-test"]]
+    assert OTHER not in {row.result for row in rows_of(made, rewriting, pairs_of(made))}
+    assert not [one for one in made.report.warnings if "goes the way of the rest" in one]
+
+
+_CLIENTS = "check_client_access inline:{127.0.0.1=OK}"
+
+
+def test_no_lock_is_made_of_what_is_not_followed(tmp_path: Path) -> None:
+    main = f"smtpd_client_restrictions = {_CLIENTS}, reject\n"
+    made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
+    assert made.values["mode"] == "production"
+    assert "allow" not in made.values["recipients"]
+    assert any("set mode: staging if nobody may receive" in one for one in made.report.warnings)
+    # a list of recipients behind it is followed
+    recipients = "check_recipient_access inline:{cust.test=OK}, reject\n"
+    main += f"smtpd_recipient_restrictions = {recipients}"
+    made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
+    assert made.values["mode"] == "staging"
+    assert made.values["recipients"] == {"allow": ["@cust.test"]}
+    main = f"smtpd_recipient_restrictions = {_CLIENTS}, {recipients}"
+    with pytest.raises(PostfixUnreadable, match="whether only listed recipients receive"):
+        made_of(Case(main, _MAIL, ""), tmp_path)
+
+
+def test_an_unknown_level_of_tls_is_found(tmp_path: Path) -> None:
+    main = (
+        "smtp_tls_security_level = encrpyt\nsmtp_tls_policy_maps = inline:{[other.test]=secrue}\n"
+    )
+    _, rewriting = made_of(Case(main, _MAIL, ""), tmp_path)
+    found = [(one.place, one.postfix) for one in findings(rewriting) if "level" in one.rule]
+    assert found == [("main.cf:9", "is it encrypt?"), ("main.cf:10", "is it secure?")]
+
+
+def test_an_empty_password_is_told(tmp_path: Path) -> None:
+    made, _ = made_of(Case(_LOGIN.replace("u:p", "u:"), _MAIL, ""), tmp_path)
+    assert any("u has no password, and relaygw refuses" in one for one in made.report.warnings)
 
 
 def test_a_password_behind_a_pattern_is_not_called_unused(tmp_path: Path) -> None:
