@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 
 import click
@@ -20,12 +19,11 @@ from relaygw.mail.exported import Exported, NotExported
 from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import counted
-from relaygw.store.store import Store
+from relaygw.store.store import Store, add_content
 
 IMPORTED, KNOWN, REFUSED = "imported", "already imported", "refused"
 _BATCH_MESSAGES = 50
 _BATCH_BYTES = 4 * 2**20
-_CHUNKS_A_STEP = 4
 _R = RecipientState
 _FATES = ((_R.PENDING, "queued"), (_R.CAPTURED, "captured"), (_R.BLOCKED, "blocked"))
 
@@ -64,10 +62,7 @@ class ImportRun:
             with self.importer.composed(mail) as (message, chunks):
                 if message.stored_chunks and not self.is_dry_run:
                     self._check_space()
-                    done = 0
-                    while bodies := list(islice(chunks, _CHUNKS_A_STEP)):
-                        self.store.intake.add_chunks(message.queue_id, done, bodies)
-                        done += len(bodies)
+                    add_content(self.store, message.queue_id, chunks)
         except NotExported as error:
             self._tell(number, mail.queue_id, REFUSED, why=str(error))
             return

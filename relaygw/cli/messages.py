@@ -33,6 +33,7 @@ _MORE_CELLS = 14  # that they need
 _RELEASED_WORDS = {
     Released.ALLOWED.value: "from the sandbox, to addresses that may have it",
     Released.ANYONE.value: "from the sandbox, outside of the allow list",
+    Released.RESENT.value: "sent again by an operator; relaygw queue explain names the first one",
 }
 _FIXED_CELLS = sum(map(abs, _CELLS)) + 6  # with the spaces
 _MIN_REST_CELLS = 30

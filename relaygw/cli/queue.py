@@ -15,6 +15,7 @@ from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invoc
 from relaygw.cli.mail_change import CHANGE_OPTIONS, TWICE, Answer, Task, carry_through, take_choice
 from relaygw.cli.messages import check_one_form, print_list, print_messages, story_lines
 from relaygw.cli.queue_files import export, import_mail
+from relaygw.cli.resend import resend
 from relaygw.cli.selection import (
     PAGE_MESSAGES,
     QUEUE_OPTIONS,
@@ -218,7 +219,7 @@ def flush(invocation: Invocation, /, is_dry_run: bool, wants_json: bool, **given
     return _change(invocation, RETRY, choice, answer)
 
 
-for _command in (export, import_mail, *map(_command_of, ACTIONS.values())):
+for _command in (export, import_mail, resend, *map(_command_of, ACTIONS.values())):
     queue.add_command(_command)
 
 

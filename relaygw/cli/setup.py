@@ -59,6 +59,9 @@ _PASSWORD_BYTES = 12
 @click.option("--sender", metavar="ADDRESS", help="Sender of mail that names none.")
 @click.option("--allow", metavar="ENTRY", multiple=True, help="May receive on staging; repeatable.")
 @click.option("--network", "networks", metavar="CIDR", multiple=True, help="May send; repeatable.")
+@click.option(
+    "--keep-content", metavar="TIME", help="Keep sent mail so long, to send it again: 7d."
+)
 @click.option("--to", "recipient", metavar="ADDRESS", help="Who gets the test mail.")
 @click.option(
     "--prefix", type=click.Path(path_type=Path, file_okay=False), default=Path("/usr"),

@@ -12,7 +12,7 @@ from relaygw.settings.presets import Preset, presets, quoted
 from relaygw.settings.provider import TlsPolicy
 from relaygw.settings.section import misfit
 from relaygw.settings.tree import write_tree
-from relaygw.settings.units import Network
+from relaygw.settings.units import Duration, Network
 
 USES = {
     "shop": "mail of this host goes to a mail service",
@@ -36,6 +36,7 @@ _KINDS = {
     "sender": Address,
     "allow": Entry,
     "networks": Network,
+    "keep_content": Duration,
 }
 """Answers that the configuration takes as they are."""
 _FOR_PROVIDERS = ("shop", "gateway", "staging")
@@ -43,7 +44,7 @@ _FOR_PROVIDERS = ("shop", "gateway", "staging")
 
 def option_of(name: str) -> str:
     """Return the option of setup that gives an answer."""
-    return {"networks": "--network"}.get(name, f"--{name}")
+    return {"networks": "--network"}.get(name, f"--{name.replace('_', '-')}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Answers:
     sender: str | None = None
     allow: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    keep_content: str | None = None
 
     @property
     def given(self) -> list[str]:
@@ -133,6 +135,12 @@ def _all_questions(answers: Answers) -> Iterator[Question]:
         yield Question(
             name="networks", text="Networks whose hosts may send (10.0.0.0/16)", is_list=True
         )
+    if answers.use in _FOR_PROVIDERS:
+        yield Question(
+            name="keep_content",
+            text="Keep sent mail this long, so that it can be sent again (7d; empty: not)",
+            is_needed=False,
+        )
 
 
 def _about_provider(answers: Answers) -> Iterator[Question]:
@@ -194,6 +202,8 @@ def configuration(answers: Answers, *, directory: Path, password_hash: str) -> d
     if answers.use == "sandbox":
         return {"mode": "sandbox"}
     tree: dict[str, Any] = {"mode": "staging" if answers.use == "staging" else "production"}
+    if answers.keep_content:
+        tree["queue"] = {"keep_content": answers.keep_content}
     if answers.use == "gateway":
         allow = [*_LOOPBACK, *answers.networks]
         tree["listeners"] = [{"bind": _ALL_ADDRESSES, "allow": allow}]

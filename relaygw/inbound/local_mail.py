@@ -1,4 +1,4 @@
-"""Mail that no SMTP client brings: of local programs, and exported mail that is imported again.
+"""Mail that no SMTP client brings: of local programs, imported, and mail that is sent again.
 
 What SMTP would refuse is captured with its reason, or recorded as blocked, and the log says so.
 """
@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from email.utils import formatdate
 from functools import partial
+from itertools import chain
 
 from relaygw.errors import InvalidAddress
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.drop_file import Drop, with_last_end
 from relaygw.inbound.intake import Intake, Origin, ResolvedRecipient, TooManyHops
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
-from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.content import header_end, header_fields, normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
-from relaygw.mail.envelope import AcceptedMessage, Source
+from relaygw.mail.envelope import AcceptedMessage, Released, Source
 from relaygw.mail.exported import Exported, NotExported
 from relaygw.mail.state import CaptureCode
 from relaygw.mail.words import escape
 from relaygw.policy.recipients import Decision, Fate, strictest
 from relaygw.settings.section import Mode
+from relaygw.store.queue_entry import QueueEntry
 
 IMPORT_LISTENER = "import"
 """Where imported mail came in: no listener has this name, so that the mode of its acceptance holds
 at each attempt, too (policy.recipients)."""
 _IMPORT_KEY = "import-"
+_RESENT_KEY = "resend"
+_SIGNATURES = ("dkim-signature", "arc-message-signature")
 _SHOWN_CHARACTERS = 320
 _MAX_CWD_CHARACTERS = 1024
 
@@ -71,13 +76,23 @@ def compose_local(
         ),
         client_key=f"uid:{drop.uid}",
         protocol="local",
-        smtputf8=not (sender.isascii() and all(one.address.isascii() for one in recipients)),
+        smtputf8=_needs_smtputf8(sender, recipients),
         mode=mode,
         drop_id=drop.drop_id,
         given_sender=given,
         dsn=drop.dsn,
     )
-    compose = partial(intake.compose, sender=sender, content=drop.content, origin=origin)
+    return _composed(intake, sender, recipients, drop.content, origin)
+
+
+def _composed(
+    intake: Intake,
+    sender: str,
+    recipients: list[ResolvedRecipient],
+    content: ReceivedContent,
+    origin: Origin,
+) -> tuple[AcceptedMessage, Iterator[bytes]]:
+    compose = partial(intake.compose, sender=sender, content=content, origin=origin)
     try:
         return compose(recipients=recipients)
     except TooManyHops as error:
@@ -113,6 +128,10 @@ def _check(address: str) -> None:
 
 def _shown(address: str) -> str:
     return escape(address[:_SHOWN_CHARACTERS])
+
+
+def _needs_smtputf8(sender: str, recipients: Iterable[ResolvedRecipient]) -> bool:
+    return not (sender.isascii() and all(one.address.isascii() for one in recipients))
 
 
 class Importer:
@@ -171,3 +190,65 @@ class Importer:
         except ValueError:
             known = ", ".join(Mode)
             raise NotExported(f"mode {mail.mode[:40]!r} is none of {known}") from None
+
+
+class Resender:
+    """Makes new messages of the content of accepted ones: see operations.resend.
+
+    Policy is that of now, the mode the stricter of now and then. Below what is added at the top
+    each byte of the content is as it was, unless `rewrite` of now changes it.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self.has_space = intake.has_space
+        self._intake = intake
+
+    @contextmanager
+    def composed(
+        self, entry: QueueEntry, content: Iterator[bytes], recipients: Sequence[str], drop_id: str
+    ) -> Iterator[tuple[AcceptedMessage, Iterator[bytes]]]:
+        """Yield the message, and for large content the chunks to store ahead of it."""
+        intake, source, then = self._intake, entry.source, Mode(entry.mode)
+        of_now = intake.modes.of(source.listener, source.user, accepted_in=then)
+        mode = strictest(of_now, then)
+        resolved = [_resolve(intake, address, mode) for address in recipients]
+        sender = intake.resolve_sender(entry.sender)
+        origin = Origin(
+            # who sends it again stands in Received; routes go by where it first came in
+            source=Source(uid=os.getuid(), listener=source.listener, user=source.user),
+            client_key=_RESENT_KEY,
+            protocol="local",
+            smtputf8=entry.smtputf8 or _needs_smtputf8(sender, resolved),
+            mode=mode,
+            drop_id=drop_id,
+            given_sender=entry.sender,
+        )
+        received = ReceivedContent(intake.state_dir)
+        try:
+            head = next(content, b"")
+            received.add(_resent_fields(head, sender, drop_id, intake.hostname))
+            for piece in chain([head], content):
+                received.add(piece)
+            received.read_head()
+            message, chunks = _composed(intake, sender, resolved, received, origin)
+            parts = tuple(replace(part, released=Released.RESENT) for part in message.deliveries)
+            yield replace(message, source=source, deliveries=parts), chunks
+        finally:
+            received.close()
+
+
+def _resent_fields(head: bytes, sender: str, name: str, hostname: str) -> bytes:
+    """Return the fields of RFC 5322 section 3.6.6; none where they would break a signature.
+
+    Resent-To would tell blind recipients of each other, and programs read recipients there.
+    """
+    end = header_end(head)
+    for field in header_fields(head, 0, end, names=_SIGNATURES):
+        if b"resent-" in head[field.value_start : field.value_end].lower():
+            return b""  # it vouches for that there are none
+    by = sender if sender and sender.isascii() else f"postmaster@{hostname}"
+    return (
+        f"Resent-Date: {formatdate(localtime=True)}\r\n"
+        f"Resent-From: <{by}>\r\n"
+        f"Resent-Message-ID: <{name}@{hostname}>\r\n"
+    ).encode("ascii")

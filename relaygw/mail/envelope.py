@@ -37,27 +37,24 @@ class NewRecipient:
     dsn_notify: str | None = None  # RFC 3461 NOTIFY
 
 
+class Released(StrEnum):
+    """Whom mail may reach that an operator sends; looked at again at each attempt."""
+
+    # captured mail that was let go
+    ALLOWED = "allowed"  # whoever is on the allow list, or permitted by the mode, at that time
+    ANYONE = "anyone"  # an admin confirmed the very addresses: the allow list is not asked
+    # a copy of a message that was sent before
+    RESENT = "resent"  # whom the stricter one permits of the modes of that time and of now
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDelivery:
-    """The part of a new message that takes one route."""
+    """The part of a message that takes one route; `released`: an operator made it."""
 
     route: str
     stream: str
     recipients: tuple[NewRecipient, ...]
-
-
-class Released(StrEnum):
-    """Whom captured mail may reach that somebody let go; looked at again at each attempt."""
-
-    ALLOWED = "allowed"  # whoever is on the allow list, or permitted by the mode, at that time
-    ANYONE = "anyone"  # an admin confirmed the very addresses: the allow list is not asked
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleasedDelivery(NewDelivery):
-    """A new delivery, of PENDING recipients, of a captured message: see policy.recipients."""
-
-    released: Released
+    released: Released | None = None  # see policy.recipients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +121,7 @@ class ClaimedDelivery:
     provider: str | None = None  # the last one tried
     client_key: str
     source: Source = Source()
-    released: str | None = None  # None: never captured; else a Released, else as strict as ALLOWED
+    released: str | None = None  # a Released, else as strict as ALLOWED; None: as it came in
     dsn_ret: str | None = None
     dsn_envid: str | None = None
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relaygw.mail.content import read_header
-from relaygw.mail.envelope import NEVER, NewRecipient, Released, ReleasedDelivery
+from relaygw.mail.envelope import NEVER, NewDelivery, NewRecipient, Released
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.policy.recipients import Judgement, Refusal, Screen
@@ -187,7 +187,7 @@ def release_captured(
     return _joined(results)
 
 
-def _deliveries(copies: Iterable[Copy]) -> Iterator[ReleasedDelivery]:
+def _deliveries(copies: Iterable[Copy]) -> Iterator[NewDelivery]:
     """Yield a delivery for each route and each kind of release: one opens no list for another."""
     groups: defaultdict[tuple[Released, str, str], list[Copy]] = defaultdict(list)
     for one in copies:
@@ -197,7 +197,7 @@ def _deliveries(copies: Iterable[Copy]) -> Iterator[ReleasedDelivery]:
             NewRecipient(address=to, original=was if was != to else None, dsn_notify=NEVER)
             for to, was in ((one.address, one.captured) for one in members)
         )
-        yield ReleasedDelivery(released=released, route=route, stream=stream, recipients=recipients)
+        yield NewDelivery(released=released, route=route, stream=stream, recipients=recipients)
 
 
 def _audited(copy: Copy) -> str:

@@ -254,7 +254,7 @@ class Screen:
         has_blocked = bool(settings.recipients.block)
         self._in_production = FieldRule(is_blocked=self._policy.is_blocked) if has_blocked else None
         self._by_mode = {mode: FieldRule(f"mode {mode.value}") for mode in Mode}
-        self._released = FieldRule("released mail")
+        self._released, self._resent = FieldRule("released mail"), FieldRule("mail sent again")
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
@@ -267,7 +267,7 @@ class Screen:
             tuple(by_obstacle[None]),
             tuple(by_obstacle["blocked"]),
             tuple(by_obstacle["mode"]),
-            self.field_rule(claimed.source, accepted_in, is_released=released is not None),
+            self.field_rule(claimed.source, accepted_in, released),
         )
 
     def obstacle_of(
@@ -276,6 +276,8 @@ class Screen:
         """Return what says why an address may not be sent to; None: it may."""
         if released is None:
             mode = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
+        elif released == Released.RESENT:
+            mode = self._strictest(source, accepted_in)
         elif released == Released.ANYONE or self._strictest(source, accepted_in) is Mode.PRODUCTION:
             mode = Mode.PRODUCTION
         else:  # the allow list of now, in sandbox mode, too
@@ -283,11 +285,11 @@ class Screen:
         return partial(self._policy.obstacle_in, mode)
 
     def field_rule(
-        self, source: Source, accepted_in: Mode, *, is_released: bool = False
+        self, source: Source, accepted_in: Mode, released: str | None = None
     ) -> FieldRule | None:
         """Return what holds for the header of a mail; None: all fields may be sent."""
-        if is_released:
-            return self._released
+        if released is not None:  # to whom somebody was shown, and to nobody else
+            return self._resent if released == Released.RESENT else self._released
         mode = self._strictest(source, accepted_in)
         return self._in_production if mode is Mode.PRODUCTION else self._by_mode[mode]
 

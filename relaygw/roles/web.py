@@ -40,6 +40,7 @@ async def web(context: RoleContext) -> int:
             metrics=metrics,
             stop=stop,
             wake_workers=lambda: wake_workers(context.loaded),
+            state_dir=context.loaded.state_dir,
         )
         pages, *others = context.sockets
         await asyncio.gather(

@@ -9,6 +9,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import (
     BatchStatement,
     Repository,
@@ -72,13 +73,17 @@ class Intake(Repository):
     """Accepting mail; reading what was accepted."""
 
     def accept_batch(
-        self, messages: Sequence[AcceptedMessage], *, hold: HoldCause | None = None
+        self,
+        messages: Sequence[AcceptedMessage],
+        *,
+        hold: HoldCause | None = None,
+        entry: AuditEntry | None = None,
     ) -> None:
         """Store all of `messages` or none; a delivery without pending recipients is finished.
 
-        With `hold` the others are held for it from the start. Raises AlreadyAccepted when one has
-        the drop id of a message that was stored before, and StoreUnavailable when content that
-        was stored ahead of its message is not there any more.
+        With `hold` the others are held for it from the start; `entry` says who stores them. Raises
+        AlreadyAccepted when one has the drop id of a message that was stored before, and
+        StoreUnavailable when content that was stored ahead of its message is not there any more.
         """
 
         def write() -> None:
@@ -86,6 +91,8 @@ class Intake(Repository):
                 insert_messages(tx, messages)
                 if hold is not None:
                     _hold(tx, messages, hold)
+                if entry is not None:
+                    add_audit(tx, entry, entry.affected)
 
         def is_stored() -> bool:
             # one transaction: the first is there if all of them are
@@ -177,7 +184,7 @@ def _add_deliveries(
         state = DeliveryState.INCOMING if is_open else DeliveryState.FINISHED
         states.append(state)
         where = (queue_id, number, part.route, part.stream, state.value)
-        deliveries.append((*where, at_ms, at_ms, client, 0, None))  # due at once
+        deliveries.append((*where, at_ms, at_ms, client, 0, part.released and part.released.value))
         for entry in part.recipients:
             who = (queue_id, rcpt_no, number, entry.address, entry.original, entry.state.value)
             recipients.append((*who, at_ms, entry.reason, entry.dsn_notify))

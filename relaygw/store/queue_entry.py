@@ -61,7 +61,7 @@ class DeliveryEntry:
     attempts: int
     provider: str | None
     reason: str | None
-    released: str | None = None  # of captured mail that was let go: see mail.envelope.Released
+    released: str | None = None  # of what an operator sent: see mail.envelope.Released
     is_in_doubt: bool = False  # `provider` may have taken it already
     hold: HoldCause | None = None  # of what is held or put off
 
@@ -83,6 +83,7 @@ class QueueEntry:
     read_at_ms: int | None
     deliveries: tuple[DeliveryEntry, ...]
     recipients: tuple[RecipientEntry, ...]
+    smtputf8: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

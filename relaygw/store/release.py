@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.sql.schema import Column
 
 from relaygw.mail.address import canonical
-from relaygw.mail.envelope import ReleasedDelivery
+from relaygw.mail.envelope import NewDelivery
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, add_audits
 from relaygw.store.database import Row, Transaction
@@ -26,7 +26,7 @@ class Release:
     """What is let out of one captured message, and the line for the audit trail."""
 
     queue_id: str
-    deliveries: tuple[ReleasedDelivery, ...]
+    deliveries: tuple[NewDelivery, ...]
     entry: AuditEntry
 
 
@@ -52,7 +52,8 @@ def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
         for number, part in enumerate(one.deliveries, last_delivery[key] + 1):
             where = (key, number, part.route, part.stream, DeliveryState.INCOMING.value)
             due = (now_ms, now_ms)  # at once
-            deliveries.append((*where, *due, old.client_key, held_ms, part.released.value))
+            kind = part.released and part.released.value
+            deliveries.append((*where, *due, old.client_key, held_ms, kind))
             for target in part.recipients:
                 rcpt_no += 1
                 who = (target.address, target.original, target.state.value)

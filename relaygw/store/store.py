@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from relaygw.errors import QueueDamaged
@@ -23,6 +24,8 @@ from relaygw.store.sandbox import Sandbox
 from relaygw.store.sessions import Sessions
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.watch import Watch
+
+_CHUNKS_A_STEP = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +103,11 @@ def read_content(store: Store, entry: QueueEntry) -> Iterator[bytes]:
         if body is None:
             return
         yield body
+
+
+def add_content(store: Store, queue_id: str, chunks: Iterator[bytes]) -> None:
+    """Store the content of a large message ahead of it, a few chunks a transaction."""
+    done = 0
+    while bodies := list(islice(chunks, _CHUNKS_A_STEP)):
+        store.intake.add_chunks(queue_id, done, bodies)
+        done += len(bodies)

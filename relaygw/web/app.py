@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,6 +31,7 @@ from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
 from relaygw.web.queue.found import show_found
+from relaygw.web.queue.resend import resend, show_resend
 from relaygw.web.queue.selection import queued_of
 from relaygw.web.sandbox import changes
 from relaygw.web.sandbox.captured import captured_of
@@ -47,16 +50,19 @@ def create_app(
     metrics: MetricsPage | None = None,
     stop: asyncio.Event | None = None,
     wake_workers: Callable[[], None] = lambda: None,
+    state_dir: Path | None = None,
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
     `is_ready` says why /readyz is not, in a line that everyone may read. `stop` ends answers that
-    would go on for ever. `wake_workers` lets workers look at the queue at once.
+    would go on for ever. `wake_workers` lets workers look at the queue at once. Large content of
+    mail that is sent again passes through `state_dir`.
     """
     options, identity = settings.web, Identity(store, settings)
     instance = settings.hostname if settings.queue.is_postgres else None
     stop, indexer = stop or asyncio.Event(), indexer or Indexer(store)
-    web = WebContext(store, settings, indexer, wake_workers, stop)
+    state_dir = state_dir or Path(tempfile.gettempdir())
+    web = WebContext(store, settings, indexer, wake_workers, stop, state_dir)
     routes = [
         *health_routes(store, is_ready, instance),
         *LoginPages(identity).routes(),
@@ -106,6 +112,8 @@ def _page_routes(web: WebContext) -> list[Route]:
         ("GET", "/queue", queue.show_list),
         ("POST", "/queue/change", queue.change),
         ("GET", "/queue/{queue_id}", queue.show_message),
+        ("GET", "/queue/{queue_id}/resend", show_resend),
+        ("POST", "/queue/{queue_id}/resend", resend),
         ("GET", "/sandbox", show_inbox),
         ("POST", "/sandbox/bulk", changes.change),
         ("POST", "/sandbox/release", changes.release),

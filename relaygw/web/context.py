@@ -10,6 +10,7 @@ import contextlib
 import re
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import anyio
@@ -18,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.errors import StoreUnavailable
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.local_mail import Resender
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import QueueIdSource
 from relaygw.mail.search import EVERYTHING
@@ -50,12 +53,14 @@ class WebContext:
         indexer: Indexer,
         wake_workers: Callable[[], None],
         stop: asyncio.Event,
+        state_dir: Path,
     ) -> None:
         self.store = store
         self.settings = settings
         self.mode = settings.mode.value
         self.indexer = indexer
         self.wake_workers = wake_workers
+        self.resender = Resender(Intake(settings, state_dir=state_dir))
         self.mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
         self.queue_ids = QueueIdSource()
         self.began_at_ms = clock_ms()

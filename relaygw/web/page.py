@@ -131,6 +131,7 @@ _WORDS = {
     "undeleted": "{} back in the queue: due now.",
     "moved": "{} moved.",
     "expired": "{} expired.",
+    "resent": "{} sent again; this is the new one.",
     "provider_held": "The provider is held.",
     "provider_released": "The provider is released.",
 }

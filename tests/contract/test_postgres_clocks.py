@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.content import ContentFacts
-from relaygw.mail.envelope import NewRecipient, Released, ReleasedDelivery
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.search import parse_find, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -313,7 +313,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("instances.bury", "lost", is_lost=True)
     call("instances.ownerless")
     assert call("janitor.restart_waits", limit=9) == 0
-    part = ReleasedDelivery(
+    part = NewDelivery(
         released=Released.ALLOWED,
         route="default",
         stream="transactional",

@@ -16,7 +16,6 @@ from relaygw.mail.envelope import (
     NewDelivery,
     NewRecipient,
     Released,
-    ReleasedDelivery,
 )
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -51,8 +50,8 @@ def add(store: Store, *addresses: str, **more: Any) -> str:
 
 def part(
     *addresses: str, released: Released = Released.ALLOWED, route: str = "default"
-) -> ReleasedDelivery:
-    return ReleasedDelivery(
+) -> NewDelivery:
+    return NewDelivery(
         released=released,
         route=route,
         stream="transactional",
@@ -63,7 +62,7 @@ def part(
     )
 
 
-def let_go(queue_id: str, *parts: ReleasedDelivery) -> Release:
+def let_go(queue_id: str, *parts: NewDelivery) -> Release:
     entry = replace(AUDIT, action="sandbox.release", target=queue_id, affected=1, detail="to dev")
     return Release(queue_id=queue_id, deliveries=parts or (part(),), entry=entry)
 

@@ -335,6 +335,8 @@ def test_a_dialogue(host: Host, service: ThreadedProvider) -> None:
     terminal.answer("Who may receive", "dev@qa.test, @")
     terminal.wait_for('--allow "@" is not an address')
     terminal.answer("Who may receive", "dev@qa.test, @team.test")
+    terminal.answer("Keep sent mail this long", "7d")
+    terminal.wait_for("keep_content: 7d")
     terminal.wait_for(f"write {host.config}")
     terminal.answer("Go on?", "n")
     assert terminal.end() == 0
@@ -347,6 +349,7 @@ def test_a_key_that_is_typed_is_not_shown(host: Host) -> None:
     terminal.answer("What is this machine?", "shop")
     terminal.answer("Which mail service?", "sendgrid")
     terminal.answer("Sender of mail", "shop@shop.test")
+    terminal.answer("Keep sent mail this long", "")
     terminal.answer("Key (is not shown)", KEY)
     terminal.wait_for("Go on?")
     assert not host.config.exists()

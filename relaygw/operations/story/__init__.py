@@ -16,6 +16,7 @@ from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
+from relaygw.operations.resend import RESEND
 from relaygw.operations.story.events import acceptance, attempt_events, endings
 from relaygw.operations.story.facts import (
     Facts,
@@ -96,8 +97,12 @@ def _without_repetition(events: Sequence[StoryEvent]) -> Iterator[StoryEvent]:
 def _operator_events(facts: Facts) -> Iterator[StoryEvent]:
     for action in facts.record.actions:
         done = _DONE.get(action.action, f"did {action.action}")
-        others = len(action.target.split()) - 1
-        notes = [Note("with", counted(others, "other message"))] if others else []
+        others = [one for one in action.target.split() if one != facts.entry.queue_id]
+        notes = [Note("with", counted(len(others), "other message"))] if others else []
+        if action.action == RESEND and others:
+            is_first = action.target.startswith(facts.entry.queue_id)
+            done = f"sent {others[0]} again, as this message"
+            done, notes = f"sent it again, as {others[0]}" if is_first else done, []
         if action.detail:
             notes.append(Note("detail", action.detail))
         who = action.actor if action.action == _BY_ITSELF else f"operator {action.actor}"
@@ -348,4 +353,9 @@ def _failed(
     meaning = meanings.of(told[-1]) if told else None
     if meaning is not None and meaning.remedy:
         yield Advice(meaning.remedy)
-    yield Advice(f"It is not tried again: correct what was refused and send a new one to {who}.")
+    text = f"It is not tried again: correct what was refused and send a new one to {who}."
+    if not facts.entry.chunk_count:
+        yield Advice(text)
+    else:
+        text = f"It is not tried again. Correct what was refused, then send it to {who} again:"
+        yield Advice(text, f"relaygw queue resend {facts.entry.queue_id}")

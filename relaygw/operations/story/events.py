@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
-from relaygw.mail.envelope import Source
+from relaygw.mail.envelope import Released, Source
 from relaygw.mail.hold import cause_of
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
@@ -31,6 +31,7 @@ _MODES = {
     Mode.STAGING: "staging: only who is on the allow list receives",
     Mode.SANDBOX: "sandbox: everything is captured, nothing goes out",
 }
+_LET_GO = frozenset({Released.ALLOWED, Released.ANYONE})
 _NOT_SENT = frozenset({RecipientState.CAPTURED, RecipientState.BLOCKED})
 _STAGES = {
     Stage.CONNECT: "while connecting",
@@ -64,12 +65,14 @@ def acceptance(facts: Facts) -> StoryEvent:
     notes = [*_source_notes(facts), Note("mode", _MODES[Mode(facts.entry.mode)])]
     explainer = Explainer(facts.settings)
     for part in facts.entry.deliveries:
-        if part.released is None:  # else it was added later, by an operator
+        if part.released not in _LET_GO:  # these were added later, by an operator
             notes += _part_notes(facts, part, explainer)
     if facts.fields.names and any(one.state not in _NOT_SENT for one in facts.entry.recipients):
         names = ", ".join(facts.fields.names)
         notes.append(Note("left out", f"{names}: names recipients ({facts.fields.why})"))
     text, at_ms = f"accepted from {_who(facts.entry.source)}", facts.entry.accepted_at_ms
+    if any(part.released == Released.RESENT for part in facts.entry.deliveries):
+        text = f"accepted as a copy of a message that came from {_who(facts.entry.source)}"
     return StoryEvent(kind=EventKind.ACCEPTED, at_ms=at_ms, text=text, notes=tuple(notes))
 
 

@@ -154,7 +154,10 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
     # something of it might go now: what is before it matters
     is_due = any(one.state in CLAIMABLE and one.due_at_ms <= now_ms for one in entry.deliveries)
     names = Explainer(settings).header_names
-    rule = Screen(settings).field_rule(entry.source, Mode(entry.mode))
+    # of what was released beside a captured part: the rule for the part that came in
+    released = {part.released for part in entry.deliveries}
+    made = released.pop() if len(released) == 1 else None
+    rule = Screen(settings).field_rule(entry.source, Mode(entry.mode), made)
     is_read = entry.chunk_count and (names or rule is not None)
     head = store.intake.read_chunk(queue_id, 0) if is_read else None
     headers = None if head is None else read_header(head, names).values

@@ -45,7 +45,7 @@ class Recipient(Answer):
     attempts: int
     next_attempt_at: Time | None
     route: str
-    released: str | None = said("of captured mail that was let go: allowed or anyone")
+    released: str | None = said("by an operator: allowed or anyone of captured mail, resent")
 
 
 class Source(Answer):
@@ -147,6 +147,29 @@ class Outcome(Answer):
     dry_run: bool
     number: int = said("of messages changed")
     changed: list[QueueId]
+    left: list[_LeftMessage]
+
+
+class _ResentTo(Answer):
+    address: str
+    was: str | None = said("its outcome in the old message, null for an address of `to`")
+    result: str = said("sent again, captured or dropped")
+    route: str
+    reason: str | None = said("why it is not sent to")
+
+
+class _Resent(Answer):
+    queue_id: QueueId
+    resent_as: QueueId | None = said("the new message, null in a dry run")
+    recipients: list[_ResentTo]
+
+
+class Resending(Answer):
+    """What was sent again, or would be."""
+
+    dry_run: bool
+    number: int = said("of messages sent again")
+    messages: list[_Resent]
     left: list[_LeftMessage]
 
 
@@ -349,6 +372,6 @@ def answer_with(**fields: Any) -> type[Answer]:
 
 
 COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the description
-    *(Message, Recipient, Source, Story, Event, Outlook, Note, Outcome, Provider, Hold, Learned),
-    *(Status, Incident, Point, Deed, Waited, Error),
+    *(Message, Recipient, Source, Story, Event, Outlook, Note, Outcome, Resending),
+    *(Provider, Hold, Learned, Status, Incident, Point, Deed, Waited, Error),
 )

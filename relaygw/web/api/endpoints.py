@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import OUTCOMES
+from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
 from relaygw.operations.audit import audit_object
@@ -36,6 +37,7 @@ from relaygw.store.watch import HISTORY_SLICE_MS
 from relaygw.web.api import answers, requests
 from relaygw.web.api.answers import answer_with, said
 from relaygw.web.api.requests import Call
+from relaygw.web.api.resend import Resend, resend
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
@@ -243,6 +245,7 @@ def _change_by(action: QueueAction) -> Endpoint:
 
 
 ENDPOINTS += map(_change_by, ACTIONS.values())
+_post("/queue/resend", answers.Resending, body=Resend, errors=(400, 401, 403, 503))(resend)
 
 
 def _would_touch(web: WebContext, action: QueueAction, choice: QueueChoice) -> Result:
@@ -346,11 +349,7 @@ async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
     found = await web.read(lambda: web.store.watch.incidents(since_ms))
     incidents = [
         {
-            "incident_id": one.incident_id,
-            "rule": one.rule,
-            "key": one.key,
-            "summary": one.summary,
-            "remedy": one.remedy,
+            **fields(one, "incident_id", "rule", "key", "summary", "remedy"),
             "since": rfc3339(one.since_ms),
             "told": list(one.told),
             "recovered_at": rfc3339_or_none(one.recovered_at_ms),

@@ -216,13 +216,15 @@ def _flag(value: object, info: ValidationInfo) -> object:
     raise Problem(400, f"{info.field_name} is neither true nor false", expected="true or false")
 
 
-def _line(value: object, info: ValidationInfo) -> str:
+def read_line(value: object, info: ValidationInfo) -> str:
+    """Return a text on one line; raises Problem."""
     if not isinstance(value, str):
         raise Problem(400, f"{info.field_name} is no text", expected="a text")
     return " ".join(_storable(info.field_name, value).split())
 
 
-def _ids(given: object) -> list[str]:
+def read_ids(given: object) -> list[str]:
+    """Return queue ids, each once; raises Problem."""
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
         raise Problem(400, "ids is no list of texts", expected='["1M8A85JPFC6TFQAQP"]')
     if len(given) > MAX_ITEMS:
@@ -254,7 +256,7 @@ def _select(given: object) -> Any:
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
-Line = Annotated[str, BeforeValidator(_line)]
+Line = Annotated[str, BeforeValidator(read_line)]
 
 
 class Body(BaseModel):
@@ -308,7 +310,7 @@ Select = create_model(
 class Change(Body):
     """One of ids, select and all names the messages."""
 
-    ids: Annotated[list[QueueId], BeforeValidator(_ids), Field(max_length=MAX_ITEMS)] = said(
+    ids: Annotated[list[QueueId], BeforeValidator(read_ids), Field(max_length=MAX_ITEMS)] = said(
         "these", default=[]
     )
     select: Annotated[Conditions, BeforeValidator(_select)] = Conditions()

@@ -18,6 +18,7 @@ from relaygw.operations.queue_object import (
     results_of,
     standing,
 )
+from relaygw.operations.resend import RESEND, may_be_resent
 from relaygw.operations.selectors import CHOICES, SELECTORS, Kind, read_moment
 from relaygw.operations.story import tell_story
 from relaygw.store.audit import AuditEntry
@@ -192,7 +193,10 @@ def _message(web: WebContext, entry: QueueEntry) -> dict[str, Any]:
         "recipients_left": max(0, len(recipients) - MAX_RECIPIENTS),
         "delivery_routes": {part.delivery_no: part.route for part in entry.deliveries},
         "actions": [one for one in ACTIONS.values() if one.from_states & states],
-        "audit": [_deed(one) for one in reversed(web.store.queue.record_of(queue_id).actions)],
+        "may_be_resent": bool(may_be_resent(entry)),
+        "audit": [
+            _deed(one, on=queue_id) for one in reversed(web.store.queue.record_of(queue_id).actions)
+        ],
         "view": STORY,
         "views": VIEWS,
         "mail_path": path,
@@ -261,8 +265,11 @@ def show_audit(web: WebContext, request: Request) -> Response:
     return render(request, "audit.html", context, mode=web.mode)
 
 
-def _deed(entry: AuditEntry) -> dict[str, Any]:
+def _deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:
+    """Return a line of the audit trail; `on` the page of a message it names the other copy only."""
     targets = entry.target.split() if " " in entry.target else [entry.target]
+    if on:
+        targets = [one for one in targets if one != on and entry.action == RESEND]
     is_list = all(map(is_queue_id, targets))  # of messages
     shown = targets[:_SHOWN_TARGETS] if is_list else [entry.target]
     more = len(targets) - len(shown) if is_list else 0

@@ -129,7 +129,7 @@ def _reader(
     settings: Settings,
 ) -> dict[str, Any]:
     state, tone = _STATES[one.state]
-    if delivery is not None and delivery.released is not None:
+    if delivery is not None and delivery.released in (Released.ALLOWED, Released.ANYONE):
         state = f"Released: {state.lower()}"
     filed_under = route = delivery.route if delivery is not None else ""
     story, outlook = one.reply or "", ""  # what the provider said

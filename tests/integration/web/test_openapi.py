@@ -116,6 +116,7 @@ async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     await post("/queue/undelete", {"ids": ids[:1]})
     await post("/queue/expire", {"ids": ids[2:], "note": "old"})
     await get("/queue/{queue_id}/explain", f"/queue/{ids[2]}/explain")
+    await post("/queue/resend", {"ids": ids, "dry_run": True})
     await post("/providers/{name}/hold", {"note": "x"}, "/providers/main/hold")
     await post("/providers/{name}/release", {}, "/providers/main/release")
     await get("/audit")

@@ -15,6 +15,7 @@ from relaygw.cli.setup_plan import (
     as_yaml,
     configuration,
     difference,
+    problem_of,
     questions,
 )
 from relaygw.settings.load import load_settings
@@ -42,17 +43,26 @@ def loaded(directory: Path, answers: Answers) -> Settings:
     [
         ({}, ["use"]),
         ({"use": "sandbox"}, []),
-        ({"use": "shop"}, ["preset", "sender"]),
-        ({"use": "shop", "preset": "sendgrid"}, ["sender"]),
-        ({"use": "shop", "preset": "ses"}, ["region", "username", "sender"]),
-        ({"use": "shop", "preset": "mailtrap"}, ["sender"]),
-        ({"use": "shop", "preset": "mailtrap", "variant": "sandbox"}, ["username", "sender"]),
-        ({"use": "shop", "preset": "other"}, ["host", "sender"]),
-        ({"use": "shop", "preset": "other", "host": "smtp.x.test"}, ["username", "sender"]),
-        ({"use": "shop", "host": "smtp.x.test"}, ["username", "sender"]),
-        ({"use": "staging", "preset": "sendgrid"}, ["sender", "allow"]),
-        ({"use": "gateway", "preset": "sendgrid"}, ["sender", "networks"]),
-        ({"use": "gateway", "preset": "sendgrid", "networks": ("10.0.0.0/8",)}, ["sender"]),
+        ({"use": "shop"}, ["preset", "sender", "keep_content"]),
+        ({"use": "shop", "preset": "sendgrid"}, ["sender", "keep_content"]),
+        ({"use": "shop", "preset": "ses"}, ["region", "username", "sender", "keep_content"]),
+        ({"use": "shop", "preset": "mailtrap"}, ["sender", "keep_content"]),
+        (
+            {"use": "shop", "preset": "mailtrap", "variant": "sandbox"},
+            ["username", "sender", "keep_content"],
+        ),
+        ({"use": "shop", "preset": "other"}, ["host", "sender", "keep_content"]),
+        (
+            {"use": "shop", "preset": "other", "host": "smtp.x.test"},
+            ["username", "sender", "keep_content"],
+        ),
+        ({"use": "shop", "host": "smtp.x.test"}, ["username", "sender", "keep_content"]),
+        ({"use": "staging", "preset": "sendgrid"}, ["sender", "allow", "keep_content"]),
+        ({"use": "gateway", "preset": "sendgrid"}, ["sender", "networks", "keep_content"]),
+        (
+            {"use": "gateway", "preset": "sendgrid", "networks": ("10.0.0.0/8",)},
+            ["sender", "keep_content"],
+        ),
     ],
 )
 def test_what_is_asked_follows_from_what_is_known(given: dict[str, Any], left: list[str]) -> None:
@@ -106,6 +116,13 @@ def test_every_service_makes_a_configuration_that_loads(
         assert "10.0.0.0/16" in map(str, listener.allow)
     if use == "staging":
         assert list(map(str, settings.recipients.allow)) == ["dev@qa.test", "@qa.test"]
+
+
+def test_sent_mail_is_kept_on_wish(tmp_path: Path) -> None:
+    assert loaded(tmp_path, SHOP).queue.keep_content == 0
+    assert loaded(tmp_path, replace(SHOP, keep_content="7d")).queue.keep_content == 7 * 86_400
+    problem = problem_of(replace(SHOP, keep_content="seven"), "keep_content")
+    assert problem.startswith('--keep-content "seven"')
 
 
 def test_a_service_without_a_preset(tmp_path: Path) -> None:

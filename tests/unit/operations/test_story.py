@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, ReleasedDelivery, Source
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, Source
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import RecipientState
@@ -465,7 +465,7 @@ def test_released_from_the_sandbox(rig: StoryRig) -> None:
         at_ms=NOW_MS + 5000, actor="ann", action="sandbox.release", target=message.queue_id,
         affected=1, detail="to dev@agency.test",
     )  # fmt: skip
-    released = ReleasedDelivery(
+    released = NewDelivery(
         released=Released.ANYONE,
         route="default",
         stream="transactional",

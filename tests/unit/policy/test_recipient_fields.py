@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.content import without_fields
-from relaygw.mail.envelope import Source
+from relaygw.mail.envelope import Released, Source
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.policy.recipients import RecipientPolicy, Screen
 from relaygw.settings.model import Recipients, Settings
@@ -183,20 +183,27 @@ def test_plain_production_mail_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "source", "accepted_in", "is_released", "why"),
+    ("mode", "source", "accepted_in", "released", "why"),
     [
-        ("production", Source(), Mode.STAGING, False, "mode staging"),
-        ("production", Source(), Mode.SANDBOX, False, "mode sandbox"),
-        ("staging", Source(), Mode.PRODUCTION, False, "mode staging"),
-        ("production", Source(listener="127.0.0.1:26"), Mode.PRODUCTION, False, "mode staging"),
-        ("production", Source(listener="127.0.0.1:25"), Mode.PRODUCTION, True, "released mail"),
+        ("production", Source(), Mode.STAGING, None, "mode staging"),
+        ("production", Source(), Mode.SANDBOX, None, "mode sandbox"),
+        ("staging", Source(), Mode.PRODUCTION, None, "mode staging"),
+        ("production", Source(listener="127.0.0.1:26"), Mode.PRODUCTION, None, "mode staging"),
+        (
+            "production",
+            Source(listener="127.0.0.1:25"),
+            Mode.PRODUCTION,
+            Released.ALLOWED,
+            "released mail",
+        ),
+        ("production", Source(), Mode.PRODUCTION, Released.RESENT, "mail sent again"),
     ],
 )
 def test_the_strictest_mode_decides(
-    mode: str, source: Source, accepted_in: Mode, is_released: bool, why: str
+    mode: str, source: Source, accepted_in: Mode, released: Released | None, why: str
 ) -> None:
     screen = rules(mode, block=["x@cust.test"])
-    rule = screen.field_rule(source, accepted_in, is_released=is_released)
+    rule = screen.field_rule(source, accepted_in, released)
     assert rule is not None and rule.is_blocked is None
     assert rule.look(b"Bcc: y@cust.test\r\n\r\n").why == why
 

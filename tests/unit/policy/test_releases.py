@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relaygw.mail.envelope import Released, Source
-from relaygw.policy.recipients import Refusal, Screen
+from relaygw.policy.recipients import Refusal, Screen, strictest
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from tests.tables import each_of
@@ -179,6 +179,22 @@ def test_what_is_released_may_be_sent_and_nothing_else(
     for mark in marks:
         obstacle = rules.obstacle_of(Source(), accepted_in, mark)(target)
         assert (obstacle is None) == (found.released is not None), mark
+
+
+@each_of("now", EVERY_MODE)
+@each_of("then", EVERY_MODE)
+@each_of("target", ["dev@agency.test", *OUTSIDE, *BLOCKED])
+def test_mail_that_is_sent_again_keeps_the_stricter_mode(
+    now: Mode, then: Mode, target: str
+) -> None:
+    obstacle = policy(now).obstacle_of(Source(), then, Released.RESENT)(target)
+    # a mode that was flipped to production opens nothing, and a sandbox no allow list
+    if target in BLOCKED:
+        assert obstacle == "blocked"
+        return
+    is_allowed = target not in OUTSIDE and strictest(now, then) is Mode.STAGING
+    may_go = is_allowed or strictest(now, then) is Mode.PRODUCTION
+    assert obstacle == (None if may_go else "mode")
 
 
 def test_a_list_that_changed_holds_and_a_block_blocks() -> None:

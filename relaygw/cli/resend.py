@@ -1,0 +1,154 @@
+"""`relaygw queue resend`: delivered, bounced and expired mail once more, as new messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from relaygw.cli.frame import (
+    NUMBER_FROM_1,
+    Command,
+    CommandFailed,
+    Invocation,
+    address_of,
+    login_name,
+    pass_invocation,
+    warn,
+)
+from relaygw.cli.mail_change import (
+    CHANGE_OPTIONS,
+    TWICE,
+    Answer,
+    exit_code_of,
+    may_go_on,
+    take_choice,
+    tell_missing,
+)
+from relaygw.cli.selection import NOT_EMPTY, options, some_ids_argument
+from relaygw.cli.text import as_json, first_of, print_lines
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.local_mail import Resender
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.words import counted, printable, some_of
+from relaygw.operations.resend import (
+    ResendRequest,
+    ResendResult,
+    Resent,
+    plan_resend,
+    resent_object,
+    send_again,
+)
+from relaygw.operations.selectors import ANY_STATE
+from relaygw.policy.recipients import check_target
+
+_OWN_OPTIONS = (
+    click.option("--to", metavar="ADDRESS", type=NOT_EMPTY, help="Who gets it instead."),
+    click.option(
+        "--delivered", "with_delivered", is_flag=True,
+        help="Also to those it was delivered to, where others bounced or expired.",
+    ),
+    click.option(
+        "--force", "is_forced", is_flag=True, help="Also what its provider may have sent already."
+    ),
+    click.option(
+        "--count", "expected", metavar="N", type=NUMBER_FROM_1,
+        help="So many messages; --yes needs it for more than one.",
+    ),
+)  # fmt: skip
+
+
+@click.command(cls=Command)
+@some_ids_argument
+@options((*_OWN_OPTIONS, *CHANGE_OPTIONS[1:]))
+@pass_invocation
+def resend(
+    invocation: Invocation,
+    /,
+    to: str | None,
+    with_delivered: bool,
+    is_forced: bool,
+    expected: int | None,
+    **given: Any,
+) -> int:
+    """Send messages again that were delivered, bounced or expired. ID - reads ids from stdin.
+
+    Each is a new message, to whom the old one bounced or expired; if there is no such recipient,
+    to whom it was delivered. Their content must have been kept: queue.keep_content.
+    """
+    given |= {"is_all": False, "id_options": ()}
+    choice, answer = take_choice(given, default_states=ANY_STATE)
+    bare_to = None if to is None else address_of(to.strip(), "--to", check_target)
+    wanted = ResendRequest(to=bare_to, with_delivered=with_delivered, is_forced=is_forced)
+    loaded, ids = invocation.load_running(), choice.selection.queue_ids
+    with invocation.open_store(loaded) as store:
+        composer = Resender(Intake(loaded.settings, state_dir=loaded.state_dir))
+        planned = plan_resend(store, composer, ids, wanted)
+        result = planned
+        if not answer.wants_json:
+            print_lines(first_of([line for one in planned.messages for line in _shown(one)]))
+        if is_forced and planned.messages:
+            warn(TWICE)
+        if _may_go_on(planned, answer, expected):
+            result = send_again(
+                store, composer, planned, actor=login_name(), now_ms=clock_ms(), detail=""
+            )
+            invocation.wake_workers()
+        elif planned.messages and not answer.is_dry_run:
+            click.echo("nothing changed")
+            return os.EX_OK
+    _report(result, answer)
+    left = {one.queue_id for one in planned.left}
+    missing = choice.missing(left | {one.queue_id for one in planned.messages})
+    tell_missing(missing)
+    return exit_code_of(result.left, is_partial=bool(missing))
+
+
+def _shown(one: Resent) -> Iterator[str]:
+    """Yield what a message is and who gets it."""
+    yield printable(f"{one.queue_id}: {one.entry.subject or '(no subject)'}")
+    for to in one.recipients:
+        was = f" ({to.was})" if to.was else ""
+        yield printable(f"  to {to.address}{was}: {to.words}")
+    if one.number > 1:
+        yield f"  it was sent again before: {counted(one.number - 1, 'time')}"
+    if one.delivered_left:
+        left = counted(one.delivered_left, "recipient")
+        yield f"  not to {left} it was delivered to; --delivered sends it there, too"
+
+
+def _may_go_on(planned: ResendResult, answer: Answer, expected: int | None) -> bool:
+    """Ask, unless the caller is sure; raises CommandFailed for another number than was said."""
+    number = len(planned.messages)
+    if not number or answer.is_dry_run:
+        return False
+    is_missing = expected is None and number > 1 and answer.is_sure
+    if is_missing or expected not in (None, number):
+        said = "--count is missing" if is_missing else f"--count says {expected}"
+        raise CommandFailed(
+            f"nothing sent again: {counted(number, 'message')} would be, {said}; give --count "
+            f"{number} if that is meant",
+            exit_code=os.EX_USAGE if is_missing else os.EX_DATAERR,
+        )
+    addresses = {to.address: None for one in planned.messages for to in one.recipients}
+    who = printable(some_of(list(addresses)))
+    return may_go_on(f"send {counted(number, 'message')} again, to {who}?", answer)
+
+
+def _report(result: ResendResult, answer: Answer) -> None:
+    would = "would be " if answer.is_dry_run else ""
+    if answer.wants_json:
+        for one in result.messages:
+            done = {"result": f"{would}sent again", "reason": None}
+            click.echo(as_json({**resent_object(one), **done}))
+        for left in result.left:
+            told: dict[str, Any] = {"resent_as": None, "recipients": [], "result": "left alone"}
+            click.echo(as_json({"queue_id": left.queue_id, **told, "reason": left.why}))
+        return
+    click.echo(f"{counted(len(result.messages), 'message')} {would}sent again")
+    if not would:
+        print_lines(f"{one.queue_id}: sent again as {one.new_id}" for one in result.messages)
+    for line in first_of([f"{no.queue_id}: left alone: {no.why}" for no in result.left]):
+        warn(line)

@@ -1,0 +1,307 @@
+"""Sending again: a new message with the content of one that was delivered, bounced or expired.
+
+It goes through what any accepted message goes through, by the configuration of now, and again at
+each attempt. The line of the audit trail names both messages and is written with the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Protocol
+
+from relaygw.errors import AlreadyAccepted, StoreUnavailable
+from relaygw.mail.address import canonical
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.state import RecipientState
+from relaygw.mail.words import fields
+from relaygw.operations.queue_actions import LeftAlone, batches
+from relaygw.store.audit import AuditEntry
+from relaygw.store.queue_entry import QueueEntry, RecipientEntry
+from relaygw.store.store import Store, add_content, read_content
+
+RESEND = "queue.resend"
+"""The action in the audit trail; its target is the old queue id and the new one."""
+KEEP_CONTENT = (
+    "queue.keep_content: 7d in relaygw.yaml keeps that of mail which ends from then on for seven "
+    "days, and takes the disk space of seven days of mail"
+)
+CONTENT_GONE = f"its content is no longer kept; {KEEP_CONTENT}"
+_CHANGED = "it was sent again at this moment, or its content went; look again"
+_R = RecipientState
+_FAILED = frozenset({_R.BOUNCED, _R.EXPIRED})
+_FATES = {_R.PENDING: "sent again", _R.CAPTURED: "captured", _R.BLOCKED: "dropped"}
+
+
+class Composer(Protocol):
+    """Makes a message to be stored of the content of another: inbound.local_mail.Resender."""
+
+    has_space: Callable[[], bool]
+
+    def composed(
+        self, entry: QueueEntry, content: Iterator[bytes], recipients: Sequence[str], drop_id: str
+    ) -> AbstractContextManager[tuple[AcceptedMessage, Iterator[bytes]]]:
+        """Yield it, and for large content the chunks to store ahead of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResendRequest:
+    """What somebody wants to be sent again.
+
+    `to` None: to whom it bounced or expired; to whom it was delivered if there is no such one, or
+    `with_delivered`. `is_forced`: also what a provider may have taken already.
+    """
+
+    to: str | None = None
+    with_delivered: bool = False
+    is_forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResentTo:
+    """One recipient of the new message, and what becomes of it there."""
+
+    address: str
+    was: str | None  # its outcome in the old message; None: it had none
+    state: RecipientState  # PENDING: it is sent to; CAPTURED and BLOCKED: it is not
+    route: str
+    reason: str | None  # why it is not
+
+    @property
+    def result(self) -> str:
+        """What becomes of it in a word or two."""
+        return _FATES[self.state]
+
+    @property
+    def words(self) -> str:
+        """What becomes of it, and why or how."""
+        if self.state is _R.PENDING:
+            return f"by route {self.route}"
+        return f"{self.result}, not sent" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resent:
+    """A message that is sent again."""
+
+    entry: QueueEntry
+    recipients: tuple[ResentTo, ...]
+    addresses: tuple[str, ...]  # before rewriting
+    number: int  # 1: it is sent again for the first time
+    new_id: str = ""  # "": it is not yet
+
+    @property
+    def queue_id(self) -> str:
+        """The id of the old message."""
+        return self.entry.queue_id
+
+    @property
+    def audited(self) -> str:
+        """Who gets it, for the audit trail."""
+        return ", ".join(
+            one.address if one.state is _R.PENDING else f"{one.address} ({one.result})"
+            for one in self.recipients
+        )
+
+    @property
+    def delivered_left(self) -> int:
+        """How many it was delivered to, where only those get it again to whom it was not."""
+        if not any(one.was in _FAILED for one in self.recipients):
+            return 0
+        again = set(map(canonical, self.addresses))
+        delivered = (one.address for one in self.entry.recipients if one.state is _R.DELIVERED)
+        return len(set(map(canonical, delivered)) - again)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendResult:
+    """What is sent again, or would be, and what is left alone."""
+
+    messages: tuple[Resent, ...] = ()
+    left: tuple[LeftAlone, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """A short name for exactly this: who confirmed one confirmed no other."""
+        shown = [(one.queue_id, one.number, one.recipients) for one in self.messages]
+        return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
+
+
+def may_be_resent(entry: QueueEntry) -> list[RecipientEntry]:
+    """Return the recipients of a message that ended in a way after which it is sent again."""
+    return [one for one in entry.recipients if one.state in {*_FAILED, _R.DELIVERED}]
+
+
+def resent_object(one: Resent) -> dict[str, Any]:
+    """Return a message that is sent again; `--json` and the API have the same names of fields."""
+    told = ("address", "was", "result", "route", "reason")
+    recipients = [fields(to, *told) for to in one.recipients]
+    return {"queue_id": one.queue_id, "resent_as": one.new_id or None, "recipients": recipients}
+
+
+def plan_resend(
+    store: Store, composer: Composer, ids: Sequence[str], request: ResendRequest
+) -> ResendResult:
+    """Return what would be sent again to whom; changes nothing."""
+    found: list[Resent | LeftAlone] = []
+    for batch in batches(ids):
+        found += (_plan(store, composer, entry, request) for entry in store.queue.entries(batch))
+    return ResendResult(
+        messages=tuple(one for one in found if isinstance(one, Resent)),
+        left=tuple(one for one in found if isinstance(one, LeftAlone)),
+    )
+
+
+def send_again(
+    store: Store, composer: Composer, planned: ResendResult, *, actor: str, now_ms: int, detail: str
+) -> ResendResult:
+    """Store the messages of a plan, each in a transaction with its line of the audit trail.
+
+    What was sent again since it was planned is left alone. Raises StoreUnavailable; those before
+    it are done.
+    """
+    done, left = [], list(planned.left)
+    for one in planned.messages:
+        if not composer.has_space():
+            raise StoreUnavailable("the volume of the queue is nearly full; make room")
+        try:
+            done.append(_store(store, composer, one, actor=actor, now_ms=now_ms, detail=detail))
+        except (AlreadyAccepted, _ContentGone):
+            left.append(LeftAlone(one.queue_id, _CHANGED, is_temporary=True))
+    return ResendResult(messages=tuple(done), left=tuple(left))
+
+
+class _ContentGone(Exception):
+    """Not all of the content was there any more."""
+
+
+def _store(
+    store: Store, composer: Composer, one: Resent, *, actor: str, now_ms: int, detail: str
+) -> Resent:
+    drop_id = _drop_id(one.queue_id, one.number)
+    with composer.composed(one.entry, _whole(store, one.entry), one.addresses, drop_id) as composed:
+        message, chunks = composed
+        if message.stored_chunks:
+            add_content(store, message.queue_id, chunks)
+    resent = replace(one, recipients=_fates(message, one.entry), new_id=message.queue_id)
+    entry = AuditEntry(
+        at_ms=now_ms,
+        actor=actor,
+        action=RESEND,
+        target=f"{one.queue_id} {message.queue_id}",
+        affected=1,
+        detail="; ".join(filter(None, [f"to {resent.audited}", detail])),
+    )
+    store.intake.accept_batch([message], entry=entry)
+    return resent
+
+
+def _whole(store: Store, entry: QueueEntry) -> Iterator[bytes]:
+    size_bytes = 0
+    for body in read_content(store, entry):
+        size_bytes += len(body)
+        yield body
+    if size_bytes != entry.size_bytes:
+        raise _ContentGone
+
+
+def _drop_id(queue_id: str, number: int) -> str:
+    """Return what is unique in the queue: of two who send it again at once, one does."""
+    return f"resend-{queue_id}-{number}"
+
+
+# --- who gets it ----------------------------------------------------------------------------
+
+
+def _plan(
+    store: Store, composer: Composer, entry: QueueEntry, request: ResendRequest
+) -> Resent | LeftAlone:
+    ended = may_be_resent(entry)
+    chosen = _chosen(ended, request)
+    addresses = tuple({canonical(one): one for one in chosen}.values())
+    number = next(
+        n for n in count(1) if not store.intake.taken_drops([_drop_id(entry.queue_id, n)])
+    )
+    why = _objection(entry, ended, addresses, request)
+    if not why and number > 1:
+        why = _still_on_its_way(store, entry, addresses)
+    if why:
+        return LeftAlone(entry.queue_id, why)
+    head = store.intake.read_chunk(entry.queue_id, 0) or b""
+    with composer.composed(entry, iter([head]), addresses, "") as (message, _):
+        recipients = _fates(message, entry)
+    return Resent(entry=entry, recipients=recipients, addresses=addresses, number=number)
+
+
+def _chosen(ended: Sequence[RecipientEntry], request: ResendRequest) -> list[str]:
+    if request.to is not None:
+        return [request.to]
+    failed = [one.address for one in ended if one.state in _FAILED]
+    if failed and not request.with_delivered:
+        return failed
+    return [one.address for one in ended]
+
+
+def _objection(
+    entry: QueueEntry,
+    ended: Sequence[RecipientEntry],
+    addresses: Collection[str],
+    request: ResendRequest,
+) -> str:
+    """Return why a message is left alone, "" for nothing."""
+    if not ended:
+        return _not_ended(entry)
+    if not entry.chunk_count:
+        return CONTENT_GONE
+    wanted = set(map(canonical, addresses))
+    for one in entry.recipients:
+        if one.state is _R.PENDING and canonical(one.address) in wanted:
+            return f"{one.address} is to get it already; relaygw queue explain {entry.queue_id}"
+    parts = {part.delivery_no: part for part in entry.deliveries if part.is_in_doubt}
+    for one in () if request.is_forced else ended:
+        is_wanted = one.state in _FAILED and canonical(one.address) in wanted
+        if is_wanted and one.delivery_no in parts:
+            provider = parts[one.delivery_no].provider
+            return f"{provider} may have sent it already; with --force it may be sent twice"
+    return ""
+
+
+def _not_ended(entry: QueueEntry) -> str:
+    states = {one.state for one in entry.recipients}
+    if states == {_R.CAPTURED}:
+        return f"it is captured; relaygw sandbox release {entry.queue_id} sends it"
+    shown = " and ".join(sorted({part.state for part in entry.deliveries} | states))
+    return f"it is {shown}; resend is for mail that was delivered, bounced or expired"
+
+
+def _still_on_its_way(store: Store, entry: QueueEntry, addresses: Iterable[str]) -> str:
+    """Return who is to get it already because it was sent again before, "" for nobody."""
+    wanted = set(map(canonical, addresses))
+    actions = store.queue.record_of(entry.queue_id).actions
+    pairs = [one.target.split() for one in actions if one.action == RESEND]
+    for later in store.queue.entries([new for old, new in pairs if old == entry.queue_id]):
+        for one in later.recipients:
+            if one.state is _R.PENDING and canonical(one.address) in wanted:
+                return (
+                    f"{one.address} is to get it already, it was sent again as {later.queue_id}; "
+                    f"relaygw queue explain {later.queue_id}"
+                )
+    return ""
+
+
+def _fates(message: AcceptedMessage, entry: QueueEntry) -> tuple[ResentTo, ...]:
+    was = {canonical(one.address): one.state.value for one in entry.recipients}
+    return tuple(
+        ResentTo(
+            address=one.address,
+            was=was.get(canonical(one.original or one.address)),
+            state=one.state,
+            route=part.route,
+            reason=one.reason,
+        )
+        for part in message.deliveries
+        for one in part.recipients
+    )
