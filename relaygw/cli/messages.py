@@ -15,12 +15,13 @@ from relaygw.cli.selection import Choice
 from relaygw.cli.text import aligned, as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released, Source
-from relaygw.mail.state import WORST_FIRST, RecipientState
+from relaygw.mail.state import WORST_FIRST
 from relaygw.mail.words import age, counted, printable, size, some_of
 from relaygw.operations.queue_object import (
     next_attempt_at_ms,
     queue_object,
     results_of,
+    shown_recipient,
     standing,
 )
 from relaygw.policy.story import Note, Outlook, Story
@@ -82,8 +83,8 @@ def _shown_state(entry: QueueEntry, width: int) -> str:
 
 
 def _shown_recipients(entry: QueueEntry, width: int) -> str:
-    waiting = [one for one in entry.recipients if one.state is RecipientState.PENDING]
-    first = (waiting or entry.recipients)[0].address
+    one = shown_recipient(entry)
+    first = "" if one is None else one.address
     more = f" +{len(entry.recipients) - 1}" if len(entry.recipients) > 1 else ""
     return fitted(first, width - len(more)).rstrip() + more
 

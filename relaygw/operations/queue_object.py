@@ -9,7 +9,14 @@ from collections import Counter
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.state import CLAIMABLE, OPEN, RESULTS, DeliveryState, RecipientState
+from relaygw.mail.state import (
+    CLAIMABLE,
+    OPEN,
+    RESULTS,
+    WORST_FIRST,
+    DeliveryState,
+    RecipientState,
+)
 from relaygw.mail.words import fields
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 
@@ -38,6 +45,12 @@ def standing(entry: QueueEntry) -> str:
     if len(results) == 1:
         return next(iter(results)).value
     return ", ".join(f"{number} {result.value}" for result, number in results.items())
+
+
+def shown_recipient(entry: QueueEntry) -> RecipientEntry | None:
+    """Return whom a line of a list names: the first who waits, else with whom it went worst."""
+    order = (RecipientState.PENDING, *WORST_FIRST)
+    return min(entry.recipients, key=lambda one: order.index(one.state), default=None)
 
 
 def results_of(entry: QueueEntry) -> dict[RecipientState, int]:

@@ -16,6 +16,7 @@ from relaygw.operations.queue_object import (
     leading_delivery,
     next_attempt_at_ms,
     results_of,
+    shown_recipient,
     standing,
 )
 from relaygw.operations.resend import RESEND, may_be_resent
@@ -112,8 +113,7 @@ def _results_today(web: WebContext, now: int) -> Counter[RecipientState]:
 def make_row(entry: QueueEntry) -> dict[str, Any]:
     """Return the line of a message in a list."""
     leading = leading_delivery(entry)
-    waiting = [one for one in entry.recipients if one.state is _R.PENDING]
-    first = next(iter(waiting or entry.recipients), None)
+    first = shown_recipient(entry)
     ended_at_ms = max((one.changed_at_ms for one in entry.recipients), default=0)
     is_late = ended_at_ms > entry.accepted_at_ms + _SOON_MS
     return {

@@ -296,6 +296,7 @@ async def test_mail_by_result(serve: Serve, store: Store) -> None:
         ("state-failed", "bounced"),
     ]
     assert re.findall(r'title="(it is [^"]+)"', page)[0] == "it is bounced"
+    assert re.findall(r'class="mail-to" dir="auto">([^<]+)<', page)[0] == "1.bounced@cust.test"
     assert page.count('class="day"') == 2
     assert subjects((await client.get("/queue?result=bounced&since=1d")).text) == ["mixed", "young"]
     turned = (await client.get("/queue?result=bounced&order=oldest")).text
