@@ -34,12 +34,14 @@ def sandbox(
     tmp_path_factory: pytest.TempPathFactory, provider: ThreadedProvider
 ) -> Iterator[Gateway]:
     """Return a production gateway whose deferred mail waits for hours."""
-    with Gateway(
+    gateway = Gateway(
         tmp_path_factory.mktemp("production"),
         providers={"main": provider_settings(provider.port)},
         retry={"first": "3h", "max": "3h", "jitter": "0%"},
         web={"bind": "127.0.0.1:0", "users": USERS},
-    ) as gateway:
+    )
+    gateway.settings["queue"]["keep_content"] = "7d"
+    with gateway:
         yield gateway
 
 
@@ -60,6 +62,15 @@ def deferred(gateway: Gateway, provider: ThreadedProvider, subject: str) -> str:
     content = re.sub(rb"(?m)^Subject: .*\r$", b"Subject: " + subject.encode() + b"\r", content)
     queue_id = gateway.send("orders@shop.example", ["anna.berg@customer.example"], content)
     gateway.wait_until(lambda: state(gateway, queue_id) == "deferred", "a deferred message")
+    return queue_id
+
+
+def refused(gateway: Gateway, provider: ThreadedProvider, address: str) -> str:
+    """Send a mail that the provider refuses for good; return its id."""
+    provider.script("RCPT", b"550 5.1.1 No such user here\r\n")
+    content = order_confirmation().replace(b"\n", b"\r\n")
+    queue_id = gateway.send("orders@shop.example", [address], content)
+    gateway.wait_until(lambda: state(gateway, queue_id) == "finished", "a bounced message")
     return queue_id
 
 
@@ -110,14 +121,36 @@ def test_an_operator_reads_the_story_and_acts(
     assert visit.dialogs == []
 
 
+def test_what_bounced_is_sent_again_after_a_question(
+    sandbox: Gateway, provider: ThreadedProvider, visit: Visit
+) -> None:
+    bounced = refused(sandbox, provider, "dora@customer.example")
+    seen = len(provider.messages)
+    page = log_in(visit, "otto")
+    visit.go(f"/queue/{bounced}")
+    page.get_by_role("link", name="Send again…").click()
+    question = page.get_by_role("main")
+    expect(question).to_contain_text("dora@customer.example bounced before, now by route")
+    page.get_by_label("Send to").fill("nobody")
+    page.get_by_role("button", name="Look again").click()
+    expect(page.get_by_role("alert")).to_contain_text("nobody is no address")
+    page.get_by_label("Send to").fill("dora.new@customer.example")
+    page.get_by_role("button", name="Look again").click()
+    expect(question).to_contain_text("dora.new@customer.example by route")
+    page.get_by_role("button", name="Send again").click()
+    expect(page.get_by_role("status")).to_have_text("1 message sent again; this is the new one.")
+    provider.wait_for_messages(seen + 1)
+    assert provider.messages[seen].recipients == ("dora.new@customer.example",)
+    page.get_by_role("link", name=bounced).click()
+    expect(page.get_by_role("region", name="Story")).to_contain_text("sent it again, as")
+    assert visit.trouble == []
+
+
 def test_support_finds_a_customers_mail_with_one_search(
     sandbox: Gateway, provider: ThreadedProvider, visit: Visit
 ) -> None:
     """Finding of those who asked: "Nothing found" for an address whose mail had bounced."""
-    provider.script("RCPT", b"550 5.1.1 No such user here\r\n")
-    content = order_confirmation().replace(b"\n", b"\r\n")
-    bounced = sandbox.send("orders@shop.example", ["carla.lost@customer.example"], content)
-    sandbox.wait_until(lambda: state(sandbox, bounced) == "finished", "a bounced message")
+    bounced = refused(sandbox, provider, "carla.lost@customer.example")
     page = log_in(visit, "vera")
     visit.go("/queue")
     page.get_by_role("searchbox").press_sequentially("carla.lost@cust")
@@ -250,6 +283,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
     scheme: str,
 ) -> None:  # fmt: skip
     queue_id = deferred(sandbox, provider, "x" * 300)
+    bounced = refused(sandbox, provider, "b" * 60 + "@customer.example")
     found: list[str] = []
     options = {"viewport": {"width": width, "height": 860}, "color_scheme": scheme}
     with browser.visit(base, bypass_csp=True, **options) as visit:
@@ -263,7 +297,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
 
         for path in ("/", "/queue", "/queue?state=finished", "/queue?subject=none", "/audit",
                      "/queue?result=bounced", "/find?q=customer", "/find?q=zebra",
-                     "/find?q=is:lost",
+                     "/find?q=is:lost", f"/queue/{bounced}", f"/queue/{bounced}/resend",
                      f"/queue/{queue_id}", f"/queue/{queue_id}?view=headers", "/api/docs",
                      "/queue?" + "&".join(f"subject={'y' * 200}" for _ in range(2))):  # fmt: skip
             visit.go(path)
