@@ -6,8 +6,9 @@ Nothing of Postfix is changed. The table of sameness asks the Postfix of this ho
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -29,7 +30,14 @@ from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.postfix.sameness import Comparison, Pair, Result, Row, learn, pairs_of
 from relaygw.postfix.translation import Translation, translate
-from relaygw.postfix.written import as_yaml, check_free, check_private, check_text, write_files
+from relaygw.postfix.written import (
+    as_yaml,
+    check_free,
+    check_private,
+    check_text,
+    output_file,
+    write_files,
+)
 
 _MAX_ROWS = 20
 _SOME = "someone@example.com"
@@ -55,8 +63,8 @@ class _Import:
 @click.command("import-postfix", cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
-    "--output", metavar="FILE", type=click.Path(path_type=Path), default=Path("relaygw.yaml"),
-    help="Where to write; a directory gets relaygw.yaml. Never over a file.",
+    "--output", metavar="FILE", type=click.Path(), default="relaygw.yaml",
+    help="FILE.yaml, or a directory for relaygw.yaml, which is made. Never over a file.",
 )  # fmt: skip
 @click.option("--lint", is_flag=True, help="Only name mistakes; exit code 65 if there are any.")
 @click.option("--mend", is_flag=True, help="Import without the mistakes that can be mended.")
@@ -77,7 +85,7 @@ class _Import:
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
 def import_postfix(
     directory: Path,
-    output: Path,
+    output: str,
     lint: bool,
     mend: bool,
     dry_run: bool,
@@ -98,14 +106,14 @@ def import_postfix(
     overrides = {"relayhost": relayhost} if relayhost else {}
     try:
         with postfix_here() as postfix:
-            configuration = read_configuration(directory, overrides)
+            configuration = read_configuration(directory.absolute(), overrides)
             run = _Import(configuration, postfix, mend)
             mistakes = findings(Rewriting(Resolver(configuration, run.tables)))
             if lint:
                 show.findings(mistakes, with_remedies=True)
-                return os.EX_DATAERR if mistakes else os.EX_OK
-            pairs = _asked_pairs(senders, recipients, compared, maillog)
-            return _import(run, show, output, mistakes, pairs, is_dry=dry_run)
+                return os.EX_OK if all(one.is_hint for one in mistakes) else os.EX_DATAERR
+            pairs, problems = _asked_pairs(senders, recipients, compared, maillog)
+            return _import(run, show, output, mistakes, pairs, problems, is_dry=dry_run)
     except PostfixUnreadable as error:
         raise CommandFailed(str(error)) from error
 
@@ -113,17 +121,18 @@ def import_postfix(
 def _import(
     run: _Import,
     show: _Shown,
-    output: Path,
+    output: str,
     mistakes: Sequence[Finding],
     asked: Sequence[Pair],
+    not_compared: Sequence[str],
     *,
     is_dry: bool,
 ) -> int:
-    file = (output / "relaygw.yaml" if output.is_dir() else output).absolute()
+    file = output_file(output)
     directory = file.parent / "secrets"
     translation = translate(run.to_import, directory)
     if not is_dry:
-        _check_free(file, directory, translation)
+        _check_free(file, directory, translation, Path(output).absolute())
     text = as_yaml(translation.values, _heading(run.configuration))
     try:
         settings = check_text(text).settings
@@ -141,10 +150,12 @@ def _import(
     for line in run.postfix.problems if run.postfix is not None else ():
         if "fatal" in line or "error" in line:  # what else it has to say is told with its line
             translation.report.warn(f"asked of Postfix, and instead what was read is used: {line}")
+    for problem in not_compared:
+        translation.report.warn(f"{problem}; it is not compared")
     show.verdicts(translation.report.verdicts(run.configuration))
     show.warnings(translation.report.warnings)
     show.findings(mistakes, with_remedies=False)
-    show.rows(rows, is_asked=run.postfix is not None)
+    show.rows(rows, _asked(run.postfix))
     if is_dry:
         show.text(text)
     else:
@@ -159,13 +170,20 @@ def _import(
     return os.EX_OK
 
 
-def _check_free(file: Path, directory: Path, translation: Translation) -> None:
+def _check_free(file: Path, directory: Path, translation: Translation, to_make: Path) -> None:
     try:
-        check_free([file, *(directory / name for name in translation.secrets)])
+        check_free([file, *(directory / name for name in translation.secrets)], to_make)
         if translation.secrets:
             check_private(directory)
     except SettingsError as error:
         raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
+
+
+def _asked(postfix: Postfix | None) -> str:
+    if postfix is None:
+        return "no Postfix here was asked"
+    but = f", but not about {', '.join(postfix.not_asked)}" if postfix.not_asked else ""
+    return f"asked of the Postfix of this host{but}"
 
 
 def _heading(configuration: Configuration) -> str:
@@ -180,17 +198,25 @@ def _asked_pairs(
     recipients: tuple[str, ...],
     compared: tuple[str, ...],
     maillog: Path | None,
-) -> list[Pair]:
-    def sender(text: str, option: str) -> str:
-        return "" if text == "<>" else address_of(text, option)
+) -> tuple[list[Pair], list[str]]:
+    """Return the pairs to compare, and what is wrong with others."""
+    problems: list[str] = []
 
-    froms = [sender(one, "--sender") for one in senders]
-    tos = [address_of(one, "--recipient") for one in recipients]
-    pairs = [(one, other) for one in froms or [_SOME] * bool(tos) for other in tos or [_SOME]]
+    def addresses(texts: Iterable[str], option: str) -> Iterator[str]:
+        for text in texts:
+            try:
+                is_null = text == "<>" and option != "--recipient"
+                yield "" if is_null else address_of(text, option)
+            except CommandFailed as error:
+                problems.append(str(error))
+
+    froms = [*addresses(senders, "--sender")] or [_SOME] * bool(recipients)
+    tos = [*addresses(recipients, "--recipient")] or [_SOME] * bool(senders)
+    pairs = [(one, other) for one in froms for other in tos]
     for one in compared:
         first, comma, last = one.rpartition(",")
-        who = sender(first.strip(), "--compare") if comma else _SOME
-        pairs.append((who, address_of(last.strip(), "--compare")))
+        found = [*addresses([first.strip() if comma else _SOME, last.strip()], "--compare")]
+        pairs += [(found[0], found[1])] if len(found) == 2 else []
     if maillog is not None:
         try:
             with maillog.open(encoding="utf-8", errors="replace") as lines:
@@ -201,7 +227,7 @@ def _asked_pairs(
         pairs += [
             (one.sender, one.original or one.recipient) for one in logged if one.sender is not None
         ]
-    return pairs
+    return pairs, problems
 
 
 class _Shown:
@@ -238,20 +264,22 @@ class _Shown:
         if self._wants_json:
             for one in mistakes:
                 self._object(
-                    "mistake", **fields(one, "place", "rule", "problem", "postfix", "relaygw")
+                    one.kind, **fields(one, "place", "rule", "problem", "postfix", "relaygw")
                 )
             return
         if not mistakes and with_remedies:
             click.echo("no mistakes found")
-        for number, one in enumerate(mistakes):
-            click.echo(labelled("" if number else "mistakes", str(one)))
+        seen = ""
+        for one in sorted(mistakes, key=lambda one: one.is_hint):
+            click.echo(labelled("" if one.kind == seen else f"{one.kind}s", str(one)))
+            seen = one.kind
             if with_remedies:
                 click.echo(labelled("Postfix", one.postfix, indent=4))
                 click.echo(labelled("relaygw", one.relaygw, indent=4))
         if mistakes and not with_remedies:
             click.echo(labelled("", "import-postfix --lint says how to mend each, in Postfix too"))
 
-    def rows(self, rows: Sequence[Row], *, is_asked: bool) -> None:
+    def rows(self, rows: Sequence[Row], asked: str) -> None:
         """Show the table of sameness."""
         if self._wants_json:
             for row in rows:
@@ -262,17 +290,18 @@ class _Shown:
             return
         counts = Counter(row.result for row in rows)
         words = ", ".join(f"{counts[one]} {one}" for one in Result if counts[one])
-        asked = "asked of the Postfix of this host" if is_asked else "no Postfix here was asked"
         click.echo(labelled("sameness", f"{counted(len(rows), 'mail')}: {words} ({asked})"))
         told = (Result.UNPROVEN, Result.OTHER)  # the others are said once, above
         shown = [row for row in rows if self._wants_all or row.result in told]
-        alike = Counter(row.why for row in shown if row.result is Result.UNPROVEN)
+        alike = Counter(map(_reason, shown))
         if not self._wants_all:  # one reason is told once
-            doubtful = {row.why: row for row in reversed(shown) if row.result is Result.UNPROVEN}
-            shown = [row for row in shown if doubtful.get(row.why, row) is row]
+            told_of: dict[tuple[Result, str], Row] = {}
+            for row in sorted(shown, key=lambda row: class_of(row.sender) != "anybody"):
+                told_of.setdefault(_reason(row), row)
+            shown = [row for row in shown if told_of[_reason(row)] is row]
         limit = len(shown) if self._wants_all else _MAX_ROWS
         for row in sorted(shown, key=_by_weight)[:limit]:
-            more = 0 if self._wants_all else alike[row.why] - 1
+            more = 0 if self._wants_all else alike[_reason(row)] - 1
             print_lines(_row_lines(row, f" (and {more} more)" if more > 0 else ""))
         if len(shown) > limit:
             click.echo(labelled("", f"... {len(shown) - limit} more"))
@@ -297,6 +326,15 @@ class _Shown:
 
     def _object(self, kind: str, **values: object) -> None:
         click.echo(as_json({"kind": kind, **values}))
+
+
+def _reason(row: Row) -> tuple[Result, str]:
+    """Return why the result is as it is, without the mail's own addresses and lines."""
+    text = row.why
+    for address in (row.sender, row.recipient):
+        for part in filter(None, (address, address.rpartition("@")[2])):
+            text = text.replace(part, "*")
+    return row.result, re.sub(r":\d+:", ":", text)
 
 
 def _by_weight(row: Row) -> int:

@@ -23,9 +23,13 @@ RESTRICTIONS = (
 RECIPIENT, SENDER = "check_recipient_access", "check_sender_access"
 PERMITTING = ("permit_mynetworks", "permit_sasl_authenticated", "permit")
 REFUSING = ("reject", "defer", "defer_if_permit")
+_OF_GREETING = tuple(
+    f"reject_{what}_{host}" for what in ("invalid", "non_fqdn", "unknown")
+    for host in ("helo_hostname", "hostname")
+)  # fmt: skip
 _SPEECH = (
     "reject_unauth_pipelining", "reject_multi_recipient_bounce", "defer_if_reject",
-    "permit_auth_destination",
+    "permit_auth_destination", *_OF_GREETING,
 )  # fmt: skip
 """Refuse no mail to one recipient from a client that speaks SMTP well."""
 _WITH_ARGUMENT = re.compile(r"check_\w+|(reject|permit)_(rbl|rhsbl|dnswl|rhswl)_\w+|sleep")
@@ -193,7 +197,8 @@ class _List:
         if word in ("reject_non_fqdn_sender", "reject_non_fqdn_recipient"):
             address = self.written[word.endswith("recipient")]
             domain = address.rpartition("@")[2]
-            return bool(address) and "." not in domain and not domain.startswith("[")
+            is_short = "." not in domain and not domain.startswith("[")
+            return bool(address) and address.lower() != "postmaster" and is_short
         return None
 
     def _is_ours(self) -> bool:

@@ -25,8 +25,8 @@ class Fate(StrEnum):
     # by an access table, which means the mail with all its recipients
     DISCARD_ALL = "discarded for all its recipients"
     HOLD = "held for all its recipients"
-    FILTER = "given to a filter"
-    REDIRECT = "sent to another address"
+    FILTER = "given to a filter, with all its recipients"
+    REDIRECT = "sent to another address, with all its recipients"
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,6 +248,7 @@ def _pooling(subject: Subject) -> Iterator[Finding]:
             subject.place("smtp_tls_connection_reuse"), "no-reuse",
             "connections with TLS are opened anew for each mail: smtp_tls_connection_reuse is no",
             "smtp_tls_connection_reuse = yes", "keeps them open by default",
+            is_hint=configuration.parameter("smtp_tls_connection_reuse") is None,
         )  # fmt: skip
     if configuration.is_on("smtp_sender_dependent_authentication"):
         yield Finding(

@@ -13,6 +13,8 @@ from relaygw.postfix.mistakes import Finding, Rule, Subject
 from relaygw.postfix.report import Report
 
 _TABLE_WORD = re.compile(r"(?:proxy:)*([a-z]+):(/[^\s,{}]+)")
+_CACHE = re.compile(r"\w+_(cache_database|cache_map)|address_verify_map")
+"""What Postfix writes for itself: no tables of the administrator."""
 _SECOND_S = 1.0
 _MAX_SCRIPT_BYTES = 2**20
 _HERE_DOCUMENT = re.compile(r"\bcat\s*<<\s*['\"]?(/\S+?)['\"]?\s*>>?\s*(\w+)")
@@ -24,7 +26,7 @@ def _tables(subject: Subject) -> Iterator[tuple[str, Table]]:
     services = [None, *configuration.services]
     for service in services:
         names = configuration.parameters if service is None else service.overrides
-        for name in names:
+        for name in (one for one in names if not _CACHE.fullmatch(one)):
             for kind, path in _TABLE_WORD.findall(_expanded(subject, name, service)):
                 is_alias = name in ("alias_maps", "alias_database")
                 if kind in INDEXES or kind in ("texthash", "regexp", "pcre"):

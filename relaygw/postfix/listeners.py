@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.errors import SettingsError
+from relaygw.postfix.access import RESTRICTIONS
 from relaygw.postfix.main_cf import Configuration, Service
 from relaygw.postfix.report import Report, seconds
 from relaygw.settings.certificates import server_context
@@ -27,6 +28,7 @@ def listeners(configuration: Configuration, report: Report) -> list[dict[str, An
     for service in configuration.services:
         if service.kind != "inet" or service.command not in ("smtpd", "postscreen"):
             continue
+        _tell_logins(configuration, service, networks, report)
         for bind in _binds(configuration, service, report):
             listener: dict[str, Any] = {"bind": bind}
             if networks != _LOOPBACK:
@@ -37,6 +39,20 @@ def listeners(configuration: Configuration, report: Report) -> list[dict[str, An
                 listener["tls"] = tls
             found.append(listener)
     return list({one["bind"]: one for one in found}.values())
+
+
+def _tell_logins(
+    configuration: Configuration, service: Service, networks: list[str], report: Report
+) -> None:
+    """Say what becomes of a port for users who log in."""
+    own = [one for one in RESTRICTIONS if one in service.overrides]
+    words = [word for name in own for word in configuration.values(name, service)]
+    if "permit_sasl_authenticated" in words and "permit_mynetworks" not in words:
+        report.warn(
+            f"{service.place}: {service.name}: Postfix takes mail here only of users who log in; "
+            f"its listener takes mail of {', '.join(networks)} without a login and of nobody else; "
+            "write users (relaygw users hash), and auth: required into this listener"
+        )
 
 
 def _binds(configuration: Configuration, service: Service, report: Report) -> Iterator[str]:

@@ -166,6 +166,14 @@ class Configuration:
         """Return a service of master.cf."""
         return next((one for one in self.services if (one.name, one.kind) == (name, kind)), None)
 
+    @property
+    def door(self) -> Service | None:
+        """The service that takes mail of this host's networks; None: it is not known."""
+        servers = [one for one in self.services if one.command == "smtpd"]
+        usual = (("smtp", "inet"), ("smtpd", "pass"))  # the second is behind postscreen
+        found = [one for name in usual for one in servers if (one.name, one.kind) == name]
+        return next(iter((*found, *(one for one in servers if one.kind == "inet"))), None)
+
     def expanded(self, text: str, place: Place, service: Service | None = None) -> str:
         """Return a text with its `$name` replaced. Raises PostfixUnreadable."""
         return _Expander(self, service, place).expand(text, ())

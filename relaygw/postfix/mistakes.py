@@ -30,6 +30,12 @@ class Finding:
     problem: str
     postfix: str  # what to do there
     relaygw: str  # what relaygw does, or what to do here
+    is_hint: bool = False  # it is as Postfix has it by default
+
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+        return "hint" if self.is_hint else "mistake"
 
     def __str__(self) -> str:
         return f"{self.place}: {self.rule}: {self.problem}"

@@ -42,6 +42,7 @@ class Postfix:
     postmap: list[str]
     postconf: list[str]
     problems: list[str] = field(default_factory=list)
+    not_asked: dict[str, None] = field(default_factory=dict)  # tables that it could not open
     _answers: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     @cached_property
@@ -71,6 +72,7 @@ class Postfix:
         command = [*self.postmap, "-q", "-", table.spec]
         code, lines = self._run(command, "\n".join(wanted) + "\n")
         if code not in (0, 1):
+            self.not_asked[table.spec] = None
             return
         found = dict.fromkeys(wanted) | {
             key: value for key, tab, value in (line.partition("\t") for line in lines.splitlines())
@@ -81,7 +83,8 @@ class Postfix:
         """Return whether its own answer can be had."""
         is_there = table.index is None or table.index.exists()
         is_shown = table.is_secret and table.path is None  # in the list of processes
-        return is_there and not is_shown and table.kind in self.types and not table.problem
+        can_open = table.spec not in self.not_asked and not table.problem
+        return is_there and not is_shown and table.kind in self.types and can_open
 
     def look_up(self, table: Table, key: str, partial: bool) -> Entry | None:
         """Return what Postfix answers, with the place as it was read."""
@@ -107,4 +110,5 @@ class Postfix:
             return -1, ""
         if done.returncode not in (0, 1) or done.stderr:
             self.problems += done.stderr.splitlines()
-        return done.returncode, done.stdout
+        # where it cannot open a table its exit code is that of a key which is not there
+        return -1 if "fatal:" in done.stderr else done.returncode, done.stdout

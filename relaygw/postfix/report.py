@@ -52,15 +52,27 @@ class Report:
         found = [self._verdict(one, configuration) for one in configuration.parameters.values()]
         for service in configuration.services:
             found += [
-                Verdict(one, NOT_NEEDED, "the log names the part of relaygw by itself")
-                if one.name == "syslog_name"
-                else self._verdict(one, configuration)
-                for one in service.overrides.values()
+                self._of_service(one, service, configuration) for one in service.overrides.values()
             ]
         found += [_service_verdict(one) for one in configuration.services if _is_told(one)]
         return sorted(
             found, key=lambda one: (one.parameter.place.source, one.parameter.place.line or 0)
         )
+
+    def _of_service(
+        self, parameter: Parameter, service: Service, configuration: Configuration
+    ) -> Verdict:
+        name = parameter.name
+        if name == "syslog_name":
+            return Verdict(parameter, NOT_NEEDED, "the log names the part of relaygw by itself")
+        if name == "cleanup_service_name" and parameter.value not in ("", "cleanup"):
+            why = f"mail of {service.name} passes {parameter.value}, which is not imported"
+            return Verdict(parameter, REFUSED, why)
+        found = self._verdict(parameter, configuration)
+        if found.verdict in (TAKEN, TRANSLATED) and not _is_imported(found, service, configuration):
+            why = f"it is set for {service.name} alone, and not imported"
+            return Verdict(parameter, REFUSED, why)
+        return found
 
     def _verdict(self, parameter: Parameter, configuration: Configuration) -> Verdict:
         name = parameter.name
@@ -78,6 +90,17 @@ class Report:
                 parameter, REFUSED, f"Postfix has no such parameter and passes over it; {hint}"
             )
         return Verdict(parameter, *known)
+
+
+def _is_imported(found: Verdict, service: Service, configuration: Configuration) -> bool:
+    """Return whether what is set for one service is looked at there."""
+    name = found.parameter.name
+    if service.command in ("smtp", "relay"):
+        return name.startswith(("smtp_", "fallback_relay"))
+    if found.why == "listeners" and service.command in ("smtpd", "postscreen"):
+        return service.kind == "inet" and not name.startswith("mynetworks")
+    is_of_door = name.startswith("smtpd_") or name == "receive_override_options"
+    return service is configuration.door and is_of_door
 
 
 def verdict_on(name: str, configuration: Configuration | None = None) -> tuple[str, str] | None:

@@ -61,10 +61,7 @@ class Resolver:
     @cached_property
     def door(self) -> Service | None:
         """The service that takes mail of this host's networks; None: it is not known."""
-        servers = [one for one in self.configuration.services if one.command == "smtpd"]
-        usual = (("smtp", "inet"), ("smtpd", "pass"))  # the second is behind postscreen
-        found = [one for name in usual for one in servers if (one.name, one.kind) == name]
-        return next(iter((*found, *(one for one in servers if one.kind == "inet"))), None)
+        return self.configuration.door
 
     def address_class(self, domain: str) -> str:
         """Return the parameter that lists a domain of this host's mail, "" for all others."""

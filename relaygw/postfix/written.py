@@ -75,8 +75,18 @@ def check_text(text: str) -> LoadedSettings:
         return load_settings(config=file, environ={"HOME": directory})
 
 
-def check_free(files: list[Path]) -> None:
-    """Raise SettingsError where files are there, or where the place of the first is none."""
+def output_file(output: str) -> Path:
+    """Return the file that is written: a name without .yaml or .yml is a directory's."""
+    path = Path(output).absolute()
+    is_file = path.suffix in (".yaml", ".yml") and not output.endswith("/") and not path.is_dir()
+    return path if is_file else path / "relaygw.yaml"
+
+
+def check_free(files: list[Path], to_make: Path | None = None) -> None:
+    """Raise SettingsError where files are there, or where the place of the first is none.
+
+    `to_make` is a directory that may still be missing.
+    """
     there = [str(file) for file in files if os.path.lexists(file)]
     if there:
         are, them = ("is", "it") if len(there) == 1 else ("are", "them")
@@ -85,6 +95,9 @@ def check_free(files: list[Path]) -> None:
             "away, or name another place by --output"
         )
     directory = files[0].parent
+    is_made = directory == to_make and not os.path.lexists(directory)
+    if is_made:
+        directory = directory.parent
     if not directory.is_dir():
         raise SettingsError(f"{directory} is no directory; create it, or name another by --output")
 
@@ -116,6 +129,9 @@ def write_files(file: Path, text: str, secrets: Mapping[str, str], directory: Pa
     owner = _owner()
     made: list[Path] = []
     try:
+        if not file.parent.is_dir():
+            file.parent.mkdir()
+            file.parent.chmod(0o755)
         if secrets:
             if not directory.is_dir():
                 directory.mkdir(mode=0o700)

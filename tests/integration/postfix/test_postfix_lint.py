@@ -46,7 +46,8 @@ MISTAKES = (
     Mistake("one-sender", _HOST + _TLS + _SASL + "sender_dependent_relayhost_maps = "
             "texthash:{dir}/relayhosts\n", "relayhosts:1",
             {**_KEY, "relayhosts": "user@promo.example.com [smtp.sendgrid.net]:587\n"}),
-    Mistake("no-reuse", _HOST + "smtp_tls_security_level = encrypt\n" + _SASL, "main.cf"),
+    Mistake("no-reuse", _HOST + "smtp_tls_security_level = encrypt\n" + _SASL
+            + "smtp_tls_connection_reuse = no\n", "main.cf:14"),
     Mistake("no-reuse-by-sender", _HOST + _TLS + _SASL
             + "smtp_sender_dependent_authentication = yes\n", "main.cf:15"),
     # others
@@ -126,6 +127,25 @@ def test_a_sound_configuration_has_no_mistakes(tmp_path: Path) -> None:
     assert lint(home) == (0, [])
 
 
+def test_what_is_so_by_default_is_a_hint(tmp_path: Path) -> None:
+    tls = "smtp_tls_security_level = encrypt\n"
+    home = Shape("sound", _HOST + tls + _SASL, _KEY).write(tmp_path)
+    code, (row,) = lint(home)
+    assert (code, row["kind"], row["rule"]) == (0, "hint", "no-reuse")
+    done = CliRunner().invoke(main, ["import-postfix", str(home), "--lint"])
+    assert done.stdout.startswith("hints ")
+
+
+def test_what_postfix_writes_for_itself_is_no_table(tmp_path: Path) -> None:
+    caches = (
+        "smtp_tls_session_cache_database = btree:/no/such/smtp_scache\n"
+        "smtpd_tls_session_cache_database = btree:${{data_directory}}/smtpd_scache\n"
+        "address_verify_map = btree:/no/such/verify\npostscreen_cache_map = btree:/no/such/ps\n"
+    )
+    home = Shape("sound", _HOST + _TLS + _SASL + caches, _KEY).write(tmp_path)
+    assert lint(home) == (0, [])
+
+
 def test_passwords_that_everyone_may_read(tmp_path: Path) -> None:
     home = Shape("readable", _HOST + _TLS + _SASL, _KEY).write(tmp_path)
     (home / "sasl_passwd").chmod(0o644)
@@ -193,6 +213,18 @@ def test_a_relative_directory_has_the_same_mistakes(
     Shape("relative", _HOST + _TLS + _SASL, _KEY).write(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert lint(Path("postfix")) == (0, [])
+
+
+def test_the_postfix_here_is_asked_about_a_relative_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sasl = _SASL.replace("{dir}", "/etc/postfix")
+    home = Shape("relative", _HOST + _TLS + sasl, _KEY).write(tmp_path)
+    monkeypatch.chdir(home)
+    done = CliRunner().invoke(main, ["import-postfix", ".", "--dry-run"])
+    assert done.exit_code == 0
+    assert "not the same" not in done.stdout
+    assert "(asked of the Postfix of this host)" in " ".join(done.stdout.split())
 
 
 def test_what_postalias_writes_for_nis_is_no_alias(tmp_path: Path) -> None:

@@ -140,6 +140,22 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     assert run(home, "--output", output).exit_code == 0
     assert stat.S_IMODE((output / "secrets" / "sendgrid").stat().st_mode) == 0o600
     assert run(home, "--output", tmp_path / "no" / "relaygw.yaml").exit_code == 73
+    for name in ("made", "other/"):  # no name of a file is one of a directory
+        done = run(home, "--output", f"{tmp_path}/{name}")
+        assert done.exit_code == 0, done.output
+        made = tmp_path / name
+        assert sorted(one.name for one in made.iterdir()) == ["relaygw.yaml", "secrets"]
+        modes = [stat.S_IMODE(one.stat().st_mode) for one in (made, made / "secrets")]
+        assert modes == [0o755, 0o700]
+        assert f"{made}/relaygw.yaml" in "".join(done.output.split())
+
+
+def test_one_bad_address_does_not_end_the_comparison(tmp_path: Path) -> None:
+    home = Shape("one", _HOST, {}).write(tmp_path)
+    bad = ["--compare", "a@b@x", "--compare", "a@b.test,c@d@e", "--recipient", "x y"]
+    _, said = imported(home, *bad, "--compare", "a@b.test,c@d.test", "--all")
+    assert "a@b.test to c@d.test: same" in said
+    assert said.count("it is not compared") == 3
 
 
 def test_relayhost_may_be_given(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from relaygw.postfix.main_cf import Configuration
 from relaygw.postfix.maps import Table, Tables
 from relaygw.postfix.patterns import addresses_of
+from relaygw.postfix.postmap import Postfix
 from relaygw.settings.tree import Place
 from tests.tables import each_of
 
@@ -67,6 +68,23 @@ def test_what_cannot_be_read_says_what_to_do(word: str, problem: str) -> None:
 def test_binary_junk_in_a_table_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "map").write_bytes(b"a b\n\x00\x01\x02\n")
     assert "map:2: holds a control character" in table("texthash:map", tmp_path).problem
+
+
+def test_where_postmap_fails_what_was_read_is_used_and_that_is_told(tmp_path: Path) -> None:
+    (tmp_path / "map").write_text("a b\n")
+    program = tmp_path / "postmap"
+    program.write_text(
+        "#!/bin/sh\necho $* >> ${0}.log\necho 'postmap: fatal: open x' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    one = table("texthash:map", tmp_path)
+    postfix = Postfix([str(program)], ["true"])
+    postfix.__dict__["types"] = frozenset({"texthash"})
+    for key in ("a", "c", "a"):
+        entry = postfix.look_up(one, key, False)
+        assert (entry.value if entry else None) == found(one, key)
+    assert list(postfix.not_asked) == [one.spec]
+    assert len((tmp_path / "postmap.log").read_text().splitlines()) == 1
 
 
 def test_patterns(tmp_path: Path) -> None:

@@ -76,3 +76,32 @@ def test_verdicts_on_what_is_set(tmp_path: Path) -> None:
         "service smtp inet": ("translated", "master.cf:3"),
     }
     assert "is it smtp_tls_security_level?" in told["smtp_tls_securty_level"][2]
+
+
+def test_what_is_set_for_services_that_are_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text("relayhost = [x.test]:587\n")
+    (tmp_path / "master.cf").write_text(
+        "smtp inet n - n - - smtpd -o smtpd_recipient_restrictions=permit\n"
+        "submission inet n - n - - smtpd -o smtpd_sender_restrictions=permit\n"
+        "  -o cleanup_service_name=sub -o message_size_limit=7 -o mynetworks=10.0.0.0/8\n"
+        "sub unix n - - - 0 cleanup -o sender_canonical_maps=static:x\n"
+        "smtp unix - - n - - smtp -o smtp_generic_maps=static:x\n"
+    )
+    told = [
+        (one.parameter.name, one.verdict, one.why)
+        for one in Report().verdicts(read_configuration(tmp_path))
+        if not one.parameter.name.startswith("service")
+    ]
+    alone = "it is set for {} alone, and not imported"
+    assert [one[:2] for one in told if one[1] != "refused"] == [
+        ("relayhost", "translated"),
+        ("smtpd_recipient_restrictions", "translated"),
+        ("message_size_limit", "taken"),
+        ("smtp_generic_maps", "translated"),
+    ]
+    assert [(name, why) for name, verdict, why in told if verdict == "refused"] == [
+        ("smtpd_sender_restrictions", alone.format("submission")),
+        ("cleanup_service_name", "mail of submission passes sub, which is not imported"),
+        ("mynetworks", alone.format("submission")),
+        ("sender_canonical_maps", alone.format("sub")),
+    ]

@@ -145,6 +145,13 @@ CASES = {
                              "reject_unauth_destination"),
     "short-name-refused": Case("append_dot_mydomain = yes\nsmtpd_recipient_restrictions = "
                                "reject_non_fqdn_recipient\n", (_A, "b@mail"), OTHER, "non_fqdn"),
+    "postmaster-alone": Case("smtpd_recipient_restrictions = reject_non_fqdn_recipient\n"
+                             "myorigin = x.test\n", (_A, "postmaster"), SAME),
+    "greeting": Case("smtpd_helo_restrictions = reject_non_fqdn_helo_hostname,\n"
+                     "  reject_invalid_hostname, reject_unknown_helo_hostname, permit\n", _MAIL,
+                     SAME),
+    "client-name": Case("smtpd_client_restrictions = permit_mynetworks,\n"
+                        "  reject_unknown_client_hostname\n", _MAIL, SAME),
     "class-of-entry": Case(access("cust.test=permit_mynetworks", "d.test=reject") , _MAIL, SAME),
     "hold": Case(access("cust.test=HOLD"), _MAIL, KEPT, "held for all its recipients"),
     "hold-sender": Case("smtpd_sender_restrictions = check_sender_access static:HOLD\n", _MAIL,
@@ -366,15 +373,19 @@ def test_long_lists_of_senders_and_recipients_are_not_multiplied(
 
 
 def test_ports_with_restrictions_of_their_own_are_told(tmp_path: Path) -> None:
+    main = "mynetworks = 127.0.0.0/8\n"
     master = (
         "smtp inet n - n - - smtpd\nsubmission inet n - n - - smtpd\n"
         "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject -o syslog_name=x\n"
     )
-    made, _ = made_of(Case("", _MAIL, "", master=master), tmp_path)
+    made, _ = made_of(Case(main, _MAIL, "", master=master), tmp_path)
     told = [one for one in made.report.warnings if "submission" in one]
     assert told == [
+        "master.cf:2: submission: Postfix takes mail here only of users who log in; its listener "
+        "takes mail of 127.0.0.0/8 without a login and of nobody else; write users (relaygw users "
+        "hash), and auth: required into this listener",
         "master.cf:2: submission: its own smtpd_recipient_restrictions: not imported; the lists, "
-        "and the table of sameness, are those of smtp"
+        "and the table of sameness, are those of smtp",
     ]
 
 
