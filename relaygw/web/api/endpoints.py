@@ -6,17 +6,10 @@ says what it does, the rest explains.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC
-from functools import partial
 from itertools import chain
 from typing import Any
-
-from pydantic import BaseModel
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import OUTCOMES
@@ -36,10 +29,12 @@ from relaygw.store.find import NoPlace
 from relaygw.store.watch import HISTORY_SLICE_MS
 from relaygw.web.api import answers, requests
 from relaygw.web.api.answers import answer_with, said
+from relaygw.web.api.endpoint import ENDPOINTS, Endpoint
+from relaygw.web.api.endpoint import get as _get
+from relaygw.web.api.endpoint import post as _post
 from relaygw.web.api.requests import Call
 from relaygw.web.api.resend import Resend, resend
 from relaygw.web.context import WebContext, is_queue_id
-from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
 from relaygw.web.queue.selection import (
     QueueChoice,
@@ -49,65 +44,11 @@ from relaygw.web.queue.selection import (
     read_order,
 )
 
-V1 = "/api/gateway/v1"
+__all__ = ["ENDPOINTS"]
+
 _SINCE = "RFC 3339, or an age like 6h"
 _LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, {requests.DEFAULT_LISTED} without it"}
 _HOUR_MS = 3_600_000
-Handle = Callable[[WebContext, Call], Awaitable[dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One method of one path: what is answered, by whom, and who may ask what."""
-
-    method: str
-    path: str
-    answer: type[BaseModel]
-    handle: Handle | None  # None: its route stands elsewhere
-    text: str  # what it does in a line, then an explanation
-    _: KW_ONLY
-    parameters: Mapping[str, str] = field(default_factory=dict)  # of the query
-    body: type[requests.Body] = requests.Body
-    errors: tuple[int, ...] = (400, 401, 503)
-
-    @property
-    def role(self) -> Role:
-        """Who may ask."""
-        return Role.VIEWER if self.method == "get" else Role.OPERATOR
-
-    def route(self, web: WebContext) -> Route:
-        """Return the route: a request is checked before it is handled, its answer after."""
-        handle = self.handle
-        assert handle is not None
-
-        async def answer(request: Request) -> Response:
-            principal = require(request, self.role)
-            given = requests.known_parameters(request, self.parameters)
-            body = await requests.body_of(request, self.body) if self.method == "post" else None
-            call = Call(request=request, principal=principal, given=given, body=body)
-            found = await handle(web, call)
-            self.answer.model_validate(found)
-            return JSONResponse(found)
-
-        return Route(V1 + self.path, answer, methods=[self.method.upper()])
-
-
-ENDPOINTS: list[Endpoint] = []  # in the order in which they are shown
-
-
-def _endpoint(method: str, path: str, answer: type[BaseModel], **more: Any) -> Callable[..., Any]:
-    """Put the function below into the table; its docstring is the text."""
-
-    def add(handle: Handle) -> Handle:
-        ENDPOINTS.append(Endpoint(method, path, answer, handle, handle.__doc__ or "", **more))
-        return handle
-
-    return add
-
-
-_get, _post = partial(_endpoint, "get"), partial(_endpoint, "post")
-
-
 _NEXT = (str | None, said("`after` of the next page; null on the last one"))
 _PAGE = answer_with(messages=list[answers.Message], next=_NEXT)
 _LISTED = {

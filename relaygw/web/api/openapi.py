@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relaygw import __version__
 from relaygw.web.api.answers import COMPONENTS, Error
-from relaygw.web.api.endpoints import ENDPOINTS, V1, Endpoint
+from relaygw.web.api.endpoint import V1, Endpoint
+from relaygw.web.api.endpoints import ENDPOINTS
 from relaygw.web.api.requests import Select
 from relaygw.web.context import Endpoint as Answering
 from relaygw.web.context import WebContext
