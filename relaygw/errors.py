@@ -15,6 +15,10 @@ class SettingsError(RelaygwError):
     """The configuration is wrong: the text names file, line, key, value and remedy."""
 
 
+class SettingsUnreadable(SettingsError):
+    """This user may not read the configuration."""
+
+
 class InvalidAddress(RelaygwError):
     """An envelope address breaks RFC 5321; `code` and `status` are the reply to give."""
 

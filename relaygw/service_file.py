@@ -60,17 +60,27 @@ def running_service(state_dir: Path) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningGateway:
-    """A gateway of this host; `config` is empty for one without a file, `queue` a URL."""
+    """A gateway of this host; `config` is empty for one without a file, `queue` a URL.
+
+    `mode` is the one it runs with, whatever its files say by now; empty of an older version.
+    """
 
     pid: int
     user: str
     config: str
     queue: str
     state_dir: str
+    mode: str = ""
+
+
+_held: list[int] = []  # the entry of this process
 
 
 def hold_running_entry(gateway: RunningGateway, environ: Mapping[str, str]) -> Path | None:
-    """Tell the commands of this host of a gateway until this process ends; return where."""
+    """Tell the commands of this host of a gateway until this process ends; return where.
+
+    Once more after a reload: the entry is another one then.
+    """
     for directory in _run_directories(environ):
         with contextlib.suppress(OSError):  # the next one; without any, only commands miss it
             if not directory.exists():
@@ -78,11 +88,15 @@ def hold_running_entry(gateway: RunningGateway, environ: Mapping[str, str]) -> P
                 directory.chmod(0o755)
             for _ in _entries(directory, removes_dead=True):
                 pass
-            path = directory / f"{gateway.pid}.json"
-            path.unlink(missing_ok=True)
-            descriptor = _locked(path, os.O_CREAT | os.O_EXCL)
+            path, new = (directory / f"{gateway.pid}.{end}" for end in ("json", "new"))
+            new.unlink(missing_ok=True)
+            descriptor = _locked(new, os.O_CREAT | os.O_EXCL)
             os.write(descriptor, json.dumps(asdict(gateway)).encode() + b"\n")
             os.fchmod(descriptor, 0o644)
+            new.rename(path)
+            while _held:
+                os.close(_held.pop())
+            _held.append(descriptor)
             return path
     return None
 
@@ -113,7 +127,8 @@ def _run_directories(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _entries(directory: Path, *, removes_dead: bool = False) -> Iterator[RunningGateway]:
-    for path in sorted(directory.glob("*.json")):
+    own = f"{os.getpid()}.json"  # whose lock does not keep us out, and would end by the look
+    for path in sorted(one for one in directory.glob("*.json") if one.name != own):
         with contextlib.suppress(OSError, ValueError, TypeError):
             with path.open("rb") as file:
                 try:

@@ -78,6 +78,7 @@ class Supervisor:
         self._failures: dict[str, int] = dict.fromkeys(ROLES, 0)
         self._due: list[tuple[float, str, int]] = []  # restarts: when, role, generation
         self._is_stopping = False
+        self._entry: Path | None = None
         self._signals_read, self._signals_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._beats = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the roles
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
@@ -98,15 +99,7 @@ class Supervisor:
         heap.share()
         self._start_generation()
         self._note_settings("start")
-        loaded = self._loaded
-        running = RunningGateway(
-            pid=os.getpid(),
-            user=user_name(os.geteuid()),
-            config=str(loaded.files[0].absolute()) if loaded.files else "",
-            queue=loaded.settings.queue.url,
-            state_dir=str(loaded.state_dir),
-        )
-        entry = hold_running_entry(running, os.environ)
+        self._register()
         self._announce()
         deadline_s = float("inf")
         while self._children or not self._is_stopping:
@@ -125,9 +118,22 @@ class Supervisor:
             self._restart_due()
             if time.monotonic() > deadline_s:
                 self._signal_all(signal.SIGKILL)
-        if entry is not None:
-            entry.unlink(missing_ok=True)
+        if self._entry is not None:
+            self._entry.unlink(missing_ok=True)
         return self._end()
+
+    def _register(self) -> None:
+        """Tell the commands of this host which gateway this is."""
+        loaded = self._loaded
+        running = RunningGateway(
+            pid=os.getpid(),
+            user=user_name(os.geteuid()),
+            config=str(loaded.files[0].absolute()) if loaded.files else "",
+            queue=loaded.settings.queue.url,
+            state_dir=str(loaded.state_dir),
+            mode=loaded.settings.mode.value,
+        )
+        self._entry = hold_running_entry(running, os.environ)
 
     def _end(self) -> int:
         self._log.note("master", "stopped")
@@ -302,6 +308,7 @@ class Supervisor:
             number = signal.SIGUSR2 if child.role == "front" else signal.SIGTERM
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, number)
+        self._register()
         self._note_settings("reload")
         self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
         self._manager.ready(f"serves, mode {loaded.settings.mode}")

@@ -15,6 +15,7 @@ from itertools import chain
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
+from relaygw.cli.service_settings import service_warnings
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.envelope import Source
@@ -125,7 +126,8 @@ def _tell(invocation: Invocation, loaded: LoadedSettings, mail: _AskedMail) -> N
     is_whole = mail.sender is not None and mail.recipient is not None
     print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded))
     if mail.recipient is None:
-        for text in chain(_warnings(loaded.settings), _routes_gone(invocation, loaded)):
+        gone = _routes_gone(invocation, loaded)
+        for text in chain(_warnings(loaded.settings), service_warnings(loaded), gone):
             warn(f"warning: {text}")
 
 

@@ -40,6 +40,7 @@ _NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
 """Who sets one of these has said which gateway is meant."""
 
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.SettingsUnreadable, os.EX_NOPERM),
     (errors.SettingsError, os.EX_CONFIG),
     (errors.SchemaMismatch, os.EX_CONFIG),
     (errors.QueueDamaged, os.EX_DATAERR),

@@ -20,6 +20,7 @@ import click
 from relaygw.cli import setup_host as host
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.mail_change import raise_if_alone
+from relaygw.cli.service_settings import refuse_overlaid
 from relaygw.cli.setup_key import key_files, missing_files, read_key
 from relaygw.cli.setup_plan import (
     HASH_TO_COME,
@@ -168,11 +169,19 @@ def _compare(config: Path, answers: Answers, wishes: Wishes) -> None:
     A key that it lacks is written.
     """
     try:
+        if config.is_fifo():
+            raise CommandFailed(
+                f"{config}: is a pipe, and is read more than once; name a regular file by --config",
+                exit_code=os.EX_CANTCREAT,
+            )
         found = read_tree(config.read_bytes(), Place(config.name, file=config)).values
     except OSError as error:
         raise _failed(config, error) from error
     if answers.given:
         _refuse_another(config, found, answers)
+    if isinstance(found, dict):
+        names = found if answers.given else found.keys() & {"mode", "recipients"}
+        refuse_overlaid(config, {name: found[name] for name in names})
     if not wishes.is_dry_run:
         owner = host.Owner.of_service()
         for one in missing_files(found, config, answers, wishes):
@@ -208,6 +217,7 @@ def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
     answers = _complete(answers)
     shown = as_yaml(_tree(answers, config))
     _validate(shown, config)
+    refuse_overlaid(config, _tree(answers, config))
     needs_key = answers.needs_key
     if wishes.key_file is not None and not needs_key:
         raise click.UsageError("--key-file: nobody logs in there; give --username, or leave it out")

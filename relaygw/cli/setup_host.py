@@ -15,15 +15,16 @@ from relaygw.cli.frame import CommandFailed
 from relaygw.cli.setup_plan import NewFile
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.settings.model import Settings
+from relaygw.settings.secrets import SERVICE_USER
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
-SERVICE_USER = "relaygw"
 WEB_USERS = ("www-data", "apache", "nginx", "http")
 """As whom PHP runs: Debian's, the RHEL family's, others'."""
 UNITS = ("relaygw.socket", "relaygw.service")
 _RUNS_SYSTEMD = Path("/run/systemd/system")
-_DROP_IN = Path("/etc/systemd/system/relaygw.socket.d/listeners.conf")
+DROP_IN = Path("/etc/systemd/system/relaygw.socket.d/listeners.conf")
+_DROP_IN_HEAD = ["[Socket]", "ListenStream="]
 _PACKAGED_BIND = "127.0.0.1:25"
 """What relaygw.socket listens at unless it is told otherwise."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -102,13 +103,51 @@ def is_enabled() -> bool:
     return all(_systemctl(*words).returncode == 0 for words in asked)
 
 
+def shown_of_service(*names: str) -> list[str]:
+    """Return what systemd knows of the service, each NAME=VALUE."""
+    return _systemctl("show", f"--property={','.join(names)}", UNITS[-1]).stdout.splitlines()
+
+
 def socket_file(settings: Settings) -> NewFile | None:
     """Return what tells relaygw.socket the addresses of `listeners`, where they are not usual."""
     binds = [str(one.bind) for one in settings.listeners]
     if binds == [_PACKAGED_BIND]:
         return None
-    lines = ["[Socket]", "ListenStream=", *(f"ListenStream={bind}" for bind in binds)]
-    return NewFile(path=_DROP_IN, text="\n".join(lines) + "\n")
+    lines = [*_DROP_IN_HEAD, *(f"ListenStream={bind}" for bind in binds)]
+    return NewFile(path=DROP_IN, text="\n".join(lines) + "\n")
+
+
+def socket_change(settings: Settings) -> str:
+    """Return what has to be done with setup's own file for relaygw.socket, "" for nothing.
+
+    Raises CommandFailed for one that setup did not write and that says otherwise.
+    """
+    new = socket_file(settings)
+    there = DROP_IN.read_text() if DROP_IN.exists() else None
+    if there == (new and new.text):
+        return ""
+    lines = (there or "").splitlines()
+    is_own = lines[:2] == _DROP_IN_HEAD and all(
+        one.startswith("ListenStream=") for one in lines[2:]
+    )
+    if there is not None and not is_own:
+        raise CommandFailed(
+            f"{DROP_IN}: is not as setup writes it, and has not the addresses of listeners "
+            f"({', '.join(str(one.bind) for one in settings.listeners)}); move it away, and run "
+            "this again",
+            exit_code=os.EX_CANTCREAT,
+        )
+    return "write" if new else "remove"
+
+
+def put_socket_file(settings: Settings) -> None:
+    """Write setup's own file for relaygw.socket, or remove it where none is needed."""
+    new = socket_file(settings)
+    if new is None:
+        DROP_IN.unlink()
+        return
+    DROP_IN.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    DROP_IN.write_text(new.text or "")
 
 
 def enable(*, is_new: bool) -> None:

@@ -104,17 +104,14 @@ class Steps:
         if self._config != DEFAULT_FILE or not host.has_units():
             return
         click.echo(f"--- systemctl enable --now {' '.join(host.UNITS)}")
-        new = host.socket_file(self._loaded.settings)
-        is_new = new is not None and not new.path.exists()
-        if new is not None and is_new:
-            click.echo(f"write {new.path}")
-            if not new.path.parent.exists():
-                new.path.parent.mkdir(mode=0o755, parents=True)
-            new.path.write_text(new.text or "")
-        if host.is_enabled() and not is_new:
+        change = host.socket_change(self._loaded.settings)
+        if change:
+            click.echo(f"{change} {host.DROP_IN}")
+            host.put_socket_file(self._loaded.settings)
+        elif host.is_enabled():
             click.echo("runs")
             return
-        host.enable(is_new=is_new)
+        host.enable(is_new=bool(change))
 
     def _try(self) -> None:
         if service_file.running_service(self._loaded.state_dir) is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from itertools import chain
 
 import click
 
-from relaygw import __version__
+from relaygw import __version__, service_file
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.provider import slowed_lines
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
@@ -25,18 +27,36 @@ _LANE = (19, 13, -9, -8, -8, -8, -7)
 def status(invocation: Invocation, wants_json: bool) -> None:
     """Show processes, providers, routes and the queue on one screen."""
     loaded = invocation.load_running()
+    settings = loaded.settings
     with invocation.open_store(loaded) as store:
-        snapshot = take_snapshot(store, loaded.settings)
+        snapshot = take_snapshot(store, settings)
+    mode = _running_mode(settings)
     if wants_json:
-        click.echo(as_json(status_object(snapshot, loaded.settings)))
+        click.echo(as_json({**status_object(snapshot, settings), "mode": mode}))
         return
-    print_lines(_screen(snapshot, loaded.settings))
-    for text in warnings(snapshot):
+    print_lines(_screen(snapshot, settings, mode))
+    for text in chain(warnings(snapshot), _mode_warning(settings, mode)):
         warn(f"warning: {text}")
 
 
-def _screen(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
-    yield labelled("relaygw", f"{__version__}, mode {settings.mode.value}, {settings.hostname}")
+def _running_mode(settings: Settings) -> str:
+    """Return the mode of the gateway that runs on the queue here, else that of the settings."""
+    running = service_file.running_gateways(os.environ)
+    modes = (one.mode for one in running if one.queue == settings.queue.url and one.mode)
+    return next(modes, settings.mode.value)
+
+
+def _mode_warning(settings: Settings, mode: str) -> Iterator[str]:
+    if mode != settings.mode.value:
+        yield (
+            f"the gateway runs in mode {mode}, and the configuration as it is read here says "
+            f"{settings.mode.value}: it was changed since, or variables that only one of them has "
+            "say otherwise; see relaygw check and relaygw config show --origin, then reload"
+        )
+
+
+def _screen(snapshot: Snapshot, settings: Settings, mode: str) -> Iterator[str]:
+    yield labelled("relaygw", f"{__version__}, mode {mode}, {settings.hostname}")
     yield labelled("queue", settings.queue.url)
     for lines in (_instance_lines(snapshot), _provider_lines(snapshot)):
         yield ""

@@ -11,21 +11,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from relaygw.errors import SettingsError
+from relaygw.errors import SettingsError, SettingsUnreadable
 from relaygw.mail import drop
 from relaygw.settings.certificates import broken_certificates
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import fill_presets
 from relaygw.settings.problems import expectation, explain
 from relaygw.settings.relay_to import fill_relay_to
-from relaygw.settings.secrets import loose_secrets
+from relaygw.settings.secrets import loose_secrets, service_uids
 from relaygw.settings.section import Conflict, ConflictsFound, Mode
 from relaygw.settings.tree import (
     FilledValues,
@@ -66,17 +68,15 @@ def load_settings(
     """
     if config is None and environ.get("RELAYGW_CONFIG"):
         config = Path(environ["RELAYGW_CONFIG"])
-    main = config or (default_file if default_file.exists() else None)
-    files: tuple[Path, ...] = ()
+    main = config or (default_file if _is_there(default_file) else None)
+    tree, parts = Tree(), list[Path]()
     if main is not None:
-        parts = sorted((main.parent / "conf.d").glob("*.yaml"))
-        files = (main, *(part for part in parts if not part.name.startswith(".")))
-    tree = Tree(places={(): Place(main.name, file=main)}) if main else Tree()
-    for file in files:
-        short = file.name if file == main else f"{file.parent.name}/{file.name}"
-        tree.merge(_read_file(file, short))
+        tree = Tree(places={(): Place(main.name, file=main)})
+        tree.merge(_read_file(main, main.name))
+        parts = _lay_over(tree, main)
     _raise_if([] if tree.is_readable else tree.problems)
     _merge_environment(tree, environ)
+    files = (main, *parts) if main is not None else ()
     default_dir = _default_state_dir(environ)
     values = _with_defaults(tree.values, default_dir, has_file=main is not None)
     filling = FilledValues(values)
@@ -84,7 +84,11 @@ def load_settings(
     fill_relay_to(filling, tree)
     settings = _validated(filling, tree)
     state_dir = _state_dir(settings.queue.url, default_dir)
-    owners = {0, os.geteuid()}  # who may own a secret; and whoever owns configuration or queue
+    owners = {
+        0,
+        os.geteuid(),
+        *service_uids(),
+    }  # who may own a secret; and whoever owns configuration or queue
     for path in (*files, state_dir):
         with contextlib.suppress(OSError):
             owners.add(path.stat().st_uid)
@@ -98,14 +102,70 @@ def load_settings(
     )
 
 
+def overlaid(
+    main: Path, written: Mapping[str, Any], environ: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield each key of what is written, or to be written, into a file that does not come so far.
+
+    With it comes what says otherwise: a file of conf.d, or a variable. Raises SettingsError.
+    """
+    tree = Tree(values=deepcopy(dict(written)))
+    _lay_over(tree, main)
+    _raise_if([] if tree.is_readable else tree.problems)
+    _merge_environment(tree, environ)
+    for keys, value in leaves((), written):
+        found: Any = tree.values
+        for key in keys:
+            found = item_at(found, key) if isinstance(found, (dict, list)) else None
+        if found != value:
+            yield shown_keys(keys), str(tree.place_of(keys) or main)
+
+
 def _raise_if(problems: list[str]) -> None:
     if problems:
         raise SettingsError("\n".join(problems))
 
 
+def _lay_over(tree: Tree, main: Path) -> list[Path]:
+    """Lay the files of conf.d beside `main` over a tree; return them."""
+    directory = main.parent / "conf.d"
+    try:
+        names = sorted(os.listdir(directory))  # noqa: PTH208 - glob takes what is closed as empty
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _closed(directory, error) from error
+    shown = (name for name in names if name.endswith(".yaml") and not name.startswith("."))
+    files = [directory / name for name in shown]
+    for file in files:
+        tree.merge(_read_file(file, f"{directory.name}/{file.name}"))
+    return files
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError as error:
+        raise _closed(file, error) from error
+
+
+def _closed(file: Path, error: OSError) -> SettingsError:
+    kind = SettingsUnreadable if isinstance(error, PermissionError) else SettingsError
+    return kind(
+        f"{file}: {error.strerror}; run it as root or as relaygw's user, or name a file of yours "
+        "by --config"
+    )
+
+
 def _read_file(file: Path, short: str) -> Tree:
     try:
+        if stat.S_ISFIFO(file.stat().st_mode):
+            raise SettingsError(
+                f"{file}: is a pipe, and is read more than once; name a regular file by --config"
+            )
         content = file.read_bytes()
+    except PermissionError as error:
+        raise _closed(file, error) from error
     except OSError as error:
         raise SettingsError(
             f"{file}: cannot be read ({error.strerror}); create it, or name another by --config"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from relaygw.settings.model import Settings
 
 
+SERVICE_USER = "relaygw"
 FORMS = "env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"
 _KINDS = ("env", "file", "credential", "command", "plain")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -273,6 +274,16 @@ def loose_permissions(path: Path, *, owners: Collection[int] | None = None) -> s
             f"run: chown {user_name(max(owners))} {shlex.quote(str(path))}"
         )
     return problem
+
+
+def service_uids() -> set[int]:
+    """Return the id of the service's user, for root: setup gives it the secrets."""
+    if os.geteuid() != 0:
+        return set()
+    try:
+        return {pwd.getpwnam(SERVICE_USER).pw_uid}
+    except KeyError:
+        return set()
 
 
 def user_name(uid: int) -> str:

@@ -115,3 +115,20 @@ def test_files_of_nobody_else_are_the_callers_alone(tmp_path: Path) -> None:
     host.write(config, host.Owner(None))
     assert stat.S_IMODE(config.path.stat().st_mode) == 0o600
     assert sorted(tmp_path.iterdir()) == [config.path]
+
+
+def test_its_own_file_for_the_socket_follows_the_listeners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "relaygw.socket.d/listeners.conf"
+    monkeypatch.setattr(host, "DROP_IN", file)
+    usual, gateway = settings("127.0.0.1:25"), settings("0.0.0.0:25")
+    assert host.socket_change(usual) == ""
+    for wanted, change in ((gateway, "write"), (settings("[::1]:25"), "write"), (usual, "remove")):
+        assert host.socket_change(wanted) == change
+        host.put_socket_file(wanted)
+        assert host.socket_change(wanted) == ""
+    assert not file.exists()
+    file.write_text("[Socket]\nFreeBind=no\n")
+    with pytest.raises(CommandFailed, match=r"has not the addresses of listeners \(0.0.0.0:25\)"):
+        host.socket_change(gateway)
