@@ -66,6 +66,9 @@ class Doubts:
                 yield from self._unnamed(names)
             elif address:
                 yield from self._of_form(address)
+        delivery = answer.delivery
+        if delivery.fate is Fate.OTHER and delivery.transport != "local":
+            yield f"{'; '.join(delivery.places)}: {delivery.reason}: a program may send it on"
         yield from self._of_mailboxes(recipient, answer)
         yield from self._of_login(answer)
         yield from filter(None, self._failures.doubted(answer.delivery))
@@ -90,9 +93,11 @@ class Doubts:
             place = self._configuration.place(name)
             for word in (one.removeprefix("!") for one in words):
                 is_table = re.match(r"(proxy:)?[a-z]+:", word)
-                problem = self._resolver.tables.table(word, place).problem if is_table else ""
-                if problem:
-                    yield self._said(name, f"cannot be read: {problem}")
+                table = self._resolver.tables.table(word, place) if is_table else None
+                if table is not None and table.problem:
+                    yield self._said(name, f"cannot be read: {table.problem}")
+                elif table is not None and (table.failure or table.missing_index):
+                    yield self._said(name, table.failure or table.missing_index)
 
     def _checks(self) -> Iterator[str]:
         for name in _CHECKS:

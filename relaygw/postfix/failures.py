@@ -67,7 +67,7 @@ class Failures:
         if key not in self._tables:
             resolver = self._resolver
             found = [*access_tables(resolver), *access_tables(resolver, SENDER)]
-            for name in DECISIVE:
+            for name in (*DECISIVE, "sender_bcc_maps", "recipient_bcc_maps"):
                 if self._is_used(name, service):
                     found += resolver.tables.of(name, service)
             self._tables[key] = found

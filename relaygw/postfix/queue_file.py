@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from relaygw.errors import RelaygwError
 from relaygw.mail.envelope import NO_REQUEST, DsnRequest, read_request
@@ -26,6 +26,8 @@ _ARRIVAL = re.compile(rb"\d{1,19}(?: +\d{1,6})?")
 _DOT_STRING = re.compile(
     r"[^\s\"\\(),:;<>@\[\]\x00-\x1f\x7f.]+(?:\.[^\s\"\\(),:;<>@\[\]\x00-\x1f\x7f.]+)*"
 )
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|From |>From |\r\n")
+_FROM = re.compile(rb"from[ \t]*:", re.I)
 _NOTIFY = ((1, "NEVER"), (2, "SUCCESS"), (4, "FAILURE"), (8, "DELAY"))
 _RETURNS = {b"1": "FULL", b"2": "HDRS"}
 _NOT_DONE_HERE = {  # what Postfix would do with it and relaygw does not
@@ -102,7 +104,18 @@ def read_queue_file(data: bytes, *, is_maildrop: bool = False) -> QueuedMail:
             _take(read, kind, body)
         elif kind != _END or read.part != _EXTRACTED:
             raise DamagedQueueFile(f"has a record {kind!r} at byte {at}, where none may stand")
-    return _mail(read)
+    mail = _mail(read)
+    return replace(mail, content=_with_from(mail)) if is_maildrop else mail
+
+
+def _with_from(mail: QueuedMail) -> bytes:
+    """Return content with the From field that cleanup would have added."""
+    header = mail.content.partition(b"\r\n\r\n")[0]
+    if any(_FROM.match(line) for line in header.split(b"\r\n")):
+        return mail.content
+    sender = mail.sender.encode("utf-8", "surrogatepass") or b"MAILER-DAEMON"
+    end = b"\r\n" if _FIELD.match(mail.content) else b"\r\n\r\n"  # without a header all is body
+    return b"From: " + sender + end + mail.content
 
 
 def _check_place(read: _Read, number: int, at: int, what: str) -> None:

@@ -114,6 +114,11 @@ def _rewrite(
     _tell_classes(resolver, report)
     if fits(Domain, resolver.origin):
         yield "default_domain", resolver.origin
+    report.warn(
+        f"{resolver.configuration.place('append_at_myorigin')}: header addresses without a domain "
+        f"(From: <bob>): Postfix completes them to bob@{resolver.origin}; relaygw completes the "
+        "envelope only: rewrite.senders: {bob: ADDRESS} changes both"
+    )
     senders: dict[str, str] = {}
     for key, place in _keys("sender", rewriting, report):
         known.setdefault("senders", []).extend([key] if fits(RewriteKey, key) else [])

@@ -153,4 +153,8 @@ def test_what_is_no_queue_file_says_why(data: bytes, problem: str) -> None:
 
 def test_files_of_the_maildrop_have_no_sizes() -> None:
     data = built(("R", b"b@x.test"))[97:]
-    assert read_queue_file(data, is_maildrop=True).waiting == ("b@x.test",)
+    mail = read_queue_file(data, is_maildrop=True)
+    assert mail.waiting == ("b@x.test",)
+    assert mail.content.startswith(b"From: a@shop.test\r\nSubject: x\r\n")  # as cleanup adds it
+    body = read_queue_file(data.replace(b"Subject: x", b"Subject  x"), is_maildrop=True).content
+    assert body.startswith(b"From: a@shop.test\r\n\r\nSubject  x\r\n")

@@ -183,6 +183,9 @@ CASES = {
     "inner-override": Case("", _MAIL, UNPROVEN, "transport_maps: is set for rewrite",
                            master="smtp inet n - n - - smtpd\nrewrite unix - - n - - "
                            "trivial-rewrite -o transport_maps=static:x\n"),
+    "pipe": Case("transport_maps = inline:{cust.test=mlist:}\n", _MAIL, UNPROVEN,
+                 "transport mlist: a program may send it on",
+                 clients="smtp unix - - n - - smtp\nmlist unix - n n - - pipe user=x\n"),
     # what Postfix's client cannot work with
     "no-password-map": Case("smtp_sasl_auth_enable = yes\n", _MAIL, OTHER, "main.cf:9: smtp_sasl_"
                             "auth_enable: Postfix refuses to run without smtp_sasl_password_maps"),
@@ -197,6 +200,10 @@ CASES = {
                      {"t": "d.test smtp:[x.test]\n"}),
     "no-index-of-access": Case("smtpd_sender_restrictions = check_sender_access hash:{dir}/t\n",
                                _MAIL, UNPROVEN, "t.db: is not there", {"t": "d.test REJECT\n"}),
+    "no-index-of-list": Case("relay_domains = hash:{dir}/t\n", _MAIL, UNPROVEN,
+                             "t.db: is not there", {"t": "d.test x\n"}),
+    "no-index-of-copies": Case("recipient_bcc_maps = hash:{dir}/t\n", _MAIL, UNPROVEN,
+                               "t.db: is not there", {"t": "d.test x\n"}),
     "no-authorities": Case("smtp_tls_policy_maps = inline:{[relay.test]:587=secure}\n", _MAIL,
                            OTHER, "TLS level secure without smtp_tls_CAfile"),
     "no-authorities-old": Case("smtp_tls_security_level =\nsmtp_enforce_tls = yes\n", _MAIL,
@@ -402,3 +409,8 @@ def test_actions_of_access_tables_are_told(tmp_path: Path) -> None:
         "main.cf:10: d.test: FILTER is not imported",
     ]
     assert any("main.cf:9: a.test: REJECT is of a sender (and 1 more lines)" in one for one in told)
+
+
+def test_what_is_not_completed_in_the_header_is_told(tmp_path: Path) -> None:
+    made, _ = made_of(Case("", _MAIL, ""), tmp_path)
+    assert any("Postfix completes them to bob@gw.example.com" in w for w in made.report.warnings)
