@@ -14,10 +14,13 @@ import fcntl
 import json
 import os
 import pwd
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+EARLY_SIGNALS = {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+"""What a gateway that starts keeps waiting until it can follow them; they would end it."""
 _SYSTEM_RUN_DIR = Path("/run/relaygw")
 
 

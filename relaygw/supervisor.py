@@ -27,6 +27,7 @@ from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.process import ROLES, Beat, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.service_file import (
+    EARLY_SIGNALS,
     RunningGateway,
     hold_running_entry,
     hold_service_file,
@@ -144,8 +145,9 @@ class Supervisor:
 
     def _catch_signals(self) -> None:
         signal.set_wakeup_fd(self._signals_write, warn_on_full_buffer=False)
-        for number in (*_SIGNALS - {signal.SIGUSR2}, signal.SIGUSR1):
+        for number in (*_SIGNALS, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)  # the wake-up pipe carries them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY_SIGNALS)
 
     def _wait_for_signals(self) -> list[int]:
         timeout_s = min((at_s for at_s, _, _ in self._due), default=float("inf"))
@@ -222,7 +224,7 @@ class Supervisor:
         self._log.channel.adopt()
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for number in _SIGNALS - {signal.SIGHUP}:
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             # USR1 stays blocked until the role can open its log again

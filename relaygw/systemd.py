@@ -20,7 +20,8 @@ class ServiceManager:
         self._address = environ.get("NOTIFY_SOCKET", "")
         is_meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         limit = environ.get("WATCHDOG_USEC", "") if is_meant else ""
-        self.alive_each_s = int(limit) / 2_000_000 if limit.isdecimal() else float("inf")
+        limit_us = int(limit) if limit.isdecimal() else 0
+        self.alive_each_s = limit_us / 2_000_000 or float("inf")
         """How often `alive` has to be called."""
         self._told_alive_s = time.monotonic()
 
@@ -58,8 +59,13 @@ def handed_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
     """Return the listening sockets of relaygw.socket. Raises SettingsError for others."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []  # none, or those of a parent
-    count = int(environ.get("LISTEN_FDS") or 0)
-    return [_listening(number) for number in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count)]
+    count = environ.get("LISTEN_FDS") or "0"
+    if not count.isdecimal():
+        raise SettingsError(
+            f"LISTEN_FDS is {count!r}, expected a number; systemd sets it, start relaygw without it"
+        )
+    last = _FIRST_DESCRIPTOR + int(count)
+    return [_listening(number) for number in range(_FIRST_DESCRIPTOR, last)]
 
 
 def _listening(descriptor: int) -> socket.socket:

@@ -14,6 +14,7 @@ from relaygw.cli.audit import note_action
 from relaygw.cli.frame import CommandFailed, Group, Invocation, check_queue_file, pass_invocation
 from relaygw.cli.mail_change import raise_if_alone
 from relaygw.cli.text import Progress, print_lines
+from relaygw.errors import StoreFull
 from relaygw.mail.words import counted, printable, size
 
 if TYPE_CHECKING:
@@ -142,10 +143,15 @@ def backup(invocation: Invocation, file: Path) -> None:
     try:
         found = roles.back_up_queue(loaded, file)
     except FileExistsError as error:
-        raise CommandFailed(f"{file} exists; name another file", exit_code=os.EX_IOERR) from error
+        problem = f"{file} exists; name another file"
+        raise CommandFailed(problem, exit_code=os.EX_CANTCREAT) from error
+    except StoreFull as error:
+        raise CommandFailed(str(error), exit_code=os.EX_IOERR) from error
     except OSError as error:
         problem = f"{file}: {error.strerror}; name a file in a directory where you may write"
-        raise CommandFailed(problem, exit_code=os.EX_IOERR) from error
+        is_none = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        code = os.EX_CANTCREAT if is_none else os.EX_IOERR
+        raise CommandFailed(problem, exit_code=code) from error
     click.echo(f"{file}: {_contents_words(found)}, {size(file.stat().st_size)}")
 
 

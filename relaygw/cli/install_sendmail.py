@@ -6,29 +6,45 @@ PHP starts one for each mail.
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shlex
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import print_lines
 from relaygw.mail.drop import DIRECTORY
+from relaygw.settings.model import Settings
 from relaygw.settings.secrets import user_name
 
 LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
 _LAUNCHER = "bin/relaygw-sendmail"
 _MARK = "# installed by relaygw install-sendmail"
+_PREFIXES = ("/usr", "/usr/local")
+_CALL = re.compile(rf"^{re.escape(_MARK)}$.*^main(\(.*\))$", re.MULTILINE | re.DOTALL)
 _ASIDE = ".before-relaygw"
+
+
+class Prefix(click.Path):
+    """A directory that is named: an empty name is that of a variable that is not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the directory; see click."""
+        if value == "":
+            self.fail("is empty; name a directory", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.command("install-sendmail", cls=Command)
 @click.option(
-    "--prefix", type=click.Path(path_type=Path, file_okay=False), default=Path("/usr"),
+    "--prefix", type=Prefix(path_type=Path, file_okay=False), default=Path("/usr"),
     show_default=True,
     help="Where sbin/sendmail, lib/sendmail, bin/mailq and bin/newaliases go.",
 )  # fmt: skip
@@ -68,6 +84,28 @@ def php_line(prefix: Path) -> str:
     """Return the line of php.ini: a command of the shell, in quotes of PHP."""
     command = f"{shlex.quote(str(prefix.absolute() / LINKS[0]))} -t -i"
     return 'sendmail_path = "' + command.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def maildrop_warnings(settings: Settings) -> Iterator[str]:
+    """Yield a warning where the command that is installed leaves mail where nobody looks."""
+    launchers = {Path(directory, LINKS[0]).resolve() for directory in _PREFIXES}
+    for launcher in sorted(one for one in launchers if one.name == Path(_LAUNCHER).name):
+        used = _maildrop_in(launcher)
+        if used is not None and used != settings.maildrop.path:
+            yield (
+                f"{launcher} leaves mail in {used}, and maildrop.path is "
+                f"{settings.maildrop.path or 'off'}: nobody of this configuration takes it; run "
+                f"relaygw install-sendmail --prefix {launcher.parents[1]}, or set maildrop.path"
+            )
+
+
+def _maildrop_in(launcher: Path) -> str | None:
+    """Return the maildrop of an installed command, None for what is none of ours."""
+    try:
+        found = _CALL.search(launcher.read_text(errors="replace"))
+        return str(ast.literal_eval(found[1])[1]) if found else None
+    except (OSError, ValueError, SyntaxError, IndexError):
+        return None
 
 
 class Programs:

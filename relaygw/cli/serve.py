@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
-from relaygw.cli.frame import Command, Invocation, pass_invocation
+from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
+from relaygw.service_file import EARLY_SIGNALS
 
 ROLES = ("front", "delivery", "web")
 
@@ -24,8 +27,13 @@ def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     TERM drains and ends it, HUP reads the configuration again, USR1 opens
     the log file again.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, EARLY_SIGNALS)
     loaded = invocation.load()
     from relaygw import supervisor
+    from relaygw.cli.install_sendmail import maildrop_warnings
+
+    for text in maildrop_warnings(loaded.settings):
+        warn(f"warning: {text}")
 
     roles = tuple(role for role in ROLES if role in chosen) or ROLES
     return supervisor.run(loaded, config=invocation.config, roles=roles)

@@ -11,6 +11,7 @@ from typing import Any
 
 from relaygw.cli import setup_host as host
 from relaygw.cli.frame import CommandFailed
+from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.errors import SettingsError
 from relaygw.settings.load import (
     DEFAULT_FILE,
@@ -96,7 +97,8 @@ def _with_source(origin: str, variables: Variables) -> str:
 
 
 def service_warnings(loaded: LoadedSettings) -> Iterator[str]:
-    """Yield what the service has otherwise than a caller who reads the same files."""
+    """Yield what service and sendmail command have otherwise than the caller's settings."""
+    yield from maildrop_warnings(loaded.settings)
     if not loaded.files or not is_of_service(loaded.files[0]):
         return
     try:

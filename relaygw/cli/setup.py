@@ -19,9 +19,10 @@ import click
 
 from relaygw.cli import setup_host as host
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
+from relaygw.cli.install_sendmail import Prefix
 from relaygw.cli.mail_change import raise_if_alone
 from relaygw.cli.service_settings import refuse_overlaid
-from relaygw.cli.setup_key import key_files, missing_files, read_key
+from relaygw.cli.setup_key import is_left_out, key_files, missing_files, read_key
 from relaygw.cli.setup_plan import (
     HASH_TO_COME,
     OTHER,
@@ -65,7 +66,7 @@ _PASSWORD_BYTES = 12
 )
 @click.option("--to", "recipient", metavar="ADDRESS", help="Who gets the test mail.")
 @click.option(
-    "--prefix", type=click.Path(path_type=Path, file_okay=False), default=Path("/usr"),
+    "--prefix", type=Prefix(path_type=Path, file_okay=False), default=Path("/usr"),
     show_default=True, help="Where sendmail goes; see relaygw install-sendmail.",
 )  # fmt: skip
 @click.option("--no-sendmail", "is_smtp_only", is_flag=True, help="Leave the sendmail command.")
@@ -182,10 +183,10 @@ def _compare(config: Path, answers: Answers, wishes: Wishes) -> None:
     if isinstance(found, dict):
         names = found if answers.given else found.keys() & {"mode", "recipients"}
         refuse_overlaid(config, {name: found[name] for name in names})
-    if not wishes.is_dry_run:
-        owner = host.Owner.of_service()
-        for one in missing_files(found, config, answers, wishes):
-            click.echo(f"{_verb(one)} {one.path} ({owner.words(one)})")
+    owner = host.Owner.of_service()
+    for one in missing_files(found, config, answers, wishes):
+        click.echo(f"{_verb(one)} {one.path} ({owner.words(one)})")
+        if not wishes.is_dry_run:
             _write(one, owner)
 
 
@@ -221,7 +222,7 @@ def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
     needs_key = answers.needs_key
     if wishes.key_file is not None and not needs_key:
         raise click.UsageError("--key-file: nobody logs in there; give --username, or leave it out")
-    key = read_key(wishes) if needs_key and not wishes.is_dry_run else None
+    key = read_key(wishes) if needs_key and not is_left_out(wishes) else None
     owner = host.Owner.of_service()
     files = list(_files(answers, config, shown, key if needs_key else None, needs_key=needs_key))
     click.echo(f"{config}:")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from relaygw.cli.frame import CommandFailed
 from relaygw.cli.setup_plan import NewFile
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.settings.model import Settings
-from relaygw.settings.secrets import SERVICE_USER
+from relaygw.settings.secrets import SERVICE_USER, draft_of
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
@@ -79,11 +78,9 @@ def write(file: NewFile, owner: Owner) -> None:
         file.path.mkdir(mode=0o700, parents=True)
         owner.give(file.path, file)
         return
-    with tempfile.NamedTemporaryFile(
-        mode="w", dir=file.path.parent, prefix=f".{file.path.name}-", encoding="utf-8"
-    ) as new:
+    with draft_of(file.path) as new:
         owner.give(new.fileno(), file)
-        new.write(file.text)
+        new.write(file.text.encode())
         new.flush()
         os.fsync(new.fileno())
         os.link(new.name, file.path)  # never over another file

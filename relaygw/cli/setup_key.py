@@ -16,7 +16,15 @@ from relaygw.cli.frame import CommandFailed
 from relaygw.cli.setup_plan import SECRETS, Answers, NewFile
 from relaygw.cli.setup_steps import Wishes
 from relaygw.errors import SettingsError
-from relaygw.settings.secrets import MAX_SECRET_BYTES, SecretRef
+from relaygw.postfix.written import check_private
+from relaygw.settings.secrets import SecretRef
+
+_MAX_KEY_BYTES = 4096
+
+
+def is_left_out(wishes: Wishes) -> bool:
+    """True where a key would have to be typed for a dry run."""
+    return wishes.is_dry_run and wishes.key_file is None and sys.stdin.isatty()
 
 
 def read_key(wishes: Wishes) -> str:
@@ -28,11 +36,23 @@ def read_key(wishes: Wishes) -> str:
     if source in (None, "-"):
         return _clean(_standard_input(), "standard input")
     try:
-        with Path(source).open("rb") as file:
-            return _clean(_decoded(file.read(MAX_SECRET_BYTES)), source)
+        # O_NONBLOCK: a pipe is refused, not waited for
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            raw = os.read(descriptor, _MAX_KEY_BYTES + 1) if is_file else b""
+        finally:
+            os.close(descriptor)
+        problem = "" if is_file else "is no regular file"
     except OSError as error:
-        problem = f"--key-file {source}: {error.strerror}; name a file with the key in one line"
-        raise CommandFailed(problem, exit_code=os.EX_NOINPUT) from error
+        problem = str(error.strerror)
+    if problem:
+        raise CommandFailed(
+            f"--key-file {source or repr(source)}: {problem}; name a file with the key in one "
+            "line, or give it on standard input",
+            exit_code=os.EX_NOINPUT,
+        )
+    return _clean(_decoded(raw), source)
 
 
 def _given_key(answers: Answers, wishes: Wishes) -> str | None:
@@ -52,7 +72,10 @@ def _given_key(answers: Answers, wishes: Wishes) -> str | None:
 
 
 def _standard_input() -> str:
-    return _decoded(sys.stdin.buffer.read(MAX_SECRET_BYTES))
+    with suppress(OSError, ValueError):
+        if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode) or sys.stdin.isatty():
+            click.echo("reads the key from standard input, up to its end", err=True)
+    return _decoded(sys.stdin.buffer.read(_MAX_KEY_BYTES + 1))
 
 
 def _decoded(raw: bytes) -> str:
@@ -61,6 +84,10 @@ def _decoded(raw: bytes) -> str:
 
 def _clean(text: str, source: str) -> str:
     key = text.strip()
+    if len(text.encode()) > _MAX_KEY_BYTES:
+        raise CommandFailed(
+            f"{source} is longer than {_MAX_KEY_BYTES} bytes; give the key alone, in one line"
+        )
     lines = len(key.splitlines())
     if lines > 1:
         raise CommandFailed(f"{source} has {lines} lines; give the key alone, in one line")
@@ -72,6 +99,10 @@ def _clean(text: str, source: str) -> str:
 
 def key_files(file: Path, key: str | None) -> Iterator[NewFile]:
     """Yield what has to be made for a key; raises CommandFailed where another one is there."""
+    try:
+        check_private(file.parent, by="--config")
+    except SettingsError as error:
+        raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
     if not file.parent.exists():
         yield NewFile(path=file.parent, is_own=True)
     if not os.path.lexists(file):
@@ -79,7 +110,7 @@ def key_files(file: Path, key: str | None) -> Iterator[NewFile]:
     elif key is not None and _stored(file) != key:
         raise CommandFailed(
             f"{file}: holds another key than the one given, and setup changes no file; write the "
-            "new key into it and reload relaygw, or move it away and run this again",
+            "new key into it and run this again, or move it away and run this again",
             exit_code=os.EX_CANTCREAT,
         )
 
@@ -110,6 +141,8 @@ def missing_files(
     is_missing = (
         file is not None and file.parent == config.parent / SECRETS and not os.path.lexists(file)
     )
+    if is_missing and is_left_out(wishes):
+        return
     key = read_key(wishes) if is_missing else _given_key(answers, wishes)
     if key is None:
         return

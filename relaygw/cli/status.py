@@ -10,6 +10,7 @@ import click
 
 from relaygw import __version__, service_file
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
+from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import slowed_lines
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.mail.words import age, printable
@@ -35,7 +36,8 @@ def status(invocation: Invocation, wants_json: bool) -> None:
         click.echo(as_json({**status_object(snapshot, settings), "mode": mode}))
         return
     print_lines(_screen(snapshot, settings, mode))
-    for text in chain(warnings(snapshot), _mode_warning(settings, mode)):
+    sendmail = maildrop_warnings(settings)
+    for text in chain(warnings(snapshot), _mode_warning(settings, mode), sendmail):
         warn(f"warning: {text}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from relaygw.errors import SettingsError
 from relaygw.settings.load import LoadedSettings, load_settings
-from relaygw.settings.secrets import user_name
+from relaygw.settings.secrets import service_uids, user_name
 from relaygw.settings.tree import read_flow
 
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9 ./_+=-]*(?::[A-Za-z0-9./_+=-]+)*")
@@ -102,13 +102,13 @@ def check_free(files: list[Path], to_make: Path | None = None) -> None:
         raise SettingsError(f"{directory} is no directory; create it, or name another by --output")
 
 
-def check_private(directory: Path) -> None:
+def check_private(directory: Path, *, by: str = "--output") -> None:
     """Raise SettingsError where others could put files into a directory for secrets."""
     try:
         found = directory.lstat()
     except FileNotFoundError:
         return  # it is made, and belongs to us
-    owners = {0, os.geteuid(), _owner()[0]}
+    owners = {0, os.geteuid(), *service_uids()}
     problem = ""
     if stat.S_ISLNK(found.st_mode):
         problem = "is a symbolic link, and secrets go into a directory of their own; remove it"
@@ -121,7 +121,7 @@ def check_private(directory: Path) -> None:
         mode = stat.S_IMODE(found.st_mode)
         problem = f"has mode {mode:04o}, so others could replace secrets; chmod 700 {directory}"
     if problem:
-        raise SettingsError(f"{directory} {problem}, or name another place by --output")
+        raise SettingsError(f"{directory} {problem}, or name another place by {by}")
 
 
 def write_files(file: Path, text: str, secrets: Mapping[str, str], directory: Path) -> None:

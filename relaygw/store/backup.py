@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreFull, StoreUnavailable
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.settings.secrets import draft_of
 from relaygw.store import migrate
 from relaygw.store.database import damage
 from relaygw.store.exchange import (
@@ -89,7 +89,7 @@ def back_up(url: str, target: Path) -> Contents:
     """
     if target.exists():
         raise FileExistsError(target)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-") as file:
+    with draft_of(target) as file:
         copy = Path(file.name)
         try:
             with open_engine(url, is_for_writing=False) as engine, engine.connect() as connection:
@@ -98,6 +98,8 @@ def back_up(url: str, target: Path) -> Contents:
         except DriverError as error:
             if is_damage(error):
                 raise QueueDamaged(damage(str(database_path(url)), str(error))) from error
+            if "full" in str(error):
+                raise StoreFull(f"{target}: {error}; make room, and run it again") from error
             raise StoreUnavailable(f"{target}: {error}; is there room for it?") from error
         contents = look_into(copy)
         sync(copy)

@@ -129,7 +129,7 @@ def test_flags_make_the_smallest_configuration_and_a_second_run_changes_nothing(
 
 def test_a_dry_run_touches_nothing(host: Host, service: ThreadedProvider) -> None:
     seen = len(service.connections)
-    done = host.setup(*flags(service, "--dry-run", "--to", "b@cust.test"), key=None)
+    done = host.setup(*flags(service, "--dry-run", "--to", "b@cust.test"))
     assert done.returncode == 0, done.stderr
     assert list(host.directory.iterdir()) == []
     assert len(service.connections) == seen
@@ -152,15 +152,17 @@ def test_a_sandbox_needs_nothing_else(host: Host) -> None:
         (None, "standard input has no key in it"),
         ("", "standard input has no key in it"),
         ("two\tcolumns", "is no single line of text"),
+        ("x" * 5000, "standard input is longer than 4096 bytes; give the key alone"),
         ("first\nsecond", "standard input has 2 lines; give the key alone, in one line"),
     ],
 )
 def test_a_key_that_is_none(
     host: Host, service: ThreadedProvider, key: str | None, words: str
 ) -> None:
-    done = host.setup(*flags(service), key=key)
-    assert done.returncode == 65
-    assert words in done.stderr
+    for more in ([], ["--dry-run"]):
+        done = host.setup(*flags(service, *more), key=key)
+        assert done.returncode == 65
+        assert words in done.stderr
     assert list(host.directory.iterdir()) == []
 
 
@@ -169,6 +171,13 @@ def test_a_key_in_a_file(host: Host, service: ThreadedProvider, tmp_path: Path) 
     done = host.setup(*flags(service, "--key-file", str(file)), key=None)
     assert done.returncode == 66
     assert f"--key-file {file}: No such file or directory" in done.stderr
+    os.mkfifo(file.with_name("pipe"))
+    for name in (str(file.with_name("pipe")), str(tmp_path), ""):
+        done = host.setup(*flags(service, "--key-file", name, "--dry-run"), key=None)
+        assert (done.returncode, "; name a file with the key" in done.stderr) == (
+            66,
+            True,
+        )
     file.write_text(f"{KEY}\n")
     done = host.setup(*flags(service, "--key-file", str(file)), key=None)
     assert done.returncode == 0, done.stderr

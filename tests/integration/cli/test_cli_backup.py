@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -16,7 +17,9 @@ from unittest.mock import Mock
 import click
 import pytest
 
+from relaygw import roles
 from relaygw.cli import setup_host
+from relaygw.errors import StoreFull
 from relaygw.mail.state import DeliveryState
 from relaygw.store import exchange, log_check
 from relaygw.store.store import open_store
@@ -219,10 +222,10 @@ def test_no_file_is_overwritten_and_a_place_that_is_none_is_named(
     copy = tmp_path / "queue.copy"
     copy.write_text("mine")
     done = desk.run("db", "backup", str(copy))
-    assert (done.exit_code, done.stderr) == (74, f"relaygw: {copy} exists; name another file\n")
+    assert (done.exit_code, done.stderr) == (73, f"relaygw: {copy} exists; name another file\n")
     assert copy.read_text() == "mine"
     done = desk.run("db", "backup", str(tmp_path / "none" / "queue.copy"))
-    assert done.exit_code == 74
+    assert done.exit_code == 73
     assert "No such file or directory; name a file in a directory where you may" in done.stderr
     assert sorted(one.name for one in tmp_path.iterdir()) == ["queue.copy", "relaygw.yaml", "state"]
 
@@ -490,3 +493,25 @@ def test_a_log_that_recover_cannot_use_is_named(desk: Desk, tmp_path: Path) -> N
     done = desk.run("db", "restore", str(aside), "--yes")
     assert done.exit_code == 0, done.stderr
     assert standing(desk).keys() == {acknowledged}
+
+
+def test_what_a_killed_backup_left_goes_with_the_next(desk: Desk, tmp_path: Path) -> None:
+    left, other = tmp_path / ".queue.copy-abcd_123", tmp_path / ".queue.copy-in_use_1"
+    for one in (left, other):
+        one.write_bytes(b"mail")
+        one.chmod(0o600)
+    with other.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert desk.run("db", "backup", str(tmp_path / "queue.copy")).exit_code == 0
+    assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_a_full_disk_ends_a_backup_with_its_own_code(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StoreFull("queue.copy: database or disk is full; is there room for it?")
+
+    monkeypatch.setattr(roles, "back_up_queue", full)
+    done = desk.run("db", "backup", str(tmp_path / "queue.copy"))
+    assert (done.exit_code, "is there room for it?" in done.stderr) == (74, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +185,38 @@ def test_a_pipe_is_no_configuration(setup: Setup) -> None:
     done = CliRunner().invoke(main, ["--config", str(setup.config), "check"], env=setup.environ)
     assert done.exit_code == 78
     assert "is a pipe, and is read more than once; name a regular file" in done.stderr
+
+
+def test_secrets_go_into_no_directory_of_others(setup: Setup) -> None:
+    setup.secret.parent.mkdir()
+    setup.secret.parent.chmod(0o777)
+    done = setup.run()
+    assert (done.exit_code, "has mode 0777, so others could replace" in done.stderr) == (73, True)
+    setup.secret.parent.rmdir()
+    setup.secret.parent.symlink_to(setup.config.parent)
+    done = setup.run()
+    assert (done.exit_code, "is a symbolic link" in done.stderr) == (73, True)
+    assert done.stderr.endswith("or name another place by --config\n")
+    assert not setup.config.exists()
+
+
+def test_an_empty_prefix_is_refused(setup: Setup) -> None:
+    for words in (["install-sendmail"], ["setup"]):
+        done = CliRunner().invoke(main, [*words, "--prefix", ""], env=setup.environ)
+        assert (done.exit_code, "is empty; name a directory" in done.stderr) == (64, True)
+
+
+def test_a_sendmail_command_with_another_maildrop_is_told(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys.modules["relaygw.cli.install_sendmail"], "_PREFIXES", (str(tmp_path / "usr"),)
+    )
+    assert desk.run("install-sendmail", "--prefix", str(tmp_path / "usr")).exit_code in (0, 77)
+    for command in ("check", "status"):
+        assert "leaves mail in" not in desk.run(command).stderr
+    text = desk.config.read_text().replace("/maildrop", "/another")
+    desk.config.write_text(text)
+    for command in ("check", "status"):
+        told = desk.run(command).stderr
+        assert f"leaves mail in {tmp_path}/maildrop, and maildrop.path is {tmp_path}/ano" in told
