@@ -153,6 +153,8 @@ class Intake:
         kept = content.head[: facts.end]
         if facts.source_fields and is_whole:
             kept = without_fields(kept, facts.source_fields)
+        if origin.protocol == "local" and origin.source.listener is None:
+            kept = self._rewriter.whole_from(kept)  # the sendmail command knows no domain
         header = added + self._rewriter.headers(kept)
         head = header + content.head[facts.end :]
         size_bytes = content.size_bytes + len(head) - len(content.head)

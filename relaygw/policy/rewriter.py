@@ -13,11 +13,14 @@ from relaygw.mail.content import header_fields
 from relaygw.settings.model import Rewrite
 
 _SENDER_FIELDS = frozenset(("from", "sender", "reply-to"))
+_FROM = frozenset(("from",))
 _RECIPIENT_FIELDS = frozenset(("to", "cc"))
 # an addr-spec or, between angle brackets, a bare local part
 _TOKEN = re.compile(
     rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]+@[A-Za-z0-9_.\-]+|(?<=<)[A-Za-z0-9_.\-]+(?=>)"
 )
+
+_BARE = re.compile(rb"(\s*(?:[^<>@]*<)?)([A-Za-z0-9_.\-]+)(>?\s*)")
 
 
 class _Map:
@@ -72,6 +75,15 @@ class Rewriter:
             block = _replace(block, _SENDER_FIELDS, self._senders)
         if self._recipients.has_entries:
             block = _replace(block, _RECIPIENT_FIELDS, self._recipients)
+        return block
+
+    def whole_from(self, block: bytes) -> bytes:
+        """Return a header block whose From is a whole address, as the envelope's sender is."""
+        for found in header_fields(block, names=_FROM):
+            bare = _BARE.fullmatch(block, found.value_start, found.value_end)
+            if bare is not None:
+                whole = self.sender(bare[2].decode("ascii")).encode()
+                return block[: bare.start(2)] + whole + block[bare.end(2) :]
         return block
 
 

@@ -117,7 +117,7 @@ def _rewrite(
     report.warn(
         f"{resolver.configuration.place('append_at_myorigin')}: header addresses without a domain "
         f"(From: <bob>): Postfix completes them to bob@{resolver.origin}; relaygw completes the "
-        "envelope only: rewrite.senders: {bob: ADDRESS} changes both"
+        "envelope, and From of the sendmail command; have programs write whole addresses"
     )
     senders: dict[str, str] = {}
     for key, place in _keys("sender", rewriting, report):

@@ -17,7 +17,11 @@ LONG = b"Subject: x\r\n\r\n" + b"plain text\r\n" * (MEMORY_BYTES // 12 + 1)
 
 
 def compose(
-    tmp_path: Path, content: bytes, recipient: str = "b@cust.test", **more: Any
+    tmp_path: Path,
+    content: bytes,
+    recipient: str = "b@cust.test",
+    protocol: str = "UTF8SMTP",
+    **more: Any,
 ) -> tuple[AcceptedMessage, bytes]:
     """Return what is stored of a message, and its whole content."""
     settings = {"mode": "sandbox", "hostname": "gw.test", **more}
@@ -30,7 +34,7 @@ def compose(
         sender="a@shop.test",
         recipients=[into.resolve_recipient(recipient)],
         content=received,
-        origin=Origin(source=source, client_key="", protocol="UTF8SMTP", smtputf8=True),
+        origin=Origin(source=source, client_key="", protocol=protocol, smtputf8=True),
     )
     stored = b"".join(message.content or chunks)
     received.close()
@@ -45,6 +49,19 @@ def test_our_own_trace_never_makes_a_message_8_bit(
     message, stored = compose(tmp_path, content, recipient)
     assert stored.isascii() and not message.is_8bit
     assert b"UTF8SMTP id" in stored and b"for <" not in stored
+
+
+def test_the_from_field_of_the_sendmail_command_gets_a_domain(tmp_path: Path) -> None:
+    content, named = b"From: www-data\r\nTo: b@x.test\r\n\r\nhi\r\n", b"\r\nFrom: www-data"
+    message, stored = compose(tmp_path, content, protocol="local")
+    assert named + b"@gw.test\r\nTo: b@x.test\r\n\r\nhi\r\n" in stored
+    assert message.size_bytes == len(stored)
+    senders = {"senders": {"www-data@gw.test": "shop@x.test"}}
+    assert (
+        b"\r\nFrom: shop@x.test\r\n"
+        in compose(tmp_path, content, protocol="local", rewrite=senders)[1]
+    )
+    assert named + b"\r\n" in compose(tmp_path, content)[1]  # by SMTP it stays as it came
 
 
 def test_an_ascii_recipient_stands_in_the_trace(tmp_path: Path) -> None:

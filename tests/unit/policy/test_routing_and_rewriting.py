@@ -78,6 +78,24 @@ def test_recipients() -> None:
     assert Rewriter(Rewrite(), "gw.test").recipient("someone") == "someone"
 
 
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("www-data", "www-data@example.com"),
+        ('"Shop, Team" <www-data>', '"Shop, Team" <www-data@example.com>'),
+        ("<bob>", "<bob@example.com>"),
+        ("a@b.test", "a@b.test"),
+        ("www-data <a@b.test>", "www-data <a@b.test>"),
+        ("Bob Smith", "Bob Smith"),
+        ("", ""),
+    ],
+)
+def test_a_from_field_without_a_domain(given: str, used: str) -> None:
+    block = f"To: x\r\nFrom: {given}\r\nSubject: y\r\n"
+    changed = f"To: x\r\nFrom: {used}\r\nSubject: y\r\n"
+    assert REWRITER.whole_from(block.encode()) == changed.encode()
+
+
 def test_headers_change_only_the_address() -> None:
     block = (
         b'From: "Shop www-data@web1 team" <www-data@web1>\r\n'
