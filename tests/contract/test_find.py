@@ -416,13 +416,13 @@ def test_mail_with_very_many_recipients_is_found_by_the_first_ones(store: Store)
 
 
 def test_released_mail_is_found_by_whom_it_goes_to(store: Store) -> None:
-    from relaygw.mail.envelope import Released, ReleasedDelivery
+    from relaygw.mail.envelope import Released
     from relaygw.store.release import Release
 
     captured = NewRecipient(address="a@cust.test", state=RecipientState.CAPTURED, reason="sandbox")
     queue_id = accept(store, captured)
     index(store)
-    part = ReleasedDelivery(
+    part = NewDelivery(
         released=Released.ALLOWED, route="default", stream="transactional",
         recipients=(NewRecipient(address="qa@team.test"),),
     )  # fmt: skip

@@ -397,6 +397,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert abs(call("clock_ms") - time.time_ns() // 1_000_000) < TOLERANCE_MS
     old = Selection(states=frozenset(DeliveryState), accepted_before_ms=now_ms + 60_000)
     bounds_ms = [60_000, 2 * HOUR_MS]
+    assert call("queue.count_results", now_ms - 60_000)
     counted = call("queue.shape", old, by=ShapeKey.ROUTE, bounds_ms=bounds_ms)
     assert {one.step for one in counted} == {0}
     new = parse_search(f"after:{(now_ms - 60_000) // 1000}")
