@@ -40,6 +40,7 @@ from relaygw.postfix.written import (
 )
 
 _MAX_ROWS = 20
+_MAX_ALIKE = 3
 _SOME = "someone@example.com"
 
 
@@ -256,8 +257,18 @@ class _Shown:
             for one in warnings:
                 self._object("warning", text=one)
             return
-        for number, one in enumerate(warnings):
-            click.echo(labelled("" if number else "differs", one))
+        alike: dict[str, list[str]] = {}
+        for one in warnings:  # but for the addresses, names and lines in it
+            shape = one if self._wants_all else re.sub(r"\S*[@:/.\d]\S*", "*", one)
+            alike.setdefault(shape, []).append(one)
+        label = "differs"
+        for group in alike.values():
+            shown = group if len(group) <= _MAX_ALIKE else group[:1]
+            for one in shown:
+                more = len(group) - len(shown)
+                text = f"{one} (and {more} more like this; --all shows each)" if more else one
+                click.echo(labelled(label, text))
+                label = ""
 
     def findings(self, mistakes: Sequence[Finding], *, with_remedies: bool) -> None:
         """Show the mistakes."""

@@ -363,3 +363,14 @@ def test_an_alias_for_several_is_told(tmp_path: Path) -> None:
     assert "all@a.test: relaygw rewrites to one address, here x@b.test" in said
     assert "anybody to all@a.test: not the same" in said
     assert "Postfix sends it to y@b.test as well" in said
+
+
+def test_what_is_told_of_many_alike_is_told_once(tmp_path: Path) -> None:
+    entries = ", ".join(f"{{c{number}.test=smtp:}}" for number in range(12))
+    main_cf = _HOST + f"transport_maps = inline:{{ {entries} }}\n"
+    home = Shape("many", main_cf).write(tmp_path)
+    _, said = imported(home)
+    assert said.count("goes straight to its own server") == 1
+    assert "(and 11 more like this; --all shows each)" in said
+    _, said = imported(home, "--all")
+    assert said.count("goes straight to its own server") == 12
