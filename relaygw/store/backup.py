@@ -43,12 +43,12 @@ from relaygw.store.log_check import (
     database_path,
     driver,
     index_of,
-    lock_directory_of,
     log_of,
     mark_of,
     read_only,
     sync,
 )
+from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.sqlite import is_damage, make_directory, open_engine
 from relaygw.store.tables import SCHEMA_REVISION, delivery, hold_columns, metadata
 

@@ -18,19 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.errors import QueueDamaged, StoreUnavailable
-from relaygw.store.log_check import (
-    DriverError,
-    LogState,
-    check_log,
-    driver,
-    give_to_owner_of,
-    index_of,
-    is_alone,
-    lock_directory_of,
-    log_of,
-    open_users,
-    sync,
-)
+from relaygw.store.log_check import DriverError, LogState, check_log, driver, index_of, log_of, sync
+from relaygw.store.queue_lock import give_to_owner_of, is_alone, lock_directory_of, open_users
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _ASIDE = DAMAGED, REPLACED = "damaged", "replaced"

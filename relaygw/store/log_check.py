@@ -14,11 +14,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import logging
 import os
 import struct
-import time
 import zlib
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -28,8 +25,9 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 
-from relaygw.errors import QueueDamaged, StoreUnavailable
+from relaygw.errors import QueueDamaged
 from relaygw.store.database import damage
+from relaygw.store.queue_lock import lock_directory_of
 
 try:
     from pysqlite3 import dbapi2
@@ -37,7 +35,6 @@ except ImportError:  # no wheel for this platform: the standard module works und
     import sqlite3 as dbapi2
 
 driver: Any = dbapi2
-_log = logging.getLogger("relaygw.store")
 
 DriverError: type[Exception] = driver.Error  # outside of SQLAlchemy, on connecting for one
 HAS_FRAME_COUNT = driver.sqlite_version_info >= (3, 51, 0)  # without moving the log
@@ -49,10 +46,6 @@ _DATABASE_MAGIC = b"SQLite format 3\0"
 _LOG_MAGIC = 0x377F0682, 0x377F0683
 # both salts, frames, number and checksum of the last page, the boot of the machine
 PROGRESS = struct.Struct(">IIQIII")
-PATIENCE_S = 60.0  # with somebody who has a queue alone: a look at a long log takes its time
-TOLD_AFTER_S = 1.0
-_LONGEST_LOOK_S = 0.05
-_KERNEL_LOCKS = Path("/proc/locks")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOST_RESTARTS = 1 << 20  # of a log since its mark; each is some 16 MB of mail
 LOG_HEADER_BYTES = _LOG_HEADER.size
@@ -91,11 +84,6 @@ def database_path(url: str) -> Path:
     return Path(make_url(url).database or "")
 
 
-def lock_directory_of(path: Path) -> Path:
-    """Return the directory that holds the lock files of a database."""
-    return path.with_name(path.name + ".locks")
-
-
 def log_of(path: Path) -> Path:
     """Return the write-ahead log of a database."""
     return path.with_name(path.name + "-wal")
@@ -106,86 +94,6 @@ def index_of(path: Path) -> Path:
     return path.with_name(path.name + "-shm")
 
 
-def open_lock_file(path: Path, name: str) -> int:
-    """Open a lock file of a database, and make it with the database's owner; raises OSError."""
-    directory = lock_directory_of(path)
-    if not directory.exists():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        give_to_owner_of(path, directory)
-    file = directory / name
-    try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(file, flags, 0o600)
-    except FileExistsError:
-        return os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    give_to_owner_of(path, file)
-    return descriptor
-
-
-def open_users(path: Path) -> int:
-    """Return the file that all have locked who have a queue open; raises StoreUnavailable."""
-    if path.is_symlink():
-        raise StoreUnavailable(
-            f"{path}: is a symbolic link, and SQLite has the log beside the file that it leads to; "
-            f"write that into queue.url: sqlite:///{path.resolve()}"
-        )
-    try:
-        return open_lock_file(path, "users")
-    except OSError as error:
-        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
-
-
-def is_alone(users: int) -> bool:
-    """Lock a queue, by the descriptor of its file `users`; False: others use it."""
-    return _is_locked(users, fcntl.LOCK_EX)
-
-
-def is_shared(users: int) -> bool:
-    """Lock a queue beside others; False: somebody has it alone, and no lock is held."""
-    return _is_locked(users, fcntl.LOCK_SH)
-
-
-def _is_locked(users: int, how: int) -> bool:
-    try:
-        fcntl.flock(users, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def share(users: int, path: Path) -> None:
-    """Lock a queue beside others, when nobody has it alone any more; raises StoreUnavailable.
-
-    It blocks, so that no event loop may serve meanwhile, nor a handler keep TERM from ending it.
-    """
-    begun_s, look_s, is_told = time.monotonic(), 0.001, False
-    while not is_shared(users):
-        waited_s = time.monotonic() - begun_s
-        if waited_s >= PATIENCE_S:
-            raise StoreUnavailable(
-                f"{path}: {_holder(users)} has had the queue to itself for {PATIENCE_S:.0f} s "
-                "(relaygw db restore, recover or check do so); try again when it is done"
-            )
-        if waited_s >= TOLD_AFTER_S and not is_told:
-            is_told = True
-            _log.warning(
-                f"{path}: {_holder(users)} has the queue to itself (relaygw db restore, recover or "
-                f"check do so); waiting for it, {PATIENCE_S:.0f} s at most"
-            )
-        time.sleep(look_s)
-        look_s = min(look_s * 2, _LONGEST_LOOK_S)
-
-
-def _holder(users: int) -> str:
-    """Return who has a queue alone, as far as the kernel tells."""
-    inode = str(os.fstat(users).st_ino)
-    for line in _read(_KERNEL_LOCKS).decode().splitlines():
-        _, kind, _, how, process, file, *_ = line.split()
-        if (kind, how, file.rpartition(":")[2]) == ("FLOCK", "WRITE", inode):
-            return f"process {process}"
-    return "another process"
-
-
 def sync(path: Path) -> None:
     """Have a file, or a directory, on disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -193,14 +101,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def give_to_owner_of(path: Path, file: Path) -> None:
-    """Let the gateway's user have what root made."""
-    if os.geteuid() == 0:
-        with contextlib.suppress(FileNotFoundError):  # a database that is made next
-            owner = path.stat()
-            os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def read_only(path: Path, *, as_it_lies: bool = False) -> Any:

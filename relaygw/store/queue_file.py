@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relaygw.errors import QueueDamaged, StoreUnavailable
-from relaygw.store import log_check
+from relaygw.store import log_check, queue_lock
 
 _FRAME_HEADER_BYTES = 24  # https://sqlite.org/fileformat.html#the_wal_file_format
 _SALTS_AT = 16  # in the log's header
@@ -29,7 +29,7 @@ class QueueFile:
     """One user of a queue's file; raises QueueDamaged when mail may be missing in it."""
 
     def __init__(self, path: Path) -> None:
-        directory = log_check.lock_directory_of(path)
+        directory = queue_lock.lock_directory_of(path)
         self.path: Final = path
         self._log = log_check.log_of(path)
         # text: three looks at each commit
@@ -47,8 +47,8 @@ class QueueFile:
         self._anchoring = threading.Lock()
         self._users = self._progress = self._log_descriptor = -1
         try:
-            self._users = log_check.open_users(path)
-            self._progress = log_check.open_lock_file(path, "progress")
+            self._users = queue_lock.open_users(path)
+            self._progress = queue_lock.open_lock_file(path, "progress")
             while not self._begin():
                 pass
         except OSError as error:
@@ -63,14 +63,14 @@ class QueueFile:
 
         A lock is given up before it becomes another one.
         """
-        is_alone = log_check.is_alone(self._users)
+        is_alone = queue_lock.is_alone(self._users)
         if not is_alone:
-            log_check.share(self._users, self.path)
+            queue_lock.share(self._users, self.path)
         finding = log_check.check_log(self.path, is_alone=is_alone)
         if finding.state is not log_check.LogState.WHOLE:
             raise QueueDamaged(finding.problem)
         self._found_mark = finding.is_marked
-        return log_check.is_shared(self._users)
+        return queue_lock.is_shared(self._users)
 
     # --- while it is open ----------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class QueueFile:
             if _identity(self._name) != self._identities[0] or not _move_all(raw):
                 raise QueueDamaged(trouble)
             is_log_there = _identity(self._log_name) == self._identities[1]
-            descriptor = log_check.open_lock_file(self.path, self._moved.name)
+            descriptor = queue_lock.open_lock_file(self.path, self._moved.name)
             words = log_check.WITH_LOG if is_log_there else log_check.WITHOUT_LOG
             mark = log_check.stamps_of(raw)[0]
             os.write(descriptor, log_check.moved_words(words, mark))
@@ -207,7 +207,7 @@ class QueueFile:
 
         The caller closes all connections next, this file last. On any failure mark and log stay.
         """
-        if not log_check.is_alone(self._users):
+        if not queue_lock.is_alone(self._users):
             return
         if not self._identities or self._is_another_there():
             return  # which would lose its log, or put an old one into the database

@@ -36,12 +36,10 @@ from relaygw.store.log_check import (
     check_log,
     database_path,
     driver,
-    is_alone,
     log_of,
-    open_users,
     read_only,
-    share,
 )
+from relaygw.store.queue_lock import is_alone, open_users, share
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
 from relaygw.store.tables import (
     SCHEMA_REVISION,

@@ -22,14 +22,9 @@ from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
 from relaygw.store.database import Database, Translated, Write, close_connections, damage
-from relaygw.store.log_check import (
-    DriverError,
-    database_path,
-    driver,
-    give_to_owner_of,
-    lock_directory_of,
-)
+from relaygw.store.log_check import DriverError, database_path, driver
 from relaygw.store.queue_file import QueueFile
+from relaygw.store.queue_lock import give_to_owner_of, lock_directory_of
 from relaygw.store.tables import SQLITE_LOWER
 
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock

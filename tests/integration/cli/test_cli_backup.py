@@ -21,7 +21,7 @@ from relaygw import roles
 from relaygw.cli import setup_host
 from relaygw.errors import StoreFull
 from relaygw.mail.state import DeliveryState
-from relaygw.store import exchange, log_check
+from relaygw.store import exchange, log_check, queue_lock
 from relaygw.store.store import open_store
 from tests.integration.cli.conftest import Desk
 from tests.queues import make_queue
@@ -304,7 +304,7 @@ def test_the_question_is_asked_before_the_queue_is_taken_and_again_when_mail_has
     desk.run("db", "backup", str(copy))
     desk.add("a@cust.test")
     close(desk)
-    monkeypatch.setattr(log_check, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(queue_lock, "PATIENCE_S", 0.0)
     asked: list[str] = []
 
     def confirm(question: str, **_: object) -> bool:
@@ -467,7 +467,7 @@ def test_a_pair_that_is_moved_back_by_hand_is_the_queue_again(desk: Desk) -> Non
     mark = log_check.mark_of(queue) or 0
     # what was in its place meanwhile, and was killed as well
     other = (mark + log_check.WORD // 2) % log_check.WORD
-    locks = log_check.lock_directory_of(queue)
+    locks = queue_lock.lock_directory_of(queue)
     (locks / "progress").write_bytes(log_check.PROGRESS.pack(other, 7, 900, 3, 4, 5))
     (locks / "moved").write_bytes(b"without log\n%d\n" % other)
     assert desk.run("db", "check").exit_code == 0

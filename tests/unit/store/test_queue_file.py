@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event
 
 from relaygw.errors import QueueDamaged, StoreUnavailable
 from relaygw.mail.state import DeliveryState
-from relaygw.store import log_check
+from relaygw.store import log_check, queue_lock
 from relaygw.store.log_check import log_of, mark_of, read_only
 from relaygw.store.migrate import current_revision, upgrade
 from relaygw.store.recovery import examine
@@ -279,8 +279,8 @@ def test_nothing_is_acknowledged_once_the_database_itself_is_gone(
 @contextmanager
 def had_alone(path: Path) -> Iterator[int]:
     """Have a queue as `relaygw db restore` has it; gives the descriptor of the lock."""
-    users = log_check.open_lock_file(path, "users")
-    assert log_check.is_alone(users)
+    users = queue_lock.open_lock_file(path, "users")
+    assert queue_lock.is_alone(users)
     try:
         yield users
     finally:
@@ -290,8 +290,8 @@ def had_alone(path: Path) -> Iterator[int]:
 def test_a_queue_that_somebody_has_alone_is_waited_for_said_and_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(log_check, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(log_check, "TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(queue_lock, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(queue_lock, "TOLD_AFTER_S", 0.0)
     open_in(tmp_path).close()
     path = tmp_path / "queue.db"
     problem = rf"queue\.db: process {os.getpid()} has had the queue to itself .*; try again when"
@@ -318,7 +318,7 @@ def test_a_queue_that_becomes_free_is_looked_at_once_more(
     def look(path: Path, *, is_alone: bool) -> log_check.LogFinding:
         looks.append(is_alone)
         if len(looks) == 1:  # one that waits gets the lock while it becomes a shared one
-            monkeypatch.setattr(log_check, "is_shared", lambda users: bool(looks[1:]))
+            monkeypatch.setattr(queue_lock, "is_shared", lambda users: bool(looks[1:]))
         return log_check.LogFinding(log_check.LogState.WHOLE)
 
     monkeypatch.setattr(log_check, "check_log", look)
