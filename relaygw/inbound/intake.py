@@ -150,12 +150,7 @@ class Intake:
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
         is_whole = facts.end < len(content.head) or not content.is_spooled
         source, is_denied = self._judge_source(origin.source, facts, is_whole=is_whole)
-        kept = content.head[: facts.end]
-        if facts.source_fields and is_whole:
-            kept = without_fields(kept, facts.source_fields)
-        if origin.protocol == "local" and origin.source.listener is None:
-            kept = self._rewriter.whole_from(kept)  # the sendmail command knows no domain
-        header = added + self._rewriter.headers(kept)
+        header = added + self._kept_fields(content.head, facts, origin, is_whole=is_whole)
         head = header + content.head[facts.end :]
         size_bytes = content.size_bytes + len(head) - len(content.head)
         message = AcceptedMessage(
@@ -182,6 +177,17 @@ class Intake:
         )
         chunks = content.chunks(head) if content.is_spooled else iter(())
         return message, chunks if is_whole else without_late_fields(chunks)
+
+    def _kept_fields(
+        self, head: bytes, facts: HeaderFacts, origin: Origin, *, is_whole: bool
+    ) -> bytes:
+        """Return the header that came, rewritten, without the fields that relaygw alone writes."""
+        kept = head[: facts.end]
+        if facts.source_fields and is_whole:
+            kept = without_fields(kept, facts.source_fields)
+        if origin.protocol == "local" and origin.source.listener is None:
+            kept = self._rewriter.whole_from(kept)  # the sendmail command knows no domain
+        return self._rewriter.headers(kept)
 
     def _deliveries(
         self, sender: str, recipients: list[ResolvedRecipient], facts: HeaderFacts, origin: Origin
