@@ -178,7 +178,7 @@ def test_setup_leads_to_the_first_mail_and_a_second_run_changes_nothing(installe
     with ProviderInside(machine, users={"shop": "secret"}) as provider:
         words = f"--use shop --host 127.0.0.1 --port {provider.port} --tls none --username shop"
         asked = [*words.split(), "--sender", "shop@shop.test", "--to", "c@cust.test", "--yes"]
-        machine.run("relaygw", "setup", *asked, "--dry-run")
+        machine.run("relaygw", "setup", *asked, "--dry-run", input="secret\n")
         assert not machine.path("/etc/relaygw/relaygw.yaml").exists()
         said = set_up(machine, *asked)
         assert 'sendmail_path = "/usr/sbin/sendmail -t -i"' in said
