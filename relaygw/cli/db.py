@@ -122,7 +122,7 @@ def _recovered_lines(done: Recovered) -> Iterator[str]:
 
 
 @db.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @pass_invocation
 def backup(invocation: Invocation, file: Path) -> None:
     """Write a copy of a SQLite queue into FILE, while the gateway runs.
@@ -156,7 +156,7 @@ def backup(invocation: Invocation, file: Path) -> None:
 
 
 @db.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("--release", is_flag=True, help="Queue what waited then, instead of holding it.")
 @click.option("--yes", "is_sure", is_flag=True, help="Do not ask about a queue with mail.")
 @pass_invocation

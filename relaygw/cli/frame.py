@@ -168,7 +168,7 @@ def _complete(params: list[click.Parameter]) -> None:
     """Add the options that stand anywhere in a command line; check all text but names of files."""
     params += [
         click.Option(
-            ["--config"], metavar="FILE", type=click.Path(), expose_value=False,
+            ["--config"], metavar="FILE", type=click.Path(readable=False), expose_value=False,
             callback=_take_config, help="Configuration to use instead of the usual one.",
         ),
         click.Option(

@@ -62,9 +62,9 @@ class _Import:
 
 
 @click.command("import-postfix", cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(readable=False, path_type=Path))
 @click.option(
-    "--output", metavar="FILE", type=click.Path(), default="relaygw.yaml",
+    "--output", metavar="FILE", type=click.Path(readable=False), default="relaygw.yaml",
     help="FILE.yaml, or a directory for relaygw.yaml, which is made. Never over a file.",
 )  # fmt: skip
 @click.option("--lint", is_flag=True, help="Only name mistakes; exit code 65 if there are any.")
@@ -79,7 +79,7 @@ class _Import:
     "--compare", "compared", metavar="A,B", multiple=True, help="Compare mail from A to B, too."
 )
 @click.option(
-    "--maillog", metavar="FILE", type=click.Path(path_type=Path),
+    "--maillog", metavar="FILE", type=click.Path(readable=False, path_type=Path),
     help="Compare all mail of this log, too.",
 )  # fmt: skip
 @click.option("--all", "wants_all", is_flag=True, help="Show what is the same, too.")

@@ -54,7 +54,7 @@ _OTHER_FILES = {
 
 
 @click.command("import-queue", cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(readable=False, path_type=Path))
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would happen only.")
 @click.option("--json", "wants_json", is_flag=True, help="One object a file.")
 @pass_invocation

@@ -44,7 +44,7 @@ class Prefix(click.Path):
 
 @click.command("install-sendmail", cls=Command)
 @click.option(
-    "--prefix", type=Prefix(path_type=Path, file_okay=False), default=Path("/usr"),
+    "--prefix", type=Prefix(path_type=Path, file_okay=False, readable=False), default=Path("/usr"),
     show_default=True,
     help="Where sbin/sendmail, lib/sendmail, bin/mailq and bin/newaliases go.",
 )  # fmt: skip

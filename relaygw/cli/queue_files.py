@@ -63,7 +63,10 @@ from relaygw.store.store import Store, read_content
     help="mbox, or JSON lines.",
 )  # fmt: skip
 @click.option(
-    "--output", metavar="FILE", type=click.Path(path_type=Path), help="Instead of stdout."
+    "--output",
+    metavar="FILE",
+    type=click.Path(readable=False, path_type=Path),
+    help="Instead of stdout.",
 )
 @pass_invocation
 def export(invocation: Invocation, /, form: str, output: Path | None, **given: Any) -> int:
@@ -158,7 +161,7 @@ def _take_address(value: str) -> str:
 
 
 @click.command("import", cls=Command)
-@click.argument("source", metavar="[FILE]", type=click.Path(), default=STDIN)
+@click.argument("source", metavar="[FILE]", type=click.Path(readable=False), default=STDIN)
 @click.option(
     "--format", "form", type=click.Choice(["mbox", "json"]),
     help="What it is; by default its first byte tells.",

@@ -66,7 +66,7 @@ _PASSWORD_BYTES = 12
 )
 @click.option("--to", "recipient", metavar="ADDRESS", help="Who gets the test mail.")
 @click.option(
-    "--prefix", type=Prefix(path_type=Path, file_okay=False), default=Path("/usr"),
+    "--prefix", type=Prefix(path_type=Path, file_okay=False, readable=False), default=Path("/usr"),
     show_default=True, help="Where sendmail goes; see relaygw install-sendmail.",
 )  # fmt: skip
 @click.option("--no-sendmail", "is_smtp_only", is_flag=True, help="Leave the sendmail command.")

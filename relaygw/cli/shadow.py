@@ -42,7 +42,7 @@ def shadow() -> None:
 @shadow.command("run", cls=Command)
 @click.option(
     "--maillog", "maillogs", metavar="FILE", multiple=True, required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="Log of Postfix, the oldest first; may be repeated and packed (.gz); - is stdin.",
 )  # fmt: skip
 @click.option("--follow", is_flag=True, help="Go on with what comes to the last one.")
@@ -50,11 +50,12 @@ def shadow() -> None:
 @click.option(
     "--copies",
     metavar="MAILDIR",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="Where always_bcc puts a copy of each mail, for routes that ask for header fields.",
 )
 @click.option(
-    "--report", metavar="FILE.html", type=click.Path(path_type=Path), help="Write a page, too."
+    "--report", metavar="FILE.html", type=click.Path(readable=False, path_type=Path),
+    help="Write a page, too.",
 )  # fmt: skip
 @click.option("--all", "wants_all", is_flag=True, help="Show what is the same, too.")
 @click.option("--json", "wants_json", is_flag=True, help="One object a delivery, as it is read.")
@@ -250,9 +251,9 @@ def _row_lines(row: ShadowRow, number: int) -> Iterator[str]:
 
 
 @shadow.command("report", cls=Command)
-@click.argument("source", metavar="[FILE]", type=click.Path(), default=STDIN)
+@click.argument("source", metavar="[FILE]", type=click.Path(readable=False), default=STDIN)
 @click.option(
-    "--output", metavar="FILE.html", type=click.Path(path_type=Path), required=True,
+    "--output", metavar="FILE.html", type=click.Path(readable=False, path_type=Path), required=True,
     help="Where to write the page.",
 )  # fmt: skip
 def report(source: str, output: Path) -> int:

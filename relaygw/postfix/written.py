@@ -77,7 +77,7 @@ def check_text(text: str) -> LoadedSettings:
 
 def output_file(output: str) -> Path:
     """Return the file that is written: a name without .yaml or .yml is a directory's."""
-    path = Path(output).absolute()
+    path = Path(os.path.abspath(output))  # noqa: PTH100 - without its ".."
     is_file = path.suffix in (".yaml", ".yml") and not output.endswith("/") and not path.is_dir()
     return path if is_file else path / "relaygw.yaml"
 

@@ -31,6 +31,14 @@ def command_of(group: click.Group, name: str) -> click.Command:
     return found
 
 
+def at(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command_of(command, name)
+    return command
+
+
 ALL_PATHS = list(paths(main))
 
 
@@ -123,11 +131,7 @@ def test_global_options_stand_anywhere_and_the_last_one_counts(words: tuple[str,
 
 @each_of("path", ALL_PATHS, ids=" ".join)
 def test_every_command_takes_the_global_options(path: tuple[str, ...]) -> None:
-    command: click.Command = main
-    for name in path:
-        assert isinstance(command, click.Group)
-        command = command_of(command, name)
-    given = {word for one in command.params for word in one.opts}
+    given = {word for one in at(path).params for word in one.opts}
     assert {"--config", "--debug"} <= given
 
 
@@ -141,6 +145,13 @@ def failing(error: BaseException) -> Root:
         raise error
 
     return root
+
+
+@each_of("path", ALL_PATHS, ids=" ".join)
+def test_a_file_that_is_closed_is_told_of_by_the_command_itself(path: tuple[str, ...]) -> None:
+    """With its remedy and its exit code; click would call it a wrong usage."""
+    files = [one.name for one in at(path).params if getattr(one.type, "readable", False)]
+    assert files == []
 
 
 def test_an_unforeseen_error_is_one_line_and_70() -> None:
