@@ -304,7 +304,8 @@ def test_setup_leads_to_the_first_mail_and_a_purge_forgets_it(
     purge_leaves_nothing(machine)
 
 
-@pytest.mark.parametrize("is_stopped", [False, True])
+# also that of a Postfix that had run on: systemctl start does nothing then
+@pytest.mark.parametrize("is_stopped", [False, True] if IS_CAMPAIGN else [False])
 def test_over_from_postfix_and_back_as_the_page_says(
     packages: Packages, tmp_path: Path, is_stopped: bool
 ) -> None:

@@ -298,7 +298,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
         for path in ("/", "/queue", "/queue?state=finished", "/queue?subject=none", "/audit",
                      "/queue?result=bounced", "/find?q=customer", "/find?q=zebra",
                      "/find?q=is:lost", f"/queue/{bounced}", f"/queue/{bounced}/resend",
-                     f"/queue/{queue_id}", f"/queue/{queue_id}?view=headers", "/api/docs",
+                     f"/queue/{queue_id}", f"/queue/{queue_id}?view=headers",
                      "/queue?" + "&".join(f"subject={'y' * 200}" for _ in range(2))):  # fmt: skip
             visit.go(path)
             check(path)
