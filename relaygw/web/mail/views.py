@@ -37,7 +37,15 @@ from relaygw.web.mail.mime_tree import (
 )
 from relaygw.web.mail.text import text_of_html, texts_of
 
-VIEWS = ("html", "text", "headers", "links", "parts", "source")
+VIEWS = {  # each has a template view_NAME.html; what its tab says
+    "html": "HTML",
+    "text": "Text",
+    "headers": "Headers",
+    "links": "Links",
+    "parts": "Parts",
+    "source": "Source",
+}
+Tab = tuple[str, str, int]  # of a view: its name, what it says, a number (0: none)
 MAX_TEXT_CHARACTERS = 512 * 1024
 MAX_SOURCE_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 256 * 1024
@@ -143,7 +151,7 @@ def _counted(removed: Removed, nouns: Mapping[str, str], glue: str) -> str:
 
 
 def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
-    """Return what one of VIEWS shows, and how many links and parts there are."""
+    """Return what one of VIEWS shows, and the tabs of all of them."""
     text = _plain_text(tree)
     told = decode_words(tree.first("List-Unsubscribe")).split(",")
     unsubscribe = [word for word in (each.strip("<> ") for each in told) if word][:10]
@@ -151,7 +159,11 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
         page.links if page is not None else (), text.text if text is not None else "", unsubscribe
     )
     parts = part_lines(tree)
+    numbers = {"links": len(links), "parts": len(parts)}
+    there = {**VIEWS, "html": VIEWS["html"] if page is not None else ""}
+    tabs: list[Tab] = [(one, label, numbers.get(one, 0)) for one, label in there.items() if label]
     shown: dict[str, Any] = {
+        "tabs": tabs,
         "links": links,
         "has_more_links": has_more,
         "parts": parts[:MAX_LISTED_PARTS],

@@ -170,7 +170,8 @@ async def show_message(web: WebContext, request: Request) -> Response:
         tree = load_tree(web.store, entry)
         page = web.mail_pages.make(entry, tree)
         view = "text" if wanted == "html" and page is None else wanted
-        return {"view": view, **view_context(view, tree, page)}
+        shown = view_context(view, tree, page)
+        return {"view": view, **shown, "tabs": [*context["tabs"][:1], *shown["tabs"]]}
 
     if wanted in VIEWS and entry.chunk_count:
         context |= await web.open(content)
@@ -198,7 +199,10 @@ def _message(web: WebContext, entry: QueueEntry) -> dict[str, Any]:
             _deed(one, on=queue_id) for one in reversed(web.store.queue.record_of(queue_id).actions)
         ],
         "view": STORY,
-        "views": VIEWS,
+        "tabs": [
+            (STORY, "Story", 0),
+            *((one, VIEWS[one], 0) for one in VIEWS if entry.chunk_count),
+        ],
         "mail_path": path,
         "view_path": lambda view: path if view == STORY else f"{path}?view={view}",
     }

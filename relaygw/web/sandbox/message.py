@@ -103,7 +103,6 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         "stamp": (f"{local.day} {local:%b %Y}".upper(), f"{local:%H:%M}"),
         "view": view,
         "mail_path": f"/sandbox/{entry.queue_id}",
-        "has_html": page is not None,
         "audience": _audience(web, entry),
         "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
         **view_context(view, tree, page),
