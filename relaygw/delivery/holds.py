@@ -14,7 +14,7 @@ from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.brake import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import UNREACHABLE_LADDER_S, Gate
-from relaygw.mail.clock import clock_ms, local_time
+from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.hold import (
     OF_CONFIGURATION,
     SAID,
@@ -116,7 +116,7 @@ class Holds:
 
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
         """Hold the provider until its daily quota has room again."""
-        at = f"{local_time(clock_ms() + int(wait_s * 1000)):%d %b %H:%M}"
+        at = utc_text(clock_ms() + int(wait_s * 1000))
         reason = f"daily_quota of {quota} is used up; the next goes at {at}"
         gate.is_probed_by_mail = True
         remedy = "wait, or raise daily_quota"

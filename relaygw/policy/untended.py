@@ -295,7 +295,7 @@ def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
     roles = ", ".join(dict.fromkeys(one.role for one in mine))
     leases = sum(one.leases for one in mine)
     last_ms = max(one.heartbeat_at_ms for one in mine)
-    at = utc_text(last_ms, "%d %b %H:%M:%S")
+    at = utc_text(last_ms)
     had = f"; {deliveries(leases)} it had in hand went back into the queue" if leases else ""
     return Untended(
         kind=Rule.INSTANCE_LOST,

@@ -24,8 +24,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from relaygw import __version__
-from relaygw.mail.clock import clock_ms
-from relaygw.web import words
+from relaygw.web import times, words
 from relaygw.web.gate.guards import NOT_FOUND, PAGE_HEADERS, is_for_programs, route_path
 from relaygw.web.gate.identity import Role, principal_of
 
@@ -68,13 +67,10 @@ _environment.globals.update(counted=words.counted, given_as=words.given_as, vers
 _environment.filters.update(
     number=lambda number: f"{number:,}",
     size=words.size,
-    exact_time=words.exact_time,
-    iso_time=words.iso_time,
-    utc_clock=words.utc_clock,
-    utc_exact=words.utc_exact,
-    age=lambda at_ms: words.age(at_ms, clock_ms()),
-    until=lambda at_ms: words.until(at_ms, clock_ms()),
-    clock_time=lambda at_ms: words.clock_time(at_ms, clock_ms()),
+    time=times.time_tag,
+    time_span=times.span_tag,
+    with_times=times.with_times,
+    utc_day=times.utc_day,
 )
 
 

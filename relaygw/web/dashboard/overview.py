@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import clock_ms, local_time
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
 from relaygw.operations.queue_object import UNFINISHED
@@ -96,7 +96,7 @@ class Dashboard:
                 plot(label, tone, [each.value for each in series], points, span)
                 for label, tone, series in _PLOTS
             ],
-            "plot_times": _times(span),
+            "plot_times": (span.start_ms, (span.start_ms + span.end_ms) // 2, None),
             "queue": [_standing(state, snapshot, now) for state in UNFINISHED],
             "ages": _age_steps(ages),
             "lanes": _lane_lines(snapshot, settings),
@@ -105,12 +105,6 @@ class Dashboard:
             "drifted": {one.incarnation for one in snapshot.drifted()},
             "refusals": [(label, counts) for label, counts in refusals if counts],
         }
-
-
-def _times(span: Span) -> tuple[str, str, str]:
-    start, middle = map(local_time, (span.start_ms, (span.start_ms + span.end_ms) // 2))
-    shape = "%d %b %H:%M" if span.end_ms - span.start_ms > _DAY_MS else "%H:%M"
-    return f"{start:{shape}}", f"{middle:{shape}}", "now"
 
 
 def _standing(state: DeliveryState, snapshot: Snapshot, now: int) -> dict[str, Any]:
@@ -164,7 +158,9 @@ class Bar:
     x: int
     y: float
     height: float
-    title: str
+    start_ms: int
+    end_ms: int
+    amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,9 +224,8 @@ def plot(
     for at, amount in sorted((+amounts).items()):
         height = max(2.0, round(HEIGHT * amount / most, 1))
         start_ms = span.start_ms + at * span.step_ms
-        times = (f"{local_time(each):%H:%M}" for each in (start_ms, start_ms + span.step_ms))
-        title = f"{'–'.join(times)}: {amount:,}"
-        bars.append(Bar(x=at, y=HEIGHT - height, height=height, title=title))
+        end_ms, y = start_ms + span.step_ms, HEIGHT - height
+        bars.append(Bar(x=at, y=y, height=height, start_ms=start_ms, end_ms=end_ms, amount=amount))
     return Plot(
         label=label,
         tone=tone,

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.observe.observer import Series
 from relaygw.operations.providers import Usage, hold_provider, holds_of, release_provider
 from relaygw.operations.status import Snapshot
@@ -18,7 +18,6 @@ from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
 from relaygw.store.queue_entry import AttemptEntry
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
-from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
@@ -60,11 +59,11 @@ def provider_cards(
             "state": "unreachable" if state == "down" else state,
             "tone": _TONES.get(state, "failed"),
             "is_held": state in ("held", "partly held"),
-            "limits": _limits(usage, lately[name] * 1000 / (now - start_ms), now),
+            "limits": _limits(usage, lately[name] * 1000 / (now - start_ms)),
             "quota_share": None if quota is None else min(100, round(100 * used)),  # percent
             "last_hour": [(label, sums[name]) for label, sums in counts.items()],
-            "holds": [_held(hold, name, now) for hold in holds_of(snapshot.holds, name)],
-            "last": _last_reply(meanings, name, attempts, queue_id, now),
+            "holds": [_held(hold, name) for hold in holds_of(snapshot.holds, name)],
+            "last": _last_reply(meanings, name, attempts, queue_id),
         }
         cards.append(card)
     return cards
@@ -81,20 +80,20 @@ def sums_by_label(
     return sums
 
 
-def _limits(usage: Usage, lately_per_s: float, now: int) -> list[tuple[str, str]]:
+def _limits(usage: Usage, lately_per_s: float) -> list[tuple[str, str]]:
     settings, taught = usage.settings, usage.account
     rate = "as fast as it answers"
     if usage.rate_per_s is not None:
         rate = f"{usage.rate_per_s:.3g}/s"
     if usage.is_slower:
-        when = words.ago(taught.ceiling_at_ms, now)
-        rate += f"; it asked for less at {taught.ceiling_per_s:.3g}/s, {when}"
+        when = utc_text(taught.ceiling_at_ms)
+        rate += f"; it asked for less at {taught.ceiling_per_s:.3g}/s on {when}"
     if lately_per_s:
         rate += f"; lately {lately_per_s:.2g}/s"
     connections = str(settings.max_connections)
     if usage.is_narrower:
-        when = words.ago(taught.connections_at_ms, now)
-        connections = f"{usage.connections} of {connections}; it refused more {when}"
+        when = utc_text(taught.connections_at_ms)
+        connections = f"{usage.connections} of {connections}; it refused more on {when}"
     limits = [("Rate", rate), ("Connections", f"at most {connections}")]
     if settings.daily_quota is not None:
         used = f"{usage.quota_used:,} of {settings.daily_quota:,} {settings.quota_counts} a day"
@@ -102,14 +101,14 @@ def _limits(usage: Usage, lately_per_s: float, now: int) -> list[tuple[str, str]
     return limits
 
 
-def _held(hold: Hold, provider: str, now: int) -> dict[str, Any]:
+def _held(hold: Hold, provider: str) -> dict[str, Any]:
     is_whole = hold.key == provider
     what = hold.scope if is_whole else f"{hold.scope} {hold.key.partition(' ')[2]}"
-    return {"hold": hold, "what": what, "since": words.ago(hold.since_ms, now)}
+    return {"hold": hold, "what": what}
 
 
 def _last_reply(
-    meanings: Meanings, name: str, attempts: Sequence[AttemptEntry], queue_id: str, now: int
+    meanings: Meanings, name: str, attempts: Sequence[AttemptEntry], queue_id: str
 ) -> dict[str, Any] | None:
     newest = next((one for one in reversed(attempts) if one.provider == name), None)
     if newest is None:
@@ -118,7 +117,7 @@ def _last_reply(
         "reply": newest.reply,
         "meaning": meanings.of(newest),
         "queue_id": queue_id,
-        "at": words.ago(newest.at_ms, now),
+        "at_ms": newest.at_ms,
     }
 
 

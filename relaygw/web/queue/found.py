@@ -18,7 +18,6 @@ from relaygw.web.context import WebContext, reads
 from relaygw.web.inbox import PAGE_ROWS, Filter
 from relaygw.web.page import Problem, render
 from relaygw.web.queue.pages import make_row
-from relaygw.web.words import day_of
 
 _ANY = "is:"
 _FILTERS = (WAITING, *OUTCOMES)
@@ -47,14 +46,13 @@ def _found(web: WebContext, query: str, before: str) -> dict[str, Any]:
         found = web.store.find.find(search, limit=PAGE_ROWS, before=before)
     except SearchMistake as mistake:  # while somebody types it is no reason for an error page
         said = {"mistake": mistake.what, "expected": mistake.expected}
-        return {**said, "rows": [], "days": [], "next": "", "looked": "", "is_inside": False}
+        return {**said, "rows": [], "next": "", "looked": "", "is_inside": False}
     except NoPlace as error:
         raise Problem(400, f"before {error}", expected="the link to the next page") from None
     return {
         "mistake": "",
         "expected": "",
         "rows": [{**make_row(entry), "path": _path_of(entry)} for entry in found.entries],
-        "days": [day_of(entry.accepted_at_ms) for entry in found.entries],
         "next": _path(query, before=found.next) if found.next else "",
         "is_inside": found.next == "inside",  # whatever begins so was found
         "looked": looked_words(web.store, found, search),

@@ -31,7 +31,7 @@ from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection
-from relaygw.web.words import RESULT_LABELS, STATES, day_of
+from relaygw.web.words import RESULT_LABELS, STATES
 
 _D, _R = DeliveryState, RecipientState
 _FIELDS = sorted(  # the search box's own first, then by kind
@@ -82,7 +82,6 @@ def show_list(web: WebContext, request: Request) -> Response:
         "choices": CHOICES,
         "fields": _FIELDS,
         "rows": [make_row(entry) for entry in shown],
-        "days": [day_of(entry.accepted_at_ms) for entry in shown],
         "actions": list(ACTIONS.values()),
         "waiting": states.total(),
         "looked_at": now,

@@ -7,7 +7,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import local_time
 from relaygw.mail.content import hidden_recipients
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
@@ -90,7 +89,6 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
     people = people_of(tree)  # of a message that was not read yet, too
     hidden = hidden_recipients(people, [(one.address, one.original) for one in entry.recipients])
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
-    local = local_time(at_ms)
     named = (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
     contacts = [(label, each[:_MAX_CONTACTS], len(each) - _MAX_CONTACTS) for label, each in named]
     return {
@@ -100,7 +98,6 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         "date": decode_words(tree.first("Date")),
         "tags": [make_tag(tag) for tag in found.tags],
         "captured_at_ms": at_ms,
-        "stamp": (f"{local.day} {local:%b %Y}".upper(), f"{local:%H:%M}"),
         "view": view,
         "mail_path": f"/sandbox/{entry.queue_id}",
         "audience": _audience(web, entry),

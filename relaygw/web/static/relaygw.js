@@ -128,55 +128,85 @@ document.addEventListener("visibilitychange", () => {
   listen();
 });
 
-function ageOf(at, now) {
-  const seconds = Math.max(0, now - at) / 1000;
-  if (seconds < 10) return "now";
-  if (seconds < 60) return `${Math.floor(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h`;
-  return seconds < 604_800 ? `${Math.floor(seconds / 86_400)} d` : null;
-}
-
-setInterval(() => {
-  for (const time of all("[data-age]")) {
-    const words = ageOf(Date.parse(time.dateTime), Date.now());
-    if (words && time.textContent !== words) time.textContent = words;
-  }
-}, 10_000);
-
 /* --- times of this browser's zone; the server's text is UTC, which stays on hover ----------------- */
 
-const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-const shortDay = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
-const wholeDay = new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+const word = (options) => new Intl.DateTimeFormat("en", options);
+const month = word({ month: "short" });
+const longMonth = word({ month: "long" });
+const weekday = word({ weekday: "long" });
+const two = (number) => String(number).padStart(2, "0");
+const clock = (at) => `${two(at.getHours())}:${two(at.getMinutes())}`;
+const seconds = (at) => `${clock(at)}:${two(at.getSeconds())}`;
+const date = (at) => `${at.getDate()} ${month.format(at)} ${at.getFullYear()}`;
+const shortDate = (at, now) => date(at).replace(` ${now.getFullYear()}`, "");
+const daysAgo = (at, now) => Math.round((new Date(now).setHours(0, 0, 0, 0) - new Date(at).setHours(0, 0, 0, 0)) / 86_400_000);
+const dayed = (at, now, text) => (daysAgo(at, now) ? `${shortDate(at, now)}, ${text}` : text);
 
-function dayWords(at) {
-  const days = Math.round((new Date().setHours(0, 0, 0, 0) - new Date(at).setHours(0, 0, 0, 0)) / 86_400_000);
-  return { 0: "Today", 1: "Yesterday" }[days] ?? wholeDay.format(at);
+function span(ms) {
+  const s = Math.floor(ms / 1000);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  return s < 86_400 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86_400)} d`;
+}
+
+const TIMES = {
+  clock,
+  minute: (at, now) => dayed(at, now, clock(at)),
+  second: (at, now) => dayed(at, now, seconds(at)),
+  exact: (at) => `${date(at)}, ${seconds(at)}`,
+  date,
+  day: (at, now) =>
+    ["Today", "Yesterday"][daysAgo(at, now)] ??
+    `${weekday.format(at)}, ${at.getDate()} ${longMonth.format(at)} ${at.getFullYear()}`,
+  age: (at, now) => (now - at < 10_000 ? "now" : now - at < 604_800_000 ? span(now - at) : shortDate(at, now)),
+  ago: (at, now) =>
+    now - at < 10_000 ? "just now" : now - at < 604_800_000 ? `${span(now - at)} ago` : `on ${shortDate(at, now)}`,
+  until: (at, now) => (at - now < 1000 ? "now" : `in ${span(at - now)}`),
+  due: (at, now) => (at - now < 1000 ? "due now" : `in ${span(at - now)}`),
+};
+
+// days of a list begin where those of this zone do
+function groupDays() {
+  const head = one(".mails [data-day]");
+  let last = "";
+  for (const line of head ? all(".mail", head.parentElement) : []) {
+    const time = one("time", line);
+    const day = new Date(time.dateTime).toDateString();
+    let mine = line.previousElementSibling?.matches("[data-day]") ? line.previousElementSibling : null;
+    if (day === last) mine?.remove();
+    else {
+      mine ??= line.parentElement.insertBefore(head.cloneNode(true), line);
+      Object.assign(one("time", mine), { dateTime: time.dateTime, title: time.title });
+    }
+    last = day;
+  }
+  for (const each of all(".mails [data-day]")) {
+    if (!each.nextElementSibling?.matches(".mail")) each.remove();
+  }
 }
 
 function tellTimes() {
-  for (const time of all("time[data-clock]")) {
-    const at = new Date(time.dateTime);
-    const isOfDay = time.dataset.clock !== "day" || dayWords(at) === "Today";
-    time.textContent = isOfDay ? clock.format(at) : `${shortDay.format(at)}, ${clock.format(at)}`;
+  const now = new Date();
+  groupDays();
+  for (const time of all("[data-time]")) {
+    const words = TIMES[time.dataset.time](new Date(time.getAttribute("datetime")), now);
+    if (time.textContent !== words) time.textContent = words;
   }
-  const heads = all(".mails [data-day]");
-  if (!heads.length) return;
-  const list = heads[0].parentElement;
-  let last = "";
-  for (const line of all(".mail", list)) {
-    const at = new Date(one("time", line).dateTime);
-    const words = dayWords(at);
-    if (words !== last) {
-      const head = heads[0].cloneNode(true);
-      Object.assign(one("time", head), { textContent: words, dateTime: at.toISOString() });
-      list.insertBefore(head, line);
-    }
-    last = words;
+  for (const title of all("[data-span]")) {
+    const [start, end] = title.dataset.span.split(" ").map((each) => new Date(each));
+    title.textContent = title.textContent.replace(/^.* UTC/, dayed(start, now, `${clock(start)}–${clock(end)}`));
+    delete title.dataset.span;
   }
-  for (const head of heads) head.remove();
+  comers.takeRecords(); // what was just written is nothing new
 }
+
+// whatever comes later, by htmx or events, is told before it is drawn
+const comers = new MutationObserver((changes) => {
+  if (changes.some((change) => [...change.addedNodes].some((node) => node.nodeType === 1))) tellTimes();
+});
+comers.observe(document.body, { childList: true, subtree: true });
+setInterval(tellTimes, 10_000);
+tellTimes();
 
 document.addEventListener("change", (event) => {
   if (event.target.id === "tick-all") {
@@ -298,11 +328,9 @@ document.addEventListener("keydown", (event) => {
 /* --- beginning, and after a piece of the page was replaced ------------------------------------------ */
 
 document.addEventListener("htmx:afterSettle", () => {
-  tellTimes();
   const field = one("#search");
   if (!inbox() || source?.list === inbox()) return;
   if (field && field !== document.activeElement) field.value = inbox().dataset.query;
   listen();
 });
 listen();
-tellTimes();

@@ -6,7 +6,9 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -182,7 +184,7 @@ def test_a_focused_line_can_be_seen(sandbox: Gateway, visit: Visit) -> None:
 
 def test_what_others_do_is_seen(sandbox: Gateway, browser: Chromium, base: str) -> None:
     one, two = send(sandbox, PLAIN % b"one"), send(sandbox, PLAIN % b"two")
-    with browser.visit(base) as mine, browser.visit(base) as others:
+    with browser.visit(base, timezone_id="Asia/Kathmandu") as mine, browser.visit(base) as others:
         mine.go("/sandbox")
         wait_until_live(mine.page)
         expect(mine.page.locator(".mail.is-unread")).to_have_count(2)
@@ -193,6 +195,11 @@ def test_what_others_do_is_seen(sandbox: Gateway, browser: Chromium, base: str) 
         others.page.get_by_role("button", name="Delete 1 message").click()
         expect(mine.page.locator(f"#m-{one}")).to_have_count(0)
         expect(mine.page.locator(f"#m-{two}")).to_be_visible()
+        new = send(sandbox, PLAIN % b"three")  # its time is of the browser's zone, too
+        at = datetime.fromtimestamp(sandbox.entry(new).accepted_at_ms / 1000, UTC)
+        clock = mine.page.locator(f".day + #m-{new} .mail-age")
+        expect(clock).to_have_text(f"{at.astimezone(ZoneInfo('Asia/Kathmandu')):%H:%M}")
+        expect(clock).to_have_attribute("title", re.compile(rf"{at:%H:%M:%S} UTC$"))
 
 
 def test_what_is_ticked_stays_so_when_mail_comes(sandbox: Gateway, visit: Visit) -> None:

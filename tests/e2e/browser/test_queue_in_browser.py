@@ -20,6 +20,11 @@ from tests.integration.web.people import PASSWORDS, USERS
 
 BUSY = b"451 4.7.1 Greylisted, <b>come</b> again later\r\n"
 BAD = ("moderate", "serious", "critical")
+EARLIER = """(id) => {
+  const line = document.getElementById(`m-${id}`).cloneNode(true);
+  line.querySelector("time").dateTime = new Date(new Date().setHours(0, 0, -1)).toISOString();
+  document.querySelector(".mails").append(line);
+}"""
 HOSTILE = '"><img src=x onerror=alert(1)>'
 
 
@@ -185,6 +190,18 @@ def test_times_are_of_the_browsers_zone_and_utc_on_hover(
         expect(clock).to_have_text(f"{at.astimezone(ZoneInfo('Asia/Kathmandu')):%H:%M}")
         expect(clock).to_have_attribute("title", re.compile(rf"{at:%H:%M:%S} UTC$"))
         expect(page.locator(".day").first).to_have_text("Today")
+        # a line that comes later, of the same day in UTC or not, stands below its own day here
+        page.evaluate(EARLIER, queue_id)
+        expect(page.locator(".day")).to_have_text(["Today", "Yesterday"])
+        expect(page.locator(".mails > :last-child .mail-age")).to_have_text("23:59")
+        visit.go(f"/queue/{queue_id}")
+        seconds = f"{at.astimezone(ZoneInfo('Asia/Kathmandu')):%H:%M:%S}"
+        expect(page.locator(".event time").first).to_have_text(seconds)
+        expect(page.locator(".letterhead time")).to_have_text(re.compile(rf"\d{{4}}, {seconds}$"))
+        for path in ("/", "/queue", "/audit", f"/queue/{queue_id}"):
+            visit.go(path)
+            expect(page.get_by_role("main")).not_to_contain_text(re.compile(r"\d\d:\d\d UTC"))
+        assert visit.trouble == []
     with browser.visit(base, java_script_enabled=False) as visit:
         page = log_in(visit, "vera")
         visit.go("/queue?subject=clocks")

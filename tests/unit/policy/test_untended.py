@@ -214,7 +214,7 @@ def test_the_lost_processes_of_a_host_are_told_together() -> None:
     first, second = lost_gateways(lost)
     assert (first.rule, first.key, second.key) == (Rule.INSTANCE_LOST, "gw2", "gw3")
     assert first.summary == (
-        "gateway gw2 is lost (delivery, front): its last heartbeat was at 25 Nov 09:46:10 UTC; "
+        "gateway gw2 is lost (delivery, front): its last heartbeat was at 2026-11-25 09:46:10 UTC; "
         "3 deliveries it had in hand went back into the queue"
     )
     assert "maildrop" in first.remedy
