@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -64,16 +65,18 @@ def find(
         search = search_of(" ".join(words), result=result or "", since=since or "", tz=tz)
     except SearchMistake as mistake:
         raise click.UsageError(str(mistake)) from None
-    with invocation.open_store() as store:
-        _make_findable(store)
+    loaded = invocation.load_running()
+    with invocation.open_store(loaded) as store:
+        _make_findable(store, loaded.settings.web.link_header)
         _print(store, search, limit=limit, wants_json=wants_json)
 
 
-def _make_findable(store: Store) -> None:
+def _make_findable(store: Store, link_header: str | None) -> None:
     """Do some of the work of the web role where there is none."""
     until_s = time.monotonic() + _WORK_S
+    write = partial(store.find.index_batch, limit=_BATCH, link_header=link_header)
     if not any(one.role == "web" for one in store.instances.registered()):
-        while store.find.index_batch(limit=_BATCH) and time.monotonic() < until_s:
+        while write() and time.monotonic() < until_s:
             pass
 
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 from relaygw.errors import AlreadyAccepted, IntakeFull, RelaygwError, StoreUnavailable, Unstorable
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.content import HeaderFacts, has_long_line, read_header, without_fields
+from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
 from relaygw.mail.envelope import (
     NO_REQUEST,
     AcceptedMessage,
@@ -100,6 +100,9 @@ class Intake:
         self._mode = settings.mode
         self._min_free = settings.queue.min_free
         self._router = Router(settings.routes)
+        self._link_header = settings.web.link_header or ""
+        names = filter(None, [self._link_header.lower()])
+        self._wanted = self._router.header_names.union(names)
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
         self.resolve_sender = self._rewriter.sender
@@ -141,7 +144,7 @@ class Intake:
         may_loop: bool = False,  # as what is only captured may
     ) -> tuple[AcceptedMessage, Iterator[bytes]]:
         """Return the message and chunks of large content to store ahead; raises TooManyHops."""
-        facts = read_header(content.head, self._router.header_names)
+        facts = read_header(content.head, self._wanted)
         if facts.hops >= MAX_HOPS and not may_loop:
             raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
         now_ms = clock_ms()
@@ -174,6 +177,7 @@ class Intake:
             has_denied_source=is_denied,
             dsn_ret=origin.dsn.ret,
             dsn_envid=origin.dsn.envid,
+            link_value=link_value(facts, self._link_header) if self._link_header else None,
         )
         chunks = content.chunks(head) if content.is_spooled else iter(())
         return message, chunks if is_whole else without_late_fields(chunks)

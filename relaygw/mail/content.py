@@ -26,6 +26,7 @@ _STANDARD = frozenset(
     ("received", "date", "message-id", "subject", "x-php-originating-script", _SOURCE)
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+ *")
+MAX_LINK_CHARACTERS = 200  # more is no number of an order, and is not kept
 _MAX_SUBJECT_BYTES = 4096  # what is decoded and stored; the header itself is untouched
 
 
@@ -148,6 +149,12 @@ def read_header(content: bytes, wanted: frozenset[str] = frozenset()) -> HeaderF
         values={name: _decoded(first[name]) for name in wanted if name in first},
         end=end,
     )
+
+
+def link_value(facts: HeaderFacts, name: str) -> str | None:
+    """Return the value of the field by which pages link to mail; None without a usable one."""
+    value = " ".join(facts.values.get(name.lower(), "").split())
+    return value if 0 < len(value) <= MAX_LINK_CHARACTERS else None
 
 
 def without_fields(content: bytes, fields: Sequence[tuple[int, int]]) -> bytes:

@@ -81,6 +81,7 @@ class AcceptedMessage:
     has_denied_source: bool = False  # told where it came from and was not believed; not stored
     dsn_ret: str | None = None  # RFC 3461 RET and ENVID
     dsn_envid: str | None = None
+    link_value: str | None = None  # of its web.link_header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

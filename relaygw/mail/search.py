@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from hashlib import blake2b
 from itertools import chain
 
 from relaygw.mail.state import RESULTS, DeliveryState
@@ -68,6 +69,7 @@ class Field(StrEnum):
     HOST = "host"
     PROVIDER = "provider"
     ROUTE = "route"
+    ORDER = "order"  # the value of web.link_header, whole
     OUTCOME = "outcome"  # is:bounced and the like, of a recipient
     STATE = "state"  # is:held and the like, of a delivery
 
@@ -76,7 +78,7 @@ _MORE_FIELDS = {
     field.value: field
     for field in (
         *(Field.USER, Field.LISTENER, Field.CLIENT, Field.UID, Field.SCRIPT, Field.HOST),
-        *(Field.PROVIDER, Field.ROUTE),
+        *(Field.PROVIDER, Field.ROUTE, Field.ORDER),
     )
 }
 _NOT_WRITTEN = (Field.TEXT, Field.OUTCOME, Field.STATE)
@@ -85,6 +87,11 @@ _FIELDS = {
     for field in Field
     if field not in _NOT_WRITTEN and field.value not in _MORE_FIELDS
 }
+WITH_WORDS = (
+    *(Field.TEXT, Field.FROM, Field.TO, Field.ADDRESSED, Field.SUBJECT, Field.MESSAGE_ID),
+    Field.ORDER,
+)
+"""Of all mail: what is found by the words of a message."""
 _TIMES = (Field.AFTER, Field.BEFORE)
 _SIZES = (Field.LARGER, Field.SMALLER)
 WAITING = "waiting"
@@ -173,6 +180,12 @@ def parse_find(text: str, *, tz: tzinfo = UTC) -> MailSearch:
     if len(text) > MAX_CHARACTERS:
         what = f"the search has {len(text):,} characters"
         raise SearchMistake(what, f"write at most {MAX_CHARACTERS:,}")
+    if "\0" in text or "\ufffd" in text:
+        raise SearchMistake("the search has signs that are no text", "write it anew, as UTF-8")
+    for word in _WORD.findall(text):
+        if word.count('"') > 2:
+            what = f"{word[:40]} has quotes within quotes"
+            raise SearchMistake(what, "leave out the inner ones")
     terms = tuple(_terms(text, tz, _OF_ALL_MAIL))
     if len(terms) > MAX_TERMS:
         raise SearchMistake(f"the search has {len(terms)} terms", f"write at most {MAX_TERMS}")
@@ -274,6 +287,11 @@ def reply_ids(reply: str) -> Iterator[str]:
             len(letters) >= _SURE_ID_CHARACTERS or any(map(str.isdigit, letters))
         ):
             yield part
+
+
+def link_word(value: str) -> str:
+    """Return the one word that stands for a whole value of web.link_header, in any case."""
+    return "link" + blake2b(searchable(value).encode(), digest_size=8).hexdigest()
 
 
 def words_of(facts: Iterable[str], addresses: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, tzinfo
 from typing import Any
 
 from relaygw.mail.clock import clock_ms, rfc3339_or_none, utc_text
-from relaygw.mail.search import Field, MailSearch, SearchMistake, Term, parse_find
+from relaygw.mail.search import WITH_WORDS, Field, MailSearch, SearchMistake, Term, parse_find
 from relaygw.operations.queue_object import queue_object
 from relaygw.operations.selectors import TIMES, read_moment
 from relaygw.store.find import Found
@@ -48,8 +48,8 @@ def found_object(store: Store, search: MailSearch, *, limit: int, before: str) -
 
 def looked_words(store: Store, found: Found, search: MailSearch) -> str:
     """Return what a search has looked at and what it has not: beside what it found, or nothing."""
-    has_words = _has_words(search)
-    parts = [f"looked at {LOOKED_AT} of" if has_words else "looked at"]
+    has_text = any(term.field is Field.TEXT for term in search.terms)
+    parts = [f"looked at {LOOKED_AT} of" if has_text else "looked at"]
     parts[0] += " all mail, in every state"
     if found.until_ms is not None:
         parts[0] = parts[0].replace("all mail", f"mail since {utc_text(found.until_ms)}")
@@ -61,7 +61,7 @@ def looked_words(store: Store, found: Found, search: MailSearch) -> str:
 
 def unfinished(store: Store, search: MailSearch) -> Iterator[str]:
     """Yield what cannot be searched yet, and will be."""
-    if not _has_words(search):
+    if not any(term.field in WITH_WORDS for term in search.terms):
         return
     progress = store.find.progress()
     if progress.older_than_ms is not None:
@@ -69,7 +69,3 @@ def unfinished(store: Store, search: MailSearch) -> Iterator[str]:
         yield f"mail from before {since} is being made searchable"
     if progress.waiting > _FEW_WAITING:
         yield f"{progress.waiting:,} newer messages are being made searchable"
-
-
-def _has_words(search: MailSearch) -> bool:
-    return any(term.field is Field.TEXT for term in search.terms)

@@ -31,7 +31,9 @@ async def web(context: RoleContext) -> int:
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
         indexer = Indexer(store)
-        reading = asyncio.gather(keep_indexed(indexer, stop), keep_findable(store, stop))
+        reading = asyncio.gather(
+            keep_indexed(indexer, stop), keep_findable(store, settings.web.link_header, stop)
+        )
         app = create_app(
             store,
             settings,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from relaygw.settings.addresses import Bind
+from relaygw.settings.addresses import Bind, HeaderName
 from relaygw.settings.listener import PasswordHash, UserLogin
 from relaygw.settings.secrets import SecretRef, is_url
 from relaygw.settings.section import Conflict, Section, repeated_names
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from relaygw.settings.model import Settings
 
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9_~.-]+)+")
+_IN_EVERY_MAIL = frozenset(
+    ("to", "cc", "bcc", "from", "sender", "subject", "date", "received", "message-id")
+)
 _DOTS = frozenset({".", ".."})
 _METRICS_EXAMPLE = "127.0.0.1:9154"  # the port that exporters of Postfix's metrics use
 
@@ -38,8 +41,18 @@ def _check_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _check_link_header(text: str) -> str:
+    if text.lower() in _IN_EVERY_MAIL:
+        raise ValueError("is in every mail; write the field that names the order, e.g. X-Order-Id")
+    return text
+
+
 WebUrl = Annotated[str, AfterValidator(_check_url)]
 """What people open in a browser, without a `/` at its end."""
+
+
+LinkHeader = Annotated[HeaderName, AfterValidator(_check_link_header)]
+"""The field that names the order which a mail is about: `/mail?order=...` leads to the mail."""
 
 
 class WebUser(Section):
@@ -68,6 +81,7 @@ class Web(Section):
     url: WebUrl | None = Field(default=None, examples=["https://gw.example.com"])  # for links
     base_path: Annotated[str, AfterValidator(_check_base_path)] = "/"
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    link_header: LinkHeader | None = Field(default=None, examples=["X-Order-Id"])
     proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For and X-Forwarded-Proto are believed
 
     @property

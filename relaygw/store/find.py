@@ -20,6 +20,7 @@ from relaygw.mail.envelope import first_id_at, time_of_id
 from relaygw.mail.search import MailSearch
 from relaygw.store.database import Repository, Statement, Transaction, Write
 from relaygw.store.find_index import FULL_TEXT, read_words, take_older, take_todo
+from relaygw.store.find_links import read_links, write_links
 from relaygw.store.find_terms import (
     RARE,
     conditions,
@@ -103,11 +104,23 @@ class Find(Repository):
         inside = looking.read_inside
         return Found(entries=entries, next=looking.next, read_inside=inside, until_ms=until_ms)
 
-    def index_batch(self, *, limit: int) -> int:
+    def index_batch(self, *, limit: int, link_header: str | None = None) -> int:
         """Write the words of messages, of new and changed ones first; return how many were taken.
 
-        Several transactions, not synced by themselves; safe beside others who do the same.
+        Then read `link_header` of what was accepted before it was set. Several transactions, not
+        synced by themselves; safe beside others who do the same.
         """
+        done = self._write_words(limit)
+        if done or not link_header:
+            return done
+        with self._read() as tx:
+            looked, values, next_id = read_links(tx, link_header, limit=limit)
+        if looked:
+            with self._write(Write.UNSYNCED) as tx:
+                write_links(tx, link_header, values, next_id)
+        return looked
+
+    def _write_words(self, limit: int) -> int:
         with self._read() as tx:
             if not (_HAS_TODO.fetch(tx) or _BEFORE.fetch(tx)):
                 return 0

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from relaygw.mail.search import reply_ids, words_of
+from relaygw.mail.search import link_word, reply_ids, words_of
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction, insert_into
 from relaygw.store.full_text import FullText
@@ -30,7 +30,8 @@ _NOTE = insert_into("search_todo", "queue_id", since_ms=0)
 _DONE = BatchStatement("DELETE FROM search_todo WHERE todo_no IN (VALUES {rows})", columns=1)
 _FACTS = BatchStatement(
     """
-    SELECT queue_id, message_id, sender, subject FROM message WHERE queue_id IN (VALUES {rows})
+    SELECT queue_id, message_id, sender, subject, link_value FROM message
+    WHERE queue_id IN (VALUES {rows})
     """,
     columns=1,
 )
@@ -76,7 +77,10 @@ def _words(facts: Row, recipients: Sequence[Row]) -> str:
     replies = {reply for *_, state, reply in recipients if state == _DELIVERED and reply}
     ids = [one for reply in sorted(replies) for one in reply_ids(reply)]
     addresses = [one for row in recipients for one in row[:2] if one is not None]
-    return words_of([*facts, *ids], addresses)
+    *told, link = facts
+    if link is not None:
+        told += [link, link_word(link)]
+    return words_of([*told, *ids], addresses)
 
 
 def take_todo(tx: Transaction, *, limit: int) -> int:

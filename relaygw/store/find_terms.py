@@ -10,7 +10,16 @@ from typing import Any
 from sqlalchemy import TextClause, and_, exists, false, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.search import WAITING, Field, MailSearch, Term, searchable, split_words
+from relaygw.mail.search import (
+    WAITING,
+    WITH_WORDS,
+    Field,
+    MailSearch,
+    Term,
+    link_word,
+    searchable,
+    split_words,
+)
 from relaygw.mail.state import RARE_RESULTS, RecipientState
 from relaygw.store.captured_index import condition_on_captured, contains
 from relaygw.store.database import Transaction
@@ -75,6 +84,7 @@ _OF_TEXT: dict[Field, Callable[[str], ColumnElement[bool]]] = {
     Field.REASON: lambda part: or_(
         _some_recipient(has_text(_R.reply, part)), _some_part(has_text(_D.reason, part))
     ),
+    Field.ORDER: lambda value: or_(_M.link_value == value, _same(_M.link_value, value)),
     Field.STATE: lambda state: _some_part(IS_OPEN if state == WAITING else _D.state == state),
     Field.IS_UNREAD: lambda _: and_(_M.captured_at_ms.is_not(None), _M.read_at_ms.is_(None)),
 }
@@ -86,9 +96,6 @@ _OF_NUMBER: dict[Field, Callable[[int], ColumnElement[bool]]] = {
 _OF_CAPTURED = (
     *(Field.CC, Field.BCC, Field.REPLY_TO, Field.TAG, Field.IS_TAGGED, Field.HAS_ATTACHMENT),
     Field.HAS_INLINE,
-)
-_WITH_WORDS = (
-    *(Field.TEXT, Field.FROM, Field.TO, Field.ADDRESSED, Field.SUBJECT, Field.MESSAGE_ID),
 )
 
 
@@ -181,7 +188,9 @@ def words_in(search: MailSearch) -> Words:
     """Return what a search says of words."""
     wanted, unwanted = [], []
     for term in search.terms:
-        phrase = " ".join(split_words(term.text)) if term.field in _WITH_WORDS else ""
+        phrase = " ".join(split_words(term.text)) if term.field in WITH_WORDS else ""
+        if term.field is Field.ORDER:
+            phrase = link_word(term.text)
         if phrase and not term.is_negated:
             wanted.append(phrase)
         elif phrase and term.field is Field.TEXT:

@@ -22,7 +22,7 @@ from relaygw.store.database import (
 
 _SAME_IN_MESSAGE = (  # columns that are fields of an accepted message
     "queue_id sender subject message_id size_bytes is_8bit has_long_line smtputf8 mode client_key"
-    " drop_id dsn_ret dsn_envid"
+    " drop_id dsn_ret dsn_envid link_value"
 )
 _SAME_IN_SOURCE = ("client", "helo", "user", "listener", "uid", "script", "cwd", "host")
 _of_message = attrgetter(*_SAME_IN_MESSAGE.split())

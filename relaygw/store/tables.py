@@ -34,7 +34,7 @@ from sqlalchemy.sql.schema import SchemaItem
 
 from relaygw.mail.hold import HoldCause
 
-SCHEMA_REVISION = "0008"  # the alembic revision that this code reads and writes
+SCHEMA_REVISION = "0009"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
 
@@ -91,6 +91,7 @@ message = _table(
     *_columns(BigInteger, "captured_at_ms", null=True),  # null: nothing of it is in the sandbox
     *_columns(BigInteger, "read_at_ms", null=True),  # when somebody opened it in the sandbox
     *_columns(BigInteger, "indexed_at_ms", null=True),  # when its row of captured_index was written
+    *_columns(Text, "link_value", null=True),  # of its web.link_header
     UniqueConstraint("drop_id", name="message_drop_id"),
     sqlite_with_rowid=False,
 )
@@ -284,6 +285,12 @@ search_todo = _table(
 search_backfill = _table(  # one row as long as older mail is not in mail_search
     "search_backfill",
     _key("search_no", _Number),  # the number that the next message gets
+    *_columns(Text, "before_id"),  # messages with a smaller id are still to be looked at
+)
+
+link_backfill = _table(  # one row: how far web.link_header of older mail was read
+    "link_backfill",
+    _key("header"),
     *_columns(Text, "before_id"),  # messages with a smaller id are still to be looked at
 )
 

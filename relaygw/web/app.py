@@ -31,6 +31,7 @@ from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
 from relaygw.web.queue.found import show_found
+from relaygw.web.queue.linked import show_linked
 from relaygw.web.queue.resend import resend, show_resend
 from relaygw.web.queue.selection import queued_of
 from relaygw.web.sandbox import changes
@@ -109,6 +110,7 @@ def _page_routes(web: WebContext) -> list[Route]:
         ("POST", "/providers/change", change_provider),
         ("GET", "/audit", queue.show_audit),
         ("GET", "/find", show_found),
+        ("GET", "/mail", show_linked),
         ("GET", "/queue", queue.show_list),
         ("POST", "/queue/change", queue.change),
         ("GET", "/queue/{queue_id}", queue.show_message),

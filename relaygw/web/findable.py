@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 
 from relaygw.errors import StoreUnavailable
 from relaygw.store.store import Store
@@ -18,13 +19,14 @@ _LEAST_REST_S = 0.03
 _log = logging.getLogger("relaygw.web")
 
 
-async def keep_findable(store: Store, stop: asyncio.Event) -> None:
+async def keep_findable(store: Store, link_header: str | None, stop: asyncio.Event) -> None:
     """Write the words of new mail, and of what was there before, until `stop` is set."""
+    index_batch = partial(store.find.index_batch, limit=BATCH_MESSAGES, link_header=link_header)
     while not stop.is_set():
         rest_s = LOOK_S
         try:
             began_s = time.monotonic()
-            if await asyncio.to_thread(store.find.index_batch, limit=BATCH_MESSAGES):
+            if await asyncio.to_thread(index_batch):
                 rest_s = max((time.monotonic() - began_s) * _REST, _LEAST_REST_S)
         except StoreUnavailable as error:
             _log.warning("new mail is not made findable for now: %s", error)

@@ -27,7 +27,7 @@ _FILTERS = (WAITING, *OUTCOMES)
 def show_found(web: WebContext, request: Request) -> Response:
     """Show a page of what a search finds, the newest first; without a text all mail."""
     given = request.query_params
-    query = " ".join(given.get("q", "").replace("\0", "").split())[: MAX_CHARACTERS + 1]
+    query = " ".join(given.get("q", "").split())[: MAX_CHARACTERS + 1]
     before = given.get("before", "")
     context: dict[str, Any] = {
         "query": query,

@@ -92,3 +92,23 @@ def test_flags_and_size_are_those_of_what_is_stored(
     assert message.is_8bit is not stored.isascii()
     assert message.has_long_line is has_long_line(stored)
     assert message.size_bytes == len(stored)
+
+
+@pytest.mark.parametrize(
+    ("field", "kept"),
+    [
+        (b"x-order-id:\r\n  W-100000123 \r\nX-Order-Id: second\r\n", "W-100000123"),
+        (b"X-Order-Id: =?utf-8?q?=C3=84_1?=\r\n", "Ä 1"),
+        (b"X-Order-Id: \r\n", None),
+        (b"X-Order-Id: " + b"1" * 201 + b"\r\n", None),
+        (b"", None),
+    ],
+)
+def test_the_number_of_an_order_is_read_at_acceptance(
+    tmp_path: Path, field: bytes, kept: str | None
+) -> None:
+    content = field + b"Subject: x\r\n\r\nX-Order-Id: of the body\r\n"
+    for more in ({"web": {"link_header": "X-Order-Id"}}, {}):
+        message, stored = compose(tmp_path, content, **more)
+        assert message.link_value == (kept if more else None)
+        assert field in stored
