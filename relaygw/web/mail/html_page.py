@@ -51,6 +51,11 @@ _ROOT_ATTRIBUTES = ATTRIBUTES | {"text", "link", "leftmargin", "topmargin"}
 _PICTURE = re.compile(r"data:image/(?:png|gif|jpe?g|webp|bmp|avif|svg\+xml)[;,]", re.IGNORECASE)
 _PLACED = re.compile(r'src="data:,(\d+)"')
 _BASE_CSS = ":root{color-scheme:light}"
+_BOTH_CSS = ":root{color-scheme:light dark}"
+SCHEMES = ("light", "dark")
+# what mail asks for its colours by; looked for in the head of a document only
+_ASKED = re.compile(r"\(\s*prefers-color-scheme\s*(?::\s*([a-z-]*)\s*)?\)", re.IGNORECASE)
+_DECLARED = re.compile(r"(?<![\w-])color-scheme\s*:\s*([a-z\s]*)", re.IGNORECASE)
 _MAX_LABEL = 40
 _CHARACTER_PX = 7
 _NUMBER = re.compile(r"\s*(\d{1,4})(?:px)?\s*$")
@@ -88,10 +93,33 @@ class Removed:
 class MailPage:
     """The document, and what is not in it."""
 
-    document: str
+    document: str  # in it the browser decides between light and dark
+    head_characters: int  # of the document: up to the content of its body
     removed: Removed
     links: tuple[Link, ...]
     is_cut: bool  # more HTML than is shown
+
+    def in_scheme(self, scheme: str) -> str:
+        """Return the document as a browser shows it that prefers one of SCHEMES."""
+
+        def answer(match: re.Match[str]) -> str:
+            return "(min-width:0)" if (match[1] or scheme).lower() == scheme else "(max-width:0)"
+
+        def declare(match: re.Match[str]) -> str:
+            return f"color-scheme:{scheme}" if _is_both(match[1]) else match[0]
+
+        head = self.document[: self.head_characters]
+        head = _DECLARED.sub(declare, _ASKED.sub(answer, head))
+        return head + self.document[self.head_characters :]
+
+    @property
+    def has_schemes(self) -> bool:
+        """True for mail that looks different in the dark, by its own styles."""
+        return self.in_scheme("light") != self.in_scheme("dark")
+
+
+def _is_both(declared: str) -> bool:
+    return {"light", "dark"} <= set(declared.lower().split())
 
 
 def mail_page(source: str, *, title: str, picture: Callable[[str], str | None]) -> MailPage:
@@ -101,14 +129,15 @@ def mail_page(source: str, *, title: str, picture: Callable[[str], str | None]) 
     clean = _harmless().clean("".join(writer.out)).translate(SHOW)
     body = _PLACED.sub(writer.placed, clean)
     doctype = "<!doctype html>" if re.match(r"\s*<!doctype", source, re.IGNORECASE) else ""
-    document = (
+    head = (
         f"{doctype}<html{writer.html}><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_BASE_CSS}</style>"
-        f"<style>{''.join(writer.css)}</style></head><body{writer.body}>{body}</body></html>"
+        f"<style>{''.join(writer.css)}</style></head><body{writer.body}>"
     )
     return MailPage(
-        document=document,
+        document=f"{head}{body}</body></html>",
+        head_characters=len(head),
         removed=writer.removed,
         links=tuple(writer.links),
         is_cut=writer.is_cut or len(source) > MAX_HTML_CHARACTERS,
@@ -245,7 +274,13 @@ class _Writer:
     def _leave_out(self, tag: Tag) -> None:
         match tag.name:
             case "style":
-                self._add_css(tag.raw)
+                media = re.sub(r"[{};<>]", "", tag.attributes().get("media", "")).strip()
+                self._add_css(f"@media {media}{{{tag.raw}}}" if media else tag.raw)
+            case "meta":
+                said = tag.attributes()
+                is_scheme = said.get("name", "").lower() == "color-scheme"
+                if is_scheme and _is_both(said.get("content", "")):
+                    self.css[:] = [_BOTH_CSS, *self.css]
             case "script":
                 self.removed.scripts += 1
             case "form":

@@ -25,7 +25,7 @@ from relaygw.store.store import Store, read_content
 from relaygw.web import words
 from relaygw.web.context import WebContext, opens, reads
 from relaygw.web.gate.guards import STRICT_HEADERS
-from relaygw.web.mail.html_page import MAX_LINKS, Link, MailPage, Removed, html_part
+from relaygw.web.mail.html_page import MAX_LINKS, SCHEMES, Link, MailPage, Removed, html_part
 from relaygw.web.mail.mime_header import decode_text, decode_words
 from relaygw.web.mail.mime_tree import (
     MimeTree,
@@ -176,6 +176,7 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
                 "not_loaded": _counted(page.removed, _NOT_LOADED, " and "),  # "": nothing
                 "taken_out": _counted(page.removed, _TAKEN_OUT, ", "),
                 "is_cut": page.is_cut,
+                "has_schemes": page.has_schemes,
             }
         case "text":
             shown |= {"is_from_html": text is None, "text": text or _text_of_page(tree)}
@@ -224,6 +225,25 @@ FRAME_HEADERS = {
     ),
     "X-DNS-Prefetch-Control": "off",
 }
+FRAMED = "framed"  # the parameter by which a page of ours asks for a document that it measures
+# no more rights than the other: an origin of ours is what the page needs to see how high it is
+MEASURED_HEADERS = FRAME_HEADERS | {
+    "Content-Security-Policy": FRAME_HEADERS["Content-Security-Policy"].replace(
+        "sandbox;", "sandbox allow-same-origin;", 1
+    )
+}
+
+
+def _frame_headers(request: Request) -> dict[str, str]:
+    """Return the policy of a document: an origin only within a page, as far as browsers tell."""
+    is_framed = request.headers.get("sec-fetch-dest", "iframe") == "iframe"
+    return MEASURED_HEADERS if is_framed and FRAMED in request.query_params else FRAME_HEADERS
+
+
+def scheme_of(request: Request) -> str:
+    """Return in which of SCHEMES somebody wants to see mail."""
+    wanted = request.query_params.get("scheme", "")
+    return wanted if wanted in SCHEMES else SCHEMES[0]
 
 
 def saved_headers(part: Part) -> dict[str, str]:
@@ -272,7 +292,7 @@ def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
             page = await web.open(lambda: web.mail_pages.make(entry, load_tree(web.store, entry)))
         if page is None:
             raise HTTPException(404)
-        return HTMLResponse(page.document, headers=FRAME_HEADERS)
+        return HTMLResponse(page.in_scheme(scheme_of(request)), headers=_frame_headers(request))
 
     def save_source(web: WebContext, request: Request) -> Response:
         entry = find(web, request)

@@ -28,7 +28,7 @@ from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.inbox import PAGE_ROWS, Filter, action_of
 from relaygw.web.mail.mime_tree import load_tree
-from relaygw.web.mail.views import VIEWS, view_context
+from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection
 from relaygw.web.words import RESULT_LABELS, STATES
@@ -163,7 +163,7 @@ async def show_message(web: WebContext, request: Request) -> Response:
     """Show the story of a message, or a view of its content."""
     entry = await web.read(lambda: selection.queued_of(web, request))
     wanted = request.query_params.get("view", STORY)
-    context = await web.read(lambda: _message(web, entry))
+    context = await web.read(lambda: _message(web, entry, scheme_of(request)))
 
     def content() -> dict[str, Any]:
         tree = load_tree(web.store, entry)
@@ -177,7 +177,7 @@ async def show_message(web: WebContext, request: Request) -> Response:
     return render(request, "queue_message.html", context, mode=web.mode)
 
 
-def _message(web: WebContext, entry: QueueEntry) -> dict[str, Any]:
+def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
     queue_id, path = entry.queue_id, f"/queue/{entry.queue_id}"
     states = {part.state for part in entry.deliveries}
     # those who wait first
@@ -203,7 +203,10 @@ def _message(web: WebContext, entry: QueueEntry) -> dict[str, Any]:
             *((one, VIEWS[one], 0) for one in VIEWS if entry.chunk_count),
         ],
         "mail_path": path,
-        "view_path": lambda view: path if view == STORY else f"{path}?view={view}",
+        "scheme": scheme,
+        "view_path": lambda view, scheme=scheme: (
+            path if view == STORY else f"{path}?view={view}&scheme={scheme}"
+        ),
     }
 
 

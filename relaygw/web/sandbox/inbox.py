@@ -21,6 +21,7 @@ from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.inbox import PAGE_ROWS, Choice, Filter, ticked_ids
+from relaygw.web.mail.html_page import SCHEMES
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_batches, read_search
 from relaygw.web.sandbox.index import PATIENCE_S
@@ -43,9 +44,10 @@ def list_path(query: str = "", *, page: int = 1) -> str:
     return _path("/sandbox", query=query, page=page if page > 1 else "")
 
 
-def message_path(queue_id: str, query: str = "", *, view: str = "") -> str:
+def message_path(queue_id: str, query: str = "", *, view: str = "", scheme: str = "") -> str:
     """Return the path of a message, opened from the list that `query` makes."""
-    return _path(f"/sandbox/{queue_id}", query=query, view=view)
+    scheme = "" if scheme == SCHEMES[0] else scheme
+    return _path(f"/sandbox/{queue_id}", query=query, view=view, scheme=scheme)
 
 
 def _path(path: str, **parameters: str | int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -20,7 +21,7 @@ from relaygw.web.context import WebContext
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.text import people_of
-from relaygw.web.mail.views import VIEWS, view_context
+from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_of, read_search
 from relaygw.web.sandbox.inbox import list_path, make_tag, message_path, query_of
@@ -48,7 +49,8 @@ _OUTLOOKS = {
 
 async def show_message(web: WebContext, request: Request) -> Response:
     """Show a message in one of its views."""
-    query = query_of(request.query_params)
+    query, scheme = query_of(request.query_params), scheme_of(request)
+    path = partial(message_path, query=query, scheme=scheme)
 
     def read() -> tuple[CapturedEntry, str, str]:
         found = captured_of(web, request)
@@ -60,11 +62,14 @@ async def show_message(web: WebContext, request: Request) -> Response:
     wanted = request.query_params.get("view", "")
     context = await web.open(lambda: _context(web, found, wanted))
     context |= {
-        "newer": message_path(newer, query) if newer else "",
-        "older": message_path(older, query) if older else "",
+        "newer": path(newer) if newer else "",
+        "older": path(older) if older else "",
         "query": query,
+        "scheme": scheme,
         "back": list_path(query),
-        "view_path": lambda view: message_path(found.entry.queue_id, query, view=view),
+        "view_path": lambda view, scheme=scheme: path(
+            found.entry.queue_id, view=view, scheme=scheme
+        ),
     }
     return render(request, "message.html", context, mode=web.mode)
 

@@ -220,6 +220,78 @@ document.addEventListener("click", (event) => {
   }
 });
 
+/* --- a message ---------------------------------------------------------------------------------- */
+
+const LEAST_PX = 160; // of the frame of a mail
+const MOST_PX = 30_000; // what is higher scrolls in it
+const isPhone = matchMedia("(max-width: 700px)");
+let scrolled = null;
+const widths = new Map();
+const resized = new ResizeObserver((changes) => {
+  for (const { target } of changes) if (widths.get(target) !== target.clientWidth) fit(target);
+});
+
+function fit(frame) {
+  const view = frame.contentDocument?.scrollingElement; // none where it has no origin: decision 13
+  widths.set(frame, frame.clientWidth);
+  if (!view || !frame.clientWidth) return;
+  const at = scrollY;
+  const root = view.ownerDocument.documentElement;
+  // seen in a low window: what is as high as its window would else never end; and without bars
+  frame.height = LEAST_PX;
+  root.style.scrollbarWidth = "none";
+  const high = view.scrollHeight;
+  root.style.scrollbarWidth = "";
+  frame.height = Math.min(Math.max(high, LEAST_PX), MOST_PX);
+  const bar = frame.clientHeight - view.clientHeight; // of what is too wide
+  if (bar > 0) frame.height = Math.min(high + bar, MOST_PX);
+  scrollTo({ top: at, behavior: "instant" });
+}
+
+function kept(storage, key) {
+  try {
+    return window[storage].getItem(key);
+  } catch {
+    return null; // storage is switched off
+  }
+}
+
+function choose(width) {
+  one(`#width-${width}`)?.click();
+}
+
+function keep(storage, key, value) {
+  try {
+    window[storage].setItem(key, value);
+  } catch {
+    // it holds for this page
+  }
+}
+
+function arrange() {
+  scrolled?.disconnect();
+  const bar = parseInt(getComputedStyle(document.body).getPropertyValue("--bar"), 10);
+  scrolled = new IntersectionObserver(
+    ([{ target, isIntersecting }]) => target.closest(".message").classList.toggle("is-scrolled", !isIntersecting),
+    { rootMargin: `-${bar + 48}px 0px 0px` }, // the bar and the tools lie over it
+  );
+  for (const head of all("[data-head]")) scrolled.observe(head);
+  for (const frame of all(".device iframe")) {
+    resized.observe(frame);
+    if (frame.contentDocument?.readyState === "complete") fit(frame);
+  }
+  if (!one(".widths") || one(".widths :checked")) return;
+  choose(kept("sessionStorage", "relaygw-width") ?? (isPhone.matches ? "phone" : "desktop"));
+}
+
+// the load of a frame does not bubble
+document.addEventListener("load", ({ target }) => target.matches?.(".device iframe") && fit(target), true);
+document.addEventListener("change", ({ target }) => {
+  if (target.name === "width") keep("sessionStorage", "relaygw-width", target.value);
+});
+document.addEventListener("htmx:afterSettle", arrange);
+arrange();
+
 /* --- pages that look again by themselves --------------------------------------------------------- */
 
 let lookedAt = Date.now();
@@ -279,10 +351,6 @@ function up() {
 function tick() {
   const box = current() && one(".pick input", current());
   if (box) box.click();
-}
-
-function choose(width) {
-  one(`#width-${width}`)?.click();
 }
 
 function press(key) {

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Route, expect
 
-from relaygw.web.mail.views import FRAME_HEADERS
+from relaygw.web.mail.views import FRAME_HEADERS, MEASURED_HEADERS
 from tests.e2e.browser.browsing import Chromium, Visit, chromium
 from tests.e2e.browser.hostile import EVIL, W1, W2, W5, hostile_set
 from tests.e2e.gateway import Gateway
@@ -26,13 +26,16 @@ def assert_harmless(visit: Visit, browser: Chromium) -> None:
     assert browser.canary.visitors == 0
 
 
-def show(visit: Visit, page: str) -> None:
+def show(visit: Visit, page: str, *, has_policy: bool = True) -> None:
     """Have this page shown as the mail, as it is, with the policy that is sent with mail."""
 
     def answer(route: Route) -> None:
-        route.fulfill(body=page, headers={**FRAME_HEADERS, "Content-Type": "text/html"})
+        policy = MEASURED_HEADERS if "framed=" in route.request.url else FRAME_HEADERS
+        route.fulfill(
+            body=page, headers={**(policy if has_policy else {}), "Content-Type": "text/html"}
+        )
 
-    visit.context.route(re.compile("/html$"), answer)
+    visit.context.route(re.compile(r"/html(\?|$)"), answer)
 
 
 def settle(visit: Visit) -> None:
@@ -84,10 +87,11 @@ def test_looked_at_in_every_view(
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name not in ("W3", "W10", "W12")])
 def test_opened_alone(sandbox: Gateway, browser: Chromium, visit: Visit, name: str) -> None:
     queue_id = send(sandbox, HOSTILE[name])
-    visit.go(f"/sandbox/{queue_id}/html")
-    settle(visit)
-    # neither the page nor anything in it has an origin, so that no cookie is of use to it
-    assert visit.page.evaluate("window.origin") == "null"
+    for path in (f"/sandbox/{queue_id}/html?framed=1", f"/sandbox/{queue_id}/html"):
+        visit.go(path)
+        settle(visit)
+        # neither the page nor anything in it has an origin, so that no cookie is of use to it
+        assert visit.page.evaluate("window.origin") == "null"
     for link in visit.page.locator("a").all():
         link.click(force=True)
     settle(visit)
@@ -104,7 +108,7 @@ def test_clicked_in_the_frame(sandbox: Gateway, browser: Chromium, visit: Visit,
     frame.locator("body").click()
     settle(visit)
     (inner,) = visit.page.main_frame.child_frames
-    assert inner.url.partition("#")[0] == f"{visit.base}/sandbox/{queue_id}/html"
+    assert inner.url.partition("?")[0] == f"{visit.base}/sandbox/{queue_id}/html"
     assert len(visit.context.pages) == 1
     assert_harmless(visit, browser)
 
@@ -125,6 +129,28 @@ def test_the_policy_of_the_frame_holds_without_the_sanitiser(
         settle(visit)
     assert visit.dialogs == []
     assert browser.canary.visitors == 0
+
+
+@pytest.mark.parametrize("page", [W1, W2], ids=["W1", "W2"])
+def test_the_frame_runs_nothing_by_any_layer_alone(
+    sandbox: Gateway, browser: Chromium, visit: Visit, page: str
+) -> None:
+    """The frame has an origin, for its height to be seen: with either of the other layers gone."""
+    queue_id = send(sandbox, HOSTILE["W1"])
+    page = re.sub(
+        "rel=(preconnect|dns-prefetch|prefetch)|<iframe src|<meta http-equiv", "<p x", page
+    )
+    show(visit, page)
+    visit.go(f"/sandbox/{queue_id}/html?framed=1")  # no frame around it, and an origin
+    settle(visit)
+    assert visit.page.evaluate("window.origin") == visit.base
+    assert browser.canary.visitors == 0
+    visit.context.unroute_all()
+    show(visit, re.sub(f"{EVIL}|//evil.test", "data:", page), has_policy=False)
+    visit.go(f"/sandbox/{queue_id}")
+    settle(visit)
+    assert visit.page.main_frame.child_frames
+    assert visit.dialogs == []
 
 
 @pytest.mark.parametrize("name", ["W1", "W2", "W5"])

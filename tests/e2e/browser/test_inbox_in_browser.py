@@ -41,6 +41,18 @@ def subjects(page: Page) -> list[str]:
     return page.locator(".mail-subject").all_inner_texts()
 
 
+def frame_bottom(page: Page) -> int:
+    """Return how high the frame of a mail is, once it has its height."""
+    expect(page.locator("iframe[height]")).to_be_visible()
+    return int(page.evaluate("document.querySelector('iframe').clientHeight"))
+
+
+def content_bottom(page: Page) -> int:
+    return int(
+        page.locator("iframe").evaluate("one => one.contentDocument.documentElement.scrollHeight")
+    )
+
+
 def focused(page: Page) -> str:
     return str(page.evaluate("document.activeElement.closest('.mail')?.dataset.id ?? ''"))
 
@@ -79,6 +91,15 @@ def test_an_order_mail_appears_is_found_viewed_at_three_widths_and_deleted(
         widths[width] = round(box["width"])
     assert (widths["Phone"], widths["Tablet"]) == (392, 770)  # and a border of 1 px
     assert widths["Desktop"] > 770
+    assert frame_bottom(page) == content_bottom(page)
+    # the head goes, and leaves a line of itself
+    expect(page.locator(".short-head")).to_be_hidden()
+    page.set_viewport_size({"width": 1280, "height": 500})
+    page.mouse.wheel(0, 2000)
+    expect(page.locator(".short-head")).to_have_text(
+        "Your order #100000421 is on its way Fern & Fig"
+    )
+    expect(page.locator(".short-head")).to_be_visible()
 
     page.get_by_role("button", name="Delete…").click()
     page.get_by_role("button", name="Delete 1 message").click()
@@ -172,6 +193,30 @@ def test_keys(sandbox: Gateway, visit: Visit) -> None:
     press(page, "Escape", "u")
     expect(page.locator(".mail")).to_have_count(1)
     assert visit.trouble == []
+
+
+def test_a_frame_is_as_high_as_its_content_and_starts_narrow_on_a_phone(
+    sandbox: Gateway, browser: Chromium, base: str
+) -> None:
+    head = b"Subject: x\r\nContent-Type: text/html\r\n\r\n<!doctype html><style>body{margin:20px}"
+    tall = send(sandbox, head + b"</style>" + b"<p>line</p>" * 300)
+    window = send(sandbox, head + b"div{height:100vh}</style><div></div>")
+    wide = send(sandbox, head + b"</style><div style='width:3000px;height:400px'>x</div>")
+    with browser.visit(base, viewport={"width": 390, "height": 700}) as visit:
+        page = visit.page
+        visit.go(f"/sandbox/{tall}")
+        expect(page.locator("#width-phone")).to_be_checked()
+        assert frame_bottom(page) == content_bottom(page) > 9000
+        page.get_by_text("Desktop", exact=True).click()
+        assert page.locator("iframe").evaluate("one => one.clientWidth") == 1024
+        visit.go(f"/sandbox/{window}")
+        expect(page.locator("#width-desktop")).to_be_checked()  # as it was chosen
+        # what is as high as its window and more does not grow for ever
+        assert frame_bottom(page) < 300
+        visit.go(f"/sandbox/{wide}")
+        assert frame_bottom(page) >= 440
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert visit.trouble == []
 
 
 def test_a_focused_line_can_be_seen(sandbox: Gateway, visit: Visit) -> None:

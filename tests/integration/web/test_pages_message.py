@@ -20,6 +20,8 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 PLAIN = b"From: shop@x.test\r\nTo: ann@x.test\r\nSubject: %s\r\n\r\nhello\r\n"
 FRAME_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+MEASURED_POLICY = FRAME_POLICY.replace("sandbox;", "sandbox allow-same-origin;")
+
 
 def crlf(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
@@ -34,7 +36,7 @@ async def test_an_order_mail_in_all_its_views(serve: Serve, capture: Capture) ->
     queue_id = capture(crlf(order_confirmation()), ["anna.berg@customer.example", "archive@x.test"])
     path = f"/sandbox/{queue_id}"
     page = (await client.get(path)).text
-    assert f'<iframe sandbox="" src="{path}/html"' in page
+    assert f'<iframe sandbox="allow-same-origin" src="{path}/html?framed=1' in page
     assert "1 remote image not loaded" in page
     assert "Invoice 100000421.pdf" in page
     assert "archive@x.test" in page
@@ -148,6 +150,16 @@ async def test_the_frame_has_no_rights(serve: Serve, capture: Capture) -> None:
     queue_id = capture(crlf(newsletter()))
     answer = await client.get(f"/sandbox/{queue_id}/html")
     assert answer.headers["content-security-policy"].startswith(FRAME_POLICY)
+    # an origin only for a page of ours around it, which looks how high it is
+    for given, dest, policy in (
+        ("framed=1", "iframe", MEASURED_POLICY),
+        ("framed=1", None, MEASURED_POLICY),  # a browser does not say so without TLS
+        ("framed=1", "document", FRAME_POLICY),
+        ("", "iframe", FRAME_POLICY),
+    ):
+        sent = {"Sec-Fetch-Dest": dest} if dest else {}
+        other = await client.get(f"/sandbox/{queue_id}/html?{given}", headers=sent)
+        assert other.headers["content-security-policy"].startswith(policy)
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["x-dns-prefetch-control"] == "off"
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -235,3 +247,18 @@ async def test_a_number_of_thousands_of_digits_breaks_no_view(
     for path in ("", "/html", *(f"?view={view}" for view in ("text", "headers", "links"))):
         assert (await client.get(f"/sandbox/{queue_id}{path}")).status_code == 200
     assert "one \ufffd two" in (await client.get(f"/sandbox/{queue_id}?view=text")).text
+
+
+async def test_light_and_dark_go_with_whoever_looks(serve: Serve, capture: Capture) -> None:
+    client = await serve()
+    style = b"<style>@media (prefers-color-scheme: dark){p{color:red}}</style>"
+    older, queue_id = (capture(html_mail(style + b"<p>x</p>")) for _ in "12")
+    await client.get("/sandbox")
+    page = (await client.get(f"/sandbox/{queue_id}?scheme=dark&query=x")).text
+    assert f'src="/sandbox/{queue_id}/html?framed=1&amp;scheme=dark"' in page
+    assert f'href="/sandbox/{older}?query=x&amp;scheme=dark" data-older' in page
+    assert f'href="/sandbox/{queue_id}?query=x&amp;view=html"' in page  # light again
+    assert "no styles for the dark" not in page
+    plain = capture(html_mail(b"<p>x</p>"))
+    assert "no styles for the dark" in (await client.get(f"/sandbox/{plain}?scheme=dark")).text
+    assert "no styles for the dark" not in (await client.get(f"/sandbox/{plain}?scheme=x")).text

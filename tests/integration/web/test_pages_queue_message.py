@@ -63,7 +63,7 @@ async def test_its_content_in_the_safe_viewer(serve: Serve, store: Store) -> Non
     queue_id = queue_mail(store)
     client = await log_in(await serve(gateway()), "vera")
     page = (await client.get(f"/queue/{queue_id}?view=html")).text
-    assert f'<iframe sandbox="" src="/queue/{queue_id}/html"' in page
+    assert f'<iframe sandbox="allow-same-origin" src="/queue/{queue_id}/html?framed' in page
     frame = await client.get(f"/queue/{queue_id}/html")
     assert frame.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
     assert "<b>Ann</b>" in frame.text

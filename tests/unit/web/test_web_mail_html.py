@@ -256,3 +256,38 @@ def test_whatever_is_put_together_loads_and_runs_nothing(source: str) -> None:
             assert target.startswith(("data:image/", "#relaygw-link"))
     styles = re.findall(r"<style>(.*?)</style>", page.document, re.DOTALL)
     assert not any(re.search(r"@import|url\((?!\)|\"data:image)", one) for one in styles)
+
+
+_YES, _NO = "(min-width:0)", "(max-width:0)"
+_LIGHT, _DARK = ":root{color-scheme:light", ":root{color-scheme:dark"
+
+
+@each_of(
+    ("head", "light", "dark"),
+    [
+        ("<style>@media (prefers-color-scheme: dark){p{}}</style>", _NO, _YES),
+        ("<style>@media ( PREFERS-color-scheme:Light ){p{}}</style>", _YES, _NO),
+        ("<style>@media (prefers-color-scheme){p{}}</style>", _YES, _YES),
+        ("<style>@media (prefers-/**/color-scheme: d\\61rk){p{}}</style>", _NO, _YES),
+        ("<style media='(prefers-color-scheme: dark)'>p{}</style>", _NO + "{p{}}", _YES + "{p{}}"),
+        ("<style>:root{color-scheme: light dark!important}</style>", _LIGHT + "!", _DARK + "!"),
+        ("<meta name=Color-Scheme content='dark light'>", _LIGHT + "}", _DARK + "}"),
+        ("<body style='color-scheme:light dark'>", '"color-scheme:light"', '"color-scheme:dark"'),
+    ],
+)
+def test_mail_is_seen_in_light_and_in_dark(head: str, light: str, dark: str) -> None:
+    page = page_of(head + "<p>(prefers-color-scheme: dark) color-scheme: light dark</p>")
+    for scheme, expected in (("light", light), ("dark", dark)):
+        shown = page.in_scheme(scheme)
+        assert expected in shown
+        assert "<p>(prefers-color-scheme: dark) color-scheme: light dark</p>" in shown
+        assert "prefers" not in shown.split("<p>")[0]
+    assert page.has_schemes is (light != dark)
+
+
+def test_what_has_one_scheme_keeps_it() -> None:
+    page = page_of(
+        "<style>:root{color-scheme:only light}p{supported-color-schemes:light dark}</style>"
+    )
+    assert not page.has_schemes
+    assert page.in_scheme("dark") == page.document
