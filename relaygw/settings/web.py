@@ -83,6 +83,7 @@ class Web(Section):
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     link_header: LinkHeader | None = Field(default=None, examples=["X-Order-Id"])
     proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For and X-Forwarded-Proto are believed
+    networks: tuple[Network, ...] = ()  # who else may not even log in; empty: everybody may
 
     @property
     def has_logins(self) -> bool:
@@ -124,6 +125,13 @@ def web_conflicts(settings: Settings) -> Iterator[Conflict]:
             yield Conflict(
                 ("web", "proxies", number),
                 f"{network} believes everyone's word on who they are; list your reverse proxies",
+            )
+    for number, network in enumerate(web.networks):
+        if network.prefixlen == 0:
+            yield Conflict(
+                ("web", "networks", number),
+                f"{network} is everybody; list the networks of those who use the pages and the "
+                "API, or remove web.networks",
             )
 
 

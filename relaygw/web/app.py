@@ -70,9 +70,9 @@ def create_app(
         *_page_routes(web),
         *api_routes(web),
     ]
-    hosts, base_path = options.hosts, options.base_path
+    client = identity.forwarded.client
     middleware = [
-        Middleware(Guards, hosts=hosts, refused=refusal(settings), base_path=base_path),
+        Middleware(Guards, web=options, refused=refusal(settings), client=client),
         Middleware(Access, identity=identity),
     ]
     if metrics is not None:

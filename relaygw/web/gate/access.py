@@ -66,7 +66,7 @@ class Access:
             body = await _read_body(connection, receive, limit_bytes=MAX_LOGIN_BYTES)
             return _replayed(body, receive)
         principal = await self._principal(connection, path)
-        set_principal(connection, principal)
+        set_principal(connection, principal, self._identity.sessions.has)
         if is_safe:
             return receive
         if principal.role < Role.OPERATOR and path != LOGOUT:

@@ -196,17 +196,10 @@ class Sessions:
 
     def user(self, cookie: str) -> WebUser | None:
         """Return whose session a cookie is, None if it has ended; that it is used is noted."""
-        match = _VALUE.fullmatch(cookie)
-        if match is None:
+        found, now_ms = self._found(cookie), clock_ms()
+        if found is None:
             return None
-        token, seal = match.groups()
-        session = self._store.sessions.get(_hash(token))
-        now_ms = clock_ms()
-        if session is None or now_ms >= session.expires_at_ms:
-            return None
-        user = self._users.get(session.user_name)
-        if user is None or not hmac.compare_digest(seal, _seal(token, user)):
-            return None
+        session, user = found
         if now_ms - session.seen_at_ms >= _SEEN_EVERY_MS:
             until_ms = min(now_ms + IDLE_MS, session.created_at_ms + LONGEST_MS)
             used = replace(session, seen_at_ms=now_ms, expires_at_ms=until_ms)
@@ -214,6 +207,23 @@ class Sessions:
                 if self._store.sessions.get(session.token_hash) is not None:
                     self._store.sessions.put(used)
         return user
+
+    def has(self, cookie: str) -> bool:
+        """True while the session of a cookie has not ended; to ask is no use of it."""
+        return self._found(cookie) is not None
+
+    def _found(self, cookie: str) -> tuple[WebSession, WebUser] | None:
+        match = _VALUE.fullmatch(cookie)
+        if match is None:
+            return None
+        token, seal = match.groups()
+        session = self._store.sessions.get(_hash(token))
+        if session is None or clock_ms() >= session.expires_at_ms:
+            return None
+        user = self._users.get(session.user_name)
+        if user is None or not hmac.compare_digest(seal, _seal(token, user)):
+            return None
+        return session, user
 
     def end(self, cookie: str) -> None:
         """End the session of a cookie, if it is one."""

@@ -8,14 +8,17 @@ another type or be kept in a cache.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from relaygw.policy.admission import Address, is_trusted
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
+from relaygw.settings.web import Web
 
 STRICT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -67,16 +70,18 @@ def host_name(value: str) -> str | None:
     return None if match is None else (match[1] or match[2]).lower()
 
 
+ClientOf = Callable[[HTTPConnection], Address | None]
+
+
 class Guards:
     """Refuses what may not be asked, sets `base_path`, puts the strict headers on every answer."""
 
-    def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str], refused: str | None, base_path: str
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, web: Web, refused: str | None, client: ClientOf) -> None:
         self._app = app
-        self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
+        self._hosts = frozenset(host.strip("[]").lower() for host in web.hosts)
+        self._networks, self._client = web.networks, client
         self._refused = refused
-        self._root_path = base_path.rstrip("/")
+        self._root_path = web.base_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or open one websocket."""
@@ -98,6 +103,10 @@ class Guards:
     def _is_below(self, path: str) -> bool:
         return path.startswith(self._root_path + "/")
 
+    def _is_near(self, scope: Scope) -> bool:
+        client = self._client(HTTPConnection(scope))
+        return client is not None and is_trusted(client, self._networks)
+
     def _objection(self, scope: Scope) -> Response | None:
         path, headers = scope["path"], Headers(scope=scope)
         if "transfer-encoding" in headers and "content-length" in headers:
@@ -108,6 +117,10 @@ class Guards:
         # probes look at the root, wherever a proxy shows the rest
         if path in HEALTH_PATHS or path.removeprefix(self._root_path) in HEALTH_PATHS:
             return None
+        if self._networks and not self._is_near(scope):
+            return PlainTextResponse(
+                "pages and API are for other networks (web.networks)\n", status_code=403
+            )
         hosts = headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
             return PlainTextResponse(

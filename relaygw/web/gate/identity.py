@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -18,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from relaygw.errors import StoreUnavailable
 from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -75,9 +77,24 @@ def require(connection: HTTPConnection, role: Role) -> Principal:
     return principal
 
 
-def set_principal(connection: HTTPConnection, principal: Principal) -> None:
-    """Say who is asking; only `access` does."""
-    connection.scope.setdefault("state", {})["principal"] = principal
+def set_principal(
+    connection: HTTPConnection, principal: Principal, has_session: Callable[[str], bool]
+) -> None:
+    """Say who is asking, and how to see whether that session goes on; only `access` does."""
+    state = connection.scope.setdefault("state", {})
+    state["principal"] = principal
+    cookie = cookie_of(connection) if principal.how == "session" else None
+    if cookie is not None:
+        state["has_session"] = partial(has_session, cookie)
+
+
+async def is_still_in(connection: HTTPConnection) -> bool:
+    """False once the session that a connection was let in by has ended."""
+    has_session: Callable[[], bool] | None = connection.scope["state"].get("has_session")
+    try:
+        return has_session is None or await run_in_threadpool(has_session)
+    except StoreUnavailable:  # there is nothing to tell either
+        return True
 
 
 _MAX_HOPS = 20
@@ -93,8 +110,8 @@ class Forwarded:
     def __init__(self, proxies: Iterable[IPv4Network | IPv6Network]) -> None:
         self._proxies = tuple(proxies)
 
-    def guesser(self, connection: HTTPConnection) -> str:
-        """Return for whom wrong passwords are counted: the address, of IPv6 the /64."""
+    def client(self, connection: HTTPConnection) -> Address | None:
+        """Return the address of who asks; None for one that is not known."""
         client = _peer(connection)
         told = ",".join(connection.headers.getlist("x-forwarded-for"))
         for text in reversed(told.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]):
@@ -102,6 +119,11 @@ class Forwarded:
             if hop is None or client is None or not is_trusted(client, self._proxies):
                 break
             client = hop
+        return client
+
+    def guesser(self, connection: HTTPConnection) -> str:
+        """Return for whom wrong passwords are counted: the address, of IPv6 the /64."""
+        client = self.client(connection)
         return guesser(client) if client is not None else "unknown"
 
     def is_https(self, connection: HTTPConnection) -> bool:

@@ -20,12 +20,13 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import ARRIVAL_LOOK_S, WebContext
+from relaygw.web.gate.identity import is_still_in
 from relaygw.web.inbox import PAGE_ROWS
 from relaygw.web.page import render_text
 from relaygw.web.sandbox.captured import read_search
 from relaygw.web.sandbox.inbox import make_row, query_of
 
-SIGN_OF_LIFE_S = 15.0
+SIGN_OF_LIFE_S = 5.0  # and a session that has ended is seen so soon
 LISTENING_S = 600.0  # after that a page has to come again, and so has a login that still holds
 MAX_LISTENERS = 100
 _RECHECK_S = 5.0  # for what nobody is woken by
@@ -125,10 +126,10 @@ class Events:
             raise HTTPException(503, "too many pages are open", {"Retry-After": "30"})
         listener = _Listener(query_of(request.query_params), request.scope.get("root_path", ""))
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        events, headers = self._stream(listener, last), {"X-Accel-Buffering": "no"}
+        events, headers = self._stream(request, listener, last), {"X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
-    async def _stream(self, listener: _Listener, last: str) -> AsyncIterator[str]:
+    async def _stream(self, request: Request, listener: _Listener, last: str) -> AsyncIterator[str]:
         look = await self._web.read(lambda: self._look(listener.query))
         self._listeners.add(listener)
         self._seen.setdefault(listener.query, look)
@@ -145,6 +146,9 @@ class Events:
                     async with asyncio.timeout(SIGN_OF_LIFE_S):
                         event = await listener.events.get()
                 if event is None:
+                    return
+                if not await is_still_in(request):
+                    yield "event: out\ndata: {}\n\n"
                     return
                 yield event
             yield "event: again\ndata: {}\n\n"

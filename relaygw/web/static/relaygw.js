@@ -61,6 +61,7 @@ function listen() {
   });
   mine.addEventListener("change", (event) => apply(JSON.parse(event.data)));
   mine.addEventListener("again", listen);
+  mine.addEventListener("out", () => location.reload()); // the session has ended
 }
 
 async function reload() {

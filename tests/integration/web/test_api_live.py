@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from relaygw import __version__
 from relaygw.store.store import Store
 from tests.integration.web.conftest import running, sandbox
-from tests.integration.web.people import TOKENS, with_logins
+from tests.integration.web.people import PASSWORDS, TOKENS, with_logins
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -66,6 +67,27 @@ async def test_no_site_listens_and_nobody_without_a_login(serve: Serve) -> None:
     token = {"Authorization": f"Bearer {TOKENS['look']}"}
     async with connect(address(client), additional_headers=token):
         pass
+
+
+async def test_it_and_a_wait_end_with_the_session(
+    serve: Serve, capture: Capture, store: Store
+) -> None:
+    client = await serve(with_logins())
+    await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
+    [cookie] = client.cookies.jar
+    session = {"Cookie": f"{cookie.name}={cookie.value}"}
+    async with connect(address(client), additional_headers=session) as socket:
+        waiting = asyncio.create_task(client.get("/api/gateway/v1/wait?subject=x&timeout=60s"))
+        capture(MAIL % 1)
+        await told(socket, 2)
+        assert cookie.value is not None
+        store.sessions.drop(hashlib.sha256(cookie.value.partition(".")[0].encode()).hexdigest())
+        capture(MAIL % 2)
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(socket.recv(), 30)
+        assert socket.close_code == 1008
+        answer = await waiting
+        assert (answer.status_code, "has ended" in answer.text) == (401, True)
 
 
 async def test_a_stop_ends_it(store: Store) -> None:

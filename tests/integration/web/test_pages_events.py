@@ -13,13 +13,15 @@ from typing import Any
 import httpx2
 import pytest
 
+from relaygw.mail.clock import clock_ms
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
 from relaygw.web.app import create_app
+from relaygw.web.gate import credentials
 from relaygw.web.sandbox import events
 from relaygw.web.server import serve_web
 from tests.integration.web.conftest import sandbox
-from tests.integration.web.people import with_logins
+from tests.integration.web.people import PASSWORDS, with_logins
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -33,13 +35,13 @@ class Told:
 
     def __init__(self, answer: httpx2.Response) -> None:
         self.answer = answer
-        self._lines = answer.aiter_lines()
+        self.lines = answer.aiter_lines()
         self.last_id = ""
 
     async def next(self) -> dict[str, Any]:
         """Return the next change."""
         async with asyncio.timeout(PATIENCE_S):
-            async for line in self._lines:
+            async for line in self.lines:
                 name, _, value = line.partition(": ")
                 if name == "id":
                     self.last_id = value
@@ -57,7 +59,7 @@ class Told:
     async def ends(self) -> None:
         """Wait for the end."""
         async with asyncio.timeout(PATIENCE_S):
-            async for _ in self._lines:
+            async for _ in self.lines:
                 pass
 
 
@@ -73,6 +75,11 @@ async def listening(
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"
         yield Told(answer)
+
+
+async def log_in(client: httpx2.AsyncClient, name: str) -> None:
+    answer = await client.post("/login", data={"name": name, "password": PASSWORDS[name]})
+    assert answer.status_code == 303
 
 
 def ids(change: dict[str, Any]) -> list[str]:
@@ -228,6 +235,55 @@ async def test_a_page_has_to_come_again_now_and_then(
     client = await serve()
     answer = await client.get("/sandbox/events")
     assert answer.text.endswith("event: again\ndata: {}\n\n")
+
+
+async def test_it_ends_with_the_logout_and_tells_nothing_more(
+    serve: Serve, capture: Capture
+) -> None:
+    client = await serve(with_logins())
+    await log_in(client, "vera")
+    form = (await client.get("/sandbox")).text.partition('name="csrf" value="')[2]
+    async with listening(client) as told:
+        await told.next()
+        answer = await client.post("/logout", data={"csrf": form.partition('"')[0]})
+        assert answer.status_code == 303
+        capture(CONTENT % b"secret")
+        assert await told.next() == {}  # the page is loaded again: the login page
+        await told.ends()
+    answer = await client.get("/sandbox/events", headers={"Accept": "text/event-stream"})
+    assert answer.status_code == 401
+
+
+async def test_it_ends_when_the_session_expires(
+    serve: Serve, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await serve(with_logins())
+    await log_in(client, "vera")
+    async with listening(client) as told:
+        await told.next()
+        later_ms = clock_ms() + credentials.IDLE_MS
+        monkeypatch.setattr(credentials, "clock_ms", lambda: later_ms)
+        capture(CONTENT % b"secret")
+        assert await told.next() == {}
+        await told.ends()
+
+
+async def test_it_does_not_keep_a_session_alive(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "SIGN_OF_LIFE_S", 0.01)
+    client = await serve(with_logins())
+    await log_in(client, "vera")
+    async with listening(client) as told:
+        later_ms = clock_ms() + credentials.IDLE_MS - 1000
+        monkeypatch.setattr(credentials, "clock_ms", lambda: later_ms)
+        signs = 0
+        async for line in told.lines:
+            signs += line == ":"
+            if signs == 5:
+                break
+    monkeypatch.setattr(credentials, "clock_ms", lambda: later_ms + 2000)
+    assert (await client.get("/sandbox")).status_code == 303
 
 
 async def test_there_is_a_limit(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ RELAY = {
     "providers": {"p": {"host": "smtp.example.com"}},
     "routes": [{"name": "default", "providers": ["p"]}],
 }
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 def settings(**values: Any) -> Settings:
@@ -85,6 +86,36 @@ async def test_web_hosts_replaces_the_names_and_has_no_wildcard(serve: Serve) ->
         assert answer.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("web", "told", "status"),
+    [
+        ({"networks": ["192.0.2.0/24", "127.0.0.0/8"]}, "", 200),
+        ({"networks": ["192.0.2.0/24"]}, "", 403),
+        ({"networks": ["192.0.2.0/24"]}, "192.0.2.7", 403),  # nobody asked whoever says so
+        ({"networks": ["192.0.2.0/24"], "proxies": ["127.0.0.1"]}, "192.0.2.7", 200),
+        ({"networks": ["192.0.2.0/24"], "proxies": ["127.0.0.1"]}, "192.0.2.7, 8.8.8.8", 403),
+        ({"networks": ["2001:db8::/32"], "proxies": ["127.0.0.1"]}, "[2001:db8::1]:4711", 200),
+        ({"networks": ["127.0.0.1"], "proxies": ["127.0.0.1"]}, "198.51.100.1", 403),
+    ],
+)
+async def test_pages_and_api_are_for_the_networks_and_health_for_all(
+    serve: Serve, web: dict[str, Any], told: str, status: int
+) -> None:
+    client = await serve(settings(mode="sandbox", web=web))
+    told_by = {"X-Forwarded-For": told} if told else {}
+    for path in ("/", "/sandbox", "/api/v1/messages", "/api/gateway/v1/queue"):
+        answer = await client.get(path, headers=told_by | BROWSER)
+        assert answer.status_code == status, path
+        if status == 403:
+            assert answer.text == "pages and API are for other networks (web.networks)\n"
+            assert answer.headers["content-type"].startswith("text/plain")
+    for path in ("/login", "/metrics", "/static/x/y", "/no"):
+        answer = await client.get(path, headers=told_by)
+        assert (answer.status_code == 403) is (status == 403), path
+    for path in ("/healthz", "/livez"):
+        assert (await client.get(path, headers=told_by)).status_code == 200
+
+
 @each_of("value", ["", "a b", "a/b", "a:b", "[::1", "::1", "a:80:80", "[a]"])
 def test_what_is_no_host(value: str) -> None:
     name = host_name(value)
@@ -108,9 +139,6 @@ async def test_every_answer_has_the_strict_headers(serve: Serve, path: str, stat
     assert sent["cache-control"] == "no-store"
     assert "server" not in sent
     assert not [name for name in sent if name.startswith("access-control-")]
-
-
-BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.mark.parametrize(

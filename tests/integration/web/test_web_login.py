@@ -18,7 +18,7 @@ from relaygw.store.sessions import Sessions
 from relaygw.store.store import Store
 from relaygw.web.gate import credentials
 from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
-from tests.integration.web.people import PASSWORDS, hash_of, with_logins
+from tests.integration.web.people import PASSWORDS, ROLES, hash_of, with_logins
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 MESSAGES = "/api/v1/messages"
@@ -413,3 +413,16 @@ async def test_odd_forms_are_wrong_passwords(
     answer = await client.post("/login", content=fields, headers=headers)
     assert answer.status_code == 403
     assert "forged" not in caplog.text
+
+
+async def test_each_page_says_who_is_logged_in_and_lets_out(serve: Serve) -> None:
+    for name, role in ROLES.items():
+        client = await serve(with_logins())
+        await log_in(client, name)
+        for path in ("/", "/queue", "/find", "/sandbox", "/audit", "/api/docs", "/queue/NO"):
+            page = (await client.get(path, headers={"Accept": "text/html"})).text
+            assert f'title="{name} has the role {role}"' in page, path
+            assert f'aria-label="Log out {name}"' in page, path
+    page = (await (await serve()).get("/sandbox")).text
+    assert "anyone has the role operator" in page
+    assert "Log out" not in page

@@ -24,9 +24,10 @@ def gate(store: Store, settings: Settings) -> ASGIApp:
     async def accept(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
 
-    access = Access(accept, identity=Identity(store, settings))
+    identity = Identity(store, settings)
+    access = Access(accept, identity=identity)
     web = settings.web
-    return Guards(access, hosts=web.hosts, refused=refusal(settings), base_path=web.base_path)
+    return Guards(access, web=web, refused=refusal(settings), client=identity.forwarded.client)
 
 
 async def opened(app: ASGIApp, *headers: tuple[str, str], host: str = "localhost:8025") -> int:

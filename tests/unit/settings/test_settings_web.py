@@ -64,6 +64,15 @@ LINES = [
         "relaygw.yaml:2: web.proxies.0: 0.0.0.0/0 believes everyone's word on who they are; list "
         "your reverse proxies",
     ),
+    (
+        SANDBOX + "web: {networks: [10.0.0.0/8, 0.0.0.0/0]}\n",
+        "relaygw.yaml:2: web.networks.1: 0.0.0.0/0 is everybody; list the networks of those who "
+        "use the pages and the API, or remove web.networks",
+    ),
+    (
+        SANDBOX + "web: {networks: [10.0.0.0/33]}\n",
+        'relaygw.yaml:2: web.networks.0: "10.0.0.0/33" is not a network; write e.g. 10.0.0.0/8',
+    ),
 ]
 
 

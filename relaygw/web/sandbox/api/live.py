@@ -35,13 +35,14 @@ from relaygw.mail.search import (
 from relaygw.settings.units import parse_duration
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
+from relaygw.web.gate.identity import is_still_in
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.sandbox.api.messages import Json, links_of, message_json, summary_json
 
 MAX_SOCKETS = 20
 WATCHED = 200  # messages; of more that come between two looks the first ones are not told
 _EVENTS_RECHECK_S = 5.0
-_GOING_AWAY = 1001  # RFC 6455, section 7.4.1
+_GOING_AWAY, _NOT_ALLOWED = 1001, 1008  # RFC 6455, section 7.4.1
 _TRY_AGAIN_LATER = 1013  # of the registry that RFC 6455 began
 
 
@@ -88,6 +89,8 @@ class Live:
     async def _tell(self, socket: WebSocket, seen: _Look) -> None:
         while not self._web.arrivals.stop.is_set():
             version = self._web.arrivals.version
+            if not await is_still_in(socket):
+                return await socket.close(_NOT_ALLOWED)
             with contextlib.suppress(StoreUnavailable):  # the next look may do
                 now = await self._web.read(self._look)
                 for event in _events(seen, now):
@@ -210,6 +213,8 @@ class Wait:
     ) -> CapturedEntry | None:
         while True:
             version = self._web.arrivals.version
+            if not await is_still_in(request):
+                raise HTTPException(401, "the session has ended; log in again")
             found = await self._web.read(lambda: self._newest(search, to))
             left_s = until_s - time.monotonic()
             if found is not None or left_s <= 0 or await request.is_disconnected():
