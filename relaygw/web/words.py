@@ -39,6 +39,12 @@ def reason_words(reason: str | None, route: str = "") -> str:
     return _REASONS.get(capture_code(reason), reason[:1].upper() + reason[1:])
 
 
+USUAL_REASONS = {  # of captures in a mode: not worth a word in a list
+    "sandbox": _REASONS[CaptureCode.SANDBOX],
+    "staging": _REASONS[CaptureCode.NOT_ALLOWED],
+}
+
+
 def capture_reasons(entry: QueueEntry) -> list[str]:
     """Return why a message was captured, each reason once."""
     routes = {part.delivery_no: part.route for part in entry.deliveries}

@@ -55,11 +55,12 @@ class Part:
 
 @dataclass(slots=True, kw_only=True)
 class MimeTree:
-    """A message in parts; `leaves` are those with a body, in the order of the content."""
+    """A message in parts, in the order of the content; `leaves` are those with a body."""
 
     content: bytes
     fields: list[tuple[str, str]]
     root: Part
+    parts: list[Part] = field(default_factory=list)  # all but the root
     leaves: list[Part] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # what was not looked at, for people
 
@@ -221,6 +222,7 @@ class _Splitter:
         fields, body = _read_header(self._content, start, limit_bytes=limit_bytes)
         part = _new_part(f"{outer}{parent.children}", fields)
         part.start = body
+        self._tree.parts.append(part)
         if self._may_open(part):
             self._levels[part.boundary] = len(self._open)
             self._open.append(part)

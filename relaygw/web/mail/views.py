@@ -185,6 +185,9 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
             fields = [(name, decode_words(value)) for name, value in listed]
             header = tree.content[: tree.root.start]
             shown |= {"fields": fields, "raw": _as_it_is(header, MAX_HEADER_BYTES, "header")}
+        case "parts":
+            left = max(0, len(tree.parts) - MAX_LISTED_PARTS)
+            shown |= {"part_tree": part_tree(tree), "tree_left": left}
         case "source":
             shown |= {"source": _as_it_is(tree.content, MAX_SOURCE_BYTES, "source")}
     return shown
@@ -204,6 +207,31 @@ def part_lines(tree: MimeTree) -> list[dict[str, Any]]:
         for parts, is_inline in ((attachments, False), (inline, True))
         for part in parts
     ]
+
+
+def part_tree(tree: MimeTree) -> dict[str, Any]:
+    """Return the message as a part with those in it, MAX_LISTED_PARTS at most in all."""
+    filed, page = filed_ids(tree), html_part(tree)
+    leaves = {part.part_id for part in tree.leaves}
+    nodes: dict[str, dict[str, Any]] = {}
+    for part in (tree.root, *tree.parts[:MAX_LISTED_PARTS]):
+        is_filed, is_leaf = part.part_id in filed, part.part_id in leaves
+        is_text = part.is_body and not is_filed and part.content_type == "text/plain"
+        nodes[part.part_id] = node = {
+            "part_id": part.part_id,
+            "name": file_name_of(part) if is_filed or part.file_name else "",
+            "content_type": part.content_type,
+            "coding": ", ".join(one for one in (part.charset, part.encoding) if one)[:80],
+            "size": words.size(_decoded_bytes(tree, part)) if is_leaf else "",
+            "is_inline": is_filed and part.disposition != "attachment" and not part.is_body,
+            "is_leaf": is_leaf,
+            "view": "html" if part is page else "text" if is_text else "",
+            "parts": [],
+        }
+        if part is not tree.root:
+            parent = part.part_id.rpartition(".")[0] or tree.root.part_id
+            nodes[parent]["parts"].append(node)
+    return nodes[tree.root.part_id]
 
 
 def _decoded_bytes(tree: MimeTree, part: Part) -> int:

@@ -76,6 +76,7 @@ class _Listener:
 
     query: str
     root_path: str
+    mode: str
     events: asyncio.Queue[str | None] = field(
         default_factory=lambda: asyncio.Queue(_WAITING_EVENTS)
     )
@@ -85,7 +86,7 @@ class _Listener:
         is_too_much = len(change.new) == PAGE_ROWS  # the page loads the list again
         rows = []
         for one in () if is_too_much else change.new:
-            row = {"row": make_row(one, self.query)}
+            row = {"row": make_row(one, self.query, self.mode)}
             html = render_text(self.root_path, "row.html", row)
             rows.append({"id": one.entry.queue_id, "html": html})
         told = {
@@ -124,7 +125,8 @@ class Events:
         """Answer events until the client hangs up or the role stops."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise HTTPException(503, "too many pages are open", {"Retry-After": "30"})
-        listener = _Listener(query_of(request.query_params), request.scope.get("root_path", ""))
+        root_path = request.scope.get("root_path", "")
+        listener = _Listener(query_of(request.query_params), root_path, self._web.mode)
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
         events, headers = self._stream(request, listener, last), {"X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)

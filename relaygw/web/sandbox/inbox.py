@@ -17,6 +17,7 @@ from starlette.responses import Response
 from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
 from relaygw.mail.state import DeliveryState
+from relaygw.policy.recipients import Fate, RecipientPolicy
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id, reads
@@ -32,6 +33,7 @@ _UNREAD_S = 0.1
 _MAX_TAGS = 40
 TAG_COLOURS = 6
 _MAX_SHOWN_TAGS = 3
+EXAMPLE = "customer@example.com"
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 
 
@@ -72,22 +74,27 @@ def make_filter(
     return Filter(label=label, path=path, is_on=is_on, number=number, is_live=is_live)
 
 
-def make_row(one: CapturedEntry, query: str) -> dict[str, Any]:
-    """Return the line of a message; it leads back to the search that found it."""
+def make_row(one: CapturedEntry, query: str, mode: str) -> dict[str, Any]:
+    """Return the line of a message; it leads back to the search that found it.
+
+    Why it was captured is told only where that is not the usual thing in this mode.
+    """
     entry, facts = one.entry, one.facts or ContentFacts()
     envelope = [(each.address, each.original) for each in entry.recipients]
     # whom the message names and whom its envelope adds
     to = [*facts.to, *facts.cc, *hidden_recipients(facts, envelope)]
-    first = (to[0]["Address"] or to[0]["Name"]) if to else "(nobody)"
+    first = (to[0]["Name"] or to[0]["Address"]) if to else "(nobody)"
+    usual = words.USUAL_REASONS.get(mode)
     return {
         "entry": entry,
         "facts": facts,
         "path": message_path(entry.queue_id, query),
         "to": first if len(to) < 2 else f"{first} +{len(to) - 1}",
         "to_title": ", ".join(map(_whole, to[:20])),
+        "from_title": _whole(facts.sender) or entry.sender,
         "tags": [make_tag(tag) for tag in one.tags[:_MAX_SHOWN_TAGS]],
         "more_tags": max(0, len(one.tags) - _MAX_SHOWN_TAGS),
-        "reason": ", ".join(words.capture_reasons(entry)),
+        "reason": ", ".join(why for why in words.capture_reasons(entry) if why != usual),
         "at_ms": entry.captured_at_ms or entry.accepted_at_ms,
     }
 
@@ -119,9 +126,9 @@ def show_inbox(web: WebContext, request: Request) -> Response:
     entries = sandbox.find_captured(search, start=start, limit=PAGE_ROWS)
     newest = sandbox.captured_entry(None)
     context = {
-        "smtp": _smtp_address(web, request),
+        **_sending(web, request),
         "query": query,
-        "rows": [make_row(one, query) for one in entries],
+        "rows": [make_row(one, query, web.mode) for one in entries],
         "total": total,
         "found": found[0],
         "found_unread": found[1],
@@ -146,13 +153,27 @@ def show_inbox(web: WebContext, request: Request) -> Response:
     return render(request, "inbox.html", context, mode=web.mode)
 
 
-def _smtp_address(web: WebContext, request: Request) -> tuple[str, int]:
-    """Return where mail is taken, by a name that works where the browser is."""
-    if not web.settings.listeners:
-        return "127.0.0.1", 1025
-    bind = web.settings.listeners[0].bind
-    is_any = bind.host in ("0.0.0.0", "::")
-    return (request.url.hostname or "localhost") if is_any else bind.host, bind.port
+def _sending(web: WebContext, request: Request) -> dict[str, Any]:
+    """Return what a page without mail says of how mail gets here."""
+    settings, recipients = web.settings, web.settings.recipients
+    smtp, needs = ("127.0.0.1", 1025), []
+    if settings.listeners:
+        listener = settings.listeners[0]
+        bind = listener.bind
+        is_any = bind.host in ("0.0.0.0", "::")  # by a name that works where the browser is
+        smtp = ((request.url.hostname or "localhost") if is_any else bind.host, bind.port)
+        wants = {"TLS": listener.tls.mode == "implicit", "a login": listener.auth == "required"}
+        needs = [what for what, is_wanted in wants.items() if is_wanted]
+    is_kept = RecipientPolicy(settings.mode, recipients).decide(EXAMPLE).fate is Fate.CAPTURE
+    return {
+        "smtp": smtp,
+        "needs": needs,
+        "has_recipes": is_kept,  # never a line that would really send
+        "example": EXAMPLE,
+        "refused": recipients.refused,
+        "blocked": recipients.blocked,
+        "has_block": bool(recipients.block),
+    }
 
 
 def query_of(given: Mapping[str, object]) -> str:

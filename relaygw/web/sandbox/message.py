@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.content import hidden_recipients
+from relaygw.mail.content import ContentFacts, hidden_recipients
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import Copy, RefusedCopy, ReleaseRequest, plan_release
@@ -105,13 +105,16 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         "captured_at_ms": at_ms,
         "view": view,
         "mail_path": f"/sandbox/{entry.queue_id}",
-        "audience": _audience(web, entry),
+        "audience": _audience(web, entry, people),
+        "is_sent": any(one.state is not RecipientState.CAPTURED for one in entry.recipients),
         "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
         **view_context(view, tree, page),
     }
 
 
-def _audience(web: WebContext, entry: QueueEntry) -> list[dict[str, Any]]:
+def _audience(web: WebContext, entry: QueueEntry, people: ContentFacts) -> list[dict[str, Any]]:
+    contacts = (*people.to, *people.cc, *people.bcc)
+    names = {one["Address"].lower(): one["Name"] for one in reversed(contacts)}
     request = ReleaseRequest(is_admin=True, anyone=True)
     planned = plan_release(web.store, web.settings, [entry.queue_id], request)
     plans: tuple[Copy | RefusedCopy, ...] = (*planned.refused, *planned.copies)
@@ -119,6 +122,7 @@ def _audience(web: WebContext, entry: QueueEntry) -> list[dict[str, Any]]:
     deliveries = {part.delivery_no: part for part in entry.deliveries}
     return [
         _reader(one, deliveries.get(one.delivery_no), outlooks.get(one.address), web.settings)
+        | {"name": names.get((one.original or one.address).lower(), "")}
         for one in entry.recipients[:MAX_RECIPIENTS]
     ]
 
@@ -154,4 +158,4 @@ def _outlook(planned: Copy | RefusedCopy | None) -> str:
         return _OUTLOOKS[planned.refusal]
     if planned is not None and planned.released is Released.ANYONE:
         return _OUTLOOKS[Refusal.OUTSIDE]
-    return "May be released: the lists of now allow it." if planned is not None else ""
+    return "May be released." if planned is not None else ""

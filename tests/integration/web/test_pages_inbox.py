@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 import httpx2
 import pytest
 
+from relaygw.mail.state import RecipientState
+from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from tests.integration.web.conftest import sandbox
-from tests.integration.web.people import PASSWORDS, with_logins
+from tests.integration.web.people import PASSWORDS, RELAY, USERS, with_logins
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -45,6 +47,50 @@ async def test_an_empty_sandbox_offers_nothing_that_would_really_send(
     assert ("Mail is sent in this mode" in page) == (mode == "production")
 
 
+@pytest.mark.parametrize(
+    ("recipients", "words"),
+    [
+        ({"allow": ["@example.com"]}, "not on the allow list"),  # the line would really send
+        ({"allow": ["a@x.test"], "refused": "redirect:a@x.test"}, "goes to <code>a@x.test</code>"),
+        ({"refused": "drop"}, "is dropped"),
+    ],
+)
+async def test_an_empty_sandbox_says_what_becomes_of_mail(
+    serve: Serve, recipients: dict[str, object], words: str
+) -> None:
+    given = {"mode": "staging", "web": {"users": USERS}, "recipients": recipients, **RELAY}
+    client = await serve(Settings.model_validate(given))
+    await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
+    page = (await client.get("/sandbox")).text
+    assert words in page
+    assert "swaks" not in page
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [("sandbox", "Nothing is sent in sandbox mode"), ("staging", "the other mail is in the"),
+     ("production", "All mail has been delivered")],
+)  # fmt: skip
+async def test_an_empty_queue_says_where_mail_is(serve: Serve, mode: str, words: str) -> None:
+    client = await serve(with_logins(mode))
+    await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
+    assert words in (await client.get("/queue")).text
+
+
+async def test_why_mail_was_captured_is_told_where_it_is_unusual(
+    serve: Serve, capture: Capture
+) -> None:
+    client = await serve(with_logins("staging"))
+    capture(mail("one"), state=RecipientState.CAPTURED)
+    await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
+    page = (await client.get("/sandbox")).text
+    assert '<span class="mail-reason">Nothing may be sent there</span>' in page
+    (queue_id,) = re.findall(r'id="m-(\w+)"', page)
+    assert (
+        "<dt>Accepted in</dt><dd>sandbox mode<" in (await client.get(f"/sandbox/{queue_id}")).text
+    )
+
+
 async def test_newest_first_with_what_a_line_says(serve: Serve, capture: Capture) -> None:
     client = await serve()
     capture(mail("first"))
@@ -54,7 +100,9 @@ async def test_newest_first_with_what_a_line_says(serve: Serve, capture: Capture
     )
     page = (await client.get("/sandbox")).text
     assert subjects(page) == ["second", "first"]
-    assert "ann@x.test +2" in page
+    assert ">Ann +2<" in page
+    assert 'title="Shop &lt;shop@x.test&gt;">Shop<' in page
+    assert "Sandbox mode" not in page  # as all of it is
     assert 'title="Ann &lt;ann@x.test&gt;, bob@x.test, hid@x.test"' in page
     assert page.count("is-unread") == 2
     assert "hello" in page

@@ -49,8 +49,38 @@ async def test_an_order_mail_in_all_its_views(serve: Serve, capture: Capture) ->
     )
     assert "https://shop.example/account/orders/100000421?ref=mail" in views["links"]
     assert views["parts"].count("image/png, inline") == 3
+    # every part with its type, in its place, and what can be done with it
+    assert parts_of(views["parts"]) == [
+        (0, "multipart/mixed", "", "2 parts"),
+        (1, "multipart/alternative", "", "2 parts"),
+        (2, "text/plain", "text", "View Save"),
+        (2, "multipart/related", "", "4 parts"),
+        (3, "text/html", "html", "View Save"),
+        *[(3, f"{name}@shop.example", "", "Save") for name in ("logo", "lamp", "mug")],
+        (1, "Invoice 100000421.pdf", "", "Save"),
+    ]
+    assert '<span class="address" dir="auto" title="anna.berg@customer.example">Anna Berg<' in page
+    assert "Accepted in" not in page  # as all of it is
     assert "Content-Type: multipart/mixed" in views["source"]
     assert (await client.get(f"{path}?view=nonsense")).text.count("<iframe") == 1
+
+
+def parts_of(page: str) -> list[tuple[int, str, str, str]]:
+    """Return of each part its depth, its name, the view that it links to, and words."""
+    found, depth = [], -1
+    for opened, closed, part in re.findall(
+        r'(<ul)|(</ul>)|<div class="part">(.*?)</div>',
+        page.partition('class="parts"')[2],
+        re.DOTALL,
+    ):
+        depth += bool(opened) - bool(closed)
+        if part:
+            name = re.findall(r'part-name" dir="auto">([^<]*)', part)[0]
+            view = re.findall(r'href="[^"]*view=(\w+)', part)
+            size = re.findall(r">(\d+ parts?)<", part)
+            acts = re.findall(r"<span>(View|Save)</span>", part)
+            found.append((depth + 1, name, "".join(view), " ".join(size + acts)))
+    return found
 
 
 async def test_opening_marks_as_read(serve: Serve, capture: Capture) -> None:
@@ -92,7 +122,7 @@ async def test_who_would_have_got_it_and_how(serve: Serve, capture: Capture) -> 
     readers = re.findall(r'<p class="reader">.*?</li>', page, re.DOTALL)
     assert [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", one)).strip() for one in readers] == [
         "dev@x.test Captured Nothing may be sent there Would take route default → p "
-        "May be released: the lists of now allow it.",
+        "May be released.",
         "ann@x.test Captured Nothing may be sent there Would take route default → p "
         "Only an admin may release it.",
         "never@x.test Captured Nothing may be sent there Is never sent to: on the block list.",
