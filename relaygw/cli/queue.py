@@ -115,9 +115,13 @@ def show_queue(
 @queue.command()
 @some_ids_argument
 @click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--answer", "wants_answer", is_flag=True, help="Only what a customer may be told.")
 @pass_invocation
-def explain(invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool) -> int:
+def explain(
+    invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool, wants_answer: bool
+) -> int:
     """Tell the story of messages: what happened, what comes next, what to do."""
+    check_one_form(json=wants_json, answer=wants_answer)
     loaded = invocation.load_running()
     exit_code, is_first = os.EX_OK, True
     with invocation.open_store(loaded) as store:
@@ -131,7 +135,8 @@ def explain(invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool
             if wants_json:
                 click.echo(as_json(as_object(story)))
             else:
-                click.echo("\n".join(([] if is_first else [""]) + list(story_lines(story))))
+                lines = [story.answer] if wants_answer else story_lines(story)
+                click.echo("\n".join([*([] if is_first else [""]), *lines]))
             is_first = False
     return exit_code
 

@@ -62,6 +62,7 @@ class Outlook:
     text: str  # why it stands so
     next_at_ms: int | None  # when it is tried again; None: no timer runs
     notes: tuple[Note, ...] = ()
+    is_in_the_way: bool = False  # something on this side has to change first
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class Story:
     subject: str
     state: str  # of the least finished delivery; "captured" when all it does is lie in the sandbox
     is_over: bool  # True: nothing will happen to it any more by itself
-    headline: str  # the whole in a sentence
+    headline: str  # the cause, and what comes next, in a sentence
+    answer: str  # what a customer may be told
     events: tuple[StoryEvent, ...]  # oldest first
     outlooks: tuple[Outlook, ...]  # of deliveries that are not finished
     advice: tuple[Advice, ...]  # at least one
@@ -112,7 +114,7 @@ def as_object(story: Story) -> dict[str, Any]:
         for one in story.outlooks
     ]
     return {
-        **fields(story, "queue_id", "state", "is_over", "headline", "sender"),
+        **fields(story, "queue_id", "state", "is_over", "headline", "answer", "sender"),
         "recipients": list(story.recipients),
         "subject": story.subject,
         "events": events,

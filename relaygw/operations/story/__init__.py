@@ -6,7 +6,6 @@ which way mail would go, is worked out with the present configuration.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -17,6 +16,8 @@ from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
 from relaygw.operations.resend import RESEND
+from relaygw.operations.story.answer import answer
+from relaygw.operations.story.causes import attempt_cause, headline, held_until
 from relaygw.operations.story.events import acceptance, attempt_events, endings
 from relaygw.operations.story.facts import (
     Facts,
@@ -34,6 +35,8 @@ from relaygw.settings.units import format_duration, format_waits
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry, tried_since_ms
 from relaygw.store.store import Store
 
+_NEW_MS = 60_000
+"""Mail that waits for its first try for so long has not just come."""
 _BY_ITSELF = "queue.reroute"
 _DONE = {
     **{f"queue.{one.name}": one.told for one in ACTIONS.values()},
@@ -43,18 +46,13 @@ _DONE = {
     "sandbox.delete": "deleted it from the sandbox",
 }
 _EXPLAINED = ("meaning", "remedy")
+_WAITS = "; it goes when that is over"
 _STALE_MS = 20_000
 """A heartbeat of this age: others may take over."""
 _R = RecipientState
 _MAYBE_TAKEN = frozenset({AttemptState.IN_DOUBT, AttemptState.INTERRUPTED})
 TRASH_MS = 7 * 86_400_000
 """How long the trash keeps a message."""
-_ORDER = (_R.DELIVERED, _R.BOUNCED, _R.EXPIRED, _R.CAPTURED, _R.BLOCKED, _R.CANCELLED, _R.PENDING)
-_WORDS = {
-    _R.PENDING: "waiting",
-    _R.CANCELLED: "deleted by an operator",
-    _R.BLOCKED: "dropped (block list)",
-}
 
 
 def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> Story | None:
@@ -68,6 +66,7 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     meanings, entry = Meanings(facts.settings), facts.entry
     open_parts = [part for part in entry.deliveries if part.state in OPEN]
     prospects = [_prospect(facts, part, meanings) for part in open_parts]
+    outlooks = tuple(outlook for outlook, _ in prospects)
     later = [*_operator_events(facts), *attempt_events(facts, meanings)]
     later.sort(key=lambda event: event.at_ms)  # of one moment: first the cause
     advice = [step for _, steps in prospects for step in steps] or _last_advice(facts, meanings)
@@ -78,9 +77,10 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
         subject=entry.subject,
         state=shown_state(entry),
         is_over=not prospects,
-        headline=_headline(facts, prospects),
+        headline=headline(facts, outlooks, meanings),
+        answer=answer(facts, outlooks, meanings),
         events=(acceptance(facts), *endings(facts), *_without_repetition(later)),
-        outlooks=tuple(outlook for outlook, _ in prospects),
+        outlooks=outlooks,
         advice=tuple(dict.fromkeys(advice)),
         now_ms=facts.now_ms,
     )
@@ -136,6 +136,7 @@ def _make(
     *,
     notes: tuple[Note, ...] = (),
     next_at_ms: int | None = None,
+    is_in_the_way: bool = False,
 ) -> _Prospect:
     outlook = Outlook(
         delivery_no=part.delivery_no,
@@ -146,6 +147,7 @@ def _make(
         text=text,
         next_at_ms=next_at_ms,
         notes=notes,
+        is_in_the_way=is_in_the_way,
     )
     return outlook, advice
 
@@ -156,7 +158,8 @@ def _held(facts: Facts, part: DeliveryEntry) -> _Prospect:
     notes = () if since_ms is None else (Note("since", seen_from(since_ms, facts.now_ms)),)
     entry = facts.entry
     advice = held_advice(cause, entry.queue_id, entry.message_id, part.provider)
-    return _make(facts, part, f"it is held: {held_words(cause)}", advice, notes=notes)
+    text = f"{held_words(cause)}; it is held {held_until(cause)}"
+    return _make(facts, part, text, advice, notes=notes)
 
 
 def _in_hand(facts: Facts, part: DeliveryEntry) -> _Prospect:
@@ -181,62 +184,65 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect
         # when it may go at the earliest, None when nobody knows
         ends_ms = [one.ends_at_ms for one in in_the_way if one.ends_at_ms is not None]
         first_ms = max(part.due_at_ms, min(ends_ms, default=0))
+        has_time = bool(ends_ms) or first_ms > facts.now_ms
+        text = " and ".join(one.text for one in in_the_way) + ("" if has_time else _WAITS)
         return _make(
             facts,
             part,
-            " and ".join(one.text for one in in_the_way),
+            text,
             [one.advice for one in in_the_way],
             notes=tuple(note for one in in_the_way for note in one.notes),
-            next_at_ms=first_ms if ends_ms or first_ms > facts.now_ms else None,
+            next_at_ms=first_ms if has_time else None,
+            is_in_the_way=True,
         )
     if part.due_at_ms > facts.now_ms:
         return _with_timer(facts, part, meanings)
-    is_first = part.state is DeliveryState.INCOMING
-    which = "waits for its first try, which comes" if is_first else "is due and is tried"
-    text = f"it {which} as soon as a connection is free"
+    last = facts.last_attempt(part)
+    text = "it has just come in and goes as soon as a connection is free"
+    if last is not None:
+        text = f"{attempt_cause(last, meanings.of(last))}; it is due and tried as soon as a "
+        text += "connection is free"
+    elif part.state is not DeliveryState.INCOMING or facts.now_ms - part.due_at_ms > _NEW_MS:
+        text = "nothing is in its way: it goes as soon as a connection is free"
     notes = tuple(_pace_notes(facts, part))
     advice = Advice("Nothing: that takes seconds unless much waits.")
     return _make(facts, part, text, [advice], notes=notes, next_at_ms=part.due_at_ms)
 
 
 def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
-    mine = [one for one in facts.record.attempts if one.delivery_no == part.delivery_no]
-    last = mine[-1] if mine else None
+    last = facts.last_attempt(part)
+    meaning = None if last is None else meanings.of(last)
+    text = part.reason or "it waits"
+    if last is not None:
+        text = attempt_cause(last, meaning)
+    if part.hold is not None and part.hold.code is HoldCode.PROVIDER_DOWN:
+        text = f"it {part.reason}, which is in trouble"
     retry = Advice("Wait, or try it now:", f"relaygw queue retry --id {facts.entry.queue_id}")
-    notes: tuple[Note, ...] = ()
-    match AttemptState.DEFERRED if last is None else last.state:
+    advice, notes = [retry], [_wait_note(facts, part, meaning), _lifetime_note(facts, part)]
+    match None if last is None else last.state:
         case AttemptState.IN_DOUBT:
             waits = " and ".join(span(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
-            text = f"{part.provider} may have taken it: it is tried again {waits} after, by that "
-            text += "provider alone, then held"
-            advice = [Advice("Nothing yet; it may arrive twice.")]
+            then = f"it is tried again {waits} after, by {part.provider} alone, then held"
+            notes, advice = [Note("then", then)], [Advice("Nothing yet; it may arrive twice.")]
         case AttemptState.THROTTLED:
-            text = f"{part.provider} asked to slow down, so it waits its turn at the slower pace"
             advice = [Advice("Nothing: relaygw keeps to the pace by itself.")]
-            notes = tuple(_pace_notes(facts, part))
+            notes = list(_pace_notes(facts, part))
         case AttemptState.HELD:
-            text = f"{part.provider} did not take it, but is not held any more: it is tried again"
-            advice = [retry]
-        case _:
-            meaning = None if last is None else meanings.of(last)
-            text = _wait_words(facts, part, meaning)
-            remedy = meaning.remedy if meaning is not None else ""
-            advice = [Advice(remedy), retry] if remedy else [retry]
-            notes = (_lifetime_note(facts, part),)
-    return _make(facts, part, text, advice, notes=notes, next_at_ms=part.due_at_ms)
+            text += f"; {part.provider} is not held any more"
+            notes = []
+        case _ if meaning is not None and meaning.remedy:
+            advice = [Advice(meaning.remedy), retry]
+    return _make(facts, part, text, advice, notes=tuple(notes), next_at_ms=part.due_at_ms)
 
 
-def _wait_words(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> str:
-    if part.hold is not None and part.hold.code is HoldCode.PROVIDER_DOWN:
-        return f"it {part.reason}, which is in trouble"
-    number = f"it waits for try {part.attempts + 1}"
+def _wait_note(facts: Facts, part: DeliveryEntry, meaning: Meaning | None) -> Note:
+    number, retry = f"for try {part.attempts + 1}", facts.settings.retry
     if meaning is not None and meaning.wait_s:
-        return f"{number}; after such a reply the wait is {format_waits(meaning.wait_s)}"
-    retry = facts.settings.retry
-    return (
-        f"{number}; waits begin with {format_duration(retry.first)} and grow to "
-        f"{format_duration(retry.max)} at most"
-    )
+        waits = f"after such a reply the wait is {format_waits(meaning.wait_s)}"
+    else:
+        waits = f"waits begin with {format_duration(retry.first)}"
+        waits += f" and grow to {format_duration(retry.max)} at most"
+    return Note("waits", f"{number}; {waits}")
 
 
 def _lifetime_note(facts: Facts, part: DeliveryEntry) -> Note:
@@ -267,49 +273,7 @@ def _pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
             yield Note("pace", f"{name} gets {counted(usage.connections, 'connection')} for now")
 
 
-# --- the whole, and its end ----------------------------------------------------------------
-
-
-def _headline(facts: Facts, prospects: Sequence[_Prospect]) -> str:
-    states = {one.state for one in facts.entry.recipients}
-    if prospects:
-        done = _counts(facts) if len(states) > 1 else ""
-        texts = dict.fromkeys(outlook.text for outlook, _ in prospects)
-        return f"Not sent yet{f' to all ({done})' if done else ''}: {'; '.join(texts)}."
-    if facts.is_deleted:
-        return "Deleted by an operator; the trash keeps it for seven days."
-    return _of_one_state(facts, *states) if len(states) == 1 else f"Finished: {_counts(facts)}."
-
-
-def _counts(facts: Facts) -> str:
-    numbers = Counter(one.state for one in facts.entry.recipients)
-    return ", ".join(
-        f"{numbers[state]} {_WORDS.get(state, state.value)}" for state in _ORDER if numbers[state]
-    )
-
-
-def _of_one_state(facts: Facts, state: RecipientState) -> str:
-    recipients = facts.entry.recipients
-    first = recipients[0]
-    because = f": {first.reply}" if first.reply else ""
-    told = f" ({first.reply})" if first.reply else ""
-    match state:
-        case _R.DELIVERED:
-            last_ms = max(one.changed_at_ms for one in recipients)
-            names = sorted({one.provider for one in recipients if one.provider})
-            by = f" by {' and '.join(names)}" if names else ""
-            after = span(last_ms - facts.entry.accepted_at_ms)
-            return f"Delivered{by}, {after} after it was accepted."
-        case _R.CAPTURED:
-            return f"Captured in the sandbox, not sent{because}."
-        case _R.BLOCKED:
-            return f"Dropped, not sent{because}."
-        case _R.BOUNCED:
-            return f"Not delivered: refused for good by {first.provider or 'relaygw'}{told}."
-        case _R.EXPIRED:
-            return f"Not delivered: given up{told}."
-        case _:
-            return f"Finished: {_counts(facts)}."
+# --- the end ----------------------------------------------------------------------------
 
 
 def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:

@@ -133,6 +133,11 @@ class Facts:
         """Return the recipients of a delivery."""
         return [one for one in self.entry.recipients if one.delivery_no == part.delivery_no]
 
+    def last_attempt(self, part: DeliveryEntry) -> AttemptEntry | None:
+        """Return the last attempt of a delivery, None without any."""
+        mine = (one for one in self.record.attempts if one.delivery_no == part.delivery_no)
+        return max(mine, key=lambda one: one.at_ms, default=None)
+
     def attempts_on(self, one: RecipientEntry) -> list[AttemptEntry]:
         """Return the attempts that were about a recipient, alone or with others."""
         mine = (it for it in self.record.attempts if it.delivery_no == one.delivery_no)
@@ -311,7 +316,7 @@ def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
 def held_words(cause: HoldCause) -> str:
     """Return why a delivery is held, as the end of a sentence."""
     if cause.code in DOUBTFUL:
-        return "a provider may have taken it already, nobody knows; it is not tried again by itself"
+        return "a provider may have taken it already, nobody knows"
     if cause.code is HoldCode.SENDER_REFUSED:
         return f"{' and '.join(sorted(cause.providers))} refused to send for {cause.domain}"
     if cause.code is HoldCode.OPERATOR:

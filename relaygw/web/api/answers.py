@@ -124,7 +124,8 @@ class Story(Answer):
     queue_id: QueueId
     state: str
     is_over: bool = said("nothing will happen to it any more by itself")
-    headline: str = said("the whole in a sentence")
+    headline: str = said("the cause, and what comes next, in a sentence")
+    answer: str = said("what a customer may be told: no addresses, no names of ours")
     sender: str
     recipients: list[str]
     subject: str

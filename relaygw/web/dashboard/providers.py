@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,7 +19,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
 from relaygw.store.queue_entry import AttemptEntry
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
-from relaygw.web.context import WebContext
+from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 
@@ -121,6 +122,12 @@ def _last_reply(
     }
 
 
+def _back(form: FormData) -> str:
+    """Return where somebody came from: the page of a message, else the first one."""
+    queue_id = str(form.get("back", ""))
+    return f"/queue/{queue_id}" if is_queue_id(queue_id) else "/"
+
+
 async def change_provider(web: WebContext, request: Request) -> Response:
     """Hold or release a provider once it is confirmed; else ask."""
     actor = require(request, Role.OPERATOR).name
@@ -131,7 +138,7 @@ async def change_provider(web: WebContext, request: Request) -> Response:
         raise Problem(400, f"action {action[:40]!r} is none", expected=" or ".join(_DONE))
     if form.get("confirmed") != "1":
         holds = holds_of(await web.read(web.store.holds.in_force), name)
-        context = {"provider": name, "action": action, "holds": holds}
+        context = {"provider": name, "action": action, "holds": holds, "back": _back(form)}
         return render(request, "provider_confirm.html", context, mode=web.mode)
 
     def carry_out() -> None:
@@ -143,4 +150,4 @@ async def change_provider(web: WebContext, request: Request) -> Response:
 
     await web.change(carry_out)
     web.wake_workers()
-    return redirect(request, with_notice("/", _DONE[action], 1))
+    return redirect(request, with_notice(_back(form), _DONE[action], 1))

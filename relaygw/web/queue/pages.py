@@ -31,6 +31,7 @@ from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection
+from relaygw.web.queue.acts import act_of
 from relaygw.web.words import RESULT_LABELS, STATES
 
 _D, _R = DeliveryState, RecipientState
@@ -185,6 +186,9 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
     story = tell_story(web.store, web.settings, queue_id, now_ms=clock_ms())
     return {
         "story": story,  # None: just gone
+        "acts": {one.command: act_of(one.command, queue_id) for one in story.advice}
+        if story
+        else {},
         "entry": entry,
         "state": standing(entry),
         "tone": _tone(entry),

@@ -293,6 +293,26 @@ document.addEventListener("change", ({ target }) => {
 document.addEventListener("htmx:afterSettle", arrange);
 arrange();
 
+/* --- a text to be copied ---------------------------------------------------------------------------- */
+
+async function copy(button) {
+  const text = one(`#${button.dataset.copy}`);
+  getSelection().selectAllChildren(text); // seen, and what is left to do by hand where nobody may copy
+  let isDone = false;
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    isDone = true;
+  } catch {
+    isDone = document.execCommand("copy"); // without https there is no clipboard
+  }
+  one("span", button).textContent = isDone ? "Copied" : "Selected: copy it by Ctrl+C";
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-copy]");
+  if (button) copy(button);
+});
+
 /* --- pages that look again by themselves --------------------------------------------------------- */
 
 let lookedAt = Date.now();

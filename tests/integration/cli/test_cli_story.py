@@ -41,3 +41,13 @@ def test_an_unknown_id_is_an_error_and_the_others_are_told(desk: Desk) -> None:
 @pytest.mark.parametrize("words", [(), ("",), ("--sender", "a")])
 def test_it_needs_an_id(desk: Desk, words: tuple[str, ...]) -> None:
     assert desk.run("queue", "explain", *words).exit_code == 64
+
+
+def test_an_answer_to_a_customer_is_all_that_is_printed(desk: Desk) -> None:
+    ids = [desk.add(subject="Order 7", age_s=5), desk.add(subject="Order 8", age_s=4)]
+    told = desk.run("queue", "explain", *ids, "--answer")
+    first, blank, second = told.stdout.splitlines()
+    assert first.startswith("Our e-mail “Order 7” of ") and second.startswith("Our e-mail “Order 8")
+    assert (blank, told.exit_code) == ("", 0)
+    both = desk.run("queue", "explain", *ids, "--answer", "--json")
+    assert both.exit_code == 64

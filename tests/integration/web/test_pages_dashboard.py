@@ -123,7 +123,7 @@ async def test_limits_their_use_and_the_last_reply(serve: Serve, store: Store) -
     assert 0.9 <= float(per_s[1]) <= 2.1
     assert "870 of 1,000 messages a day 87 %" in main
     assert "451 4.7.1 Greylisted" in main
-    assert "wants to see this recipient again later" in main
+    assert "The recipient&#39;s server asks to try later" in main
     assert f'href="/queue/{queue_id}"' in page
     assert "Last reply" not in card_of(page, "spare")
 

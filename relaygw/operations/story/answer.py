@@ -1,0 +1,127 @@
+"""The story as an answer to a customer: no addresses, no names of ours, no words of the trade."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from relaygw.mail.clock import utc_text, utc_time
+from relaygw.mail.hold import DOUBTFUL, HoldCode
+from relaygw.mail.outcome import AttemptState, Meaning, Scope
+from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
+from relaygw.mail.words import counted, printable, span
+from relaygw.operations.story.facts import Facts, Meanings
+from relaygw.policy.story import Outlook
+from relaygw.settings.section import Mode
+from relaygw.store.queue_entry import RecipientEntry
+
+_R = RecipientState
+_MAX_SUBJECT = 200
+_ADDRESS = re.compile(r"\S*@\S*")
+_OURS = "because of a problem on our side"
+_WITHDRAWN = "was not sent: it was withdrawn on our side."
+_LOOK = "If it cannot be found, please look into the spam folder and the filters of the mailbox."
+_PERHAPS = f"may have arrived already, we cannot tell for certain. {_LOOK}"
+_NOT_ACCEPTED = "the mail server of the recipient did not accept it"
+_WHY = tuple(  # what the catalogue says of a reply, and how a customer hears it
+    (re.compile(pattern, re.IGNORECASE), text)
+    for pattern, text in (
+        ("mailbox (?:is full|has no room)", "the mailbox of the recipient is full"),
+        (
+            "does not exist|no such (?:mailbox|recipient)|not written as one must|no mail at all",
+            "the address does not exist or cannot receive mail. Please check how it is written",
+        ),
+        ("is disabled", "the mailbox of the recipient is disabled"),
+        ("too large|larger than", "it is too large for the mail server of the recipient"),
+        ("asks to try later", "the mail server of the recipient asks to try again later"),
+    )
+)
+
+
+def answer(facts: Facts, outlooks: Sequence[Outlook], meanings: Meanings) -> str:
+    """Return what a customer may be told, in a few plain sentences."""
+    entry = facts.entry
+    subject = _ADDRESS.sub("…", printable(entry.subject[:_MAX_SUBJECT]).strip())
+    named = f" “{subject}”" if subject else ""
+    what = f"Our e-mail{named} of {_when(entry.accepted_at_ms)}"
+    told: dict[str, int] = {}
+    for number, text in _parts(facts, outlooks, meanings):
+        told[text] = told.get(text, 0) + number
+    if len(told) == 1:
+        return f"{what} {next(iter(told))}"
+    parts = [f"For {number} of them it {text}" for text, number in told.items()]
+    return " ".join([f"{what} had {counted(len(entry.recipients), 'recipient')}.", *parts])
+
+
+def _when(at_ms: int) -> str:
+    at = utc_time(at_ms)
+    return f"{at.day} {at:%B %Y} at {utc_text(at_ms, '%H:%M')}"
+
+
+def _parts(
+    facts: Facts, outlooks: Sequence[Outlook], meanings: Meanings
+) -> Iterator[tuple[int, str]]:
+    """Yield how many recipients there are of a kind, and what became of their mail."""
+    for outlook in outlooks:
+        yield len(outlook.recipients), _waiting(facts, outlook, meanings)
+    ended = (*RESULTS, *(() if outlooks else (_R.PENDING,)))
+    for one in facts.entry.recipients:
+        if one.state in ended:
+            yield 1, _ended(facts, one, meanings)
+
+
+def _waiting(facts: Facts, outlook: Outlook, meanings: Meanings) -> str:
+    part = next(one for one in facts.entry.deliveries if one.delivery_no == outlook.delivery_no)
+    last = facts.last_attempt(part)
+    if last is not None and last.state in (AttemptState.IN_DOUBT, AttemptState.INTERRUPTED):
+        return _PERHAPS
+    if part.state is DeliveryState.HELD:
+        code = HoldCode.OTHER if part.hold is None else part.hold.code
+        is_unsure = code in DOUBTFUL | {HoldCode.RECOVERED, HoldCode.RESTORED, HoldCode.POISON}
+        return _PERHAPS if is_unsure else _stopped()
+    if outlook.is_in_the_way:
+        return _stopped()
+    if outlook.next_at_ms is None or outlook.next_at_ms <= facts.now_ms:
+        return "is being sent at this moment. Please look again in some minutes."
+    why = _why(None if last is None else meanings.of(last))
+    because = f": {why}" if why else ""
+    then = f"We try again by ourselves, next on {_when(outlook.next_at_ms)}."
+    return f"has not been delivered yet{because}. {then}"
+
+
+def _stopped() -> str:
+    return f"has not been sent yet {_OURS}. It is sent as soon as that is solved."
+
+
+def _why(meaning: Meaning | None) -> str:
+    """Return why the other side did not take it; "" when the cause is ours, or nobody knows."""
+    if meaning is None:
+        return ""
+    for pattern, text in _WHY:
+        if pattern.search(meaning.explanation):
+            return text
+    return _NOT_ACCEPTED if meaning.scope is Scope.RECIPIENT else ""
+
+
+def _ended(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
+    entry = facts.entry
+    match one.state:
+        case _R.DELIVERED:
+            return f"was sent on {_when(one.changed_at_ms)} and accepted for delivery. {_LOOK}"
+        case _R.BLOCKED:
+            return "was not sent: the address is on a list of those that we do not write to."
+        case _R.CAPTURED if entry.mode != Mode.PRODUCTION:
+            return "was not sent: it comes from a test system."
+        case _R.CAPTURED:
+            return f"was not sent {_OURS}."
+        case _R.CANCELLED | _R.PENDING:
+            return _WITHDRAWN
+    if one.state is _R.EXPIRED and (one.reply or "").startswith("expired by "):
+        return _WITHDRAWN
+    mine = facts.attempts_on(one)
+    why = _why(meanings.of(mine[-1])) if mine else ""
+    tried = f" We tried for {span(one.changed_at_ms - entry.accepted_at_ms)}."
+    return (
+        f"could not be delivered{f': {why}' if why else f' {_OURS}'}."
+        f"{tried if one.state is _R.EXPIRED else ''}"
+    )

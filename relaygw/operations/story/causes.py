@@ -1,0 +1,171 @@
+"""The first sentence of a story: the cause in plain words, and what comes next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from relaygw.mail.clock import utc_text
+from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
+from relaygw.mail.outcome import BEFORE_MAIL, AttemptState, Meaning, Scope, Stage
+from relaygw.mail.state import WORST_FIRST, CaptureCode, RecipientState, capture_code
+from relaygw.mail.words import counted, some_of, span
+from relaygw.operations.story.facts import Facts, Meanings, reply_of
+from relaygw.policy.story import Outlook
+from relaygw.store.queue_entry import AttemptEntry, RecipientEntry
+
+_R = RecipientState
+_MAX_REPLY = 300
+# what a row of the catalogue says of itself, behind what it means
+_ASIDE = re.compile(r"(?: \([^()]*\)|[,;] (?:the (?:text|status|provider)|it) says\b.*)$")
+_NO_NAMES = ("The ", "This ", "There ", "More ", "Too ", "One ", "A ", "Sending ")
+_CAPTURED = {
+    CaptureCode.NO_ROUTE: "no route of the configuration is for it",
+    CaptureCode.SANDBOX: "nothing leaves in sandbox mode",
+    CaptureCode.NOT_ALLOWED: "its recipient is not on the allow list of staging",
+    CaptureCode.BLOCKED: "its recipient is on the block list",
+    CaptureCode.NO_DOMAIN: "its address has no domain, and no rule is for it",
+    CaptureCode.INVALID_ADDRESS: "its address is not valid",
+    CaptureCode.LOOP: "it goes round in a circle",
+    CaptureCode.TOO_LARGE: "it is larger than max_message_size",
+}
+_SAY_MORE = frozenset({CaptureCode.INVALID_ADDRESS, CaptureCode.LOOP, CaptureCode.TOO_LARGE})
+
+
+def attempt_cause(attempt: AttemptEntry, meaning: Meaning | None) -> str:
+    """Return why an attempt did not deliver, as a clause."""
+    who, reply = attempt.provider or "relaygw", attempt.reply
+    match attempt.state:
+        case AttemptState.IN_DOUBT:
+            return f"{who} may have taken it: the connection was lost before its answer came"
+        case AttemptState.INTERRUPTED:
+            return f"the worker that was sending it by {who} died, and {who} may have taken it"
+        case AttemptState.THROTTLED:
+            return _told(f"{who} asks to slow down", reply)
+    if Stage(attempt.stage) is not Stage.LOCAL and reply_of(reply) is None:
+        is_early = Stage(attempt.stage) in BEFORE_MAIL
+        return _told(f"{who} {'could not be reached' if is_early else 'did not answer'}", reply)
+    text = plain_words(meaning)
+    if not text and attempt.state is AttemptState.BOUNCED:
+        text = f"{who} refuses it"
+    elif not text and attempt.state is AttemptState.HELD:
+        text = f"{who} takes nothing for now"
+    elif not text:
+        is_recipients = meaning is not None and meaning.scope is Scope.RECIPIENT
+        asks = "the recipient's server" if is_recipients else who
+        text = f"{asks} asks to try later"
+    return _told(text, reply)
+
+
+def plain_words(meaning: Meaning | None) -> str:
+    """Return what the catalogue says of a reply, as a clause; "" where no row knows it."""
+    if meaning is None or meaning.rule == "none":
+        return ""
+    text = _ASIDE.sub("", meaning.explanation.partition(". ")[0].rstrip("."))
+    return text[:1].lower() + text[1:] if text.startswith(_NO_NAMES) else text
+
+
+def _told(text: str, reply: str) -> str:
+    shown = reply if len(reply) <= _MAX_REPLY else f"{reply[:_MAX_REPLY]}…"
+    return f"{text} ({shown})" if shown else text
+
+
+def held_until(cause: HoldCause) -> str:
+    """Return until when a delivery is held, as the end of a sentence."""
+    if cause.code is HoldCode.SENDER_REFUSED:
+        return f"until {' or '.join(sorted(cause.providers))} takes it"
+    if cause.code is HoldCode.MODE:
+        return "until a worker starts in a mode that permits it, or somebody lets it go"
+    if cause.code in OF_CONFIGURATION:
+        return "until the configuration is another one, or somebody lets it go"
+    if cause.code in DOUBTFUL:
+        return "until somebody has asked the provider"
+    return "until somebody lets it go"
+
+
+def next_words(outlook: Outlook, now_ms: int) -> str:
+    """Return when something is tried next, as the end of a sentence; "" when nobody knows."""
+    if outlook.next_at_ms is None or outlook.next_at_ms <= now_ms:
+        return ""
+    return f", next try {utc_text(outlook.next_at_ms)}"
+
+
+def headline(facts: Facts, outlooks: Sequence[Outlook], meanings: Meanings) -> str:
+    """Return the whole story in a sentence."""
+    groups: dict[RecipientState, list[RecipientEntry]] = {}
+    for one in facts.entry.recipients:
+        groups.setdefault(one.state, []).append(one)
+    if facts.is_deleted and not outlooks and groups.keys() <= {_R.PENDING, _R.CANCELLED}:
+        text = "it was deleted by an operator; the trash keeps it for seven days"
+    elif len(groups) > 1 or len(outlooks) > 1:
+        text = "; ".join(_apart(facts, groups, outlooks, meanings))
+    elif outlooks:
+        text = outlooks[0].text + next_words(outlooks[0], facts.now_ms)
+    else:
+        ((state, members),) = groups.items()
+        text = _ended(facts, state, members, meanings)
+    is_name = text.split(" ")[0] in facts.settings.providers
+    return f"{text if is_name else text[:1].upper() + text[1:]}."
+
+
+def _apart(
+    facts: Facts,
+    groups: dict[RecipientState, list[RecipientEntry]],
+    outlooks: Sequence[Outlook],
+    meanings: Meanings,
+) -> Iterator[str]:
+    """Yield what became of each group of several recipients: how many got it, then the others."""
+    total = len(facts.entry.recipients)
+    got = len(groups.get(_R.DELIVERED, ()))
+    yield f"{got or 'none'} of {counted(total, 'recipient')} got it"
+    for outlook in outlooks:
+        yield f"{_who(outlook.recipients)}: {outlook.text}{next_words(outlook, facts.now_ms)}"
+    for state in WORST_FIRST:
+        if state in groups and state is not _R.DELIVERED:
+            who = _who([one.address for one in groups[state]])
+            yield f"{who}: {_ended(facts, state, groups[state], meanings)}"
+
+
+def _who(addresses: Sequence[str]) -> str:
+    return some_of(addresses, 3)
+
+
+def _ended(
+    facts: Facts, state: RecipientState, members: Sequence[RecipientEntry], meanings: Meanings
+) -> str:
+    first = members[0]
+    reply = first.reply or ""
+    match state:
+        case _R.DELIVERED:
+            last_ms = max(one.changed_at_ms for one in members)
+            names = sorted({one.provider for one in members if one.provider})
+            by = f" by {' and '.join(names)}" if names else ""
+            return (
+                f"delivered{by}, {span(last_ms - facts.entry.accepted_at_ms)} after it was accepted"
+            )
+        case _R.CAPTURED:
+            code = capture_code(first.reply)
+            text = _CAPTURED.get(code, reply)
+            text = _told(text, reply) if code in _SAY_MORE else text
+            return f"{text}, so it was captured: not sent unless somebody releases it"
+        case _R.BLOCKED:
+            return "its recipient is on the block list, so it was dropped: nobody gets it"
+        case _R.CANCELLED | _R.PENDING:
+            return "deleted by an operator: nobody gets it"
+        case _R.BOUNCED:
+            return f"{_last_cause(facts, first, meanings)}, refused for good and not tried again"
+        case _:
+            if reply.startswith("expired by "):
+                return f"{reply}, not tried again"
+            cause = _last_cause(facts, first, meanings)
+            after = span(first.changed_at_ms - facts.entry.accepted_at_ms)
+            return f"{cause}, given up after {after} and not tried again"
+
+
+def _last_cause(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
+    """Return why a recipient did not get it: what its last attempt was told, or was decided."""
+    reply = one.reply or ""
+    for attempt in reversed(facts.attempts_on(one)):
+        if attempt.reply and attempt.reply in reply:
+            return attempt_cause(attempt, meanings.of(attempt))
+    return reply or "nothing was said"

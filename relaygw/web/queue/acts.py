@@ -1,0 +1,35 @@
+"""The buttons beside what a story tells to run: each does the command once it is confirmed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relaygw.operations.queue_actions import ACTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A form that asks first, or a link to a page that does."""
+
+    label: str
+    icon: str
+    path: str
+    fields: tuple[tuple[str, str], ...] = ()  # none: a link
+    is_danger: bool = False
+
+
+def act_of(command: str, queue_id: str) -> Act | None:
+    """Return the button of a command on the page of a message, None where there is none."""
+    match command.split():
+        case ["relaygw", "queue", "resend", one]:
+            return Act("Send again…", "send", f"/queue/{one}/resend")
+        case ["relaygw", "queue", name, "--id", one, *_] if name in ACTIONS:
+            action = ACTIONS[name]
+            fields = (("tick", one), ("action", name), ("back", "message"))
+            return Act(f"{action.label}…", action.icon, "/queue/change", fields, action.is_danger)
+        case ["relaygw", "provider", "release", name]:
+            fields = (("provider", name), ("action", "release"), ("back", queue_id))
+            return Act(f"Release {name}…", "send", "/providers/change", fields)
+        case ["relaygw", "sandbox", "release", one, *_]:
+            return Act("Release…", "send", f"/sandbox/{one}/release")
+    return None
