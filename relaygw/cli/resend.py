@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ from relaygw.cli.mail_change import (
     take_choice,
     tell_missing,
 )
+from relaygw.cli.running_gateway import mode_warning, running_mode
 from relaygw.cli.selection import NOT_EMPTY, options, some_ids_argument
 from relaygw.cli.text import as_json, first_of, print_lines
 from relaygw.inbound.intake import Intake
@@ -34,6 +36,8 @@ from relaygw.inbound.local_mail import Resender
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import counted, printable, some_of
 from relaygw.operations.resend import (
+    NOT_SENT,
+    SENT_AGAIN,
     ResendRequest,
     ResendResult,
     Resent,
@@ -89,6 +93,9 @@ def resend(
         result = planned
         if not answer.wants_json:
             print_lines(first_of([line for one in planned.messages for line in _shown(one)]))
+        if planned.messages:
+            for text in mode_warning(loaded.settings, running_mode(loaded.settings)):
+                warn(f"warning: {text}; the mode that runs holds at each attempt as well")
         if is_forced and planned.messages:
             warn(TWICE)
         if _may_go_on(planned, answer, expected):
@@ -141,14 +148,16 @@ def _report(result: ResendResult, answer: Answer) -> None:
     would = "would be " if answer.is_dry_run else ""
     if answer.wants_json:
         for one in result.messages:
-            done = {"result": f"{would}sent again", "reason": None}
+            done = {"result": f"{would}{one.result}", "reason": None}
             click.echo(as_json({**resent_object(one), **done}))
         for left in result.left:
             told: dict[str, Any] = {"resent_as": None, "recipients": [], "result": "left alone"}
             click.echo(as_json({"queue_id": left.queue_id, **told, "reason": left.why}))
         return
-    click.echo(f"{counted(len(result.messages), 'message')} {would}sent again")
+    numbers = Counter(one.result for one in result.messages) or {SENT_AGAIN: 0}
+    for word, number in numbers.items():
+        click.echo(f"{counted(number, 'message')} {would}{word}{NOT_SENT[word]}")
     if not would:
-        print_lines(f"{one.queue_id}: sent again as {one.new_id}" for one in result.messages)
+        print_lines(f"{one.queue_id}: {one.result} as {one.new_id}" for one in result.messages)
     for line in first_of([f"{no.queue_id}: left alone: {no.why}" for no in result.left]):
         warn(line)

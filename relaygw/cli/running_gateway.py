@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from relaygw import service_file
@@ -12,6 +12,7 @@ from relaygw.cli.frame import Invocation, warn
 from relaygw.errors import RelaygwError, SettingsError, StoreUnavailable
 from relaygw.service_file import RunningGateway
 from relaygw.settings.load import LoadedSettings, load_settings
+from relaygw.settings.model import Settings
 
 
 def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
@@ -73,3 +74,20 @@ def _has_mail(loaded: LoadedSettings) -> bool:
 
 def _named(gateway: RunningGateway) -> str:
     return f"the gateway of user {gateway.user}: {gateway.config or gateway.queue}"
+
+
+def running_mode(settings: Settings) -> str:
+    """Return the mode of the gateway that runs on the queue here, else that of the settings."""
+    running = service_file.running_gateways(os.environ)
+    modes = (one.mode for one in running if one.queue == settings.queue.url and one.mode)
+    return next(modes, settings.mode.value)
+
+
+def mode_warning(settings: Settings, mode: str) -> Iterator[str]:
+    """Yield what is odd about a gateway that runs in another mode than its settings say."""
+    if mode != settings.mode.value:
+        yield (
+            f"the gateway runs in mode {mode}, and the configuration as it is read here says "
+            f"{settings.mode.value}: it was changed since, or variables that only one of them has "
+            "say otherwise; see relaygw check and relaygw config show --origin, then reload"
+        )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import chain
 
 import click
 
-from relaygw import __version__, service_file
+from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import slowed_lines
+from relaygw.cli.running_gateway import mode_warning, running_mode
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.mail.words import age, printable
 from relaygw.operations.queue_object import UNFINISHED
@@ -31,30 +31,14 @@ def status(invocation: Invocation, wants_json: bool) -> None:
     settings = loaded.settings
     with invocation.open_store(loaded) as store:
         snapshot = take_snapshot(store, settings)
-    mode = _running_mode(settings)
+    mode = running_mode(settings)
     if wants_json:
         click.echo(as_json({**status_object(snapshot, settings), "mode": mode}))
         return
     print_lines(_screen(snapshot, settings, mode))
     sendmail = maildrop_warnings(settings)
-    for text in chain(warnings(snapshot), _mode_warning(settings, mode), sendmail):
+    for text in chain(warnings(snapshot), mode_warning(settings, mode), sendmail):
         warn(f"warning: {text}")
-
-
-def _running_mode(settings: Settings) -> str:
-    """Return the mode of the gateway that runs on the queue here, else that of the settings."""
-    running = service_file.running_gateways(os.environ)
-    modes = (one.mode for one in running if one.queue == settings.queue.url and one.mode)
-    return next(modes, settings.mode.value)
-
-
-def _mode_warning(settings: Settings, mode: str) -> Iterator[str]:
-    if mode != settings.mode.value:
-        yield (
-            f"the gateway runs in mode {mode}, and the configuration as it is read here says "
-            f"{settings.mode.value}: it was changed since, or variables that only one of them has "
-            "say otherwise; see relaygw check and relaygw config show --origin, then reload"
-        )
 
 
 def _screen(snapshot: Snapshot, settings: Settings, mode: str) -> Iterator[str]:

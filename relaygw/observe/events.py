@@ -6,7 +6,14 @@ import re
 from enum import IntEnum
 from typing import NamedTuple
 
-from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate
+from relaygw.mail.envelope import (
+    AcceptedMessage,
+    ClaimedDelivery,
+    DeliveryUpdate,
+    NewDelivery,
+    NewRecipient,
+    Released,
+)
 from relaygw.mail.outcome import AttemptReport
 
 
@@ -36,6 +43,42 @@ class Attempted(NamedTuple):
     update: DeliveryUpdate
     report: AttemptReport
     at_ms: int
+
+
+def accepted_copy(event: Attempted) -> Accepted | None:
+    """Return what tells of the acceptance of mail that was sent again, at its first attempt.
+
+    Whoever sends it again may have no log: the worker tells. Its Message-ID is not known there.
+    """
+    claimed, update = event.claimed, event.update
+    if claimed.released != Released.RESENT or not update.is_first_try:
+        return None
+    first = claimed.recipients[0].rcpt_no
+    if all(one.rcpt_no != first for one in update.recipients):
+        return None  # a later part of it
+    people = (
+        NewRecipient(address=one.address, original=one.original) for one in claimed.recipients
+    )
+    part = NewDelivery(route=claimed.route, stream=claimed.stream, recipients=tuple(people))
+    return Accepted(
+        AcceptedMessage(
+            queue_id=claimed.queue_id,
+            accepted_at_ms=claimed.accepted_at_ms,
+            sender=claimed.sender,
+            deliveries=(part,),
+            content=(),
+            size_bytes=claimed.size_bytes,
+            subject=claimed.subject,
+            message_id="",
+            is_8bit=claimed.is_8bit,
+            has_long_line=claimed.has_long_line,
+            smtputf8=claimed.smtputf8,
+            mode=claimed.mode,
+            source=claimed.source,
+            client_key=claimed.client_key,
+            given_sender=claimed.sender,
+        )
+    )
 
 
 class Rejected(NamedTuple):

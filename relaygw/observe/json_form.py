@@ -11,7 +11,16 @@ from typing import Any
 
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, Recipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.events import Accepted, Attempted, Event, Level, Line, Note, Rejected
+from relaygw.observe.events import (
+    Accepted,
+    Attempted,
+    Event,
+    Level,
+    Line,
+    Note,
+    Rejected,
+    accepted_copy,
+)
 from relaygw.observe.postfix_form import STATUS, cut
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # printable ASCII: all else is escaped
@@ -83,7 +92,9 @@ class JsonForm:
     def _attempted(self, event: Attempted) -> list[Line]:
         claimed, update = event.claimed, event.update
         entries = {entry.rcpt_no: entry for entry in claimed.recipients}
-        lines = [
+        copy = accepted_copy(event) if claimed.released else None
+        lines = [] if copy is None else self._accepted(copy)
+        lines += [
             self._about(
                 claimed, "smtp", "outcome", _outcome(event, entries[change.rcpt_no], change)
             )

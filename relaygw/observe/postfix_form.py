@@ -13,7 +13,16 @@ from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Recipient, Sour
 from relaygw.mail.outcome import AttemptDelays
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import escape
-from relaygw.observe.events import Accepted, Attempted, Event, Level, Line, Note, Rejected
+from relaygw.observe.events import (
+    Accepted,
+    Attempted,
+    Event,
+    Level,
+    Line,
+    Note,
+    Rejected,
+    accepted_copy,
+)
 
 MAX_TEXT_CHARACTERS = 2000  # what a line shows of one free text; the rest is cut off
 STATUS = {
@@ -47,7 +56,7 @@ class PostfixForm:
         message_id = _free_text(message.message_id).replace(" ", "\\x20")
         lines = [
             self._arrival(message),
-            ("cleanup", _INFO, f"{queue_id}: message-id={message_id}"),
+            *([("cleanup", _INFO, f"{queue_id}: message-id={message_id}")] if message_id else ()),
             (
                 "qmgr",
                 _INFO,
@@ -93,7 +102,8 @@ class PostfixForm:
 
     def _attempted(self, event: Attempted) -> list[Line]:
         claimed, update, report = event.claimed, event.update, event.report
-        lines: list[Line] = []
+        copy = accepted_copy(event) if claimed.released else None
+        lines = [] if copy is None else self._accepted(copy)
         if update.recipients:
             entries = {entry.rcpt_no: entry for entry in claimed.recipients}
             uses = f"conn_use={report.session_uses}, " if report.session_uses > 1 else ""

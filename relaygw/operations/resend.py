@@ -33,7 +33,10 @@ CONTENT_GONE = f"its content is no longer kept; {KEEP_CONTENT}"
 _CHANGED = "it was sent again at this moment, or its content went; look again"
 _R = RecipientState
 _FAILED = frozenset({_R.BOUNCED, _R.EXPIRED})
-_FATES = {_R.PENDING: "sent again", _R.CAPTURED: "captured", _R.BLOCKED: "dropped"}
+SENT_AGAIN = "sent again"
+_FATES = {_R.PENDING: SENT_AGAIN, _R.CAPTURED: "captured", _R.BLOCKED: "dropped"}
+NOT_SENT = {SENT_AGAIN: "", "captured": ", not sent", "dropped": ", not sent"}
+"""What is said behind a result."""
 
 
 class Composer(Protocol):
@@ -99,6 +102,12 @@ class Resent:
         return self.entry.queue_id
 
     @property
+    def result(self) -> str:
+        """What becomes of it in a word or two: it is sent again if it is to anybody."""
+        states = {one.state for one in self.recipients}
+        return next(word for state, word in _FATES.items() if state in states)
+
+    @property
     def audited(self) -> str:
         """Who gets it, for the audit trail."""
         return ", ".join(
@@ -139,7 +148,10 @@ def resent_object(one: Resent) -> dict[str, Any]:
     """Return a message that is sent again; `--json` and the API have the same names of fields."""
     told = ("address", "was", "result", "route", "reason")
     recipients = [fields(to, *told) for to in one.recipients]
-    return {"queue_id": one.queue_id, "resent_as": one.new_id or None, "recipients": recipients}
+    return {
+        **{"queue_id": one.queue_id, "resent_as": one.new_id or None, "result": one.result},
+        "recipients": recipients,
+    }
 
 
 def plan_resend(

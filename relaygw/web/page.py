@@ -128,6 +128,8 @@ _WORDS = {
     "moved": "{} moved.",
     "expired": "{} expired.",
     "resent": "{} sent again; this is the new one.",
+    "captured": "{} captured, not sent; this is the new one.",
+    "dropped": "{} dropped, not sent; this is the new one.",
     "provider_held": "The provider is held.",
     "provider_released": "The provider is released.",
 }

@@ -48,6 +48,7 @@ def test_what_bounced_is_sent_again_and_staging_reaches_nobody_else(tmp_path: Pa
             assert (done.returncode, done.stderr) == (0, "")
             told = json.loads(done.stdout)
             gateway.wait_for_log(f"{told['resent_as']}: to=<{ANN}>.*status=sent")
+            gateway.wait_for_log(f"{told['resent_as']}: from=<a@shop.test>, size=.*, nrcpt=1")
             provider.wait_for_messages(1)
             gateway.wait_until_empty()
 

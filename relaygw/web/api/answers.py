@@ -162,6 +162,7 @@ class _ResentTo(Answer):
 class _Resent(Answer):
     queue_id: QueueId
     resent_as: QueueId | None = said("the new message, null in a dry run")
+    result: str = said("sent again to somebody at least, else captured or dropped")
     recipients: list[_ResentTo]
 
 
@@ -169,7 +170,7 @@ class Resending(Answer):
     """What was sent again, or would be."""
 
     dry_run: bool
-    number: int = said("of messages sent again")
+    number: int = said("of new messages, those that are captured as well")
     messages: list[_Resent]
     left: list[_LeftMessage]
 

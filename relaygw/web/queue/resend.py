@@ -8,7 +8,13 @@ from starlette.responses import Response
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import RecipientState
-from relaygw.operations.resend import ResendRequest, ResendResult, plan_resend, send_again
+from relaygw.operations.resend import (
+    SENT_AGAIN,
+    ResendRequest,
+    ResendResult,
+    plan_resend,
+    send_again,
+)
 from relaygw.policy.recipients import check_target
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
@@ -47,7 +53,8 @@ async def resend(web: WebContext, request: Request) -> Response:
     )
     web.wake_workers()
     for one in result.messages:
-        return redirect(request, with_notice(f"/queue/{one.new_id}", "resent", 1))
+        done = "resent" if one.result == SENT_AGAIN else one.result
+        return redirect(request, with_notice(f"/queue/{one.new_id}", done, 1))
     return await _ask(web, request, wanted, problem=_CHANGED)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from relaygw import service_file
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.service_file import RunningGateway
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import open_store, read_content
 from tests.integration.cli.conftest import Desk
@@ -254,3 +256,29 @@ def test_a_large_message_is_stored_in_chunks(desk: Desk) -> None:
     (new,) = others(desk, old)
     assert new.size_bytes > size_bytes and new.chunk_count > 1
     assert content_of(desk, new).endswith(b"".join(pieces))
+
+
+def test_what_is_captured_is_not_called_sent_again(desk: Desk) -> None:
+    old = ended(desk, {ANN: BOUNCED}, mode="staging")
+    dry = desk.run("queue", "resend", old, "--dry-run")
+    assert dry.stdout.splitlines()[-1] == "1 message would be captured, not sent"
+    done = desk.run("queue", "resend", old, "--yes")
+    (new,) = others(desk, old)
+    assert done.stdout.splitlines()[-2:] == [
+        "1 message captured, not sent",
+        f"{old}: captured as {new.queue_id}",
+    ]
+    told = json.loads(desk.run("queue", "resend", old, "--yes", "--json").stdout)
+    assert told["result"] == "captured"
+
+
+def test_another_mode_than_the_files_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = ended(desk, {ANN: BOUNCED})
+    one = RunningGateway(
+        pid=1, user="relaygw", queue=desk.url, config="",
+        state_dir="", mode="staging",
+    )  # fmt: skip
+    monkeypatch.setattr(service_file, "running_gateways", lambda _: [one])
+    told = desk.run("queue", "resend", old, "--dry-run")
+    assert "warning: the gateway runs in mode staging, and the configuration" in told.stderr
+    assert "the mode that runs holds at each attempt as well" in told.stderr

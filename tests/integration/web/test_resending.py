@@ -75,7 +75,9 @@ async def test_who_may(serve: Serve, store: Store, name: str) -> None:
     assert answer.json() == {
         "dry_run": False,
         "number": 1,
-        "messages": [{"queue_id": old, "resent_as": new, "recipients": [recipient]}],
+        "messages": [
+            {"queue_id": old, "resent_as": new, "result": "sent again", "recipients": [recipient]}
+        ],
         "left": [],
     }
     (deed,) = store.audit.entries(limit=1)
