@@ -104,6 +104,8 @@ NOT_EMPTY = Text(_take_text)
 """A text to look for."""
 DURATION = Text(_take_duration)
 """In seconds."""
+TIME = Text(_take_time)
+"""As `read_moment` reads it."""
 _ID = Text(_take_id)
 ids_argument = click.argument("queue_ids", metavar="[ID]...", nargs=-1, type=_ID)
 some_ids_argument = click.argument("queue_ids", metavar="ID...", nargs=-1, required=True, type=_ID)
@@ -111,7 +113,7 @@ _KINDS: dict[Kind, dict[str, Any]] = {
     Kind.PART: {"metavar": "TEXT", "type": NOT_EMPTY},
     Kind.WHOLE: {"metavar": "TEXT", "type": NOT_EMPTY},
     Kind.AGE: {"metavar": "AGE", "type": DURATION},
-    Kind.TIME: {"metavar": "T", "type": Text(_take_time)},
+    Kind.TIME: {"metavar": "T", "type": TIME},
     Kind.NUMBER: {"metavar": "N", "type": Text(_take_uid)},
     Kind.ID: {"metavar": "ID", "multiple": True, "type": _ID},
 }

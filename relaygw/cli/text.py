@@ -76,12 +76,19 @@ def cut(text: str, max_cells: int) -> str:
     return printable(text) if cells(printable(text)) <= max_cells else fitted(text, max_cells)
 
 
-def labelled(label: str, text: str, *, indent: int = 0, breaks_words: bool = False) -> str:
+def labelled(
+    label: str,
+    text: str,
+    *,
+    indent: int = 0,
+    breaks_words: bool = False,
+    label_cells: int = _LABEL_WIDTH,
+) -> str:
     """Return `label` and the text beside it, folded at the terminal's width.
 
     Long words stay whole, to be copied, unless `breaks_words`: strangers write very long ones.
     """
-    lead = " " * indent + f"{label:<{_LABEL_WIDTH - indent}}"
+    lead = " " * indent + f"{label:<{label_cells - indent}}"
     width = max(terminal_width(), 40)
     text = printable(text)
     if not text.isascii():
@@ -91,7 +98,7 @@ def labelled(label: str, text: str, *, indent: int = 0, breaks_words: bool = Fal
         text,
         width=width,
         initial_indent=lead,
-        subsequent_indent=" " * _LABEL_WIDTH,
+        subsequent_indent=" " * label_cells,
         break_long_words=breaks_words,
         break_on_hyphens=False,
     )

@@ -1,4 +1,4 @@
-"""The audit trail: its lines for JSON, and those that changes of the configuration leave in it.
+"""What changes of the configuration leave in the audit trail.
 
 Values are not recorded, only which sections differ from what the last start or reload of this
 host had. Each entry keeps a short hash of every section, so that the next one can compare.
@@ -10,8 +10,6 @@ import hashlib
 import json
 from typing import Any
 
-from relaygw.mail.clock import rfc3339
-from relaygw.mail.words import fields
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.store import Store
@@ -21,14 +19,6 @@ _NOTHING_BEFORE = AuditEntry(
     at_ms=0, actor="", action=SETTINGS_CHANGE, target="", affected=0, detail=""
 )
 _HASH_DIGITS = 12
-
-
-def audit_object(entry: AuditEntry) -> dict[str, Any]:
-    """Return a line of the audit trail; `--json` and the API have the same names of fields."""
-    return {
-        "at": rfc3339(entry.at_ms),
-        **fields(entry, "actor", "action", "target", "affected", "detail"),
-    }
 
 
 def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: int) -> bool:

@@ -137,14 +137,15 @@ def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
 def _change_ready(
     store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, now_ms: int
 ) -> list[LeftAlone]:
-    moved_to = f"to={order.provider!r} " if action.takes_provider else ""
+    moved_to = f"to={order.provider!r}" if action.takes_provider else ""
+    note = f"note={order.note!r}" if action.note_help and order.note else ""
     audited = AuditEntry(
         at_ms=now_ms,
         actor=order.actor,
         action=f"queue.{action.name}",
         target=" ".join(_ids(ready)),
         affected=len(ready),
-        detail=f"{moved_to}{order.detail}".strip(),
+        detail=" ".join(filter(None, (moved_to, order.detail, note))),
     )
     expected = sum(part.state in action.from_states for one in ready for part in one.deliveries)
     if _write(store, action, ready, order, audited) >= expected:

@@ -35,6 +35,7 @@ class Trail:
     """Which lines of the audit trail: every condition set must hold."""
 
     since_ms: int | None = None
+    until_ms: int | None = None
     actor: str | None = None  # contains it, without regard to case
     action: str | None = None  # is it, or one below it: `queue` matches `queue.delete`
     target: str | None = None  # is it exactly
@@ -56,11 +57,15 @@ class Audit(Repository):
             audit_id = hashlib.sha256(words.encode()).hexdigest()[:16]
             return _ADD.run(tx, [_row(tx, audit_id, entry, entry.affected)]) > 0
 
-    def entries(self, *, limit: int, trail: Trail = EVERYTHING_DONE) -> list[AuditEntry]:
-        """Return what operators did, newest first."""
+    def entries(
+        self, *, limit: int, start: int = 0, trail: Trail = EVERYTHING_DONE
+    ) -> list[AuditEntry]:
+        """Return what operators did, newest first; `start` says how many are left out before."""
+        order = (audit.c.at_ms.desc(), audit.c.audit_id)
         with self._read() as tx:
-            query = select(audit).where(*_conditions(tx, trail)).order_by(audit.c.at_ms.desc())
-            return [tx.entry(AuditEntry, row, "at_ms") for row in tx.execute(query.limit(limit))]
+            query = select(audit).where(*_conditions(tx, trail)).order_by(*order)
+            rows = tx.execute(query.limit(limit).offset(start))
+            return [tx.entry(AuditEntry, row, "at_ms") for row in rows]
 
 
 def add_audit(tx: Transaction, entry: AuditEntry, affected: int) -> None:
@@ -88,6 +93,8 @@ def actions_on(tx: Transaction, queue_id: str) -> list[AuditEntry]:
 def _conditions(tx: Transaction, trail: Trail) -> Iterator[ColumnElement[bool]]:
     if trail.since_ms is not None:
         yield audit.c.at_ms >= tx.to_stored(trail.since_ms)
+    if trail.until_ms is not None:
+        yield audit.c.at_ms <= tx.to_stored(trail.until_ms)
     if trail.actor is not None:
         yield has_text(audit.c.actor, trail.actor)
     if trail.action is not None:

@@ -30,6 +30,7 @@ from relaygw.web.gate.login import LoginPages
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
+from relaygw.web.queue.audit import show_audit
 from relaygw.web.queue.found import show_found
 from relaygw.web.queue.linked import show_linked
 from relaygw.web.queue.resend import resend, show_resend
@@ -108,7 +109,7 @@ def _page_routes(web: WebContext) -> list[Route]:
     sandbox = "/sandbox/{queue_id}"
     pages: tuple[tuple[str, str, Endpoint], ...] = (
         ("POST", "/providers/change", change_provider),
-        ("GET", "/audit", queue.show_audit),
+        ("GET", "/audit", show_audit),
         ("GET", "/find", show_found),
         ("GET", "/mail", show_linked),
         ("GET", "/queue", queue.show_list),

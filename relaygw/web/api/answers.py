@@ -336,6 +336,7 @@ class Deed(Answer):
     target: str = said("a name, or queue ids with blanks between")
     affected: int
     detail: str
+    text: str = said("all of it as a sentence")
 
 
 class _Problem(Answer):

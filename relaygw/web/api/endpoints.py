@@ -16,7 +16,7 @@ from relaygw.mail.search import OUTCOMES
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
-from relaygw.operations.audit import audit_object
+from relaygw.operations.deeds import audit_object
 from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object
@@ -267,6 +267,7 @@ _SERIES = {"since": f"{_SINCE}; six hours without it", "series": "only this one;
 _TRAIL = {
     **_LIMIT,
     "since": _SINCE,
+    "until": _SINCE,
     "actor": "contains it",
     "action": "is it, or one below it: `queue` for `queue.delete`",
     "target": "is exactly this",
@@ -324,9 +325,12 @@ async def list_audit(web: WebContext, call: Call) -> dict[str, Any]:
     Newest first.
     """
     given, limit = call.given, requests.limit_of(call.given)
-    since_ms = requests.since_of(given, default_ms=0) if "since" in given else None
+    since_ms, until_ms = (
+        requests.since_of(given, default_ms=0, name=name) if name in given else None
+        for name in ("since", "until")
+    )
     words = {name: given.get(name) for name in ("actor", "action", "target")}
-    trail = Trail(since_ms=since_ms, **words)
+    trail = Trail(since_ms=since_ms, until_ms=until_ms, **words)
     found = await web.read(lambda: web.store.audit.entries(limit=limit, trail=trail))
     return {"entries": list(map(audit_object, found))}
 

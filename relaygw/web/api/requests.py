@@ -167,9 +167,9 @@ def after_of(given: QueryParams) -> str:
     return after
 
 
-def since_of(given: QueryParams, *, default_ms: int) -> int:
+def since_of(given: QueryParams, *, default_ms: int, name: str = "since") -> int:
     """Return a time that is given as such, or as an age."""
-    word = given.get("since")
+    word = given.get(name)
     if word is None:
         return default_ms
     at_ms = read_time_ms(word, UTC)
@@ -179,7 +179,7 @@ def since_of(given: QueryParams, *, default_ms: int) -> int:
         return clock_ms() - int(parse_duration(word) * 1000)
     except ValueError:
         expected = "2026-01-31T12:00:00Z, or an age like 6h"
-        raise Problem(400, f"since {word[:40]!r} is no time", expected=expected) from None
+        raise Problem(400, f"{name} {word[:40]!r} is no time", expected=expected) from None
 
 
 def search_of_all(given: QueryParams) -> MailSearch:

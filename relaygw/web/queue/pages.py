@@ -19,10 +19,9 @@ from relaygw.operations.queue_object import (
     shown_recipient,
     standing,
 )
-from relaygw.operations.resend import RESEND, may_be_resent
+from relaygw.operations.resend import may_be_resent
 from relaygw.operations.selectors import CHOICES, SELECTORS, Kind, read_moment
 from relaygw.operations.story import tell_story
-from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.gate.identity import Role, require
@@ -32,6 +31,7 @@ from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection
 from relaygw.web.queue.acts import act_of
+from relaygw.web.queue.audit import make_deed
 from relaygw.web.words import RESULT_LABELS, STATES
 
 _D, _R = DeliveryState, RecipientState
@@ -53,8 +53,6 @@ _MAX_REASON_CHARACTERS = 300
 STORY = "story"
 MAX_RECIPIENTS = 200
 SHOWN = 20  # messages and obstacles that a question and its outcome name
-MAX_ENTRIES = 500
-_SHOWN_TARGETS = 3
 
 
 @reads
@@ -199,7 +197,8 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
         "actions": [one for one in ACTIONS.values() if one.from_states & states],
         "may_be_resent": bool(may_be_resent(entry)),
         "audit": [
-            _deed(one, on=queue_id) for one in reversed(web.store.queue.record_of(queue_id).actions)
+            make_deed(one, on=queue_id)
+            for one in reversed(web.store.queue.record_of(queue_id).actions)
         ],
         "view": STORY,
         "tabs": [
@@ -265,22 +264,3 @@ def _question(
         "more": number - len(shown),
         "providers": list(web.settings.providers),
     }
-
-
-@reads
-def show_audit(web: WebContext, request: Request) -> Response:
-    """Show the newest lines of the audit trail."""
-    entries = web.store.audit.entries(limit=MAX_ENTRIES)
-    context = {"deeds_found": list(map(_deed, entries)), "is_cut": len(entries) == MAX_ENTRIES}
-    return render(request, "audit.html", context, mode=web.mode)
-
-
-def _deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:
-    """Return a line of the audit trail; `on` the page of a message it names the other copy only."""
-    targets = entry.target.split() if " " in entry.target else [entry.target]
-    if on:
-        targets = [one for one in targets if one != on and entry.action == RESEND]
-    is_list = all(map(is_queue_id, targets))  # of messages
-    shown = targets[:_SHOWN_TARGETS] if is_list else [entry.target]
-    more = len(targets) - len(shown) if is_list else 0
-    return {"entry": entry, "targets": list(filter(None, shown)), "is_list": is_list, "more": more}

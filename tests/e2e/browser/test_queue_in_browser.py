@@ -118,7 +118,7 @@ def test_an_operator_reads_the_story_and_acts(
     sandbox.wait_until(lambda: state(sandbox, queue_id) == "finished", "a delivered message")
     visit.go(f"/queue/{queue_id}")
     expect(page.locator(".letterhead .state")).to_have_text("delivered")
-    expect(page.get_by_text("queue.release")).to_be_visible()
+    expect(page.get_by_text("released 1 message in the pages")).to_be_visible()
     visit.go("/")
     delivered = page.get_by_role("figure").filter(has_text="Delivered").locator("b")
     expect(delivered).not_to_have_text("0", timeout=30_000)  # it comes by itself
@@ -197,7 +197,9 @@ def test_times_are_of_the_browsers_zone_and_utc_on_hover(
         visit.go(f"/queue/{queue_id}")
         seconds = f"{at.astimezone(ZoneInfo('Asia/Kathmandu')):%H:%M:%S}"
         expect(page.locator(".event time").first).to_have_text(seconds)
-        expect(page.locator(".letterhead time")).to_have_text(re.compile(rf"\d{{4}}, {seconds}$"))
+        expect(page.locator(".letterhead .contacts time")).to_have_text(
+            re.compile(rf"\d{{4}}, {seconds}$")
+        )
         for path in ("/", "/queue", "/audit", f"/queue/{queue_id}"):
             visit.go(path)
             expect(page.get_by_role("main")).not_to_contain_text(re.compile(r"\d\d:\d\d UTC"))

@@ -353,21 +353,27 @@ def test_audit_tells_who_did_what(desk: Desk) -> None:
     desk.run("queue", "hold", "--subject", "sale", "--yes")
     desk.run("queue", "delete", queue_id, "--yes")
     desk.run("provider", "hold", "main")
-    heading, provider, delete, hold, closing = desk.run("audit").stdout.splitlines()
+    told = desk.run("audit", columns=200).stdout
+    heading, provider, delete, hold, closing = told.splitlines()
     assert heading.startswith("TIME (UTC)")
-    assert "provider.hold" in provider
-    assert queue_id in delete
-    assert "subject='sale'" in hold
+    assert provider[20:].endswith("held provider main")
+    assert delete.endswith(f"moved 1 message to the trash: {queue_id}")
+    assert "held 1 message with “sale” in the subject" in hold
     assert closing == "-- 3 entries"
     (newest,) = desk.lines("audit", "--json", "--action", "queue", "--limit", "1")
     assert newest["at"].endswith("Z")
-    del newest["at"], newest["actor"]
+    del newest["at"]
+    who = newest.pop("actor")
     assert newest == {
         "action": "queue.delete", "target": queue_id, "affected": 1, "detail": "",
+        "text": f"{who} moved 1 message to the trash: {queue_id}",
     }  # fmt: skip
     assert "more match" in desk.run("audit", "--limit", "1").stdout
     assert desk.lines("audit", "--json", "--actor", "nobody at all") == []
-    assert len(desk.lines("audit", "--json", "--since", "1h")) == 3
+    assert len(desk.lines("audit", "--json", "--who", who, "--since", "1h")) == 3
+    assert len(desk.lines("audit", "--json", "--since", "today", "--until", "today")) == 3
+    assert desk.lines("audit", "--json", "--until", "1h") == []
+    assert desk.run("audit", "--until", "soon").exit_code == 64
     assert desk.run("audit", "--since", "soon").exit_code == 64
     assert desk.run("audit", "--actor", "").exit_code == 64
 

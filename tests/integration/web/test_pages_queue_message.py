@@ -40,7 +40,7 @@ async def test_the_story_as_the_command_line_tells_it(serve: Serve, store: Store
     assert "ask first" in text
     assert text.count("pending") == 2
     assert "/srv/shop/cron.php" in text
-    assert "otto queue.hold" in text
+    assert "otto held 1 message in the pages because “ask first”" in text
 
 
 async def test_actions_fit_the_state(serve: Serve, store: Store) -> None:
