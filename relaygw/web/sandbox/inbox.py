@@ -46,10 +46,13 @@ def list_path(query: str = "", *, page: int = 1) -> str:
     return _path("/sandbox", query=query, page=page if page > 1 else "")
 
 
-def message_path(queue_id: str, query: str = "", *, view: str = "", scheme: str = "") -> str:
-    """Return the path of a message, opened from the list that `query` makes."""
+def message_path(
+    queue_id: str, query: str = "", *, page: int = 1, view: str = "", scheme: str = ""
+) -> str:
+    """Return the path of a message, opened from a page of the list that `query` makes."""
     scheme = "" if scheme == SCHEMES[0] else scheme
-    return _path(f"/sandbox/{queue_id}", query=query, view=view, scheme=scheme)
+    shown = {"query": query, "page": page if page > 1 else "", "view": view, "scheme": scheme}
+    return _path(f"/sandbox/{queue_id}", **shown)
 
 
 def _path(path: str, **parameters: str | int) -> str:
@@ -74,8 +77,8 @@ def make_filter(
     return Filter(label=label, path=path, is_on=is_on, number=number, is_live=is_live)
 
 
-def make_row(one: CapturedEntry, query: str, mode: str) -> dict[str, Any]:
-    """Return the line of a message; it leads back to the search that found it.
+def make_row(one: CapturedEntry, query: str, mode: str, *, page: int = 1) -> dict[str, Any]:
+    """Return the line of a message; it leads back to the page of the list that it was found on.
 
     Why it was captured is told only where that is not the usual thing in this mode.
     """
@@ -88,7 +91,7 @@ def make_row(one: CapturedEntry, query: str, mode: str) -> dict[str, Any]:
     return {
         "entry": entry,
         "facts": facts,
-        "path": message_path(entry.queue_id, query),
+        "path": message_path(entry.queue_id, query, page=page),
         "to": first if len(to) < 2 else f"{first} +{len(to) - 1}",
         "to_title": ", ".join(map(_whole, to[:20])),
         "from_title": _whole(facts.sender) or entry.sender,
@@ -113,11 +116,21 @@ def _whole(contact: Contact) -> str:
 @reads
 def show_inbox(web: WebContext, request: Request) -> Response:
     """Show a page of the list."""
-    query = query_of(request.query_params)
-    page = _page_number(request.query_params.get("page", "1"))
-    sandbox, search = web.store.sandbox, read_search(query)
+    is_search = read_search(query_of(request.query_params)) != EVERYTHING
     # a list without a search has lines for mail that nobody has read yet, too
-    web.indexer.catch_up(within_s=_UNREAD_S if search == EVERYTHING else PATIENCE_S)
+    web.indexer.catch_up(within_s=PATIENCE_S if is_search else _UNREAD_S)
+    return render(request, "inbox.html", list_context(web, request), mode=web.mode)
+
+
+def page_of(request: Request) -> int:
+    """Return which page of a list somebody wants to see."""
+    return _page_number(request.query_params.get("page", "1"))
+
+
+def list_context(web: WebContext, request: Request, *, opened: str = "") -> dict[str, Any]:
+    """Return what a page of the list shows, by itself or beside the message that is `opened`."""
+    query, page = query_of(request.query_params), page_of(request)
+    sandbox, search = web.store.sandbox, read_search(query)
     total, unread = sandbox.count_captured(EVERYTHING)
     found = (total, unread) if search == EVERYTHING else sandbox.count_captured(search)
     pages = max(1, -(-found[0] // PAGE_ROWS))
@@ -125,10 +138,11 @@ def show_inbox(web: WebContext, request: Request) -> Response:
     start = (page - 1) * PAGE_ROWS
     entries = sandbox.find_captured(search, start=start, limit=PAGE_ROWS)
     newest = sandbox.captured_entry(None)
-    context = {
+    return {
         **_sending(web, request),
+        "opened": opened,
         "query": query,
-        "rows": [make_row(one, query, web.mode) for one in entries],
+        "rows": [make_row(one, query, web.mode, page=page) for one in entries],
         "total": total,
         "found": found[0],
         "found_unread": found[1],
@@ -150,7 +164,6 @@ def show_inbox(web: WebContext, request: Request) -> Response:
         ],
         "page_path": lambda number: list_path(query, page=number),
     }
-    return render(request, "inbox.html", context, mode=web.mode)
 
 
 def _sending(web: WebContext, request: Request) -> dict[str, Any]:

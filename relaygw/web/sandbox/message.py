@@ -24,7 +24,14 @@ from relaygw.web.mail.text import people_of
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_of, read_search
-from relaygw.web.sandbox.inbox import list_path, make_tag, message_path, query_of
+from relaygw.web.sandbox.inbox import (
+    list_context,
+    list_path,
+    make_tag,
+    message_path,
+    page_of,
+    query_of,
+)
 
 MAX_RECIPIENTS = 100
 _MAX_CONTACTS = 50
@@ -50,23 +57,24 @@ _OUTLOOKS = {
 async def show_message(web: WebContext, request: Request) -> Response:
     """Show a message in one of its views."""
     query, scheme = query_of(request.query_params), scheme_of(request)
-    path = partial(message_path, query=query, scheme=scheme)
+    path = partial(message_path, query=query, page=page_of(request), scheme=scheme)
 
-    def read() -> tuple[CapturedEntry, str, str]:
+    def read() -> tuple[CapturedEntry, str, str, dict[str, Any]]:
         found = captured_of(web, request)
+        queue_id = found.entry.queue_id
         if found.entry.read_at_ms is None:
-            web.store.sandbox.mark_read([found.entry.queue_id], is_read=True)
-        return found, *_neighbours(web, found.entry, query)
+            web.store.sandbox.mark_read([queue_id], is_read=True)
+        beside = list_context(web, request, opened=queue_id)
+        return found, *_neighbours(web, found.entry, query), beside
 
-    found, newer, older = await web.read(read)
+    found, newer, older, beside = await web.read(read)
     wanted = request.query_params.get("view", "")
-    context = await web.open(lambda: _context(web, found, wanted))
+    context = beside | await web.open(lambda: _context(web, found, wanted))
     context |= {
         "newer": path(newer) if newer else "",
         "older": path(older) if older else "",
-        "query": query,
         "scheme": scheme,
-        "back": list_path(query),
+        "back": list_path(query, page=page_of(request)),
         "view_path": lambda view, scheme=scheme: path(
             found.entry.queue_id, view=view, scheme=scheme
         ),
@@ -101,7 +109,7 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         "sender": people.sender,
         "contacts": [*contacts, ("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],
         "date": decode_words(tree.first("Date")),
-        "tags": [make_tag(tag) for tag in found.tags],
+        "own_tags": [make_tag(tag) for tag in found.tags],
         "captured_at_ms": at_ms,
         "view": view,
         "mail_path": f"/sandbox/{entry.queue_id}",

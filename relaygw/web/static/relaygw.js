@@ -43,7 +43,8 @@ function listen() {
   source?.close();
   source = null;
   const list = inbox();
-  if (!list || document.hidden) return;
+  // a list that is not seen takes no connection, unless somebody wants to be told of its mail
+  if (!list?.offsetWidth || (document.hidden && !wantsNotices())) return;
   const asked = new URLSearchParams({ last: list.dataset.newest, query: list.dataset.query });
   const mine = new EventSource(`${list.dataset.events}?${asked}`);
   mine.list = list;
@@ -78,6 +79,7 @@ function apply(change) {
   const list = inbox();
   if (!list) return;
   const isFirst = list.dataset.page === "1";
+  if (isFirst) notify(change);
   if (isFirst && change.reload) return reload();
   if (isFirst && change.rows.length && !mails().isConnected) return reload();
   if (isFirst) change.rows.toReversed().forEach(insert);
@@ -124,10 +126,69 @@ function tell(change) {
 }
 
 document.addEventListener("visibilitychange", () => {
+  if (source && wantsNotices()) return; // it listens all the time
   // a page that nobody looks at takes no connection; it catches up when it is seen again
   wasLost = !document.hidden && inbox() !== null;
   listen();
 });
+
+/* --- notices on the desktop of new mail, if somebody wants them ------------------------------------ */
+
+const canNotify = "Notification" in window && isSecureContext;
+const MOST_NOTICES = 3; // of one moment
+
+function wantsNotices() {
+  return canNotify && Notification.permission === "granted" && kept("localStorage", "relaygw-notify") === "on";
+}
+
+function showNotify() {
+  const button = one("#notify");
+  if (!button) return;
+  button.hidden = !canNotify;
+  button.ariaPressed = String(wantsNotices());
+  const isRefused = canNotify && Notification.permission === "denied";
+  button.textContent = wantsNotices() ? "Notices are on" : isRefused ? "Notices are blocked" : "Notify me";
+  button.title = isRefused ? "The browser does not allow notices of this site" : "A notice on the desktop for each new mail of this list";
+}
+
+document.addEventListener("click", async ({ target }) => {
+  if (target.id !== "notify") return;
+  const isWanted = !wantsNotices();
+  if (isWanted) await Notification.requestPermission();
+  keep("localStorage", "relaygw-notify", isWanted ? "on" : "off");
+  showNotify();
+});
+
+function notice(title, body, path, tag) {
+  try {
+    const told = new Notification(title, { body, tag });
+    told.addEventListener("click", () => {
+      window.focus();
+      location.assign(path);
+    });
+  } catch {
+    // this browser wants a service worker for it
+  }
+}
+
+function notify(change) {
+  if (!wantsNotices() || (!document.hidden && document.hasFocus())) return;
+  const fresh = change.rows.filter((row) => row.id > inbox().dataset.newest);
+  if (change.reload || fresh.length > MOST_NOTICES) {
+    const many = change.reload ? "Much" : fresh.length;
+    notice(`${many} new ${change.reload ? "mail" : "messages"}`, "", location.href, "relaygw");
+    return;
+  }
+  for (const row of fresh) {
+    const holder = document.createElement("template");
+    holder.innerHTML = row.html;
+    const text = (part) => one(part, holder.content).textContent.trim();
+    notice(text(".mail-subject"), `${text(".mail-from")} → ${text(".mail-to")}`, one(".mail-subject", holder.content).href, row.id);
+  }
+}
+
+document.addEventListener("htmx:afterSettle", showNotify);
+showNotify();
 
 /* --- times of this browser's zone; the server's text is UTC, which stays on hover ----------------- */
 
@@ -269,7 +330,33 @@ function keep(storage, key, value) {
   }
 }
 
+/* --- a message beside the list ------------------------------------------------------------------- */
+
+const isWide = matchMedia("(min-width: 1400px)");
+isWide.addEventListener("change", () => listen());
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("#inbox .mail-subject, #pane [data-newer], #pane [data-older]");
+  const isPlain = !(event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+  if (!link?.href || !one("#pane") || !isWide.matches || !isPlain) return;
+  event.preventDefault();
+  const how = { target: "#pane", select: "#pane", swap: "outerHTML show:window:top", push: "true" };
+  htmx.ajax("GET", link.href, how);
+});
+
+function markOpen() {
+  const opened = one("#pane [data-message]")?.dataset.message;
+  for (const line of all("#inbox .mail")) {
+    const isOpen = line.dataset.id === opened;
+    line.classList.toggle("is-open", isOpen);
+    if (isOpen) line.classList.remove("is-unread");
+    one(".mail-subject", line).ariaCurrent = isOpen ? "true" : null;
+  }
+  if (isWide.matches) one("#inbox .mail.is-open")?.scrollIntoView({ block: "nearest" });
+}
+
 function arrange() {
+  markOpen();
   scrolled?.disconnect();
   const bar = parseInt(getComputedStyle(document.body).getPropertyValue("--bar"), 10);
   scrolled = new IntersectionObserver(
@@ -349,7 +436,7 @@ function step(by) {
 }
 
 function current() {
-  return document.activeElement?.closest(".mail") ?? null;
+  return document.activeElement?.closest(".mail") ?? (isWide.matches ? one("#inbox .mail.is-open") : null);
 }
 
 function act(action) {
@@ -374,6 +461,12 @@ function tick() {
   if (box) box.click();
 }
 
+// what is ticked comes before the message that is open
+function decide(key, action) {
+  const isTicked = isWide.matches && one("#bulk .mail .pick :checked") !== null;
+  return isTicked ? act(action) : press(key) || act(action);
+}
+
 function press(key) {
   const button = one(`[data-key="${key}"]`);
   button?.click();
@@ -386,11 +479,11 @@ const KEYS = {
   o: () => (current() ? one(".mail-subject", current()).click() : undefined),
   u: up,
   x: tick,
-  m: () => press("m") || act(current()?.classList.contains("is-unread") ? "read" : "unread"),
-  r: () => press("r") || act("release"),
-  h: () => press("h") || act("hold"),
-  t: () => press("t") || act("retry"),
-  "#": () => press("#") || act("delete"),
+  m: () => decide("m", current()?.classList.contains("is-unread") ? "read" : "unread"),
+  r: () => decide("r", "release"),
+  h: () => decide("h", "hold"),
+  t: () => decide("t", "retry"),
+  "#": () => decide("#", "delete"),
   "/": () => (one("#search") ? one("#search").select() : up()),
   "?": () => one("#keys")?.togglePopover(),
   1: () => choose("phone"),
@@ -419,7 +512,7 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("htmx:afterSettle", () => {
   const field = one("#search");
   if (!inbox() || source?.list === inbox()) return;
-  if (field && field !== document.activeElement) field.value = inbox().dataset.query;
+  if (field?.name === "query" && field !== document.activeElement) field.value = inbox().dataset.query;
   listen();
 });
 listen();

@@ -144,7 +144,7 @@ def test_mail_of_php_appears_and_says_where_it_came_from(
             env=installed.environment(), check=True, timeout=PATIENCE_S,
         )  # fmt: skip
         visit.page.get_by_role("link", name="Order 5 received").click()
-        expect(visit.page.get_by_text("Thank you, Anna.")).to_be_visible()
+        expect(visit.page.locator(".plain")).to_contain_text("Thank you, Anna.")
         beside = visit.page.locator(".beside")
         expect(beside).to_contain_text("Local user")
         expect(beside).to_contain_text("anna@customer.example")
@@ -217,6 +217,67 @@ def test_a_frame_is_as_high_as_its_content_and_starts_narrow_on_a_phone(
         assert frame_bottom(page) >= 440
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert visit.trouble == []
+
+
+WIDE = {"width": 1500, "height": 800}
+# what would be shown on the desktop, of a window that nobody looks at
+NOTICES = """
+window.told = [];
+window.Notification = class extends EventTarget {
+  static permission = 'default';
+  static async requestPermission() { return (Notification.permission = 'granted'); }
+  constructor(title, more) { super(); window.told.push(`${title}: ${more.body}`); }
+};
+document.hasFocus = () => false;
+"""
+
+
+def test_list_and_message_side_by_side_and_notices(
+    sandbox: Gateway, browser: Chromium, base: str
+) -> None:
+    ids = [send(sandbox, PLAIN % b"number %d" % number) for number in range(3)]
+    with browser.visit(base, viewport=WIDE) as visit:
+        page = visit.page
+        page.add_init_script(NOTICES)
+        visit.go("/sandbox")
+        wait_until_live(page)
+        page.get_by_role("link", name="number 1").click()
+        expect(page.get_by_role("heading", name="number 1")).to_be_visible()
+        expect(page).to_have_url(f"{base}/sandbox/{ids[1]}")
+        assert subjects(page) == ["number 2", "number 1", "number 0"]
+        for key, number in (("j", 0), ("k", 1), ("k", 2)):
+            press(page, key)
+            expect(page.get_by_role("heading", name=f"number {number}")).to_be_visible()
+            expect(page.locator(".mail.is-open")).to_have_attribute("data-id", ids[number])
+        # what is ticked comes before what is open
+        page.locator(f"#m-{ids[0]} .pick input").check()
+        press(page, "#")
+        expect(page.get_by_role("heading", name="Delete 1 message for good?")).to_be_visible()
+        expect(page.locator(f"input[name=id][value='{ids[0]}']")).to_have_count(1)
+        page.go_back()  # the page is loaded anew, both sides of it
+        expect(page.get_by_role("heading", name="number 2")).to_be_visible()
+        wait_until_live(page)
+
+        # mail comes in beside the message, and is told of once somebody wants that
+        assert page.evaluate("told") == []
+        new = send(sandbox, PLAIN % b"untold")
+        expect(page.locator(f"#m-{new}")).to_be_visible()
+        page.get_by_role("button", name="Notify me").click()
+        expect(page.get_by_role("button", name="Notices are on")).to_be_visible()
+        new = send(sandbox, PLAIN % b"told")
+        expect(page.locator(f"#m-{new}")).to_be_visible()
+        assert page.evaluate("told") == ["told: shop@x.test → ann@x.test"]
+        expect(page.get_by_role("heading", name="number 2")).to_be_visible()
+        page.set_viewport_size({"width": 1200, "height": 800})
+        expect(page.locator("#inbox")).to_be_hidden()
+        assert visit.trouble == []
+    with browser.visit(base, viewport=WIDE, java_script_enabled=False) as visit:
+        visit.go("/sandbox?query=number")
+        visit.page.get_by_role("link", name="number 0").click()
+        expect(visit.page.get_by_role("heading", name="number 0")).to_be_visible()
+        assert subjects(visit.page) == ["number 2", "number 1", "number 0"]
+        visit.page.get_by_role("link", name="number 2").click()
+        expect(visit.page.get_by_role("heading", name="number 2")).to_be_visible()
 
 
 def test_a_focused_line_can_be_seen(sandbox: Gateway, visit: Visit) -> None:

@@ -106,6 +106,24 @@ async def test_newer_and_older_within_the_search(serve: Serve, capture: Capture)
     assert f'href="/sandbox/{third}" data-older' in newest
 
 
+async def test_the_list_that_it_was_opened_from_stands_beside_it(
+    serve: Serve, capture: Capture
+) -> None:
+    client = await serve()
+    ids = [capture(PLAIN % b"%d" % number) for number in range(60)]
+    await client.get("/sandbox")
+    page = (await client.get("/sandbox?page=2")).text
+    assert f'href="/sandbox/{ids[4]}?page=2"' in page
+    page = (await client.get(f"/sandbox/{ids[4]}?page=2")).text
+    listed = re.findall(r'data-id="(\w+)"', page)
+    assert listed == ids[9::-1]
+    assert re.findall(r'<li class="mail is-open" id="m-(\w+)"', page) == [ids[4]]
+    assert page.count('aria-current="true" href="/sandbox/') == 1
+    for target in (f"/sandbox/{ids[3]}?page=2", f"/sandbox/{ids[4]}?page=2&amp;view=text"):
+        assert f'href="{target}"' in page
+    assert 'href="/sandbox?page=2" data-up' in page
+
+
 async def test_who_would_have_got_it_and_how(serve: Serve, capture: Capture) -> None:
     settings = Settings.model_validate(
         {
