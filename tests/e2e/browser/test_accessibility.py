@@ -93,7 +93,9 @@ def test_a_message_in_its_views(visit: Visit, ids: dict[str, str]) -> None:
     for view in VIEWS:
         check(visit, f"/sandbox/{ids['order']}?view={view}")
     for name in ("newsletter", "rtl"):
-        check(visit, f"/sandbox/{ids[name]}")
+        check(visit, f"/sandbox/{ids[name]}?scheme=dark")
+    visit.page.set_viewport_size({"width": 1500, "height": 900})
+    check(visit, f"/sandbox/{ids['order']}")  # beside the list
 
 
 def test_an_empty_list_and_what_helps(visit: Visit) -> None:
