@@ -187,7 +187,7 @@ class Supervisor:
             if is_over and not child.is_hung:
                 self._log.note(
                     "master",
-                    f"warning: {child.role} (pid {child.pid}) stands still for {limit_s:g} s",
+                    f"warning: {child.role} (pid {child.pid}) has hung for {limit_s:g} s",
                 )
             child.is_hung = is_over
             hung = hung or is_over
@@ -268,8 +268,8 @@ class Supervisor:
         how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
         self._log.note(
             "master",
-            f"warning: {child.role} (pid {child.pid}) ended by {how}; "
-            f"starting it again in {RESTART_LADDER_S[step]:g} s",
+            f"warning: {child.role} (pid {child.pid}) ended with {how}; restarting it in "
+            f"{RESTART_LADDER_S[step]:g} s",
         )
         self._due.append((now_s + RESTART_LADDER_S[step], child.role, child.generation))
 
@@ -296,8 +296,10 @@ class Supervisor:
             # what the refused settings opened
             self._sockets.close_unused(self._loaded.settings)
             for line in str(error).splitlines():
-                self._log.note("master", f"error: reload refused, old settings stay: {line}")
-            self._manager.ready(f"reload refused, old settings stay: {str(error).splitlines()[0]}")
+                self._log.note("master", f"error: reload refused, the old settings stay: {line}")
+            self._manager.ready(
+                f"reload refused, the old settings stay: {str(error).splitlines()[0]}"
+            )
             return
         old = list(self._children.values())
         self._loaded = loaded
@@ -322,7 +324,9 @@ class Supervisor:
 
         def prepare() -> None:
             if prepare_schema(loaded):
-                self._log.note("master", f"{loaded.settings.queue.url}: was empty, is a queue now")
+                self._log.note(
+                    "master", f"{loaded.settings.queue.url}: was empty, and now holds a queue"
+                )
 
         pid = self._fork(prepare, complaint="fatal: the queue cannot be prepared")
         exit_code = self._wait_for_child(pid)

@@ -76,8 +76,8 @@ def _listening(descriptor: int) -> socket.socket:
         is_internet = handed.family in (socket.AF_INET, socket.AF_INET6)
         if not listens or not is_internet or handed.type != socket.SOCK_STREAM:
             raise SettingsError(
-                "relaygw.socket hands over what is no listening socket of TCP; it may hold only "
-                "ListenStream=ADDRESS:PORT, with Accept=no"
+                "relaygw.socket passes something other than a listening TCP socket; it may hold "
+                "only ListenStream=ADDRESS:PORT, with Accept=no"
             )
         if handed.family == socket.AF_INET6 and not handed.getsockopt(
             socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
@@ -88,7 +88,7 @@ def _listening(descriptor: int) -> socket.socket:
             )
     except OSError as error:
         raise SettingsError(
-            f"LISTEN_FDS: descriptor {descriptor} is no socket ({error.strerror})"
+            f"LISTEN_FDS: descriptor {descriptor} is not a socket ({error.strerror})"
         ) from error
     handed.setblocking(False)
     return handed

@@ -66,7 +66,7 @@ class _Image:
             socket.send_fds(self._requests, [json.dumps(asked).encode()], descriptors)
             said = self._requests.recv(32)
         if not said:
-            raise RuntimeError("the process that forks relaygw is gone; its stderr says why")
+            raise RuntimeError("the process that forks relaygw is gone; its stderr shows why")
         return int(said)
 
     def _start(self) -> socket.socket:

@@ -4,7 +4,7 @@ A URL may be a secret: only its scheme and host are ever told. Redirects are not
 could lead the notice elsewhere; certificates are verified by the system's authorities.
 
 No shell is started for a program; one that takes too long is killed with all that it started.
-apprise runs in a process of its own, too: one that hangs can be ended, and the URL, which holds
+apprise runs in a process of its own, too: one that hangs can be ended, and the URL, which applies
 keys, goes to it by a pipe.
 """
 
@@ -64,7 +64,7 @@ class Webhook:
             async with asyncio.timeout(self.limit_s):
                 status = await _post(url, host, self._body(notice, host))
         except TimeoutError:
-            raise NotSent(f"{host} gave no answer within {self.limit_s:g} s") from None
+            raise NotSent(f"{host} did not answer within {self.limit_s:g} s") from None
         if not 200 <= status < 300:
             raise NotSent(f"{host} answered {status}")
         return f"{host} answered {status}"
@@ -91,7 +91,7 @@ async def _post(url: str, host: str, body: dict[str, Any]) -> int:
         ):
             return int(response.status_code)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise NotSent(f"{host} cannot be asked ({_reason(error)})") from None
+        raise NotSent(f"{host} cannot be reached ({_reason(error)})") from None
 
 
 def _reason(error: Exception) -> str:
@@ -101,7 +101,7 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"certificate not verified: {cause.verify_message}"
         if isinstance(cause, socket.gaierror):
-            return cause.strerror or "its name is not known"
+            return cause.strerror or "unknown host name"
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__
@@ -148,12 +148,12 @@ class Apprise:
         text = json.dumps(given).encode()
         match await _run_limited("apprise", words, text, environment, self.limit_s):
             case 0:
-                return "the service took it"
+                return "the service accepted it"
             case apprise_child.MISSING:
                 raise NotSent(NOT_INSTALLED)
             case apprise_child.NO_URL:
                 raise NotSent(f"{self.url}: apprise does not know this kind of URL")
-        raise NotSent("apprise: the service did not take it")
+        raise NotSent("apprise: the service refused it")
 
 
 async def _run_limited(

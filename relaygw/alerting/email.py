@@ -44,9 +44,9 @@ class Email:
             try:
                 async with asyncio.timeout(self.limit_s):
                     await self._send(name, content)
-                return f"provider {name} took it"
+                return f"provider {name} accepted it"
             except TimeoutError:
-                problems.append(f"{name}: no answer within {self.limit_s:g} s")
+                problems.append(f"{name}: no reply within {self.limit_s:g} s")
             except NotSent as error:
                 problems.append(f"{name}: {error}")
         raise NotSent("; ".join(problems) or "there is no provider")

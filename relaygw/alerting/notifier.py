@@ -1,7 +1,7 @@
 """What people are told, the channels of a configuration, and what they were not told yet.
 
 Each channel is told on its own, so that none waits for another. One that fails is asked again after
-a while, ever longer; what was over for an hour by then is not told any more.
+a while, ever longer; what was over for an hour by then is no longer reported.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def notice_of(incident: Incident, settings: Settings) -> Notice:
 
 RETRY_LADDER_S = (10.0, 30.0, 60.0, 300.0)
 FORGET_MS = 3_600_000
-"""The end of an incident is not told any more when it is so long ago."""
+"""The end of an incident is no longer reported when it is so long ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Notifier:
             self._done.add(receipt)
             self.unwritten.add(receipt)
             await asyncio.to_thread(self.write)
-            self.note(f"alert told to {receiver.name} ({words}): {notice.title}")
+            self.note(f"alert sent to {receiver.name} ({words}): {notice.title}")
 
     def _put_off(self, receiver: Receiver, title: str, why: str) -> None:
         ladder_s = self.retry_ladder_s
@@ -216,7 +216,7 @@ class Notifier:
         receiver.failures += 1
         receiver.again_at_s = time.monotonic() + wait_s
         self.note(
-            f"warning: alert not told to {receiver.name}: {why}; tried again in {wait_s:g} s: "
+            f"warning: alert not sent to {receiver.name}: {why}; tried again in {wait_s:g} s: "
             f"{title}"
         )
 
@@ -231,7 +231,7 @@ def open_notifier(settings: Settings, store: Store, note: Callable[[str], None])
         name = channel_name(alert, number)
         problem = problem_of(alert, settings)
         if problem is not None:
-            note(f"warning: alerts are not told to {name}: {problem}")
+            note(f"warning: alerts are not sent to {name}: {problem}")
             continue
         channel = open_channel(alert, settings, in_trouble=partial(providers_in_trouble, store))
         receivers.append(Receiver(name, channel, frozenset(rule.value for rule in alert.on)))

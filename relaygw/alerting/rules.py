@@ -30,9 +30,9 @@ _GROWTH_WINDOW_MS = (25 * 60_000, 35 * 60_000)
 _REFUSALS_WINDOW_MS = 300_000
 _UNREACHED_S = 20
 _UNREACHED_REMEDY = (
-    "relaygw check --online tries it; mail waits, or takes the next provider of its route"
+    "relaygw check --online tests it; mail waits, or takes the next provider of its route"
 )
-_LIST_HOLDS = "relaygw provider list says why; relaygw provider release ends it"
+_LIST_HOLDS = "relaygw provider list shows why; relaygw provider release ends it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,12 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
         if free < rules.disk_free:
             summary = f"{_percent(free)} of the volume of {directory} on {host} is free"
             least = f"below {_percent(settings.queue.min_free)} (queue.min_free)"
-            remedy = f"make room; {least} new mail is refused"
+            remedy = f"free some space; {least} new mail is refused"
             found.append(Finding(Rule.DISK_LOW, f"{host} {directory}", summary, remedy))
     for listener, left_s in facts.certificates.items():
         if left_s < rules.certificate_left:
             summary = f"the certificate of {listener} on {host} {_end_words(left_s)}"
-            remedy = "renew it; the file is read again by itself"
+            remedy = "renew it; the file is reloaded automatically"
             found.append(Finding(Rule.CERTIFICATE_EXPIRING, f"{host} {listener}", summary, remedy))
     left = facts.maildrop
     if left is not None and left.summary is not None:
@@ -101,8 +101,8 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
             continue
         if hold.scope == Scope.CREDENTIAL:
             summary = f"provider {provider} refuses the user name or key: {hold.reason}"
-            remedy = hold.remedy.rstrip(".") or "put a good key in its place"
-            remedy += "; a new one is tried by itself, nothing bounces meanwhile"
+            remedy = hold.remedy.rstrip(".") or "replace it with a valid one"
+            remedy += "; a new one is tried automatically, and nothing bounces meanwhile"
             yield Finding(Rule.AUTH_FAILED, hold.key, summary, remedy, hold.since_ms)
         elif hold.scope == UNREACHABLE:
             summary = f"provider {provider} cannot be reached: {hold.reason}"
@@ -140,8 +140,8 @@ def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     if oldest_ms > since_ms or is_quiet:
         return
     if not total(facts.queue.points, Series.DELIVERED, since_ms=since_ms):
-        what = f"mail waits and none was delivered for {format_duration(rules.no_delivery)}"
-        remedy = "relaygw status names the provider in trouble and what to do"
+        what = f"mail waits, and none was delivered for {format_duration(rules.no_delivery)}"
+        remedy = "relaygw status shows the failing provider and what to do"
         yield Finding(Rule.NO_DELIVERY, "", what, remedy)
 
 
@@ -153,9 +153,9 @@ def _front_refusing(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
         yield Finding(
             Rule.FRONT_REFUSING,
             "",
-            f"mail is refused: {count} replies 451 or 452 within some minutes; clients that do not "
-            "retry lose theirs",
-            "the log names the reason: the queue cannot be written, or the disk is full",
+            f"mail is refused: {count} replies 451 or 452 within a few minutes; clients that do "
+            "not retry lose their mail",
+            "the log shows the reason: the queue cannot be written, or the disk is full",
         )
 
 
@@ -175,7 +175,7 @@ def _queue_age(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
         if age_s > rules.queue_age:
             limit = format_duration(rules.queue_age)
             what = f"the oldest mail of route {route} waits for more than {limit}"
-            remedy = f"relaygw queue list --route {route} --older-than {limit} says why"
+            remedy = f"relaygw queue list --route {route} --older-than {limit} shows why"
             yield Finding(Rule.QUEUE_AGE, route, what, remedy)
 
 
@@ -186,7 +186,7 @@ def _queue_growth(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     )
     now = sum(lane.deliveries for lane in facts.queue.lanes if lane.state is not DeliveryState.HELD)
     if then is not None and now > GROWTH_LEAST and now - then > rules.queue_growth:
-        what = f"{now} mails wait, {now - then} more than half an hour ago"
+        what = f"{now} messages wait, {now - then} more than half an hour ago"
         remedy = "relaygw status shows which provider is slow, held or at its limit"
         yield Finding(Rule.QUEUE_GROWTH, "", what, remedy)
 
@@ -201,9 +201,9 @@ def _bounce_rate(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
             yield Finding(
                 Rule.BOUNCE_RATE,
                 provider,
-                f"{_percent(share)} of what provider {provider} got in the last hour bounced "
-                f"({count} recipients)",
-                "look at the replies in the log; many providers stop accounts above 5 %",
+                f"{_percent(share)} of the mail sent through provider {provider} in the last hour "
+                f"bounced ({count} recipients)",
+                "check the replies in the log; many providers suspend accounts above 5 %",
             )
 
 
@@ -218,10 +218,10 @@ def _volume(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
             yield Finding(
                 Rule.VOLUME_ANOMALY,
                 route,
-                f"{count} recipients of route {route} within an hour; its busiest hour of the last "
-                f"days had {most}",
-                f"look who sends: relaygw queue list --route {route}; relaygw provider hold stops "
-                "it, and no mail is lost",
+                f"{count} recipients of route {route} within an hour; the busiest hour of the "
+                f"last days had {most}",
+                f"check who sends it: relaygw queue list --route {route}; relaygw provider hold "
+                "stops it, and no mail is lost",
             )
 
 
@@ -229,7 +229,10 @@ def _quota(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     for provider, share in facts.queue.quotas.items():
         if share >= rules.quota_near:
             what = f"provider {provider} has used {_percent(share)} of its daily quota"
-            remedy = "raise daily_quota, or give its routes another provider; mail beyond it waits"
+            remedy = (
+                "raise daily_quota, or add another provider to its routes; mail beyond the quota "
+                "waits"
+            )
             yield Finding(Rule.QUOTA_NEAR, provider, what, remedy)
 
 
@@ -238,10 +241,10 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
         yield Finding(
             Rule.IN_DOUBT,
             provider,
-            f"provider {provider} was lost after the final dot of {count} mails: they may be sent "
-            "twice",
-            "relaygw queue list --reason in_doubt shows those that are held; ask the provider what "
-            "it took, then relaygw queue release or delete",
+            f"provider {provider} lost the connection after the final dot of {count} messages: "
+            "they may be sent twice",
+            "relaygw queue list --reason in_doubt shows those that are held; ask the provider "
+            "which of them it accepted, then use relaygw queue release or delete",
         )
 
 
@@ -257,8 +260,8 @@ def _clock_step(facts: FleetFacts) -> Iterator[Finding]:
             Rule.CLOCK_STEP,
             "",
             f"the clock of the queue was {facts.clock_step}",
-            "nothing is to be done for mail that waits; have the clock kept by NTP, on the host or "
-            "the database server: timedatectl shows whether it is",
+            "waiting mail needs no action; keep the clock in sync by NTP, on the host or the "
+            "database server: timedatectl shows whether it is",
         )
 
 

@@ -160,8 +160,8 @@ class Watch:
         ]
         is_open = [one for one in self._own if one.recovered_at_ms is None]
         host = self.settings.hostname
-        what = f"{host} cannot use its queue, clients get 451 and try again: {trouble}"
-        remedy = "look at the database, or at the disk of a SQLite queue"
+        what = f"{host} cannot use its queue; clients get 451 and retry: {trouble}"
+        remedy = "check the database, or the disk that holds a SQLite queue"
         away = Finding(Rule.FRONT_REFUSING, host, what, remedy)
         findings = [away] if trouble is not None else []
         for finding, since_ms in self._away.begun(findings, is_open, now_ms=now_ms):

@@ -32,14 +32,14 @@ _RULE_WIDTH = 20
 
 @click.group(cls=Group)
 def alerts() -> None:
-    """Look at trouble that was or is, and try who is told of it."""
+    """Show current and past incidents, and test the alert channels."""
 
 
 @alerts.command("list", cls=Command)
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def list_alerts(invocation: Invocation, wants_json: bool) -> None:
-    """List what is wrong now, and what was in the last seven days."""
+    """List incidents: those in progress, and those of the last seven days."""
     now_ms = clock_ms()
     with invocation.open_store() as store:
         found = store.watch.incidents(now_ms - _RECENT_DAYS * 86_400_000)
@@ -53,7 +53,7 @@ def _object(incident: Incident) -> str:
 
 def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
     if not incidents:
-        yield f"nothing is wrong, and nothing was in the last {_RECENT_DAYS} days"
+        yield f"no incident in progress, and none in the last {_RECENT_DAYS} days"
         return
     widths = (-5, -6, _RULE_WIDTH, max(terminal_width() - _RULE_WIDTH - 14, 20))
     yield aligned(widths, "SINCE", "FOR", "RULE", "WHAT")
@@ -71,13 +71,13 @@ def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
 
 @alerts.command("test", cls=Command)
 @click.option(
-    "--channel", metavar="NAME", help="Only this one: its name, or its number in the list."
+    "--channel", metavar="NAME", help="Only this channel: its name, or its number in the list."
 )
 @pass_invocation
 def test_alerts(invocation: Invocation, channel: str | None) -> int:
-    """Send a notice to each channel and say what became of it.
+    """Send a test notice to each channel and show the result.
 
-    Exit code 69: one was not told.
+    Exit code 69: at least one channel failed.
     """
     settings = invocation.load_running().settings
     results = asyncio.run(_tell_all(invocation, settings, _chosen(settings, channel)))

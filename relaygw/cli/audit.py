@@ -22,19 +22,19 @@ _MAX_CELLS = 400  # of a sentence
 @click.command(cls=Command)
 @click.option(
     "--limit", metavar="N", type=NUMBER_FROM_1, default=100, show_default=True,
-    help="At most N entries.",
+    help="List at most N entries.",
 )  # fmt: skip
 @click.option(
     "--who", "--actor", "actor", metavar="TEXT", type=NOT_EMPTY,
-    help="Who did it contains TEXT.",
+    help="The actor's name contains TEXT.",
 )  # fmt: skip
 @click.option(
     "--action", metavar="TEXT", type=NOT_EMPTY,
-    help="Action is TEXT, or begins with it: queue matches queue.delete.",
+    help="The action is TEXT or begins with it: queue matches queue.delete.",
 )  # fmt: skip
 @click.option("--since", metavar="T", type=TIME, help=f"Not before T: {TIMES}.")
 @click.option("--until", metavar="T", type=TIME, help="Not after T; a day means its end.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def audit(
     invocation: Invocation,
@@ -45,9 +45,9 @@ def audit(
     until: str | None,
     wants_json: bool,
 ) -> None:
-    """Tell what operators did to mail and providers, the newest first.
+    """List what operators did to mail and providers, newest first.
 
-    Changes of the configuration are among it: when, where, and of which sections.
+    It includes changes to the configuration: when, on which host, in which sections.
     """
     now_ms = clock_ms()
     trail = Trail(

@@ -36,7 +36,7 @@ from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
 _PATIENCE_S = 4.0
 _TLS_WORDS = {
     "required": "STARTTLS, verified",
-    "implicit": "TLS at once, verified",
+    "implicit": "implicit TLS, verified",
     "encrypt": "STARTTLS, not verified",
     "opportunistic": "STARTTLS if offered, not verified",
     "none": "no TLS",
@@ -70,16 +70,18 @@ def _header(
 
 
 @click.command(cls=Command)
-@click.option("--sender", metavar="A", help="Explain mail from A; <> is the null sender.")
-@click.option("--recipient", metavar="B", help="Explain mail to B.")
+@click.option("--sender", metavar="A", help="Sender to explain; <> is the null sender.")
+@click.option("--recipient", metavar="B", help="Recipient to explain.")
 @click.option(
     "--header", "headers", metavar="LINE", multiple=True, callback=_header,
-    help="A header of that mail: 'NAME: VALUE'; may be repeated.",
+    help="A header field of that mail: 'NAME: VALUE'; repeatable.",
 )  # fmt: skip
-@click.option("--listener", metavar="BIND", help="That mail comes in by this listener.")
-@click.option("--user", metavar="NAME", help="That mail is from this user.")
-@click.option("--online", is_flag=True, help="Ask the providers, too; no mail is sent.")
-@click.option("--json", "wants_json", is_flag=True, help="With --online: one object a line.")
+@click.option("--listener", metavar="BIND", help="The listener that accepts that mail.")
+@click.option("--user", metavar="NAME", help="The user who sends that mail.")
+@click.option("--online", is_flag=True, help="Check the providers as well; no mail is sent.")
+@click.option(
+    "--json", "wants_json", is_flag=True, help="With --online: JSON, one object per line."
+)
 @pass_invocation
 def check(
     invocation: Invocation,
@@ -96,13 +98,13 @@ def check(
     Exit code 69: something failed --online.
     """
     if (sender is None) != (recipient is None) and not (online and sender is not None):
-        raise click.UsageError("--sender and --recipient go together; give both")
+        raise click.UsageError("--sender and --recipient are used together; give both")
     if headers and recipient is None:
-        raise click.UsageError("--header goes with --sender and --recipient; give them, too")
+        raise click.UsageError("--header needs --sender and --recipient")
     if (listener or user) and recipient is None:
-        raise click.UsageError("--listener and --user go with --sender and --recipient")
+        raise click.UsageError("--listener and --user need --sender and --recipient")
     if wants_json and not online:
-        raise click.UsageError("--json goes with --online; give it, too")
+        raise click.UsageError("--json needs --online")
     loaded = invocation.load()
     if sender is not None:
         sender = "" if sender == "<>" else address_of(sender, "--sender")
@@ -202,7 +204,8 @@ async def _ask(
     async for finding in diagnose(provider, ehlo_name=settings.hostname, senders=usable):
         found.put_nowait((name, finding))
     for sender in (one for one in addresses if one not in usable):
-        detail = f"{sender or '<>'} is not among the provider's senders, it is not used for it"
+        shown = sender or "<>"
+        detail = f"{shown} is not one of the provider's senders; this provider is not used for it"
         finding = Finding(step=Step.SENDER, result=Result.WARNING, detail=detail)
         found.put_nowait((name, finding))
     found.put_nowait((name, None))
@@ -254,8 +257,8 @@ def _routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str
     for route in waiting:
         if route not in known_routes(loaded.settings):
             yield (
-                f"mail waits on {gone_words(route)}; once all workers run this one, it "
-                "goes by the routes of now, but for what a provider may have taken already"
+                f"mail waits on {gone_words(route)}; once all workers run this one, it takes the "
+                "current routes, except mail that a provider may have taken already"
             )
 
 
@@ -274,8 +277,8 @@ def _warnings(settings: Settings) -> Iterator[str]:
     web = settings.web
     if web.has_logins and not (web.bind.is_loopback or web.proxies):
         yield (
-            f"web.bind: passwords for {web.bind} cross the network in clear; put a "
-            "reverse proxy with TLS before it and name it in web.proxies"
+            f"web.bind: passwords for {web.bind} cross the network in clear text; put a reverse "
+            "proxy with TLS in front of it and list it in web.proxies"
         )
     problem = _log_problem(settings.log)
     if problem is not None:
@@ -316,8 +319,8 @@ def _log_problem(log: Log) -> str | None:
     if directory.is_dir():
         return None
     if directory.exists():
-        return f"{directory} is no directory; name another"
-    return f"{directory} does not exist; create it, writable by the user that relaygw runs as"
+        return f"{directory} is not a directory; name another"
+    return f"{directory} does not exist; create it, writable by relaygw's user"
 
 
 def _provider_words(provider: Provider) -> str:
@@ -332,7 +335,7 @@ def _listener_words(listener: Listener, *, has_users: bool) -> str:
     who = {"required": "users only", "off": networks}.get(
         listener.auth, f"{networks} and users" if can_log_in else networks
     )
-    tls = {"starttls": ", STARTTLS", "implicit": ", TLS at once"}.get(listener.tls.mode, "")
+    tls = {"starttls": ", STARTTLS", "implicit": ", implicit TLS"}.get(listener.tls.mode, "")
     balancers = ", behind a balancer" if listener.proxy_protocol else ""
     mode = f", mode {listener.mode.value}" if listener.mode is not None else ""
     return f"{who}{tls}{balancers}{mode}"
@@ -360,7 +363,7 @@ def _explain(settings: Settings, mail: _AskedMail) -> Iterator[str]:
         yield from _field_lines(settings, mail)
     if way.unseen_headers:
         names = ", ".join(way.unseen_headers)
-        yield labelled("note", f"an earlier route looks at {names}; see --header")
+        yield labelled("note", f"an earlier route has a condition on {names}; see --header")
 
 
 def _way(settings: Settings, mail: _AskedMail) -> tuple[str, str, Way]:
@@ -388,7 +391,7 @@ def _field_lines(settings: Settings, mail: _AskedMail) -> Iterator[str]:
         yield labelled("fields", f"the mail is held: {found.obstacle}")
     elif found.names:
         names = ", ".join(found.names)
-        words = f"left out, as a provider reads recipients there: {names} ({found.why})"
+        words = f"left out, because a provider would read recipients from it: {names} ({found.why})"
         yield labelled("fields", words)
 
 

@@ -23,21 +23,22 @@ _STAGES = {stage.name.lower(): stage for stage in Stage if stage is not Stage.LO
 _LIKELY = ("content", "rcpt", "mail")
 """Stages to assume, the first one at which a row knows the reply."""
 _MAIL = {
-    (Verdict.DELIVERED, Scope.MESSAGE): "is delivered; the provider is responsible for it now",
+    (Verdict.DELIVERED, Scope.MESSAGE): "is delivered; the provider is now responsible for it",
     (Verdict.RETRY, Scope.RECIPIENT): "stays in the queue for this recipient and is tried again",
     (Verdict.RETRY, Scope.MESSAGE): "stays in the queue and is tried again",
     (Verdict.RETRY, Scope.CREDENTIAL): "stays in the queue; the login is tried again",
     (Verdict.RETRY, Scope.PROVIDER): "stays in the queue; the provider is tried again",
-    (Verdict.HOLD, Scope.SENDER_DOMAIN): "stays in the queue with all mail of this sender's "
-    "domain, no attempt is counted; other mail goes on, and a probe finds when it works again",
-    (Verdict.BOUNCE, Scope.RECIPIENT): "bounces for this recipient; others are not touched",
+    (Verdict.HOLD, Scope.SENDER_DOMAIN): "stays in the queue with all mail from this sender "
+    "domain, and no attempt is counted; other mail is sent, and a probe finds out when the domain "
+    "is accepted again",
+    (Verdict.BOUNCE, Scope.RECIPIENT): "bounces for this recipient; the others are not affected",
     (Verdict.BOUNCE, Scope.MESSAGE): "bounces for all recipients of this transaction",
 }
 _SLOWER = {Limit.RATE: "sends slower", Limit.CONNECTIONS: "opens fewer connections"}
 _USUAL_WAIT = {
-    Verdict.RETRY: "the usual one, as the section retry says",
-    Verdict.HOLD: "the usual one between two probes",
-    Verdict.THROTTLE: "the usual one, when nothing gets through any more",
+    Verdict.RETRY: "as the section retry sets it",
+    Verdict.HOLD: "the interval between probes",
+    Verdict.THROTTLE: "the interval between probes, when nothing is accepted any more",
 }
 
 
@@ -46,15 +47,16 @@ _USUAL_WAIT = {
 @click.argument("reply")
 @click.option(
     "--stage", type=click.Choice(list(_STAGES)),
-    help="What the reply answers; without it the first of content (the final dot), rcpt and "
-    "mail at which a row knows it.",
+    help="The "
+    "stage that the reply answers; default: the first of content (the final dot), rcpt and mail "
+    "at which a row matches.",
 )  # fmt: skip
-@click.option("--json", "wants_json", is_flag=True, help="The whole as one object.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object.")
 @pass_invocation
 def classify(
     invocation: Invocation, provider: str, reply: str, stage: str | None, wants_json: bool
 ) -> None:
-    """Tell what REPLY of PROVIDER means, and what happens to the mail.
+    """Explain a REPLY of PROVIDER, and what happens to the mail.
 
     PROVIDER is one of the configuration, a preset's name, or generic. REPLY is as on the wire:
     '454 Throttling failure: ...'.
@@ -69,7 +71,7 @@ def classify(
     if wants_json:
         click.echo(as_json(_as_object(provider, name, parsed, meaning, others)))
         return
-    assumed = "" if stage else " (assumed, --stage names another)"
+    assumed = "" if stage else " (assumed; use --stage for another)"
     click.echo(labelled("reply", str(parsed)))
     click.echo(labelled("stage", f"{name}{assumed}"))
     print_lines(_lines(meaning, others))
@@ -94,7 +96,7 @@ def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str
         return Classifier(providers[name]), places
     if name not in catalogue():
         known = ", ".join([*providers, *catalogue()])
-        raise click.UsageError(f"{name!r} is no provider of the configuration and no preset; "
+        raise click.UsageError(f"{name!r} is neither a configured provider nor a preset; "
                                f"write one of {known}")  # fmt: skip
     return Classifier(Provider(host="localhost", preset=None if name == GENERIC else name)), {}
 
@@ -108,11 +110,11 @@ def _parsed(text: str) -> SmtpReply:
     try:
         reply = take_reply(buffer)
         if reply is None or buffer:
-            raise ReplyInvalid(f"{text!r} does not end where a reply ends")
+            raise ReplyInvalid(f"{text!r} is not a complete reply")
     except ReplyInvalid as error:
         raise CommandFailed(
-            f"{error}; write code and text as the provider sent them, such as "
-            "'451 4.3.0 Try again later'"
+            f"{error}; write the code and text as the provider sent them, such as '451 4.3.0 Try "
+            "again later'"
         ) from error
     return reply
 
@@ -179,7 +181,7 @@ def mail_words(meaning: Meaning) -> str:
         return f"stays in the queue, no attempt is counted; relaygw {slower} at this provider"
     if meaning.verdict is Verdict.HOLD and meaning.scope is not Scope.SENDER_DOMAIN:
         return (
-            "stays in the queue, no attempt is counted; all mail for this provider waits, and "
-            "one message at a time probes whether it works again"
+            "stays in the queue, no attempt is counted; all mail for this provider waits, and one "
+            "message at a time is sent as a probe"
         )
     return _MAIL[meaning.verdict, meaning.scope]

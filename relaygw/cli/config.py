@@ -14,15 +14,15 @@ from relaygw.settings.load import origin_lines
 
 @click.group(cls=Group)
 def config() -> None:
-    """Look at the configuration."""
+    """Show the configuration."""
 
 
 @config.command()
-@click.option("--origin", "with_origin", is_flag=True, help="Add where each value comes from.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--origin", "with_origin", is_flag=True, help="Add the origin of each value.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
-    """Show every value, also those by default."""
+    """Show every value, defaults included."""
     for key, value, origin in origin_lines(invocation.load()):
         if wants_json:
             plain = None if value == "~" else json.loads(value)

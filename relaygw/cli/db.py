@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from relaygw.store.backup import Contents
     from relaygw.store.recovery import Recovered
 
-_REMEDY = "restore a backup, or stop relaygw and save what can be read: relaygw db recover"
+_REMEDY = "restore a backup, or stop relaygw and save what is readable: relaygw db recover"
 
 
 @click.group(cls=Group)
 def db() -> None:
-    """Look after the queue's database."""
+    """Maintain the queue's database."""
 
 
 @db.command()
 @pass_invocation
 def upgrade(invocation: Invocation) -> None:
-    """Bring the schema to this version; safe to repeat."""
+    """Upgrade the schema to this version; safe to repeat."""
     loaded = invocation.load_running()
     from relaygw import roles
 
@@ -46,9 +46,9 @@ def upgrade(invocation: Invocation) -> None:
 @db.command("check")
 @pass_invocation
 def check_db(invocation: Invocation) -> None:
-    """Tell whether the queue is whole and has the schema of this version.
+    """Check that the queue is intact and has the schema of this version.
 
-    With SQLite all pages are read, and its log is looked at. Exit code 65 when something is
+    With SQLite all pages and the log are read. Exit code 65 when something is
     damaged or missing, 78 when the schema is of another version.
     """
     loaded = invocation.load_running()
@@ -64,14 +64,18 @@ def check_db(invocation: Invocation) -> None:
 
 
 @db.command()
-@click.option("--release", is_flag=True, help="Queue what may have been sent, instead of holding.")
+@click.option(
+    "--release",
+    is_flag=True,
+    help="Queue mail that may have been sent already, instead of holding it.",
+)
 @pass_invocation
 def recover(invocation: Invocation, release: bool) -> None:
-    """Save what can be read of a damaged SQLite queue.
+    """Save what is readable of a damaged SQLite queue.
 
     Writes a new queue and moves the old one aside; nothing is overwritten. The gateway must be
-    stopped. Mail that is whole comes back. What may have been sent since the state that can be
-    read is held. What is left of the rest is written to files.
+    stopped. Intact mail is recovered. Mail that may have been sent since the readable state is
+    held. Remains of damaged mail are written to files.
     """
     loaded = invocation.load_running()
     from relaygw import roles
@@ -89,32 +93,32 @@ def recover(invocation: Invocation, release: bool) -> None:
     print_lines(_recovered_lines(done))
     if done.log_aside is not None:
         raise CommandFailed(
-            f"{done.log_aside}: this log lay beside the queue, of another database or moment: "
-            "nothing of it was read; if mail is missing, put it as QUEUE-wal beside the "
-            "database QUEUE that it belongs to, and: relaygw db restore QUEUE"
+            f"{done.log_aside}: this log was beside the queue, but belongs to another database or "
+            "time: it was not read; if mail is missing, copy it as QUEUE-wal beside the database "
+            "QUEUE that it belongs to, and run: relaygw db restore QUEUE"
         )
 
 
 def _recovered_lines(done: Recovered) -> Iterator[str]:
     if done.aside is None:
-        yield "the queue is whole: nothing to do"
+        yield "the queue is intact: nothing to do"
         return
     yield f"recovered: {counted(done.recovered, 'message')}"
     if done.held:
         yield (
-            f"held: {done.held} of them, as they may have been sent already; look into the mail "
+            f"held: {done.held} of them, because they may have been sent already; check the mail "
             "log, then: relaygw queue release --reason recovered"
         )
     yield f"damaged: {counted(len(done.damaged), 'message')}"
     for queue_id, missing in done.damaged.items():
         yield f"  {printable(queue_id)}: without {printable(missing)}"
     if done.exported is not None:
-        yield f"  what is left of them: {done.exported}"
+        yield f"  remains of them: {done.exported}"
     yield f"lost: {counted(len(done.lost), 'message')}"
     for queue_id in done.lost:
         yield f"  {printable(queue_id)}: only its id is known"
     if done.is_log_lost:
-        yield '  and what was in the lost log only; the mail log ("queued as") tells of it'
+        yield '  and mail that was only in the lost log; find it in the mail log ("queued as")'
     yield f"the old queue: {done.aside}"
 
 
@@ -127,8 +131,8 @@ def _recovered_lines(done: Recovered) -> Iterator[str]:
 def backup(invocation: Invocation, file: Path) -> None:
     """Write a copy of a SQLite queue into FILE, while the gateway runs.
 
-    It is one moment of the queue, is read once more as a whole, and has mode 0600. No file is
-    overwritten. For PostgreSQL it names the command.
+    The copy is a consistent snapshot, is verified, and has mode 0600. No file is overwritten.
+    For PostgreSQL it prints the command to use.
     """
     loaded = invocation.load_running()
     from relaygw import roles
@@ -157,14 +161,19 @@ def backup(invocation: Invocation, file: Path) -> None:
 
 @db.command()
 @click.argument("file", type=click.Path(readable=False, path_type=Path))
-@click.option("--release", is_flag=True, help="Queue what waited then, instead of holding it.")
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask about a queue with mail.")
+@click.option(
+    "--release", is_flag=True, help="Queue the mail that waited then, instead of holding it."
+)
+@click.option(
+    "--yes", "is_sure", is_flag=True, help="Do not ask for confirmation when the queue has mail."
+)
 @pass_invocation
 def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) -> None:
-    """Make the copy FILE of a SQLite queue the queue.
+    """Restore a SQLite queue from its copy FILE.
 
-    The gateway must be stopped. The queue that is there is moved aside, and asked about when it
-    has mail. What was not finished when the copy was made may have been sent since: it is held.
+    The gateway must be stopped. The present queue is moved aside; when it has mail,
+    confirmation is asked for. Mail that was not finished when the copy was made may have been
+    sent since: it is held.
     """
     loaded = invocation.load_running()
     from relaygw import roles
@@ -173,7 +182,7 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
     if queue.is_postgres:
         words = ["pg_restore", "--exit-on-error", "--dbname", queue.url, str(file)]
         raise CommandFailed(
-            f"this queue is in PostgreSQL; stop the gateways, make the database empty, and run: "
+            "this queue is in PostgreSQL; stop the gateways, empty the database, and run: "
             f"{shlex.join(words)}; before they start: relaygw queue hold --all --yes --note "
             "restored",
             exit_code=os.EX_USAGE,
@@ -181,7 +190,7 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
 
     def may_replace(present: Contents | None) -> bool:
         what = "cannot be read" if present is None else f"has {_contents_words(present)}"
-        return is_sure or _agrees(f"The queue that is there {what}. Move it aside?")
+        return is_sure or _agrees(f"The present queue {what}. Move it aside?")
 
     try:
         _make_directory(queue.url)
@@ -195,8 +204,8 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
     click.echo(f"restored: {_contents_words(done.contents)}")
     if done.held:
         click.echo(
-            f"held: {counted(done.held, 'delivery', 'deliveries')}, as they may have been sent "
-            "since; look into the mail log, then: relaygw queue release --reason restored"
+            f"held: {counted(done.held, 'delivery', 'deliveries')}, because they may have been "
+            "sent since; check the mail log, then: relaygw queue release --reason restored"
         )
     if done.aside is not None:
         click.echo(f"the old queue: {done.aside}")

@@ -51,7 +51,7 @@ from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 RETRY_EVERY_S = 5.0
-"""How long deferred mail waits before it is made due once more: nobody is to be hammered."""
+"""How long deferred mail waits before it is made due again: no provider is hammered."""
 _LOOK_S = 0.25
 _SOON_MS = 1000  # mail that is due so soon needs no help
 _LOOK_SHARE = 4  # of a large queue, looking takes at most one part in so many and one
@@ -64,18 +64,18 @@ _D = DeliveryState
 @click.command(cls=Command)
 @click.option(
     "--wait", "wait_s", metavar="TIME", default="60s", show_default=True, type=DURATION,
-    help="Give up after this time.",
+    help="Give up after TIME.",
 )  # fmt: skip
 @click.option(
     "--grace", "grace_s", metavar="TIME", default="5s", show_default=True, type=DURATION,
-    help="On a shared queue: how long new mail is still taken, until no load balancer sends any.",
+    help="On a shared queue: how long new mail is accepted, for load balancers to turn away.",
 )  # fmt: skip
-@click.option("--json", "wants_json", is_flag=True, help="What is left as one object.")
+@click.option("--json", "wants_json", is_flag=True, help="What is left, as one JSON object.")
 @pass_invocation
 def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: bool) -> int:
-    """Send what is queued now; return when nothing is left, or time is up.
+    """Send all queued mail; return when the queue is empty or time is up.
 
-    On a queue that other instances share this one stops instead, and leaves its mail to them.
+    On a queue shared with other instances, this one stops instead and leaves its mail to them.
     """
     from relaygw import roles
 
@@ -218,8 +218,8 @@ def _leave(
         while service_file.running_service(state_dir) == pid:
             if time.monotonic() >= deadline_s:
                 raise CommandFailed(
-                    f"process {pid} has not ended within {wait_s:g} s; what it holds goes to the "
-                    "other instances when it does, or 20 s after it is killed",
+                    f"process {pid} has not ended within {wait_s:g} s; its leases go to the other "
+                    "instances when it ends, or 20 s after it is killed",
                     exit_code=os.EX_TEMPFAIL,
                 )
             time.sleep(_STEP_S)
@@ -228,8 +228,8 @@ def _leave(
     files = count_drops(maildrop)
     if files:
         warn(
-            f"stopped, but {files} messages lie in the maildrop {maildrop} of this machine, where "
-            "no other instance sees them; start the gateway again and then: relaygw drain"
+            f"stopped, but {files} messages are in the maildrop {maildrop} of this machine, where "
+            "no other instance finds them; start the gateway again and then: relaygw drain"
         )
     return files
 
@@ -266,7 +266,7 @@ class Left:
 
 
 def count_drops(maildrop: Path | None) -> int:
-    """Return how many messages lie in the maildrop, 0 without one.
+    """Return how many messages are in the maildrop, 0 without one.
 
     Raises CommandFailed if nobody may know.
     """
@@ -325,4 +325,4 @@ def _told(left: Left, remains: dict[str, Any]) -> Iterator[str]:
     held = "{queue_id} is held on route {route}: {reason}; see: relaygw queue release"
     yield from first_of([held.format_map(one) for one in remains["held"]], "more held")
     if left.files:
-        yield "the maildrop is not empty: relaygw status says why"
+        yield "the maildrop is not empty: relaygw status shows why"

@@ -38,11 +38,11 @@ _BATCH = 100
 )  # fmt: skip
 @click.option(
     "--since", metavar="T", type=NOT_EMPTY,
-    help="Accepted since T, with --result ended since T: today, 10:30, 6h, a date.",
+    help="Accepted since T, or with --result: ended since T: today, 10:30, 6h, a date.",
 )  # fmt: skip
 @click.option("--limit", metavar="N", type=NUMBER_FROM_1, default=_PAGE, show_default=True,
-              help="At most N messages.")  # fmt: skip
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+              help="List at most N messages.")  # fmt: skip
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def find(
     invocation: Invocation,
@@ -52,13 +52,13 @@ def find(
     limit: int,
     wants_json: bool,
 ) -> None:
-    """Find mail in any state, the newest first.
+    """Find mail in any state, newest first.
 
-    TEXT is an address or a part of it, a word of the subject, an order number, a queue id, a
-    Message-ID or a provider's id, and conditions like is:bounced, user:shop1, after:2026-01-31.
+    TEXT is an address or part of one, a word of the subject, an order number, a queue id, a
+    Message-ID or a provider's id, with conditions like is:bounced, user:shop1, after:2026-01-31.
     """
     if not (words or result or since):
-        raise click.UsageError("say what to find: TEXT, --result or --since")
+        raise click.UsageError("nothing to find; give TEXT, --result or --since")
     try:
         tz = datetime.now().astimezone().tzinfo
         assert tz is not None

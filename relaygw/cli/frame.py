@@ -169,7 +169,7 @@ def _complete(params: list[click.Parameter]) -> None:
     params += [
         click.Option(
             ["--config"], metavar="FILE", type=click.Path(readable=False), expose_value=False,
-            callback=_take_config, help="Configuration to use instead of the usual one.",
+            callback=_take_config, help="Configuration file to use instead of the default one.",
         ),
         click.Option(
             ["--debug"], is_flag=True, expose_value=False, callback=_take_debug,
@@ -301,7 +301,7 @@ def _tell_failed_stream(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
     if error.errno == errno.EBADF and error.filename is None:
-        error = OSError("stdin or stdout is closed; leave it open, or point it to /dev/null")
+        error = OSError("stdin or stdout is closed; keep it open, or redirect it to /dev/null")
     return _tell(error)
 
 

@@ -65,25 +65,27 @@ class _Import:
 @click.argument("directory", type=click.Path(readable=False, path_type=Path))
 @click.option(
     "--output", metavar="FILE", type=click.Path(readable=False), default="relaygw.yaml",
-    help="FILE.yaml, or a directory for relaygw.yaml, which is made. Never over a file.",
+    help="FILE.yaml, or a directory, created if missing. Existing files are never overwritten.",
 )  # fmt: skip
-@click.option("--lint", is_flag=True, help="Only name mistakes; exit code 65 if there are any.")
-@click.option("--mend", is_flag=True, help="Import without the mistakes that can be mended.")
-@click.option("--dry-run", is_flag=True, help="Write nothing; print the file.")
-@click.option("--relayhost", metavar="HOP", help="Read main.cf as if it had this: '[HOST]:PORT'.")
-@click.option("--sender", "senders", metavar="A", multiple=True, help="Compare mail from A, too.")
+@click.option("--lint", is_flag=True, help="Only list mistakes; exit code 65 if there are any.")
+@click.option("--mend", is_flag=True, help="Fix the mistakes that can be fixed while importing.")
+@click.option("--dry-run", is_flag=True, help="Print the file instead of writing it.")
 @click.option(
-    "--recipient", "recipients", metavar="B", multiple=True, help="Compare mail to B, too."
+    "--relayhost", metavar="HOP", help="Read main.cf as if it had this relayhost: '[HOST]:PORT'."
+)
+@click.option("--sender", "senders", metavar="A", multiple=True, help="Also compare mail from A.")
+@click.option(
+    "--recipient", "recipients", metavar="B", multiple=True, help="Also compare mail to B."
 )
 @click.option(
-    "--compare", "compared", metavar="A,B", multiple=True, help="Compare mail from A to B, too."
+    "--compare", "compared", metavar="A,B", multiple=True, help="Also compare mail from A to B."
 )
 @click.option(
     "--maillog", metavar="FILE", type=click.Path(readable=False, path_type=Path),
-    help="Compare all mail of this log, too.",
+    help="Also compare all mail in this log.",
 )  # fmt: skip
-@click.option("--all", "wants_all", is_flag=True, help="Show what is the same, too.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--all", "wants_all", is_flag=True, help="Also show what is the same.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 def import_postfix(
     directory: Path,
     output: str,
@@ -98,10 +100,10 @@ def import_postfix(
     wants_all: bool,
     wants_json: bool,
 ) -> int:
-    """Make a relaygw.yaml of a Postfix's DIRECTORY, and compare the two.
+    """Create a relaygw.yaml from the Postfix configuration in DIRECTORY, and compare the two.
 
-    Reads main.cf, master.cf and the tables; writes ./relaygw.yaml, and passwords
-    into files beside it. Postfix itself is left as it is.
+    Reads main.cf, master.cf and the tables; writes ./relaygw.yaml, and
+    passwords to files beside it. Postfix is not changed.
     """
     show = _Shown(wants_json, wants_all)
     overrides = {"relayhost": relayhost} if relayhost else {}
@@ -150,7 +152,9 @@ def _import(
     rows = list(Comparison(real, settings, translation.secrets).rows(pairs))
     for line in run.postfix.problems if run.postfix is not None else ():
         if "fatal" in line or "error" in line:  # what else it has to say is told with its line
-            translation.report.warn(f"asked of Postfix, and instead what was read is used: {line}")
+            translation.report.warn(
+                f"not available from Postfix; the files are used instead: {line}"
+            )
     for problem in not_compared:
         translation.report.warn(f"{problem}; it is not compared")
     show.verdicts(translation.report.verdicts(run.configuration))
@@ -164,8 +168,9 @@ def _import(
             write_files(file, text, translation.secrets, directory)
         except OSError as error:
             raise CommandFailed(
-                f"{error.filename or file}: cannot be written ({error.strerror}), and nothing was; "
-                "name a place by --output where this user may write", exit_code=os.EX_CANTCREAT,
+                f"{error.filename or file}: cannot be written ({error.strerror}); nothing was "
+                "written; "
+                "use --output with a path where this user may write", exit_code=os.EX_CANTCREAT,
             ) from error  # fmt: skip
         show.written(file, directory, len(translation.secrets))
     return os.EX_OK
@@ -182,15 +187,15 @@ def _check_free(file: Path, directory: Path, translation: Translation, to_make: 
 
 def _asked(postfix: Postfix | None) -> str:
     if postfix is None:
-        return "no Postfix here was asked"
+        return "without asking a Postfix on this host"
     but = f", but not about {', '.join(postfix.not_asked)}" if postfix.not_asked else ""
-    return f"asked of the Postfix of this host{but}"
+    return f"checked with the Postfix of this host{but}"
 
 
 def _heading(configuration: Configuration) -> str:
     return (
         f"Made by relaygw import-postfix of {configuration.directory}.\n"
-        "relaygw check explains it; docs/coming-from-postfix.md tells how to switch over."
+        "relaygw check explains it; docs/coming-from-postfix.md describes the switch."
     )
 
 
@@ -288,7 +293,7 @@ class _Shown:
                 click.echo(labelled("Postfix", one.postfix, indent=4))
                 click.echo(labelled("relaygw", one.relaygw, indent=4))
         if mistakes and not with_remedies:
-            click.echo(labelled("", "import-postfix --lint says how to mend each, in Postfix too"))
+            click.echo(labelled("", "import-postfix --lint shows how to fix each, also in Postfix"))
 
     def rows(self, rows: Sequence[Row], asked: str) -> None:
         """Show the table of sameness."""

@@ -42,35 +42,36 @@ from relaygw.settings.section import Mode
 _HELD = HoldCause(HoldCode.OPERATOR, "held in Postfix")
 _DONE, _UNFINISHED, _IN_USE, _GONE = "done", "unfinished", "in use", "gone"
 _LEFT = {  # what stays where it is, beside what is refused
-    _DONE: "of which everybody had theirs",
-    _UNFINISHED: "that Postfix had not taken yet",
-    _IN_USE: "that a process of Postfix still has",
+    _DONE: "already delivered to everybody",
+    _UNFINISHED: "that Postfix had not picked up yet",
+    _IN_USE: "that a Postfix process still has open",
 }
 _MAX_LEFT_OUT = 10
 _OTHER_FILES = {
-    "bounce": "with refusals that Postfix has told no sender yet; relaygw tells none either",
-    "corrupt": "that Postfix itself had set aside as damaged",
+    "bounce": "with refusals that Postfix has not yet reported to the sender; relaygw does not "
+    "report them either",
+    "corrupt": "that Postfix had set aside as damaged",
 }
 
 
 @click.command("import-queue", cls=Command)
 @click.argument("directory", type=click.Path(readable=False, path_type=Path))
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would happen only.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a file.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show what would happen.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per file.")
 @pass_invocation
 def import_queue(
     invocation: Invocation, directory: Path, is_dry_run: bool, wants_json: bool
 ) -> int:
-    """Move the queue of a stopped Postfix, DIRECTORY, into this one.
+    """Move the queue of a stopped Postfix from DIRECTORY into this one.
 
-    Takes whom each mail is still for, under the rewriting, lists, mode and routes of now. Files
-    whose mail is here go to DIRECTORY/imported; what was held stays held.
+    Only recipients not yet served are taken, under the rewriting, lists, mode and routes in force
+    now. Files whose mail is here go to DIRECTORY/imported; what was held stays held.
     """
     loaded = invocation.load_running()
     if not loaded.files and loaded.settings.mode is Mode.SANDBOX:
         raise CommandFailed(
-            "there is no configuration, so this is the sandbox, which would capture all of it; "
-            "name the gateway's by --config", exit_code=os.EX_CONFIG,
+            "there is no configuration, so this is the sandbox, which would capture all mail; "
+            "give the gateway's with --config", exit_code=os.EX_CONFIG,
         )  # fmt: skip
     queue = QueueDirectory(directory)
     work = partial(_import, invocation, loaded, queue, wants_json=wants_json)
@@ -81,7 +82,7 @@ def import_queue(
                 return work(is_dry_run=False, is_running=False)
         is_running = queue.is_running()
         if is_running:
-            warn("Postfix runs: this is what it has now; stop it before the import")
+            warn("Postfix is running: this is its queue now; stop it before the import")
         return work(is_dry_run=True, is_running=is_running)
 
 
@@ -176,7 +177,9 @@ class _Work:
 
     def _take_mail(self, number: int, mail: QueuedMail) -> None:
         if not mail.waiting:
-            self._settle(Settled(number, "", _DONE, why="everybody has had it, or was refused"))
+            self._settle(
+                Settled(number, "", _DONE, why="it was delivered or refused for all recipients")
+            )
             return
         self.left_out.update(mail.left_out)
         one = Exported(
@@ -201,7 +204,7 @@ class _Work:
             click.echo(as_json({**told, "result": result, "reason": one.why}))
         elif one.result in (REFUSED, _IN_USE):
             self.run.progress.end()
-            warn(f"{file.path}: stays where it is: {one.why}")
+            warn(f"{file.path}: left in place: {one.why}")
 
     def report(self) -> None:
         """Say what came of it."""
@@ -214,7 +217,7 @@ class _Work:
             if self.counts[result]:
                 click.echo(f"{counted(self.counts[result], 'file')} left, {words}")
         for what, number in self.left_out.most_common(_MAX_LEFT_OUT):
-            click.echo(f"{counted(number, 'message')} without what Postfix had for it: {what}")
+            click.echo(f"{counted(number, 'message')} without these Postfix settings: {what}")
         for name, words in _OTHER_FILES.items():
             number = self.queue.count(name)
             if number:

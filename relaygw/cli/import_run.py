@@ -119,8 +119,8 @@ class ImportRun:
     def _check_space(self) -> None:
         if not self.importer.has_space():
             raise CommandFailed(
-                "the volume of the queue is nearly full; make room, and import again: what is "
-                "here already is not taken twice",
+                "the volume that holds the queue is nearly full; free some space, and import "
+                "again: mail imported before is not imported twice",
                 exit_code=os.EX_TEMPFAIL,
             )
 
@@ -149,4 +149,4 @@ class ImportRun:
         )
         if self.counts[KNOWN]:
             number = self.counts[KNOWN]
-            click.echo(f"{counted(number, 'message')} imported before, not taken again")
+            click.echo(f"{counted(number, 'message')} imported before, skipped")

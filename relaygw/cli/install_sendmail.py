@@ -46,16 +46,18 @@ class Prefix(click.Path):
 @click.option(
     "--prefix", type=Prefix(path_type=Path, file_okay=False, readable=False), default=Path("/usr"),
     show_default=True,
-    help="Where sbin/sendmail, lib/sendmail, bin/mailq and bin/newaliases go.",
+    help="Directory for sbin/sendmail, lib/sendmail, bin/mailq and bin/newaliases.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Move another mailer's programs aside.")
-@click.option("--uninstall", is_flag=True, help="Remove them, and put back what was moved aside.")
+@click.option("--force", is_flag=True, help="Move another mailer's programs out of the way.")
+@click.option(
+    "--uninstall", is_flag=True, help="Remove them, and restore what was moved out of the way."
+)
 @pass_invocation
 def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, uninstall: bool) -> None:
-    """Put sendmail, mailq and newaliases in place, and make the maildrop.
+    """Install sendmail, mailq and newaliases, and create the maildrop.
 
-    What belongs to another mailer is left alone without --force. Exit code 77 when other users,
-    such as PHP's, cannot use what is in place; each line names what mends it.
+    Programs of another mailer are left alone unless --force is given. Exit code 77 when other
+    users, such as PHP's, cannot use what is installed; each line names the remedy.
     """
     programs = Programs(prefix.absolute())
     try:
@@ -70,8 +72,8 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
         doubts = list(programs.doubts(path, group))
     except PermissionError as error:
         raise CommandFailed(
-            f"{error.filename}: {error.strerror}; run it as root, or give --prefix a directory "
-            "of yours",
+            f"{error.filename}: {error.strerror}; run it as root, or use --prefix with a "
+            "directory of your own",
             exit_code=os.EX_NOPERM,
         ) from error
     click.echo("For PHP, in php.ini of FPM and of the command line (cron):")
@@ -94,8 +96,9 @@ def maildrop_warnings(settings: Settings) -> Iterator[str]:
         if used is not None and used != settings.maildrop.path:
             yield (
                 f"{launcher} leaves mail in {used}, and maildrop.path is "
-                f"{settings.maildrop.path or 'off'}: nobody of this configuration takes it; run "
-                f"relaygw install-sendmail --prefix {launcher.parents[1]}, or set maildrop.path"
+                f"{settings.maildrop.path or 'off'}: no gateway with this configuration reads it; "
+                f"run relaygw install-sendmail --prefix {launcher.parents[1]}, or set "
+                "maildrop.path"
             )
 
 
@@ -121,12 +124,12 @@ class Programs:
         """Put everything in place; yields what was done. Raises CommandFailed before it."""
         foreign = self.foreign()
         if self._launcher.exists() and not self._is_ours(self._launcher):
-            problem = f"{self._launcher} is there and not relaygw's; remove it first"
+            problem = f"{self._launcher} exists and is not relaygw's; remove it first"
             raise CommandFailed(problem, exit_code=os.EX_CANTCREAT)
         if foreign and not force:
             raise CommandFailed(
                 f"{', '.join(map(str, foreign))}: another mailer's; remove its package, or give "
-                f"--force to move them aside (to NAME{_ASIDE}, back with --uninstall)",
+                f"--force to move them aside (to NAME{_ASIDE}; --uninstall restores them)",
                 exit_code=os.EX_CANTCREAT,
             )
         for path in foreign:
@@ -147,7 +150,7 @@ class Programs:
             DropDirectory(path, group).close()
             if state_dir.exists() and os.geteuid() == 0:
                 os.chown(path, state_dir.stat().st_uid, -1)
-            yield f"{path}: mail is left here until the gateway takes it"
+            yield f"{path}: mail waits here until the gateway picks it up"
 
     def foreign(self) -> list[Path]:
         """Return what of another mailer is in the way."""
@@ -174,14 +177,14 @@ class Programs:
             if closed := _closed(path):
                 yield (
                     f"users other than {_owner(closed[0])} cannot run sendmail: {what}, {path}, "
-                    f"lies behind {closed[0]}, which has mode {_mode(closed[0])}; install relaygw "
-                    f"where everybody may read, e.g. in /opt, or: {_opening(closed)}"
+                    f"is below {closed[0]}, which has mode {_mode(closed[0])}; install relaygw "
+                    f"where all users may read, e.g. in /opt, or run: {_opening(closed)}"
                 )
         path = Path(maildrop or DIRECTORY).resolve()
         if closed := _closed(path.parent if group else path):
             yield (
-                f"users other than {_owner(closed[0])} cannot leave mail in {path}: {closed[0]} "
-                f"has mode {_mode(closed[0])}; {_opening(closed)}, or set maildrop.path to another "
+                f"users other than {_owner(closed[0])} cannot write to {path}: {closed[0]} has "
+                f"mode {_mode(closed[0])}; {_opening(closed)}, or set maildrop.path to another "
                 "place"
             )
 

@@ -31,13 +31,13 @@ from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.store.queue_entry import QueueEntry
 
-TWICE = "what a provider may have taken already is not spared: it may be sent twice"
+TWICE = "this includes mail that a provider may have taken already: it may be sent twice"
 
 CHANGE_OPTIONS: tuple[Decorator, ...] = (
-    click.option("--all", "is_all", is_flag=True, help="All messages that the command is for."),
-    click.option("--yes", "is_sure", is_flag=True, help="Do not ask."),
-    click.option("--dry-run", "is_dry_run", is_flag=True, help="Show the messages only."),
-    click.option("--json", "wants_json", is_flag=True, help="One object a line."),
+    click.option("--all", "is_all", is_flag=True, help="All messages that the command applies to."),
+    click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation."),
+    click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show the messages."),
+    click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line."),
 )
 
 
@@ -75,15 +75,15 @@ def take_choice(
     reads_stdin = STDIN in (*given["queue_ids"], *given["id_options"])
     if (reads_stdin or answer.wants_json) and not (answer.is_sure or answer.is_dry_run):
         what = "ids on stdin" if reads_stdin else "--json"
-        raise click.UsageError(f"with {what} nobody can be asked; give --yes or --dry-run")
+        raise click.UsageError(f"with {what} there is nobody to confirm; give --yes or --dry-run")
     choice = choose(given, default_states=default_states)
     if choice.selection.results and not (choice.has_ids or given["state_names"]):
         meant = replace(choice.selection, states=default_states)
         choice = replace(choice, selection=meant)
     if not (choice.has_conditions or answer.is_all):
-        raise click.UsageError("no message is named; give ids or selectors, or --all")
+        raise click.UsageError("no message is named; give ids, selectors or --all")
     if answer.is_all and choice.has_conditions:
-        raise click.UsageError("--all goes with no ids and no other selector; leave one out")
+        raise click.UsageError("--all cannot be used with ids or selectors; remove one")
     return choice, answer
 
 
@@ -175,7 +175,7 @@ def may_go_on(question: str, answer: Answer) -> bool:
 def raise_if_alone(remedy: str) -> None:
     """Raise UsageError when nobody answered because nobody is there."""
     if not sys.stdin.isatty():
-        raise click.UsageError(f"nobody answered; {remedy}") from None
+        raise click.UsageError(f"no answer; {remedy}") from None
 
 
 def _report(changed: Sequence[str], left: list[LeftAlone], task: Task, answer: Answer) -> None:

@@ -32,9 +32,9 @@ _CELLS = (17, -4, 10, -5)  # of queue id, age, state and size
 _WIDE = 100  # cells of a terminal that has room for several results
 _MORE_CELLS = 14  # that they need
 _RELEASED_WORDS = {
-    Released.ALLOWED.value: "from the sandbox, to addresses that may have it",
-    Released.ANYONE.value: "from the sandbox, outside of the allow list",
-    Released.RESENT.value: "sent again by an operator; relaygw queue explain names the first one",
+    Released.ALLOWED.value: "from the sandbox, to allowed addresses",
+    Released.ANYONE.value: "from the sandbox, outside the allow list",
+    Released.RESENT.value: "sent again by an operator; see relaygw queue explain for the first one",
 }
 _FIXED_CELLS = sum(map(abs, _CELLS)) + 6  # with the spaces
 _MIN_REST_CELLS = 30
@@ -152,7 +152,7 @@ def check_one_form(**asked_for: bool) -> None:
     """Raise UsageError when several options say how to print, each by its name."""
     names = [f"--{name.replace('_', '-')}" for name, is_given in asked_for.items() if is_given]
     if len(names) > 1:
-        raise click.UsageError(f"{' and '.join(names[:2])} exclude each other; leave one out")
+        raise click.UsageError(f"{' and '.join(names[:2])} cannot be used together; remove one")
 
 
 def print_list(
@@ -221,8 +221,8 @@ def _write_content(store: Store, entry: QueueEntry) -> None:
     stdout.flush()
     if written_bytes != entry.size_bytes:
         raise CommandFailed(
-            f"{entry.queue_id}: only {written_bytes} of {entry.size_bytes} bytes were there; "
-            "it was being deleted"
+            f"{entry.queue_id}: only {written_bytes} of {entry.size_bytes} bytes were left; it "
+            "was being deleted"
         )
 
 

@@ -38,15 +38,15 @@ UNCONFIRMED = "unconfirmed"
 
 @click.group(cls=Group)
 def provider() -> None:
-    """Look at providers, hold and release them."""
+    """Show, hold and release providers."""
 
 
 @provider.command("hold")
 @click.argument("name")
-@click.option("--reason", default="", metavar="TEXT", help="Why; shown with the hold.")
+@click.option("--reason", default="", metavar="TEXT", help="The reason, shown with the hold.")
 @pass_invocation
 def hold_one(invocation: Invocation, name: str, reason: str) -> None:
-    """Send nothing by a provider until it is released; its mail waits."""
+    """Hold a provider: send nothing through it until it is released."""
     loaded = invocation.load_running()
     _check_name(name, loaded.settings.providers, ())
     with invocation.open_store(loaded) as store:
@@ -54,11 +54,11 @@ def hold_one(invocation: Invocation, name: str, reason: str) -> None:
     if is_new:
         click.echo(f"{name}: held until: relaygw provider release {name}")
         click.echo(
-            "workers begin nothing more by it after about a second; what is being sent then ends "
-            "as it would"
+            "workers start no new message through it after about a second; messages being sent "
+            "then are completed"
         )
     else:
-        click.echo(f"{name}: was held already; the reason is the new one")
+        click.echo(f"{name}: was already held; the reason is updated")
     waiting = [route.name for route in loaded.settings.routes if route.providers == (name,)]
     if waiting:
         click.echo(f"mail waits on routes without another provider: {', '.join(waiting)}")
@@ -68,7 +68,7 @@ def hold_one(invocation: Invocation, name: str, reason: str) -> None:
 @click.argument("name")
 @pass_invocation
 def release_holds(invocation: Invocation, name: str) -> None:
-    """End all holds of a provider, its key and its sender domains; mail goes at once."""
+    """End all holds of a provider, its key and its sender domains; its mail is due now."""
     loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
         held = [name] if holds_of(store.holds.in_force(), name) else []
@@ -84,10 +84,10 @@ def release_holds(invocation: Invocation, name: str) -> None:
 
 
 @provider.command("list")
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def list_providers(invocation: Invocation, wants_json: bool) -> None:
-    """List the providers with their limits, and why one is held or slowed."""
+    """List the providers with their limits, and why they are held or slowed."""
     loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
         holds = store.holds.in_force()
@@ -137,9 +137,9 @@ def _hold_lines(name: str, hold: Hold, now_ms: int) -> Iterator[str]:
     what = name if hold.scope == "provider" else f"{hold.scope} {hold.key}"
     probe = ""
     if hold.probe_at_ms is not None and hold.probe_at_ms > now_ms:
-        probe = f"; tried again at {moment(hold.probe_at_ms, now_ms)}"
+        probe = f"; next probe at {moment(hold.probe_at_ms, now_ms)}"
     elif hold.probe_at_ms is not None:
-        probe = "; it is due to be tried again"
+        probe = "; the next probe is due"
     yield ""
     yield labelled("held", f"{what} since {moment(hold.since_ms, now_ms)}: {hold.reason}{probe}")
     if hold.remedy:
@@ -152,7 +152,7 @@ def slowed_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
     if usage.is_slower:
         what = " recipients" if usage.settings.rate_counts == "recipients" else ""
         when = moment(taught.ceiling_at_ms, now_ms)
-        why = f"it asked for less at about {taught.ceiling_per_s:.3g}/s, {when}"
+        why = f"it asked to slow down at about {taught.ceiling_per_s:.3g}/s, {when}"
         yield labelled("slowed", f"{name} to {usage.rate_per_s:.3g}/s{what}: {why}")
     if usage.is_narrower:
         when = moment(taught.connections_at_ms, now_ms)
@@ -170,10 +170,10 @@ def _check_name(name: str, configured: Iterable[str], remembered: Collection[str
 
 @provider.command()
 @click.argument("name", required=False)
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def senders(invocation: Invocation, name: str | None, wants_json: bool) -> None:
-    """List the sender addresses seen, those a provider refuses first; with NAME one provider's."""
+    """List the sender addresses seen, refused ones first; with NAME, those of one provider."""
     loaded = invocation.load_running()
     providers = loaded.settings.providers
     with invocation.open_store(loaded) as store:
@@ -230,7 +230,7 @@ def _sender_rows(notes: list[SenderNote]) -> Iterator[str]:
     refused = sum(map(is_refused, notes))
     yield f"-- {counted(len(notes), 'line')}, {refused} refused"
     if refused:
-        yield "what a refusal means and what to do: relaygw classify PROVIDER 'REPLY'"
+        yield "for the meaning of a refusal, run: relaygw classify PROVIDER 'REPLY'"
 
 
 def _ago(at_ms: int | None, now_ms: int) -> str:
@@ -242,9 +242,9 @@ def _ago(at_ms: int | None, now_ms: int) -> str:
 
 @provider.command()
 @click.argument("name", required=False)
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 def presets(name: str | None, wants_json: bool) -> None:
-    """List the mail services that are known, or tell all about one."""
+    """List the known mail services, or show all about one."""
     chosen = known.presets()
     if name is not None:
         if name not in chosen:
@@ -265,14 +265,14 @@ def _preset_rows(chosen: Mapping[str, Preset]) -> Iterator[str]:
         wanted = " ".join(key for key in one.asks if "." not in key and key not in filled)
         yield f"{name:<13} {fitted(host, 34)} {one.starttls_ports[0]:>4}  {wanted}"
     yield ""
-    yield "all about one, its regions and variants: relaygw provider presets NAME"
+    yield "for all about one, its regions and variants, run: relaygw provider presets NAME"
 
 
 def _preset_story(name: str, one: Preset) -> Iterator[str]:
     yield labelled("preset", f"{name}: {one.service}")
     ports = ", ".join(map(str, one.starttls_ports)) + " with STARTTLS"
     if one.implicit_ports:
-        ports += "; " + ", ".join(map(str, one.implicit_ports)) + " with TLS at once"
+        ports += "; " + ", ".join(map(str, one.implicit_ports)) + " with implicit TLS"
     yield labelled("ports", ports)
     yield labelled("fills in", _keys(one.keys_for(None, None)))
     if one.is_token_twice:
@@ -290,7 +290,7 @@ def _preset_story(name: str, one: Preset) -> Iterator[str]:
     for note in one.notes:
         yield labelled("note", note)
     for where, facts in one.sources.items():
-        where = "no page of the service" if where == UNCONFIRMED else where
+        where = "no documentation of the service" if where == UNCONFIRMED else where
         yield labelled("source", f"{', '.join(facts)}: {where}")
 
 

@@ -65,23 +65,23 @@ Table = dict[str, list[int]]
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Look at the queue and change what is in it."""
+    """Show and change mail in the queue."""
 
 
 @queue.command("list")
 @options(QUEUE_OPTIONS)
-@click.option("--oldest-first", is_flag=True, help="The oldest first, what is over as well.")
-@click.option("--newest-first", is_flag=True, help="The newest first, what waits as well.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
-@click.option("--mailq", is_flag=True, help="As Postfix's mailq.")
-@click.option("--postfix-json", is_flag=True, help="As postqueue -j.")
+@click.option("--oldest-first", is_flag=True, help="Oldest first, also for finished mail.")
+@click.option("--newest-first", is_flag=True, help="Newest first, also for waiting mail.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@click.option("--mailq", is_flag=True, help="In the format of Postfix's mailq.")
+@click.option("--postfix-json", is_flag=True, help="In the format of postqueue -j.")
 @pass_invocation
 def list_queue(
     invocation: Invocation, /, wants_json: bool, mailq: bool, postfix_json: bool, **given: Any
 ) -> None:
-    """List messages: what waits, the oldest first.
+    """List waiting messages, oldest first.
 
-    With --result, or --state finished, deleted or all, what is over as well, the newest first.
+    With --result, or --state finished, deleted or all: finished messages as well, newest first.
     """
     check_one_form(json=wants_json, mailq=mailq, postfix_json=postfix_json)
     order = {name: given.pop(name) for name in ("oldest_first", "newest_first")}
@@ -97,13 +97,13 @@ def list_queue(
 
 @queue.command("show")
 @some_ids_argument
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
-@click.option("--raw", is_flag=True, help="Write the content itself to stdout.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@click.option("--raw", is_flag=True, help="Write the raw content to stdout.")
 @pass_invocation
 def show_queue(
     invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool, raw: bool
 ) -> int:
-    """Show all about messages: recipients, replies, next try, where they came from."""
+    """Show messages in full: recipients, replies, next try, origin."""
     check_one_form(raw=raw, json=wants_json)
     choice = choose({"queue_ids": queue_ids})
     ids = choice.selection.queue_ids
@@ -114,13 +114,13 @@ def show_queue(
 
 @queue.command()
 @some_ids_argument
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @click.option("--answer", "wants_answer", is_flag=True, help="Only what a customer may be told.")
 @pass_invocation
 def explain(
     invocation: Invocation, queue_ids: tuple[str, ...], wants_json: bool, wants_answer: bool
 ) -> int:
-    """Tell the story of messages: what happened, what comes next, what to do."""
+    """Explain messages: what happened, what comes next, what to do."""
     check_one_form(json=wants_json, answer=wants_answer)
     loaded = invocation.load_running()
     exit_code, is_first = os.EX_OK, True
@@ -162,7 +162,7 @@ def _change(
     providers = loaded.settings.providers
     if action.takes_provider and provider not in providers:
         known = ", ".join(providers) or "none yet"
-        raise click.UsageError(f"--to {provider!r} is no provider; name one of: {known}")
+        raise click.UsageError(f"--to {provider!r} is not a provider; name one of: {known}")
     aim = f" to {provider}" if action.takes_provider else ""
     with invocation.open_store(loaded) as store:
         order = Order(
@@ -203,7 +203,7 @@ def _own_options(action: QueueAction) -> Iterator[Decorator]:
     if action.note_help:
         yield click.option("--note", default="", metavar="TEXT", help=action.note_help)
     if action.takes_provider:
-        where = "Who sends it instead."
+        where = "The provider to use."
         yield click.option("--to", "provider", metavar="PROVIDER", required=True, help=where)
     if action.force_help:
         yield click.option("--force", "is_forced", is_flag=True, help=action.force_help)
@@ -212,11 +212,11 @@ def _own_options(action: QueueAction) -> Iterator[Decorator]:
 @queue.command()
 @ids_argument
 @options(QUEUE_OPTIONS)
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Show the messages only.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show the messages.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def flush(invocation: Invocation, /, is_dry_run: bool, wants_json: bool, **given: Any) -> int:
-    """Try all deferred messages now, or those chosen; asks nothing, as postqueue -f."""
+    """Try all or the selected deferred messages now, without confirmation, like postqueue -f."""
     choice = choose(given, default_states=_states(RETRY))
     answer = Answer(
         is_all=not choice.has_conditions, is_sure=True, is_dry_run=is_dry_run, wants_json=wants_json
@@ -235,16 +235,15 @@ for _command in (export, import_mail, resend, *map(_command_of, ACTIONS.values()
 @ids_argument
 @click.option(
     "--by", type=click.Choice([key.value for key in ShapeKey]), default=ShapeKey.RECIPIENT.value,
-    show_default=True, help="What the rows are.",
+    show_default=True, help="What to count by.",
 )  # fmt: skip
 @options(WAITING_OPTIONS)
-@click.option("--json", "wants_json", is_flag=True, help="One object a row.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per row.")
 @pass_invocation
 def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) -> None:
-    """Count what waits by domain and age in minutes, as qshape does.
+    """Count waiting mail by domain and age in minutes, like qshape.
 
-    With --by recipient the numbers are recipients by domain, else deliveries. --limit is that of
-    the rows.
+    With --by recipient the numbers are recipients, else deliveries. --limit limits the rows.
     """
     limit = given.pop("limit")
     choice = choose(given)

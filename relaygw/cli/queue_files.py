@@ -66,14 +66,14 @@ from relaygw.store.store import Store, read_content
     "--output",
     metavar="FILE",
     type=click.Path(readable=False, path_type=Path),
-    help="Instead of stdout.",
+    help="File to write instead of stdout.",
 )
 @pass_invocation
 def export(invocation: Invocation, /, form: str, output: Path | None, **given: Any) -> int:
-    """Write queued messages to stdout or a file; they stay in the queue.
+    """Export queued messages to stdout or a file; they stay in the queue.
 
-    Only recipients that still wait are written. Hold or delete what is exported, else it is sent
-    from here as well.
+    Only recipients that still wait are exported. Hold or delete the exported messages, else they
+    are sent from here as well.
     """
     choice = choose(given)
     with invocation.open_store() as store:
@@ -117,10 +117,10 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
 def _exported(store: Store, entry: QueueEntry) -> Exported | str:
     waiting = [one.address for one in entry.recipients if one.state is RecipientState.PENDING]
     if not waiting:
-        return "nobody waits for it any more"
+        return "no recipient waits for it any more"
     content = b"".join(read_content(store, entry))
     if len(content) != entry.size_bytes:
-        return f"only {len(content)} of {entry.size_bytes} bytes were there; it was being finished"
+        return f"only {len(content)} of {entry.size_bytes} bytes were left; it was just finished"
     about = fields(entry, "sender", "queue_id", "mode")
     return Exported(recipients=tuple(waiting), content=content, **about)
 
@@ -155,7 +155,8 @@ def _take_address(value: str) -> str:
         check_address(value)
     except InvalidAddress as error:
         raise click.BadParameter(
-            f"{value[:MAX_PATH_BYTES]!r} is no address: {error}; write one like orders@shop.example"
+            f"{value[:MAX_PATH_BYTES]!r} is not an address: {error}; write one like "
+            "orders@shop.example"
         ) from error
     return value
 
@@ -164,19 +165,19 @@ def _take_address(value: str) -> str:
 @click.argument("source", metavar="[FILE]", type=click.Path(readable=False), default=STDIN)
 @click.option(
     "--format", "form", type=click.Choice(["mbox", "json"]),
-    help="What it is; by default its first byte tells.",
+    help="The format; default: detected from the first byte.",
 )  # fmt: skip
 @click.option(
     "--sender", metavar="ADDRESS",
     type=Text(lambda text: "" if text == NULL_SENDER else _take_address(text)),
-    help="Envelope sender of all; <> is the null sender.",
+    help="Envelope sender for all messages; <> is the null sender.",
 )  # fmt: skip
 @click.option(
     "--recipient", "recipients", metavar="ADDRESS", multiple=True, type=Text(_take_address),
-    help="Who gets them, instead of who is named there; may be repeated.",
+    help="Recipient instead of those in the file; repeatable.",
 )  # fmt: skip
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would happen only.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a message.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show what would happen.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per message.")
 @pass_invocation
 def import_mail(
     invocation: Invocation,
@@ -187,10 +188,10 @@ def import_mail(
     is_dry_run: bool,
     wants_json: bool,
 ) -> int:
-    """Queue exported messages, or those of any mbox file, from FILE or stdin.
+    """Import exported messages, or those of any mbox file, from FILE or stdin.
 
-    They are new messages, under the rewriting, lists, mode and routes of now. A message that was
-    imported before is not taken again.
+    They are new messages, under the rewriting, lists, mode and routes in force now. A
+    message that was imported before is not imported again.
     """
     loaded = invocation.load()
     settings = loaded.settings

@@ -49,17 +49,18 @@ from relaygw.operations.selectors import ANY_STATE
 from relaygw.policy.recipients import check_target
 
 _OWN_OPTIONS = (
-    click.option("--to", metavar="ADDRESS", type=NOT_EMPTY, help="Who gets it instead."),
+    click.option("--to", metavar="ADDRESS", type=NOT_EMPTY, help="Send to this address instead."),
     click.option(
         "--delivered", "with_delivered", is_flag=True,
-        help="Also to those it was delivered to, where others bounced or expired.",
+        help="Also to recipients it was delivered to, where others bounced or expired.",
     ),
     click.option(
-        "--force", "is_forced", is_flag=True, help="Also what its provider may have sent already."
+        "--force", "is_forced", is_flag=True,
+        help="Also mail that its provider may have sent already.",
     ),
     click.option(
         "--count", "expected", metavar="N", type=NUMBER_FROM_1,
-        help="So many messages; --yes needs it for more than one.",
+        help="The number of messages; required with --yes for more than one.",
     ),
 )  # fmt: skip
 
@@ -79,8 +80,8 @@ def resend(
 ) -> int:
     """Send messages again that were delivered, bounced or expired. ID - reads ids from stdin.
 
-    Each is a new message, to whom the old one bounced or expired; if there is no such recipient,
-    to whom it was delivered. Their content must have been kept: queue.keep_content.
+    Each is sent as a new message to the recipients for whom it bounced or expired; if there are
+    none, to those it was delivered to. The content must still be kept: queue.keep_content.
     """
     given |= {"is_all": False, "id_options": ()}
     choice, answer = take_choice(given, default_states=ANY_STATE)
@@ -123,7 +124,7 @@ def _shown(one: Resent) -> Iterator[str]:
         yield f"  it was sent again before: {counted(one.number - 1, 'time')}"
     if one.delivered_left:
         left = counted(one.delivered_left, "recipient")
-        yield f"  not to {left} it was delivered to; --delivered sends it there, too"
+        yield f"  not to {left} it was delivered to; --delivered includes them"
 
 
 def _may_go_on(planned: ResendResult, answer: Answer, expected: int | None) -> bool:
@@ -136,7 +137,7 @@ def _may_go_on(planned: ResendResult, answer: Answer, expected: int | None) -> b
         said = "--count is missing" if is_missing else f"--count says {expected}"
         raise CommandFailed(
             f"nothing sent again: {counted(number, 'message')} would be, {said}; give --count "
-            f"{number} if that is meant",
+            f"{number} if that is intended",
             exit_code=os.EX_USAGE if is_missing else os.EX_DATAERR,
         )
     addresses = {to.address: None for one in planned.messages for to in one.recipients}

@@ -33,7 +33,7 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     where = "" if forgotten is None else f"mail waits in {forgotten.settings.queue.url} as well"
     if len(running) > 1:
         names = "; ".join(map(_named, running))
-        problem = f"several gateways run here ({names}); name a configuration by --config"
+        problem = f"several gateways run here ({names}); name a configuration with --config"
         raise StoreUnavailable(f"{problem}; {where}" if where else problem)
     (gateway,) = running
     config = Path(gateway.config) if gateway.config else None
@@ -45,13 +45,13 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
             warn(f"{problem}; this is about {forgotten.settings.queue.url}")
             return forgotten
         raise StoreUnavailable(
-            f"{problem}; run this as {gateway.user}, or name a configuration by --config"
+            f"{problem}; run this as {gateway.user}, or name a configuration with --config"
         ) from error
     warn(f"using {_named(gateway)}")
     if where:
         warn(
-            f"{where}, of which no gateway runs: name its configuration by --config, or its queue "
-            "by RELAYGW__QUEUE__URL, to see it"
+            f"{where}, and no gateway runs on it: to see it, name its configuration with "
+            "--config, or its queue with RELAYGW__QUEUE__URL"
         )
     return loaded
 
@@ -87,7 +87,7 @@ def mode_warning(settings: Settings, mode: str) -> Iterator[str]:
     """Yield what is odd about a gateway that runs in another mode than its settings say."""
     if mode != settings.mode.value:
         yield (
-            f"the gateway runs in mode {mode}, and the configuration as it is read here says "
-            f"{settings.mode.value}: it was changed since, or variables that only one of them has "
-            "say otherwise; see relaygw check and relaygw config show --origin, then reload"
+            f"the gateway runs in mode {mode}, but the configuration read here says "
+            f"{settings.mode.value}: it was changed since, or one of them has other variables; "
+            "see relaygw check and relaygw config show --origin, then reload"
         )

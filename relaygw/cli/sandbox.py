@@ -75,15 +75,15 @@ _MIN_REST_CELLS = 30
 
 @click.group(cls=Group)
 def sandbox() -> None:
-    """Look at captured mail, release and delete it."""
+    """Show, release and delete captured mail."""
 
 
 @sandbox.command("list")
 @options(CAPTURED_OPTIONS)
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def list_sandbox(invocation: Invocation, /, wants_json: bool, **given: Any) -> None:
-    """List captured messages, the newest first."""
+    """List captured messages, newest first."""
     choice = choose(given)
     with invocation.open_store() as store:
         print_list(captured, store, choice, wants_json=wants_json, place="sandbox")
@@ -92,14 +92,14 @@ def list_sandbox(invocation: Invocation, /, wants_json: bool, **given: Any) -> N
 @sandbox.command("show")
 @ids_argument
 @search_option
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
-@click.option("--raw", is_flag=True, help="Write the content itself to stdout.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@click.option("--raw", is_flag=True, help="Write the raw content to stdout.")
 @pass_invocation
 def show_sandbox(invocation: Invocation, /, wants_json: bool, raw: bool, **given: Any) -> int:
-    """Show all about captured messages; the ID latest is the newest one."""
+    """Show captured messages in full; the ID latest is the newest one."""
     check_one_form(raw=raw, json=wants_json)
     if bool(given["queue_ids"]) == bool(given["search"]):
-        raise click.UsageError("give ids, latest or --search, and only one of these")
+        raise click.UsageError("give one of: ids, latest or --search")
     with invocation.open_store() as store:
         choice = with_latest(store, choose(given))
         entries = [one for one in chosen_captured(store, choice) if one.captured_at_ms is not None]
@@ -128,26 +128,26 @@ def delete_sandbox(invocation: Invocation, /, **given: Any) -> int:
 def _take_address(text: str) -> str:
     bare = text.strip().removeprefix("<").removesuffix(">")
     if not bare:
-        raise click.BadParameter("is empty; write an address or leave the option out")
+        raise click.BadParameter("is empty; write an address or omit the option")
     return bare
 
 
 _RELEASE_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "--to", metavar="ADDRESS", type=NOT_EMPTY,
-        help="Who gets it; without: whoever it was captured for.",
+        help="Recipient; default: those it was captured for.",
     ),
     click.option(
         "--for", "only_for", metavar="ADDRESS", multiple=True, type=Text(_take_address),
-        help="Only what was captured for exactly ADDRESS; may be repeated.",
+        help="Only mail captured for exactly ADDRESS; repeatable.",
     ),
     click.option(
         "--anyone", is_flag=True,
-        help="Also to addresses that are not on recipients.allow; asks once more.",
+        help="Also to addresses that are not on recipients.allow; asks for a second confirmation.",
     ),
     click.option(
         "--outside", "expected_outside", metavar="N", type=NUMBER_FROM_1,
-        help="With --anyone: so many addresses are not on recipients.allow; answers that question.",
+        help="With --anyone: how many addresses are not on recipients.allow, as confirmation.",
     ),
 )  # fmt: skip
 
@@ -165,14 +165,14 @@ def release_sandbox(
     expected_outside: int | None,
     **given: Any,
 ) -> int:
-    """Send captured messages after all. ID - reads ids from stdin, latest is the newest.
+    """Release captured messages. ID - reads ids from stdin, latest is the newest.
 
-    What was captured in staging or sandbox mode goes to addresses on recipients.allow, else it
-    is named and left alone. It stays in the sandbox.
+    Mail captured in staging or sandbox mode goes only to addresses on recipients.allow; other
+    messages are listed and left alone. Released mail stays in the sandbox.
     """
     choice, answer = take_choice(given, default_states=ANY_STATE)
     if expected_outside is not None and not anyone:
-        raise click.UsageError("--outside goes with --anyone; give it, too")
+        raise click.UsageError("--outside needs --anyone")
     settings = invocation.load_running().settings
     if not settings.providers:
         raise CommandFailed(
@@ -222,14 +222,14 @@ def _may_go_on(planned: ReleaseResult, answer: Answer, expected_outside: int | N
 
 
 def _ask_number(outside: Sequence[str]) -> bool:
-    click.echo("not on recipients.allow, and to get this mail all the same:", err=True)
+    click.echo("not on recipients.allow, but selected as recipients:", err=True)
     for line in first_of(outside):
         click.echo(f"  {printable(line)}", err=True)
-    question = f"type {len(outside)}, their number, to confirm that"
+    question = f"type their number, {len(outside)}, to confirm"
     try:
         given = click.prompt(question, err=True, default="", show_default=False)
     except click.Abort:
-        raise_if_alone(f"give --outside {len(outside)} if that is meant")
+        raise_if_alone(f"give --outside {len(outside)} if that is intended")
         raise
     return str(given).strip() == str(len(outside))
 

@@ -52,7 +52,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def _take_text(text: str) -> str:
     if not text.strip():
-        raise click.BadParameter("is empty; write a value or leave the option out")
+        raise click.BadParameter("is empty; write a value or omit the option")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise click.BadParameter(
             f"it has {len(text):,} characters; write at most {MAX_TEXT_CHARACTERS:,}"
@@ -62,7 +62,7 @@ def _take_text(text: str) -> str:
 
 def _take_id(text: str) -> str:
     if not text.strip():
-        raise click.BadParameter("an id is empty; write a queue id or leave it out")
+        raise click.BadParameter("an id is empty; write a queue id or omit it")
     return text.strip().upper()
 
 
@@ -75,13 +75,13 @@ def _take_duration(text: str) -> float:
 
 def _take_time(text: str) -> str:
     if read_moment(_take_text(text), now_ms=0) is None:
-        raise click.BadParameter(f"{text[:40]!r} is no time; write {TIMES}")
+        raise click.BadParameter(f"{text[:40]!r} is not a time; write {TIMES}")
     return text.strip()
 
 
 def _take_uid(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_UID_DIGITS):
-        raise click.BadParameter(f"{text[:40]!r} is no user number; `id -u NAME` prints it")
+        raise click.BadParameter(f"{text[:40]!r} is not a user ID; `id -u NAME` prints it")
     return int(text)
 
 
@@ -131,10 +131,10 @@ def _option(one: Selector) -> Decorator:
     return click.option(*names, help=one.help, **_KINDS[one.kind])
 
 
-_LIMIT = click.option("--limit", metavar="N", type=NUMBER_FROM_1, help="At most N messages.")
+_LIMIT = click.option("--limit", metavar="N", type=NUMBER_FROM_1, help="List at most N messages.")
 search_option = click.option(
     "--search", metavar="TEXT", type=NOT_EMPTY,
-    help="Matches TEXT, written as in the sandbox's search box.",
+    help="Matches TEXT, in the syntax of the sandbox's search box.",
 )  # fmt: skip
 QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, SELECTORS.values()), _LIMIT)
 WAITING_OPTIONS: tuple[Decorator, ...] = (
@@ -230,7 +230,7 @@ def in_order(choice: Choice, *, oldest_first: bool, newest_first: bool) -> Choic
     """Return a choice in the order that somebody wants, else in the usual one."""
     if oldest_first and newest_first:
         raise click.UsageError(
-            "--oldest-first and --newest-first exclude each other; leave one out"
+            "--oldest-first and --newest-first cannot be used together; remove one"
         )
     usual = is_newest_first(choice.selection)
     return replace(choice, newest_first=not oldest_first and (newest_first or usual))

@@ -37,17 +37,17 @@ _ARRIVED = frozenset({RecipientState.DELIVERED, RecipientState.CAPTURED})
 
 
 @click.command("send-test", cls=Command)
-@click.option("--to", "recipient", metavar="A", required=True, help="Who receives it.")
-@click.option("--from", "sender", metavar="B", help="Who sends it; default postmaster here.")
+@click.option("--to", "recipient", metavar="A", required=True, help="Recipient.")
+@click.option("--from", "sender", metavar="B", help="Sender; default: postmaster at this host.")
 @click.option(
     "--timeout", "timeout_s", metavar="SECONDS", default=60.0, show_default=True,
-    type=click.FloatRange(min=0), help="Stop watching after this time.",
+    type=click.FloatRange(min=0), help="Stop following it after SECONDS.",
 )  # fmt: skip
 @pass_invocation
 def send_test(invocation: Invocation, recipient: str, sender: str | None, timeout_s: float) -> int:
-    """Send one message through the gateway and watch it until it ends.
+    """Send a test message through the gateway and follow it to its outcome.
 
-    The end is the provider's own queue id, or the refusal and what it means. Exit code 0:
+    The outcome is the provider's own queue id, or the refusal and its meaning. Exit code 0:
     delivered or captured; 75: still queued; 69: refused or bounced.
     """
     loaded = invocation.load()
@@ -83,13 +83,13 @@ def _submit(settings: Settings, sender: str, recipient: str) -> str:
         raise _refused(error.smtp_code, error.smtp_error, "session") from error
     except (smtplib.SMTPException, OSError) as error:
         raise CommandFailed(
-            f"{bind} took no message: {error}; does it run? start it: relaygw serve",
+            f"{bind} took no message: {error}; is it running? start it: relaygw serve",
             exit_code=os.EX_UNAVAILABLE,
         ) from error
     match = _QUEUED_AS.search(reply)
     if match is None:
         raise CommandFailed(
-            f"what listens on {bind} is not relaygw, it took the message with: {reply}",
+            f"the server on {bind} is not relaygw; it accepted the message with: {reply}",
             exit_code=os.EX_UNAVAILABLE,
         )
     return match[1]
@@ -110,7 +110,7 @@ def _content(hostname: str, sender: str, recipient: str) -> bytes:
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(
         f"This message was sent by relaygw {__version__} on {hostname}\n"
-        "to try the way from the gateway to you. Nothing is to be done.\n"
+        "to test delivery from the gateway to you. There is nothing for you to do.\n"
     )
     return message.as_bytes()
 
@@ -153,7 +153,7 @@ def watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) 
                 remedy = f"; {hold.remedy}" if hold.remedy else ""
                 click.echo(printable(f"held: {hold.scope} {hold.key}: {hold.reason}{remedy}"))
             raise CommandFailed(
-                f"{queue_id}: still queued; look later: relaygw queue show {queue_id}",
+                f"{queue_id}: still queued; check later: relaygw queue show {queue_id}",
                 exit_code=os.EX_TEMPFAIL,
             )
         time.sleep(_POLL_S)

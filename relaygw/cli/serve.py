@@ -18,14 +18,14 @@ ROLES = ("front", "delivery", "web")
     "chosen",
     multiple=True,
     type=click.Choice(ROLES),
-    help="Run only this role; may be repeated.",
+    help="Run only this role; repeatable.",
 )
 @pass_invocation
 def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
-    """Run the gateway in the foreground; without a configuration the sandbox.
+    """Run the gateway in the foreground; without a configuration, run the sandbox.
 
-    TERM drains and ends it, HUP reads the configuration again, USR1 opens
-    the log file again.
+    TERM
+    drains and stops it, HUP reloads the configuration, USR1 reopens the log file.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, EARLY_SIGNALS)
     loaded = invocation.load()

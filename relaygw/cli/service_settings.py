@@ -85,7 +85,7 @@ def refuse_overlaid(config: Path, written: Mapping[str, Any]) -> None:
             found.append(f"{key} by {_with_source(origin, variables)}")
     if found:
         raise CommandFailed(
-            f"{config}: what setup is asked for would not be what runs: "
+            f"{config}: setup would have no effect on what runs: "
             f"{'; '.join(dict.fromkeys(found))} is otherwise; remove it there, and run this again",
             exit_code=os.EX_CANTCREAT,
         )
@@ -105,8 +105,8 @@ def service_warnings(loaded: LoadedSettings) -> Iterator[str]:
         variables = service_variables()
     except OSError as error:
         yield (
-            f"{error.filename}: {error.strerror}; the service has its variables from there, and "
-            "this is told without them: run it as root"
+            f"{error.filename}: {error.strerror}; the service reads its variables from there, and "
+            "this output ignores them: run it as root"
         )
         return
     own = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
@@ -118,7 +118,7 @@ def service_warnings(loaded: LoadedSettings) -> Iterator[str]:
         config = Path(variables.get("RELAYGW_CONFIG", (str(loaded.files[0]), ""))[0])
         theirs = load_settings(config=config, environ=environment_of(variables, base))
     except SettingsError as error:
-        yield f"the service has variables of its own, and cannot start with them: {error}"
+        yield f"the service has its own variables, and cannot start with them: {error}"
         return
     here = {key: (value, origin) for key, value, origin in origin_lines(mine)}
     for key, value, origin in origin_lines(theirs):
@@ -133,5 +133,6 @@ def _difference(key: str, value: str, origin: str, variables: Variables, place: 
     by = _with_source(origin, variables)
     return (
         f"{key}: the service has another value{f', {value},' if value else ''} by {by} than is "
-        f"told here{f' by {place}' if place else ''}; change it where it is set, and restart it"
+        f"told here{f' by {place}' if place else ''}; change it where it is set, and restart the "
+        "service"
     )

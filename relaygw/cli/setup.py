@@ -49,36 +49,52 @@ _PASSWORD_BYTES = 12
 
 
 @click.command(cls=Command)
-@click.option("--use", type=click.Choice(tuple(USES)), help="What this machine is.")
+@click.option("--use", type=click.Choice(tuple(USES)), help="The purpose of this machine.")
 @click.option("--preset", metavar="NAME", help="Mail service; see relaygw provider presets.")
 @click.option("--host", metavar="HOST", help="Host of a service without a preset.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Its port, if not the usual one.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of that host, if not the default."
+)
 @click.option("--tls", metavar="POLICY", help="required, implicit, encrypt, opportunistic, none.")
 @click.option("--region", metavar="NAME", help="Region of the service.")
-@click.option("--variant", metavar="NAME", help="Which of its services.")
+@click.option("--variant", metavar="NAME", help="Variant of the service.")
 @click.option("--username", metavar="NAME", help="User name at the service.")
-@click.option("--key-file", metavar="FILE", help="The key is in FILE; - is standard input.")
-@click.option("--sender", metavar="ADDRESS", help="Sender of mail that names none.")
-@click.option("--allow", metavar="ENTRY", multiple=True, help="May receive on staging; repeatable.")
-@click.option("--network", "networks", metavar="CIDR", multiple=True, help="May send; repeatable.")
 @click.option(
-    "--keep-content", metavar="TIME", help="Keep sent mail so long, to send it again: 7d."
+    "--key-file", metavar="FILE", help="File with the key or password; - is standard input."
 )
-@click.option("--to", "recipient", metavar="ADDRESS", help="Who gets the test mail.")
+@click.option("--sender", metavar="ADDRESS", help="Sender for mail without one.")
+@click.option(
+    "--allow", metavar="ENTRY", multiple=True, help="Address that staging may send to; repeatable."
+)
+@click.option(
+    "--network",
+    "networks",
+    metavar="CIDR",
+    multiple=True,
+    help="Network that may send; repeatable.",
+)
+@click.option(
+    "--keep-content",
+    metavar="TIME",
+    help="Keep sent mail this long, so that it can be sent again: 7d.",
+)
+@click.option("--to", "recipient", metavar="ADDRESS", help="Recipient of the test mail.")
 @click.option(
     "--prefix", type=Prefix(path_type=Path, file_okay=False, readable=False), default=Path("/usr"),
-    show_default=True, help="Where sendmail goes; see relaygw install-sendmail.",
+    show_default=True, help="Prefix for sendmail; see relaygw install-sendmail.",
 )  # fmt: skip
-@click.option("--no-sendmail", "is_smtp_only", is_flag=True, help="Leave the sendmail command.")
-@click.option("--offline", "is_offline", is_flag=True, help="Do not ask the mail service.")
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask whether to begin.")
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Show the steps and do nothing.")
+@click.option(
+    "--no-sendmail", "is_smtp_only", is_flag=True, help="Do not install the sendmail command."
+)
+@click.option("--offline", "is_offline", is_flag=True, help="Do not contact the mail service.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show the steps.")
 @pass_invocation
 def setup(invocation: Invocation, /, **given: Any) -> int:
-    """Write a configuration, start the gateway and send the first mail.
+    """Write a configuration, start the gateway and send a first message.
 
-    Asks on a terminal for what the options do not say. Changes no file that is there. The key is
-    read from --key-file, standard input or the terminal.
+    On a terminal it asks for what the options leave open. Existing files are not changed. The key
+    is read from --key-file, standard input or the terminal.
     """
     wishes = Wishes(**{name: given.pop(name) for name in Wishes.__slots__})
     answers = Answers(**given)
@@ -89,7 +105,7 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
     _refuse_wrong(answers)
     if _is_there(config):
         _compare(config, answers, wishes)
-        click.echo(f"{config}: is there and stays as it is")
+        click.echo(f"{config}: exists and is not changed")
     elif not _begin(config, answers, wishes):
         return os.EX_OK
     if wishes.is_dry_run:
@@ -131,7 +147,7 @@ def _complete(answers: Answers) -> Answers:
             if not needed:
                 break
             missing = "; ".join(f"{one.option} ({one.text})" for one in needed)
-            raise click.UsageError(f"nobody can be asked; give {missing}")
+            raise click.UsageError(f"there is no terminal to ask on; give {missing}")
         asked.add(left[0].name)
         said: dict[str, Any] = {left[0].name: _ask(left[0], answers)}
         answers = replace(answers, **said)
@@ -172,7 +188,8 @@ def _compare(config: Path, answers: Answers, wishes: Wishes) -> None:
     try:
         if config.is_fifo():
             raise CommandFailed(
-                f"{config}: is a pipe, and is read more than once; name a regular file by --config",
+                f"{config}: is a pipe, and is read more than once; name a regular file with "
+                "--config",
                 exit_code=os.EX_CANTCREAT,
             )
         found = read_tree(config.read_bytes(), Place(config.name, file=config)).values
@@ -193,13 +210,13 @@ def _compare(config: Path, answers: Answers, wishes: Wishes) -> None:
 def _refuse_another(config: Path, found: object, answers: Answers) -> None:
     if any(one.is_needed for one in questions(answers)):
         raise CommandFailed(
-            f"{config} is there, and setup changes no file; leave out {', '.join(answers.given)}",
+            f"{config} exists, and setup changes no file; omit {', '.join(answers.given)}",
             exit_code=os.EX_CANTCREAT,
         )
     if differs := difference(_tree(answers, config), found):
         raise CommandFailed(
-            f"{config} is there and says otherwise ({', '.join(differs)}); setup changes no file: "
-            "edit it, or move it away to begin anew",
+            f"{config} exists with other settings ({', '.join(differs)}); setup changes no file: "
+            "edit it, or move it away to start over",
             exit_code=os.EX_CANTCREAT,
         )
 
@@ -221,7 +238,9 @@ def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
     refuse_overlaid(config, _tree(answers, config))
     needs_key = answers.needs_key
     if wishes.key_file is not None and not needs_key:
-        raise click.UsageError("--key-file: nobody logs in there; give --username, or leave it out")
+        raise click.UsageError(
+            "--key-file: the service has no login; give --username, or omit --key-file"
+        )
     key = read_key(wishes) if needs_key and not is_left_out(wishes) else None
     owner = host.Owner.of_service()
     files = list(_files(answers, config, shown, key if needs_key else None, needs_key=needs_key))

@@ -129,7 +129,7 @@ def socket_change(settings: Settings) -> str:
     )
     if there is not None and not is_own:
         raise CommandFailed(
-            f"{DROP_IN}: is not as setup writes it, and has not the addresses of listeners "
+            f"{DROP_IN}: is not as setup writes it, and lacks the addresses of listeners "
             f"({', '.join(str(one.bind) for one in settings.listeners)}); move it away, and run "
             "this again",
             exit_code=os.EX_CANTCREAT,
@@ -191,8 +191,8 @@ def send_as(user: pwd.struct_passwd, program: Path, recipient: str, subject: str
         problem = str(error)
     if problem:
         raise CommandFailed(
-            f"{user.pw_name} cannot send mail by {program}: {problem}; what keeps it out is named "
-            "by: relaygw install-sendmail",
+            f"{user.pw_name} cannot send mail by {program}: {problem}; to see what blocks it, "
+            "run: relaygw install-sendmail",
             exit_code=os.EX_NOPERM,
         )
 
@@ -208,6 +208,6 @@ def queued_as(store: Store, subject: str) -> str:
             return found[0]
         time.sleep(_POLL_S)
     raise CommandFailed(
-        "the command took the mail, and the gateway did not; see: relaygw status",
+        "the command accepted the mail, but the gateway did not pick it up; see: relaygw status",
         exit_code=os.EX_UNAVAILABLE,
     )

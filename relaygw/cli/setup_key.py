@@ -31,7 +31,7 @@ def read_key(wishes: Wishes) -> str:
     """Return the key from its file, from standard input, or as it is typed unseen."""
     source = wishes.key_file
     if source is None and sys.stdin.isatty():
-        typed: str = click.prompt("Key (is not shown)", hide_input=True, err=True)
+        typed: str = click.prompt("Key (not shown)", hide_input=True, err=True)
         return _clean(typed, "the terminal")
     if source in (None, "-"):
         return _clean(_standard_input(), "standard input")
@@ -43,13 +43,13 @@ def read_key(wishes: Wishes) -> str:
             raw = os.read(descriptor, _MAX_KEY_BYTES + 1) if is_file else b""
         finally:
             os.close(descriptor)
-        problem = "" if is_file else "is no regular file"
+        problem = "" if is_file else "is not a regular file"
     except OSError as error:
         problem = str(error.strerror)
     if problem:
         raise CommandFailed(
-            f"--key-file {source or repr(source)}: {problem}; name a file with the key in one "
-            "line, or give it on standard input",
+            f"--key-file {source or repr(source)}: {problem}; name a file that holds the key in "
+            "one line, or give it on standard input",
             exit_code=os.EX_NOINPUT,
         )
     return _clean(_decoded(raw), source)
@@ -74,7 +74,7 @@ def _given_key(answers: Answers, wishes: Wishes) -> str | None:
 def _standard_input() -> str:
     with suppress(OSError, ValueError):
         if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode) or sys.stdin.isatty():
-            click.echo("reads the key from standard input, up to its end", err=True)
+            click.echo("reading the key from standard input until end of file", err=True)
     return _decoded(sys.stdin.buffer.read(_MAX_KEY_BYTES + 1))
 
 
@@ -86,14 +86,14 @@ def _clean(text: str, source: str) -> str:
     key = text.strip()
     if len(text.encode()) > _MAX_KEY_BYTES:
         raise CommandFailed(
-            f"{source} is longer than {_MAX_KEY_BYTES} bytes; give the key alone, in one line"
+            f"{source} is longer than {_MAX_KEY_BYTES} bytes; give only the key, in one line"
         )
     lines = len(key.splitlines())
     if lines > 1:
-        raise CommandFailed(f"{source} has {lines} lines; give the key alone, in one line")
+        raise CommandFailed(f"{source} has {lines} lines; give only the key, in one line")
     if not key or not key.isprintable() or "\ufffd" in key:
-        what = "is no single line of text" if key else "has no key in it"
-        raise CommandFailed(f"{source} {what}; give the key alone, in one line")
+        what = "is not a single line of text" if key else "holds no key"
+        raise CommandFailed(f"{source} {what}; give only the key, in one line")
     return key
 
 
@@ -149,8 +149,8 @@ def missing_files(
     if file is None:
         places = ", ".join(f"{name}: {one}" for name, one in passwords.items()) or "no provider"
         raise CommandFailed(
-            f"{config} is there and has its keys elsewhere ({places}), so that the key given is "
-            "of no use; put it where that says",
+            f"{config} is there and reads its keys from elsewhere ({places}), so the key given "
+            "would not be used; write it to that place",
             exit_code=os.EX_CANTCREAT,
         )
     yield from key_files(file, key)

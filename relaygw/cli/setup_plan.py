@@ -16,8 +16,8 @@ from relaygw.settings.units import Duration, Network
 
 USES = {
     "shop": "mail of this host goes to a mail service",
-    "gateway": "mail of other hosts, too",
-    "staging": "mail goes to an allow list only, the rest is captured",
+    "gateway": "mail from other hosts as well",
+    "staging": "mail goes only to an allow list, the rest is captured",
     "sandbox": "all mail is captured, none is sent",
 }
 OTHER = "other"
@@ -84,7 +84,9 @@ class Answers:
         """What to know of the service before it is used."""
         if self.known is None:
             return ()
-        oauth = "setup takes a password; access tokens (oauth) are written by hand, see secrets.md"
+        oauth = (
+            "setup takes a password; access tokens (oauth) are configured by hand, see secrets.md"
+        )
         return (*self.known.notes, *([oauth] if self.known.with_oauth else []))
 
     @property
@@ -119,12 +121,12 @@ def questions(answers: Answers) -> Iterator[Question]:
 
 
 def _all_questions(answers: Answers) -> Iterator[Question]:
-    yield Question(name="use", text="What is this machine?", choices=tuple(USES))
+    yield Question(name="use", text="What is this machine for?", choices=tuple(USES))
     if answers.use in _FOR_PROVIDERS:
         yield from _about_provider(answers)
         yield Question(
             name="sender",
-            text="Sender of mail that names none, such as PHP's",
+            text="Sender for mail without one, such as PHP's",
             is_needed=answers.use != "gateway",
         )
     if answers.use == "staging":
@@ -172,7 +174,7 @@ def problem_of(answers: Answers, name: str) -> str:
         problem = misfit(_KINDS[name], one) if one is not None and name in _KINDS else ""
         if name == "region" and one and answers.known and not answers.known.has_region(one):
             known = answers.known.asks.get("region") or ", ".join(answers.known.regions)
-            problem = f"is no region of {answers.preset}; write {known or 'none'}"
+            problem = f"is not a region of {answers.preset}; write {known or 'none'}"
         if problem:
             return f"{option_of(name)} {quoted(one)} {problem}"
     return ""

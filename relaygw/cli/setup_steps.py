@@ -40,11 +40,11 @@ def later_steps(config: Path, wishes: Wishes) -> Iterator[str]:
     """Yield what is done once the configuration is there."""
     yield "check the configuration" + ("" if wishes.is_offline else ", and ask the mail service")
     if not wishes.is_smtp_only:
-        yield f"install-sendmail --prefix {wishes.prefix}, unless another mailer is there"
+        yield f"install-sendmail --prefix {wishes.prefix}, unless another mailer is installed"
     if config == DEFAULT_FILE and host.has_units():
         yield f"systemctl enable --now {' '.join(host.UNITS)}"
     if wishes.recipient:
-        yield f"send a test mail to {wishes.recipient}, by SMTP and as PHP does"
+        yield f"send a test mail to {wishes.recipient}, by SMTP and the way PHP does"
 
 
 class Steps:
@@ -77,7 +77,7 @@ class Steps:
         click.echo(f"--- relaygw check{' --online' if is_online else ''}")
         if self._context.invoke(check, **nothing, online=is_online, wants_json=False) != os.EX_OK:
             raise CommandFailed(
-                f"the mail service does not take it; correct {self._config}, or the key in "
+                f"the mail service refuses it; correct {self._config}, or the key in "
                 f"{self._config.parent / SECRETS if self._config else SECRETS}, and run relaygw "
                 "setup again",
                 exit_code=os.EX_UNAVAILABLE,
@@ -92,8 +92,8 @@ class Steps:
             return
         if foreign := programs.foreign():
             warn(
-                f"{foreign[0]} belongs to another mailer and stays; PHP's mail goes there until "
-                "the package relaygw-mta, or relaygw install-sendmail --force, takes its place"
+                f"{foreign[0]} belongs to another mailer and is kept; PHP's mail goes to it until "
+                "the package relaygw-mta, or relaygw install-sendmail --force, replaces it"
             )
             return
         self._context.invoke(
@@ -116,7 +116,7 @@ class Steps:
     def _try(self) -> None:
         if service_file.running_service(self._loaded.state_dir) is None:
             words = shlex.join(["relaygw", "serve", "--config", str(self._config)])
-            click.echo(f"The gateway does not run here. Start it: {words}")
+            click.echo(f"The gateway is not running here. Start it: {words}")
             return
         recipient = self._wishes.recipient or self._ask_recipient()
         if not recipient:
@@ -133,7 +133,7 @@ class Steps:
     def _ask_recipient(self) -> str:
         if self._wishes.is_sure or not sys.stdin.isatty():
             return ""
-        question = "Who gets a test mail? (empty: nobody)"
+        question = "Recipient of a test mail (empty: none)"
         said: str = click.prompt(question, default="", show_default=False, err=True).strip()
         return address_of(said, "the answer") if said else ""
 
@@ -150,12 +150,12 @@ class Steps:
         host.send_as(user, program, recipient, subject)
         with self._invocation.open_store(self._loaded) as store:
             queue_id = host.queued_as(store, subject)
-            click.echo(f"{queue_id}: taken from {user.pw_name}")
+            click.echo(f"{queue_id}: accepted from {user.pw_name}")
             code = sending.watch(store, self._loaded.settings, queue_id, timeout_s=60.0)
         self._must_end(code)
 
     def _must_end(self, code: int) -> None:
         if code != os.EX_OK:
             raise CommandFailed(
-                "the test mail did not arrive; what was said of it stands above", exit_code=code
+                "the test mail did not arrive; the output above shows why", exit_code=code
             )

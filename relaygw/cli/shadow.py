@@ -36,29 +36,33 @@ _TOLD = (Result.OTHER, Result.UNPROVEN)
 
 @click.group(cls=Group)
 def shadow() -> None:
-    """Compare what a running Postfix does with what relaygw would do; sends nothing."""
+    """Compare what a running Postfix does with what relaygw would do; send nothing."""
 
 
 @shadow.command("run", cls=Command)
 @click.option(
     "--maillog", "maillogs", metavar="FILE", multiple=True, required=True,
     type=click.Path(readable=False, path_type=Path),
-    help="Log of Postfix, the oldest first; may be repeated and packed (.gz); - is stdin.",
+    help="Postfix log, oldest first; repeatable, may be compressed (.gz); - is stdin.",
 )  # fmt: skip
-@click.option("--follow", is_flag=True, help="Go on with what comes to the last one.")
-@click.option("--for", "for_s", metavar="TIME", type=DURATION, help="With --follow: end then.")
+@click.option("--follow", is_flag=True, help="Follow the last log as it grows.")
+@click.option(
+    "--for", "for_s", metavar="TIME", type=DURATION, help="With --follow: stop after TIME."
+)
 @click.option(
     "--copies",
     metavar="MAILDIR",
     type=click.Path(readable=False, path_type=Path),
-    help="Where always_bcc puts a copy of each mail, for routes that ask for header fields.",
+    help="Maildir of always_bcc copies, for routes with header conditions.",
 )
 @click.option(
     "--report", metavar="FILE.html", type=click.Path(readable=False, path_type=Path),
-    help="Write a page, too.",
+    help="Also write an HTML page.",
 )  # fmt: skip
-@click.option("--all", "wants_all", is_flag=True, help="Show what is the same, too.")
-@click.option("--json", "wants_json", is_flag=True, help="One object a delivery, as it is read.")
+@click.option("--all", "wants_all", is_flag=True, help="Also show what is the same.")
+@click.option(
+    "--json", "wants_json", is_flag=True, help="JSON, one object per delivery, as it is read."
+)
 @pass_invocation
 def run(
     invocation: Invocation,
@@ -70,14 +74,14 @@ def run(
     wants_all: bool,
     wants_json: bool,
 ) -> int:
-    """Read a maillog, and tell of each recipient what Postfix did and relaygw would do.
+    """Read a maillog, and show for each recipient what Postfix did and what relaygw would do.
 
-    Exit code 0 when nothing is different, 65 when something is, or nothing was in the log.
+    Exit code 0 when nothing differs, 65 when something differs or the log has no delivery.
     """
     if for_s is not None and not follow:
         raise click.UsageError("--for needs --follow")
     if follow and str(maillogs[-1]) == STDIN:
-        raise click.UsageError("--follow needs a file; of stdin all is read anyway")
+        raise click.UsageError("--follow needs a file; stdin is read to its end anyway")
     source = ", ".join(map(str, maillogs))
     page = _Page(report, source) if report is not None else None
     settings = invocation.load().settings
@@ -98,7 +102,7 @@ def run(
         page.write(work.tally)
     if not work.tally.total:
         raise CommandFailed(
-            f"{source}: no line tells of a delivery by Postfix; name its log, such as "
+            f"{source}: no line records a delivery by Postfix; name its log, such as "
             "/var/log/mail.log, or pipe it in: journalctl -u 'postfix*' | ... --maillog -"
         )
     if not wants_json:
@@ -113,8 +117,8 @@ def _copies(directory: Path, settings: Settings) -> Copies:
         return Copies(directory, Router(settings.routes).header_names)
     except OSError as error:
         raise CommandFailed(
-            f"--copies {directory}: is no Maildir ({error.filename}: {error.strerror}); name the "
-            "one that the user of always_bcc has, with the directories new and cur"
+            f"--copies {directory}: is not a Maildir ({error.filename}: {error.strerror}); name "
+            "the Maildir of the always_bcc user, with the directories new and cur"
         ) from error
 
 
@@ -215,7 +219,7 @@ class _Page:
         with suppress(FileNotFoundError), self.file.open("rb") as there:
             if TITLE.encode() not in there.read(1000):
                 raise CommandFailed(
-                    f"{self.file}: exists, and is no report of relaygw; name another file",
+                    f"{self.file}: exists, and is not a relaygw report; name another file",
                     exit_code=os.EX_CANTCREAT,
                 )
         with tempfile.NamedTemporaryFile(
@@ -254,10 +258,10 @@ def _row_lines(row: ShadowRow, number: int) -> Iterator[str]:
 @click.argument("source", metavar="[FILE]", type=click.Path(readable=False), default=STDIN)
 @click.option(
     "--output", metavar="FILE.html", type=click.Path(readable=False, path_type=Path), required=True,
-    help="Where to write the page.",
+    help="File to write the page to.",
 )  # fmt: skip
 def report(source: str, output: Path) -> int:
-    """Make a page of what `shadow run --json` printed, from FILE or stdin."""
+    """Create an HTML page from the output of `shadow run --json`, in FILE or on stdin."""
     tally = Tally()
     with click.open_file(source, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
@@ -276,5 +280,5 @@ def _read_row(line: str, place: str) -> tuple[ShadowRow, str]:
         return row, str(told["status"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CommandFailed(
-            f"{place}: is no line of `relaygw shadow run --json` ({error}); give what it printed"
+            f"{place}: is not output of `relaygw shadow run --json` ({error}); use its output"
         ) from error

@@ -23,7 +23,7 @@ _LANE = (19, 13, -9, -8, -8, -8, -7)
 
 
 @click.command(cls=Command)
-@click.option("--json", "wants_json", is_flag=True, help="The whole as one object.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object.")
 @pass_invocation
 def status(invocation: Invocation, wants_json: bool) -> None:
     """Show processes, providers, routes and the queue on one screen."""
@@ -73,7 +73,7 @@ def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
         beat = age(snapshot.at_ms - gone.heartbeat_at_ms)
         yield aligned(_INSTANCE, gone.role, gone.name, gone.pid, "", beat, "lost")
     if not snapshot.instances:
-        yield "nothing runs; start it: relaygw serve"
+        yield "nothing is running; start it: relaygw serve"
 
 
 def _provider_lines(snapshot: Snapshot) -> Iterator[str]:

@@ -17,14 +17,14 @@ _LANES = 1
 
 @click.group(cls=Group)
 def users() -> None:
-    """Look after the users who may log in to the gateway."""
+    """Manage the users who may log in to the gateway."""
 
 
 @users.command("hash", cls=Command)
 def hash_password() -> None:
     """Read a password and print its hash for `password_hash`.
 
-    On a terminal it is asked for twice and not shown; else it is the first line of standard
+    On a terminal it is asked for twice and not shown; otherwise it is the first line of standard
     input.
     """
     if sys.stdin.isatty():

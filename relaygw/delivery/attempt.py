@@ -109,11 +109,14 @@ class Attempt:
         """
         if not (self.part and self.transaction.is_dot_sent):
             return
-        unknown = RecipientReply(stage=Stage.CONTENT, detail="no answer is known", in_doubt=True)
+        unknown = RecipientReply(stage=Stage.CONTENT, detail="no reply is known", in_doubt=True)
         try:
             self.end_part(self.transaction.replies or (unknown,) * len(self.part), classifier)
         except Exception as error:  # a defect in the meaning of a reply is no reason to send again
-            what = f"{type(error).__name__} over the answer; the message may be sent more than once"
+            what = (
+                f"{type(error).__name__} while handling the reply; the message may be sent more "
+                "than once"
+            )
             self.outcomes += [
                 RecipientOutcome(
                     rcpt_no=rcpt_no, meaning=IN_DOUBT, stage=Stage.CONTENT, detail=what, dsn="4.4.2"
@@ -142,8 +145,8 @@ class Upstream:
         if self.is_chaining:
             self.is_chaining = False
             self._context.note(
-                f"warning: provider {self._name} does not answer chained transactions as it "
-                "should; they are not chained from now on; set its chain_transactions to false"
+                f"warning: provider {self._name} does not handle chained transactions correctly; "
+                "they are no longer chained; set its chain_transactions to false"
             )
 
     def mail(

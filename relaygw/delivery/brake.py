@@ -28,8 +28,8 @@ BRAKED = Meaning(
     verdict=Verdict.HOLD,
     scope=Scope.PROVIDER,
     explanation="The provider refuses everybody with the same words: no recipient is at fault.",
-    remedy="have that put right at the provider or here; if all these addresses are at fault, "
-    "delete their mail and let the rest go",
+    remedy="have it fixed at the provider or here; if all these addresses are wrong, delete "
+    "their mail and release the rest",
     rule=f"{REFUSALS_IN_A_ROW} messages in a row refused alike",
 )
 _WITH_A_NUMBER = re.compile(r"\S*\d\S*")

@@ -32,11 +32,11 @@ PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its r
 _PAGE = 500
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _PATIENCE_S = 60.0
-_NOT_RELEASED = "what waits is not released"
+_NOT_RELEASED = "waiting mail is not released"
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
 _REMEDIES = {
     Scope.CREDENTIAL: "check its user name and password or key",
-    Scope.PROVIDER: "check the account's quota and standing",
+    Scope.PROVIDER: "check the account's quota and status",
     Scope.SENDER_DOMAIN: "verify the sender's domain at the provider",
 }
 
@@ -160,7 +160,7 @@ class Holds:
         if gate.held_senders.pop(domain, None) is None:
             return
         if await self._drop(gate, (Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
-            self._context.note(f"provider {gate.provider} takes sender domain {domain} again")
+            self._context.note(f"provider {gate.provider} accepts sender domain {domain} again")
         await self.release_sender(gate.provider, domain)
 
     async def _drop(
@@ -187,7 +187,7 @@ class Holds:
 
     async def release_put_off(self, provider: str) -> int:
         """Make due what was put off for a provider that takes mail again; return how many."""
-        trouble = f"what waits for {provider} is not hurried"
+        trouble = f"mail waiting for {provider} is not retried early"
         return await self._release_all(provider_down(provider), trouble)
 
     async def _release_all(self, cause: HoldCause, trouble: str = _NOT_RELEASED) -> int:
@@ -211,14 +211,14 @@ class Holds:
 
     async def begin_outage(self, gate: Gate, what: str) -> None:
         """Tell that a provider is down, once however many workers see it."""
-        remedy = certificate_remedy(what) or "it is tried again by itself"
+        remedy = certificate_remedy(what) or "it is retried automatically"
         hold = _new_hold(UNREACHABLE, gate.provider, what, remedy, UNREACHABLE_LADDER_S[-1])
         trouble = f"outage of {gate.provider} not recorded"
         with gate.teaching():
             is_new = await self._context.ask(trouble, self._stored.put_hold, hold)
         gate.is_outage_known = gate.is_outage_known or is_new is not None
         if is_new:
-            takes_over = "the next provider of its routes takes over"
+            takes_over = "the next provider of its routes is used"
             then = takes_over if gate.has_alternative else "mail waits"
             self._context.note(f"warning: provider {gate.provider} is down ({what}); {then}")
 

@@ -150,7 +150,7 @@ class Learning:
             return wait_s + PROBE_BY_ANOTHER_S
         if gate.account.ceiling_per_s is None:
             what = f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s"
-            self._context.note(f"{what}; its rate is adapted from now on")
+            self._context.note(f"{what}; its rate is now adapted")
         gate.account = replace(gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=clock_ms())
         gate.allowance.forget_tokens()
         lower_rate, group = self._context.store.limits.lower_rate, gate.limit_group
@@ -167,8 +167,8 @@ class Learning:
         is_first = gate.account.ceiling_connections is None
         wait_s = gate.note_too_many(outcome.meaning, now_s, others=others)
         if is_first:
-            what = f"provider {gate.provider} bears fewer connections than {others + 1}"
-            self._context.note(f"{what}; their number is adapted from now on")
+            what = f"provider {gate.provider} accepts fewer connections than {others + 1}"
+            self._context.note(f"{what}; their number is now adapted")
         with gate.teaching():
             await self._context.call(
                 self._context.store.limits.lower_connections,

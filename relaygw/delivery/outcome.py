@@ -173,7 +173,7 @@ class Outcomes:
         # no trouble of the message: it only waits
         wait_s = ladder_step(_STORE_LADDER_S, self._troubles[key_of(claimed)])
         self._troubles[key_of(claimed)] += 1
-        what = f"what was not sent is tried again in {wait_s:g} s"
+        what = f"unsent mail is tried again in {wait_s:g} s"
         self._context.note_safely(f"{claimed.queue_id}: warning: {error}; {what}")
         return unsent(claimed, DeliveryState.DEFERRED, now_ms + int(wait_s * 1000))
 

@@ -71,7 +71,7 @@ class Reconciler:
         others = await self._context.call(self._others)
         for route in gone:
             if others:
-                what = "stays as it is while others run other settings"
+                what = "is not changed while other processes run other settings"
                 text = f"mail of {gone_words(route)}, {what}: {', '.join(others)}"
                 self._note_once("other settings", route, text)
                 continue
@@ -123,7 +123,7 @@ class Reconciler:
         if left:
             self._due_s[route] = time.monotonic() + _LEFT_S
             why = "a provider may have taken it, or there are no routes"
-            text = f"nobody sends {deliveries(left)} of {gone_words(route)}: {why}"
+            text = f"no worker sends {deliveries(left)} of {gone_words(route)}: {why}"
             self._note_once("left", route, f"{text}; {gone_remedy(route)}")
 
     def _reroute(self, route: str, page: Sequence[QueueEntry], moved: Counter[str]) -> int:
@@ -195,7 +195,7 @@ class Reconciler:
             self._wake()
             verb = "was" if number == 1 else "were"
             self._context.note(
-                f"{deliveries(number)} that {verb} held for the mode: due, as permitted now"
+                f"{deliveries(number)} that {verb} held because of the mode: now permitted and due"
             )
 
     def _let_go(self, page: Iterable[QueueEntry]) -> int:

@@ -222,7 +222,7 @@ class Scheduler:
         freed = await self._leases.free_unknown(lane.route)
         if freed:
             lane.may_have_more = True
-            what = f"{freed} deliveries of route {lane.route}, leased and not in hand"
+            what = f"{freed} deliveries of route {lane.route}, leased but not in memory"
             self._context.note(f"{what}, are queued again")
 
     def _sweep(self, lane: Lane) -> None:

@@ -67,8 +67,9 @@ class DropDirectory:
         except OSError as error:
             who = f"-g {group} -m 3730" if group else "-m 3733"
             raise MaildropUnusable(
-                f"maildrop {path}: {error.strerror or error}; no mail is taken from there, SMTP is "
-                f"not affected; as root: install -d -o {user_name(os.geteuid())} {who} {path}"
+                f"maildrop {path}: {error.strerror or error}; no mail is accepted from there, "
+                f"SMTP is not affected; run as root: install -d -o {user_name(os.geteuid())} "
+                f"{who} {path}"
             ) from error
         self.reasons = ReasonsFile(self.descriptor)
 
@@ -151,7 +152,7 @@ class DropDirectory:
                 elif _UNFINISHED.fullmatch(name):
                     found.odd += self._sweep(name) if is_sweep else ()
                 elif name not in OURS and len(found.odd) < MAX_LISTED:
-                    found.odd.append((name, "not a name of mail"))
+                    found.odd.append((name, "not a mail file name"))
         found.drops += later[: MAX_LISTED - len(found.drops)]
         return found
 
@@ -163,7 +164,7 @@ class DropDirectory:
         except FileNotFoundError:
             pass
         except OSError as error:
-            yield name, f"unfinished and cannot be removed: {error.strerror}"
+            yield name, f"incomplete and cannot be removed: {error.strerror}"
 
     def remove(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """Remove files whose mail is stored; return those that stay, and why."""

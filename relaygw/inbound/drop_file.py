@@ -94,7 +94,7 @@ class OpenDrop:
         if self.content_bytes > limit_bytes:
             raise _too_large(limit_bytes)
         if not len(FIRST_LINE) < self._head_bytes <= MAX_HEAD_BYTES:
-            raise self._damaged("its end tells another size")
+            raise self._damaged("the size at its end differs")
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +113,7 @@ class OpenDrop:
             self._copy(content)
             # one byte more than was there: it must not have grown
             if self._read(len(self._trailer) + 1) != self._trailer:
-                raise self._damaged("it changed while it was read")
+                raise self._damaged("it changed while being read")
         except BaseException:
             content.close()
             raise
@@ -140,9 +140,9 @@ class OpenDrop:
     def _parse(self, head: bytes) -> tuple[tuple[str, ...], dict[bytes, str]]:
         """Return the recipients, and the last value of each other line that is known."""
         if not head.startswith(FIRST_LINE):
-            raise self._damaged("it does not begin as a drop file does")
+            raise self._damaged("it does not begin like a drop file")
         if head.find(b"\n\n") != len(head) - 2:
-            raise self._damaged("its head does not end where its content begins")
+            raise self._damaged("its head is damaged")
         recipients = []
         others: dict[bytes, str] = {}
         for line in head[len(FIRST_LINE) : -2].split(b"\n"):
@@ -165,7 +165,7 @@ class OpenDrop:
         while left_bytes:
             piece = held + self._read(min(left_bytes, _PIECE_BYTES))
             if len(piece) == len(held):
-                raise self._damaged("it was cut while it was read")
+                raise self._damaged("it was truncated while being read")
             left_bytes -= len(piece) - len(held)
             # a CR may be half of a line end
             held = b"\r" if left_bytes and piece.endswith(b"\r") else b""
@@ -199,7 +199,7 @@ def open_drop(directory: int, name: str, *, limit_bytes: int) -> OpenDrop | None
         if not stat.S_ISREG(found.st_mode):
             raise Unfit("not a regular file")
         if found.st_nlink != 1:
-            raise Unfit("a hard link: the file has another name, too")
+            raise Unfit("a hard link: the file has another name")
         if found.st_size > limit_bytes + MAX_HEAD_BYTES + _TRAILER_LIMIT_BYTES:
             raise _too_large(limit_bytes)
         return OpenDrop(name, descriptor, found, limit_bytes=limit_bytes)
@@ -289,7 +289,7 @@ def _errors_of_one_file() -> Iterator[None]:
 
 
 def _too_large(limit_bytes: int) -> Unfit:
-    return Unfit(f"larger than {limit_bytes} bytes, the most that is taken from here")
+    return Unfit(f"larger than {limit_bytes} bytes, the limit of the maildrop")
 
 
 def with_last_end(data: bytes) -> bytes:

@@ -223,7 +223,7 @@ class FrontService:
         try:
             await asyncio.wait_for(self.ended(), STOP_S - GRACE_S)
         except TimeoutError:
-            self._log.note("master", "warning: sessions were cut: they did not end in time")
+            self._log.note("master", "warning: sessions were closed: they did not end in time")
         await self._maildrop.ended(MAILDROP_STOP_S)
         await self._committer.drain()
         for task in self._tasks:
@@ -291,5 +291,6 @@ def ensure_descriptors(connections: int) -> tuple[int, str | None]:
     allowed = min(connections, possible - min(_OWN_DESCRIPTORS, possible // 4))
     return allowed, (
         f"{connections} connections need {wanted} open files, the system allows {possible}: "
-        f"{allowed} are taken at once; raise LimitNOFILE of the service, or lower max_connections"
+        f"{allowed} are accepted at the same time; raise LimitNOFILE of the service, or lower "
+        "max_connections"
     )

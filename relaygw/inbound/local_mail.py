@@ -154,7 +154,7 @@ class Importer:
         for what cannot be a message.
         """
         if not mail.recipients:
-            raise NotExported("nobody is named who is to have it; give --recipient")
+            raise NotExported("no recipient is named; give --recipient")
         if mail.sender is None:
             raise NotExported("no sender is named; give --sender")
         if len(mail.content) > self.limit_bytes:

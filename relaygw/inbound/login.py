@@ -108,7 +108,7 @@ async def _verify(session: Session, mechanism: str, name: bytes, password: bytes
     try:
         login = await authenticator.log_in(user, password, guesser=guesser)
     except LoginBusy as error:
-        session.listener.note(f"warning: {peer}: SASL {mechanism} authentication put off: {error}")
+        session.listener.note(f"warning: {peer}: SASL {mechanism} authentication deferred: {error}")
         _count_failure(session)
         session.connection.say(replies.LOGIN_BUSY)
         return

@@ -111,7 +111,7 @@ class Maildrop:
                 listen_again()
                 if await pickup.look():
                     if self._trouble:
-                        self.log.note("pickup", "local mail is taken again")
+                        self.log.note("pickup", "local mail is accepted again")
                     self._trouble, self._backoff_s = "", 0.0
                 await self._pause()
 
@@ -123,7 +123,7 @@ class Maildrop:
         except OSError as error:
             self.aside.say(
                 directory.path / WAKE_SOCKET,
-                f"no socket ({error.strerror or error}); mail is found within a second instead",
+                f"no socket ({error.strerror or error}); mail is found by polling every second",
             )
             yield lambda: None
             return
@@ -155,7 +155,7 @@ class Maildrop:
     def back_off(self, error: Exception) -> None:
         """Wait before the next look: no mail at all can be taken (the store, a full volume)."""
         self._backoff_s = min(max(1.0, 2 * self._backoff_s), MAX_BACKOFF_S)
-        self._warn_once(f"{error}; local mail stays in the maildrop and is tried again")
+        self._warn_once(f"{error}; local mail stays in the maildrop and is retried")
 
     def _warn_once(self, text: str) -> None:
         """Write what is wrong, once until it is something else."""

@@ -58,7 +58,7 @@ class SetAside:
         if self.reasons.get(path.name) != reason:
             self.reasons[path.name] = reason
             self.changes += 1
-        self.say(path, f"{reason}; left where it is")
+        self.say(path, f"{reason}; left in place")
 
     def fail(self, path: Path, error: str) -> None:
         """Pass a file over, each time for twice as long from a second on; in the end say why."""
@@ -83,7 +83,9 @@ class SetAside:
             return
         self._said.add(line)
         if len(self._said) > MAX_NAMED:
-            self._log.note("pickup", f"warning: more than {MAX_NAMED} odd files; no more are named")
+            self._log.note(
+                "pickup", f"warning: more than {MAX_NAMED} such files; the others are not listed"
+            )
         else:
             self._log.note("pickup", f"warning: {path}: {reason}")
 
@@ -168,7 +170,7 @@ class Pickup:
         names = deque(name for name in listing.drops if name not in self._large)
         self._put_off([])  # those that wait go on, whatever ended their task
         if names and not self._service.intake.has_space():
-            self._service.back_off(StoreFull("the volume of the queue is nearly full"))
+            self._service.back_off(StoreFull("the volume that holds the queue is nearly full"))
             return False
         while names and not self._service.retired.is_set():
             read = partial(self._reader.read_batch, names, stored=self._aside.stored)

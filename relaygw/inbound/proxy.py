@@ -71,5 +71,5 @@ class ProxyHeaderReader:
         if command == _LOCAL or family == _UNSPECIFIED:
             return None, rest
         if family not in _ADDRESS_BYTES or len(body) < _ADDRESS_BYTES[family]:
-            raise BadHeader("PROXY header of something else than TCP")
+            raise BadHeader("PROXY header for a protocol other than TCP")
         return str(IPv4Address(body[:4]) if family == _TCP4 else IPv6Address(body[:16])), rest

@@ -70,9 +70,7 @@ class QueueListing:
             self._listening.listen(_BACKLOG)
         except OSError as error:
             path = self._directory.path / drop.QUEUE_SOCKET
-            self._say(
-                f"{path}: no socket ({error.strerror or error}); nobody can ask for the queue there"
-            )
+            self._say(f"{path}: no socket ({error.strerror or error}); mailq does not work there")
             return
         self._start(self._accept(self._listening))
 

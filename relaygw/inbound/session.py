@@ -367,7 +367,8 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         session.has_told_of_source = True
         listener.note(
             f"warning: {message.queue_id}: X-Relaygw-Source of {session.connection.peer} removed, "
-            "not believed; if it is a relaygw of yours, add it to trust_source of the listener"
+            "not trusted; if it is one of your relaygw hosts, add it to trust_source of the "
+            "listener"
         )
     await listener.committer.submit(message)
     return message.queue_id

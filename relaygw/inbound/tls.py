@@ -94,7 +94,7 @@ class Certificate:
         try:
             self._context = server_context(self._tls)
         except SettingsError as error:
-            instead = "the old one stays" if had_one else "TLS is not offered"
+            instead = "the old one is kept" if had_one else "TLS is not offered"
             self._log.note("smtpd", f"error: listener {self._name}: {error}; {instead}")
             return
         if had_one:

@@ -90,7 +90,7 @@ def from_line(line: bytes) -> Exported:
     if not isinstance(sender, str):
         raise NotExported("sender is not text")
     if not isinstance(recipients, list) or not all(isinstance(one, str) for one in recipients):
-        raise NotExported("recipients are no list of addresses")
+        raise NotExported("recipients are not a list of addresses")
     if not isinstance(content, str):
         raise NotExported("content is not text")
     queue_id = str(fields.get("queue_id") or "")
@@ -156,7 +156,7 @@ def read_entries(lines: Iterable[bytes], *, limit_bytes: int) -> Iterator[Entry]
             continue
         if separator is None:
             if line.strip():
-                raise NotExported('the file does not begin with "From ": it is no mbox')
+                raise NotExported('the file does not begin with "From ": it is not an mbox')
             continue
         is_after_blank = line in (b"\n", b"\r\n")
         size_bytes += len(line)

@@ -240,7 +240,7 @@ class AttemptState(StrEnum):
     DEFERRED = "deferred"
     THROTTLED = "throttled"  # the provider asked to slow down; not counted
     HELD = "held"  # the provider, its key or the sender is refused, or it was held here
-    IN_DOUBT = "in doubt"  # nobody knows whether the provider has taken it
+    IN_DOUBT = "in doubt"  # it is not known whether the provider has taken it
     INTERRUPTED = "interrupted"  # the worker that was sending it died
     BOUNCED = "bounced"
     EXPIRED = "expired"

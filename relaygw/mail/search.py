@@ -237,12 +237,12 @@ def _strict_term(field: Field, value: str, tz: tzinfo, *, is_negated: bool) -> T
     if field in _TIMES:
         number = read_time_ms(value, tz)
         expected = f"write {field.value}:2026-01-31 or {field.value}:2026-01-31T12:00"
-        what = "is no date"
+        what = "is not a date"
     elif field in _SIZES:
-        number, what = read_size_bytes(value), "is no size"
+        number, what = read_size_bytes(value), "is not a size"
         expected = f"write {field.value}:100k or {field.value}:2M"
     elif field is Field.UID:
-        number, what = (int(value) if _UID.fullmatch(value) else None), "is no number"
+        number, what = (int(value) if _UID.fullmatch(value) else None), "is not a number"
         expected = "write uid:33"
     else:
         if not value:

@@ -88,7 +88,7 @@ class FrontMetrics:
     def __init__(self) -> None:
         self._received = CounterTally(
             "relaygw_messages_received_total",
-            *("Messages taken, by listener.", "listener"),
+            *("Messages accepted, by listener.", "listener"),
             from_zero=[(MAILDROP,)],
         )
         self._captured = CounterTally(
@@ -139,12 +139,12 @@ class DeliveryMetrics:
         self.batches = _batches("delivery")
         self._delivered = CounterTally(
             "relaygw_recipients_delivered_total",
-            *("Recipients that the provider took.", "provider"),
+            *("Recipients that the provider accepted.", "provider"),
             from_zero=product(providers),
         )
         self._deferred = CounterTally(
             "relaygw_recipients_deferred_total",
-            *("Recipients put off by an attempt.", "provider", "reason"),
+            *("Recipients deferred by an attempt.", "provider", "reason"),
             from_zero=product(providers, DEFERRED),
         )
         self._bounced = CounterTally(
@@ -159,7 +159,7 @@ class DeliveryMetrics:
         self._durations = {name: HistogramTally(duration.labels(name)) for name in providers}
         self._success = _gauge(
             "relaygw_last_success_timestamp_seconds",
-            *("When the provider last took a message.", "max", "provider"),
+            *("When the provider last accepted a message.", "max", "provider"),
         )
         self._success_at_s: dict[str, int] = {}
         self.write({})

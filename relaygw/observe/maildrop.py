@@ -25,7 +25,7 @@ MAX_REASONS = 1000
 _MAX_REASON_CHARACTERS = 300
 _MAX_REASONS_BYTES = 2**20
 _NAMED = 3
-_NO_MAIL = "not a name of mail"
+_NO_MAIL = "not a mail file name"
 OURS = frozenset({WAKE_SOCKET, QUEUE_SOCKET, REASONS})
 """Names in the maildrop that are the front's own."""
 
@@ -55,7 +55,7 @@ class LeftMail:
     def summary(self) -> str | None:
         """What is wrong in a few words; None: nothing."""
         if self.trouble is not None:
-            return f"the maildrop {self.path} cannot be looked at: {self.trouble}"
+            return f"the maildrop {self.path} cannot be read: {self.trouble}"
         parts = ((self.aside, "set aside"), (self.late, "waiting for more than a minute"))
         counts = [f"{number} {what}" for number, what in parts if number]
         if not counts:
@@ -69,17 +69,17 @@ class LeftMail:
         """What to do about it."""
         if self.trouble is not None:
             return (
-                "it must belong to the gateway's user, who alone and root may look; the gateway's "
-                "log has the command"
+                "it must belong to the gateway's user, and only that user and root may read it; "
+                "the gateway's log has the command"
             )
         if not self.aside:
             return (
-                "the log says why local mail is not taken: no front runs, its queue or disk is in "
-                "trouble, or there is more than it can take"
+                "the log shows why local mail is not accepted: no front runs, its queue or disk "
+                "fails, or there is more than it can accept"
             )
         return (
-            "look at each file: mend it, and it is taken within ten minutes, or remove it; nothing "
-            "else does"
+            "check each file: fix it, and it is accepted within ten minutes, or remove it; it is "
+            "not removed automatically"
         )
 
 

@@ -197,7 +197,7 @@ class Channel:
             try:
                 self._outlet.reopen()
             except OSError as error:
-                self._tell(f"cannot be opened again: {error.strerror}; the old one is kept")
+                self._tell(f"cannot be reopened: {error.strerror}; the old one is kept")
         self._again.set()
 
     def close(self, *, patience_s: float = 1.0) -> None:
@@ -259,8 +259,8 @@ def open_log(settings: Log, *, hostname: str) -> MailLog:
 
     def tell(why: str) -> None:
         text = (
-            f"relaygw: log.target: {settings.target}: {why}; mail goes on, lines wait in memory "
-            f"({MAX_WAITING_BYTES >> 20} MiB a process at most)"
+            f"relaygw: log.target: {settings.target}: {why}; mail is still processed, lines wait "
+            f"in memory ({MAX_WAITING_BYTES >> 20} MiB a process at most)"
         )
         if not isinstance(outlet, StderrOutlet):
             with contextlib.suppress(OSError, OutletGone):  # nobody listens there either

@@ -24,8 +24,8 @@ _HASH_DIGITS = 12
 def note_settings(store: Store, settings: Settings, *, occasion: str, now_ms: int) -> bool:
     """Record the settings that are in force from now on, if they are others than before.
 
-    `occasion` is what brought them: start or reload. Several processes may come at once: one of
-    them writes the entry. Returns whether it was this one. Raises StoreUnavailable.
+    `occasion` is what brought them: start or reload. Several processes may come at once: one
+    of them writes the entry. Returns whether it was this one. Raises StoreUnavailable.
     """
     host = settings.hostname
     trail = Trail(action=SETTINGS_CHANGE, target=host)

@@ -26,20 +26,22 @@ from relaygw.store.release import Release
 from relaygw.store.store import Store
 
 _REFUSALS = {
-    Refusal.INVALID: "is not an address that mail can go to: {detail}; name another one",
-    Refusal.BLOCKED: "is on recipients.block, which holds for everybody",
+    Refusal.INVALID: "is not an address that can receive mail: {detail}; name another one",
+    Refusal.BLOCKED: "is on recipients.block, which also applies to admins",
     Refusal.OUTSIDE: "is not on recipients.allow; {detail}",
-    Refusal.WAITING: "is to get this message already; relaygw queue show tells how far it is",
+    Refusal.WAITING: "is already going to receive this message; see relaygw queue show",
     Refusal.NO_ROUTE: "cannot be sent to: {detail}",
 }
 _NO_ROUTE = "no route of the configuration matches; add a last one without a condition"
 _NO_PROVIDER = "no provider is configured; add providers and routes"
-_NOT_ADMIN = "only an admin may release to it all the same"
+_NOT_ADMIN = "only an admin may release to it anyway"
 _NOT_ANYONE = (
-    'to release to it all the same, say so: --anyone on the command line, "Anyone": true by the '
+    'to release to it anyway, use --anyone on the command line, "Anyone": true by the '
     "API, or tick the box on the page"
 )
-_NOT_CONFIRMED = "it was not among the addresses that were confirmed; look again"
+_NOT_CONFIRMED = (
+    "it was not among the addresses that were confirmed; check the addresses and try again"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +182,7 @@ def release_captured(
             releases.append(Release(queue_id=queue_id, deliveries=parts, entry=entry))
         done = store.sandbox.release_captured(releases) if releases else frozenset()
         missed = (one for one in by_message if one not in done)
-        why = "it changed at this moment; look again"
+        why = "it has just changed; check it and try again"
         sent = tuple(one for one in planned.copies if one.queue_id in done)
         left = planned.left + tuple(LeftAlone(one, why, is_temporary=True) for one in missed)
         results.append(replace(planned, copies=sent, left=left))

@@ -30,7 +30,7 @@ def search_of(
             is_end = field is Field.BEFORE
             at_ms = read_moment(given, now_ms=now_ms, is_end=is_end, tz=tz)
             if at_ms is None:
-                raise SearchMistake(f"{given[:40]!r} is no time", f"write {TIMES}")
+                raise SearchMistake(f"{given[:40]!r} is not a time", f"write {TIMES}")
             terms.append(Term(field=field, number=at_ms))
     return MailSearch(terms=tuple(terms))
 
@@ -49,13 +49,13 @@ def found_object(store: Store, search: MailSearch, *, limit: int, before: str) -
 def looked_words(store: Store, found: Found, search: MailSearch) -> str:
     """Return what a search has looked at and what it has not: beside what it found, or nothing."""
     has_text = any(term.field is Field.TEXT for term in search.terms)
-    parts = [f"looked at {LOOKED_AT} of" if has_text else "looked at"]
+    parts = [f"searched {LOOKED_AT} of" if has_text else "looked at"]
     parts[0] += " all mail, in every state"
     if found.until_ms is not None:
         parts[0] = parts[0].replace("all mail", f"mail since {utc_text(found.until_ms)}")
-        parts.append("for older mail go on to the next page, or add a word")
+        parts.append("for older mail open the next page, or add a word")
     if found.read_inside:
-        parts.append(f"inside of words: the newest {found.read_inside:,} messages")
+        parts.append(f"inside words: the newest {found.read_inside:,} messages")
     return "; ".join([*parts, *unfinished(store, search)])
 
 
@@ -66,6 +66,6 @@ def unfinished(store: Store, search: MailSearch) -> Iterator[str]:
     progress = store.find.progress()
     if progress.older_than_ms is not None:
         since = utc_text(progress.older_than_ms)
-        yield f"mail from before {since} is being made searchable"
+        yield f"mail from before {since} is still being indexed"
     if progress.waiting > _FEW_WAITING:
-        yield f"{progress.waiting:,} newer messages are being made searchable"
+        yield f"{progress.waiting:,} newer messages are still being indexed"

@@ -22,7 +22,7 @@ from relaygw.store.store import Store
 BATCH_MESSAGES = 500
 """Messages changed in one transaction, so that the front never waits long for the store."""
 
-BEING_SENT = "a worker is sending it right now"
+BEING_SENT = "a worker is sending it now"
 
 _D = DeliveryState
 
@@ -150,7 +150,7 @@ def _change_ready(
     expected = sum(part.state in action.from_states for one in ready for part in one.deliveries)
     if _write(store, action, ready, order, audited) >= expected:
         return []
-    why = "a worker took it at this moment"
+    why = "a worker has just taken it"
     return [
         LeftAlone(entry.queue_id, why, is_temporary=True)
         for entry in store.queue.entries(_ids(ready))
@@ -212,14 +212,14 @@ def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
     waiting = [part.route for part in entry.deliveries if part.state is _D.DEFERRED]
     if order.routes is None or not waiting or not order.routes.isdisjoint(waiting):
         return None
-    why = f"nobody sends mail of {gone_words(waiting[0])}; {gone_remedy(waiting[0])}"
+    why = f"no worker sends mail of {gone_words(waiting[0])}; {gone_remedy(waiting[0])}"
     return LeftAlone(entry.queue_id, why)
 
 
 def _objection_to_undelete(entry: QueueEntry, _: Order) -> LeftAlone | None:
     if entry.chunk_count:
         return None
-    why = "its content is gone: the rest of the message was finished meanwhile"
+    why = "its content is gone: the rest of the message has been finished"
     return LeftAlone(entry.queue_id, why)
 
 
@@ -237,7 +237,7 @@ def _objection_to_move(entry: QueueEntry, order: Order) -> LeftAlone | None:
         elif cause and cause.code is HoldCode.SENDER_REFUSED and provider in cause.providers:
             why = (
                 f"{provider} refuses sender domain {cause.domain}; with --force it is tried there "
-                "all the same, and what was taken unseen may be sent twice"
+                "anyway, and mail taken without an answer may be sent twice"
             )
         if why:
             return LeftAlone(entry.queue_id, why)
@@ -260,50 +260,50 @@ RETRY = QueueAction(
 HOLD = QueueAction(
     name="hold", icon="hold", from_states=_WAITING, reached=frozenset({_D.HELD}), needs_whole=True,
     help="Keep messages until they are released.",
-    note_help="Why; shown with the message.",
-    means="Held mail stays in the queue, untried, until somebody releases it.",
+    note_help="The reason, shown with the message.",
+    means="Held mail stays in the queue, and is not tried until it is released.",
     done="held", notice="held", told="held it",
     is_usual=True,
 )  # fmt: skip
 RELEASE = QueueAction(
     name="release", icon="send", from_states=frozenset({_D.HELD}), reached=frozenset({_D.DEFERRED}),
-    help="Let held messages go.",
-    means="Held mail is due now and starts afresh.",
+    help="Release held messages: they are due now.",
+    means="Held mail is due now, and its attempts start over.",
     done="released", notice="released", told="let it go",
     is_usual=True,
 )  # fmt: skip
 MOVE = QueueAction(
     name="move", icon="move", from_states=_UNSENT, reached=_UNSENT, needs_whole=True,
     takes_provider=True,
-    help="Let messages go by one provider alone.",
+    help="Move messages to another provider.",
     force_help="Also mail that another provider may have sent, or that this one refuses.",
-    means="The mail goes by one provider alone from now on, and is due now.",
+    means="From now on only this provider is used, and the mail is due now.",
     done="moved", notice="moved", told="moved it to another provider",
     objection=_objection_to_move,
 )  # fmt: skip
 UNDELETE = QueueAction(
     name="undelete", icon="undo", from_states=frozenset({_D.DELETED}),
     reached=frozenset({_D.DEFERRED, _D.HELD}),
-    help="Take messages out of the trash.",
-    means="Mail in the trash is due now; what was held is held as before.",
+    help="Restore messages from the trash.",
+    means="Mail in the trash is due now; held mail is held as before.",
     done="back in the queue", notice="undeleted", told="took it out of the trash",
     objection=_objection_to_undelete,
 )  # fmt: skip
 EXPIRE = QueueAction(
     name="expire", icon="clock", from_states=_UNSENT, reached=frozenset({_D.FINISHED}),
     needs_whole=True,
-    help="End messages as if their lifetime were over.",
-    note_help="Why; kept with the message.",
-    means="The mail ends now, undelivered, as if its lifetime were over. This cannot be taken "
-    "back.",
+    help="Expire messages now, as if their lifetime were over.",
+    note_help="The reason, kept with the message.",
+    means="The mail expires now, undelivered, as if its lifetime were over. This cannot be "
+    "undone.",
     done="expired", notice="expired", told="gave it up",
     is_danger=True,
 )  # fmt: skip
 DELETE = QueueAction(
     name="delete", icon="trash", from_states=_UNSENT, reached=frozenset({_D.DELETED}),
     needs_whole=True,
-    help="Put messages into the trash for seven days.",
-    means="Nobody gets it. It stays in the trash for seven days, then it is gone.",
+    help="Move messages to the trash for seven days.",
+    means="It is not delivered. It stays in the trash for seven days, then it is deleted.",
     done="deleted", notice="trashed", told="put it into the trash",
     is_usual=True, is_danger=True,
 )  # fmt: skip

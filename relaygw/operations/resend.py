@@ -26,11 +26,11 @@ from relaygw.store.store import Store, add_content, read_content
 RESEND = "queue.resend"
 """The action in the audit trail; its target is the old queue id and the new one."""
 KEEP_CONTENT = (
-    "queue.keep_content: 7d in relaygw.yaml keeps that of mail which ends from then on for seven "
-    "days, and takes the disk space of seven days of mail"
+    "queue.keep_content: 7d in relaygw.yaml keeps it for seven days for mail that ends from then "
+    "on, and needs disk space for seven days of mail"
 )
 CONTENT_GONE = f"its content is no longer kept; {KEEP_CONTENT}"
-_CHANGED = "it was sent again at this moment, or its content went; look again"
+_CHANGED = "it has just been sent again, or its content has been deleted; check it and try again"
 _R = RecipientState
 _FAILED = frozenset({_R.BOUNCED, _R.EXPIRED})
 SENT_AGAIN = "sent again"
@@ -178,7 +178,9 @@ def send_again(
     done, left = [], list(planned.left)
     for one in planned.messages:
         if not composer.has_space():
-            raise StoreUnavailable("the volume of the queue is nearly full; make room")
+            raise StoreUnavailable(
+                "the volume that holds the queue is nearly full; free some space"
+            )
         try:
             done.append(_store(store, composer, one, actor=actor, now_ms=now_ms, detail=detail))
         except (AlreadyAccepted, _ContentGone):
@@ -271,7 +273,10 @@ def _objection(
     wanted = set(map(canonical, addresses))
     for one in entry.recipients:
         if one.state is _R.PENDING and canonical(one.address) in wanted:
-            return f"{one.address} is to get it already; relaygw queue explain {entry.queue_id}"
+            return (
+                f"{one.address} is already going to receive it; relaygw queue explain "
+                f"{entry.queue_id}"
+            )
     parts = {part.delivery_no: part for part in entry.deliveries if part.is_in_doubt}
     for one in () if request.is_forced else ended:
         is_wanted = one.state in _FAILED and canonical(one.address) in wanted
@@ -290,7 +295,7 @@ def _not_ended(entry: QueueEntry) -> str:
 
 
 def _still_on_its_way(store: Store, entry: QueueEntry, addresses: Iterable[str]) -> str:
-    """Return who is to get it already because it was sent again before, "" for nobody."""
+    """Return who is already going to receive it because it was sent again before, "" for nobody."""
     wanted = set(map(canonical, addresses))
     actions = store.queue.record_of(entry.queue_id).actions
     pairs = [one.target.split() for one in actions if one.action == RESEND]
@@ -298,8 +303,8 @@ def _still_on_its_way(store: Store, entry: QueueEntry, addresses: Iterable[str])
         for one in later.recipients:
             if one.state is _R.PENDING and canonical(one.address) in wanted:
                 return (
-                    f"{one.address} is to get it already, it was sent again as {later.queue_id}; "
-                    f"relaygw queue explain {later.queue_id}"
+                    f"{one.address} is already going to receive it: it was sent again as "
+                    f"{later.queue_id}; relaygw queue explain {later.queue_id}"
                 )
     return ""
 

@@ -67,15 +67,15 @@ class Selector:
 
 _K = Kind
 _ROWS = (
-    Selector("id", _K.ID, "Queue id; may be repeated."),
+    Selector("id", _K.ID, "Queue id; repeatable."),
     Selector(
         "sender", _K.PART, "Envelope sender contains TEXT; <> is the null sender.",
         label="Sender contains", example="shop@example.com, or <>",
     ),
     Selector("recipient", _K.PART, "A recipient contains TEXT.", label="A recipient contains"),
     Selector("subject", _K.PART, "Subject contains TEXT.", label="Subject contains"),
-    Selector("state", _K.CHOICE, "State of a delivery; may be repeated."),
-    Selector("result", _K.CHOICE, "What became of a recipient; may be repeated."),
+    Selector("state", _K.CHOICE, "State of a delivery; repeatable."),
+    Selector("result", _K.CHOICE, "Outcome of a recipient; repeatable."),
     Selector(
         "provider", _K.WHOLE, "Last provider tried is exactly TEXT.", label="Provider tried last is"
     ),
@@ -84,18 +84,19 @@ _ROWS = (
     Selector(
         "client", _K.WHOLE, "Client address or user is exactly TEXT.", label="Client or user is"
     ),
-    Selector("host", _K.WHOLE, "Host that another relaygw took it on is TEXT.", label="Host is"),
-    Selector("uid", _K.NUMBER, "User number of the local program is N.", label="User number is"),
+    Selector("host", _K.WHOLE, "Another relaygw accepted it on host TEXT.", label="Host is"),
+    Selector("uid", _K.NUMBER, "User ID of the local program is N.", label="User ID is"),
     Selector(
         "script", _K.PART, "Script that sent it contains TEXT.",
         label="Script contains", example="checkout.php",
     ),
     Selector(
-        "since", _K.TIME, "Accepted, with a result ended, since T: today, 10:30, 2h, 7d, a date.",
+        "since", _K.TIME, "Accepted since T, with a result: ended since T: today, 10:30, 2h, 7d, "
+        "a date.",
         label="Since", example="today, 10:30, 2h, 2026-11-27",
     ),
     Selector(
-        "until", _K.TIME, "The same until T; a day means its end.",
+        "until", _K.TIME, "Accepted or ended until T; a day means its end.",
         label="Until", example="yesterday, 10:30, 2h, 2026-11-27",
     ),
     Selector(
@@ -107,7 +108,7 @@ _ROWS = (
         label="Reason contains", example="timed out",
     ),
     Selector(
-        "reply", _K.PART, "What was last said to a recipient contains TEXT.",
+        "reply", _K.PART, "Last reply for a recipient contains TEXT.",
         label="Last reply contains",
     ),
 )  # fmt: skip

@@ -49,7 +49,7 @@ class Snapshot:
     maildrop: LeftMail | None = None
 
     def drifted(self) -> list[Instance]:
-        """Return the instances that run other routing or policy settings than the file's."""
+        """Return the instances that routing or policy settings differ than the file's."""
         return [one for one in self.instances if one.fingerprint != self.fingerprint]
 
     def state_of(self, provider: str) -> str:
@@ -105,7 +105,7 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
     drifted = snapshot.drifted()
     if drifted:
         names = ", ".join(f"{one.role} {one.pid} on {one.name}" for one in drifted)
-        yield f"{names}: run other routing or policy settings than the file; reload or restart"
+        yield f"{names}: routing or policy settings differ from the file; reload or restart"
     if snapshot.maildrop is not None and snapshot.maildrop.summary is not None:
         yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
     for one in lost_gateways(snapshot.lost):
@@ -116,7 +116,7 @@ def silent_words(role: str) -> str:
     """Return what is known of a role whose heartbeats have all stopped, and what to do."""
     return (
         f"{role} has not renewed its heartbeat for {SILENT_AFTER_S:g} s: it died, hangs or cannot "
-        f"write to the queue; look into its log, or start it: relaygw serve --role {role}"
+        f"write to the queue; check its log, or start it: relaygw serve --role {role}"
     )
 
 

@@ -185,8 +185,8 @@ def _trouble(found: _Found, is_blocked: Callable[[str], bool]) -> str | None:
     except InvalidAddress:
         addresses = None
     if addresses is None:
-        return "cannot be read, and may name somebody who is on recipients.block"
-    return None if blocked is None else f"names {blocked[:_MAX_SHOWN]}, who is on recipients.block"
+        return "cannot be read, and may name a recipient on recipients.block"
+    return None if blocked is None else f"names {blocked[:_MAX_SHOWN]}, on recipients.block"
 
 
 def _addresses(found: _Found) -> list[str] | None:

@@ -95,51 +95,51 @@ ROUTE_GONE = "route_gone"
 STUCK = "stuck"
 _HELD: dict[str, tuple[str, str]] = {
     HoldCode.MODE.value: (
-        "the mode or the lists of recipients do not permit it",
-        "set mode and recipients as they should be and reload: it is looked at again then",
+        "the mode or the recipient lists do not permit it",
+        "correct mode and recipients and reload: it is then checked again",
     ),
     HoldCode.POISON.value: (
         "workers failed or died with it three times",
-        "the log says with what, and whether the provider may have it; then relaygw queue release "
-        "--reason poison tries it again",
+        "the log shows the error, and whether the provider may have it; then use relaygw queue "
+        "release --reason poison to try it again",
     ),
     HoldCode.IN_DOUBT.value: (
-        "a provider may have taken it, and is not asked again by itself",
-        "ask the provider what it took, then relaygw queue release or delete "
+        "a provider may have taken it, so it is not retried automatically",
+        "ask the provider which of them it accepted, then use relaygw queue release or delete "
         "(relaygw queue list --reason doubt)",
     ),
     HoldCode.SENDER_REFUSED.value: (
-        "its sender was refused, but no such hold is in force any more",
+        "its sender was refused, but that hold has ended",
         "relaygw queue release --reason 'is refused by' tries it again",
     ),
     HoldCode.NO_SENDER.value: (
         "no provider of its route may send as its sender",
-        "add the sender to senders of a provider of the route and reload: it is looked at again "
-        "then; or relaygw queue move --reason 'may send as' --to PROVIDER",
+        "add the sender to senders of a provider of the route and reload: it is then checked "
+        "again; or relaygw queue move --reason 'may send as' --to PROVIDER",
     ),
     HoldCode.OVER_QUOTA.value: (
         "it has more recipients than the daily_quota of its route",
-        "raise daily_quota and reload: it is looked at again then; or relaygw queue move "
-        "--reason daily_quota --to PROVIDER",
+        "raise daily_quota and reload: it is then checked again; or relaygw queue move --reason "
+        "daily_quota --to PROVIDER",
     ),
     CONTENT: (
-        "no provider of its route can be given it as it is",
-        "relaygw queue explain ID names what stands in the way; then relaygw queue move --id ID "
-        "--to PROVIDER, or release",
+        "no provider of its route can accept it as it is",
+        "relaygw queue explain ID shows the obstacle; then use relaygw queue move --id ID --to "
+        "PROVIDER, or release",
     ),
     HoldCode.RECOVERED.value: (
         "it comes from a damaged queue, and may have been sent already",
-        "look into the mail log, then relaygw queue release --reason recovered, or delete",
+        "check the mail log, then use relaygw queue release --reason recovered, or delete",
     ),
     HoldCode.RESTORED.value: (
         "it comes from a backup, and may have been sent since",
-        "look into the mail log, then relaygw queue release --reason restored, or delete",
+        "check the mail log, then use relaygw queue release --reason restored, or delete",
     ),
     HoldCode.OPERATOR.value: (
         "an operator holds it",
-        "relaygw queue release --reason 'operator:' lets it go",
+        "relaygw queue release --reason 'operator:' releases it",
     ),
-    HoldCode.OTHER.value: ("", "relaygw queue explain ID says why, and what to do"),
+    HoldCode.OTHER.value: ("", "relaygw queue explain ID shows why, and what to do"),
 }
 """What is told of held mail: why, and the remedy; docs/states.md has a row for each."""
 KINDS = (*_HELD, ROUTE_GONE, STUCK)
@@ -162,7 +162,7 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
     for why, groups in _grouped((why_held(one.cause.code), one) for one in alone).items():
         words, remedy = _HELD[why]
         oldest = min(groups, key=lambda group: group.since_ms)
-        what = words or oldest.cause.sentence[:100] or "nobody knows why"
+        what = words or oldest.cause.sentence[:100] or "the reason is not recorded"
         number = sum(group.deliveries for group in groups)
         age_s = (now_ms - oldest.since_ms) / 1000
         yield Untended(
@@ -219,7 +219,7 @@ def _without_route(standing: Standing, settings: Settings, now_ms: int) -> Itera
     for route, mine in _grouped(gone).items():
         number = sum(lane.deliveries for lane in mine)
         age_s = (now_ms - min(lane.accepted_at_ms for lane in mine)) / 1000
-        who = "nobody sends"
+        who = "no worker sends"
         if standing.others:
             who = f"only {', '.join(standing.others)}, with other settings, may send"
         yield Untended(
@@ -263,11 +263,11 @@ def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> It
             key=worker,
             deliveries=len(mine),
             since_ms=first.since_ms,
-            summary=f"delivery worker {first.pid} on {worker} has had {deliveries(len(mine))} in "
-            f"hand for longer than an attempt lasts, {first.queue_id} for "
+            summary=f"delivery worker {first.pid} on {worker} is sending {deliveries(len(mine))} "
+            f"for longer than an attempt lasts, {first.queue_id} for "
             f"{age(now_ms - first.since_ms)}",
-            remedy=f"restart the gateway on {worker}: they are queued again; one that was just "
-            "being sent may be sent twice",
+            remedy=f"restart the gateway on {worker}: they are queued again; one that is being "
+            "sent may be sent twice",
             examples=tuple(dict.fromkeys(one.queue_id for one in mine[:2])),
         )
 
@@ -296,7 +296,7 @@ def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
     leases = sum(one.leases for one in mine)
     last_ms = max(one.heartbeat_at_ms for one in mine)
     at = utc_text(last_ms)
-    had = f"; {deliveries(leases)} it had in hand went back into the queue" if leases else ""
+    had = f"; {deliveries(leases)} it was sending went back to the queue" if leases else ""
     return Untended(
         kind=Rule.INSTANCE_LOST,
         rule=Rule.INSTANCE_LOST,
@@ -304,8 +304,9 @@ def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
         deliveries=leases,
         since_ms=last_ms,
         summary=f"gateway {name} is lost ({roles}): its last heartbeat was at {at}{had}",
-        remedy="look at that machine; mail in its maildrop waits there until it runs again. One "
-        "that will not come back is forgotten after a day",
+        remedy="check "
+        "that machine; mail in its maildrop waits there until the gateway runs again. An instance "
+        "that does not come back is forgotten after a day",
     )
 
 

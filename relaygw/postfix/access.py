@@ -180,7 +180,7 @@ class _List:
         if word == "permit_auth_destination" and self._is_ours():
             return Delivery(Fate.SEND)
         if said is None:
-            self.doubts.append((word, f"{place}: {name}: {word} is not followed"))
+            self.doubts.append((word, f"{place}: {name}: {word} is not supported"))
         return None
 
     def _is_refused_by(self, word: str) -> bool | None:

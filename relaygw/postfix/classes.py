@@ -149,8 +149,8 @@ def _entries(resolver: Resolver, report: Report, table: Table, what: str) -> Ite
         classes = line.told_apart
         if classes is None:
             report.warn(
-                f"{line.place}: /{line.source}/ stands for no list of addresses and domains, so it "
-                f"is not in relaygw.yaml; write what it means into {what or 'a route'} by hand"
+                f"{line.place}: /{line.source}/ stands for no list of addresses and domains, so "
+                f"it is not in relaygw.yaml; write its meaning into {what or 'a route'} by hand"
             )
         yield from (one for one in classes or () if one != "*")
     for entry in table.entries:
@@ -162,8 +162,8 @@ def _entries(resolver: Resolver, report: Report, table: Table, what: str) -> Ite
         bad = next((one for one in classes if not _is_usable(one)), key if not classes else None)
         if bad is not None and what:
             report.warn(
-                f"{entry.place}: {key} is no address and no domain that relaygw can name, so it is "
-                "not in relaygw.yaml; correct it, or write a route by hand"
+                f"{entry.place}: {key} is not an address or a domain that relaygw can name, so it "
+                "is not in relaygw.yaml; correct it, or write a route by hand"
             )
 
 

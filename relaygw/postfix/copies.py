@@ -20,7 +20,7 @@ class Copies:
     """What copies tell of mail; new ones are looked for when a mail is not known."""
 
     def __init__(self, directory: Path, fields: frozenset[str]) -> None:
-        """Read what is there of `fields` (lower case); raises OSError where it is no Maildir."""
+        """Read what is there of `fields` (lower case); raises OSError where it is not a Maildir."""
         self.addresses: set[str] = set()
         """Who gets the copies: his mail is none of the shop's."""
         self._places = [directory / name for name in _PLACES]

@@ -47,7 +47,7 @@ class Stop:
 
     hop: Hop
     tls: str  # a level of Postfix
-    is_wrapped: bool = False  # TLS from the first byte
+    is_wrapped: bool = False  # implicit TLS
     login: tuple[str, str] | None = None
     written: str = field(default="", compare=False)  # the hop, as the configuration has it
 
@@ -67,7 +67,7 @@ def hop_of(text: str, default_port: str = "smtp") -> Hop:
     """Read `[host]:port`, `host:port`, `[host]` or `host`. Raises ValueError."""
     match = _HOP.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no next hop; write [HOST]:PORT")
+        raise ValueError(f"{text!r} is not a next hop; write [HOST]:PORT")
     host = (match["host"] or match["mx"]).removeprefix("ipv6:").removeprefix("IPv6:")
     if not fits(Host, host):
         raise ValueError(f"{text!r} names no host; write [HOST]:PORT")

@@ -21,12 +21,12 @@ from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting, is_end
 _OF_EACH = {
     "content_filter": "a filter gets the mail first",
     "smtpd_proxy_filter": "a filter gets the mail first",
-    "smtpd_command_filter": "it may change what the client says",
+    "smtpd_command_filter": "it may change the client's commands",
     "smtpd_milters": "a milter may refuse, redirect or change it",
     "smtpd_milter_maps": "a milter may refuse, redirect or change it",
     "non_smtpd_milters": "a milter may redirect or change what the sendmail command brings",
     "defer_transports": "mail of these transports waits",
-    "smtp_tls_per_site": "it may choose another level of TLS",
+    "smtp_tls_per_site": "it may choose another TLS level",
 }
 """Parameters that may decide about any mail, as soon as they have a value."""
 _OF_MAILBOXES = (
@@ -183,7 +183,7 @@ class Doubts:
                 "luser_relay", "gets what the sendmail command brings for unknown users"
             )
         elif SAMPLE not in local:
-            yield self._said("luser_relay", f"only if {local} is no user of this host")
+            yield self._said("luser_relay", f"only if {local} is not a user of this host")
 
     def _of_login(self, answer: Answer) -> Iterator[str]:
         service = self._configuration.service(answer.delivery.transport)

@@ -54,13 +54,13 @@ class Failures:
         for stop in delivery.stops:
             words = self._configuration.values("smtp_sasl_mechanism_filter", service)
             if stop.login and any(":" in one or "!" in one for one in words):
-                yield self._said("smtp_sasl_mechanism_filter", "what it leaves is unknown", service)
+                yield self._said("smtp_sasl_mechanism_filter", "its result is unknown", service)
             if stop.tls == "none":
                 continue
             for name in _AUTHORITIES:
                 path = self._configuration.value(name, service)
                 if path and not Path(path).exists():
-                    yield self._said(name, f"{path} is not there, so there may be no TLS", service)
+                    yield self._said(name, f"{path} is not there, so TLS may not work", service)
 
     def _asked(self, service: Service | None) -> list[Table]:
         key = service.name if service is not None else ""
@@ -115,12 +115,12 @@ class Failures:
         place = self._resolver.tls_level(stop.written, service)[1]
         policy = self._resolver.tls_policy(stop.written, service)
         if stop.tls not in LEVELS:
-            yield f"{place}: {stop.tls} is no TLS level, so Postfix cannot send"
+            yield f"{place}: {stop.tls} is not a TLS level, so Postfix cannot send"
         has_any = any(value(one, service) for one in (*_AUTHORITIES, "smtp_tls_trust_anchor_file"))
         has_any |= self._configuration.is_on("tls_append_default_CA", service)
         has_any |= policy is not None and "tafile=" in policy.value
         if stop.tls in ("verify", "secure") and not has_any:
             yield (
-                f"{place}: TLS level {stop.tls} without smtp_tls_CAfile: Postfix finds no "
-                "certificate good"
+                f"{place}: TLS level {stop.tls} without smtp_tls_CAfile: Postfix accepts no "
+                "certificate"
             )

@@ -54,7 +54,7 @@ def _other_form(subject: Subject) -> Iterator[Finding]:
                     f"the password is for {entry.key}, and mail goes to {written}, so Postfix does "
                     "not log in",
                     f"write the key as the next hop is written, {written}, and run postmap",
-                    "is imported without a login, as Postfix does it; --mend takes this password",
+                    "is imported without a login, like Postfix; --mend uses this password",
                 )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _no_login(subject: Subject) -> Iterator[Finding]:
             subject.place("smtp_sasl_password_maps"), "login-is-off",
             "there are passwords, and smtp_sasl_auth_enable is not yes, so Postfix never logs in",
             "smtp_sasl_auth_enable = yes",
-            "is imported without logins, as Postfix does it; --mend takes the passwords",
+            "is imported without logins, like Postfix; --mend uses the passwords",
         )  # fmt: skip
     has_map = any(configuration.value("smtp_sasl_password_maps", one) for one in services)
     if is_on and not has_map:
@@ -92,16 +92,16 @@ def _no_login(subject: Subject) -> Iterator[Finding]:
     if keys and not configuration.is_on("smtp_sender_dependent_authentication"):
         yield Finding(
             str(keys[0].place), "sender-login-is-off",
-            f"{keys[0].key}: passwords by sender are looked at only with "
+            f"{keys[0].key}: passwords by sender are used only with "
             "smtp_sender_dependent_authentication = yes",
             "smtp_sender_dependent_authentication = yes",
-            "is imported without these passwords, as Postfix does it; --mend takes them",
+            "is imported without these passwords, like Postfix; --mend uses them",
         )  # fmt: skip
     for entry in subject.passwords():
         if ":" not in entry.value:
             yield Finding(
                 str(entry.place), "no-password", f"{entry.key} has a user and no password",
-                "write USER:PASSWORD", "write it into the provider's secret file",
+                "write USER:PASSWORD", "write it to the provider's secret file",
             )  # fmt: skip
 
 
@@ -117,10 +117,11 @@ def _strange_hosts(subject: Subject) -> Iterator[Finding]:
             if not sender and hop not in own and delivery.places != own_place:
                 yield Finding(
                     delivery.places[0].partition(": ")[0], "password-for-another-host",
-                    f"the passwords by sender ({keys[0].key}) go to {hop}, too, if it offers AUTH",
+                    f"the passwords by sender ({keys[0].key}) are also sent to {hop} if it offers "
+                    "AUTH",
                     "a transport of its own for it, with -o smtp_sasl_auth_enable=no",
-                    "is imported as Postfix does it, and mail waits if that server offers no "
-                    "AUTH; --mend, or a provider without username and password, sends it",
+                    "is imported unchanged, and mail waits if that server offers no AUTH; --mend, "
+                    "or a provider without username and password, sends it",
                 )  # fmt: skip
 
 
@@ -137,8 +138,8 @@ def _mechanisms(subject: Subject) -> Iterator[Finding]:
     if "noplaintext" in configuration.values(name):
         yield Finding(
             subject.place(name), "no-mechanism",
-            f"{name} is {configuration.value(name)}: PLAIN and LOGIN, all that most providers "
-            "offer, are not used, and mail is deferred",
+            f"{name} is {configuration.value(name)}: PLAIN and LOGIN, the only ones that most "
+            "providers offer, are not used, and mail is deferred",
             f"{name} = noanonymous", "nothing: it logs in by PLAIN or LOGIN, over TLS",
         )  # fmt: skip
 
@@ -158,22 +159,22 @@ def _clear_passwords(subject: Subject) -> Iterator[Finding]:
         if level == "none" and has_server_level and known:
             yield Finding(
                 subject.place("smtpd_tls_security_level"), "wrong-side",
-                "smtpd_tls_security_level is of the server; to providers Postfix sends without TLS "
-                f"({hop.host})",
+                "smtpd_tls_security_level applies to the server; to providers Postfix sends "
+                f"without TLS ({hop.host})",
                 "smtp_tls_security_level = encrypt", _MENDS_TLS,
             )  # fmt: skip
         is_open = level in ("none", "may") and not is_loopback_host(hop.host)
         if stop.login is not None and is_open:
-            how = "in clear" if level == "none" else "in clear where STARTTLS is not offered"
+            how = "in clear" if level == "none" else "in clear text where STARTTLS is not offered"
             yield Finding(
                 str(place), "password-in-clear",
-                f"the TLS level for {hop.host} is {level}: its password goes {how}",
+                f"the TLS level for {hop.host} is {level}: its password is sent {how}",
                 "smtp_tls_security_level = encrypt, or verify with smtp_tls_CAfile", _MENDS_TLS,
             )  # fmt: skip
         yield from _wrapper(subject, hop, service)
 
 
-_MENDS_TLS = "is imported as Postfix does it; --mend, or tls: required, protects it"
+_MENDS_TLS = "is imported unchanged; --mend, or tls: required, protects it"
 
 
 def _wrapper(subject: Subject, hop: Hop, service: Service | None) -> Iterator[Finding]:
@@ -181,10 +182,10 @@ def _wrapper(subject: Subject, hop: Hop, service: Service | None) -> Iterator[Fi
     if hop.port in (465, 2465) and not is_wrapped:
         yield Finding(
             subject.place("relayhost"), "no-wrappermode",
-            f"{hop} speaks TLS from the first byte; without smtp_tls_wrappermode Postfix waits for "
-            "a greeting that never comes",
+            f"{hop} speaks implicit TLS; without smtp_tls_wrappermode Postfix waits for a "
+            "greeting that never comes",
             "smtp_tls_wrappermode = yes and smtp_tls_security_level = encrypt, or port 587",
-            "is imported as Postfix does it; --mend, or tls: implicit, speaks TLS at once",
+            "is imported unchanged; --mend, or tls: implicit, uses implicit TLS",
         )  # fmt: skip
     if hop.port in (25, 587, 2525, 2587) and is_wrapped:
         yield Finding(
@@ -201,19 +202,19 @@ def _authorities(subject: Subject) -> Iterator[Finding]:
         if value and not Path(value).exists():
             yield Finding(
                 subject.place(name), "no-authorities",
-                f"{value} is not there: Postfix can verify nobody",
+                f"{value} is not there: Postfix cannot verify any server",
                 f"{name} = /etc/ssl/certs/ca-certificates.crt (RHEL: /etc/pki/tls/certs/"
                 "ca-bundle.crt)",
-                "uses the authorities of the system",
+                "uses the system's CAs",
             )  # fmt: skip
     level = configuration.value("smtp_tls_security_level")
     has_any = configuration.value("smtp_tls_CAfile") or configuration.value("smtp_tls_CApath")
     if level in ("verify", "secure") and not has_any:
         yield Finding(
             subject.place("smtp_tls_security_level"), "no-authorities",
-            f"level {level} without smtp_tls_CAfile: no certificate is ever good, mail is deferred",
+            f"level {level} without smtp_tls_CAfile: no certificate is accepted, mail is deferred",
             "smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt",
-            "uses the authorities of the system",
+            "uses the system's CAs",
         )  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def _levels(subject: Subject) -> Iterator[Finding]:
                 near = difflib.get_close_matches(level, LEVELS, n=1)
                 yield Finding(
                     str(place), "unknown-level",
-                    f"{level} is no level of TLS, so Postfix defers the mail",
+                    f"{level} is not a TLS level, so Postfix defers the mail",
                     f"is it {near[0]}?" if near else f"one of {', '.join(LEVELS)}",
                     "is imported as tls: required",
                 )  # fmt: skip
@@ -246,7 +247,7 @@ def _pooling(subject: Subject) -> Iterator[Finding]:
     if levels - {"none"} and not configuration.is_on("smtp_tls_connection_reuse"):
         yield Finding(
             subject.place("smtp_tls_connection_reuse"), "no-reuse",
-            "connections with TLS are opened anew for each mail: smtp_tls_connection_reuse is no",
+            "a new TLS connection is opened for each message: smtp_tls_connection_reuse is no",
             "smtp_tls_connection_reuse = yes", "keeps them open by default",
             is_hint=configuration.parameter("smtp_tls_connection_reuse") is None,
         )  # fmt: skip
@@ -292,8 +293,8 @@ def _sender_keys(name: str, table: Table) -> Iterator[Finding]:
         if at and local and f"@{domain}".lower() not in domains:
             yield Finding(
                 str(entry.place), "one-sender",
-                f"{entry.key} is this one sender only; others of {domain} go another way",
-                f"@{domain}, where all of the domain are meant, and run postmap",
+                f"{entry.key} is this one sender only; others at {domain} take another route",
+                f"@{domain}, if the whole domain is meant, and run postmap",
                 f'the route has this address; write "@{domain}" for all of them',
             )  # fmt: skip
         elif not at and "." in entry.key and name in SENDER_MAPS:
@@ -317,7 +318,7 @@ def _networks(subject: Subject) -> Iterator[Finding]:
     if style == "class" and not subject.configuration.parameter("mynetworks"):
         yield Finding(
             subject.place("mynetworks_style"), "open-relay",
-            "mynetworks_style = class trusts whole networks of a provider",
+            "mynetworks_style = class trusts whole provider networks",
             "mynetworks_style = host, or mynetworks = ...", "trusts this host only",
         )  # fmt: skip
 
@@ -333,10 +334,10 @@ def _never_asked(subject: Subject) -> Iterator[Finding]:
                 table = one.table
                 yield Finding(
                     str(configuration.place(name, door)), "never-asked",
-                    f"{table.spec} stands behind permit_mynetworks, so it is not asked about mail "
-                    "of your own hosts",
+                    f"{table.spec} comes after permit_mynetworks, so it does not apply to mail "
+                    "from your own hosts",
                     "put check_recipient_access before permit_mynetworks",
-                    "is imported as Postfix does it; its own lists hold for all mail",
+                    "is imported unchanged; relaygw's lists apply to all mail",
                 )  # fmt: skip
 
 

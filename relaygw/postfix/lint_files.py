@@ -72,8 +72,8 @@ def _old_indexes(subject: Subject) -> Iterator[Finding]:
         if text.exists() and text.stat().st_mtime > index.stat().st_mtime + _SECOND_S:
             yield Finding(
                 str(text), "old-index",
-                f"is newer than {index.name}, which Postfix looks into: the change does not hold",
-                remedy, "imports what Postfix does: the lines of the index",
+                f"is newer than {index.name}, which Postfix reads: the change has no effect",
+                remedy, "imports what Postfix uses: the lines of the index",
             )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def _unused_files(subject: Subject) -> Iterator[Finding]:
         if index.suffix in set(INDEXES.values()) and index.with_suffix("").resolve() not in used:
             yield Finding(
                 str(index), "unused-table", "no parameter names this table",
-                "name it in main.cf, or remove it", "imports nothing of it",
+                "name it in main.cf, or remove it", "does not import it",
             )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def _unused_lines(subject: Subject) -> Iterator[Finding]:
         if "@" not in entry.key and bare not in hosts:
             yield Finding(
                 str(entry.place), "unused-password", f"no mail goes to {entry.key}",
-                "remove the line, or correct the name", "imports nothing of it",
+                "remove the line, or correct the name", "does not import it",
             )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def _broken_tables(subject: Subject) -> Iterator[Finding]:
         for note in (table.problem, *table.notes):
             place, _, text = note.partition(": ")
             if note:
-                yield Finding(place, "table", text, "mend the line", "passes over it")
+                yield Finding(place, "table", text, "fix the line", "ignores it")
 
 
 def _shell_lines(subject: Subject) -> Iterator[Finding]:
@@ -132,7 +132,8 @@ def _shell_lines(subject: Subject) -> Iterator[Finding]:
         if path.name == "EOF" and re.search(r"^\w+\s*=", text, re.M):
             yield Finding(
                 path.name, "here-document",
-                "holds parameters that were meant for main.cf: a here-document the wrong way round",
+                "holds parameters that were meant for main.cf: a here-document with its files "
+                "swapped",
                 "move its lines into main.cf, and remove it", "reads what is in main.cf",
             )  # fmt: skip
 
@@ -142,15 +143,15 @@ def _comments(subject: Subject) -> Iterator[Finding]:
         if re.search(r"\s#", one.value):
             yield Finding(
                 str(one.place), "comment-in-value",
-                f"{one.name}: main.cf has no comments behind a value; this one is part of it",
+                f"{one.name}: main.cf has no comments after a value; this one is part of the value",
                 "put the comment on a line of its own", "remove it from what is imported",
             )  # fmt: skip
     for one in subject.configuration.repeated:
         later = subject.configuration.parameters[one.name]
         yield Finding(
             str(one.place), "set-twice",
-            f"{one.name} is set again at {later.place}, which holds",
-            "remove one of the two", "takes the later one, as Postfix does",
+            f"{one.name} is set again at {later.place}, which applies",
+            "remove one of the two", "uses the later one, like Postfix",
         )  # fmt: skip
 
 
@@ -160,11 +161,11 @@ def _unknown(subject: Subject) -> Iterator[Finding]:
         if verdict.why.startswith("Postfix has no such parameter"):
             yield Finding(
                 str(verdict.parameter.place), "unknown", f"{verdict.parameter.name}: {verdict.why}",
-                "correct the name, or remove the line", "has nothing of it",
+                "correct the name, or remove the line", "does not import it",
             )  # fmt: skip
     for problem in subject.configuration.problems:
         place, _, text = problem.partition(": ")
-        yield Finding(place, "not-readable", text, "mend the line", "passes over it")
+        yield Finding(place, "not-readable", text, "fix the line", "ignores it")
 
 
 def _passwords_in_main_cf(subject: Subject) -> Iterator[Finding]:

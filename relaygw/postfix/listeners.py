@@ -116,18 +116,18 @@ def own_networks(configuration: Configuration, report: Report) -> list[str]:
         network = _network(word)
         if word.startswith("!"):
             report.warn(
-                f"{place}: mynetworks: {word[:60]} takes hosts out, which `allow` cannot: networks "
-                "that hold any of them are left out; write the rest by hand"
+                f"{place}: mynetworks: {word[:60]} excludes hosts, which `allow` cannot: networks "
+                "that contain any of them are left out; write the rest by hand"
             )
         elif network is not None and any(network.overlaps(one) for one in excluded):
-            report.warn(f"{place}: mynetworks: {network} holds hosts that are taken out; left out")
+            report.warn(f"{place}: mynetworks: {network} contains excluded hosts; left out")
         elif network is None:
-            report.warn(f"{place}: mynetworks: {word[:60]} is no network; add it to listeners: "
+            report.warn(f"{place}: mynetworks: {word[:60]} is not a network; add it to listeners: "
                         "allow by hand")  # fmt: skip
         elif is_too_wide(network):
             report.warn(
-                f"{place}: mynetworks: {network} is much of the Internet: an open relay, which "
-                "relaygw refuses to be, so it is left out; write your own networks"
+                f"{place}: mynetworks: {network} covers much of the Internet: an open relay, "
+                "which relaygw refuses, so it is left out; write your own networks"
             )
         else:
             found.append(network)

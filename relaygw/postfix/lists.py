@@ -37,21 +37,21 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     if kept:
         report.warn(
             f"{_named(kept)}: Postfix keeps this mail on this host, or sends it to somebody else; "
-            "relaygw has no mailboxes: it is captured and never sent. Name who reads it: "
+            "relaygw has no mailboxes: it is captured and never sent. Name a reader: "
             "rewrite.recipients: {root: ADDRESS}"
         )
     for does, classes, own in (("discards", dropped, "drop"), ("refuses", refused, "reject")):
         if classes and used != own:
             report.warn(
-                f"{_named(classes)}: Postfix {does} this mail; recipients.blocked is {used}, as it "
-                "holds for all that is blocked"
+                f"{_named(classes)}: Postfix {does} this mail; recipients.blocked is {used}, "
+                "because it applies to all blocked mail"
             )
     for one in routing.of_fate(Fate.SEND):
         wider = next((each for each in covering(one) if each in blocked), None)
         if wider is not None and not routing.is_allow_list:
             report.warn(
-                f"{one}: Postfix sends this mail, though {wider} is blocked; a list of relaygw has "
-                f"no exceptions: take {wider} out of recipients.block, or this stays unsent"
+                f"{one}: Postfix sends this mail, though {wider} is blocked; relaygw's lists have "
+                f"no exceptions: remove {wider} from recipients.block, or this mail is not sent"
             )
     signs = routing.rewriting.resolver.configuration.values("recipient_delimiter")
     if signs and any("@" in one[1:] for one in blocked):
@@ -67,14 +67,14 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
 def _allow_list(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     rest = routing.fates[REST]
     allowed = list(_entries(routing.of_fate(Fate.SEND), "recipients.allow", report))
-    does = "refuses is captured, with 250 to the client: shops would try again for ever"
+    does = "refuses is captured, with 250 to the client: shops would retry forever"
     refused = ""
     if rest.fate in _DISCARDS:
         refused, does = "drop", "discards is dropped"
     elif rest.fate is Fate.HOLD:
         does = "holds is captured, and released by hand"
     elif rest.fate is Fate.REDIRECT and fits(Address, rest.reason):
-        refused, does = f"redirect:{rest.reason}", "sends to another address goes there, too"
+        refused, does = f"redirect:{rest.reason}", "sends to another address is also sent there"
         allowed = list(dict.fromkeys((*allowed, rest.reason)))
     elif rest.fate is not Fate.REFUSE:
         does = f"does with the others ({rest.fate}) is not done: they are captured"
@@ -103,11 +103,13 @@ def _entries(classes: list[str], where: str, report: Report) -> Iterator[str]:
             yield one
         elif f"@{one[1:]}" in classes:
             report.warn(
-                f"{where}: Postfix means the domains below {one[1:]}, too, and a list of relaygw "
-                f'has whole domains only; add those that are used, as "@sub.{one[1:]}"'
+                f"{where}: Postfix means the domains below {one[1:]}, too, and relaygw's lists "
+                f'have whole domains only; add those that are used, as "@sub.{one[1:]}"'
             )
         else:
-            report.warn(f"{where}: {one} is no entry of that list; write the domains themselves")
+            report.warn(
+                f"{where}: {one} is not an entry of that list; write the domains themselves"
+            )
 
 
 _JUDGED = re.compile(
@@ -131,8 +133,8 @@ def tell_restrictions(resolver: Resolver, report: Report) -> None:
             if not _JUDGED.fullmatch(word) and word not in classes:
                 report.warn(
                     f"{configuration.place(name, door)}: {name}: {word} is not imported; relaygw "
-                    "takes mail of the networks and users in listeners and users, and asks nothing "
-                    "else about it"
+                    "takes mail of the networks and users in listeners and users, and applies no "
+                    "other restriction"
                 )
     for service in (one for one in configuration.services if one.kind == "inet"):
         names = [one for one in service.overrides if one in _OF_A_PORT]
@@ -149,19 +151,20 @@ def _tell_actions(resolver: Resolver, classes: list[str], report: Report) -> Non
     for entry in (entry for table in tables for entry in table.entries):
         if not _PASSED.match(entry.value) and entry.value not in classes:
             report.warn(
-                f"{entry.place}: {entry.key}: {entry.value.partition(' ')[0] or 'an empty action'} "
-                "is not imported; a list of relaygw allows or blocks"
+                f"{entry.place}: {entry.key}: "
+                f"{entry.value.partition(' ')[0] or 'an empty action'} is not imported; relaygw's "
+                "lists allow or block"
             )
     for table in access_tables(resolver, SENDER):
         bad = [one for one in table.entries if access_fate(one.value) not in (None, Fate.SEND)]
         if bad:
             more = f" (and {len(bad) - 1} more lines)" if len(bad) > 1 else ""
             report.warn(
-                f"{bad[0].place}: {bad[0].key}: {bad[0].value.split()[0]} is of a sender{more}, "
-                "and relaygw refuses no senders but those of users (users.senders)"
+                f"{bad[0].place}: {bad[0].key}: {bad[0].value.split()[0]} is for a sender{more}, "
+                "and relaygw restricts only the senders of users (users.senders)"
             )
     if tables:
         report.warn(
-            "recipients: Postfix asks its access tables about mail by SMTP only; the lists of "
-            "relaygw hold for mail of the sendmail command as well"
+            "recipients: Postfix applies its access tables to SMTP mail only; relaygw's lists "
+            "also apply to mail from the sendmail command"
         )

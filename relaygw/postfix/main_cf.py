@@ -73,8 +73,8 @@ def read_text(path: Path) -> str:
     if bad is not None:
         line = content.count(b"\n", 0, bad.start()) + 1
         raise PostfixUnreadable(
-            f"{path}:{line}: holds a control character, so it is no text file; restore it from a "
-            "backup, or name the text file that it was made of"
+            f"{path}:{line}: holds a control character, so it is not a text file; restore it from "
+            "a backup, or name the text file it was built from"
         )
     text = content.decode("utf-8", "surrogateescape")
     for number, words in enumerate(text.split("\n"), 1):
@@ -194,7 +194,7 @@ class Configuration:
             return ""
         if "mydomain" in seen:
             place = self.place("myhostname")
-            raise PostfixUnreadable(f"{place}: $mydomain leads back to itself by $myhostname")
+            raise PostfixUnreadable(f"{place}: $mydomain refers to itself through $myhostname")
         host = self._of("myhostname", None, (*seen, name))
         return host.partition(".")[2] or "localdomain"
 
@@ -230,13 +230,13 @@ class _Expander:
             return self._braced(text[at + 1 : end], seen), end + 1
         match = _NAME.match(text, at)
         if match is None:
-            raise self._broken("a $ stands before no name; write $$ for the sign itself")
+            raise self._broken("a $ is not followed by a name; write $$ for a literal $")
         return self._named(match[0], seen), match.end()
 
     def _named(self, name: str, seen: tuple[str, ...]) -> str:
         if name in seen:
             way = " -> ".join((*seen[seen.index(name) :], name))
-            raise self._broken(f"${name} leads back to itself: {way}")
+            raise self._broken(f"${name} refers to itself: {way}")
         return self._configuration._of(name, self._service, seen)
 
     def _braced(self, text: str, seen: tuple[str, ...]) -> str:
@@ -245,13 +245,13 @@ class _Expander:
             return self._compared(text, seen)
         match = _NAME.match(text)
         if match is None:
-            raise self._broken(f"{text[:20]!r} is no name")
+            raise self._broken(f"{text[:20]!r} is not a name")
         rest = text[match.end() :].strip()
         value = self._named(match[0], seen)
         if not rest:
             return value
         if rest[0] not in "?:":
-            raise self._broken(f"{rest[:10]!r} behind {match[0]} is neither ? nor :")
+            raise self._broken(f"{rest[:10]!r} after {match[0]} is neither ? nor :")
         return self._chosen(bool(value), rest, seen)
 
     def _chosen(self, is_true: bool, rest: str, seen: tuple[str, ...]) -> str:
@@ -273,7 +273,7 @@ class _Expander:
         sign = _COMPARISON.match(text, end + 1) if end is not None else None
         last = _closing(text, sign.end()) if sign is not None else None
         if end is None or sign is None or last is None:
-            raise self._broken(f"{text[:30]!r} is no comparison")
+            raise self._broken(f"{text[:30]!r} is not a comparison")
         one, other = (
             self.expand(part.strip(), seen) for part in (text[1:end], text[sign.end() + 1 : last])
         )
@@ -282,7 +282,7 @@ class _Expander:
         return self._chosen(is_true, rest, seen) if rest else str(is_true or "")
 
     def _broken(self, problem: str) -> PostfixUnreadable:
-        return PostfixUnreadable(f"{self._place}: {problem}; mend it, `postconf -n` shows it, too")
+        return PostfixUnreadable(f"{self._place}: {problem}; fix it; `postconf -n` shows it, too")
 
 
 def _closing(text: str, at: int) -> int | None:
@@ -350,8 +350,10 @@ def read_configuration(
 def _no_parameter(line: str) -> str:
     word = line.split()[0][:40]
     if line.startswith(("cat ", "EOF", "<<")) or ">>" in line:
-        return "is a line of a shell, not of main.cf; remove it (Postfix refuses the whole file)"
-    return f"{word!r} has no = behind it; write NAME = VALUE, or begin the line with # or a blank"
+        return (
+            "is a shell command, not a line of main.cf; remove it (Postfix refuses the whole file)"
+        )
+    return f"{word!r} is not followed by =; write NAME = VALUE, or begin the line with # or a space"
 
 
 def _read_services(found: Configuration, path: Path) -> None:
@@ -382,6 +384,6 @@ def _overrides(
         text = word[2:] or next(words, "")
         match = _PARAMETER.fullmatch(unbraced(text))
         if match is None:
-            problems.append(f"{place}: -o {text!r} is not NAME=VALUE; write it without blanks")
+            problems.append(f"{place}: -o {text!r} is not NAME=VALUE; write it without spaces")
             continue
         yield match[1], Parameter(match[1], match[2].strip(), place)

@@ -29,10 +29,10 @@ _HOMES = ("/etc/postfix", "/usr/local/etc/postfix")
 _PATTERNS = ("regexp", "pcre")
 _ELSEWHERE = {
     **dict.fromkeys(("ldap", "mysql", "pgsql", "sqlite", "mongodb", "memcache", "nis", "nisplus",
-                     "netinfo"), "a database"),
-    **dict.fromkeys(("tcp", "socketmap", "unix", "proxywrite"), "a program"),
+                     "netinfo"), "is in a database"),
+    **dict.fromkeys(("tcp", "socketmap", "unix", "proxywrite"), "asks a program"),
     **dict.fromkeys(("cidr", "environ", "fail", "randmap", "pipemap", "unionmap", "internal"),
-                    "no list of addresses"),
+                    "has no list of addresses"),
 }  # fmt: skip
 _PAIR = re.compile(r'("(?:[^"\\]|\\.)*"\S*|\S+)\s+(.*)', re.S)
 _ALIAS = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^:\s]+)\s*:\s*(.*)', re.S)
@@ -89,9 +89,9 @@ class Table:
             if self.kind == "texthash":
                 self.failure = f"{twice}, so Postfix cannot open {self.spec}"
             if self.kind != "inline":
-                self.notes.append(f"{self.failure or f'{twice}, which holds'}; remove one")
+                self.notes.append(f"{self.failure or f'{twice}, which applies'}; remove one")
                 return
-            self.notes.append(f"{twice}, and the last holds; remove one")
+            self.notes.append(f"{twice}, and the last applies; remove one")
             self.entries.remove(earlier)
         self._by_key[key] = entry
         self.entries.append(entry)
@@ -179,13 +179,13 @@ class Tables:
             self._fill_from_text(table, aliases)
         elif table.kind in _ELSEWHERE:
             raise PostfixUnreadable(
-                f"{place}: {table.kind}: lies in {_ELSEWHERE[table.kind]}; write its lines into a "
-                "file and name that as texthash:FILE"
+                f"{place}: {table.kind}: {_ELSEWHERE[table.kind]}; write its lines into a file "
+                "and name that as texthash:FILE"
             )
         else:
             raise PostfixUnreadable(
-                f"{place}: {table.kind!r} is no type of table that relaygw knows (`postconf -m` "
-                "lists those of this Postfix); write its lines into a file, as texthash:FILE"
+                f"{place}: {table.kind!r} is not a table type that relaygw supports (`postconf "
+                "-m` lists those of this Postfix); write its lines into a file, as texthash:FILE"
             )
 
     def _fill_patterns(self, table: Table, rest: str, place: Place) -> None:
@@ -220,9 +220,7 @@ def _entries(text: str, short: Place, notes: list[str], aliases: bool) -> Iterat
         match = (_ALIAS if aliases else _PAIR).fullmatch(line)
         if match is None:
             form = "NAME: ADDRESS" if aliases else "KEY VALUE"
-            notes.append(
-                f"{place}: is not {form}, so Postfix passes over it; complete or remove it"
-            )
+            notes.append(f"{place}: is not {form}, so Postfix ignores it; complete or remove it")
             continue
         key, value = match[1], match[2].strip()
         if not aliases and key.endswith(":") and "@" not in key:

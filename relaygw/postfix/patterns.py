@@ -89,7 +89,7 @@ def read_patterns(lines: Sequence[tuple[Place, str]], notes: list[str]) -> list[
         opening = _IF.fullmatch(line)
         match = opening or _LINE.fullmatch(line)
         if match is None:
-            notes.append(f"{place}: is not /PATTERN/ RESULT, so Postfix passes over it; mend it")
+            notes.append(f"{place}: is not /PATTERN/ RESULT, so Postfix ignores it; fix it")
             continue
         condition = _condition(match, place, notes)
         if opening is not None and condition is not None:
@@ -109,7 +109,7 @@ def _condition(match: re.Match[str], place: Place, notes: list[str]) -> Conditio
     try:
         expression = re.compile(source, re.I if is_folded else 0)
     except (re.error, OverflowError, RecursionError) as error:
-        notes.append(f"{place}: /{match[3]}/ is no pattern ({error}); mend it")
+        notes.append(f"{place}: /{match[3]}/ is not a pattern ({error}); fix it")
         return None
     return Condition(expression, match[1] == "!")
 

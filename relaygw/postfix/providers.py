@@ -174,7 +174,7 @@ class Providers:
         elif mechanisms and not {*MECHANISMS} & set(mechanisms):
             place = self.configuration.place("smtp_sasl_mechanism_filter")
             self.report.warn(
-                f"{place}: {', '.join(mechanisms)} is not logged in with by a password; write "
+                f"{place}: {', '.join(mechanisms)} is not a password login; write "
                 f"providers.{name}.oauth for XOAUTH2 (docs/providers.md)"
             )
 
@@ -198,7 +198,7 @@ def _what_differs(stop: Stop) -> Iterator[str]:
     if stop.hop.is_mx:
         yield (
             f"{host} has no brackets, so Postfix asks the DNS for its MX; relaygw connects to "
-            f"{host} itself. Both do the same if `host -t MX {host}` finds none"
+            f"{host} itself. Both are the same if `host -t MX {host}` finds none"
         )
     if policy in ("required", "implicit") and stop.tls not in ("verify", "secure"):
         yield (
@@ -206,10 +206,10 @@ def _what_differs(stop: Stop) -> Iterator[str]:
             "(`relaygw check --online` shows if it can)"
         )
     if stop.login and policy in ("none", "opportunistic") and not is_loopback_host(host):
-        how = "always" if policy == "none" else "whenever somebody hides STARTTLS"
+        how = "always" if policy == "none" else "if an attacker removes STARTTLS"
         yield (
-            f"the password goes in clear {how}, as with this Postfix; write tls: required and no "
-            "auth_without_tls, or import with --mend"
+            f"the password is sent in clear text {how}, as by this Postfix; write tls: required "
+            "and no auth_without_tls, or import with --mend"
         )
 
 

@@ -30,7 +30,7 @@ _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
 class NotAQueue(RelaygwError):
-    """A directory is no queue directory that can be worked on; the text says what to do."""
+    """A directory is not a queue directory that can be worked on; the text says what to do."""
 
 
 class PostfixRuns(RelaygwError):
@@ -57,7 +57,7 @@ class QueueDirectory:
         found = [self.path / name for name in QUEUES if (self.path / name).is_dir()]
         if not found:
             raise NotAQueue(
-                f"{self.path}: is no queue directory, it has none of {', '.join(QUEUES)}; "
+                f"{self.path}: is not a queue directory, it has none of {', '.join(QUEUES)}; "
                 "`postconf -h queue_directory` prints where it is"
             )
         for one in found:
@@ -172,23 +172,23 @@ class QueueFile:
         Postfix that `is_running` files are looked at as they are.
         """
         if not _NAME.fullmatch(self.path.name):
-            raise DamagedQueueFile("its name is none of a queue file")
+            raise DamagedQueueFile("its name is not a queue file name")
         try:
             descriptor = os.open(self.path, _OPEN_FLAGS)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise DamagedQueueFile("is no regular file") from error
+                raise DamagedQueueFile("is not a regular file") from error
             raise
         with os.fdopen(descriptor, "rb") as stream:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
-                raise DamagedQueueFile("is no regular file")
+                raise DamagedQueueFile("is not a regular file")
             if not is_running and _is_locked(descriptor):
-                raise InUse(
-                    "is still being delivered by a process of Postfix; wait, and import again"
-                )
+                raise InUse("is still being delivered by a Postfix process; wait, and import again")
             if not about.st_mode & stat.S_IXUSR:  # how Postfix marks that all of it is there
-                raise Unfinished("was not finished, and whoever sent it was not told it was taken")
+                raise Unfinished(
+                    "is incomplete, and its acceptance was never confirmed to the sender"
+                )
             if about.st_size > limit_bytes + _MARGIN_BYTES:
                 raise DamagedQueueFile(f"larger than max_message_size, {limit_bytes} bytes")
             return read_queue_file(stream.read(), is_maildrop=self.queue == MAILDROP)

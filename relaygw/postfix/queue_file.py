@@ -103,7 +103,7 @@ def read_queue_file(data: bytes, *, is_maildrop: bool = False) -> QueuedMail:
         elif kind in _KNOWN and read.part != _MESSAGE:
             _take(read, kind, body)
         elif kind != _END or read.part != _EXTRACTED:
-            raise DamagedQueueFile(f"has a record {kind!r} at byte {at}, where none may stand")
+            raise DamagedQueueFile(f"has a record {kind!r} at an illegal position, byte {at}")
     mail = _mail(read)
     return replace(mail, content=_with_from(mail)) if is_maildrop else mail
 
@@ -134,9 +134,9 @@ def _records(data: bytes) -> Iterator[tuple[int, str, bytes, int]]:
         if kind == _POINTER:
             target = int(body) if body.strip().isdigit() else -1
             if target >= len(data) or target < 0:
-                raise DamagedQueueFile(f"has a pointer at byte {at} that leads nowhere")
+                raise DamagedQueueFile(f"has a pointer at byte {at} to an invalid position")
             if target and at in followed:
-                raise DamagedQueueFile(f"has a pointer at byte {at} that leads round in a circle")
+                raise DamagedQueueFile(f"has a pointer loop at byte {at}")
             followed.add(at)
             at = target or end
             continue

@@ -64,7 +64,7 @@ class Report:
     ) -> Verdict:
         name = parameter.name
         if name == "syslog_name":
-            return Verdict(parameter, NOT_NEEDED, "the log names the part of relaygw by itself")
+            return Verdict(parameter, NOT_NEEDED, "the log names the relaygw component")
         if name == "cleanup_service_name" and parameter.value not in ("", "cleanup"):
             why = f"mail of {service.name} passes {parameter.value}, which is not imported"
             return Verdict(parameter, REFUSED, why)
@@ -87,7 +87,7 @@ class Report:
             near = difflib.get_close_matches(name, list(_names()), n=1, cutoff=0.85)
             hint = f"is it {near[0]}?" if near else "remove it, or use it as $" + name
             return Verdict(
-                parameter, REFUSED, f"Postfix has no such parameter and passes over it; {hint}"
+                parameter, REFUSED, f"Postfix has no such parameter and ignores it; {hint}"
             )
         return Verdict(parameter, *known)
 
@@ -173,7 +173,7 @@ def _service_verdict(service: Service) -> Verdict:
         return Verdict(parameter, NOT_NEEDED, "an example of the file as it is delivered")
     if service.command == "postscreen":
         return Verdict(parameter, NOT_NEEDED, "relaygw takes mail from known networks and users")
-    why = f"relaygw hands no mail to the program {service.command}"
+    why = f"relaygw does not pipe mail to the program {service.command}"
     return Verdict(parameter, REFUSED, why)
 
 

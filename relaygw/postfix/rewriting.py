@@ -114,7 +114,7 @@ class Rewriting:
         """
         found = self._expanded(
             self._virtual(self.cleaned("recipient", address)), self._alias, _MAX_STEPS,
-            "{} leads through too many aliases or in a circle; take one of them out", "alias_maps",
+            "{} leads through too many aliases or a loop; remove one of them", "alias_maps",
         )  # fmt: skip
         return sorted(found, key=is_end)
 
@@ -168,9 +168,7 @@ class Rewriting:
                 return seen[-1]
             seen.append(found)
         way = " -> ".join(dict.fromkeys((*seen, seen[0])))
-        self.notes[f"{self._place(name)}: {name} leads in a circle: {way}; take one line out"] = (
-            None
-        )
+        self.notes[f"{self._place(name)}: {name} leads in a loop: {way}; remove one line"] = None
         return seen[-1]  # Postfix sends it all the same
 
     def _results(self, name: str, address: str, service: Service | None = None) -> list[str]:
@@ -219,7 +217,7 @@ class Rewriting:
             return [address]
         return self._expanded(
             [address], lambda one: self._results("virtual_alias_maps", one), _MAX_EXPANSIONS,
-            "{} leads in a circle of virtual aliases; take one out", "virtual_alias_maps",
+            "{} leads through a loop of virtual aliases; remove one", "virtual_alias_maps",
         )  # fmt: skip
 
     def _alias(self, address: str) -> list[str]:

@@ -79,13 +79,14 @@ class Routing:
         where = "; ".join(one.delivery.places if one.delivery is not None else ())
         if may_be_lock:
             raise PostfixUnreadable(
-                f"{what}, and stands before {where}, so nobody can tell whether only listed "
-                "recipients receive; take it out of a copy of the directory if it permits none of "
-                "your hosts, take out what comes behind it if it permits them, and import the copy"
+                f"{what}, and stands before {where}, so it is unclear whether only listed "
+                "recipients receive mail; in a copy of the directory, remove it if it permits "
+                "none of your hosts, or remove what comes after it if it permits them, and "
+                "import the copy"
             )
         self.report.warn(
-            f"{what}, and stands before {where}: relaygw takes it that it permits your hosts, and "
-            "sends their mail; set mode: staging if nobody may receive"
+            f"{what}, and stands before {where}: relaygw assumes that it permits your hosts, and "
+            "sends their mail; set mode: staging if nobody may receive mail"
         )
 
     @property
@@ -135,8 +136,9 @@ class Routing:
             resolver, where = self.rewriting.resolver, "; ".join(self.fates[REST].places)
             if not resolver.configuration.value("relayhost"):
                 raise PostfixUnreadable(
-                    f"{where or 'main.cf'}: no recipient is sent anywhere, and a route of relaygw "
-                    "has a provider; set relayhost = [HOST]:587, or give --relayhost '[HOST]:587'"
+                    f"{where or 'main.cf'}: no recipient is sent anywhere, but a relaygw route "
+                    "needs a provider; set relayhost = [HOST]:587, or give --relayhost "
+                    "'[HOST]:587'"
                 )
             stops = [resolver.by_relayhost(sample(one)).stops for one in self.senders]
             return tuple(self._names(one, "smtp") for one in stops)
@@ -149,8 +151,9 @@ class Routing:
         if delivery.fate is not Fate.SEND:
             if sender and self.rewriting.resolver.route(sample(REST), target).fate is Fate.SEND:
                 self.report.warn(
-                    f"{delivery.places[0]}: mail of {sender} is {delivery.fate}; relaygw refuses "
-                    "no senders but those of users (users.senders), so it goes the way of the rest"
+                    f"{delivery.places[0]}: mail of {sender} is {delivery.fate}; relaygw "
+                    "restricts only the senders of users (users.senders), so it takes the "
+                    "default route"
                 )
             return None
         is_mx = any(one.hop.is_mx and is_direct(one.hop.host, target) for one in delivery.stops)
@@ -158,8 +161,8 @@ class Routing:
             return self._direct(sender, recipient, delivery)
         if any(SAMPLE in one.hop.host for one in delivery.stops):
             raise PostfixUnreadable(
-                f"{delivery.places[-1]}: the next hop is made of the address, and a route of "
-                "relaygw has fixed providers; write a line for each domain that is used"
+                f"{delivery.places[-1]}: the next hop depends on the address, but a relaygw route "
+                "has fixed providers; write a line for each domain in use"
             )
         hint = sender.rpartition("@")[2]
         return self._names(delivery.stops, delivery.transport, hint)
@@ -175,13 +178,12 @@ class Routing:
                 self._way(REST, REST)  # it is not said of one sender what is so for all
             whose = f"of {sender} " if sender else ""
             raise PostfixUnreadable(
-                f"{where}: mail {whose}goes to each recipient's own server (by MX), and "
-                "relaygw sends through a provider only; name one, as Postfix does it: --relayhost "
-                "'[smtp.example.com]:587'"
+                f"{where}: mail {whose}goes to each recipient's own server (by MX), but relaygw "
+                "sends only through a provider; name one: --relayhost '[smtp.example.com]:587'"
             )
         self.report.warn(
-            f"{where}: mail to {recipient} goes straight to its own server (by MX); relaygw sends "
-            "it by the route of the rest, or write a provider with host: for that server"
+            f"{where}: mail to {recipient} goes directly to its own server (by MX); relaygw sends "
+            "it by the default route, or add a provider with host: for that server"
         )
         return None
 

@@ -83,7 +83,7 @@ class _Done:
 
     def __str__(self) -> str:
         if not self.host:
-            return self.words or "put off"
+            return self.words or "deferred"
         return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
@@ -167,15 +167,17 @@ class Shadow:
                 continue
             if route is None or one.providers != route.providers:
                 copy = "; it has no copy" if header is None and self._copies is not None else ""
-                return f"route {one.name} asks for what no maillog tells: {what}{copy}"
+                return (
+                    f"route {one.name} has a condition that a maillog does not show: {what}{copy}"
+                )
         return ""
 
     def _judge(self, logged: Logged, done: _Done, own: _Own) -> tuple[Result, str]:
         is_sent = own.decision.fate is Fate.DELIVER
         if not done.host and not done.words:
-            return Result.UNPROVEN, "Postfix has put it off, and its log names no host"
+            return Result.UNPROVEN, "Postfix has deferred it, and its log names no host"
         if logged.sender is None and self._asks_sender and is_sent:
-            return Result.UNPROVEN, "its sender is not in the log, and routes ask for it"
+            return Result.UNPROVEN, "its sender is not in the log, and a route needs it"
         if not done.host or not is_sent:
             return _judge_kept(done, own, is_sent=is_sent)
         if own.recipient.lower() != logged.recipient.lower():
@@ -191,7 +193,7 @@ class Shadow:
             if provider.host.lower() == done.host and done.port in (None, provider.port):
                 if number == 0:
                     return Result.SAME, ""
-                said = f"relaygw goes by {name} only while {names[0]} is held or down"
+                said = f"relaygw uses {name} only while {names[0]} is held or down"
                 return Result.UNPROVEN, said
         shown = ", then ".join(map(self._shown, names))
         return Result.OTHER, f"{done} at Postfix, {shown} at relaygw"
@@ -221,7 +223,7 @@ def _judge_kept(done: _Done, own: _Own, *, is_sent: bool) -> tuple[Result, str]:
 def _done(logged: Logged) -> _Done:
     """Return what Postfix did."""
     if logged.status == REJECTED:
-        return _Done(fate=Fate.REJECT, words=f"refused at the door: {logged.text}")
+        return _Done(fate=Fate.REJECT, words=f"refused on receipt: {logged.text}")
     if logged.daemon in _KEPT_BY:
         return _Done(words=_KEPT_BY[logged.daemon])
     if logged.daemon == "discard":

@@ -67,10 +67,10 @@ def shadow_page(tally: Tally, *, source: str, made_at: str) -> str:
 
 def _headline(tally: Tally) -> str:
     if tally.has_findings:
-        return "Not all mail would go where it went; each difference is listed first."
+        return "Some mail would take another way; differences are listed first."
     if tally.results[Result.UNPROVEN]:
-        return "No difference was found; of some mail the log does not tell enough."
-    return "All mail would go where it went."
+        return "No difference found; for some mail the log does not show enough."
+    return "All mail would be delivered the same way."
 
 
 def _weight(entry: tuple[ShadowRow, Counter[str]]) -> tuple[int, int]:

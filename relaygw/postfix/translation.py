@@ -117,7 +117,7 @@ def _rewrite(
     report.warn(
         f"{resolver.configuration.place('append_at_myorigin')}: header addresses without a domain "
         f"(From: <bob>): Postfix completes them to bob@{resolver.origin}; relaygw completes the "
-        "envelope, and From of the sendmail command; have programs write whole addresses"
+        "envelope, and From of the sendmail command; have programs write full addresses"
     )
     senders: dict[str, str] = {}
     for key, place in _keys("sender", rewriting, report):
@@ -135,7 +135,7 @@ def _rewrite(
             if others:
                 report.warn(
                     f"{place}: {key}: relaygw rewrites to one address, here {final}; name a list "
-                    f"or a group instead, or {', '.join(others)} will get nothing"
+                    f"or a group instead, or {', '.join(others)} will not receive it"
                 )
             if not is_end(final) and not resolver.is_local(final.rpartition("@")[2]):
                 _put(recipients, key, final, place, report)
@@ -184,16 +184,14 @@ def _put(found: dict[str, str], key: str, final: str, place: str, report: Report
         return
     if final.startswith(f"{SAMPLE}@"):
         report.warn(
-            f"{place}: {key}: Postfix changes the domain and keeps what stands before it; relaygw "
-            f"rewrites to whole addresses: write one for each address that is used, or for all "
-            f"{key}: ADDRESS"
+            f"{place}: {key}: Postfix changes the domain and keeps the local part; relaygw "
+            f"rewrites to full addresses: write one for each address in use, or for all {key}: "
+            "ADDRESS"
         )
     elif fits(RewriteKey, key) and fits(Address, final):
         found[key] = final
     else:
-        report.warn(
-            f"{place}: {key} -> {final} is no rewriting of one address to another; left out"
-        )
+        report.warn(f"{place}: {key} -> {final} does not rewrite one address to another; left out")
 
 
 def _keys(kind: str, rewriting: Rewriting, report: Report) -> Iterator[tuple[str, str]]:
@@ -237,8 +235,8 @@ def _keys_of(table: Table, here: list[str], report: Report) -> Iterator[tuple[st
             report.warn(
                 f"{line.place}: /{line.source}/ is "
                 + ("every address" if classes else "no list of addresses and domains")
-                + f"; relaygw rewrites those it can name, here {', '.join(everyone)}: add "
-                '"@domain": ADDRESS for any other that is used'
+                + f"; relaygw rewrites those it knows, here {', '.join(everyone)}: add "
+                '"@domain": ADDRESS for any other in use'
             )
         names = [one for one in classes or () if not one.startswith(".") and one != "*"]
         yield from ((one, str(line.place)) for one in (*names, *everyone))
@@ -266,7 +264,7 @@ def _retry(configuration: Configuration, report: Report) -> Iterator[tuple[str, 
         text = configuration.value(name)
         value = seconds(text if re.search(r"[a-z]", text) else text + unit)
         if value is None:
-            report.warn(f"{configuration.place(name)}: {name}: {text} is no time; left out")
+            report.warn(f"{configuration.place(name)}: {name}: {text} is not a time; left out")
             continue
         found[key] = value or 1.0
     if "first" in found and found["first"] > found.get("max", 3600.0):
@@ -287,7 +285,7 @@ def _judge(configuration: Configuration, report: Report) -> None:
     tables = Tables(configuration).of(name)
     if tables and not _only_logs(tables):
         report.judge(
-            name, REFUSED, "relaygw changes and judges no header fields; it logs the subject"
+            name, REFUSED, "relaygw does not change or check header fields; it logs the subject"
         )
 
 

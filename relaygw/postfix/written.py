@@ -89,17 +89,19 @@ def check_free(files: list[Path], to_make: Path | None = None) -> None:
     """
     there = [str(file) for file in files if os.path.lexists(file)]
     if there:
-        are, them = ("is", "it") if len(there) == 1 else ("are", "them")
+        exist, them = ("exists", "it") if len(there) == 1 else ("exist", "them")
         raise SettingsError(
-            f"{', '.join(there)} {are} there already, and no file is written over; move {them} "
-            "away, or name another place by --output"
+            f"{', '.join(there)} already {exist}; no file is overwritten; move {them} away, or "
+            "name another place with --output"
         )
     directory = files[0].parent
     is_made = directory == to_make and not os.path.lexists(directory)
     if is_made:
         directory = directory.parent
     if not directory.is_dir():
-        raise SettingsError(f"{directory} is no directory; create it, or name another by --output")
+        raise SettingsError(
+            f"{directory} is not a directory; create it, or name another with --output"
+        )
 
 
 def check_private(directory: Path, *, by: str = "--output") -> None:
@@ -111,9 +113,9 @@ def check_private(directory: Path, *, by: str = "--output") -> None:
     owners = {0, os.geteuid(), *service_uids()}
     problem = ""
     if stat.S_ISLNK(found.st_mode):
-        problem = "is a symbolic link, and secrets go into a directory of their own; remove it"
+        problem = "is a symbolic link, but secrets need a real directory; remove it"
     elif not stat.S_ISDIR(found.st_mode):
-        problem = "is no directory; move it away"
+        problem = "is not a directory; move it away"
     elif found.st_uid not in owners:
         whose = user_name(found.st_uid)
         problem = f"belongs to {whose}, who could replace secrets; chown it to the gateway's user"

@@ -164,7 +164,7 @@ def registered(
     except StoreUnavailable as error:
         if not later:
             raise
-        context.log.note("master", f"warning: {error}; the {role} goes on without it")
+        context.log.note("master", f"warning: {error}; the {role} continues without it")
     try:
         yield lifeline
     finally:
@@ -188,7 +188,7 @@ def _warn_of_a_namesake(context: RoleContext, store: Store) -> None:
             context.log.note(
                 "master",
                 f"warning: another gateway of this queue has the hostname {one.name} (or had it "
-                "until a moment ago); give each a hostname of its own",
+                "until recently); give each its own hostname",
             )
             return
 

@@ -64,7 +64,7 @@ class ListeningSockets:
         unnamed = [str(Bind(*one.getsockname()[:2])) for one in idle]
         problems = [
             *([f"listeners do not name {', '.join(unnamed)} of relaygw.socket"] if idle else []),
-            *([f"relaygw.socket does not hand over {', '.join(missing)}"] if missing else []),
+            *([f"relaygw.socket does not pass {', '.join(missing)}"] if missing else []),
         ]
         if problems:
             raise SettingsError(
@@ -156,7 +156,7 @@ def _move_words(bind: Bind, setting: str) -> str:
 
 def _bind_problem(bind: Bind, setting: str, error: OSError) -> str:
     remedy = {
-        errno.EADDRINUSE: "another program listens there; stop it, or take another port: "
+        errno.EADDRINUSE: "another program listens there; stop it, or use another port: "
         + _move_words(bind, setting),
         errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: "this machine has no such address",

@@ -27,7 +27,7 @@ async def web(context: RoleContext) -> int:
         async def is_ready() -> str | None:
             if mark.exists():
                 return "this instance is being drained"
-            return "the store takes nothing" if heartbeat.age_s > STALE_AFTER_S else None
+            return "the store accepts nothing" if heartbeat.age_s > STALE_AFTER_S else None
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
         indexer = Indexer(store)

@@ -28,7 +28,7 @@ _TAKES_NEXT_WORD = b"ABCFLNORVXbefhopr"
 _TAKES_REST_OF_WORD = b"Ddq"
 _NOTIFY_WORDS = {b"never", b"success", b"failure", b"delay"}
 _INTERVALS = b"0123456789"
-_SERVE = "is the work of `relaygw serve`"
+_SERVE = "is done by `relaygw serve`"
 
 
 class Failure(Exception):

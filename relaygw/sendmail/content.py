@@ -84,7 +84,7 @@ class Message:
                 found += addresses
                 if not is_clean:
                     shown = name.decode().title()
-                    warn(f"{shown} field is not clean; used what could be read of it")
+                    warn(f"{shown} field is not clean; the readable part was used")
         return found
 
     def has_field(self, name: bytes) -> bool:

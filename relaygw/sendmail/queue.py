@@ -80,5 +80,5 @@ def _copy(front: _socket.socket) -> None:
         front.close()
     if not drop.is_whole_report(end):
         raise Failure(
-            EX_TEMPFAIL, "the list ends early: the gateway is busy or was stopped; ask again"
+            EX_TEMPFAIL, "the list is incomplete: the gateway is busy or was stopped; try again"
         )

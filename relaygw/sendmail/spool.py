@@ -23,7 +23,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDIES = {
     errno.ENOENT: "create it, or start `relaygw serve` once, which does",
     errno.EINTR: "send the message again",
-    **dict.fromkeys(_FULL, "make room there"),
+    **dict.fromkeys(_FULL, "free some space there"),
 }
 installed_for = drop.DIRECTORY  # the launcher may name another one
 _ENDING = {_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM}
@@ -135,8 +135,8 @@ def _closed(directory: str) -> str:
         above = directory[:end]
         if letter == "/" and above and not posix.access(above, posix.X_OK):
             return (
-                f"this user may not pass {above}, which has mode {_mode(above)}: "
-                f"chmod o+x {above}, or set maildrop.path to a place outside of it"
+                f"this user may not enter {above}, which has mode {_mode(above)}: chmod o+x "
+                f"{above}, or set maildrop.path to a place outside of it"
             )
     return f"let this user write there: owner relaygw, mode 3733; it has mode {_mode(directory)}"
 

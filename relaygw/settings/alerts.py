@@ -51,11 +51,11 @@ def _parse_command(value: object) -> Any:
         if not value:
             raise ValueError("names no program; write e.g. [/usr/local/bin/notify, ops]")
         if not all(isinstance(word, str) and "\0" not in word for word in value):
-            raise ValueError("is not a list of texts; write numbers in quotes")
+            raise ValueError("is not a list of strings; write numbers in quotes")
         if not str(value[0]).startswith("/"):
             raise ValueError("needs the absolute path of a program; write e.g. /usr/bin/logger")
         return tuple(value)
-    raise ValueError("is no command; write e.g. [/usr/local/bin/notify, ops]")
+    raise ValueError("is not a command; write e.g. [/usr/local/bin/notify, ops]")
 
 
 def shown_command(words: tuple[str, ...]) -> list[str]:
@@ -92,14 +92,15 @@ class Alert(Section):
         """Check that it is one channel, with what goes with that kind."""
         kinds = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if not kinds:
-            yield "", f"tells nobody; write one of {', '.join(_KINDS)}"
+            yield "", f"names no channel; write one of {', '.join(_KINDS)}"
         elif len(kinds) > 1:
-            yield kinds[1], f"stands beside {kinds[0]}; an entry is one channel, make it two"
+            yield kinds[1], f"is set together with {kinds[0]}; each entry is one channel, so "
+            "write two entries"
         if self.email is not None and self.sender is None:
-            yield "email", "needs sender beside it: an address of yours that the providers accept"
+            yield "email", "needs sender as well: an address of yours that the providers accept"
         for key in ("sender", "providers"):
             if getattr(self, key) and self.email is None:
-                yield key, "goes with email only; remove it"
+                yield key, "is for email only; remove it"
 
 
 class AlertRules(Section):

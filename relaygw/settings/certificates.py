@@ -60,8 +60,8 @@ def _unusable(tls: ListenerTls, error: Exception) -> str:
     if str(error) == "encrypted":
         return f"{key} is encrypted; store the key without a passphrase, mode 0600"
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-        return f"{key} is not the key of {tls.cert}; write the pair that belongs together"
-    return f"{tls.cert} with the key in {key} cannot be used; both are PEM files"
+        return f"{key} is not the key of {tls.cert}; write a matching pair"
+    return f"{tls.cert} with the key in {key} cannot be used; both must be PEM files"
 
 
 def broken_certificates(settings: Settings, tree: Tree, *, owners: Collection[int]) -> list[str]:
@@ -108,7 +108,7 @@ def _doubts(server: ssl.SSLContext, hostname: str, tls: ListenerTls) -> Iterator
     except ssl.SSLCertVerificationError as error:
         reasons = {_X509_HAS_EXPIRED: "has expired", _X509_NOT_YET_VALID: "is not valid yet"}
         words = reasons.get(error.verify_code, f"is not accepted: {error.verify_message}")
-        yield f"the certificate {words}; clients that verify it do not send: renew {tls.cert}"
+        yield f"the certificate {words}; clients that verify it cannot send: renew {tls.cert}"
         return
     left_days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400
     if left_days < WARN_DAYS:
@@ -119,7 +119,7 @@ def _doubts(server: ssl.SSLContext, hostname: str, tls: ListenerTls) -> Iterator
     if not any(_covers(name, hostname) for name in names):
         yield (
             f"the certificate is for {', '.join(names) or 'no name'}, not for {hostname}; clients "
-            "that verify it must use a name that it has"
+            "that verify it must connect by a name in it"
         )
 
 
@@ -150,11 +150,11 @@ def certificate_end(path: Path) -> datetime:
     """Return when the first certificate of a file ends; raises OSError, ValueError."""
     found = _PEM.search(path.read_text("ascii", errors="replace"))
     if found is None:
-        raise ValueError(f"{path} holds no certificate in PEM form")
+        raise ValueError(f"{path} holds no PEM certificate")
     try:
         return _end(ssl.PEM_cert_to_DER_cert(found[0]))
     except (IndexError, ValueError) as error:
-        raise ValueError(f"{path} holds a certificate that cannot be read") from error
+        raise ValueError(f"{path} holds an unreadable certificate") from error
 
 
 def _end(der: bytes) -> datetime:

@@ -46,7 +46,7 @@ _MAX_PUBLIC_IPV6 = 2**104  # a /24: no site has more than a /32
 def _check_hash(text: str) -> str:
     match = _HASH.fullmatch(text)
     if match is None:
-        raise ValueError("is no argon2 hash; write what `relaygw users hash` prints, in quotes")
+        raise ValueError("is not an argon2 hash; write what `relaygw users hash` prints, in quotes")
     memory_kib, passes = int(match[1]), int(match[2])
     if memory_kib > MAX_HASH_KIB or passes > MAX_HASH_PASSES:
         raise ValueError(
@@ -60,7 +60,7 @@ UserLogin = Annotated[
     str,
     checked(
         _LOGIN.fullmatch,
-        "is no user name; write letters, digits and . _ @ + -, at most 64, e.g. shop1",
+        "is not a user name; write letters, digits and . _ @ + -, at most 64, e.g. shop1",
     ),
 ]
 PasswordHash = Annotated[
@@ -134,7 +134,7 @@ def open_relays(settings: Settings) -> Iterator[Conflict]:
         if wide is not None:
             yield Conflict(
                 ("listeners", number, "proxy_protocol"),
-                f"believes {wide} on who the client is: an open relay; list only the addresses of "
+                f"trusts {wide} to name the client: an open relay; list only the addresses of "
                 "your load balancers",
             )
 
@@ -164,14 +164,15 @@ def listener_conflicts(settings: Settings) -> Iterator[Conflict]:
         place = ("listeners", number)
         if listener.auth == "required" and not settings.users:
             yield Conflict(
-                (*place, "auth"), "required lets nobody in: there are no users; add users, see docs"
+                (*place, "auth"),
+                "required lets nobody log in: there are no users; add users, see docs",
             )
         is_clear = listener.tls.mode == "off" and not listener.bind.is_loopback
         if listener.auth == "required" and is_clear:
             yield Conflict(
                 (*place, "auth"),
-                "required lets nobody in: passwords are not taken over a network without TLS; set "
-                "tls: {mode: starttls, cert: FILE, key: FILE}",
+                "required lets nobody log in: passwords are not accepted over a network without "
+                "TLS; set tls: {mode: starttls, cert: FILE, key: FILE}",
             )
         yield from looser_mode((*place, "mode"), listener.mode, settings.mode)
 

@@ -152,8 +152,8 @@ def _is_there(file: Path) -> bool:
 def _closed(file: Path, error: OSError) -> SettingsError:
     kind = SettingsUnreadable if isinstance(error, PermissionError) else SettingsError
     return kind(
-        f"{file}: {error.strerror}; run it as root or as relaygw's user, or name a file of yours "
-        "by --config"
+        f"{file}: {error.strerror}; run it as root or as relaygw's user, or name a file of your "
+        "own with --config"
     )
 
 
@@ -161,14 +161,14 @@ def _read_file(file: Path, short: str) -> Tree:
     try:
         if stat.S_ISFIFO(file.stat().st_mode):
             raise SettingsError(
-                f"{file}: is a pipe, and is read more than once; name a regular file by --config"
+                f"{file}: is a pipe, and is read more than once; name a regular file with --config"
             )
         content = file.read_bytes()
     except PermissionError as error:
         raise _closed(file, error) from error
     except OSError as error:
         raise SettingsError(
-            f"{file}: cannot be read ({error.strerror}); create it, or name another by --config"
+            f"{file}: cannot be read ({error.strerror}); create it, or name another with --config"
         ) from error
     return read_tree(content, Place(short, file=file))
 
@@ -272,7 +272,7 @@ def _merge_environment(tree: Tree, environ: Mapping[str, str]) -> None:
 
 def _set(tree: Tree, segments: list[str], value: Any, place: Place) -> None:
     if not all(segments):
-        raise ValueError("is no key; write two underscores between keys: RELAYGW__QUEUE__URL")
+        raise ValueError("is not a key; write two underscores between keys: RELAYGW__QUEUE__URL")
     container: Any = tree.values
     keys: Keys = ()
     for segment in segments[:-1]:
@@ -286,7 +286,7 @@ def _key_in(container: Any, segment: str) -> str | int:
     if isinstance(container, list):
         if segment.isdecimal() and int(segment) <= len(container):
             return int(segment)
-        raise ValueError("the list has no such entry; count from 0, or set the whole list")
+        raise ValueError("the list has no such entry; entries count from 0; or set the whole list")
     wanted = segment.lower()
     # a variable's name has no hyphen: SES_PROMO means the provider ses-promo
     return next((key for key in container if key.lower().replace("-", "_") == wanted), wanted)

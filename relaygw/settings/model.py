@@ -68,7 +68,7 @@ class Processes(Section):
 def check_queue_url(url: str) -> str:
     """Return `url`; raises ValueError for what names no database, or holds a password."""
     if url.startswith(("postgres:", "postgresql+")):
-        raise ValueError(f"has another scheme than postgresql; write e.g. {_POSTGRES}")
+        raise ValueError(f"has a scheme other than postgresql; write e.g. {_POSTGRES}")
     if url.startswith("postgresql:"):
         return _check_postgres(url)
     path = url.removeprefix("sqlite:///")
@@ -93,7 +93,7 @@ def _check_postgres(url: str) -> str:
         raise ValueError(f"names no database; write e.g. {_POSTGRES}")
     if has_password:
         raise ValueError(
-            "holds a password; take it out and write queue.password: file:PATH (or env:NAME), or "
+            "holds a password; remove it and write queue.password: file:PATH (or env:NAME), or "
             "use PGPASSFILE"
         )
     return url
@@ -189,7 +189,7 @@ class Recipients(Section):
         if target is not None and not any(entry_matches(entry, target) for entry in self.allow):
             yield (
                 "refused",
-                f"redirects to {target}, who may not receive; add it to recipients.allow",
+                f"redirects to {target}, which may not receive mail; add it to recipients.allow",
             )
 
 
@@ -225,7 +225,7 @@ class Sandbox(Section):
 
 def _check_file_path(path: str) -> str:
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
-        raise ValueError(f"has no absolute path of a file; write e.g. {_LOG_FILE}")
+        raise ValueError(f"has no absolute file path; write e.g. {_LOG_FILE}")
     return path
 
 

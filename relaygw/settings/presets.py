@@ -137,7 +137,7 @@ def _choice_problems(preset: Preset | None, written: dict[str, Any]) -> Iterator
     if name is None:
         for key in ("region", "variant"):
             if written.get(key) is not None:
-                yield key, "belongs to a preset and there is none; remove it"
+                yield key, "needs a preset; remove it"
         return
     if preset is None:
         yield "preset", _unknown(name, presets(), "host and port for any other service")

@@ -68,13 +68,13 @@ def _unknown(keys: Keys) -> str:
     if keys in _NOT_YET:
         return "is not in this version yet; remove it"
     if ":" in str(keys[-1]):
-        return "is no key; write a space after the colon"
+        return "is not a key; write a space after the colon"
     section = _section_at(keys[:-1])
     known = list(section.model_fields) if section else []
     near = difflib.get_close_matches(str(keys[-1]).lower().replace("-", "_"), known, n=1)
     if near:
-        return f"is no key here; did you mean {near[0]}?"
-    return f"is no key here; the keys are {', '.join(known)}"
+        return f"is not a key here; did you mean {near[0]}?"
+    return f"is not a key here; the keys are {', '.join(known)}"
 
 
 def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:

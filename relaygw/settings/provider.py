@@ -71,7 +71,7 @@ class ReplyRow(Section):
 
 def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tuple[str, str]]:
     if not (row.code or row.status or row.text):
-        yield "", "matches every reply; give it a code, a status or a text"
+        yield "", "matches every reply; add a code, a status or a text"
     if row.code:
         matched = [code for code in range(200, 600) if re.fullmatch(row.code, str(code))]
         if not matched:
@@ -79,11 +79,11 @@ def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tup
         elif matched[0] < 400:
             yield (
                 "code",
-                f"{row.code} matches {matched[0]}, and only a 4xx or 5xx is a refusal; "
+                f"{row.code} matches {matched[0]}, but only 4xx and 5xx are refusals; "
                 'write e.g. "421" or "5.."',
             )
         elif matched[0] < 500 and row.verdict == "bounce":
-            yield "code", f'{row.code} matches {matched[0]}, and only a 5xx bounces; write "5.."'
+            yield "code", f'{row.code} matches {matched[0]}, but only 5xx bounces; write "5.."'
     if early and row.verdict == "bounce":
         yield (
             "verdict",
@@ -95,16 +95,20 @@ def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tup
 def _meaning_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tuple[str, str]]:
     allowed = _SCOPES[row.verdict]
     if row.scope is not None and row.scope not in allowed:
-        yield "scope", f"{row.scope} does not go with {row.verdict}; write {' or '.join(allowed)}"
+        yield (
+            "scope",
+            f"{row.scope} cannot be combined with {row.verdict}; write {' or '.join(allowed)}",
+        )
     elif row.scope in _OF_A_MESSAGE and early and row.verdict != "bounce":
         yield (
             "scope",
-            f"{row.scope} cannot be at stage {early}, where no message is known; write provider",
+            f"{row.scope} cannot be at stage {early}, where the message is not known; write "
+            "provider",
         )
     if row.limit is not None and row.verdict != "throttle":
-        yield "limit", f"does not go with {row.verdict}; remove it, or write throttle"
+        yield "limit", f"cannot be combined with {row.verdict}; remove it, or write throttle"
     if row.wait and row.verdict == "bounce":
-        yield "wait", "does not go with bounce, which is final; remove it"
+        yield "wait", "cannot be combined with bounce, which is final; remove it"
 
 
 # --- providers --------------------------------------------------------------------------------
@@ -117,7 +121,7 @@ class TlsPolicy(StrEnum):
     """How a provider's connection is protected."""
 
     REQUIRED = "required"  # STARTTLS, certificate verified
-    IMPLICIT = "implicit"  # TLS from the first byte, certificate verified
+    IMPLICIT = "implicit"  # implicit TLS, certificate verified
     ENCRYPT = "encrypt"  # STARTTLS, certificate not verified: as Postfix's level of that name
     OPPORTUNISTIC = "opportunistic"  # STARTTLS if offered, certificate not verified
     NONE = "none"
@@ -144,7 +148,8 @@ def _is_token_url(text: str) -> bool:
 
 
 TokenUrl = Annotated[
-    str, checked(_is_token_url, "is no https URL; write e.g. https://oauth2.googleapis.com/token")
+    str,
+    checked(_is_token_url, "is not an https URL; write e.g. https://oauth2.googleapis.com/token"),
 ]
 """An https URL, or http on this machine: secrets are sent there."""
 
@@ -196,50 +201,49 @@ class Provider(Section):
         yield from self._oauth_conflicts()
         if self.username is not None and not self.has_credentials:
             if self.auth != "xoauth2" and self.oauth is None:  # else it is told already
-                yield "username", "has no password beside it; set both or neither"
+                yield "username", "has no password; set both or neither"
             return
         if self.username is None and self.password is not None:
-            yield "password", "has no username beside it; set both or neither"
+            yield "password", "has no username; set both or neither"
         is_clear = self.tls == "none" and not is_loopback_host(self.host)
         if self.has_credentials and is_clear and not self.auth_without_tls:
             secret = "access token" if self.uses_xoauth2 else "password"
             yield (
                 "tls",
-                f"none would send the {secret} to {self.host} in clear text; write "
-                "tls: required, or auth_without_tls: true if the network is yours",
+                f"none would send the {secret} to {self.host} in clear text; write tls: required, "
+                "or auth_without_tls: true on a trusted network",
             )
 
     def _oauth_conflicts(self) -> Iterator[tuple[str, str]]:
         oauth = self.oauth
         if oauth is None:
             if self.auth == "xoauth2":
-                yield "auth", "xoauth2 needs to know where tokens come from; add the section oauth"
+                yield "auth", "xoauth2 needs a token source; add the section oauth"
             return
         if not self.uses_xoauth2:
             yield (
                 "oauth",
-                f"is of no use with auth: {self.auth}; write auth: xoauth2, or remove one of them",
+                f"has no effect with auth: {self.auth}; write auth: xoauth2, or remove one of them",
             )
         if self.username is None:
-            yield "oauth", "has no username beside it; add the mailbox that the token is for"
+            yield "oauth", "has no username; add the mailbox that the token is for"
         if oauth.client_secret is None and oauth.refresh_token is None:
             yield (
                 "oauth",
-                "has neither client_secret nor refresh_token; add what your provider gave",
+                "has neither client_secret nor refresh_token; add the one from your provider",
             )
 
     def tls_doubts(self) -> Iterator[str]:
         """Yield what is said of a policy that is allowed, and may not be what was meant."""
         if self.port == _PORT_OF_IMPLICIT_TLS and self.tls in _BY_STARTTLS:
             yield (
-                f"{self.tls} begins in clear and asks for STARTTLS, and port {self.port} speaks "
-                "TLS from the first byte; write tls: implicit, with tls_ca where the server has a "
-                "CA of its own, or port: 587"
+                f"{self.tls} uses STARTTLS, but port {self.port} uses implicit TLS; write tls: "
+                "implicit, with tls_ca if the server has its own CA, or port: 587"
             )
         if self.tls is TlsPolicy.ENCRYPT:
             yield (
-                "encrypt does not verify the certificate: who answers in the server's place reads "
-                "passwords and mail; write tls: required, with tls_ca where it has a CA of its own"
+                "encrypt does not verify the certificate: anyone in the path can read passwords "
+                "and mail; write tls: required, with tls_ca if the server has its own CA"
             )
 
     @property

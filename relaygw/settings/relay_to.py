@@ -63,19 +63,19 @@ class Relay:
             has, lacks = "a user name", "password"
             if username is None:
                 has, lacks = "a password", "user name"
-            raise ValueError(f"has {has} and no {lacks}; {_WITH_PASSWORD}")
+            raise ValueError(f"has {has} but no {lacks}; {_WITH_PASSWORD}")
         relay = cls(
             url=value,
             host=_checked(_HOST, parts.hostname, "has no host name or IP address"),
             port=port,
             tls=_tls(parts),
-            username=username and _checked(_USER, username, "has a user name that cannot be one"),
+            username=username and _checked(_USER, username, "has an invalid user name"),
             password=password,
         )
         if relay.tls == "none" and password is not None and not is_loopback_host(relay.host):
             raise ValueError(
-                "would send the password in clear text; remove tls=none, or write a provider "
-                "with auth_without_tls: true if the network is yours"
+                "would send the password in clear text; remove tls=none, or write a provider with "
+                "auth_without_tls: true on a trusted network"
             )
         return relay
 
@@ -122,9 +122,9 @@ def _split(url: str) -> tuple[SplitResult, int]:
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError("is not a URL of smtp or smtps; write e.g. smtp://gw1.example.com:587")
     if parts.password is not None:
-        raise ValueError(f"holds a password; {_WITH_PASSWORD}, and change that password")
+        raise ValueError(f"holds a password; {_WITH_PASSWORD}, and change the exposed password")
     if parts.path not in ("", "/") or parts.fragment or port == 0:
-        raise ValueError("is not smtp://USER@HOST:PORT; remove what follows the port")
+        raise ValueError("is not smtp://USER@HOST:PORT; remove everything after the port")
     return parts, port or _PORTS[parts.scheme]
 
 
@@ -134,7 +134,7 @@ def _tls(parts: SplitResult) -> str:
     tls = query.pop("tls", allowed[0])
     if query or tls not in allowed:
         forms = " or ".join(f"?tls={one}" for one in allowed)
-        raise ValueError(f"has a query that means nothing; write {forms}, or none")
+        raise ValueError(f"has an unknown query; write {forms}, or none")
     return tls
 
 
@@ -163,10 +163,10 @@ def fill_relay_to(filling: FilledValues, tree: Tree) -> None:
     for number, relay in enumerate(relays):
         name, at = relay.name, ("relay_to", number)
         if name in made:
-            filling.problems[at] = f"is {relay.host}:{relay.port} a second time; remove one"
+            filling.problems[at] = f"repeats {relay.host}:{relay.port}; remove one"
         elif name in providers:
             filling.problems[at] = (
-                f'makes a provider "{name}", and there is one of that name; rename that one, or '
+                f'creates a provider "{name}", but there is one of that name; rename it, or '
                 "remove this entry and list the provider in a route"
             )
         else:

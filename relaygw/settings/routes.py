@@ -61,8 +61,8 @@ def route_conflicts(settings: Settings) -> Iterator[Conflict]:
         if not settings.routes or not settings.routes[-1].is_unconditional:
             yield Conflict(
                 ("routes",),
-                "the last route must have no condition, so that every message finds one; add "
-                "{name: default, providers: [NAME]} at the end",
+                "the last route must have no condition, so that every message matches a route; "
+                "add {name: default, providers: [NAME]} at the end",
             )
     binds = [str(listener.bind) for listener in settings.listeners]
     users = [user.name for user in settings.users]
@@ -88,7 +88,7 @@ def route_conflicts(settings: Settings) -> Iterator[Conflict]:
 def _same_name(settings: Settings, earlier: int, number: int) -> Conflict:
     name = settings.routes[number].name
     if settings.relay_to and number == len(settings.routes) - 1:
-        number, whose = earlier, "the route that relay_to makes"
+        number, whose = earlier, "the route that relay_to creates"
     else:
         whose = "an earlier route"
     return Conflict(("routes", number, "name"), f'"{name}" is the name of {whose}; choose another')

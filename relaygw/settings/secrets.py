@@ -85,15 +85,15 @@ class SecretRef(Written):
             return variables[self.target]
         except KeyError as error:
             raise SettingsError(
-                f"{self}: the environment has no variable {self.target}; set it where relaygw "
-                "is started (systemd: EnvironmentFile=)"
+                f"{self}: the environment has no variable {self.target}; set it for the service "
+                "(systemd: EnvironmentFile=)"
             ) from error
 
     def _credential_path(self, variables: Mapping[str, str]) -> Path:
         directory = variables.get("CREDENTIALS_DIRECTORY")
         if not directory:
             raise SettingsError(
-                f"{self}: CREDENTIALS_DIRECTORY is not set; start relaygw by systemd with "
+                f"{self}: CREDENTIALS_DIRECTORY is not set; start relaygw with systemd and "
                 f"LoadCredential={self.target}:PATH"
             )
         return Path(directory) / self.target
@@ -109,8 +109,8 @@ class SecretRef(Written):
                 os.close(descriptor)
         except OSError as error:
             raise SettingsError(
-                f"{self}: {path} cannot be read ({error.strerror}); create it, readable by the "
-                "user that relaygw runs as"
+                f"{self}: {path} cannot be read ({error.strerror}); create it, readable by "
+                "relaygw's user"
             ) from error
         if problem:
             raise SettingsError(f"{self}: {problem}")
@@ -118,7 +118,7 @@ class SecretRef(Written):
 
     def _from_command(self) -> str:
         argv = shlex.split(self.target)
-        remedy = "run it by hand as the user that relaygw runs as"
+        remedy = "run it by hand as relaygw's user"
         try:
             # its stderr goes nowhere: a key store's client may print what it was given
             done = subprocess.run(
@@ -174,12 +174,12 @@ def split_command(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError:
-        raise ValueError("has a quote that does not end; close it") from None
+        raise ValueError("has an unclosed quote; close it") from None
 
 
 def _check_user_name(text: str) -> str:
     if not text:
-        raise ValueError("is empty; remove the key when the provider wants no AUTH")
+        raise ValueError("is empty; remove the key if the provider wants no AUTH")
     if not text.isprintable():
         raise ValueError("holds a control character; remove it")
     parse_user_name(text)
@@ -218,14 +218,14 @@ class SecretUrl(Written):
                     "https://hooks.example.com/… or env:ALERT_URL"
                 ) from None
         if not isinstance(value, str) or not is_url(value):
-            raise ValueError("is no http or https URL; write e.g. https://hooks.example.com/…")
+            raise ValueError("is not an http or https URL; write e.g. https://hooks.example.com/…")
         return cls(SecretRef("plain", value))
 
     def read(self, environ: Mapping[str, str] | None = None) -> str:
         """Return the URL as it is now; see SecretRef.read. Raises SettingsError."""
         url = self.reference.read(environ)
         if not is_url(url):
-            raise SettingsError(f"{self}: holds no http or https URL; store one there")
+            raise SettingsError(f"{self}: does not hold an http or https URL; store one there")
         return url
 
     @property

@@ -166,6 +166,6 @@ def looser_mode(keys: Keys, mode: Mode | None, everywhere: Mode) -> Iterator[Con
     if mode is not None and mode.strictness < everywhere.strictness:
         yield Conflict(
             keys,
-            f"{mode.value} is looser than mode {everywhere.value} of the gateway; only stricter is "
-            "possible here: production, staging, sandbox, in this order",
+            f"{mode.value} is less strict than the gateway's mode {everywhere.value}; a listener "
+            "can only be stricter: production, staging, sandbox, in this order",
         )

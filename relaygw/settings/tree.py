@@ -250,13 +250,13 @@ def _mapping(node: Any, keys: Keys, tree: Tree) -> dict[str, Any]:
     for key_node, value_node in node.value:
         here = replace(tree.places[()], line=key_node.start_mark.line + 1)
         if not isinstance(key_node, yaml.ScalarNode):
-            tree.problems.append(f"{here}: a key is not text; write KEY: VALUE")
+            tree.problems.append(f"{here}: a key is not a string; write KEY: VALUE")
             continue
         at = (*keys, key_node.value)
         if key_node.value in values:
             first = tree.places[at].line
             tree.problems.append(
-                f"{here}: {shown_keys(at)}: is written twice, first on line {first}; remove one"
+                f"{here}: {shown_keys(at)}: is set twice, first on line {first}; remove one"
             )
             continue
         tree.places[at] = here
@@ -287,7 +287,7 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     mark = error.problem_mark or error.context_mark
     at = mark.line + 1 if mark else None
     if error.problem and r"'\t'" in error.problem:
-        return at, "a tab stands where an indentation or a value begins; write spaces instead"
+        return at, "a tab is used for indentation; write spaces instead"
     problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", error.problem or "is not valid YAML")
     return at, problem + next((hint for words, hint in _HINTS.items() if words in problem), "")
 

@@ -67,7 +67,7 @@ def format_duration(seconds: float) -> str:
 def format_waits(waits_s: Sequence[float]) -> str:
     """Return waits in words, of which the last is for all that follow."""
     *first, last = map(format_duration, waits_s)
-    return ", ".join([*first, f"{last} again and again" if first else f"{last} each time"])
+    return ", ".join([*first, f"then {last} each time" if first else f"{last} each time"])
 
 
 def parse_size(value: object) -> int:
@@ -120,7 +120,7 @@ class Rate(Written):
             raise ValueError("is not a rate; write e.g. 14/s, 25/m or 1000/h")
         rate = cls(float(match[1]), _PERIODS_S[match[2]])
         if not 0 < rate.per_s <= 100_000:
-            raise ValueError("must be above 0 and at most 100000/s; leave the key out for no limit")
+            raise ValueError("must be above 0 and at most 100000/s; omit the key for no limit")
         return rate
 
     @property

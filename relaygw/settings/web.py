@@ -37,7 +37,7 @@ def _check_base_path(text: str) -> str:
 
 def _check_url(text: str) -> str:
     if not is_url(text) or "?" in text or "#" in text or "@" in text:
-        raise ValueError("is no http or https URL; write e.g. https://gw.example.com")
+        raise ValueError("is not an http or https URL; write e.g. https://gw.example.com")
     return text.rstrip("/")
 
 
@@ -109,7 +109,7 @@ def web_conflicts(settings: Settings) -> Iterator[Conflict]:
     elif web.open and web.has_logins:
         yield Conflict(
             ("web", "open"),
-            "lets everyone in, and there are web.users or web.tokens; remove one of the two",
+            "lets everyone in, but there are web.users or web.tokens; remove one of the two",
         )
     if settings.mode == "sandbox" and not (web.bind.is_loopback or web.open or web.has_logins):
         yield Conflict(
@@ -124,7 +124,7 @@ def web_conflicts(settings: Settings) -> Iterator[Conflict]:
         if network.prefixlen == 0:
             yield Conflict(
                 ("web", "proxies", number),
-                f"{network} believes everyone's word on who they are; list your reverse proxies",
+                f"{network} trusts everyone to name the client; list only your reverse proxies",
             )
     for number, network in enumerate(web.networks):
         if network.prefixlen == 0:
@@ -141,6 +141,6 @@ def metrics_conflicts(settings: Settings) -> Iterator[Conflict]:
     if bind is not None and bind.port and bind == settings.web.bind:
         yield Conflict(
             ("metrics", "bind"),
-            f"{bind} is web.bind, where /metrics is served as well; remove it, or write "
+            f"{bind} is web.bind, which serves /metrics as well; remove it, or write "
             f"{_METRICS_EXAMPLE}",
         )

@@ -99,8 +99,8 @@ def back_up(url: str, target: Path) -> Contents:
             if is_damage(error):
                 raise QueueDamaged(damage(str(database_path(url)), str(error))) from error
             if "full" in str(error):
-                raise StoreFull(f"{target}: {error}; make room, and run it again") from error
-            raise StoreUnavailable(f"{target}: {error}; is there room for it?") from error
+                raise StoreFull(f"{target}: {error}; free some space, and run it again") from error
+            raise StoreUnavailable(f"{target}: {error}; is there enough free space?") from error
         contents = look_into(copy)
         sync(copy)
         os.link(copy, target)  # never over another file
@@ -111,13 +111,13 @@ def back_up(url: str, target: Path) -> Contents:
 def look_into(copy: Path) -> Contents:
     """Read all of a copy, which may have its log beside it; QueueDamaged for what is not whole."""
     if not stat.S_ISREG(copy.stat().st_mode):
-        raise QueueDamaged(f"{copy}: is no regular file; name one that relaygw db backup wrote")
+        raise QueueDamaged(f"{copy}: is not a regular file; name one that relaygw db backup wrote")
     try:
         with copy.open("rb"):
             pass
         with _reading(copy, has_log=_needs_log(copy)) as connection:
             for problem in page_problems(copy, connection):
-                raise QueueDamaged(f"{problem}; it cannot be restored, take an older one")
+                raise QueueDamaged(f"{problem}; it cannot be restored, use an older one")
             return _contents(connection)
     except DriverError as error:
         raise _is_none(copy, error) from error
@@ -130,9 +130,9 @@ def _needs_log(copy: Path) -> bool:
     if log_of(copy).exists() and check_log(copy, is_alone=True).state is LogState.WHOLE:
         return True
     raise QueueDamaged(
-        f"{copy}: was copied while relaygw used it, and may lack mail that was in the log "
-        f"({log_of(copy).name}, of the same moment), which does not lie beside it as a whole; put "
-        "it there, or take copies by: relaygw db backup FILE"
+        f"{copy}: was copied while relaygw used it, and may lack mail that was in its log "
+        f"({log_of(copy).name}, from the same time), which is not complete beside it; put it "
+        "there, or make copies with: relaygw db backup FILE"
     )
 
 
@@ -150,7 +150,7 @@ def _reading(copy: Path, *, has_log: bool) -> Iterator[Any]:
 
 def _is_none(copy: Path, error: object) -> QueueDamaged:
     return QueueDamaged(
-        f"{copy}: is no copy of a queue of relaygw ({error}); name one that relaygw db backup wrote"
+        f"{copy}: is not a copy of a relaygw queue ({error}); name one that relaygw db backup wrote"
     )
 
 
@@ -190,7 +190,7 @@ def _restore(
     if contents.revision > SCHEMA_REVISION:
         raise SchemaMismatch(
             f"{source}: has schema {contents.revision}, this version knows {SCHEMA_REVISION}; "
-            "restore it by the version that wrote it"
+            "restore it with the version that wrote it"
         )
     make_directory(path.parent)
     agreed: tuple[Contents | None, ...] = ()
@@ -227,7 +227,9 @@ def _replace(
                 held = _hold(connection, is_released=is_released, now_ms=now_ms)
         except DBAPIError as error:
             if "full" in str(error.orig):
-                raise StoreFull(f"{new}: {error.orig}; make room, and run it again") from error
+                raise StoreFull(
+                    f"{new}: {error.orig}; free some space, and run it again"
+                ) from error
             raise _is_none(source, error.orig) from error
         take_owner(path, new)
         if aside is not None:
@@ -244,7 +246,7 @@ def _contents(connection: Any) -> Contents:
     ).fetchone()
     revisions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if len(revisions) != 1 or not _REVISION.fullmatch(str(revisions[0][0])):
-        raise driver.DatabaseError("its schema has no version of relaygw")
+        raise driver.DatabaseError("its schema is not a relaygw schema")
     return Contents(messages, unfinished, revisions[0][0])
 
 

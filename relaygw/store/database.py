@@ -343,7 +343,7 @@ class Place:
     def explain(self, problem: str) -> str:
         """Return a problem with its place and what to look at."""
         remedy = (
-            "check that the server runs, its address, user and password"
+            "check that the server runs, and its address, user and password"
             if self.is_postgres
             else "check the file, its owner and the space on its volume"
         )
@@ -352,4 +352,4 @@ class Place:
 
 def damage(path: str, what: str) -> str:
     """Return what is wrong with a SQLite database, and what to do."""
-    return f"{path}: {what}; relaygw db check tells more, relaygw db recover saves what can be read"
+    return f"{path}: {what}; relaygw db check shows more, relaygw db recover saves what is readable"

@@ -33,7 +33,7 @@ def sole_user(path: Path) -> Iterator[None]:
     try:
         if not is_alone(users):
             raise StoreUnavailable(
-                f"{path}: relaygw, or a command of it, has the queue open; stop relaygw first"
+                f"{path}: relaygw, or one of its commands, has the queue open; stop relaygw first"
             )
         yield
     except OSError as error:
@@ -126,7 +126,7 @@ def publish(path: Path, new: Path, aside: Path) -> None:
     one, an old log is moved all the same.
     """
     if log_of(new).exists():
-        raise StoreUnavailable(f"{log_of(new)}: could not be moved into {new.name}; try again")
+        raise StoreUnavailable(f"{log_of(new)}: could not be merged into {new.name}; try again")
     sync(new)
     if path.exists():
         os.link(path, aside)

@@ -32,7 +32,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
 
 
 class NoPlace(ValueError):
-    """What a page is to begin after is no place in a search."""
+    """What a page is to begin after is not a position in a search."""
 
 
 def read_place(before: str) -> tuple[str, Key | None]:
@@ -44,7 +44,7 @@ def read_place(before: str) -> tuple[str, Key | None]:
     is_place = bool(kinds) and len(parts) in (0, len(kinds)) and len(before) < _MAX_PLACE
     pairs = list(zip(kinds, parts, strict=False))
     if not is_place or not all(_IS_KEY[kind].fullmatch(part) for kind, part in pairs):
-        raise NoPlace(f"{before[:40]!r} is no place in a search")
+        raise NoPlace(f"{before[:40]!r} is not a position in a search")
     return step, tuple(kind(part) for kind, part in pairs) or None
 
 

@@ -169,7 +169,7 @@ def _check_stored(tx: Transaction, accepted: AcceptedMessage) -> None:
     if found < expected:
         raise StoreUnavailable(
             f"{accepted.queue_id}: {found} of its {expected} chunks of content are in the queue, "
-            "the others were cleared as orphans; its client has to send it again"
+            "the others were removed as orphans; its client has to send it again"
         )
 
 

@@ -132,22 +132,22 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
     moved = _moved_of(path, mark)
     if moved and not is_alone:
         problem = (
-            f"{path}: a file of the queue was removed or replaced while relaygw ran, which takes no"
-            " mail since then; nothing is lost: stop relaygw and start it again"
+            f"{path}: a file of the queue was removed or replaced while relaygw ran, and it has "
+            "accepted no mail since; nothing is lost: stop and restart relaygw"
         )
         return LogFinding(LogState.OFF, problem, is_marked=True)
     if moved and salts is None:
         return _WHOLE
     if moved == WITHOUT_LOG:
         problem = (
-            f"{log_of(path)}: all that the log of the queue held is in {path.name} already, and"
-            " this one is older: remove it"
+            f"{log_of(path)}: everything in the queue's log is already in {path.name}, and this "
+            "log is older: remove it"
         )
         return LogFinding(LogState.SPARE, problem, is_marked=True)
     if salts is None and is_alone and _is_moved(path, mark):
         return _WHOLE
     if salts is None:
-        state = "is empty or no log" if log.exists() else "is missing"
+        state = "is empty or not a log" if log.exists() else "is missing"
         return _finding(LogState.LOST, path, state)
     if not is_later(salts[0], mark):
         return _finding(LogState.LOST, path, "belongs to another database or is too old")
@@ -164,9 +164,9 @@ def missing_database(path: Path, *, is_alone: bool = True) -> str:
         return ""
     log = log_of(path).name
     return (
-        f"{path}: the database of the queue is {'missing' if size_bytes is None else 'empty'}, and "
-        f"mail that was acknowledged may be in it and in its log {log}: put it back beside the log,"
-        f" and start again. To begin a new queue, stop relaygw and move {log} away"
+        f"{path}: the database of the queue is {'missing' if size_bytes is None else 'empty'}, "
+        f"and acknowledged mail may be in it and in its log {log}: put it back beside the log, "
+        f"and start again. To start with a new queue, stop relaygw and move {log} away"
     )
 
 
@@ -240,9 +240,9 @@ def _check_length(path: Path, salts: Salts, mark: int) -> LogFinding:
 
 def _finding(state: LogState, path: Path, what: str) -> LogFinding:
     problem = (
-        f"{log_of(path)}: the log of the queue {what}, and mail that was acknowledged may be in "
-        f"it alone; put it back beside {path.name}, both from the same moment. If it is gone for "
-        "good: relaygw db recover"
+        f"{log_of(path)}: the log of the queue {what}, and acknowledged mail may be only in that "
+        f"log; put it back beside {path.name}, both from the same time. If it is lost: relaygw db "
+        "recover"
     )
     return LogFinding(state, problem, is_marked=True)
 

@@ -132,8 +132,8 @@ def _refuse_relations(connection: Connection) -> None:
         shown = ", ".join(names[:_SHOWN_NAMES])
         more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
         raise SchemaMismatch(
-            f"the database has no queue and is not empty ({shown}{more}): "
-            "name an empty one in queue.url, or put the queue beside them: relaygw db upgrade"
+            f"the database has no queue and is not empty ({shown}{more}): name an empty one in "
+            "queue.url, or create the queue in it: relaygw db upgrade"
         )
 
 

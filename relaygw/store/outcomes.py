@@ -41,7 +41,7 @@ _Updates = Sequence[DeliveryUpdate]
 _D = DeliveryState
 _R = RecipientState
 _INTERRUPTED = (Stage.LOCAL.value, AttemptState.INTERRUPTED.value)
-_WORKER_VANISHED = "the worker that held it is out of reach, and may have been sending it"
+_WORKER_VANISHED = "the worker that had it is unreachable, and may have been sending it"
 
 _RECORD_DELIVERIES = BatchStatement(
     """

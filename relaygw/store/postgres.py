@@ -154,7 +154,7 @@ def _check_durability(connection: psycopg.Connection[Any]) -> None:
         if row is not None and row[0] == bad:
             raise StoreUnavailable(
                 f"PostgreSQL runs with {name} = {bad} and may lose acknowledged mail in a crash; "
-                f"set it to on, or queue.allow_unsafe: true if you accept that"
+                "set it to on, or set queue.allow_unsafe: true if you accept that"
             )
     connection.rollback()
 
@@ -270,7 +270,7 @@ class PostgresDatabase(Database):
     def _check_age(self, _raw: Any, record: ConnectionPoolEntry, _pooled: Any) -> None:
         """Renew a connection older than one that was lost: it may lead to what was the primary."""
         if record.info[_CONNECTED_AT_S] <= self._worked_until_s:
-            raise DisconnectionError("the server was out of reach")
+            raise DisconnectionError("the server was unreachable")
 
     def _translate(self, error: Exception) -> Exception:
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -289,7 +289,7 @@ class PostgresDatabase(Database):
     def outlive_restarts(self, write: Callable[[], None], *, is_done: Callable[[], bool]) -> None:
         """Write once; after a lost connection look up whether it happened, and write again."""
         if time.monotonic() < self._refusing_until_s:
-            raise StoreUnavailable(self._place.explain("the server is out of reach"))
+            raise StoreUnavailable(self._place.explain("the server is unreachable"))
         give_up_s = time.monotonic() + RECONNECT_S
         tries = 0
         is_unknown = False

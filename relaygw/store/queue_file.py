@@ -172,8 +172,8 @@ class QueueFile:
         pairs = zip(names, self._identify(), self._identities, strict=True)
         changed = next((name for name, now, before in pairs if now != before), self._name)
         self._trouble = (
-            f"{changed}: removed or replaced while relaygw ran; no mail is taken or sent until "
-            f"relaygw is started again{' with this file back' if changed == self._name else ''}"
+            f"{changed}: removed or replaced while relaygw ran; no mail is accepted or sent until "
+            f"relaygw is restarted{' with this file back' if changed == self._name else ''}"
         )
 
     def _rescue(self, raw: Any, trouble: str) -> None:

@@ -44,7 +44,7 @@ def open_users(path: Path) -> int:
     """Return the file that all have locked who have a queue open; raises StoreUnavailable."""
     if path.is_symlink():
         raise StoreUnavailable(
-            f"{path}: is a symbolic link, and SQLite has the log beside the file that it leads to; "
+            f"{path}: is a symbolic link, and SQLite keeps the log beside the file it points to; "
             f"write that into queue.url: sqlite:///{path.resolve()}"
         )
     try:
@@ -81,13 +81,13 @@ def share(users: int, path: Path) -> None:
         waited_s = time.monotonic() - begun_s
         if waited_s >= PATIENCE_S:
             raise StoreUnavailable(
-                f"{path}: {_holder(users)} has had the queue to itself for {PATIENCE_S:.0f} s "
+                f"{path}: {_holder(users)} has had the queue locked for {PATIENCE_S:.0f} s "
                 "(relaygw db restore, recover or check do so); try again when it is done"
             )
         if waited_s >= TOLD_AFTER_S and not is_told:
             is_told = True
             _log.warning(
-                f"{path}: {_holder(users)} has the queue to itself (relaygw db restore, recover or "
+                f"{path}: {_holder(users)} has locked the queue (relaygw db restore, recover or "
                 f"check do so); waiting for it, {PATIENCE_S:.0f} s at most"
             )
         time.sleep(look_s)

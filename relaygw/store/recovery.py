@@ -270,8 +270,8 @@ def _check_revision(source: Any) -> None:
         return  # as good as any other that can be read
     if found and found[0][0] != SCHEMA_REVISION:
         raise SchemaMismatch(
-            f"the queue has schema {found[0][0]}, this version recovers {SCHEMA_REVISION}; recover "
-            "it by the version that wrote it"
+            f"the queue has schema {found[0][0]}, this version recovers {SCHEMA_REVISION}; "
+            "recover it with the version that wrote it"
         )
 
 

@@ -161,8 +161,8 @@ IN_DOUBT = Meaning(
     verdict=Verdict.DOUBT,
     scope=Scope.MESSAGE,
     explanation="The connection was lost after the whole message was sent, before the reply came: "
-    "nobody knows whether the provider has taken it.",
-    remedy="Look into the provider's own log before you release it; it may be sent twice.",
+    "it is not known whether the provider has taken it.",
+    remedy="Check the provider's own log before you release it; it may be sent twice.",
 )
 _NO_SESSION = Meaning(
     verdict=Verdict.RETRY,
@@ -175,7 +175,7 @@ _NO_REPLY = Meaning(
     scope=Scope.MESSAGE,
     explanation="The connection was lost before the message was sent.",
 )
-_REFUSED_HERE = "relaygw did not hand it over: this provider cannot take such a message."
+_REFUSED_HERE = "relaygw did not send it: this provider cannot accept such a message."
 _LOCAL_MESSAGE = Meaning(verdict=Verdict.BOUNCE, scope=Scope.MESSAGE, explanation=_REFUSED_HERE)
 _LOCAL = {  # by the status of what upstream.outgoing refuses
     "5.6.7": Meaning(verdict=Verdict.BOUNCE, scope=Scope.RECIPIENT, explanation=_REFUSED_HERE),
@@ -184,7 +184,7 @@ _LOCAL = {  # by the status of what upstream.outgoing refuses
         scope=Scope.MESSAGE,
         explanation="The content has 8-bit bytes, the provider has no 8BITMIME, and the content "
         "cannot be rewritten without loss.",
-        remedy="Give its route a provider with 8BITMIME, or have its program write it in ASCII.",
+        remedy="Give its route a provider with 8BITMIME, or have the sending program write ASCII.",
         source="RFC 6152, 3",
     ),
 }
@@ -193,16 +193,16 @@ _WHOSE = Meaning(
     verdict=Verdict.RETRY,
     scope=Scope.MESSAGE,
     wait_s=(3600.0,),
-    explanation="One of several recipients is refused after the content; which, nobody says.",
-    remedy="Set max_recipients of this provider to 1, so that each one gets an answer of its own.",
+    explanation="One of several recipients is refused after the content, without saying which.",
+    remedy="Set max_recipients of this provider to 1, so that each recipient gets its own reply.",
     rule="a refusal of one recipient after the content, of several",
 )
 _UNKNOWN = {
     stage: Meaning(
         verdict=Verdict.RETRY,
         scope=own_scope(stage),
-        explanation="No rule knows this reply; what is not known is tried again.",
-        remedy="If it comes again and again, ask the provider and write a row of your own.",
+        explanation="No rule matches this reply; mail with an unknown reply is tried again.",
+        remedy="If it keeps coming back, ask the provider and add a row of your own.",
         rule="none",
     )
     for stage in Stage

@@ -259,7 +259,7 @@ class _Opener:
         if mechanism is None:
             names = clean_text(" ".join(offered).upper().encode()) or "no AUTH"
             known = ", ".join(name.upper() for name in wanted)
-            raise self._error(Stage.AUTH, f"the provider offers {names}; to be used here: {known}")
+            raise self._error(Stage.AUTH, f"the provider offers {names}; relaygw supports: {known}")
         with self._step(smtp, Stage.AUTH):
             await _AUTH[mechanism](smtp, login.username, login.secret)
 
@@ -274,7 +274,7 @@ class _Opener:
         # its buffer is the only place where one shows
         if getattr(smtp.protocol, "_buffer", b""):
             smtp.close()
-            raise self._error(stage, "the provider spoke before it was asked")
+            raise self._error(stage, "the provider sent data before a command")
 
     def _error(self, stage: Stage, detail: str) -> UpstreamError:
         return UpstreamError(stage, detail=detail, relay=self._relay)
@@ -308,9 +308,9 @@ async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[soc
     except socket.gaierror as error:
         raise OSError(f"Host {host} not found: {error.strerror}") from error
     except UnicodeError as error:
-        raise OSError(f"Host {host!r} is no host name: {error}") from error
+        raise OSError(f"Host {host!r} is not a host name: {error}") from error
     except TimeoutError as error:
-        raise TimeoutError(f"connect to {host}:{port}: no answer within {timeout_s:g} s") from error
+        raise TimeoutError(f"connect to {host}:{port}: no reply within {timeout_s:g} s") from error
 
 
 def interleave(addresses: list[_Address]) -> list[_Address]:

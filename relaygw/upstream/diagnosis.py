@@ -28,7 +28,7 @@ STEP_LIMIT_S = 10.0
 _USUAL_PORTS = (587, 2525, 465, 25, 2587, 2465, 8025, 8465, 443)
 """The ports on which mail services take submissions, the likeliest first."""
 _IMPLICIT_TLS_PORTS = (465, 2465, 8465, 443)
-"""Those with TLS from the first byte; the others begin in clear."""
+"""Those with implicit TLS; the others begin in clear."""
 _SOON_DAYS = 14  # a certificate that ends by then is told
 
 
@@ -100,10 +100,10 @@ async def diagnose(
     try:
         async with _connected(provider, ehlo_name) as connection:
             words = f"by {provider.auth}" if provider.auth != "auto" else "logged in"
-            detail = words if provider.has_credentials else "none is wanted"
+            detail = words if provider.has_credentials else "none is configured"
             yield Finding(step=Step.AUTH, detail=detail)
             sizes = [*filter(None, (connection.offered.max_size_bytes, provider.max_message_size))]
-            detail = f"up to {min(sizes):,} bytes" if sizes else "no limit is told"
+            detail = f"up to {min(sizes):,} bytes" if sizes else "no limit announced"
             yield Finding(step=Step.SIZE, detail=detail)
             for sender in senders:
                 yield await _try_sender(connection, provider, sender)
@@ -134,9 +134,9 @@ async def _look_up(host: str) -> str:
     except socket.gaierror as error:
         raise OSError(f"{host} not found: {error.strerror}") from error
     except UnicodeError as error:
-        raise OSError(f"{host!r} is no host name: {error}") from error
+        raise OSError(f"{host!r} is not a host name: {error}") from error
     except TimeoutError as error:
-        raise OSError(f"no answer about {host} within {STEP_LIMIT_S:g} s") from error
+        raise OSError(f"no DNS answer about {host} within {STEP_LIMIT_S:g} s") from error
     addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
     more = f" and {len(addresses) - 3} more" if len(addresses) > 3 else ""
     return f"{host} is {' '.join(addresses[:3])}{more}"
@@ -160,12 +160,12 @@ def _on_connection(connection: OpenConnection, provider: Provider) -> Iterable[F
 def _tls_finding(tls: ssl.SSLObject | None, provider: Provider) -> Finding:
     remedy = ""
     if tls is None and provider.tls is TlsPolicy.NONE:
-        words = "none, as tls: none says"
+        words = "none, because of tls: none"
     elif tls is None:
-        words, remedy = "not offered, mail goes in clear", "tls: required would refuse that"
+        words, remedy = "not offered, mail is sent in clear text", "tls: required would refuse that"
     elif not (certificate := tls.getpeercert()):  # not verified, so Python does not read it
         words = f"{tls.version() or 'TLS'}, certificate not verified"
-        remedy = "write tls: required, so that it is"
+        remedy = "write tls: required to verify it"
     else:
         ends_at_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
         day = time.strftime("%Y-%m-%d", time.gmtime(ends_at_s))
@@ -173,7 +173,7 @@ def _tls_finding(tls: ssl.SSLObject | None, provider: Provider) -> Finding:
         days_left = int((ends_at_s - time.time()) // 86400)
         if days_left < _SOON_DAYS:
             words += f", {counted(days_left, 'day')} left"
-            remedy = "who runs the server has to renew it in time"
+            remedy = "the server's operator has to renew it in time"
     result = Result.WARNING if remedy else Result.OK
     return Finding(step=Step.TLS, result=result, detail=words, remedy=remedy)
 
@@ -253,15 +253,15 @@ def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> s
         case Stage.EHLO:
             return f"the provider was greeted as {ehlo_name}: see hostname"
         case Stage.STARTTLS:
-            return "check host and port; a firewall may take STARTTLS out (Cisco: no fixup smtp)"
+            return "check host and port; a firewall may remove STARTTLS (Cisco: no fixup smtp)"
         case Stage.TLS if (remedy := certificate_remedy(error.detail)) is not None:
             return remedy
         case Stage.TLS if provider.tls is TlsPolicy.IMPLICIT:
-            return f"port {provider.port} may not speak TLS at once: try tls: required"
+            return f"port {provider.port} may not use implicit TLS: try tls: required"
         case Stage.TLS:
-            return "the server may know nothing newer than TLS 1.1, which is not used"
-        case Stage.AUTH if "to be used here" in error.detail:
-            return "write as auth what the provider offers"
+            return "the server may only support TLS 1.1 or older, which is refused"
+        case Stage.AUTH if "supported here" in error.detail:
+            return "set auth to a mechanism that the provider offers"
         case Stage.AUTH if error.reply is not None:
             return "check username and password"
         case _:
@@ -272,8 +272,8 @@ def _port_remedy(provider: Provider, open_ports: Sequence[int]) -> str:
     """Return what to do when the provider's port is shut and these others are open."""
     if not open_ports:
         return (
-            "no other usual port works either; check host and port, and have the firewall let "
-            f"port {provider.port} out"
+            "no other common port works either; check host and port, and allow port "
+            f"{provider.port} in the firewall"
         )
     is_protected = provider.tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT)
     port = open_ports[0]

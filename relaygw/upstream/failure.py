@@ -15,11 +15,14 @@ from relaygw.upstream.protocol import clean_text
 _DSN = {Stage.CONNECT: "4.4.1", Stage.STARTTLS: "4.7.5", Stage.TLS: "4.7.5", Stage.AUTH: "4.7.0"}
 
 _CERTIFICATE = (
-    ("hostname mismatch", "write as host the name that the certificate is for"),
-    ("ip address mismatch", "write as host the name that the certificate is for"),
-    ("has expired", "the server needs a new certificate; check this machine's clock, too"),
+    ("hostname mismatch", "set host to the name in the certificate"),
+    ("ip address mismatch", "set host to the name in the certificate"),
+    ("has expired", "the server needs a new certificate; also check this machine's clock"),
     ("not yet valid", "check this machine's clock"),
-    ("", "if it has a CA of its own, name that in tls_ca; else something reads along on the way"),
+    (
+        "",
+        "if it has its own CA, name that in tls_ca; otherwise something intercepts the connection",
+    ),
 )
 """Parts of OpenSSL's words for a certificate that is not verified; the first match counts."""
 

@@ -83,9 +83,9 @@ class TokenSource:
             async with asyncio.timeout(_LIMIT_S):
                 return await asyncio.shield(asking)
         except TimeoutError as error:
-            raise self._trouble(f"gave no answer within {_LIMIT_S:g} s") from error
+            raise self._trouble(f"did not answer within {_LIMIT_S:g} s") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._trouble(f"cannot be asked ({_reason(error)})") from error
+            raise self._trouble(f"cannot be reached ({_reason(error)})") from error
         finally:
             if not asking.done():
                 exchange.abort()  # ends the thread

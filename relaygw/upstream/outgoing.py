@@ -35,7 +35,7 @@ _MAX_HEADER_BYTES = 2**20  # of a stream: a longer one is not looked through
 _ASIDE_BYTES = 64 * 1024  # a longer header is for a thread: a hostile one takes most of a second
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _TOO_LONG = FieldsFound(
-    obstacle="its header has no end within 1 MiB, so nobody knows whom its fields name"
+    obstacle="its header has no end within 1 MiB, so its recipient fields cannot be checked"
 )
 _REWRITERS = ThreadPoolExecutor(2, thread_name_prefix="seven-bit")
 """Few, and of their own: large content takes seconds, and the store must not wait for it."""

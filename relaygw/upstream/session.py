@@ -203,7 +203,7 @@ class UpstreamSession:
 
     async def _run(self, progress: _Progress) -> None:
         if self._wire.has_unread and not progress.is_begun:
-            raise ReplyInvalid("the provider spoke before it was asked")
+            raise ReplyInvalid("the provider sent data before a command")
         reply = await self._send_envelope(progress)
         self._needs_reset = progress.is_mail_accepted
         if reply is None:
@@ -256,7 +256,7 @@ class UpstreamSession:
         progress.stage = stage
         if not self._offered.pipelining:
             if self._wire.has_unread:
-                raise ReplyInvalid("the provider spoke before it was asked")
+                raise ReplyInvalid("the provider sent data before a command")
             self._wire.write(command)
         reply = await self._wire.read_reply(timeout_s=self._timeouts.command)
         progress.has_reply = True
@@ -264,7 +264,7 @@ class UpstreamSession:
             raise _ServiceClosing(reply)
         is_agreed = reply.code == 354 if stage is Stage.DATA else reply.is_positive
         if not (is_agreed or reply.is_temporary or reply.is_permanent):
-            raise ReplyInvalid(f"{reply.code} is no answer to {stage}")
+            raise ReplyInvalid(f"{reply.code} is not a valid reply to {stage}")
         return reply
 
     async def _send_content(self, progress: _Progress) -> RecipientReply:
@@ -294,7 +294,7 @@ class UpstreamSession:
         if reply.code == 421:
             raise _ServiceClosing(reply)
         if reply.code // 100 == 3:
-            raise ReplyInvalid(f"{reply.code} is no answer to {Stage.CONTENT}")
+            raise ReplyInvalid(f"{reply.code} is not a valid reply to {Stage.CONTENT}")
         return RecipientReply(stage=Stage.CONTENT, reply=reply)
 
     def _end_without_dot(self, progress: _Progress) -> RecipientReply:

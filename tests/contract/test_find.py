@@ -224,7 +224,7 @@ def pages_of(store: Store, query: str, *, limit: int) -> list[str]:
 
 @each_of("before", ["x", "words.x", "words.1.2", "newest.1M'", "words.9999999999999999999", "."])
 def test_what_is_no_place_is_refused(store: Store, before: str) -> None:
-    with pytest.raises(ValueError, match="is no place in a search"):
+    with pytest.raises(ValueError, match="is not a position in a search"):
         look(store, "anna", before=before)
 
 

@@ -151,7 +151,7 @@ def test_each_delivery_of_a_worker_that_nobody_can_ask_is_told_of(store: Store) 
     for message in messages:
         (attempt,) = store.queue.attempts(message.queue_id)
         assert (attempt.state, attempt.stage) == (AttemptState.INTERRUPTED, Stage.LOCAL)
-        assert attempt.reply.startswith("the worker that held it is out of reach")
+        assert attempt.reply.startswith("the worker that had it is unreachable")
         (facts,) = store.queue.record_of(message.queue_id).deliveries
         assert (facts.reclaims, facts.lease) == (0, None)
     assert store.queue.attempts(free.queue_id) == []

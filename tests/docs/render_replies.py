@@ -14,14 +14,15 @@ INTRODUCTION = """\
 
 Printed from `relaygw/upstream/replies.yaml` by `python -m tests.docs.render_replies`; a test compares.
 
-The class of a reply misleads: Mailgun's 421 may mean "account disabled", SendGrid's 451 "no
-credits left", Mailtrap's 535 "too many connections", a 550 of Gmail "come back tomorrow". So
+The class of a reply can mislead: Mailgun's 421 may mean "account disabled", SendGrid's 451 "no
+credits left", Mailtrap's 535 "too many connections", a 550 from Gmail "try again tomorrow". So
 each reply is looked up: in the provider's own rows of the configuration, in those of its preset,
-in the generic ones. The first row that matches decides; what no row knows is tried again.
+in the generic ones. The first matching row decides; a reply that no row matches means another try.
 
-Only the fault of the recipient or of the message bounces. What a provider says of this server, of
-the account, the login or the sender never does, at RCPT as little as elsewhere: it waits or holds,
-and so does a 5xx that no row knows. Mail that waits for hours is told of (`queue_age`) long before its lifetime ends.
+Mail bounces only when the recipient or the message is at fault. A refusal of this server, the
+account, the login or the sender never bounces mail, not even at RCPT: the mail waits or is held,
+and so it is for a 5xx that no row matches. Mail that waits for hours raises an alert
+(`queue_age`) long before its lifetime ends.
 
 `relaygw classify PROVIDER 'REPLY'` shows what a reply means here.
 
@@ -30,10 +31,10 @@ and so does a 5xx that no row knows. Mail that waits for hours is told of (`queu
 | verdict | what happens |
 |---|---|
 | delivered | 2xx after the final dot, and nothing else |
-| retry | the mail waits and is tried again, at most for `retry.lifetime` |
-| throttle | the provider is sent less at a time: fewer messages (limit rate) or connections (limit connections); no attempt is counted |
-| hold | sending stops, the mail stays, the log tells it once with the remedy, and one message at a time probes whether it works again; no attempt is counted, and the time does not count against `retry.lifetime` |
-| bounce | refused for good; only a 5xx from MAIL on |
+| retry | the mail waits and is tried again, for `retry.lifetime` at most |
+| throttle | the provider is sent less: fewer messages (limit rate) or connections (limit connections); no attempt is counted |
+| hold | sending stops, the mail stays in the queue, the log names the remedy once, and one message at a time is sent as a probe; no attempt is counted, and the time does not count against `retry.lifetime` |
+| bounce | refused permanently; only a 5xx from MAIL on |
 | doubt | the connection was lost after the final dot: [decision 5](decisions/0005-doubt.md) |
 
 ## Scopes
@@ -46,18 +47,18 @@ and so does a 5xx that no row knows. Mail that waits for hours is told of (`queu
 | credential | the login, so all mail for the provider |
 | provider | all mail for the provider |
 
-A wait is a ladder: `5s, 30s, 20m` is 5 seconds, then 30, then 20 minutes again and again. For
+A wait is a ladder: `5s, 30s, 20m` is 5 seconds, then 30, then 20 minutes each time. For
 retry it is the wait before the next attempt instead of the usual one, for hold that before the
-next probe, for throttle that before the next message once nothing gets through any more.
+next probe, for throttle that before the next message when nothing is accepted any more.
 
-## When everybody is refused alike
+## When everybody is refused with the same words
 
-No list knows all words. So a provider is held, too, when it refuses 20 messages in a row, to 20
-recipients at least, for good and with the same words; addresses, names, ids and numbers in them do
-not count. The 20th and what follows stay in the queue, and so they do after a restart, until one
-message is taken or the hold is ended (`relaygw provider release NAME`). The hold shows the words
-and the remedy. What is taken in between begins the count anew. If the words were right and 20
-addresses in a row are at fault, delete their mail before you end the hold.
+No list covers every reply. So a provider is also held when it refuses 20 messages in a row, to
+at least 20 recipients, permanently and with the same words; addresses, names, ids and numbers are
+ignored. The 20th message and those after it stay in the queue, also after a restart, until one
+message is accepted or the hold is ended (`relaygw provider release NAME`). The hold shows the words
+and the remedy. Any accepted message restarts the count. If the replies are right and 20
+addresses in a row are wrong, delete their mail before you end the hold.
 
 Who is refused at RCPT in a transaction that took another recipient waits alone, whatever was said:
 client, login and sender were good enough for the other one. A recipient's refusal after the

@@ -28,14 +28,14 @@ RECIPIENT = {
 OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     DeliveryState.INCOMING: (
         "`incoming`",
-        "a worker takes it within a second, or when a connection is free",
+        "a worker sends it within a second, or as soon as a connection is free",
         "`queue_age`, `queue_growth`, `no_delivery`",
     ),
     DeliveryState.ACTIVE: (
         "`active`",
         "with the outcome of its attempt; queued again within 20 s when its worker dies, and "
         "within 5 s when its worker is not registered at all",
-        "`stuck`, when it lasts longer than the timeouts of its provider let an attempt last",
+        "`stuck`, when it lasts longer than its provider's timeouts allow",
     ),
     DeliveryState.DEFERRED: (
         "`deferred`",
@@ -49,51 +49,51 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     ),
     "route_gone": (
         "`incoming` or `deferred`, its route is gone",
-        "it takes the route of now within 5 s, once all workers run the same settings; not what is "
-        "in doubt",
+        "it takes the current route within 5 s, once all workers run the same settings; mail in "
+        "doubt does not",
         "`route_gone`; the log; `relaygw check`; `relaygw queue retry` refuses it",
     ),
-    DeliveryState.HELD: ("`held`, whatever for", "by its reason, see below", "`held`"),
+    DeliveryState.HELD: ("`held`, for any reason", "by its reason, see below", "`held`"),
     HoldCode.MODE: (
         "`held`: mode",
-        "looked at again when a worker starts, also at a reload: due if the mode permits it now",
+        "checked again when a worker starts, also at a reload: due if the mode now permits it",
         "`held`",
     ),
-    HoldCode.POISON: ("`held`: poison", "not at all", "`held`"),
+    HoldCode.POISON: ("`held`: poison", "it does not", "`held`"),
     HoldCode.IN_DOUBT: (
         "`held`: in_doubt, in doubt with a provider",
-        "not at all",
+        "it does not",
         "`held`, `in_doubt`",
     ),
     HoldCode.SENDER_REFUSED: (
         "`held`: its sender is refused",
-        "a probe ends the hold of the sender's domain, and all of it is due; looked at again when "
-        "a worker starts",
+        "a probe ends the hold of the sender's domain, and all its mail is due; checked again "
+        "when a worker starts",
         "`provider_down` of the hold; `held`, if there is no such hold any more",
     ),
     HoldCode.NO_SENDER: (
         "`held`: no provider may send as its sender",
-        "looked at again when a worker starts",
+        "checked again when a worker starts",
         "`held`",
     ),
     HoldCode.OVER_QUOTA: (
         "`held`: more recipients than a day's quota",
-        "looked at again when a worker starts",
+        "checked again when a worker starts",
         "`held`",
     ),
     CONTENT: (
         "`held`: its content or header",
-        "looked at again when a worker starts",
+        "checked again when a worker starts",
         "`held`",
     ),
     HoldCode.OPERATOR: (
         "`held`: operator",
-        "not at all: whoever held it lets it go",
+        "it does not: an operator has to release it",
         "`held`, once it is older than `alert_rules.queue_age`",
     ),
-    HoldCode.RECOVERED: ("`held`: recovered from a damaged queue", "not at all", "`held`"),
-    HoldCode.RESTORED: ("`held`: restored from a backup", "not at all", "`held`"),
-    HoldCode.OTHER: ("`held`: another reason", "not at all", "`held`"),
+    HoldCode.RECOVERED: ("`held`: recovered from a damaged queue", "it does not", "`held`"),
+    HoldCode.RESTORED: ("`held`: restored from a backup", "it does not", "`held`"),
+    HoldCode.OTHER: ("`held`: another reason", "it does not", "`held`"),
     Scope.PROVIDER: (
         "a provider is held",
         "a probe, by one message",
@@ -109,8 +109,8 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "a probe, by one message of that domain",
         "`provider_down`",
     ),
-    UNREACHABLE: ("a provider cannot be reached", "tried each 30 s at least", "`provider_down`"),
-    "operator's hold": ("an operator holds a provider", "not at all", "`provider_down`"),
+    UNREACHABLE: ("a provider cannot be reached", "tried at least every 30 s", "`provider_down`"),
+    "operator's hold": ("an operator holds a provider", "it does not", "`provider_down`"),
     "file": (
         "a file in the maildrop",
         "the front takes it within a second",
@@ -118,16 +118,16 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     ),
     "file aside": (
         "a file set aside",
-        "it is looked at again within ten minutes",
+        "it is checked again within ten minutes",
         "`maildrop_stuck`",
     ),
     "instance": (
-        "an instance is gone without a goodbye",
+        "an instance died without signing off",
         "when one of its name and role is back; mail in its maildrop waits there",
         "`instance_lost`, by the others, for a day",
     ),
-    "clock": ("a clock was set", "what waits is due by the time of now", "`clock_step`"),
-    "queue": ("the queue is out of reach", "tried again by itself", "`front_refusing`"),
+    "clock": ("a clock was set", "waiting mail is due by the current time", "`clock_step`"),
+    "queue": ("the queue is unreachable", "retried automatically", "`front_refusing`"),
     DeliveryState.FINISHED: ("`finished`", "deleted after `queue.retention`", "nothing waits"),
     DeliveryState.DELETED: ("`deleted`", "deleted for good after seven days", "nothing waits"),
 }
@@ -156,12 +156,13 @@ def render() -> str:
     lines += [f"| `{state}` | {RECIPIENT[state]} |" for state in RecipientState]
     lines += [
         "",
-        "## What waits, and who is told",
+        "## What waits, and which alert reports it",
         "",
-        "Rules are those of [alerts](operating.md#alerts), which also name the remedy. What waits",
-        "for somebody stands in `relaygw status` as well, and is counted in `waiting_untended`.",
+        "Rules are those of [alerts](operating.md#alerts), which also name the remedy. Mail that "
+        "waits",
+        "for an operator is also in `relaygw status`, and is counted in `waiting_untended`.",
         "",
-        "| what | how it ends by itself | who is told when it does not |",
+        "| what | how it ends automatically | which alert reports it otherwise |",
         "|---|---|---|",
     ]
     lines += [f"| {what} | {ends} | {told} |" for what, ends, told in OPEN_ENDS.values()]

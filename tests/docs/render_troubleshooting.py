@@ -36,9 +36,9 @@ ROOMS = (
 )  # fmt: skip
 _SPOOL = (
     "create it, or start",
-    "make room there",
+    "free some space there",
     "send the message again",
-    "this user may not pass",
+    "this user may not enter",
     "let this user write there",
 )
 _DAMAGED = "[a damaged queue](operating.md#a-damaged-queue)"
@@ -49,8 +49,9 @@ INTRODUCTION = """\
 # Troubleshooting by message text
 
 Printed from the error texts in the code and from the catalogue of replies by
-`python -m tests.docs.render_troubleshooting > docs/troubleshooting.md`; a test compares. Search this page for a part of
-what you see, without names, addresses and numbers: `…` stands where they are.
+`python -m tests.docs.render_troubleshooting > docs/troubleshooting.md`; a test compares. Search
+this page for part of the text you see, without names, addresses and numbers: `…` stands for
+them.
 
 Three commands answer most questions before you look here:
 
@@ -63,8 +64,8 @@ relaygw queue list --state all     # what became of mail; then: relaygw queue ex
 | what you see | look at |
 |---|---|
 | the application got 250, the customer got nothing | `relaygw queue explain ID`: it waits, is held, bounced, or was *captured*: mode sandbox, or staging and not on `recipients.allow` |
-| `mail()` returns true, and `relaygw queue list --state all` does not know the mail | `php -i \\| grep sendmail_path` as the user of the shop: another mailer's command; `relaygw status` tells what lies in the maildrop |
-| all mail goes to one provider | `relaygw check --sender A --recipient B` tells which route takes it and why |
+| `mail()` returns true, but `relaygw queue list --state all` does not show the mail | `php -i \\| grep sendmail_path` as the user of the shop: another mailer's command; `relaygw status` shows what is in the maildrop |
+| all mail goes to one provider | `relaygw check --sender A --recipient B` shows which route it takes and why |
 | mail is late | `relaygw status`: what waits, and which provider is slow, held or at its limit |
 | the page at port 8025 asks for a login, or says 404 | [who sees the web pages](security.md#who-sees-the-web-pages) |
 """  # noqa: E501
@@ -128,7 +129,7 @@ def _sendmail() -> Iterator[tuple[str, ...]]:
     for text in sendmail_texts():
         rows = (row for part, row in SENDMAIL.items() if text.startswith(part))
         means, remedy = next(rows, ("", ""))  # without one a test fails and says where
-        yield _shown(text), _cell(means), _cell(remedy or "as the message says")
+        yield _shown(text), _cell(means), _cell(remedy or "see the message itself")
 
 
 # --- starting, commands, the log, alerts --------------------------------------------------------

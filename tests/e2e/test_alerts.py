@@ -54,7 +54,7 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
             assert receiver.bodies[0]["host"] == "gw.test"
             assert receiver.bodies[0]["link"] == "https://gw.test/mail/"
             assert "cannot be reached" in receiver.bodies[0]["summary"]
-            gateway.wait_for_log(r"alert told to mail \(provider spare took it\)")
+            gateway.wait_for_log(r"alert sent to mail \(provider spare took it\)")
             notices = [one for one in spare.messages if one.recipients == ("ops@shop.test",)]
             assert b"Auto-Submitted: auto-generated" in notices[0].content
             with ThreadedProvider(port=port):
@@ -65,7 +65,7 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
                 assert receiver.bodies[1]["state"] == "recovered"
                 assert receiver.bodies[1]["rule"] == "provider_down"
                 assert gateway.stop() == 0
-                told = [line for line in gateway.lines if "alert told to webhook-1" in line]
+                told = [line for line in gateway.lines if "alert sent to webhook-1" in line]
                 assert len(told) == 2
                 assert "/hook/secret" not in "\n".join(gateway.lines)
                 # the same queue again: what was told is not told twice
@@ -99,11 +99,11 @@ def test_mail_flows_while_a_receiver_hangs_and_another_one_is_told(tmp_path: Pat
             send(gateway)
             hanging.wait_for_asked(1)
             working.wait_for(1)
-            gateway.wait_for_log(r"alert told to command-4 \(true ended with exit code 0\)")
+            gateway.wait_for_log(r"alert sent to command-4 \(true ended with exit code 0\)")
             send(gateway, 20)
             gateway.wait_until_empty()
-            gateway.wait_for_log(r"alert not told to webhook-1: .* gave no answer within 10 s")
-            gateway.wait_for_log(r"alert not told to command-2: sleep did not end within 15 s")
+            gateway.wait_for_log(r"alert not sent to webhook-1: .* did not answer within 10 s")
+            gateway.wait_for_log(r"alert not sent to command-2: sleep did not end within 15 s")
             hanging.behaviour = Behaviour.ANSWER
             hanging.wait_for(1)
             assert gateway.stop() == 0
@@ -126,7 +126,7 @@ def test_a_provider_that_answers_nothing_is_told_before_its_connections_time_out
         receiver.wait_for(1)
         print(f"no answer: told after {receiver.taken_at_s[0] - silent_s:.1f} s")
         assert "no connection for 20 s" in receiver.bodies[0]["summary"]
-        gateway.wait_for_log("status=deferred .*no answer within 30 s")
+        gateway.wait_for_log("status=deferred .*no reply within 30 s")
         assert receiver.bodies[1:] == [], "it is not over because a connection was given up"
 
 
@@ -191,7 +191,7 @@ def test_a_queue_out_of_reach_is_told_without_it(tmp_path: Path) -> None:
 
 
 def has_told(gateway: Gateway) -> bool:
-    return any("alert told" in line for line in gateway.lines)
+    return any("alert sent" in line for line in gateway.lines)
 
 
 @pytest.mark.parametrize("metrics", [True, False])

@@ -197,7 +197,7 @@ def test_mail_in_the_maildrop_of_a_leaving_instance_is_not_left_behind(start: St
             timeout=60,
         )
         assert done.returncode == os.EX_TEMPFAIL, done.stderr
-        assert "1 messages lie in the maildrop" in done.stderr
+        assert "1 messages are in the maildrop" in done.stderr
         assert json.loads(done.stdout)["maildrop"] == 1
 
 
@@ -277,7 +277,7 @@ def test_an_empty_database_is_set_up_once_by_gateways_that_start_at_once(
         send_all(gateways[0], 1)
         provider.wait_for_messages(1)
         lines = [line for gateway in gateways for line in gateway.lines]
-        assert sum("was empty, is a queue now" in line for line in lines) == 1
+        assert sum("was empty, and now holds a queue" in line for line in lines) == 1
 
 
 def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:

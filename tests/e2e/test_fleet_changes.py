@@ -33,7 +33,7 @@ def reload(gateway: Gateway, round_no: int) -> None:
     if round_no % 4 == 1:
         right = settings["retry"]["first"]
         settings["retry"]["first"] = "soon"
-        gateway.wait_for_log("reload refused, old settings stay", start=gateway.reload())
+        gateway.wait_for_log("reload refused, the old settings stay", start=gateway.reload())
         settings["retry"]["first"] = right
         return
     if round_no % 4 == 3:

@@ -164,7 +164,7 @@ def test_a_new_certificate_is_used_and_a_broken_one_is_not(tmp_path: Path) -> No
     with open_door(tmp_path, {"tls": pair.tls("starttls")}) as (gateway, _):
         first = served_certificate(gateway)
         pair.key.write_text("rubbish")
-        _look_until(gateway, r"error: listener \S+: .*; the old one stays$")
+        _look_until(gateway, r"error: listener \S+: .*; the old one is kept$")
         assert served_certificate(gateway) == first
         make_pair(tmp_path, ca=ca)
         _look_until(gateway, r"listener \S+: new certificate ")
@@ -196,8 +196,9 @@ def test_a_pair_that_does_not_fit_is_told_at_a_reload(tmp_path: Path) -> None:
         gateway.settings["listeners"][0]["tls"] = tls
         start = gateway.reload()
         gateway.wait_for_log(
-            r"reload refused, old settings stay: .*listeners\.0\.tls: \S+ is not the key of \S+; "
-            r"write the pair that belongs together",
+            r"reload refused, the old settings stay: .*listeners\.0\.tls: \S+ is not the key of "
+            r"\S+; "
+            r"write a matching pair",
             start=start,
         )
         served_certificate(gateway)

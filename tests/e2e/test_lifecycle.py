@@ -85,7 +85,7 @@ def test_dead_child_is_restarted_and_the_log_says_so(
     pid = gateway.kill(role)
 
     gateway.wait_for_log(
-        rf"master\[\d+\]: warning: {role} \(pid {pid}\) ended by signal 9; starting it again"
+        rf"master\[\d+\]: warning: {role} \(pid {pid}\) ended with signal 9; restarting it"
     )
     gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
     provider.wait_for_messages(1)
@@ -140,7 +140,7 @@ def test_a_refused_reload_leaves_no_port_open(gateway: Gateway) -> None:
         ]
         (line,) = gateway.wait_for_log("reload refused", start=gateway.reload())
     assert f"cannot listen on 127.0.0.1:{taken}" in line
-    assert "stop it, or take another port: set bind of its entry in listeners, or " in line
+    assert "stop it, or use another port: set bind of its entry in listeners, or " in line
     assert "RELAYGW__LISTENERS='[{bind: " in line
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", free), timeout=PATIENCE_S)
@@ -163,7 +163,7 @@ def test_a_start_waits_for_who_has_the_queue_alone_and_term_ends_it(tmp_path: Pa
     with sole_user(tmp_path / "state/queue.db"), RelaygwProcess(words, **how) as gateway:
         try:
             assert gateway.stderr is not None
-            waits = r"warning: .*queue\.db: process \d+ has the queue to itself .*; waiting for it"
+            waits = r"warning: .*queue\.db: process \d+ has locked the queue .*; waiting for it"
             assert any(re.search(waits, line) for line in gateway.stderr)
             gateway.terminate()
             assert gateway.wait(PATIENCE_S) == 0

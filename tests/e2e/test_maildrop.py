@@ -263,7 +263,7 @@ def plant(maildrop: Path, outside: Path) -> dict[str, str]:
         os.utime(damaged, (1, 1))
     for odd in ("README", "x.drop", "..drop", "ABC\n.drop", f"{secrets.token_hex(16)}.drop.tmp"):
         (maildrop / odd).write_bytes(b"x")
-        said[odd] = "not a name of mail"
+        said[odd] = "not a mail file name"
     return said
 
 
@@ -439,7 +439,7 @@ def test_a_message_that_cannot_be_stored_is_left_alone(
         with gateway.store.database.write() as connection:
             connection.connection.exec_driver_sql(POISON[each_database])
         poison = leave(maildrop, content=b"Subject: poison\n\nx\n", wake=False)
-        gateway.wait_for_log(f"{poison}.drop: failed 3 times: .*poison.*; left where it is")
+        gateway.wait_for_log(f"{poison}.drop: failed 3 times: .*poison.*; left in place")
         for number in range(3):
             leave(maildrop, content=numbered(number))
         provider.wait_for_messages(3)

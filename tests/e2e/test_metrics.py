@@ -194,7 +194,7 @@ def test_the_address_of_the_pages_is_refused_by_name(gateway: Gateway) -> None:
     gateway.settings["metrics"] = {"bind": f"127.0.0.1:{gateway.web_port}"}
     position = gateway.reload()
     (line,) = gateway.wait_for_log("error: reload refused", start=position)
-    assert re.search(r"metrics\.bind: .* is web\.bind, where /metrics is served as well", line)
+    assert re.search(r"metrics\.bind: .* is web\.bind, which serves /metrics as well", line)
 
 
 def status_at_the_pages(gateway: Gateway, host: str, **headers: str) -> tuple[int, bytes]:

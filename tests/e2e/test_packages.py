@@ -263,7 +263,7 @@ def test_other_ports_as_the_page_says(installed: Machine) -> None:
         status = machine.run("systemctl", "show", "-P", "ExecMainStatus", "relaygw").stdout
         assert int(status) == os.EX_CONFIG
         journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
-        assert f"relaygw.socket does not hand over {binds[1]}; " in journal
+        assert f"relaygw.socket does not pass {binds[1]}; " in journal
         assert restart in journal
 
         drop_in = "/etc/systemd/system/relaygw.socket.d"

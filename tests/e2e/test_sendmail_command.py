@@ -208,7 +208,7 @@ def test_injected_options_do_nothing(command: Installation, tmp_path: Path) -> N
 def test_a_field_that_is_not_clean(command: Installation) -> None:
     done = command.run("-t", "-i", content=b'To: a@x.test, "open <b@x.test>\n\nhello')
     assert done.returncode == 0
-    assert done.stderr == b"sendmail: To field is not clean; used what could be read of it\n"
+    assert done.stderr == b"sendmail: To field is not clean; the readable part was used\n"
     assert command.only_drop().recipients == [b"a@x.test"]
 
 
@@ -331,7 +331,7 @@ def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Ins
         closed.chmod(0o755)
         shutil.rmtree(closed)
     assert done.returncode == 75
-    said = f"this user may not pass {closed}, which has mode 700: chmod o+x {closed}, or set "
+    said = f"this user may not enter {closed}, which has mode 700: chmod o+x {closed}, or set "
     assert said.encode() in done.stderr
 
 
@@ -345,7 +345,7 @@ def test_a_full_disk(command: Installation) -> None:
         content = b"From: s@x.test\n\n" + b"x" * 100_000
         done = command.run("-i", "a@x.test", content=content, maildrop=small)
         assert done.returncode == 75
-        assert b"No space left on device; make room there" in done.stderr
+        assert b"No space left on device; free some space there" in done.stderr
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)

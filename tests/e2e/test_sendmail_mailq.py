@@ -186,7 +186,7 @@ def test_who_connects_and_does_not_read_harms_nobody(
         assert hoarder.stdout.readline() == b"26\n"
         refused = command.run(name="mailq", uid=NOBODY)
         assert (refused.returncode, refused.stdout) == (75, b"")
-        assert b"the list ends early" in refused.stderr
+        assert b"the list is incomplete" in refused.stderr
         gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
         assert ask(command, uid=ANOTHER).endswith(b"in 3001 Requests.\n")
         hoarder.communicate(timeout=PATIENCE_S)
@@ -234,7 +234,7 @@ def test_a_list_that_is_not_whole_is_said(command: Installation, answer: bytes) 
         done = command.run(name="mailq")
     assert (done.returncode, done.stdout) == (75, answer)
     assert done.stderr == (
-        b"sendmail: the list ends early: the gateway is busy or was stopped; ask again\n"
+        b"sendmail: the list is incomplete: the gateway is busy or was stopped; try again\n"
     )
 
 

@@ -117,14 +117,14 @@ def test_flags_make_the_smallest_configuration_and_a_second_run_changes_nothing(
     for words in ([], flags(service), ["--yes", "--no-sendmail"]):
         again = host.setup(*(words or ["--no-sendmail"]))
         assert again.returncode == 0, again.stderr
-        assert f"{host.config}: is there and stays as it is" in again.stdout
+        assert f"{host.config}: exists and is not changed" in again.stdout
         assert password[1] not in again.stdout
     assert host.files() == before
     part = host.setup("--use", "shop", key=None)
-    assert (part.returncode, "changes no file; leave out --use" in part.stderr) == (73, True)
+    assert (part.returncode, "changes no file; omit --use" in part.stderr) == (73, True)
     other = host.setup(*flags(service, "--port", "2525"))
     assert (other.returncode, host.files()) == (73, before)
-    assert "is there and says otherwise (providers); setup changes no file" in other.stderr
+    assert "exists with other settings (providers); setup changes no file" in other.stderr
 
 
 def test_a_dry_run_touches_nothing(host: Host, service: ThreadedProvider) -> None:
@@ -149,11 +149,11 @@ def test_a_sandbox_needs_nothing_else(host: Host) -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        (None, "standard input has no key in it"),
-        ("", "standard input has no key in it"),
-        ("two\tcolumns", "is no single line of text"),
-        ("x" * 5000, "standard input is longer than 4096 bytes; give the key alone"),
-        ("first\nsecond", "standard input has 2 lines; give the key alone, in one line"),
+        (None, "standard input holds no key"),
+        ("", "standard input holds no key"),
+        ("two\tcolumns", "is not a single line of text"),
+        ("x" * 5000, "standard input is longer than 4096 bytes; give only the key"),
+        ("first\nsecond", "standard input has 2 lines; give only the key, in one line"),
     ],
 )
 def test_a_key_that_is_none(
@@ -174,7 +174,7 @@ def test_a_key_in_a_file(host: Host, service: ThreadedProvider, tmp_path: Path) 
     os.mkfifo(file.with_name("pipe"))
     for name in (str(file.with_name("pipe")), str(tmp_path), ""):
         done = host.setup(*flags(service, "--key-file", name, "--dry-run"), key=None)
-        assert (done.returncode, "; name a file with the key" in done.stderr) == (
+        assert (done.returncode, "; name a file that holds the key" in done.stderr) == (
             66,
             True,
         )
@@ -186,7 +186,7 @@ def test_a_key_in_a_file(host: Host, service: ThreadedProvider, tmp_path: Path) 
 
 def test_what_is_wrong_is_told_before_anything_is_written(host: Host) -> None:
     for words, exit_code, said in (
-        (["--use", "shop"], 64, "nobody can be asked; give --preset"),
+        (["--use", "shop"], 64, "there is no terminal to ask on; give --preset"),
         (["--use", "shop", "--preset", "sendgrit"], 64, "no preset sendgrit"),
         (
             ["--use", "shop", "--preset", "sendgrid", "--sender", "no address"],
@@ -197,11 +197,15 @@ def test_what_is_wrong_is_told_before_anything_is_written(host: Host) -> None:
         (["--network", "10.0.0.1/8"], 64, 'setup: --network "10.0.0.1/8" '),
         (["--host", "a b"], 64, 'setup: --host "a b" is not a host'),
         (["--tls", "on"], 64, 'setup: --tls "on" is wrong: Input should be'),
-        (["--preset", "ses", "--region", "moon"], 64, '--region "moon" is no region of ses; write'),
+        (
+            ["--preset", "ses", "--region", "moon"],
+            64,
+            '--region "moon" is not a region of ses; write',
+        ),
         (
             ["--use", "shop", "--host", "x.test", "--sender", "a@x.test", "--key-file", "-"],
             64,
-            "--key-file: nobody logs in there; give --username",
+            "--key-file: the service has no login; give --username",
         ),
         (["--to", "a b@x.test"], 65, "--to 'a b@x.test' is not an address"),
         (
@@ -214,15 +218,15 @@ def test_what_is_wrong_is_told_before_anything_is_written(host: Host) -> None:
         assert (done.returncode, said in done.stderr) == (exit_code, True), done.stderr
         assert list(host.directory.iterdir()) == []
     done = host.setup("--use", "sandbox", "--no-sendmail", key=None)
-    assert (done.returncode, "nobody answered; give --yes" in done.stderr) == (64, True)
+    assert (done.returncode, "no answer; give --yes" in done.stderr) == (64, True)
     assert list(host.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("place", "exit_code", "words"),
     [
-        ("/sys/relaygw", 77, "; run it as root, or name a file of yours by --config"),
-        ("/proc/sys/relaygw", 73, ": No such file or directory; name another file by --config"),
+        ("/sys/relaygw", 77, "; run it as root, or name a file of your own with --config"),
+        ("/proc/sys/relaygw", 73, ": No such file or directory; name another file with --config"),
     ],
 )
 def test_a_directory_that_cannot_be_written(
@@ -262,7 +266,7 @@ def test_a_later_key_is_compared_and_a_missing_one_is_written(
     assert host.secret.read_text() == f"{KEY}\n"
     host.config.write_text(host.config.read_text().replace(f"file:{host.secret}", "plain:hidden"))
     done = host.setup("--key-file", "-")
-    assert (done.returncode, "has its keys elsewhere (main: plain:***)" in done.stderr) == (
+    assert (done.returncode, "reads its keys from elsewhere (main: plain:***)" in done.stderr) == (
         73,
         True,
     )
@@ -333,14 +337,14 @@ class Terminal:
 
 def test_a_dialogue(host: Host, service: ThreadedProvider) -> None:
     terminal = Terminal(host)
-    terminal.answer("What is this machine?", "staging")
+    terminal.answer("What is this machine for?", "staging")
     terminal.answer("Which mail service?", "nonsense")
     terminal.answer("is not one of", "other")
     terminal.answer("Its host", "127.0.0.1")
     terminal.answer("User name", "")
-    terminal.answer("Sender of mail", "shop")
+    terminal.answer("Sender for mail", "shop")
     terminal.wait_for('--sender "shop" is not an address')
-    terminal.answer("Sender of mail", "shop@shop.test")
+    terminal.answer("Sender for mail", "shop@shop.test")
     terminal.answer("Who may receive", "dev@qa.test, @")
     terminal.wait_for('--allow "@" is not an address')
     terminal.answer("Who may receive", "dev@qa.test, @team.test")
@@ -355,11 +359,11 @@ def test_a_dialogue(host: Host, service: ThreadedProvider) -> None:
 
 def test_a_key_that_is_typed_is_not_shown(host: Host) -> None:
     terminal = Terminal(host)
-    terminal.answer("What is this machine?", "shop")
+    terminal.answer("What is this machine for?", "shop")
     terminal.answer("Which mail service?", "sendgrid")
-    terminal.answer("Sender of mail", "shop@shop.test")
+    terminal.answer("Sender for mail", "shop@shop.test")
     terminal.answer("Keep sent mail this long", "")
-    terminal.answer("Key (is not shown)", KEY)
+    terminal.answer("Key (not shown)", KEY)
     terminal.wait_for("Go on?")
     assert not host.config.exists()
     os.write(terminal._terminal, b"\x03")
@@ -417,7 +421,7 @@ def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
             assert KEY not in log.read_text() + done.stdout + done.stderr
 
             terminal = Terminal(host)
-            terminal.answer("Who gets a test mail?", "c@cust.test")
+            terminal.answer("Recipient of a test mail", "c@cust.test")
             assert terminal.end() == 0, terminal.shown
             assert service.messages[-1].recipients == ("c@cust.test",)
 

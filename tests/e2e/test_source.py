@@ -88,7 +88,7 @@ def test_what_an_smtp_client_of_the_spool_says_is_replaced(tmp_path: Path, body_
         provider.wait_for_messages(1)
         second.wait_until_empty()
         source = only_entry(second).source
-    assert f"{queue_id}: X-Relaygw-Source of unknown[127.0.0.1] removed, not believed" in warned
+    assert f"{queue_id}: X-Relaygw-Source of unknown[127.0.0.1] removed, not trusted" in warned
     assert (source.host, source.uid, source.user) == ("web1.test", None, None)
     (message,) = provider.messages
     assert b"relaygw-source" not in message.content.lower()

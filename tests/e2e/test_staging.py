@@ -94,7 +94,7 @@ def test_broken_file_keeps_the_old_settings_and_says_where(
         gateway.settings["retry"]["first"] = "soon"
         position = gateway.reload()
         line_no = gateway.config.read_text().splitlines().index("  first: soon") + 1
-        (line,) = gateway.wait_for_log("reload refused, old settings stay", start=position)
+        (line,) = gateway.wait_for_log("reload refused, the old settings stay", start=position)
         assert f"relaygw.yaml:{line_no}" in line
         assert "retry.first" in line
         assert "soon" in line

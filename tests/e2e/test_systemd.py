@@ -158,8 +158,8 @@ def test_a_session_that_just_began_is_served_to_its_end(
     ("listens", "words"),
     [
         ("127.0.0.1:{other}", "listeners do not name 127.0.0.1:{port} of relaygw.socket; "),
-        ("127.0.0.1:{other}", "relaygw.socket does not hand over 127.0.0.1:{other}; write one"),
-        ("0.0.0.0:{port}", "relaygw.socket does not hand over 0.0.0.0:{port}; write one"),
+        ("127.0.0.1:{other}", "relaygw.socket does not pass 127.0.0.1:{other}; write one"),
+        ("0.0.0.0:{port}", "relaygw.socket does not pass 0.0.0.0:{port}; write one"),
     ],
 )
 def test_sockets_that_are_not_those_of_listeners_are_an_error(
@@ -191,7 +191,7 @@ def test_a_reload_cannot_leave_a_socket_that_systemd_holds(
         own = gateway.settings["listeners"]
         gateway.settings["listeners"] = [*own, {"bind": f"127.0.0.1:{free_port()}"}]
         (line,) = gateway.wait_for_log("reload refused", start=gateway.reload())
-        assert "relaygw.socket does not hand over 127.0.0.1:" in line
+        assert "relaygw.socket does not pass 127.0.0.1:" in line
         gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
 
 
@@ -238,7 +238,7 @@ def test_systemd_is_told_of_each_step(
         assert told.next()[0] == "RELOADING=1"
         ready, status = told.next()
         assert ready == "READY=1"
-        assert status.startswith("STATUS=reload refused, old settings stay: ")
+        assert status.startswith("STATUS=reload refused, the old settings stay: ")
         gateway.stop()
         assert told.next() == ["STOPPING=1", "STATUS=draining"]
 
@@ -266,7 +266,7 @@ def test_the_watchdog_hears_of_a_gateway_that_lives_and_not_of_a_stopped_one(
 
         role = gateway.pids("front")[0]
         os.kill(role, signal.SIGSTOP)
-        gateway.wait_for_log(rf"warning: front \(pid {role}\) stands still for 0.1 s")
+        gateway.wait_for_log(rf"warning: front \(pid {role}\) has hung for 0.1 s")
         told.socket.settimeout(0.5)
         with pytest.raises(TimeoutError):
             for _ in range(100):

@@ -187,7 +187,7 @@ async def test_a_provider_that_loses_step_gets_no_more_chains_and_bounces_nothin
         taken = sorted(message.recipients[0] for message in provider.messages)
     log = rig.log.getvalue()
     assert taken == [f"r{n}@x.test" for n in range(5)]
-    assert log.count("does not answer chained transactions") == 1
+    assert log.count("does not handle chained transactions") == 1
     assert "status=bounced" not in log
 
 
@@ -202,5 +202,5 @@ async def test_a_refused_sender_is_asked_again_alone_and_chains_go_on(tmp_path: 
                 await rig.wait_for(message, DeliveryState.FINISHED)
     log = rig.log.getvalue()
     assert log.count("status=deferred") == 1
-    assert "does not answer chained transactions" not in log
+    assert "does not handle chained transactions" not in log
     assert len(provider.messages) == 4

@@ -41,7 +41,7 @@ async def test_the_second_provider_takes_over_within_seconds(tmp_path: Path) -> 
         for message in (first, *later):
             entry = await rig.wait_for(message, DeliveryState.FINISHED)
             assert entry.recipients[0].provider == "b"
-    assert "the next provider of its routes takes over" in rig.log.getvalue()
+    assert "the next provider of its routes is used" in rig.log.getvalue()
 
 
 async def test_probes_of_an_unreachable_provider_cost_no_mail_an_attempt(tmp_path: Path) -> None:

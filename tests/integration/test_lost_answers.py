@@ -69,7 +69,7 @@ async def test_a_claim_whose_answer_was_lost_keeps_no_mail(
             await rig.wait_for(message, DeliveryState.FINISHED)
         assert cut.happened.is_set()
         assert set(sent(provider).values()) == {1}
-    assert "leased and not in hand, are queued again" in rig.log.getvalue()
+    assert "leased but not in memory, are queued again" in rig.log.getvalue()
 
 
 async def test_what_is_under_way_is_not_freed(tmp_path: Path, proxy: CuttingProxy) -> None:

@@ -227,7 +227,7 @@ async def test_trouble_of_the_store_is_never_the_messages(
     assert [one.attempts for one in entry.recipients] == [1] * 6
     assert AttemptState.HELD not in [one.state for one in told]
     assert "then it is held" not in rig.log.getvalue()
-    assert "what was not sent is tried again" in rig.log.getvalue()
+    assert "unsent mail is tried again" in rig.log.getvalue()
 
 
 # --- the lease

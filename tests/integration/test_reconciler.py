@@ -172,11 +172,11 @@ async def test_what_is_in_doubt_stays_and_the_log_says_so(tmp_path: Path) -> Non
         ScriptedProvider() as p,
         running(tmp_path, {"p": p.settings()}, routes=MAIN) as rig,
     ):
-        await rig.wait_until(lambda: "nobody sends" in rig.log.getvalue())
+        await rig.wait_until(lambda: "no worker sends" in rig.log.getvalue())
         assert routes_of(rig.entry(doubtful)) == [("default", "deferred")]
     assert not p.messages
     log = rig.log.getvalue()
-    assert f"warning: nobody sends 1 delivery of {GONE}: " in log
+    assert f"warning: no worker sends 1 delivery of {GONE}: " in log
     assert "relaygw queue move --route default --to PROVIDER" in log
 
 
@@ -185,7 +185,7 @@ async def test_a_rolling_change_of_settings_does_not_fight(tmp_path: Path) -> No
     store = queue(tmp_path, waits)
     store.instances.register(worker("other", fingerprint="of the settings before"))
     async with ScriptedProvider() as p, running(tmp_path, {"p": p.settings()}, routes=MAIN) as rig:
-        said = "stays as it is while others run other settings: "
+        said = "is not changed while other processes run other settings: "
         await rig.wait_until(lambda: f"{said}delivery 1 on gw" in rig.log.getvalue())
         assert routes_of(rig.entry(waits)) == [("default", "incoming")]
         store.instances.heartbeat("other", state="draining")  # it takes nothing new any more
@@ -225,7 +225,9 @@ async def held_for_the_mode(tmp_path: Path, mode: str, **more: Any) -> tuple[Rig
 async def test_mail_held_for_a_mistaken_mode_goes_when_the_mode_is_back(tmp_path: Path) -> None:
     rig, entry, _ = await held_for_the_mode(tmp_path, "production")
     assert routes_of(entry) == [("default", "finished")]
-    assert "1 delivery that was held for the mode: due, as permitted now" in rig.log.getvalue()
+    assert (
+        "1 delivery that was held because of the mode: now permitted and due" in rig.log.getvalue()
+    )
 
 
 async def test_mail_that_the_mode_of_now_does_not_permit_stays_as_it_is(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_message_with_an_active_part_is_not_stopped_by_halves(action: QueueAct
     left = objection(action, entry_in(D.ACTIVE, D.DEFERRED), ANN)
     assert left is not None
     assert left.is_temporary
-    assert left.why == "a worker is sending it right now"
+    assert left.why == "a worker is sending it now"
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ async def read_object(request: Request) -> Found:
     if sign is not None:
         raise Problem(400, f"the body has {sign!r}", expected=WHOLE)
     if not isinstance(found, dict):
-        raise HTTPException(400, 'the body is no JSON object; e.g. {"IDs": []}')
+        raise HTTPException(400, 'the body is not a JSON object; e.g. {"IDs": []}')
     return found
 
 
@@ -163,7 +163,7 @@ def after_of(given: QueryParams) -> str:
     after = given.get("after", "").upper()
     if after and not is_queue_id(after):
         expected = "`next` of the page before"
-        raise Problem(400, f"after {after[:40]!r} is no queue id", expected=expected)
+        raise Problem(400, f"after {after[:40]!r} is not a queue id", expected=expected)
     return after
 
 
@@ -179,7 +179,7 @@ def since_of(given: QueryParams, *, default_ms: int, name: str = "since") -> int
         return clock_ms() - int(parse_duration(word) * 1000)
     except ValueError:
         expected = "2026-01-31T12:00:00Z, or an age like 6h"
-        raise Problem(400, f"{name} {word[:40]!r} is no time", expected=expected) from None
+        raise Problem(400, f"{name} {word[:40]!r} is not a time", expected=expected) from None
 
 
 def search_of_all(given: QueryParams) -> MailSearch:
@@ -198,7 +198,7 @@ def search_of_all(given: QueryParams) -> MailSearch:
 
 def _check_condition(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        what, remedy = f"{name} is empty or no text", "leave it out for any"
+        what, remedy = f"{name} is empty or no text", "omit it for any"
         raise Problem(400, what, expected="a text", remedy=remedy)
     check_length(name, _storable(name, value))
 
@@ -213,27 +213,29 @@ def _storable(name: str | None, value: str) -> str:
 def _flag(value: object, info: ValidationInfo) -> object:
     if isinstance(value, bool):
         return value
-    raise Problem(400, f"{info.field_name} is neither true nor false", expected="true or false")
+    raise Problem(400, f"{info.field_name} is not true or false", expected="true or false")
 
 
 def read_line(value: object, info: ValidationInfo) -> str:
     """Return a text on one line; raises Problem."""
     if not isinstance(value, str):
-        raise Problem(400, f"{info.field_name} is no text", expected="a text")
+        raise Problem(400, f"{info.field_name} is not text", expected="a text")
     return " ".join(_storable(info.field_name, value).split())
 
 
 def read_ids(given: object) -> list[str]:
     """Return queue ids, each once; raises Problem."""
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-        raise Problem(400, "ids is no list of texts", expected='["1M8A85JPFC6TFQAQP"]')
+        raise Problem(400, "ids is not a list of texts", expected='["1M8A85JPFC6TFQAQP"]')
     if len(given) > MAX_ITEMS:
         what, remedy = f"ids has {len(given)} of them", "send several requests, or select"
         raise Problem(400, what, expected=f"at most {MAX_ITEMS}", remedy=remedy)
     ids = [one.strip().upper() for one in given]
     for one in ids:
         if not is_queue_id(one):
-            raise Problem(400, f"{one[:40]!r} is no queue id", expected="10 to 20 of A-Z and 0-9")
+            raise Problem(
+                400, f"{one[:40]!r} is not a queue id", expected="10 to 20 of A-Z and 0-9"
+            )
     return list(dict.fromkeys(ids))
 
 
@@ -243,7 +245,7 @@ def _takes_list(name: str) -> bool:
 
 def _select(given: object) -> Any:
     if not isinstance(given, dict):
-        raise Problem(400, "select is no object", expected='{"subject": "order"}')
+        raise Problem(400, "select is not an object", expected='{"subject": "order"}')
     for name, value in given.items():
         if name not in Select.model_fields:
             known = ", ".join(sorted(Select.model_fields))

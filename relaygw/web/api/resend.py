@@ -26,7 +26,7 @@ def _target(value: object, info: ValidationInfo) -> str:
     try:
         check_target(address)
     except InvalidAddress as error:
-        what = f"to {address[:MAX_PATH_BYTES]!r} is no address: {error}"
+        what = f"to {address[:MAX_PATH_BYTES]!r} is not an address: {error}"
         raise Problem(400, what, expected="one like ann@example.com") from None
     return address
 
@@ -68,7 +68,7 @@ class Resend(Body):
         """Raise Problem unless so many messages were meant."""
         if self.count != number and (self.count or number > 1):
             given = f"count is {self.count}" if self.count else "count is missing"
-            remedy = f'write "count": {number} if that is meant; nothing was sent again'
+            remedy = f'write "count": {number} if that is intended; nothing was sent again'
             raise Problem(400, f"{given}, messages to send again: {number}", remedy=remedy)
 
 

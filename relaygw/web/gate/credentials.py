@@ -130,7 +130,7 @@ class Tokens:
                 secret = token.token.read()
             except SettingsError as error:
                 before = {digest: one for digest, one in self._holders.items() if one is token}
-                effect = "stays as it was" if before else "lets nobody in"
+                effect = "stays as it was" if before else "lets nobody log in"
                 _log.warning("web.tokens: %s %s: %s", token.name, effect, error)
                 holders |= before
                 continue
@@ -138,8 +138,8 @@ class Tokens:
                 holders[self._digest(secret.encode())] = token
                 continue
             _log.warning(
-                "web.tokens: %s lets nobody in: the token has %d characters; make one of %d or "
-                "more, e.g. by: openssl rand -hex 20",
+                "web.tokens: %s lets nobody log in: the token has %d characters; make one of %d "
+                "or more, e.g. by: openssl rand -hex 20",
                 *(token.name, len(secret), MIN_TOKEN_LENGTH),
             )
         return holders

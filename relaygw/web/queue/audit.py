@@ -62,7 +62,7 @@ def _word(text: str) -> str:
 def _moment(name: str, word: str, now_ms: int) -> int | None:
     at_ms = read_moment(word, now_ms=now_ms, is_end=name == "until") if word else None
     if word and at_ms is None:
-        raise Problem(400, f"{name} {word[:40]!r} is no time", expected=TIMES)
+        raise Problem(400, f"{name} {word[:40]!r} is not a time", expected=TIMES)
     return at_ms
 
 

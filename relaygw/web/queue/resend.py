@@ -73,7 +73,7 @@ async def _ask(
             check_target(wanted.to)
         planned = await web.open(lambda: _plan(web, request, wanted))
     except InvalidAddress as error:
-        problem = f"{wanted.to} is no address: {error}; write one like ann@example.com"
+        problem = f"{wanted.to} is not an address: {error}; write one like ann@example.com"
     states = {one.state for one in entry.recipients}
     ended = {RecipientState.BOUNCED, RecipientState.EXPIRED}
     context = {

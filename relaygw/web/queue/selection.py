@@ -154,7 +154,7 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | N
         try:
             values["older_than"] = parse_duration(word)
         except ValueError:
-            what = f"older_than {word[:40]!r} is no duration"
+            what = f"older_than {word[:40]!r} is not a duration"
             raise Problem(400, what, expected=expected) from None
     return selection_of(values, default_states=OPEN, now_ms=now_ms)
 
@@ -166,7 +166,7 @@ def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
             known += f" or {ALL}" if ALL in CHOICES[selector] else ""
             other = misplaced(selector, word)
             what = f"{selector} {word[:40]!r} is none"
-            remedy = f"leave {selector} out for {_WITHOUT[selector]}"
+            remedy = f"omit {selector} for {_WITHOUT[selector]}"
             if other:
                 remedy = f"it is a {other}: write {other}={word}"
             raise Problem(400, what, expected=known, remedy=remedy)
@@ -179,14 +179,14 @@ _WITHOUT = {"state": "all that wait", "result": "any"}
 def _uid(word: str) -> int:
     if not (word.isascii() and word.isdigit() and len(word) <= MAX_UID_DIGITS):
         expected = "one like 33; `id -u NAME` prints it"
-        raise Problem(400, f"uid {word[:40]!r} is no user number", expected=expected)
+        raise Problem(400, f"uid {word[:40]!r} is not a user ID", expected=expected)
     return int(word)
 
 
 def _time(name: str, word: str, now_ms: int, tz: tzinfo | None) -> int:
     at_ms = read_moment(word, now_ms=now_ms, is_end=name == "until", tz=tz)
     if at_ms is None:
-        raise Problem(400, f"{name} {word[:40]!r} is no time", expected=TIMES)
+        raise Problem(400, f"{name} {word[:40]!r} is not a time", expected=TIMES)
     return at_ms
 
 

@@ -46,7 +46,7 @@ _STATES = {  # what is said of each, and its tone
     RecipientState.CANCELLED: ("Cancelled", "failed"),
 }
 _OUTLOOKS = {
-    Refusal.INVALID: "Could not be sent: this is no valid address.",
+    Refusal.INVALID: "Could not be sent: this is not a valid address.",
     Refusal.BLOCKED: "Is never sent to: on the block list.",
     Refusal.OUTSIDE: "Only an admin may release it.",
     Refusal.WAITING: "Is on its way there already.",

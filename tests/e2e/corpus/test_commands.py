@@ -158,7 +158,7 @@ def test_commands(rig: Rig, case: Case) -> None:
 
 
 def test_reset_after_the_dot(rig: Rig) -> None:
-    """C30: nobody knows whether it was taken, but never twice."""
+    """C30: it is not known whether it was taken, but never twice."""
     start = len(rig.provider.messages)
     rig.play((*START, (_CONTENT,), _reset))
     assert len(rig.settle(start)) <= 1

@@ -79,9 +79,9 @@ def test_slack_is_known_by_its_host(url: str, is_slack: bool) -> None:
     [
         (Behaviour.FAIL, "answered 500"),
         (Behaviour.REDIRECT, "answered 307"),
-        (Behaviour.HANG, "gave no answer within 0.5 s"),
-        (Behaviour.DRIP, "gave no answer within 0.5 s"),
-        (Behaviour.CLOSE, "cannot be asked (RemoteProtocolError)"),
+        (Behaviour.HANG, "did not answer within 0.5 s"),
+        (Behaviour.DRIP, "did not answer within 0.5 s"),
+        (Behaviour.CLOSE, "cannot be reached (RemoteProtocolError)"),
     ],
 )
 async def test_a_receiver_in_trouble_is_named_without_the_secret(
@@ -98,7 +98,7 @@ async def test_a_receiver_in_trouble_is_named_without_the_secret(
 
 async def test_a_receiver_that_is_not_there() -> None:
     port = free_port()
-    with pytest.raises(NotSent, match=rf"^127.0.0.1:{port} cannot be asked \(Connection refused"):
+    with pytest.raises(NotSent, match=rf"^127.0.0.1:{port} cannot be reached \(Connection refused"):
         await webhook(f"http://user:geheim@127.0.0.1:{port}/secret").send(NOTICE)
 
 
@@ -109,7 +109,7 @@ async def test_the_url_may_be_a_reference(tmp_path: Path) -> None:
         kept.chmod(0o600)
         await webhook(f"file:{kept}").send(NOTICE)
         kept.write_text("no url")
-        with pytest.raises(NotSent, match="holds no http or https URL"):
+        with pytest.raises(NotSent, match="does not hold an http or https URL"):
             await webhook(f"file:{kept}").send(NOTICE)
 
 
@@ -210,7 +210,7 @@ def email(*providers: ScriptedProvider | int, troubled: tuple[str, ...] = ()) ->
 
 async def test_a_mail_goes_by_the_next_provider_while_the_first_is_down() -> None:
     async with ScriptedProvider() as spare:
-        assert await email(free_port(), spare).send(NOTICE) == "provider p1 took it"
+        assert await email(free_port(), spare).send(NOTICE) == "provider p1 accepted it"
         (taken,) = spare.messages
         assert (taken.sender, taken.recipients) == ("gw@shop.test", ("ops@shop.test",))
         mail = message_from_bytes(taken.content, policy=default)
@@ -237,7 +237,7 @@ async def test_a_provider_that_refuses_or_hangs_is_passed_over() -> None:
     ):
         refusing.script("RCPT", b"550 5.1.1 no\r\n")
         hanging.script("greeting", Action.HANG)
-        assert await email(refusing, hanging, taking).send(NOTICE) == "provider p2 took it"
+        assert await email(refusing, hanging, taking).send(NOTICE) == "provider p2 accepted it"
 
 
 async def test_when_no_provider_takes_it_each_is_named() -> None:
@@ -277,7 +277,9 @@ async def test_apprise_is_told_in_a_process_of_its_own(
 ) -> None:
     monkeypatch.setenv("ORDERS_KEY", "geheim")
     monkeypatch.setenv("https_proxy", "http://proxy.test:3128")
-    assert await Apprise(SecretRef.parse("plain:json://x")).send(NOTICE) == "the service took it"
+    assert (
+        await Apprise(SecretRef.parse("plain:json://x")).send(NOTICE) == "the service accepted it"
+    )
     told = json.loads(await asyncio.to_thread(fake_apprise.read_text))
     environment = told.pop("environment")
     assert environment["https_proxy"] == "http://proxy.test:3128"
@@ -294,7 +296,7 @@ async def test_apprise_is_told_in_a_process_of_its_own(
     ("url", "words"),
     [
         ("plain:other://secret", r"plain:\*\*\*: apprise does not know this kind of URL"),
-        ("plain:json://refuse", "apprise: the service did not take it"),
+        ("plain:json://refuse", "apprise: the service refused it"),
         ("plain:json://hang", "apprise did not end within 3 s and was killed"),
     ],
 )

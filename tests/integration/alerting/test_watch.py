@@ -158,7 +158,7 @@ async def test_a_file_that_lies_in_the_maildrop_is_told_until_it_is_gone(
         odd.unlink()
         await wait_until(lambda: channel.states == [(key, "begun"), (key, "over")])
     assert channel.notices[0].incident.rule == "maildrop_stuck"
-    assert "no.mail (not a name of mail)" in channel.notices[0].incident.summary
+    assert "no.mail (not a mail file name)" in channel.notices[0].incident.summary
 
 
 async def test_trouble_is_told_once_and_its_end_once(store: Store, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ async def test_a_channel_that_refuses_is_asked_again_and_one_that_hangs_holds_up
         await wait_until(lambda: len(refusing.notices) == 2)
     assert refusing.asked == 5
     assert hanging.asked == 1, "it gets the next one when it is done with this one"
-    assert sum("not told to c0: not now; tried again" in note for note in notes) == 3
+    assert sum("not sent to c0: not now; tried again" in note for note in notes) == 3
 
 
 async def test_what_was_over_before_a_channel_took_it_is_told_in_one_notice(
@@ -329,8 +329,8 @@ async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
         words = " ".join(f"{one.incident.rule}: {one.incident.summary}" for one in channel.notices)
         held = rf"held: 1 delivery is held, the longest for \d+s \({on_hold.queue_id}\)"
         assert re.search(held, words), words
-        assert "route_gone: nobody sends 1 delivery of route before" in words
-        assert "stuck: delivery worker 1 on gw1 has had 1 delivery in hand" in words
+        assert "route_gone: no worker sends 1 delivery of route before" in words
+        assert "stuck: delivery worker 1 on gw1 is sending 1 delivery" in words
         store.instances.bury("one")
         await wait_until(lambda: ("gw1", "over") in channel.states)
         deed = AuditEntry(at_ms=now_ms, actor="x", action="x", target="x", affected=1, detail="")
@@ -386,7 +386,7 @@ class AwayPart:
 
         def call(*given: Any, **named: Any) -> Any:
             if self._away.is_away:
-                raise StoreUnavailable("the server is out of reach")
+                raise StoreUnavailable("the server is unreachable")
             return verb(*given, **named)
 
         return call
@@ -407,7 +407,7 @@ async def test_a_queue_that_is_away_is_told_too(store: Store, tmp_path: Path) ->
         fail(store)
         await wait_until(lambda: len(channel.notices) == 3)
     assert channel.states == [("gw.test", "begun"), ("gw.test", "over"), ("main", "begun")]
-    assert "the server is out of reach" in channel.notices[0].incident.summary
+    assert "the server is unreachable" in channel.notices[0].incident.summary
     assert [one.key for one in store.watch.incidents(0)] == ["main"]
 
 

@@ -29,7 +29,7 @@ def add_incident(desk: Desk, number: int, *, hours_ago: int, key: str = "main") 
             key=key,
             summary=f"provider {key} cannot be reached: connect to smtp.provider.test[192.0.2.1]"
             ":2525: Connection refused",
-            remedy="relaygw check --online tries it",
+            remedy="relaygw check --online tests it",
             since_ms=clock_ms() - hours_ago * HOUR_MS,
         )
     )
@@ -37,7 +37,7 @@ def add_incident(desk: Desk, number: int, *, hours_ago: int, key: str = "main") 
 
 def test_nothing_was_wrong(desk: Desk) -> None:
     result = desk.run("alerts", "list")
-    assert result.stdout == "nothing is wrong, and nothing was in the last 7 days\n"
+    assert result.stdout == "no incident in progress, and none in the last 7 days\n"
     assert desk.run("alerts", "list", "--json").stdout == ""
 
 
@@ -50,7 +50,7 @@ def test_incidents_that_last_come_first_with_their_remedy(desk: Desk) -> None:
     assert lines[0].split() == ["SINCE", "FOR", "RULE", "WHAT"]
     assert lines[1].split()[:3] == ["2h", "lasts", "provider_down"]
     assert lines[2].split()[:3] == ["5h", "2h", "provider_down"]
-    assert any("relaygw check --online tries it" in line for line in lines)
+    assert any("relaygw check --online tests it" in line for line in lines)
     assert lines[-1].split() == ["told", "ops"]
     assert max(map(len, lines)) <= 80
     one, two = desk.lines("alerts", "list", "--json")

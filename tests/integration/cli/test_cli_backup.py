@@ -80,7 +80,7 @@ def test_what_was_not_finished_is_held_and_what_was_stays_so(desk: Desk, tmp_pat
     assert done.exit_code == 0, done.stderr
     first, held, aside = done.stdout.splitlines()
     assert first == "restored: 7 messages, 5 not finished"
-    assert held.startswith("held: 4 deliveries, as they may have been sent since; look into the")
+    assert held.startswith("held: 4 deliveries, because they may have been sent since; check the")
     assert held.endswith("relaygw queue release --reason restored")
     assert standing(desk) == {
         **dict.fromkeys((deferred, refused, sent, waiting), ("held", "restored")),
@@ -123,9 +123,7 @@ def test_a_queue_in_use_and_a_queue_with_mail_are_not_replaced(desk: Desk, tmp_p
     before = queue.read_bytes()
     for answer in ("n\n", None):
         done = desk.run("db", "restore", str(copy), stdin=answer)
-        assert (
-            "The queue that is there has 1 message, 1 not finished. Move it aside?" in done.stderr
-        )
+        assert "The present queue has 1 message, 1 not finished. Move it aside?" in done.stderr
         if answer is None:
             assert done.exit_code == 64
             assert "give --yes" in done.stderr
@@ -160,7 +158,7 @@ def test_a_damaged_queue_may_be_replaced(desk: Desk, tmp_path: Path) -> None:
     queue.write_bytes(b"no database at all" * 1000)
     assert desk.run("db", "check").exit_code == 65
     done = desk.run("db", "restore", str(copy), stdin="y\n")
-    assert "The queue that is there cannot be read. Move it aside?" in done.stderr
+    assert "The present queue cannot be read. Move it aside?" in done.stderr
     assert done.exit_code == 0, done.stderr
     assert desk.run("db", "check").exit_code == 0
     assert standing(desk) == {queue_id: ("held", "restored")}
@@ -170,16 +168,28 @@ def test_a_damaged_queue_may_be_replaced(desk: Desk, tmp_path: Path) -> None:
     ("spoil", "exit_code", "words"),
     [
         (lambda copy: copy.unlink(), 66, "No such file or directory"),
-        (lambda copy: copy.write_bytes(b""), 65, "is no copy of a queue"),
-        (lambda copy: copy.write_bytes(b"x" * 9000), 65, "is no copy of a queue"),
+        (lambda copy: copy.write_bytes(b""), 65, "is not a copy of a relaygw queue"),
+        (lambda copy: copy.write_bytes(b"x" * 9000), 65, "is not a copy of a relaygw queue"),
         (lambda copy: os.truncate(copy, copy.stat().st_size // 2), 65, "queue.copy: "),
-        (lambda copy: sql(copy, "DROP TABLE alembic_version"), 65, "is no copy of a queue"),
-        (lambda copy: sql(copy, "DELETE FROM alembic_version"), 65, "is no copy of a queue"),
-        (lambda copy: sql(copy, "INSERT INTO alembic_version VALUES ('0006')"), 65, "is no copy"),
+        (
+            lambda copy: sql(copy, "DROP TABLE alembic_version"),
+            65,
+            "is not a copy of a relaygw queue",
+        ),
+        (
+            lambda copy: sql(copy, "DELETE FROM alembic_version"),
+            65,
+            "is not a copy of a relaygw queue",
+        ),
+        (
+            lambda copy: sql(copy, "INSERT INTO alembic_version VALUES ('0006')"),
+            65,
+            "is not a copy",
+        ),
         (lambda copy: sql(copy, "UPDATE alembic_version SET version_num = 'a1b2'"), 65, "is no"),
         (lambda copy: sql(copy, "UPDATE alembic_version SET version_num = '0000'"), 65, "is no"),
-        (lambda copy: (copy.unlink(), os.mkfifo(copy)), 65, "is no regular file"),
-        (lambda copy: (copy.unlink(), copy.mkdir()), 65, "is no regular file"),
+        (lambda copy: (copy.unlink(), os.mkfifo(copy)), 65, "is not a regular file"),
+        (lambda copy: (copy.unlink(), copy.mkdir()), 65, "is not a regular file"),
         (lambda copy: sql(copy, "UPDATE alembic_version SET version_num = '9999'"), 78, "9999"),
     ],
 )
@@ -319,7 +329,7 @@ def test_the_question_is_asked_before_the_queue_is_taken_and_again_when_mail_has
     monkeypatch.setattr(click, "confirm", confirm)
     done = desk.run("db", "restore", str(copy))
     assert done.exit_code == 0, done.stderr
-    there = "The queue that is there has {0}, {1} not finished"
+    there = "The present queue has {0}, {1} not finished"
     assert asked == [there.format("1 message", 1), there.format("2 messages", 2)]
 
 
@@ -365,7 +375,7 @@ def test_a_copy_without_a_table_is_none(desk: Desk, tmp_path: Path) -> None:
     sql(copy, "DROP TABLE permit")
     before = close(desk).read_bytes()
     done = desk.run("db", "restore", str(copy), "--yes")
-    assert (done.exit_code, "is no copy of a queue of relaygw (no such" in done.stderr) == (
+    assert (done.exit_code, "is not a copy of a relaygw queue (no such" in done.stderr) == (
         65,
         True,
     )
@@ -383,7 +393,7 @@ def test_a_queue_behind_a_symbolic_link_is_refused(desk: Desk, tmp_path: Path) -
     for words in (("db", "restore", str(copy), "--yes"), ("db", "check"), ("queue", "list")):
         done = desk.run(*words)
         assert done.exit_code in (65, 69), done.stderr
-        assert "queue.db: is a symbolic link, and SQLite has" in done.stderr
+        assert "queue.db: is a symbolic link, and SQLite keeps" in done.stderr
         assert f"write that into queue.url: sqlite:///{real}" in done.stderr
     assert queue.is_symlink()
 
@@ -442,7 +452,7 @@ def test_a_queue_that_nobody_uses_is_restored_with_the_log_beside_it(
     pair = tmp_path / "pair.db"
     shutil.copy(queue, pair)
     done = desk.run("db", "restore", str(pair), "--yes")
-    assert (done.exit_code, "which does not lie beside it as a whole" in done.stderr) == (65, True)
+    assert (done.exit_code, "which is not complete beside it" in done.stderr) == (65, True)
     shutil.copy(log_check.log_of(queue), log_check.log_of(pair))
     done = desk.run("db", "restore", str(pair), "--yes")
     assert done.exit_code == 0, done.stderr
@@ -487,7 +497,7 @@ def test_a_log_that_recover_cannot_use_is_named(desk: Desk, tmp_path: Path) -> N
     done = desk.run("db", "recover")
     aside = aside_of(queue, "damaged")
     assert done.exit_code == 65
-    assert f"{log_check.log_of(aside)}: this log lay beside the queue" in done.stderr
+    assert f"{log_check.log_of(aside)}: this log was beside the queue" in done.stderr
     assert f"the old queue: {aside}" in done.stdout
     # the way back
     log_check.log_of(aside).write_bytes(kept)
@@ -511,8 +521,8 @@ def test_a_full_disk_ends_a_backup_with_its_own_code(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise StoreFull("queue.copy: database or disk is full; is there room for it?")
+        raise StoreFull("queue.copy: database or disk is full; is there enough free space?")
 
     monkeypatch.setattr(roles, "back_up_queue", full)
     done = desk.run("db", "backup", str(tmp_path / "queue.copy"))
-    assert (done.exit_code, "is there room for it?" in done.stderr) == (74, True)
+    assert (done.exit_code, "is there enough free space?" in done.stderr) == (74, True)

@@ -17,7 +17,7 @@ def test_without_a_selector_nothing_happens(desk: Desk, verb: str) -> None:
     for more in ((), ("--limit", "5")):
         result = desk.run("queue", verb, "--yes", *more)
         assert result.exit_code == 64
-        assert "give ids or selectors, or --all" in result.stderr
+        assert "give ids, selectors or --all" in result.stderr
     assert desk.states(queue_id) == {D.INCOMING}
 
 
@@ -142,7 +142,7 @@ def test_a_message_that_is_being_sent_is_left_alone_and_named(
     desk.claim()
     result = desk.run("queue", verb, "--all", "--yes")
     assert result.exit_code == exit_code
-    assert f"{queue_id}: left alone: a worker is sending it right now" in result.stderr
+    assert f"{queue_id}: left alone: a worker is sending it now" in result.stderr
     assert desk.states(queue_id) == {D.ACTIVE}
 
 
@@ -168,8 +168,7 @@ def test_json_tells_the_result_of_each_message(desk: Desk) -> None:
     result = desk.run("queue", "delete", "--all", "--yes", "--json")
     assert result.stdout.splitlines() == [
         f'{{"queue_id":"{other}","result":"deleted","reason":null}}',
-        f'{{"queue_id":"{queue_id}","result":"left alone",'
-        '"reason":"a worker is sending it right now"}',
+        f'{{"queue_id":"{queue_id}","result":"left alone","reason":"a worker is sending it now"}}',
     ]
     assert desk.run("queue", "delete", "--all", "--json").exit_code == 64
 
@@ -255,7 +254,7 @@ def test_retry_says_when_nobody_would_send_it(desk: Desk) -> None:
         assert result.exit_code == 65
         assert result.stdout.splitlines()[-1] == "1 message due now"
         assert (
-            f"{lost}: left alone: nobody sends mail of route before, which is not in the "
+            f"{lost}: left alone: no worker sends mail of route before, which is not in the "
             "configuration; put the route into the configuration again and reload, or relaygw "
             "queue move --route before --to PROVIDER"
         ) in result.stderr

@@ -170,7 +170,7 @@ def test_no_port_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (other,))
         shop.providers["main"] = {"host": "127.0.0.1", "port": shut}
         _, _, remedy = shop.result_of("TCP")
-        assert remedy.endswith(f"have the firewall let port {shut} out")
+        assert remedy.endswith(f"allow port {shut} in the firewall")
 
 
 def test_a_port_for_tls_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_tls_at_once_where_there_is_none(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("certificate", "words", "remedy"),
     [
-        ("wrong_host", "mismatch", "the name that the certificate is for"),
+        ("wrong_host", "mismatch", "the name in the certificate"),
         ("expired", "expired", "needs a new certificate"),
         ("untrusted", "certificate not verified", "tls_ca"),
     ],

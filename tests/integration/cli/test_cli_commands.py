@@ -82,7 +82,7 @@ def test_mail_that_is_being_sent_does_not_expire(desk: Desk) -> None:
     desk.claim()
     result = desk.run("queue", "expire", "--all", "--yes")
     assert result.exit_code == 75
-    assert f"{queue_id}: left alone: a worker is sending it right now" in result.stderr
+    assert f"{queue_id}: left alone: a worker is sending it now" in result.stderr
     assert desk.states(queue_id) == {D.ACTIVE}
 
 

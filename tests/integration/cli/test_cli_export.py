@@ -86,7 +86,7 @@ def test_an_import_that_is_repeated_takes_nothing_twice(
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "50 messages imported, 50 recipients: 50 queued, 0 captured, 0 blocked",
-        "70 messages imported before, not taken again",
+        "70 messages imported before, skipped",
     ]
     assert len(there.store.queue.search(Selection(), limit=1000)) == 120
 
@@ -139,7 +139,7 @@ def test_only_who_still_waits_is_exported(desk: Desk) -> None:
     )
     result = desk.run("queue", "export", captured, "NOSUCHMESSAGE")
     assert result.exit_code == 65
-    assert f"{captured}: left out: nobody waits for it any more" in result.stderr
+    assert f"{captured}: left out: no recipient waits for it any more" in result.stderr
     assert "NOSUCHMESSAGE: no such message" in result.stderr
 
 
@@ -166,14 +166,14 @@ def test_a_dry_run_imports_nothing(desk: Desk, there: Desk) -> None:
     assert there.store.audit.entries(limit=1) == []
     there.run("queue", "import", stdin=text)
     result = there.run("queue", "import", "--dry-run", stdin=text)
-    assert "1 message imported before, not taken again" in result.stdout
+    assert "1 message imported before, skipped" in result.stdout
 
 
 def test_a_foreign_mbox_with_options_for_its_envelope(there: Desk) -> None:
     text = "From x@y.test Mon\nSubject: one\n\nhello\n\nFrom MAILER-DAEMON Mon\nSubject: two\n\nx\n"
     refused = there.run("queue", "import", stdin=text)
     assert refused.exit_code == 65
-    assert "message 2: refused: nobody is named who is to have it" in refused.stderr
+    assert "message 2: refused: no recipient is named" in refused.stderr
     assert refused.stdout.splitlines()[-1] == "2 messages refused"
     result = there.run("queue", "import", "--json", "--recipient", "dev@agency.test", stdin=text)
     first, second = map(json.loads, result.stdout.splitlines())
@@ -197,7 +197,7 @@ def test_an_address_that_is_none_is_captured_and_never_sent(there: Desk) -> None
 def test_what_is_no_export_is_refused(there: Desk, text: str) -> None:
     result = there.run("queue", "import", stdin=text)
     assert result.exit_code == 65
-    assert "it is no mbox" in result.stderr
+    assert "it is not an mbox" in result.stderr
     assert there.run("queue", "import", "/nonexistent/file").exit_code == 74
 
 
@@ -217,6 +217,6 @@ def test_a_message_without_all_of_its_content_is_left_out(desk: Desk, tmp_path: 
     file = tmp_path / "mail"
     result = desk.run("queue", "export", "--format", "json", "--output", str(file))
     assert result.exit_code == 65
-    assert f"{broken}: left out: only 14 of 21 bytes were there" in result.stderr
+    assert f"{broken}: left out: only 14 of 21 bytes were left" in result.stderr
     (line,) = file.read_text().splitlines()
     assert json.loads(line)["queue_id"] == whole

@@ -57,7 +57,7 @@ def test_nothing_found_says_what_was_looked_at(desk: Desk) -> None:
     done = desk.run("find", "xyzzy")
     assert done.exit_code == 0
     assert done.stdout == (
-        "-- nothing found; looked at queue ids, addresses, subjects, Message-IDs and providers' "
+        "-- nothing found; searched queue ids, addresses, subjects, Message-IDs and providers' "
         "ids of all mail, in every state\n"
     )
 
@@ -65,19 +65,19 @@ def test_nothing_found_says_what_was_looked_at(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ([], "say what to find: TEXT, --result or --since"),
-        (["after:banana"], "after:banana is no date; write after:2026-01-31"),
+        ([], "nothing to find; give TEXT, --result or --since"),
+        (["after:banana"], "after:banana is not a date; write after:2026-01-31"),
         (["is:bounded"], "is:bounded is not known; write one of is:read"),
-        (["uid:root"], "uid:root is no number; write uid:33"),
-        (["larger:much"], "larger:much is no size; write larger:100k"),
+        (["uid:root"], "uid:root is not a number; write uid:33"),
+        (["larger:much"], "larger:much is not a size; write larger:100k"),
         (['user:""'], "user: names nothing; write a text after the colon"),
         (["!!!"], "nothing in it can be looked for; write letters or digits"),
         (["a " * 21], "the search has 21 terms; write at most 20"),
         (["x" * 10_000], "it has 10,000 characters; write at most 1,000"),
         (["x" * 600, "y" * 600], "the search has 1,201 characters; write at most 1,000"),
-        (["x", "--since", "banana"], "'banana' is no time; write today, 10:30, 2026-11-27"),
+        (["x", "--since", "banana"], "'banana' is not a time; write today, 10:30, 2026-11-27"),
         (["x", "--result", "lost"], "'lost' is not one of 'delivered', 'bounced'"),
-        ([""], "is empty; write a value or leave the option out"),
+        ([""], "is empty; write a value or omit the option"),
     ],
 )
 def test_what_cannot_be_looked_for_is_told(desk: Desk, words: list[str], problem: str) -> None:

@@ -138,7 +138,7 @@ def test_a_postfix_that_runs_is_left_alone(desk: Desk, postfix: FilledPostfix, q
         assert mails(desk) == []
         assert not (queue / "imported").exists()
         done = desk.run("import-queue", str(queue), "--dry-run")
-        assert "Postfix runs: this is what it has now" in done.stderr
+        assert "Postfix is running: this is its queue now" in done.stderr
     finally:
         postfix.stop()
 
@@ -204,17 +204,17 @@ def test_what_is_damaged_stays_and_is_told(desk: Desk, postfix: FilledPostfix, q
         (cut, "is cut off"),
         (strange, "damaged"),
         (busy, "still being delivered"),
-        (queue / "deferred" / "core dump", "its name is none of a queue file"),
-        (queue / "active" / "ABCDEF", "is no regular file"),
+        (queue / "deferred" / "core dump", "its name is not a queue file name"),
+        (queue / "active" / "ABCDEF", "is not a regular file"),
     ):
-        assert re.search(f"{re.escape(str(path))}: stays where it is: .*{problem}", result.stderr)
+        assert re.search(f"{re.escape(str(path))}: left in place: .*{problem}", result.stderr)
         assert os.path.lexists(path)
     lines = result.stdout.splitlines()
     assert lines[0].startswith("35 messages imported")
     assert "4 files that cannot be taken" in lines
-    assert "1 file left, of which everybody had theirs" in lines
-    assert "1 file left, that Postfix had not taken yet" in lines
-    assert f"1 file in {queue}/corrupt, that Postfix itself had set aside as damaged" in lines
+    assert "1 file left, already delivered to everybody" in lines
+    assert "1 file left, that Postfix had not picked up yet" in lines
+    assert f"1 file in {queue}/corrupt, that Postfix had set aside as damaged" in lines
     assert unfinished.exists() and done.exists()
     again = desk.run("import-queue", str(queue))
     assert again.exit_code == 65
@@ -225,5 +225,7 @@ def test_what_is_damaged_stays_and_is_told(desk: Desk, postfix: FilledPostfix, q
 def test_a_directory_that_is_no_queue(desk: Desk, tmp_path: Path) -> None:
     done = desk.run("import-queue", str(tmp_path))
     assert done.exit_code == 65
-    assert "is no queue directory" in done.stderr and "postconf -h queue_directory" in done.stderr
+    assert (
+        "is not a queue directory" in done.stderr and "postconf -h queue_directory" in done.stderr
+    )
     assert desk.run("import-queue", str(tmp_path / "none")).exit_code == 65

@@ -183,7 +183,7 @@ def test_with_a_closed_stdin_nobody_is_asked(desk: Desk) -> None:
     queue_id = desk.add()
     code, stderr = closed(desk, 0, "queue", "hold", "--all")
     assert code == 64, stderr
-    assert "nobody answered" in stderr
+    assert "no answer;" in stderr
     assert desk.states(queue_id) == {DeliveryState.INCOMING}
 
 

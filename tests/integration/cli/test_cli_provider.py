@@ -68,7 +68,7 @@ def test_the_list_tells_why_one_is_held_and_what_to_do(shop: Desk) -> None:
     assert lines[2].endswith("partly held")
     text = " ".join(result.stdout.split())
     assert "held credential main since" in text
-    assert "535 5.7.8 Authentication credentials invalid; tried again at" in text
+    assert "535 5.7.8 Authentication credentials invalid; next probe at" in text
     assert "remedy check its user name and password" in text
     assert "held sender domain spare promo.test since" in text
     assert "mainframe" not in text
@@ -110,7 +110,7 @@ def test_the_list_tells_what_a_provider_is_slowed_to_and_why(shop: Desk) -> None
     assert [line.split()[-1] for line in lines[1:3]] == ["slowed", "slowed"]
     text = " ".join(" ".join(lines).split())
     assert re.search(
-        r"slowed main to (8|9)\.\d+/s recipients: it asked for less at about 10/s", text
+        r"slowed main to (8|9)\.\d+/s recipients: it asked to slow down at about 10/s", text
     )
     assert "slowed spare to 4 connections: it refused more than 4, 20" in text
     first, second = shop.lines("provider", "list", "--json")
@@ -210,15 +210,15 @@ def test_hold_and_release(shop: Desk) -> None:
     assert held.exit_code == 0
     assert held.stdout.splitlines() == [
         "main: held until: relaygw provider release main",
-        "workers begin nothing more by it after about a second; what is being sent then ends as "
-        "it would",
+        "workers start no new message through it after about a second; messages being sent then "
+        "are completed",
         "mail waits on routes without another provider: promo",
     ]
     (hold,) = shop.store.holds.in_force()
     assert (hold.scope, hold.key, hold.probe_at_ms) == ("provider", "main", None)
     assert hold.reason == "operator: key is being changed"
     again = shop.run("provider", "hold", "main")
-    assert again.stdout.startswith("main: was held already")
+    assert again.stdout.startswith("main: was already held")
     released = shop.run("provider", "release", "main")
     assert released.exit_code == 0
     assert released.stdout.startswith("main: released; it was held: operator: ")
@@ -271,7 +271,7 @@ def test_release_makes_due_what_was_refused_like_all_before(shop: Desk) -> None:
 def test_a_hold_whose_next_try_is_over_is_due(shop: Desk) -> None:
     put_hold(shop, "credential", "main", probe_at_ms=clock_ms() - 240_000)
     text = " ".join(shop.run("provider", "list").stdout.split())
-    assert "credentials invalid; it is due to be tried again" in text
+    assert "credentials invalid; the next probe is due" in text
 
 
 def test_an_operators_hold_outlasts_what_the_provider_says(shop: Desk) -> None:

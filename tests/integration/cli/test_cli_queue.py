@@ -185,7 +185,7 @@ def test_raw_content_that_ends_early_is_no_success(desk: Desk) -> None:
     queue_id = desk.add(content=b"Subject: x\r\n", size_bytes=2_000_000)
     result = desk.run("queue", "show", "--raw", queue_id)
     assert result.exit_code == 65
-    assert "only 12 of 2000000 bytes were there" in result.stderr
+    assert "only 12 of 2000000 bytes were left" in result.stderr
 
 
 def test_raw_content_that_is_gone_is_named(desk: Desk) -> None:
@@ -262,10 +262,13 @@ def test_several_results_are_shown(desk: Desk) -> None:
         (("--state", "bounced"), "'bounced' is a result, not a state; write --result bounced"),
         (("--result", "held"), "'held' is a state, not a result; write --state held"),
         (("--result", "lost"), "'lost' is not one of 'delivered'"),
-        (("--since", "bounced"), "'bounced' is no time; write today, 10:30, 2026-11-27, or an age"),
+        (
+            ("--since", "bounced"),
+            "'bounced' is not a time; write today, 10:30, 2026-11-27, or an age",
+        ),
         (("--until", ""), "is empty"),
-        (("--uid", "www-data"), "'www-data' is no user number; `id -u NAME` prints it"),
-        (("--oldest-first", "--newest-first"), "exclude each other"),
+        (("--uid", "www-data"), "'www-data' is not a user ID; `id -u NAME` prints it"),
+        (("--oldest-first", "--newest-first"), "cannot be used together"),
     ],
 )
 def test_what_cannot_be_selected_by_is_said(desk: Desk, words: tuple[str, ...], said: str) -> None:

@@ -96,7 +96,7 @@ def test_it_names_everybody_and_asks(desk: Desk) -> None:
         f"{old}: order 7",
         f"  to {ANN} (bounced): by route default",
         f"  to {BOB} (expired): by route default",
-        "  not to 1 recipient it was delivered to; --delivered sends it there, too",
+        "  not to 1 recipient it was delivered to; --delivered includes them",
         "nothing changed",
     ]
     assert f"send 1 message again, to {ANN}, {BOB}?" in refused.stderr
@@ -225,7 +225,7 @@ def test_who_is_to_get_it_already_gets_it_once(desk: Desk) -> None:
     (new,) = others(desk, old)
     second = desk.run("queue", "resend", old, "--yes")
     assert second.exit_code == 65
-    assert f"is to get it already, it was sent again as {new.queue_id}" in second.stderr
+    assert f"is already going to receive it: it was sent again as {new.queue_id}" in second.stderr
     assert desk.run("queue", "resend", old, "--to", BOB, "--yes").exit_code == 0
 
 

@@ -98,7 +98,7 @@ def test_still_queued_when_the_time_is_up(tmp_path: Path) -> None:
         finally:
             gateway.__exit__()
     assert done.returncode == 75
-    assert "still queued; look later: relaygw queue show" in done.stderr
+    assert "still queued; check later: relaygw queue show" in done.stderr
 
 
 def test_no_front(tmp_path: Path) -> None:

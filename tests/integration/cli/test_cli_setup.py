@@ -121,7 +121,7 @@ def test_status_tells_the_mode_that_runs(desk: Desk, monkeypatch: pytest.MonkeyP
     running("staging")
     done = desk.run("status")
     assert ", mode staging, " in done.stdout
-    assert "the gateway runs in mode staging, and the configuration as it is read" in done.stderr
+    assert "the gateway runs in mode staging, but the configuration read" in done.stderr
     assert desk.lines("status", "--json")[0]["mode"] == "staging"
 
 
@@ -149,7 +149,7 @@ def test_who_may_not_read_the_configuration_is_told_what_to_do(
     def denied(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    remedy = "run it as root or as relaygw's user, or name a file of yours by --config"
+    remedy = "run it as root or as relaygw's user, or name a file of your own with --config"
     monkeypatch.setattr(Path, "exists", denied)
     with pytest.raises(SettingsUnreadable, match=remedy):
         load_settings(config=None, environ={})

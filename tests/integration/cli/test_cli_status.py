@@ -39,7 +39,7 @@ def test_status_fits_one_screen_and_tells_what_is_wrong(desk: Desk) -> None:
     assert max(len(line) for line in lines if not line.startswith("queue ")) <= 80
     assert len(lines) <= 24
     assert "no front runs" in result.stderr
-    assert "other routing or policy settings" in result.stderr
+    assert "routing or policy settings differ" in result.stderr
 
 
 def test_a_role_whose_heartbeat_stopped_is_not_said_to_be_gone(desk: Desk) -> None:
@@ -88,7 +88,9 @@ def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> No
     assert "third: smtp.third.test:587\n" in shown
     words = " ".join(shown.split())
     assert "sender domain main promo.test since" in words and "verify the domain" in words
-    assert re.search(r"slowed spare to 2\d(\.\d)?/s: it asked for less at about 29/s, 20", words)
+    assert re.search(
+        r"slowed spare to 2\d(\.\d)?/s: it asked to slow down at about 29/s, 20", words
+    )
     (found,) = desk.lines("status", "--json")
     states = {one["name"]: one["state"] for one in found["providers"]}
     assert states == {"main": "partly held", "spare": "slowed", "third": "ok"}
@@ -102,7 +104,7 @@ def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_pa
     stuck, waiting = "a" * 32 + ".drop", "b" * 32 + ".drop"
     for name in (stuck, waiting):
         (maildrop / name).write_bytes(b"")
-    directory.reasons.write({stuck: "a hard link: the file has another name, too"})
+    directory.reasons.write({stuck: "a hard link: the file has another name"})
     directory.close()
     result = desk.run("status")
     assert "1 waiting, 1 set aside, the oldest for 0s\n" in result.stdout
@@ -110,7 +112,7 @@ def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_pa
     assert waiting not in result.stdout
     said = " ".join(result.stderr.split())
     assert f"files in the maildrop {maildrop}: 1 set aside: {stuck} (a hard link" in said
-    assert "mend it, and it is taken within ten minutes, or remove it" in said
+    assert "fix it, and it is accepted within ten minutes, or remove it" in said
     (found,) = desk.lines("status", "--json")
     assert (found["maildrop"]["waiting"], found["maildrop"]["aside"]) == (1, 1)
     assert [one["name"] for one in found["maildrop"]["files"]] == [stuck]
@@ -118,7 +120,7 @@ def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_pa
 
 def test_nothing_runs(desk: Desk) -> None:
     result = desk.run("status")
-    assert "nothing runs; start it: relaygw serve" in result.stdout
+    assert "nothing is running; start it: relaygw serve" in result.stdout
 
 
 def test_db_check_and_upgrade(desk: Desk, tmp_path: Path) -> None:
@@ -176,8 +178,8 @@ def test_status_tells_of_mail_that_waits_for_somebody_with_the_remedy(desk: Desk
     assert max(map(len, result.stdout.splitlines()[3:])) <= 80
     words = " ".join(result.stdout.split())
     assert f"untended 1 delivery is held, the longest for 0s ({held}): the mode" in words
-    assert "set mode and recipients as they should be and reload" in words
-    assert "untended nobody sends 1 delivery of route before, which is not in the" in words
+    assert "correct mode and recipients and reload" in words
+    assert "untended no worker sends 1 delivery of route before, which is not in the" in words
     assert "relaygw queue move --route before --to PROVIDER" in words
     assert "front gw2.shop.test 77" in words
     (line,) = [line for line in result.stdout.splitlines() if "gw2.shop.test" in line]

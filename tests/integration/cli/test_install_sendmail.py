@@ -108,12 +108,12 @@ def test_what_keeps_other_users_out_is_named(monkeypatch: pytest.MonkeyPatch) ->
         assert doubts() == []
         maildrop.chmod(0o3730)
         (at_maildrop,) = doubts()
-        assert f"cannot leave mail in {maildrop}: {maildrop} has mode 3730" in at_maildrop
+        assert f"cannot write to {maildrop}: {maildrop} has mode 3730" in at_maildrop
         assert doubts(group="mail") == []
         closed.chmod(0o700)
         at_interpreter, at_maildrop = doubts(group="mail")
         assert f"{interpreter}, lies behind {closed}, which has mode 0700" in at_interpreter
-        assert f"leave mail in {maildrop}: {closed} has mode 0700; chmod o+x" in at_maildrop
+        assert f"write to {maildrop}: {closed} has mode 0700; chmod o+x" in at_maildrop
 
 
 def test_the_command_fails_for_it(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_command_fails_for_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, words)
     assert result.exit_code == os.EX_NOPERM
     assert "sendmail_path" in result.stdout
-    assert f"cannot leave mail in {tmp_path}/home/maildrop: " in " ".join(result.stderr.split())
+    assert f"cannot write to {tmp_path}/home/maildrop: " in " ".join(result.stderr.split())
 
 
 @pytest.mark.skipif(shutil.which("php") is None, reason="PHP reads it")

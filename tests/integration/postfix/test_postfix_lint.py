@@ -224,7 +224,7 @@ def test_the_postfix_here_is_asked_about_a_relative_directory(
     done = CliRunner().invoke(main, ["import-postfix", ".", "--dry-run"])
     assert done.exit_code == 0
     assert "not the same" not in done.stdout
-    assert "(asked of the Postfix of this host)" in " ".join(done.stdout.split())
+    assert "(checked with the Postfix of this host)" in " ".join(done.stdout.split())
 
 
 def test_what_postalias_writes_for_nis_is_no_alias(tmp_path: Path) -> None:

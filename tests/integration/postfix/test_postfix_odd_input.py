@@ -49,13 +49,13 @@ BROKEN = (
     Broken("no-relayhost-for-a-sender", _HOST + "sender_dependent_default_transport_maps = "
            "inline:{@a.test=smtp:}\nrelayhost =\n", ("by MX", "--relayhost")),
     Broken("cycle-of-values", "relayhost = $a\na = $b\nb = $a\n",
-           ("main.cf:11: $a leads back to itself: a -> b -> a",)),
+           ("main.cf:11: $a refers to itself: a -> b -> a",)),
     Broken("no-such-file", _HOST + "transport_maps = hash:{dir}/none\n",
            ("/postfix/none: is not there",)),
     Broken("database", _HOST + "sender_dependent_relayhost_maps = mysql:/etc/postfix/x.cf\n",
-           ("main.cf:11: mysql: lies in a database", "texthash:FILE")),
+           ("main.cf:11: mysql: is in a database", "texthash:FILE")),
     Broken("unknown-type", _HOST + "transport_maps = hsah:{dir}/x\n",
-           ("main.cf:11: 'hsah' is no type of table that relaygw knows",)),
+           ("main.cf:11: 'hsah' is not a table type that relaygw supports",)),
     Broken("no-passwords", _HOST + _SASL, ("/postfix/sasl_passwd: is not there",)),
     Broken("binary", _HOST + "transport_maps = texthash:{dir}/junk\n",
            ("/postfix/junk:2: holds a control character", "restore it"),
@@ -63,7 +63,7 @@ BROKEN = (
     Broken("bad-hop", "relayhost = [smtp.example.com]:smpt\n",
            ("main.cf:9: relayhost: '[smtp.example.com]:smpt' has a port that is none",)),
     Broken("hop-of-the-address", _HOST + "sender_dependent_relayhost_maps = pcre:{dir}/re\n",
-           ("re:1:", "the next hop is made of the address"), {"re": "/@(.*)$/ [smtp.$1]:587\n"}),
+           ("re:1:", "the next hop depends on the address"), {"re": "/@(.*)$/ [smtp.$1]:587\n"}),
 )  # fmt: skip
 
 
@@ -80,10 +80,10 @@ def test_what_cannot_be_imported_says_where_and_what_to_do(one: Broken, tmp_path
 
 CIRCLES = (
     Broken("virtual", _HOST + "virtual_alias_maps = texthash:{dir}/virtual\n",
-           ("main.cf:11: a@a.test leads in a circle of virtual aliases", "take one out"),
+           ("main.cf:11: a@a.test leads through a loop of virtual aliases", "remove one"),
            {"virtual": "a@a.test b@a.test\nb@a.test a@a.test x@a.test\ngood@a.test c@b.test\n"}),
     Broken("aliases", _HOST + "mydestination = a.test\nalias_maps = hash:{dir}/aliases\n",
-           ("a@a.test leads through too many aliases or in a circle",),
+           ("a@a.test leads through too many aliases or a loop",),
            {"aliases": "a: b@a.test\nb: a@a.test\ngood: c@b.test\n"}),
 )  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     for words in (["--output", output], ["--output", output / "relaygw.yaml"]):
         done = run(home, *words)
         assert (done.exit_code, done.stdout) == (73, "")
-        assert "is there already, and no file is written over" in done.stderr
+        assert "already exists; no file is overwritten" in done.stderr
     (output / "relaygw.yaml").unlink()
     (output / "secrets").mkdir()
     (output / "secrets" / "sendgrid").write_text("mine\n")
@@ -172,7 +172,7 @@ def test_a_rewriting_of_everybody_is_told(tmp_path: Path) -> None:
         "default_domain": "shop1.example.com",
         "senders": {"@shop1.example.com": "noreply@example.com"},
     }
-    assert "senders:1: /.+/ is every address; relaygw rewrites those it can name" in said
+    assert "senders:1: /.+/ is every address; relaygw rewrites those it knows" in said
     assert "anybody: not the same" in said
 
 
@@ -180,7 +180,7 @@ def test_a_rewriting_that_keeps_the_local_part_is_told(tmp_path: Path) -> None:
     main_cf = _HOST + "smtp_generic_maps = inline:{@old.example.com=@example.com}\n"
     values, said = imported(Shape("keeps", main_cf).write(tmp_path))
     assert "senders" not in values["rewrite"]  # type: ignore[operator]
-    assert "@old.example.com: Postfix changes the domain and keeps what stands before it" in said
+    assert "@old.example.com: Postfix changes the domain and keeps the local part" in said
 
 
 def test_listeners_networks_and_limits(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_listeners_networks_and_limits(tmp_path: Path) -> None:
         "max_recipients": 50,
         "rate_per_client": "30/m",
     }
-    assert "0.0.0.0/0 is much of the Internet: an open relay" in said
+    assert "0.0.0.0/0 covers much of the Internet: an open relay" in said
 
 
 def test_networks_with_hosts_taken_out_are_left_out(tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_networks_with_hosts_taken_out_are_left_out(tmp_path: Path) -> None:
     listeners = values["listeners"]
     assert isinstance(listeners, list)
     assert {tuple(one["allow"]) for one in listeners} == {("127.0.0.0/8", "192.168.1.0/24")}
-    assert "!10.1.0.0/16 takes hosts out" in said
-    assert "10.0.0.0/8 holds hosts that are taken out" in said
+    assert "!10.1.0.0/16 excludes hosts" in said
+    assert "10.0.0.0/8 contains excluded hosts" in said
 
 
 def test_provider_with_a_password_that_looks_like_a_reference(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_mail_to_a_domains_own_server_is_told(tmp_path: Path) -> None:
     main_cf = _HOST + "transport_maps = inline:{direct.test=smtp:}\n"
     values, said = imported(Shape("direct", main_cf).write(tmp_path))
     assert values["routes"] == [{"name": "default", "providers": ["smtp-sendgrid-net"]}]
-    assert "mail to @direct.test goes straight to its own server (by MX)" in said
+    assert "mail to @direct.test goes directly to its own server (by MX)" in said
     assert "anybody to @direct.test: not the same" in said
 
 
@@ -292,7 +292,7 @@ def test_restrictions_that_are_not_imported_are_told(tmp_path: Path) -> None:
         "main.cf:11: smtpd_sender_restrictions: reject_rbl_client is not imported",
         "main.cf:14: my_class: check_policy_service is not imported",
         "main.cf:15: a.test: HOLD is not imported",
-        "the lists of relaygw hold for mail of the sendmail command as well",
+        "relaygw's lists also apply to mail from the sendmail command",
     ):
         assert words in said
     assert "zen.example.org is" not in said
@@ -302,7 +302,7 @@ def test_a_reason_to_prove_nothing_is_told_once_and_counted(tmp_path: Path) -> N
     home = Shape("milter", _HOST + "smtpd_milters = inet:localhost:8891\n").write(tmp_path)
     _, said = imported(home)
     rows = said.partition("sameness")[2]
-    assert rows.startswith(" 3 mails: 3 not proven (asked of the Postfix of this host)")
+    assert rows.startswith(" 3 mails: 3 not proven (checked with the Postfix of this host)")
     assert rows.count(": not proven") == 1
     assert "to anybody: not proven (and 2 more) Postfix [smtp.sendgrid.net]:587" in rows
     assert "main.cf:11: smtpd_milters: a milter may refuse, redirect or change it" in rows
@@ -370,7 +370,7 @@ def test_what_is_told_of_many_alike_is_told_once(tmp_path: Path) -> None:
     main_cf = _HOST + f"transport_maps = inline:{{ {entries} }}\n"
     home = Shape("many", main_cf).write(tmp_path)
     _, said = imported(home)
-    assert said.count("goes straight to its own server") == 1
+    assert said.count("goes directly to its own server") == 1
     assert "(and 11 more like this; --all shows each)" in said
     _, said = imported(home, "--all")
-    assert said.count("goes straight to its own server") == 12
+    assert said.count("goes directly to its own server") == 12

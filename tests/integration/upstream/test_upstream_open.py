@@ -160,7 +160,7 @@ async def test_a_mechanism_that_is_asked_for_is_the_only_one() -> None:
         assert provider.connections[0].auth_mechanisms == ["LOGIN"]
         provider.auth = ["PLAIN"]
         error = await fail_to_open(provider.settings(auth="login", **LOGIN))
-        assert error.detail == "the provider offers PLAIN; to be used here: LOGIN"
+        assert error.detail == "the provider offers PLAIN; relaygw supports: LOGIN"
         assert provider.connections[1].auth_mechanisms == []
 
 
@@ -183,7 +183,7 @@ async def test_no_mechanism_in_common() -> None:
     async with ScriptedProvider(users=USERS, auth=["XOAUTH2"]) as provider:
         error = await fail_to_open(provider.settings(**LOGIN))
         assert error.stage is Stage.AUTH
-        assert "offers XOAUTH2; to be used here: CRAM-MD5, PLAIN, LOGIN" in error.detail
+        assert "offers XOAUTH2; relaygw supports: CRAM-MD5, PLAIN, LOGIN" in error.detail
         assert provider.connections[0].auth_mechanisms == []
 
 
@@ -210,7 +210,7 @@ async def test_no_such_host() -> None:
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300])
 async def test_a_name_that_cannot_be_looked_up(host: str) -> None:
-    with pytest.raises(OSError, match=f"Host {host!r} is no host name"):
+    with pytest.raises(OSError, match=f"Host {host!r} is not a host name"):
         await connect_socket(host, 25, timeout_s=5)
 
 

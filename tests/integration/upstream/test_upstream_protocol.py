@@ -72,7 +72,7 @@ def silent_address() -> Iterator[tuple[str, int]]:
 
 async def test_a_silent_address_ends_at_the_limit(silent_address: tuple[str, int]) -> None:
     host, port = silent_address
-    with pytest.raises(TimeoutError, match="no answer within"):
+    with pytest.raises(TimeoutError, match="no reply within"):
         await connect_socket(host, port, timeout_s=0.3)
 
 

@@ -105,7 +105,7 @@ async def test_deletion_by_search_has_a_time_zone(
         answer = await client.delete("/api/v1/search", params={"query": query})
         assert answer.status_code == 400
     answer = await client.delete("/api/v1/search", params={"query": "x", "tz": "Mars/Base"})
-    assert answer.text == "tz is no time zone: 'Mars/Base'; e.g. Europe/Berlin"
+    assert answer.text == "tz is not a time zone: 'Mars/Base'; e.g. Europe/Berlin"
 
 
 async def test_all_is_all_whatever_the_ids(
@@ -145,7 +145,7 @@ async def test_tags(serve: Serve, ids: list[str]) -> None:
     [
         (b"{", "the body is not JSON"),
         (b"[" * 100_000, "the body is not JSON"),
-        (b"[]", 'the body is no JSON object; e.g. {"IDs": []}'),
+        (b"[]", 'the body is not a JSON object; e.g. {"IDs": []}'),
         (b'{"IDs": "x"}', "IDs is not a list"),
         (b'{"IDs": [1]}', "IDs is not a list of texts"),
         (b'{"IDs": [%s"x"]}' % (b'"x",' * 20_000), "IDs lists 20001; at most 10000 at a time"),

@@ -148,7 +148,7 @@ async def test_processes_and_what_is_wrong(serve: Serve, store: Store) -> None:
     text = text_of(page)
     assert re.search(r"front gw-a.test 7, 9.9 now now running(?! drifted)", text)
     assert re.search(r"front gw-b.test 7, 9.9 now now running drifted", text)
-    assert "front 7 on gw-b.test: run other routing or policy settings" in text
+    assert "front 7 on gw-b.test: routing or policy settings differ" in text
     assert "no delivery runs; start it: relaygw serve --role delivery" in text
     assert "oldest mail &lt;i&gt;waits&lt;/i&gt; 2 h for 12 min , told ops" in text
     assert "look at the providers" in text

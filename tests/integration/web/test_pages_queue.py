@@ -105,7 +105,7 @@ async def test_searching_by_every_selector(
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [({"state": "lost"}, "state 'lost' is none"), ({"older_than": "x"}, "is no duration")],
+    [({"state": "lost"}, "state 'lost' is none"), ({"older_than": "x"}, "is not a duration")],
 )
 async def test_what_nothing_can_be_searched_by(
     serve: Serve, query: dict[str, str], words: str
@@ -353,8 +353,8 @@ async def test_pages_of_results(serve: Serve, store: Store) -> None:
         ({"state": "bounced"}, "it is a result: write result=bounced"),
         ({"result": "held"}, "it is a state: write state=held"),
         ({"result": "lost"}, "Result &#39;lost&#39; is none; expected blocked, bounced,"),
-        ({"since": "soon"}, "Since &#39;soon&#39; is no time; expected today, 10:30"),
-        ({"uid": "root"}, "Uid &#39;root&#39; is no user number"),
+        ({"since": "soon"}, "Since &#39;soon&#39; is not a time; expected today, 10:30"),
+        ({"uid": "root"}, "Uid &#39;root&#39; is not a user ID"),
         ({"order": "up"}, "Order &#39;up&#39; is none; expected newest or oldest"),
     ],
 )

@@ -98,7 +98,7 @@ async def test_several_take_their_number(serve: Serve, store: Store) -> None:
     for more in ({}, {"count": 3}):
         answer = await client.post(API, json={"ids": ids, **more})
         assert answer.status_code == 400
-        assert 'write "count": 2 if that is meant' in answer.json()["error"]["remedy"]
+        assert 'write "count": 2 if that is intended' in answer.json()["error"]["remedy"]
     dry = (await client.post(API, json={"ids": ids, "dry_run": True})).json()
     assert dry["number"] == 2 and dry["messages"][0]["resent_as"] is None
     assert copies(store) == []
@@ -112,12 +112,12 @@ async def test_several_take_their_number(serve: Serve, store: Store) -> None:
     [
         ({}, "no message is named"),
         ({"ids": []}, "no message is named"),
-        ({"ids": ["x"]}, "no queue id"),
-        ({"ids": ["NOSUCHMAIL0"], "to": "x"}, "is no address"),
-        ({"ids": ["NOSUCHMAIL0"], "to": ""}, "is no address"),
+        ({"ids": ["x"]}, "not a queue id"),
+        ({"ids": ["NOSUCHMAIL0"], "to": "x"}, "is not an address"),
+        ({"ids": ["NOSUCHMAIL0"], "to": ""}, "is not an address"),
         ({"ids": ["NOSUCHMAIL0"], "count": True}, "count"),
         ({"ids": ["NOSUCHMAIL0"] * 501}, "501"),
-        ({"ids": "NOSUCHMAIL0"}, "ids is no list"),
+        ({"ids": "NOSUCHMAIL0"}, "ids is not a list"),
         ({"ids": ["NOSUCHMAIL0"], "all": True}, "'all' in the body is not known"),
     ],
     ids=["nothing", "empty", "id", "to", "no to", "count", "many", "text", "unknown"],
@@ -165,7 +165,7 @@ async def test_a_wrong_address_is_told(serve: Serve, store: Store) -> None:
     path = f"/queue/{old}/resend"
     page = (await client.get(path)).text
     answer = await client.post(path, data=fields(page, to="<b>x", confirmed=""))
-    assert "&lt;b&gt;x is no address" in answer.text
+    assert "&lt;b&gt;x is not an address" in answer.text
 
 
 async def test_content_that_is_gone_is_explained(serve: Serve, store: Store) -> None:

@@ -67,7 +67,7 @@ def test_a_remedy_says_what_to_do_about_a_certificate() -> None:
     reason = "certificate not verified: Hostname mismatch (main[192.0.2.1]:587)"
     facts = FleetFacts(now_ms=NOW_MS, holds=(hold("unreachable", reason=reason),))
     (finding,) = fleet_findings(facts, SETTINGS)
-    assert finding.remedy == "write as host the name that the certificate is for"
+    assert finding.remedy == "set host to the name in the certificate"
 
 
 @pytest.mark.parametrize("scope", ["provider", "credential", "sender domain"])

@@ -49,10 +49,10 @@ def test_a_preset_needs_no_configuration() -> None:
     assert result.exit_code == 0
     lines = {line[:12].strip(): line[12:] for line in result.stdout.splitlines()}
     assert lines["reply"] == "454 Throttling failure: Maximum sending rate exceeded."
-    assert lines["stage"] == "content (assumed, --stage names another)"
+    assert lines["stage"] == "content (assumed; use --stage for another)"
     assert lines["meaning"] == "throttle (provider, rate)"
     assert lines["mail"].startswith("stays in the queue, no attempt is counted; relaygw sends slow")
-    assert lines["wait"] == "5s, 10s, 30s, 20m again and again"
+    assert lines["wait"] == "5s, 10s, 30s, then 20m each time"
     assert lines["remedy"].startswith("Set rate")
     assert lines["source"].startswith("docs.aws.amazon.com")
 
@@ -168,5 +168,6 @@ def test_a_reply_that_no_row_knows_is_told_as_such() -> None:
 )
 def test_the_stage_that_is_assumed_is_one_where_the_reply_is_known(reply: str, stage: str) -> None:
     assert (
-        f"stage       {stage} (assumed, --stage names another)" in classify("generic", reply).stdout
+        f"stage       {stage} (assumed; use --stage for another)"
+        in classify("generic", reply).stdout
     )

@@ -114,7 +114,7 @@ def test_usage_errors(words: tuple[str, ...]) -> None:
 
 def test_two_ways_to_print_exclude_each_other() -> None:
     result = run("queue", "list", "--postfix-json", "--json")
-    assert "--json and --postfix-json exclude each other; leave one out" in result.stderr
+    assert "--json and --postfix-json cannot be used together; remove one" in result.stderr
 
 
 @pytest.mark.parametrize(

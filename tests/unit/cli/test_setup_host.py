@@ -130,5 +130,5 @@ def test_its_own_file_for_the_socket_follows_the_listeners(
         assert host.socket_change(wanted) == ""
     assert not file.exists()
     file.write_text("[Socket]\nFreeBind=no\n")
-    with pytest.raises(CommandFailed, match=r"has not the addresses of listeners \(0.0.0.0:25\)"):
+    with pytest.raises(CommandFailed, match=r"lacks the addresses of listeners \(0.0.0.0:25\)"):
         host.socket_change(gateway)

@@ -148,7 +148,7 @@ async def test_files_stay_until_the_store_is_back(
     assert rig.captured == 3
     assert rig.store.queue.search(Selection(), limit=9) == []
     assert rig.log.getvalue().count("no database; local mail stays in the maildrop") == 1
-    assert rig.log.getvalue().count("local mail is taken again") == 1
+    assert rig.log.getvalue().count("local mail is accepted again") == 1
     rig.store.close()
 
 
@@ -201,6 +201,6 @@ async def test_names_that_are_no_mails_stop_none(rig: Rig, tmp_path: Path) -> No
             file = rig.leave()
             await until(lambda file=file: not file.exists())  # type: ignore[misc]
     assert rig.captured == 2
-    assert rig.log.getvalue().count("not a name of mail") == 5
+    assert rig.log.getvalue().count("not a mail file name") == 5
     assert rig.log.getvalue().count(f"{rig.directory}/reasons: not written: ") == 1
     rig.store.close()

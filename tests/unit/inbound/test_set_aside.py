@@ -29,8 +29,8 @@ def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.String
     assert "y.drop" not in aside
     lines = stream.getvalue().splitlines()
     assert [line.partition("warning: ")[2] for line in lines] == [
-        "/m/x.drop: a fifo; left where it is",
-        "/m/x.drop: damaged; left where it is",
+        "/m/x.drop: a fifo; left in place",
+        "/m/x.drop: damaged; left in place",
     ]
 
 
@@ -60,7 +60,7 @@ def test_an_error_is_tried_again_soon_then_later_and_is_told_in_the_end(
     lines = stream.getvalue().splitlines()
     assert [line.partition("warning: ")[2] for line in lines] == [
         "/m/x.drop: EIO; tried again",
-        "/m/x.drop: failed 3 times: EIO; left where it is",
+        "/m/x.drop: failed 3 times: EIO; left in place",
     ]
     assert aside.reasons == {"x.drop": "failed 3 times: EIO"}
 
@@ -83,5 +83,5 @@ def test_rubbish_without_end_does_not_fill_the_log(
     for number in range(20):
         aside.put(Path(f"/m/{number}.drop"), "damaged")
     assert len(stream.getvalue().splitlines()) == 4
-    assert "more than 3 odd files" in stream.getvalue()
+    assert "more than 3 such files" in stream.getvalue()
     assert [number for number in range(20) if f"{number}.drop" in aside] == [15, 16, 17, 18, 19]

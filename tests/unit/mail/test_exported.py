@@ -96,7 +96,7 @@ def test_a_cut_entry_is_damaged() -> None:
 
 
 def test_what_is_no_mbox_is_refused() -> None:
-    with pytest.raises(NotExported, match="no mbox"):
+    with pytest.raises(NotExported, match="not an mbox"):
         read_mbox(b"Subject: x\n\nFrom here\n")
     assert read_mbox(b"") == []
 

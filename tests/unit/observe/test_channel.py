@@ -199,7 +199,7 @@ def test_a_reopen_that_fails_is_told(channel: Channel, valve: Valve, told: list[
     valve.reopen = refuse  # type: ignore[method-assign]
     channel.reopen()
     channel.write([b"one"])
-    assert told == ["cannot be opened again: Permission denied; the old one is kept"]
+    assert told == ["cannot be reopened: Permission denied; the old one is kept"]
     assert valve.text == b"one"
 
 

@@ -101,7 +101,7 @@ def test_what_holds_and_ends_a_message_names_it() -> None:
         ("warning: no space", None, "warning", "no space"),
         ("fatal: gone", None, "fatal", "gone"),
         ("1M891K90038VRD8B1: error: x", "1M891K90038VRD8B1", "error", "x"),
-        ("1M891K90038VRD8B1: put off", "1M891K90038VRD8B1", "info", "put off"),
+        ("1M891K90038VRD8B1: deferred", "1M891K90038VRD8B1", "info", "deferred"),
         ("SHORT: x", None, "info", "SHORT: x"),
     ],
 )

@@ -67,7 +67,7 @@ def test_files_set_aside_are_told_with_their_reason(tmp_path: Path) -> None:
     told = {one.name: one.reason for one in found.named}
     assert told == {
         NAMES[0]: "damaged: its end is missing",
-        "odd\\udcff\\n.drop": "not a name of mail",
+        "odd\\udcff\\n.drop": "not a mail file name",
     }
     assert found.summary is not None and found.summary.isprintable()
 
@@ -106,4 +106,4 @@ def test_one_that_cannot_be_listed_is_trouble(tmp_path: Path) -> None:
     leave(tmp_path, "file")
     found = look(tmp_path / "file")
     assert found.trouble == "Not a directory"
-    assert found.summary is not None and "cannot be looked at: Not a directory" in found.summary
+    assert found.summary is not None and "cannot be read: Not a directory" in found.summary

@@ -156,7 +156,7 @@ def test_nobody_else_gets_it(store: Store) -> None:
     ("is_admin", "anyone", "confirmed", "remedy"),
     [
         (False, True, None, "only an admin may"),
-        (True, False, None, "say so: --anyone"),
+        (True, False, None, "use --anyone"),
         (True, True, [OTHER], "not among the addresses that were confirmed"),
     ],
     ids=["no admin", "not asked for", "not confirmed"],
@@ -249,7 +249,7 @@ def test_what_was_captured_as_no_address_needs_another_one(store: Store, shown: 
     queue_id = add(store, NewRecipient(address=shown, state=RecipientState.CAPTURED, reason=reason))
     result = release(store, queue_id, is_admin=True, anyone=True)
     assert reasons(result) == {shown: Refusal.INVALID}
-    assert "is not an address that mail can go to" in result.refused[0].why
+    assert "is not an address that can receive mail" in result.refused[0].why
     assert "name another one" in result.refused[0].why
     release(store, queue_id, to=DEV)
     assert envelopes(store) == [("allowed", [DEV])]

@@ -113,7 +113,7 @@ def test_it_names_fields_that_are_left_out(tmp_path: Path) -> None:
 
 
 def test_what_is_held_for_a_field_says_which_and_what_to_do() -> None:
-    reason = "field X-SMTPAPI names c@cust.test, who is on recipients.block"
+    reason = "field X-SMTPAPI names c@cust.test, on recipients.block"
     cause = HoldCause(HoldCode.HEADER, reason)
     assert held_words(cause) == reason
     (advice,) = held_advice(cause, "2KQ7ZJ4M1X", "", None)
@@ -287,7 +287,7 @@ def test_the_catalogues_wait_is_named(rig: StoryRig) -> None:
     rig.attempt(message, (Stage.RCPT, "452 4.5.3 Too many recipients"))
     story = rig.story(message, now_ms=NOW_MS + 1500)
     (told,) = (one.text for one in story.outlooks[0].notes if one.label == "waits")
-    assert "after such a reply the wait is 1s, 1s, 1s, 5s, 1m again and again" in told
+    assert "after such a reply the wait is 1s, 1s, 1s, 5s, then 1m each time" in told
     assert story.outlooks[0].next_at_ms == NOW_MS + 2000
     assert "Set max_recipients lower." in advised(story)
 

@@ -131,7 +131,7 @@ def test_mail_of_a_route_that_is_gone_is_told_once_with_all_its_lanes() -> None:
     (one,) = judged(lanes=[lane("before"), lane("before"), lane("default")])
     assert (one.rule, one.key, one.deliveries) == (Rule.ROUTE_GONE, "before", 4)
     assert one.summary == (
-        "nobody sends 4 deliveries of route before, which is not in the configuration"
+        "no worker sends 4 deliveries of route before, which is not in the configuration"
     )
     assert "relaygw queue move --route before --to PROVIDER" in one.remedy
     (moved,) = judged(lanes=[lane("provider:gone:promotional")])
@@ -187,7 +187,7 @@ def test_what_is_in_hand_for_longer_is_stuck(route: str, recipients: int, limit_
     assert found(limit_s) == []
     (one,) = found(limit_s + 1)
     assert (one.rule, one.key, one.examples) == (Rule.STUCK, "gw1", ("A1",))
-    assert "delivery worker 7 on gw1 has had 1 delivery in hand for longer" in one.summary
+    assert "delivery worker 7 on gw1 is sending 1 delivery for longer" in one.summary
     assert "restart the gateway on gw1" in one.remedy
 
 
@@ -214,8 +214,8 @@ def test_the_lost_processes_of_a_host_are_told_together() -> None:
     first, second = lost_gateways(lost)
     assert (first.rule, first.key, second.key) == (Rule.INSTANCE_LOST, "gw2", "gw3")
     assert first.summary == (
-        "gateway gw2 is lost (delivery, front): its last heartbeat was at 2026-11-25 09:46:10 UTC; "
-        "3 deliveries it had in hand went back into the queue"
+        "gateway gw2 is lost (delivery, front): its last heartbeat was at 2026-11-25 09:46:10 "
+        "UTC; 3 deliveries it was sending went back to the queue"
     )
     assert "maildrop" in first.remedy
 

@@ -61,13 +61,13 @@ def test_values_are_those_that_postfix_sees(tmp_path: Path) -> None:
 
 
 BROKEN = [
-    ("relayhost = $a\na = $b\nb = ${a}\n", "main.cf:3: $a leads back to itself: a -> b -> a"),
-    ("relayhost = $relayhost\n", "main.cf:1: $relayhost leads back to itself"),
+    ("relayhost = $a\na = $b\nb = ${a}\n", "main.cf:3: $a refers to itself: a -> b -> a"),
+    ("relayhost = $relayhost\n", "main.cf:1: $relayhost refers to itself"),
     ("relayhost = ${a\n", "main.cf:1: '${a' is not closed"),
-    ("relayhost = $ x\n", "main.cf:1: a $ stands before no name; write $$"),
-    ("relayhost = ${-}\n", "main.cf:1: '-' is no name"),
-    ("relayhost = ${a!b}\n", "main.cf:1: '!b' behind a is neither ? nor :"),
-    ("relayhost = ${{a} ? {b}}\n", "main.cf:1: '{a} ? {b}' is no comparison"),
+    ("relayhost = $ x\n", "main.cf:1: a $ is not followed by a name; write $$"),
+    ("relayhost = ${-}\n", "main.cf:1: '-' is not a name"),
+    ("relayhost = ${a!b}\n", "main.cf:1: '!b' after a is neither ? nor :"),
+    ("relayhost = ${{a} ? {b}}\n", "main.cf:1: '{a} ? {b}' is not a comparison"),
 ]
 
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_expanded_names_its_line(main: str, problem: str) -> None
     with tempfile.TemporaryDirectory() as directory, pytest.raises(PostfixUnreadable) as raised:
         read(Path(directory), main).value("relayhost")
     assert str(raised.value).startswith(problem)
-    assert "mend it" in str(raised.value)
+    assert "fix it" in str(raised.value)
 
 
 def test_an_unknown_name_is_empty_as_in_postfix(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_an_unknown_name_is_empty_as_in_postfix(tmp_path: Path) -> None:
 def test_lines_that_are_none(tmp_path: Path) -> None:
     found = read(tmp_path, "relayhost = a\nEOF\ncat << /etc/postfix/main.cf >>EOF\nb c d\n")
     assert [one.partition(";")[0] for one in found.problems] == [
-        "main.cf:2: is a line of a shell, not of main.cf",
-        "main.cf:3: is a line of a shell, not of main.cf",
-        "main.cf:4: 'b' has no = behind it",
+        "main.cf:2: is a shell command, not a line of main.cf",
+        "main.cf:3: is a shell command, not a line of main.cf",
+        "main.cf:4: 'b' is not followed by =",
     ]
 
 

@@ -46,14 +46,14 @@ def test_files_are_written_whole_and_never_over_another(tmp_path: Path) -> None:
     assert (secrets / "one").read_text() == "s3cret\n"
     assert not (secrets / "two").exists()
     assert not (tmp_path / "other.yaml").exists()
-    with pytest.raises(SettingsError, match="is there already, and no file is written over"):
+    with pytest.raises(SettingsError, match="already exists; no file is overwritten"):
         check_free([file])
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         check_free([tmp_path / "dangling"])
-    with pytest.raises(SettingsError, match=r"relaygw.yaml, .*/secrets/one are there already"):
+    with pytest.raises(SettingsError, match=r"relaygw.yaml, .*/secrets/one already exist"):
         check_free([file, secrets / "one", secrets / "two"])
-    with pytest.raises(SettingsError, match="is no directory; create it"):
+    with pytest.raises(SettingsError, match="is not a directory; create it"):
         check_free([tmp_path / "none" / "relaygw.yaml"])
 
 
@@ -66,7 +66,7 @@ def test_secrets_go_where_nobody_else_can_put_any(tmp_path: Path) -> None:
         check_private(secrets)
     secrets.unlink()
     secrets.touch()
-    with pytest.raises(SettingsError, match="secrets is no directory; move it away"):
+    with pytest.raises(SettingsError, match="secrets is not a directory; move it away"):
         check_private(secrets)
     check_private(other)
     other.chmod(0o777)

@@ -52,10 +52,10 @@ def test_values_in_the_parameter_itself() -> None:
 @each_of(
     "word, problem",
     [
-        ("mysql:/etc/postfix/x.cf", "main.cf:7: mysql: lies in a database; write its lines"),
-        ("pipemap:{a,b}", "main.cf:7: pipemap: lies in no list of addresses"),
-        ("tcp:localhost:1", "main.cf:7: tcp: lies in a program"),
-        ("hsah:/etc/postfix/x", "main.cf:7: 'hsah' is no type of table that relaygw knows"),
+        ("mysql:/etc/postfix/x.cf", "main.cf:7: mysql: is in a database; write its lines"),
+        ("pipemap:{a,b}", "main.cf:7: pipemap: has no list of addresses"),
+        ("tcp:localhost:1", "main.cf:7: tcp: asks a program"),
+        ("hsah:/etc/postfix/x", "main.cf:7: 'hsah' is not a table type that relaygw supports"),
         ("hash:/nonexistent/x", "/nonexistent/x: is not there"),
         ("pcre:/nonexistent/x", "/nonexistent/x: is not there"),
     ],

@@ -114,5 +114,5 @@ def test_virtual_aliases_of_aliases(tmp_path: Path) -> None:
 
 def test_aliases_that_multiply_end(tmp_path: Path) -> None:
     main = "virtual_alias_maps = inline:{ {@x.test=a@x.test, b@x.test, c@x.test, d@x.test} }\n"
-    with pytest.raises(PostfixUnreadable, match="leads in a circle of virtual aliases"):
+    with pytest.raises(PostfixUnreadable, match="leads through a loop of virtual aliases"):
         Rewriting(resolver(tmp_path, main)).final_recipients("e@x.test")

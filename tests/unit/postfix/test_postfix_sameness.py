@@ -106,7 +106,7 @@ CASES = {
     # who is not known
     "luser-relay": Case("luser_relay = c@d.test\n", (_A, "relaygw-sample@gw.example.com"), SAME),
     "luser-relay-user": Case("luser_relay = c@d.test\n", (_A, "nobody@gw.example.com"), UNPROVEN,
-                             "luser_relay: only if nobody is no user"),
+                             "luser_relay: only if nobody is not a user"),
     "luser-relay-unreached": Case("luser_relay = c@d.test\nlocal_recipient_maps = static:x\n",
                                   (_A, "x@gw.example.com"), UNPROVEN, "luser_relay"),
     "fallback-transport": Case("fallback_transport = smtp:[other.test]\n",
@@ -119,7 +119,7 @@ CASES = {
     "unlisted": Case("smtpd_recipient_restrictions = reject_unlisted_recipient\n", _MAIL, SAME),
     "unlisted-alone": Case("smtpd_recipient_restrictions = reject_unlisted_recipient\n"
                            "smtpd_reject_unlisted_recipient = no\n", _MAIL, UNPROVEN,
-                           "reject_unlisted_recipient is not followed"),
+                           "reject_unlisted_recipient is not supported"),
     "virtual-domain": Case("virtual_alias_domains = cust.test\n"
                            "virtual_alias_maps = inline:{c@cust.test=c@d.test}\n", _MAIL, KEPT,
                            "User unknown"),
@@ -135,7 +135,7 @@ CASES = {
     "not-on-sender-list": Case("smtpd_sender_restrictions = check_sender_access\n"
                                "  inline:{shop.test=OK}, reject\n", ("x@y.test", _B), OTHER),
     "unknown-domain": Case("smtpd_sender_restrictions = reject_unknown_sender_domain\n", _MAIL,
-                           UNPROVEN, "reject_unknown_sender_domain is not followed"),
+                           UNPROVEN, "reject_unknown_sender_domain is not supported"),
     "behind-permission": Case("smtpd_sender_restrictions = permit_mynetworks,\n"
                               "  reject_unknown_sender_domain\n", _MAIL, SAME),
     "policy": Case("smtpd_recipient_restrictions = check_policy_service unix:private/p\n", _MAIL,
@@ -159,7 +159,7 @@ CASES = {
     "discard": Case(access("cust.test=DISCARD"), _MAIL, KEPT, "discarded for all its recipients"),
     "redirect": Case(access("cust.test=REDIRECT d@e.test"), _MAIL, OTHER, "to another address"),
     "client-list": Case("smtpd_client_restrictions = check_client_access inline:{127.0.0.1=OK},\n"
-                        "  reject\n", _MAIL, UNPROVEN, "check_client_access is not followed"),
+                        "  reject\n", _MAIL, UNPROVEN, "check_client_access is not supported"),
     "filter": Case(access("cust.test=FILTER smtp:[x.test]"), _MAIL, OTHER, "given to a filter"),
     "prepend": Case(access("cust.test=PREPEND X-A: b"), _MAIL, OTHER, "adds a header field: X-A"),
     "access-bcc": Case(access("cust.test=BCC c@d.test"), _MAIL, OTHER, "sends a copy: c@d.test"),
@@ -216,7 +216,7 @@ CASES = {
     "no-mechanism": Case(_LOGIN + "smtp_sasl_mechanism_filter = digest-md5\n", _MAIL, OTHER,
                          "digest-md5 leaves no way to log in"),
     "some-mechanisms": Case(_LOGIN + "smtp_sasl_mechanism_filter = !gssapi, static:rest\n", _MAIL,
-                            UNPROVEN, "smtp_sasl_mechanism_filter: what it leaves"),
+                            UNPROVEN, "smtp_sasl_mechanism_filter: its result"),
     "plain-mechanism": Case(_LOGIN + "smtp_sasl_mechanism_filter = PLAIN\n", _MAIL, SAME),
     "other-sasl": Case(_LOGIN + "smtp_sasl_type = dovecot\n", _MAIL, OTHER, "by cyrus only"),
     "empty-password": Case(_LOGIN.replace("u:p", "u:"), _MAIL, OTHER, "u has no password"),
@@ -226,9 +226,9 @@ CASES = {
     "other-family": Case("relayhost = [127.0.0.1]:587\n", _MAIL, OTHER, "ipv6 reaches no [127.0.",
                          clients="smtp unix - - n - - smtp -o inet_protocols=ipv6\n"),
     "unknown-level": Case("smtp_tls_security_level = encrpyt\n", _MAIL, OTHER,
-                          "main.cf:9: encrpyt is no TLS level"),
+                          "main.cf:9: encrpyt is not a TLS level"),
     "unknown-level-of-policy": Case("smtp_tls_policy_maps = inline:{[relay.test]:587=encrpyt}\n",
-                                    _MAIL, OTHER, "main.cf:9: encrpyt is no TLS level"),
+                                    _MAIL, OTHER, "main.cf:9: encrpyt is not a TLS level"),
     "unread-list": Case("relay_domains = mysql:/x\n", _MAIL, UNPROVEN, "relay_domains: cannot be"),
     # patterns that name nobody
     "unnamed-sender": Case("sender_dependent_relayhost_maps = regexp:{dir}/s\n",
@@ -272,7 +272,7 @@ def test_a_lock_by_default_transport_is_staging(transport: str, tmp_path: Path) 
     assert made.values["recipients"]["allow"] == ["@cust.test"]
     assert [one["providers"] for one in made.values["routes"]] == [["x-test"]]
     assert OTHER not in {row.result for row in rows_of(made, rewriting, pairs_of(made))}
-    assert not [one for one in made.report.warnings if "goes the way of the rest" in one]
+    assert not [one for one in made.report.warnings if "takes the default route" in one]
 
 
 _CLIENTS = "check_client_access inline:{127.0.0.1=OK}"
@@ -408,7 +408,9 @@ def test_actions_of_access_tables_are_told(tmp_path: Path) -> None:
         "main.cf:10: c.test: an empty action is not imported",
         "main.cf:10: d.test: FILTER is not imported",
     ]
-    assert any("main.cf:9: a.test: REJECT is of a sender (and 1 more lines)" in one for one in told)
+    assert any(
+        "main.cf:9: a.test: REJECT is for a sender (and 1 more lines)" in one for one in told
+    )
 
 
 def test_what_is_not_completed_in_the_header_is_told(tmp_path: Path) -> None:

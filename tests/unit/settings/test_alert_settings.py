@@ -25,10 +25,10 @@ def load(directory: Path, text: str) -> LoadedSettings:
 
 
 MISTAKES = [
-    ("alerts: [{}]", "alerts.0: tells nobody; write one of webhook, command, email, apprise"),
+    ("alerts: [{}]", "alerts.0: names no channel; write one of webhook, command, email, apprise"),
     (
         "alerts: [{webhook: https://a.test/x, command: /bin/true}]",
-        "alerts.0.command: stands beside webhook; an entry is one channel, make it two",
+        "alerts.0.command: is set together with webhook; each entry is one channel, so",
     ),
     (
         "alerts: [{webhook: 'ftp://a.test/geheim'}]",
@@ -58,7 +58,7 @@ MISTAKES = [
     ("web: {url: 'gw.example.com/geheim'}", 'web.url: "gw.example.com..." is'),
     (
         "alerts: [{webhook: 'https:///geheim'}]",
-        'alerts.0.webhook: "https:..." is no http or https URL; write e.g. '
+        'alerts.0.webhook: "https:..." is not an http or https URL; write e.g. '
         "https://hooks.example.com/…",
     ),
     (
@@ -74,11 +74,11 @@ MISTAKES = [
     ),
     (
         "alerts: [{email: ops@a.test}]",
-        "alerts.0.email: needs sender beside it: an address of yours that the providers accept",
+        "alerts.0.email: needs sender as well: an address of yours that the providers accept",
     ),
     (
         "alerts: [{command: /bin/true, sender: a@a.test}]",
-        "alerts.0.sender: goes with email only; remove it",
+        "alerts.0.sender: is for email only; remove it",
     ),
     (
         "alerts: [{email: a@a.test, sender: a@a.test, providers: [spare]}]",

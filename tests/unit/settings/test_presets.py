@@ -353,7 +353,7 @@ MISTAKES = [
     ),
     (
         ["host: a.test", "region: eu"],
-        "5: providers.p.region: belongs to a preset and there is none; remove it",
+        "5: providers.p.region: needs a preset; remove it",
     ),
     (
         ["preset: sendgrid"],
@@ -393,7 +393,7 @@ MISTAKES = [
     (
         ["preset: sendgrid", "password: env:K", "tls: none"],
         "6: providers.p.tls: none would send the password to smtp.sendgrid.net in clear text; "
-        "write tls: required, or auth_without_tls: true if the network is yours",
+        "write tls: required, or auth_without_tls: true on a trusted network",
     ),
 ]
 

@@ -94,7 +94,7 @@ def test_a_password_in_clear_goes_to_this_machine_only(load: Load, lines_of: Fai
     [line] = lines_of(TWO.replace("gw1:587", "gw1?tls=none"))
     assert line == (
         "relaygw.yaml:3: relay_to.0: a mapping would send the password in clear text; remove "
-        "tls=none, or write a provider with auth_without_tls: true if the network is yours"
+        "tls=none, or write a provider with auth_without_tls: true on a trusted network"
     )
 
 
@@ -128,11 +128,11 @@ def test_settings_with_it_survive_pickling(load: Load) -> None:
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-USER = "has a user name and no password; " + WITH_PASSWORD
-NO_USER = "has a password and no user name; " + WITH_PASSWORD
+USER = "has a user name but no password; " + WITH_PASSWORD
+NO_USER = "has a password but no user name; " + WITH_PASSWORD
 SCHEME = "is not a URL of smtp or smtps; write e.g. smtp://gw1.example.com:587"
-REST = "is not smtp://USER@HOST:PORT; remove what follows the port"
-HOLDS = f"holds a password; {WITH_PASSWORD}, and change that password"
+REST = "is not smtp://USER@HOST:PORT; remove everything after the port"
+HOLDS = f"holds a password; {WITH_PASSWORD}, and change the exposed password"
 MAPPING = f"a mapping is not a gateway; {WITH_PASSWORD}"
 ENTRIES: list[tuple[str, str]] = [
     ("smtp://shop@gw1", f'"smtp:..." {USER}'),
@@ -142,7 +142,7 @@ ENTRIES: list[tuple[str, str]] = [
     (f"{{url: 'smtp://shop:{CANARY}@gw1', password: env:KEY}}", f"a mapping {HOLDS}"),
     (f"smtp://shop:{CANARY}/x@gw1", f'"smtp:..." {SCHEME}'),
     (f"smtp://shop:25#{CANARY}@gw1", f'"smtp:..." {REST}'),
-    (f"smtp://shop:25?{CANARY}@gw1", '"smtp:..." has a query that means nothing; write '
+    (f"smtp://shop:25?{CANARY}@gw1", '"smtp:..." has an unknown query; write '
      "?tls=required or ?tls=encrypt or ?tls=opportunistic or ?tls=none, or none"),
     ("smtp://gw1/path", f'"smtp:..." {REST}'),
     ("smtp://gw1:0", f'"smtp:..." {REST}'),
@@ -154,9 +154,9 @@ ENTRIES: list[tuple[str, str]] = [
     (f"shop@{CANARY}", f"the value (not shown) {SCHEME}"),
     ("smtp://-gw1", '"smtp:..." has no host name or IP address; write e.g. '
      "smtp://gw1.example.com:587"),
-    ("smtp://gw1?tls=maybe", '"smtp:..." has a query that means nothing; write ?tls=required or '
+    ("smtp://gw1?tls=maybe", '"smtp:..." has an unknown query; write ?tls=required or '
      "?tls=encrypt or ?tls=opportunistic or ?tls=none, or none"),
-    ("smtps://gw1?tls=none", '"smtps:..." has a query that means nothing; write ?tls=implicit, or '
+    ("smtps://gw1?tls=none", '"smtps:..." has an unknown query; write ?tls=implicit, or '
      "none"),
     ("5", "5 is not a URL; write e.g. smtp://gw1.example.com:587"),
     ("~", "null is not a URL; write e.g. smtp://gw1.example.com:587"),
@@ -164,7 +164,7 @@ ENTRIES: list[tuple[str, str]] = [
     ("{url: smtp://gw1, port: 25}", MAPPING),
     (f"{{url: 'smtp://u@gw1', password: {CANARY}}}", "a mapping has a password that is not a "
      "secret reference; write env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"),
-    ("{url: 'smtp://u%00@gw1', password: env:K}", "a mapping has a user name that cannot be one; "
+    ("{url: 'smtp://u%00@gw1', password: env:K}", "a mapping has an invalid user name; "
      "write e.g. smtp://gw1.example.com:587"),
 ]  # fmt: skip
 
@@ -191,13 +191,13 @@ def test_it_is_a_list(lines_of: Fail) -> None:
 CONFLICTS = [
     (
         "relay_to: [smtp://gw1, smtp://GW1:587]\n",
-        ["2: relay_to.1: is gw1:587 a second time; remove one"],
+        ["2: relay_to.1: repeats gw1:587; remove one"],
     ),
     (
         "relay_to: [smtp://gw1]\nproviders: {gw1: {host: a.test}}\n",
         [
-            '2: relay_to.0: makes a provider "gw1", and there is one of that name; rename that '
-            "one, or remove this entry and list the provider in a route"
+            '2: relay_to.0: creates a provider "gw1", but there is one of that name; rename it, or '
+            "remove this entry and list the provider in a route"
         ],
     ),
     (
@@ -212,7 +212,7 @@ CONFLICTS = [
         "relay_to: [smtp://gw1]\nproviders: {a: {host: a.test}}\n"
         "routes: [{name: default, sender: ['@a.test'], providers: [a]}]\n",
         [
-            '4: routes.0.name: "default" is the name of the route that relay_to makes; choose '
+            '4: routes.0.name: "default" is the name of the route that relay_to creates; choose '
             "another"
         ],
     ),

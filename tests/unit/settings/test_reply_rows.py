@@ -11,29 +11,38 @@ from relaygw.settings.load import LoadedSettings
 KEY = "relaygw.yaml:2: providers.main.replies.0"
 
 REFUSED = [
-    ("{verdict: hold}", f"{KEY}: matches every reply; give it a code, a status or a text"),
-    ("{stages: [auth], verdict: hold}", f"{KEY}: matches every reply; give it a code"),
+    ("{verdict: hold}", f"{KEY}: matches every reply; add a code, a status or a text"),
+    ("{stages: [auth], verdict: hold}", f"{KEY}: matches every reply; add a code"),
     ("{code: 5xx, verdict: hold}", f'{KEY}.code: 5xx matches no reply code; write e.g. "421"'),
-    ('{code: "2..", stages: [content], verdict: retry}', f"{KEY}.code: 2.. matches 200, and only"),
-    ('{code: ".*", verdict: hold}', f"{KEY}.code: .* matches 200, and only a 4xx or 5xx is a"),
+    ('{code: "2..", stages: [content], verdict: retry}', f"{KEY}.code: 2.. matches 200, but only"),
+    ('{code: ".*", verdict: hold}', f"{KEY}.code: .* matches 200, but only 4xx and 5xx are"),
     ('{code: "354", verdict: retry}', f"{KEY}.code: 354 matches 354"),
-    ('{code: "4..", verdict: bounce}', f"{KEY}.code: 4.. matches 400, and only a 5xx bounces"),
-    ('{code: "[45]..", verdict: bounce}', f"{KEY}.code: [45].. matches 400, and only a 5xx"),
+    ('{code: "4..", verdict: bounce}', f"{KEY}.code: 4.. matches 400, but only 5xx bounces"),
+    ('{code: "[45]..", verdict: bounce}', f"{KEY}.code: [45].. matches 400, but only 5xx"),
     (
         '{code: "535", stages: [mail, auth], verdict: bounce}',
         f"{KEY}.verdict: bounce cannot be at stage auth: a refusal before MAIL says nothing about",
     ),
     (
         "{text: x, verdict: throttle, scope: recipient}",
-        f"{KEY}.scope: recipient does not go with throttle; write credential or provider",
+        f"{KEY}.scope: recipient cannot be combined with throttle; write credential or provider",
     ),
-    ("{text: x, verdict: bounce, scope: provider}", f"{KEY}.scope: provider does not go with"),
+    (
+        "{text: x, verdict: bounce, scope: provider}",
+        f"{KEY}.scope: provider cannot be combined with",
+    ),
     (
         "{text: x, stages: [auth], verdict: hold, scope: sender domain}",
-        f"{KEY}.scope: sender domain cannot be at stage auth, where no message is known",
+        f"{KEY}.scope: sender domain cannot be at stage auth, where the message is not known",
     ),
-    ("{text: x, verdict: hold, limit: rate}", f"{KEY}.limit: does not go with hold; remove it"),
-    ("{text: x, verdict: bounce, wait: [1m]}", f"{KEY}.wait: does not go with bounce, which is"),
+    (
+        "{text: x, verdict: hold, limit: rate}",
+        f"{KEY}.limit: cannot be combined with hold; remove it",
+    ),
+    (
+        "{text: x, verdict: bounce, wait: [1m]}",
+        f"{KEY}.wait: cannot be combined with bounce, which is",
+    ),
     ("{text: x, verdict: retry, wait: [0s]}", f'{KEY}.wait.0: "0s" must be longer than 0s'),
     ('{text: "(", verdict: hold}', f'{KEY}.text: "(" is not a regular expression'),
 ]

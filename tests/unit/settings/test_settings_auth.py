@@ -20,9 +20,9 @@ def text(keys: str) -> str:
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        ("username: u, auth: xoauth2", ".auth: xoauth2 needs to know where tokens come from"),
-        (f"{OAUTH}", ".oauth: has no username beside it; add the mailbox"),
-        (f"{OAUTH}, username: u, auth: plain", ".oauth: is of no use with auth: plain"),
+        ("username: u, auth: xoauth2", ".auth: xoauth2 needs a token source"),
+        (f"{OAUTH}", ".oauth: has no username; add the mailbox"),
+        (f"{OAUTH}, username: u, auth: plain", ".oauth: has no effect with auth: plain"),
         (
             f"{OAUTH}, username: u, tls: none",
             ".tls: none would send the access token to a.test in clear text",
@@ -31,8 +31,8 @@ def text(keys: str) -> str:
             "username: u, oauth: {token_url: 'https://t.test/x', client_id: app}",
             ".oauth: has neither client_secret nor refresh_token",
         ),
-        ("username: u", ".username: has no password beside it; set both or neither"),
-        ("password: env:P", ".password: has no username beside it; set both or neither"),
+        ("username: u", ".username: has no password; set both or neither"),
+        ("password: env:P", ".password: has no username; set both or neither"),
     ],
 )
 def test_what_does_not_fit_together(
@@ -61,7 +61,7 @@ def test_a_token_url_that_is_none(lines_of: Callable[..., list[str]], url: str) 
     keys = f"username: u, oauth: {{token_url: '{url}', client_id: a, client_secret: env:C}}"
     (found,) = lines_of(text(keys))
     assert "providers.p.oauth.token_url" in found
-    assert "is no https URL; write e.g. https://oauth2.googleapis.com/token" in found
+    assert "is not an https URL; write e.g. https://oauth2.googleapis.com/token" in found
 
 
 @pytest.mark.parametrize("key", ["client_id", "client_secret", "refresh_token"])

@@ -60,8 +60,8 @@ def test_a_good_one_leaves_no_doubt(load: Load, files: Files, names: tuple[str, 
     ("names", "days", "begun_days", "doubt"),
     [
         (("gw.test",), 5.5, 1, "the certificate expires in 5 days; renew "),
-        (("gw.test",), -0.5, 1, "the certificate has expired; clients that verify it do not send"),
-        (("gw.test",), 9, -1, "the certificate is not valid yet; clients that verify it do not se"),
+        (("gw.test",), -0.5, 1, "the certificate has expired; clients that verify it cannot send"),
+        (("gw.test",), 9, -1, "the certificate is not valid yet; clients that verify it cannot se"),
         (("a.test", "b.test"), 90, 1, "the certificate is for a.test, b.test, not for gw.test; "),
         (("*.gw.test",), 90, 1, "the certificate is for *.gw.test, not for gw.test; clients that"),
     ],
@@ -89,11 +89,9 @@ def test_what_cannot_be_used_stops_the_start(lines_of: Fail, files: Files, tmp_p
     key = files.key.read_bytes()
     files.write("gw.test")
     files.key.write_bytes(key)
-    assert problem() == (
-        f"{files.key} is not the key of {files.cert}; write the pair that belongs together"
-    )
+    assert problem() == (f"{files.key} is not the key of {files.cert}; write a matching pair")
     files.key.write_text("rubbish")
-    assert problem().endswith("cannot be used; both are PEM files")
+    assert problem().endswith("cannot be used; both must be PEM files")
     files.write("gw.test")
     files.key.chmod(0o604)
     assert "everyone on this machine may read or write" in problem()

@@ -37,16 +37,16 @@ LINES = [
     ),
     (
         "mode: sandbox\nqueue:\n  retenton: 7d\n",
-        "relaygw.yaml:3: queue.retenton: is no key here; did you mean retention?",
+        "relaygw.yaml:3: queue.retenton: is not a key here; did you mean retention?",
     ),
     (
         "mode: sandbox\nqueue:\n  colour: ~\n",
-        "relaygw.yaml:3: queue.colour: is no key here; the keys are url, password, allow_unsafe, "
-        "retention, keep_content, min_free",
+        "relaygw.yaml:3: queue.colour: is not a key here; the keys are url, password, "
+        "allow_unsafe, retention, keep_content, min_free",
     ),
     (
         "mode: sandbox\nmode: production\n",
-        "relaygw.yaml:2: mode: is written twice, first on line 1; remove one",
+        "relaygw.yaml:2: mode: is set twice, first on line 1; remove one",
     ),
     (
         "mode: sandbox\nretry: {first: 5}\n",
@@ -82,7 +82,7 @@ LINES = [
     (b"#" * 2**20 + b"\n", "relaygw.yaml: longer than 1048576 bytes"),
     (
         "mode: sandbox\nqueue: {url: 'postgresql://u:hunter2@db/x'}\n",
-        'relaygw.yaml:2: queue.url: "postgresql:..." holds a password; take it out and write '
+        'relaygw.yaml:2: queue.url: "postgresql:..." holds a password; remove it and write '
         "queue.password: file:PATH (or env:NAME), or use PGPASSFILE",
     ),
     (
@@ -93,7 +93,7 @@ LINES = [
     ),
     (
         "mode: sandbox\nqueue: {url: 'postgresql://u@db/x?password=hunter2'}\n",
-        'relaygw.yaml:2: queue.url: "postgresql:..." holds a password; take it out and write '
+        'relaygw.yaml:2: queue.url: "postgresql:..." holds a password; remove it and write '
         "queue.password: file:PATH (or env:NAME), or use PGPASSFILE",
     ),
     (
@@ -108,22 +108,22 @@ LINES = [
     ),
     (
         "mode: sandbox\nproviders: {p: {host: a.test, username: u}}\n",
-        "relaygw.yaml:2: providers.p.username: has no password beside it; set both or neither",
+        "relaygw.yaml:2: providers.p.username: has no password; set both or neither",
     ),
     (
         "mode: sandbox\nproviders: {p: {host: a.test, password: env:P}}\n",
-        "relaygw.yaml:2: providers.p.password: has no username beside it; set both or neither",
+        "relaygw.yaml:2: providers.p.password: has no username; set both or neither",
     ),
     (
         "mode: sandbox\nproviders:\n  p: {host: a.test, username: u, password: env:P,\n"
         "    tls: none}\n",
         "relaygw.yaml:4: providers.p.tls: none would send the password to a.test in clear text; "
-        "write tls: required, or auth_without_tls: true if the network is yours",
+        "write tls: required, or auth_without_tls: true on a trusted network",
     ),
     (
         "mode: sandbox\nrecipients: {allow: ['@a.test'], refused: redirect:qa@b.a.test}\n",
-        "relaygw.yaml:2: recipients.refused: redirects to qa@b.a.test, who may not receive; add it "
-        "to recipients.allow",
+        "relaygw.yaml:2: recipients.refused: redirects to qa@b.a.test, which may not receive "
+        "mail; add it to recipients.allow",
     ),
     (
         "mode: sandbox\nrecipients: {block: ['a@b@c.test']}\n",
@@ -157,7 +157,7 @@ LINES = [
     ),
     (
         "mode: sandbox\nlog: {target: 'file:mail.log'}\n",
-        'relaygw.yaml:2: log.target: "file:mail.log" has no absolute path of a file; write e.g. '
+        'relaygw.yaml:2: log.target: "file:mail.log" has no absolute file path; write e.g. '
         "/var/log/relaygw/mail.log",
     ),
     (
@@ -184,13 +184,13 @@ LINES = [
     ),
     (
         RELAY,
-        "relaygw.yaml: routes: the last route must have no condition, so that every message finds "
-        "one; add {name: default, providers: [NAME]} at the end",
+        "relaygw.yaml: routes: the last route must have no condition, so that every message "
+        "matches a route; add {name: default, providers: [NAME]} at the end",
     ),
     (
         RELAY + "routes:\n  - {name: a, providers: [main]}\n  - {name: b, providers: [main]}\n",
-        'relaygw.yaml:4: routes.0: route "a" has no condition, so no route after it is ever used; '
-        "move it to the end",
+        'relaygw.yaml:4: routes.0: route "a" has no condition, so no route after it is ever '
+        "used; move it to the end",
     ),
     (
         RELAY + "routes:\n  - {name: a, sender: ['@x.test'], providers: [main]}\n"
@@ -390,9 +390,7 @@ def test_what_only_follows_from_a_wrong_value_is_not_told(lines_of: Fail) -> Non
 
 def test_a_tab_is_named(lines_of: Fail) -> None:
     (line,) = lines_of("mode: production\nproviders:\n\tmain: {host: smtp.test}\n")
-    assert line == (
-        "relaygw.yaml:3: a tab stands where an indentation or a value begins; write spaces instead"
-    )
+    assert line == ("relaygw.yaml:3: a tab is used for indentation; write spaces instead")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")

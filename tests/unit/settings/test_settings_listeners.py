@@ -64,9 +64,7 @@ def test_all_of_ipv4_written_as_ipv6_is_an_open_relay(lines_of: Fail, networks: 
 
 def test_a_proxy_whose_word_anyone_can_give_is_an_open_relay(lines_of: Fail, load: Load) -> None:
     [line] = lines_of(relay("bind: '0.0.0.0:25', proxy_protocol: [0.0.0.0/0]"))
-    assert (
-        "listeners.0.proxy_protocol: believes everyone on who the client is: an open relay" in line
-    )
+    assert "listeners.0.proxy_protocol: trusts everyone to name the client: an open relay" in line
     balanced = "bind: '127.0.0.1:25', proxy_protocol: [127.0.0.1/32]"
     [line] = lines_of(relay(f"{balanced}, allow: [0.0.0.0/0]"))
     assert "listeners.0.allow: lets everyone send through 127.0.0.1:25: an open relay" in line
@@ -74,11 +72,13 @@ def test_a_proxy_whose_word_anyone_can_give_is_an_open_relay(lines_of: Fail, loa
 
 
 BROKEN = [
-    ("bind: '127.0.0.1:25', auth: required", "", "listeners.0.auth: required lets nobody in: the"),
+    ("bind: '127.0.0.1:25', auth: required", "", "listeners.0.auth: required lets nobody log in: "
+    "the"),
     (
         "bind: '10.0.0.1:25', auth: required",
         USER,
-        "listeners.0.auth: required lets nobody in: passwords are not taken over a network without",
+        "listeners.0.auth: required lets nobody log in: passwords are not accepted over a network "
+        "without",
     ),
     ("bind: '127.0.0.1:25', auth: false", USER, 'listeners.0.auth: false is not one of off, opt'),
     ("bind: '127.0.0.1:25', auth: off", USER, "users: cannot log in: every listener has auth: off"),
@@ -100,9 +100,13 @@ def test_listeners_that_cannot_be_meant(
 def test_a_mode_may_only_be_stricter(lines_of: Fail, load: Load) -> None:
     text = "mode: staging\nproviders: {main: {host: smtp.example.com}}\n" + DEFAULT
     [line] = lines_of(text + "listeners: [{bind: '127.0.0.1:25', mode: production}]\n")
-    assert line.startswith("relaygw.yaml:4: listeners.0.mode: production is looser than mode stag")
+    assert line.startswith(
+        "relaygw.yaml:4: listeners.0.mode: production is less strict than the gateway's mode stag"
+    )
     [line] = lines_of(text + USER.replace("}", ", mode: production}"))
-    assert line.startswith("relaygw.yaml:4: users.0.mode: production is looser than mode staging")
+    assert line.startswith(
+        "relaygw.yaml:4: users.0.mode: production is less strict than the gateway's mode staging"
+    )
     for mode in ("staging", "sandbox"):
         assert load(text + f"listeners: [{{bind: '127.0.0.1:25', mode: {mode}}}]\n")
 

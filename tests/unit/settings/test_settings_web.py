@@ -22,12 +22,12 @@ CI = "{name: ci, token: 'env:MAIL_TEST_TOKEN'}"
 LINES = [
     (
         SANDBOX + f"web: {{open: true, users: [{ANNA}]}}\n",
-        "relaygw.yaml:2: web.open: lets everyone in, and there are web.users or web.tokens; "
+        "relaygw.yaml:2: web.open: lets everyone in, but there are web.users or web.tokens; "
         "remove one of the two",
     ),
     (
         SANDBOX + f"web: {{open: true, tokens: [{CI}]}}\n",
-        "relaygw.yaml:2: web.open: lets everyone in, and there are web.users or web.tokens; "
+        "relaygw.yaml:2: web.open: lets everyone in, but there are web.users or web.tokens; "
         "remove one of the two",
     ),
     (
@@ -51,7 +51,7 @@ LINES = [
     ),
     (
         SANDBOX + "web: {users: [{name: anna, password_hash: hunter2}]}\n",
-        "relaygw.yaml:2: web.users.0.password_hash: the value (not shown) is no argon2 hash; "
+        "relaygw.yaml:2: web.users.0.password_hash: the value (not shown) is not an argon2 hash; "
         "write what `relaygw users hash` prints, in quotes",
     ),
     (
@@ -61,7 +61,7 @@ LINES = [
     ),
     (
         SANDBOX + "web: {proxies: [0.0.0.0/0]}\n",
-        "relaygw.yaml:2: web.proxies.0: 0.0.0.0/0 believes everyone's word on who they are; list "
+        "relaygw.yaml:2: web.proxies.0: 0.0.0.0/0 trusts everyone to name the client; list only "
         "your reverse proxies",
     ),
     (

@@ -249,7 +249,7 @@ def test_what_was_committed_when_the_log_went_is_there_for_the_next_process(
         store.instances.heartbeat("x")
     with pytest.raises(QueueDamaged):
         store.watch.duty("watch", "x")
-    with pytest.raises(QueueDamaged, match="start it again"):
+    with pytest.raises(QueueDamaged, match="stop and restart relaygw"):
         open_store(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
     killed = tmp_path / "killed"
     shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed", "queue.db-wal"))
@@ -294,13 +294,13 @@ def test_a_queue_that_somebody_has_alone_is_waited_for_said_and_given_up(
     monkeypatch.setattr(queue_lock, "TOLD_AFTER_S", 0.0)
     open_in(tmp_path).close()
     path = tmp_path / "queue.db"
-    problem = rf"queue\.db: process {os.getpid()} has had the queue to itself .*; try again when"
+    problem = rf"queue\.db: process {os.getpid()} has had the queue locked .*; try again when"
     with had_alone(path):
         for use in (partial(open_in, tmp_path), partial(examine, f"sqlite:///{path}")):
             with pytest.raises(StoreUnavailable, match=problem):
                 use()
     assert [one.message.partition(" (")[0] for one in caplog.records] == [
-        f"{path}: process {os.getpid()} has the queue to itself"
+        f"{path}: process {os.getpid()} has locked the queue"
     ] * 2
     open_in(tmp_path).close()
 

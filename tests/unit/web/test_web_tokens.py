@@ -43,8 +43,8 @@ async def test_what_cannot_be_read_lets_nobody_in(caplog: pytest.LogCaptureFixtu
         assert await tokens.holder(b"") is None
         assert await tokens.holder(SHORT.encode()) is None
         assert await tokens.holder(GOOD.encode()) is not None
-    assert "web.tokens: gone lets nobody in: env:RELAYGW_NO_SUCH_VARIABLE" in caplog.text
-    assert "web.tokens: short lets nobody in: the token has 19 characters" in caplog.text
+    assert "web.tokens: gone lets nobody log in: env:RELAYGW_NO_SUCH_VARIABLE" in caplog.text
+    assert "web.tokens: short lets nobody log in: the token has 19 characters" in caplog.text
     assert "s3cr3t" not in caplog.text
 
 

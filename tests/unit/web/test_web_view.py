@@ -212,7 +212,7 @@ def test_snippets_are_short(size: int) -> None:
 @pytest.mark.parametrize(
     ("header", "links", "errors"),
     [
-        ("<ftp://x/>", [], '"ftp://x/" is no mail or web link'),
+        ("<ftp://x/>", [], '"ftp://x/" is not a mail or web link'),
         ("https://x.test/", [], "no link in angle brackets"),
         (
             "<https://a/1>, <https://b/2>, <https://c/3>",

@@ -265,7 +265,7 @@ def _contacts(body: Found, name: str) -> list[Address]:
 def _sender(body: Found) -> Address:
     found = value_of(body, "From")
     if not isinstance(found, dict):
-        raise HTTPException(400, "From is no object with Email and Name")
+        raise HTTPException(400, "From is not an object with Email and Name")
     return _address(found, "From")
 
 
@@ -273,7 +273,7 @@ def _checked(address: str, name: str) -> str:
     try:
         check_address(address)
     except InvalidAddress as error:
-        raise HTTPException(400, f"{name}: {address[:100]!r} is no address: {error}") from None
+        raise HTTPException(400, f"{name}: {address[:100]!r} is not an address: {error}") from None
     return address
 
 
@@ -309,10 +309,10 @@ def _add_fields(message: EmailMessage, fields: object) -> None:
     if fields is None:
         return
     if not isinstance(fields, dict) or len(fields) > MAX_FIELDS:
-        raise HTTPException(400, f"Headers is no object of at most {MAX_FIELDS} texts")
+        raise HTTPException(400, f"Headers is not an object of at most {MAX_FIELDS} texts")
     for name, value in fields.items():
         if not isinstance(value, str) or _FIELD_NAME.fullmatch(name) is None:
-            raise HTTPException(400, f"Headers: {name[:100]!r} is no field with a text")
+            raise HTTPException(400, f"Headers: {name[:100]!r} is not a field with a text")
         # what the body is made of is said by the body
         is_own = name.lower().startswith("content-") or name.lower() == "mime-version"
         if name not in message and not is_own:
@@ -344,7 +344,7 @@ def _address(found: Found, name: str) -> Address:
     try:
         return Address(_short(text(found, "Name"), name), addr_spec=address)
     except (ValueError, MessageError, LookupError) as error:
-        raise HTTPException(400, f"{name}: {address[:100]!r} is no address: {error}") from None
+        raise HTTPException(400, f"{name}: {address[:100]!r} is not an address: {error}") from None
 
 
 def _short(value: str, name: str) -> str:

@@ -260,7 +260,9 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
     if since := given.get("since"):
         at_ms = read_time_ms(since, UTC)
         if at_ms is None:
-            raise HTTPException(400, f"since is no time: {since[:40]!r}; e.g. 2026-01-31T12:00:00Z")
+            raise HTTPException(
+                400, f"since is not a time: {since[:40]!r}; e.g. 2026-01-31T12:00:00Z"
+            )
         terms.append(Term(field=Field.AFTER, number=at_ms))
     if not terms:
         raise HTTPException(400, "nothing to wait for; write to=, from=, subject= or query=")

@@ -128,7 +128,7 @@ def _unsubscribe_json(tree: MimeTree) -> Json:
     found = _ANGLE.findall(header)[:_MAX_LINKS]
     links = [link for link in found if _LINK_TARGET.fullmatch(link)]
     problems = ["no link in angle brackets"] if header and not found else []
-    problems += [f'"{link}" is no mail or web link' for link in found if link not in links]
+    problems += [f'"{link}" is not a mail or web link' for link in found if link not in links]
     if len(links) > 2:
         problems.append("more than one mail link and one web link")
     return {
@@ -332,7 +332,9 @@ def search_of(request: Request, query: str) -> MailSearch:
     try:
         zone = zoneinfo.ZoneInfo(name) if name else UTC
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise HTTPException(400, f"tz is no time zone: {name[:40]!r}; e.g. Europe/Berlin") from None
+        raise HTTPException(
+            400, f"tz is not a time zone: {name[:40]!r}; e.g. Europe/Berlin"
+        ) from None
     search = parse_search(query, tz=zone)
     if search.is_void:  # else a test for "no such mail" would pass
         raise HTTPException(
