@@ -137,20 +137,20 @@ def test_the_frame_runs_nothing_by_any_layer_alone(
 ) -> None:
     """The frame has an origin, for its height to be seen: with either of the other layers gone."""
     queue_id = send(sandbox, HOSTILE["W1"])
-    page = re.sub(
-        "rel=(preconnect|dns-prefetch|prefetch)|<iframe src|<meta http-equiv", "<p x", page
-    )
+    # a frame may show no dialog; with an origin of ours a script could tell the page around it
+    page = page.replace("alert(document.domain)", "parent.ran=1").replace(EVIL, "data:")
+    page = re.sub("<(link|iframe|meta|base)", "<p x", page)
     show(visit, page)
     visit.go(f"/sandbox/{queue_id}/html?framed=1")  # no frame around it, and an origin
     settle(visit)
-    assert visit.page.evaluate("window.origin") == visit.base
-    assert browser.canary.visitors == 0
+    assert visit.page.evaluate("[window.origin, window.ran]") == [visit.base, None]
     visit.context.unroute_all()
-    show(visit, re.sub(f"{EVIL}|//evil.test", "data:", page), has_policy=False)
+    show(visit, page, has_policy=False)
     visit.go(f"/sandbox/{queue_id}")
     settle(visit)
-    assert visit.page.main_frame.child_frames
-    assert visit.dialogs == []
+    assert visit.page.evaluate("frames[0].document.body.innerText.length") > 0
+    assert visit.page.evaluate("window.ran") is None
+    assert browser.canary.visitors == 0
 
 
 @pytest.mark.parametrize("name", ["W1", "W2", "W5"])
