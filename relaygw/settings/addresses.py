@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Annotated, Self
 
+from pydantic import AfterValidator
+
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address, is_routable_elsewhere
 from relaygw.settings.section import Conflict, Written, checked
@@ -101,6 +103,25 @@ HeaderName = Annotated[
         _HEADER_NAME.fullmatch, "is not a header name; write it without the colon, e.g. X-Campaign"
     ),
 ]
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT`; raises ValueError. An IPv6 address has brackets."""
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is not None and 0 < int(match["port"]) <= 65535:
+        host, ip = match["ipv6"] or match["host"], _ip(match["ipv6"] or match["host"])
+        is_bracketed = match["ipv6"] is not None
+        if (ip.version == 6) == is_bracketed if ip else _is_domain(host) and not is_bracketed:
+            return host, int(match["port"])
+    raise ValueError("is not a host and a port; write e.g. 127.0.0.1:783")
+
+
+def _check_host_port(text: str) -> str:
+    split_host_port(text)
+    return text
+
+
+HostPort = Annotated[str, AfterValidator(_check_host_port)]
 
 
 def is_loopback_host(host: str) -> bool:

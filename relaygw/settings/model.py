@@ -30,6 +30,8 @@ from relaygw.settings.addresses import (
     Address,
     Domain,
     Entry,
+    Host,
+    HostPort,
     Name,
     RewriteKey,
     entry_matches,
@@ -217,10 +219,13 @@ class Retry(Section):
 
 
 class Sandbox(Section):
-    """How long captured mail is kept."""
+    """How long captured mail is kept, and what it is checked with."""
 
     retention: Duration = 30 * 86400.0
     max_messages: int = Field(default=100_000, strict=True, ge=1)
+    spamd: HostPort | None = Field(default=None, examples=["127.0.0.1:783"])  # of SpamAssassin
+    # hosts of links that are checked though their addresses are private
+    link_hosts: tuple[Host, ...] = Field(default=(), examples=[["shop.internal"]])
 
 
 def _check_file_path(path: str) -> str:

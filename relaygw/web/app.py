@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.web.api.openapi import api_routes
 from relaygw.web.context import Endpoint, WebContext
@@ -27,6 +28,7 @@ from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.login import LoginPages
+from relaygw.web.mail.preview import preview_routes
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
@@ -35,7 +37,7 @@ from relaygw.web.queue.found import show_found
 from relaygw.web.queue.linked import show_linked
 from relaygw.web.queue.resend import resend, show_resend
 from relaygw.web.queue.selection import queued_of
-from relaygw.web.sandbox import changes
+from relaygw.web.sandbox import changes, checks
 from relaygw.web.sandbox.captured import captured_of
 from relaygw.web.sandbox.events import Events
 from relaygw.web.sandbox.inbox import show_inbox
@@ -105,6 +107,10 @@ async def _answer_failure(_: Request, __: Exception) -> Response:
     return PlainTextResponse("internal error", status_code=500, headers=STRICT_HEADERS)
 
 
+def _captured_entry(web: WebContext, request: Request) -> QueueEntry:
+    return captured_of(web, request).entry
+
+
 def _page_routes(web: WebContext) -> list[Route]:
     sandbox = "/sandbox/{queue_id}"
     pages: tuple[tuple[str, str, Endpoint], ...] = (
@@ -123,12 +129,18 @@ def _page_routes(web: WebContext) -> list[Route]:
         ("GET", sandbox, show_message),
         ("GET", sandbox + "/release", changes.show_release),
         ("POST", sandbox + "/release", changes.release),
+        ("POST", sandbox + "/links", checks.show_visited),
+        ("GET", sandbox + "/spam", checks.show_score),
     )
     return [
         *static_routes(),
         Route("/", Dashboard(web).show, methods=["GET"]),
         Route("/sandbox/events", Events(web).show, methods=["GET"]),
         *(Route(path, partial(show, web), methods=[method]) for method, path, show in pages),
-        *content_routes(web, "/queue/{queue_id}", queued_of),
-        *content_routes(web, sandbox, lambda web, request: captured_of(web, request).entry),
+        *(
+            route
+            for one, find in (("/queue/{queue_id}", queued_of), (sandbox, _captured_entry))
+            for routes_of in (content_routes, preview_routes)
+            for route in routes_of(web, one, find)
+        ),
     ]

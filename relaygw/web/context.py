@@ -68,6 +68,8 @@ class WebContext:
         self._readers = anyio.CapacityLimiter(4)
         self._writers = anyio.CapacityLimiter(2)
         self._openers = anyio.CapacityLimiter(1)
+        self._asides = anyio.CapacityLimiter(2)
+        self.outward = asyncio.Semaphore(2)  # for what asks other servers
 
     def provider(self, name: str) -> Provider:
         """Return the settings of a provider; raises Problem for a name that is none's."""
@@ -88,6 +90,10 @@ class WebContext:
     async def open(self, function: Callable[[], Result]) -> Result:
         """Run what reads the content of a message."""
         return await anyio.to_thread.run_sync(function, limiter=self._openers)
+
+    async def aside(self, function: Callable[[], Result]) -> Result:
+        """Run what waits for another process, and holds up nothing else."""
+        return await anyio.to_thread.run_sync(function, limiter=self._asides)
 
 
 class Arrivals:

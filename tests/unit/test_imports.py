@@ -57,7 +57,7 @@ LIBRARY_ROOMS = {
     "click": {"cli"},
     "uvloop": {"roles"},
     "prometheus_client": {"observe"},
-    "httpx2": {"alerting"},
+    "httpx2": {"alerting", "web"},
     "apprise": {"alerting"},
 }
 

@@ -44,6 +44,7 @@ _DONE = {
     "queue.import": "brought it in from a file",
     "sandbox.release": "released it from the sandbox",
     "sandbox.delete": "deleted it from the sandbox",
+    "sandbox.check_links": "had its links visited",
 }
 _EXPLAINED = ("meaning", "remedy")
 _WAITS = "; it goes when that is over"

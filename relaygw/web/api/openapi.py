@@ -22,7 +22,7 @@ from relaygw.web.api.requests import Select
 from relaygw.web.context import Endpoint as Answering
 from relaygw.web.context import WebContext
 from relaygw.web.page import render
-from relaygw.web.sandbox.api import changes, messages
+from relaygw.web.sandbox.api import changes, checks, messages
 from relaygw.web.sandbox.api.live import Live, Wait
 
 _REF = "#/components/schemas/"
@@ -59,7 +59,10 @@ _MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (  # method, path, what 
     ("get", _ONE + "/headers", "Show its header", messages.show_headers),
     ("get", _ONE + "/raw", "Show its source", messages.show_raw),
     ("get", _ONE + "/part/{part_id}", "Show a part", messages.show_part),
-    ("get", _ONE + "/link-check", "List its links", messages.check_links),
+    ("get", _ONE + "/html-check", "What mail programs make of its HTML", checks.show_html_check),
+    ("get", _ONE + "/link-check", "List its links", checks.list_links),
+    ("post", _ONE + "/link-check", "Visit its links", checks.visit),
+    ("get", _ONE + "/sa-check", "Its score by SpamAssassin", checks.show_spam_score),
     ("post", _ONE + "/release", "Send it after all", changes.release_message),
     ("get", "/view/latest", "The newest message in the sandbox", messages.show_latest),
     ("get", "/view/{queue_id}.html", "Its HTML, cleaned", messages.show_html),

@@ -35,6 +35,7 @@ from relaygw.web.mail.mime_tree import (
     filed_parts,
     load_tree,
 )
+from relaygw.web.mail.part_kind import kind_of
 from relaygw.web.mail.text import text_of_html, texts_of
 
 VIEWS = {  # each has a template view_NAME.html; what its tab says
@@ -201,8 +202,9 @@ def part_lines(tree: MimeTree) -> list[dict[str, Any]]:
             "part_id": part.part_id,
             "name": file_name_of(part),
             "content_type": part.content_type,
-            "size": words.size(_decoded_bytes(tree, part)),
+            "size": words.size(decoded_bytes(tree, part)),
             "is_inline": is_inline,
+            "kind": kind_of(part),
         }
         for parts, is_inline in ((attachments, False), (inline, True))
         for part in parts
@@ -222,9 +224,10 @@ def part_tree(tree: MimeTree) -> dict[str, Any]:
             "name": file_name_of(part) if is_filed or part.file_name else "",
             "content_type": part.content_type,
             "coding": ", ".join(one for one in (part.charset, part.encoding) if one)[:80],
-            "size": words.size(_decoded_bytes(tree, part)) if is_leaf else "",
+            "size": words.size(decoded_bytes(tree, part)) if is_leaf else "",
             "is_inline": is_filed and part.disposition != "attachment" and not part.is_body,
             "is_leaf": is_leaf,
+            "kind": kind_of(part) if is_leaf else "",
             "view": "html" if part is page else "text" if is_text else "",
             "parts": [],
         }
@@ -234,7 +237,7 @@ def part_tree(tree: MimeTree) -> dict[str, Any]:
     return nodes[tree.root.part_id]
 
 
-def _decoded_bytes(tree: MimeTree, part: Part) -> int:
+def decoded_bytes(tree: MimeTree, part: Part) -> int:
     """Return about how large a part is; nothing is decoded for that."""
     raw = part.end - part.start
     if part.encoding != "base64":
@@ -262,7 +265,7 @@ MEASURED_HEADERS = FRAME_HEADERS | {
 }
 
 
-def _frame_headers(request: Request) -> dict[str, str]:
+def frame_headers(request: Request) -> dict[str, str]:
     """Return the policy of a document: an origin only within a page, as far as browsers tell."""
     is_framed = request.headers.get("sec-fetch-dest", "iframe") == "iframe"
     return MEASURED_HEADERS if is_framed and FRAMED in request.query_params else FRAME_HEADERS
@@ -320,7 +323,7 @@ def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
             page = await web.open(lambda: web.mail_pages.make(entry, load_tree(web.store, entry)))
         if page is None:
             raise HTTPException(404)
-        return HTMLResponse(page.in_scheme(scheme_of(request)), headers=_frame_headers(request))
+        return HTMLResponse(page.in_scheme(scheme_of(request)), headers=frame_headers(request))
 
     def save_source(web: WebContext, request: Request) -> Response:
         entry = find(web, request)

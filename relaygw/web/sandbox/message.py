@@ -18,12 +18,14 @@ from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext
+from relaygw.web.mail.html_check import table
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.text import people_of
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_of, read_search
+from relaygw.web.sandbox.checking import check_page, visitable
 from relaygw.web.sandbox.inbox import (
     list_context,
     list_path,
@@ -33,6 +35,7 @@ from relaygw.web.sandbox.inbox import (
     query_of,
 )
 
+CHECKS = "checks"  # the view of captured mail only
 MAX_RECIPIENTS = 100
 _MAX_CONTACTS = 50
 _NEIGHBOURS = 20  # messages of one moment that are looked through for the next one
@@ -96,7 +99,7 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
     entry = found.entry
     tree = load_tree(web.store, entry)
     page = web.mail_pages.make(entry, tree)
-    view = wanted if wanted in VIEWS else "html"
+    view = wanted if wanted in (*VIEWS, CHECKS) else "html"
     if view == "html" and page is None:
         view = "text"
     people = people_of(tree)  # of a message that was not read yet, too
@@ -104,6 +107,15 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
     named = (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
     contacts = [(label, each[:_MAX_CONTACTS], len(each) - _MAX_CONTACTS) for label, each in named]
+    shown = view_context(view, tree, page)
+    shown["tabs"].append((CHECKS, "Checks", 0))
+    if view == CHECKS:
+        shown |= {
+            "html_check": check_page(tree),
+            "caniemail": table(),
+            "visitable": visitable(shown["links"]),
+            "has_spamd": web.settings.sandbox.spamd is not None,
+        }
     return {
         "entry": entry,
         "sender": people.sender,
@@ -116,7 +128,7 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         "audience": _audience(web, entry, people),
         "is_sent": any(one.state is not RecipientState.CAPTURED for one in entry.recipients),
         "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
-        **view_context(view, tree, page),
+        **shown,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.browser.attachments import FILES, mail_with_files
 from tests.e2e.browser.axe import LOOKS, violations
 from tests.e2e.browser.browsing import Chromium, Visit, press
 from tests.e2e.browser.letters import all_letters
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.campaign
 
 BAD = ("moderate", "serious", "critical")
 FOUND: list[str] = []
-VIEWS = ("html", "text", "headers", "links", "parts", "source")
+VIEWS = ("html", "text", "headers", "links", "parts", "source", "checks")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         providers={"main": provider_settings(9)},
         recipients={"allow": ["dev@agency.example"]},
         web={"bind": "127.0.0.1:0", "users": USERS},
+        sandbox={"spamd": "127.0.0.1:9"},  # where none is
     ) as gateway:
         yield gateway
 
@@ -88,12 +90,24 @@ def test_lists_and_what_they_ask(visit: Visit, ids: dict[str, str]) -> None:
         check(visit, path)
 
 
-def test_a_message_in_its_views(visit: Visit, ids: dict[str, str]) -> None:
+def test_a_message_in_its_views(visit: Visit, sandbox: Gateway, ids: dict[str, str]) -> None:
     log_in(visit)
     for view in VIEWS:
         check(visit, f"/sandbox/{ids['order']}?view={view}")
     for name in ("newsletter", "rtl"):
         check(visit, f"/sandbox/{ids[name]}?scheme=dark")
+    # with a feature open, and what is found by the checks
+    visit.go(f"/sandbox/{ids['newsletter']}?view=checks")
+    visit.page.locator(".features summary").first.click()
+    check_here(visit, "a feature that some programs lack")
+    visit.page.get_by_role("button", name="Visit 2 links").click()
+    visit.page.get_by_role("heading", name="did not answer well").wait_for()
+    check_here(visit, "links visited")
+    check(visit, f"/sandbox/{ids['newsletter']}/spam")
+    files = sandbox.send("a@x.test", ["b@x.test"], mail_with_files())
+    for number, name in enumerate(FILES, 2):
+        if name in ("photo.png", "invoice.pdf", "invite.ics", "notes.txt"):
+            check(visit, f"/sandbox/{files}/part/{number}/look")
     visit.page.set_viewport_size({"width": 1500, "height": 900})
     check(visit, f"/sandbox/{ids['order']}")  # beside the list
 

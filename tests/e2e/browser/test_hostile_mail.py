@@ -8,12 +8,13 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from relaygw.web.mail.views import FRAME_HEADERS, MEASURED_HEADERS
+from tests.e2e.browser.attachments import FILES, mail_with_files
 from tests.e2e.browser.browsing import Chromium, Visit, chromium
 from tests.e2e.browser.hostile import EVIL, W1, W2, W5, hostile_set
 from tests.e2e.gateway import Gateway
 
 HOSTILE = hostile_set()
-VIEWS = ("html", "text", "headers", "links", "parts", "source")
+VIEWS = ("html", "text", "headers", "links", "parts", "source", "checks")
 
 
 def send(gateway: Gateway, content: bytes) -> str:
@@ -176,11 +177,33 @@ def test_pictures_of_the_mail_are_shown(sandbox: Gateway, visit: Visit) -> None:
         assert frame.locator(picture).evaluate("one => one.naturalWidth") == 1
 
 
-def test_an_attachment_is_saved_and_never_shown(sandbox: Gateway, visit: Visit) -> None:
+def test_an_attachment_is_shown_as_text_and_saved(
+    sandbox: Gateway, browser: Chromium, visit: Visit
+) -> None:
     queue_id = send(sandbox, HOSTILE["W3"])
     visit.go(f"/sandbox/{queue_id}")
+    visit.page.locator(".files a").first.click()
+    expect(visit.page.frame_locator("iframe").locator("pre")).to_contain_text("<script>")
     with visit.page.expect_download() as download:
-        visit.page.locator(".files a").first.click()
+        visit.page.get_by_role("link", name="Save").click()
     assert download.value.suggested_filename.endswith(".html")
     assert "<" not in download.value.suggested_filename
-    assert visit.dialogs == []
+    assert_harmless(visit, browser)
+
+
+def test_attachments_run_nothing_and_load_nothing(
+    sandbox: Gateway, browser: Chromium, visit: Visit
+) -> None:
+    queue_id = send(sandbox, mail_with_files())
+    for number, name in enumerate(FILES, 2):
+        path = f"/sandbox/{queue_id}/part/{number}"
+        visit.go(f"{path}/look")
+        body = visit.page.frame_locator("iframe").locator("body")
+        shown = body.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
+        assert shown == {"photo.png": [40], "invoice.pdf": [900]}.get(name, []), name
+        visit.go(f"{path}/preview")  # alone, it has no origin and still does nothing
+        assert visit.page.evaluate("window.origin") == "null"
+    visit.go(f"/sandbox/{queue_id}?view=checks")
+    settle(visit)
+    assert_harmless(visit, browser)
+    assert visit.trouble == []

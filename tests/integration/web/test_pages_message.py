@@ -56,8 +56,8 @@ async def test_an_order_mail_in_all_its_views(serve: Serve, capture: Capture) ->
         (2, "text/plain", "text", "View Save"),
         (2, "multipart/related", "", "4 parts"),
         (3, "text/html", "html", "View Save"),
-        *[(3, f"{name}@shop.example", "", "Save") for name in ("logo", "lamp", "mug")],
-        (1, "Invoice 100000421.pdf", "", "Save"),
+        *[(3, f"{name}@shop.example", "", "View Save") for name in ("logo", "lamp", "mug")],
+        (1, "Invoice 100000421.pdf", "", "View Save"),
     ]
     assert '<span class="address" dir="auto" title="anna.berg@customer.example">Anna Berg<' in page
     assert "Accepted in" not in page  # as all of it is

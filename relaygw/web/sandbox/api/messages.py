@@ -272,16 +272,6 @@ def show_part(web: WebContext, request: Request) -> Response:
     return Response(body, headers=views.saved_headers(part) | {"Content-Type": content_type})
 
 
-@opens
-def check_links(web: WebContext, request: Request) -> Response:
-    """Answer each web link with the status 0, for nobody went there."""
-    found, tree = _opened(web, request)
-    links = links_of(message_json(found.entry, tree), tree)
-    targets = dict.fromkeys(one.target for one in links if one.is_web)
-    listed = [{"URL": url, "StatusCode": 0, "Status": NOT_FETCHED} for url in targets]
-    return JSONResponse({"Errors": 0, "Links": listed})
-
-
 @reads
 def show_latest(web: WebContext, request: Request) -> Response:
     """Lead to the page of the newest message."""

@@ -1,0 +1,169 @@
+"""Attachments shown as harmlessly as HTML: pictures, text, calendars, first pages of a PDF.
+
+What a part says it is only chooses how it is read; a picture is shown as the type that its bytes
+have. Everything goes into a document of ours with the policy of the frame (decision 13), which
+loads nothing and runs nothing. SVG and HTML are shown as text, archives never opened.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from functools import partial
+from html import escape
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from relaygw.web import words
+from relaygw.web.context import WebContext
+from relaygw.web.mail.calendar import CalendarEvent, read_calendar
+from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, load_tree
+from relaygw.web.mail.part_kind import kind_of
+from relaygw.web.mail.pdf import MAX_PDF_BYTES, draw_pages
+from relaygw.web.mail.picture_size import picture_size
+from relaygw.web.mail.views import Find, decoded_bytes, frame_headers
+from relaygw.web.page import render
+
+MAX_PICTURE_BYTES = 8_000_000
+MAX_PIXELS = 40_000_000
+MAX_SIDE = 16_384
+MAX_TEXT_CHARACTERS = 256 * 1024
+_STYLE = (
+    ":root{color-scheme:light}body{margin:16px;font:14px/1.5 system-ui,sans-serif;color:#1d2430}"
+    "img{display:block;max-width:100%;height:auto;margin:0 auto 16px;"
+    "background:#fff;box-shadow:0 0 0 1px #d5dbe3}"
+    "pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.5 ui-monospace,monospace}"
+    "h1{margin:0 0 8px;font-size:18px}h2{margin:20px 0 4px;font-size:15px}p{margin:8px 0}"
+    "dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;margin:0}"
+    "dt{color:#4c5666}dd{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}"
+)
+
+
+def preview(tree: MimeTree, part: Part) -> str:
+    """Return a part as a harmless document. Blocks as long as a child draws a PDF."""
+    return _document(file_name_of(part), _SHOWN[kind_of(part)](tree, part))
+
+
+def _document(title: str, body: Iterable[str]) -> str:
+    return (
+        '<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="'
+        f'width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>"
+    )
+
+
+def _why(text: str) -> list[str]:
+    return [f"<p>{escape(text)}</p>"]
+
+
+def _image(media_type: str, body: bytes, alt: str) -> str:
+    data = base64.b64encode(body).decode()
+    return f'<img alt="{escape(alt)}" src="data:{media_type};base64,{data}">'
+
+
+def _picture(tree: MimeTree, part: Part) -> list[str]:
+    if part.end - part.start > 1.5 * MAX_PICTURE_BYTES:
+        return _why(f"Not shown: it is larger than {words.size(MAX_PICTURE_BYTES)}. Save it.")
+    body = tree.body(part)
+    found = picture_size(body)
+    if found is None:
+        return _why("Not shown: these bytes are no PNG, JPEG, GIF, WebP or BMP. Save it.")
+    media_type, width, height = found
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS or not width * height:
+        return _why(f"Not shown: it has {width:,} × {height:,} pixels. Save it.")
+    return [_image(media_type, body, f"{file_name_of(part)}, {width} × {height} pixels")]
+
+
+def _text(tree: MimeTree, part: Part) -> list[str]:
+    text, is_cut = tree.text(part, limit_characters=MAX_TEXT_CHARACTERS)
+    shown = [f'<pre dir="auto">{escape(text.replace(chr(0), chr(0xFFFD)))}</pre>']
+    goes_on = f"It goes on: {MAX_TEXT_CHARACTERS:,} characters are shown."
+    return shown + (_why(goes_on) if is_cut else [])
+
+
+def _calendar(tree: MimeTree, part: Part) -> list[str]:
+    text, is_cut = tree.text(part, limit_characters=MAX_TEXT_CHARACTERS)
+    calendar = read_calendar(text)
+    if not calendar.events:
+        return [*_why("No event was found in this calendar; this is its text."), *_text(tree, part)]
+    shown = _why(calendar.purpose) if calendar.purpose else []
+    for event in calendar.events:
+        shown += _event(event)
+    return shown + (_why("There is more.") if is_cut or calendar.is_cut else [])
+
+
+def _event(event: CalendarEvent) -> list[str]:
+    lines = [f'<h1 dir="auto">{escape(event.title or "(no title)")}</h1><dl>']
+    lines += [f'<dt>{label}</dt><dd dir="auto">{escape(text)}</dd>' for label, text in event.lines]
+    if event.people:
+        more = [f"and {event.more_people:,} more"] if event.more_people else []
+        people = escape("\n".join([*event.people, *more]))
+        lines.append(f'<dt>Who</dt><dd dir="auto">{people}</dd>')
+    return [*lines, "</dl>"]
+
+
+def _pdf(tree: MimeTree, part: Part) -> list[str]:
+    if part.end - part.start > 1.5 * MAX_PDF_BYTES:
+        return _why(f"Not shown: it is larger than {words.size(MAX_PDF_BYTES)}. Save it.")
+    drawn = draw_pages(tree.body(part))
+    shown = []
+    for number, picture in enumerate(drawn.pictures, 1):
+        found = picture_size(picture)
+        if found is not None and found[0] == "image/png":
+            shown.append(_image(found[0], picture, f"Page {number}"))
+    if drawn.why:
+        left = "The other pages are not shown" if shown else "Not shown"
+        return [*shown, *_why(f"{left}: {drawn.why}. Save it to read it.")]
+    if drawn.count > len(shown):
+        shown += _why(f"{len(shown)} of {words.counted(drawn.count, 'page')}. Save it to read all.")
+    return shown
+
+
+def _nothing(_: MimeTree, __: Part) -> list[str]:
+    return _why("This kind of file is not shown. Save it.")
+
+
+_SHOWN = {"picture": _picture, "text": _text, "calendar": _calendar, "pdf": _pdf, "": _nothing}
+
+
+def preview_routes(web: WebContext, one: str, find: Find) -> list[Route]:
+    """Return the routes of previews below `one`: the page of a part, and the document in it."""
+
+    def found(request: Request) -> tuple[str, MimeTree, Part]:
+        entry = find(web, request)
+        tree = load_tree(web.store, entry)
+        part_id = request.path_params["part_id"]
+        part = next((each for each in tree.leaves if each.part_id == part_id), None)
+        if part is None:
+            raise HTTPException(404)
+        return entry.subject, tree, part
+
+    async def show_page(request: Request) -> Response:
+        subject, tree, part = await web.open(lambda: found(request))
+        mail_path = one.replace("{queue_id}", request.path_params["queue_id"])
+        one_part = {
+            "part_id": part.part_id,
+            "name": file_name_of(part),
+            "content_type": part.content_type,
+            "size": words.size(decoded_bytes(tree, part)),
+        }
+        context = {
+            "subject": subject,
+            "place": mail_path.split("/")[1],
+            "mail_path": mail_path,
+            "one": one_part,
+        }
+        return render(request, "part.html", context, mode=web.mode)
+
+    async def show_document(request: Request) -> Response:
+        _, tree, part = await web.open(lambda: found(request))
+        document = await web.aside(partial(preview, tree, part))
+        return HTMLResponse(document, headers=frame_headers(request))
+
+    return [
+        Route(one + "/part/{part_id}/preview", show_document, methods=["GET"]),
+        Route(one + "/part/{part_id}/look", show_page, methods=["GET"]),
+    ]

@@ -1,0 +1,217 @@
+"""Whether the links of a mail lead somewhere: asked for by an operator, and only then.
+
+A mail may name any address, so nothing inside is reached: each name is resolved here, every address
+it has must be a public one, and the connection goes to the very address that was looked at. Each
+redirect is a new link. No cookie, password, proxy or body is sent, no body is read. Hosts in
+`sandbox.link_hosts` may have private addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from relaygw import __version__
+
+if TYPE_CHECKING:
+    import httpx2
+
+MAX_LINKS = 50
+MAX_REDIRECTS = 5
+LINK_S = 10.0  # for one link with its redirects
+ALL_S = 60.0
+_AT_ONCE = 5
+_MAX_URL = 4000
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LEAST_PORT = 1024  # below it only those of the web
+_HEADERS = {"User-Agent": f"relaygw/{__version__} link check", "Accept": "*/*"}
+_USE_GET = frozenset({405, 501})  # of those who know no HEAD
+_NAT64 = b"\x00\x64\xff\x9b" + bytes(8)
+
+
+class NotVisited(Exception):
+    """Why nobody goes to a link."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLink:
+    """A link, the status it answered with (0 for none), and what that means."""
+
+    url: str
+    status: int
+    text: str
+    leads_to: str = ""  # after redirects
+
+    @property
+    def is_broken(self) -> bool:
+        """True for what does not answer, or with an error."""
+        return not 200 <= self.status < 400
+
+
+async def check_links(
+    urls: Iterable[str], *, allowed: Collection[str], follow: bool = True
+) -> list[CheckedLink]:
+    """Visit links, `MAX_LINKS` at most and within `ALL_S`, and return what each answered."""
+    import httpx2  # costs those who need it
+
+    gate = asyncio.Semaphore(_AT_ONCE)
+    visited = dict.fromkeys(urls)
+    wanted = list(visited)[:MAX_LINKS]
+    context = await asyncio.to_thread(ssl.create_default_context)
+    hosts = frozenset(host.lower().strip("[]") for host in allowed)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + ALL_S
+    async with httpx2.AsyncClient(
+        verify=context,
+        trust_env=False,
+        timeout=LINK_S,
+        headers=_HEADERS,
+        follow_redirects=False,
+        # a connection is for one name: two names may share an address
+        limits=httpx2.Limits(max_keepalive_connections=0),
+    ) as client:
+
+        async def visit(url: str) -> CheckedLink:
+            async with gate:
+                try:
+                    async with asyncio.timeout_at(min(deadline, loop.time() + LINK_S)):
+                        return await _visit(client, url, hosts, follow=follow)
+                except TimeoutError:
+                    return CheckedLink(url, 0, "no answer in time")
+
+        checked = await asyncio.gather(*map(visit, wanted))
+    left = [
+        CheckedLink(url, 0, f"not visited: the first {MAX_LINKS} are")
+        for url in list(visited)[MAX_LINKS:]
+    ]
+    return [*checked, *left]
+
+
+async def _visit(
+    client: httpx2.AsyncClient, url: str, hosts: frozenset[str], *, follow: bool
+) -> CheckedLink:
+    import httpx2
+
+    at = url
+    try:
+        for _ in range(MAX_REDIRECTS + 1):
+            status, location = await _ask(client, at, hosts)
+            if not (follow and location):
+                return CheckedLink(url, status, _phrase(status), at if at != url else "")
+            at = urljoin(at, location)
+    except NotVisited as error:
+        return CheckedLink(url, 0, str(error), at if at != url else "")
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+        return CheckedLink(url, 0, _reason(error), at if at != url else "")
+    return CheckedLink(url, 0, f"more than {MAX_REDIRECTS} redirects", at)
+
+
+async def _ask(client: httpx2.AsyncClient, url: str, hosts: frozenset[str]) -> tuple[int, str]:
+    """Return the status of an address and where it leads on, "" for nowhere."""
+    parts = _readable(url)
+    address = await _public_address(parts, hosts)
+    place = f"[{address}]" if ":" in address else address
+    host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
+    target = parts._replace(netloc=f"{place}:{_port(parts)}", fragment="").geturl()
+    name = (parts.hostname or "").encode("idna").decode()
+    status = 0
+    for method in ("HEAD", "GET"):
+        async with client.stream(
+            method,
+            target,
+            headers={"Host": host},
+            extensions={"sni_hostname": name},  # which the certificate has to have
+        ) as response:
+            status = int(response.status_code)
+            location = response.headers.get("location", "")[:_MAX_URL]
+        client.cookies.clear()
+        if status not in _USE_GET:
+            return status, location if 300 <= status < 400 else ""
+    return status, ""
+
+
+def _readable(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port = _port(parts)
+    except ValueError:
+        raise NotVisited("not visited: it is no whole address") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or len(url) > _MAX_URL:
+        raise NotVisited("not visited: it is no http or https address")
+    if "@" in parts.netloc:
+        raise NotVisited("not visited: it has a user name or password in it")
+    if port < _LEAST_PORT and port not in _DEFAULT_PORTS.values():
+        raise NotVisited(f"not visited: port {port} is none of the web")
+    return parts
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+
+
+async def _public_address(parts: SplitResult, hosts: frozenset[str]) -> str:
+    """Return the address to connect to; raises NotVisited unless all that a name has are public."""
+    host = (parts.hostname or "").lower()
+    name = host.encode("idna").decode() if not host.isascii() else host
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(name, _port(parts), type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        raise NotVisited("no such host") from None
+    addresses = [str(one[4][0]) for one in found]
+    if not addresses:
+        raise NotVisited("no such host")
+    if host not in hosts and not all(map(is_public, addresses)):
+        raise NotVisited("not visited: its host is inside this network; see sandbox.link_hosts")
+    return addresses[0]
+
+
+def is_public(text: str) -> bool:
+    """Return whether an IP address is one of the Internet, also by what it leads to."""
+    try:
+        ip = ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    inner = _inner(ip) if isinstance(ip, IPv6Address) else None
+    one = ip if inner is None else inner
+    is_other = one.is_private or one.is_multicast or one.is_reserved or one.is_unspecified
+    return one.is_global and not is_other and "%" not in text
+
+
+def _inner(ip: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that an IPv6 one stands for."""
+    if ip.packed[:12] == _NAT64:
+        return IPv4Address(ip.packed[12:])
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+
+
+@cache
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "an unknown status"
+
+
+def _reason(error: BaseException) -> str:
+    """Return what happened in words that hold nothing from outside."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate not valid: {cause.verify_message}"[:200]
+        if isinstance(cause, ssl.SSLError):
+            return "no TLS"
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused"
+        cause = cause.__cause__ or cause.__context__
+    if "Timeout" in type(error).__name__:
+        return "no answer in time"
+    return "no answer of HTTP"
