@@ -392,7 +392,7 @@ async function copy(button) {
   } catch {
     isDone = document.execCommand("copy"); // without https there is no clipboard
   }
-  one("span", button).textContent = isDone ? "Copied" : "Selected: copy it by Ctrl+C";
+  one("[data-copied]").textContent = isDone ? "Copied." : "It is selected: copy it by Ctrl+C.";
 }
 
 document.addEventListener("click", (event) => {
@@ -473,6 +473,8 @@ function press(key) {
   return button !== null;
 }
 
+const box = () => all("#search-sandbox, #search").findLast((each) => each.offsetWidth); // the page's own one first
+
 const KEYS = {
   j: () => step(1),
   k: () => step(-1),
@@ -484,7 +486,7 @@ const KEYS = {
   h: () => decide("h", "hold"),
   t: () => decide("t", "retry"),
   "#": () => decide("#", "delete"),
-  "/": () => (one("#search") ? one("#search").select() : up()),
+  "/": () => (box() ? box().select() : up()),
   "?": () => one("#keys")?.togglePopover(),
   1: () => choose("phone"),
   2: () => choose("tablet"),
@@ -510,9 +512,10 @@ document.addEventListener("keydown", (event) => {
 /* --- beginning, and after a piece of the page was replaced ------------------------------------------ */
 
 document.addEventListener("htmx:afterSettle", () => {
-  const field = one("#search");
+  const field = one("#search-sandbox");
+  if (!inbox()) source?.close(); // another list is in its place
   if (!inbox() || source?.list === inbox()) return;
-  if (field?.name === "query" && field !== document.activeElement) field.value = inbox().dataset.query;
+  if (field && field !== document.activeElement) field.value = inbox().dataset.query;
   listen();
 });
 listen();

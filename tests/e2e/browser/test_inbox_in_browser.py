@@ -188,7 +188,7 @@ def test_keys(sandbox: Gateway, visit: Visit) -> None:
     wait_until_live(page)
     press(page, "/")
     page.keyboard.type("j#")  # in a field they are letters
-    expect(page.locator("#search")).to_have_value("j#")
+    expect(page.locator("#search-sandbox")).to_have_value("j#")
     expect(page.get_by_text("Nothing found")).to_be_visible()
     press(page, "Escape", "u")
     expect(page.locator(".mail")).to_have_count(1)
@@ -327,8 +327,8 @@ def test_without_scripts_all_but_live_mail_works(
     with browser.visit(base, java_script_enabled=False) as visit:
         page = visit.page
         visit.go("/sandbox")
-        page.locator("#search").fill("100000421")
-        page.locator("#search").press("Enter")
+        page.locator("#search-sandbox").fill("100000421")
+        page.locator("#search-sandbox").press("Enter")
         expect(page.locator(".mail")).to_have_count(1)
         page.locator(".mail-subject").click()
         page.get_by_text("Phone", exact=True).click()

@@ -31,9 +31,12 @@ async def test_a_customers_address_finds_all_that_there_is(
     defer(store)
     queue_mail(store, "other", "ben@cust.test")
     client = await log_in(await serve(gateway()), name)
-    for path in ("/", "/queue", "/audit", f"/queue/{waits}"):
-        page = (await client.get(path)).text
-        assert re.search(r'<form class="search" role="search" action="/find" method="get"', page)
+    for path in ("/", "/queue", "/audit", f"/queue/{waits}", "/sandbox?query=x", "/api/docs",
+                 "/mail?order=7", "/nowhere"):  # fmt: skip
+        page = (await client.get(path, headers={"accept": "text/html"})).text
+        form = r'<form class="search" role="search" aria-label="All mail" action="/find"'
+        assert len(re.findall(form, page)) == 1, path
+        assert '<input id="search" type="search" name="q" value=""' in page
     page = (await client.get("/find", params={"q": " Anna.Berg@cust.test "})).text
     assert subjects(page) == ["later", "gone", "order"]
     assert re.findall(r'class="state ([^"]+)">([^<]+)<', page) == [
