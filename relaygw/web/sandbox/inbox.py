@@ -177,12 +177,19 @@ def _sending(web: WebContext, request: Request) -> dict[str, Any]:
         smtp = ((request.url.hostname or "localhost") if is_any else bind.host, bind.port)
         wants = {"TLS": listener.tls.mode == "implicit", "a login": listener.auth == "required"}
         needs = [what for what, is_wanted in wants.items() if is_wanted]
+    own = [(f"listener {one.bind}", one.mode) for one in settings.listeners]
+    own += [(f"user {one.name}", one.mode) for one in settings.users]
     is_kept = RecipientPolicy(settings.mode, recipients).decide(EXAMPLE).fate is Fate.CAPTURE
     return {
         "smtp": smtp,
         "needs": needs,
         "has_recipes": is_kept,  # never a line that would really send
         "example": EXAMPLE,
+        "stricter": [
+            f"{name}, in {mode} mode"
+            for name, mode in own
+            if mode is not None and mode.strictness > settings.mode.strictness
+        ],
         "refused": recipients.refused,
         "blocked": recipients.blocked,
         "has_block": bool(recipients.block),

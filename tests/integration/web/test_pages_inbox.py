@@ -44,7 +44,8 @@ async def test_an_empty_sandbox_offers_nothing_that_would_really_send(
     assert "No captured mail yet" in page
     assert ("not on the allow list" in page) == (mode == "staging")
     assert ("swaks --server" in page) == (mode == "staging")
-    assert ("Mail is sent in this mode" in page) == (mode == "production")
+    assert ("Mail is sent in production mode" in page) == (mode == "production")
+    assert "on the block list" not in page
 
 
 @pytest.mark.parametrize(
@@ -66,11 +67,30 @@ async def test_an_empty_sandbox_says_what_becomes_of_mail(
     assert "swaks" not in page
 
 
+async def test_an_empty_sandbox_in_production_says_what_would_be_kept(serve: Serve) -> None:
+    given = {
+        "mode": "production",
+        "web": {"users": USERS},
+        "listeners": [{"bind": "127.0.0.1:2525"}, {"bind": "127.0.0.1:2526", "mode": "sandbox"}],
+        "recipients": {"block": ["@x.test"], "blocked": "capture"},
+        **RELAY,
+    }
+    client = await serve(Settings.model_validate(given))
+    await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
+    page = (await client.get("/sandbox")).text
+    assert "<li>mail of listener 127.0.0.1:2526, in sandbox mode</li>" in page
+    assert "2525" not in page
+    assert "<li>mail to addresses on the block list</li>" in page
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
-    [("sandbox", "Nothing is sent in sandbox mode"), ("staging", "the other mail is in the"),
-     ("production", "All mail has been delivered")],
-)  # fmt: skip
+    [
+        ("sandbox", "Nothing is sent in sandbox mode"),
+        ("staging", "Staging sends only to addresses on the allow list"),
+        ("production", "All mail has been delivered"),
+    ],
+)
 async def test_an_empty_queue_says_where_mail_is(serve: Serve, mode: str, words: str) -> None:
     client = await serve(with_logins(mode))
     await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
