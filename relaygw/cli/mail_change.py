@@ -77,7 +77,7 @@ def take_choice(
         what = "ids on stdin" if reads_stdin else "--json"
         raise click.UsageError(f"with {what} there is nobody to confirm; give --yes or --dry-run")
     choice = choose(given, default_states=default_states)
-    if choice.selection.results and not (choice.has_ids or given["state_names"]):
+    if not (choice.selection.is_of_acceptance or choice.has_ids or given["state_names"]):
         meant = replace(choice.selection, states=default_states)
         choice = replace(choice, selection=meant)
     if not (choice.has_conditions or answer.is_all):

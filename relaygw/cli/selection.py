@@ -119,7 +119,7 @@ _KINDS: dict[Kind, dict[str, Any]] = {
 }
 _PARAMETERS = {
     **{"id": "id_options", "state": "state_names", "older_than": "older_than_s"},
-    "result": "results",
+    **{"result": "results", "attempt": "attempts"},
 }
 """Where a parameter has another name than the selector; audit lines show it."""
 
@@ -136,9 +136,10 @@ search_option = click.option(
     "--search", metavar="TEXT", type=NOT_EMPTY,
     help="Matches TEXT, in the syntax of the sandbox's search box.",
 )  # fmt: skip
+_ENDS = ("result", "attempt")  # of which all mail is looked at
 QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, SELECTORS.values()), _LIMIT)
 WAITING_OPTIONS: tuple[Decorator, ...] = (
-    *(_option(one) for one in SELECTORS.values() if one.name != "result"),
+    *(_option(one) for one in SELECTORS.values() if one.name not in _ENDS),
     _LIMIT,
 )
 CAPTURED_OPTIONS: tuple[Decorator, ...] = (

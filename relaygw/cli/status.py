@@ -13,7 +13,8 @@ from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import slowed_lines
 from relaygw.cli.running_gateway import mode_warning, running_mode
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
-from relaygw.mail.words import age, printable
+from relaygw.mail.words import age, printable, took
+from relaygw.observe.waits import Waits
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
 from relaygw.settings.model import Settings
@@ -80,7 +81,8 @@ def _provider_lines(snapshot: Snapshot) -> Iterator[str]:
     for name, usage in snapshot.usages.items():
         state = snapshot.state_of(name)
         where = f"{usage.settings.host}:{usage.settings.port}"
-        yield labelled("provider", f"{name}: {where}{'' if state == 'ok' else f', {state}'}")
+        told = f"{name}: {where}{'' if state == 'ok' else f', {state}'}"
+        yield labelled("provider", told + _waits_words(snapshot.waits(name)))
     if not snapshot.usages:
         yield labelled("provider", "none")
     for name, usage in snapshot.usages.items():
@@ -89,6 +91,13 @@ def _provider_lines(snapshot: Snapshot) -> Iterator[str]:
         since = moment(hold.since_ms, snapshot.at_ms)
         text = f"{hold.scope} {hold.key} since {since}: {hold.reason}"
         yield labelled("held", f"{text}; {hold.remedy}" if hold.remedy else text)
+
+
+def _waits_words(waits: Waits | None) -> str:
+    """Return how long mail took in the last hour, "" where none came to its end."""
+    if waits is None:
+        return ""
+    return f", in queue p50 {took(waits.p50_s)}, p95 {took(waits.p95_s)}"
 
 
 def _lane_lines(snapshot: Snapshot, settings: Settings) -> Iterator[str]:

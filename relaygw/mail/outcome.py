@@ -249,6 +249,11 @@ class AttemptState(StrEnum):
 
 REPEATED = frozenset({AttemptState.THROTTLED, AttemptState.HELD})
 """States without a charge: they may come again and again, and are counted in one place."""
+PUT_OFF = (
+    *(AttemptState.DEFERRED, AttemptState.THROTTLED),
+    *(AttemptState.HELD, AttemptState.IN_DOUBT),
+)
+"""States after which a recipient waits."""
 _WAITING = {
     Verdict.RETRY: AttemptState.DEFERRED,
     Verdict.THROTTLE: AttemptState.THROTTLED,

@@ -42,6 +42,13 @@ def age(duration_ms: int, units: Sequence[str] = LETTERS) -> str:
     return f"{number}{units[unit]}"
 
 
+def took(seconds: float) -> str:
+    """Return how long something took, to two digits: `0.35 s`, `12 s`, `4 min`."""
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    return age(int(seconds * 1000), SPACED)
+
+
 def span(duration_ms: int) -> str:
     """Return a duration in its largest whole unit, in words: `5 minutes`."""
     number, unit = _largest_unit(duration_ms)

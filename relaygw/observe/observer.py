@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
-from relaygw.mail.state import CaptureCode, RecipientState, capture_code
+from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.maillog import MailLog
+from relaygw.observe.waits import bound_of
 
 if TYPE_CHECKING:
     from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
@@ -100,9 +101,9 @@ class DeliveryObserver(Observer["DeliveryMetrics"]):
 
 
 class Series(StrEnum):
-    """What is counted, by label; recipients but for the first and those of the last group."""
+    """What is counted, by label: recipients, where it does not say otherwise."""
 
-    MESSAGES = "messages"  # taken, by listener ("maildrop": of none)
+    MESSAGES = "messages"  # messages taken, by listener ("maildrop": of none)
     ACCEPTED = "accepted"  # to be sent, by route
     CAPTURED = "captured"  # by reason, see labels
     BLOCKED = "blocked"  # at acceptance, by route
@@ -111,6 +112,8 @@ class Series(StrEnum):
     BOUNCED = "bounced"  # refused for good or expired, by provider
     DEFERRED_FOR = "deferred_for"  # by reason, see labels
     BOUNCED_FOR = "bounced_for"  # by reason, see labels
+    # mail that came to its end, by provider and the greatest ms of its time in the queue: see waits
+    IN_QUEUE = "in_queue"
     REFUSED = "refused"  # replies to clients from 400 on, by code and status: "554 5.7.1"
     # the greatest number within a slice
     QUEUE = "queue"  # open deliveries, by state
@@ -148,6 +151,9 @@ class History:
 
     def _attempted(self, event: Attempted) -> None:
         add, provider = self.add, event.report.provider
+        if event.update.state is DeliveryState.FINISHED:
+            bound_ms = bound_of(event.at_ms - event.claimed.accepted_at_ms)
+            add(Series.IN_QUEUE, f"{provider} {bound_ms}")
         outcomes = {outcome.rcpt_no: outcome for outcome in event.report.outcomes}
         for change in event.update.recipients:
             outcome = outcomes.get(change.rcpt_no)

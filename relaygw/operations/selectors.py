@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from relaygw.mail.clock import utc_time
+from relaygw.mail.outcome import PUT_OFF, AttemptState
 from relaygw.mail.search import read_time_ms
 from relaygw.mail.state import OPEN, RESULTS, DeliveryState, RecipientState
 from relaygw.settings.units import parse_duration
@@ -21,10 +22,11 @@ from relaygw.store.selection import Selection
 
 ANY_STATE = frozenset(DeliveryState)
 ALL = "all"
-"""Stands among the states for all of them."""
+"""Stands among the words of a selector for all of them."""
 CHOICES = {
     "state": (*(state.value for state in DeliveryState), ALL),
     "result": tuple(result.value for result in RESULTS),
+    "attempt": (*(state.value for state in PUT_OFF), ALL),
 }
 """What a selector of kind CHOICE takes."""
 MAX_UID_DIGITS = 10
@@ -76,8 +78,15 @@ _ROWS = (
     Selector("subject", _K.PART, "Subject contains TEXT.", label="Subject contains"),
     Selector("state", _K.CHOICE, "State of a delivery; repeatable."),
     Selector("result", _K.CHOICE, "Outcome of a recipient; repeatable."),
+    Selector("attempt", _K.CHOICE, "Outcome of an attempt that put mail off; repeatable."),
     Selector(
-        "provider", _K.WHOLE, "Last provider tried is exactly TEXT.", label="Provider tried last is"
+        "domain", _K.WHOLE, "A recipient's domain is exactly TEXT.",
+        label="A recipient's domain is", example="example.com",
+    ),
+    Selector(
+        "provider", _K.WHOLE,
+        "Last provider tried (with a result or an attempt: its provider) is exactly TEXT.",
+        label="Provider is",
     ),
     Selector("route", _K.WHOLE, "Route is exactly TEXT.", label="Route is"),
     Selector("stream", _K.WHOLE, "Stream is exactly TEXT.", label="Stream is"),
@@ -91,8 +100,8 @@ _ROWS = (
         label="Script contains", example="checkout.php",
     ),
     Selector(
-        "since", _K.TIME, "Accepted since T, with a result: ended since T: today, 10:30, 2h, 7d, "
-        "a date.",
+        "since", _K.TIME, "Accepted since T (with a result: ended, with an attempt: tried): today, "
+        "10:30, 2h, 7d, a date.",
         label="Since", example="today, 10:30, 2h, 2026-11-27",
     ),
     Selector(
@@ -166,8 +175,9 @@ def _epoch_ms(at: datetime, tz: tzinfo | None) -> int:
 
 def misplaced(name: str, word: str) -> str:
     """Return the selector that a word is for, which was given for another one; "" for none."""
-    others = (other for other, words in CHOICES.items() if other != name and word in words)
-    return next(others, "")
+    if word in CHOICES[name]:
+        return ""
+    return next((other for other, words in CHOICES.items() if word in words), "")
 
 
 def is_newest_first(selection: Selection) -> bool:
@@ -177,7 +187,7 @@ def is_newest_first(selection: Selection) -> bool:
     """
     if selection.queue_ids:
         return False
-    return bool(selection.results) or not selection.states <= OPEN
+    return not selection.is_of_acceptance or not selection.states <= OPEN
 
 
 def selection_of(
@@ -185,9 +195,9 @@ def selection_of(
 ) -> Selection:
     """Return the search for what all of these values select.
 
-    By name: texts; `id`, `state` and `result` are sequences, `older_than` is in seconds, `since`
-    and `until` are in ms. With ids or results every state is meant unless some are given, else
-    `default_states`.
+    By name: texts; `id`, `state`, `result` and `attempt` are sequences, `older_than` is in seconds,
+    `since` and `until` are in ms. With ids, results or attempts every state is meant unless some
+    are given, else `default_states`.
     """
     texts = {
         name: values[name] for name, one in SELECTORS.items() if one.is_text and name in values
@@ -196,7 +206,8 @@ def selection_of(
         del texts["sender"]
     states = values.get("state", ())
     results = frozenset(map(RecipientState, values.get("result", ())))
-    if ALL in states or (("id" in values or results) and not states):
+    attempts = values.get("attempt", ())
+    if ALL in states or (("id" in values or results or attempts) and not states):
         found = ANY_STATE
     else:
         found = frozenset(map(DeliveryState, states)) or default_states
@@ -205,6 +216,7 @@ def selection_of(
         queue_ids=tuple(values.get("id", ())),
         states=found,
         results=results,
+        attempts=frozenset(PUT_OFF if ALL in attempts else map(AttemptState, attempts)),
         since_ms=values.get("since"),
         until_ms=values.get("until"),
         uid=values.get("uid"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from relaygw import __version__
@@ -11,6 +12,8 @@ from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.words import fields
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
+from relaygw.observe.observer import Series
+from relaygw.observe.waits import Waits, waits_of
 from relaygw.operations.providers import (
     Usage,
     hold_object,
@@ -27,6 +30,7 @@ from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import standing_of
 
+HOUR_MS = 3_600_000
 SILENT_AFTER_S = 15.0
 """An instance that did not renew its heartbeat for this long is shown as silent."""
 
@@ -46,11 +50,16 @@ class Snapshot:
     unread: int
     untended: list[Untended]
     lost: list[LostInstance]
+    in_queue: Counter[str]  # mail of the last hour, by label: see observe.waits
     maildrop: LeftMail | None = None
 
     def drifted(self) -> list[Instance]:
         """Return the instances that routing or policy settings differ than the file's."""
         return [one for one in self.instances if one.fingerprint != self.fingerprint]
+
+    def waits(self, provider: str | None = None) -> Waits | None:
+        """Return how long mail of the last hour was in the queue; None: none came to its end."""
+        return waits_of(self.in_queue.items(), provider)
 
     def state_of(self, provider: str) -> str:
         """Return the state of a provider in a word."""
@@ -61,6 +70,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows; raises StoreUnavailable."""
     captured, unread = store.sandbox.count_captured(EVERYTHING)
     now_ms = clock_ms()
+    ended = store.watch.sums(now_ms - HOUR_MS, step_ms=2 * HOUR_MS, series=[Series.IN_QUEUE])
     instances, holds = store.instances.registered(), store.holds.in_force()
     lanes, mine = store.queue.counts(), fingerprint(settings)
     standing = standing_of(
@@ -85,6 +95,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         maildrop=look_at_maildrop(settings.maildrop.path),
         untended=untended(standing, settings, now_ms=now_ms),
         lost=store.watch.lost_instances(now_ms - LOST_MS),
+        in_queue=Counter({label: number for _, _, label, number in ended}),
     )
 
 
@@ -134,6 +145,7 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
                 "name": name,
                 **fields(usage.settings, "host", "port"),
                 "state": snapshot.state_of(name),
+                "in_queue": _waits_object(snapshot.waits(name)),
                 **usage_object(usage),
             }
             for name, usage in snapshot.usages.items()
@@ -162,10 +174,15 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
             }
             for one in snapshot.lost
         ],
+        "in_queue": _waits_object(snapshot.waits()),
         "captured": snapshot.captured,
         "unread": snapshot.unread,
         "maildrop": None if snapshot.maildrop is None else _maildrop_object(snapshot.maildrop),
     }
+
+
+def _waits_object(waits: Waits | None) -> dict[str, Any] | None:
+    return None if waits is None else asdict(waits)
 
 
 def _instance_object(one: Instance, snapshot: Snapshot) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.store.database import Place, damage
-from relaygw.store.tables import HAS_RARE_OUTCOME, SCHEMA_REVISION
+from relaygw.store.tables import HAS_PUT_OFF, HAS_RARE_OUTCOME, SCHEMA_REVISION
 
 _DEADLOCK_TRIES = 10
 _DEADLOCK = "40P01"  # as PostgreSQL says it
@@ -32,7 +32,9 @@ _RELATIONS = r"""
 _SHOWN_NAMES = 3
 _BESIDE = {
     "recipient_outcome": "recipient (state, changed_at_ms, queue_id)"
-    f" WHERE {HAS_RARE_OUTCOME.text.replace('recipient.', '')}"
+    f" WHERE {HAS_RARE_OUTCOME.text.replace('recipient.', '')}",
+    "attempt_put_off": "attempt (at_ms, provider, queue_id, state)"
+    f" WHERE {HAS_PUT_OFF.text.replace('attempt.', '')}",
 }
 _STATE_OF_INDEX = """
     SELECT indisvalid, EXISTS (

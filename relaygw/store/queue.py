@@ -16,6 +16,7 @@ from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Transaction
+from relaygw.store.failures import Failures, find_failures
 from relaygw.store.holds import held_until
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import (
@@ -145,6 +146,11 @@ class Queue(Repository):
         """Count the recipients that came to a rare result since a time."""
         with self._read() as tx:
             return count_rare(tx, since_ms)
+
+    def failures(self, since_ms: int, *, step_ms: int, limit: int) -> Failures:
+        """Return what bounced, expired or was put off since a time; of each kind the newest."""
+        with self._read() as tx:
+            return find_failures(tx, since_ms, step_ms=step_ms, limit=limit)
 
     def shape(
         self, selection: Selection, *, by: ShapeKey, bounds_ms: Sequence[int]

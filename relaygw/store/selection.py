@@ -1,28 +1,31 @@
 """Which messages an operator means, and how much of the queue is of what kind and age.
 
 Open ones are found by their index, so that a page of a long queue costs a look at a page; finished
-ones, nearly all, are never looked at. Rare results and captured mail have indexes of their own,
-delivered mail is walked through by its ids, which grow with time.
+ones, nearly all, are never looked at. Rare results, captured mail and what an attempt put off have
+indexes of their own, delivered mail is walked through by its ids, which grow with time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, TextClause, case, exists, func, literal, select
+from sqlalchemy import Select, TextClause, case, exists, func, literal, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
+from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.store.database import Transaction
 from relaygw.store.queue_entry import rows_in
 from relaygw.store.tables import (
+    HAS_PUT_OFF,
     HAS_RARE_OUTCOME,
     IS_OPEN,
+    attempt,
     delivery,
     has_text,
     message,
@@ -41,13 +44,15 @@ Condition = ColumnElement[bool] | TextClause
 class Selection:
     """Which messages: every condition set must hold; texts match anywhere, without case.
 
-    With `results` the conditions on a recipient hold for one of those who came to one of them, and
-    `since_ms` and `until_ms` are about that time; else about that of acceptance.
+    With `results` the conditions on a recipient and the provider hold for one of those who came to
+    one of them, and `since_ms` and `until_ms` are about that time; with `attempts` all these are
+    about one of those, which may be repeated ones; else times are about acceptance.
     """
 
     queue_ids: tuple[str, ...] = ()
     sender: str | None = None
     recipient: str | None = None
+    domain: str | None = None
     subject: str | None = None
     states: frozenset[DeliveryState] = OPEN
     provider: str | None = None
@@ -58,11 +63,17 @@ class Selection:
     uid: int | None = None
     script: str | None = None
     results: frozenset[RecipientState] = frozenset()
+    attempts: frozenset[AttemptState] = frozenset()
     since_ms: int | None = None
     until_ms: int | None = None
     accepted_before_ms: int | None = None
     reason: str | None = None
     reply: str | None = None
+
+    @property
+    def is_of_acceptance(self) -> bool:
+        """True where the times are those of acceptance."""
+        return not (self.results or self.attempts)
 
 
 class ShapeKey(StrEnum):
@@ -99,7 +110,8 @@ def _state_conditions(selection: Selection) -> Iterator[Condition]:
 
 
 def _part_conditions(selection: Selection) -> Iterator[Condition]:
-    for name in ("provider", "route", "stream"):
+    of_part = ("provider", "route", "stream") if selection.is_of_acceptance else ("route", "stream")
+    for name in of_part:
         if (wanted := getattr(selection, name)) is not None:
             yield delivery.c[name] == wanted
     if selection.reason is not None:
@@ -120,7 +132,7 @@ def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[Colum
         yield has_text(message.c.source_script, selection.script)
     if selection.accepted_before_ms is not None:
         yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
-    if not selection.results:
+    if selection.is_of_acceptance:
         yield from _within(tx, selection, message.c.accepted_at_ms)
         for one in _recipient_conditions(selection):
             yield exists().where(recipient.c.queue_id == message.c.queue_id, one)
@@ -136,14 +148,19 @@ def _within(
 
 
 def _recipient_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    for name, column in (("recipient", recipient.c.address), ("reply", recipient.c.reply)):
+    columns = {"recipient": recipient.c.address}
+    if not selection.attempts:
+        columns["reply"] = recipient.c.reply
+    for name, column in columns.items():
         if (part := getattr(selection, name)) is not None:
             yield has_text(column, part)
+    if selection.domain is not None:
+        yield domain_of(recipient.c.address) == selection.domain.lower()
 
 
 def _id_range(selection: Selection, queue_id: ColumnElement[str]) -> Iterator[ColumnElement[bool]]:
     """Yield what times say of ids: what was accepted later ended later, too."""
-    if selection.since_ms is not None and not selection.results:
+    if selection.since_ms is not None and selection.is_of_acceptance:
         yield queue_id >= _id_at(selection.since_ms - _CLOCKS_MS)
     ends_ms = (selection.until_ms, selection.accepted_before_ms)
     for end_ms in ends_ms:
@@ -161,11 +178,11 @@ def matching_ids(
     """Return the ids of matching messages in the order of acceptance, or the other way round."""
     ids = sorted(set(selection.queue_ids))
     selection = replace(selection, queue_ids=())
-    query, queue_id = _by_result(tx, selection) if selection.results else _by_state(tx, selection)
+    query, queue_id = _way_of(selection)(tx, selection)
     query = query.where(*_id_range(selection, queue_id))
     if after:
         query = query.where(queue_id < after if newest_first else queue_id > after)
-    if selection.results <= RARE_RESULTS | _CAPTURED and selection.results:
+    if selection.attempts or (selection.results and selection.results <= RARE_RESULTS | _CAPTURED):
         # a table of its own, so that nobody goes through all mail in the order of its ids
         few = query.offset(0).subquery()
         query, queue_id = select(few.c.queue_id), few.c.queue_id
@@ -177,6 +194,12 @@ def matching_ids(
 
 
 _Found = tuple[Select[Any], ColumnElement[str]]
+
+
+def _way_of(selection: Selection) -> Callable[[Transaction, Selection], _Found]:
+    if selection.attempts:
+        return _by_attempt
+    return _by_result if selection.results else _by_state
 
 
 def _by_state(tx: Transaction, selection: Selection) -> _Found:
@@ -194,6 +217,8 @@ def _by_result(tx: Transaction, selection: Selection) -> _Found:
     of_recipients = list(_recipient_conditions(selection))
     if of_part := list(_part_conditions(selection)):
         of_recipients.append(exists().where(IS_ITS_RECIPIENT, *of_part))
+    if selection.provider is not None:
+        of_recipients.append(recipient.c.provider == selection.provider)
     if states := list(_state_conditions(selection)):
         is_its = delivery.c.queue_id == recipient.c.queue_id
         of_recipients.append(exists().where(is_its, *states))
@@ -214,6 +239,42 @@ def _by_result(tx: Transaction, selection: Selection) -> _Found:
         joined = message.c.queue_id == recipient.c.queue_id
         query = query.join(message, joined).where(*of_messages)
     return query, recipient.c.queue_id
+
+
+ATTEMPTED_ID = attempt.c.queue_id.concat("")
+"""The id itself; with a bare column SQLite reads all attempts in the order of their ids."""
+IS_TRIED_FOR = (recipient.c.queue_id == attempt.c.queue_id) & or_(
+    recipient.c.rcpt_no == attempt.c.rcpt_no,
+    attempt.c.rcpt_no.is_(None) & (recipient.c.delivery_no == attempt.c.delivery_no),
+)
+
+
+def _by_attempt(tx: Transaction, selection: Selection) -> _Found:
+    """Return the messages that attempts put off, from the index of those."""
+    conditions: list[Condition] = [HAS_PUT_OFF, attempt.c.state.in_(sorted(selection.attempts))]
+    if selection.since_ms is not None:
+        conditions.append(attempt.c.at_ms >= tx.to_stored(selection.since_ms))
+    if selection.until_ms is not None:
+        conditions.append(attempt.c.since_ms <= tx.to_stored(selection.until_ms))
+    if selection.provider is not None:
+        conditions.append(attempt.c.provider == selection.provider)
+    if selection.reply is not None:
+        conditions.append(has_text(attempt.c.reply, selection.reply))
+    query = select(ATTEMPTED_ID.label("queue_id")).distinct()
+    of_recipients = list(_recipient_conditions(selection))
+    if selection.results:
+        of_recipients.append(recipient.c.state.in_(sorted(selection.results)))
+    if of_recipients:
+        conditions.append(exists().where(IS_TRIED_FOR, *of_recipients))
+    is_its = (delivery.c.queue_id == attempt.c.queue_id) & (
+        delivery.c.delivery_no == attempt.c.delivery_no
+    )
+    if of_part := [*_part_conditions(selection), *_state_conditions(selection)]:
+        conditions.append(exists().where(is_its, *of_part))
+    if of_messages := list(_message_conditions(tx, selection)):
+        query = query.join(message, message.c.queue_id == attempt.c.queue_id)
+        conditions += of_messages
+    return query.where(*conditions), ATTEMPTED_ID
 
 
 def count_rare(tx: Transaction, since_ms: int) -> Counter[RecipientState]:
@@ -241,14 +302,14 @@ PENDING_RECIPIENTS = (
 """How many recipients of a delivery still wait."""
 
 
-def _domain(address: ColumnElement[str]) -> ColumnElement[str]:
+def domain_of(address: ColumnElement[str]) -> ColumnElement[str]:
     """Return what follows the last @: what is left of it is cut off from the right."""
     local_part = func.rtrim(address, func.replace(address, "@", ""))
     return func.lower(func.substr(address, func.length(local_part) + 1))
 
 
 _KEYS: dict[ShapeKey, ColumnElement[Any]] = {
-    ShapeKey.RECIPIENT: _domain(recipient.c.address),
+    ShapeKey.RECIPIENT: domain_of(recipient.c.address),
     ShapeKey.SENDER: message.c.sender,
     ShapeKey.PROVIDER: func.coalesce(delivery.c.provider, ""),
     ShapeKey.REASON: func.coalesce(delivery.c.reason, ""),

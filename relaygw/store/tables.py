@@ -34,7 +34,7 @@ from sqlalchemy.sql.schema import SchemaItem
 
 from relaygw.mail.hold import HoldCause
 
-SCHEMA_REVISION = "0009"  # the alembic revision that this code reads and writes
+SCHEMA_REVISION = "0010"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
 
@@ -323,6 +323,15 @@ attempt = _table(  # what tries to send came to, but for a first one that was ta
     *_columns(BigInteger, "next_at_ms", null=True),  # when it is due again
 )
 Index("attempt_message", attempt.c.queue_id, attempt.c.attempt_id)
+HAS_PUT_OFF = text("attempt.state IN ('deferred', 'throttled', 'held', 'in doubt')")
+_partial_index(
+    "attempt_put_off",
+    attempt.c.at_ms,
+    attempt.c.provider,
+    attempt.c.queue_id,
+    attempt.c.state,  # SQLite looks at it all the same
+    where=HAS_PUT_OFF,
+)
 
 incident = _table(  # what is or was wrong with sending, and who was told
     "incident",

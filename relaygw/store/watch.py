@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
@@ -94,11 +95,22 @@ class Watch(Repository):
     def history(self, since_ms: int, *, series: Collection[str] = ()) -> list[HistoryPoint]:
         """Return counts (of `series`, if named) from the slice of `since_ms` on, oldest first."""
         with self._read() as tx:
-            query = select(history).where(history.c.slice_at_ms >= slice_of(tx.to_stored(since_ms)))
-            if series:
-                query = query.where(history.c.series.in_(series))
+            query = select(history).where(_counted_since(tx, since_ms, series))
             ordered = query.order_by(*history.primary_key)
             return [tx.entry(HistoryPoint, row, "slice_at_ms") for row in tx.execute(ordered)]
+
+    def sums(
+        self, since_ms: int, *, step_ms: int, series: Collection[str]
+    ) -> list[tuple[int, str, str, int]]:
+        """Return counts by step of time from the slice of `since_ms` on, series and label."""
+        with self._read() as tx:
+            start_ms = slice_of(tx.to_stored(since_ms))
+            step = ((history.c.slice_at_ms - start_ms) // step_ms).label("step")
+            named = (history.c.series, history.c.label)
+            amount = func.sum(history.c.amount)
+            query = select(step, *named, amount).where(_counted_since(tx, since_ms, series))
+            found = tx.execute(query.group_by("step", *named))
+            return [(at, name, label, int(number)) for at, name, label, number in found]
 
     def forget_watched(self, older_than_ms: int) -> bool:
         """Delete a day of history so old, all incidents and lost instances; True: more is left."""
@@ -212,6 +224,11 @@ class Watch(Repository):
                 .order_by(lost_instance.c.heartbeat_at_ms.desc(), lost_instance.c.role)
             )
             return [tx.entry(LostInstance, row, "heartbeat_at_ms") for row in rows]
+
+
+def _counted_since(tx: Transaction, since_ms: int, series: Collection[str]) -> ColumnElement[bool]:
+    since = history.c.slice_at_ms >= slice_of(tx.to_stored(since_ms))
+    return since & history.c.series.in_(series) if series else since
 
 
 def slice_of(at_ms: int) -> int:

@@ -112,7 +112,7 @@ def _captured_entry(web: WebContext, request: Request) -> QueueEntry:
 
 
 def _page_routes(web: WebContext) -> list[Route]:
-    sandbox = "/sandbox/{queue_id}"
+    sandbox, dashboard = "/sandbox/{queue_id}", Dashboard(web)
     pages: tuple[tuple[str, str, Endpoint], ...] = (
         ("POST", "/providers/change", change_provider),
         ("GET", "/audit", show_audit),
@@ -134,7 +134,8 @@ def _page_routes(web: WebContext) -> list[Route]:
     )
     return [
         *static_routes(),
-        Route("/", Dashboard(web).show, methods=["GET"]),
+        Route("/", dashboard.show, methods=["GET"]),
+        Route("/providers/{name}", dashboard.show_provider, methods=["GET"]),
         Route("/sandbox/events", Events(web).show, methods=["GET"]),
         *(Route(path, partial(show, web), methods=[method]) for method, path, show in pages),
         *(

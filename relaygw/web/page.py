@@ -67,6 +67,7 @@ _environment.globals.update(counted=words.counted, given_as=words.given_as, vers
 _environment.filters.update(
     number=lambda number: f"{number:,}",
     size=words.size,
+    took=words.took,
     time=times.time_tag,
     time_span=times.span_tag,
     with_times=times.with_times,

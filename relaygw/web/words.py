@@ -28,6 +28,7 @@ _REASONS = {
 }
 
 
+took = words.took
 size = partial(words.size, units=words.SIZES)  # of three digits at most: 812 B, 4.1 kB, 25 MB
 counted = partial(words.counted, form=",")  # 1 message, 1,234 messages
 

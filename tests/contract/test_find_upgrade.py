@@ -9,10 +9,12 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
+from relaygw.mail.outcome import PUT_OFF
 from relaygw.mail.search import parse_find
 from relaygw.store import migrate
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
+from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
 from relaygw.store.store import open_store
 from relaygw.store.tables import SCHEMA_REVISION
@@ -28,7 +30,10 @@ _MAIL = (
     "INSERT INTO recipient (queue_id, rcpt_no, delivery_no, address, state, attempts,"
     " changed_at_ms) VALUES ('{id}', 0, 0, 'b@cust.test', 'pending', 0, 1795600000000)",
 )
-_INDEX = "to_regclass('recipient_outcome')"
+_TRIED = (
+    "INSERT INTO attempt (queue_id, delivery_no, at_ms, since_ms, times, provider, stage, state,"
+    " reply) VALUES ('1M80000000000AAA1', 0, 5, 5, 1, 'main', 'RCPT TO', 'deferred', '451 wait')"
+)
 _DELIVERED = (
     "UPDATE recipient SET state = '{state}', reply = '{reply}', changed_at_ms = {at_ms}"
     " WHERE queue_id = '{id}'"
@@ -105,6 +110,22 @@ def test_mail_of_an_earlier_version_is_found_before_and_after_its_upgrade(engine
         store.close()
 
 
+def test_the_index_of_what_was_put_off_is_made_with_what_was_there(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(_TRIED))
+    url = url_of(engine)
+    assert migrate.upgrade(url) == ("0007", SCHEMA_REVISION)
+    with engine.begin() as connection:  # a gateway of an earlier version goes on beside
+        connection.execute(text(_TRIED))
+    store = open_store(url)
+    tried = Selection(attempts=frozenset(PUT_OFF), provider="main", since_ms=5)
+    found = store.queue.search_ids(tried, limit=9)
+    failures = store.queue.failures(5, step_ms=9, limit=9)
+    store.close()
+    assert found == ["1M80000000000AAA1"]
+    assert failures.mails_put_off == {"main": 1, "": 1}
+
+
 def test_the_index_of_rare_outcomes_is_made_with_what_was_there(engine: Engine) -> None:
     ended(engine, "1M80000000000AAA1", "550 no", state="bounced", after_ms=5)
     url = url_of(engine)
@@ -115,16 +136,20 @@ def test_the_index_of_rare_outcomes_is_made_with_what_was_there(engine: Engine) 
     assert [one.queue_id for one in page.entries] == ["1M80000000000AAA1"]
 
 
-def test_an_index_that_was_cut_short_is_made_by_the_next_upgrade(postgres_url: str) -> None:
+@pytest.mark.parametrize("name", ["recipient_outcome", "attempt_put_off"])
+def test_an_index_that_was_cut_short_is_made_by_the_next_upgrade(
+    postgres_url: str, name: str
+) -> None:
     migrate.upgrade(postgres_url)
+    index = f"to_regclass('{name}')"
     states = []
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         for change in (
-            f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {_INDEX}",
-            "DROP INDEX recipient_outcome",
+            f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {index}",
+            f"DROP INDEX {name}",
         ):
             connection.execute(change.encode())
             assert migrate.upgrade(postgres_url) == (SCHEMA_REVISION, SCHEMA_REVISION)
             state = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
-            states += connection.execute(state, ("recipient_outcome",)).fetchall()
+            states += connection.execute(state, (name,)).fetchall()
     assert states == [(True,), (True,)]

@@ -103,6 +103,19 @@ def test_conditions_on_a_recipient_are_about_that_one(store: Store) -> None:
     assert found(store, recipient="anna@") == [there, here]
 
 
+def test_a_domain_is_a_whole_one_and_a_provider_that_of_the_recipient(store: Store) -> None:
+    here = add(store, R.BOUNCED, R.DELIVERED, to0="anna@X.test", to1="ben@x.test.example")
+    there = add(store, R.BOUNCED, to0="anna@sub.x.test")
+    assert found(store, R.BOUNCED, domain="x.TEST") == found(store, domain="x.test") == [here]
+    assert found(store, R.DELIVERED, domain="x.test") == []
+    with store.database.write() as tx:
+        mine = (recipient.c.queue_id == here) & (recipient.c.rcpt_no == 0)
+        tx.execute(update(recipient).where(mine).values(provider="main"))
+    assert found(store, R.BOUNCED, provider="main") == [here]
+    assert found(store, R.DELIVERED, provider="main") == []
+    assert there not in found(store, provider="main")
+
+
 def test_where_it_came_from(store: Store) -> None:
     source = Source(client="10.0.0.1", host="Web1.shop.test", uid=33, script="/srv/Shop/cron.php")
     wanted = add(store, R.BOUNCED, source=source)

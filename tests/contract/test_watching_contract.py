@@ -57,6 +57,16 @@ def test_one_may_ask_for_some_series_only(store: Store) -> None:
     assert [one.series for one in store.watch.history(0, series=["y", "z"])] == ["y", "z"]
 
 
+def test_counts_are_added_up_by_steps_of_time(store: Store) -> None:
+    for ago in range(6):
+        counts = {("x", "a"): 1, ("x", "b"): ago, ("y", "a"): 9}
+        store.watch.add_history(SLICE_MS - ago * HISTORY_SLICE_MS, counts)
+    start_ms, step_ms = SLICE_MS - 5 * HISTORY_SLICE_MS, 3 * HISTORY_SLICE_MS
+    sums = store.watch.sums(start_ms, step_ms=step_ms, series=["x"])
+    assert sorted(sums) == [(0, "x", "a", 3), (0, "x", "b", 12), (1, "x", "a", 3), (1, "x", "b", 3)]
+    assert store.watch.sums(SLICE_MS + HISTORY_SLICE_MS, step_ms=step_ms, series=["x"]) == []
+
+
 def test_more_counts_than_a_statement_takes(store: Store) -> None:
     amounts = {("x", f"{number:03}"): number for number in range(170)}
     for _ in range(2):

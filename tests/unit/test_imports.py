@@ -79,6 +79,7 @@ SEAMS = (
     "store.sessions.",
     "store.queue_entry.",
     "store.selection.",
+    "store.failures.Failure",
     "store.outcomes.Recorded",
     "store.release.Release",
     "store.recovery.Recovered",

@@ -195,6 +195,14 @@ class Learned(Answer):
     connections_at: Time | None
 
 
+class InQueue(Answer):
+    """How long mail that came to its end in the last hour was in the queue."""
+
+    mails: int
+    p50_s: float = said("half of it was done within this time")
+    p95_s: float = said("95 % of it was done within this time")
+
+
 class _ProviderAnswer(Answer):
     name: str
     host: str
@@ -205,6 +213,10 @@ class _ProviderAnswer(Answer):
     rate_now_per_s: float | None = said("while it is slower than its settings say")
     connections_now: int = said("at most so many now")
     learned: Learned
+
+
+class _ProviderStatus(_ProviderAnswer):
+    in_queue: InQueue | None
 
 
 class Provider(_ProviderAnswer):
@@ -293,11 +305,12 @@ class Status(Answer):
     queue: str
     fingerprint: str = said("of routing and policy settings")
     instances: list[_Instance]
-    providers: list[_ProviderAnswer]
+    providers: list[_ProviderStatus]
     holds: list[Hold]
     lanes: list[_Lane]
     untended: list[Untended]
     lost: list[Lost]
+    in_queue: InQueue | None
     captured: int
     unread: int
     maildrop: Maildrop | None
@@ -319,7 +332,10 @@ class Incident(Answer):
 
 
 class Point(Answer):
-    """What was counted in one slice; queue and oldest_s are the greatest number within it."""
+    """What was counted in one slice; queue and oldest_s are the greatest number within it.
+
+    A label of in_queue is a provider and the greatest time of a step, in ms.
+    """
 
     at: Time = said("the slice's beginning")
     series: Annotated[Series, _one_of(Series)]

@@ -1,33 +1,48 @@
-"""The first page: how the gateway is doing; the store is asked each two seconds at most."""
+"""The first page, and that of a provider: how the gateway is doing; each number has its list.
+
+The store is asked each two seconds at most.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
+from relaygw.observe.waits import Waits, waits_of
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
+from relaygw.store.failures import Failures
 from relaygw.store.selection import Selection, ShapeCount, ShapeKey
-from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.web.context import SharedRead, WebContext
-from relaygw.web.dashboard.providers import Example, provider_cards, sums_by_label
+from relaygw.web.dashboard.chart import (
+    SERIES,
+    SPANS,
+    Amounts,
+    Span,
+    columns_of,
+    moment,
+    queue_path,
+    span_of,
+)
+from relaygw.web.dashboard.failing import MOST, failing
+from relaygw.web.dashboard.providers import TRIED, Example, provider_cards
 from relaygw.web.page import render
 from relaygw.web.words import STATES
 
 FRESH_S = 2.0
 REFRESH_S = 10
-HOURS = (3, 12, 48)
 _DAY_MS = 86_400_000
 _MAX_ENDED = 5
 _MAX_REFUSALS = 6
@@ -38,73 +53,181 @@ _AGES = (  # the ends of the steps by which ages of what waits are shown; the la
     (21_600_000, "under 6 h"),
     (86_400_000, "under 1 d"),
 )
-_PLOTS = (
-    ("Accepted", "ink", (Series.ACCEPTED, Series.CAPTURED)),
-    ("Delivered", "green", (Series.DELIVERED,)),
-    ("Deferred", "amber", (Series.DEFERRED,)),
-    ("Bounced", "red", (Series.BOUNCED,)),
-)
-_REFUSALS = (
-    ("Refused to clients here", Series.REFUSED),
-    ("Bounced", Series.BOUNCED_FOR),
-    ("Deferred", Series.DEFERRED_FOR),
-)
+_COUNTED = (Series.MESSAGES, *TRIED, Series.IN_QUEUE, Series.REFUSED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the store says of a span of time, and of now."""
+
+    now: int
+    span: Span
+    snapshot: Snapshot
+    incidents: Sequence[Incident]
+    ages: Sequence[ShapeCount]
+    examples: dict[str, Example]
+    sums: Sequence[tuple[int, str, str, int]]  # of the history: step, series, label, amount
+    lately: Sequence[HistoryPoint]  # the last two slices
+    failures: Failures
+    kept_ms: int  # mail that ended before is deleted
+
+    def by_label(self, series: Series) -> Counter[str]:
+        """Return how much there was of each label of a series."""
+        found: Counter[str] = Counter()
+        for _, name, label, amount in self.sums:
+            if name == series:
+                found[label] += amount
+        return found
+
+    def amounts(self, provider: str) -> Amounts:
+        """Return what was counted by step, of a provider or with "" of all.
+
+        What failed is counted in the queue itself as far as it goes back: that knows more.
+        """
+        found: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        for step, series, label, amount in self.sums:
+            is_old = series != Series.BOUNCED or not self._is_kept(step)
+            if series in SERIES and provider in ("", label) and is_old:
+                found[series][step] += amount
+        for (step, name), amount in self.failures.ended.items():
+            if provider in ("", name) and self._is_kept(step):
+                found[Series.BOUNCED][step] += amount
+        return found
+
+    def _is_kept(self, step: int) -> bool:
+        return self.span.start_ms + step * self.span.step_ms >= self.kept_ms
+
+    def waits(self, provider: str) -> Waits | None:
+        """Return how long mail took that came to its end, of a provider or with "" of all."""
+        return waits_of(self.by_label(Series.IN_QUEUE).items(), provider or None)
 
 
 class Dashboard:
-    """The endpoint of the first page."""
+    """The endpoints of the first page and of those of providers."""
 
     def __init__(self, web: WebContext) -> None:
         self._web = web
         self._looks = {
             hours: SharedRead(partial(web.read, partial(self._look, hours)), fresh_s=FRESH_S)
-            for hours in HOURS
+            for hours in SPANS
         }
 
     async def show(self, request: Request) -> Response:
         """Show how the gateway is doing."""
-        asked = request.query_params.get("hours", "")
-        hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
-        context = await self._looks[hours].get()
+        hours, look = await self._looked(request)
+        settings = self._web.settings
+        ended = [one for one in reversed(look.incidents) if one.recovered_at_ms is not None]
+        context = {
+            **_about(look, hours, "", "/"),
+            "hostname": settings.hostname,
+            "warnings": list(warnings(look.snapshot)),
+            "incidents": [one for one in look.incidents if one.recovered_at_ms is None],
+            "ended": ended[:_MAX_ENDED],
+            "queue": [_standing(state, look.snapshot, look.now) for state in UNFINISHED],
+            "ages": _age_steps(look.ages, look.now),
+            "lanes": _lane_lines(look.snapshot, settings),
+            "cards": self._cards(look),
+            "snapshot": look.snapshot,
+            "drifted": {one.incarnation for one in look.snapshot.drifted()},
+            "refused": look.by_label(Series.REFUSED).most_common(_MAX_REFUSALS),
+        }
         return render(request, "dashboard.html", context, mode=self._web.mode)
 
-    def _look(self, hours: int) -> dict[str, Any]:
+    async def show_provider(self, request: Request) -> Response:
+        """Show the same numbers of one provider."""
+        name = request.path_params["name"]
+        if name not in self._web.settings.providers:
+            raise HTTPException(404)
+        hours, look = await self._looked(request)
+        context = {
+            **_about(look, hours, name, f"/providers/{name}"),
+            "cards": [card for card in self._cards(look) if card["name"] == name],
+            "routes": [
+                (route.name, queue_path(route=route.name))
+                for route in self._web.settings.routes
+                if name in route.providers
+            ],
+            "waiting_path": queue_path(provider=name),
+            "snapshot": look.snapshot,
+        }
+        return render(request, "dashboard_provider.html", context, mode=self._web.mode)
+
+    async def _looked(self, request: Request) -> tuple[int, Look]:
+        asked = request.query_params.get("hours", "")
+        hours = next((each for each in SPANS if str(each) == asked), next(iter(SPANS)))
+        return hours, await self._looks[hours].get()
+
+    def _look(self, hours: int) -> Look:
         store, settings, now = self._web.store, self._web.settings, clock_ms()
         examples: dict[str, Example] = {
             name: (one.queue_id, store.queue.attempts(one.queue_id))
             for name in settings.providers
             for one in store.queue.search(Selection(provider=name), limit=1)
         }
-        snapshot, span = take_snapshot(store, settings), span_of(hours, now=now)
-        points, incidents = store.watch.history(span.start_ms), store.watch.incidents(now - _DAY_MS)
+        span = span_of(hours, now=now)
+        start_ms, step_ms = span.start_ms, span.step_ms
+        series = [one.value for one in _COUNTED]
         bounds_ms = [bound_ms for bound_ms, _ in _AGES]
-        ages = store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=bounds_ms)
-        ended = [one for one in reversed(incidents) if one.recovered_at_ms is not None]
-        refusals = (
-            (label, sums_by_label(series.value, points).most_common(_MAX_REFUSALS))
-            for label, series in _REFUSALS
+        return Look(
+            now=now,
+            span=span,
+            snapshot=take_snapshot(store, settings),
+            incidents=store.watch.incidents(now - _DAY_MS),
+            ages=store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=bounds_ms),
+            examples=examples,
+            sums=store.watch.sums(start_ms, step_ms=step_ms, series=series),
+            lately=store.watch.history(now - HISTORY_SLICE_MS, series=TRIED),
+            failures=store.queue.failures(start_ms, step_ms=step_ms, limit=MOST),
+            kept_ms=now - int(settings.queue.retention * 1000),
         )
-        return {
-            "hostname": settings.hostname,
-            "hours": hours,
-            "all_hours": HOURS,
-            "refresh_s": REFRESH_S,
-            "warnings": list(warnings(snapshot)),
-            "incidents": [one for one in incidents if one.recovered_at_ms is None],
-            "ended": ended[:_MAX_ENDED],
-            "plots": [
-                plot(label, tone, [each.value for each in series], points, span)
-                for label, tone, series in _PLOTS
-            ],
-            "plot_times": (span.start_ms, (span.start_ms + span.end_ms) // 2, None),
-            "queue": [_standing(state, snapshot, now) for state in UNFINISHED],
-            "ages": _age_steps(ages),
-            "lanes": _lane_lines(snapshot, settings),
-            "cards": provider_cards(snapshot, settings, examples, points, now),
-            "snapshot": snapshot,
-            "drifted": {one.incarnation for one in snapshot.drifted()},
-            "refusals": [(label, counts) for label, counts in refusals if counts],
-        }
+
+    def _cards(self, look: Look) -> list[dict[str, Any]]:
+        cards = provider_cards(look.snapshot, self._web.settings, look.examples, look.lately)
+        for card in cards:
+            card["figures"] = list(_figures(look, card["name"]))
+            card["waits"] = look.waits(card["name"])
+        return cards
+
+
+def _about(look: Look, hours: int, provider: str, path: str) -> dict[str, Any]:
+    """Return what both pages show: numbers, the drawing, and what fails."""
+    span, amounts = look.span, look.amounts(provider)
+    return {
+        "provider": provider,
+        "refresh_s": REFRESH_S,
+        "hours": hours,
+        "spans": [
+            (name, f"{path}?hours={each}", each == hours) for each, (name, _) in SPANS.items()
+        ],
+        "span_name": SPANS[hours][0],
+        "span": span,
+        "figures": list(_figures(look, provider)),
+        "waits": look.waits(provider),
+        "columns": columns_of(amounts, span, kept_ms=look.kept_ms, provider=provider),
+        "series": SERIES,
+        "kept_ms": look.kept_ms if look.kept_ms > span.start_ms else None,
+        "failing": failing(look.failures, provider),
+        "failing_since_ms": look.failures.since_ms,
+    }
+
+
+def _figures(look: Look, provider: str) -> Iterator[dict[str, Any]]:
+    """Yield the numbers of a span: label, colour, number, unit and the path of the list."""
+    since, amounts = moment(look.span.start_ms), look.amounts(provider)
+    if not provider:
+        number = look.by_label(Series.MESSAGES).total()
+        path = queue_path(state="all", since=since)
+        yield _figure("Accepted", "ink", number, "messages", path)
+    for name, (label, tone, conditions) in SERIES.items():
+        number, unit = amounts[name].total(), "recipients"
+        if name == Series.DEFERRED:
+            number, unit = look.failures.mails_put_off[provider], f"messages, {number:,} tries"
+        path = queue_path(**conditions, since=since, provider=provider)
+        yield _figure(label, tone, number, unit, path)
+
+
+def _figure(label: str, tone: str, number: int, unit: str, path: str) -> dict[str, Any]:
+    return {"label": label, "tone": tone, "number": number, "unit": unit, "path": path}
 
 
 def _standing(state: DeliveryState, snapshot: Snapshot, now: int) -> dict[str, Any]:
@@ -112,22 +235,26 @@ def _standing(state: DeliveryState, snapshot: Snapshot, now: int) -> dict[str, A
     oldest_ms = min((lane.oldest_accepted_at_ms for lane in lanes), default=None)
     return {
         "label": STATES[state],
-        "path": f"/queue?state={state.value}",
+        "path": queue_path(state=state.value),
         "number": sum(lane.deliveries for lane in lanes),
         "oldest_ms": oldest_ms,
         "is_old": oldest_ms is not None and now - oldest_ms > _OLD_MS,
     }
 
 
-def _age_steps(counts: Iterable[ShapeCount]) -> list[tuple[str, int, int]]:
-    """Return steps of age with what waits so long, and its share in percent of the greatest."""
+def _age_steps(counts: Iterable[ShapeCount], now: int) -> list[tuple[str, int, int, str]]:
+    """Return steps of age: what waits so long, its share in percent of the greatest, its list."""
     numbers: Counter[int] = Counter()
     for one in counts:
         numbers[one.step] += one.number
     most = max(numbers.values(), default=0) or 1
-    labels = [*(label for _, label in _AGES), "older"]
-    shown = ((label, numbers[step]) for step, label in enumerate(labels))
-    return [(label, number, -(-100 * number // most)) for label, number in shown]
+    steps, until_ms = [], now
+    for step, (bound_ms, label) in enumerate((*_AGES, (None, "older"))):
+        since = None if bound_ms is None else moment(now - bound_ms + 1)
+        path = queue_path(since=since, until=moment(until_ms) if step else None)
+        steps.append((label, numbers[step], -(-100 * numbers[step] // most), path))
+        until_ms = now - (bound_ms or 0)
+    return steps
 
 
 def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
@@ -140,98 +267,12 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
             "route": route,
             "stream": stream,
             "providers": providers.get(route, ()),
-            "path": "/queue?" + urlencode({"route": route}),
-            "numbers": tuple(numbers[state] for state in UNFINISHED),
+            "path": queue_path(route=route, stream=stream),
+            "numbers": [
+                (numbers[state], queue_path(route=route, stream=stream, state=state.value))
+                for state in UNFINISHED
+            ],
             "oldest_ms": min((one.oldest_accepted_at_ms for one in mine), default=None),
         }
         lines.append(line)
     return lines
-
-
-HEIGHT = 100  # of the greatest bar, in units of the drawing; each bar is a unit of its own wide
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One step of time."""
-
-    x: int
-    y: float
-    height: float
-    start_ms: int
-    end_ms: int
-    amount: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """One series."""
-
-    label: str
-    tone: str
-    total: int
-    most: int  # within a step
-    steps: int
-    step: str  # how long one is, in words
-    bars: tuple[Bar, ...]  # those that are not empty
-
-    @property
-    def summary(self) -> str:
-        """The drawing in a sentence."""
-        return f"{self.label}: {self.total:,} in all, at most {self.most:,} in {self.step}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """The time that is drawn: slices of history, several in a step."""
-
-    start_ms: int
-    steps: int
-    slices: int  # in a step
-
-    @property
-    def step_ms(self) -> int:
-        """How long a step is."""
-        return self.slices * HISTORY_SLICE_MS
-
-    @property
-    def end_ms(self) -> int:
-        """The end of the last step, which may not be over."""
-        return self.start_ms + self.steps * self.step_ms
-
-
-def span_of(hours: int, *, now: int, max_steps: int = 96) -> Span:
-    """Return the last `hours`, up to the slice of now, in at most `max_steps` steps."""
-    slices = hours * 3_600_000 // HISTORY_SLICE_MS
-    per_step = -(-slices // max_steps)
-    steps = -(-slices // per_step)
-    step_ms = per_step * HISTORY_SLICE_MS
-    end_ms = now - now % step_ms + step_ms
-    return Span(start_ms=end_ms - steps * step_ms, steps=steps, slices=per_step)
-
-
-def plot(
-    label: str, tone: str, series: Sequence[str], points: Iterable[HistoryPoint], span: Span
-) -> Plot:
-    """Return the counts of `series`, all labels together."""
-    amounts: Counter[int] = Counter()
-    for point in points:
-        at = (point.slice_at_ms - span.start_ms) // span.step_ms
-        if point.series in series and 0 <= at < span.steps:
-            amounts[at] += point.amount
-    most = max(amounts.values(), default=0)
-    bars = []
-    for at, amount in sorted((+amounts).items()):
-        height = max(2.0, round(HEIGHT * amount / most, 1))
-        start_ms = span.start_ms + at * span.step_ms
-        end_ms, y = start_ms + span.step_ms, HEIGHT - height
-        bars.append(Bar(x=at, y=y, height=height, start_ms=start_ms, end_ms=end_ms, amount=amount))
-    return Plot(
-        label=label,
-        tone=tone,
-        total=amounts.total(),
-        most=most,
-        steps=span.steps,
-        step=f"{span.step_ms // 60_000} min",
-        bars=tuple(bars),
-    )

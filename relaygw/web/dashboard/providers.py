@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.datastructures import FormData
@@ -25,8 +25,7 @@ from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 
 _DONE = {"hold": "provider_held", "release": "provider_released"}
 _TONES = {"ok": "sent", "slowed": "waiting", "partly held": "waiting"}
-_HOUR_MS = 3_600_000
-_TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
+TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
 
 Example = tuple[str, Sequence[AttemptEntry]]  # a message by its id, and its attempts, oldest first
 
@@ -35,19 +34,17 @@ def provider_cards(
     snapshot: Snapshot,
     settings: Settings,
     examples: Mapping[str, Example],
-    points: Sequence[HistoryPoint],
-    now: int,
+    lately: Sequence[HistoryPoint],
 ) -> list[dict[str, Any]]:
-    """Return the providers; `examples` are messages that wait for them, and how they were tried."""
-    meanings = Meanings(settings)
-    counts = {
-        series.value: sums_by_label(series.value, points, since_ms=now - _HOUR_MS)
-        for series in _TRIED
-    }
+    """Return the providers; `examples` are messages that wait for them, and how they were tried.
+
+    `lately` has the last two slices of history.
+    """
+    meanings, now = Meanings(settings), snapshot.at_ms
     start_ms = now - now % HISTORY_SLICE_MS - HISTORY_SLICE_MS  # 5 to 10 minutes ago
-    lately: Counter[str] = Counter()  # recipients that a provider was asked to take since then
-    for series in _TRIED:
-        lately += sums_by_label(series.value, points, since_ms=start_ms)
+    asked: Counter[str] = Counter()  # recipients that a provider was asked to take since then
+    for point in lately:
+        asked[point.label] += point.amount
     cards = []
     for name, usage in snapshot.usages.items():
         state = snapshot.state_of(name)
@@ -56,29 +53,18 @@ def provider_cards(
         used = usage.quota_used / max(1, quota or 0)
         card = {
             "name": name,
+            "path": f"/providers/{name}",
             "where": f"{usage.settings.host}:{usage.settings.port}",
             "state": "unreachable" if state == "down" else state,
             "tone": _TONES.get(state, "failed"),
             "is_held": state in ("held", "partly held"),
-            "limits": _limits(usage, lately[name] * 1000 / (now - start_ms)),
+            "limits": _limits(usage, asked[name] * 1000 / (now - start_ms)),
             "quota_share": None if quota is None else min(100, round(100 * used)),  # percent
-            "last_hour": [(label, sums[name]) for label, sums in counts.items()],
             "holds": [_held(hold, name) for hold in holds_of(snapshot.holds, name)],
             "last": _last_reply(meanings, name, attempts, queue_id),
         }
         cards.append(card)
     return cards
-
-
-def sums_by_label(
-    series: str, points: Iterable[HistoryPoint], *, since_ms: int = 0
-) -> Counter[str]:
-    """Return how much there was of each label of a series."""
-    sums: Counter[str] = Counter()
-    for point in points:
-        if point.series == series and point.slice_at_ms >= since_ms:
-            sums[point.label] += point.amount
-    return sums
 
 
 def _limits(usage: Usage, lately_per_s: float) -> list[tuple[str, str]]:

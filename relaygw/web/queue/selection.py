@@ -173,7 +173,7 @@ def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
         yield word
 
 
-_WITHOUT = {"state": "all that wait", "result": "any"}
+_WITHOUT = {"state": "all that wait", "result": "any", "attempt": "any"}
 
 
 def _uid(word: str) -> int:

@@ -326,6 +326,9 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
                      "/queue?" + "&".join(f"subject={'y' * 200}" for _ in range(2))):  # fmt: skip
             visit.go(path)
             check(path)
+        visit.go("/providers/main?hours=24")
+        page.locator(".chart-table summary").click()
+        check("a provider with its table")
         visit.go("/queue")
         page.locator(".mail .pick").first.click()
         check("something ticked")

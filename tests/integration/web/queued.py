@@ -59,15 +59,29 @@ def queue_mail(store: Store, subject: str = "hello", *to: str, **more: Any) -> s
 
 def defer(store: Store, *, reply: str = GREYLISTED, provider: str = "main") -> list[str]:
     """Let a worker try all that is due and be told to come again; return the ids."""
-    return _try(store, reply, provider, is_taken=False)
+    return _try(store, reply, provider, RecipientState.PENDING)
 
 
-def deliver(store: Store) -> list[str]:
+def bounce(store: Store, reply: str, *, provider: str = "main") -> list[str]:
+    """Let a worker try all that is due and be refused for good; return the ids."""
+    return _try(store, reply, provider, RecipientState.BOUNCED)
+
+
+def deliver(store: Store, *, provider: str = "main") -> list[str]:
     """Let a worker deliver all that is due; its content goes. Return the ids."""
-    return _try(store, "250 2.0.0 Ok: queued as 4F1B23C04D", "main", is_taken=True)
+    reply = "250 2.0.0 Ok: queued as 4F1B23C04D"
+    return _try(store, reply, provider, RecipientState.DELIVERED)
 
 
-def _try(store: Store, reply: str, provider: str, *, is_taken: bool) -> list[str]:
+_TOLD = {
+    RecipientState.PENDING: ("4.7.1", Verdict.RETRY),
+    RecipientState.BOUNCED: ("5.1.1", Verdict.BOUNCE),
+    RecipientState.DELIVERED: ("2.0.0", Verdict.DELIVERED),
+}
+
+
+def _try(store: Store, reply: str, provider: str, to: RecipientState) -> list[str]:
+    is_over, (dsn, verdict) = to is not RecipientState.PENDING, _TOLD[to]
     worker = f"{WORKER}{next(_steps)}"
     store.instances.register(
         Instance(
@@ -80,19 +94,19 @@ def _try(store: Store, reply: str, provider: str, *, is_taken: bool) -> list[str
         DeliveryUpdate(
             queue_id=one.queue_id,
             delivery_no=one.delivery_no,
-            state=DeliveryState.FINISHED if is_taken else DeliveryState.DEFERRED,
+            state=DeliveryState.FINISHED if is_over else DeliveryState.DEFERRED,
             due_at_ms=now + 3_600_000,
             provider=provider,
-            reason=None if is_taken else reply,
+            reason=None if is_over else reply,
             recipients=tuple(
                 RecipientUpdate(
                     rcpt_no=each.rcpt_no,
-                    state=RecipientState.DELIVERED if is_taken else RecipientState.PENDING,
+                    state=to,
                     reply=reply,
-                    dsn="2.0.0" if is_taken else "4.7.1",
+                    dsn=dsn,
                     provider=provider,
-                    stage=Stage.CONTENT if is_taken else Stage.RCPT,
-                    verdict=Verdict.DELIVERED if is_taken else Verdict.RETRY,
+                    stage=Stage.CONTENT if to is RecipientState.DELIVERED else Stage.RCPT,
+                    verdict=verdict,
                 )
                 for each in one.recipients
             ),

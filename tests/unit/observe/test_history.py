@@ -158,3 +158,22 @@ def test_of_too_much_that_waits_the_oldest_goes(monkeypatch: pytest.MonkeyPatch)
     slices = [(n * 300_000, {("x", str(k)): 1 for k in range(4)}) for n in range(5)]
     history.put_back(slices)
     assert [at_ms for at_ms, _ in history.take()] == [3 * 300_000, 4 * 300_000]
+
+
+@pytest.mark.parametrize(("took_ms", "bound_ms"), [(0, 10), (180, 200), (10**10, 700_000_000)])
+def test_mail_that_comes_to_its_end_is_counted_by_its_time_in_the_queue(
+    took_ms: int, bound_ms: int
+) -> None:
+    update = DeliveryUpdate(
+        queue_id="Q",
+        delivery_no=0,
+        state=DeliveryState.FINISHED,
+        due_at_ms=NOW_MS,
+        provider="main",
+        reason=None,
+        recipients=(),
+    )
+    report = AttemptReport(provider="main", relay="none", outcomes=())
+    one, history = claimed(), History()
+    history.read([Attempted(one, update, report, one.accepted_at_ms + took_ms)])
+    assert counted(history) == {("in_queue", f"main {bound_ms}"): 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
+from relaygw.mail.outcome import PUT_OFF
 from relaygw.mail.state import RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
@@ -21,6 +23,11 @@ ANY_TIME = "SEARCH recipient USING COVERING INDEX recipient_outcome (state=?)"
 
 def plan_of(store: Store, verb: Callable[[Store], object]) -> list[str]:
     """Return the steps of the first statement of a verb."""
+    return plans_of(store, verb)[0]
+
+
+def plans_of(store: Store, verb: Callable[[Store], object]) -> list[list[str]]:
+    """Return the steps of each statement of a verb."""
     steps: list[list[str]] = []
 
     def explain(
@@ -36,7 +43,7 @@ def plan_of(store: Store, verb: Callable[[Store], object]) -> list[str]:
         verb(store)
     finally:
         event.remove(Engine, "before_cursor_execute", explain)
-    return steps[0]
+    return steps
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,22 @@ def test_delivered_mail_is_walked_through_in_the_order_of_ids(
     for more in ({}, {"since_ms": 1}, {"until_ms": 2}):
         steps = plan_of(store, listed(*results, **more))
         assert not any("TEMP B-TREE" in step for step in steps)
+
+
+def test_what_was_put_off_is_read_from_its_index(store: Store) -> None:
+    window: dict[str, int] = {"since_ms": 1, "until_ms": 2}
+    for more in ({}, window, {"provider": "main", **window}, {"domain": "x.test", **window}):
+        steps = plan_of(store, listed(attempts=frozenset(PUT_OFF), **more))
+        way = "SEARCH" if more else "SCAN"
+        assert re.match(f"{way} attempt USING (COVERING )?INDEX attempt_put_off", steps[1])
+
+
+def test_failures_are_read_from_their_indexes(store: Store) -> None:
+    plans = plans_of(store, lambda store: store.queue.failures(1, step_ms=9, limit=9))
+    assert len(plans) == 8
+    for steps in plans:
+        assert any(re.search("(recipient_outcome|attempt_put_off) [(]", step) for step in steps)
+        assert not any("SCAN" in step for step in steps)
 
 
 def test_counts_look_at_what_is_new_alone(store: Store) -> None:
