@@ -32,6 +32,10 @@ _MAX_ADDRESSES = 10_000
 _HASHER = argon2.PasswordHasher()  # verifies whatever kind of argon2 a hash is of
 
 
+Uses = dict[tuple[str, str], int]
+"""When names were last used to log in, in ms, by kind (web, token, smtp) and name."""
+
+
 class LoginBusy(Exception):
     """Too many logins are being verified, or this client failed too often; try again later."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from relaygw.access import Uses
 from relaygw.inbound.connection import Connection
 from relaygw.inbound.intake import GroupCommitter, Intake
 from relaygw.inbound.login import Authenticator
@@ -174,7 +175,9 @@ class FrontService:
         self._maildrop = Maildrop(
             settings, store=store, intake=intake, committer=self._committer, log=self._log
         )
-        self._authenticator = Authenticator(settings.users) if settings.users else None
+        self.uses: Uses = {}
+        is_known = bool(settings.users)
+        self._authenticator = Authenticator(settings.users, self.uses) if is_known else None
         self._listeners: list[ActiveListener] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []

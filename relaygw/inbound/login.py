@@ -7,9 +7,10 @@ import binascii
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from relaygw.access import LoginBusy, Passwords
+from relaygw.access import LoginBusy, Passwords, Uses
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
+from relaygw.mail.clock import clock_ms
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.listener import User
 
@@ -35,15 +36,19 @@ class Login:
 class Authenticator:
     """Verifies logins of all listeners of one front process."""
 
-    def __init__(self, users: Iterable[User]) -> None:
+    def __init__(self, users: Iterable[User], uses: Uses) -> None:
         listed = tuple(users)
+        self._uses = uses
         self._logins = {user.name: Login(user) for user in listed}
         self.passwords = Passwords({user.name: user.password_hash for user in listed})
 
     async def log_in(self, name: str, password: bytes, *, guesser: str) -> Login | None:
         """Return the login, or None, after a while, counted for `guesser`. Raises LoginBusy."""
         is_right = await self.passwords.verify(name, password, guesser=guesser)
-        return self._logins[name] if is_right else None
+        if not is_right:
+            return None
+        self._uses["smtp", name] = clock_ms()
+        return self._logins[name]
 
 
 async def auth(session: Session, argument: bytes) -> None:

@@ -122,8 +122,10 @@ def restore_queue(
 
 
 def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
-    """Leave a line in the audit trail if the settings are others than before."""
+    """Leave a line in the audit trail if the settings are others than before; note who is known."""
+    from relaygw.operations.access import note_logins
     from relaygw.operations.audit import note_settings
 
     with contextlib.closing(open_store(loaded)) as store:
         note_settings(store, loaded.settings, occasion=occasion, now_ms=clock_ms())
+        note_logins(store, loaded.settings, now_ms=clock_ms())

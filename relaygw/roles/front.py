@@ -13,6 +13,7 @@ from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
+from relaygw.roles.uses import uses_kept
 from relaygw.store import hints
 
 RETIRE_S = 60.0
@@ -40,7 +41,7 @@ async def front(context: RoleContext) -> int:
     )
     with registered(context, "front", store, later=True):
         beat = asyncio.create_task(Heartbeat(context, "front", store).beat())
-        async with history_kept(history, store):
+        async with history_kept(history, store), uses_kept(service.uses, store):
             await service.start(context.sockets)
             sender.send()  # for what a front before this one committed and died over
             await first_of(stop.wait(), retire.wait())

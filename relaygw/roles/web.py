@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from relaygw import service_file
+from relaygw.access import Uses
 from relaygw.roles import open_store, wake_workers
 from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
+from relaygw.roles.uses import uses_kept
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import STALE_AFTER_S, MetricsPage
 from relaygw.web.findable import keep_findable
@@ -30,7 +32,7 @@ async def web(context: RoleContext) -> int:
             return "the store accepts nothing" if heartbeat.age_s > STALE_AFTER_S else None
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
-        indexer = Indexer(store)
+        indexer, uses = Indexer(store), Uses()
         reading = asyncio.gather(
             keep_indexed(indexer, stop), keep_findable(store, settings.web.link_header, stop)
         )
@@ -43,12 +45,14 @@ async def web(context: RoleContext) -> int:
             stop=stop,
             wake_workers=lambda: wake_workers(context.loaded),
             state_dir=context.loaded.state_dir,
+            uses=uses,
         )
         pages, *others = context.sockets
-        await asyncio.gather(
-            serve_web(app, pages, stop=stop),
-            *(serve_web(metrics.app(), one, stop=stop) for one in others),
-        )
+        async with uses_kept(uses, store):
+            await asyncio.gather(
+                serve_web(app, pages, stop=stop),
+                *(serve_web(metrics.app(), one, stop=stop) for one in others),
+            )
         await reading
         beat.cancel()
     store.close()

@@ -34,7 +34,7 @@ from sqlalchemy.sql.schema import SchemaItem
 
 from relaygw.mail.hold import HoldCause
 
-SCHEMA_REVISION = "0010"  # the alembic revision that this code reads and writes
+SCHEMA_REVISION = "0011"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
 
@@ -299,6 +299,15 @@ web_session = _table(
     _key("token_hash"),
     *_columns(Text, "user_name"),
     *_columns(BigInteger, "created_at_ms seen_at_ms expires_at_ms"),
+)
+
+login = _table(  # who may log in, or could once
+    "login",
+    *(_key(name) for name in ("kind", "name")),
+    *_columns(Text, "mark"),  # another one with another password; "": not known yet
+    *_columns(BigInteger, "since_ms"),  # when it was seen first
+    *_columns(BigInteger, "used_at_ms", null=True),
+    sqlite_with_rowid=False,
 )
 
 audit = _table(

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
 
+from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import QueueEntry
@@ -32,7 +33,7 @@ from relaygw.web.mail.preview import preview_routes
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
-from relaygw.web.queue.audit import show_audit
+from relaygw.web.queue.audit import show_access, show_audit
 from relaygw.web.queue.found import show_found
 from relaygw.web.queue.linked import show_linked
 from relaygw.web.queue.resend import resend, show_resend
@@ -55,18 +56,20 @@ def create_app(
     stop: asyncio.Event | None = None,
     wake_workers: Callable[[], None] = lambda: None,
     state_dir: Path | None = None,
+    uses: Uses | None = None,
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
     `is_ready` says why /readyz is not, in a line that everyone may read. `stop` ends answers that
     would go on for ever. `wake_workers` lets workers look at the queue at once. Large content of
-    mail that is sent again passes through `state_dir`.
+    mail that is sent again passes through `state_dir`. `uses` is told who asks.
     """
-    options, identity = settings.web, Identity(store, settings)
+    uses = {} if uses is None else uses
+    options, identity = settings.web, Identity(store, settings, uses)
     instance = settings.hostname if settings.queue.is_postgres else None
     stop, indexer = stop or asyncio.Event(), indexer or Indexer(store)
     state_dir = state_dir or Path(tempfile.gettempdir())
-    web = WebContext(store, settings, indexer, wake_workers, stop, state_dir)
+    web = WebContext(store, settings, indexer, wake_workers, stop, state_dir, uses)
     routes = [
         *health_routes(store, is_ready, instance),
         *LoginPages(identity).routes(),
@@ -116,6 +119,7 @@ def _page_routes(web: WebContext) -> list[Route]:
     pages: tuple[tuple[str, str, Endpoint], ...] = (
         ("POST", "/providers/change", change_provider),
         ("GET", "/audit", show_audit),
+        ("GET", "/access", show_access),
         ("GET", "/find", show_found),
         ("GET", "/mail", show_linked),
         ("GET", "/queue", queue.show_list),

@@ -18,6 +18,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Resender
@@ -54,10 +55,12 @@ class WebContext:
         wake_workers: Callable[[], None],
         stop: asyncio.Event,
         state_dir: Path,
+        uses: Uses,
     ) -> None:
         self.store = store
         self.settings = settings
         self.mode = settings.mode.value
+        self.uses = uses
         self.indexer = indexer
         self.wake_workers = wake_workers
         self.resender = Resender(Intake(settings, state_dir=state_dir))

@@ -57,6 +57,10 @@ def test_plain_and_login_let_a_user_send(door: tuple[Gateway, ThreadedProvider])
         entry = gateway.entry(found)
         assert entry.source.user == name
         assert b" with ESMTPA id " in provider.messages[name == "shop2"].content
+    gateway.stop()  # at the end, else once a minute, it writes who logged in
+    used = {one.name: one.used_at_ms for one in gateway.store.sessions.known()}
+    assert used.keys() == {"shop1", "shop2"}
+    assert None not in used.values()
 
 
 @pytest.mark.usefixtures("each_database")

@@ -355,6 +355,16 @@ class Deed(Answer):
     text: str = said("all of it as a sentence")
 
 
+class Login(Answer):
+    """A name that may log in."""
+
+    kind: str = said("web: a person; token: a program; smtp: who sends mail")
+    name: str
+    role: str = said("viewer, operator or admin; empty of smtp")
+    since: Time | None = said("when it, or its present password, was seen first")
+    used_at: Time | None = said("when it was last used, to the minute; null: never since then")
+
+
 class _Problem(Answer):
     status: int
     what: str = said("what is wrong")

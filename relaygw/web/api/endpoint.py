@@ -34,10 +34,13 @@ class Endpoint:
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the query
     body: type[requests.Body] = requests.Body
     errors: tuple[int, ...] = (400, 401, 503)
+    is_for_admins: bool = False
 
     @property
     def role(self) -> Role:
         """Who may ask."""
+        if self.is_for_admins:
+            return Role.ADMIN
         return Role.VIEWER if self.method == "get" else Role.OPERATOR
 
     def route(self, web: WebContext) -> Route:

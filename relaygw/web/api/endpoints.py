@@ -16,6 +16,7 @@ from relaygw.mail.search import OUTCOMES
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
+from relaygw.operations.access import access_object, review
 from relaygw.operations.deeds import audit_object
 from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
@@ -333,6 +334,22 @@ async def list_audit(web: WebContext, call: Call) -> dict[str, Any]:
     trail = Trail(since_ms=since_ms, until_ms=until_ms, **words)
     found = await web.read(lambda: web.store.audit.entries(limit=limit, trail=trail))
     return {"entries": list(map(audit_object, found))}
+
+
+@_get(
+    "/access",
+    answer_with(logins=list[answers.Login]),
+    errors=(400, 401, 403, 503),
+    is_for_admins=True,
+)
+async def list_access(web: WebContext, _: Call) -> dict[str, Any]:
+    """List who may log in.
+
+    To pages and API, by tokens and by SMTP: with which role, since when, and when last, to the
+    minute.
+    """
+    found = await web.read(lambda: review(web.store, web.settings, web.uses))
+    return {"logins": list(map(access_object, found))}
 
 
 _WAIT = Endpoint(

@@ -19,7 +19,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -164,7 +166,7 @@ def is_open(settings: Settings) -> bool:
 class Identity:
     """Knows the users, tokens and sessions of one web role."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, uses: Uses) -> None:
         web = settings.web
         self.is_open = is_open(settings)
         self.forwarded = Forwarded(web.proxies)
@@ -172,6 +174,7 @@ class Identity:
         self.sessions = Sessions(store, web.users)
         self.has_users = bool(web.users)
         self._tokens = Tokens(web.tokens)
+        self._uses = uses
         self._csrf_key = secrets.token_bytes(32)  # where a browser has no session to make it of
 
     async def principal(self, connection: HTTPConnection) -> Principal | None:
@@ -183,7 +186,7 @@ class Identity:
         if cookie is not None:
             user = await run_in_threadpool(self.sessions.user, cookie)
             if user is not None:
-                return _principal(user, csrf_token(token_of(cookie), user.name), "session")
+                return self._principal(user, csrf_token(token_of(cookie), user.name), "session")
         if is_for_programs(route_path(connection.scope)):
             return await self._program(connection)
         return None
@@ -192,7 +195,7 @@ class Identity:
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             token = await self._tokens.holder(given.strip().encode())
-            return None if token is None else _principal(token, "", "token")
+            return None if token is None else self._principal(token, "", "token")
         if scheme.lower() != "basic":
             return None
         try:
@@ -203,7 +206,7 @@ class Identity:
         known = await self._by_password(connection, name, password) if colon else None
         if known is None:
             return None
-        return _principal(known, csrf_token(self._csrf_key, known.name), "password")
+        return self._principal(known, csrf_token(self._csrf_key, known.name), "password")
 
     async def _by_password(
         self, connection: HTTPConnection, name: str, password: bytes
@@ -215,6 +218,7 @@ class Identity:
         guesser = self.forwarded.guesser(connection)
         return await self.logins.log_in(name, password, guesser=guesser)
 
-
-def _principal(known: WebUser | WebToken, csrf: str, how: How) -> Principal:
-    return Principal(name=known.name, role=Role[known.role.upper()], csrf=csrf, how=how)
+    def _principal(self, known: WebUser | WebToken, csrf: str, how: How) -> Principal:
+        kind = "web" if isinstance(known, WebUser) else "token"
+        self._uses[kind, known.name] = clock_ms()
+        return Principal(name=known.name, role=Role[known.role.upper()], csrf=csrf, how=how)

@@ -1,4 +1,4 @@
-"""The audit trail as sentences, by person, action and time."""
+"""The audit trail as sentences, by person, action and time; who may log in."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms, utc_time
+from relaygw.mail.words import counted
+from relaygw.operations.access import review
 from relaygw.operations.deeds import KINDS, deed_of
 from relaygw.operations.selectors import TIMES, read_moment
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.web.context import WebContext, reads
+from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, render
 from relaygw.web.queue.selection import check_length
 
 PAGE_ENTRIES = 100
+_DAY_MS = 86_400_000
+_LOGINS = {"web": "person", "token": "token", "smtp": "sender by SMTP"}
 _MAX_PAGE = 10_000
 _NAMES = ("who", "action", "since", "until")
 
@@ -48,6 +53,18 @@ def show_audit(web: WebContext, request: Request) -> Response:
         "page_path": lambda number: _path(given, page=number if number > 1 else ""),
     }
     return render(request, "audit.html", context, mode=web.mode)
+
+
+@reads
+def show_access(web: WebContext, request: Request) -> Response:
+    """Show who may log in, and who did last."""
+    require(request, Role.ADMIN)
+    now_ms = clock_ms()
+    logins = [
+        (one, "" if one.since_ms is None else counted((now_ms - one.since_ms) // _DAY_MS, "day"))
+        for one in review(web.store, web.settings, web.uses)
+    ]
+    return render(request, "access.html", {"logins": logins, "kinds": _LOGINS}, mode=web.mode)
 
 
 def make_deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.operations.access import note_logins
 from relaygw.operations.audit import note_settings
 from relaygw.settings.load import load_settings
 from tests.integration.cli.conftest import Desk
@@ -417,3 +418,26 @@ def test_no_secret_is_in_the_trail(desk: Desk, tmp_path: Path) -> None:
     settings = load_settings(config=desk.config, environ={}).settings
     note_settings(desk.store, settings, occasion="start", now_ms=clock_ms())
     assert secret not in desk.store.audit.entries(limit=1)[0].detail
+
+
+HASH = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$qaWmiEvqxJUTQKBMbvDRaQ"
+
+
+def test_who_may_log_in_is_listed_with_age_and_last_use(desk: Desk) -> None:
+    assert desk.run("users", "list").stdout == "-- 0 logins\n"
+    text = f"{desk.config.read_text()}\nusers: [{{name: shop1, password_hash: '{HASH}'}}]\n"
+    web = f"web: {{users: [{{name: anna, password_hash: '{HASH}', role: admin}}]}}\n"
+    desk.config.write_text(text + web)
+    settings = load_settings(config=desk.config, environ={}).settings
+    now_ms = clock_ms()
+    note_logins(desk.store, settings, now_ms=now_ms - 3 * 86_400_000)
+    desk.store.sessions.note_used({("smtp", "shop1"): now_ms})
+    heading, anna, shop, closing = desk.run("users", "list").stdout.splitlines()
+    assert heading.split() == ["NAME", "KIND", "ROLE", "AGE", "LAST", "USED", "(UTC)"]
+    assert anna.split() == ["anna", "web", "admin", "3d", "never"]
+    assert shop.split()[:4] == ["shop1", "smtp", "-", "3d"]
+    assert closing == "-- 2 logins"
+    assert max(map(len, (heading, anna, shop))) <= 80
+    _, shop1 = desk.lines("users", "list", "--json")
+    assert (shop1["kind"], shop1["name"], shop1["role"]) == ("smtp", "shop1", "")
+    assert shop1["used_at"].endswith("Z")

@@ -120,6 +120,7 @@ async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     await post("/providers/{name}/hold", {"note": "x"}, "/providers/main/hold")
     await post("/providers/{name}/release", {}, "/providers/main/release")
     await get("/audit")
+    await get("/access", status=403)  # an operator's token
     await get("/wait", "/wait?to=nobody@x.test&timeout=0s", 408)
     described = {one for one in operations() if one[1].startswith(API)}
     assert seen == described

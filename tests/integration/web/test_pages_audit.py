@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
 import pytest
 
+from relaygw.access import Uses
 from relaygw.mail.clock import clock_ms
+from relaygw.operations.access import note_logins
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
+from relaygw.web.app import create_app
 from relaygw.web.queue import audit
 from tests.integration.web.people import PASSWORDS, ROLES, TOKENS, with_logins
 
@@ -110,3 +114,62 @@ async def test_each_role_may_read_it_and_nobody_else(serve: Serve) -> None:
     client = await serve(with_logins())
     assert (await client.get("/audit?who=x")).status_code == 303
     assert (await client.get("/api/gateway/v1/audit?until=1h")).status_code == 401
+
+
+async def test_admins_review_who_may_log_in(serve: Serve, store: Store) -> None:
+    settings = with_logins(mode="production")
+    at_ms = clock_ms()
+    note_logins(store, settings, now_ms=at_ms - 90 * 24 * HOUR_MS)
+    store.sessions.note_used({("token", "look"): at_ms - HOUR_MS})
+    client = await log_in(await serve(settings), "anna")
+    page = (await client.get("/access")).text
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in page.split("<tr>")[2:]]
+    found = {row[0]: row[1:] for row in rows}
+    assert set(found) == {"vera", "otto", "anna", "look", "tests"}
+    assert found["vera"][:3] == ["person", "viewer", "never"]
+    assert found["vera"][-2:] == ["90", "days"]
+    assert found["look"][:2] == ["token", "viewer"]
+    assert "UTC" in found["look"]
+    logins = (await client.get("/api/gateway/v1/access")).json()["logins"]
+    (look,) = (one for one in logins if one["name"] == "look")
+    assert (look["kind"], look["role"]) == ("token", "viewer")
+    assert look["since"] < look["used_at"]
+    assert '<a href="/access">' in (await client.get("/audit")).text
+
+
+async def test_the_review_is_for_admins_alone(serve: Serve) -> None:
+    for name, role in ROLES.items():
+        client = await log_in(await serve(with_logins()), name)
+        status = 200 if role == "admin" else 403
+        for path in ("/access", "/api/gateway/v1/access"):
+            answer = await client.get(path, headers={"Accept": "application/json"})
+            assert (answer.status_code, name, path) == (status, name, path)
+        assert ("/access" in (await client.get("/audit")).text) is (role == "admin")
+    client = await serve(with_logins())
+    assert (await client.get("/access")).status_code == 303
+    assert (await client.get("/api/gateway/v1/access")).status_code == 401
+    for token in TOKENS.values():
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await client.get("/api/gateway/v1/access", headers=headers)
+        assert answer.status_code == 403
+    assert (await (await serve()).get("/access")).status_code == 403  # anyone is an operator
+
+
+async def test_uses_are_noted_in_memory_by_kind(store: Store) -> None:
+    uses = Uses()
+    settings = with_logins()
+    app = create_app(store, settings, uses=uses)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        await client.get("/sandbox")
+        assert uses == {}
+        await log_in(client, "vera")
+        await client.get("/sandbox")
+        assert set(uses) == {("web", "vera")}
+        client.cookies.clear()
+        headers = {"Authorization": f"Bearer {TOKENS['look']}"}
+        await client.get("/api/v1/messages", headers=headers)
+        await client.get("/api/v1/messages", auth=("otto", PASSWORDS["otto"]))
+        await client.get("/api/v1/messages", auth=("tests", TOKENS["tests"]))
+    assert set(uses) == {("web", "vera"), ("token", "look"), ("web", "otto"), ("token", "tests")}
+    assert store.sessions.known() == []

@@ -24,7 +24,7 @@ def gate(store: Store, settings: Settings) -> ASGIApp:
     async def accept(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
 
-    identity = Identity(store, settings)
+    identity = Identity(store, settings, {})
     access = Access(accept, identity=identity)
     web = settings.web
     return Guards(access, web=web, refused=refusal(settings), client=identity.forwarded.client)

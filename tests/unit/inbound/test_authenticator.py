@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import argon2
 import pytest
 
+from relaygw.access import Uses
 from relaygw.inbound.login import Authenticator
 from relaygw.settings.model import User
 
@@ -20,7 +21,8 @@ def users() -> Iterator[Authenticator]:
         [
             User(name="shop1", password_hash=hasher.hash("right"), senders=("@shop1.test",)),
             User(name="shop2", password_hash=hasher.hash("else")),
-        ]
+        ],
+        {},
     )
     yield authenticator
     authenticator.passwords.close()
@@ -38,3 +40,14 @@ async def test_a_wrong_password_is_no_login(users: Authenticator) -> None:
     assert await users.log_in("shop1", b"else", guesser=GUESSER) is None
     assert users.passwords.is_known("shop1")
     assert not users.passwords.is_known("nobody")
+
+
+async def test_a_use_is_noted_in_memory_of_a_right_password_only() -> None:
+    uses = Uses()
+    hasher = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    users = [User(name="shop1", password_hash=hasher.hash("right"))]
+    authenticator = Authenticator(users, uses)
+    for password in (b"wrong", b"right", b"right"):
+        await authenticator.log_in("shop1", password, guesser="192.0.2.1")
+        assert set(uses) == ({("smtp", "shop1")} if password == b"right" else set())
+    authenticator.passwords.close()

@@ -1,0 +1,74 @@
+"""Who may log in: with which role, since when, and when last, for a review."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from relaygw.access import Uses
+from relaygw.mail.clock import rfc3339_or_none
+from relaygw.mail.words import fields
+from relaygw.settings.model import Settings
+from relaygw.store.sessions import LoginKey
+from relaygw.store.store import Store
+
+_MARK_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """A name that may log in now."""
+
+    kind: str  # web: a person; token: a program; smtp: who sends mail
+    name: str
+    role: str  # "" of smtp
+    since_ms: int | None  # when it, or its present password, was seen first
+    used_at_ms: int | None  # None: never since then
+
+
+def review(store: Store, settings: Settings, uses: Uses | None = None) -> list[Access]:
+    """Return all who may log in; `uses` are those that are not written yet."""
+    known = {(one.kind, one.name): one for one in store.sessions.known()}
+    found = []
+    for (kind, name), role in _roles(settings).items():
+        one = known.get((kind, name))
+        since_ms, used_at_ms = (one.since_ms, one.used_at_ms) if one else (None, None)
+        used_at_ms = (uses or {}).get((kind, name), used_at_ms)
+        found.append(
+            Access(kind=kind, name=name, role=role, since_ms=since_ms, used_at_ms=used_at_ms)
+        )
+    return found
+
+
+def access_object(one: Access) -> dict[str, Any]:
+    """Return a name for JSON; the command line and the API have the same fields."""
+    return {
+        **fields(one, "kind", "name", "role"),
+        "since": rfc3339_or_none(one.since_ms),
+        "used_at": rfc3339_or_none(one.used_at_ms),
+    }
+
+
+def note_logins(store: Store, settings: Settings, *, now_ms: int) -> None:
+    """Record who is known from now on. Raises StoreUnavailable."""
+    # of a token there is the reference only: its age is that of its name
+    marks: dict[LoginKey, str] = dict.fromkeys(_roles(settings), "-")
+    marks |= {("web", one.name): _mark(one.password_hash) for one in settings.web.users}
+    marks |= {("smtp", one.name): _mark(one.password_hash) for one in settings.users}
+    if marks:
+        store.sessions.note_known(marks, now_ms=now_ms)
+
+
+def _roles(settings: Settings) -> dict[LoginKey, str]:
+    """Return the role of each name, by its kind and the name."""
+    web = settings.web
+    return {
+        **{("web", one.name): one.role for one in web.users},
+        **{("token", one.name): one.role for one in web.tokens},
+        **{("smtp", one.name): "" for one in settings.users},
+    }
+
+
+def _mark(password_hash: str) -> str:
+    return hashlib.sha256(password_hash.encode()).hexdigest()[:_MARK_DIGITS]
