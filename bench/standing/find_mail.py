@@ -26,7 +26,8 @@ _SPAN_MS = 7 * 86_400_000
 _RARE = (*["bounced"] * 20, *["expired"] * 4, "blocked", "cancelled")  # of a thousand
 _MESSAGES = insert_into(
     "message",
-    "queue_id accepted_at_ms sender subject message_id source_user finished_at_ms mode client_key",
+    "queue_id accepted_at_ms sender subject message_id source_user finished_at_ms mode client_key"
+    " link_value",
     size_bytes=4096, chunk_count=0, is_8bit=False, has_long_line=False, smtputf8=False,
 )  # fmt: skip
 _DELIVERIES = insert_into(
@@ -103,6 +104,9 @@ def _queries(count: int) -> Iterator[tuple[str, float | None, float | None, Call
         100,
         lambda: f"<{(n := number())}.{n * 104729 % 999983}@web.bench.test>",
     )
+    yield "link of an order", 300, 100, lambda: f"order:{number()}"
+    yield "link of a short one", 300, 100, lambda: f"order:{number() % 10}"
+    yield "link of no mail", 300, 100, lambda: f"order:{number()}0000000"
     yield "nothing", 300, 100, lambda: f"xyzzy{number()}"
     yield "is:bounced of a day", 200, 80, lambda: f"is:bounced after:{day} before:{day + 86_400}"
     yield "is:expired of a day", 200, 80, lambda: f"is:expired after:{day} before:{day + 86_400}"
@@ -189,7 +193,7 @@ def _rows(number: int, at_ms: int, chance: random.Random) -> tuple[Row, Row, Row
     user = "shop-rare" if number % 200_000 == 7 else f"shop{number % 7}"
     return (
         (queue_id, at_ms, f"shop{number % 7}@tx.bench.test", subject, message_id, user, at_ms + 900,
-         "production", "k"),
+         "production", "k", str(number)),
         (queue_id, "default", "transactional", "finished", at_ms, at_ms + 900, "ses", "k"),
         (queue_id, f"customer{number * 7919 % 50_000}@example.net", state, at_ms + 900, "ses",
          f"250 2.0.0 Ok: queued as {chance.getrandbits(40):010X}", "2.0.0"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from relaygw.operations.queue_actions import ACTIONS
+
+_COMMAND = re.compile(r"relaygw (?:queue explain|sandbox release) [A-Z0-9]{10,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Act:
 def act_of(command: str, queue_id: str) -> Act | None:
     """Return the button of a command on the page of a message, None where there is none."""
     match command.split():
+        case ["relaygw", "queue", "explain", one]:
+            return Act("Its story", "open", f"/queue/{one}")
         case ["relaygw", "queue", "resend", one]:
             return Act("Send again…", "send", f"/queue/{one}/resend")
         case ["relaygw", "queue", name, "--id", one, *_] if name in ACTIONS:
@@ -33,3 +38,9 @@ def act_of(command: str, queue_id: str) -> Act | None:
         case ["relaygw", "sandbox", "release", one, *_]:
             return Act("Release…", "send", f"/sandbox/{one}/release")
     return None
+
+
+def act_in(text: str) -> Act | None:
+    """Return the button of the command that a reason names, None where it names none."""
+    found = _COMMAND.search(text)
+    return act_of(found[0], "") if found else None

@@ -19,6 +19,7 @@ from relaygw.policy.recipients import check_target
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import redirect, render, with_notice
+from relaygw.web.queue.acts import act_in
 from relaygw.web.queue.selection import queued_of
 
 _CHANGED = "It changed since you looked. This is how it is now."
@@ -74,6 +75,7 @@ async def _ask(
         planned = await web.open(lambda: _plan(web, request, wanted))
     except InvalidAddress as error:
         problem = f"{wanted.to} is not an address: {error}; write one like ann@example.com"
+    left = next(iter(planned.left), None)
     states = {one.state for one in entry.recipients}
     ended = {RecipientState.BOUNCED, RecipientState.EXPIRED}
     context = {
@@ -81,7 +83,8 @@ async def _ask(
         "wanted": wanted,
         "problem": problem,
         "resent": next(iter(planned.messages), None),
-        "left": next(iter(planned.left), None),
+        "left": left,
+        "act": act_in(left.why) if left else None,
         "shown": planned.mark,
         "has_both": bool(states & ended) and RecipientState.DELIVERED in states,
         "is_in_doubt": any(part.is_in_doubt for part in entry.deliveries),

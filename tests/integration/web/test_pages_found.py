@@ -63,14 +63,14 @@ async def test_nothing_found_says_where_it_looked(serve: Serve, store: Store) ->
     queue_mail(store)
     page = (await (await serve()).get("/find?q=zebra")).text
     assert "Nothing found" in page
-    assert "looked at queue ids, addresses, subjects, Message-IDs and providers&#39; ids" in page
+    assert "searched queue ids, addresses, subjects, Message-IDs and providers&#39; ids" in page
     assert "of all mail, in every state" in page
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("after:soon", "After:soon is no date</h2>"),
+        ("after:soon", "After:soon is not a date</h2>"),
         ("is:lost", "Is:lost is not known</h2>"),
         ("x" * 1200, "The search has 1,001 characters</h2>"),
         (HOSTILE, "Nothing found"),

@@ -119,3 +119,13 @@ async def test_the_cause_comes_first_and_the_answer_is_text(serve: Serve, store:
     answer = re.search(r'<blockquote id="answer"[^>]*>([^<]+)</blockquote>', page)
     assert answer is not None and answer[1].startswith("Our e-mail “Order &lt;7&gt;” of ")
     assert 'data-copy="answer"' in page
+
+
+async def test_what_is_not_sent_again_leads_to_what_would_send_it(
+    serve: Serve, store: Store
+) -> None:
+    client = await log_in(await serve(gateway()), "otto")
+    captured = ended(store, "captured", RecipientState.CAPTURED)
+    page = (await client.get(f"/queue/{captured}/resend")).text
+    assert f"relaygw sandbox release {captured}" in page
+    assert f'<a class="button" href="/sandbox/{captured}/release">' in page

@@ -10,7 +10,7 @@ import pytest
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, Source
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.outcome import Stage, Verdict
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.operations.queue_actions import (
     DELETE,
     EXPIRE,
@@ -609,3 +609,30 @@ def test_content_that_needs_8bitmime_has_its_reason_and_what_to_do() -> None:
     assert held_words(cause) == cause.sentence
     (advice,) = held_advice(cause, "Q", "<1@x>", None)
     assert advice.text.startswith("Give the route a provider with 8BITMIME and reload")
+
+
+@pytest.mark.parametrize("code", list(HoldCode))
+def test_each_cause_of_a_hold_is_said_in_words_with_its_end(rig: StoryRig, code: HoldCode) -> None:
+    keys = {
+        HoldCode.SENDER_REFUSED: "shop.test main",
+        HoldCode.NO_SENDER: "default a@shop.test",
+        HoldCode.OVER_QUOTA: "default 7",
+        HoldCode.NEEDS_8BITMIME: "default it is signed",
+        HoldCode.LOST_PROVIDER: "main default",
+        HoldCode.REFUSED_ALIKE: "20 550 no",
+    }
+    message = rig.accept()
+    entry = AuditEntry(at_ms=NOW_MS, actor="a", action="x", target="", affected=1, detail="")
+    rig.store.queue.change_state(
+        [message.queue_id],
+        from_states=frozenset(DeliveryState),
+        to=DeliveryState.HELD,
+        hold=HoldCause(code, keys.get(code, "some reason")),
+        entry=entry,
+    )
+    story = rig.story(message)
+    cause, end = story.headline.removesuffix(".").split("; it is held until ")
+    assert cause and end and "{" not in story.headline
+    assert "_" not in code.value or code.value not in story.headline
+    assert not cause.startswith(("It is held", "Mode", "Poison"))
+    assert story.answer.startswith("Our e-mail")
