@@ -26,6 +26,7 @@ _VERBS = {  # {} is how many messages
     RESEND: "sent a message again",
     "queue.export": "exported {}",
     "queue.import": "imported {}",
+    "sandbox.check_links": "visited the links of {}",
     "sandbox.delete": "deleted {} from the sandbox",
     "sandbox.release": "released a captured message",
     "provider.hold": "held provider",

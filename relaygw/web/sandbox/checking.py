@@ -10,6 +10,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import read_content
+from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.mail.html_check import HtmlCheck, check_html
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part
@@ -37,16 +38,16 @@ def visitable(links: list[ListedLink]) -> list[str]:
 
 
 async def visit_links(
-    web: WebContext, entry: QueueEntry, urls: list[str], *, actor: str, follow: bool
+    web: WebContext, entry: QueueEntry, urls: list[str], *, actor: str, by: str, follow: bool
 ) -> list[CheckedLink]:
-    """Visit the links of a message for somebody, which is audited first."""
+    """Visit the links of a message for somebody, which is audited first; `by`: web or api."""
     line = AuditEntry(
         at_ms=clock_ms(),
         actor=actor,
         action=_VISITED,
         target=entry.queue_id,
         affected=1,
-        detail=f"links: {len(urls)}",
+        detail=f"{by}, {words.counted(len(urls), 'link')}",
     )
     await web.change(lambda: web.store.audit.add(line))
     async with web.outward:

@@ -27,7 +27,7 @@ async def show_visited(web: WebContext, request: Request) -> Response:
         return found, visitable(view_context("links", tree, page)["links"])
 
     found, urls = await web.open(read)
-    visited = await visit_links(web, found.entry, urls, actor=principal.name, follow=True)
+    visited = await visit_links(web, found.entry, urls, actor=principal.name, by="web", follow=True)
     broken = sum(one.is_broken for one in visited)
     context = {"entry": found.entry, "visited": visited, "broken": broken}
     return render(request, "links_visited.html", context, mode=web.mode)

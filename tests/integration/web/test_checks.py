@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.web.sandbox import link_check, spamd
 from tests.e2e.browser.attachments import FILES, mail_with_files
+from tests.e2e.browser.letters import order_confirmation
 from tests.integration.web.people import PASSWORDS, with_logins
 
 Capture = Callable[..., str]
@@ -172,8 +174,8 @@ async def test_links_are_visited_for_an_operator_only(
         codes = {one["URL"]: one["StatusCode"] for one in unfollowed["Links"]}
         assert codes[f"{own}/inside"] == 302
     done = store.audit.entries(limit=9)
-    assert [(one.actor, one.action, one.target) for one in done] == [
-        ("otto", "sandbox.check_links", queue_id)
+    assert [(one.actor, one.action, one.target, one.detail) for one in done] == [
+        ("otto", "sandbox.check_links", queue_id, "api, 6 links")
     ] * 2
 
 
@@ -338,3 +340,31 @@ async def test_a_spamd_that_is_away_is_said_and_what_to_do(serve: Serve, capture
     queue_id = capture(b"Subject: x\r\n\r\nhello\r\n")
     page = (await client.get(f"/sandbox/{queue_id}/spam")).text
     assert "connection refused; see that spamd runs, and that its -A allows this host" in page
+
+
+@pytest.mark.campaign
+async def test_a_real_spamd_scores_mail(serve: Serve, capture: Capture) -> None:
+    gtube = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    running = await asyncio.create_subprocess_exec(
+        *("/usr/sbin/spamd", "--local", "--nouser-config", "--syslog=stderr", "--max-children=1"),
+        *("--listen=127.0.0.1", f"--port={port}", "--username=nobody"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert running.stderr is not None
+        while b"server started" not in (line := await running.stderr.readline()):
+            assert line, "spamd ended"
+        client = await serve(with_spamd(port))
+        spam = capture(f"Subject: x\r\n\r\n{gtube}\r\n".encode())
+        told = (await client.get(f"/api/v1/message/{spam}/sa-check")).json()
+        assert (told["IsSpam"], told["Error"], told["Rules"][0]["Name"]) == (True, "", "GTUBE")
+        plain = capture(order_confirmation().replace(b"\n", b"\r\n"))
+        told = (await client.get(f"/api/v1/message/{plain}/sa-check")).json()
+        assert (told["IsSpam"], told["Error"]) == (False, "")
+        assert told["Rules"]
+        assert "No spam" in (await client.get(f"/sandbox/{plain}/spam")).text
+    finally:
+        running.terminate()
+        await running.communicate()

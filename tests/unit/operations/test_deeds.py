@@ -51,6 +51,8 @@ def entry(action: str, target: str, detail: str = "", number: int = 1) -> AuditE
         (entry("queue.import", "/var/spool/x", "", 7), "imported 7 messages from /var/spool/x"),
         (entry("sandbox.delete", ID, "web, search: from:x", 2),
          f"deleted 2 messages from the sandbox (search: from:x) in the pages: {ID}"),
+        (entry("sandbox.check_links", ID, "web, 5 links"),
+         f"visited the links of 1 message (5 links) in the pages: {ID}"),
         (entry("sandbox.release", ID, "to a@b.example (allowed) for x@y.example; api"),
          f"released a captured message to a@b.example (allowed) for x@y.example by the API: {ID}"),
         (entry("provider.hold", "main", "they asked"), "held provider main because “they asked”"),

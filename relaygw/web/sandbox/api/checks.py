@@ -40,7 +40,9 @@ async def visit(web: WebContext, request: Request) -> Response:
     principal = require(request, Role.OPERATOR)
     found, _, urls = await web.open(lambda: _web_links(web, request))
     follow = request.query_params.get("follow", "").lower() in ("1", "true")
-    visited = await visit_links(web, found.entry, urls, actor=principal.name, follow=follow)
+    visited = await visit_links(
+        web, found.entry, urls, actor=principal.name, by="api", follow=follow
+    )
     listed = ((one.url, one.status, one.text) for one in visited)
     return _links_answer(listed, errors=sum(one.is_broken for one in visited))
 
