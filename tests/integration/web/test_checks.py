@@ -77,6 +77,18 @@ async def test_every_attachment_in_the_harmless_frame(serve: Serve, capture: Cap
     assert f'href="/sandbox/{queue_id}/part/8" download' in page  # the archive
 
 
+async def test_an_attachment_of_mail_that_waits_or_is_kept(serve: Serve, capture: Capture) -> None:
+    queue_id = capture(mail_with_files(), state=RecipientState.PENDING)
+    client = await serve(with_logins("sandbox"))
+    path = f"/queue/{queue_id}/part/12"
+    assert (await client.get(f"{path}/preview")).status_code == 303  # to the login
+    await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
+    assert f'href="{path}/look"' in (await client.get(f"/queue/{queue_id}?view=parts")).text
+    assert f'src="{path}/preview?framed=1"' in (await client.get(f"{path}/look")).text
+    assert "&lt;b&gt;not bold" in (await client.get(f"{path}/preview")).text
+    assert "Checks" not in (await client.get(f"/queue/{queue_id}")).text
+
+
 async def test_what_is_too_much_is_not_shown(serve: Serve, capture: Capture) -> None:
     head = b"Subject: x\r\nContent-Type: %s\r\nContent-Disposition: attachment\r\n\r\n"
     client = await serve()
