@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
+from relaygw.observe import waits
 from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.waits import bound_of
 
 if TYPE_CHECKING:
     from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
@@ -112,7 +112,8 @@ class Series(StrEnum):
     BOUNCED = "bounced"  # refused for good or expired, by provider
     DEFERRED_FOR = "deferred_for"  # by reason, see labels
     BOUNCED_FOR = "bounced_for"  # by reason, see labels
-    # mail that came to its end, by provider and the greatest ms of its time in the queue: see waits
+    # mail that came to its end, by provider and greatest ms of its time in the queue, see waits; in
+    # slices of half an hour
     IN_QUEUE = "in_queue"
     REFUSED = "refused"  # replies to clients from 400 on, by code and status: "554 5.7.1"
     # the greatest number within a slice
@@ -152,8 +153,8 @@ class History:
     def _attempted(self, event: Attempted) -> None:
         add, provider = self.add, event.report.provider
         if event.update.state is DeliveryState.FINISHED:
-            bound_ms = bound_of(event.at_ms - event.claimed.accepted_at_ms)
-            add(Series.IN_QUEUE, f"{provider} {bound_ms}")
+            bound_ms = waits.bound_of(event.at_ms - event.claimed.accepted_at_ms)
+            add(Series.IN_QUEUE, f"{provider} {bound_ms}", slice_s=waits.SLICE_S)
         outcomes = {outcome.rcpt_no: outcome for outcome in event.report.outcomes}
         for change in event.update.recipients:
             outcome = outcomes.get(change.rcpt_no)
@@ -172,9 +173,9 @@ class History:
         has_status = status.count(".") == 2 and status.replace(".", "").isdigit()
         self.add(Series.REFUSED, f"{code} {status}" if has_status else code)
 
-    def add(self, series: Series, label: str, count: int = 1) -> None:
+    def add(self, series: Series, label: str, count: int = 1, *, slice_s: int = SLICE_S) -> None:
         """Count in the slice of now."""
-        slice_at_s = int(time.time()) // SLICE_S * SLICE_S
+        slice_at_s = int(time.time()) // slice_s * slice_s
         counts = self._slices.get(slice_at_s)
         if counts is None:
             counts = self._slices[slice_at_s] = Counter()

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+SLICE_S = 1800
+"""Longer slices than those of other counts: there are many steps."""
 _STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # of each power of ten
 BOUNDS_MS = tuple(int(step * 10**power) for power in range(1, 9) for step in _STEPS)
 """From 10 ms to 8 days; what takes longer counts as that."""

@@ -13,7 +13,7 @@ from relaygw.mail.search import EVERYTHING
 from relaygw.mail.words import fields
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
-from relaygw.observe.waits import Waits, waits_of
+from relaygw.observe.waits import SLICE_S, Waits, waits_of
 from relaygw.operations.providers import (
     Usage,
     hold_object,
@@ -70,7 +70,6 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Ask the store for everything that the screen shows; raises StoreUnavailable."""
     captured, unread = store.sandbox.count_captured(EVERYTHING)
     now_ms = clock_ms()
-    ended = store.watch.sums(now_ms - HOUR_MS, step_ms=2 * HOUR_MS, series=[Series.IN_QUEUE])
     instances, holds = store.instances.registered(), store.holds.in_force()
     lanes, mine = store.queue.counts(), fingerprint(settings)
     standing = standing_of(
@@ -95,8 +94,15 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         maildrop=look_at_maildrop(settings.maildrop.path),
         untended=untended(standing, settings, now_ms=now_ms),
         lost=store.watch.lost_instances(now_ms - LOST_MS),
-        in_queue=Counter({label: number for _, _, label, number in ended}),
+        in_queue=in_queue_since(store, now_ms - HOUR_MS),
     )
+
+
+def in_queue_since(store: Store, since_ms: int) -> Counter[str]:
+    """Count mail that came to its end since the slice of a time, by label: see observe.waits."""
+    start_ms = since_ms - since_ms % (SLICE_S * 1000)
+    found = store.watch.sums(start_ms, step_ms=2**50, series=[Series.IN_QUEUE])
+    return Counter({label: number for _, _, label, number in found})
 
 
 def lanes_of(snapshot: Snapshot, settings: Settings) -> list[tuple[str, str]]:

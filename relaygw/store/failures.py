@@ -27,10 +27,9 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """What failed: the counts are since the time asked for, the rest is since `since_ms`."""
+    """What failed: `ended` counts all since the time asked for, the rest is since `since_ms`."""
 
     ended: Counter[tuple[int, str]]  # recipients, by step of time and provider
-    mails_put_off: Counter[str]  # by provider; "" is all
     final: tuple[Failure, ...]  # bounced or expired
     put_off: tuple[Failure, ...]
     since_ms: int
@@ -64,15 +63,7 @@ def find_failures(tx: Transaction, since_ms: int, *, step_ms: int, limit: int) -
         .where(*_ended(recipient.c.state.in_(FAILED)), ended_at_ms >= first_ms)
         .group_by("step", recipient.c.provider)
     )
-    mails = func.count(ATTEMPTED_ID.distinct())
-    put_off = select(attempt.c.provider, mails).where(HAS_PUT_OFF, tried_at_ms >= first_ms)
-    mails_put_off = Counter(
-        {name or "": number for name, number in tx.execute(put_off.group_by(attempt.c.provider))}
-    )
-    all_put_off = select(mails).where(HAS_PUT_OFF, tried_at_ms >= first_ms)
-    mails_put_off[""] = tx.execute(all_put_off).scalar_one()
     return Failures(
-        mails_put_off=mails_put_off,
         ended=Counter({(at, name or ""): number for at, name, number in tx.execute(ended)}),
         final=tuple(Failure(*row) for row in tx.execute(rows)),
         put_off=tuple(Failure(*row) for row in tx.execute(tries)),

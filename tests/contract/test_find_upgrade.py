@@ -123,7 +123,7 @@ def test_the_index_of_what_was_put_off_is_made_with_what_was_there(engine: Engin
     failures = store.queue.failures(5, step_ms=9, limit=9)
     store.close()
     assert found == ["1M80000000000AAA1"]
-    assert failures.mails_put_off == {"main": 1, "": 1}
+    assert [one.reply for one in failures.put_off] == ["451 wait"]
 
 
 def test_the_index_of_rare_outcomes_is_made_with_what_was_there(engine: Engine) -> None:

@@ -334,7 +334,8 @@ class Incident(Answer):
 class Point(Answer):
     """What was counted in one slice; queue and oldest_s are the greatest number within it.
 
-    A label of in_queue is a provider and the greatest time of a step, in ms.
+    A label of in_queue is a provider and the greatest time of a step, in ms; its slices are of half
+    an hour.
     """
 
     at: Time = said("the slice's beginning")

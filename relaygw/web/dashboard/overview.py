@@ -20,7 +20,13 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
 from relaygw.observe.waits import Waits, waits_of
 from relaygw.operations.queue_object import UNFINISHED
-from relaygw.operations.status import Snapshot, lanes_of, take_snapshot, warnings
+from relaygw.operations.status import (
+    Snapshot,
+    in_queue_since,
+    lanes_of,
+    take_snapshot,
+    warnings,
+)
 from relaygw.settings.model import Settings
 from relaygw.store.failures import Failures
 from relaygw.store.selection import Selection, ShapeCount, ShapeKey
@@ -53,7 +59,7 @@ _AGES = (  # the ends of the steps by which ages of what waits are shown; the la
     (21_600_000, "under 6 h"),
     (86_400_000, "under 1 d"),
 )
-_COUNTED = (Series.MESSAGES, *TRIED, Series.IN_QUEUE, Series.REFUSED)
+_COUNTED = (Series.MESSAGES, *TRIED, Series.REFUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,7 @@ class Look:
     ages: Sequence[ShapeCount]
     examples: dict[str, Example]
     sums: Sequence[tuple[int, str, str, int]]  # of the history: step, series, label, amount
+    in_queue: Counter[str]  # mail that came to its end, by label: see observe.waits
     lately: Sequence[HistoryPoint]  # the last two slices
     failures: Failures
     kept_ms: int  # mail that ended before is deleted
@@ -94,12 +101,20 @@ class Look:
                 found[Series.BOUNCED][step] += amount
         return found
 
+    def put_off(self, provider: str, *, tries: int) -> tuple[int, str]:
+        """Return how many messages were put off, or where there are too many how often; a unit."""
+        if self.failures.since_ms > self.span.start_ms:
+            return tries, "tries"
+        found = self.failures.put_off
+        mails = {one.queue_id for one in found if provider in ("", one.provider)}
+        return len(mails), f"messages, {tries:,} tries"
+
     def _is_kept(self, step: int) -> bool:
         return self.span.start_ms + step * self.span.step_ms >= self.kept_ms
 
     def waits(self, provider: str) -> Waits | None:
         """Return how long mail took that came to its end, of a provider or with "" of all."""
-        return waits_of(self.by_label(Series.IN_QUEUE).items(), provider or None)
+        return waits_of(self.in_queue.items(), provider or None)
 
 
 class Dashboard:
@@ -176,6 +191,7 @@ class Dashboard:
             ages=store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=bounds_ms),
             examples=examples,
             sums=store.watch.sums(start_ms, step_ms=step_ms, series=series),
+            in_queue=in_queue_since(store, start_ms),
             lately=store.watch.history(now - HISTORY_SLICE_MS, series=TRIED),
             failures=store.queue.failures(start_ms, step_ms=step_ms, limit=MOST),
             kept_ms=now - int(settings.queue.retention * 1000),
@@ -221,7 +237,7 @@ def _figures(look: Look, provider: str) -> Iterator[dict[str, Any]]:
     for name, (label, tone, conditions) in SERIES.items():
         number, unit = amounts[name].total(), "recipients"
         if name == Series.DEFERRED:
-            number, unit = look.failures.mails_put_off[provider], f"messages, {number:,} tries"
+            number, unit = look.put_off(provider, tries=number)
         path = queue_path(**conditions, since=since, provider=provider)
         yield _figure(label, tone, number, unit, path)
 

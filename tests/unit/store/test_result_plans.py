@@ -100,7 +100,7 @@ def test_what_was_put_off_is_read_from_its_index(store: Store) -> None:
 
 def test_failures_are_read_from_their_indexes(store: Store) -> None:
     plans = plans_of(store, lambda store: store.queue.failures(1, step_ms=9, limit=9))
-    assert len(plans) == 8
+    assert len(plans) == 6
     for steps in plans:
         assert any(re.search("(recipient_outcome|attempt_put_off) [(]", step) for step in steps)
         assert not any("SCAN" in step for step in steps)
