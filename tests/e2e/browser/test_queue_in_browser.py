@@ -123,7 +123,7 @@ def test_an_operator_reads_the_story_and_acts(
     expect(page.locator(".letterhead .state")).to_have_text("delivered")
     expect(page.get_by_text("released 1 message in the pages")).to_be_visible()
     visit.go("/")
-    delivered = page.get_by_role("figure").filter(has_text="Delivered").locator("b")
+    delivered = page.locator(".figures li").filter(has_text="Delivered").locator("b")
     expect(delivered).not_to_have_text("0", timeout=30_000)  # it comes by itself
     assert visit.trouble == []
     assert visit.dialogs == []
