@@ -17,7 +17,7 @@ from sqlalchemy import exists, func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at, time_of_id
-from relaygw.mail.search import MailSearch
+from relaygw.mail.search import WITH_WORDS, Field, MailSearch
 from relaygw.store.database import Repository, Statement, Transaction, Write
 from relaygw.store.find_index import FULL_TEXT, read_words, take_older, take_todo
 from relaygw.store.find_links import read_links, write_links
@@ -164,6 +164,9 @@ class _Looking:
         self._limit = limit
         self._span = span_of(tx, search)
         self._words = words_in(search)
+        # one whole word, which is rare: nothing is to be read beside the index
+        with_words = [one.field for one in search.terms if one.field in WITH_WORDS]
+        self._is_of_order = with_words == [Field.ORDER]
         self._outcome = outcome_of(search)
         self._conditions = conditions(tx, search, self._span)
         self._until_s = time.monotonic() + PATIENCE_S
@@ -240,6 +243,9 @@ class _Looking:
 
     def _run_in_words(self, step: str, key: Key | None) -> None:
         begins = self._words.begin_in(self._tx, _S.words)
+        if self._is_of_order and self._has_index():
+            self._take(self._walk_of_index(), key, None, [begins])
+            return
         if step in ("", "words"):
             if not self._go(newest("words"), key, [begins], most=_NEWEST):
                 return
@@ -263,13 +269,16 @@ class _Looking:
 
     def _is_frequent(self) -> bool:
         """True when an index would find too many messages to be of use; after a look at some."""
-        if not (self._tx.is_postgres or FULL_TEXT.is_there(self._tx)):
+        if not self._has_index():
             return True
         if not self._conditions:
             return len(self.ids) >= _FREQUENT
         holds = self._words.begin_in(self._tx, _S.words)
         some = newest("words").rows(None, self._key).where(holds).limit(_FREQUENT).subquery()
         return self._tx.execute(select(func.count()).select_from(some)).scalar_one() >= _FREQUENT
+
+    def _has_index(self) -> bool:
+        return self._tx.is_postgres or FULL_TEXT.is_there(self._tx)
 
     def _walk_of_index(self) -> Walk:
         if not self._tx.is_postgres:

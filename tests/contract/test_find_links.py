@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from relaygw.mail.search import link_word, parse_find
+from relaygw.store.find_terms import words_in
 from relaygw.store.store import Store
 from tests.builders import NOW_MS
 from tests.contract.test_find import accept, deliver, found, index
@@ -37,6 +39,7 @@ def test_a_short_number_is_rare_among_many_that_begin_so(store: Store) -> None:
         accept(store, link_value=str(number), subject="7 7 7", at_ms=NOW_MS + number)
     index(store)
     assert found(store, "order:7") == [wanted]
+    assert words_in(parse_find("order:7")).wanted == (link_word("7"),)
 
 
 def test_older_mail_is_read_while_its_content_is_kept(store: Store) -> None:
