@@ -96,7 +96,7 @@ def resend(
             print_lines(first_of([line for one in planned.messages for line in _shown(one)]))
         if planned.messages:
             for text in mode_warning(loaded.settings, running_mode(loaded.settings)):
-                warn(f"warning: {text}; the mode that runs holds at each attempt as well")
+                warn(f"warning: {text}; the running mode applies at each attempt as well")
         if is_forced and planned.messages:
             warn(TWICE)
         if _may_go_on(planned, answer, expected):

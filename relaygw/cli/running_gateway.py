@@ -18,7 +18,7 @@ from relaygw.settings.model import Settings
 def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     """Return the settings of the gateway that runs, or the usual ones when they are meant.
 
-    A gateway with another queue than the usual one is named on stderr. Raises StoreUnavailable
+    A gateway with another queue than the default is named on stderr. Raises StoreUnavailable
     when several run, or its configuration cannot be read and the usual queue is empty.
     """
     running = service_file.running_gateways(os.environ)

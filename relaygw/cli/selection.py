@@ -228,7 +228,7 @@ def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def in_order(choice: Choice, *, oldest_first: bool, newest_first: bool) -> Choice:
-    """Return a choice in the order that somebody wants, else in the usual one."""
+    """Return a choice in the order that somebody wants, else in the default."""
     if oldest_first and newest_first:
         raise click.UsageError(
             "--oldest-first and --newest-first cannot be used together; remove one"

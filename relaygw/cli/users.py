@@ -57,7 +57,7 @@ def hash_of(password: bytes) -> str:
 
 
 @users.command("list", cls=Command)
-@click.option("--json", "wants_json", is_flag=True, help="One object a line.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 @pass_invocation
 def list_users(invocation: Invocation, wants_json: bool) -> None:
     """List who may log in, by web, token and SMTP: the role, the age, and the last use."""

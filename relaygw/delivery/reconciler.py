@@ -84,7 +84,7 @@ class Reconciler:
         instances = self._store.instances.registered()
         me = next((one for one in instances if one.incarnation == self._context.incarnation), None)
         if me is None:  # others have buried it: it says nothing about mail any more
-            return ["whoever buried this one"]
+            return ["another worker"]
         return [
             f"{one.role} {one.pid} on {one.name}"
             for one in instances

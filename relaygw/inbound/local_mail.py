@@ -189,7 +189,7 @@ class Importer:
             return strictest(now, Mode(mail.mode))
         except ValueError:
             known = ", ".join(Mode)
-            raise NotExported(f"mode {mail.mode[:40]!r} is none of {known}") from None
+            raise NotExported(f"mode {mail.mode[:40]!r} is not one of {known}") from None
 
 
 class Resender:

@@ -181,7 +181,7 @@ def parse_find(text: str, *, tz: tzinfo = UTC) -> MailSearch:
         what = f"the search has {len(text):,} characters"
         raise SearchMistake(what, f"write at most {MAX_CHARACTERS:,}")
     if "\0" in text or "\ufffd" in text:
-        raise SearchMistake("the search has signs that are no text", "write it anew, as UTF-8")
+        raise SearchMistake("the search is not valid text", "write it as UTF-8")
     for word in _WORD.findall(text):
         if word.count('"') > 2:
             what = f"{word[:40]} has quotes within quotes"

@@ -49,7 +49,7 @@ class LeftMail:
     aside: int = 0  # left alone by the front, or never to be mail
     oldest_age_s: float = 0.0  # of all these
     named: tuple[LeftFile, ...] = ()  # three of those in trouble, the oldest first
-    trouble: str | None = None  # why nobody can tell
+    trouble: str | None = None  # why it cannot be read
 
     @property
     def summary(self) -> str | None:

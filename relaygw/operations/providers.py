@@ -114,7 +114,7 @@ class Usage:
     account: Account  # what it taught
     quota_used: int  # in the last 24 hours, by all providers of its account
     rate_per_s: float | None  # its pace now; None: as fast as it answers
-    connections: int  # at most so many now
+    connections: int  # the current limit
 
     @property
     def is_slower(self) -> bool:

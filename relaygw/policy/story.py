@@ -82,7 +82,7 @@ class Story:
     recipients: tuple[str, ...]
     subject: str
     state: str  # of the least finished delivery; "captured" when all it does is lie in the sandbox
-    is_over: bool  # True: nothing will happen to it any more by itself
+    is_over: bool  # True: it has ended, and will not change any more
     headline: str  # the cause, and what comes next, in a sentence
     answer: str  # what a customer may be told
     events: tuple[StoryEvent, ...]  # oldest first

@@ -73,7 +73,7 @@ class LostInstance:
     role: str
     pid: int
     heartbeat_at_ms: int  # the last one
-    leases: int  # deliveries it had in hand, which others have now
+    leases: int  # deliveries it was sending, which others have now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

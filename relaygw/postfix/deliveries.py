@@ -74,5 +74,5 @@ def hop_of(text: str, default_port: str = "smtp") -> Hop:
     port = match["port"] or match["mxport"] or default_port
     number = int(port) if port.isdecimal() else _PORTS.get(port.lower(), 0)
     if not 0 < number < 65536:
-        raise ValueError(f"{text!r} has a port that is none; write [HOST]:PORT, e.g. [{host}]:587")
+        raise ValueError(f"{text!r} has an invalid port; write [HOST]:PORT, e.g. [{host}]:587")
     return Hop(host.lower(), number, is_mx=match["host"] is None)

@@ -104,9 +104,9 @@ class Doubts:
             for table in self._resolver.tables.of(name):
                 bad = next((p for p in table.patterns if not _HARMLESS.match(p.value)), None)
                 if bad is not None:
-                    yield f"{bad.place}: {name}: {bad.value.split()[0]} goes by the content"
+                    yield f"{bad.place}: {name}: {bad.value.split()[0]} depends on the content"
                 elif table.problem or not table.patterns:
-                    yield self._said(name, table.problem or "goes by the content")
+                    yield self._said(name, table.problem or "depends on the content")
 
     def _services(self) -> Iterator[str]:
         """Yield what is set for single services and read here for all."""

@@ -165,7 +165,11 @@ def _clear_passwords(subject: Subject) -> Iterator[Finding]:
             )  # fmt: skip
         is_open = level in ("none", "may") and not is_loopback_host(hop.host)
         if stop.login is not None and is_open:
-            how = "in clear" if level == "none" else "in clear text where STARTTLS is not offered"
+            how = (
+                "in clear text"
+                if level == "none"
+                else "in clear text where STARTTLS is not offered"
+            )
             yield Finding(
                 str(place), "password-in-clear",
                 f"the TLS level for {hop.host} is {level}: its password is sent {how}",
@@ -190,7 +194,7 @@ def _wrapper(subject: Subject, hop: Hop, service: Service | None) -> Iterator[Fi
     if hop.port in (25, 587, 2525, 2587) and is_wrapped:
         yield Finding(
             subject.place("smtp_tls_wrappermode"), "wrappermode",
-            f"{hop} begins in clear; with smtp_tls_wrappermode Postfix begins with TLS",
+            f"{hop} uses STARTTLS; with smtp_tls_wrappermode Postfix starts with TLS",
             "smtp_tls_wrappermode = no, or port 465", "write tls: required",
         )  # fmt: skip
 

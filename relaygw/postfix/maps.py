@@ -85,7 +85,7 @@ class Table:
         key = entry.key.lower()
         if key in self._by_key:
             earlier = self._by_key[key]
-            twice = f"{entry.place}: {entry.key} is there already ({earlier.place})"
+            twice = f"{entry.place}: {entry.key} exists already ({earlier.place})"
             if self.kind == "texthash":
                 self.failure = f"{twice}, so Postfix cannot open {self.spec}"
             if self.kind != "inline":

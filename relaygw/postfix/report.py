@@ -172,7 +172,7 @@ def _service_verdict(service: Service) -> Verdict:
     if service.command == "pipe" and service.name in _OLD_PIPES:
         return Verdict(parameter, NOT_NEEDED, "an example of the file as it is delivered")
     if service.command == "postscreen":
-        return Verdict(parameter, NOT_NEEDED, "relaygw takes mail from known networks and users")
+        return Verdict(parameter, NOT_NEEDED, "relaygw accepts mail from known networks and users")
     why = f"relaygw does not pipe mail to the program {service.command}"
     return Verdict(parameter, REFUSED, why)
 

@@ -79,13 +79,13 @@ class Routing:
         where = "; ".join(one.delivery.places if one.delivery is not None else ())
         if may_be_lock:
             raise PostfixUnreadable(
-                f"{what}, and stands before {where}, so it is unclear whether only listed "
+                f"{what}, and comes before {where}, so it is unclear whether only listed "
                 "recipients receive mail; in a copy of the directory, remove it if it permits "
                 "none of your hosts, or remove what comes after it if it permits them, and "
                 "import the copy"
             )
         self.report.warn(
-            f"{what}, and stands before {where}: relaygw assumes that it permits your hosts, and "
+            f"{what}, and comes before {where}: relaygw assumes that it permits your hosts, and "
             "sends their mail; set mode: staging if nobody may receive mail"
         )
 

@@ -217,7 +217,7 @@ def postfix_words(answer: Answer) -> str:
     if delivery.fate is not Fate.SEND:
         return f"{delivery.fate}: {delivery.reason}"
     shown = (
-        f"{one.hop} {'TLS at once, ' if one.is_wrapped else ''}level {one.tls} login "
+        f"{one.hop} {'implicit TLS, ' if one.is_wrapped else ''}level {one.tls} login "
         f"{_user(one.login)}"
         for one in delivery.stops
     )

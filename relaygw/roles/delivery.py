@@ -65,7 +65,7 @@ async def delivery(context: RoleContext) -> int:
                     await worker.run(stop)
             janitor.cancel()
     except LeaseLost as lost:
-        log.note("qmgr", f"warning: {lost}; a fresh worker takes over")
+        log.note("qmgr", f"warning: {lost}; a new worker replaces it")
         exit_code = EXIT_LEASE_LOST
     finally:
         if hint_socket is not None:

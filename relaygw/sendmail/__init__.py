@@ -37,7 +37,7 @@ def main(gateway_program: str, maildrop: str = "") -> None:
     """Do what sys.argv asks for and end the process.
 
     `gateway_program` is the path of `relaygw`, which mailq, -q and -bv run instead; `maildrop` is
-    the directory that the launcher was installed for, if it is not the usual one.
+    the directory that the launcher was installed for, if it is not the default.
     """
     if maildrop:
         spool.installed_for = maildrop

@@ -38,7 +38,7 @@ class SpoolFailure(Failure):
 
 
 def maildrop() -> str:
-    """Return the directory: RELAYGW_MAILDROP, else the launcher's, else the usual one.
+    """Return the directory: RELAYGW_MAILDROP, else the launcher's, else the default.
 
     The variable opens nothing to the caller, whose own rights are used, unless this program
     was given other rights than his.

@@ -185,7 +185,7 @@ lost_instance = _table(
     *_columns(Text, "name role"),
     *_columns(BigInteger, "pid"),
     *_columns(BigInteger, "heartbeat_at_ms"),  # the last one
-    *_columns(Integer, "leases"),  # deliveries it had in hand
+    *_columns(Integer, "leases"),  # deliveries it was sending
     sqlite_with_rowid=False,
 )
 

@@ -48,7 +48,7 @@ and so it is for a 5xx that no row matches. Mail that waits for hours raises an 
 | provider | all mail for the provider |
 
 A wait is a ladder: `5s, 30s, 20m` is 5 seconds, then 30, then 20 minutes each time. For
-retry it is the wait before the next attempt instead of the usual one, for hold that before the
+retry it is the wait before the next attempt instead of the default, for hold that before the
 next probe, for throttle that before the next message when nothing is accepted any more.
 
 ## When everybody is refused with the same words
@@ -60,13 +60,14 @@ message is accepted or the hold is ended (`relaygw provider release NAME`). The 
 and the remedy. Any accepted message restarts the count. If the replies are right and 20
 addresses in a row are wrong, delete their mail before you end the hold.
 
-Who is refused at RCPT in a transaction that took another recipient waits alone, whatever was said:
-client, login and sender were good enough for the other one. A recipient's refusal after the
-content of a transaction with several bounces nobody, because it does not say whose it is.
+A recipient refused at RCPT, in a transaction where another one was accepted, waits alone,
+whatever the reply: client, login and sender were good enough for the other one. A refusal of one
+recipient after the content of a transaction with several bounces none of them, because it does
+not say which.
 
 ## Own rows
 
-A provider's own rows stand before all others, in the form of the built-in ones
+A provider's own rows come before all others, in the form of the built-in ones
 ([configuration.md](configuration.md) has every key):
 
 ```yaml
@@ -96,19 +97,20 @@ routes:
   - {name: default, providers: [orders]}
 ```
 
-- All conditions of a row must hold; one of `code`, `status` and `text` is needed. `code` and
-  `status` are for the whole, `text` for a part of it; all are regular expressions, case ignored.
-- The text is that of all lines together, the status of the first only, spaces as one. Addresses
-  and what stands between `<` and `>` are taken out first: what a customer typed is no reason.
+- All conditions of a row must match; at least one of `code`, `status` and `text` is needed.
+  `code` and `status` match the whole value, `text` any part; all are regular expressions,
+  ignoring case.
+- The text joins all lines with single spaces, the status is that of the first line. Addresses
+  and anything between `<` and `>` are removed first: a customer's input must not match.
 - Rows are for refusals. A code that could be below 400 is an error: a 2xx after the final dot is
   delivered, whatever it says, and a 2xx or 3xx elsewhere is left to relaygw.
-- `bounce` is for a 5xx from MAIL on. Before MAIL it is an error, and without `stages` such a row
-  is asked from MAIL on only: a refusal of the session says nothing about a message.
+- `bounce` is for a 5xx from MAIL on. Before MAIL it is an error, and without `stages` such a
+  row applies only from MAIL on: a refusal of the session says nothing about a message.
 - Without `scope`: retry and bounce concern the recipient at stage rcpt, else the message; before
   MAIL, and for throttle, the provider; hold the credential at stage auth, else the provider.
 - Without `limit` a throttle is for the rate, before MAIL for connections.
 
-Try a row before you trust it: `relaygw classify orders '550 burst limit reached'`.
+Test a row before you rely on it: `relaygw classify orders '550 burst limit reached'`.
 
 ## What is built in
 """  # noqa: E501
@@ -164,8 +166,9 @@ def render() -> str:
         lines += ["", f"### {title}", "", *_table(catalogue()[section])]
     lines += [
         "",
-        "Mandrill, Postmark and ZeptoMail refuse some mail only after they have taken it; no reply",
-        "tells of that, so look into their logs, too.",
+        "Mandrill, Postmark and ZeptoMail refuse some mail only after they have accepted it; no "
+        "reply",
+        "shows that, so check their logs, too.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -211,8 +211,8 @@ SECTIONS = (
     ),
     (
         "What the sendmail command says",
-        "On standard error, behind `sendmail: `. PHP shows it in the log of FPM, cron mails "
-        "it. Exit code 64: the call is\n"
+        "On standard error, after `sendmail: `. PHP shows it in the FPM log, cron mails it. Exit "
+        "code 64: the call is\n"
         "wrong; 66: no message; 69: never; 75: not now. PHP's `mail()` returns false for each"
         " of them.",
         ("message", "means", "do"),
@@ -228,31 +228,31 @@ SECTIONS = (
     ),
     (
         "What commands say",
-        "One line on standard error; [exit codes](commands.md#everywhere). Their remedy "
-        "stands behind the semicolon.",
+        "One line on standard error; [exit codes](commands.md#everywhere). Their remedy follows "
+        "the semicolon.",
         ("message", "do"),
         _commands,
     ),
     (
         "Lines of the log",
-        "Behind `relaygw/DAEMON[PID]: `. What the log tells of mail itself is Postfix's "
-        "grammar: [operating.md](operating.md#logs).",
+        "After `relaygw/DAEMON[PID]: `. Lines about mail itself follow Postfix's grammar: "
+        "[operating.md](operating.md#logs).",
         ("line", "means", "do"),
         _log,
     ),
     (
         "Alerts",
-        "Each notice has its remedy; [operating.md](operating.md#alerts) says of each rule "
-        "when it speaks and what to do.",
+        "Each notice has its remedy; [operating.md](operating.md#alerts) shows for each rule when "
+        "it fires and what to do.",
         ("notice", "rule"),
         _alerts,
     ),
     (
         "What providers say",
-        "As it stands in the log behind `status=deferred (`, in `relaygw queue explain ID` "
+        "As in the log after `status=deferred (`, in `relaygw queue explain ID` "
         "and on the dashboard. These are\n"
         "examples; [replies.md](replies.md) has all rows, and `relaygw classify PROVIDER "
-        "'REPLY'` tells of any reply.",
+        "'REPLY'` explains any reply.",
         ("provider", "reply", "its mail is", "means", "do"),
         _providers,
     ),

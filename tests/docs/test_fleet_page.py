@@ -64,7 +64,7 @@ def test_the_address_with_two_hosts_is_taken() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("sign of life every 5 s", HEARTBEAT_S),
+        ("heartbeat every 5 s", HEARTBEAT_S),
         ("After 20 s without one", LEASE_S),
         ("waits up to 10 s", RECONNECT_S),
         ("within 30 s more", DRAIN_S),

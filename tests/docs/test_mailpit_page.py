@@ -23,7 +23,9 @@ WHOLE = [text for text in SNIPPETS if text.startswith("mode:")]
 SERVICES = [text for text in SNIPPETS if text.startswith("services:")]
 FILLED_IN = {"DDEV_SITENAME": "shop", "DDEV_HOSTNAME": "shop.ddev.site", "DDEV_APPROOT": "/shop"}
 KEYS = set(re.findall(r"^\| `([\w.\[\]]+)` \|", (ROOT / "docs/configuration.md").read_text(), re.M))
-NAMES = PAGE[PAGE.index("| Mailpit | MailHog | relaygw |") : PAGE.index("Mailpit as it starts")]
+NAMES = PAGE[
+    PAGE.index("| Mailpit | MailHog | relaygw |") : PAGE.index("Mailpit with its defaults")
+]
 
 
 def load(path: Path, text: str) -> Settings:

@@ -54,7 +54,7 @@ SMTP: dict[str, Row] = {
     ),
     "TOO_MANY_RECIPIENTS": (
         "more than `max_recipients` of the listener in one message",
-        "send in parts (mail servers do so by themselves), or raise the key",
+        "send in parts (mail servers do so automatically), or raise the key",
     ),
     "NOT_SMTP": (
         "a browser or a health check connects to the SMTP port",

@@ -133,7 +133,7 @@ def test_an_instance_that_slept_past_its_lease_sends_nothing_with_it(start: Star
             other.wait_until_empty()
         finally:
             os.kill(pid, signal.SIGCONT)
-        sleeper.wait_for_log("a fresh worker takes over")
+        sleeper.wait_for_log("a new worker replaces it")
         more = send_all(sleeper, 10, first=100)
         provider.wait_for_messages(50)
         sleeper.wait_until_empty()

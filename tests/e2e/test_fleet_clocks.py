@@ -78,4 +78,4 @@ def test_gateways_whose_clocks_differ_work_side_by_side(tmp_path: Path, fleet_ur
         traffic.wait_until_delivered(fleet[0], provider)
         traffic.check(provider)
         for gateway in fleet:
-            assert not [line for line in gateway.lines if "a fresh worker" in line]
+            assert not [line for line in gateway.lines if "a new worker" in line]

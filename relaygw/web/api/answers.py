@@ -94,7 +94,7 @@ class Event(Answer):
 
     kind: Annotated[EventKind, _one_of(EventKind)]
     at: Time
-    until: Time | None = said("the last one, where there were several alike")
+    until: Time | None = said("the last one, if several were alike")
     times: int
     text: str
     notes: list[Note]
@@ -123,7 +123,7 @@ class Story(Answer):
 
     queue_id: QueueId
     state: str
-    is_over: bool = said("nothing will happen to it any more by itself")
+    is_over: bool = said("it has ended, and will not change any more")
     headline: str = said("the cause, and what comes next, in a sentence")
     answer: str = said("what a customer may be told: no addresses, no names of ours")
     sender: str
@@ -156,7 +156,7 @@ class _ResentTo(Answer):
     was: str | None = said("its outcome in the old message, null for an address of `to`")
     result: str = said("sent again, captured or dropped")
     route: str
-    reason: str | None = said("why it is not sent to")
+    reason: str | None = said("why it is not sent")
 
 
 class _Resent(Answer):
@@ -211,7 +211,7 @@ class _ProviderAnswer(Answer):
     quota_used: int | None = said("in 24 hours; null without a quota")
     is_slowed: bool
     rate_now_per_s: float | None = said("while it is slower than its settings say")
-    connections_now: int = said("at most so many now")
+    connections_now: int = said("the current limit")
     learned: Learned
 
 
@@ -275,7 +275,7 @@ class Untended(Answer):
 class Lost(_Process):
     """A process that died in the last day and has not come back."""
 
-    leases: int = said("deliveries it had in hand")
+    leases: int = said("deliveries it was sending")
 
 
 class _LeftFile(Answer):
@@ -288,12 +288,12 @@ class Maildrop(Answer):
     """Mail of local programs on this host that is not in the queue; null without a maildrop."""
 
     path: str
-    waiting: int = said("files to be taken")
+    waiting: int = said("files to be accepted")
     late: int = said("of these, for more than a minute")
-    aside: int = said("files that are left alone")
+    aside: int = said("files set aside")
     oldest_age_s: int
-    files: list[_LeftFile] = said("three of those that are left alone or late, the oldest first")
-    trouble: str | None = said("why nobody can tell")
+    files: list[_LeftFile] = said("three of those left alone or late, oldest first")
+    trouble: str | None = said("why it cannot be read")
 
 
 class Status(Answer):
@@ -322,11 +322,11 @@ class Incident(Answer):
 
     incident_id: str
     rule: str
-    key: str = said("whom it concerns; empty is the whole gateway")
+    key: str = said("what it concerns; empty means the whole gateway")
     summary: str
     remedy: str
     since: Time
-    told: list[str] = said("channels that took the notice")
+    told: list[str] = said("channels that accepted the notice")
     recovered_at: Time | None
     recovery_told: list[str]
 
@@ -350,7 +350,7 @@ class Deed(Answer):
     at: Time
     actor: str
     action: str
-    target: str = said("a name, or queue ids with blanks between")
+    target: str = said("a name, or queue ids separated by spaces")
     affected: int
     detail: str
     text: str = said("all of it as a sentence")
@@ -369,7 +369,7 @@ class Login(Answer):
 class _Problem(Answer):
     status: int
     what: str = said("what is wrong")
-    expected: str = said("what would do, or empty")
+    expected: str = said("what is expected, or empty")
     remedy: str = said("what to do, or empty")
 
 

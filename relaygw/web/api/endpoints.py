@@ -48,14 +48,14 @@ from relaygw.web.queue.selection import (
 __all__ = ["ENDPOINTS"]
 
 _SINCE = "RFC 3339, or an age like 6h"
-_LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, {requests.DEFAULT_LISTED} without it"}
+_LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, default {requests.DEFAULT_LISTED}"}
 _HOUR_MS = 3_600_000
 _NEXT = (str | None, said("`after` of the next page; null on the last one"))
 _PAGE = answer_with(messages=list[answers.Message], next=_NEXT)
 _LISTED = {
     **{name: one.help for name, one in SELECTORS.items()},
-    "state": f"{SELECTORS['state'].help} `all` is every state; commas do as well.",
-    "order": "newest or oldest; without it what waits is oldest first, what is over newest first",
+    "state": f"{SELECTORS['state'].help} `all` is every state; commas work as well.",
+    "order": "newest or oldest; default: waiting mail oldest first, finished mail newest first",
     **_LIMIT,
     "after": "`next` of the page before",
 }
@@ -82,16 +82,16 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
 
 _FOUND = answer_with(
     messages=list[answers.Message],
-    next=(str | None, said("`before` of the next page; null when there is none")),
-    looked=(str, said("what the search has looked at, and what not")),
-    until=(answers.Time | None, said("time was up: mail accepted before is on the next pages")),
+    next=(str | None, said("`before` of the next page; null if there is none")),
+    looked=(str, said("what was searched, and what was not")),
+    until=(answers.Time | None, said("time was up: older mail is on the next pages")),
 )
 _FIND = {
     "q": "an address or a part of it, words of the subject, an order number, a queue id, a "
     "Message-ID, a provider's id; conditions like is:bounced user:shop1 after:2026-01-31",
     "result": f"of a recipient: {', '.join(OUTCOMES)}",
-    "since": f"accepted since, with a result ended since: {_SINCE}",
-    "until": "the same the other way round",
+    "since": f"accepted since; with a result: ended since: {_SINCE}",
+    "until": "accepted or ended until",
     **_LIMIT,
     "before": "`next` of the page before",
 }
@@ -179,8 +179,8 @@ def _change_by(action: QueueAction) -> Endpoint:
         f"/queue/{action.name}",
         answers.Outcome,
         change,
-        f"{action.label} messages.\n{action.means} For mail that is {states}; what is not is left "
-        "alone and named.",
+        f"{action.label} messages.\n{action.means} For mail that is {states}; other mail is "
+        "left alone and listed.",
         body=requests.change_of(action),
         errors=(400, 401, 403, 503),
     )
@@ -264,7 +264,7 @@ def _provider_name(web: WebContext, call: Call) -> str:
 
 
 _INCIDENTS = answer_with(incidents=list[answers.Incident])
-_SERIES = {"since": f"{_SINCE}; six hours without it", "series": "only this one; may be repeated"}
+_SERIES = {"since": f"{_SINCE}; default six hours", "series": "only this one; repeatable"}
 _TRAIL = {
     **_LIMIT,
     "since": _SINCE,
@@ -282,7 +282,7 @@ async def show_status(web: WebContext, _: Call) -> dict[str, Any]:
     return {**status_object(snapshot, web.settings), "warnings": list(warnings(snapshot))}
 
 
-@_get("/incidents", _INCIDENTS, parameters={"since": f"{_SINCE}; a day without it"})
+@_get("/incidents", _INCIDENTS, parameters={"since": f"{_SINCE}; default one day"})
 async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
     """List incidents.
 
@@ -313,7 +313,7 @@ async def list_history(web: WebContext, call: Call) -> dict[str, Any]:
     series, known = call.given.getlist("series"), [one.value for one in Series]
     for name in series:
         if name not in known:
-            raise Problem(400, f"series {name[:40]!r} is none", expected=", ".join(known))
+            raise Problem(400, f"series {name[:40]!r} is not known", expected=", ".join(known))
     found = await web.read(lambda: web.store.watch.history(since_ms, series=series))
     points = [{"at": rfc3339(point.pop("slice_at_ms")), **point} for point in map(asdict, found)]
     return {"slice_s": HISTORY_SLICE_MS // 1000, "points": points}
@@ -364,8 +364,8 @@ _WAIT = Endpoint(
         "from": "a part of the sender",
         "subject": "a part of the subject",
         "query": "a search as in the sandbox",
-        "since": "captured after it, RFC 3339",
-        "timeout": "30s; 10s without it, 120s at most",
+        "since": "captured after this time, RFC 3339",
+        "timeout": "30s; default 10s, at most 120s",
     },
     errors=(400, 401, 408, 503),
 )

@@ -30,11 +30,11 @@ _TEXT = {"type": "string"}
 _HTTP = {"type": "http"}
 _QUEUE_ID = {"type": "string", "pattern": "^[A-Z0-9]{10,20}$"}
 _TAGS = {
-    "Queue": "Mail that waits, and what became of it.",
-    "Providers": "Who sends it on.",
-    "Watching": "How the gateway is doing, and how it did.",
-    "Tests": "For suites of tests that look at captured mail.",
-    "Mailpit": "Captured mail by Mailpit's API: values as its own documentation says. "
+    "Queue": "Waiting mail and outcomes.",
+    "Providers": "The mail services.",
+    "Watching": "The state of the gateway, now and in the past.",
+    "Tests": "For test suites that read captured mail.",
+    "Mailpit": "Captured mail through Mailpit's API, with the values of its own documentation. "
     "Live events are a websocket at /api/events.",
 }
 _PARTS = {"queue": "Queue", "find": "Queue", "providers": "Providers", "wait": "Tests"}
@@ -53,8 +53,8 @@ _MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (  # method, path, what 
     ("put", _TAG, "Rename a tag", changes.rename_tag),
     ("delete", _TAG, "Delete a tag", changes.delete_tag),
     ("post", "/api/v1/send", "Capture a message given as JSON", changes.send),
-    ("get", "/api/v1/chaos", "Not there: 400", messages.refuse_chaos),
-    ("put", "/api/v1/chaos", "Not there: 400", messages.refuse_chaos),
+    ("get", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos),
+    ("put", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos),
     ("get", _ONE, "Show one message", messages.show_message),
     ("get", _ONE + "/headers", "Show its header", messages.show_headers),
     ("get", _ONE + "/raw", "Show its source", messages.show_raw),
@@ -63,7 +63,7 @@ _MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (  # method, path, what 
     ("get", _ONE + "/link-check", "List its links", checks.list_links),
     ("post", _ONE + "/link-check", "Visit its links", checks.visit),
     ("get", _ONE + "/sa-check", "Its score by SpamAssassin", checks.show_spam_score),
-    ("post", _ONE + "/release", "Send it after all", changes.release_message),
+    ("post", _ONE + "/release", "Release it", changes.release_message),
     ("get", "/view/latest", "The newest message in the sandbox", messages.show_latest),
     ("get", "/view/{queue_id}.html", "Its HTML, cleaned", messages.show_html),
     ("get", "/view/{queue_id}.txt", "Its text", messages.show_text),

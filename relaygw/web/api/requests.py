@@ -44,7 +44,7 @@ from relaygw.web.page import Problem
 from relaygw.web.queue.selection import QueueChoice, check_length, read_pairs
 
 MAX_ITEMS = 10_000
-WHOLE = "whole characters, no NUL and no half of a surrogate pair"
+WHOLE = "valid characters, without NUL and lone surrogates"
 
 Found = dict[str, Any]
 Kept = TypeVar("Kept")
@@ -154,7 +154,7 @@ def limit_of(given: QueryParams) -> int:
     """Return how many are asked for."""
     word = given.get("limit", str(DEFAULT_LISTED))
     if not (word.isascii() and word.isdigit() and len(word) < 9 and 0 < int(word) <= MAX_LISTED):
-        raise Problem(400, f"limit {word[:20]!r} is none", expected=f"1 to {MAX_LISTED}")
+        raise Problem(400, f"limit {word[:20]!r} is not valid", expected=f"1 to {MAX_LISTED}")
     return int(word)
 
 
@@ -187,9 +187,9 @@ def search_of_all(given: QueryParams) -> MailSearch:
     text, *others = (given.get(name, "") for name in ("q", "result", "since", "until"))
     result = others[0]
     if not (text or any(others)):
-        raise Problem(400, "nothing says what to find", expected="q, result, since or until")
+        raise Problem(400, "nothing to find", expected="q, result, since or until")
     if result and result not in OUTCOMES:
-        raise Problem(400, f"result {result[:40]!r} is none", expected=", ".join(OUTCOMES))
+        raise Problem(400, f"result {result[:40]!r} is not known", expected=", ".join(OUTCOMES))
     try:
         return search_of(text, *others)
     except SearchMistake as mistake:
@@ -303,8 +303,8 @@ _CONDITIONS: dict[str, Any] = {
 Select = create_model(
     "Select",
     __base__=Conditions,
-    __doc__="Messages that all conditions hold for; texts are found anywhere, without case, but "
-    "for provider, route, stream, client and host, which are compared whole.",
+    __doc__="Messages that match all conditions; texts match anywhere, ignoring case, except "
+    "provider, route, stream, client and host, which must match exactly.",
     **_CONDITIONS,
 )
 
@@ -317,7 +317,7 @@ class Change(Body):
     )
     select: Annotated[Conditions, BeforeValidator(_select)] = Conditions()
     all: Flag = False
-    dry_run: Flag = said("change nothing, tell which ones it would be", default=False)
+    dry_run: Flag = said("change nothing, only list the messages", default=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -336,7 +336,7 @@ class Change(Body):
             return Choice(listing=conditions, ids=tuple(self.ids))
         if "select" in self.model_fields_set and not conditions.given:
             what, remedy = "select has no condition", 'write {"all": true}'
-            raise Problem(400, what, expected="one at least", remedy=remedy)
+            raise Problem(400, what, expected="at least one", remedy=remedy)
         if "all" in self.model_fields_set and not self.all:
             raise Problem(400, "all is false: no message is named", expected="ids or select")
         if "state" not in conditions.given:  # those that the change is meant for
@@ -352,9 +352,9 @@ def change_of(action: QueueAction) -> type[Change]:
     if action.note_help:
         fields["note"] = (Line, said("why; kept with the message", default=""))
     if action.takes_provider:
-        fields["provider"] = (Line, said("where it is to go", default=""))
+        fields["provider"] = (Line, said("the new provider", default=""))
     if action.force_help:
-        what = "also what may have been taken already: it may be sent twice"
+        what = "also mail that may have been taken already: it may be sent twice"
         fields["force"] = (Flag, said(what, default=False))
     fields["select"] = (Annotated[Select, BeforeValidator(_select)], Select())
     return create_model(f"{action.label}Change", __base__=Change, __doc__=Change.__doc__, **fields)

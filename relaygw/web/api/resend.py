@@ -34,7 +34,7 @@ def _target(value: object, info: ValidationInfo) -> str:
 def _count(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_MESSAGES:
         return value
-    raise Problem(400, f"count {str(value)[:20]!r} is none", expected=f"1 to {MAX_MESSAGES}")
+    raise Problem(400, f"count {str(value)[:20]!r} is not valid", expected=f"1 to {MAX_MESSAGES}")
 
 
 class Resend(Body):
@@ -42,16 +42,18 @@ class Resend(Body):
 
     ids: Annotated[list[QueueId], BeforeValidator(read_ids), Field(max_length=MAX_MESSAGES)]
     to: Annotated[str, BeforeValidator(_target)] = said(
-        "who gets it instead; without: to whom it bounced or expired, and if there is no such "
-        "recipient, to whom it was delivered",
+        "send to this address instead; default: the recipients for whom it bounced or expired, or "
+        "if there are none, those it was delivered to",
         default="",
     )
-    delivered: Flag = said("also to whom it was delivered", default=False)
-    force: Flag = said("also what may have been taken already: it may be sent twice", default=False)
-    count: Annotated[int, BeforeValidator(_count)] = said(
-        "how many messages are sent again; needed for more than one", default=0
+    delivered: Flag = said("also to recipients it was delivered to", default=False)
+    force: Flag = said(
+        "also mail that may have been taken already: it may be sent twice", default=False
     )
-    dry_run: Flag = said("send nothing, tell which ones it would be", default=False)
+    count: Annotated[int, BeforeValidator(_count)] = said(
+        "the number of messages; required for more than one", default=0
+    )
+    dry_run: Flag = said("send nothing, only list the messages", default=False)
 
     @model_validator(mode="before")
     @classmethod

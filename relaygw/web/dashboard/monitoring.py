@@ -59,7 +59,7 @@ _FAMILIES = {  # the labels of each, and what it means
     "provider_rate_limit": ("provider", "What may be sent per second now; absent without a limit."),
     "provider_quota_used_ratio": ("provider", "Share of daily_quota used in the last 24 hours."),
     "instances": ("role", "Processes with a fresh heartbeat."),
-    "waiting_untended": ("kind", "Deliveries that do not move by themselves, by what keeps them."),
+    "waiting_untended": ("kind", "Deliveries that need attention, by reason."),
     "instances_lost": ("role", "Processes that died in the last day and have not come back."),
     "build_info": ("version", "The version that answers."),
     "volume_free_ratio": ("", "Free share of the volume of the state directory."),
@@ -208,7 +208,7 @@ def front_problem(store: Store, instance: str | None) -> str | None:
     if not running:
         return "every front is stopping"
     if all(entry.incarnation in stale for entry in running):
-        return f"no front has given a sign of life in {STALE_AFTER_S:.0f} s"
+        return f"no front has sent a heartbeat for {STALE_AFTER_S:.0f} s"
     return None
 
 

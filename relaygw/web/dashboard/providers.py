@@ -121,7 +121,7 @@ async def change_provider(web: WebContext, request: Request) -> Response:
     name, action = str(form.get("provider", "")), str(form.get("action", ""))
     web.provider(name)
     if action not in _DONE:
-        raise Problem(400, f"action {action[:40]!r} is none", expected=" or ".join(_DONE))
+        raise Problem(400, f"action {action[:40]!r} is not known", expected=" or ".join(_DONE))
     if form.get("confirmed") != "1":
         holds = holds_of(await web.read(web.store.holds.in_force), name)
         context = {"provider": name, "action": action, "holds": holds, "back": _back(form)}

@@ -28,8 +28,8 @@ MAX_LOGIN_BYTES = 8192  # of a body that somebody sends whom nobody knows
 BODY_S = 30.0  # how long a body may take
 RETRY_AFTER_S = 60
 _FOREIGN = (
-    "this was sent by a page of another site; if it is yours, the proxy in between must hand on "
-    "the Host field as the browser sent it"
+    "this was sent by a page of another site; if it is yours, the proxy in between must pass on "
+    "the Host field unchanged"
 )
 _CHALLENGE = 'Basic realm="relaygw", charset="UTF-8"'
 
@@ -92,9 +92,7 @@ def _check_token(connection: HTTPConnection, principal: Principal, body: bytes) 
         principal.how != "token" and is_from_browser(connection)
     )
     if is_needed and not has_token(connection, body, principal.csrf):
-        raise HTTPException(
-            403, "this page is out of date: load it again, then repeat what you did"
-        )
+        raise HTTPException(403, "this page is out of date: reload it, then repeat your action")
 
 
 def _log_in_first(connection: HTTPConnection, path: str) -> HTTPException:

@@ -85,7 +85,7 @@ class Logins:
         try:
             is_right = await self._passwords.verify(name, password, guesser=guesser)
         except LoginBusy as error:
-            _log.warning("login of %s from %s put off: %s", shown, guesser, error)
+            _log.warning("login of %s from %s deferred: %s", shown, guesser, error)
             raise
         if is_right:
             return self._users[name]

@@ -124,7 +124,7 @@ class Guards:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
             return PlainTextResponse(
-                "this server does not answer by the name in the Host header; "
+                "this server does not answer to the name in the Host header; "
                 "add that name to web.hosts\n",
                 status_code=421,
             )

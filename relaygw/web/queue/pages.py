@@ -219,7 +219,9 @@ async def change(web: WebContext, request: Request) -> Response:
     form = await request.form()
     name, now = action_of(form), clock_ms()
     if name not in ACTIONS:
-        raise Problem(400, f"action {name[:40]!r} is none", expected=f"one of {', '.join(ACTIONS)}")
+        raise Problem(
+            400, f"action {name[:40]!r} is not known", expected=f"one of {', '.join(ACTIONS)}"
+        )
     action, choice = ACTIONS[name], selection.read_queue_choice(form, now_ms=now)
     context = {"action": action, "choice": choice, "back": choice.back_path(form)}
     if choice.is_empty:

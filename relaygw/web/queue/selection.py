@@ -165,7 +165,7 @@ def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
             known = ", ".join(sorted(one for one in CHOICES[selector] if one != ALL))
             known += f" or {ALL}" if ALL in CHOICES[selector] else ""
             other = misplaced(selector, word)
-            what = f"{selector} {word[:40]!r} is none"
+            what = f"{selector} {word[:40]!r} is not known"
             remedy = f"omit {selector} for {_WITHOUT[selector]}"
             if other:
                 remedy = f"it is a {other}: write {other}={word}"
@@ -196,7 +196,7 @@ ORDERS = ("newest", "oldest")
 def read_order(word: str, conditions: Conditions) -> bool:
     """Return whether the newest come first: as somebody wants it, else as usual; raises Problem."""
     if word and word not in ORDERS:
-        raise Problem(400, f"order {word[:40]!r} is none", expected=" or ".join(ORDERS))
+        raise Problem(400, f"order {word[:40]!r} is not known", expected=" or ".join(ORDERS))
     return word == "newest" if word else is_newest_first(conditions.selection)
 
 

@@ -54,7 +54,7 @@ async def change(web: WebContext, request: Request) -> Response:
     form = await request.form()
     choice, action = read_choice(form), action_of(form)
     if action not in (*_DONE, "release"):
-        raise HTTPException(400, f"action {action[:40]!r} is none of {', '.join(_DONE)}")
+        raise HTTPException(400, f"action {action[:40]!r} is not one of {', '.join(_DONE)}")
     if choice.is_empty:
         return redirect(request, choice.back_path(form))
     if action == "release":

@@ -122,7 +122,7 @@ def test_a_mode_that_is_none_is_refused(desk: Desk, there: Desk) -> None:
     text = there.run("queue", "export", "--format", "json").stdout
     result = desk.run("queue", "import", stdin=text.replace('"production"', '"none"'))
     assert result.exit_code == 65
-    assert "mode 'none' is none of production, staging, sandbox" in result.stderr
+    assert "mode 'none' is not one of production, staging, sandbox" in result.stderr
 
 
 def test_only_who_still_waits_is_exported(desk: Desk) -> None:

@@ -280,5 +280,5 @@ def test_another_mode_than_the_files_is_told(desk: Desk, monkeypatch: pytest.Mon
     )  # fmt: skip
     monkeypatch.setattr(service_file, "running_gateways", lambda _: [one])
     told = desk.run("queue", "resend", old, "--dry-run")
-    assert "warning: the gateway runs in mode staging, and the configuration" in told.stderr
-    assert "the mode that runs holds at each attempt as well" in told.stderr
+    assert "warning: the gateway runs in mode staging, but the configuration" in told.stderr
+    assert "the running mode applies at each attempt as well" in told.stderr

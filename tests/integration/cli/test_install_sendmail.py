@@ -112,7 +112,7 @@ def test_what_keeps_other_users_out_is_named(monkeypatch: pytest.MonkeyPatch) ->
         assert doubts(group="mail") == []
         closed.chmod(0o700)
         at_interpreter, at_maildrop = doubts(group="mail")
-        assert f"{interpreter}, lies behind {closed}, which has mode 0700" in at_interpreter
+        assert f"{interpreter}, is below {closed}, which has mode 0700" in at_interpreter
         assert f"write to {maildrop}: {closed} has mode 0700; chmod o+x" in at_maildrop
 
 

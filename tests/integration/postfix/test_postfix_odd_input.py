@@ -61,7 +61,7 @@ BROKEN = (
            ("/postfix/junk:2: holds a control character", "restore it"),
            {"junk": "a.test :\n\0\1\2\n"}),
     Broken("bad-hop", "relayhost = [smtp.example.com]:smpt\n",
-           ("main.cf:9: relayhost: '[smtp.example.com]:smpt' has a port that is none",)),
+           ("main.cf:9: relayhost: '[smtp.example.com]:smpt' has an invalid port",)),
     Broken("hop-of-the-address", _HOST + "sender_dependent_relayhost_maps = pcre:{dir}/re\n",
            ("re:1:", "the next hop depends on the address"), {"re": "/@(.*)$/ [smtp.$1]:587\n"}),
 )  # fmt: skip
@@ -93,7 +93,7 @@ def test_a_circle_of_canonical_addresses_is_named_and_sent(tmp_path: Path) -> No
     files = {"canonical": "a@a.test b@a.test\nb@a.test a@a.test\ngood@a.test c@b.test\n"}
     values, said = imported(Shape("circle", main_cf, files).write(tmp_path), "--all")
     assert values["rewrite"]["recipients"] == {"good@a.test": "c@b.test"}  # type: ignore[index]
-    assert "main.cf:11: canonical_maps leads in a circle: a@a.test -> b@a.test; take one" in said
+    assert "main.cf:11: canonical_maps leads in a loop: a@a.test -> b@a.test; remove one" in said
     assert "anybody to a@a.test: same" in said
 
 

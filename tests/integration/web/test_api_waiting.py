@@ -94,7 +94,7 @@ async def test_nothing_comes(serve: Serve) -> None:
     [
         ({}, "nothing to wait for; write to=, from=, subject= or query="),
         ({"to": ""}, "nothing to wait for"),
-        ({"recipient": "x"}, "'recipient' is none of to, from, subject, query, since, timeout"),
+        ({"recipient": "x"}, "'recipient' is not one of to, from, subject, query, since, timeout"),
         ({"to": "x", "timeout": "10"}, "timeout '10' is not a duration; write e.g. 30s"),
         ({"to": "x", "timeout": "3m"}, "timeout is at most 120s"),
         ({"to": "x", "since": "soon"}, "since is not a time: 'soon'; e.g. 2026-01-31T12:00:00Z"),

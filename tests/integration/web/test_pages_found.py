@@ -74,8 +74,8 @@ async def test_nothing_found_says_where_it_looked(serve: Serve, store: Store) ->
         ("is:lost", "Is:lost is not known</h2>"),
         ("x" * 1200, "The search has 1,001 characters</h2>"),
         (HOSTILE, "Nothing found"),
-        ("\0x", "The search has signs that are no text</h2>"),
-        ("\ufffd", "The search has signs that are no text</h2>"),
+        ("\0x", "The search is not valid text</h2>"),
+        ("\ufffd", "The search is not valid text</h2>"),
         ('subject:"on "its" way"', "has quotes within quotes</h2>"),
     ],
 )

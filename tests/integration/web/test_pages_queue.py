@@ -105,7 +105,7 @@ async def test_searching_by_every_selector(
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [({"state": "lost"}, "state 'lost' is none"), ({"older_than": "x"}, "is not a duration")],
+    [({"state": "lost"}, "state 'lost' is not known"), ({"older_than": "x"}, "is not a duration")],
 )
 async def test_what_nothing_can_be_searched_by(
     serve: Serve, query: dict[str, str], words: str

@@ -65,7 +65,7 @@ async def test_ready_when_a_front_takes_mail(serve: Serve, store: Store) -> None
     grow_old(store, "f2", by_s=STALE_AFTER_S + 5)
     assert await readiness(client) == (
         503,
-        "not ready: no front has given a sign of life in 15 s\n",
+        "not ready: no front has sent a heartbeat for 15 s\n",
     )
     store.instances.heartbeat("f2")
     assert await readiness(client) == (200, "ok\n")

@@ -270,15 +270,15 @@ def test_deferred_says_when_it_is_tried_again_and_why_then(rig: StoryRig) -> Non
     (outlook,) = story.outlooks
     assert outlook.next_at_ms == NOW_MS + 31_000
     assert story.headline == (
-        "The provider cannot take it now (451 4.3.2 Nobody knows this reply), next try "
+        "The provider cannot accept it now (451 4.3.2 Nobody knows this reply), next try "
         "2026-11-25 09:47:11 UTC."
     )
     waits = "for try 2; waits begin with 30s and grow to 1h at most"
     assert [one.text for one in outlook.notes if one.label == "waits"] == [waits]
     assert commands(story) == [f"relaygw queue retry --id {message.queue_id}"]
     assert rig.story(message, now_ms=NOW_MS + 40_000).headline == (
-        "The provider cannot take it now (451 4.3.2 Nobody knows this reply); it is due and tried "
-        "as soon as a connection is free."
+        "The provider cannot accept it now (451 4.3.2 Nobody knows this reply); it is due and "
+        "tried as soon as a connection is free."
     )
 
 

@@ -32,7 +32,7 @@ def test_a_text_file(tmp_path: Path) -> None:
     assert str(one.entries[1].place) == "map:5"
     notes = [note.partition(",")[0].partition(";")[0] for note in one.notes]
     assert notes[0].startswith("map:6: is not KEY VALUE")
-    assert any(note.startswith("map:7: @c.test is there already (map:5)") for note in notes)
+    assert any(note.startswith("map:7: @c.test exists already (map:5)") for note in notes)
     assert any("ends with a colon" in note for note in notes)
 
 

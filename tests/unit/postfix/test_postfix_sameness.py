@@ -171,7 +171,7 @@ CASES = {
     "no-domain": Case("append_dot_mydomain = yes\n", (_A, "b@mail"), OTHER, "b@mail.example.com"),
     "no-myorigin": Case("append_at_myorigin = no\n", (_A, "b"), UNPROVEN, "append_at_myorigin"),
     "percent": Case("", (_A, "b%c.test@cust.test"), UNPROVEN, "allow_percent_hack"),
-    # what goes by the content, or by programs
+    # what depends on the content, or by programs
     "milter": Case("smtpd_milters = inet:localhost:8891\n", _MAIL, UNPROVEN,
                    "main.cf:9: smtpd_milters: a milter may"),
     "filter-at-door": Case("", _MAIL, UNPROVEN, "master.cf:1: content_filter",

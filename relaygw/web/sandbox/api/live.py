@@ -220,7 +220,7 @@ class Wait:
             if found is not None or left_s <= 0 or await request.is_disconnected():
                 return found
             if self._web.arrivals.stop.is_set():
-                raise HTTPException(503, "the gateway stops; ask again", {"Retry-After": "5"})
+                raise HTTPException(503, "the gateway stops; try again", {"Retry-After": "5"})
             await self._web.arrivals.after(version, timeout_s=min(_WAIT_RECHECK_S, left_s))
 
     def _newest(self, search: MailSearch, to: str) -> CapturedEntry | None:
@@ -248,7 +248,7 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
     unknown = set(given) - set(_PARAMETERS)
     if unknown:
         name = min(unknown)[:40]
-        raise HTTPException(400, f"{name!r} is none of {', '.join(_PARAMETERS)}")
+        raise HTTPException(400, f"{name!r} is not one of {', '.join(_PARAMETERS)}")
     search = parse_search(given.get("query", ""))
     if search.is_void:
         raise HTTPException(400, "query is too long, or nothing that can be looked for")
