@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import func, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import Transaction
@@ -27,33 +29,33 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """What failed: `ended` counts all since the time asked for, the rest is since `since_ms`."""
+    """What failed: `ended` counts all since the time asked for; the rest has times of its own."""
 
     ended: Counter[tuple[int, str]]  # recipients, by step of time and provider
     final: tuple[Failure, ...]  # bounced or expired
+    final_since_ms: int
     put_off: tuple[Failure, ...]
-    since_ms: int
+    put_off_since_ms: int
 
 
 def find_failures(tx: Transaction, since_ms: int, *, step_ms: int, limit: int) -> Failures:
     """Look: see Queue.failures."""
-    first_ms = start_ms = tx.to_stored(since_ms)
+    first_ms = tx.to_stored(since_ms)
     ended_at_ms, tried_at_ms = recipient.c.changed_at_ms, attempt.c.at_ms
-    # each by itself, as its index has it in the order of time
-    kinds = [(ended_at_ms, _ended(recipient.c.state == state.value)) for state in FAILED]
-    for at_ms, conditions in (*kinds, (tried_at_ms, (HAS_PUT_OFF,))):
-        newest = select(at_ms).where(*conditions, at_ms >= start_ms).order_by(at_ms.desc())
-        more_ms: int | None = tx.execute(newest.offset(limit).limit(1)).scalar()
-        start_ms = start_ms if more_ms is None else more_ms + 1
+    final_ms = first_ms
+    for state in FAILED:  # one by one, as the index has each in the order of time
+        conditions = _ended(recipient.c.state == state.value)
+        final_ms = _start(tx, ended_at_ms, conditions, since_ms=final_ms, limit=limit)
+    put_off_ms = _start(tx, tried_at_ms, (HAS_PUT_OFF,), since_ms=first_ms, limit=limit)
     domain, no_text = domain_of(recipient.c.address), ""
     rows = select(
         *(recipient.c.queue_id, func.coalesce(recipient.c.provider, no_text), domain),
         func.coalesce(recipient.c.reply, no_text),
-    ).where(*_ended(recipient.c.state.in_(FAILED)), ended_at_ms >= start_ms)
+    ).where(*_ended(recipient.c.state.in_(FAILED)), ended_at_ms >= final_ms)
     tries = (
         select(ATTEMPTED_ID, func.coalesce(attempt.c.provider, no_text), domain)
         .add_columns(attempt.c.reply)
-        .where(HAS_PUT_OFF, tried_at_ms >= start_ms)
+        .where(HAS_PUT_OFF, tried_at_ms >= put_off_ms)
         .distinct()
         .join(recipient, IS_TRIED_FOR)
     )
@@ -66,9 +68,24 @@ def find_failures(tx: Transaction, since_ms: int, *, step_ms: int, limit: int) -
     return Failures(
         ended=Counter({(at, name or ""): number for at, name, number in tx.execute(ended)}),
         final=tuple(Failure(*row) for row in tx.execute(rows)),
+        final_since_ms=tx.to_local(final_ms),
         put_off=tuple(Failure(*row) for row in tx.execute(tries)),
-        since_ms=tx.to_local(start_ms),
+        put_off_since_ms=tx.to_local(put_off_ms),
     )
+
+
+def _start(
+    tx: Transaction,
+    at_ms: ColumnElement[int],
+    conditions: Sequence[Condition],
+    *,
+    since_ms: int,
+    limit: int,
+) -> int:
+    """Return since when there are at most `limit` of them."""
+    newest = select(at_ms).where(*conditions, at_ms >= since_ms).order_by(at_ms.desc())
+    more_ms: int | None = tx.execute(newest.offset(limit).limit(1)).scalar()
+    return since_ms if more_ms is None else more_ms + 1
 
 
 def _ended(is_so: Condition) -> tuple[Condition, ...]:

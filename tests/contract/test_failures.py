@@ -73,7 +73,7 @@ def test_what_failed_is_counted_and_listed(store: Store) -> None:
     new = add(store, R.BOUNCED, to0="ben@y.test")
     one = put_off(store, "cid@z.test", "dan@z.test", "eve@x.test")
     failures = store.queue.failures(start_ms, step_ms=5 * MINUTE_MS, limit=9)
-    assert failures.since_ms == start_ms
+    assert failures.final_since_ms == failures.put_off_since_ms == start_ms
     assert failures.ended == {(0, ""): 2, (2, ""): 1}
     final = [(each.queue_id, each.domain) for each in failures.final]
     assert sorted(final) == sorted([(old, "x.test"), (old, "cust.test"), (new, "y.test")])
@@ -90,6 +90,7 @@ def test_of_many_failures_the_newest_are_listed_with_their_time(store: Store) ->
     failures = store.queue.failures(0, step_ms=10**9, limit=3)
     assert failures.ended.total() == 8
     assert len(failures.final) == 3
-    assert failures.put_off == ()
-    listed = found(store, R.BOUNCED, R.EXPIRED, since_ms=failures.since_ms)
+    assert len(failures.put_off) == 1
+    assert failures.put_off_since_ms == 0
+    listed = found(store, R.BOUNCED, R.EXPIRED, since_ms=failures.final_since_ms)
     assert sorted(listed) == sorted(one.queue_id for one in failures.final)

@@ -34,7 +34,8 @@ def failing(found: Failures, provider: str) -> list[tuple[str, list[Row]]]:
         "failed": [one for one in found.final if provider in ("", one.provider)],
         "deferred": [one for one in found.put_off if provider in ("", one.provider)],
     }
-    within = {"since": moment(found.since_ms), "provider": provider}
+    since = {"failed": found.final_since_ms, "deferred": found.put_off_since_ms}
+    within = {name: {"since": moment(at_ms), "provider": provider} for name, at_ms in since.items()}
     tables = [
         ("Recipients' domains", _worst(kinds, within, "domain", lambda one: one.domain)),
         ("Replies", _replies(kinds, within)),
@@ -46,10 +47,11 @@ def failing(found: Failures, provider: str) -> list[tuple[str, list[Row]]]:
 
 
 _Kinds = Mapping[str, Iterable[Failure]]
+_Within = Mapping[str, Mapping[str, str]]  # by kind: the selectors of all its lists
 
 
 def _worst(
-    kinds: _Kinds, within: Mapping[str, str], selector: str, key_of: Callable[[Failure], str]
+    kinds: _Kinds, within: _Within, selector: str, key_of: Callable[[Failure], str]
 ) -> list[Row]:
     mails: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in kinds}
     for name, failures in kinds.items():
@@ -60,7 +62,7 @@ def _worst(
     rows = []
     for key in sorted(numbers, key=lambda key: (-numbers[key], key))[:_SHOWN]:
         ids = {name: mails[name][key] for name in kinds}
-        rows.append(_row(key, ids, {**within, selector: key}))
+        rows.append(_row(key, ids, within, {selector: key}))
     return rows
 
 
@@ -68,7 +70,7 @@ def _keys(mails: Mapping[str, Mapping[str, set[str]]]) -> set[str]:
     return {key for found in mails.values() for key in found}
 
 
-def _replies(kinds: _Kinds, within: Mapping[str, str]) -> list[Row]:
+def _replies(kinds: _Kinds, within: _Within) -> list[Row]:
     """Group by what replies have in common; a mail counts wherever its reply has the part."""
     parts: dict[str, str] = {}  # by reply: few are different
     examples: dict[str, str] = {}
@@ -84,15 +86,15 @@ def _replies(kinds: _Kinds, within: Mapping[str, str]) -> list[Row]:
             name: {one.queue_id for one in failures if part in one.reply.lower()}
             for name, failures in kinds.items()
         }
-        row |= _row(examples[row["key"]], ids, {**within, "reply": row["key"]})
+        row |= _row(examples[row["key"]], ids, within, {"reply": row["key"]})
     return rows
 
 
-def _row(key: str, ids: Mapping[str, set[str]], conditions: Mapping[str, str]) -> Row:
+def _row(key: str, ids: Mapping[str, set[str]], within: _Within, only: Mapping[str, str]) -> Row:
     return {
         "key": key[:_MAX_CHARACTERS],
         "failed": len(ids["failed"]),
-        "failed_path": queue_path(**ENDED, **conditions),
+        "failed_path": queue_path(**ENDED, **{**within["failed"], **only}),
         "deferred": len(ids["deferred"]),
-        "deferred_path": queue_path(**_PUT_OFF, **conditions),
+        "deferred_path": queue_path(**_PUT_OFF, **{**within["deferred"], **only}),
     }

@@ -103,7 +103,7 @@ class Look:
 
     def put_off(self, provider: str, *, tries: int) -> tuple[int, str]:
         """Return how many messages were put off, or where there are too many how often; a unit."""
-        if self.failures.since_ms > self.span.start_ms:
+        if self.failures.put_off_since_ms > self.span.start_ms:
             return tries, "tries"
         found = self.failures.put_off
         mails = {one.queue_id for one in found if provider in ("", one.provider)}
@@ -223,7 +223,7 @@ def _about(look: Look, hours: int, provider: str, path: str) -> dict[str, Any]:
         "series": SERIES,
         "kept_ms": look.kept_ms if look.kept_ms > span.start_ms else None,
         "failing": failing(look.failures, provider),
-        "failing_since_ms": look.failures.since_ms,
+        "failures": look.failures,
     }
 
 
