@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from collections.abc import Sequence
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
 
 from playwright.sync_api import Page
 
@@ -13,6 +17,7 @@ LOOKS = [("light", 1280), ("dark", 390)]
 """Each scheme and each width that pages are looked at in; a campaign takes all pairs."""
 if IS_CAMPAIGN:
     LOOKS += [("light", 390), ("dark", 1280)]
+BAD = ("moderate", "serious", "critical")
 
 _RUN = """
 async () => {
@@ -25,13 +30,41 @@ async () => {
 """
 
 
-def axe_source() -> str:
-    """Return the script; asks npm for it if it is not there yet."""
-    return (npm_package("axe-core", "4.14.1") / "axe.min.js").read_text(encoding="utf-8")
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
-def violations(page: Page, *, impacts: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return what axe finds on a page of these impacts; the page's policy must be bypassed."""
-    page.add_script_tag(content=axe_source())
-    found: list[dict[str, Any]] = page.evaluate(_RUN)
-    return [one for one in found if one["impact"] in impacts]
+@cache
+def _script() -> str:
+    """Return where the script is: a browser compiles it once for all pages of a context."""
+    handler = partial(_Handler, directory=npm_package("axe-core", "4.14.1"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/axe.min.js"
+
+
+def troubles(page: Page, what: str, looks: Sequence[tuple[str, int]] = LOOKS) -> list[str]:
+    """Return what axe finds on a page in each look, and where it is wider than its window.
+
+    The page's policy must be bypassed. The look that the page was loaded in comes first, and
+    whatever is loaded next is loaded in the last one.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.add_script_tag(url=_script())
+    found = []
+    for scheme, width in sorted(looks, key=lambda look: look[1] != _width(page)):
+        page.emulate_media(color_scheme=cast(Any, scheme))
+        page.set_viewport_size({"width": width, "height": 860})
+        look = f"{what}, {scheme}, {width} wide"
+        wrong = [one for one in page.evaluate(_RUN) if one["impact"] in BAD]
+        found += [f"{look}: {one}" for one in wrong]
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        if wide > width:
+            found.append(f"{look}: {wide} are needed")
+    return found
+
+
+def _width(page: Page) -> int:
+    assert page.viewport_size is not None
+    return page.viewport_size["width"]

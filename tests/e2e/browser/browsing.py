@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
+SIZE: ViewportSize = {"width": 1280, "height": 860}
 CHROMIUM = "/usr/bin/chromium"
 _SHELL = "/usr/bin/chromium-headless-shell"
 _RULES = "MAP *.test 127.0.0.1:{port}, MAP *.example 127.0.0.1:{port}, MAP * ~NOTFOUND"
@@ -82,6 +83,14 @@ class Visit:
         """Open a page of the gateway."""
         self.page.goto(self.base + path)
 
+    def leave(self) -> None:
+        """Leave the pages, and forget what was kept and noted of them."""
+        self.page.goto("about:blank")
+        self.page.set_viewport_size(SIZE)
+        self.context.clear_cookies()
+        for noted in (self.requests, self.trouble, self.dialogs):
+            noted.clear()
+
 
 @dataclass(eq=False)
 class Chromium:
@@ -93,7 +102,7 @@ class Chromium:
     @contextmanager
     def visit(self, base: str, **options: Any) -> Iterator[Visit]:
         """Yield a page with a memory of its own."""
-        context = self.browser.new_context(**{"viewport": {"width": 1280, "height": 860}} | options)
+        context = self.browser.new_context(**{"viewport": SIZE} | options)
         try:
             visit = Visit(context, context.new_page(), base)
             context.on("request", lambda request: visit.requests.append(request.url))

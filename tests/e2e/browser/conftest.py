@@ -23,15 +23,22 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield gateway
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base(sandbox: Gateway) -> str:
     return f"http://127.0.0.1:{sandbox.web_port}"
 
 
-@pytest.fixture
-def visit(browser: Chromium, base: str) -> Iterator[Visit]:
+@pytest.fixture(scope="module")
+def visitor(browser: Chromium, base: str) -> Iterator[Visit]:
     with browser.visit(base) as opened:
         yield opened
+
+
+@pytest.fixture
+def visit(visitor: Visit) -> Iterator[Visit]:
+    """Return a page that others have left; for what sets a context up, `browser.visit`."""
+    yield visitor
+    visitor.leave()
 
 
 @pytest.fixture(autouse=True)

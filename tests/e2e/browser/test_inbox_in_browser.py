@@ -108,16 +108,19 @@ def test_an_order_mail_appears_is_found_viewed_at_three_widths_and_deleted(
     assert visit.trouble == []
 
 
-def test_mail_is_seen_within_half_a_second_of_its_250(sandbox: Gateway, visit: Visit) -> None:
-    visit.page.add_init_script(WATCH)
-    visit.go("/sandbox")
-    wait_until_live(visit.page)
-    took_ms = []
-    for number in range(5):
-        queue_id = send(sandbox, PLAIN % b"%d" % number)
-        answered_ms = time.time() * 1000
-        expect(visit.page.locator(f"#m-{queue_id}")).to_be_visible()
-        took_ms.append(visit.page.evaluate(f"window.cameAt['{queue_id}']") - answered_ms)
+def test_mail_is_seen_within_half_a_second_of_its_250(
+    sandbox: Gateway, browser: Chromium, base: str
+) -> None:
+    with browser.visit(base) as visit:
+        visit.page.add_init_script(WATCH)
+        visit.go("/sandbox")
+        wait_until_live(visit.page)
+        took_ms = []
+        for number in range(5):
+            queue_id = send(sandbox, PLAIN % b"%d" % number)
+            answered_ms = time.time() * 1000
+            expect(visit.page.locator(f"#m-{queue_id}")).to_be_visible()
+            took_ms.append(visit.page.evaluate(f"window.cameAt['{queue_id}']") - answered_ms)
     print(f"250 to visible: {[round(one) for one in took_ms]} ms")
     assert min(took_ms) <= 500
 
@@ -365,35 +368,36 @@ def test_a_theme_is_remembered(sandbox: Gateway, browser: Chromium, base: str) -
         assert paper(visit.page) != light
 
 
-def test_nothing_moves_while_a_page_loads(sandbox: Gateway, visit: Visit) -> None:
-    visit.page.add_init_script(
-        "window.moved = 0; new PerformanceObserver((list) => {"
-        "for (const entry of list.getEntries()) window.moved += entry.value;"
-        "}).observe({type: 'layout-shift', buffered: true});"
-    )
+def test_nothing_moves_while_a_page_loads(sandbox: Gateway, browser: Chromium, base: str) -> None:
     queue_id = send(sandbox, order_confirmation().replace(b"\n", b"\r\n"))
-    for path in ("/sandbox", f"/sandbox/{queue_id}"):
-        visit.go(path)
-        visit.page.locator("#main").wait_for()
-        if path == "/sandbox":
-            wait_until_live(visit.page)
-            visit.page.locator(".mail .pick input").check()
-        assert visit.page.evaluate("window.moved") < 0.01
+    with browser.visit(base) as visit:
+        visit.page.add_init_script(
+            "window.moved = 0; new PerformanceObserver((list) => {"
+            "for (const entry of list.getEntries()) window.moved += entry.value;"
+            "}).observe({type: 'layout-shift', buffered: true});"
+        )
+        for path in ("/sandbox", f"/sandbox/{queue_id}"):
+            visit.go(path)
+            visit.page.locator("#main").wait_for()
+            if path == "/sandbox":
+                wait_until_live(visit.page)
+                visit.page.locator(".mail .pick input").check()
+            assert visit.page.evaluate("window.moved") < 0.01
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1024, 1920])
-def test_no_page_is_wider_than_its_window(
-    sandbox: Gateway, browser: Chromium, base: str, width: int
-) -> None:
+def test_no_page_is_wider_than_its_window(sandbox: Gateway, browser: Chromium, base: str) -> None:
     long_word = b"x" * 300
     queue_id = send(
         sandbox,
         b"From: %s <%s@x.test>\r\nTo: a@x.test\r\nSubject: %s\r\nX-%s: %s\r\n\r\n%s\r\n"
         % (long_word, long_word[:60], long_word, long_word[:80], long_word, long_word),
     )
-    with browser.visit(base, viewport={"width": width, "height": 800}) as visit:
-        for path in ("/sandbox", f"/sandbox/{queue_id}", f"/sandbox/{queue_id}?view=headers",
-                     f"/sandbox/{queue_id}/release", "/sandbox?query=" + "y" * 300):  # fmt: skip
+    paths = ("/sandbox", f"/sandbox/{queue_id}", f"/sandbox/{queue_id}?view=headers",
+             f"/sandbox/{queue_id}/release", "/sandbox?query=" + "y" * 300)  # fmt: skip
+    with browser.visit(base, viewport={"width": 320, "height": 800}) as visit:
+        for path in paths:  # loaded in the width that the one before ended with
             visit.go(path)
-            wide = visit.page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= width, (path, wide)
+            for width in (320, 390, 768, 1024, 1920):
+                visit.page.set_viewport_size({"width": width, "height": 800})
+                wide = visit.page.evaluate("document.documentElement.scrollWidth")
+                assert wide <= width, (path, wide)
