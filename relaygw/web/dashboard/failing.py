@@ -80,11 +80,15 @@ def _replies(kinds: _Kinds, within: _Within) -> list[Row]:
                 part = parts[one.reply] = part_of(one.reply)
                 examples.setdefault(part, one.reply)
     rows = _worst(kinds, within, "reply", lambda one: parts.get(one.reply, ""))
+    told = {
+        name: [(one.queue_id, one.reply.lower()) for one in failures]
+        for name, failures in kinds.items()
+    }
     for row in rows:
         part = row["key"].lower()
         ids = {
-            name: {one.queue_id for one in failures if part in one.reply.lower()}
-            for name, failures in kinds.items()
+            name: {queue_id for queue_id, reply in replies if part in reply}
+            for name, replies in told.items()
         }
         row |= _row(examples[row["key"]], ids, within, {"reply": row["key"]})
     return rows
