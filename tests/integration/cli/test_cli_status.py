@@ -67,6 +67,17 @@ def test_status_as_json(desk: Desk) -> None:
     assert instance["is_silent"] is False
 
 
+def test_status_tells_how_long_mail_was_in_the_queue(desk: Desk) -> None:
+    assert "in queue" not in desk.run("status").stdout
+    assert desk.lines("status", "--json")[0]["in_queue"] is None
+    desk.store.watch.add_history(clock_ms(), {("in_queue", "main 500"): 99})
+    desk.store.watch.add_history(clock_ms() - 2 * 3_600_000, {("in_queue", "main 10"): 9999})
+    assert "in queue p50 0.4 s, p95 0.49 s" in " ".join(desk.run("status").stdout.split())
+    (found,) = desk.lines("status", "--json")
+    assert found["in_queue"] == found["providers"][0]["in_queue"]
+    assert found["in_queue"]["mails"] == 99
+
+
 def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> None:
     text = desk.config.read_text()
     spare = "  spare: {host: smtp.spare.test, rate: 50/s}\n  third: {host: smtp.third.test}\nroutes"
