@@ -66,7 +66,7 @@ def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
             yield ""
             yield labelled("wrong", one.summary)
             yield labelled("remedy", one.remedy)
-            yield labelled("told", ", ".join(one.told) or "nobody yet")
+            yield labelled("notified", ", ".join(one.told) or "nobody yet")
 
 
 @alerts.command("test", cls=Command)
@@ -82,7 +82,7 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
     settings = invocation.load_running().settings
     results = asyncio.run(_tell_all(invocation, settings, _chosen(settings, channel)))
     for is_told, words in results:
-        click.echo(labelled("told" if is_told else "not told", words))
+        click.echo(labelled("notified" if is_told else "failed", words))
     return os.EX_OK if all(is_told for is_told, _ in results) else os.EX_UNAVAILABLE
 
 

@@ -1,7 +1,7 @@
 """`relaygw sandbox`: captured mail, which was never sent; released, it is sent to whom it may go.
 
 Whoever may run this command on a gateway may change its configuration as well: it counts as an
-admin. Addresses outside of the allow list take --anyone and a second answer, their number.
+admin. Addresses outside the allow list take --anyone and a second answer, their number.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def _release(
 
 
 def _show_plan(planned: ReleaseResult, subjects: Mapping[str, str]) -> None:
-    """Print who would get what, those outside of the allow list first."""
+    """Print who would get what, those outside the allow list first."""
     if not planned.copies:
         return
     rest = max(terminal_width() - _FIXED_CELLS, _MIN_REST_CELLS)

@@ -75,18 +75,18 @@ def refuse_overlaid(config: Path, written: Mapping[str, Any]) -> None:
 
     Such as a file of conf.d, a variable here, or one of the service: nothing is to start then.
     """
-    found = [f"{key} by {origin}" for key, origin in overlaid(config, written, os.environ)]
+    found = [f"{key} is set by {origin}" for key, origin in overlaid(config, written, os.environ)]
     if is_of_service(config):
         variables = service_variables()
         named, place = variables.get("RELAYGW_CONFIG", (str(config), ""))
         if named != str(config):
-            found.append(f"the whole file by RELAYGW_CONFIG in {place}")
+            found.append(f"the whole file is replaced by RELAYGW_CONFIG in {place}")
         for key, origin in overlaid(config, written, environment_of(variables, {})):
-            found.append(f"{key} by {_with_source(origin, variables)}")
+            found.append(f"{key} is set by {_with_source(origin, variables)}")
     if found:
         raise CommandFailed(
-            f"{config}: setup would have no effect on what runs: "
-            f"{'; '.join(dict.fromkeys(found))} is otherwise; remove it there, and run this again",
+            f"{config}: what runs would differ from what setup writes: "
+            f"{'; '.join(dict.fromkeys(found))}; remove it there, and run this again",
             exit_code=os.EX_CANTCREAT,
         )
 
@@ -132,7 +132,7 @@ def service_warnings(loaded: LoadedSettings) -> Iterator[str]:
 def _difference(key: str, value: str, origin: str, variables: Variables, place: str) -> str:
     by = _with_source(origin, variables)
     return (
-        f"{key}: the service has another value{f', {value},' if value else ''} by {by} than is "
-        f"told here{f' by {place}' if place else ''}; change it where it is set, and restart the "
-        "service"
+        f"{key}: the service has another value{f', {value},' if value else ''} from {by} than is "
+        f"shown here{f' from {place}' if place else ''}; change it where it is set, and restart "
+        "the service"
     )

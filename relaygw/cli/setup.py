@@ -128,9 +128,9 @@ def _is_there(config: Path) -> bool:
 def _failed(path: Path, error: OSError) -> CommandFailed:
     """Return what to say of a file that cannot be read or made."""
     is_denied = isinstance(error, PermissionError)
-    remedy = "run it as root, or name a file of yours" if is_denied else "name another file"
+    remedy = "run it as root, or name a file of your own" if is_denied else "name another file"
     return CommandFailed(
-        f"{path}: {error.strerror}; {remedy} by --config",
+        f"{path}: {error.strerror}; {remedy} with --config",
         exit_code=os.EX_NOPERM if is_denied else os.EX_CANTCREAT,
     )
 

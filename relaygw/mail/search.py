@@ -5,7 +5,7 @@
 
 All terms must hold. A text is found anywhere in what is searched, in the middle of a word too,
 whatever the case. `-` or `!` before a term turns it round. What is not understood is a word, and
-what cannot be looked for finds nothing, so that a mistake never finds, and deletes, everything.
+what cannot be searched for finds nothing, so that a mistake never finds, and deletes, everything.
 
 Searches over all mail (`parse_find`) know more fields, and tell what they do not understand:
 

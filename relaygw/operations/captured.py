@@ -49,7 +49,7 @@ class ReleaseRequest:
     """What somebody wants to be released.
 
     `to` None: to whom it was captured for. `only_for`: only what was captured for one of these.
-    `anyone`: to addresses outside of the allow list as well, which takes an admin; `confirmed`
+    `anyone`: to addresses outside the allow list as well, which takes an admin; `confirmed`
     names those that were shown and confirmed, None: whichever there are.
     """
 

@@ -19,10 +19,10 @@ _VERBS = {  # {} is how many messages
     "queue.release": "released {}",
     "queue.retry": "made {} due now",
     "queue.delete": "moved {} to the trash",
-    "queue.undelete": "took {} out of the trash",
+    "queue.undelete": "restored {} from the trash",
     "queue.expire": "ended {} as expired",
     "queue.move": "moved {}",
-    "queue.reroute": "gave {} another route",
+    "queue.reroute": "rerouted {}",
     RESEND: "sent a message again",
     "queue.export": "exported {}",
     "queue.import": "imported {}",
@@ -31,7 +31,7 @@ _VERBS = {  # {} is how many messages
     "sandbox.release": "released a captured message",
     "provider.hold": "held provider",
     "provider.release": "released provider",
-    "db.restore": "put a copy in the place of the queue, with {}",
+    "db.restore": "replaced the queue with a copy, with {}",
     SETTINGS_CHANGE: "",
 }
 KINDS = tuple(sorted(_VERBS))
@@ -43,7 +43,7 @@ _CONDITIONS = {
     "subject": "with “{}” in the subject",
     "to": "to provider {}",
     "from": "of route {}",
-    "reason": "put off with “{}”",
+    "reason": "deferred with “{}”",
     "reply": "answered “{}”",
     "note": "because “{}”",
     "state": "in state {}",
@@ -135,7 +135,7 @@ def _parts(entry: AuditEntry) -> tuple[list[str], list[str]]:
     if by:
         after.insert(len(after) - ("note" in found), _BY[by])
         rest = rest.removeprefix(by).removesuffix(f"; {by}").strip(" ,;")
-    if rest == "all that wait":
+    if rest == "all waiting":
         return [*said.values(), "that waited"], after
     text = rest if not rest or rest.startswith("to ") else f"({rest})"
     return list(said.values()), [text, *after] if text else after
@@ -148,7 +148,7 @@ def _settings(detail: str) -> str:
     except (ValueError, AttributeError):
         return f"changed the settings ({detail})"
     if not changed:
-        return f"noted the settings for the first time ({after})"
+        return f"recorded the settings for the first time ({after})"
     return f"changed the settings of {some_of(changed, 20)} (now {after})"
 
 

@@ -269,7 +269,7 @@ RELEASE = QueueAction(
     name="release", icon="send", from_states=frozenset({_D.HELD}), reached=frozenset({_D.DEFERRED}),
     help="Release held messages: they are due now.",
     means="Held mail is due now, and its attempts start over.",
-    done="released", notice="released", told="let it go",
+    done="released", notice="released", told="released it",
     is_usual=True,
 )  # fmt: skip
 MOVE = QueueAction(
@@ -286,7 +286,7 @@ UNDELETE = QueueAction(
     reached=frozenset({_D.DEFERRED, _D.HELD}),
     help="Restore messages from the trash.",
     means="Mail in the trash is due now; held mail is held as before.",
-    done="back in the queue", notice="undeleted", told="took it out of the trash",
+    done="back in the queue", notice="undeleted", told="restored it from the trash",
     objection=_objection_to_undelete,
 )  # fmt: skip
 EXPIRE = QueueAction(
@@ -296,7 +296,7 @@ EXPIRE = QueueAction(
     note_help="The reason, kept with the message.",
     means="The mail expires now, undelivered, as if its lifetime were over. This cannot be "
     "undone.",
-    done="expired", notice="expired", told="gave it up",
+    done="expired", notice="expired", told="expired it",
     is_danger=True,
 )  # fmt: skip
 DELETE = QueueAction(

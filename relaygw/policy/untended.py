@@ -208,7 +208,7 @@ def gone_remedy(route: str) -> str:
     """Return what to do about mail of such a route."""
     what = "route" if provider_of_route(route) is None else "provider"
     return (
-        f"put the {what} into the configuration again and reload, or relaygw queue move --route "
+        f"add the {what} to the configuration again and reload, or relaygw queue move --route "
         f"{route} --to PROVIDER (--force for what may have been sent already)"
     )
 

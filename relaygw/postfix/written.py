@@ -123,7 +123,7 @@ def check_private(directory: Path, *, by: str = "--output") -> None:
         mode = stat.S_IMODE(found.st_mode)
         problem = f"has mode {mode:04o}, so others could replace secrets; chmod 700 {directory}"
     if problem:
-        raise SettingsError(f"{directory} {problem}, or name another place by {by}")
+        raise SettingsError(f"{directory} {problem}, or name another place with {by}")
 
 
 def write_files(file: Path, text: str, secrets: Mapping[str, str], directory: Path) -> None:

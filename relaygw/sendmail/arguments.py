@@ -58,7 +58,7 @@ def shown(value: bytes) -> str:
 
 
 class Arguments:
-    """What the caller asks for; values are bytes as given, None where nothing was said."""
+    """What the caller asks for; values are bytes as given, None where no reply."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode

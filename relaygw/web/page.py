@@ -167,14 +167,14 @@ _TITLES = {
     404: "There is nothing here",
     408: "That took too long",
     413: "That is too much",
-    429: "Too many tries",
+    429: "Too many attempts",
     503: "The queue does not answer",
 }
 _REMEDIES = {
-    401: "send a user of web.users by HTTP basic, or a token of web.tokens as a bearer token",
+    401: "send a user of web.users with HTTP basic, or a token of web.tokens as a bearer token",
     404: "see /api/docs for the addresses there are",
     405: "see /api/docs for the methods there are",
-    429: "wait as Retry-After says",
+    429: "wait for the time in Retry-After",
     503: "try again in a moment",
 }
 _log = logging.getLogger("relaygw.web")

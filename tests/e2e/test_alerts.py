@@ -54,7 +54,7 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
             assert receiver.bodies[0]["host"] == "gw.test"
             assert receiver.bodies[0]["link"] == "https://gw.test/mail/"
             assert "cannot be reached" in receiver.bodies[0]["summary"]
-            gateway.wait_for_log(r"alert sent to mail \(provider spare took it\)")
+            gateway.wait_for_log(r"alert sent to mail \(provider spare accepted it\)")
             notices = [one for one in spare.messages if one.recipients == ("ops@shop.test",)]
             assert b"Auto-Submitted: auto-generated" in notices[0].content
             with ThreadedProvider(port=port):

@@ -411,7 +411,7 @@ def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
             before = host.files()
             done = setup("--to", "b@cust.test", "--prefix", str(checkout.prefix))
             assert done.returncode == 0, done.stdout + done.stderr
-            assert "taken from www-data" in done.stdout
+            assert "accepted from www-data" in done.stdout
             assert host.files().keys() == before.keys()
             first, second = service.messages[seen:]
             assert {first.user, second.user} == {"shop"}

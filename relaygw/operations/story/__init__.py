@@ -40,14 +40,14 @@ _NEW_MS = 60_000
 _BY_ITSELF = "queue.reroute"
 _DONE = {
     **{f"queue.{one.name}": one.told for one in ACTIONS.values()},
-    _BY_ITSELF: "let it take the route of now, since its own is not configured any more",
-    "queue.import": "brought it in from a file",
+    _BY_ITSELF: "moved it to the current route, since its own is no longer configured",
+    "queue.import": "imported it from a file",
     "sandbox.release": "released it from the sandbox",
     "sandbox.delete": "deleted it from the sandbox",
     "sandbox.check_links": "had its links visited",
 }
 _EXPLAINED = ("meaning", "remedy")
-_WAITS = "; it goes when that is over"
+_WAITS = "; it is sent when that is over"
 _STALE_MS = 20_000
 """A heartbeat of this age: others may take over."""
 _R = RecipientState
@@ -167,16 +167,16 @@ def _in_hand(facts: Facts, part: DeliveryEntry) -> _Prospect:
     lease = facts.circumstances(part).lease
     owner = next((one for one in facts.instances if one.incarnation == lease), None)
     if owner is None:
-        text = "the worker that had it in hand is gone; another one takes it over"
+        text = "the worker that was sending it is gone; another one takes over"
         return _make(facts, part, text, [Advice("Nothing: that takes seconds.")])
     silent_ms = facts.now_ms - owner.heartbeat_at_ms
     if silent_ms >= _STALE_MS:
-        who = f"the worker on {owner.name} that has it in hand"
-        text = f"{who} is silent for {span(silent_ms)}; another one takes it over"
-        advice = Advice("Look at that machine; what runs is told by:", "relaygw status")
+        who = f"the worker on {owner.name} that is sending it"
+        text = f"{who} is silent for {span(silent_ms)}; another one takes over"
+        advice = Advice("Check that machine; to see what runs:", "relaygw status")
         return _make(facts, part, text, [advice])
-    text = f"a worker on {owner.name} has it in hand and sends it now or in a moment"
-    return _make(facts, part, text, [Advice("Nothing: ask again in a moment.")])
+    text = f"a worker on {owner.name} has claimed it and sends it now or in a moment"
+    return _make(facts, part, text, [Advice("Nothing: check again in a moment.")])
 
 
 def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
@@ -199,14 +199,14 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect
     if part.due_at_ms > facts.now_ms:
         return _with_timer(facts, part, meanings)
     last = facts.last_attempt(part)
-    text = "it has just come in and goes as soon as a connection is free"
+    text = "it was just accepted and is sent as soon as a connection is free"
     if last is not None:
         text = f"{attempt_cause(last, meanings.of(last))}; it is due and tried as soon as a "
         text += "connection is free"
     elif part.state is not DeliveryState.INCOMING or facts.now_ms - part.due_at_ms > _NEW_MS:
-        text = "nothing is in its way: it goes as soon as a connection is free"
+        text = "nothing blocks it: it is sent as soon as a connection is free"
     notes = tuple(_pace_notes(facts, part))
-    advice = Advice("Nothing: that takes seconds unless much waits.")
+    advice = Advice("Nothing: that takes seconds unless the queue is long.")
     return _make(facts, part, text, [advice], notes=notes, next_at_ms=part.due_at_ms)
 
 
@@ -217,19 +217,19 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prosp
     if last is not None:
         text = attempt_cause(last, meaning)
     if part.hold is not None and part.hold.code is HoldCode.PROVIDER_DOWN:
-        text = f"it {part.reason}, which is in trouble"
+        text = f"it {part.reason}, which has failed"
     retry = Advice("Wait, or try it now:", f"relaygw queue retry --id {facts.entry.queue_id}")
     advice, notes = [retry], [_wait_note(facts, part, meaning), _lifetime_note(facts, part)]
     match None if last is None else last.state:
         case AttemptState.IN_DOUBT:
             waits = " and ".join(span(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
-            then = f"it is tried again {waits} after, by {part.provider} alone, then held"
+            then = f"it is tried again {waits} after, only through {part.provider}, then held"
             notes, advice = [Note("then", then)], [Advice("Nothing yet; it may arrive twice.")]
         case AttemptState.THROTTLED:
-            advice = [Advice("Nothing: relaygw keeps to the pace by itself.")]
+            advice = [Advice("Nothing: relaygw keeps to the rate automatically.")]
             notes = list(_pace_notes(facts, part))
         case AttemptState.HELD:
-            text += f"; {part.provider} is not held any more"
+            text += f"; {part.provider} is no longer held"
             notes = []
         case _ if meaning is not None and meaning.remedy:
             advice = [Advice(meaning.remedy), retry]
@@ -269,7 +269,9 @@ def _pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
         if usage.is_slower:
             yield Note("pace", f"{name} gets {usage.rate_per_s:.3g}/s, since it asked for less")
         elif usage.settings.rate is not None:
-            yield Note("pace", f"{name} gets {usage.settings.rate.per_s:.3g}/s, as its rate says")
+            yield Note(
+                "pace", f"{name} gets {usage.settings.rate.per_s:.3g}/s, its configured rate"
+            )
         if usage.is_narrower:
             yield Note("pace", f"{name} gets {counted(usage.connections, 'connection')} for now")
 
@@ -283,7 +285,7 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         deleted_ms = max(one.changed_at_ms for one in facts.record.deliveries)
         until = seen_from(deleted_ms + TRASH_MS, facts.now_ms)
         undelete = f"relaygw queue undelete --id {queue_id}"
-        return [Advice(f"Nothing, or take it out of the trash until {until}:", undelete)]
+        return [Advice(f"Nothing, or restore it from the trash until {until}:", undelete)]
     advice: list[Advice] = []
     by_state: dict[RecipientState, list[RecipientEntry]] = {}
     for one in facts.entry.recipients:
@@ -293,7 +295,7 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
             advice += _failed(facts, meanings, by_state[state])
     if _R.CAPTURED in by_state:
         send = f"relaygw sandbox release {queue_id} --to {by_state[_R.CAPTURED][0].address}"
-        advice.append(Advice("Nothing; to send it after all, to who may have it:", send))
+        advice.append(Advice("Nothing; to release it to an allowed address:", send))
     if _R.BLOCKED in by_state:
         who = some_of([one.address for one in by_state[_R.BLOCKED]])
         text = f"If {who} should receive, change recipients.block and send it again."
@@ -305,7 +307,7 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         is_unsure = any(one.state in _MAYBE_TAKEN for one in facts.record.attempts)
         twice = " It may have arrived more than once." if is_unsure else ""
         asked = f"{taken[0].provider} can be asked{by_id}"
-        advice.append(Advice(f"Nothing.{twice} If it is missed, {asked}."))
+        advice.append(Advice(f"Nothing.{twice} If it is missing, {asked}."))
     return advice or [Advice("Nothing.")]
 
 
@@ -318,9 +320,9 @@ def _failed(
     meaning = meanings.of(told[-1]) if told else None
     if meaning is not None and meaning.remedy:
         yield Advice(meaning.remedy)
-    text = f"It is not tried again: correct what was refused and send a new one to {who}."
+    text = f"It is not tried again: correct the cause and send a new one to {who}."
     if not facts.entry.chunk_count:
         yield Advice(text)
     else:
-        text = f"It is not tried again. Correct what was refused, then send it to {who} again:"
+        text = f"It is not tried again. Correct the cause, then send it to {who} again:"
         yield Advice(text, f"relaygw queue resend {facts.entry.queue_id}")

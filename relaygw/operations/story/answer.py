@@ -20,15 +20,15 @@ _MAX_SUBJECT = 200
 _ADDRESS = re.compile(r"\S*@\S*")
 _OURS = "because of a problem on our side"
 _WITHDRAWN = "was not sent: it was withdrawn on our side."
-_LOOK = "If it cannot be found, please look into the spam folder and the filters of the mailbox."
+_LOOK = "If it cannot be found, please check the spam folder and the filters of the mailbox."
 _PERHAPS = f"may have arrived already, we cannot tell for certain. {_LOOK}"
 _NOT_ACCEPTED = "the mail server of the recipient did not accept it"
 _WHY = tuple(  # what the catalogue says of a reply, and how a customer hears it
     (re.compile(pattern, re.IGNORECASE), text)
     for pattern, text in (
-        ("mailbox (?:is full|has no room)", "the mailbox of the recipient is full"),
+        ("mailbox (?:is full|is out of space)", "the mailbox of the recipient is full"),
         (
-            "does not exist|no such (?:mailbox|recipient)|not written as one must|no mail at all",
+            "does not exist|no such (?:mailbox|recipient)|address is malformed|no mail at all",
             "the address does not exist or cannot receive mail. Please check how it is written",
         ),
         ("is disabled", "the mailbox of the recipient is disabled"),
@@ -82,15 +82,15 @@ def _waiting(facts: Facts, outlook: Outlook, meanings: Meanings) -> str:
     if outlook.is_in_the_way:
         return _stopped()
     if outlook.next_at_ms is None or outlook.next_at_ms <= facts.now_ms:
-        return "is being sent at this moment. Please look again in some minutes."
+        return "is being sent right now. Please check again in a few minutes."
     why = _why(None if last is None else meanings.of(last))
     because = f": {why}" if why else ""
-    then = f"We try again by ourselves, next on {_when(outlook.next_at_ms)}."
+    then = f"We try again automatically, next on {_when(outlook.next_at_ms)}."
     return f"has not been delivered yet{because}. {then}"
 
 
 def _stopped() -> str:
-    return f"has not been sent yet {_OURS}. It is sent as soon as that is solved."
+    return f"has not been sent yet {_OURS}. It will be sent as soon as that is solved."
 
 
 def _why(meaning: Meaning | None) -> str:
@@ -109,7 +109,7 @@ def _ended(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
         case _R.DELIVERED:
             return f"was sent on {_when(one.changed_at_ms)} and accepted for delivery. {_LOOK}"
         case _R.BLOCKED:
-            return "was not sent: the address is on a list of those that we do not write to."
+            return "was not sent: the address is on our list of blocked addresses."
         case _R.CAPTURED if entry.mode != Mode.PRODUCTION:
             return "was not sent: it comes from a test system."
         case _R.CAPTURED:

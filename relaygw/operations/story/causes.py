@@ -17,16 +17,16 @@ from relaygw.store.queue_entry import AttemptEntry, RecipientEntry
 _R = RecipientState
 _MAX_REPLY = 300
 # what a row of the catalogue says of itself, behind what it means
-_ASIDE = re.compile(r"(?: \([^()]*\)|[,;] (?:the (?:text|status|provider)|it) says\b.*)$")
+_ASIDE = re.compile(r"(?: \([^()]*\)|[,;] (?:(?:the provider|it) says|according to the)\b.*)$")
 _NO_NAMES = ("The ", "This ", "There ", "More ", "Too ", "One ", "A ", "Sending ")
 _CAPTURED = {
-    CaptureCode.NO_ROUTE: "no route of the configuration is for it",
+    CaptureCode.NO_ROUTE: "no configured route matches it",
     CaptureCode.SANDBOX: "nothing leaves in sandbox mode",
     CaptureCode.NOT_ALLOWED: "its recipient is not on the allow list of staging",
     CaptureCode.BLOCKED: "its recipient is on the block list",
-    CaptureCode.NO_DOMAIN: "its address has no domain, and no rule is for it",
+    CaptureCode.NO_DOMAIN: "its address has no domain, and no rewrite rule matches",
     CaptureCode.INVALID_ADDRESS: "its address is not valid",
-    CaptureCode.LOOP: "it goes round in a circle",
+    CaptureCode.LOOP: "it is in a mail loop",
     CaptureCode.TOO_LARGE: "it is larger than max_message_size",
 }
 _SAY_MORE = frozenset({CaptureCode.INVALID_ADDRESS, CaptureCode.LOOP, CaptureCode.TOO_LARGE})
@@ -49,7 +49,7 @@ def attempt_cause(attempt: AttemptEntry, meaning: Meaning | None) -> str:
     if not text and attempt.state is AttemptState.BOUNCED:
         text = f"{who} refuses it"
     elif not text and attempt.state is AttemptState.HELD:
-        text = f"{who} takes nothing for now"
+        text = f"{who} accepts nothing for now"
     elif not text:
         is_recipients = meaning is not None and meaning.scope is Scope.RECIPIENT
         asks = "the recipient's server" if is_recipients else who
@@ -75,12 +75,12 @@ def held_until(cause: HoldCause) -> str:
     if cause.code is HoldCode.SENDER_REFUSED:
         return f"until {' or '.join(sorted(cause.providers))} takes it"
     if cause.code is HoldCode.MODE:
-        return "until a worker starts in a mode that permits it, or somebody lets it go"
+        return "until a worker starts in a mode that permits it, or somebody releases it"
     if cause.code in OF_CONFIGURATION:
-        return "until the configuration is another one, or somebody lets it go"
+        return "until the configuration is changed, or somebody releases it"
     if cause.code in DOUBTFUL:
         return "until somebody has asked the provider"
-    return "until somebody lets it go"
+    return "until somebody releases it"
 
 
 def next_words(outlook: Outlook, now_ms: int) -> str:
@@ -149,11 +149,11 @@ def _ended(
             text = _told(text, reply) if code in _SAY_MORE else text
             return f"{text}, so it was captured: not sent unless somebody releases it"
         case _R.BLOCKED:
-            return "its recipient is on the block list, so it was dropped: nobody gets it"
+            return "its recipient is on the block list, so it was dropped and not delivered"
         case _R.CANCELLED | _R.PENDING:
-            return "deleted by an operator: nobody gets it"
+            return "deleted by an operator and not delivered"
         case _R.BOUNCED:
-            return f"{_last_cause(facts, first, meanings)}, refused for good and not tried again"
+            return f"{_last_cause(facts, first, meanings)}, refused permanently and not tried again"
         case _:
             if reply.startswith("expired by "):
                 return f"{reply}, not tried again"
@@ -168,4 +168,4 @@ def _last_cause(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
     for attempt in reversed(facts.attempts_on(one)):
         if attempt.reply and attempt.reply in reply:
             return attempt_cause(attempt, meanings.of(attempt))
-    return reply or "nothing was said"
+    return reply or "no reply"

@@ -27,9 +27,9 @@ from relaygw.settings.section import Mode
 from relaygw.store.queue_entry import AttemptEntry, DeliveryEntry, RecipientEntry
 
 _MODES = {
-    Mode.PRODUCTION: "production: mail goes out",
-    Mode.STAGING: "staging: only who is on the allow list receives",
-    Mode.SANDBOX: "sandbox: everything is captured, nothing goes out",
+    Mode.PRODUCTION: "production: mail is sent",
+    Mode.STAGING: "staging: only addresses on the allow list receive mail",
+    Mode.SANDBOX: "sandbox: everything is captured, nothing is sent",
 }
 _LET_GO = frozenset({Released.ALLOWED, Released.ANYONE})
 _NOT_SENT = frozenset({RecipientState.CAPTURED, RecipientState.BLOCKED})
@@ -43,12 +43,12 @@ _FEW = 3
 """More attempts in a row than these are one event when they were told the same."""
 _REFUSALS = {Scope.CREDENTIAL: "refused the login", Scope.SENDER_DOMAIN: "refused the sender"}
 _TEXTS = {
-    AttemptState.DELIVERED: "delivered: {} took it",
+    AttemptState.DELIVERED: "delivered: {} accepted it",
     AttemptState.THROTTLED: "throttled: {} asks to slow down",
-    AttemptState.IN_DOUBT: "in doubt: nobody knows whether {} took it",
+    AttemptState.IN_DOUBT: "in doubt: it is not known whether {} accepted it",
     AttemptState.INTERRUPTED: "interrupted: the worker that was sending it by {0} died; {0} may "
     "have taken it, and it was sent again",
-    AttemptState.BOUNCED: "bounced: {} refused it for good",
+    AttemptState.BOUNCED: "bounced: {} refused it permanently",
     AttemptState.EXPIRED: "expired: given up",
     AttemptState.BLOCKED: "dropped, not sent: on the block list",
 }
@@ -162,10 +162,12 @@ def _way_notes(
     yield Note("route", f"with the present configuration: {words}")
     is_sent = one.state is not RecipientState.CAPTURED and provider_of_route(part.route) is None
     if is_sent and part.route not in (CAPTURE_ROUTE, way.route_name):
-        yield Note("changed", f"it took route {part.route} by the configuration of that time")
+        yield Note("changed", f"it took route {part.route} under the configuration at that time")
     if facts.headers is None and way.unseen_headers:
         names = ", ".join(way.unseen_headers)
-        yield Note("unknown", f"an earlier route looks at {names}, and the content is gone")
+        yield Note(
+            "unknown", f"an earlier route has a condition on {names}, and the content is gone"
+        )
 
 
 # --- attempts ------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def _attempt_text(attempt: AttemptEntry, meaning: Meaning | None) -> str:
             return "deferred by relaygw itself"
         case AttemptState.DEFERRED:
             if reply_of(attempt.reply) is not None:
-                return f"deferred: {provider} said no for now"
+                return f"deferred: {provider} refused it for now"
             if Stage(attempt.stage) in BEFORE_MAIL:
                 return f"deferred: {provider} could not be reached"
             return f"deferred: {provider} did not answer"
@@ -225,9 +227,9 @@ def _attempt_text(attempt: AttemptEntry, meaning: Meaning | None) -> str:
             return f"held: {held_words(cause_of(attempt.reply))}"
         case AttemptState.HELD:
             scope = meaning.scope if meaning is not None else Scope.PROVIDER
-            return f"not sent: {provider} {_REFUSALS.get(scope, 'takes nothing for now')}"
+            return f"not sent: {provider} {_REFUSALS.get(scope, 'accepts nothing for now')}"
         case AttemptState.INTERRUPTED if provider is None:
-            return "interrupted: its worker is out of reach and may have sent it; it was sent again"
+            return "interrupted: its worker is unreachable and may have sent it; it was sent again"
         case _:
             return _TEXTS[attempt.state].format(provider or "relaygw")
 

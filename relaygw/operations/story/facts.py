@@ -40,47 +40,46 @@ from relaygw.upstream.classifier import Classifier
 
 _REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?", re.DOTALL)
 _WORDS = {
-    HoldCode.MODE: "the mode or the allow list of the time of sending does not permit its "
+    HoldCode.MODE: "the mode or the allow list at the time of sending does not permit its "
     "recipients",
-    HoldCode.POISON: "its worker died or failed with it three times, so it is kept from the others",
+    HoldCode.POISON: "its worker died or failed with it three times, so it is held alone",
     HoldCode.RECOVERED: "the queue was recovered after damage, and this may have been sent already",
     HoldCode.RESTORED: "the queue was restored from a backup, and this may have been sent since",
 }
 _RELEASE = "relaygw queue release --id {id}"
-_DOUBT = ("Look into {log} for {message}. If it was not taken:", _RELEASE)
+_DOUBT = ("Check {log} for {message}. If it was not accepted:", _RELEASE)
 _CONFIGURATION = (
-    "Correct senders, daily_quota or the route in the configuration and reload: it is looked at "
-    "again then.",
+    "Correct senders, daily_quota or the route in the configuration and reload: it is then "
+    "checked again.",
     "",
 )
 _PERHAPS_SENT = (
-    "Look into relaygw's mail log for {id}, or into the provider's for {message}. If it was not "
-    "sent:",
+    "Check relaygw's mail log for {id}, or the provider's for {message}. If it was not sent:",
     _RELEASE,
 )
 _ADVICE: dict[HoldCode, tuple[str, str]] = {
     HoldCode.IN_DOUBT: _DOUBT,
     HoldCode.LOST_PROVIDER: _DOUBT,
     HoldCode.MODE: (
-        "Set mode and recipients.allow as they should be, reload, then let it go:",
+        "Correct mode and recipients.allow, reload, then release it:",
         _RELEASE,
     ),
     HoldCode.POISON: (
-        "Look into relaygw's own log for {id}. If a worker died while sending it, the provider may "
-        "have it: ask there before you let it try again:",
+        "Check relaygw's own log for {id}. If a worker died while sending it, the provider may "
+        "have it: ask there before you release it:",
         _RELEASE,
     ),
     HoldCode.RECOVERED: _PERHAPS_SENT,
     HoldCode.RESTORED: _PERHAPS_SENT,
     HoldCode.HEADER: (
-        "A provider may send to whom the header names. Have the program that writes it leave the "
-        "address out (of a header without end: make it shorter) and delete this mail; or take the "
-        "address off recipients.block and reload: it is looked at again then.",
+        "A provider may send to recipients in the header. Remove the address in the sending "
+        "program (or shorten an endless header) and delete this mail; or remove the address from "
+        "recipients.block and reload: it is then checked again.",
         "",
     ),
     HoldCode.NEEDS_8BITMIME: (
-        "Give the route a provider with 8BITMIME and reload: it is looked at again then. Or have "
-        "the program that writes it write ASCII.",
+        "Give the route a provider with 8BITMIME and reload: it is then checked again. Or let the "
+        "sending program write ASCII.",
         "",
     ),
     HoldCode.NO_SENDER: _CONFIGURATION,
@@ -258,14 +257,14 @@ class Obstacle:
 def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
     """Return what is in the way of a delivery that waits; none when it may go now."""
     if not any(one.role == "delivery" for one in facts.instances):
-        advice = Advice("Start the gateway; what runs is told by:", "relaygw status")
+        advice = Advice("Start the gateway; to see what runs:", "relaygw status")
         return [Obstacle("no delivery worker runs", advice)]
     names = facts.providers(part)
     if not names or part.route not in known_routes(facts.settings):
         moved_to = provider_of_route(part.route)
         what = f"route {part.route}" if moved_to is None else f"provider {moved_to}"
         advice = Advice(
-            f"Put {what} into the configuration again and reload, or move the mail:",
+            f"Add {what} to the configuration again and reload, or move the mail:",
             f"relaygw queue move --id {facts.entry.queue_id} --to PROVIDER",
         )
         return [Obstacle(f"{what} is not in the configuration, so no worker takes it", advice)]
@@ -282,7 +281,9 @@ def _of_provider(facts: Facts, name: str) -> Iterator[Obstacle]:
     quota = facts.settings.providers[name].daily_quota
     usage = facts.usages.get(name)
     if quota is not None and usage is not None and usage.quota_used >= quota:
-        advice = Advice("Wait: the quota is of the last 24 hours. Or have it raised there.")
+        advice = Advice(
+            "Wait: the quota covers the last 24 hours. Or have it raised at the provider."
+        )
         yield Obstacle(f"{name} has used its daily_quota of {quota}", advice)
 
 
@@ -295,18 +296,18 @@ def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
     since = (Note("since", seen_from(hold.since_ms, now_ms)),)
     if hold.scope == UNREACHABLE:
         advice = Advice(
-            "Nothing, if it comes back: it is tried again by itself. What is wrong is told by:",
+            "Nothing, if it comes back: it is retried automatically. To see what is wrong:",
             "relaygw check --online",
         )
         return Obstacle(f"{name} cannot be reached ({hold.reason})", advice, since)
     release = f"relaygw provider release {name}"
     if hold.probe_at_ms is None:
-        advice = Advice("Let the provider go when the reason is over:", release)
+        advice = Advice("Release the provider when the reason is resolved:", release)
         return Obstacle(f"an operator holds provider {name} ({hold.cause.key})", advice, since)
     what = f"{name} refuses this sender" if hold.scope == Scope.SENDER_DOMAIN else f"{name} is held"
     remedy = hold.remedy.strip()
     remedy = f"{remedy[:1].upper()}{remedy[1:].rstrip('.')}." if remedy else ""
-    advice = Advice(f"{remedy} A probe finds out by itself; now:", release)
+    advice = Advice(f"{remedy} A probe finds out automatically; now:", release)
     return Obstacle(f"{what} ({hold.reason})", advice, since, hold.probe_at_ms)
 
 
@@ -316,12 +317,12 @@ def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
 def held_words(cause: HoldCause) -> str:
     """Return why a delivery is held, as the end of a sentence."""
     if cause.code in DOUBTFUL:
-        return "a provider may have taken it already, nobody knows"
+        return "a provider may have taken it already, it is not known"
     if cause.code is HoldCode.SENDER_REFUSED:
         return f"{' and '.join(sorted(cause.providers))} refused to send for {cause.domain}"
     if cause.code is HoldCode.OPERATOR:
         return f"an operator holds it ({cause.key})"
-    return _WORDS.get(cause.code) or cause.sentence or "no reason is written down"
+    return _WORDS.get(cause.code) or cause.sentence or "no reason is recorded"
 
 
 def held_advice(
@@ -332,14 +333,14 @@ def held_advice(
         what = f"Have {cause.domain} verified as a sender at"
         return [
             Advice(
-                f"{what} {name}. A probe finds out by itself; now:",
+                f"{what} {name}. A probe finds out automatically; now:",
                 f"relaygw provider release {name}",
             )
             for name in sorted(cause.providers)
         ]
     where = f"the log of {provider}" if provider else "the provider's log"
     of = {"id": queue_id, "message": message_id or queue_id, "log": where}
-    rows = [_ADVICE.get(cause.code, ("Let it go:", _RELEASE))]
+    rows = [_ADVICE.get(cause.code, ("Release it:", _RELEASE))]
     if cause.code in DOUBTFUL | {HoldCode.RECOVERED, HoldCode.RESTORED}:
         rows.append(("If it was:", "relaygw queue delete --id {id}"))
     return [Advice(text.format_map(of), command.format_map(of)) for text, command in rows]

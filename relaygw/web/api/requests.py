@@ -330,7 +330,7 @@ class Change(Body):
         raise Problem(400, f"the body names {what}", expected=expected, remedy=remedy)
 
     def choice(self, *, now_ms: int) -> QueueChoice:
-        """Return which messages are named: by ids, by conditions, or all that wait."""
+        """Return which messages are named: by ids, by conditions, or all waiting."""
         conditions = read_pairs(self.select.pairs(), now_ms=now_ms, tz=UTC)
         if "ids" in self.model_fields_set:
             return Choice(listing=conditions, ids=tuple(self.ids))

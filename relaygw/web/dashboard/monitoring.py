@@ -48,11 +48,11 @@ from relaygw.web.gate.guards import STRICT_HEADERS, host_name
 
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
-"""Why a provider is held: its account (quota, standing), its key, an operator, a sender."""
+"""Why a provider is held: its account (quota, status), its key, an operator, a sender."""
 _CERTIFICATE = "tls_certificate_expiry_timestamp_seconds"
 _FAMILIES = {  # the labels of each, and what it means
     "store_up": ("", "0 while the store does not answer."),
-    "queue_recipients": ("state route", "Recipients that wait, by state of their delivery."),
+    "queue_recipients": ("state route", "Waiting recipients, by state of their delivery."),
     "queue_oldest_age_seconds": ("route", "Age of the oldest message that waits; 0 without any."),
     "provider_up": ("provider", "0 while the provider cannot be reached."),
     "provider_held": ("provider cause", "Holds in force, by cause."),
@@ -63,8 +63,11 @@ _FAMILIES = {  # the labels of each, and what it means
     "instances_lost": ("role", "Processes that died in the last day and have not come back."),
     "build_info": ("version", "The version that answers."),
     "volume_free_ratio": ("", "Free share of the volume of the state directory."),
-    _CERTIFICATE: ("listener", "When the certificate of a listener ends."),
-    "maildrop_files": ("state", "Files in the maildrop: to be taken, or left alone by the front."),
+    _CERTIFICATE: ("listener", "When the certificate of a listener expires."),
+    "maildrop_files": (
+        "state",
+        "Files in the maildrop: to be accepted, or set aside by the front.",
+    ),
     "maildrop_oldest_age_seconds": ("", "Age of the oldest file in the maildrop; 0 without any."),
 }
 _Gauge = tuple[str, Numbers]

@@ -74,7 +74,7 @@ def _limits(usage: Usage, lately_per_s: float) -> list[tuple[str, str]]:
         rate = f"{usage.rate_per_s:.3g}/s"
     if usage.is_slower:
         when = utc_text(taught.ceiling_at_ms)
-        rate += f"; it asked for less at {taught.ceiling_per_s:.3g}/s on {when}"
+        rate += f"; it asked to slow down at {taught.ceiling_per_s:.3g}/s on {when}"
     if lately_per_s:
         rate += f"; lately {lately_per_s:.2g}/s"
     connections = str(settings.max_connections)

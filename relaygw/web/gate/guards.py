@@ -112,14 +112,15 @@ class Guards:
         if "transfer-encoding" in headers and "content-length" in headers:
             # a proxy in front may have read another body (RFC 9112 section 6.3)
             return PlainTextResponse(
-                "a request has one length\n", status_code=400, headers={"Connection": "close"}
+                "a request must have one length\n", status_code=400, headers={"Connection": "close"}
             )
         # probes look at the root, wherever a proxy shows the rest
         if path in HEALTH_PATHS or path.removeprefix(self._root_path) in HEALTH_PATHS:
             return None
         if self._networks and not self._is_near(scope):
             return PlainTextResponse(
-                "pages and API are for other networks (web.networks)\n", status_code=403
+                "pages and API are not available from this network (web.networks)\n",
+                status_code=403,
             )
         hosts = headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:

@@ -96,7 +96,7 @@ def load_tree(store: Store, entry: QueueEntry) -> MimeTree:
     chunks = read_content(store, entry)
     tree = read_tree(b"".join(chunks) if is_whole else next(chunks, b""))
     if not is_whole:
-        tree.left_out.append("everything after the first MiB; the source has all of it")
+        tree.left_out.append("everything after the first MiB; the source is complete")
     elif not tree.content and entry.size_bytes:
         tree.left_out.append("the content, which is no longer stored")
     return tree

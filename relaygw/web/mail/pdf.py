@@ -41,9 +41,9 @@ def draw_pages(body: bytes) -> DrawnPages:
     if status == ENCRYPTED:
         why = "it has a password"
     elif status is None:
-        why = f"drawing it takes longer than {WALL_S:g} s"
+        why = f"rendering takes longer than {WALL_S:g} s"
     elif status != 0:
-        why = "it is broken, or takes more memory or time than a preview may"
+        why = "it is broken, or takes too much memory or time for a preview"
     else:
         why = ""
     return DrawnPages(pictures, count, why)

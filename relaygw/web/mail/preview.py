@@ -70,7 +70,7 @@ def _picture(tree: MimeTree, part: Part) -> list[str]:
     body = tree.body(part)
     found = picture_size(body)
     if found is None:
-        return _why("Not shown: these bytes are no PNG, JPEG, GIF, WebP or BMP. Save it.")
+        return _why("Not shown: these bytes are not PNG, JPEG, GIF, WebP or BMP. Save it.")
     media_type, width, height = found
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS or not width * height:
         return _why(f"Not shown: it has {width:,} × {height:,} pixels. Save it.")

@@ -119,7 +119,7 @@ def bodies_of(tree: MimeTree, *, limit_characters: int) -> tuple[str, str]:
 def _shown(tree: MimeTree, parts: list[Part], limit_characters: int) -> str:
     shown, is_cut = texts_of(tree, parts, limit_characters=limit_characters)
     if is_cut:
-        shown[-1] += f"\n[relaygw left out what is beyond {limit_characters} characters]"
+        shown[-1] += f"\n[relaygw left out everything beyond {limit_characters} characters]"
     return "\n--\n".join(shown)
 
 

@@ -103,7 +103,7 @@ def _warning(target: str, text: str, host: str | None) -> str:
     if scheme in ("javascript", "vbscript", "data"):
         return "a script or data, not an address"
     if host is None:
-        return "" if scheme in ("mailto", "tel", "sms") else "no whole address"
+        return "" if scheme in ("mailto", "tel", "sms") else "not a complete address"
     shown = _LOOKS_LIKE_HOST.fullmatch(text.strip())
     if shown and shown[1].lower().removeprefix("www.") != host.removeprefix("www."):
         return f"shows {shown[1]}, leads to {host}"
@@ -128,7 +128,7 @@ def _plain_text(tree: MimeTree) -> Shown | None:
     if tree.root.content_type == "multipart/alternative":
         parts = parts[:1]
     pieces, is_cut = texts_of(tree, parts, limit_characters=MAX_TEXT_CHARACTERS)
-    what = f"The text goes on: {MAX_TEXT_CHARACTERS:,} characters of it are shown."
+    what = f"The text continues: {MAX_TEXT_CHARACTERS:,} characters of it are shown."
     return Shown("\n\n".join(pieces), what if is_cut else "")
 
 
@@ -136,13 +136,13 @@ def _text_of_page(tree: MimeTree) -> Shown:
     if (part := html_part(tree)) is None:
         return Shown("")
     source, is_cut = tree.text(part, limit_characters=MAX_TEXT_CHARACTERS)
-    what = f"The HTML goes on: the words of {MAX_TEXT_CHARACTERS:,} characters are shown."
+    what = f"The HTML continues: the words of {MAX_TEXT_CHARACTERS:,} characters are shown."
     return Shown(text_of_html(source), what if is_cut else "")
 
 
 def _as_it_is(raw: bytes, limit_bytes: int, what: str) -> Shown:
     text = decode_text(raw[:limit_bytes], "utf-8").replace("\r\n", "\n")
-    goes_on = f"The {what} goes on: {limit_bytes:,} of {len(raw):,} bytes are shown."
+    goes_on = f"The {what} continues: {limit_bytes:,} of {len(raw):,} bytes are shown."
     return Shown(text, goes_on if len(raw) > limit_bytes else "")
 
 

@@ -28,7 +28,7 @@ def show_linked(web: WebContext, request: Request) -> Response:
     ((name, text),) = given
     text = " ".join(text.split())
     if len(text) > MAX_CHARACTERS or "\0" in text or "\ufffd" in text:
-        raise Problem(400, f"{name} cannot be looked for", expected=_EXAMPLES)
+        raise Problem(400, f"{name} cannot be searched for", expected=_EXAMPLES)
     search = None
     for value in _spellings(name, text):
         search = MailSearch(terms=(Term(field=_BY[name], text=value),))

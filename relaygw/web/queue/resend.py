@@ -22,7 +22,7 @@ from relaygw.web.page import redirect, render, with_notice
 from relaygw.web.queue.acts import act_in
 from relaygw.web.queue.selection import queued_of
 
-_CHANGED = "It changed since you looked. This is how it is now."
+_CHANGED = "It has changed meanwhile. This is its current state."
 _MAX_ADDRESS_CHARACTERS = 1000
 
 

@@ -50,7 +50,7 @@ _MAX_MS = 10**14
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """Messages that all conditions hold for; none given: all that wait."""
+    """Messages that all conditions hold for; none given: all waiting."""
 
     place: ClassVar[str] = "/queue"
     box: ClassVar[str] = "tick"
@@ -62,7 +62,7 @@ class Conditions:
     @property
     def words(self) -> str:
         """The conditions for people and the audit trail."""
-        return " ".join(f"{name}={value!r}" for name, value in self.pairs()) or "all that wait"
+        return " ".join(f"{name}={value!r}" for name, value in self.pairs()) or "all waiting"
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return the conditions one by one."""
@@ -173,7 +173,7 @@ def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
         yield word
 
 
-_WITHOUT = {"state": "all that wait", "result": "any", "attempt": "any"}
+_WITHOUT = {"state": "all waiting", "result": "any", "attempt": "any"}
 
 
 def _uid(word: str) -> int:
@@ -255,7 +255,7 @@ def carry_out(
     order = replace(order, routes=routes_taken(web.store, web.settings))
     found = {entry.queue_id for entry in web.store.queue.entries(choice.ids)} if choice.ids else ()
     gone = (one for one in choice.ids if one not in found)
-    left = [LeftAlone(queue_id=one, why="it is not there any more") for one in gone]
+    left = [LeftAlone(queue_id=one, why="it is no longer there") for one in gone]
     changed: list[str] = []
     for batch in choice.batches(web, action.from_states):
         result = change_queued(web.store, action, batch, order, now_ms=now_ms)

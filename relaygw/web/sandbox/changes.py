@@ -1,7 +1,7 @@
 """Changes of captured mail from the pages: read, unread, tags, delete, and release.
 
 What touches more than was ticked, and what cannot be taken back, asks first and says how many. An
-address outside of the allow list is reached only if an admin was shown that one and confirmed it.
+address outside the allow list is reached only if an admin was shown that one and confirmed it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _ASKING = {
     "unread": ("Mark {} as unread?", "Mark as unread"),
     "delete": ("Delete {} for good?", "Delete"),
     "tag": ("Tag {}?", "Tag"),
-    "untag": ("Take tags off {}?", "Take off"),
+    "untag": ("Remove tags from {}?", "Remove"),
     "settags": ("Set the tags of {}?", "Set tags of"),
 }
 MAX_RELEASED = 500  # messages in one release from a page
-MAX_CONFIRMED = 200  # addresses outside of the allow list in one release
+MAX_CONFIRMED = 200  # addresses outside the allow list in one release
 _MAX_LINES = 50
 
 
@@ -132,7 +132,7 @@ async def release(web: WebContext, request: Request) -> Response:
     form = await request.form()
     choice = _chosen(request, form)
     if choice.is_empty:
-        raise HTTPException(400, "no message was named; tick some in the list")
+        raise HTTPException(400, "no message was named; select some in the list")
     to = str(form.get("to", "")).strip()[:1000]
     if form.get("confirmed") != "1":
         return await _ask_to_release(web, request, choice, to=to)

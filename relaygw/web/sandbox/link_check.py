@@ -143,13 +143,13 @@ def _readable(url: str) -> SplitResult:
         parts = urlsplit(url)
         port = _port(parts)
     except ValueError:
-        raise NotVisited("not visited: it is no whole address") from None
+        raise NotVisited("not visited: it is not a complete address") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or len(url) > _MAX_URL:
-        raise NotVisited("not visited: it is no http or https address")
+        raise NotVisited("not visited: it is not an http or https address")
     if "@" in parts.netloc:
-        raise NotVisited("not visited: it has a user name or password in it")
+        raise NotVisited("not visited: it contains a user name or password")
     if port < _LEAST_PORT and port not in _DEFAULT_PORTS.values():
-        raise NotVisited(f"not visited: port {port} is none of the web")
+        raise NotVisited(f"not visited: port {port} is not a web port")
     return parts
 
 
@@ -214,4 +214,4 @@ def _reason(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     if "Timeout" in type(error).__name__:
         return "no answer in time"
-    return "no answer of HTTP"
+    return "no HTTP answer"

@@ -50,9 +50,9 @@ _STATES = {  # what is said of each, and its tone
 }
 _OUTLOOKS = {
     Refusal.INVALID: "Could not be sent: this is not a valid address.",
-    Refusal.BLOCKED: "Is never sent to: on the block list.",
+    Refusal.BLOCKED: "Never sent to: on the block list.",
     Refusal.OUTSIDE: "Only an admin may release it.",
-    Refusal.WAITING: "Is on its way there already.",
+    Refusal.WAITING: "Already on its way.",
     Refusal.NO_ROUTE: "Could not be sent: no route and provider for it is configured.",
 }
 

@@ -52,24 +52,24 @@ async def ask_spamd(address: str, content: bytes) -> SpamScore:
     """Return the score of a mail; raises NoScore."""
     if len(content) > MAX_ASKED_BYTES:
         limit = f"{MAX_ASKED_BYTES // 2**20} MiB"
-        raise NoScore(f"The mail is larger than {limit}; SpamAssassin is not asked about it.")
+        raise NoScore(f"The mail is larger than {limit}; SpamAssassin does not check it.")
     where = f"SpamAssassin (sandbox.spamd: {address})"
     try:
         async with asyncio.timeout(LIMIT_S):
             answer = await _exchange(address, content)
     except TimeoutError:
-        raise NoScore(f"{where} does not answer within {LIMIT_S:g} s; look at spamd.") from None
+        raise NoScore(f"{where} does not answer within {LIMIT_S:g} s; check spamd.") from None
     except (OSError, asyncio.IncompleteReadError) as error:
         is_refused = isinstance(error, ConnectionRefusedError)
         why = (
             "connection refused" if is_refused else getattr(error, "strerror", None) or "it hung up"
         )
-        remedy = "see that spamd runs, and that its -A allows this host"
+        remedy = "check that spamd runs, and that its -A allows this host"
         raise NoScore(f"{where} does not answer: {why}; {remedy}.") from None
     found = read_answer(answer)
     if found is None:
         said = answer[:60].decode("ascii", "replace").partition("\r")[0]
-        raise NoScore(f"{where} answers what is not understood: {said!r}.")
+        raise NoScore(f"{where} gives an unknown answer: {said!r}.")
     return found
 
 

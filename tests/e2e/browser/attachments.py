@@ -84,12 +84,12 @@ END:VCALENDAR
 FILES: dict[str, tuple[str, bytes, str]] = {
     "photo.png": ("image/png", png(40, 30, (47, 107, 87)), "photo.png, 40 × 30 pixels"),
     "drawing.svg": ("image/svg+xml", SVG, "&lt;svg xmlns="),
-    "liar.png": ("image/png", SVG, "Not shown: these bytes are no PNG"),
+    "liar.png": ("image/png", SVG, "Not shown: these bytes are not PNG"),
     "page.html": ("text/html", HTML, "&lt;script&gt;"),
     "polyglot.gif": (
         "image/gif",
         b"GIF89a/*" + b"\0" * 6 + f"*/=1;{RUN}//<script>{RUN}</script>".encode(),
-        "Not shown: these bytes are no PNG",
+        "Not shown: these bytes are not PNG",
     ),
     "huge.png": ("image/png", png_bomb(), "Not shown: it has 60,000 × 60,000 pixels"),
     "bomb.zip": ("application/zip", zip_bomb(), "This kind of file is not shown"),

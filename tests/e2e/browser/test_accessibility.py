@@ -98,7 +98,7 @@ def test_a_message_in_its_views(visit: Visit, sandbox: Gateway, ids: dict[str, s
     visit.page.locator(".features summary").first.click()
     check_here(visit, "a feature that some programs lack")
     visit.page.get_by_role("button", name="Visit 2 links").click()
-    visit.page.get_by_role("heading", name="did not answer well").wait_for()
+    visit.page.get_by_role("heading", name="did not answer properly").wait_for()
     check_here(visit, "links visited")
     check(visit, f"/sandbox/{ids['newsletter']}/spam")
     files = sandbox.send("a@x.test", ["b@x.test"], mail_with_files())

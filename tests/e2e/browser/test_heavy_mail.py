@@ -25,10 +25,10 @@ PATHS = ("", "/html", "?view=text", "?view=headers", "?view=links", "?view=parts
 
 HEAVY: dict[str, tuple[Callable[[], bytes], str]] = {
     "25 MB": (lambda: large_message(25 * MIB), "all.zip"),
-    "25 MB of HTML": (lambda: large_html(25 * MIB), "too much to show all of it"),
+    "25 MB of HTML": (lambda: large_html(25 * MIB), "too large to show completely"),
     "25 MB of HTML in base64": (
         lambda: large_html_in_base64(25 * MIB),
-        "too much to show all of it",
+        "too large to show completely",
     ),
     "10,000 nested parts": (lambda: nested_message(10_000), "parts more than 100 levels deep"),
     "a million parts": (lambda: many_parts(1_000_000, name=b""), "everything after 1000 parts"),

@@ -50,7 +50,7 @@ def test_an_admin_releases_an_order_mail(
         expect(page.get_by_role("heading", name="Your order #100000421")).to_be_visible()
         press(page, "r")
         page.get_by_role("textbox", name="Send to").fill("dev@agency.example")
-        page.get_by_role("button", name="Look again").click()
+        page.get_by_role("button", name="Update").click()
         expect(page.get_by_text("Will be sent: 1 mail")).to_be_visible()
         page.get_by_role("button", name="Release 1 mail").click()
         expect(page.get_by_role("heading", name="1 mail of 1 message released")).to_be_visible()
@@ -58,7 +58,7 @@ def test_an_admin_releases_an_order_mail(
 
         visit.go(f"/sandbox/{queue_id}/release")
         expect(page.get_by_text("Not on the allow list: 2 mails")).to_be_visible()
-        page.get_by_label("outside of the allow list").check()
+        page.get_by_label("outside the allow list").check()
         page.get_by_role("button", name="Release").click()
         expect(page.get_by_role("heading", name="2 mails of 1 message released")).to_be_visible()
         provider.wait_for_messages(2)

@@ -51,7 +51,7 @@ def test_incidents_that_last_come_first_with_their_remedy(desk: Desk) -> None:
     assert lines[1].split()[:3] == ["2h", "lasts", "provider_down"]
     assert lines[2].split()[:3] == ["5h", "2h", "provider_down"]
     assert any("relaygw check --online tests it" in line for line in lines)
-    assert lines[-1].split() == ["told", "ops"]
+    assert lines[-1].split() == ["notified", "ops"]
     assert max(map(len, lines)) <= 80
     one, two = desk.lines("alerts", "list", "--json")
     assert (one["state"], one["recovered_at"], one["told"]) == ("open", None, ["ops"])
@@ -81,11 +81,11 @@ def test_each_channel_is_tried_and_named_without_its_secret(desk: Desk) -> None:
         result = desk.run("alerts", "test")
         assert result.exit_code == os.EX_UNAVAILABLE
         assert told(result.stdout.splitlines()) == (
-            f"told ops (webhook http://127.0.0.1:{working.port}/***): "
+            f"notified ops (webhook http://127.0.0.1:{working.port}/***): "
             f"127.0.0.1:{working.port} answered 200 "
-            f"not told webhook-2 (webhook http://127.0.0.1:{failing.port}/***): "
+            f"failed webhook-2 (webhook http://127.0.0.1:{failing.port}/***): "
             f"127.0.0.1:{failing.port} answered 500 "
-            "told command-3 (command /bin/true ***): true ended with exit code 0"
+            "notified command-3 (command /bin/true ***): true ended with exit code 0"
         )
         (body,) = working.bodies
         assert (body["rule"], body["link"]) == ("test", "https://gw.test")

@@ -92,7 +92,7 @@ def test_what_was_not_finished_is_held_and_what_was_stays_so(desk: Desk, tmp_pat
     assert kept.parent == queue.parent
     with closing(sqlite3.connect(kept)) as old:
         assert old.execute("SELECT 1 FROM message WHERE queue_id = ?", (later,)).fetchone()
-    assert "put a copy in the place of the queue" in desk.run("audit").stdout
+    assert "replaced the queue with a copy" in desk.run("audit").stdout
     assert desk.lines("audit", "--json")[0]["action"] == "db.restore"
     explained = " ".join(desk.run("queue", "explain", sent).stdout.split())
     assert "restored from a backup, and this may have been sent since" in explained

@@ -255,7 +255,7 @@ def test_retry_says_when_nobody_would_send_it(desk: Desk) -> None:
         assert result.stdout.splitlines()[-1] == "1 message due now"
         assert (
             f"{lost}: left alone: no worker sends mail of route before, which is not in the "
-            "configuration; put the route into the configuration again and reload, or relaygw "
+            "configuration; add the route to the configuration again and reload, or relaygw "
             "queue move --route before --to PROVIDER"
         ) in result.stderr
     assert desk.run("queue", "move", lost, "--to", "main", "--yes").exit_code == 0

@@ -49,17 +49,17 @@ def setup(tmp_path: Path) -> Setup:
 
 def by_part(setup: Setup) -> str:
     setup.put_beside("mode: production\n")
-    return "mode by conf.d/10-live.yaml:1"
+    return "mode is set by conf.d/10-live.yaml:1"
 
 
 def by_variable(setup: Setup) -> str:
     setup.environ["RELAYGW__MODE"] = "production"
-    return "mode by environment RELAYGW__MODE"
+    return "mode is set by environment RELAYGW__MODE"
 
 
 def by_list(setup: Setup) -> str:
     setup.environ["RELAYGW__RECIPIENTS"] = '{allow: ["@shop.test"]}'
-    return "recipients.allow by environment RELAYGW__RECIPIENTS"
+    return "recipients.allow is set by environment RELAYGW__RECIPIENTS"
 
 
 @pytest.mark.parametrize("overlay", [by_part, by_variable, by_list])
@@ -80,7 +80,7 @@ def test_a_second_run_without_answers_looks_at_mode_and_recipients(setup: Setup)
     by_part(setup)
     argv = ["--config", str(setup.config), "setup", "--offline", "--no-sendmail"]
     done = CliRunner().invoke(main, argv, env=setup.environ)
-    assert (done.exit_code, "mode by conf.d/10-live.yaml:1" in done.stderr) == (73, True)
+    assert (done.exit_code, "mode is set by conf.d/10-live.yaml:1" in done.stderr) == (73, True)
 
 
 def test_variables_of_the_service_are_looked_at_and_told_by_check(
@@ -97,13 +97,13 @@ def test_variables_of_the_service_are_looked_at_and_told_by_check(
 
     file.write_text("# of old\nRELAYGW__MODE='production'\n")
     done = setup.run()
-    said = f"mode by environment RELAYGW__MODE in {file} is otherwise"
+    said = f"mode is set by environment RELAYGW__MODE in {file}"
     assert (done.exit_code, said in done.stderr) == (73, True), done.stderr
     told = CliRunner().invoke(main, argv, env=setup.environ).stderr
-    assert "mode: the service has another value, production, by environment RELAYGW__MODE" in told
+    assert "mode: the service has another value, production, from environment RELAYGW__MODE" in told
     file.write_text("RELAYGW_CONFIG=/etc/other.yaml\n")
     done = setup.run()
-    assert f"the whole file by RELAYGW_CONFIG in {file} is otherwise" in done.stderr
+    assert f"the whole file is replaced by RELAYGW_CONFIG in {file}" in done.stderr
 
 
 def test_status_tells_the_mode_that_runs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_secrets_go_into_no_directory_of_others(setup: Setup) -> None:
     setup.secret.parent.symlink_to(setup.config.parent)
     done = setup.run()
     assert (done.exit_code, "is a symbolic link" in done.stderr) == (73, True)
-    assert done.stderr.endswith("or name another place by --config\n")
+    assert done.stderr.endswith("or name another place with --config\n")
     assert not setup.config.exists()
 
 

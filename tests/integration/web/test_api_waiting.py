@@ -98,8 +98,8 @@ async def test_nothing_comes(serve: Serve) -> None:
         ({"to": "x", "timeout": "10"}, "timeout '10' is not a duration; write e.g. 30s"),
         ({"to": "x", "timeout": "3m"}, "timeout is at most 120s"),
         ({"to": "x", "since": "soon"}, "since is not a time: 'soon'; e.g. 2026-01-31T12:00:00Z"),
-        ({"subject": "()"}, "subject has nothing that can be looked for"),
-        ({"query": "-"}, "query is too long, or nothing that can be looked for"),
+        ({"subject": "()"}, "subject has nothing to search for"),
+        ({"query": "-"}, "query is too long, or has nothing to search for"),
         ({"query": "x" * 1001}, "query is too long"),
     ],
 )

@@ -167,7 +167,7 @@ async def test_links_are_visited_for_an_operator_only(
             f"{own}/inside": (0, inside),
             f"http://localhost:{port}/ok": (0, inside),
             f"http://u:p@127.0.0.1:{port}/ok": (
-                0, "not visited: it has a user name or password in it"
+                0, "not visited: it contains a user name or password"
             ),
         }  # fmt: skip
         assert visited["Errors"] == 4
@@ -205,7 +205,7 @@ async def test_links_on_the_page(serve: Serve, capture: Capture) -> None:
         assert "sandbox.spamd: 127.0.0.1:783" in page
         assert asked == []
         shown = (await client.post(f"/sandbox/{queue_id}/links")).text
-        assert "4 of 6 links did not answer well" in shown
+        assert "4 of 6 links did not answer properly" in shown
         assert "leads to <code>http://169.254.169.254/latest</code>" in shown
         assert 'class="state state-sent">200<' in shown
 
@@ -327,8 +327,8 @@ async def _is_something_else(reader: asyncio.StreamReader, writer: asyncio.Strea
     [
         (_hangs_up, "does not answer: it hung up"),
         (_says_nothing, "does not answer within 0.5 s"),
-        (_talks_without_end, "answers what is not understood: 'xxxxxx"),
-        (_is_something_else, "answers what is not understood: 'HTTP/1.1 400 <b>Bad</b>'"),
+        (_talks_without_end, "gives an unknown answer: 'xxxxxx"),
+        (_is_something_else, "gives an unknown answer: 'HTTP/1.1 400 <b>Bad</b>'"),
     ],
 )
 async def test_a_spamd_in_trouble_is_said(
@@ -351,7 +351,7 @@ async def test_a_spamd_that_is_away_is_said_and_what_to_do(serve: Serve, capture
     client = await serve(with_spamd(port))
     queue_id = capture(b"Subject: x\r\n\r\nhello\r\n")
     page = (await client.get(f"/sandbox/{queue_id}/spam")).text
-    assert "connection refused; see that spamd runs, and that its -A allows this host" in page
+    assert "connection refused; check that spamd runs, and that its -A allows this host" in page
 
 
 @pytest.mark.campaign

@@ -113,7 +113,7 @@ async def test_mail_that_is_deleted_has_no_list(serve: Serve, store: Store) -> N
     )
     client = await log_in(await serve(short), "vera")
     page = (await client.get("/")).text
-    assert "numbers of then have no list" in page
+    assert "older numbers have no list" in page
     chart = page[page.index('<div class="chart">') : page.index("</details>")]
     assert "5 delivered, 4 bounced" in chart
     assert "<a " not in chart

@@ -58,7 +58,7 @@ async def test_changes_by_ids(serve: Serve, store: Store) -> None:
     done = (await client.post(f"{API}/queue/hold", json=body)).json()
     assert (done["number"], done["changed"]) == (2, [one, two])
     assert done["left"] == [
-        {"queue_id": "NOSUCHMAIL0", "why": "it is not there any more", "is_temporary": False}
+        {"queue_id": "NOSUCHMAIL0", "why": "it is no longer there", "is_temporary": False}
     ]
     assert state_of(store, one) == "held"
     entry = store.audit.entries(limit=1)[0]

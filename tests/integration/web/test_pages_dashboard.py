@@ -132,7 +132,7 @@ async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: Stor
         in page
     )
     assert "credential , 10 min ago : 535 5.7.8 &lt;b&gt;bad&lt;/b&gt; key" in main
-    assert "tried again in 4 min" in main
+    assert "next probe in 4 min" in main
     assert "write the right key" in main
     assert "unreachable" in card_of(page, "spare")
 
@@ -148,7 +148,7 @@ async def test_limits_their_use_and_the_last_reply(serve: Serve, store: Store) -
     page = (await client.get("/")).text
     main = card_of(page, "main")
     assert "slowed" in main
-    assert "it asked for less at 4/s" in main
+    assert "it asked to slow down at 4/s" in main
     per_s = re.search(r"lately (\S+)/s", main)
     assert per_s is not None
     assert 0.9 <= float(per_s[1]) <= 2.1
@@ -181,13 +181,15 @@ async def test_processes_and_what_is_wrong(serve: Serve, store: Store) -> None:
     assert re.search(r"front gw-b.test 7, 9.9 now now running drifted", text)
     assert "front 7 on gw-b.test: routing or policy settings differ" in text
     assert "no delivery runs; start it: relaygw serve --role delivery" in text
-    assert re.search("&lt;i&gt;waits&lt;/i&gt; 2 h since [^,]+, [0-9:]{5} UTC , told ops", text)
+    assert re.search(
+        "&lt;i&gt;waits&lt;/i&gt; 2 h since [^,]+, [0-9:]{5} UTC , reported to ops", text
+    )
     assert "look at the providers" in text
     store.watch.end_incident("i", at_ms=now_ms())
     while "over since" not in text:  # what was looked at lately is shown again
         text = text_of((await client.get("/")).text)
     assert re.search("&lt;i&gt;waits&lt;/i&gt; 2 h over since [^,]+, [0-9:]{5} UTC", text)
-    assert "told ops" not in text
+    assert "reported to ops" not in text
 
 
 async def test_an_operator_holds_a_provider_and_lets_it_go(serve: Serve, store: Store) -> None:

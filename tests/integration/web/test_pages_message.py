@@ -143,7 +143,7 @@ async def test_who_would_have_got_it_and_how(serve: Serve, capture: Capture) -> 
         "May be released.",
         "ann@x.test Captured Nothing may be sent there Would take route default → p "
         "Only an admin may release it.",
-        "never@x.test Captured Nothing may be sent there Is never sent to: on the block list.",
+        "never@x.test Captured Nothing may be sent there Never sent to: on the block list.",
     ]
 
 
@@ -267,10 +267,10 @@ async def test_a_deleted_message_is_not_shown_from_memory(
 async def test_what_is_left_out_is_said(serve: Serve, capture: Capture) -> None:
     client = await serve()
     text = capture(b"Subject: x\r\n\r\n" + b"word " * 200_000)
-    assert "The text goes on" in (await client.get(f"/sandbox/{text}?view=text")).text
-    assert "The source goes on" in (await client.get(f"/sandbox/{text}?view=source")).text
+    assert "The text continues" in (await client.get(f"/sandbox/{text}?view=text")).text
+    assert "The source continues" in (await client.get(f"/sandbox/{text}?view=source")).text
     html = capture(html_mail(b"<p>x" * 20_000))
-    assert "too much to show all of it" in (await client.get(f"/sandbox/{html}")).text
+    assert "too large to show completely" in (await client.get(f"/sandbox/{html}")).text
     parts = capture(
         b"Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
         + b"--b\r\nContent-Disposition: attachment\r\n\r\nx\r\n" * 1500
@@ -306,7 +306,7 @@ async def test_light_and_dark_go_with_whoever_looks(serve: Serve, capture: Captu
     assert f'src="/sandbox/{queue_id}/html?framed=1&amp;scheme=dark"' in page
     assert f'href="/sandbox/{older}?query=x&amp;scheme=dark" data-older' in page
     assert f'href="/sandbox/{queue_id}?query=x&amp;view=html"' in page  # light again
-    assert "no styles for the dark" not in page
+    assert "no dark styles" not in page
     plain = capture(html_mail(b"<p>x</p>"))
-    assert "no styles for the dark" in (await client.get(f"/sandbox/{plain}?scheme=dark")).text
-    assert "no styles for the dark" not in (await client.get(f"/sandbox/{plain}?scheme=x")).text
+    assert "no dark styles" in (await client.get(f"/sandbox/{plain}?scheme=dark")).text
+    assert "no dark styles" not in (await client.get(f"/sandbox/{plain}?scheme=x")).text

@@ -144,7 +144,7 @@ async def test_it_asks_and_sends_what_was_shown(serve: Serve, store: Store) -> N
     assert BOB in other.text and copies(store) == []
     # who confirmed one address confirmed no other
     wrong = await client.post(path, data=fields(page, to=BOB))
-    assert "It changed since you looked" in wrong.text and copies(store) == []
+    assert "It has changed meanwhile" in wrong.text and copies(store) == []
     done = await client.post(path, data=fields(page))
     (new,) = copies(store)
     assert done.headers["location"] == f"/queue/{new}?did=resent&number=1"
@@ -152,7 +152,7 @@ async def test_it_asks_and_sends_what_was_shown(serve: Serve, store: Store) -> N
     assert f'href="/queue/{new}"' in (await client.get(f"/queue/{old}")).text
     # a double click sends one
     twice = await client.post(path, data=fields(page))
-    assert twice.status_code == 200 and "It changed since you looked" in twice.text
+    assert twice.status_code == 200 and "It has changed meanwhile" in twice.text
     assert copies(store) == [new]
     (entry,) = store.queue.entries([new])
     assert b"".join(read_content(store, entry)).endswith(CONTENT)

@@ -107,7 +107,9 @@ async def test_pages_and_api_are_for_the_networks_and_health_for_all(
         answer = await client.get(path, headers=told_by | BROWSER)
         assert answer.status_code == status, path
         if status == 403:
-            assert answer.text == "pages and API are for other networks (web.networks)\n"
+            assert (
+                answer.text == "pages and API are not available from this network (web.networks)\n"
+            )
             assert answer.headers["content-type"].startswith("text/plain")
     for path in ("/login", "/metrics", "/static/x/y", "/no"):
         answer = await client.get(path, headers=told_by)

@@ -79,7 +79,7 @@ def test_it_says_which_route_and_why(rig: StoryRig) -> None:
         "number 2 of 2: no condition; providers: main"
     )
     told = notes(rig.story(rig.accept(route="promo")).events[0])
-    assert told["changed"] == "it took route promo by the configuration of that time"
+    assert told["changed"] == "it took route promo under the configuration at that time"
 
 
 def test_it_looks_at_the_headers_that_decide(tmp_path: Path) -> None:
@@ -94,7 +94,9 @@ def test_it_looks_at_the_headers_that_decide(tmp_path: Path) -> None:
     message = rig.accept()
     rig.attempt(message, TAKEN)
     gone = notes(rig.story(message).events[0])
-    assert gone["unknown"] == "an earlier route looks at X-Campaign, and the content is gone"
+    assert (
+        gone["unknown"] == "an earlier route has a condition on X-Campaign, and the content is gone"
+    )
     rig.store.close()
 
 
@@ -117,7 +119,7 @@ def test_what_is_held_for_a_field_says_which_and_what_to_do() -> None:
     cause = HoldCause(HoldCode.HEADER, reason)
     assert held_words(cause) == reason
     (advice,) = held_advice(cause, "2KQ7ZJ4M1X", "", None)
-    assert "take the address off recipients.block and reload" in advice.text
+    assert "remove the address from recipients.block and reload" in advice.text
 
 
 def test_captured_on_staging(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_captured_on_staging(tmp_path: Path) -> None:
         "somebody releases it."
     )
     told = notes(story.events[0])
-    assert told["mode"] == "staging: only who is on the allow list receives"
+    assert told["mode"] == "staging: only addresses on the allow list receive mail"
     assert told["to"] == f"b@cust.test: captured, not sent: {reason}"
     assert told["route"].startswith("with the present configuration: captured, 250 to the client")
     assert commands(story) == [f"relaygw sandbox release {story.queue_id} --to b@cust.test"]
@@ -150,7 +152,7 @@ def test_blocked(rig: StoryRig) -> None:
     story = rig.story(rig.accept(blocked))
     assert kinds(story) == ["accepted", "blocked"]
     assert story.headline == (
-        "Its recipient is on the block list, so it was dropped: nobody gets it."
+        "Its recipient is on the block list, so it was dropped and not delivered."
     )
     assert "recipients.block" in advised(story)
 
@@ -166,7 +168,7 @@ def test_delivered_at_the_first_try(rig: StoryRig) -> None:
     assert story.headline == "Delivered by main, 3 seconds after it was accepted."
     assert (story.is_over, story.outlooks) == (True, ())
     assert notes(story.events[1])["its id"].startswith("4bX7Qz1,")
-    assert advised(story) == "Nothing. If it is missed, main can be asked by its id 4bX7Qz1."
+    assert advised(story) == "Nothing. If it is missing, main can be asked by its id 4bX7Qz1."
 
 
 def test_deferred_twice_then_delivered(rig: StoryRig) -> None:
@@ -180,7 +182,7 @@ def test_deferred_twice_then_delivered(rig: StoryRig) -> None:
     assert (first.at_ms, second.at_ms, taken.at_ms) == (
         NOW_MS + 1000, NOW_MS + 40_000, NOW_MS + 120_000
     )  # fmt: skip
-    assert first.text == "deferred: main said no for now"
+    assert first.text == "deferred: main refused it for now"
     told = notes(first)
     assert told["relay"] == RELAY
     assert told["said"] == "451 4.7.1 Greylisted, try again later, at RCPT TO"
@@ -204,8 +206,8 @@ def test_bounced(rig: StoryRig) -> None:
     rig.attempt(message, REFUSED)
     story = rig.story(message)
     assert story.headline == (
-        "This address does not exist or cannot be used (550 5.1.1 No such user), refused for good "
-        "and not tried again."
+        "This address does not exist or cannot be used (550 5.1.1 No such user), refused "
+        "permanently and not tried again."
     )
     assert notes(event_of(story, EventKind.BOUNCED))["said"].startswith("550 5.1.1 No such user")
     assert "send a new one to b@cust.test" in advised(story)
@@ -254,9 +256,11 @@ def test_recipients_who_end_differently(rig: StoryRig) -> None:
     story = rig.story(message)
     assert story.headline == (
         "1 of 2 recipients got it; c@cust.test: this address does not exist or cannot be used "
-        "(550 5.1.1 No such user), refused for good and not tried again."
+        "(550 5.1.1 No such user), refused permanently and not tried again."
     )
-    assert event_of(story, EventKind.DELIVERED).text == "delivered: main took it, for b@cust.test"
+    assert (
+        event_of(story, EventKind.DELIVERED).text == "delivered: main accepted it, for b@cust.test"
+    )
     assert event_of(story, EventKind.BOUNCED).text.endswith("for good, for c@cust.test")
 
 
@@ -357,7 +361,7 @@ def test_a_provider_that_cannot_be_reached(rig: StoryRig) -> None:
     story = rig.story(message)
     assert event_of(story, EventKind.DEFERRED).text == "deferred: main could not be reached"
     assert story.headline == (
-        "main cannot be reached (Connection refused); it goes when that is over."
+        "main cannot be reached (Connection refused); it is sent when that is over."
     )
     assert commands(story) == ["relaygw check --online"]
 
@@ -369,7 +373,7 @@ def test_in_doubt(rig: StoryRig) -> None:
     for wait_ms in (5 * MINUTE_MS, 30 * MINUTE_MS, None):
         rig.attempt(message, lost, at_ms=at_ms, in_doubt=True)
         story = rig.story(message, now_ms=at_ms + 1000)
-        assert story.events[-1].text == "in doubt: nobody knows whether main took it"
+        assert story.events[-1].text == "in doubt: it is not known whether main accepted it"
         if wait_ms is not None:
             assert story.headline.startswith("main may have taken it: the connection was lost")
             assert "5 minutes and 30 minutes after" in story.outlooks[0].notes[0].text
@@ -420,9 +424,9 @@ def test_in_the_hands_of_a_worker(rig: StoryRig) -> None:
     rig.store.leases.claim("default", limit=1, incarnation="w", now_ms=NOW_MS)
     (beat_ms,) = [one.heartbeat_at_ms for one in rig.store.instances.registered()]
     story = rig.story(message, now_ms=beat_ms + 1000)
-    assert story.headline.startswith("A worker on gw1 has it in hand")
+    assert story.headline.startswith("A worker on gw1 has claimed it")
     story = rig.story(message, now_ms=beat_ms + 60_000)
-    assert "silent for 1 minute; another one takes it over" in story.headline
+    assert "silent for 1 minute; another one takes over" in story.headline
 
 
 def test_no_worker_and_no_route(rig: StoryRig) -> None:
@@ -430,7 +434,7 @@ def test_no_worker_and_no_route(rig: StoryRig) -> None:
     assert "Route gone is not in the configuration" in rig.story(lost).headline
     rig.store.instances.bury("w")
     story = rig.story(message)
-    assert story.headline == "No delivery worker runs; it goes when that is over."
+    assert story.headline == "No delivery worker runs; it is sent when that is over."
     assert commands(story) == ["relaygw status"]
 
 
@@ -443,12 +447,12 @@ def test_an_operators_actions_are_told(rig: StoryRig) -> None:
     held = event_of(story, EventKind.OPERATOR)
     assert (held.text, notes(held)["with"]) == ("operator ann held it", "1 other message")
     assert story.headline == (
-        "An operator holds it (wait for the boss); it is held until somebody lets it go."
+        "An operator holds it (wait for the boss); it is held until somebody releases it."
     )
     change_queued(rig.store, RELEASE, ids[:1], bob, now_ms=NOW_MS + 9000)
     story = rig.story(message)
     assert [event.text for event in story.events[1:]] == [
-        "operator ann held it", "operator bob let it go",
+        "operator ann held it", "operator bob released it",
     ]  # fmt: skip
     change_queued(rig.store, DELETE, ids[:1], bob, now_ms=NOW_MS + 10_000)
     story = rig.story(message)
@@ -474,7 +478,7 @@ def test_moved_by_an_operator(rig: StoryRig) -> None:
     rig.store.holds.put_hold(hold)
     story = rig.story(message)
     assert story.headline == (
-        "An operator holds provider other (holidays); it goes when that is over."
+        "An operator holds provider other (holidays); it is sent when that is over."
     )
     assert story.outlooks[0].next_at_ms is None
 
@@ -524,7 +528,7 @@ def test_what_is_due_tells_what_is_before_it(tmp_path: Path) -> None:
         rig.accept()
     assert [(one.label, one.text) for one in rig.story(first).outlooks[0].notes] == [
         ("queue", "5 messages of its route wait"),
-        ("pace", "main gets 14/s, as its rate says"),
+        ("pace", "main gets 14/s, its configured rate"),
     ]
     rig.store.limits.lower_rate("main", per_s=8.0, guard_s=0)
     (slower,) = [one for one in rig.story(first).outlooks[0].notes if one.label == "pace"]
@@ -538,7 +542,7 @@ def test_a_used_up_quota(tmp_path: Path) -> None:
     message = rig.accept()
     rig.store.limits.use_quota("main", wanted=2, quota=2)
     assert rig.story(message).headline == (
-        "main has used its daily_quota of 2; it goes when that is over."
+        "main has used its daily_quota of 2; it is sent when that is over."
     )
     rig.store.close()
 
@@ -554,7 +558,7 @@ def test_a_route_with_a_provider_that_works_has_no_obstacle(tmp_path: Path) -> N
         rig.store.holds.put_hold(hold)
         story = rig.story(message)
         if name == "main":
-            assert story.headline.startswith("It has just come in")
+            assert story.headline.startswith("It was just accepted")
     assert story.headline.startswith("main is held (full) and other is held (full), next try")
     assert commands(story) == ["relaygw provider release main", "relaygw provider release other"]
     rig.store.close()
@@ -577,8 +581,10 @@ def test_several_deliveries_are_told_apart(rig: StoryRig) -> None:
     rig.attempt(message, TAKEN)
     rig.attempt(message, LATER, route="promo", provider="other")
     story = rig.story(message, now_ms=NOW_MS + 2000)
-    assert event_of(story, EventKind.DELIVERED).text == "delivered: main took it, for b@cust.test"
-    assert event_of(story, EventKind.DEFERRED).text.endswith("no for now, for route promo")
+    assert (
+        event_of(story, EventKind.DELIVERED).text == "delivered: main accepted it, for b@cust.test"
+    )
+    assert event_of(story, EventKind.DEFERRED).text.endswith("refused it for now, for route promo")
     (outlook,) = story.outlooks
     assert (outlook.route, outlook.recipients) == ("promo", ("c@cust.test",))
     assert story.headline.startswith(

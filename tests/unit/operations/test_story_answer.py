@@ -24,9 +24,10 @@ BEGIN = "Our e-mail “Order 7” of 25 November 2026 at 09:46 UTC "
 FULL = (Stage.RCPT, "552 5.2.2 Mailbox full")
 LARGE = (Stage.CONTENT, "552 5.3.4 Message too large")
 KEY = (Stage.AUTH, "535 5.7.8 Bad credentials")
-LOOK = "If it cannot be found, please look into the spam folder and the filters of the mailbox."
+LOOK = "If it cannot be found, please check the spam folder and the filters of the mailbox."
 STOPPED = (
-    "has not been sent yet because of a problem on our side. It is sent as soon as that is solved."
+    "has not been sent yet because of a problem on our side. It will be sent as soon as that is "
+    "solved."
 )
 
 
@@ -56,7 +57,7 @@ def checked(answer: str) -> str:
         (
             LATER,
             "has not been delivered yet: the mail server of the recipient asks to try again "
-            "later. We try again by ourselves, next on 25 November 2026 at 09:47 UTC.",
+            "later. We try again automatically, next on 25 November 2026 at 09:47 UTC.",
         ),
         (TAKEN, f"was sent on 25 November 2026 at 09:46 UTC and accepted for delivery. {LOOK}"),
         (
@@ -68,7 +69,7 @@ def checked(answer: str) -> str:
         (LARGE, "could not be delivered: it is too large for the mail server of the recipient."),
         (
             (Stage.CONNECT, "Connection refused"),
-            "has not been delivered yet. We try again by ourselves, next on 25 November 2026 at "
+            "has not been delivered yet. We try again automatically, next on 25 November 2026 at "
             "09:47 UTC.",
         ),
     ],
@@ -79,7 +80,7 @@ def test_what_an_attempt_came_to(rig: StoryRig, said: tuple[Stage, str], answer:
 
 
 def test_what_waits_goes_or_is_stopped_here(rig: StoryRig) -> None:
-    assert told(rig) == "is being sent at this moment. Please look again in some minutes."
+    assert told(rig) == "is being sent right now. Please check again in a few minutes."
     hold = Hold(
         scope="credential", key="main", reason="535", remedy="", since_ms=NOW_MS,
         probe_at_ms=NOW_MS + 90_000,
@@ -117,7 +118,7 @@ def test_what_nobody_knows(rig: StoryRig) -> None:
         (
             RecipientState.BLOCKED,
             "production",
-            "was not sent: the address is on a list of those that we do not write to.",
+            "was not sent: the address is on our list of blocked addresses.",
         ),
     ],
 )

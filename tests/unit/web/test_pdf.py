@@ -85,7 +85,7 @@ def test_what_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(pdf, "_CHILD", child)
     monkeypatch.setattr(pdf, "WALL_S", 2.0)
     drawn = draw_pages(b"x" * 2**20)
-    assert drawn.why == "drawing it takes longer than 2 s"
+    assert drawn.why == "rendering takes longer than 2 s"
     other = int((tmp_path / "pid").read_text())
     for _ in range(500):
         state = Path(f"/proc/{other}/stat")

@@ -87,7 +87,7 @@ def test_links_are_listed_once_with_a_word_of_warning() -> None:
     assert links[2].warning == ""
     assert not links[3].is_web
     assert "script" in links[3].warning
-    assert links[4].warning == "no whole address"
+    assert links[4].warning == "not a complete address"
     assert links[5].warning == ""
     assert not links[6].is_web
     assert [one.target for one in links[7:]] == [

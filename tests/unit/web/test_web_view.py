@@ -189,7 +189,9 @@ def test_a_message_that_is_only_a_file(make_entry: MakeEntry) -> None:
 
 def test_text_that_is_cut_says_so(make_entry: MakeEntry) -> None:
     text = view(make_entry, b"\r\n" + b"x" * (MAX_SHOWN_CHARACTERS + 1))["Text"]
-    assert text.endswith(f"x\n[relaygw left out what is beyond {MAX_SHOWN_CHARACTERS} characters]")
+    assert text.endswith(
+        f"x\n[relaygw left out everything beyond {MAX_SHOWN_CHARACTERS} characters]"
+    )
     assert text.count("x") == MAX_SHOWN_CHARACTERS
     assert "left out" not in view(make_entry, b"\r\n" + b"y" * MAX_SHOWN_CHARACTERS)["Text"]
 

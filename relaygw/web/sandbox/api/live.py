@@ -251,7 +251,7 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
         raise HTTPException(400, f"{name!r} is not one of {', '.join(_PARAMETERS)}")
     search = parse_search(given.get("query", ""))
     if search.is_void:
-        raise HTTPException(400, "query is too long, or nothing that can be looked for")
+        raise HTTPException(400, "query is too long, or has nothing to search for")
     to = given.get("to", "").strip().lower()
     terms = list(search.terms)
     for name, field in _TERMS.items():
@@ -272,7 +272,7 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
 def _part(given: Mapping[str, str], name: str) -> str:
     part = searchable(given[name][:MAX_CHARACTERS])
     if not part:
-        raise HTTPException(400, f"{name} has nothing that can be looked for")
+        raise HTTPException(400, f"{name} has nothing to search for")
     return part
 
 

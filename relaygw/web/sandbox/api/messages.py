@@ -312,7 +312,7 @@ def query_of(request: Request) -> str:
     """Return the search of a request; raises 400 without one."""
     query = request.query_params.get("query", "").strip()
     if not query:
-        raise HTTPException(400, "query is empty; write what to look for, e.g. query=subject:order")
+        raise HTTPException(400, "query is empty; write a search, e.g. query=subject:order")
     return query
 
 
