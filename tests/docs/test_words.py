@@ -118,6 +118,8 @@ _PAGES = (
     "SECURITY.md",
     "README.md",
     "docs/**/*.md",
+    "config/*.yaml",
+    "config/prometheus/rules.yaml",
     "relaygw/**/*.yaml",
     "relaygw/web/templates/*.html",
 )

@@ -162,4 +162,4 @@ def test_a_password_that_is_a_word_changes_no_meaning_and_its_login_shows_nowher
     is_word = len(password) < 6
     for where in ("status", "queue", "log", "online"):
         assert ("Daily user sending limit exceeded" in shown[where]) is is_word, where
-    assert "as much as it may" in online or "limit of the account" in online
+    assert "reached its sending limit" in online or "limit of the account" in online
