@@ -295,7 +295,7 @@ def test_a_role_that_starts_later_and_a_restarted_one_log_to_the_new_file(tmp_pa
         gateway.path.rename(tmp_path / "mail.log.1")
         for count in range(1, 4):
             os.kill(running_front(gateway), signal.SIGKILL)
-            gateway.wait_for_log("warning: front .* ended by signal 9", count=count)
+            gateway.wait_for_log("warning: front .* ended with signal 9", count=count)
             for _ in range(50):  # some meet the child before it can open its log again
                 gateway.signal(signal.SIGUSR1)
                 time.sleep(0.002)

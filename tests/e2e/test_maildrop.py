@@ -401,7 +401,7 @@ def test_killed_between_the_commit_and_the_removal(
         with Strace(front, tmp_path / "trace", "-e", "trace=unlink,unlinkat", "-e", inject):
             for number in range(20):
                 leave(maildrop, content=numbered(number), wake=False)
-            gateway.wait_for_log("front .* ended by signal 9")
+            gateway.wait_for_log("front .* ended with signal 9")
         provider.wait_for_messages(20)
         gateway.wait_until(lambda: not drops(maildrop), "an empty maildrop")
         gateway.wait_for_log("its mail was stored before; removed")

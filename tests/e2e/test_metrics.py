@@ -109,7 +109,7 @@ def test_counts_outlive_a_killed_worker_and_its_connections_do_not(gateway: Gate
         "an idle connection",
     )
     pid = gateway.kill("delivery")
-    gateway.wait_for_log(rf"delivery \(pid {pid}\) ended by signal 9")
+    gateway.wait_for_log(rf"delivery \(pid {pid}\) ended with signal 9")
     found = wait_for_numbers(
         gateway,
         lambda one: one("relaygw_provider_connections", provider="main", state="idle") == 0,

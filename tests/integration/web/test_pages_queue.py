@@ -352,10 +352,10 @@ async def test_pages_of_results(serve: Serve, store: Store) -> None:
     [
         ({"state": "bounced"}, "it is a result: write result=bounced"),
         ({"result": "held"}, "it is a state: write state=held"),
-        ({"result": "lost"}, "Result &#39;lost&#39; is none; expected blocked, bounced,"),
+        ({"result": "lost"}, "Result &#39;lost&#39; is not known; expected blocked, bounced,"),
         ({"since": "soon"}, "Since &#39;soon&#39; is not a time; expected today, 10:30"),
         ({"uid": "root"}, "Uid &#39;root&#39; is not a user ID"),
-        ({"order": "up"}, "Order &#39;up&#39; is none; expected newest or oldest"),
+        ({"order": "up"}, "Order &#39;up&#39; is not known; expected newest or oldest"),
     ],
 )
 async def test_what_is_no_result_and_no_time(
