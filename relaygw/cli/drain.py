@@ -26,15 +26,7 @@ from typing import Any
 import click
 
 from relaygw import service_file
-from relaygw.cli.frame import (
-    PROGRAM,
-    Command,
-    CommandFailed,
-    Invocation,
-    login_name,
-    pass_invocation,
-    warn,
-)
+from relaygw.cli import frame
 from relaygw.cli.selection import DURATION, PAGE_MESSAGES
 from relaygw.cli.text import as_json, first_of, print_lines
 from relaygw.errors import StoreUnavailable
@@ -61,7 +53,7 @@ _STEP_S = 0.1
 _D = DeliveryState
 
 
-@click.command(cls=Command)
+@click.command(cls=frame.Command)
 @click.option(
     "--wait", "wait_s", metavar="TIME", default="60s", show_default=True, type=DURATION,
     help="Give up after TIME.",
@@ -71,8 +63,8 @@ _D = DeliveryState
     help="On a shared queue: how long new mail is accepted, for load balancers to turn away.",
 )  # fmt: skip
 @click.option("--json", "wants_json", is_flag=True, help="What is left, as one JSON object.")
-@pass_invocation
-def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: bool) -> int:
+@frame.pass_invocation
+def drain(invocation: frame.Invocation, wait_s: float, grace_s: float, wants_json: bool) -> int:
     """Send all queued mail; return when the queue is empty or time is up.
 
     On a queue shared with other instances, this one stops instead and leaves its mail to them.
@@ -95,7 +87,7 @@ def drain(invocation: Invocation, wait_s: float, grace_s: float, wants_json: boo
         _check_worker(store)
         progress = _Progress()
         wake = partial(roles.wake_workers, loaded)
-        run = Drain(store, maildrop=maildrop, actor=login_name(), wake=wake)
+        run = Drain(store, maildrop=maildrop, actor=frame.login_name(), wake=wake)
         try:
             left = run.run(wait_s, show=progress.show)
         finally:
@@ -111,7 +103,7 @@ def _check_worker(store: Store) -> None:
     running = [one for one in instances if one.role == "delivery" and one.state == "running"]
     if all(one.incarnation in silent for one in running):
         problem = "no delivery worker runs, so nothing can be sent; start it: relaygw serve"
-        raise CommandFailed(
+        raise frame.CommandFailed(
             silent_words("delivery") if running else problem, exit_code=os.EX_UNAVAILABLE
         )
 
@@ -128,9 +120,9 @@ class _Progress:
         if text == self._said:
             return
         if self._is_terminal:
-            click.echo(f"\r{PROGRAM}: {text:<{len(self._said)}}", err=True, nl=False)
+            click.echo(f"\r{frame.PROGRAM}: {text:<{len(self._said)}}", err=True, nl=False)
         else:
-            warn(text)
+            frame.warn(text)
         self._said = text
 
     def close(self) -> None:
@@ -199,7 +191,7 @@ def _leave(
     """Stop the gateway of a state directory within `wait_s`; return what is in the maildrop."""
     pid = service_file.running_service(state_dir)
     if pid is None:
-        raise CommandFailed(
+        raise frame.CommandFailed(
             f"no gateway runs with the state in {state_dir}; name its file: --config FILE",
             exit_code=os.EX_UNAVAILABLE,
         )
@@ -207,7 +199,7 @@ def _leave(
     mark = service_file.draining_mark(state_dir)
     mark.touch(mode=0o600)
     try:
-        warn(f"not ready any more; stopping in {grace_s:g} s")
+        frame.warn(f"not ready any more; stopping in {grace_s:g} s")
         time.sleep(min(grace_s, wait_s))
         # half of what is left of the time, so that the other half is there to stop in
         turn_s = (time.monotonic() + deadline_s) / 2
@@ -217,7 +209,7 @@ def _leave(
             os.kill(pid, signal.SIGTERM)
         while service_file.running_service(state_dir) == pid:
             if time.monotonic() >= deadline_s:
-                raise CommandFailed(
+                raise frame.CommandFailed(
                     f"process {pid} has not ended within {wait_s:g} s; its leases go to the other "
                     "instances when it ends, or 20 s after it is killed",
                     exit_code=os.EX_TEMPFAIL,
@@ -227,7 +219,7 @@ def _leave(
         mark.unlink(missing_ok=True)
     files = count_drops(maildrop)
     if files:
-        warn(
+        frame.warn(
             f"stopped, but {files} messages are in the maildrop {maildrop} of this machine, where "
             "no other instance finds them; start the gateway again and then: relaygw drain"
         )
@@ -278,7 +270,7 @@ def count_drops(maildrop: Path | None) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise CommandFailed(
+        raise frame.CommandFailed(
             f"maildrop {maildrop}: {error.strerror}; run this as relaygw's user",
             exit_code=os.EX_UNAVAILABLE,
         ) from error

@@ -164,16 +164,20 @@ def _import(
     if is_dry:
         show.text(text)
     else:
-        try:
-            write_files(file, text, translation.secrets, directory)
-        except OSError as error:
-            raise CommandFailed(
-                f"{error.filename or file}: cannot be written ({error.strerror}); nothing was "
-                "written; "
-                "use --output with a path where this user may write", exit_code=os.EX_CANTCREAT,
-            ) from error  # fmt: skip
+        _write(file, text, translation, directory)
         show.written(file, directory, len(translation.secrets))
     return os.EX_OK
+
+
+def _write(file: Path, text: str, translation: Translation, directory: Path) -> None:
+    try:
+        write_files(file, text, translation.secrets, directory)
+    except OSError as error:
+        raise CommandFailed(
+            f"{error.filename or file}: cannot be written ({error.strerror}); nothing was written; "
+            "use --output with a path where this user may write",
+            exit_code=os.EX_CANTCREAT,
+        ) from error
 
 
 def _check_free(file: Path, directory: Path, translation: Translation, to_make: Path) -> None:

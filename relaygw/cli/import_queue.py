@@ -26,15 +26,7 @@ from relaygw.inbound.local_mail import Importer
 from relaygw.mail.exported import Exported
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.words import counted
-from relaygw.postfix.queue_directory import (
-    HOLD,
-    InUse,
-    NotAQueue,
-    PostfixRuns,
-    QueueDirectory,
-    QueueFile,
-    Unfinished,
-)
+from relaygw.postfix import queue_directory
 from relaygw.postfix.queue_file import DamagedQueueFile, QueuedMail
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.section import Mode
@@ -73,7 +65,7 @@ def import_queue(
             "there is no configuration, so this is the sandbox, which would capture all mail; "
             "give the gateway's with --config", exit_code=os.EX_CONFIG,
         )  # fmt: skip
-    queue = QueueDirectory(directory)
+    queue = queue_directory.QueueDirectory(directory)
     work = partial(_import, invocation, loaded, queue, wants_json=wants_json)
     with _told_as_failures(queue):
         queue.check()
@@ -87,12 +79,12 @@ def import_queue(
 
 
 @contextmanager
-def _told_as_failures(queue: QueueDirectory) -> Iterator[None]:
+def _told_as_failures(queue: queue_directory.QueueDirectory) -> Iterator[None]:
     try:
         yield
-    except NotAQueue as error:
+    except queue_directory.NotAQueue as error:
         raise CommandFailed(str(error)) from error
-    except PostfixRuns as error:
+    except queue_directory.PostfixRuns as error:
         raise CommandFailed(str(error), exit_code=os.EX_TEMPFAIL) from error
     except PermissionError as error:
         raise CommandFailed(
@@ -104,7 +96,7 @@ def _told_as_failures(queue: QueueDirectory) -> Iterator[None]:
 def _import(
     invocation: Invocation,
     loaded: LoadedSettings,
-    queue: QueueDirectory,
+    queue: queue_directory.QueueDirectory,
     *,
     is_dry_run: bool,
     is_running: bool,
@@ -134,19 +126,19 @@ def _import(
 class _Work:
     """One run over all files."""
 
-    queue: QueueDirectory
+    queue: queue_directory.QueueDirectory
     run: ImportRun
     is_running: bool
     wants_json: bool
     counts: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
-    _files: dict[int, QueueFile] = field(default_factory=dict)  # in the batch
+    _files: dict[int, queue_directory.QueueFile] = field(default_factory=dict)  # in the batch
 
     def take_all(self) -> None:
         """Take file by file, and set aside those whose mail is durable."""
         self.run.settled = self._settle
         for number, file in enumerate(self.queue.files(), 1):
-            if file.queue == HOLD and self.run.hold is None:
+            if file.queue == queue_directory.HOLD and self.run.hold is None:
                 self._flush()
                 self.run.hold = _HELD
             self._files[number] = file
@@ -158,15 +150,15 @@ class _Work:
         self.run.flush()
         self.queue.sync()
 
-    def _take(self, number: int, file: QueueFile) -> None:
+    def _take(self, number: int, file: queue_directory.QueueFile) -> None:
         limit_bytes = self.run.importer.limit_bytes
         try:
             mail = file.read(limit_bytes=limit_bytes, is_running=self.is_running)
         except FileNotFoundError:
             self._settle(Settled(number, "", _GONE))  # a Postfix that runs has moved it on
-        except Unfinished as error:
+        except queue_directory.Unfinished as error:
             self._settle(Settled(number, "", _UNFINISHED, why=str(error)))
-        except InUse as error:
+        except queue_directory.InUse as error:
             self._settle(Settled(number, "", _IN_USE, why=str(error)))
         except DamagedQueueFile as error:
             self.run.take(number, f"damaged: {error}")
@@ -195,7 +187,7 @@ class _Work:
         file = self._files.pop(one.number)
         self.counts[one.result] += 1
         is_here = one.result in (IMPORTED, KNOWN)
-        self.counts["held"] += one.result == IMPORTED and file.queue == HOLD
+        self.counts["held"] += one.result == IMPORTED and file.queue == queue_directory.HOLD
         if is_here and not self.run.is_dry_run:
             self.queue.set_aside(file)
         if self.wants_json:

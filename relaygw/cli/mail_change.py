@@ -17,14 +17,7 @@ import click
 from relaygw.cli.frame import Invocation, warn
 from relaygw.cli.messages import head_row, row
 from relaygw.cli.selection import STDIN, Choice, Decorator, choose
-from relaygw.cli.text import (
-    SHOWN_ROWS,
-    Progress,
-    as_json,
-    first_of,
-    print_lines,
-    terminal_width,
-)
+from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, first_of, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted

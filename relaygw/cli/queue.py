@@ -33,15 +33,7 @@ from relaygw.cli.text import as_json, cells, fitted, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.drop import QUEUE_EMPTY
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.operations.queue_actions import (
-    ACTIONS,
-    RETRY,
-    Order,
-    QueueAction,
-    change_queued,
-    objection,
-    routes_taken,
-)
+from relaygw.operations import queue_actions
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object
 from relaygw.store.queue_entry import QueueEntry, Waiting
@@ -144,13 +136,13 @@ def explain(
 # --- changes -------------------------------------------------------------------------------
 
 
-def _states(action: QueueAction) -> frozenset[DeliveryState]:
+def _states(action: queue_actions.QueueAction) -> frozenset[DeliveryState]:
     return action.from_states | {_D.ACTIVE}
 
 
 def _change(
     invocation: Invocation,
-    action: QueueAction,
+    action: queue_actions.QueueAction,
     choice: Choice,
     answer: Answer,
     *,
@@ -165,28 +157,28 @@ def _change(
         raise click.UsageError(f"--to {provider!r} is not a provider; name one of: {known}")
     aim = f" to {provider}" if action.takes_provider else ""
     with invocation.open_store(loaded) as store:
-        order = Order(
+        order = queue_actions.Order(
             actor=login_name(),
             detail=choice.words,
             note=note,
             is_forced=is_forced,
             provider=provider,
             senders=providers[provider].senders if provider else (),
-            routes=routes_taken(store, loaded.settings),
+            routes=queue_actions.routes_taken(store, loaded.settings),
         )
         task = Task(
             verb=action.name,
             done=f"{action.done}{aim}",
             aim=aim,
             warning=TWICE if is_forced else "",
-            judge=lambda entry: objection(action, entry, order),
-            carry_out=partial(change_queued, store, action, order=order),
+            judge=lambda entry: queue_actions.objection(action, entry, order),
+            carry_out=partial(queue_actions.change_queued, store, action, order=order),
             waits_for_workers=action.needs_whole,
         )
         return carry_through(invocation, found(store, choice), task, choice=choice, answer=answer)
 
 
-def _command_of(action: QueueAction) -> click.Command:
+def _command_of(action: queue_actions.QueueAction) -> click.Command:
     @ids_argument
     @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS, *_own_options(action)))
     @pass_invocation
@@ -199,7 +191,7 @@ def _command_of(action: QueueAction) -> click.Command:
     return click.command(action.name, cls=Command, help=text)(command)
 
 
-def _own_options(action: QueueAction) -> Iterator[Decorator]:
+def _own_options(action: queue_actions.QueueAction) -> Iterator[Decorator]:
     if action.note_help:
         yield click.option("--note", default="", metavar="TEXT", help=action.note_help)
     if action.takes_provider:
@@ -217,14 +209,14 @@ def _own_options(action: QueueAction) -> Iterator[Decorator]:
 @pass_invocation
 def flush(invocation: Invocation, /, is_dry_run: bool, wants_json: bool, **given: Any) -> int:
     """Try all or the selected deferred messages now, without confirmation, like postqueue -f."""
-    choice = choose(given, default_states=_states(RETRY))
+    choice = choose(given, default_states=_states(queue_actions.RETRY))
     answer = Answer(
         is_all=not choice.has_conditions, is_sure=True, is_dry_run=is_dry_run, wants_json=wants_json
     )
-    return _change(invocation, RETRY, choice, answer)
+    return _change(invocation, queue_actions.RETRY, choice, answer)
 
 
-for _command in (export, import_mail, resend, *map(_command_of, ACTIONS.values())):
+for _command in (export, import_mail, resend, *map(_command_of, queue_actions.ACTIONS.values())):
     queue.add_command(_command)
 
 

@@ -20,15 +20,8 @@ from typing import IO, Any
 
 import click
 
+from relaygw.cli import frame
 from relaygw.cli.audit import note_action
-from relaygw.cli.frame import (
-    Command,
-    CommandFailed,
-    Invocation,
-    Text,
-    pass_invocation,
-    warn,
-)
 from relaygw.cli.import_run import IMPORTED, REFUSED, ImportRun, Settled
 from relaygw.cli.mail_change import tell_missing
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
@@ -55,7 +48,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 
 
-@click.command("export", cls=Command)
+@click.command("export", cls=frame.Command)
 @ids_argument
 @options(QUEUE_OPTIONS)
 @click.option(
@@ -68,8 +61,8 @@ from relaygw.store.store import Store, read_content
     type=click.Path(readable=False, path_type=Path),
     help="File to write instead of stdout.",
 )
-@pass_invocation
-def export(invocation: Invocation, /, form: str, output: Path | None, **given: Any) -> int:
+@frame.pass_invocation
+def export(invocation: frame.Invocation, /, form: str, output: Path | None, **given: Any) -> int:
     """Export queued messages to stdout or a file; they stay in the queue.
 
     Only recipients that still wait are exported. Hold or delete the exported messages, else they
@@ -80,7 +73,7 @@ def export(invocation: Invocation, /, form: str, output: Path | None, **given: A
         with _opened_output(output) as stream:
             number, left_out = _write(store, choice, stream, form)
         note_action(store, "queue.export", str(output or "stdout"), number, choice.words)
-    warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
+    frame.warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
     return os.EX_DATAERR if left_out else os.EX_OK
 
 
@@ -94,7 +87,7 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
         one = _exported(store, entry)
         if isinstance(one, str):
             progress.end()
-            warn(f"{entry.queue_id}: left out: {one}")
+            frame.warn(f"{entry.queue_id}: left out: {one}")
             left_out += 1
             continue
         if form == "json":
@@ -134,7 +127,7 @@ def _opened_output(output: Path | None) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     if output.exists():
-        raise CommandFailed(f"{output} exists; name another file", exit_code=os.EX_IOERR)
+        raise frame.CommandFailed(f"{output} exists; name another file", exit_code=os.EX_IOERR)
     with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-") as file:
         yield file
         file.flush()
@@ -161,7 +154,7 @@ def _take_address(value: str) -> str:
     return value
 
 
-@click.command("import", cls=Command)
+@click.command("import", cls=frame.Command)
 @click.argument("source", metavar="[FILE]", type=click.Path(readable=False), default=STDIN)
 @click.option(
     "--format", "form", type=click.Choice(["mbox", "json"]),
@@ -169,18 +162,18 @@ def _take_address(value: str) -> str:
 )  # fmt: skip
 @click.option(
     "--sender", metavar="ADDRESS",
-    type=Text(lambda text: "" if text == NULL_SENDER else _take_address(text)),
+    type=frame.Text(lambda text: "" if text == NULL_SENDER else _take_address(text)),
     help="Envelope sender for all messages; <> is the null sender.",
 )  # fmt: skip
 @click.option(
-    "--recipient", "recipients", metavar="ADDRESS", multiple=True, type=Text(_take_address),
+    "--recipient", "recipients", metavar="ADDRESS", multiple=True, type=frame.Text(_take_address),
     help="Recipient instead of those in the file; repeatable.",
 )  # fmt: skip
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show what would happen.")
 @click.option("--json", "wants_json", is_flag=True, help="JSON, one object per message.")
-@pass_invocation
+@frame.pass_invocation
 def import_mail(
-    invocation: Invocation,
+    invocation: frame.Invocation,
     source: str,
     form: str | None,
     sender: str | None,
@@ -224,7 +217,7 @@ def _tell(work: ImportRun, one: Settled) -> None:
     if one.why is not None:
         work.progress.end()
         was = f" ({one.was})" if one.was else ""
-        warn(f"message {one.number}{was}: refused: {one.why}")
+        frame.warn(f"message {one.number}{was}: refused: {one.why}")
 
 
 def _tell_json(work: ImportRun, one: Settled) -> None:
@@ -246,7 +239,7 @@ def _read(stream: IO[bytes], form: str | None, limit_bytes: int) -> Iterator[Exp
         for entry in read_entries(lines, limit_bytes=limit_bytes):
             yield _tried(exported, entry)
     except NotExported as error:
-        raise CommandFailed(str(error)) from error
+        raise frame.CommandFailed(str(error)) from error
 
 
 def _tried(read: Any, piece: Any) -> Exported | str:

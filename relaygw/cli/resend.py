@@ -9,25 +9,7 @@ from typing import Any
 
 import click
 
-from relaygw.cli.frame import (
-    NUMBER_FROM_1,
-    Command,
-    CommandFailed,
-    Invocation,
-    address_of,
-    login_name,
-    pass_invocation,
-    warn,
-)
-from relaygw.cli.mail_change import (
-    CHANGE_OPTIONS,
-    TWICE,
-    Answer,
-    exit_code_of,
-    may_go_on,
-    take_choice,
-    tell_missing,
-)
+from relaygw.cli import frame, mail_change
 from relaygw.cli.running_gateway import mode_warning, running_mode
 from relaygw.cli.selection import NOT_EMPTY, options, some_ids_argument
 from relaygw.cli.text import as_json, first_of, print_lines
@@ -59,18 +41,18 @@ _OWN_OPTIONS = (
         help="Also mail that its provider may have sent already.",
     ),
     click.option(
-        "--count", "expected", metavar="N", type=NUMBER_FROM_1,
+        "--count", "expected", metavar="N", type=frame.NUMBER_FROM_1,
         help="The number of messages; required with --yes for more than one.",
     ),
 )  # fmt: skip
 
 
-@click.command(cls=Command)
+@click.command(cls=frame.Command)
 @some_ids_argument
-@options((*_OWN_OPTIONS, *CHANGE_OPTIONS[1:]))
-@pass_invocation
+@options((*_OWN_OPTIONS, *mail_change.CHANGE_OPTIONS[1:]))
+@frame.pass_invocation
 def resend(
-    invocation: Invocation,
+    invocation: frame.Invocation,
     /,
     to: str | None,
     with_delivered: bool,
@@ -84,8 +66,8 @@ def resend(
     none, to those it was delivered to. The content must still be kept: queue.keep_content.
     """
     given |= {"is_all": False, "id_options": ()}
-    choice, answer = take_choice(given, default_states=ANY_STATE)
-    bare_to = None if to is None else address_of(to.strip(), "--to", check_target)
+    choice, answer = mail_change.take_choice(given, default_states=ANY_STATE)
+    bare_to = None if to is None else frame.address_of(to.strip(), "--to", check_target)
     wanted = ResendRequest(to=bare_to, with_delivered=with_delivered, is_forced=is_forced)
     loaded, ids = invocation.load_running(), choice.selection.queue_ids
     with invocation.open_store(loaded) as store:
@@ -96,12 +78,12 @@ def resend(
             print_lines(first_of([line for one in planned.messages for line in _shown(one)]))
         if planned.messages:
             for text in mode_warning(loaded.settings, running_mode(loaded.settings)):
-                warn(f"warning: {text}; the running mode applies at each attempt as well")
+                frame.warn(f"warning: {text}; the running mode applies at each attempt as well")
         if is_forced and planned.messages:
-            warn(TWICE)
+            frame.warn(mail_change.TWICE)
         if _may_go_on(planned, answer, expected):
             result = send_again(
-                store, composer, planned, actor=login_name(), now_ms=clock_ms(), detail=""
+                store, composer, planned, actor=frame.login_name(), now_ms=clock_ms(), detail=""
             )
             invocation.wake_workers()
         elif planned.messages and not answer.is_dry_run:
@@ -110,8 +92,8 @@ def resend(
     _report(result, answer)
     left = {one.queue_id for one in planned.left}
     missing = choice.missing(left | {one.queue_id for one in planned.messages})
-    tell_missing(missing)
-    return exit_code_of(result.left, is_partial=bool(missing))
+    mail_change.tell_missing(missing)
+    return mail_change.exit_code_of(result.left, is_partial=bool(missing))
 
 
 def _shown(one: Resent) -> Iterator[str]:
@@ -127,7 +109,7 @@ def _shown(one: Resent) -> Iterator[str]:
         yield f"  not to {left} it was delivered to; --delivered includes them"
 
 
-def _may_go_on(planned: ResendResult, answer: Answer, expected: int | None) -> bool:
+def _may_go_on(planned: ResendResult, answer: mail_change.Answer, expected: int | None) -> bool:
     """Ask, unless the caller is sure; raises CommandFailed for another number than was said."""
     number = len(planned.messages)
     if not number or answer.is_dry_run:
@@ -135,17 +117,17 @@ def _may_go_on(planned: ResendResult, answer: Answer, expected: int | None) -> b
     is_missing = expected is None and number > 1 and answer.is_sure
     if is_missing or expected not in (None, number):
         said = "--count is missing" if is_missing else f"--count says {expected}"
-        raise CommandFailed(
+        raise frame.CommandFailed(
             f"nothing sent again: {counted(number, 'message')} would be, {said}; give --count "
             f"{number} if that is intended",
             exit_code=os.EX_USAGE if is_missing else os.EX_DATAERR,
         )
     addresses = {to.address: None for one in planned.messages for to in one.recipients}
     who = printable(some_of(list(addresses)))
-    return may_go_on(f"send {counted(number, 'message')} again, to {who}?", answer)
+    return mail_change.may_go_on(f"send {counted(number, 'message')} again, to {who}?", answer)
 
 
-def _report(result: ResendResult, answer: Answer) -> None:
+def _report(result: ResendResult, answer: mail_change.Answer) -> None:
     would = "would be " if answer.is_dry_run else ""
     if answer.wants_json:
         for one in result.messages:
@@ -161,4 +143,4 @@ def _report(result: ResendResult, answer: Answer) -> None:
     if not would:
         print_lines(f"{one.queue_id}: {one.result} as {one.new_id}" for one in result.messages)
     for line in first_of([f"{no.queue_id}: left alone: {no.why}" for no in result.left]):
-        warn(line)
+        frame.warn(line)

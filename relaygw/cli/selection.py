@@ -19,19 +19,7 @@ from relaygw.cli.text import cut
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.operations.selectors import (
-    CHOICES,
-    MAX_UID_DIGITS,
-    NULL_SENDER,
-    SELECTORS,
-    TIMES,
-    Kind,
-    Selector,
-    is_newest_first,
-    misplaced,
-    read_moment,
-    selection_of,
-)
+from relaygw.operations import selectors
 from relaygw.settings.units import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
@@ -74,13 +62,13 @@ def _take_duration(text: str) -> float:
 
 
 def _take_time(text: str) -> str:
-    if read_moment(_take_text(text), now_ms=0) is None:
-        raise click.BadParameter(f"{text[:40]!r} is not a time; write {TIMES}")
+    if selectors.read_moment(_take_text(text), now_ms=0) is None:
+        raise click.BadParameter(f"{text[:40]!r} is not a time; write {selectors.TIMES}")
     return text.strip()
 
 
 def _take_uid(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_UID_DIGITS):
+    if not (text.isascii() and text.isdigit() and len(text) <= selectors.MAX_UID_DIGITS):
         raise click.BadParameter(f"{text[:40]!r} is not a user ID; `id -u NAME` prints it")
     return int(text)
 
@@ -89,12 +77,12 @@ class _Choice(click.Choice[str]):
     """One of the words of a selector; a word of another one is named as such."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(CHOICES[name])
+        super().__init__(selectors.CHOICES[name])
         self._name = name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the word; see click."""
-        other = misplaced(self._name, value)
+        other = selectors.misplaced(self._name, value)
         if other:
             self.fail(f"{value!r} is a {other}, not a {self._name}; write --{other} {value}")
         return super().convert(value, param, ctx)
@@ -109,13 +97,13 @@ TIME = Text(_take_time)
 _ID = Text(_take_id)
 ids_argument = click.argument("queue_ids", metavar="[ID]...", nargs=-1, type=_ID)
 some_ids_argument = click.argument("queue_ids", metavar="ID...", nargs=-1, required=True, type=_ID)
-_KINDS: dict[Kind, dict[str, Any]] = {
-    Kind.PART: {"metavar": "TEXT", "type": NOT_EMPTY},
-    Kind.WHOLE: {"metavar": "TEXT", "type": NOT_EMPTY},
-    Kind.AGE: {"metavar": "AGE", "type": DURATION},
-    Kind.TIME: {"metavar": "T", "type": TIME},
-    Kind.NUMBER: {"metavar": "N", "type": Text(_take_uid)},
-    Kind.ID: {"metavar": "ID", "multiple": True, "type": _ID},
+_KINDS: dict[selectors.Kind, dict[str, Any]] = {
+    selectors.Kind.PART: {"metavar": "TEXT", "type": NOT_EMPTY},
+    selectors.Kind.WHOLE: {"metavar": "TEXT", "type": NOT_EMPTY},
+    selectors.Kind.AGE: {"metavar": "AGE", "type": DURATION},
+    selectors.Kind.TIME: {"metavar": "T", "type": TIME},
+    selectors.Kind.NUMBER: {"metavar": "N", "type": Text(_take_uid)},
+    selectors.Kind.ID: {"metavar": "ID", "multiple": True, "type": _ID},
 }
 _PARAMETERS = {
     **{"id": "id_options", "state": "state_names", "older_than": "older_than_s"},
@@ -124,9 +112,9 @@ _PARAMETERS = {
 """Where a parameter has another name than the selector; audit lines show it."""
 
 
-def _option(one: Selector) -> Decorator:
+def _option(one: selectors.Selector) -> Decorator:
     names = (f"--{one.name.replace('_', '-')}", _PARAMETERS.get(one.name, one.name))
-    if one.kind is Kind.CHOICE:
+    if one.kind is selectors.Kind.CHOICE:
         return click.option(*names, help=one.help, multiple=True, type=_Choice(one.name))
     return click.option(*names, help=one.help, **_KINDS[one.kind])
 
@@ -137,15 +125,18 @@ search_option = click.option(
     help="Matches TEXT, in the syntax of the sandbox's search box.",
 )  # fmt: skip
 _ENDS = ("result", "attempt")  # of which all mail is looked at
-QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, SELECTORS.values()), _LIMIT)
+QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, selectors.SELECTORS.values()), _LIMIT)
 WAITING_OPTIONS: tuple[Decorator, ...] = (
-    *(_option(one) for one in SELECTORS.values() if one.name not in _ENDS),
+    *(_option(one) for one in selectors.SELECTORS.values() if one.name not in _ENDS),
     _LIMIT,
 )
 CAPTURED_OPTIONS: tuple[Decorator, ...] = (
-    _option(SELECTORS["id"]),
+    _option(selectors.SELECTORS["id"]),
     search_option,
-    *(_option(SELECTORS[name]) for name in ("sender", "recipient", "subject", "older_than")),
+    *(
+        _option(selectors.SELECTORS[name])
+        for name in ("sender", "recipient", "subject", "older_than")
+    ),
     _LIMIT,
 )
 
@@ -196,18 +187,20 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
     conditions = {name: value for name, value in given.items() if value not in (None, ())}
     limit = conditions.pop("limit", None)
     words = (*conditions.pop("queue_ids", ()), *conditions.pop("id_options", ()))
-    parameters = {name: _PARAMETERS.get(name, name) for name in SELECTORS}
+    parameters = {name: _PARAMETERS.get(name, name) for name in selectors.SELECTORS}
     values = {name: conditions[key] for name, key in parameters.items() if key in conditions}
     if words:
         values["id"] = _read_ids(words)
     now_ms = clock_ms()
     for name in ("since", "until"):
         if name in values:
-            values[name] = read_moment(values[name], now_ms=now_ms, is_end=name == "until")
+            values[name] = selectors.read_moment(
+                values[name], now_ms=now_ms, is_end=name == "until"
+            )
     return Choice(
-        selection=selection_of(values, default_states=default_states, now_ms=now_ms),
+        selection=selectors.selection_of(values, default_states=default_states, now_ms=now_ms),
         search=conditions.get("search", ""),
-        is_null_sender=values.get("sender") == NULL_SENDER,
+        is_null_sender=values.get("sender") == selectors.NULL_SENDER,
         has_ids=bool(words),
         has_conditions=bool(words or conditions),
         limit=limit,
@@ -233,7 +226,7 @@ def in_order(choice: Choice, *, oldest_first: bool, newest_first: bool) -> Choic
         raise click.UsageError(
             "--oldest-first and --newest-first cannot be used together; remove one"
         )
-    usual = is_newest_first(choice.selection)
+    usual = selectors.is_newest_first(choice.selection)
     return replace(choice, newest_first=not oldest_first and (newest_first or usual))
 
 

@@ -18,25 +18,12 @@ from typing import Any
 import click
 
 from relaygw.cli import setup_host as host
+from relaygw.cli import setup_plan
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.install_sendmail import Prefix
 from relaygw.cli.mail_change import raise_if_alone
 from relaygw.cli.service_settings import refuse_overlaid
 from relaygw.cli.setup_key import is_left_out, key_files, missing_files, read_key
-from relaygw.cli.setup_plan import (
-    HASH_TO_COME,
-    OTHER,
-    SECRETS,
-    USES,
-    Answers,
-    NewFile,
-    Question,
-    as_yaml,
-    configuration,
-    difference,
-    problem_of,
-    questions,
-)
 from relaygw.cli.setup_steps import Steps, Wishes, later_steps
 from relaygw.cli.text import print_lines
 from relaygw.cli.users import hash_of
@@ -49,7 +36,9 @@ _PASSWORD_BYTES = 12
 
 
 @click.command(cls=Command)
-@click.option("--use", type=click.Choice(tuple(USES)), help="The purpose of this machine.")
+@click.option(
+    "--use", type=click.Choice(tuple(setup_plan.USES)), help="The purpose of this machine."
+)
 @click.option("--preset", metavar="NAME", help="Mail service; see relaygw provider presets.")
 @click.option("--host", metavar="HOST", help="Host of a service without a preset.")
 @click.option(
@@ -97,7 +86,7 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
     is read from --key-file, standard input or the terminal.
     """
     wishes = Wishes(**{name: given.pop(name) for name in Wishes.__slots__})
-    answers = Answers(**given)
+    answers = setup_plan.Answers(**given)
     if wishes.recipient is not None:
         address_of(wishes.recipient, "--to")
     named = invocation.config or os.environ.get("RELAYGW_CONFIG") or DEFAULT_FILE
@@ -138,10 +127,10 @@ def _failed(path: Path, error: OSError) -> CommandFailed:
 # --- answers
 
 
-def _complete(answers: Answers) -> Answers:
+def _complete(answers: setup_plan.Answers) -> setup_plan.Answers:
     """Ask for what is missing; raises UsageError where nobody can be asked."""
     asked: set[str] = set()
-    while left := [one for one in questions(answers) if one.name not in asked]:
+    while left := [one for one in setup_plan.questions(answers) if one.name not in asked]:
         if not sys.stdin.isatty():
             needed = [one for one in left if one.is_needed]
             if not needed:
@@ -154,9 +143,9 @@ def _complete(answers: Answers) -> Answers:
     return answers
 
 
-def _ask(question: Question, answers: Answers) -> Any:
+def _ask(question: setup_plan.Question, answers: setup_plan.Answers) -> Any:
     if question.name == "use":
-        print_lines(f"  {name:<8} {words}" for name, words in USES.items())
+        print_lines(f"  {name:<8} {words}" for name, words in setup_plan.USES.items())
     while True:
         text: str = click.prompt(
             question.text,
@@ -167,20 +156,20 @@ def _ask(question: Question, answers: Answers) -> Any:
         ).strip()
         said = tuple(text.replace(",", " ").split()) if question.is_list else text or None
         changed: dict[str, Any] = {question.name: said}
-        problem = problem_of(replace(answers, **changed), question.name)
+        problem = setup_plan.problem_of(replace(answers, **changed), question.name)
         if not problem:
             return said
         click.echo(problem, err=True)
 
 
-def _refuse_wrong(answers: Answers) -> None:
+def _refuse_wrong(answers: setup_plan.Answers) -> None:
     """Raise UsageError for an option whose value can be none, whatever the rest is."""
     for one in fields(answers):
-        if problem := problem_of(answers, one.name):
+        if problem := setup_plan.problem_of(answers, one.name):
             raise click.UsageError(problem)
 
 
-def _compare(config: Path, answers: Answers, wishes: Wishes) -> None:
+def _compare(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> None:
     """Raise CommandFailed when a configuration that is there is not what was asked for.
 
     A key that it lacks is written.
@@ -207,13 +196,13 @@ def _compare(config: Path, answers: Answers, wishes: Wishes) -> None:
             _write(one, owner)
 
 
-def _refuse_another(config: Path, found: object, answers: Answers) -> None:
-    if any(one.is_needed for one in questions(answers)):
+def _refuse_another(config: Path, found: object, answers: setup_plan.Answers) -> None:
+    if any(one.is_needed for one in setup_plan.questions(answers)):
         raise CommandFailed(
             f"{config} exists, and setup changes no file; omit {', '.join(answers.given)}",
             exit_code=os.EX_CANTCREAT,
         )
-    if differs := difference(_tree(answers, config), found):
+    if differs := setup_plan.difference(_tree(answers, config), found):
         raise CommandFailed(
             f"{config} exists with other settings ({', '.join(differs)}); setup changes no file: "
             "edit it, or move it away to start over",
@@ -221,19 +210,21 @@ def _refuse_another(config: Path, found: object, answers: Answers) -> None:
         )
 
 
-def _tree(answers: Answers, config: Path, password_hash: str = HASH_TO_COME) -> dict[str, Any]:
-    return configuration(answers, directory=config.parent, password_hash=password_hash)
+def _tree(
+    answers: setup_plan.Answers, config: Path, password_hash: str = setup_plan.HASH_TO_COME
+) -> dict[str, Any]:
+    return setup_plan.configuration(answers, directory=config.parent, password_hash=password_hash)
 
 
 # --- files
 
 
-def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
+def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
     """Write the configuration and its key, after asking; False: it was not wanted."""
-    if answers.preset not in (None, OTHER) and answers.known is None:
+    if answers.preset not in (None, setup_plan.OTHER) and answers.known is None:
         raise click.UsageError(f"no preset {answers.preset}; see: relaygw provider presets")
     answers = _complete(answers)
-    shown = as_yaml(_tree(answers, config))
+    shown = setup_plan.as_yaml(_tree(answers, config))
     _validate(shown, config)
     refuse_overlaid(config, _tree(answers, config))
     needs_key = answers.needs_key
@@ -257,7 +248,7 @@ def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
             return False
     password = secrets.token_urlsafe(_PASSWORD_BYTES) if "web" in _tree(answers, config) else ""
     if password:
-        made = as_yaml(_tree(answers, config, hash_of(password.encode())))
+        made = setup_plan.as_yaml(_tree(answers, config, hash_of(password.encode())))
         files = [replace(one, text=made) if one.path == config else one for one in files]
     for one in files:
         _write(one, owner)
@@ -269,21 +260,21 @@ def _begin(config: Path, answers: Answers, wishes: Wishes) -> bool:
 
 
 def _files(
-    answers: Answers, config: Path, text: str, key: str | None, *, needs_key: bool
-) -> Iterator[NewFile]:
+    answers: setup_plan.Answers, config: Path, text: str, key: str | None, *, needs_key: bool
+) -> Iterator[setup_plan.NewFile]:
     """Yield what has to be made, the configuration last: with it the gateway may start."""
     if not config.parent.exists():
-        yield NewFile(path=config.parent)
+        yield setup_plan.NewFile(path=config.parent)
     if needs_key:
-        yield from key_files(config.parent / SECRETS / answers.provider, key)
-    yield NewFile(path=config, text=text)
+        yield from key_files(config.parent / setup_plan.SECRETS / answers.provider, key)
+    yield setup_plan.NewFile(path=config, text=text)
 
 
-def _verb(file: NewFile) -> str:
+def _verb(file: setup_plan.NewFile) -> str:
     return "make" if file.text is None else "write"
 
 
-def _write(file: NewFile, owner: host.Owner) -> None:
+def _write(file: setup_plan.NewFile, owner: host.Owner) -> None:
     try:
         host.write(file, owner)
     except OSError as error:
@@ -294,7 +285,7 @@ def _validate(text: str, config: Path) -> None:
     """Raise CommandFailed for a wrong answer, before anything is written."""
     with tempfile.TemporaryDirectory() as directory:
         trial = Path(directory) / config.name
-        trial.write_text(text.replace(HASH_TO_COME, hash_of(b"any")), encoding="utf-8")
+        trial.write_text(text.replace(setup_plan.HASH_TO_COME, hash_of(b"any")), encoding="utf-8")
         try:
             load_settings(config=trial, environ={"HOME": "/", "XDG_STATE_HOME": directory})
         except SettingsError as error:

@@ -9,14 +9,7 @@ from collections import Counter
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.state import (
-    CLAIMABLE,
-    OPEN,
-    RESULTS,
-    WORST_FIRST,
-    DeliveryState,
-    RecipientState,
-)
+from relaygw.mail.state import CLAIMABLE, OPEN, RESULTS, WORST_FIRST, DeliveryState, RecipientState
 from relaygw.mail.words import fields
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 

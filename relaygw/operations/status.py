@@ -14,14 +14,7 @@ from relaygw.mail.words import fields
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
 from relaygw.observe.waits import SLICE_S, Waits, waits_of
-from relaygw.operations.providers import (
-    Usage,
-    hold_object,
-    holds_of,
-    read_usages,
-    state_of,
-    usage_object,
-)
+from relaygw.operations import providers
 from relaygw.policy.untended import LOST_MS, LostInstance, Untended, lost_gateways, untended
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.holds import Hold
@@ -44,7 +37,7 @@ class Snapshot:
     instances: list[Instance]
     silent: frozenset[str]  # incarnations
     holds: list[Hold]
-    usages: dict[str, Usage]  # by the provider's name
+    usages: dict[str, providers.Usage]  # by the provider's name
     lanes: list[LaneCount]
     captured: int
     unread: int
@@ -63,7 +56,7 @@ class Snapshot:
 
     def state_of(self, provider: str) -> str:
         """Return the state of a provider in a word."""
-        return state_of(holds_of(self.holds, provider), self.usages[provider])
+        return providers.state_of(providers.holds_of(self.holds, provider), self.usages[provider])
 
 
 def take_snapshot(store: Store, settings: Settings) -> Snapshot:
@@ -87,7 +80,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         instances=instances,
         silent=silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms),
         holds=holds,
-        usages=read_usages(store, settings.providers),
+        usages=providers.read_usages(store, settings.providers),
         lanes=lanes,
         captured=captured,
         unread=unread,
@@ -152,11 +145,11 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
                 **fields(usage.settings, "host", "port"),
                 "state": snapshot.state_of(name),
                 "in_queue": _waits_object(snapshot.waits(name)),
-                **usage_object(usage),
+                **providers.usage_object(usage),
             }
             for name, usage in snapshot.usages.items()
         ],
-        "holds": [hold_object(hold) for hold in snapshot.holds],
+        "holds": [providers.hold_object(hold) for hold in snapshot.holds],
         "lanes": [
             {
                 **fields(one, "route", "stream", "state", "deliveries"),

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
-from relaygw.postfix.classes import (
-    REST,
-    recipient_classes,
-    sample,
-    sender_classes,
-)
+from relaygw.postfix.classes import REST, recipient_classes, sample, sender_classes
 from relaygw.postfix.deliveries import Delivery, Hop
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service
 from relaygw.postfix.maps import Entry

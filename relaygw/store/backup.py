@@ -23,34 +23,12 @@ from relaygw.errors import QueueDamaged, SchemaMismatch, StoreFull, StoreUnavail
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.settings.secrets import draft_of
-from relaygw.store import migrate
+from relaygw.store import exchange, log_check, migrate
 from relaygw.store.database import damage
-from relaygw.store.exchange import (
-    REPLACED,
-    aside_name,
-    fold_log,
-    making,
-    page_problems,
-    publish,
-    sole_user,
-    take_owner,
-    undo_cut,
-)
-from relaygw.store.log_check import (
-    DriverError,
-    LogState,
-    check_log,
-    database_path,
-    driver,
-    index_of,
-    log_of,
-    mark_of,
-    read_only,
-    sync,
-)
+from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.sqlite import is_damage, make_directory, open_engine
-from relaygw.store.tables import SCHEMA_REVISION, delivery, hold_columns, metadata
+from relaygw.store.tables import SCHEMA_REVISION, delivery, metadata
 
 _OF_PROCESSES = ("instance", "permit", "duty", "web_session")
 """What was somebody's at the moment of a copy and is nobody's in a queue made from it."""
@@ -95,16 +73,16 @@ def back_up(url: str, target: Path) -> Contents:
             with open_engine(url, is_for_writing=False) as engine, engine.connect() as connection:
                 raw: Any = connection.connection.dbapi_connection
                 raw.execute("VACUUM INTO ?", (file.name,))
-        except DriverError as error:
+        except log_check.DriverError as error:
             if is_damage(error):
-                raise QueueDamaged(damage(str(database_path(url)), str(error))) from error
+                raise QueueDamaged(damage(str(log_check.database_path(url)), str(error))) from error
             if "full" in str(error):
                 raise StoreFull(f"{target}: {error}; free some space, and run it again") from error
             raise StoreUnavailable(f"{target}: {error}; is there enough free space?") from error
         contents = look_into(copy)
-        sync(copy)
+        log_check.sync(copy)
         os.link(copy, target)  # never over another file
-    sync(target.parent)
+    log_check.sync(target.parent)
     return contents
 
 
@@ -116,36 +94,39 @@ def look_into(copy: Path) -> Contents:
         with copy.open("rb"):
             pass
         with _reading(copy, has_log=_needs_log(copy)) as connection:
-            for problem in page_problems(copy, connection):
+            for problem in exchange.page_problems(copy, connection):
                 raise QueueDamaged(f"{problem}; it cannot be restored, use an older one")
             return _contents(connection)
-    except DriverError as error:
+    except log_check.DriverError as error:
         raise _is_none(copy, error) from error
 
 
 def _needs_log(copy: Path) -> bool:
     """Return whether a copy is one only with its log, which is there; raises QueueDamaged."""
-    if mark_of(copy) is None:
+    if log_check.mark_of(copy) is None:
         return False
-    if log_of(copy).exists() and check_log(copy, is_alone=True).state is LogState.WHOLE:
+    if (
+        log_check.log_of(copy).exists()
+        and log_check.check_log(copy, is_alone=True).state is log_check.LogState.WHOLE
+    ):
         return True
     raise QueueDamaged(
         f"{copy}: was copied while relaygw used it, and may lack mail that was in its log "
-        f"({log_of(copy).name}, from the same time), which is not complete beside it; put it "
-        "there, or make copies with: relaygw db backup FILE"
+        f"({log_check.log_of(copy).name}, from the same time), which is not complete beside it; "
+        "put it there, or make copies with: relaygw db backup FILE"
     )
 
 
 @contextlib.contextmanager
 def _reading(copy: Path, *, has_log: bool) -> Iterator[Any]:
     """Lend a connection that leaves nothing beside a copy."""
-    had_index = index_of(copy).exists()
+    had_index = log_check.index_of(copy).exists()
     try:
-        with contextlib.closing(read_only(copy, as_it_lies=not has_log)) as connection:
+        with contextlib.closing(log_check.read_only(copy, as_it_lies=not has_log)) as connection:
             yield connection
     finally:
         if has_log and not had_index:
-            index_of(copy).unlink(missing_ok=True)
+            log_check.index_of(copy).unlink(missing_ok=True)
 
 
 def _is_none(copy: Path, error: object) -> QueueDamaged:
@@ -170,11 +151,11 @@ def restore(
     StoreUnavailable while a gateway runs, on either of them, QueueDamaged for a damaged copy, and
     SchemaMismatch for one of a later version.
     """
-    path = database_path(url)
+    path = log_check.database_path(url)
     if source.exists() and path.exists() and source.samefile(path):
         raise QueueDamaged(f"{source}: is the queue itself; name a copy of it")
     is_queue = lock_directory_of(source).is_dir()
-    with sole_user(source) if is_queue else contextlib.nullcontext():
+    with exchange.sole_user(source) if is_queue else contextlib.nullcontext():
         contents = look_into(source)
         return _restore(path, source, contents, is_released, now_ms, may_replace)
 
@@ -195,12 +176,12 @@ def _restore(
     make_directory(path.parent)
     agreed: tuple[Contents | None, ...] = ()
     while True:
-        with sole_user(path):
-            undo_cut(path)
-            is_there = path.exists() or log_of(path).exists()
+        with exchange.sole_user(path):
+            exchange.undo_cut(path)
+            is_there = path.exists() or log_check.log_of(path).exists()
             present = _present(path) if is_there else None
             if not is_there or present in agreed or (present and present.messages == 0):
-                aside = aside_name(path, REPLACED, now_ms) if is_there else None
+                aside = exchange.aside_name(path, exchange.REPLACED, now_ms) if is_there else None
                 held = _replace(path, source, aside, is_released=is_released, now_ms=now_ms)
                 return Restored(contents=contents, held=held, aside=aside)
         # nobody is kept waiting meanwhile; what has come since is asked about again
@@ -214,10 +195,10 @@ def _replace(
 ) -> int:
     """Put a queue made from a copy in place, alone; return how many deliveries are held."""
     new = path.with_name(path.name + ".restoring")
-    with making(path, new):
+    with exchange.making(path, new):
         _copy_private(source, new)
-        if mark_of(source) is not None:
-            _copy_private(log_of(source), log_of(new))
+        if log_check.mark_of(source) is not None:
+            _copy_private(log_check.log_of(source), log_check.log_of(new))
         migrate.upgrade(f"sqlite:///{new}")
         try:
             with (
@@ -231,10 +212,10 @@ def _replace(
                     f"{new}: {error.orig}; free some space, and run it again"
                 ) from error
             raise _is_none(source, error.orig) from error
-        take_owner(path, new)
+        exchange.take_owner(path, new)
         if aside is not None:
-            fold_log(path)
-        publish(path, new, aside or path)
+            exchange.fold_log(path)
+        exchange.publish(path, new, aside or path)
     return held
 
 
@@ -246,16 +227,16 @@ def _contents(connection: Any) -> Contents:
     ).fetchone()
     revisions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if len(revisions) != 1 or not _REVISION.fullmatch(str(revisions[0][0])):
-        raise driver.DatabaseError("its schema is not a relaygw schema")
+        raise log_check.driver.DatabaseError("its schema is not a relaygw schema")
     return Contents(messages, unfinished, revisions[0][0])
 
 
 def _present(path: Path) -> Contents | None:
     """Return what is in the queue that is there, None where that cannot be told."""
     try:
-        with contextlib.closing(read_only(path)) as connection:
+        with contextlib.closing(log_check.read_only(path)) as connection:
             return _contents(connection)
-    except DriverError:
+    except log_check.DriverError:
         return None
 
 

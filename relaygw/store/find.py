@@ -18,19 +18,10 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at, time_of_id
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch
+from relaygw.store import find_terms
 from relaygw.store.database import Repository, Statement, Transaction, Write
 from relaygw.store.find_index import FULL_TEXT, read_words, take_older, take_todo
 from relaygw.store.find_links import read_links, write_links
-from relaygw.store.find_terms import (
-    RARE,
-    conditions,
-    is_of_captured,
-    open_states,
-    outcome_of,
-    rare_outcome,
-    span_of,
-    words_in,
-)
 from relaygw.store.find_walk import Key, NoPlace, Walk, greatest, newest, read_place
 from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries, rows_in
 from relaygw.store.tables import delivery, mail_search, message, recipient
@@ -162,13 +153,13 @@ class _Looking:
         self._tx = tx
         self._search = search
         self._limit = limit
-        self._span = span_of(tx, search)
-        self._words = words_in(search)
+        self._span = find_terms.span_of(tx, search)
+        self._words = find_terms.words_in(search)
         # one whole word, which is rare: nothing is to be read beside the index
         with_words = [one.field for one in search.terms if one.field in WITH_WORDS]
         self._is_of_order = with_words == [Field.ORDER]
-        self._outcome = outcome_of(search)
-        self._conditions = conditions(tx, search, self._span)
+        self._outcome = find_terms.outcome_of(search)
+        self._conditions = find_terms.conditions(tx, search, self._span)
         self._until_s = time.monotonic() + PATIENCE_S
         since_ms = None if self._outcome else self._span.since_ms
         # what an id tells: older mail is not looked for
@@ -196,16 +187,16 @@ class _Looking:
 
     def _walk_beside_words(self) -> Walk | None:
         """Return the way that leads to the fewest messages, None: their words do."""
-        open_ones = open_states(self._search)
-        if self._outcome in RARE:
+        open_ones = find_terms.open_states(self._search)
+        if self._outcome in find_terms.RARE:
             keys = (_R.changed_at_ms, _R.queue_id)
-            where = rare_outcome(self._outcome or "", self._span)
+            where = find_terms.rare_outcome(self._outcome or "", self._span)
             return Walk("outcome", recipient, keys, _R.queue_id, where)
         if open_ones is not None:
             return Walk("open", delivery, (_D.queue_id,), _D.queue_id, open_ones)
         if self._words.wanted:
             return None
-        if is_of_captured(self._search):
+        if find_terms.is_of_captured(self._search):
             keys, is_it = (_M.captured_at_ms, _M.queue_id), _M.captured_at_ms.is_not(None)
             of_time = self._span.holds(_M.captured_at_ms) if self._outcome else ()
             return Walk("captured", message, keys, _M.queue_id, [is_it, *of_time])

@@ -15,8 +15,8 @@ from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Transaction, insert_into
-from relaygw.store.queue_entry import Key
-from relaygw.store.tables import IS_OPEN, delivery, hold, hold_columns
+from relaygw.store.queue_entry import Key, hold_columns
+from relaygw.store.tables import IS_OPEN, delivery, hold
 
 UNREACHABLE = "unreachable"  # scope of an outage: the provider is tried by itself
 

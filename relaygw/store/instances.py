@@ -26,7 +26,8 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store.database import Database, Repository, Statement, Transaction, insert_into
 from relaygw.store.outcomes import write_interrupted
-from relaygw.store.tables import delivery, hold_columns, instance, permit
+from relaygw.store.queue_entry import hold_columns
+from relaygw.store.tables import delivery, instance, permit
 
 MAX_RECLAIMS = 3  # a delivery that was in the hands of this many dying workers is held as poison
 MISSED_S = 10.0  # heartbeats so far apart were not answered in time; they are due each five seconds

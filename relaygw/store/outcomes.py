@@ -23,8 +23,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
-from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, lock_messages, part_delivery
-from relaygw.store.tables import hold_columns
+from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, hold_columns, lock_messages, part_delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

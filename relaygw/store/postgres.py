@@ -23,14 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.clock import awake_s, clock_ms
-from relaygw.store.database import (
-    RAW_CURSOR,
-    Database,
-    Place,
-    Translated,
-    Write,
-    close_connections,
-)
+from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Write, close_connections
 
 ANSWER_S = 20.0  # how long a server that is there may take for one answer
 RECONNECT_S = 10.0  # how long a write waits for a server that went away before it fails

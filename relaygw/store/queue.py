@@ -26,6 +26,7 @@ from relaygw.store.queue_entry import (
     MessageRecord,
     QueueEntry,
     Waiting,
+    hold_columns,
     in_batches,
     is_listed,
     load_entries,
@@ -42,7 +43,7 @@ from relaygw.store.selection import (
     count_shape,
     matching_ids,
 )
-from relaygw.store.tables import IS_OPEN, attempt, delivery, hold_columns, message, recipient
+from relaygw.store.tables import IS_OPEN, attempt, delivery, message, recipient
 
 _D = DeliveryState
 _R = RecipientState

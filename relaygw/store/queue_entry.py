@@ -311,3 +311,10 @@ def _waiting(tx: Transaction, rows: list[Row]) -> Waiting:
     recipients = tuple((address, why) for *_, address, why in rows if address is not None)
     at_ms = tx.to_local(accepted_at_ms)
     return Waiting(queue_id, at_ms, size_bytes, sender, states, recipients)
+
+
+def hold_columns(cause: HoldCause | None) -> dict[str, str | None]:
+    """Return the values of `delivery` that say why one is held or put off; None: it is not."""
+    if cause is None:
+        return {"reason": None, "hold_code": None, "hold_key": None}
+    return {"reason": cause.sentence, "hold_code": cause.code.value, "hold_key": cause.key}

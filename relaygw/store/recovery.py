@@ -18,38 +18,11 @@ from sqlalchemy import Table
 from relaygw.errors import QueueDamaged, SchemaMismatch
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
-from relaygw.store import instances, migrate
-from relaygw.store.exchange import (
-    DAMAGED,
-    aside_name,
-    making,
-    page_problems,
-    publish,
-    sole_user,
-    take_owner,
-    undo_cut,
-)
-from relaygw.store.log_check import (
-    DriverError,
-    LogFinding,
-    LogState,
-    check_log,
-    database_path,
-    driver,
-    log_of,
-    read_only,
-)
+from relaygw.store import exchange, instances, log_check, migrate
+from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import is_alone, open_users, share
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
-from relaygw.store.tables import (
-    SCHEMA_REVISION,
-    chunk,
-    delivery,
-    hold_columns,
-    message,
-    metadata,
-    recipient,
-)
+from relaygw.store.tables import SCHEMA_REVISION, chunk, delivery, message, metadata, recipient
 
 _MESSAGES_A_STEP = 200
 _TEMPORARY = frozenset({"instance", "permit", "duty"})  # of processes that are gone
@@ -77,17 +50,17 @@ class Recovered:
 
 def examine(url: str) -> list[str]:
     """Return what is wrong with a queue, a line for each; changes nothing, a gateway may run."""
-    path = database_path(url)
+    path = log_check.database_path(url)
     users = open_users(path)
     try:
         has_others = not is_alone(users)
         if has_others:
             share(users, path)
         try:
-            finding = check_log(path, is_alone=not has_others)
+            finding = log_check.check_log(path, is_alone=not has_others)
         except QueueDamaged as error:
             return [str(error)]
-        if finding.state is not LogState.WHOLE:
+        if finding.state is not log_check.LogState.WHOLE:
             return [finding.problem]
         return list(_page_problems(path, finding))
     finally:
@@ -103,65 +76,69 @@ def recover(url: str, *, is_released: bool, now_ms: int, tell: Callable[[int], N
     StoreUnavailable while a gateway runs, QueueDamaged when nothing can be read, SchemaMismatch for
     another version.
     """
-    path = database_path(url)
-    with sole_user(path):
-        undo_cut(path)
-        finding = check_log(path, is_alone=True)
-        if finding.state is LogState.WHOLE and not any(_page_problems(path, finding)):
+    path = log_check.database_path(url)
+    with exchange.sole_user(path):
+        exchange.undo_cut(path)
+        finding = log_check.check_log(path, is_alone=True)
+        if finding.state is log_check.LogState.WHOLE and not any(_page_problems(path, finding)):
             return Recovered()
         return _Recovery(path, finding, is_released=is_released, now_ms=now_ms).run(tell)
 
 
-def _uses_log(finding: LogFinding) -> bool:
-    return finding.state in (LogState.WHOLE, LogState.SHORT)
+def _uses_log(finding: log_check.LogFinding) -> bool:
+    return finding.state in (log_check.LogState.WHOLE, log_check.LogState.SHORT)
 
 
-def _page_problems(path: Path, finding: LogFinding) -> Iterator[str]:
+def _page_problems(path: Path, finding: log_check.LogFinding) -> Iterator[str]:
     """Yield what SQLite finds wrong with the pages of a database."""
     try:
-        with contextlib.closing(read_only(path, as_it_lies=not _uses_log(finding))) as connection:
-            yield from page_problems(path, connection)
-    except DriverError as error:
+        with contextlib.closing(
+            log_check.read_only(path, as_it_lies=not _uses_log(finding))
+        ) as connection:
+            yield from exchange.page_problems(path, connection)
+    except log_check.DriverError as error:
         yield f"{path}: {error}"
 
 
 class _Recovery:
     """One run, of which nobody else has the database open."""
 
-    def __init__(self, path: Path, finding: LogFinding, *, is_released: bool, now_ms: int) -> None:
+    def __init__(
+        self, path: Path, finding: log_check.LogFinding, *, is_released: bool, now_ms: int
+    ) -> None:
         self._path = path
         self._finding = finding
         self._is_released = is_released
         self._now_ms = now_ms
         self._new = path.with_name(path.name + ".recovering")
-        self._aside = aside_name(path, DAMAGED, now_ms)
-        self._exported = aside_name(path, "parts", now_ms)
-        is_lost = finding.state in (LogState.LOST, LogState.SHORT)
+        self._aside = exchange.aside_name(path, exchange.DAMAGED, now_ms)
+        self._exported = exchange.aside_name(path, "parts", now_ms)
+        is_lost = finding.state in (log_check.LogState.LOST, log_check.LogState.SHORT)
         self._done = Recovered(is_log_lost=is_lost, aside=self._aside)
         self._instances = instances.lifeline_directory(path.parent)
         self._kept: set[str] = set()
         self._has_all_envelopes = False
 
     def run(self, tell: Callable[[int], None]) -> Recovered:
-        with making(self._path, self._new):
+        with exchange.making(self._path, self._new):
             migrate.upgrade(f"sqlite:///{self._new}")
             try:
                 self._copy(tell)
-            except DriverError as error:
+            except log_check.DriverError as error:
                 raise QueueDamaged(
                     f"{self._path}: nothing of it can be read ({error}); restore a backup"
                 ) from error
-            take_owner(self._path, self._new)
-            if log_of(self._path).exists() and not _uses_log(self._finding):
-                self._done.log_aside = log_of(self._aside)
-            publish(self._path, self._new, self._aside)
+            exchange.take_owner(self._path, self._new)
+            if log_check.log_of(self._path).exists() and not _uses_log(self._finding):
+                self._done.log_aside = log_check.log_of(self._aside)
+            exchange.publish(self._path, self._new, self._aside)
         return self._done
 
     def _copy(self, tell: Callable[[int], None]) -> None:
         as_it_lies = not _uses_log(self._finding)
         with (
-            contextlib.closing(read_only(self._path, as_it_lies=as_it_lies)) as source,
-            contextlib.closing(driver.connect(self._new, isolation_level=None)) as target,
+            contextlib.closing(log_check.read_only(self._path, as_it_lies=as_it_lies)) as source,
+            contextlib.closing(log_check.driver.connect(self._new, isolation_level=None)) as target,
         ):
             _check_revision(source)
             queue = DamagedQueue(source)
@@ -214,7 +191,11 @@ class _Recovery:
             for number, body in bodies:
                 piece = {"queue_id": left.queue_id, "chunk_no": number, "body": body}
                 _insert(target, chunk, piece)
-        except (driver.IntegrityError, driver.DataError, driver.ProgrammingError) as error:
+        except (
+            log_check.driver.IntegrityError,
+            log_check.driver.DataError,
+            log_check.driver.ProgrammingError,
+        ) as error:
             target.execute("ROLLBACK TO message")
             left.missing.append(f"values that make sense ({error})")
             return False
@@ -266,7 +247,7 @@ class _Recovery:
 def _check_revision(source: Any) -> None:
     try:
         found = source.execute("SELECT version_num FROM alembic_version").fetchall()
-    except DriverError:
+    except log_check.DriverError:
         return  # as good as any other that can be read
     if found and found[0][0] != SCHEMA_REVISION:
         raise SchemaMismatch(

@@ -17,13 +17,7 @@ from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.captured_index import (
-    FULL_TEXT,
-    facts_of,
-    forget_captured,
-    matching,
-    write_index,
-)
+from relaygw.store.captured_index import FULL_TEXT, facts_of, forget_captured, matching, write_index
 from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
 from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries, rows_in
 from relaygw.store.release import Release, release

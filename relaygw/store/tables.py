@@ -32,8 +32,6 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
-from relaygw.mail.hold import HoldCause
-
 SCHEMA_REVISION = "0011"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
@@ -103,12 +101,8 @@ HAS_KEPT_CONTENT = text("message.chunk_count > 0 AND message.finished_at_ms IS N
 _partial_index(
     "message_captured", message.c.captured_at_ms, where=message.c.captured_at_ms.is_not(None)
 )
-_partial_index(
-    "message_unread",
-    message.c.captured_at_ms,
-    message.c.read_at_ms,  # always null: SQLite counts without a look at the rows
-    where=IS_UNREAD,
-)
+# read_at_ms is always null: SQLite counts without a look at the rows
+_partial_index("message_unread", message.c.captured_at_ms, message.c.read_at_ms, where=IS_UNREAD)
 _partial_index("message_unindexed", message.c.captured_at_ms, where=IS_UNINDEXED)
 _partial_index("message_kept_content", message.c.finished_at_ms, where=HAS_KEPT_CONTENT)
 
@@ -375,13 +369,6 @@ history = _table(  # counts in slices of five minutes
     *_columns(BigInteger, "amount"),
     sqlite_with_rowid=False,
 )
-
-
-def hold_columns(cause: HoldCause | None) -> dict[str, str | None]:
-    """Return the values of `delivery` that say why one is held or put off; None: it is not."""
-    if cause is None:
-        return {"reason": None, "hold_code": None, "hold_key": None}
-    return {"reason": cause.sentence, "hold_code": cause.code.value, "hold_key": cause.key}
 
 
 # --- texts in any case --------------------------------------------------------------------

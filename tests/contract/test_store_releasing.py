@@ -11,12 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from relaygw.mail.envelope import (
-    ClaimedDelivery,
-    NewDelivery,
-    NewRecipient,
-    Released,
-)
+from relaygw.mail.envelope import ClaimedDelivery, NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import release

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.observer import Series
@@ -391,14 +391,6 @@ class Waited(Answer):
     message: dict[str, Any] = said("as GET /api/v1/message/ID answers it")
     codes: list[str]
     links: list[_Link]
-
-
-def answer_with(**fields: Any) -> type[Answer]:
-    """Return the class of an answer with these fields: types, or each with what is said of it."""
-    given: dict[str, Any] = {
-        name: one if isinstance(one, tuple) else (one, ...) for name, one in fields.items()
-    }
-    return create_model("_Answer", __base__=Answer, **given)
 
 
 COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the description

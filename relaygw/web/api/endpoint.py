@@ -7,12 +7,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relaygw.web.api import requests
+from relaygw.web.api.answers import Answer
 from relaygw.web.api.requests import Call
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
@@ -58,6 +59,14 @@ class Endpoint:
             return JSONResponse(found)
 
         return Route(V1 + self.path, answer, methods=[self.method.upper()])
+
+
+def answer_with(**fields: Any) -> type[Answer]:
+    """Return the class of an answer with these fields: types, or each with what is said of it."""
+    given: dict[str, Any] = {
+        name: one if isinstance(one, tuple) else (one, ...) for name, one in fields.items()
+    }
+    return create_model("_Answer", __base__=Answer, **given)
 
 
 ENDPOINTS: list[Endpoint] = []  # in the order in which they are shown

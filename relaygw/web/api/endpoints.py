@@ -29,8 +29,8 @@ from relaygw.store.audit import Trail
 from relaygw.store.find import NoPlace
 from relaygw.store.watch import HISTORY_SLICE_MS
 from relaygw.web.api import answers, requests
-from relaygw.web.api.answers import answer_with, said
-from relaygw.web.api.endpoint import ENDPOINTS, Endpoint
+from relaygw.web.api.answers import said
+from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
 from relaygw.web.api.endpoint import post as _post
 from relaygw.web.api.requests import Call

@@ -16,26 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.operations.queue_actions import (
-    LeftAlone,
-    Order,
-    QueueAction,
-    Result,
-    change_queued,
-    routes_taken,
-)
-from relaygw.operations.selectors import (
-    ALL,
-    CHOICES,
-    MAX_UID_DIGITS,
-    NULL_SENDER,
-    SELECTORS,
-    TIMES,
-    is_newest_first,
-    misplaced,
-    read_moment,
-    selection_of,
-)
+from relaygw.operations import queue_actions, selectors
 from relaygw.settings.units import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
@@ -110,7 +91,9 @@ def read_conditions(
     given: ImmutableMultiDict[str, object], *, now_ms: int, tz: tzinfo | None = None
 ) -> Conditions:
     """Return what parameters or a form ask for; raises Problem. Other names are not looked at."""
-    pairs = [(name, str(value)) for name, value in given.multi_items() if name in SELECTORS]
+    pairs = [
+        (name, str(value)) for name, value in given.multi_items() if name in selectors.SELECTORS
+    ]
     return read_pairs(pairs, now_ms=now_ms, tz=tz)
 
 
@@ -122,7 +105,7 @@ def read_pairs(
     for name, value in pairs:
         word = check_length(name, value.replace("\0", "").strip())
         if word and word not in found.get(name, ()):
-            several = found.get(name, ()) if SELECTORS[name].is_repeated else ()
+            several = found.get(name, ()) if selectors.SELECTORS[name].is_repeated else ()
             found[name] = (*several, word)
     return Conditions(given=found, selection=_selection(found, now_ms, tz))
 
@@ -137,11 +120,11 @@ def check_length(name: str, value: str) -> str:
 
 def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | None) -> Selection:
     values: dict[str, object] = {
-        name: given[0] for name, given in found.items() if SELECTORS[name].is_text
+        name: given[0] for name, given in found.items() if selectors.SELECTORS[name].is_text
     }
     if "id" in found:
         values["id"] = [one.upper() for one in found["id"]]
-    for name in CHOICES:
+    for name in selectors.CHOICES:
         if name in found:
             values[name] = list(_words(name, found[name]))
     if "uid" in found:
@@ -156,15 +139,17 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | N
         except ValueError:
             what = f"older_than {word[:40]!r} is not a duration"
             raise Problem(400, what, expected=expected) from None
-    return selection_of(values, default_states=OPEN, now_ms=now_ms)
+    return selectors.selection_of(values, default_states=OPEN, now_ms=now_ms)
 
 
 def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
     for word in (word for words in given for word in words.split(",") if word):
-        if word not in CHOICES[selector]:
-            known = ", ".join(sorted(one for one in CHOICES[selector] if one != ALL))
-            known += f" or {ALL}" if ALL in CHOICES[selector] else ""
-            other = misplaced(selector, word)
+        if word not in selectors.CHOICES[selector]:
+            known = ", ".join(
+                sorted(one for one in selectors.CHOICES[selector] if one != selectors.ALL)
+            )
+            known += f" or {selectors.ALL}" if selectors.ALL in selectors.CHOICES[selector] else ""
+            other = selectors.misplaced(selector, word)
             what = f"{selector} {word[:40]!r} is not known"
             remedy = f"omit {selector} for {_WITHOUT[selector]}"
             if other:
@@ -177,16 +162,16 @@ _WITHOUT = {"state": "all waiting", "result": "any", "attempt": "any"}
 
 
 def _uid(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= MAX_UID_DIGITS):
+    if not (word.isascii() and word.isdigit() and len(word) <= selectors.MAX_UID_DIGITS):
         expected = "one like 33; `id -u NAME` prints it"
         raise Problem(400, f"uid {word[:40]!r} is not a user ID", expected=expected)
     return int(word)
 
 
 def _time(name: str, word: str, now_ms: int, tz: tzinfo | None) -> int:
-    at_ms = read_moment(word, now_ms=now_ms, is_end=name == "until", tz=tz)
+    at_ms = selectors.read_moment(word, now_ms=now_ms, is_end=name == "until", tz=tz)
     if at_ms is None:
-        raise Problem(400, f"{name} {word[:40]!r} is not a time", expected=TIMES)
+        raise Problem(400, f"{name} {word[:40]!r} is not a time", expected=selectors.TIMES)
     return at_ms
 
 
@@ -197,7 +182,7 @@ def read_order(word: str, conditions: Conditions) -> bool:
     """Return whether the newest come first: as somebody wants it, else as usual; raises Problem."""
     if word and word not in ORDERS:
         raise Problem(400, f"order {word[:40]!r} is not known", expected=" or ".join(ORDERS))
-    return word == "newest" if word else is_newest_first(conditions.selection)
+    return word == "newest" if word else selectors.is_newest_first(conditions.selection)
 
 
 def found_messages(
@@ -211,7 +196,7 @@ def found_messages(
     """Return at most `limit` of the messages, in the order of acceptance or newest first."""
     found: list[QueueEntry] = []
     # which no part of a text selects
-    has_no_sender = conditions.given.get("sender") == (NULL_SENDER,)
+    has_no_sender = conditions.given.get("sender") == (selectors.NULL_SENDER,)
     while len(found) < limit:
         most = PAGE_MESSAGES if has_no_sender else limit - len(found)
         page = store.queue.search(
@@ -249,16 +234,21 @@ def read_queue_choice(form: FormData, *, now_ms: int) -> QueueChoice:
 
 
 def carry_out(
-    web: WebContext, action: QueueAction, choice: QueueChoice, order: Order, *, now_ms: int
-) -> Result:
+    web: WebContext,
+    action: queue_actions.QueueAction,
+    choice: QueueChoice,
+    order: queue_actions.Order,
+    *,
+    now_ms: int,
+) -> queue_actions.Result:
     """Do `action` to the messages of a choice; blocks on the store, raises StoreUnavailable."""
-    order = replace(order, routes=routes_taken(web.store, web.settings))
+    order = replace(order, routes=queue_actions.routes_taken(web.store, web.settings))
     found = {entry.queue_id for entry in web.store.queue.entries(choice.ids)} if choice.ids else ()
     gone = (one for one in choice.ids if one not in found)
-    left = [LeftAlone(queue_id=one, why="it is no longer there") for one in gone]
+    left = [queue_actions.LeftAlone(queue_id=one, why="it is no longer there") for one in gone]
     changed: list[str] = []
     for batch in choice.batches(web, action.from_states):
-        result = change_queued(web.store, action, batch, order, now_ms=now_ms)
+        result = queue_actions.change_queued(web.store, action, batch, order, now_ms=now_ms)
         changed += result.changed
         left += result.left
-    return Result(changed=tuple(changed), left=tuple(left))
+    return queue_actions.Result(changed=tuple(changed), left=tuple(left))

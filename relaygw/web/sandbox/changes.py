@@ -17,14 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.operations.captured import (
-    Copy,
-    ReleaseRequest,
-    ReleaseResult,
-    delete_captured,
-    plan_release,
-    release_captured,
-)
+from relaygw.operations import captured
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
@@ -91,7 +84,9 @@ def _change_of(
 
     def delete(ids: list[str]) -> int:
         detail = choice.words()
-        return len(delete_captured(store, ids, actor=actor, now_ms=now, detail=detail).changed)
+        return len(
+            captured.delete_captured(store, ids, actor=actor, now_ms=now, detail=detail).changed
+        )
 
     def mark(ids: list[str]) -> int:
         store.sandbox.mark_read(ids, is_read=action == "read")
@@ -136,16 +131,16 @@ async def release(web: WebContext, request: Request) -> Response:
     to = str(form.get("to", "")).strip()[:1000]
     if form.get("confirmed") != "1":
         return await _ask_to_release(web, request, choice, to=to)
-    wanted = ReleaseRequest(
+    wanted = captured.ReleaseRequest(
         to=to or None,
         is_admin=principal.is_admin,
         anyone=form.get("anyone") == "1",
         confirmed=[str(value) for value in form.getlist("address")][:MAX_CONFIRMED],
     )
 
-    def carry_out() -> ReleaseResult:
+    def carry_out() -> captured.ReleaseResult:
         ids, by, detail = _ids(web, choice), principal.name, choice.words()
-        return release_captured(
+        return captured.release_captured(
             web.store, web.settings, ids, wanted, actor=by, now_ms=clock_ms(), detail=detail
         )
 
@@ -174,16 +169,16 @@ async def _ask_to_release(
     """Show who would get the chosen messages, at `to` instead of those they were for."""
     is_admin = require(request, Role.OPERATOR).is_admin
     number = await web.read(lambda: count_of(web, choice))
-    problem, planned = "", ReleaseResult()
+    problem, planned = "", captured.ReleaseResult()
     if number > MAX_RELEASED:
         problem = (
             f"{words.counted(number, 'message')} are too many for one release; at most "
             f"{MAX_RELEASED} at a time: narrow the search, or use relaygw sandbox release"
         )
     else:
-        wanted = ReleaseRequest(to=to or None, is_admin=is_admin, anyone=True)
+        wanted = captured.ReleaseRequest(to=to or None, is_admin=is_admin, anyone=True)
         planned = await web.open(
-            lambda: plan_release(web.store, web.settings, _ids(web, choice), wanted)
+            lambda: captured.plan_release(web.store, web.settings, _ids(web, choice), wanted)
         )
     copies = [one for one in planned.copies if one.address not in planned.outside]
     context = {
@@ -198,7 +193,9 @@ async def _ask_to_release(
     return render(request, "release.html", context, mode=web.mode)
 
 
-def _plan(choice: CapturedChoice, copies: Sequence[Copy], result: ReleaseResult) -> dict[str, Any]:
+def _plan(
+    choice: CapturedChoice, copies: Sequence[captured.Copy], result: captured.ReleaseResult
+) -> dict[str, Any]:
     query = choice.listing.query
     return {
         "choice": choice,

@@ -6,12 +6,7 @@ import time
 
 import pytest
 
-from relaygw.delivery.gate import (
-    THROTTLE_LADDER_S,
-    THROTTLED_WAIT_S,
-    UNREACHABLE_LADDER_S,
-    Gate,
-)
+from relaygw.delivery.gate import THROTTLE_LADDER_S, THROTTLED_WAIT_S, UNREACHABLE_LADDER_S, Gate
 from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream

@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.mail.envelope import (
-    DeliveryUpdate,
-    NewDelivery,
-    NewRecipient,
-    RecipientUpdate,
-    Source,
-)
+from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient, RecipientUpdate, Source
 from relaygw.mail.outcome import (
     AttemptDelays,
     AttemptReport,

@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.envelope import (
-    ClaimedDelivery,
-    NewDelivery,
-    NewRecipient,
-    Source,
-)
+from relaygw.mail.envelope import ClaimedDelivery, NewDelivery, NewRecipient, Source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.operations.captured import (
     ReleaseRequest,

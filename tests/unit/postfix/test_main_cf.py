@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.main_cf import (
-    Configuration,
-    PostfixUnreadable,
-    read_configuration,
-    split_list,
-)
+from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration, split_list
 from tests.tables import each_of
 
 
