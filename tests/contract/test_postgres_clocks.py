@@ -406,6 +406,9 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("sandbox.taken_since", now_ms - 60_000)[0] <= 1
     assert call("queue.search_ids", old, limit=9)
     call("intake.taken_drops", ["d"])
+    call("sessions.note_known", {("web", "otto"): "mark"}, now_ms=wrong.now_ms())
+    call("sessions.note_used", {("web", "otto"): wrong.now_ms()})
+    call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply
     everything = [one.queue_id for one in (sent, put_off, held, trash, kept, seen)]
@@ -421,7 +424,9 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "sandbox.find_captured": ((new,), {"start": 0, "limit": 9}),
         "sandbox.captured_entry": ((None,), {}),
         "find.find": ((parse_find(f"x after:{(now_ms - 60_000) // 1000}"),), {"limit": 9}),
+        "queue.failures": ((now_ms - 60_000,), {"step_ms": 60_000, "limit": 9}),
         "sessions.get": (("h",), {}),
+        "sessions.known": ((), {}),
         "instances.registered": ((), {}),
         "limits.accounts": ((), {}),
         "limits.senders": ((), {}),

@@ -217,7 +217,10 @@ def test_what_happens_is_in_the_history(tmp_path: Path, each_database: str, metr
                     found[point.series, point.label] += point.amount
     refused = {key: count for key, count in found.items() if key[0] == "refused"}
     assert sum(refused.values()) == 1
-    assert {key: count for key, count in found.items() if key not in refused} == {
+    times = {key: count for key, count in found.items() if key[0] == "in_queue"}
+    assert sum(times.values()) == 4
+    assert {label.split()[0] for _, label in times} == {"main"}
+    assert {key: count for key, count in found.items() if key not in refused | times} == {
         ("messages", "127.0.0.1:0"): 4,
         ("accepted", "default"): 4,
         ("delivered", "main"): 3,

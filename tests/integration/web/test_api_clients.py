@@ -275,7 +275,7 @@ async def test_info_and_chaos(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["htmlCheck", "spamAssassinCheck", "getConfiguration", "getAttachmentThumbnail"]
+    "method", ["spamAssassinCheck", "getConfiguration", "getAttachmentThumbnail"]
 )
 async def test_what_is_left_out_is_not_found(client: Client, method: str) -> None:
     queue_id = await sent(client)

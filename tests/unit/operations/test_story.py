@@ -261,7 +261,7 @@ def test_recipients_who_end_differently(rig: StoryRig) -> None:
     assert (
         event_of(story, EventKind.DELIVERED).text == "delivered: main accepted it, for b@cust.test"
     )
-    assert event_of(story, EventKind.BOUNCED).text.endswith("for good, for c@cust.test")
+    assert event_of(story, EventKind.BOUNCED).text.endswith("permanently, for c@cust.test")
 
 
 # --- what waits ---------------------------------------------------------------------------
