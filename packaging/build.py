@@ -131,16 +131,17 @@ def source_date() -> str:
     return done.stdout.strip() or "1700000000"
 
 
-def build_tree(target: Target, *, compiler: str) -> Path:
+def build_tree(target: Target, wheel: Path, *, compiler: str) -> Path:
     """Lay out the files of a package; `compiler` is a Python of its version, or none."""
     tree = WORK / f"tree-{target.python}-{target.machine}-{'compiled' if compiler else 'source'}"
     shutil.rmtree(tree, ignore_errors=True)
     site = tree / target.site
     site.parent.mkdir(parents=True)
-    shutil.copytree(compiled(target, compiler), site, symlinks=True)
+    # links: to make thousands of files takes longer than all the rest
+    shutil.copytree(compiled(target, compiler), site, symlinks=True, copy_function=os.link)
     shutil.rmtree(site / "bin", ignore_errors=True)
-    with zipfile.ZipFile(build_wheel(WORK / "wheel")) as wheel:
-        wheel.extractall(site)
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(site)
     environment = tree / LIB
     (environment / "pyvenv.cfg").write_text(
         f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {target.python}\n"
@@ -248,12 +249,18 @@ def mta_tree() -> Path:
     return tree
 
 
-def pack(config: str, packager: str, tree: Path, target: Target, out: Path) -> None:
-    """Make a package of a tree."""
+def pack(
+    config: str, packager: str, tree: Path, target: Target, out: Path, *, is_fast: bool
+) -> None:
+    """Make a package of a tree; a fast one is hardly compressed."""
     scripts = WORK / "scripts"
     shutil.copytree(HERE / "scripts", scripts, dirs_exist_ok=True)
     for script in scripts.iterdir():
         script.write_text(script.read_text().replace("@VERSION@", __version__))
+    settings = (HERE / config).read_text()
+    if is_fast:
+        settings = settings.replace('"zstd"', '"none"' if packager == "deb" else '"zstd:1"')
+    (WORK / config).write_text(settings)
     tools = installed((HERE / "tools.txt").read_text())
     major, minor = target.python.split(".")
     environment = {
@@ -265,20 +272,13 @@ def pack(config: str, packager: str, tree: Path, target: Target, out: Path) -> N
         "NEXT_PYTHON": f"{major}.{int(minor) + 1}",
         "SOURCE_DATE_EPOCH": source_date(),
     }
-    words: list[str | Path] = [
-        "package",
-        "--config",
-        HERE / config,
-        "--packager",
-        packager,
-        "--target",
-        out,
-    ]
+    words = ["package", "--config", WORK / config, "--packager", packager, "--target", out]
     run(tools / "bin/nfpm", *words, env=environment, cwd=ROOT)
 
 
-def build_tarball(tree: Path, target: Target, out: Path) -> None:
+def build_tarball(tree: Path, target: Target, out: Path, *, is_fast: bool) -> None:
     """Pack a tree, to be laid over a machine's files."""
+    compress = f"--use-compress-program=gzip -{1 if is_fast else 6}"
     name = out / f"relaygw-{__version__}-python{target.python}-{target.machine}.tar.gz"
     with_logrotate: list[str | Path] = [
         "-C",
@@ -286,14 +286,26 @@ def build_tarball(tree: Path, target: Target, out: Path) -> None:
         "--transform=s,^logrotate,etc/logrotate.d,",
     ]
     owner = ["--owner=root:0", "--group=root:0", "--sort=name", f"--mtime=@{source_date()}"]
-    run("tar", *owner, "-czf", name, "-C", tree, "usr", *with_logrotate, "logrotate/relaygw")
+    run(
+        "tar",
+        *owner,
+        compress,
+        "-cf",
+        name,
+        "-C",
+        tree,
+        "usr",
+        *with_logrotate,
+        "logrotate/relaygw",
+    )
 
 
-def build(kinds: list[str], target: Target, out: Path) -> None:
+def build(kinds: list[str], target: Target, out: Path, *, is_fast: bool) -> None:
     """Build kinds of packages for one kind of machine."""
     out.mkdir(parents=True, exist_ok=True)
+    wheel = build_wheel(WORK / "wheel")
     if "wheel" in kinds:
-        build_wheel(out)
+        shutil.copy(wheel, out)
     if kinds == ["wheel"]:
         return
     # without a Python of that version here the modules are compiled when they are installed
@@ -301,13 +313,13 @@ def build(kinds: list[str], target: Target, out: Path) -> None:
     has_compiler = Path(compiler).exists()
     if "deb" in kinds and not has_compiler:
         raise SystemExit(f"{compiler} is not there: a .deb is built on the Debian it is for")
-    tree = build_tree(target, compiler=compiler if has_compiler else "")
+    tree = build_tree(target, wheel, compiler=compiler if has_compiler else "")
     if "tarball" in kinds:
-        build_tarball(tree, target, out)
+        build_tarball(tree, target, out, is_fast=is_fast)
     for packager in ("deb", "rpm"):
         if packager in kinds:
-            pack("nfpm.yaml", packager, tree, target, out)
-            pack("nfpm-mta.yaml", packager, mta_tree(), target, out)
+            pack("nfpm.yaml", packager, tree, target, out, is_fast=is_fast)
+            pack("nfpm-mta.yaml", packager, mta_tree(), target, out, is_fast=is_fast)
 
 
 def main() -> None:
@@ -317,12 +329,13 @@ def main() -> None:
     parser.add_argument("--python", help="version of the distribution's Python")
     parser.add_argument("--machine", default=platform.machine(), choices=DEB_ARCH)
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    parser.add_argument("--fast", action="store_true", help="hardly compress: for tests")
     given = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     one_at_a_time = (WORK / "lock").open("w")
     fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
     python = given.python or ("3.12" if given.kinds == ["rpm"] else "3.13")
-    build(given.kinds, Target(python, given.machine), given.out)
+    build(given.kinds, Target(python, given.machine), given.out, is_fast=given.fast)
 
 
 if __name__ == "__main__":

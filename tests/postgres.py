@@ -32,7 +32,7 @@ _ROOM_BYTES = 2 * 2**30
 _WRITE = "COMMENT ON DATABASE postgres IS 'written by a test'"
 
 
-def _fast_place() -> str:
+def fast_place() -> str:
     """Return a directory in memory where there is one with room: no sync waits for a disk."""
     if not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < _ROOM_BYTES:
         return "/tmp"
@@ -49,7 +49,7 @@ class PostgresServer:
     def __init__(self, *, host: str = "127.0.0.1", inside: Sequence[str] = ()) -> None:
         self.host = host
         self._inside = inside
-        self.directory = Path(tempfile.mkdtemp(prefix="relaygw-pg-", dir=_fast_place()))
+        self.directory = Path(tempfile.mkdtemp(prefix="relaygw-pg-", dir=fast_place()))
         self.port = free_port()
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         if os.geteuid() == 0:
@@ -198,7 +198,7 @@ class Standby(PostgresServer):
 @cache
 def _new_cluster(user: str) -> Path:
     """Return a cluster that nobody runs, made once: to copy it takes a tenth of the time."""
-    directory = Path(tempfile.mkdtemp(prefix="relaygw-pg-new-", dir=_fast_place()))
+    directory = Path(tempfile.mkdtemp(prefix="relaygw-pg-new-", dir=fast_place()))
     atexit.register(shutil.rmtree, directory)
     if os.geteuid() == 0:
         shutil.chown(directory, user)

@@ -36,7 +36,8 @@ mount --bind proc/sys proc/sys
 mount -o remount,ro,bind proc/sys
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-for one in run tmp dev; do mount -t tmpfs -o mode=755 tmpfs "$one"; done
+mkdir -p var/lib/apt/lists  # there is no network, so nothing to look for in them
+for one in run tmp dev var/lib/apt/lists; do mount -t tmpfs -o mode=755 tmpfs "$one"; done
 chmod 1777 tmp
 for one in null zero full random urandom tty; do
     : >"dev/$one"
@@ -51,6 +52,12 @@ ln -s pts/ptmx dev/ptmx
 printf '[Unit]\\nWants=dbus.socket systemd-journald.socket\\n' >etc/systemd/system/tests.target
 rm -rf etc/relaygw var/lib/relaygw var/spool/relaygw var/log/relaygw
 for one in $3; do ln -sf /dev/null "etc/systemd/system/$one.service"; done
+# what would be made anew with each reload, or with each package, and is not looked at
+mkdir -p etc/systemd/system-generators
+for one in usr/lib/systemd/system-generators/*; do
+    ln -sf /dev/null "etc/systemd/system-generators/${one##*/}"
+done
+rm -f var/lib/man-db/auto-update
 echo machine.test >etc/hostname
 hostname machine.test
 ip link set lo up

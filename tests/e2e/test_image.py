@@ -17,6 +17,7 @@ from relaygw.store import migrate
 from tests.e2e.image.build import Image
 from tests.e2e.image.container import Running
 from tests.e2e.image.dockerfile import healthcheck, inherited, json_words, read_stages
+from tests.postgres import fast_place
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
@@ -33,7 +34,7 @@ print(json.load(urllib.request.urlopen("http://127.0.0.1:8025/api/v1/messages"))
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    with tempfile.TemporaryDirectory(prefix="relaygw-image-", dir="/tmp") as scratch:
+    with tempfile.TemporaryDirectory(prefix="relaygw-image-", dir=fast_place()) as scratch:
         Path(scratch).chmod(0o755)
         yield Image(ROOT, read_stages(ROOT / "docker/Dockerfile"), Path(scratch))
 

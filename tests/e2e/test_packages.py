@@ -66,7 +66,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 
 def build(*words: str) -> None:
-    command = [sys.executable, "packaging/build.py", *words]
+    command = [sys.executable, "packaging/build.py", "--fast", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -107,21 +107,6 @@ def machine(
         yield machine
 
 
-@pytest.fixture
-def installed(machine: Machine, packages: Packages) -> Machine:
-    """The machine with this version, as it is right after the installation."""
-    if status_of(machine, "relaygw-mta") != INSTALLED:
-        done = install(machine, packages.main, packages.mta)
-        assert done.returncode == 0, done.stderr
-    machine.run("systemctl", "disable", "--now", "relaygw.socket", "relaygw.service")
-    left = ["/var/lib/relaygw", "/etc/relaygw", "/etc/systemd/system/relaygw.socket.d"]
-    machine.run("rm", "-rf", *left)
-    machine.run("systemd-tmpfiles", "--create", "relaygw.conf")
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "reset-failed")
-    return machine
-
-
 def status_of(machine: Machine, package: str) -> str:
     return machine.run("dpkg-query", "-W", "-f", "${Status}", package, check=False).stdout
 
@@ -154,9 +139,8 @@ def test_it_takes_the_place_of_postfix_and_starts_nothing(machine: Machine) -> N
     assert status_of(machine, "postfix") != INSTALLED
     assert " ".join(WITHOUT_NETWORK) in (ROOT / "docs/install.md").read_text()
     assert "relaygw is installed and does not run yet. Next: relaygw setup" in machine.said
-    units = ["relaygw.service", "relaygw.socket"]
     for ask, answer in (("is-active", "inactive"), ("is-enabled", "disabled")):
-        assert machine.run("systemctl", ask, *units, check=False).stdout.split() == [answer] * 2
+        assert machine.run("systemctl", ask, *UNITS, check=False).stdout.split() == [answer] * 2
     assert machine.run("relaygw", "--version").stdout == f"relaygw {__version__}\n"
 
 
@@ -172,111 +156,122 @@ def set_up(machine: Machine, *words: str) -> str:
     return done.stdout
 
 
-def test_setup_leads_to_the_first_mail_and_a_second_run_changes_nothing(installed: Machine) -> None:
-    machine = installed
-    units = ["relaygw.service", "relaygw.socket"]
-    with ProviderInside(machine, users={"shop": "secret"}) as provider:
-        words = f"--use shop --host 127.0.0.1 --port {provider.port} --tls none --username shop"
-        asked = [*words.split(), "--sender", "shop@shop.test", "--to", "c@cust.test", "--yes"]
-        machine.run("relaygw", "setup", *asked, "--dry-run", input="secret\n")
-        assert not machine.path("/etc/relaygw/relaygw.yaml").exists()
-        said = set_up(machine, *asked)
-        assert 'sendmail_path = "/usr/sbin/sendmail -t -i"' in said
-        assert "taken from www-data" in said
-        assert [one.sender for one in provider.messages] == ["shop@shop.test"] * 2
-        assert [one.user for one in provider.messages] == ["shop"] * 2
-        shown = machine.run("stat", "-c", "%a %U:%G", *SET_UP).stdout.split("\n")
-        assert shown[:3] == ["640 root:relaygw", "700 relaygw:relaygw", "600 relaygw:relaygw"]
-        for ask, answer in (("is-active", "active"), ("is-enabled", "enabled")):
-            assert machine.run("systemctl", ask, *units).stdout.split() == [answer] * 2
-        before = machine.run("stat", "-c", "%n %i %Z", *SET_UP).stdout
-        pid = machine.run("systemctl", "show", "-P", "MainPID", units[0]).stdout
-        set_up(machine, *asked)
-        assert machine.run("stat", "-c", "%n %i %Z", *SET_UP).stdout == before
-        assert machine.run("systemctl", "show", "-P", "MainPID", units[0]).stdout == pid
-        provider.wait_for_messages(4)
-
-
 def test_setup_of_a_gateway_has_the_socket_listen_where_the_configuration_says(
-    installed: Machine,
+    machine: Machine,
 ) -> None:
-    machine = installed
     with ProviderInside(machine) as provider:
         words = f"--use gateway --host 127.0.0.1 --port {provider.port} --tls none"
         set_up(machine, *words.split(), "--network", "10.0.0.0/8", "--to", "c@cust.test", "--yes")
         listening = machine.run("ss", "-Hltn", "sport = :25").stdout
         assert "0.0.0.0:25" in listening
         assert len(provider.messages) == 2
+    # as it is right after the installation
+    machine.run("systemctl", "disable", "--now", *UNITS)
+    left = ["/var/lib/relaygw", "/etc/relaygw", "/etc/systemd/system/relaygw.socket.d"]
+    machine.run("rm", "-rf", *left)
+    machine.run("systemd-tmpfiles", "--create", "relaygw.conf")
+    machine.run("systemctl", "daemon-reload")
 
 
-def test_a_mail_of_the_web_server_to_a_provider(installed: Machine) -> None:
-    machine = installed
+@pytest.fixture(scope="module")
+def provider(machine: Machine) -> Iterator[ProviderInside]:
+    """What the shop of the next tests sends by; each of them leaves the gateway running."""
     with ProviderInside(machine, users={"shop": "secret"}) as provider:
-        configure(machine, provider)
-        send(machine, "order")
-        provider.wait_for_messages(1)
-        assert provider.messages[0].recipients == ("c@cust.test",)
-        for command in (["mailq"], ["postqueue", "-p"]):
-            assert machine.run(*command, user="www-data").stdout == "Mail queue is empty\n"
-        # whoever asks is shown the same queue, and spoils nothing for the service
-        machine.run("systemctl", "stop", "relaygw.service", "relaygw.socket")
-        for user in ("root", "relaygw"):
-            listed = machine.run("relaygw", "queue", "list", "--state", "all", user=user)
-            assert "order" in listed.stdout
-        send(machine, "while it is down")
-        machine.run("systemctl", "start", "relaygw.service")
-        provider.wait_for_messages(2)
+        yield provider
 
 
-def test_a_broken_file_is_said_by_systemctl_and_a_kill_is_mended(installed: Machine) -> None:
-    machine = installed
-    with ProviderInside(machine, users={"shop": "secret"}) as provider:
-        configure(machine, provider)
-        config = machine.path("/etc/relaygw/relaygw.yaml")
-        good = config.read_text()
-        config.write_text(good.replace("mode: production", "mode: prodcution"))
-        assert machine.run("systemctl", "reload", "relaygw", check=False).returncode == 1
-        journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
-        assert "prodcution" in journal
-        assert "reload refused" not in journal  # it was not even asked to
-        config.write_text(good)
-        machine.run("systemctl", "reload", "relaygw")
-        machine.run("systemctl", "kill", "--signal", "KILL", "relaygw")
-        send(machine, "after the kill")
-        provider.wait_for_messages(1)
-        assert machine.run("systemctl", "is-active", "relaygw").stdout == "active\n"
+def test_setup_leads_to_the_first_mail_and_a_second_run_changes_nothing(
+    machine: Machine, provider: ProviderInside
+) -> None:
+    words = f"--use shop --host 127.0.0.1 --port {provider.port} --tls none --username shop"
+    asked = [*words.split(), "--sender", "shop@shop.test", "--to", "c@cust.test", "--yes"]
+    machine.run("relaygw", "setup", *asked, "--dry-run", input="secret\n")
+    assert not machine.path("/etc/relaygw/relaygw.yaml").exists()
+    said = set_up(machine, *asked)
+    assert 'sendmail_path = "/usr/sbin/sendmail -t -i"' in said
+    assert "accepted from www-data" in said
+    assert [one.sender for one in provider.messages] == ["shop@shop.test"] * 2
+    assert [one.user for one in provider.messages] == ["shop"] * 2
+    shown = machine.run("stat", "-c", "%a %U:%G", *SET_UP).stdout.split("\n")
+    assert shown[:3] == ["640 root:relaygw", "700 relaygw:relaygw", "600 relaygw:relaygw"]
+    for ask, answer in (("is-active", "active"), ("is-enabled", "enabled")):
+        assert machine.run("systemctl", ask, *UNITS).stdout.split() == [answer] * 2
+    before = machine.run("stat", "-c", "%n %i %Z", *SET_UP).stdout
+    pid = machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout
+    set_up(machine, *asked, "--key-file", "-")
+    assert machine.run("stat", "-c", "%n %i %Z", *SET_UP).stdout == before
+    assert machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout == pid
+    provider.wait_for_messages(4)
 
 
-def test_other_ports_as_the_page_says(installed: Machine) -> None:
-    machine = installed
+def test_a_broken_file_is_said_by_systemctl_and_a_kill_is_mended(
+    machine: Machine, provider: ProviderInside
+) -> None:
+    seen = len(provider.messages)
+    config = machine.path("/etc/relaygw/relaygw.yaml")
+    good = config.read_text()
+    config.write_text(good.replace("mode: production", "mode: prodcution"))
+    assert machine.run("systemctl", "reload", "relaygw", check=False).returncode == 1
+    journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
+    assert "prodcution" in journal
+    assert "reload refused" not in journal  # it was not even asked to
+    config.write_text(good)
+    machine.run("systemctl", "reload", "relaygw")
+    machine.run("systemctl", "kill", "--signal", "KILL", "relaygw")
+    send(machine, "after the kill")
+    provider.wait_for_messages(seen + 1)
+    assert machine.run("systemctl", "is-active", "relaygw").stdout == "active\n"
+
+
+def test_other_ports_as_the_page_says(machine: Machine, provider: ProviderInside) -> None:
     page = (ROOT / "docs/install.md").read_text().partition("### Ports stay open")[2]
     override = page.partition("```ini\n")[2].partition("```")[0]
     restart = page.partition("```ini")[2].partition("```sh\n")[2].partition("\n```")[0]
     binds = [line.partition("=")[2] for line in override.splitlines() if line[-1].isdigit()]
-    with ProviderInside(machine, users={"shop": "secret"}) as provider:
-        configure(machine, provider)
-        config = machine.path("/etc/relaygw/relaygw.yaml")
-        listeners = [{"bind": bind, "allow": ["127.0.0.0/8"]} for bind in binds]
-        config.write_text(config.read_text() + yaml.safe_dump({"listeners": listeners}))
-        # as the configuration says, and systemd does not know it yet
-        assert machine.run("systemctl", "restart", "relaygw", check=False).returncode == 1
-        status = machine.run("systemctl", "show", "-P", "ExecMainStatus", "relaygw").stdout
-        assert int(status) == os.EX_CONFIG
-        journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
-        assert f"relaygw.socket does not pass {binds[1]}; " in journal
-        assert restart in journal
+    config = machine.path("/etc/relaygw/relaygw.yaml")
+    before = config.read_text()
+    listeners = [{"bind": bind, "allow": ["127.0.0.0/8"]} for bind in binds]
+    config.write_text(before + yaml.safe_dump({"listeners": listeners}))
+    # as the configuration says, and systemd does not know it yet
+    assert machine.run("systemctl", "restart", "relaygw", check=False).returncode == 1
+    status = machine.run("systemctl", "show", "-P", "ExecMainStatus", "relaygw").stdout
+    assert int(status) == os.EX_CONFIG
+    journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
+    assert f"relaygw.socket does not pass {binds[1]}; " in journal
+    assert restart in journal
 
-        drop_in = "/etc/systemd/system/relaygw.socket.d"
-        machine.run("mkdir", drop_in)
-        machine.run("tee", f"{drop_in}/override.conf", input=override)
-        machine.run("systemctl", "daemon-reload")  # `systemctl edit` does it
-        machine.run(*restart.split())
-        assert machine.run("systemctl", "is-active", "relaygw").stdout == "active\n"
-        listening = machine.run("ss", "--listening", "--tcp", "--numeric").stdout
-        assert all(bind in listening for bind in binds)
+    drop_in = "/etc/systemd/system/relaygw.socket.d"
+    machine.run("mkdir", "-p", drop_in)
+    machine.run("tee", f"{drop_in}/override.conf", input=override)
+    machine.run("systemctl", "daemon-reload")  # `systemctl edit` does it
+    machine.run(*restart.split())
+    assert machine.run("systemctl", "is-active", "relaygw").stdout == "active\n"
+    listening = machine.run("ss", "--listening", "--tcp", "--numeric").stdout
+    assert all(bind in listening for bind in binds)
+
+    config.write_text(before)  # for the next start
+    machine.run("rm", "-r", drop_in)
+    machine.run("systemctl", "daemon-reload")
 
 
-def purge_leaves_nothing(machine: Machine) -> None:
+def test_a_mail_of_the_web_server_to_a_provider(machine: Machine, provider: ProviderInside) -> None:
+    seen = len(provider.messages)
+    send(machine, "order")
+    provider.wait_for_messages(seen + 1)
+    assert provider.messages[seen].recipients == ("c@cust.test",)
+    for command in (["mailq"], ["postqueue", "-p"]):
+        assert machine.run(*command, user="www-data").stdout == "Mail queue is empty\n"
+    # whoever asks is shown the same queue, and spoils nothing for the service, which starts alone
+    machine.run("systemctl", "stop", "relaygw.service", "relaygw.socket")
+    for user in ("root", "relaygw"):
+        listed = machine.run("relaygw", "queue", "list", "--state", "all", user=user)
+        assert "order" in listed.stdout
+    send(machine, "while it is down")
+    machine.run("systemctl", "start", "relaygw.service")
+    provider.wait_for_messages(seen + 2)
+
+
+def test_a_purge_leaves_nothing(machine: Machine) -> None:
     machine.run("dpkg", "--remove", *PACKAGES)
     assert machine.run("systemctl", "is-active", "relaygw", check=False).stdout == "inactive\n"
     assert machine.path("/var/lib/relaygw/queue.db").exists()
@@ -286,22 +281,6 @@ def purge_leaves_nothing(machine: Machine) -> None:
     for database in ("passwd", "group"):
         assert machine.run("getent", database, "relaygw", check=False).returncode == 2
     assert "relaygw" not in machine.run("systemctl", "list-unit-files").stdout
-
-
-def test_setup_leads_to_the_first_mail_and_a_purge_forgets_it(
-    installed: Machine,
-) -> None:
-    machine = installed
-    with ProviderInside(machine, users={"shop": "secret"}) as provider:
-        service = ["--host", "127.0.0.1", "--port", str(provider.port), "--tls", "none"]
-        login = ["--username", "shop", "--key-file", "-", "--sender", "shop@shop.test"]
-        setup = ["relaygw", "setup", "--use", "shop", *service, *login, "--to", "c@cust.test"]
-        machine.run(*setup, "--yes", input="secret\n")
-        provider.wait_for_messages(1)
-    for unit in ("relaygw.service", "relaygw.socket"):
-        assert machine.run("systemctl", "is-enabled", unit).stdout == "enabled\n"
-        assert machine.run("systemctl", "is-active", unit).stdout == "active\n"
-    purge_leaves_nothing(machine)
 
 
 # also that of a Postfix that had run on: systemctl start does nothing then
@@ -358,13 +337,13 @@ def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packa
     with ProviderInside(machine, users={"shop": "secret"}) as provider:
         configure(machine, provider)
         with Shops(25, count=10, each_s=0.1, place=machine.join_network) as shops:
-            shops.wait_for(50)
+            shops.wait_for(20)
             assert (done := install(machine, packages.main)).returncode == 0, done.stderr
-            shops.wait_for(50)
+            shops.wait_for(20)
             assert machine.run("relaygw", "--version").stdout == f"relaygw {__version__}\n"
             pid = machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout
             refused = install(machine, packages.older)
-            shops.wait_for(50)
+            shops.wait_for(20)
         assert shops.failures == []
         provider.wait_for_messages(len(shops.accepted))
         arrived = [one for message in provider.messages for one in message.recipients]

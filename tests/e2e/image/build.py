@@ -5,20 +5,25 @@ What needs an archive of packages (apt-get) is not run; the packages must be on 
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import hashlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
+import tomllib
 from pathlib import Path
 
 from tests.e2e.image.container import BASE_ENVIRONMENT, Root
 from tests.e2e.image.dockerfile import Stage, environment, inherited
 
 _APT = re.compile(r"apt-get install (?:-\S+ )*([a-z0-9 .+-]+?) &&")
-_FOR_PIP = ("PIP_", "SSL_CERT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-"""Where this machine gets Python packages from; an engine is told so by its own settings."""
+_CACHE = Path(sys.prefix) / "cache" / "pip"
+_FROM_WHEELS = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/tmp/wheels"}
 
 
 class Image:
@@ -74,12 +79,15 @@ class Image:
             for package in apt[1].split():
                 subprocess.run(["dpkg-query", "-W", package], check=True, capture_output=True)
             return
-        for_pip = {k: v for k, v in os.environ.items() if k.upper().startswith(_FOR_PIP)}
+        given = {}
+        if "-m pip" in text:
+            shutil.copytree(wheels(self._context), root.path / "tmp/wheels", dirs_exist_ok=True)
+            given = _FROM_WHEELS
         done = root.run(
             ["/bin/sh", "-c", text],
             user=user,
             cwd=cwd,
-            env=self.environment(stage.name) | for_pip,
+            env=self.environment(stage.name) | given,
             has_network=True,
         )
         assert done.returncode == 0, (text, done.stdout[-2000:], done.stderr[-2000:])
@@ -97,9 +105,11 @@ class Image:
             end = destination / found.name if target.endswith("/") else destination
             end.parent.mkdir(parents=True, exist_ok=True)
             assert not is_from_context or not self.is_ignored(source), f"{source} is ignored"
-            if found.is_dir():
-                ignore = shutil.ignore_patterns("__pycache__", "*.pyc") if is_from_context else None
+            if found.is_dir() and is_from_context:
+                ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
                 shutil.copytree(found, end, symlinks=True, ignore=ignore, dirs_exist_ok=True)
+            elif found.is_dir():  # nothing is done any more in the stage it is from
+                shutil.copytree(found, end, symlinks=True, copy_function=os.link)
             else:
                 shutil.copy(found, end)
 
@@ -110,6 +120,26 @@ class Image:
             if fnmatch.fnmatch(name, pattern):
                 ignored = not is_exception
         return ignored
+
+
+def wheels(context: Path) -> Path:
+    """Return a directory with all that pip may install in an image; asks an index for it once."""
+    needs = [(context / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    folder = _CACHE / f"wheels-{hashlib.sha256(b''.join(needs)).hexdigest()[:16]}"
+    if not folder.exists():
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        tree = tomllib.loads(needs[0].decode())
+        named = [*tree["build-system"]["requires"], *tree["project"]["dependencies"]]
+        for extra in ("postgres", "pdf"):
+            named += tree["project"]["optional-dependencies"][extra]
+        with tempfile.TemporaryDirectory(dir=_CACHE) as fresh:
+            found = Path(fresh) / "wheels"
+            pip = [sys._base_executable, "-m", "pip", "download", "--quiet", "--dest", found]
+            constraints = ["--constraint", context / "constraints.txt"]
+            subprocess.run([*pip, *constraints, *named], check=True, timeout=300)
+            with contextlib.suppress(OSError):  # another test process was as quick
+                found.rename(folder)
+    return folder
 
 
 def ignore_rules(path: Path) -> list[tuple[str, bool]]:
