@@ -192,7 +192,7 @@ CASES = {
     "no-password-map-of-transport": Case(
         "", _MAIL, OTHER, "master.cf:2: smtp_sasl_auth_enable: Postfix refuses",
         clients="smtp unix - - n - - smtp -o smtp_sasl_auth_enable=yes\n"),
-    "key-twice": Case("transport_maps = texthash:{dir}/t\n", _MAIL, OTHER, "t:2: d.test is there",
+    "key-twice": Case("transport_maps = texthash:{dir}/t\n", _MAIL, OTHER, "t:2: d.test exists",
                       {"t": "d.test smtp:[x.test]\nd.test smtp:[y.test]\n"}),
     "key-twice-inline": Case("transport_maps = inline:{cust.test=smtp:[x.test], "
                              "cust.test=smtp:[y.test]}\n", _MAIL, SAME, "[y.test]:25"),
