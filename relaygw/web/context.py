@@ -71,8 +71,10 @@ class WebContext:
         self._readers = anyio.CapacityLimiter(4)
         self._writers = anyio.CapacityLimiter(2)
         self._openers = anyio.CapacityLimiter(1)
-        self._asides = anyio.CapacityLimiter(2)
-        self.outward = asyncio.Semaphore(2)  # for what asks other servers
+        # of those who wait for these none may hold content, for there may be hundreds
+        self.drawing = asyncio.Semaphore(2)
+        self.outward = asyncio.Semaphore(2)
+        self.spamd = asyncio.Semaphore(2)
 
     def provider(self, name: str) -> Provider:
         """Return the settings of a provider; raises Problem for a name that is none's."""
@@ -93,10 +95,6 @@ class WebContext:
     async def open(self, function: Callable[[], Result]) -> Result:
         """Run what reads the content of a message."""
         return await anyio.to_thread.run_sync(function, limiter=self._openers)
-
-    async def aside(self, function: Callable[[], Result]) -> Result:
-        """Run what waits for another process, and holds up nothing else."""
-        return await anyio.to_thread.run_sync(function, limiter=self._asides)
 
 
 class Arrivals:

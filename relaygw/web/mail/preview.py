@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from functools import partial
 from html import escape
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -159,8 +159,17 @@ def preview_routes(web: WebContext, one: str, find: Find) -> list[Route]:
         return render(request, "part.html", context, mode=web.mode)
 
     async def show_document(request: Request) -> Response:
-        _, tree, part = await web.open(lambda: found(request))
-        document = await web.aside(partial(preview, tree, part))
+        def shown() -> str | None:
+            _, tree, part = found(request)
+            return None if kind_of(part) == "pdf" else preview(tree, part)
+
+        document = await web.open(shown)
+        if document is None:
+            async with web.drawing:
+                if await request.is_disconnected():
+                    return Response(status_code=499)  # nobody reads it
+                _, tree, part = await web.open(lambda: found(request))
+                document = await run_in_threadpool(preview, tree, part)
         return HTMLResponse(document, headers=frame_headers(request))
 
     return [

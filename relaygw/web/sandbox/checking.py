@@ -18,7 +18,7 @@ from relaygw.web.mail.mime_tree import MimeTree
 from relaygw.web.mail.views import ListedLink
 from relaygw.web.page import Problem
 from relaygw.web.sandbox.link_check import CheckedLink, check_links
-from relaygw.web.sandbox.spamd import MAX_ASKED_BYTES, SpamScore, ask_spamd
+from relaygw.web.sandbox.spamd import SpamScore, ask_spamd, check_size
 
 _VISITED = "sandbox.check_links"
 
@@ -60,9 +60,7 @@ async def spam_score(web: WebContext, entry: QueueEntry) -> SpamScore:
     if address is None:
         remedy = "write host and port of a spamd there, e.g. 127.0.0.1:783"
         raise Problem(404, "sandbox.spamd is not set", remedy=remedy)
-    is_short = entry.size_bytes <= MAX_ASKED_BYTES
-    content = await web.open(
-        lambda: b"".join(read_content(web.store, entry)) if is_short else bytes(entry.size_bytes)
-    )
-    async with web.outward:
+    check_size(entry.size_bytes)
+    async with web.spamd:  # who waits holds no content
+        content = await web.open(lambda: b"".join(read_content(web.store, entry)))
         return await ask_spamd(address, content)

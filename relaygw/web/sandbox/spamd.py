@@ -7,7 +7,6 @@ Nothing is learnt or reported by it. Whatever spamd answers, it costs at most `L
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from dataclasses import dataclass
 
@@ -20,8 +19,9 @@ MAX_ANSWER_BYTES = 256 * 1024
 MAX_RULES = 300
 
 _STATUS = re.compile(r"SPAMD/\d+\.\d+ (\d+) ?(\S*)")
-_SPAM = re.compile(r"Spam:\s*(\w+)\s*;\s*(-?\d+(?:\.\d+)?)\s*/\s*(-?\d+(?:\.\d+)?)", re.IGNORECASE)
-_RULE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s+([A-Z][A-Z0-9_]{2,80})\s*(.*)")
+_NUMBER = r"(-?\d{1,9}(?:\.\d{1,9})?)"  # never too large for JSON
+_SPAM = re.compile(rf"Spam:\s*(\w+)\s*;\s*{_NUMBER}\s*/\s*{_NUMBER}(?!\d)", re.IGNORECASE)
+_RULE = re.compile(rf"\s*{_NUMBER}\s+([A-Z][A-Z0-9_]{{2,80}})\s*(.*)")
 _GOES_ON = re.compile(r"\s{10,}(\S.*)")
 
 
@@ -48,11 +48,15 @@ class SpamScore:
     rules: tuple[SpamRule, ...]
 
 
-async def ask_spamd(address: str, content: bytes) -> SpamScore:
-    """Return the score of a mail; raises NoScore."""
-    if len(content) > MAX_ASKED_BYTES:
+def check_size(size_bytes: int) -> None:
+    """Raise NoScore for a mail that is too large to ask about."""
+    if size_bytes > MAX_ASKED_BYTES:
         limit = f"{MAX_ASKED_BYTES // 2**20} MiB"
         raise NoScore(f"The mail is larger than {limit}; SpamAssassin does not check it.")
+
+
+async def ask_spamd(address: str, content: bytes) -> SpamScore:
+    """Return the score of a mail; raises NoScore."""
     where = f"SpamAssassin (sandbox.spamd: {address})"
     try:
         async with asyncio.timeout(LIMIT_S):
@@ -89,9 +93,7 @@ async def _exchange(address: str, content: bytes) -> bytes:
             raise asyncio.IncompleteReadError(b"", None)
         return b"".join(pieces)
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        writer.transport.abort()  # to close would wait until spamd has read all of the mail
 
 
 def read_answer(answer: bytes) -> SpamScore | None:

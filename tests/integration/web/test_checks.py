@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import httpx2
 import pytest
 
 from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
+from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
+from relaygw.web.mail import preview
+from relaygw.web.mail.mime_tree import MimeTree
+from relaygw.web.mail.pdf import DrawnPages
 from relaygw.web.sandbox import link_check, spamd
 from tests.e2e.browser.attachments import FILES, mail_with_files
 from tests.e2e.browser.letters import order_confirmation
@@ -87,6 +93,48 @@ async def test_an_attachment_of_mail_that_waits_or_is_kept(serve: Serve, capture
     assert f'src="{path}/preview?framed=1"' in (await client.get(f"{path}/look")).text
     assert "&lt;b&gt;not bold" in (await client.get(f"{path}/preview")).text
     assert "Checks" not in (await client.get(f"/queue/{queue_id}")).text
+
+
+async def test_who_waits_for_a_pdf_holds_nothing_and_keeps_nobody_waiting(
+    serve: Serve, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads, draws, may_end = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+    real_load = preview.load_tree
+
+    def load(store: Store, entry: QueueEntry) -> MimeTree:
+        loads.release()
+        return real_load(store, entry)
+
+    def draw(_: bytes) -> DrawnPages:
+        draws.release()
+        assert may_end.wait(60)
+        return DrawnPages()
+
+    async def taken(number: int, what: threading.Semaphore) -> None:
+        for _ in range(number):
+            assert await asyncio.to_thread(what.acquire, timeout=60)
+
+    monkeypatch.setattr(preview, "load_tree", load)
+    monkeypatch.setattr(preview, "draw_pages", draw)
+    client = await serve()
+    path, parts = f"/sandbox/{capture(mail_with_files())}/part", [*FILES]
+    pdf, text = (f"{path}/{parts.index(one) + 2}/preview" for one in ("invoice.pdf", "notes.txt"))
+    viewers = [asyncio.create_task(client.get(pdf)) for _ in range(3)]
+    await taken(2, draws)
+    await taken(5, loads)  # three to see what it is, two to draw it
+    _, leaving = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    leaving.write(f"GET {pdf} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    await taken(1, loads)
+    leaving.close()
+    await leaving.wait_closed()
+    assert (await client.get(text)).status_code == 200
+    await taken(1, loads)
+    assert not loads.acquire(blocking=False)
+    may_end.set()
+    assert {one.status_code for one in await asyncio.gather(*viewers)} == {200}
+    assert (await client.get(pdf)).status_code == 200
+    await taken(2, draws)  # not for the one who has gone
+    assert not draws.acquire(blocking=False)
 
 
 async def test_what_is_too_much_is_not_shown(serve: Serve, capture: Capture) -> None:
@@ -310,6 +358,12 @@ async def _says_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -
     await asyncio.sleep(60)
 
 
+async def _reads_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    cast("asyncio.Transport", writer.transport).pause_reading()
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.sleep(60)
+
+
 async def _talks_without_end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(b"x" * 65536)
@@ -325,6 +379,7 @@ async def _is_something_else(reader: asyncio.StreamReader, writer: asyncio.Strea
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
+        (_reads_nothing, "does not answer within 0.5 s"),
         (_hangs_up, "does not answer: it hung up"),
         (_says_nothing, "does not answer within 0.5 s"),
         (_talks_without_end, "gives an unknown answer: 'xxxxxx"),
@@ -338,7 +393,9 @@ async def test_a_spamd_in_trouble_is_said(
     monkeypatch.setattr(spamd, "LIMIT_S", 0.5)
     async with server(answer) as port:
         client = await serve(with_spamd(port))
-        queue_id = capture(b"Subject: x\r\n\r\nhello\r\n")
+        # more than a connection holds that nobody reads
+        size_bytes = spamd.MAX_ASKED_BYTES - 16 if answer is _reads_nothing else 9
+        queue_id = capture(b"Subject: x\r\n\r\n" + bytes(size_bytes))
         told = (await client.get(f"/api/v1/message/{queue_id}/sa-check")).json()
     assert said in told["Error"]
     assert f"sandbox.spamd: 127.0.0.1:{port}" in told["Error"]
