@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.web.sandbox.link_check import check_links, is_public
+from relaygw.web.sandbox import link_check
+from relaygw.web.sandbox.link_check import check_links, is_own, is_public
 from relaygw.web.sandbox.spamd import MAX_RULES, read_answer
 from tests.tables import each_of
 
@@ -14,6 +18,7 @@ INSIDE = (
     *("0.0.0.0", "224.0.0.1", "255.255.255.255", "198.18.0.1", "::1", "::", "fe80::1", "fd00::1"),
     *("fe80::1%eth0", "ff02::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1"),
     *("2002:7f00:1::", "::127.0.0.1", "nothing"),
+    *("192.0.0.192", "168.63.129.16", "fec0::1", "::ffff:168.63.129.16", "64:ff9b::c000:c0"),
 )
 OUTSIDE = ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
 
@@ -23,6 +28,14 @@ OUTSIDE = ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
 )
 def test_public_addresses(address: str, expected: bool) -> None:
     assert is_public(address) is expected
+
+
+async def test_an_address_of_this_host_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_check, "is_public", lambda _: True)
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        (found,) = await check_links([f"http://127.0.0.1:{own.getsockname()[1]}/"], allowed=[])
+    assert "inside this network" in found.text
+    assert [is_own(one) for one in ("127.0.0.1", "8.8.8.8")] == [True, False]
 
 
 REFUSED = {
@@ -62,6 +75,12 @@ def test_answers_of_spamd() -> None:
     assert len(score.rules) == MAX_RULES
     assert read_answer(b"SPAMD/1.1 76 EX_PROTOCOL\r\n\r\n") is None
     assert read_answer(b"SPAMD/1.1 0 EX_OK\r\n\r\n") is None
+    endless = b"9" * 400  # more than a float has
+    assert read_answer(SPAM.replace(b"-1.5", endless)) is None
+    assert read_answer(SPAM.replace(b"5.0", endless)) is None
+    told = read_answer(SPAM + b"---- ----\n " + endless + b" RULE_X  text\n")
+    assert told is not None
+    assert told.rules == ()
     # words before the table that look like a rule are none
     told = read_answer(SPAM + b" 9.9 BUY_NOW said the mail\n---- ----\n 0.1 REAL_ONE  x\n")
     assert told is not None
