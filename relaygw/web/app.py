@@ -83,7 +83,7 @@ def create_app(
     ]
     if metrics is not None:
         routes.append(metrics.route())
-        middleware.insert(0, Middleware(LocalMetrics, page=metrics, web=options))
+        middleware.insert(0, Middleware(LocalMetrics, page=metrics, web=options, client=client))
     return Starlette(
         routes=routes,
         middleware=middleware,

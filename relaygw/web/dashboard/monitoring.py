@@ -18,7 +18,7 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Send
@@ -33,6 +33,7 @@ from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.observe.metrics import GaugeFamily, Numbers, exposition
 from relaygw.operations.providers import holds_of, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
+from relaygw.policy.admission import is_trusted
 from relaygw.policy.untended import KINDS, LOST_MS, untended
 from relaygw.settings.certificates import certificate_end
 from relaygw.settings.model import Settings, fingerprint
@@ -44,7 +45,7 @@ from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import standing_of
 from relaygw.web.context import SharedRead
-from relaygw.web.gate.guards import STRICT_HEADERS, host_name
+from relaygw.web.gate.guards import STRICT_HEADERS, ClientOf, host_name
 
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "sender_domain")
@@ -293,12 +294,13 @@ class LocalMetrics:
     """Answers with the metrics ahead of all that looks at who is asking, for this host only.
 
     Unlike captured mail, numbers need no login in mode production: they are for whoever is on this
-    host, under a name that is no other site's.
+    host, under a name that is no other site's, and in `web.networks` where these are set.
     """
 
-    def __init__(self, app: ASGIApp, *, page: MetricsPage, web: Web) -> None:
+    def __init__(self, app: ASGIApp, *, page: MetricsPage, web: Web, client: ClientOf) -> None:
         self._app = app
         self._page = page
+        self._networks, self._client = web.networks, client
         self._is_open = web.bind.is_loopback and not web.has_logins
         self._hosts = frozenset(host.strip("[]").lower() for host in web.hosts)
         self._paths = {PATH, web.base_path.rstrip("/") + PATH}
@@ -309,6 +311,12 @@ class LocalMetrics:
         if self._is_open and scope["type"] == "http" and scope["path"] in self._paths:
             hosts = Headers(scope=scope).getlist("host")
             is_known = len(hosts) == 1 and host_name(hosts[0]) in self._hosts
-            if is_known and scope["method"] in ("GET", "HEAD"):
+            if is_known and self._is_near(scope) and scope["method"] in ("GET", "HEAD"):
                 answer = await self._page.show(Request(scope, receive))
         await answer(scope, receive, send)
+
+    def _is_near(self, scope: AsgiScope) -> bool:
+        client = self._client(HTTPConnection(scope))  # who asks a proxy is not on this host
+        if client is None or not client.is_loopback:
+            return False
+        return not self._networks or is_trusted(client, self._networks)

@@ -30,6 +30,7 @@ from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.web.dashboard import monitoring
 from relaygw.web.dashboard.monitoring import LocalMetrics, MetricsPage
+from relaygw.web.gate.identity import Forwarded
 from relaygw.web.server import serve_web
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
@@ -270,6 +271,9 @@ async def test_many_scrapes_ask_the_store_once_in_a_while(
         ({}, "/metrics/", "localhost", False),
         ({"base_path": "/mail"}, "/mail/metrics", "localhost", True),
         ({"bind": "10.0.0.5:8025"}, "/metrics", "localhost", False),
+        ({"networks": ["10.0.0.0/16"]}, "/metrics", "localhost", False),
+        ({"networks": ["127.0.0.1"]}, "/metrics", "localhost", True),
+        ({"proxies": ["127.0.0.1"]}, "/metrics", "localhost", False),  # it asks for another one
         ({"users": [{"name": "anna", "password_hash": HASH}]}, "/metrics", "localhost", False),
     ],
 )
@@ -283,8 +287,11 @@ async def test_programs_of_this_host_need_no_login_where_there_is_none(
         await send({"type": "http.response.start", "status": 403, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async with serving(LocalMetrics(refuse, page=page, web=chosen.web)) as client:
-        answer = await client.get(path, headers={"Host": host})
+    client_of = Forwarded(chosen.web.proxies).client
+    local = LocalMetrics(refuse, page=page, web=chosen.web, client=client_of)
+    async with serving(local) as client:
+        told = {"Host": host, "X-Forwarded-For": "192.0.2.7"}
+        answer = await client.get(path, headers=told)
     assert answer.status_code == (200 if is_let_in else 403)
 
 
