@@ -11,7 +11,7 @@ _MAX_VALUE = 4000
 _MAX_LINES = 50_000
 
 _FOLD = re.compile(r"\r?\n[ \t]")
-_LINE = re.compile(r'([A-Za-z0-9-]{1,60})((?:[^":]|"[^"]*")*+):(.*)', re.DOTALL)
+_LINE = re.compile(r'([A-Za-z0-9-]{1,60}+)((?:[^":]|"[^"]*")*+):(.*)', re.DOTALL)
 _PARAMETER = re.compile(r';([A-Za-z-]{1,40})=("[^"]*"|[^";:,]*)')
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(Z?))?")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)

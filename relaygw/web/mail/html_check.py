@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ class _Marks:
         if re.match(r"\s*<!doctype html", page[:1000], re.IGNORECASE):
             self.found["html:doctype"] += 1
         self.found["html:comment"] += sum(1 for _ in _HTML_COMMENT.finditer(page))
-        for token in tokens(page):
+        for token in islice(tokens(page), 4 * MAX_TAGS):  # a stray "<" is one, too
             if isinstance(token, Tag) and not token.is_end:
                 self.tags += 1
                 if self.tags > MAX_TAGS:

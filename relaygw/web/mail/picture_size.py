@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _MAX_BLOCKS = 10_000
+_FILL = re.compile(rb"\xff*+")
 
 Size = tuple[str, int, int]  # media type, width, height
 
@@ -47,10 +49,11 @@ def _gif(body: bytes) -> Size | None:
 def _jpeg(body: bytes) -> Size | None:
     place = 2
     for _ in range(_MAX_BLOCKS):
-        while body[place] == 0xFF and body[place + 1] == 0xFF:
-            place += 1
         if body[place] != 0xFF:
             return None
+        fill = _FILL.match(body, place)
+        assert fill is not None
+        place = fill.end() - 1
         if body[place + 1] in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", body, place + 5)
             return "image/jpeg", width, height

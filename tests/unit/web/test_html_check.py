@@ -82,6 +82,11 @@ BOMBS = {
 }
 
 
+def test_stray_brackets_count_as_tags() -> None:
+    assert check_html("<" * 1000 + "<video>").tags == 1
+    assert check_html("<" * 1_000_000 + "<video>").tags == 0
+
+
 @each_of("name", BOMBS)
 def test_it_costs_what_its_length_says(name: str) -> None:
     started = time.process_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,12 @@ PICTURES = {
 def test_kinds(name: str) -> None:
     body, expected = PICTURES[name]
     assert picture_size(body) == expected
+
+
+def test_filling_bytes_cost_little() -> None:
+    started = time.process_time()
+    assert picture_size(b"\xff\xd8" + b"\xff" * 8_000_000) is None
+    assert time.process_time() - started < 0.3
 
 
 @given(

@@ -53,6 +53,13 @@ def test_it_costs_what_its_length_says() -> None:
     assert time.process_time() - started < 3
 
 
+def test_a_line_without_a_value_is_read_once() -> None:
+    started = time.process_time()
+    read_calendar("BEGIN:VEVENT\n" + ("A" * 60 + "x" * 100 + "\n") * 2_000)
+    read_calendar("A" * 250_000)
+    assert time.process_time() - started < 0.3
+
+
 @given(st.lists(st.sampled_from([
     "BEGIN:VCALENDAR", "BEGIN:VEVENT", "END:VEVENT", "END:", "BEGIN:", ":", ";", '"', " ", "\0",
     "DTSTART;TZID=", "20260131T101530", "\\", "\n", "\r\n ", "ATTENDEE;CN=", "SUMMARY",
