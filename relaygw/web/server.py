@@ -14,14 +14,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 20.0  # from the connection, or the first byte of a later request, to the end of the head
 
+READ_S = 60.0  # in which a client has to take something of an answer that waits for it
+
 
 class _TimedProtocol(H11Protocol):
-    """Closes a connection whose next request does not come whole in time.
+    """Closes a connection whose next request does not come whole in time, or whose answer stays.
 
-    uvicorn itself waits for ever, and a few hundred silent connections would keep others out.
+    uvicorn itself waits for ever, and a few hundred silent connections would keep others out, or
+    hold as many answers in memory.
     """
 
     _limit: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
@@ -38,9 +42,35 @@ class _TimedProtocol(H11Protocol):
             self._limit = self.loop.call_later(HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_waiting()
+        self._stop_looking()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Look from now on whether the client reads."""
+        super().pause_writing()
+        self._look_later()
+
+    def resume_writing(self) -> None:
+        """It has read nearly all."""
+        super().resume_writing()
+        self._stop_looking()
+
+    def _look_later(self) -> None:
+        left_bytes = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(READ_S, self._look, left_bytes)
+
+    def _look(self, left_bytes: int) -> None:
+        if self.transport.get_write_buffer_size() == left_bytes:
+            self.transport.abort()
+        else:
+            self._look_later()
+
+    def _stop_looking(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _stop_waiting(self) -> None:
         if self._limit is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import httpx2
 import pytest
@@ -15,6 +16,7 @@ from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import with_logins
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
+BIG = b"Subject: x\r\n\r\n" + bytes(24 * 2**20)  # more than a connection holds
 HEAD = b"POST /api/x HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -96,6 +98,36 @@ async def test_a_slow_answer_is_not_cut_off(serve: Serve, monkeypatch: pytest.Mo
     monkeypatch.setattr(server, "HEAD_S", 0.2)
     client = await serve(with_logins())  # a wrong password takes 1.5 s
     assert (await client.post("/login", data={"name": "a", "password": "b"})).status_code == 403
+
+
+async def test_an_answer_that_nobody_reads(
+    serve: Serve, capture: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "READ_S", 0.3)
+    client = await serve(sandbox())
+    path = f"/sandbox/{capture(BIG)}/part/0"
+    async with raw(client) as (_, writer):
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        with pytest.raises(ConnectionError):  # of a client that says something to who has gone
+            async with asyncio.timeout(60):
+                while True:
+                    writer.write(b"\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+
+
+async def test_an_answer_that_is_read_slowly_is_read_to_its_end(
+    serve: Serve, capture: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "READ_S", 0.5)
+    client = await serve(sandbox())
+    size_bytes = 0
+    async with client.stream("GET", f"/sandbox/{capture(BIG)}/part/0") as answer:
+        async for piece in answer.aiter_raw(2**20):
+            size_bytes += len(piece)
+            await asyncio.sleep(0.05)
+    assert size_bytes == 24 * 2**20
 
 
 async def test_who_hangs_up_in_the_middle_leaves_no_trace(
