@@ -243,9 +243,16 @@ def _by_result(tx: Transaction, selection: Selection) -> _Found:
 
 ATTEMPTED_ID = attempt.c.queue_id.concat("")
 """The id itself; with a bare column SQLite reads all attempts in the order of their ids."""
+_R = RecipientState
+_SERVED = [one.value for one in (_R.DELIVERED, _R.BOUNCED, _R.BLOCKED, _R.CAPTURED)]
 IS_TRIED_FOR = (recipient.c.queue_id == attempt.c.queue_id) & or_(
     recipient.c.rcpt_no == attempt.c.rcpt_no,
-    attempt.c.rcpt_no.is_(None) & (recipient.c.delivery_no == attempt.c.delivery_no),
+    attempt.c.rcpt_no.is_(None)
+    & (recipient.c.delivery_no == attempt.c.delivery_no)
+    & or_(  # who was served before was not tried
+        recipient.c.state.not_in(_SERVED),
+        recipient.c.changed_at_ms >= attempt.c.since_ms,
+    ),
 )
 
 

@@ -66,6 +66,23 @@ def test_conditions_are_about_the_attempt(store: Store) -> None:
     assert tried(store, results=frozenset({R.PENDING}), route="other") == []
 
 
+def test_an_attempt_is_not_about_who_was_served_before(store: Store) -> None:
+    message = accepted("anna@x.test", "ben@y.test")
+    store.intake.accept_batch([message])
+    store.instances.register(instance("w"))
+    for at_ms, told in (
+        (NOW_MS, [said("250 Ok", state=R.DELIVERED), said("451 wait", rcpt_no=1)]),
+        (NOW_MS + MINUTE_MS, [said("421 no connection", rcpt_no=1)]),
+    ):
+        store.leases.claim("default", limit=9, incarnation="w", now_ms=at_ms)
+        done = outcome(message, *told, due_at_ms=at_ms + 1)
+        assert store.leases.record_batch([done], incarnation="w", now_ms=at_ms).lost == ()
+    assert tried(store, domain="x.test") == []
+    assert tried(store, domain="y.test") == [message.queue_id]
+    failures = store.queue.failures(0, step_ms=MINUTE_MS, limit=9)
+    assert {one.domain for one in failures.put_off} == {"y.test"}
+
+
 def test_what_failed_is_counted_and_listed(store: Store) -> None:
     start_ms = NOW_MS - 10 * MINUTE_MS
     add(store, R.BOUNCED, to0="anna@X.test", ago_ms=11 * MINUTE_MS)
