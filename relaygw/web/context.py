@@ -187,6 +187,10 @@ class SharedRead(Generic[Result]):
         async with asyncio.timeout(within_s):
             return await asyncio.shield(self._reading)
 
+    def forget(self) -> None:
+        """Let the next who asks get what is read from now on."""
+        self._reading = None
+
     async def _read_once(self) -> Result:
         try:
             return await self._read()

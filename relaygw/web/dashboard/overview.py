@@ -155,6 +155,8 @@ class Dashboard:
     async def _looked(self, request: Request) -> tuple[int, Look]:
         asked = request.query_params.get("hours", "")
         hours = next((each for each in chart.SPANS if str(each) == asked), next(iter(chart.SPANS)))
+        if "did" in request.query_params:  # who changed something sees it changed
+            self._looks[hours].forget()
         return hours, await self._looks[hours].get()
 
     def _look(self, hours: int) -> Look:

@@ -201,7 +201,9 @@ async def test_an_operator_holds_a_provider_and_lets_it_go(serve: Serve, store: 
     assert "Hold provider main?" in asked.text
     assert store.holds.in_force() == []
     fields = {"csrf": csrf, "provider": "main", "confirmed": "1"}
-    await client.post("/providers/change", data={**fields, "action": "hold", "note": "look"})
+    held = await client.post("/providers/change", data={**fields, "action": "hold", "note": "look"})
+    seen = (await client.get(held.headers["location"])).text  # at once, though it was just read
+    assert 'aria-label="Release main"' in seen
     (hold,) = store.holds.in_force()
     assert (hold.key, hold.reason) == ("main", "operator: look")
     await client.post("/providers/change", data={**fields, "action": "release"})
