@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.search import Field, MailSearch, Term
+from relaygw.mail.search import Field, MailSearch, Term, split_words
 from relaygw.operations.find import unfinished
 from relaygw.settings.units import format_duration
 from relaygw.web.context import WebContext, reads
@@ -27,7 +27,8 @@ def show_linked(web: WebContext, request: Request) -> Response:
         raise Problem(400, "the address names no mail", expected=_EXAMPLES)
     ((name, text),) = given
     text = " ".join(text.split())
-    if len(text) > MAX_CHARACTERS or "\0" in text or "\ufffd" in text:
+    is_empty = name == "message_id" and not split_words(text)
+    if is_empty or len(text) > MAX_CHARACTERS or "\0" in text or "\ufffd" in text:
         raise Problem(400, f"{name} cannot be searched for", expected=_EXAMPLES)
     search = None
     for value in _spellings(name, text):

@@ -96,7 +96,7 @@ async def test_without_a_field_it_says_which_setting_is_missing(serve: Serve) ->
     "query",
     [
         *("", "order=", "order=%20", "order=1&order=2", "order=1&message_id=2"),
-        *("order=%FF%00x", "order=" + "1" * 999),
+        *("order=%FF%00x", "order=" + "1" * 999, "message_id=%3C%3E", "message_id=@"),
     ],
 )
 async def test_what_names_no_mail_is_an_error(serve: Serve, query: str) -> None:
