@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from starlette.requests import Request
@@ -80,7 +81,7 @@ def show_list(web: WebContext, request: Request) -> Response:
         "selectors": SELECTORS,
         "choices": CHOICES,
         "fields": _FIELDS,
-        "rows": [make_row(entry) for entry in shown],
+        "rows": [make_row(entry, conditions.given.get("result", ())) for entry in shown],
         "actions": list(ACTIONS.values()),
         "waiting": states.total(),
         "looked_at": now,
@@ -108,19 +109,24 @@ def _results_today(web: WebContext, now: int) -> Counter[RecipientState]:
     return numbers
 
 
-def make_row(entry: QueueEntry) -> dict[str, Any]:
-    """Return the line of a message in a list."""
+def make_row(entry: QueueEntry, results: Collection[str] = ()) -> dict[str, Any]:
+    """Return the line of a message in a list; in one of results it is about who came to them."""
     leading = leading_delivery(entry)
-    first = shown_recipient(entry)
+    found = [one for one in entry.recipients if one.state.value in results]
+    first = found[0] if found else shown_recipient(entry)
+    reason = found[0].reply if found else leading.reason
+    state, tone = standing(entry), _tone(entry)
+    if found and leading.state is not _D.FINISHED:
+        state, tone = f"{state}, {len(found)} {found[0].state.value}", _TONES[found[0].state]
     ended_at_ms = max((one.changed_at_ms for one in entry.recipients), default=0)
     is_late = ended_at_ms > entry.accepted_at_ms + _SOON_MS
     return {
         "entry": entry,
         "path": f"/queue/{entry.queue_id}",
         "to": "(nobody)" if first is None else first.address,
-        "reason": (leading.reason or _worst_reply(entry))[:_MAX_REASON_CHARACTERS],
-        "state": standing(entry),
-        "tone": _tone(entry),
+        "reason": (reason or _worst_reply(entry))[:_MAX_REASON_CHARACTERS],
+        "state": state,
+        "tone": tone,
         "next_at_ms": next_attempt_at_ms(leading),
         "ended_at_ms": ended_at_ms if is_late and leading.state is _D.FINISHED else None,
     }

@@ -307,6 +307,20 @@ async def test_mail_by_result(serve: Serve, store: Store) -> None:
     assert 'state-failed">1 bounced, 1 expired<' in story
 
 
+async def test_a_list_of_a_result_names_who_came_to_it(serve: Serve, store: Store) -> None:
+    ended(store, "mixed", R.PENDING, R.BOUNCED)
+    client = await serve()
+    for path, to, state in (
+        ("/queue", "0.pending", "incoming"),
+        ("/queue?result=bounced", "1.bounced", "incoming, 1 bounced"),
+        ("/find?q=is:bounced", "1.bounced", "incoming, 1 bounced"),
+        ("/find?q=-is:delivered", "0.pending", "incoming"),
+    ):
+        page = (await client.get(path)).text
+        assert re.findall(r'class="mail-to" dir="auto">([^<]+)<', page) == [f"{to}@cust.test"]
+        assert re.findall(r'class="state [^"]+">([^<]+)<', page) == [state]
+
+
 async def test_results_of_today_are_counted_and_lead_to_their_list(
     serve: Serve, store: Store
 ) -> None:
