@@ -42,7 +42,8 @@ async def resend(web: WebContext, request: Request) -> Response:
         with_delivered=form.get("delivered") == "1",
         is_forced=form.get("forced") == "1",
     )
-    if form.get("confirmed") != "1":
+    is_seen = str(form.get("asked", to)) == to  # whom somebody typed is shown first
+    if form.get("confirmed") != "1" or not is_seen:
         return await _ask(web, request, wanted)
     planned = await web.open(lambda: _plan(web, request, wanted))
     if planned.mark != form.get("shown"):
