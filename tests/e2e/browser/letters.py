@@ -226,3 +226,38 @@ def all_letters() -> dict[str, bytes]:
         "reset": password_reset(),
         "order": order_confirmation(),
     }
+
+
+# --- many short ones, of two shops ---------------------------------------------------------------
+
+FERN, TEA = "Fern & Fig <orders@fernandfig.example>", "Teehaus Müller <info@teehaus.example>"
+NEWS = "Fern & Fig Journal <journal@news.fernandfig.example>"
+SUBJECTS = {  # by language: shop and subject
+    "en": ((FERN, "Your order #1000004{} is on its way"), (FERN, "Reset your password"),
+           (NEWS, "🎁 Black Friday: seven lamps for the desk"), (FERN, "Invoice 2026-004{}")),
+    "de": ((TEA, "Ihre Bestellung 1000004{} ist unterwegs 🫖"), (TEA, "Passwort zurücksetzen"),
+           (NEWS, "🎁 Black Friday: sieben Lampen"), (TEA, "Rechnung 2026-004{}")),
+    "ja": ((FERN, "ご注文ありがとうございます (#1000004{})"), (FERN, "パスワードの再設定"),
+           (NEWS, "🎁 ブラックフライデー"), (FERN, "領収書 2026-004{}")),
+}  # fmt: skip
+PEOPLE = {  # name and language
+    "anna.berg@kunde.example": ("Anna Berg", "de"),
+    "joerg.gruen@kunde.example": ("Jörg Grün", "de"),
+    "tanaka.misaki@mail.example": ("田中 美咲", "ja"),
+    "s.okafor@firma.example": ("Sandra Okafor", "en"),
+    "zoe.lukasik@poczta.example": ("Zoë Łukasik", "en"),
+    "carla.lost@gmial.example": ("Carla Lost", "en"),
+    "m.oduya@customer.example": ("Moses Oduya", "en"),
+    "tom.ng@customer.example": ("Tom Ng", "en"),
+    "käthe@müßig.example": ("Käthe Müßig", "de"),
+}
+
+
+def short_mail(shop: str, to: str, subject: str) -> bytes:
+    """Return a short mail with text and HTML; its header is UTF-8."""
+    name = PEOPLE[to][0]
+    letter = _letter(shop, f"{name} <{to}>", subject)
+    text = f"Hello {name},\n\n{subject}.\n\nWe wish you a good day.\n"
+    letter.set_content(text)
+    letter.add_alternative(text.replace("\n\n", "<p>"), subtype="html")
+    return letter.as_bytes(policy=letter.policy.clone(utf8=True))
