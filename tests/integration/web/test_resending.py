@@ -51,10 +51,10 @@ async def as_(serve: Serve, name: str) -> httpx2.AsyncClient:
 
 
 def fields(page: str, **changed: str) -> dict[str, str]:
-    """Return what the last form of a page sends."""
+    """Return what the last button of a page sends."""
     form = page[page.rindex("<form") :]
     found = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form))
-    return found | changed
+    return found | {"confirmed": "1"} | changed
 
 
 # --- the API --------------------------------------------------------------------------------
@@ -143,7 +143,9 @@ async def test_it_asks_and_sends_what_was_shown(serve: Serve, store: Store) -> N
     other = await client.post(path, data=fields(page, to=BOB, confirmed=""))
     assert BOB in other.text and copies(store) == []
     # who confirmed one address confirmed no other
-    wrong = await client.post(path, data=fields(page, to=BOB))
+    typed = await client.post(path, data=fields(page, to=BOB))
+    assert BOB in typed.text and copies(store) == []
+    wrong = await client.post(path, data=fields(page, to=BOB, asked=BOB))
     assert "It has changed meanwhile" in wrong.text and copies(store) == []
     done = await client.post(path, data=fields(page))
     (new,) = copies(store)
