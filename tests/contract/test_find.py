@@ -369,6 +369,7 @@ def test_old_mail_that_changed_before_its_turn_keeps_one_row(
 def test_it_is_found_by_reading_and_by_the_index(
     store: Store, monkeypatch: pytest.MonkeyPatch, window: int, frequent: int
 ) -> None:
+    monkeypatch.setattr(finding, "PATIENCE_S", 60.0)
     monkeypatch.setattr(finding, "_NEWEST", window)
     monkeypatch.setattr(finding, "_FREQUENT", frequent)
     monkeypatch.setattr(finding, "_FIRST_SLICE", 2)
