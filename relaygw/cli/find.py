@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,14 +54,12 @@ def find(
     """Find mail in any state, newest first.
 
     TEXT is an address or part of one, a word of the subject, an order number, a queue id, a
-    Message-ID or a provider's id, with conditions like is:bounced, user:shop1, after:2026-01-31.
+    Message-ID or a provider's id, with conditions like is:bounced, user:shop1, after:today.
     """
     if not (words or result or since):
         raise click.UsageError("nothing to find; give TEXT, --result or --since")
     try:
-        tz = datetime.now().astimezone().tzinfo
-        assert tz is not None
-        search = search_of(" ".join(words), result=result or "", since=since or "", tz=tz)
+        search = search_of(" ".join(words), result=result or "", since=since or "", tz=None)
     except SearchMistake as mistake:
         raise click.UsageError(str(mistake)) from None
     loaded = invocation.load_running()

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b
 from itertools import chain
 
@@ -162,6 +163,8 @@ class _Language:
     is_strict: bool
 
 
+ReadTime = Callable[[str], int | None]
+"""Returns a time in ms, None for what is none."""
 _OF_SANDBOX = _Language(fields=_FIELDS, flags=_FLAGS, is_strict=False)
 _OF_ALL_MAIL = _Language(fields=_FIELDS | _MORE_FIELDS, flags=_FLAGS | _MORE_FLAGS, is_strict=True)
 
@@ -170,12 +173,12 @@ def parse_search(text: str, *, tz: tzinfo = UTC) -> MailSearch:
     """Return what `text` asks for; never raises. Dates without a zone are of `tz`."""
     if len(text) > MAX_CHARACTERS:
         return MailSearch(is_void=True)
-    terms = tuple(_terms(text, tz, _OF_SANDBOX))
+    terms = tuple(_terms(text, partial(read_time_ms, tz=tz), _OF_SANDBOX))
     is_void = len(terms) > MAX_TERMS or bool(text.strip() and not terms)
     return MailSearch(is_void=True) if is_void else MailSearch(terms=terms)
 
 
-def parse_find(text: str, *, tz: tzinfo = UTC) -> MailSearch:
+def parse_find(text: str, *, read_time: ReadTime | None = None) -> MailSearch:
     """Return what `text` asks for of all mail; raises SearchMistake. An empty one asks for all."""
     if len(text) > MAX_CHARACTERS:
         what = f"the search has {len(text):,} characters"
@@ -184,9 +187,10 @@ def parse_find(text: str, *, tz: tzinfo = UTC) -> MailSearch:
         raise SearchMistake("the search is not valid text", "write it as UTF-8")
     for word in _WORD.findall(text):
         if word.count('"') > 2:
-            what = f"{word[:40]} has quotes within quotes"
+            what = f"{word[:40]!r} has quotes within quotes"
             raise SearchMistake(what, "leave out the inner ones")
-    terms = tuple(_terms(text, tz, _OF_ALL_MAIL))
+    read_time = read_time or partial(read_time_ms, tz=UTC)
+    terms = tuple(_terms(text, read_time, _OF_ALL_MAIL))
     if len(terms) > MAX_TERMS:
         raise SearchMistake(f"the search has {len(terms)} terms", f"write at most {MAX_TERMS}")
     if text.strip() and not terms:
@@ -194,16 +198,16 @@ def parse_find(text: str, *, tz: tzinfo = UTC) -> MailSearch:
     return MailSearch(terms=terms)
 
 
-def _terms(text: str, tz: tzinfo, language: _Language) -> Iterator[Term]:
+def _terms(text: str, read_time: ReadTime, language: _Language) -> Iterator[Term]:
     for word in _WORD.findall(text):
-        term = _field_term(word, tz, language) or _text_term(word)
+        term = _field_term(word, read_time, language) or _text_term(word)
         if term is not None and not (
             language.is_strict and term.field is Field.TEXT and not split_words(term.text)
         ):
             yield term
 
 
-def _field_term(word: str, tz: tzinfo, language: _Language) -> Term | None:
+def _field_term(word: str, read_time: ReadTime, language: _Language) -> Term | None:
     """Return the term of a word with a field; None when it is not understood as one."""
     match = _TERM.fullmatch(word)
     if match is None or match["field"] is None:
@@ -216,12 +220,13 @@ def _field_term(word: str, tz: tzinfo, language: _Language) -> Term | None:
     field = language.fields.get(name)
     if field is None:
         if language.is_strict and name in ("is", "has"):
-            raise SearchMistake(f"{name}:{value[:40]} is not known", _known(name, language))
+            what = f"{word.lstrip('-!')[:40]!r} is not known"
+            raise SearchMistake(what, _known(name, language))
         return None
     if language.is_strict:
-        return _strict_term(field, value, tz, is_negated=is_negated)
+        return _strict_term(field, value, read_time, is_negated=is_negated)
     if field in _TIMES or field in _SIZES:
-        number = read_time_ms(value, tz) if field in _TIMES else read_size_bytes(value)
+        number = read_time(value) if field in _TIMES else read_size_bytes(value)
         return None if number is None else Term(field=field, number=number, is_negated=is_negated)
     key = tag_key(value) if field is Field.TAG else searchable(value)
     return Term(field=field, text=key, is_negated=is_negated) if key else None
@@ -232,12 +237,12 @@ def _known(name: str, language: _Language) -> str:
     return f"write one of {' '.join(found)}"
 
 
-def _strict_term(field: Field, value: str, tz: tzinfo, *, is_negated: bool) -> Term:
+def _strict_term(field: Field, value: str, read_time: ReadTime, *, is_negated: bool) -> Term:
     shown = f"{field.value}:{value[:40]}"
     if field in _TIMES:
-        number = read_time_ms(value, tz)
-        expected = f"write {field.value}:2026-01-31 or {field.value}:2026-01-31T12:00"
-        what = "is not a date"
+        number, what = read_time(value), "is not a time"
+        shapes = ("today", "10:30", "7d", "2026-01-31", "2026-01-31T12:00")
+        expected = f"write one like {' '.join(f'{field.value}:{one}' for one in shapes)}"
     elif field in _SIZES:
         number, what = read_size_bytes(value), "is not a size"
         expected = f"write {field.value}:100k or {field.value}:2M"
@@ -246,11 +251,14 @@ def _strict_term(field: Field, value: str, tz: tzinfo, *, is_negated: bool) -> T
         expected = "write uid:33"
     else:
         if not value:
-            raise SearchMistake(f"{field.value}: names nothing", "write a text after the colon")
+            raise SearchMistake(f"'{field.value}:' names nothing", "write a text after the colon")
+        if field is Field.CLIENT and "/" in value:
+            expected = "write one address, or how it begins: client:10. client:2001:db8:"
+            raise SearchMistake(f"{shown!r} is a network", expected)
         key = tag_key(value) if field is Field.TAG else " ".join(value.split())
         return Term(field=field, text=key, is_negated=is_negated)
     if number is None:
-        raise SearchMistake(f"{shown} {what}", expected)
+        raise SearchMistake(f"{shown!r} {what}", expected)
     return Term(field=field, number=number, is_negated=is_negated)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import Any
 
 from relaygw.mail.clock import clock_ms, rfc3339_or_none, utc_text
@@ -18,17 +19,19 @@ _FEW_WAITING = 2_000  # these are looked at themselves
 
 
 def search_of(
-    text: str, result: str = "", since: str = "", until: str = "", *, tz: tzinfo = UTC
+    text: str, result: str = "", since: str = "", until: str = "", *, tz: tzinfo | None = UTC
 ) -> MailSearch:
-    """Return the search that a text, a result and times make; raises SearchMistake."""
-    now_ms = clock_ms()
-    terms = list(parse_find(text, tz=tz).terms)
+    """Return the search that a text, a result and times make; raises SearchMistake.
+
+    Times without a zone are of `tz`: see read_moment.
+    """
+    read_time = partial(read_moment, now_ms=clock_ms(), tz=tz)
+    terms = list(parse_find(text, read_time=read_time).terms)
     if result:
         terms.append(Term(field=Field.OUTCOME, text=result))
     for field, given in ((Field.AFTER, since), (Field.BEFORE, until)):
         if given:
-            is_end = field is Field.BEFORE
-            at_ms = read_moment(given, now_ms=now_ms, is_end=is_end, tz=tz)
+            at_ms = read_time(given, is_end=field is Field.BEFORE)
             if at_ms is None:
                 raise SearchMistake(f"{given[:40]!r} is not a time", f"write {TIMES}")
             terms.append(Term(field=field, number=at_ms))

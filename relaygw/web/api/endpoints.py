@@ -88,7 +88,7 @@ _FOUND = answer_with(
 )
 _FIND = {
     "q": "an address or a part of it, words of the subject, an order number, a queue id, a "
-    "Message-ID, a provider's id; conditions like is:bounced user:shop1 after:2026-01-31",
+    "Message-ID, a provider's id; conditions like is:bounced user:shop1 after:7d",
     "result": f"of a recipient: {', '.join(OUTCOMES)}",
     "since": f"accepted since; with a result: ended since: {_SINCE}",
     "until": "accepted or ended until",

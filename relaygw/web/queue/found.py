@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -40,9 +39,8 @@ def show_found(web: WebContext, request: Request) -> Response:
 
 
 def _found(web: WebContext, query: str, before: str) -> dict[str, Any]:
-    zone = datetime.now().astimezone().tzinfo or UTC
     try:
-        search = search_of(query, tz=zone)
+        search = search_of(query, tz=None)
         found = web.store.find.find(search, limit=PAGE_ROWS, before=before)
     except SearchMistake as mistake:  # while somebody types it is no reason for an error page
         said = {"mistake": mistake.what, "expected": mistake.expected}

@@ -246,7 +246,7 @@ async def test_any_mail_is_found(serve: Serve, store: Store) -> None:
     ("query", "what"),
     [
         ("", "nothing to find"),
-        ("?q=after:banana", "after:banana is not a date"),
+        ("?q=after:banana", "'after:banana' is not a time"),
         ("?q=x&since=banana", "'banana' is not a time"),
         ("?q=x&result=lost", "result 'lost' is not known"),
         ("?q=x&before=y.1", "before 'y.1' is not a position in a search"),

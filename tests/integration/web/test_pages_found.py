@@ -70,8 +70,10 @@ async def test_nothing_found_says_where_it_looked(serve: Serve, store: Store) ->
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("after:soon", "After:soon is not a date</h2>"),
-        ("is:lost", "Is:lost is not known</h2>"),
+        ("after:soon", "<h2>&#39;after:soon&#39; is not a time</h2>"),
+        ("uid:www-data", "<h2>&#39;uid:www-data&#39; is not a number</h2>"),
+        ("client:10.0.0.0/8", "<h2>&#39;client:10.0.0.0/8&#39; is a network</h2>"),
+        ("-is:lost", "<h2>&#39;is:lost&#39; is not known</h2>"),
         ("x" * 1200, "The search has 1,001 characters</h2>"),
         (HOSTILE, "Nothing found"),
         ("\0x", "The search is not valid text</h2>"),

@@ -288,7 +288,13 @@ def test_terms_of_a_search_over_all_mail(query: str, terms: list[Term]) -> None:
     assert parse_find(query) == MailSearch(terms=tuple(terms))
 
 
-@each_of("query", ["after:x", "before:2026-13-01", "is:x", "has:x", "uid:-1", "larger:", "★", "-"])
+@each_of(
+    "query",
+    [
+        *("after:x", "before:2026-13-01", "is:x", "has:x", "uid:-1", "larger:", "★", "-"),
+        *("client:10.0.0.0/8", "-client:2001:db8::/32"),
+    ],
+)
 def test_what_it_does_not_understand_it_says(query: str) -> None:
     if query == "larger:":  # a word: nothing stands behind the colon
         assert parse_find(query).terms == (word("larger:"),)

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from relaygw.mail.search import SearchMistake
 from relaygw.mail.state import RecipientState
+from relaygw.operations import find
 from relaygw.operations.selectors import (
     ALL,
     SELECTORS,
@@ -102,3 +104,16 @@ def test_results_are_looked_for_in_every_state() -> None:
     assert found.results == {RecipientState.BOUNCED}
     assert found.states > SELECTED
     assert list(SELECTORS)[:5] == ["id", "sender", "recipient", "subject", "state"]
+
+
+@each_of("text", ["today", "yesterday", "10:30", "7d", "2026-11-20", "2026-11-27T10:30Z"])
+def test_a_search_reads_times_as_the_selectors_do(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "clock_ms", lambda: NOW_MS)
+    for zone in (None, UTC):
+        at_ms = read_moment(text, now_ms=NOW_MS, tz=zone)
+        terms = find.search_of(f'after:{text} -before:"{text}"', since=text, tz=zone).terms
+        assert [one.number for one in terms] == [at_ms] * 3
+    with pytest.raises(SearchMistake, match="'before:soon' is not a time"):
+        find.search_of("before:soon")
