@@ -61,18 +61,18 @@ def _copy_database(url: str) -> None:
     _create_copy(server, name)
 
 
-def new_queue(server: PostgresServer) -> str:
+def new_queue(server: PostgresServer, options: str = "") -> str:
     """Create a database with an empty queue; return its URL."""
     address, _, name = server.new_url().rpartition("/")
-    _create_copy(address, name)
+    _create_copy(address, name, options)
     return f"{address}/{name}"
 
 
-def _create_copy(server: str, name: str) -> None:
+def _create_copy(server: str, name: str, options: str = "") -> None:
     with _ONE_MIGRATES:
         _make_template(server)
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} {options}".encode())
 
 
 @cache
