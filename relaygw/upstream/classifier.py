@@ -113,6 +113,11 @@ def rules_by_stage(rows: Iterable[PlacedRow]) -> dict[Stage, tuple[Rule, ...]]:
     return {stage: tuple(found) for stage, found in rules.items()}
 
 
+@cache
+def _known_rules(preset: str | None) -> dict[Stage, tuple[Rule, ...]]:
+    return rules_by_stage((*preset_rows(preset), *preset_rows(GENERIC)))
+
+
 def own_scope(stage: Stage) -> Scope:
     """Return whom a reply at `stage` concerns when nothing says more."""
     if stage in BEFORE_MAIL:
@@ -213,8 +218,11 @@ class Classifier:
     """Says what the replies of one provider mean."""
 
     def __init__(self, provider: Provider) -> None:
-        own = [PlacedRow(f"own row {n}", row) for n, row in enumerate(provider.replies, 1)]
-        self._rules = rules_by_stage((*own, *preset_rows(provider.preset), *preset_rows(GENERIC)))
+        own = rules_by_stage(
+            PlacedRow(f"own row {n}", row) for n, row in enumerate(provider.replies, 1)
+        )
+        known = _known_rules(provider.preset)
+        self._rules = {stage: own[stage] + known[stage] for stage in known}
 
     def meaning(
         self, stage: Stage, reply: SmtpReply | None, *, in_doubt: bool = False, recipients: int = 1
