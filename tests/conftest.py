@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tests import durations
+from tests import durations, once
 from tests.postgres import PostgresServer, running_server
 from tests.queues import EmptyQueues
 
@@ -34,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, lambda *_: None)
     if config.option.record_durations and not hasattr(config, "workerinput"):
         config.pluginmanager.register(durations.Recorder())
+    once.directory()  # of all workers, which begin after this
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,10 +48,11 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_run_directory() -> Iterator[None]:
-    """Let commands of the tests know of no gateway but theirs."""
+def own_directories() -> Iterator[None]:
+    """Let commands of the tests know of no gateway but theirs, and no state of this machine."""
     with tempfile.TemporaryDirectory() as directory:
         os.environ["RELAYGW_RUN_DIR"] = directory
+        os.environ["XDG_STATE_HOME"] = f"{directory}/state"
         yield
 
 
@@ -69,9 +72,10 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def empty_queues(postgres: PostgresServer) -> EmptyQueues:
+def empty_queues(postgres: PostgresServer) -> Iterator[EmptyQueues]:
     """Return what lends empty queues on the server of the session."""
-    return EmptyQueues(postgres)
+    with contextlib.closing(EmptyQueues(postgres)) as queues:
+        yield queues
 
 
 @pytest.fixture

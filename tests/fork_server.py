@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, cast
+from typing import Any
 
 _PR_SET_CHILD_SUBREAPER = 36
 _REQUEST_BYTES = 4 * 2**20
@@ -36,7 +36,7 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def load_all() -> None:
-    """Import all of relaygw, and what it imports, reads or compiles as it begins to work."""
+    """Import every module of relaygw, and what they import or read as they begin to work."""
     import relaygw
 
     for found in pkgutil.walk_packages(relaygw.__path__, "relaygw."):
@@ -45,66 +45,71 @@ def load_all() -> None:
     for name in _LOADED_LATER:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    _compile_expressions_and_templates()
-
-
-def _compile_expressions_and_templates() -> None:
-    from relaygw.settings.model import Settings
-    from relaygw.upstream import classifier
-    from relaygw.web.app import create_app
-    from relaygw.web.page import _environment as templates
-
-    classifier.catalogue()
-    for preset in classifier._sections():
-        classifier.rules_by_stage(classifier.preset_rows(preset))
-    create_app(cast(Any, None), Settings.model_validate({"mode": "sandbox"}))
-    for name in templates.list_templates():
-        templates.get_template(name)
+    importlib.import_module("relaygw.upstream.classifier").catalogue()
 
 
 class ForkServer:
-    """Takes requests from a socket; tells of each child's end by its wait status."""
+    """Takes requests of whoever connects; tells of each child's end by its wait status."""
 
-    def __init__(self, requests: socket.socket) -> None:
-        self._requests = requests
-        self._endings: dict[int, int] = {}  # pid: where its wait status is written
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._clients: list[socket.socket] = []
+        # pid: where its wait status is written, who asked for it
+        self._endings: dict[int, tuple[int, socket.socket]] = {}
         self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def run(self) -> dict[str, Any] | None:
-        """Return in each child what it was asked for, and None once nobody asks any more."""
+        """Return in each child what it was asked for, and None once nobody is left to ask."""
+        stdin = 0  # ends with all who might
         while True:
-            readable, _, _ = select.select([self._requests, self._wake_read], [], [])
+            watched = [stdin, self._wake_read, self._listener, *self._clients]
+            readable, _, _ = select.select(watched, [], [])
             if self._wake_read in readable:
                 os.read(self._wake_read, 4096)
                 self._reap()
-            if self._requests in readable:
-                data, descriptors, _, _ = socket.recv_fds(self._requests, _REQUEST_BYTES, 4)
-                if not data:
-                    self._end_all()
-                    return None
-                asked = json.loads(data)
-                ready, not_yet = os.pipe()
-                pid = os.fork()
-                if pid == 0:
-                    _become(asked, descriptors[:3])
+            if self._listener in readable:
+                self._clients.append(self._listener.accept()[0])
+            for client in [one for one in self._clients if one in readable]:
+                asked = self._fork(client)
+                if asked is not None:
                     return asked
-                os.close(not_yet)
-                os.read(ready, 1)  # its end is closed once it is what was asked for
-                os.close(ready)
-                *streams, self._endings[pid] = descriptors
-                for stream in streams:
-                    os.close(stream)
-                self._requests.send(b"%d" % pid)
+            if stdin in readable:
+                return None
 
-    def _end_all(self) -> None:
+    def _fork(self, client: socket.socket) -> dict[str, Any] | None:
+        """Do what a client asks for; return it in the child."""
+        data, descriptors, _, _ = socket.recv_fds(client, _REQUEST_BYTES, 4)
+        if not data:
+            self._end_all_of(client)
+            return None
+        asked: dict[str, Any] = json.loads(data)
+        ready, not_yet = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _become(asked, descriptors[:3])
+            return asked
+        os.close(not_yet)
+        os.read(ready, 1)  # its end is closed once it is what was asked for
+        os.close(ready)
+        *streams, ending = descriptors
+        self._endings[pid] = ending, client
+        for stream in streams:
+            os.close(stream)
+        with contextlib.suppress(BrokenPipeError):
+            client.send(b"%d" % pid)
+        return None
+
+    def _end_all_of(self, client: socket.socket) -> None:
         """Leave nothing behind, however the tests ended."""
-        for pid in self._endings:
+        for pid in [pid for pid, (_, asker) in self._endings.items() if asker is client]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+        self._clients.remove(client)
+        client.close()
 
     def _reap(self) -> None:
         while True:
@@ -115,8 +120,8 @@ class ForkServer:
             if pid == 0:
                 return
             # a role whose supervisor was killed has nobody who asks
-            ending = self._endings.pop(pid, None)
-            if ending is not None:
+            if pid in self._endings:
+                ending, _ = self._endings.pop(pid)
                 with contextlib.suppress(BrokenPipeError):
                     os.write(ending, b"%d" % status)
                 os.close(ending)
@@ -162,7 +167,7 @@ class _Leaving:
                 os._exit(self.code & 0xFF)
 
 
-def serve(requests: socket.socket) -> None:
+def serve(listener: socket.socket) -> None:
     """Load everything, fork on request; a child runs the command line."""
     leaving = _Leaving()
     atexit.register(leaving)  # the first one in is the last one out
@@ -172,7 +177,7 @@ def serve(requests: socket.socket) -> None:
     # what is killed leaves no zombie
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     heap.share()
-    if ForkServer(requests).run() is not None:
+    if ForkServer(listener).run() is not None:
         from relaygw.cli import main
 
         try:

@@ -4,8 +4,8 @@
     done = run_relaygw(["queue", "list"], capture_output=True, text=True)
 
 Both take what `subprocess` takes. A process is forked from an image that has loaded the code
-(`tests.fork_server`), one such image for each process that runs tests. What is about a start
-itself, or needs another program around it, starts `python -m relaygw`.
+(`tests.fork_server`), one such image for all that run tests. What is about a start itself, or
+needs another program around it, starts `python -m relaygw`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests import once
 
 _EXECUTE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 _INTERPRETER_READS = ("PYTHON", "LC_", "LANG", "LD_")
@@ -56,38 +58,40 @@ class _Image:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
 
     def fork(self, asked: dict[str, Any], descriptors: Sequence[int]) -> int:
         """Fork a process with these streams; the last descriptor gets its wait status."""
         with self._lock:
             if self._requests is None:
-                self._requests = self._start()
+                self._requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self._requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+                self._requests.connect(str(once.made("image", self._start)))
+                atexit.register(self._end)
             socket.send_fds(self._requests, [json.dumps(asked).encode()], descriptors)
             said = self._requests.recv(32)
         if not said:
             raise RuntimeError("the process that forks relaygw is gone; its stderr shows why")
         return int(said)
 
-    def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
+    def _start(self, address: Path) -> None:
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+            open(once.lifeline(), "rb") as lifeline,
+        ):
+            listener.bind(str(address))
+            listener.listen()
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
                 cwd=Path(__file__).parents[1],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[listener.fileno()],
                 start_new_session=True,
-                stdin=subprocess.DEVNULL,
-            )
-        atexit.register(self._end)
-        return ours
+                stdin=lifeline,
+            ).returncode = 0  # it outlives who has started it
 
     def _end(self) -> None:
-        if self._requests is not None and self._process is not None:
-            self._requests.close()
-            self._process.wait()
+        if self._requests is not None:
+            self._requests.shutdown(socket.SHUT_WR)
+            self._requests.recv(1)  # what it forked has ended
 
 
 _image = _Image()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ import pytest
 from tests.e2e.gateway import Gateway
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
-from tests.queues import EmptyQueues
+from tests.postgres import PostgresServer
+from tests.queues import new_queue
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def command(installed: Installation) -> Installation:
     return installed
 
 
+@pytest.fixture
+def fleet_url(postgres: PostgresServer) -> Iterator[str]:
+    """Return the URL of an empty queue for several gateways."""
+    url = new_queue(postgres)
+    yield url
+    postgres.drop_database(url)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run a test once on either database; return which.
@@ -41,14 +49,15 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     it when it starts again.
     """
     urls: dict[Path, str] = {}
-    with ExitStack() as lent:
-        if request.param == "postgres":
-            queues: EmptyQueues = request.getfixturevalue("empty_queues")
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
 
-            def url_of(directory: Path) -> str:
-                if directory not in urls:
-                    urls[directory] = lent.enter_context(queues.lend())
-                return urls[directory]
+        def url_of(directory: Path) -> str:
+            if directory not in urls:
+                urls[directory] = new_queue(server)
+            return urls[directory]
 
-            monkeypatch.setattr(Gateway, "queue_url", staticmethod(url_of))
-        yield request.param
+        monkeypatch.setattr(Gateway, "queue_url", staticmethod(url_of))
+    yield request.param
+    for url in urls.values():
+        server.drop_database(url)

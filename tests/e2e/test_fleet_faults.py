@@ -20,7 +20,7 @@ from tests.e2e.fleet import CONTENT, Traffic, begin, starter, status_of
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
-from tests.queues import new_queue
+from tests.queues import make_queue
 
 pytestmark = pytest.mark.campaign
 
@@ -40,7 +40,9 @@ def fleet(
     tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
 ) -> Iterator[list[Gateway]]:
     with ExitStack() as stack:
-        start = starter(tmp_path, new_queue(server), stack)
+        url = server.create_database()
+        make_queue(url)
+        start = starter(tmp_path, url, stack)
         settings = {"p": provider_settings(provider.port)}
         yield [start(name, providers=settings) for name in ("gw1", "gw2")]
 

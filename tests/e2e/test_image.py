@@ -17,7 +17,7 @@ from relaygw.store import migrate
 from tests.e2e.image.build import Image
 from tests.e2e.image.container import Running
 from tests.e2e.image.dockerfile import healthcheck, inherited, json_words, read_stages
-from tests.postgres import fast_place
+from tests.once import fast_place
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
