@@ -120,7 +120,8 @@ def _parts(entry: AuditEntry) -> tuple[list[str], list[str]]:
     if entry.action == "provider.hold":
         return [], [f"because “{detail}”"]
     if entry.action == "provider.release":
-        return [], [f"({detail})"]
+        why = detail.removeprefix(f"provider {entry.target}: ")
+        return [], [f"({why})"] if why != f"operator: {entry.actor}" else []
     found: dict[str, list[str]] = {}
     for name, value in _CONDITION.findall(detail):
         name = _OTHER_NAMES.get(name, name)
