@@ -48,6 +48,7 @@ _STATES = {  # what is said of each, and its tone
     RecipientState.BLOCKED: ("Blocked", "failed"),
     RecipientState.CANCELLED: ("Cancelled", "failed"),
 }
+_MAY_BE_RELEASED = "May be released."
 _OUTLOOKS = {
     Refusal.INVALID: "Could not be sent: this is not a valid address.",
     Refusal.BLOCKED: "Never sent to: on the block list.",
@@ -107,6 +108,8 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
     named = (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
     contacts = [(label, each[:_MAX_CONTACTS], len(each) - _MAX_CONTACTS) for label, each in named]
+    audience = _audience(web, entry, people)
+    outlooks = {one["outlook"] for one in audience}
     shown = view_context(view, tree, page)
     shown["tabs"].append((CHECKS, "Checks", 0))
     if view == CHECKS:
@@ -125,7 +128,8 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         "captured_at_ms": at_ms,
         "view": view,
         "mail_path": f"/sandbox/{entry.queue_id}",
-        "audience": _audience(web, entry, people),
+        "audience": audience,
+        "takes_admin": _OUTLOOKS[Refusal.OUTSIDE] in outlooks and _MAY_BE_RELEASED not in outlooks,
         "is_sent": any(one.state is not RecipientState.CAPTURED for one in entry.recipients),
         "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
         **shown,
@@ -178,4 +182,4 @@ def _outlook(planned: Copy | RefusedCopy | None) -> str:
         return _OUTLOOKS[planned.refusal]
     if planned is not None and planned.released is Released.ANYONE:
         return _OUTLOOKS[Refusal.OUTSIDE]
-    return "May be released." if planned is not None else ""
+    return _MAY_BE_RELEASED if planned is not None else ""

@@ -220,6 +220,20 @@ async def test_a_release_shows_who_gets_it_and_who_not(
     assert store.audit.entries(limit=1)[0].actor == "otto"
 
 
+async def test_who_may_not_release_it_is_told_beside_the_button(
+    serve: Serve, capture: Capture
+) -> None:
+    outside, mixed = (
+        capture(CONTENT % b"x", to) for to in (["ann@x.test"], ["ann@x.test", "dev@x.test"])
+    )
+    for name, told in (("vera", False), ("otto", True), ("anna", False)):
+        client = await serve(staging())
+        await log_in(client, name)
+        for queue_id, is_told in ((outside, told), (mixed, False)):
+            page = (await client.get(f"/sandbox/{queue_id}")).text
+            assert ("An admin may release it" in page) is is_told, (name, queue_id)
+
+
 async def test_an_admin_confirms_the_very_addresses(
     serve: Serve, capture: Capture, store: Store
 ) -> None:
