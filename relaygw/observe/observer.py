@@ -103,7 +103,7 @@ class DeliveryObserver(Observer["DeliveryMetrics"]):
 class Series(StrEnum):
     """What is counted, by label: recipients, where it does not say otherwise."""
 
-    MESSAGES = "messages"  # messages taken, by listener ("maildrop": of none)
+    MESSAGES = "messages"  # taken or sent again, by listener ("maildrop": of none)
     ACCEPTED = "accepted"  # to be sent, by route
     CAPTURED = "captured"  # by reason, see labels
     BLOCKED = "blocked"  # at acceptance, by route

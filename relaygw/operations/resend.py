@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from relaygw.mail.address import canonical
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import fields
+from relaygw.observe.observer import MAILDROP, Series
 from relaygw.operations.queue_actions import LeftAlone, batches
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
@@ -210,6 +211,10 @@ def _store(
         detail="; ".join(filter(None, [f"to {resent.audited}", detail])),
     )
     store.intake.accept_batch([message], entry=entry)
+    with suppress(StoreUnavailable):  # it is sent: a count that is lost is no failure
+        label = message.source.listener or MAILDROP
+        # nothing else: alerts look at what programs hand over
+        store.watch.add_history(now_ms, {(Series.MESSAGES.value, label): 1})
     return resent
 
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
-from relaygw.observe.waits import Waits, waits_of
+from relaygw.observe.waits import SLICE_S, Waits, waits_of
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, in_queue_since, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
@@ -178,7 +178,8 @@ class Dashboard:
             ages=store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=bounds_ms),
             examples=examples,
             sums=store.watch.sums(start_ms, step_ms=step_ms, series=series),
-            in_queue=in_queue_since(store, start_ms),
+            # from the first slice that lies within the span
+            in_queue=in_queue_since(store, start_ms + -start_ms % (SLICE_S * 1000)),
             lately=store.watch.history(now - HISTORY_SLICE_MS, series=TRIED),
             failures=store.queue.failures(start_ms, step_ms=step_ms, limit=MOST),
             kept_ms=now - int(settings.queue.retention * 1000),

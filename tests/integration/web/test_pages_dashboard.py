@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 import httpx2
+import pytest
 
 from relaygw.mail.outcome import Scope
 from relaygw.settings.model import fingerprint
@@ -13,6 +14,7 @@ from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
+from relaygw.web.dashboard import overview
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.queued import bounce, defer, gateway, now_ms, queue_mail
 from tests.integration.web.test_pages_queue import hidden_fields, log_in, token
@@ -79,6 +81,19 @@ async def test_what_became_of_recipients_in_the_last_hours(serve: Serve, store: 
     long = text_of((await client.get("/?hours=72")).text)
     assert "1,032 Delivered" in long
     assert "As a table, in steps of 1 h" in long
+
+
+async def test_times_in_the_queue_are_of_the_span_alone(
+    serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_hour_ms, hours_ms = 1_800_000, 3 * 3_600_000
+    begin_ms = now_ms() // half_hour_ms * half_hour_ms - half_hour_ms
+    monkeypatch.setattr(overview, "clock_ms", lambda: begin_ms + 600_000)
+    first_ms = begin_ms - hours_ms  # of a slice that begins before the span
+    for at_ms, mails in ((first_ms, 100), (first_ms + half_hour_ms, 3), (begin_ms, 4)):
+        store.watch.add_history(at_ms, {("in_queue", "main 10"): mails})
+    client = await log_in(await serve(gateway()), "vera")
+    assert "In queue, p50 7 messages" in text_of((await client.get("/")).text)
 
 
 async def test_the_page_of_a_provider_has_its_numbers_alone(serve: Serve, store: Store) -> None:

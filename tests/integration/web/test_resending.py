@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from relaygw.mail.state import RecipientState
+from relaygw.observe.observer import Series
 from relaygw.operations.resend import RESEND
 from relaygw.store.store import Store, open_store, read_content
 from tests.integration.web.people import PASSWORDS, ROLES
@@ -156,6 +157,8 @@ async def test_it_asks_and_sends_what_was_shown(serve: Serve, store: Store) -> N
     twice = await client.post(path, data=fields(page))
     assert twice.status_code == 200 and "It has changed meanwhile" in twice.text
     assert copies(store) == [new]
+    counted = store.watch.history(0, series=[Series.MESSAGES])
+    assert sum(one.amount for one in counted) == 1  # as the list of what was accepted has it
     (entry,) = store.queue.entries([new])
     assert b"".join(read_content(store, entry)).endswith(CONTENT)
     assert entry.recipients[0].state is RecipientState.PENDING
