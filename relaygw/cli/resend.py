@@ -28,7 +28,7 @@ from relaygw.operations.resend import (
     send_again,
 )
 from relaygw.operations.selectors import ANY_STATE
-from relaygw.policy.recipients import check_target
+from relaygw.policy.recipients import check_typed
 
 _OWN_OPTIONS = (
     click.option("--to", metavar="ADDRESS", type=NOT_EMPTY, help="Send to this address instead."),
@@ -67,7 +67,7 @@ def resend(
     """
     given |= {"is_all": False, "id_options": ()}
     choice, answer = mail_change.take_choice(given, default_states=ANY_STATE)
-    bare_to = None if to is None else frame.address_of(to.strip(), "--to", check_target)
+    bare_to = None if to is None else frame.address_of(to.strip(), "--to", check_typed)
     wanted = ResendRequest(to=bare_to, with_delivered=with_delivered, is_forced=is_forced)
     loaded, ids = invocation.load_running(), choice.selection.queue_ids
     with invocation.open_store(loaded) as store:

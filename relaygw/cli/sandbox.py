@@ -22,7 +22,7 @@ from relaygw.mail.envelope import Released
 from relaygw.mail.words import counted, printable
 from relaygw.operations import captured
 from relaygw.operations.selectors import ANY_STATE
-from relaygw.policy.recipients import check_target
+from relaygw.policy.recipients import check_typed
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 
@@ -145,7 +145,7 @@ def release_sandbox(
             "nothing can be released: no provider is configured; add providers and routes",
             exit_code=os.EX_CONFIG,
         )
-    bare_to = None if to is None else frame.address_of(to.strip(), "--to", check_target)
+    bare_to = None if to is None else frame.address_of(to.strip(), "--to", check_typed)
     wanted = captured.ReleaseRequest(to=bare_to, only_for=only_for, is_admin=True, anyone=anyone)
     with invocation.open_store() as store:
         choice = selection.with_latest(store, choice)

@@ -43,7 +43,9 @@ def age(duration_ms: int, units: Sequence[str] = LETTERS) -> str:
 
 
 def took(seconds: float) -> str:
-    """Return how long something took, to two digits: `0.35 s`, `12 s`, `4 min`."""
+    """Return how long something took: `7 ms`, to two digits `1.5 s`, `12 s`, then `4 min`."""
+    if seconds < 0.9995:
+        return f"{max(1, round(seconds * 1000))} ms"
     if seconds < 60:
         return f"{seconds:.2g} s"
     return age(int(seconds * 1000), SPACED)

@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from relaygw.errors import InvalidAddress
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import NEVER, NewDelivery, NewRecipient, Released
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
-from relaygw.policy.recipients import Judgement, Refusal, Screen
+from relaygw.policy.recipients import Judgement, Refusal, Screen, check_typed
 from relaygw.policy.router import Router
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -285,6 +286,11 @@ class _Planner:
         request = self._request
         if request.to is None and capture_code(captured.reply) is CaptureCode.INVALID_ADDRESS:
             return Judgement(None, Refusal.INVALID, f"captured as such ({captured.reply})")
+        if request.to is not None:
+            try:
+                check_typed(target)
+            except InvalidAddress as error:
+                return Judgement(None, Refusal.INVALID, str(error))
         is_confirmed = request.confirmed is None or target in request.confirmed
         judgement = self._policy.judge(
             target,

@@ -230,6 +230,14 @@ def check_target(target: str) -> None:
         raise InvalidAddress("it has no domain")
 
 
+def check_typed(target: str) -> None:
+    """Raise InvalidAddress unless somebody may name `target` to send to: all of it is seen."""
+    check_target(target)
+    unseen = next((sign for sign in target if not sign.isprintable()), "")
+    if unseen:
+        raise InvalidAddress(f"it has an invisible character, U+{ord(unseen):04X}")
+
+
 # --- what is queued ------------------------------------------------------------------------
 
 

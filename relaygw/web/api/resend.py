@@ -12,7 +12,7 @@ from relaygw.mail.address import MAX_PATH_BYTES
 from relaygw.mail.clock import clock_ms
 from relaygw.operations.queue_actions import LeftAlone
 from relaygw.operations.resend import ResendRequest, plan_resend, resent_object, send_again
-from relaygw.policy.recipients import check_target
+from relaygw.policy.recipients import check_typed
 from relaygw.web.api.answers import QueueId, said
 from relaygw.web.api.requests import Body, Call, Flag, read_ids, read_line
 from relaygw.web.context import WebContext
@@ -24,7 +24,7 @@ MAX_MESSAGES = 500
 def _target(value: object, info: ValidationInfo) -> str:
     address = read_line(value, info)
     try:
-        check_target(address)
+        check_typed(address)
     except InvalidAddress as error:
         what = f"to {address[:MAX_PATH_BYTES]!r} is not an address: {error}"
         raise Problem(400, what, expected="one like ann@example.com") from None

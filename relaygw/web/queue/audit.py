@@ -12,12 +12,11 @@ from relaygw.mail.clock import clock_ms, utc_time
 from relaygw.mail.words import counted
 from relaygw.operations.access import review
 from relaygw.operations.deeds import KINDS, deed_of
-from relaygw.operations.selectors import TIMES, read_moment
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.web.context import WebContext, reads
 from relaygw.web.gate.identity import Role, require
-from relaygw.web.page import Problem, render
-from relaygw.web.queue.selection import check_length
+from relaygw.web.page import render
+from relaygw.web.queue.selection import WrongValue, check_length, read_time
 
 PAGE_ENTRIES = 100
 _DAY_MS = 86_400_000
@@ -31,10 +30,16 @@ def show_audit(web: WebContext, request: Request) -> Response:
     """Show a page of the audit trail, newest first."""
     query, now_ms = request.query_params, clock_ms()
     given = {name: check_length(name, _word(query.get(name, ""))) for name in _NAMES}
-    times = {name: _moment(name, given[name], now_ms) for name in ("since", "until")}
+    times: dict[str, int] = {}
+    wrong: dict[str, WrongValue] = {}
+    for name in filter(given.get, ("since", "until")):
+        try:
+            times[name] = read_time(name, given[name], now_ms)
+        except WrongValue as error:
+            wrong[name] = error
     trail = Trail(
-        since_ms=times["since"],
-        until_ms=times["until"],
+        since_ms=times.get("since"),
+        until_ms=times.get("until"),
         actor=given["who"] or None,
         action=given["action"] or None,
     )
@@ -42,17 +47,21 @@ def show_audit(web: WebContext, request: Request) -> Response:
     page = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 1
     page = min(max(page, 1), _MAX_PAGE)
     start = (page - 1) * PAGE_ENTRIES
-    entries = web.store.audit.entries(limit=PAGE_ENTRIES + 1, start=start, trail=trail)
+    entries: list[AuditEntry] = []
+    if not wrong:
+        entries = web.store.audit.entries(limit=PAGE_ENTRIES + 1, start=start, trail=trail)
     context = {
         "deeds_found": [make_deed(one) for one in entries[:PAGE_ENTRIES]],
         "given": given,
+        "wrong": wrong,
         "kinds": _kinds(given["action"]),
         "zone": utc_time(now_ms).astimezone().tzname(),
         "page": page,
         "has_more": len(entries) > PAGE_ENTRIES,
         "page_path": lambda number: _path(given, page=number if number > 1 else ""),
     }
-    return render(request, "audit.html", context, mode=web.mode)
+    status = 400 if wrong else 200
+    return render(request, "audit.html", context, mode=web.mode, status_code=status)
 
 
 @reads
@@ -74,13 +83,6 @@ def make_deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:
 
 def _word(text: str) -> str:
     return text.replace("\0", "").strip()
-
-
-def _moment(name: str, word: str, now_ms: int) -> int | None:
-    at_ms = read_moment(word, now_ms=now_ms, is_end=name == "until") if word else None
-    if word and at_ms is None:
-        raise Problem(400, f"{name} {word[:40]!r} is not a time", expected=TIMES)
-    return at_ms
 
 
 def _kinds(chosen: str) -> list[str]:

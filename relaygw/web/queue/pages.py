@@ -60,14 +60,16 @@ SHOWN = 20  # messages and obstacles that a question and its outcome name
 def show_list(web: WebContext, request: Request) -> Response:
     """Show a page of the queue: the oldest first, all that waits; or what matches."""
     now, given = clock_ms(), request.query_params
-    conditions = selection.read_conditions(given, now_ms=now)
+    conditions, wrong = selection.read_page(given, now_ms=now)
     order = given.get("order", "")
     newest_first = selection.read_order(order, conditions)
     after = given.get("after", "")
     after = after if is_queue_id(after) else ""
-    entries = selection.found_messages(
-        web.store, conditions, limit=PAGE_ROWS + 1, after=after, newest_first=newest_first
-    )
+    entries: list[QueueEntry] = []
+    if not wrong:
+        entries = selection.found_messages(
+            web.store, conditions, limit=PAGE_ROWS + 1, after=after, newest_first=newest_first
+        )
     lanes = web.store.queue.counts()
     states: Counter[str] = Counter()
     routes = Counter(dict.fromkeys((one.name for one in web.settings.routes), 0))
@@ -78,6 +80,7 @@ def show_list(web: WebContext, request: Request) -> Response:
     shown = entries[:PAGE_ROWS]
     context = {
         "conditions": conditions,
+        "wrong": wrong,
         "selectors": SELECTORS,
         "choices": CHOICES,
         "fields": _FIELDS,
@@ -96,7 +99,8 @@ def show_list(web: WebContext, request: Request) -> Response:
         "order": order,
         "next": shown[-1].queue_id if len(entries) > PAGE_ROWS else "",
     }
-    return render(request, "queue.html", context, mode=web.mode)
+    status = 400 if wrong else 200
+    return render(request, "queue.html", context, mode=web.mode, status_code=status)
 
 
 def _results_today(web: WebContext, now: int) -> Counter[RecipientState]:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import RecipientState
+from relaygw.mail.words import escape
 from relaygw.operations.resend import (
     SENT_AGAIN,
     ResendRequest,
@@ -15,7 +16,7 @@ from relaygw.operations.resend import (
     plan_resend,
     send_again,
 )
-from relaygw.policy.recipients import check_target
+from relaygw.policy.recipients import check_typed
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import redirect, render, with_notice
@@ -72,10 +73,12 @@ async def _ask(
     planned = ResendResult()
     try:
         if wanted.to is not None:
-            check_target(wanted.to)
+            check_typed(wanted.to)
         planned = await web.open(lambda: _plan(web, request, wanted))
     except InvalidAddress as error:
-        problem = f"{wanted.to} is not an address: {error}; write one like ann@example.com"
+        problem = (
+            f"{escape(wanted.to or '')} is not an address: {error}; write one like ann@example.com"
+        )
     left = next(iter(planned.left), None)
     states = {one.state for one in entry.recipients}
     ended = {RecipientState.BOUNCED, RecipientState.EXPIRED}

@@ -29,6 +29,14 @@ PAGE_MESSAGES = 500
 _MAX_MS = 10**14
 
 
+class WrongValue(Problem):
+    """A field has a value that cannot be read."""
+
+    def __init__(self, name: str, value: str, kind: str, expected: str) -> None:
+        super().__init__(400, f"{name} {value[:40]!r} is not {kind}", expected=expected)
+        self.name, self.value = name, value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
     """Messages that all conditions hold for; none given: all waiting."""
@@ -97,6 +105,19 @@ def read_conditions(
     return read_pairs(pairs, now_ms=now_ms, tz=tz)
 
 
+def read_page(
+    given: ImmutableMultiDict[str, object], *, now_ms: int
+) -> tuple[Conditions, dict[str, WrongValue]]:
+    """Return what can be read of the parameters of a page, and by name what cannot; see above."""
+    wrong: dict[str, WrongValue] = {}
+    while True:
+        left = [pair for pair in given.multi_items() if pair[0] not in wrong]
+        try:
+            return read_conditions(ImmutableMultiDict(left), now_ms=now_ms), wrong
+        except WrongValue as error:
+            wrong[error.name] = error
+
+
 def read_pairs(
     pairs: Iterable[tuple[str, str]], *, now_ms: int, tz: tzinfo | None = None
 ) -> Conditions:
@@ -131,14 +152,13 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | N
         values["uid"] = _uid(found["uid"][0])
     for name in ("since", "until"):
         if name in found:
-            values[name] = _time(name, found[name][0], now_ms, tz)
+            values[name] = read_time(name, found[name][0], now_ms, tz)
     if "older_than" in found:
         word, expected = found["older_than"][0], "one like 30s, 5m, 4h or 7d"
         try:
             values["older_than"] = parse_duration(word)
         except ValueError:
-            what = f"older_than {word[:40]!r} is not a duration"
-            raise Problem(400, what, expected=expected) from None
+            raise WrongValue("older_than", word, "a duration", expected) from None
     return selectors.selection_of(values, default_states=OPEN, now_ms=now_ms)
 
 
@@ -163,15 +183,15 @@ _WITHOUT = {"state": "all waiting", "result": "any", "attempt": "any"}
 
 def _uid(word: str) -> int:
     if not (word.isascii() and word.isdigit() and len(word) <= selectors.MAX_UID_DIGITS):
-        expected = "one like 33; `id -u NAME` prints it"
-        raise Problem(400, f"uid {word[:40]!r} is not a user ID", expected=expected)
+        raise WrongValue("uid", word, "a user ID", "one like 33; `id -u NAME` prints it")
     return int(word)
 
 
-def _time(name: str, word: str, now_ms: int, tz: tzinfo | None) -> int:
+def read_time(name: str, word: str, now_ms: int, tz: tzinfo | None = None) -> int:
+    """Return the time of the field `since` or `until`; raises WrongValue. See read_moment."""
     at_ms = selectors.read_moment(word, now_ms=now_ms, is_end=name == "until", tz=tz)
     if at_ms is None:
-        raise Problem(400, f"{name} {word[:40]!r} is not a time", expected=selectors.TIMES)
+        raise WrongValue(name, word, "a time", selectors.TIMES)
     return at_ms
 
 

@@ -72,7 +72,7 @@ def test_status_tells_how_long_mail_was_in_the_queue(desk: Desk) -> None:
     assert desk.lines("status", "--json")[0]["in_queue"] is None
     desk.store.watch.add_history(clock_ms(), {("in_queue", "main 500"): 99})
     desk.store.watch.add_history(clock_ms() - 2 * 3_600_000, {("in_queue", "main 10"): 9999})
-    assert "in queue p50 0.4 s, p95 0.49 s" in " ".join(desk.run("status").stdout.split())
+    assert "in queue p50 400 ms, p95 490 ms" in " ".join(desk.run("status").stdout.split())
     (found,) = desk.lines("status", "--json")
     assert found["in_queue"] == found["providers"][0]["in_queue"]
     assert found["in_queue"]["mails"] == 99

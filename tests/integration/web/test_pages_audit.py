@@ -82,7 +82,8 @@ async def test_what_is_no_time_is_told(serve: Serve, name: str) -> None:
     client = await log_in(await serve(with_logins()), "vera")
     answer = await client.get(f"/audit?{name}=soon")
     assert answer.status_code == 400
-    assert f"{name} 'soon' is not a time; expected today, 10:30, 2026-11-27" in answer.text
+    assert f"{name} &#39;soon&#39; is not a time; expected today, 10:30, 2026-11-27" in answer.text
+    assert f'<input name="{name}" value="soon"' in answer.text
     answer = await client.get(f"/api/gateway/v1/audit?{name}=soon")
     assert answer.json()["error"]["what"] == f"{name} 'soon' is not a time"
 

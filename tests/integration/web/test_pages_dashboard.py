@@ -67,7 +67,7 @@ async def test_what_became_of_recipients_in_the_last_hours(serve: Serve, store: 
     text = text_of(page)
     assert "32 Delivered recipients" in text
     assert "0 Deferred messages, 9 tries" in text
-    assert re.search(r"0\.[34]\d? s In queue, p50 105 messages 2\d s In queue, p95", text)
+    assert re.search(r"[34]\d\d ms In queue, p50 105 messages 2\d s In queue, p95", text)
     chart = page[page.index('<div class="chart">') : page.index('<details class="chart-table">')]
     assert len(re.findall('class="chart-delivered"', chart)) == 3
     heights = re.findall(r'chart-(\w+)" x="[\d.]+" y="[\d.]+" width="0.8" height="([\d.]+)"', chart)
@@ -77,7 +77,7 @@ async def test_what_became_of_recipients_in_the_last_hours(serve: Serve, store: 
     assert "554 5.7.1 12" in text
     assert "0 delivered" in card_of(page, "spare")
     main = card_of(page, "main")
-    assert re.search(r"32 delivered , 0 deferred , 0 bounced In queue 0\.[34]\d? s", main)
+    assert re.search(r"32 delivered , 0 deferred , 0 bounced In queue [34]\d\d ms", main)
     long = text_of((await client.get("/?hours=72")).text)
     assert "1,032 Delivered" in long
     assert "As a table, in steps of 1 h" in long

@@ -367,8 +367,6 @@ async def test_pages_of_results(serve: Serve, store: Store) -> None:
         ({"state": "bounced"}, "it is a result: write result=bounced"),
         ({"result": "held"}, "it is a state: write state=held"),
         ({"result": "lost"}, "Result &#39;lost&#39; is not known; expected blocked, bounced,"),
-        ({"since": "soon"}, "Since &#39;soon&#39; is not a time; expected today, 10:30"),
-        ({"uid": "root"}, "Uid &#39;root&#39; is not a user ID"),
         ({"order": "up"}, "Order &#39;up&#39; is not known; expected newest or oldest"),
     ],
 )
@@ -379,6 +377,28 @@ async def test_what_is_no_result_and_no_time(
     answer = await (await serve()).get("/queue", params=query, headers=accept)
     assert answer.status_code == 400
     assert words in answer.text
+
+
+async def test_what_is_wrong_stands_in_the_form_beside_its_error(
+    serve: Serve, store: Store
+) -> None:
+    queue_mail(store)
+    given = {"since": "soon", "until": "<late>", "uid": "root", "older_than": "x", "sender": "shop"}
+    answer = await (await serve()).get("/queue", params=given)
+    page = answer.text
+    assert answer.status_code == 400
+    for words in (
+        'name="since" value="soon"',
+        "since &#39;soon&#39; is not a time; expected today, 10:30",
+        'name="until" value="&lt;late&gt;"',
+        "until &#39;&lt;late&gt;&#39; is not a time",
+        "uid &#39;root&#39; is not a user ID",
+        "older_than &#39;x&#39; is not a duration",
+        'name="sender" value="shop"',
+    ):
+        assert words in page, words
+    assert subjects(page) == [] and 'id="bulk"' not in page and page.count('id="by-since"') == 1
+    assert 'id="bulk"' in (await (await serve()).get("/queue?since=today")).text
 
 
 async def test_all_that_match_by_result_and_no_more(serve: Serve, store: Store) -> None:

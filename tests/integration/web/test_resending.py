@@ -116,12 +116,13 @@ async def test_several_take_their_number(serve: Serve, store: Store) -> None:
         ({"ids": ["x"]}, "not a queue id"),
         ({"ids": ["NOSUCHMAIL0"], "to": "x"}, "is not an address"),
         ({"ids": ["NOSUCHMAIL0"], "to": ""}, "is not an address"),
+        ({"ids": ["NOSUCHMAIL0"], "to": "a\u200b@b.test"}, "invisible character, U+200B"),
         ({"ids": ["NOSUCHMAIL0"], "count": True}, "count"),
         ({"ids": ["NOSUCHMAIL0"] * 501}, "501"),
         ({"ids": "NOSUCHMAIL0"}, "ids is not a list"),
         ({"ids": ["NOSUCHMAIL0"], "all": True}, "'all' in the body is not known"),
     ],
-    ids=["nothing", "empty", "id", "to", "no to", "count", "many", "text", "unknown"],
+    ids=["nothing", "empty", "id", "to", "no to", "unseen", "count", "many", "text", "unknown"],
 )
 async def test_what_is_no_request(
     serve: Serve, store: Store, body: dict[str, Any], what: str
@@ -171,6 +172,8 @@ async def test_a_wrong_address_is_told(serve: Serve, store: Store) -> None:
     page = (await client.get(path)).text
     answer = await client.post(path, data=fields(page, to="<b>x", confirmed=""))
     assert "&lt;b&gt;x is not an address" in answer.text
+    answer = await client.post(path, data=fields(page, to="a\u202eb@cust.test", confirmed=""))
+    assert "a\\u202eb@cust.test is not an address: it has an invisible character" in answer.text
 
 
 async def test_content_that_is_gone_is_explained(serve: Serve, store: Store) -> None:

@@ -137,6 +137,15 @@ def test_somebody_else_on_the_list_gets_it(store: Store) -> None:
     assert [(one.address, one.original) for one in delivery.recipients] == [(QA, CUSTOMER)]
 
 
+@pytest.mark.parametrize("sign", ["\u202e", "\u200b", "\u00ad", "\u2066"])
+def test_no_address_is_named_with_what_nobody_sees(store: Store, sign: str) -> None:
+    queue_id = add(store, f"d{sign}ev@qa.test")
+    (refused,) = release(store, queue_id, to=f"x{sign}y@qa.test").refused
+    assert refused.refusal is Refusal.INVALID
+    assert f"it has an invisible character, U+{ord(sign):04X}" in refused.why
+    assert len(release(store, queue_id).copies) == 1  # as it came by SMTP
+
+
 def test_nobody_else_gets_it(store: Store) -> None:
     queue_id = add(store, CUSTOMER)
     for to in (None, OTHER, "x%cust.test@qa.test"):
