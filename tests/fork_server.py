@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 _PR_SET_CHILD_SUBREAPER = 36
 _REQUEST_BYTES = 4 * 2**20
@@ -36,7 +36,7 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def load_all() -> None:
-    """Import every module of relaygw, and what they import or read as they begin to work."""
+    """Import all of relaygw, and what it imports, reads or compiles as it begins to work."""
     import relaygw
 
     for found in pkgutil.walk_packages(relaygw.__path__, "relaygw."):
@@ -45,7 +45,21 @@ def load_all() -> None:
     for name in _LOADED_LATER:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    importlib.import_module("relaygw.upstream.classifier").catalogue()
+    _compile_expressions_and_templates()
+
+
+def _compile_expressions_and_templates() -> None:
+    from relaygw.settings.model import Settings
+    from relaygw.upstream import classifier
+    from relaygw.web.app import create_app
+    from relaygw.web.page import _environment as templates
+
+    classifier.catalogue()
+    for preset in classifier._sections():
+        classifier.rules_by_stage(classifier.preset_rows(preset))
+    create_app(cast(Any, None), Settings.model_validate({"mode": "sandbox"}))
+    for name in templates.list_templates():
+        templates.get_template(name)
 
 
 class ForkServer:

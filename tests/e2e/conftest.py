@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ import pytest
 from tests.e2e.gateway import Gateway
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
-from tests.postgres import PostgresServer
-from tests.queues import new_queue
+from tests.queues import EmptyQueues
 
 
 @pytest.fixture
@@ -33,14 +33,6 @@ def command(installed: Installation) -> Installation:
     return installed
 
 
-@pytest.fixture
-def fleet_url(postgres: PostgresServer) -> Iterator[str]:
-    """Return the URL of an empty queue for several gateways."""
-    url = new_queue(postgres)
-    yield url
-    postgres.drop_database(url)
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run a test once on either database; return which.
@@ -49,15 +41,14 @@ def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     it when it starts again.
     """
     urls: dict[Path, str] = {}
-    if request.param == "postgres":
-        server = request.getfixturevalue("postgres")
+    with ExitStack() as lent:
+        if request.param == "postgres":
+            queues: EmptyQueues = request.getfixturevalue("empty_queues")
 
-        def url_of(directory: Path) -> str:
-            if directory not in urls:
-                urls[directory] = new_queue(server)
-            return urls[directory]
+            def url_of(directory: Path) -> str:
+                if directory not in urls:
+                    urls[directory] = lent.enter_context(queues.lend())
+                return urls[directory]
 
-        monkeypatch.setattr(Gateway, "queue_url", staticmethod(url_of))
-    yield request.param
-    for url in urls.values():
-        server.drop_database(url)
+            monkeypatch.setattr(Gateway, "queue_url", staticmethod(url_of))
+        yield request.param

@@ -131,11 +131,11 @@ def test_a_provider_that_answers_nothing_is_told_before_its_connections_time_out
 
 
 def test_in_a_fleet_one_gateway_tells_and_the_other_takes_over(
-    tmp_path: Path, fleet_url: str
+    tmp_path: Path, queue_url: str
 ) -> None:
     port = free_port()
     with NoticeReceiver() as receiver, ExitStack() as stack:
-        start = starter(tmp_path, fleet_url, stack)
+        start = starter(tmp_path, queue_url, stack)
         more: dict[str, Any] = {
             "providers": {"main": provider_settings(port)},
             # that the killed one is lost is told at about the time of the recovery

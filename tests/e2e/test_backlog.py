@@ -15,7 +15,7 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.queues import make_queue
 
 COUNT = 10_000
-SENT = 500
+SENT = 150
 MEMORY_BYTES = 200_000_000  # of all processes, what they share counted once
 _A_BATCH = 500
 _PSS = re.compile(r"^Pss: +(\d+) kB$", re.MULTILINE)

@@ -48,18 +48,18 @@ def queue_command(directory: Path, url: str, *words: str) -> subprocess.Complete
 
 
 def test_a_dump_has_what_was_queued_or_being_sent_and_it_can_be_held_before_it_goes(
-    tmp_path: Path, postgres: PostgresServer, fleet_url: str
+    tmp_path: Path, postgres: PostgresServer, queue_url: str
 ) -> None:
     with ThreadedProvider() as provider, ExitStack() as stack:
         settings = {"p": provider_settings(provider.port, max_connections=CONNECTIONS)}
-        gateway = starter(tmp_path, fleet_url, stack)("gw1", providers=settings)
+        gateway = starter(tmp_path, queue_url, stack)("gw1", providers=settings)
         delivered = send_all(gateway, 10)
         provider.wait_for_messages(10)
         gateway.wait_until_empty()
         provider.script("CONTENT", *[Action.HANG] * CONNECTIONS)
         queued = send_all(gateway, 80, first=100)
         provider.wait_until(lambda: provider.pending("CONTENT") == 0)
-        copy = restored(postgres, fleet_url)
+        copy = restored(postgres, queue_url)
         gateway.kill_all()
 
         held = queue_command(tmp_path, copy, "hold", "--all", "--yes", "--note", "restored")

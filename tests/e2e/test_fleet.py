@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from relaygw.store import migrate
+from tests.campaign import times
 from tests.e2e.fleet import Start, arrived, send_all, starter, status_of, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.limited_provider import LimitedProvider
@@ -25,14 +26,17 @@ from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.forked import RelaygwProcess, run_relaygw
 from tests.postgres import running_server
 
+SHARED = times(30, campaign=200)
+
 
 @pytest.fixture
-def start(tmp_path: Path, fleet_url: str) -> Iterator[Start]:
+def start(tmp_path: Path, queue_url: str) -> Iterator[Start]:
     """Return what starts a gateway of the fleet by a name; they share one database."""
     with ExitStack() as gateways:
-        yield starter(tmp_path, fleet_url, gateways)
+        yield starter(tmp_path, queue_url, gateways)
 
 
+@pytest.mark.campaign
 def test_instances_share_a_queue_and_send_each_message_once(start: Start) -> None:
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port)}
@@ -40,9 +44,9 @@ def test_instances_share_a_queue_and_send_each_message_once(start: Start) -> Non
         sent = [
             sent_number
             for number, gateway in enumerate(fleet)
-            for sent_number in send_all(gateway, 100, first=number * 100)
+            for sent_number in send_all(gateway, SHARED, first=number * SHARED)
         ]
-        provider.wait_for_messages(300)
+        provider.wait_for_messages(len(sent))
         for gateway in fleet:
             gateway.wait_until_empty()
         assert arrived(provider) == Counter(sent)

@@ -44,11 +44,11 @@ def stopped(gateway: Gateway) -> Iterator[None]:
 
 @pytest.mark.parametrize("offset", ["+1h", "-1h"], ids=["fast", "slow"])
 def test_mail_passes_between_gateways_whose_clocks_differ(
-    tmp_path: Path, fleet_url: str, offset: str
+    tmp_path: Path, queue_url: str, offset: str
 ) -> None:
     """Each takes mail that the other accepted, and each what the other put off."""
     with ThreadedProvider() as provider, ExitStack() as stack:
-        start = starter(tmp_path, fleet_url, stack)
+        start = starter(tmp_path, queue_url, stack)
         # enough for both: a worker that is stopped keeps the permits that it has
         settings = {"p": provider_settings(provider.port, max_connections=4 * COUNT)}
         right = start("gw1", providers=settings, retry=RETRY)
@@ -65,9 +65,9 @@ def test_mail_passes_between_gateways_whose_clocks_differ(
         assert arrived(provider) == Counter(sent)
 
 
-def test_gateways_whose_clocks_differ_work_side_by_side(tmp_path: Path, fleet_url: str) -> None:
+def test_gateways_whose_clocks_differ_work_side_by_side(tmp_path: Path, queue_url: str) -> None:
     with ThreadedProvider() as provider, ExitStack() as stack:
-        start = starter(tmp_path, fleet_url, stack)
+        start = starter(tmp_path, queue_url, stack)
         settings = {"p": provider_settings(provider.port)}
         fleet = [start("gw1", providers=settings)]
         for name, offset in (("gw2", "+1h"), ("gw3", "-1h")):

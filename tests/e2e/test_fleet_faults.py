@@ -20,7 +20,7 @@ from tests.e2e.fleet import CONTENT, Traffic, begin, starter, status_of
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
-from tests.queues import make_queue
+from tests.queues import new_queue
 
 pytestmark = pytest.mark.campaign
 
@@ -40,9 +40,7 @@ def fleet(
     tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
 ) -> Iterator[list[Gateway]]:
     with ExitStack() as stack:
-        url = server.create_database()
-        make_queue(url)
-        start = starter(tmp_path, url, stack)
+        start = starter(tmp_path, new_queue(server), stack)
         settings = {"p": provider_settings(provider.port)}
         yield [start(name, providers=settings) for name in ("gw1", "gw2")]
 

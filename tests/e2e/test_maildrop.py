@@ -12,7 +12,7 @@ import socket
 import stat
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -27,12 +27,17 @@ from tests.e2e.syscalls import Strace
 from tests.fakes.scripted_provider import ThreadedProvider
 
 EVERY_STATE = frozenset(DeliveryState)
-LEFT = times(300, campaign=1000)
+LEFT = times(100, campaign=1000)
+RELOADED = times(90, campaign=300)
 KILLS = times(4, campaign=20)
 POISON = {
     "sqlite": "CREATE TRIGGER poison BEFORE INSERT ON message WHEN NEW.subject = 'poison' "
     "BEGIN SELECT RAISE(ABORT, 'poison'); END",
     "postgres": "ALTER TABLE message ADD CONSTRAINT poison CHECK (subject <> 'poison')",
+}
+CURE = {
+    "sqlite": "DROP TRIGGER poison",
+    "postgres": "ALTER TABLE message DROP CONSTRAINT poison",
 }
 CONTENT = b"Subject: order\nFrom: shop@shop.test\n\nhello\n"
 
@@ -196,21 +201,16 @@ def test_what_smtp_would_refuse_is_captured_or_recorded(
         assert (state, reason[:15]) == (RecipientState.CAPTURED, "invalid address")
 
 
-@pytest.mark.parametrize(
-    ("sender", "reason"),
-    [("a b@shop.test", "invalid sender"), ("a@b%0D%0ARCPT TO:<c@d>", "invalid sender")],
-)
-def test_mail_of_an_invalid_sender_is_captured(
-    provider: ThreadedProvider, tmp_path: Path, sender: str, reason: str
-) -> None:
+def test_mail_of_an_invalid_sender_is_captured(provider: ThreadedProvider, tmp_path: Path) -> None:
+    senders = ("a b@shop.test", "a@b%0D%0ARCPT TO:<c@d>")
     with gateway_to(provider, tmp_path) as gateway:
-        leave(wait_until_serving(gateway), sender=sender)
-        gateway.wait_for_log("status=captured")
-        (recipient,) = only_entry(gateway).recipients
-    assert (recipient.state, (recipient.reply or "")[: len(reason)]) == (
-        RecipientState.CAPTURED,
-        reason,
-    )
+        maildrop = wait_until_serving(gateway)
+        for sender in senders:
+            leave(maildrop, sender=sender)
+        gateway.wait_for_log("status=captured", count=len(senders))
+        recipients = [one for entry in gateway.queue(EVERY_STATE) for one in entry.recipients]
+    assert [one.state for one in recipients] == [RecipientState.CAPTURED] * len(senders)
+    assert all((one.reply or "").startswith("invalid sender") for one in recipients)
     assert not provider.messages
 
 
@@ -368,22 +368,23 @@ def test_while_the_volume_is_full_files_stay(provider: ThreadedProvider, tmp_pat
         provider.wait_for_messages(1)
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("each_database")
 def test_two_fronts_and_reloads_take_each_file_once(
     provider: ThreadedProvider, tmp_path: Path
 ) -> None:
     with gateway_to(provider, tmp_path, processes={"front": 2}, **fixed_binds()) as gateway:
         maildrop = wait_until_serving(gateway)
-        for number in range(300):
+        for number in range(RELOADED):
             leave(maildrop, content=numbered(number))
-            if number % 100 == 50:
+            if number % (RELOADED // 3) == RELOADED // 6:
                 gateway.wait_for_log("reloaded", start=gateway.reload())
-        provider.wait_until(lambda: len(provider.messages) >= 300)
+        provider.wait_until(lambda: len(provider.messages) >= RELOADED)
         gateway.wait_until_empty()
         gateway.wait_until(lambda: not drops(maildrop), "an empty maildrop")
         assert gateway.stop() == 0
         assert not (maildrop / "wake").exists()
-    assert numbers(provider) == Counter(range(300))
+    assert numbers(provider) == Counter(range(RELOADED))
 
 
 # --- exactly once -------------------------------------------------------------------------
@@ -431,13 +432,18 @@ def test_kills_at_random(provider: ThreadedProvider, tmp_path: Path) -> None:
     assert numbers(provider) == Counter(range(count))
 
 
+def execute(gateway: Gateway, statement: str) -> None:
+    with gateway.store.database.write() as connection:
+        connection.connection.exec_driver_sql(statement)
+
+
 def test_a_message_that_cannot_be_stored_is_left_alone(
     provider: ThreadedProvider, tmp_path: Path, each_database: str
 ) -> None:
-    with gateway_to(provider, tmp_path) as gateway:
+    with gateway_to(provider, tmp_path) as gateway, ExitStack() as stack:
         maildrop = wait_until_serving(gateway)
-        with gateway.store.database.write() as connection:
-            connection.connection.exec_driver_sql(POISON[each_database])
+        execute(gateway, POISON[each_database])
+        stack.callback(execute, gateway, CURE[each_database])  # the queue is only lent
         poison = leave(maildrop, content=b"Subject: poison\n\nx\n", wake=False)
         gateway.wait_for_log(f"{poison}.drop: failed 3 times: .*poison.*; left in place")
         for number in range(3):

@@ -84,9 +84,9 @@ def test_instances_share_a_queue_through_a_pooler(
         sent = [
             subject
             for number, gateway in enumerate(fleet)
-            for subject in send_all(gateway, 150, first=number * 1000)
+            for subject in send_all(gateway, 40, first=number * 1000)
         ]
-        provider.wait_for_messages(300)
+        provider.wait_for_messages(len(sent))
         for gateway in fleet:
             gateway.wait_until_empty()
             assert not [line for line in gateway.lines if "warning: " in line]
@@ -114,9 +114,9 @@ def seconds_to_another_instance(tmp_path: Path, url: str) -> list[float]:
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_hints_pass_a_pooler_in_session_mode_and_a_poll_does_in_the_other(
-    tmp_path: Path, postgres: PostgresServer, postgres_url: str, mode: str
+    tmp_path: Path, postgres: PostgresServer, queue_url: str, mode: str
 ) -> None:
-    with pooler(postgres, postgres_url, mode) as url:
+    with pooler(postgres, queue_url, mode) as url:
         waits = seconds_to_another_instance(tmp_path, url)
     print(mode, [f"{wait:.2f}" for wait in waits])
     assert max(waits) < 5.0

@@ -20,13 +20,14 @@ from tests.e2e.fleet import Traffic, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
+from tests.queues import new_queue
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 LINE = b"x" * 78 + b"\r\n"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a volume")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     with running_server() as server:
         yield server
@@ -71,7 +72,7 @@ def test_the_volume_of_the_tables_is_full(
 ) -> None:
     with small_volume(server.directory / "small", "48m") as volume:
         server.execute(f"CREATE TABLESPACE small LOCATION '{volume}'")
-        url = server.create_database("TABLESPACE small")
+        url = new_queue(server, "TABLESPACE small")
         with fleet_on(tmp_path, url, provider) as fleet:
             with Traffic(*fleet) as traffic:
                 traffic.wait_for_more(20)
@@ -81,6 +82,7 @@ def test_the_volume_of_the_tables_is_full(
             traffic.wait_until_delivered(fleet[0], provider)
             traffic.check(provider)
         server.drop_database(url)
+        server.execute("DROP TABLESPACE small")
 
 
 @needs_root
@@ -93,7 +95,7 @@ def test_the_volume_of_the_whole_server_is_full(tmp_path: Path, provider: Thread
         volume = stack.enter_context(small_volume(server.directory / "small", "200m"))
         server.move_data(volume / "data")
         server.start(**small_log)
-        with fleet_on(tmp_path, server.create_database(), provider) as fleet:
+        with fleet_on(tmp_path, new_queue(server), provider) as fleet:
             with Traffic(*fleet) as traffic:
                 traffic.wait_for_more(20)
                 with filled(volume):
@@ -110,7 +112,7 @@ def test_each_table_is_gone_for_a_while(
     tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
 ) -> None:
     """A table is away, as in a copy that is not complete: mail waits, and nothing goes twice."""
-    url = server.create_database()
+    url = new_queue(server)
     with fleet_on(tmp_path, url, provider) as fleet:
         with Traffic(*fleet) as traffic:
             traffic.wait_for_more(20)
@@ -119,9 +121,9 @@ def test_each_table_is_gone_for_a_while(
             for (table,) in tables:
                 tried = traffic.tried
                 server.execute(f'ALTER TABLE "{table}" RENAME TO "{table}_gone"', url)
-                fleet[0].wait_until(lambda seen=tried: traffic.tried >= seen + 10, "more tries")
+                fleet[0].wait_until(lambda seen=tried: traffic.tried >= seen + 6, "more tries")
                 server.execute(f'ALTER TABLE "{table}_gone" RENAME TO "{table}"', url)
-                traffic.wait_for_more(5)
+                traffic.wait_for_more(3)
         traffic.wait_until_delivered(fleet[0], provider)
         traffic.check(provider)
 
@@ -130,7 +132,7 @@ def test_the_file_of_the_content_is_gone_for_a_while(
     tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
 ) -> None:
     """What cannot be read waits without a charge, and goes once when it is there again."""
-    url = server.create_database()
+    url = new_queue(server)
     with fleet_on(tmp_path, url, provider, ("gw1",)) as (gateway,):
         worker = worker_of(gateway)
         os.kill(worker, signal.SIGSTOP)

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from relaygw.store import migrate
 from tests.e2e.fleet import Traffic, arrived, send_all, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.forked import run_relaygw
+from tests.postgres import PostgresServer
+from tests.queues import new_queue
 
 LATER = "9999"
+
+
+@pytest.fixture
+def fleet_url(postgres: PostgresServer) -> Iterator[str]:
+    """Return the URL of an empty queue whose schema may be changed."""
+    url = new_queue(postgres)
+    yield url
+    postgres.drop_database(url)
 
 
 def upgrade_to_a_later_version(url: str) -> int:
@@ -62,7 +74,7 @@ def test_a_running_gateway_goes_on_through_an_upgrade_under_load(
         with Traffic(*fleet) as traffic:
             traffic.wait_for_more(50)
             print(f"upgraded by try {upgrade_to_a_later_version(fleet_url)}")
-            traffic.wait_for_more(200)
+            traffic.wait_for_more(80)
         traffic.wait_until_delivered(fleet[0], provider)
         traffic.check(provider)
         for gateway in fleet:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign import times
 from tests.e2e.doors import PASSWORD, plain, user
 from tests.e2e.fleet import CONTENT, arrived, begin, send_all
 from tests.e2e.gateway import Gateway, RawClient, provider_settings
 from tests.fakes.scripted_provider import ReceivedMessage, ThreadedProvider
 
-BURST = 2000
+BURST = times(400, campaign=2000)
 SENDERS = 4
 RATE = "20/s"
 FEW = 20  # what is on its way, and what a worker has at hand of this client
@@ -58,6 +59,7 @@ def others_first(
     return found
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("each_database")
 def test_an_order_does_not_wait_for_another_shops_burst(tmp_path: Path) -> None:
     with ThreadedProvider() as provider:

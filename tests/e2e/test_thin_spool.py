@@ -21,12 +21,12 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import DeliveryState
+from tests.campaign import times
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
-from tests.queues import make_queue
 
 TAKEN_OVER_WITHIN_S = 12.0  # three failures over at least three seconds, and room for a slow host
 EMPTY_WITHIN_S = 75.0  # a probe and a put-off message wait half a minute each at most
@@ -151,8 +151,7 @@ def number_of(content: bytes) -> int:
 def fleet(request: pytest.FixtureRequest, command: Installation, tmp_path: Path) -> Iterator[Fleet]:
     shared = None
     if getattr(request, "param", "own") == "shared":
-        shared = request.getfixturevalue("postgres_url")
-        make_queue(shared)
+        shared = request.getfixturevalue("queue_url")
     with ThreadedProvider() as provider, ExitStack() as stack:
         fleet = Fleet(tmp_path, command, provider, shared)
         for central in fleet.centrals:
@@ -247,11 +246,12 @@ def test_a_spool_drains_by_itself_when_a_gateway_returns(fleet: Fleet) -> None:
     assert fleet.arrived() == Counter(numbers)
 
 
+@pytest.mark.campaign
 @own_or_shared
 def test_a_gateway_is_killed_under_traffic(fleet: Fleet) -> None:
     """Nothing is lost; twice may be only what was in doubt, and the log says so."""
     first, _ = fleet.centrals
-    numbers = range(120)
+    numbers = range(times(40, campaign=120))
     is_half = threading.Event()
 
     def traffic() -> None:
@@ -272,7 +272,7 @@ def test_a_gateway_is_killed_under_traffic(fleet: Fleet) -> None:
         central.wait_until_empty()
     arrived = fleet.arrived()
     assert arrived.keys() == set(numbers), "lost or invented"
-    twice = sum(times - 1 for times in arrived.values())
+    twice = arrived.total() - len(arrived)
     doubted = sum(
         DOUBTFUL.search(line) is not None
         for gateway in (fleet.spool, *fleet.centrals)
