@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.e2e.fleet import Traffic, arrived, send_all, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.queues import EmptyQueues
 
 COUNT = 5
 RETRY = {"first": "3s", "max": "3s", "jitter": "0%"}
@@ -31,51 +33,81 @@ def wrong_clock(offset: str) -> dict[str, str]:
     }
 
 
-@contextmanager
-def stopped(gateway: Gateway) -> Iterator[None]:
-    """Keep a gateway's worker from working."""
-    pid = worker_of(gateway)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+@dataclass
+class Fleet:
+    """A gateway with the right clock, one that is fast and one that is slow."""
+
+    right: Gateway
+    fast: Gateway
+    slow: Gateway
+
+    @contextmanager
+    def only(self, working: Gateway) -> Iterator[None]:
+        """Keep the workers of the others from working."""
+        others = [one for one in (self.right, self.fast, self.slow) if one is not working]
+        pids = [worker_of(one) for one in others]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("offset", ["+1h", "-1h"], ids=["fast", "slow"])
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ThreadedProvider]:
+    with ThreadedProvider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, provider: ThreadedProvider, empty_queues: EmptyQueues
+) -> Iterator[Fleet]:
+    with empty_queues.lend() as url, ExitStack() as stack:
+        start = starter(tmp_path_factory.mktemp("fleet"), url, stack)
+        # enough for all: a worker that is stopped keeps the permits that it has
+        settings = {"p": provider_settings(provider.port, max_connections=6 * COUNT)}
+        yield Fleet(
+            start("right", providers=settings, retry=RETRY),
+            *(
+                start(name, providers=settings, retry=RETRY, environment=wrong_clock(offset))
+                for name, offset in (("fast", "+1h"), ("slow", "-1h"))
+            ),
+        )
+
+
+@pytest.mark.parametrize("name", ["fast", "slow"])
 def test_mail_passes_between_gateways_whose_clocks_differ(
-    tmp_path: Path, queue_url: str, offset: str
+    fleet: Fleet, provider: ThreadedProvider, name: str
 ) -> None:
     """Each takes mail that the other accepted, and each what the other put off."""
-    with ThreadedProvider() as provider, ExitStack() as stack:
-        start = starter(tmp_path, queue_url, stack)
-        # enough for both: a worker that is stopped keeps the permits that it has
-        settings = {"p": provider_settings(provider.port, max_connections=4 * COUNT)}
-        right = start("gw1", providers=settings, retry=RETRY)
-        wrong = start("gw2", providers=settings, retry=RETRY, environment=wrong_clock(offset))
-        sent: list[int] = []
-        for number, (accepts, puts_off) in enumerate(((wrong, right), (right, wrong))):
-            with stopped(accepts):
-                provider.script("RCPT", *[LATER] * COUNT)
-                sent += send_all(accepts, COUNT, first=100 * number)
-                puts_off.wait_for_log("status=deferred", count=COUNT)
-            with stopped(puts_off):
-                accepts.wait_for_log("status=sent", count=COUNT)
-        right.wait_until_empty()
-        assert arrived(provider) == Counter(sent)
+    right, wrong = fleet.right, getattr(fleet, name)
+    seen = len(provider.messages)
+    sent: list[int] = []
+    for number, (accepts, puts_off) in enumerate(((wrong, right), (right, wrong))):
+        lines = {one: len(one.lines) for one in (accepts, puts_off)}
+        with fleet.only(puts_off):
+            provider.script("RCPT", *[LATER] * COUNT)
+            sent += send_all(accepts, COUNT, first=100 * number)
+            puts_off.wait_for_log("status=deferred", count=COUNT, start=lines[puts_off])
+        with fleet.only(accepts):
+            accepts.wait_for_log("status=sent", count=COUNT, start=lines[accepts])
+    right.wait_until_empty()
+    assert arrived(provider, seen) == Counter(sent)
 
 
-def test_gateways_whose_clocks_differ_work_side_by_side(tmp_path: Path, queue_url: str) -> None:
-    with ThreadedProvider() as provider, ExitStack() as stack:
-        start = starter(tmp_path, queue_url, stack)
-        settings = {"p": provider_settings(provider.port)}
-        fleet = [start("gw1", providers=settings)]
-        for name, offset in (("gw2", "+1h"), ("gw3", "-1h")):
-            fleet.append(start(name, providers=settings, environment=wrong_clock(offset)))
-        provider.script("RCPT", *[LATER] * 20)
-        with Traffic(*fleet) as traffic:
-            traffic.wait_for_more(150)
-        traffic.wait_until_delivered(fleet[0], provider)
-        traffic.check(provider)
-        for gateway in fleet:
-            assert not [line for line in gateway.lines if "a new worker" in line]
+def test_gateways_whose_clocks_differ_work_side_by_side(
+    fleet: Fleet, provider: ThreadedProvider
+) -> None:
+    gateways = (fleet.right, fleet.fast, fleet.slow)
+    lines = [len(gateway.lines) for gateway in gateways]
+    seen = len(provider.messages)
+    provider.script("RCPT", *[LATER] * 20)
+    with Traffic(*gateways) as traffic:
+        traffic.wait_for_more(60)
+    fleet.right.wait_until_empty()
+    assert arrived(provider, seen) == Counter(traffic.acknowledged)
+    for gateway, start in zip(gateways, lines, strict=True):
+        assert not [line for line in gateway.lines[start:] if "a new worker" in line]

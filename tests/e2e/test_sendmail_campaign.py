@@ -25,9 +25,9 @@ pytestmark = pytest.mark.campaign
 
 AT_ONCE = 20
 CONNECTIONS = 5  # of a provider, as it comes
-CALLS = times(200, campaign=1000)
+CALLS = times(100, campaign=1000)
 FRONT_KILLS = {"sqlite": times(3, campaign=8), "postgres": times(2, campaign=4)}
-CALLS_A_KILL = 50
+CALLS_A_KILL = times(30, campaign=50)
 PIECE_BYTES = 32768
 LARGE_LINES = 20_000  # of 30 bytes
 LONGEST_DELAY_S = 0.06  # what a large call takes from its last byte on, 20 at once on 2 cores

@@ -34,7 +34,7 @@ from tests.queues import make_queue
 
 pytestmark = pytest.mark.campaign
 
-KILLED_AT = range(1, 51, times(9, campaign=1))
+KILLED_AT = range(1, 51, times(13, campaign=1))
 FAILED_AT = range(1, 11, times(4, campaign=1))
 AT_ONCE = 4
 CONNECTIONS = 3
