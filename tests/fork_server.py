@@ -55,8 +55,8 @@ def _compile_expressions_and_templates() -> None:
     from relaygw.web.page import _environment as templates
 
     classifier.catalogue()
-    for preset in classifier._sections():
-        classifier.rules_by_stage(classifier.preset_rows(preset))
+    for preset in (None, *classifier._sections()):
+        classifier._known_rules(preset)
     create_app(cast(Any, None), Settings.model_validate({"mode": "sandbox"}))
     for name in templates.list_templates():
         templates.get_template(name)
