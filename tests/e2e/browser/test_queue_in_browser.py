@@ -179,7 +179,7 @@ def test_support_finds_a_customers_mail_with_one_search(
     expect(page.locator(".places [aria-current]")).to_have_count(0)
     expect(page.locator(".pick input")).to_have_count(0)
     page.get_by_role("searchbox").fill("carla.lost after:soon")
-    expect(page.get_by_role("heading", name="After:soon is not a date")).to_be_visible()
+    expect(page.get_by_role("heading", name="'after:soon' is not a time")).to_be_visible()
     page.get_by_role("searchbox").fill("carla.lost")
     line.get_by_role("link").click()
     expect(page.get_by_role("region", name="Story")).to_contain_text("550 5.1.1")
