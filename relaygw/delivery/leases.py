@@ -294,7 +294,7 @@ class Shares:
             self._limits.use_quota, gate.limit_group, wanted=wanted, quota=allowance.quota
         )
         allowance.quota_left += taken.granted
-        if allowance.quota_left <= 0 and gate.in_flight:
+        if allowance.lacks_quota(claimed) and gate.in_flight:
             return False  # what is refused of that comes back, and is asked for again at its end
         if allowance.quota_left <= 0:
             await self._holds.put_quota(gate, allowance.quota, taken.starts_in_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.settings.routes import Route
 from tests.builders import accepted
 from tests.fakes.limited_provider import LimitedProvider
-from tests.fakes.scripted_provider import ScriptedProvider
+from tests.fakes.scripted_provider import ScriptedProvider, Wait
 from tests.integration.delivery_rig import running
 
 
@@ -129,6 +130,23 @@ async def test_what_the_provider_refuses_uses_up_no_quota(tmp_path: Path, counts
                 await rig.wait_for(message, DeliveryState.FINISHED)
             assert len(provider.messages) == 3
             assert not rig.store.holds.in_force()
+
+
+async def test_mail_over_the_rest_of_a_quota_waits_for_what_is_under_way(tmp_path: Path) -> None:
+    async with ScriptedProvider() as provider:
+        settings = provider.settings(daily_quota=2, quota_counts="recipients")
+        async with running(tmp_path, {"p": settings}) as rig:
+            answers = asyncio.Event()
+            provider.script("RCPT", (Wait(answers), b"550 5.1.1 no such user\r\n"))
+            slow, two = accepted("slow@cust.test"), accepted("a@cust.test", "b@cust.test")
+            rig.accept(slow)
+            await rig.wait_until(lambda: rig.store.limits.quota_used("p") == 1)
+            rig.accept(two)
+            await rig.wait_until(lambda: rig.store.limits.quota_used("p") == 2)
+            answers.set()
+            await rig.wait_for(slow, DeliveryState.FINISHED)
+            await rig.wait_for(two, DeliveryState.FINISHED)
+            assert len(provider.messages) == 1
 
 
 async def test_a_quota_survives_a_restart(tmp_path: Path) -> None:
