@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -24,38 +24,43 @@ _SHOWN = 30
 
 def each_of(
     names: str | Sequence[str],
-    rows: Iterable[Any],
+    rows: Iterable[Any] | Callable[[], Iterable[Any]],
     *,
     ids: Iterable[str] | Callable[[Any], Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Call the test for each row; it fails in the end if any did, and shows what each said."""
+    """Call the test for each row; it fails in the end if any did, and shows what each said.
+
+    Rows that take time to make are those of a function, which is called by the test.
+    """
     columns = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
-    table = [_values(row, len(columns)) for row in rows]
-    labels = list(_labels(table, ids))
+    given = list(rows) if isinstance(rows, Iterable) else rows
+    told_as = ids if ids is None or callable(ids) else list(ids)
 
     def decorate(test: Callable[..., Any]) -> Callable[..., Any]:
-        def calls() -> Iterator[tuple[str, dict[str, Any]]]:
-            for label, row in zip(labels, table, strict=True):
-                yield label, dict(zip(columns, row, strict=True))
+        def values() -> list[tuple[Any, ...]]:
+            return [
+                _values(row, len(columns))
+                for row in (given if isinstance(given, list) else given())
+            ]
 
         @functools.wraps(test)
         def every_row(*bound: Any, **fixtures: Any) -> None:
-            failures = []
-            for label, row in calls():
+            failures, table = [], values()
+            for number, row in enumerate(table):
                 try:
-                    test(*bound, **fixtures, **row)
+                    test(*bound, **fixtures, **dict(zip(columns, row, strict=True)))
                 except (Exception, pytest.fail.Exception) as error:
-                    failures.append(_told(label, error))
+                    failures.append(_told(_label(number, row, told_as), error))
             _fail(failures, len(table))
 
         @functools.wraps(test)
         async def every_row_in_a_loop(*bound: Any, **fixtures: Any) -> None:
-            failures = []
-            for label, row in calls():
+            failures, table = [], values()
+            for number, row in enumerate(table):
                 try:
-                    await test(*bound, **fixtures, **row)
+                    await test(*bound, **fixtures, **dict(zip(columns, row, strict=True)))
                 except (Exception, pytest.fail.Exception) as error:
-                    failures.append(_told(label, error))
+                    failures.append(_told(_label(number, row, told_as), error))
             _fail(failures, len(table))
 
         whole: Any = every_row_in_a_loop if inspect.iscoroutinefunction(test) else every_row
@@ -74,16 +79,11 @@ def _values(row: Any, count: int) -> tuple[Any, ...]:
     return (row,) if count == 1 else tuple(row)
 
 
-def _labels(
-    table: list[tuple[Any, ...]], ids: Iterable[str] | Callable[[Any], Any] | None
-) -> Iterator[str]:
-    named = None if ids is None or callable(ids) else list(ids)
-    for number, row in enumerate(table):
-        if named is not None:
-            yield f"row {number}, {named[number]}"
-        else:
-            shown = (str(ids(value)) if callable(ids) else repr(value) for value in row)
-            yield f"row {number}: {', '.join(shown)[:300]}"
+def _label(number: int, row: tuple[Any, ...], ids: list[str] | Callable[[Any], Any] | None) -> str:
+    if isinstance(ids, list):
+        return f"row {number}, {ids[number]}"
+    shown = (str(ids(value)) if ids is not None else repr(value) for value in row)
+    return f"row {number}: {', '.join(shown)[:300]}"
 
 
 def _told(label: str, error: BaseException) -> str:

@@ -35,7 +35,7 @@ def test_every_refusal_of_the_front_has_a_row() -> None:
     assert len(SMTP) > 40
 
 
-@each_of("text", sendmail_texts())
+@each_of("text", sendmail_texts)
 def test_every_error_of_sendmail_has_its_row(text: str) -> None:
     assert any(text.startswith(part) for part in SENDMAIL), "tests/docs/troubles.py: SENDMAIL"
 
@@ -45,7 +45,7 @@ def test_every_row_of_sendmail_is_needed(part: str) -> None:
     assert any(text.startswith(part) for text in sendmail_texts())
 
 
-@each_of("text", command_texts())
+@each_of("text", command_texts)
 def test_every_error_of_a_command_says_what_to_do(text: str) -> None:
     known = [part for part in WITHOUT_REMEDY if part in text]
     assert known or "; " in text, "say the remedy behind '; ', or in WITHOUT_REMEDY of troubles.py"
