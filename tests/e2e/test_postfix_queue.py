@@ -117,14 +117,15 @@ def assert_nothing_is_sent_by(postfix: FilledPostfix, provider: ThreadedProvider
     before = arrived(provider)
     postfix.set(transport_maps="")
     log = postfix.base / "mail.log"
-    seen = len(log.read_text())
+    seen, ended = len(log.read_text()), postfix.log().count("stopping the Postfix mail system")
     postfix.start()
     subprocess.run(["postqueue", "-c", postfix.conf, "-f"], check=True)
     shown = subprocess.run(
         ["postqueue", "-c", postfix.conf, "-p"], check=True, capture_output=True, text=True
     )
-    time.sleep(0.5)
     postfix.stop()
     assert "Mail queue is empty" in shown.stdout
+    # whatever it took up, it had told before that
+    postfix.wait_for_log("stopping the Postfix mail system", count=ended + 1)
     assert "queue active" not in log.read_text()[seen:]
     assert arrived(provider) == before

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import os
 import re
 import signal
 import time
@@ -241,6 +243,20 @@ def followed(desk: Desk) -> Iterator[RelaygwProcess]:
         process.kill()
 
 
+def wait_until_read(process: RelaygwProcess, log: Path) -> None:
+    """Wait until a process stands at the end of a file, as /proc tells."""
+    place, file = Path(f"/proc/{process.pid}"), log.stat()
+    deadline_s = time.monotonic() + 30
+    while True:
+        for one in (place / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                told = (place / "fdinfo" / one.name).read_text()
+                if os.path.samestat(one.stat(), file) and f"pos:\t{file.st_size}\n" in told:
+                    return
+        assert time.monotonic() < deadline_s, "it is not read"
+        time.sleep(0.01)
+
+
 def test_a_log_that_grows_and_is_rotated(desk: Desk, followed: RelaygwProcess) -> None:
     def recipient() -> str:
         assert followed.stdout is not None
@@ -252,7 +268,7 @@ def test_a_log_that_grows_and_is_rotated(desk: Desk, followed: RelaygwProcess) -
         second = delivered("a@shop.test", "2@cust.test", relay=MAIN)
         log.write(second[:-20])
         log.flush()
-        time.sleep(0.5)  # half a line is none
+        wait_until_read(followed, desk.log)  # half a line is none
         log.write(second[-20:])
         log.flush()
         assert recipient() == "2@cust.test"
@@ -262,7 +278,7 @@ def test_a_log_that_grows_and_is_rotated(desk: Desk, followed: RelaygwProcess) -
     desk.log.write_text(delivered("a@promo.test", "4@cust.test", relay=MAIN))
     assert recipient() == "4@cust.test"
     desk.log.write_text("")  # as logrotate's copytruncate does
-    time.sleep(0.5)
+    wait_until_read(followed, desk.log)
     with desk.log.open("a") as log:
         log.write(delivered("a@shop.test", "5@cust.test", relay=MAIN))
     assert recipient() == "5@cust.test"
