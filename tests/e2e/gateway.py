@@ -177,10 +177,14 @@ class Gateway:
 
     def _end_group(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL all; on return none is left that has a file or a lock."""
+        group = process.pid
+        members = _children(group)
         with contextlib.suppress(ProcessLookupError):  # it may have been drained
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(group, signal.SIGKILL)
         process.wait()
-        while any(leader == process.pid for leader in group_leaders()):
+        while any(leader_of(pid) == group for pid in members):
+            time.sleep(0.002)
+        while _has_members(group) and any(leader == group for leader in group_leaders()):
             time.sleep(0.002)
 
     def kill_all(self) -> None:
@@ -217,13 +221,9 @@ class Gateway:
 
     def processes(self) -> list[int]:
         """Return the process ids of the supervisor and of what it has started; none at its end."""
-        process = self._process
-        if process is None:
+        if self._process is None or self._process.poll() is not None:
             return []
-        place = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            return [process.pid, *map(int, place.read_text().split())]
-        return []
+        return [self._process.pid, *_children(self._process.pid)]
 
     def pids(self, role: str) -> list[int]:
         """Return the process ids of a role's registered instances of this gateway."""
@@ -276,7 +276,7 @@ class Gateway:
                 raise AssertionError(f"not within {PATIENCE_S} s: {what}; the log:\n{tail}")
             with self._changed:
                 self._changed.wait(0.05)
-            time.sleep(min(3 * looked_s, 0.1))  # looking takes a quarter of the time at most
+            time.sleep(min(7 * looked_s, 0.1))  # looking takes an eighth of the time at most
 
     def wait_until_empty(self) -> None:
         """Wait until nothing is queued any more."""
@@ -332,6 +332,21 @@ class Gateway:
     def connect(self, port: int | None = None, *, source: str = "") -> RawClient:
         """Open a raw SMTP connection, maybe from another address of ours; read the greeting."""
         return RawClient(port or self.smtp_port, source)
+
+
+def _children(pid: int) -> list[int]:
+    place = Path(f"/proc/{pid}/task/{pid}/children")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(child) for child in place.read_text().split()]
+    return []
+
+
+def _has_members(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def group_leaders() -> Iterator[int]:

@@ -93,11 +93,11 @@ def test_who_has_the_ports(sandbox: Gateway) -> None:
 
 
 def test_the_sendmail_command_of_a_sandbox(sandbox: Gateway) -> None:
+    position = len(sandbox.lines)
     said = run(sandbox, block("install-sendmail"), options="-uc")
     assert f'sendmail_path = "{sandbox.directory}/.local/sbin/sendmail -t -i"' in said
-    sandbox.wait_until(
-        lambda: "by sendmail" in run(sandbox, "relaygw sandbox list"), "the mail is captured"
-    )
+    sandbox.wait_for_log("status=captured", start=position)
+    assert "by sendmail" in run(sandbox, "relaygw sandbox list")
 
 
 def test_the_calls_of_the_api(sandbox: Gateway) -> None:
