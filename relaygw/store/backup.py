@@ -27,8 +27,9 @@ from relaygw.store import exchange, log_check, migrate
 from relaygw.store.database import damage
 from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import lock_directory_of
+from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
 from relaygw.store.sqlite import is_damage, make_directory, open_engine
-from relaygw.store.tables import SCHEMA_REVISION, delivery, metadata
+from relaygw.store.tables import delivery
 
 _OF_PROCESSES = ("instance", "permit", "duty", "web_session")
 """What was somebody's at the moment of a copy and is nobody's in a queue made from it."""
@@ -249,7 +250,7 @@ def _copy_private(source: Path, new: Path) -> None:
 def _hold(connection: Connection, *, is_released: bool, now_ms: int) -> int:
     """Hold what may have been sent since, and forget who had what; return how many are held."""
     for name in _OF_PROCESSES:
-        connection.execute(delete(metadata.tables[name]))
+        connection.execute(delete(whole_metadata().tables[name]))
     may_go = delivery.c.state == DeliveryState.ACTIVE.value
     if not is_released:
         is_held = delivery.c.state == DeliveryState.HELD.value

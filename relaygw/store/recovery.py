@@ -22,7 +22,8 @@ from relaygw.store import exchange, instances, log_check, migrate
 from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import is_alone, open_users, share
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
-from relaygw.store.tables import SCHEMA_REVISION, chunk, delivery, message, metadata, recipient
+from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
+from relaygw.store.tables import chunk, delivery, message, recipient
 
 _MESSAGES_A_STEP = 200
 _TEMPORARY = frozenset({"instance", "permit", "duty"})  # of processes that are gone
@@ -152,15 +153,16 @@ class _Recovery:
                     target.execute("COMMIT")
                     target.execute("BEGIN")
                     tell(number)
-            for table in metadata.sorted_tables:
+            for table in whole_metadata().sorted_tables:
                 if table.name not in _MESSAGE_TABLES | _TEMPORARY | _MADE_AGAIN:
                     self._copy_table(target, queue, table)
             target.execute("COMMIT")
             target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _copy_table(self, target: Any, queue: DamagedQueue, table: Table) -> None:
+        names_mail = "queue_id" in table.c and not table.c.queue_id.nullable
         for row in queue.rows(table):
-            if "queue_id" not in row or row["queue_id"] in self._kept:
+            if not names_mail or row["queue_id"] in self._kept:
                 _insert(target, table, row, or_ignore=True)
 
     def _take(self, target: Any, left: Salvaged) -> None:

@@ -14,10 +14,10 @@ from relaygw.mail.search import parse_find
 from relaygw.store import migrate
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
+from relaygw.store.schema import SCHEMA_REVISION
 from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
 from relaygw.store.store import open_store
-from relaygw.store.tables import SCHEMA_REVISION
 
 _MAIL = (
     "INSERT INTO message (queue_id, accepted_at_ms, sender, subject, message_id, size_bytes,"

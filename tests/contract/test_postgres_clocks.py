@@ -21,10 +21,10 @@ from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
 from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.release import Release
+from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store, open_store, store_on
-from relaygw.store.tables import metadata
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
 from tests.builders import accepted
@@ -470,7 +470,7 @@ def test_a_machine_whose_clock_is_an_hour_wrong_writes_and_reads_as_all_others(
             assert abs(at_ms - wrong.now_ms()) < about_ms, path
     now_ms = time.time_ns() // 1_000_000
     with right.database.read() as connection:
-        for table in metadata.sorted_tables:
+        for table in whole_metadata().sorted_tables:
             for row in connection.execute(table.select()):
                 for column, value in row._mapping.items():
                     if isinstance(value, int) and value > LEAST_MS:

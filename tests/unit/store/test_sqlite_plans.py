@@ -13,10 +13,10 @@ from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.store import intake, janitor, leases, migrate, outcomes, selection
 from relaygw.store.database import BatchStatement, Statement, Write
 from relaygw.store.instances import Instance
+from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
 from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
 from relaygw.store.store import Store, open_store
-from relaygw.store.tables import SCHEMA_REVISION, whole_metadata
 from tests.builders import accepted
 from tests.queues import make_queue
 

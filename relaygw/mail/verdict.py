@@ -1,0 +1,71 @@
+"""What became of mail after a provider's 250: one vocabulary for all who report of it.
+
+A provider's event, a bounce mail and a complaint all become an `Event`. What a later event may
+change of an earlier one is decided here, by `outweighs`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a provider reports of one recipient."""
+
+    ACCEPTED = "accepted"  # the provider has it
+    DEFERRED = "deferred"  # the receiving server wants it later; the provider goes on trying
+    DELIVERED = "delivered"  # the receiving server took it
+    HARD = "hard"  # bounced: the address does not work
+    SOFT = "soft"  # given up, the address may work later
+    BLOCKED = "blocked"  # not tried: the address is on the provider's own list
+    REJECTED = "rejected"  # not tried for another reason
+    COMPLAINED = "complained"  # the recipient called it spam
+    UNSUBSCRIBED = "unsubscribed"  # the recipient wants no more mail of this kind
+
+
+PASSING = frozenset({Kind.ACCEPTED, Kind.DEFERRED})
+"""Kinds that are no last word."""
+FAILED = frozenset({Kind.HARD, Kind.SOFT, Kind.BLOCKED, Kind.REJECTED})
+"""Kinds that say that the recipient did not get it."""
+_WEIGHTS = {
+    kind: weight
+    for weight, kinds in enumerate(
+        (
+            (Kind.ACCEPTED,),
+            (Kind.DEFERRED,),
+            (Kind.DELIVERED,),
+            (Kind.SOFT, Kind.BLOCKED, Kind.REJECTED),
+            (Kind.HARD,),
+            (Kind.UNSUBSCRIBED,),
+            (Kind.COMPLAINED,),
+        )
+    )
+    for kind in kinds
+}
+
+
+def outweighs(new: Kind, old: Kind | None) -> bool:
+    """Return whether `new` replaces `old` as the last word, in whatever order they came."""
+    return old is None or _WEIGHTS[new] > _WEIGHTS[old]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that was reported of one recipient, or of all of a message.
+
+    `key` is the same however often it is reported. `mark` is the token that we gave the mail,
+    `provider_id` the provider's name for it, `message_id` its Message-ID without angle brackets.
+    """
+
+    key: str
+    kind: Kind
+    at_ms: int  # by the provider's clock
+    address: str | None = None  # None: it does not say which recipient
+    others: int = 0  # how many more addresses the same report names
+    mark: str | None = None
+    provider_id: str | None = None
+    message_id: str | None = None
+    dsn: str | None = None  # the enhanced status, where the report has one
+    detail: str = ""  # in the provider's words, on one line
+    raw: str = ""  # the report as it came: JSON, or the machine-readable part of a bounce mail
