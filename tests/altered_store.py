@@ -9,6 +9,7 @@ from typing import Any
 
 from relaygw.store import store as stores
 from relaygw.store.database import Repository
+from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store
 
 
@@ -16,7 +17,7 @@ class AlteredStore:
     """A store whose subclass has a method of its own for a verb; `super()` has the real one."""
 
     def __init__(self, url: str, *, keep_content: bool = False) -> None:
-        self.real = open_store(url, keep_content=keep_content)
+        self.real = open_store(url, rules=StoreRules(keep_content=keep_content))
         for field in fields(Store):
             setattr(self, field.name, getattr(self.real, field.name))
         for verb, repository in REPOSITORY_OF.items():

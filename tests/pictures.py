@@ -29,6 +29,7 @@ from relaygw.policy.retry import unsent
 from relaygw.settings.model import fingerprint
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance
+from relaygw.store.rules import StoreRules
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from relaygw.store.watch import Incident
@@ -254,7 +255,10 @@ async def main() -> None:
         for mode, live in LIVES.items():
             url = f"sqlite:///{directory}/{mode}.db"
             make_queue(url)
-            store, settings = open_store(url, keep_content=True), with_logins(mode, relay=SETTINGS)
+            store, settings = (
+                open_store(url, rules=StoreRules(keep_content=True)),
+                with_logins(mode, relay=SETTINGS),
+            )
             go_to(50 * 60)
             for role in ROLES:
                 mark = fingerprint(settings)

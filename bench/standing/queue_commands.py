@@ -43,7 +43,7 @@ def queue_commands(setting: Setting) -> Result:
         url = f"sqlite:///{root}/gateway/state/queue.db"
         (root / "gateway" / "state").mkdir(parents=True)
         migrate.upgrade(url)
-        return _measure(setting, root, url, lambda: open_store(url, keep_content=False))
+        return _measure(setting, root, url, lambda: open_store(url))
 
 
 def queue_commands_postgres(setting: Setting) -> Result:
@@ -51,7 +51,7 @@ def queue_commands_postgres(setting: Setting) -> Result:
     with ExitStack() as stack:
         root = stack.enter_context(setting.directory())
         url = stack.enter_context(postgres_queue())
-        return _measure(setting, root, url, lambda: open_store(url, keep_content=False))
+        return _measure(setting, root, url, lambda: open_store(url))
 
 
 def _measure(setting: Setting, root: Path, url: str, open_store: Callable[[], Store]) -> Result:

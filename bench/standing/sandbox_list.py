@@ -79,7 +79,7 @@ def sandbox_list(setting: Setting) -> Result:
     with setting.directory() as root:
         url = f"sqlite:///{root}/queue.db"
         migrate.upgrade(url)
-        store = open_store(url, keep_content=False)
+        store = open_store(url)
         try:
             return _measure(setting, store, lambda: _sqlite_bytes(store, database_path(url)))
         finally:
@@ -89,7 +89,7 @@ def sandbox_list(setting: Setting) -> Result:
 def sandbox_list_postgres(setting: Setting) -> Result:
     """Page and search of 100,000 captured messages, on PostgreSQL."""
     with PostgresServer() as server:
-        store = open_store(server.url, keep_content=False)
+        store = open_store(server.url)
         try:
             return _measure(setting, store, lambda: _postgres_bytes(store))
         finally:

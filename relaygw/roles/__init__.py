@@ -16,6 +16,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.settings.load import LoadedSettings
 from relaygw.store import hints, migrate
 from relaygw.store.database import Place
+from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at
 
@@ -59,8 +60,8 @@ def open_store(
     place = queue_place(loaded)
     if not is_checked:
         migrate.check_schema(place)
-    keep_content = loaded.settings.queue.keep_content > 0
-    return open_store_at(place, keep_content=keep_content, first_in_line=first_in_line)
+    rules = StoreRules(keep_content=loaded.settings.queue.keep_content > 0)
+    return open_store_at(place, rules=rules, first_in_line=first_in_line)
 
 
 def wake_workers(loaded: LoadedSettings) -> None:

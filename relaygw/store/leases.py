@@ -24,6 +24,7 @@ from relaygw.store.database import (
     Write,
 )
 from relaygw.store.queue_entry import Key, lock_messages, part_delivery
+from relaygw.store.rules import StoreRules
 from relaygw.store.tables import IS_CLAIMABLE
 
 PREFETCH_BYTES = 64 * 1024  # content up to this size comes with the claim
@@ -164,9 +165,9 @@ _REROUTE = BatchStatement(
 class Leases(Repository):
     """What the delivery worker asks for and tells."""
 
-    def __init__(self, database: Database, *, keep_content: bool) -> None:
+    def __init__(self, database: Database, rules: StoreRules) -> None:
         super().__init__(database)
-        self._keep_content = keep_content
+        self._rules = rules
         # Which client had the last turn, by route and state: a claim begins behind it. Without it
         # the clients at the end of the order would get nothing while those at its beginning have
         # more than a claim takes. Known to one worker; nothing is lost with it.
@@ -244,9 +245,7 @@ class Leases(Repository):
             now_ms = tx.to_stored(now_ms)
             if not is_alive(tx, incarnation):
                 return outcomes.told_too_late(tx, updates, is_alive=False, now_ms=now_ms)
-            return outcomes.record(
-                tx, updates, incarnation, now_ms, keep_content=self._keep_content
-            )
+            return outcomes.record(tx, updates, incarnation, now_ms, self._rules)
 
     def give_back(self, deliveries: Sequence[Key], *, incarnation: str) -> None:
         """End leases without an attempt; the deliveries are due as they were before."""

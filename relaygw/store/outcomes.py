@@ -24,6 +24,7 @@ from relaygw.mail.outcome import (
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
 from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, hold_columns, lock_messages, part_delivery
+from relaygw.store.rules import StoreRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ _DROP_OLDEST = BatchStatement(
 
 
 def record(
-    tx: Transaction, updates: _Updates, incarnation: str, now_ms: int, *, keep_content: bool
+    tx: Transaction, updates: _Updates, incarnation: str, now_ms: int, rules: StoreRules
 ) -> Recorded:
     """Write outcomes of an incarnation that lives: see Leases.record_batch."""
     if any(entry.is_partial for entry in updates):
@@ -156,7 +157,7 @@ def record(
             _hold_apart(tx, entry, now_ms)
     written = _RECORD_DELIVERIES.run(tx, _delivery_rows(tx, updates, now_ms), incarnation)
     finished = list({entry.queue_id for entry in updates if entry.state is _D.FINISHED})
-    finish_messages(tx, finished, now_ms=now_ms, keep_content=keep_content)
+    finish_messages(tx, finished, now_ms=now_ms, keep_content=rules.keep_content)
     if written == len(updates):
         return Recorded(is_alive=True)
     return told_too_late(tx, updates, is_alive=True, now_ms=now_ms)

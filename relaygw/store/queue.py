@@ -33,6 +33,7 @@ from relaygw.store.queue_entry import (
     load_waiting,
     lock_messages,
 )
+from relaygw.store.rules import StoreRules
 from relaygw.store.selection import (
     IS_ITS_RECIPIENT,
     PENDING_RECIPIENTS,
@@ -65,9 +66,9 @@ class LaneCount:
 class Queue(Repository):
     """Searches, counts and changes."""
 
-    def __init__(self, database: Database, *, keep_content: bool) -> None:
+    def __init__(self, database: Database, rules: StoreRules) -> None:
         super().__init__(database)
-        self._keep_content = keep_content
+        self._rules = rules
 
     # --- searches ------------------------------------------------------------------------
 
@@ -201,7 +202,7 @@ class Queue(Repository):
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
             ended = _expire(tx, batch, reason, now_ms)
-            keep = self._keep_content
+            keep = self._rules.keep_content
             finish_messages(tx, list(set(ended)), now_ms=now_ms, keep_content=keep)
             return len(ended)
 

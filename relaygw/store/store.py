@@ -20,6 +20,7 @@ from relaygw.store.limits import Limits
 from relaygw.store.log_check import missing_database
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
 from relaygw.store.sessions import Sessions
 from relaygw.store.sqlite import SqliteDatabase
@@ -56,19 +57,19 @@ class Store:
 
 
 def open_store(
-    place: Place | str, *, keep_content: bool = False, first_in_line: bool = False
+    place: Place | str, *, rules: StoreRules = NO_RULES, first_in_line: bool = False
 ) -> Store:
     """Open a queue whose schema is there; raises StoreUnavailable, QueueDamaged.
 
-    `keep_content`: that of finished mail stays for a while. `first_in_line`: see SqliteDatabase.
+    `first_in_line`: see SqliteDatabase.
     """
     place = Place.of(place)
     if place.is_postgres:
         from relaygw.store.postgres import PostgresDatabase
 
-        return store_on(PostgresDatabase(place), keep_content=keep_content)
+        return store_on(PostgresDatabase(place), rules)
     database = SqliteDatabase(place.url, first_in_line=first_in_line)
-    return store_on(database, keep_content=keep_content)
+    return store_on(database, rules)
 
 
 def refuse_lost_database(path: Path) -> None:
@@ -77,16 +78,16 @@ def refuse_lost_database(path: Path) -> None:
         raise QueueDamaged(problem)
 
 
-def store_on(database: Database, *, keep_content: bool) -> Store:
+def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
     """Return the store on an open database."""
     return Store(
         database=database,
         intake=Intake(database),
-        leases=Leases(database, keep_content=keep_content),
+        leases=Leases(database, rules),
         instances=Instances(database),
         limits=Limits(database),
         holds=Holds(database),
-        queue=Queue(database, keep_content=keep_content),
+        queue=Queue(database, rules),
         audit=Audit(database),
         sandbox=Sandbox(database),
         find=Find(database),

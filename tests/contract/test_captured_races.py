@@ -18,7 +18,7 @@ from tests.contract.test_captured_contract import FACTS, rows_left
 
 @pytest.fixture
 def shared(queue_url: str) -> Iterator[Store]:
-    store = open_store(queue_url, keep_content=False)
+    store = open_store(queue_url)
     yield store
     store.close()
 

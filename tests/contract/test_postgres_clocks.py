@@ -21,6 +21,7 @@ from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
 from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.release import Release
+from relaygw.store.rules import StoreRules
 from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.sessions import WebSession
@@ -45,7 +46,7 @@ class FastDatabase(PostgresDatabase):
 @pytest.fixture
 def right(queue_url: str) -> Iterator[Store]:
     """Return the store of a machine that has the database's time."""
-    store = open_store(queue_url, keep_content=False)
+    store = open_store(queue_url)
     store.instances.register(instance("right"))
     yield store
     store.close()
@@ -53,7 +54,7 @@ def right(queue_url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def fast(right: Store, queue_url: str) -> Iterator[Store]:
-    store = store_on(FastDatabase(queue_url), keep_content=False)
+    store = store_on(FastDatabase(queue_url))
     store.instances.register(instance("fast"))
     yield store
     store.close()
@@ -250,7 +251,7 @@ class WrongClock:
 
 @pytest.fixture(params=[HOUR_MS, -HOUR_MS], ids=["fast", "slow"])
 def wrong(request: pytest.FixtureRequest, right: Store, queue_url: str) -> Iterator[WrongClock]:
-    store = open_store(queue_url, keep_content=True)
+    store = open_store(queue_url, rules=StoreRules(keep_content=True))
     yield WrongClock(store, request.param)
     store.close()
 

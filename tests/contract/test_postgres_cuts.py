@@ -39,7 +39,7 @@ def proxy(postgres_url: str) -> Iterator[CuttingProxy]:
 @pytest.fixture
 def store(proxy: CuttingProxy) -> Iterator[Store]:
     """Return a store whose connections may be cut."""
-    store = open_store(proxy.url, keep_content=False)
+    store = open_store(proxy.url)
     store.instances.register(instance("one"))
     yield store
     store.close()
@@ -55,7 +55,7 @@ def own_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def other(postgres_url: str) -> Iterator[Store]:
     """Return a store of the same queue that nothing happens to."""
-    store = open_store(postgres_url, keep_content=False)
+    store = open_store(postgres_url)
     yield store
     store.close()
 
@@ -192,7 +192,7 @@ def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again(
 ) -> None:
     monkeypatch.setattr("relaygw.store.postgres.RECONNECT_S", 0.5)
     monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 60.0)
-    store = open_store(f"postgresql://relaygw@127.0.0.1:{free_port()}/q", keep_content=False)
+    store = open_store(f"postgresql://relaygw@127.0.0.1:{free_port()}/q")
     began_s = time.monotonic()
     for _ in range(50):
         with pytest.raises(StoreUnavailable, match="check that the server runs"):
@@ -205,7 +205,7 @@ def test_a_server_that_is_there_and_silent_is_not_waited_for(
     proxy: CuttingProxy, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.store.postgres.ANSWER_S", 0.5)
-    store = open_store(proxy.url, keep_content=False)
+    store = open_store(proxy.url)
     store.instances.register(instance("one"))
     proxy.is_frozen = True
     with pytest.raises(StoreUnavailable, match="did not answer within"):
@@ -227,7 +227,7 @@ def test_a_commit_that_waits_for_a_standby_is_not_called_done(
     monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 0.0)
     url = own_server.create_database()
     migrate.upgrade(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     own_server.set("synchronous_standby_names", "nobody")
     with pytest.raises(StoreUnavailable, match="did not answer within"):
         store.intake.accept_batch([accepted()])
@@ -259,7 +259,7 @@ def test_a_transaction_whose_client_is_silent_ends_and_frees_what_it_locked(
     proxy: CuttingProxy, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.store.postgres.IDLE_IN_TRANSACTION_S", 1.0)
-    store = open_store(proxy.url, keep_content=False)
+    store = open_store(proxy.url)
     store.instances.register(instance("one"))
     message = accepted()
     store.intake.accept_batch([message])
@@ -290,7 +290,7 @@ def test_who_was_cut_off_leaves_the_others_time_before_it_calls_them_dead(
     clock = SimpleNamespace(now_s=1000.0)
     for clock_of in ("relaygw.store.instances.awake_s", "relaygw.store.instances.running_s"):
         monkeypatch.setattr(clock_of, lambda: clock.now_s)
-    judge = open_store(postgres_url, keep_content=False)
+    judge = open_store(postgres_url)
     for name in ("judge", "dead"):
         judge.instances.register(instance(name))
     assert judge.instances.stale_incarnations(20.0) == []

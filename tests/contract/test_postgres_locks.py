@@ -16,6 +16,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store import intake, janitor, queue
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
+from relaygw.store.rules import NO_RULES
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted, part_on
 from tests.contract.conftest import instance, purge_before
@@ -27,7 +28,7 @@ LATE_MS = 4_000_000_000_000
 
 @pytest.fixture
 def one(queue_url: str) -> Iterator[Store]:
-    store = open_store(queue_url, keep_content=False)
+    store = open_store(queue_url)
     store.instances.register(instance("one"))
     yield store
     store.close()
@@ -35,7 +36,7 @@ def one(queue_url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def other(one: Store, queue_url: str) -> Iterator[Store]:
-    store = open_store(queue_url, keep_content=False)
+    store = open_store(queue_url)
     yield store
     store.close()
 
@@ -72,7 +73,7 @@ def test_the_end_of_one_part_leaves_the_content_to_a_part_that_comes_back(
     delete(one, message.queue_id)
     with one.database.write() as connection:
         update = finish(message.queue_id, delivery_no=1, rcpt_nos=(1,))
-        record(connection, [update], incarnation="one", now_ms=NOW_MS, keep_content=False)
+        record(connection, [update], incarnation="one", now_ms=NOW_MS, rules=NO_RULES)
         with meanwhile(
             other, lambda: other.queue.undelete([message.queue_id], entry=ENTRY)
         ) as said:

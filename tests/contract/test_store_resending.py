@@ -20,6 +20,7 @@ from relaygw.operations.resend import RESEND, ResendRequest, ResendResult, plan_
 from relaygw.settings.model import Settings
 from relaygw.store import intake
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.rules import StoreRules
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store, read_content
 from tests.builders import accepted, update_of
@@ -32,7 +33,7 @@ KILLS = ("never", "chunks", "message", "audit")  # right before that is written
 
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
-    store = open_store(url, keep_content=True)
+    store = open_store(url, rules=StoreRules(keep_content=True))
     store.instances.register(instance("one"))
     yield store
     store.close()
@@ -92,7 +93,7 @@ def resend_and_die(url: str, directory: Path, queue_id: str, before: str) -> Non
     def die(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    store = open_store(url, keep_content=True)
+    store = open_store(url, rules=StoreRules(keep_content=True))
     planned = plan(store, directory, queue_id)
     if before == "chunks":
         type(store.intake).add_chunks = die  # type: ignore[method-assign,assignment]

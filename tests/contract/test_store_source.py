@@ -30,7 +30,7 @@ SOURCE = Source(
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     store.instances.register(
         Instance(incarnation="one", name="gw", role="delivery", pid=1, version="1", fingerprint="0")
     )

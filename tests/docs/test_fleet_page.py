@@ -38,7 +38,7 @@ def test_the_role_of_the_page_may_do_all_that_a_gateway_does(postgres: PostgresS
         url = postgres.url(name).replace("relaygw@", f"{name}@")
         try:
             migrate.upgrade(url)
-            store = open_store(url, keep_content=False)
+            store = open_store(url)
             assert store.instances.registered() == []
             store.close()
         finally:

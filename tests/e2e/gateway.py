@@ -289,7 +289,7 @@ class Gateway:
     def store(self) -> Store:
         """The gateway's own queue, opened once."""
         if self._store is None:
-            self._store = open_store(self.settings["queue"]["url"], keep_content=False)
+            self._store = open_store(self.settings["queue"]["url"])
         return self._store
 
     def queue(self, states: frozenset[DeliveryState] = OPEN) -> list[QueueEntry]:

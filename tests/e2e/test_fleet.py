@@ -291,12 +291,12 @@ def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
 
     with running_server(fsync="off") as server:
         url = server.create_database()
-        store = open_store(url, keep_content=False)
+        store = open_store(url)
         with pytest.raises(StoreUnavailable, match="fsync = off"):
             store.instances.registered()
         store.close()
         migrate.upgrade(Place(url=url, allow_unsafe=True))
-        store = open_store(Place(url=url, allow_unsafe=True), keep_content=False)
+        store = open_store(Place(url=url, allow_unsafe=True))
         assert store.instances.registered() == []
         store.close()
 

@@ -54,7 +54,7 @@ async def _deliver(
 ) -> None:
     database = DyingDatabase(f"sqlite:///{directory}/queue.db")
     database.number, database.is_after = number, is_after
-    store = store_on(database, keep_content=False)
+    store = store_on(database)
     lifeline = Lifeline(directory / "instances", incarnation)
     store.instances.register(
         Instance(

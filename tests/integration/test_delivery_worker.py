@@ -368,7 +368,7 @@ async def test_a_stopped_worker_gives_everything_back(tmp_path: Path) -> None:
             rig.accept(*(accepted() for _ in range(100)))
             await provider.wait_for_messages(1)
     url = f"sqlite:///{tmp_path}/queue.db"
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     states = {
         part.state
         for entry in store.queue.search(Selection(), limit=200)

@@ -387,7 +387,7 @@ class Trial:
         self.seen: set[tuple[str, int]] = set()
         self._directory = directory
         database = FragileDatabase(f"sqlite:///{directory}/queue.db")
-        self.store = store_on(database, keep_content=False)
+        self.store = store_on(database)
         self.log = io.StringIO()
         self._settings = Settings.model_validate(
             {

@@ -59,7 +59,7 @@ class Killed:
         self._provider = provider
         self._directory = directory
         self._settings = provider.settings(**settings).model_dump(mode="json") | settings
-        self.store = open_store(f"sqlite:///{directory}/queue.db", keep_content=False)
+        self.store = open_store(f"sqlite:///{directory}/queue.db")
 
     def deliver(self, incarnation: str, *, number: int = 0, is_after: bool = False) -> bool:
         """Return True if the worker was killed, False if it came to its end."""

@@ -18,6 +18,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.outcomes import Recorded
 from relaygw.store.queue_entry import Key
+from relaygw.store.rules import StoreRules
 from relaygw.store.store import open_store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
@@ -43,7 +44,9 @@ def proxy(queue_url: str) -> Iterator[CuttingProxy]:
 
 def through(proxy: CuttingProxy):
     """Return what opens the worker's store through a proxy."""
-    return lambda _url, keep_content: open_store(proxy.url, keep_content=keep_content)
+    return lambda _url, keep_content: open_store(
+        proxy.url, rules=StoreRules(keep_content=keep_content)
+    )
 
 
 def sent(provider: ScriptedProvider) -> Counter[bytes]:
@@ -215,7 +218,7 @@ async def test_permits_are_right_again_after_an_answer_was_lost(
 
 async def test_leases_of_a_worker_that_nobody_knows_are_freed_and_told(tmp_path: Path) -> None:
     make_queue(f"sqlite:///{tmp_path}/queue.db")
-    store = open_store(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    store = open_store(f"sqlite:///{tmp_path}/queue.db")
     message = accepted()
     store.intake.accept_batch([message])
     store.instances.register(instance("nobody"))

@@ -44,7 +44,7 @@ def queue(directory: Path, *messages: AcceptedMessage) -> Store:
     """Return a queue that has messages before the worker of now starts."""
     url = f"sqlite:///{directory}/queue.db"
     make_queue(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     store.intake.accept_batch(messages)
     return store
 

@@ -66,6 +66,7 @@ LIBRARY_PLACES = {"pydantic": "web/api/"}
 
 SEAMS = (
     "store.store.",
+    "store.rules.",
     "store.intake.",
     "store.leases.",
     "store.instances.",

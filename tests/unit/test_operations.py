@@ -93,7 +93,7 @@ def test_a_message_with_an_active_part_is_not_stopped_by_halves(action: QueueAct
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     yield store
     store.close()
 

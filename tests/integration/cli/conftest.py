@@ -43,7 +43,7 @@ class Desk:
         self.config.write_text(CONFIG.format(directory=directory))
         self.url = f"sqlite:///{directory}/state/queue.db"
         make_queue(self.url)
-        self.store = open_store(self.url, keep_content=False)
+        self.store = open_store(self.url)
         self._environ = {"COLUMNS": "80", "PYTHONUNBUFFERED": ""}
 
     def run(self, *words: str, stdin: str | None = None, columns: int = 80) -> Result:

@@ -48,7 +48,7 @@ def sql(copy: Path, statement: str) -> None:
 
 def standing(desk: Desk) -> dict[str, tuple[str, str | None]]:
     """Return state and reason of all that is in the queue that is there now."""
-    desk.store = open_store(desk.url, keep_content=False)
+    desk.store = open_store(desk.url)
     lines = desk.lines("queue", "list", "--state", "all", "--json")
     return {one["queue_id"]: (one["state"], one["reason"]) for one in lines}
 
@@ -321,7 +321,7 @@ def test_the_question_is_asked_before_the_queue_is_taken_and_again_when_mail_has
     def confirm(question: str, **_: object) -> bool:
         asked.append(question.partition(".")[0])
         if len(asked) == 1:
-            desk.store = open_store(desk.url, keep_content=False)
+            desk.store = open_store(desk.url)
             desk.add("b@cust.test")
             close(desk)
         return True
@@ -463,7 +463,7 @@ def test_a_queue_that_nobody_uses_is_restored_with_the_log_beside_it(
 def test_a_queue_that_somebody_uses_is_no_copy(desk: Desk, tmp_path: Path) -> None:
     used = f"sqlite:///{tmp_path}/used/queue.db"
     make_queue(used)
-    other = open_store(used, keep_content=False)
+    other = open_store(used)
     close(desk)
     try:
         done = desk.run("db", "restore", f"{tmp_path}/used/queue.db", "--yes")

@@ -14,6 +14,7 @@ from relaygw.mail.envelope import DeliveryUpdate, NewRecipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.service_file import RunningGateway
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.rules import StoreRules
 from relaygw.store.store import open_store, read_content
 from tests.integration.cli.conftest import Desk
 
@@ -37,7 +38,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     config = desk.config.read_text()
     desk.config.write_text(config.replace('queue.db"}', 'queue.db", keep_content: 7d}'))
     desk.store.close()
-    desk.store = open_store(desk.url, keep_content=True)
+    desk.store = open_store(desk.url, rules=StoreRules(keep_content=True))
     yield desk
     desk.store.close()
 
@@ -182,7 +183,7 @@ def test_who_gets_it(
 def test_what_is_left_alone_and_why(desk: Desk) -> None:
     waiting, captured = desk.add(ANN), desk.add_captured(ANN)
     desk.store.close()
-    desk.store = open_store(desk.url, keep_content=False)
+    desk.store = open_store(desk.url)
     gone = ended(desk, {ANN: BOUNCED})
     desk.add(BOB)  # what is claimed with it is recorded by nobody
     for queue_id, why in (

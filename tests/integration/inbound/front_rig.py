@@ -96,7 +96,7 @@ async def running_front(
             "users": users or [],
         }
     )
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     log = io.StringIO()
     service = FrontService(
         settings,

@@ -31,7 +31,7 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    opened = open_store(url, keep_content=False)
+    opened = open_store(url)
     yield opened
     opened.close()
 

@@ -13,6 +13,7 @@ import pytest
 from relaygw.mail.state import RecipientState
 from relaygw.observe.observer import Series
 from relaygw.operations.resend import RESEND
+from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store, read_content
 from tests.integration.web.people import PASSWORDS, ROLES
 from tests.integration.web.queued import CONTENT, deliver, gateway, queue_mail
@@ -28,7 +29,7 @@ ANN, BOB = "ann@cust.test", "bob@cust.test"
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    opened = open_store(url, keep_content=True)
+    opened = open_store(url, rules=StoreRules(keep_content=True))
     yield opened
     opened.close()
 

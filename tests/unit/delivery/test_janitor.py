@@ -26,7 +26,7 @@ SETTINGS = Settings.model_validate({"mode": "sandbox"})
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     yield store
     store.close()
 

@@ -67,7 +67,7 @@ def text(state_dir: Path) -> bytes:
     delivery.write({"main": (1, 0)})
     url = f"sqlite:///{state_dir}/queue.db"
     make_queue(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     gauges = [
         GaugeFamily(name="store_up", meaning="Whether the store answers.", numbers={(): 1}),
         *host_gauges(SETTINGS, state_dir),

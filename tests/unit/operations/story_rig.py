@@ -62,7 +62,7 @@ class StoryRig:
     def __init__(self, directory: Path, **sections: Any) -> None:
         url = f"sqlite:///{directory}/queue.db"
         make_queue(url)
-        self.store = open_store(url, keep_content=False)
+        self.store = open_store(url)
         self.store.instances.register(instance("w"))
         self.settings = settings(**sections)
 

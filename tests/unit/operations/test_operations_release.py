@@ -57,7 +57,7 @@ def settings(**sections: Any) -> Settings:
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     store.instances.register(
         Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
     )

@@ -25,7 +25,7 @@ from tests.contract.captured import capture, indexed
 def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     migrate.upgrade(url)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     yield store
     store.close()
 
@@ -158,7 +158,7 @@ def test_a_schema_without_the_extension_is_good_too(postgres_url: str) -> None:
     try:
         url = postgres_url.replace("relaygw@", "visitor@")
         migrate.upgrade(url)
-        store = open_store(url, keep_content=False)
+        store = open_store(url)
         queue_id = indexed(store, facts=ContentFacts(words="order"))
         with store.database.read() as opened:
             indexes = opened.connection.exec_driver_sql(
@@ -175,7 +175,7 @@ def test_a_schema_without_the_extension_is_good_too(postgres_url: str) -> None:
 
 def test_rare_words_are_found_by_the_trigrams_of_postgres(postgres_url: str) -> None:
     migrate.upgrade(postgres_url)
-    store = open_store(postgres_url, keep_content=False)
+    store = open_store(postgres_url)
     indexed(store, facts=ContentFacts(words="100% order_"))
     with store.database.read() as tx:
         connection = tx.connection

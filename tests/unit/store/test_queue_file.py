@@ -32,7 +32,7 @@ COMMITS = 8
 def open_in(directory: Path) -> Store:
     url = f"sqlite:///{directory}/queue.db"
     upgrade(url)
-    return open_store(url, keep_content=False)
+    return open_store(url)
 
 
 def stored(directory: Path) -> set[str]:
@@ -88,7 +88,7 @@ def live(directory: Path, moments: Moments) -> None:
     accept(store)
     store.janitor.checkpoint()
     accept(store)  # the log starts anew
-    other = open_store(f"sqlite:///{directory}/queue.db", keep_content=False)
+    other = open_store(f"sqlite:///{directory}/queue.db")
     accept(other)
     store.close()
     accept(other)
@@ -197,7 +197,7 @@ def test_a_command_that_only_reads_leaves_the_log_of_a_killed_gateway(tmp_path: 
     shutil.copytree(live_dir, killed)
     store.close()
     assert current_revision(f"sqlite:///{killed}/queue.db") is not None
-    reader = open_store(f"sqlite:///{killed}/queue.db", keep_content=False)
+    reader = open_store(f"sqlite:///{killed}/queue.db")
     assert reader.queue.search(Selection(states=ANY), limit=10)
     shutil.copytree(killed, tmp_path / "killed again")
     reader.close()
@@ -250,7 +250,7 @@ def test_what_was_committed_when_the_log_went_is_there_for_the_next_process(
     with pytest.raises(QueueDamaged):
         store.watch.duty("watch", "x")
     with pytest.raises(QueueDamaged, match="stop and restart relaygw"):
-        open_store(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+        open_store(f"sqlite:///{tmp_path}/queue.db")
     killed = tmp_path / "killed"
     shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed", "queue.db-wal"))
     store.close()
@@ -322,6 +322,6 @@ def test_a_queue_that_becomes_free_is_looked_at_once_more(
         return log_check.LogFinding(log_check.LogState.WHOLE)
 
     monkeypatch.setattr(log_check, "check_log", look)
-    store = open_store(f"sqlite:///{path}", keep_content=False)
+    store = open_store(f"sqlite:///{path}")
     assert looks == [True, True]
     store.close()

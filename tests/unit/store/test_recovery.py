@@ -27,7 +27,7 @@ def url_in(directory: Path) -> str:
 
 def open_in(directory: Path) -> Store:
     upgrade(url_in(directory))
-    return open_store(url_in(directory), keep_content=False)
+    return open_store(url_in(directory))
 
 
 def recovered(directory: Path, *, is_released: bool = False) -> Recovered:

@@ -172,7 +172,7 @@ def test_a_queue_of_an_earlier_schema_is_upgraded_with_its_mail(tmp_path: Path) 
             connection.execute(text(statement))
     engine.dispose()
     assert migrate.upgrade(url) == ("0001", SCHEMA_REVISION)
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     (entry,) = store.queue.search(Selection(), limit=2)
     store.close()
     assert (entry.queue_id, entry.sender) == ("3OLD", "a@shop.test")
@@ -207,7 +207,7 @@ def test_every_connection_syncs_fully(url: str) -> None:
 
 
 def test_only_claims_are_not_synced(url: str) -> None:
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     levels = {}
     for kind in Write:
         with store.database.write(kind) as tx:
@@ -226,7 +226,7 @@ def test_a_store_refuses_to_guess_a_schema(tmp_path: Path) -> None:
     from relaygw.errors import SchemaMismatch
 
     url = f"sqlite:///{tmp_path}/other.db"
-    open_store(url, keep_content=False).close()
+    open_store(url).close()
     with pytest.raises(SchemaMismatch, match="relaygw db upgrade"):
         migrate.check_schema(url)
 
@@ -251,7 +251,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 def test_content_of_mail_that_is_queued_is_never_shed(url: str) -> None:
     message = accepted("b@cust.test")
-    store = open_store(url, keep_content=False)
+    store = open_store(url)
     store.intake.accept_batch([message])
     with store.database.write(Write.BULK) as tx:
         janitor._shed(tx, message.queue_id)

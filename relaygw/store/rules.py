@@ -1,0 +1,15 @@
+"""What the settings ask of the store; all instances of a queue ask the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRules:
+    """What is kept, and what is written beside outcomes and verdicts in the same transaction."""
+
+    keep_content: bool = False  # that of finished mail stays for a while
+
+
+NO_RULES = StoreRules()
