@@ -9,15 +9,15 @@ from typing import Any
 
 from relaygw.store import store as stores
 from relaygw.store.database import Repository
-from relaygw.store.rules import StoreRules
+from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.store import Store, open_store
 
 
 class AlteredStore:
     """A store whose subclass has a method of its own for a verb; `super()` has the real one."""
 
-    def __init__(self, url: str, *, keep_content: bool = False) -> None:
-        self.real = open_store(url, rules=StoreRules(keep_content=keep_content))
+    def __init__(self, url: str, *, rules: StoreRules = NO_RULES) -> None:
+        self.real = open_store(url, rules=rules)
         for field in fields(Store):
             setattr(self, field.name, getattr(self.real, field.name))
         for verb, repository in REPOSITORY_OF.items():

@@ -89,7 +89,7 @@ async def running(
     url = f"sqlite:///{directory}/queue.db"
     if not (directory / "queue.db").exists():  # a second worker finds what the first one left
         make_queue(url)
-    store = store_class(url, keep_content=False)
+    store = store_class(url)
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )

@@ -16,6 +16,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route, Stream
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
+from relaygw.store.rules import NO_RULES, StoreRules
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
@@ -390,8 +391,8 @@ async def test_a_provider_that_always_drops_after_the_dot_is_given_no_more(
 class LateStore(AlteredStore):
     """What its second look at the holds found is handed over once a hold was put since."""
 
-    def __init__(self, url: str, *, keep_content: bool) -> None:
-        super().__init__(url, keep_content=keep_content)
+    def __init__(self, url: str, *, rules: StoreRules = NO_RULES) -> None:
+        super().__init__(url, rules=rules)
         self.is_put = threading.Event()
         self.begun = self.ended = 0
 

@@ -18,7 +18,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.outcomes import Recorded
 from relaygw.store.queue_entry import Key
-from relaygw.store.rules import StoreRules
+from relaygw.store.rules import NO_RULES
 from relaygw.store.store import open_store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
@@ -44,9 +44,7 @@ def proxy(queue_url: str) -> Iterator[CuttingProxy]:
 
 def through(proxy: CuttingProxy):
     """Return what opens the worker's store through a proxy."""
-    return lambda _url, keep_content: open_store(
-        proxy.url, rules=StoreRules(keep_content=keep_content)
-    )
+    return lambda _url, rules=NO_RULES: open_store(proxy.url, rules=rules)
 
 
 def sent(provider: ScriptedProvider) -> Counter[bytes]:

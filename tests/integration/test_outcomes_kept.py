@@ -24,6 +24,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.process import RoleContext, registered
 from relaygw.settings.load import load_settings
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.store import Store
 from relaygw.upstream import classifier
 from tests.altered_store import AlteredStore
@@ -368,7 +369,7 @@ def test_what_a_process_leaves_without_an_outcome_is_told_at_its_end(tmp_path: P
     config.write_text(f"mode: sandbox\nqueue: {{url: 'sqlite:///{tmp_path}/queue.db'}}\n")
     loaded = load_settings(config=config, environ={})
     make_queue(loaded.settings.queue.url)
-    store = Kept(loaded.settings.queue.url, keep_content=False)
+    store = Kept(loaded.settings.queue.url)
     context = RoleContext(loaded=loaded, lifeline=0, log=text_log(io.StringIO()))
     message, waiting = accepted(), accepted()
     store.intake.accept_batch([message, waiting])
@@ -435,8 +436,8 @@ async def test_a_defect_after_the_providers_answer_is_no_reason_to_send_again(
 class Watched(AlteredStore):
     """Notes in which threads it was called."""
 
-    def __init__(self, url: str, *, keep_content: bool) -> None:
-        super().__init__(url, keep_content=keep_content)
+    def __init__(self, url: str, *, rules: StoreRules = NO_RULES) -> None:
+        super().__init__(url, rules=rules)
         self.reading = threading.Event()
         self.beaten = threading.Event()
         self.readers: list[str] = []

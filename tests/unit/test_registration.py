@@ -30,7 +30,7 @@ class EndsMeanwhile(AlteredStore):
 def test_a_front_of_this_host_that_ends_meanwhile_is_no_namesake(tmp_path: Path) -> None:
     loaded = load_settings(config=None, environ={"XDG_STATE_HOME": str(tmp_path)})
     make_queue(loaded.settings.queue.url)
-    store = EndsMeanwhile(loaded.settings.queue.url, keep_content=False)
+    store = EndsMeanwhile(loaded.settings.queue.url)
     output = io.StringIO()
     lifeline, _supervisor = os.pipe()
     context = RoleContext(loaded=loaded, lifeline=lifeline, log=text_log(output))

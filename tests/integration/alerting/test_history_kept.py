@@ -40,7 +40,7 @@ class FlakyStore(AlteredStore):
 def store(tmp_path: Path) -> Iterator[FlakyStore]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = FlakyStore(url, keep_content=False)
+    store = FlakyStore(url)
     yield store
     store.close()
 

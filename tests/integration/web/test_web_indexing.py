@@ -84,7 +84,7 @@ def test_a_message_that_cannot_be_stored_keeps_nobody_waiting(
     store: Store, capture: Capture
 ) -> None:
     ids = [capture(mail(subject)) for subject in ("one", "refused", "two")]
-    refusing = RefusingStore(f"sqlite:///{store.database._path}", keep_content=False)
+    refusing = RefusingStore(f"sqlite:///{store.database._path}")
     assert Indexer(refusing).catch_up()
     refusing.close()
     assert found(store, "hello") == [ids[0], ids[2]]

@@ -212,7 +212,7 @@ class SlowStore(AlteredStore):
     """A store whose answers take as long as the test wants."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, keep_content=False)
+        super().__init__(url)
         self.may_answer = threading.Event()
         self.asked = 0
 

@@ -36,7 +36,7 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
 ) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = SlowAnswers(url, keep_content=False)
+    store = SlowAnswers(url)
     store.may_answer = threading.Event()
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
@@ -62,7 +62,7 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
 
 async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
     migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
-    store = SlowAnswers(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    store = SlowAnswers(f"sqlite:///{tmp_path}/queue.db")
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )

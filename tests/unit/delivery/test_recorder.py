@@ -47,7 +47,7 @@ class Picky(AlteredStore):
 def store(tmp_path: Path) -> Iterator[Picky]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = Picky(url, keep_content=False)
+    store = Picky(url)
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
     )
@@ -167,7 +167,7 @@ class Choosy(AlteredStore):
 async def test_a_delivery_whose_outcome_is_refused_is_held_and_not_sent_again(
     store: Picky, tmp_path: Path
 ) -> None:
-    choosy = Choosy(f"sqlite:///{tmp_path}/queue.db", keep_content=False)
+    choosy = Choosy(f"sqlite:///{tmp_path}/queue.db")
     (message,) = claim(store, 1)
     bad = RecipientUpdate(
         rcpt_no=0, state=RecipientState.DELIVERED, reply="bad", dsn="2.0.0", provider="p"

@@ -23,7 +23,7 @@ class GatedStore(AlteredStore):
     """A real store whose first batch waits until the test lets it go."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, keep_content=False)
+        super().__init__(url)
         self.gate = threading.Event()
         self.batches: list[int] = []
 

@@ -125,7 +125,7 @@ def rig(tmp_path: Path) -> Rig:
     make_queue(url)
     directory = tmp_path / "maildrop"
     directory.mkdir()
-    return Rig(directory, TroubledStore(url, keep_content=False), io.StringIO())
+    return Rig(directory, TroubledStore(url), io.StringIO())
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -79,7 +79,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def rig(tmp_path: Path) -> Iterator[Rig]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = WatchedStore(url, keep_content=False)
+    store = WatchedStore(url)
     directory = DropDirectory(tmp_path / "maildrop", None)
     written = io.StringIO()
     log = text_log(written)

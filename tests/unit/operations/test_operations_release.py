@@ -361,7 +361,7 @@ class Hasty(AlteredStore):
 def test_mail_that_is_gone_meanwhile_is_named(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
-    store = Hasty(url, keep_content=False)
+    store = Hasty(url)
     gone, kept = add(store, DEV), add(store, DEV)
     store.doomed = gone
     result = release(store, [gone, kept])
