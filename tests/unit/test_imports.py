@@ -28,6 +28,7 @@ LEVELS = {
     "alerting": 5,
     "inbound": 5,
     "delivery": 5,
+    "feedback": 5,
     "operations": 5,
     "sendmail": 6,
     "web": 6,
@@ -57,7 +58,10 @@ LIBRARY_ROOMS = {
     "click": {"cli"},
     "uvloop": {"roles"},
     "prometheus_client": {"observe"},
-    "httpx2": {"alerting", "web"},
+    "httpx2": {"alerting", "feedback", "web"},
+    "cryptography": {"feedback"},
+    "standardwebhooks": {"feedback"},
+    "flufl": {"feedback"},
     "apprise": {"alerting"},
 }
 
