@@ -10,6 +10,7 @@ from pathlib import Path
 from relaygw.errors import QueueDamaged
 from relaygw.store.audit import Audit
 from relaygw.store.database import Database, Place
+from relaygw.store.feedback import Feedback
 from relaygw.store.find import Find
 from relaygw.store.holds import Holds
 from relaygw.store.instances import Instances
@@ -46,6 +47,7 @@ class Store:
     watch: Watch
     janitor: Janitor
     sessions: Sessions
+    feedback: Feedback
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -94,6 +96,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         watch=Watch(database),
         janitor=Janitor(database),
         sessions=Sessions(database),
+        feedback=Feedback(database, rules),
     )
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.search import parse_find, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import Event, Kind
 from relaygw.store.audit import AuditEntry, Trail
+from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
 from relaygw.store.postgres import PostgresDatabase
@@ -409,6 +412,15 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("intake.taken_drops", ["d"])
     call("sessions.note_known", {("web", "otto"): "mark"}, now_ms=wrong.now_ms())
     call("sessions.note_used", {("web", "otto"): wrong.now_ms()})
+    posts = [
+        NewPost(provider="p", body=b"{}", token="t", until_ms=now_ms + 60_000) for _ in range(2)
+    ]
+    assert call("feedback.receive", posts) == [True, False]
+    event = Event(key="k", kind=Kind.DELIVERED, at_ms=clock_ms())  # a provider's clock is right
+    event_of = MatchedEvent(provider="p", event=event, queue_id=seen.queue_id, rcpt_no=0)
+    call("feedback.put_off", 1, wait_ms=0)
+    call("feedback.take", [event_of])
+    call("feedback.shared_key", "mark")
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply
@@ -428,6 +440,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "queue.failures": ((now_ms - 60_000,), {"step_ms": 60_000, "limit": 9}),
         "sessions.get": (("h",), {}),
         "sessions.known": ((), {}),
+        "feedback.claim_posts": ((), {"limit": 9, "lease_ms": 0}),
         "instances.registered": ((), {}),
         "limits.accounts": ((), {}),
         "limits.senders": ((), {}),

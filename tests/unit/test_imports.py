@@ -82,6 +82,8 @@ SEAMS = (
     "store.find.",
     "store.watch.",
     "store.sessions.",
+    "store.feedback.",
+    "store.verdicts.NewVerdict",
     "store.queue_entry.",
     "store.selection.",
     "store.failures.Failure",

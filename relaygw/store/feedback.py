@@ -1,0 +1,281 @@
+"""What providers tell after their 250: posts as they came, and what they say, each thing once.
+
+A post is durable before it is answered, and goes in the transaction that takes what it says. So
+nothing is lost or counted twice, however often, in whatever order and to whomever it is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from relaygw.mail.verdict import Event
+from relaygw.store import doubts, suppression, webhooks
+from relaygw.store.database import (
+    BatchStatement,
+    Database,
+    Repository,
+    Row,
+    Statement,
+    Transaction,
+    insert_into,
+)
+from relaygw.store.rules import NO_RULES, StoreRules
+from relaygw.store.verdicts import NewVerdict, put_verdicts
+
+People = dict[tuple[str | None, int | None], str]
+"""Addresses of recipients by queue id and number."""
+_MAX_KEY_CHARACTERS = 200  # a longer one is hashed: an index takes 2,700 bytes at most
+_MAX_DETAIL_CHARACTERS = 1_000
+_MAX_RAW_CHARACTERS = 65_536
+_MAX_WORD_CHARACTERS = 1_000
+
+_ADD_POST = insert_into("event_post", "provider received_at_ms due_at_ms body", tries=0)
+_ADD_TOKEN = insert_into(
+    "event_token", "provider token expires_at_ms", on_conflict="DO NOTHING RETURNING token"
+)
+_DUE = Statement(
+    """
+    SELECT post_no, provider, received_at_ms, tries, body FROM event_post WHERE due_at_ms <= {?}
+    ORDER BY tries, post_no LIMIT {?} {skip_locked}
+    """
+)
+_LEASE = BatchStatement(
+    """
+    UPDATE event_post SET due_at_ms = v.column2, tries = tries + 1 FROM (VALUES {rows}) AS v
+    WHERE event_post.post_no = v.column1
+    """,
+    columns=2,
+)
+_PUT_OFF = Statement("UPDATE event_post SET due_at_ms = {?} WHERE post_no = {?}")
+_REMOVE = BatchStatement("DELETE FROM event_post WHERE post_no IN (VALUES {rows})", columns=1)
+_ADD_EVENT = insert_into(
+    "provider_event",
+    "provider event_key kind at_ms received_at_ms queue_id rcpt_no address provider_id dsn detail"
+    " raw",
+    on_conflict="(provider, event_key) DO NOTHING RETURNING provider, event_key",
+)
+# locked against the janitor until this transaction ends
+_KEEP = BatchStatement(
+    "SELECT queue_id FROM message WHERE queue_id IN (VALUES {rows}) ORDER BY queue_id {key_share}",
+    columns=1,
+)
+_PEOPLE = BatchStatement(
+    """
+    SELECT queue_id, rcpt_no, address FROM recipient
+    WHERE (queue_id, rcpt_no) IN (VALUES {rows})
+    """,
+    columns=2,
+)
+_KEY = Statement("SELECT value FROM gateway_key WHERE name = {?}")
+_ADD_KEY = insert_into("gateway_key", "name value", on_conflict="DO NOTHING")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPost:
+    """A verified post; `token` is used once, and remembered until `until_ms`."""
+
+    provider: str
+    body: bytes
+    token: str | None = None
+    until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPost:
+    """A post that is to be read; `tries` counts this one."""
+
+    post_no: int
+    provider: str
+    received_at_ms: int
+    tries: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedEvent:
+    """An event with the mail that it is about; `queue_id` None: none was found."""
+
+    provider: str
+    event: Event
+    queue_id: str | None = None
+    rcpt_no: int | None = None  # None: it does not tell which recipient
+
+
+class Feedback(Repository):
+    """Posts of providers, and the events that they tell of."""
+
+    def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
+        super().__init__(database)
+        self._rules = rules
+
+    def receive(self, posts: Sequence[NewPost]) -> list[bool]:
+        """Keep posts until they are read; False for those whose token was used before."""
+        with self._write() as tx:
+            now_ms = tx.now_ms()
+            are_new = [_use_token(tx, post) for post in posts]
+            rows = [
+                (post.provider, now_ms, now_ms, post.body)
+                for post, is_new in zip(posts, are_new, strict=True)
+                if is_new
+            ]
+            _ADD_POST.run(tx, rows)
+        return are_new
+
+    def claim_posts(self, *, limit: int, lease_ms: int) -> list[StoredPost]:
+        """Return posts that are due, for this caller alone until `lease_ms` are over.
+
+        Those that were tried least come first, so that none stands in the way of others.
+        """
+        with self._write() as tx:
+            now_ms = tx.now_ms()
+            found = _DUE.fetch(tx, now_ms, limit)
+            _LEASE.run(tx, [(post_no, now_ms + lease_ms) for post_no, *_ in found])
+            return [
+                StoredPost(
+                    post_no=post_no,
+                    provider=provider,
+                    received_at_ms=tx.to_local(received_at_ms),
+                    tries=tries + 1,
+                    body=bytes(body),
+                )
+                for post_no, provider, received_at_ms, tries, body in found
+            ]
+
+    def put_off(self, post_no: int, *, wait_ms: int) -> None:
+        """Have a post read again after a time."""
+        with self._write() as tx:
+            _PUT_OFF.run(tx, tx.now_ms() + wait_ms, post_no)
+
+    def take(
+        self, events: Sequence[MatchedEvent], *, read: Sequence[int] = ()
+    ) -> list[MatchedEvent]:
+        """Write what is new, with all that follows of it, and remove the posts `read`.
+
+        Return the events that nobody told before. What follows is written for these alone.
+        """
+        with self._write() as tx:
+            now_ms = tx.now_ms()
+            there, people = _still_there(tx, events)
+            new = _add_events(tx, there, people, now_ms)
+            verdicts = _judge(tx, new, people, now_ms)
+            if verdicts:
+                suppression.note_verdicts(tx, verdicts, self._rules)
+                webhooks.add_verdicts(tx, verdicts, self._rules)
+                doubts.settle(tx, verdicts)
+            _REMOVE.run(tx, [(post_no,) for post_no in read])
+        return new
+
+    def shared_key(self, name: str) -> bytes:
+        """Return a secret that all instances of this queue share, made by the first who asks."""
+        with self._read() as tx:
+            found = _KEY.fetch(tx, name)
+        if not found:
+            with self._write() as tx:
+                _ADD_KEY.run(tx, [(name, secrets.token_hex(32))])
+                found = _KEY.fetch(tx, name)
+        return bytes.fromhex(found[0][0])
+
+
+def _use_token(tx: Transaction, post: NewPost) -> bool:
+    if post.token is None:
+        return True
+    row = (post.provider, _short_key(post.token), tx.to_stored(post.until_ms))
+    return bool(_ADD_TOKEN.fetch(tx, [row]))
+
+
+def _add_events(
+    tx: Transaction, events: Sequence[MatchedEvent], people: People, now_ms: int
+) -> list[MatchedEvent]:
+    """Write those that nobody told before, and return them."""
+    by_key: dict[Row, MatchedEvent] = {}
+    for one in events:
+        by_key.setdefault((one.provider, _short_key(one.event.key)), one)
+    # in one order, so that two who do this at once do not wait for each other
+    rows = [(*key, *_told(by_key[key], people, now_ms)) for key in sorted(by_key)]
+    new = {tuple(key) for key in _ADD_EVENT.fetch(tx, rows)}
+    return [one for key, one in by_key.items() if key in new]
+
+
+def _told(one: MatchedEvent, people: People, now_ms: int) -> Row:
+    event = one.event
+    address = people.get((one.queue_id, one.rcpt_no), event.address)
+    words = (address, event.provider_id, event.dsn)
+    return (
+        *(event.kind.value, _past(event.at_ms, now_ms), now_ms, one.queue_id, one.rcpt_no),
+        *(word and _clean(word)[:_MAX_WORD_CHARACTERS] for word in words),
+        *(_clean(event.detail)[:_MAX_DETAIL_CHARACTERS], _clean(event.raw)[:_MAX_RAW_CHARACTERS]),
+    )
+
+
+def _judge(
+    tx: Transaction, new: Sequence[MatchedEvent], people: People, now_ms: int
+) -> list[NewVerdict]:
+    """Note the last word on each recipient; return all that is new of one."""
+    named = [(one, one.queue_id, one.rcpt_no) for one in new]
+    of_people = [
+        (one, queue_id, rcpt_no)
+        for one, queue_id, rcpt_no in named
+        if queue_id is not None and rcpt_no is not None
+    ]
+    last_words = put_verdicts(
+        tx,
+        (
+            (queue_id, rcpt_no, one.event.kind, _past(one.event.at_ms, now_ms))
+            for one, queue_id, rcpt_no in of_people
+        ),
+    )
+    return [
+        NewVerdict(
+            queue_id=queue_id,
+            rcpt_no=rcpt_no,
+            address=people[queue_id, rcpt_no],
+            kind=one.event.kind,
+            at_ms=_past(one.event.at_ms, now_ms),
+            provider=one.provider,
+            dsn=one.event.dsn and _clean(one.event.dsn)[:_MAX_WORD_CHARACTERS],
+            detail=_clean(one.event.detail)[:_MAX_DETAIL_CHARACTERS],
+            others=one.event.others,
+            is_last_word=(queue_id, rcpt_no, one.event.kind.value) in last_words,
+        )
+        for one, queue_id, rcpt_no in of_people
+    ]
+
+
+def _still_there(
+    tx: Transaction, events: Sequence[MatchedEvent]
+) -> tuple[list[MatchedEvent], People]:
+    """Return events without the mail and recipients that are gone; and the recipients."""
+    queue_ids = sorted({one.queue_id for one in events if one.queue_id is not None})
+    known = {queue_id for (queue_id,) in _KEEP.fetch(tx, [(one,) for one in queue_ids])}
+    wanted = {(one.queue_id, one.rcpt_no) for one in events if one.rcpt_no is not None}
+    found = _PEOPLE.fetch(tx, sorted(key for key in wanted if key[0] in known))
+    people: People = {(queue_id, rcpt_no): address for queue_id, rcpt_no, address in found}
+    there = [
+        replace(
+            one,
+            queue_id=one.queue_id if one.queue_id in known else None,
+            rcpt_no=one.rcpt_no if (one.queue_id, one.rcpt_no) in people else None,
+        )
+        for one in events
+    ]
+    return there, people
+
+
+def _short_key(key: str) -> str:
+    clean = _clean(key)
+    if clean == key and len(key) <= _MAX_KEY_CHARACTERS:
+        return key
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _clean(text: str) -> str:
+    """Return text that every database takes: JSON may hold NUL and halves of characters."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _past(at_ms: int, now_ms: int) -> int:
+    """Return the time of something that has happened, whatever a provider's clock says."""
+    return min(max(at_ms, 0), now_ms)

@@ -1,0 +1,55 @@
+"""The last word on each recipient after the provider's 250, and what is new of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from relaygw.mail.verdict import Kind, outweighs
+from relaygw.store.database import BatchStatement, Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVerdict:
+    """One thing that was not known of a recipient before."""
+
+    queue_id: str
+    rcpt_no: int
+    address: str  # the recipient's, as the provider was given it
+    kind: Kind
+    at_ms: int  # by the provider's clock
+    provider: str
+    dsn: str | None
+    detail: str
+    others: int  # how many more addresses the same report names
+    is_last_word: bool  # False: something that outweighs it is known already
+
+
+def _weight(column: str) -> str:
+    weights = (f"WHEN '{kind}' THEN {sum(outweighs(kind, one) for one in Kind)}" for kind in Kind)
+    return f"CASE {column} {' '.join(weights)} ELSE -1 END"
+
+
+_PUT = BatchStatement(
+    f"""
+    INSERT INTO verdict (queue_id, rcpt_no, kind, at_ms) VALUES {{rows}}
+    ON CONFLICT (queue_id, rcpt_no) DO UPDATE SET kind = excluded.kind, at_ms = excluded.at_ms
+    WHERE {_weight("excluded.kind")} > {_weight("verdict.kind")}
+    RETURNING queue_id, rcpt_no, kind
+    """,
+    columns=4,
+)
+
+
+def put_verdicts(
+    tx: Transaction, told: Iterable[tuple[str, int, Kind, int]]
+) -> set[tuple[str, int, str]]:
+    """Write what outweighs the last word on a recipient; return which words these are."""
+    heaviest: dict[tuple[str, int], tuple[Kind, int]] = {}
+    for queue_id, rcpt_no, kind, at_ms in told:
+        before = heaviest.get((queue_id, rcpt_no))
+        if outweighs(kind, before[0] if before else None):
+            heaviest[queue_id, rcpt_no] = (kind, at_ms)
+    # in one order, so that two who do this at once do not wait for each other
+    rows = [(*key, kind.value, at_ms) for key, (kind, at_ms) in sorted(heaviest.items())]
+    return {(queue_id, rcpt_no, kind) for queue_id, rcpt_no, kind in _PUT.fetch(tx, rows)}

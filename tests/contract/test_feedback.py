@@ -1,0 +1,241 @@
+"""What providers tell is taken once, however often and in whatever order it comes."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.verdict import Event, Kind, outweighs
+from relaygw.store import doubts, suppression, webhooks
+from relaygw.store.feedback import MatchedEvent, NewPost
+from relaygw.store.feedback_tables import event_post, gateway_key, provider_event, verdict
+from relaygw.store.store import Store, open_store
+from relaygw.store.verdicts import NewVerdict
+from tests.builders import accepted
+from tests.contract.conftest import clock_at
+
+MINUTE_MS = 60_000
+
+
+@pytest.fixture
+def other(url: str, store: Store) -> Iterator[Store]:
+    """Return the store of a second instance."""
+    second = open_store(url)
+    yield second
+    second.close()
+
+
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> list[NewVerdict]:
+    """Return what those who follow new verdicts are told, each of them the same."""
+    told: list[list[NewVerdict]] = [[], [], []]
+
+    def note(place: list[NewVerdict]) -> Callable[..., None]:
+        return lambda _tx, verdicts, *_: place.extend(verdicts)
+
+    monkeypatch.setattr(suppression, "note_verdicts", note(told[0]))
+    monkeypatch.setattr(webhooks, "add_verdicts", note(told[1]))
+    monkeypatch.setattr(doubts, "settle", note(told[2]))
+    return told[0]
+
+
+def sent(store: Store, *people: str) -> str:
+    message = accepted(*people or ("b@cust.test",))
+    store.intake.accept_batch([message])
+    return message.queue_id
+
+
+def event_of(queue_id: str | None, kind: Kind, key: str = "", **more: Any) -> MatchedEvent:
+    rcpt_no = more.pop("rcpt_no", 0)
+    event = Event(key=key or kind.value, kind=kind, **{"at_ms": clock_ms(), **more})
+    return MatchedEvent(provider="p", event=event, queue_id=queue_id, rcpt_no=rcpt_no)
+
+
+def last_words(store: Store) -> dict[tuple[str, int], str]:
+    with store.database.read() as tx:
+        rows = tx.execute(select(verdict.c.queue_id, verdict.c.rcpt_no, verdict.c.kind))
+        return {(queue_id, rcpt_no): kind for queue_id, rcpt_no, kind in rows}
+
+
+def events(store: Store) -> list[Any]:
+    with store.database.read() as tx:
+        return list(tx.execute(select(provider_event).order_by(provider_event.c.event_no)))
+
+
+def posts_left(store: Store) -> int:
+    with store.database.read() as tx:
+        return len(tx.execute(select(event_post.c.post_no)).all())
+
+
+# --- events --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_the_last_word_is_the_same_in_every_order(
+    store: Store, followed: list[NewVerdict], order: tuple[int, ...]
+) -> None:
+    queue_id = sent(store)
+    told = (Kind.DELIVERED, Kind.DEFERRED, Kind.COMPLAINED)
+    for _ in range(3):
+        for number in order:
+            store.feedback.take([event_of(queue_id, told[number])])
+    assert last_words(store) == {(queue_id, 0): "complained"}
+    assert sorted(one.kind for one in followed) == sorted(told), "each once"
+    assert followed[-1].address == "b@cust.test"
+    for number, one in enumerate(followed):
+        before = [earlier.kind for earlier in followed[:number]]
+        assert one.is_last_word == all(outweighs(one.kind, kind) for kind in before)
+
+
+def test_one_post_with_all_of_it_counts_the_same(store: Store, followed: list[NewVerdict]) -> None:
+    queue_id = sent(store)
+    kinds = (Kind.COMPLAINED, Kind.DELIVERED, Kind.COMPLAINED)
+    new = store.feedback.take([event_of(queue_id, kind) for kind in kinds])
+    assert [one.event.kind for one in new] == [Kind.COMPLAINED, Kind.DELIVERED]
+    assert [one.is_last_word for one in followed] == [True, False]
+    assert last_words(store) == {(queue_id, 0): "complained"}
+
+
+def test_the_same_key_of_another_provider_is_another_thing(store: Store) -> None:
+    queue_id = sent(store)
+    one = event_of(queue_id, Kind.DELIVERED)
+    another = MatchedEvent(provider="q", event=one.event, queue_id=queue_id, rcpt_no=0)
+    assert len(store.feedback.take([one, another])) == 2
+
+
+def test_two_instances_that_take_the_same_count_it_once(store: Store, other: Store) -> None:
+    queue_ids = [sent(store) for _ in range(20)]
+    told = [
+        event_of(queue_id, kind, key=f"{queue_id} {kind}")
+        for queue_id in queue_ids
+        for kind in (Kind.DELIVERED, Kind.HARD, Kind.DEFERRED)
+    ]
+    new: list[MatchedEvent] = []
+    begin = threading.Barrier(4)
+
+    def take(one: Store, what: list[MatchedEvent]) -> None:
+        begin.wait()
+        for start in range(0, len(what), 7):
+            new.extend(one.feedback.take(what[start : start + 7]))
+
+    ways = [(store, told), (other, told), (store, told[::-1]), (other, told[::-1])]
+    threads = [threading.Thread(target=take, args=way) for way in ways]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(one.event.key for one in new) == sorted(one.event.key for one in told)
+    assert set(last_words(store).values()) == {"hard"}
+
+
+def test_what_names_no_recipient_is_kept_and_judges_nobody(
+    store: Store, followed: list[NewVerdict]
+) -> None:
+    queue_id = sent(store, "b@cust.test", "c@cust.test")
+    store.feedback.take([event_of(queue_id, Kind.COMPLAINED, rcpt_no=None)])
+    store.feedback.take([event_of(None, Kind.HARD, rcpt_no=None, address="x@cust.test")])
+    assert [(one.queue_id, one.rcpt_no) for one in events(store)] == [
+        (queue_id, None),
+        (None, None),
+    ]
+    assert last_words(store) == {}
+    assert followed == []
+
+
+def test_mail_that_is_gone_meanwhile_gets_no_verdict(
+    store: Store, followed: list[NewVerdict]
+) -> None:
+    queue_id = sent(store)
+    told = [
+        event_of("NOSUCHMAIL", Kind.HARD, "1"),
+        event_of(queue_id, Kind.HARD, "2", rcpt_no=7),
+    ]
+    assert len(store.feedback.take(told)) == 2
+    assert [(one.queue_id, one.rcpt_no) for one in events(store)] == [
+        (None, None),
+        (queue_id, None),
+    ]
+    assert last_words(store) == {}
+    assert followed == []
+
+
+def test_hostile_words_and_times_are_kept_as_far_as_they_can_be(store: Store) -> None:
+    queue_id = sent(store)
+    ugly = "a\0b\ud800c" + "x" * 100_000
+    words = dict.fromkeys(("provider_id", "dsn", "detail", "raw"), ugly)
+    for number, at_ms in enumerate((-5, 2**70, clock_ms() + 3_600_000)):
+        told = event_of(queue_id, Kind.DELIVERED, f"{ugly}{number}", at_ms=at_ms, **words)
+        assert len(store.feedback.take([told])) == 1
+        assert store.feedback.take([told]) == []
+    for row in events(store):
+        assert row.detail.startswith("ab?c")
+        assert 0 <= row.at_ms <= clock_ms()
+        assert max(map(len, (row.detail, row.raw, row.dsn, row.event_key))) <= 65_536
+
+
+def test_a_failure_in_what_follows_takes_everything_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_id = sent(store)
+    store.feedback.receive([NewPost(provider="p", body=b"{}")])
+    (post,) = store.feedback.claim_posts(limit=9, lease_ms=MINUTE_MS)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(webhooks, "add_verdicts", fail)
+        with pytest.raises(Exception, match="broken"):
+            store.feedback.take([event_of(queue_id, Kind.HARD)], read=[post.post_no])
+    assert (events(store), last_words(store), posts_left(store)) == ([], {}, 1)
+    store.feedback.take([event_of(queue_id, Kind.HARD)], read=[post.post_no])
+    assert (len(events(store)), len(last_words(store)), posts_left(store)) == (1, 1, 0)
+
+
+# --- posts ---------------------------------------------------------------------------------
+
+
+def test_a_post_is_read_by_one_until_its_lease_ends(store: Store, other: Store) -> None:
+    posts = [NewPost(provider="p", body=b"%d" % number) for number in range(3)]
+    assert store.feedback.receive(posts) == [True] * 3
+    mine = store.feedback.claim_posts(limit=2, lease_ms=MINUTE_MS)
+    assert [(one.body, one.tries) for one in mine] == [(b"0", 1), (b"1", 1)]
+    theirs = other.feedback.claim_posts(limit=9, lease_ms=MINUTE_MS)
+    assert [one.body for one in theirs] == [b"2"]
+    assert other.feedback.claim_posts(limit=9, lease_ms=MINUTE_MS) == []
+    with clock_at(other, clock_ms() + 2 * MINUTE_MS):
+        again = other.feedback.claim_posts(limit=9, lease_ms=MINUTE_MS)
+    assert [(one.body, one.tries) for one in again] == [(b"0", 2), (b"1", 2), (b"2", 2)]
+
+
+def test_a_post_that_fails_stands_in_nobodys_way(store: Store) -> None:
+    store.feedback.receive([NewPost(provider="p", body=b"bad")])
+    (bad,) = store.feedback.claim_posts(limit=1, lease_ms=MINUTE_MS)
+    store.feedback.put_off(bad.post_no, wait_ms=0)
+    store.feedback.receive([NewPost(provider="p", body=b"good")])
+    due = store.feedback.claim_posts(limit=1, lease_ms=MINUTE_MS)
+    assert [one.body for one in due] == [b"good"]
+
+
+def test_a_token_is_used_once(store: Store, other: Store) -> None:
+    post = NewPost(provider="p", body=b"{}", token="t" * 300, until_ms=clock_ms() + MINUTE_MS)
+    assert store.feedback.receive([post, post]) == [True, False]
+    assert other.feedback.receive([post]) == [False]
+    elsewhere = NewPost(provider="q", body=b"{}", token="t" * 300, until_ms=clock_ms() + MINUTE_MS)
+    assert store.feedback.receive([elsewhere]) == [True]
+    assert posts_left(store) == 2
+
+
+def test_instances_share_a_key(store: Store, other: Store) -> None:
+    key = store.feedback.shared_key("mark")
+    assert len(key) == 32
+    assert store.feedback.shared_key("mark") == other.feedback.shared_key("mark") == key
+    assert store.feedback.shared_key("another") != key
+    with store.database.read() as tx:
+        assert len(tx.execute(select(gateway_key)).all()) == 2
