@@ -113,8 +113,8 @@ def _webhooks() -> None:
         sa.Column("event_no", _Number, primary_key=True),
         *_text("endpoint", "queue_id", "kind"),
         sa.Column("rcpt_no", sa.Integer, nullable=False),
-        *_times("at_ms"),
-        *_text("provider", "reply", "dsn", null=True),
+        *_times("at_ms", "queued_at_ms"),
+        *_text("verdict", "provider", "reply", "dsn", null=True),
         *_times("sent_at_ms", null=True),
     )
     _partial_index(
@@ -123,10 +123,14 @@ def _webhooks() -> None:
     op.create_table(
         "webhook_endpoint",
         sa.Column("endpoint", sa.Text, primary_key=True),
+        *_times("seen_at_ms"),
         sa.Column("failures", sa.Integer, nullable=False),
         *_times("next_at_ms"),
-        *_times("failing_since_ms", "paused_at_ms", "taken_at_ms", null=True),
-        *_text("last_error", null=True),
+        *_times("failing_since_ms", "paused_at_ms", "disabled_at_ms", "taken_at_ms", null=True),
+        *_text("last_error", "post_id", "post_events", null=True),
+        sa.Column("dropped", sa.Integer, nullable=False),
+        *_times("dropped_at_ms", null=True),
+        sqlite_with_rowid=False,
     )
 
 

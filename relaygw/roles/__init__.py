@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.told import Told
 from relaygw.settings.load import LoadedSettings
+from relaygw.settings.model import Settings
 from relaygw.store import hints, migrate
 from relaygw.store.database import Place
-from relaygw.store.rules import StoreRules
+from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at
 
@@ -60,8 +62,19 @@ def open_store(
     place = queue_place(loaded)
     if not is_checked:
         migrate.check_schema(place)
-    rules = StoreRules(keep_content=loaded.settings.queue.keep_content > 0)
+    rules = store_rules(loaded.settings)
     return open_store_at(place, rules=rules, first_in_line=first_in_line)
+
+
+def store_rules(settings: Settings) -> StoreRules:
+    """Return what a configuration asks of the store."""
+    return StoreRules(
+        keep_content=settings.queue.keep_content > 0,
+        webhooks=tuple(
+            WebhookRule(one.endpoint, frozenset(kind.value for kind in one.on or Told))
+            for one in settings.webhooks
+        ),
+    )
 
 
 def wake_workers(loaded: LoadedSettings) -> None:

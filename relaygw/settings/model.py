@@ -52,6 +52,7 @@ from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Conflict, Mode, Section, checked, raise_conflicts
 from relaygw.settings.units import Duration, Interval, Share
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
+from relaygw.settings.webhooks import Webhook, webhook_conflicts
 
 _SQLITE = "sqlite:////var/lib/relaygw/queue.db"
 _POSTGRES = "postgresql://relaygw@db.example.com/relaygw"
@@ -295,6 +296,7 @@ class Settings(Section):
     sandbox: Sandbox = Sandbox()
     alerts: tuple[Alert, ...] = ()
     alert_rules: AlertRules = AlertRules()
+    webhooks: tuple[Webhook, ...] = ()
     log: Log = Log()
     web: Web = Web()
     metrics: Metrics = Metrics()
@@ -321,6 +323,7 @@ _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozens
     (web_conflicts, frozenset({"mode", "web"})),
     (metrics_conflicts, frozenset({"web", "metrics"})),
     (alert_conflicts, frozenset({"alerts", "providers", "routes"})),
+    (webhook_conflicts, frozenset({"webhooks"})),
 )
 """Each check with the sections that it looks at."""
 

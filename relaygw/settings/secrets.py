@@ -348,6 +348,10 @@ def _secrets(settings: Settings) -> dict[Keys, SecretRef]:
         found["alerts", number, "apprise"] = alert.apprise
         if alert.webhook is not None and alert.webhook.host is None:  # else written as it is
             found["alerts", number, "webhook"] = alert.webhook.reference
+    for number, webhook in enumerate(settings.webhooks):
+        found["webhooks", number, "secret"] = webhook.secret
+        if webhook.url.host is None:
+            found["webhooks", number, "url"] = webhook.url.reference
     for number, token in enumerate(settings.web.tokens):
         found["web", "tokens", number, "token"] = token.token
     return {keys: secret for keys, secret in found.items() if secret is not None}

@@ -87,9 +87,11 @@ webhook_event = table(  # what receivers of webhooks are told, a row for each of
     "webhook_event",
     key("event_no", Number),
     *columns(Text, "endpoint"),
-    *columns(Text, "queue_id kind"),
+    *columns(Text, "queue_id kind"),  # kind: see mail.told
     *columns(Integer, "rcpt_no"),
-    *columns(BigInteger, "at_ms"),
+    *columns(BigInteger, "at_ms"),  # of a verdict: by the provider's clock
+    *columns(BigInteger, "queued_at_ms"),  # when it was to be sent, first or once more
+    *columns(Text, "verdict", null=True),  # a provider's word: see mail.verdict; null: an outcome
     *columns(Text, "provider reply dsn", null=True),
     *columns(BigInteger, "sent_at_ms", null=True),  # null: not taken by the receiver yet
 )
@@ -102,10 +104,16 @@ partial_index(
 webhook_endpoint = table(  # how a receiver does
     "webhook_endpoint",
     key("endpoint"),
+    *columns(BigInteger, "seen_at_ms"),  # when an instance had it in its settings
     *columns(Integer, "failures"),
     *columns(BigInteger, "next_at_ms"),
-    *columns(BigInteger, "failing_since_ms paused_at_ms taken_at_ms", null=True),
+    *columns(BigInteger, "failing_since_ms paused_at_ms disabled_at_ms taken_at_ms", null=True),
     *columns(Text, "last_error", null=True),
+    # the post under way, and its events: it is the same however often it is sent
+    *columns(Text, "post_id post_events", null=True),
+    *columns(Integer, "dropped"),  # events that waited for too long
+    *columns(BigInteger, "dropped_at_ms", null=True),
+    sqlite_with_rowid=False,
 )
 
 notice = table(  # what a sender is to be told of a message; gone with the message

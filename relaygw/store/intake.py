@@ -12,6 +12,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import (
     BatchStatement,
+    Database,
     Repository,
     Row,
     Statement,
@@ -19,6 +20,8 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
+from relaygw.store.rules import NO_RULES, StoreRules
+from relaygw.store.webhooks import add_accepted
 
 _SAME_IN_MESSAGE = (  # columns that are fields of an accepted message
     "queue_id sender subject message_id size_bytes is_8bit has_long_line smtputf8 mode client_key"
@@ -72,6 +75,10 @@ _STORED_CHUNKS = Statement(
 class Intake(Repository):
     """Accepting mail; reading what was accepted."""
 
+    def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
+        super().__init__(database)
+        self._rules = rules
+
     def accept_batch(
         self,
         messages: Sequence[AcceptedMessage],
@@ -89,6 +96,7 @@ class Intake(Repository):
         def write() -> None:
             with self._write() as tx:
                 insert_messages(tx, messages)
+                add_accepted(tx, messages, self._rules)
                 if hold is not None:
                     _hold(tx, messages, hold)
                 if entry is not None:

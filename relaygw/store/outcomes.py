@@ -25,6 +25,7 @@ from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
 from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, hold_columns, lock_messages, part_delivery
 from relaygw.store.rules import StoreRules
+from relaygw.store.webhooks import add_outcomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,7 @@ def record(
             check_transition(_D.ACTIVE, entry.state)
     _write_attempts(tx, updates, incarnation, now_ms)
     _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
+    add_outcomes(tx, updates, incarnation, now_ms, rules)
     for entry in updates:
         if entry.held_apart and _LEASED.fetch(tx, *_key(entry), incarnation):
             _hold_apart(tx, entry, now_ms)

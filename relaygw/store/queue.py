@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, literal, select, true, update
+from sqlalchemy import Update, and_, case, exists, func, literal, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import HoldCause
@@ -15,7 +15,7 @@ from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
-from relaygw.store.database import Database, Repository, Transaction
+from relaygw.store.database import Database, Repository, Row, Transaction
 from relaygw.store.failures import Failures, find_failures
 from relaygw.store.holds import held_until
 from relaygw.store.outcomes import finish_messages
@@ -45,6 +45,7 @@ from relaygw.store.selection import (
     matching_ids,
 )
 from relaygw.store.tables import IS_OPEN, attempt, delivery, message, recipient
+from relaygw.store.webhooks import add_changes
 
 _D = DeliveryState
 _R = RecipientState
@@ -182,7 +183,7 @@ class Queue(Repository):
             may_go = is_listed(tx, delivery.c.queue_id, batch) & delivery.c.state.in_(may_leave)
             values = _changed(to, hold, now_ms)
             number = tx.execute(update(delivery).where(may_go).values(values)).rowcount
-            _settle_recipients(tx, batch, to, now_ms)
+            _settle_recipients(tx, batch, to, now_ms, self._rules)
             return number
 
         return self._change(queue_ids, entry, change)
@@ -201,7 +202,7 @@ class Queue(Repository):
         """
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
-            ended = _expire(tx, batch, reason, now_ms)
+            ended = _expire(tx, batch, reason, now_ms, self._rules)
             keep = self._rules.keep_content
             finish_messages(tx, list(set(ended)), now_ms=now_ms, keep_content=keep)
             return len(ended)
@@ -294,7 +295,9 @@ def _changed(to: DeliveryState, hold: HoldCause | None, now_ms: int) -> dict[str
     return values
 
 
-def _settle_recipients(tx: Transaction, batch: Sequence[str], to: _D, now_ms: int) -> None:
+def _settle_recipients(
+    tx: Transaction, batch: Sequence[str], to: _D, now_ms: int, rules: StoreRules
+) -> None:
     """Cancel what is deleted, and let what comes back from the trash be pending again."""
     changes = {_D.DELETED: (_R.PENDING, _R.CANCELLED), _D.DEFERRED: (_R.CANCELLED, _R.PENDING)}
     if to not in changes:
@@ -302,7 +305,8 @@ def _settle_recipients(tx: Transaction, batch: Sequence[str], to: _D, now_ms: in
     before, after = changes[to]
     mine = is_listed(tx, recipient.c.queue_id, batch) & (recipient.c.state == before.value)
     values = {"state": after.value, "changed_at_ms": now_ms}
-    tx.execute(update(recipient).where(mine, _is_of_a_delivery_in(to.value)).values(values))
+    settled = update(recipient).where(mine, _is_of_a_delivery_in(to.value)).values(values)
+    add_changes(tx, _changed_recipients(tx, settled), after, now_ms, rules)
 
 
 def _undelete(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
@@ -333,7 +337,9 @@ def _undelete(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
     return len(queue_ids)
 
 
-def _expire(tx: Transaction, batch: Sequence[str], reason: str, now_ms: int) -> list[str]:
+def _expire(
+    tx: Transaction, batch: Sequence[str], reason: str, now_ms: int, rules: StoreRules
+) -> list[str]:
     """End open deliveries; return the message of each."""
     may_end = [state.value for state in sources_of(_D.FINISHED) - {_D.ACTIVE}]
     mine = and_(delivery.c.queue_id.in_(batch), delivery.c.state.in_(may_end))
@@ -346,11 +352,18 @@ def _expire(tx: Transaction, batch: Sequence[str], reason: str, now_ms: int) -> 
         "reply": literal(reason) + last_words,
         "dsn": "4.4.7",  # RFC 3463: delivery time expired
     }
-    tx.execute(update(recipient).where(waits, _is_of_a_delivery_in(*may_end)).values(told))
+    expired = update(recipient).where(waits, _is_of_a_delivery_in(*may_end)).values(told)
+    add_changes(tx, _changed_recipients(tx, expired), _R.EXPIRED, now_ms, rules)
     over = {"state": _D.FINISHED.value, "due_at_ms": now_ms, "changed_at_ms": now_ms}
     values = {**over, "held_at_ms": None, **hold_columns(None)}
     ended = update(delivery).where(mine).values(values).returning(delivery.c.queue_id)
     return list(tx.execute(ended).scalars())
+
+
+def _changed_recipients(tx: Transaction, change: Update) -> list[Row]:
+    """Change recipients; return queue_id, rcpt_no, provider, reply and dsn of each."""
+    columns = recipient.c["queue_id", "rcpt_no", "provider", "reply", "dsn"]
+    return [tuple(row) for row in tx.execute(change.returning(*columns))]
 
 
 def _is_of_a_delivery_in(*states: str) -> ColumnElement[bool]:

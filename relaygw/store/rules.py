@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookRule:
+    """A receiver of webhooks, by its id, and what it is told of: see mail.told."""
+
+    endpoint: str
+    kinds: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRules:
     """What is kept, and what is written beside outcomes and verdicts in the same transaction."""
 
     keep_content: bool = False  # that of finished mail stays for a while
+    webhooks: tuple[WebhookRule, ...] = ()  # who is told of outcomes and verdicts
 
 
 NO_RULES = StoreRules()

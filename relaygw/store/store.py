@@ -19,6 +19,7 @@ from relaygw.store.janitor import Janitor
 from relaygw.store.leases import Leases
 from relaygw.store.limits import Limits
 from relaygw.store.log_check import missing_database
+from relaygw.store.outbox import Outbox
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.rules import NO_RULES, StoreRules
@@ -48,6 +49,7 @@ class Store:
     janitor: Janitor
     sessions: Sessions
     feedback: Feedback
+    outbox: Outbox
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -84,7 +86,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
     """Return the store on an open database."""
     return Store(
         database=database,
-        intake=Intake(database),
+        intake=Intake(database, rules),
         leases=Leases(database, rules),
         instances=Instances(database),
         limits=Limits(database),
@@ -97,6 +99,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         janitor=Janitor(database),
         sessions=Sessions(database),
         feedback=Feedback(database, rules),
+        outbox=Outbox(database),
     )
 
 

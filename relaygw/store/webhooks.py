@@ -1,13 +1,129 @@
-"""What receivers of webhooks are to be told."""
+"""Events for receivers of webhooks, written with what they tell of, in the same transaction.
+
+Only what a receiver wants becomes a row, for each of them one, by one statement a batch; without
+receivers nothing is done. Their order is that of the changes (see `store.outbox` for the sending).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from relaygw.store.database import Transaction
+from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
+from relaygw.mail.outcome import AttemptState, attempt_state
+from relaygw.mail.state import RecipientState
+from relaygw.mail.told import OF_OUTCOME, OF_VERDICT, ONLY_LAST, Told
+from relaygw.store.database import BatchStatement, Row, Transaction, insert_into
 from relaygw.store.rules import StoreRules
 from relaygw.store.verdicts import NewVerdict
 
+MAX_REPLY = 500  # characters
+_COLUMNS = "endpoint queue_id rcpt_no kind at_ms queued_at_ms verdict provider reply dsn"
+_ADD = insert_into("webhook_event", _COLUMNS)
+# an outcome is one as long as its lease is not over
+_ADD_LEASED = BatchStatement(
+    f"""
+    INSERT INTO webhook_event ({", ".join(_COLUMNS.split())})
+    SELECT v.column1, v.column2, v.column4, v.column5, v.column6, v.column6, NULL, v.column7,
+        v.column8, v.column9
+    FROM (VALUES {{rows}}) AS v
+    JOIN delivery ON delivery.queue_id = v.column2 AND delivery.delivery_no = v.column3
+        AND delivery.lease = {{?}}
+    """,
+    columns=9,
+)
+
+
+def add_outcomes(
+    tx: Transaction,
+    updates: Sequence[DeliveryUpdate],
+    incarnation: str,
+    now_ms: int,
+    rules: StoreRules,
+) -> None:
+    """Have the receivers told of outcomes, before the leases of their incarnation end."""
+    if rules.webhooks:
+        rows = [
+            (one.endpoint, *what, *told)
+            for what, kind, told in _outcomes(updates, now_ms)
+            for one in rules.webhooks
+            if kind in one.kinds
+        ]
+        _ADD_LEASED.run(tx, rows, incarnation)
+
+
+def add_accepted(tx: Transaction, messages: Sequence[AcceptedMessage], rules: StoreRules) -> None:
+    """Have the receivers told of what was captured or blocked when it was accepted."""
+    if not rules.webhooks:
+        return
+    for kind in (Told.CAPTURED, Told.BLOCKED):
+        found = [
+            (accepted.queue_id, number, None, one.reason, None, accepted.accepted_at_ms)
+            for accepted in messages
+            for number, one in enumerate(
+                entry for part in accepted.deliveries for entry in part.recipients
+            )
+            if one.state.value == kind.value
+        ]
+        _add_changes(tx, found, kind, tx.ahead_ms, rules)
+
+
+def add_changes(
+    tx: Transaction,
+    changed: Sequence[Row],
+    state: RecipientState,
+    now_ms: int,
+    rules: StoreRules,
+) -> None:
+    """Have the receivers told of recipients that came to an end otherwise than by an attempt.
+
+    `changed`: queue_id, rcpt_no, provider, reply and dsn of each.
+    """
+    if rules.webhooks and state in OF_OUTCOME:
+        _add_changes(tx, [(*row, now_ms) for row in changed], OF_OUTCOME[state], 0, rules)
+
 
 def add_verdicts(tx: Transaction, verdicts: Sequence[NewVerdict], rules: StoreRules) -> None:
-    """Have the receivers told of new verdicts."""
+    """Have the receivers told of what providers reported and nobody knew."""
+    if not (rules.webhooks and verdicts):
+        return
+    now_ms = tx.now_ms()
+    rows = []
+    for new in verdicts:
+        kind = OF_VERDICT.get(new.kind)
+        if kind is None or not (new.is_last_word or new.kind not in ONLY_LAST):
+            continue
+        what = (new.queue_id, new.rcpt_no, kind.value, new.at_ms, now_ms)
+        said = (new.kind.value, new.provider, new.detail[:MAX_REPLY], new.dsn)
+        rows += [(one.endpoint, *what, *said) for one in rules.webhooks if kind.value in one.kinds]
+    _ADD.run(tx, rows)
+
+
+def _add_changes(
+    tx: Transaction, found: Sequence[Row], kind: Told, ahead_ms: int, rules: StoreRules
+) -> None:
+    rows = []
+    for one in rules.webhooks:
+        if kind.value in one.kinds:
+            for queue_id, rcpt_no, provider, reply, dsn, at_ms in found:
+                when = (at_ms + ahead_ms,) * 2
+                told = (None, provider, (reply or "")[:MAX_REPLY] or None, dsn)
+                rows.append((one.endpoint, queue_id, rcpt_no, kind.value, *when, *told))
+    _ADD.run(tx, rows)
+
+
+def _outcomes(updates: Sequence[DeliveryUpdate], now_ms: int) -> Iterator[tuple[Row, str, Row]]:
+    for entry in updates:
+        for one in entry.recipients:
+            kind = _told(entry, one)
+            if kind is not None:
+                where = (entry.queue_id, entry.delivery_no, one.rcpt_no)
+                reply = (one.reply or "")[:MAX_REPLY]
+                yield where, kind.value, (kind.value, now_ms, one.provider, reply, one.dsn)
+
+
+def _told(entry: DeliveryUpdate, one: RecipientUpdate) -> Told | None:
+    """Return what is told; of what waits only that it was tried, not each time it was put off."""
+    if one.state is not RecipientState.PENDING:
+        return OF_OUTCOME[one.state]
+    state = attempt_state(one.state, entry.state, one.verdict)
+    return Told.DEFERRED if state is AttemptState.DEFERRED and one.charged else None

@@ -1,0 +1,340 @@
+"""What receivers of webhooks are still to be told, how they do, and what they may be told again.
+
+The events of a receiver go in their order, a post at a time. A post is written down before it is
+sent, with its id, so that it is the same however often it is tried, and by whom. Its marks are not
+synced by themselves: after a power cut the last posts may go once more, with other ids.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.database import Repository, Transaction, Write, insert_into
+from relaygw.store.feedback_tables import webhook_endpoint, webhook_event
+from relaygw.store.queue_entry import in_batches
+from relaygw.store.tables import message, recipient
+
+_E, _P = webhook_event.c, webhook_endpoint.c
+_LATEST_MS = 253_402_300_799_000  # the last second of the year 9999
+MOST_COUNTED = 100_000
+_A_STEP = 500  # rows that are deleted, or sent again, by one statement
+_TIMES = (
+    *("next_at_ms", "failing_since_ms", "paused_at_ms", "disabled_at_ms", "taken_at_ms"),
+    "dropped_at_ms",
+)
+_SEE = insert_into(
+    "webhook_endpoint",
+    "endpoint seen_at_ms",
+    on_conflict="(endpoint) DO UPDATE SET seen_at_ms = excluded.seen_at_ms",
+    failures=0,
+    next_at_ms=0,
+    dropped=0,
+)
+_SEEN = select(_P.endpoint, _P.seen_at_ms)
+_WELL: dict[str, Any] = {
+    "failures": 0,
+    "failing_since_ms": None,
+    "paused_at_ms": None,
+    "last_error": None,
+}
+_NO_POST: dict[str, Any] = {"post_id": None, "post_events": None}
+_IS_WAITING = _E.sent_at_ms.is_(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookEvent:
+    """What a receiver is told of one recipient; of deleted mail only what the event itself says."""
+
+    event_no: int
+    queue_id: str
+    rcpt_no: int
+    kind: str  # see mail.told
+    at_ms: int
+    verdict: str | None  # a provider's word, None: an outcome
+    provider: str | None
+    reply: str | None
+    dsn: str | None
+    address: str | None
+    original: str | None
+    sender: str | None
+    message_id: str | None
+    link_value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookPost:
+    """What a receiver gets by one request; `post_id` and events stay the same until it took it."""
+
+    post_id: str
+    events: tuple[WebhookEvent, ...]
+    failures: int  # of this receiver, one after the other, until now
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """How a receiver does."""
+
+    endpoint: str
+    failures: int  # one after the other
+    next_at_ms: int  # when it is tried again, where it failed
+    failing_since_ms: int | None
+    paused_at_ms: int | None  # it failed for so long that it is hardly tried any more
+    disabled_at_ms: int | None  # it said that it is gone, and is not tried
+    taken_at_ms: int | None  # when it took something last
+    last_error: str | None
+    dropped: int
+    dropped_at_ms: int | None
+    waiting: int  # events, MOST_COUNTED at most
+    oldest_at_ms: int | None  # since when the oldest event waits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Which events that were sent: every condition set must hold."""
+
+    endpoints: Collection[str]
+    before_ms: int  # queued before
+    since_ms: int | None = None  # queued since
+    queue_ids: Sequence[str] = ()
+
+
+class Outbox(Repository):
+    """Receivers by their ids, and their events."""
+
+    # --- sending -------------------------------------------------------------------------
+
+    def see_endpoints(self, endpoints: Collection[str]) -> dict[str, int]:
+        """Note which receivers an instance has in its settings; return when each was seen last."""
+        with self._write(Write.UNSYNCED) as tx:
+            now_ms = tx.now_ms()
+            _SEE.run(tx, [(one, now_ms) for one in sorted(endpoints)])
+            return dict(map(tuple, tx.execute(_SEEN)))
+
+    def next_post(
+        self, endpoint: str, *, limit: int, fits: Callable[[Sequence[WebhookEvent]], int]
+    ) -> WebhookPost | None:
+        """Return the post under way, else one of the oldest events; None: nothing may go now.
+
+        At most `limit` events, and of those as many as `fits` says, one at least.
+        """
+        with self._read() as tx:
+            if not _may_go(tx, endpoint):
+                return None
+        with self._write(Write.UNSYNCED) as tx:
+            found = _lock(tx, endpoint)
+            if found is None or found.next_at_ms > tx.now_ms() or found.disabled_at_ms is not None:
+                return None
+            numbers = json.loads(found.post_events or "[]")
+            post_id, events = found.post_id, _load(tx, _E.event_no.in_(numbers), len(numbers))
+            if not events:
+                post_id = f"msg_{secrets.token_hex(12)}"
+                events = _load(tx, _E.endpoint == endpoint, limit)
+                events = events[: max(fits(events), 1)]
+                if not events:
+                    return None
+                numbers = json.dumps([one.event_no for one in events])
+                _set(tx, endpoint, post_id=post_id, post_events=numbers)
+            return WebhookPost(
+                post_id=post_id,
+                events=tuple(events),
+                failures=found.failures,
+                is_paused=found.paused_at_ms is not None,
+            )
+
+    def note_taken(self, endpoint: str, post_id: str) -> None:
+        """Note that a receiver took a post; nothing if that was noted before."""
+        with self._write(Write.UNSYNCED) as tx:
+            found = _lock(tx, endpoint)
+            if found is None or found.post_id != post_id:
+                return
+            now_ms = tx.now_ms()
+            mine = _E.event_no.in_(json.loads(found.post_events))
+            tx.execute(update(webhook_event).where(mine).values(sent_at_ms=now_ms))
+            again = {"next_at_ms": 0, "taken_at_ms": now_ms, "disabled_at_ms": None}
+            _set(tx, endpoint, **_WELL, **_NO_POST, **again)
+
+    def note_refused(
+        self, endpoint: str, reason: str, *, wait_ms: int, pause_after_ms: int, is_gone: bool
+    ) -> bool:
+        """Note why a receiver did not take a post; it is tried again after `wait_ms`.
+
+        One that fails for as long as `pause_after_ms` is paused; `is_gone`: it is not tried any
+        more. Returns True where this has just paused it.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            found = _lock(tx, endpoint)
+            if found is None:
+                return False
+            now_ms = tx.now_ms()
+            since_ms = found.failing_since_ms or now_ms
+            is_paused = found.paused_at_ms is None and now_ms - since_ms >= pause_after_ms
+            changes = {
+                "failures": found.failures + 1,
+                "next_at_ms": now_ms + wait_ms,
+                "failing_since_ms": since_ms,
+                "paused_at_ms": now_ms if is_paused else found.paused_at_ms,
+                "disabled_at_ms": now_ms if is_gone else found.disabled_at_ms,
+                "last_error": reason,
+            }
+            _set(tx, endpoint, **changes)
+            return is_paused
+
+    # --- what operators see and do -------------------------------------------------------
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return how all receivers do that were ever in the settings and are not removed."""
+        with self._read() as tx:
+            rows = tx.execute(select(webhook_endpoint).order_by(_P.endpoint)).all()
+            return [_endpoint(tx, row) for row in rows]
+
+    def resume(self, endpoint: str, *, entry: AuditEntry) -> bool:
+        """Let a receiver be tried now, also one that was disabled; audited; False: unknown."""
+        with self._write() as tx:
+            values = {"next_at_ms": 0, "disabled_at_ms": None}
+            is_known = _set(tx, endpoint, **values) > 0
+            add_audit(tx, entry, int(is_known))
+            return is_known
+
+    def count_sent(self, which: Sent) -> int:
+        """Return how many events `send_again` would send again."""
+        with self._read() as tx:
+            number = select(func.count()).select_from(webhook_event)
+            return sum(tx.execute(number.where(one)).scalar_one() for one in _sent(tx, which))
+
+    def send_again(self, which: Sent, *, entry: AuditEntry | None) -> int:
+        """Let a step of events go once more, before what waits already; return how many, 0: all do.
+
+        `entry`, with the first step, says of how many.
+        """
+        number = 0
+        with self._write() as tx:
+            now_ms = max(tx.now_ms(), tx.to_stored(which.before_ms))  # not found again
+            for is_mine in _sent(tx, which):
+                step = select(_E.event_no).where(is_mine).order_by(_E.event_no)
+                found = list(tx.execute(step.limit(_A_STEP - number)).scalars())
+                again = update(webhook_event).where(_E.event_no.in_(found))
+                tx.execute(again.values(sent_at_ms=None, queued_at_ms=now_ms))
+                number += len(found)
+                if number == _A_STEP:
+                    break
+            if entry is not None:
+                add_audit(tx, entry, entry.affected)
+        return number
+
+    # --- keeping it small ----------------------------------------------------------------
+
+    def forget_told(self, older_than_ms: int) -> tuple[bool, dict[str, int]]:
+        """Delete a step of events sent so long ago, or waiting for so long.
+
+        Returns whether more may be left, and how many that waited were dropped, by receiver.
+        """
+        with self._read() as tx:
+            end_ms = tx.now_ms() - older_than_ms
+            oldest = select(*_E["event_no", "queued_at_ms", "sent_at_ms", "endpoint"])
+            rows = tx.execute(oldest.order_by(_E.event_no).limit(_A_STEP)).all()
+        old = [row for row in rows if (row.sent_at_ms or row.queued_at_ms) < end_ms]
+        if not old:
+            return False, {}
+        with self._write(Write.UNSYNCED) as tx:
+            is_old = func.coalesce(_E.sent_at_ms, _E.queued_at_ms) < end_ms
+            mine = _E.event_no.in_([row.event_no for row in old])
+            gone = delete(webhook_event).where(mine, is_old)
+            dropped: dict[str, int] = {}
+            for endpoint, sent_at_ms in tx.execute(gone.returning(_E.endpoint, _E.sent_at_ms)):
+                if sent_at_ms is None:
+                    dropped[endpoint] = dropped.get(endpoint, 0) + 1
+            now_ms = tx.now_ms()
+            for endpoint, number in sorted(dropped.items()):
+                _set(tx, endpoint, dropped=_P.dropped + number, dropped_at_ms=now_ms)
+        return len(old) == len(rows) == _A_STEP, dropped
+
+    def forget_endpoint(self, endpoint: str, *, seen_at_ms: int) -> int | None:
+        """Remove a receiver that is in no settings any more: a step of its events that wait.
+
+        Returns how many these were, and None once all is gone, or somebody has it in the settings.
+        """
+        waits = select(_E.event_no).where(_E.endpoint == endpoint, _IS_WAITING)
+        with self._write() as tx:
+            found = _lock(tx, endpoint)
+            if found is None or found.seen_at_ms != seen_at_ms:
+                return None
+            step = list(tx.execute(waits.order_by(_E.event_no).limit(_A_STEP)).scalars())
+            tx.execute(delete(webhook_event).where(_E.event_no.in_(step)))
+            if not step:
+                tx.execute(delete(webhook_endpoint).where(_P.endpoint == endpoint))
+            return len(step) or None
+
+
+def _lock(tx: Transaction, endpoint: str) -> Any:
+    query = select(webhook_endpoint).where(_P.endpoint == endpoint)
+    return tx.execute(query.with_for_update()).one_or_none()
+
+
+def _set(tx: Transaction, endpoint: str, **values: Any) -> int:
+    mine = update(webhook_endpoint).where(_P.endpoint == endpoint)
+    return tx.execute(mine.values(values)).rowcount
+
+
+def _may_go(tx: Transaction, endpoint: str) -> bool:
+    found = tx.execute(
+        select(*_P["next_at_ms", "disabled_at_ms"]).where(_P.endpoint == endpoint)
+    ).one_or_none()
+    if found is None or found.disabled_at_ms is not None or found.next_at_ms > tx.now_ms():
+        return False
+    waits = select(_E.event_no).where(_E.endpoint == endpoint, _IS_WAITING).limit(1)
+    return tx.execute(waits).scalar() is not None
+
+
+_EVENTS = (
+    select(
+        *_E["event_no", "queue_id", "rcpt_no", "kind", "at_ms", "verdict"],
+        *_E["provider", "reply", "dsn"],
+        *recipient.c["address", "original"],
+        *message.c["sender", "message_id", "link_value"],
+    )
+    .outerjoin(message, message.c.queue_id == _E.queue_id)
+    .outerjoin(
+        recipient, (recipient.c.queue_id == _E.queue_id) & (recipient.c.rcpt_no == _E.rcpt_no)
+    )
+    .where(_IS_WAITING)
+    .order_by(_E.event_no)
+)
+
+
+def _load(tx: Transaction, mine: ColumnElement[bool], limit: int) -> list[WebhookEvent]:
+    """Return waiting events in their order; a provider may have told any time, and none is."""
+    events = []
+    for row in tx.execute(_EVENTS.where(mine).limit(limit)):
+        at_ms = row.at_ms if row.verdict else tx.to_local(row.at_ms)
+        events.append(tx.entry(WebhookEvent, row, at_ms=min(max(at_ms, 0), _LATEST_MS)))
+    return events
+
+
+def _endpoint(tx: Transaction, row: Any) -> Endpoint:
+    waits = select(_E.queued_at_ms).where(_E.endpoint == row.endpoint, _IS_WAITING)
+    oldest_ms = tx.execute(waits.order_by(_E.event_no).limit(1)).scalar()
+    some = waits.limit(MOST_COUNTED).subquery()
+    waiting = tx.execute(select(func.count()).select_from(some)).scalar_one()
+    first = {"waiting": waiting, "oldest_at_ms": tx.to_local(oldest_ms)}
+    return tx.entry(Endpoint, row, *_TIMES, **first)
+
+
+def _sent(tx: Transaction, which: Sent) -> Iterator[ColumnElement[bool]]:
+    """Yield what chooses events that were sent, one for each statement."""
+    mine = _E.endpoint.in_(sorted(which.endpoints)) & _E.sent_at_ms.is_not(None)
+    mine &= _E.queued_at_ms < tx.to_stored(which.before_ms)
+    if which.since_ms is not None:
+        mine &= _E.queued_at_ms >= tx.to_stored(which.since_ms)
+    if not which.queue_ids:
+        yield mine
+    for batch in in_batches(which.queue_ids):
+        yield mine & _E.queue_id.in_(batch)
