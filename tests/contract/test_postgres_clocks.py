@@ -22,9 +22,10 @@ from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
+from relaygw.store.outbox import Sent
 from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.release import Release
-from relaygw.store.rules import StoreRules
+from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection, ShapeKey
 from relaygw.store.sessions import WebSession
@@ -235,6 +236,12 @@ VERBS = {
 } | {"clock_ms"}
 
 
+RULES = StoreRules(
+    keep_content=True,
+    webhooks=(WebhookRule("shop", frozenset({"delivered"})),),
+)
+
+
 class WrongClock:
     """A store whose machine's clock is wrong, for the store and for whoever calls it."""
 
@@ -254,7 +261,7 @@ class WrongClock:
 
 @pytest.fixture(params=[HOUR_MS, -HOUR_MS], ids=["fast", "slow"])
 def wrong(request: pytest.FixtureRequest, right: Store, queue_url: str) -> Iterator[WrongClock]:
-    store = open_store(queue_url, rules=StoreRules(keep_content=True))
+    store = open_store(queue_url, rules=RULES)
     yield WrongClock(store, request.param)
     store.close()
 
@@ -390,6 +397,20 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     )
     call("leases.claim", "default", limit=9, incarnation="wrong", now_ms=wrong.now_ms())
 
+    # of webhooks
+    call("outbox.see_endpoints", ["shop"])
+    post = call("outbox.next_post", "shop", limit=9, fits=len)
+    call("outbox.note_taken", "shop", post.post_id)
+    again = Sent(endpoints=["shop"], since_ms=now_ms - 60_000, before_ms=wrong.now_ms() + 60_000)
+    assert call("outbox.count_sent", again) > 0
+    assert call("outbox.send_again", again, entry=entry("webhooks.replay")) > 0
+    told_post = call("outbox.next_post", "shop", limit=9, fits=len)
+    call("outbox.note_refused", "shop", "x", wait_ms=60_000, pause_after_ms=0, is_gone=True)
+    call("outbox.note_refused", "shop", "x", wait_ms=0, pause_after_ms=0, is_gone=False)
+    call("outbox.resume", "shop", entry=entry("webhooks.resume"))
+    assert call("outbox.forget_told", 60_000) == (False, {})
+    assert call("outbox.forget_endpoint", "shop", seen_at_ms=0) is None
+
     # nothing of this is over its time
     ages_ms = dict.fromkeys(("finished", "captured", "deleted", "orphans"), 60_000)
     assert call("janitor.purge", ages_ms, limit=9) == 0
@@ -450,8 +471,10 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "watch.lost_instances": ((now_ms - 60_000,), {}),
         "watch.history": ((now_ms - 300_000,), {}),
         "watch.incidents": ((now_ms - 60_000,), {}),
+        "outbox.endpoints": ((), {}),
     }
     told = {verb: call(verb, *given, **named) for verb, (given, named) in asked.items()}
+    told["outbox.next_post"] = told_post
     return told, used
 
 

@@ -26,7 +26,6 @@ LEVELS = {
     "upstream": 4,
     "postfix": 4,
     "alerting": 5,
-    "webhooks": 5,
     "inbound": 5,
     "delivery": 5,
     "feedback": 5,
