@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from relaygw.mail.verdict import Event
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 MARK = "relaygw"
 """The name of our mark among a provider's tags, variables and metadata."""
@@ -36,7 +39,7 @@ class Post:
 class Keys(Protocol):
     """Where public keys of certificates come from; see `feedback.certificates`."""
 
-    async def public_key(self, url: str, at_ms: int) -> object:
+    async def public_key(self, url: str, at_ms: int) -> RSAPublicKey:
         """Return the key of a certificate whose URL was checked. Raises `Refused`."""
 
 
@@ -55,7 +58,7 @@ class Verified:
 
     `once` is remembered until `once_until_ms`, in the transaction that takes the post; where it is
     known already the post was taken before or stolen: answer 200 and do nothing. `confirm_url` is
-    fetched once by `certificates.fetch`, and its failure answered by 503. `told` is a line for
+    fetched once by `fetch.fetch`, and its failure (`NotFetched`) answered by 503. `told` is a line for
     the log. Without `is_events` there is nothing to read in it.
     """
 
