@@ -71,7 +71,7 @@ class Certificates:
         fetched now.
         """
         if not is_certificate_url(url):
-            raise Refused(HTTPStatus.FORBIDDEN, "SigningCertURL is no address of Amazon SNS")
+            raise Refused(HTTPStatus.FORBIDDEN, "SigningCertURL is not an address of Amazon SNS")
         kept = self._kept.get(url)
         if kept is None:
             async with self._gate:
@@ -114,7 +114,7 @@ def _read(pem: bytes) -> _Kept:
     except Exception as error:  # keys of kinds that the library does not know
         raise ValueError(f"its key cannot be read: {error}") from None
     if not isinstance(key, RSAPublicKey) or key.key_size < _MIN_KEY_BITS:
-        raise ValueError(f"its key is no RSA key of {_MIN_KEY_BITS} bits or more")
+        raise ValueError(f"its key is not an RSA key of {_MIN_KEY_BITS} bits or more")
     return _Kept(key, _ms(certificate.not_valid_before_utc), _ms(certificate.not_valid_after_utc))
 
 

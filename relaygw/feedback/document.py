@@ -30,7 +30,7 @@ _MARK = re.compile(r"[A-Za-z0-9_.-]{8,128}")
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def parse(data: bytes | str) -> Any:

@@ -58,8 +58,8 @@ class Verified:
 
     `once` is remembered until `once_until_ms`, in the transaction that takes the post; where it is
     known already the post was taken before or stolen: answer 200 and do nothing. `confirm_url` is
-    fetched once by `fetch.fetch`, and its failure (`NotFetched`) answered by 503. `told` is a line for
-    the log. Without `is_events` there is nothing to read in it.
+    fetched once by `fetch.fetch`, and its failure (`NotFetched`) answered by 503. `told` is a
+    line for the log. Without `is_events` there is nothing to read in it.
     """
 
     once: str | None = None

@@ -39,7 +39,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 async def _verify(post: Post, trust: Trust) -> Verified:
     login.check(post, trust.secret, status=HTTPStatus.TOO_MANY_REQUESTS)
     if not isinstance(document.parse(post.body), dict | list):
-        raise Refused(HTTPStatus.BAD_REQUEST, "it is no JSON object")
+        raise Refused(HTTPStatus.BAD_REQUEST, "it is not a JSON object")
     return Verified()
 
 

@@ -43,7 +43,7 @@ _TIMES = ("BouncedAt", "DeliveredAt", "ChangedAt")
 async def _verify(post: Post, trust: Trust) -> Verified:
     login.check(post, trust.secret)
     if not document.members(document.parse(post.body)):
-        raise Refused(HTTPStatus.BAD_REQUEST, "it is no JSON object")
+        raise Refused(HTTPStatus.BAD_REQUEST, "it is not a JSON object")
     return Verified()
 
 

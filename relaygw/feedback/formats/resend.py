@@ -46,7 +46,7 @@ async def _verify(post: Post, trust: Trust) -> Verified:
         reason = f"its signature or time is wrong ({type(error).__name__})"
         raise Refused(HTTPStatus.UNAUTHORIZED, reason) from None
     if not document.members(document.parse(post.body)):
-        raise Refused(HTTPStatus.BAD_REQUEST, "it is no JSON object")
+        raise Refused(HTTPStatus.BAD_REQUEST, "it is not a JSON object")
     return Verified()
 
 
@@ -108,7 +108,7 @@ def _problem(secret: str) -> str:
     except (binascii.Error, ValueError):
         octets = b""
     if len(octets) < _SHORTEST:
-        return f"is no signing secret; copy that of the webhook, which begins with {_PREFIX}"
+        return f"is not a signing secret; copy that of the webhook, which begins with {_PREFIX}"
     return ""
 
 

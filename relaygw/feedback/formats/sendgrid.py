@@ -58,7 +58,7 @@ async def _verify(post: Post, trust: Trust) -> Verified:
     except (InvalidSignature, binascii.Error, ValueError):
         raise Refused(HTTPStatus.UNAUTHORIZED, "its signature is wrong") from None
     if not isinstance(document.parse(post.body), list | dict):
-        raise Refused(HTTPStatus.BAD_REQUEST, "it is no JSON array")
+        raise Refused(HTTPStatus.BAD_REQUEST, "it is not a JSON array")
     return Verified()
 
 
@@ -69,7 +69,7 @@ def _key(secret: str) -> ec.EllipticCurvePublicKey:
     except (UnsupportedAlgorithm, binascii.Error) as error:
         raise ValueError(str(error)) from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ValueError("no key of an elliptic curve")
+        raise ValueError("not a key of an elliptic curve")
     return key
 
 
@@ -126,8 +126,8 @@ def _problem(secret: str) -> str:
         _key(secret)
     except ValueError:
         return (
-            "is no public key; copy the verification key of the signed event webhook, which is one"
-            " line of base64"
+            "is not a public key; copy the verification key of the signed event webhook, which is"
+            " one line of base64"
         )
     return ""
 

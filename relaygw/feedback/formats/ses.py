@@ -64,7 +64,7 @@ async def _verify(post: Post, trust: Trust) -> Verified:
     if names is None:
         raw = post.headers.get("x-amz-sns-rawdelivery", "").lower() == "true"
         hint = "; turn off raw message delivery of the subscription" if raw else ""
-        raise Refused(HTTPStatus.BAD_REQUEST, f"no message of Amazon SNS{hint}")
+        raise Refused(HTTPStatus.BAD_REQUEST, f"not a message of Amazon SNS{hint}")
     if envelope.get("TopicArn") not in trust.topics:
         topic = document.words(envelope.get("TopicArn"), 100)
         raise Refused(HTTPStatus.FORBIDDEN, f"the topic {topic!r} is not the configured one")
@@ -104,7 +104,7 @@ def _signed_text(envelope: Members, names: tuple[str, ...]) -> bytes:
         if name == "Subject" and value is None:
             continue
         if not isinstance(value, str):
-            raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is no text")
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is not text")
         lines.append(f"{name}\n{value}\n")
     try:
         return "".join(lines).encode()
@@ -123,7 +123,7 @@ def _what_it_asks(envelope: Members) -> Verified:
         )
     url = envelope["SubscribeURL"]
     if not is_subscribe_url(url) or not _confirms(url, topic, envelope["Token"]):
-        raise Refused(HTTPStatus.FORBIDDEN, "SubscribeURL is no confirmation at Amazon SNS")
+        raise Refused(HTTPStatus.FORBIDDEN, "SubscribeURL does not confirm anything at Amazon SNS")
     return Verified(confirm_url=url, is_events=False, told=f"subscribed to {topic}")
 
 
