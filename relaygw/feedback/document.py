@@ -25,7 +25,9 @@ _NAMED = re.compile(r"<([^<>]+)>\s*")
 _STATUS = re.compile(  # alone, behind a reply code or in brackets: others may be version numbers
     r"(?:^|\b[245]\d\d[ -]#?|[(\[#])([245]\.\d{1,3}\.\d{1,3})(?![\d.]*\d)", re.ASCII
 )
-_MARK_IN_TEXT = re.compile(rf"{MARK}[\"']?\s*[=:]\s*[\"']?([A-Za-z0-9_.-]{{8,128}})")
+_MARK_IN_TEXT = re.compile(
+    rf"{MARK}[\"']?\s*[=:]\s*[\"']?([A-Za-z0-9_.-]{{8,128}})(?![A-Za-z0-9_.-])"
+)
 _MARK = re.compile(r"[A-Za-z0-9_.-]{8,128}")
 
 

@@ -65,9 +65,10 @@ async def _verify(post: Post, trust: Trust) -> Verified:
         raw = post.headers.get("x-amz-sns-rawdelivery", "").lower() == "true"
         hint = "; turn off raw message delivery of the subscription" if raw else ""
         raise Refused(HTTPStatus.BAD_REQUEST, f"not a message of Amazon SNS{hint}")
-    if envelope.get("TopicArn") not in trust.topics:
-        topic = document.words(envelope.get("TopicArn"), 100)
-        raise Refused(HTTPStatus.FORBIDDEN, f"the topic {topic!r} is not the configured one")
+    topic = envelope.get("TopicArn")
+    if not isinstance(topic, str) or topic not in trust.topics:
+        named = document.words(topic, 100)
+        raise Refused(HTTPStatus.FORBIDDEN, f"the topic {named!r} is not the configured one")
     _check_time(envelope, post.received_at_ms)
     await _check_signature(envelope, names, post, trust)
     return _what_it_asks(envelope)
@@ -217,7 +218,8 @@ def _kind(kind: Kind, part: Members, about: Members) -> Kind:
     if kind is Kind.COMPLAINED and part.get("complaintSubType") == "OnAccountSuppressionList":
         return Kind.BLOCKED
     if part.get("bounceType") == "Permanent" and kind is Kind.SOFT:
-        return Kind.BLOCKED if part.get("bounceSubType") in _LISTED else Kind.HARD
+        is_listed = document.words(part.get("bounceSubType")) in _LISTED
+        return Kind.BLOCKED if is_listed else Kind.HARD
     if kind is Kind.SOFT and _dsn(part, about) == _DEAD_DOMAIN:
         return Kind.HARD
     return kind
