@@ -97,6 +97,9 @@ def _suppression() -> None:
         *_times("expires_at_ms", null=True),
         sqlite_with_rowid=False,
     )
+    newest = ["created_at_ms", "address", "sender_domain", "stream"]
+    op.create_index("suppression_newest", "suppression", newest)
+    op.create_index("suppression_expiry", "suppression", ["expires_at_ms"])
     op.create_table(
         "refusal",
         sa.Column("address", sa.Text, primary_key=True),

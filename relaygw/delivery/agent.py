@@ -24,6 +24,8 @@ from relaygw.store.queue_entry import MOST_ATTEMPTS, tried_since_ms
 
 _KEPT = frozenset({Verdict.DELIVERED, Verdict.BOUNCE, Verdict.DOUBT})
 """What must be durable before more of the same message is sent."""
+_STALE_MS = 2_000
+"""A claim of this age does not know who was suppressed meanwhile."""
 
 
 class DeliveryAgent:
@@ -36,6 +38,7 @@ class DeliveryAgent:
         self._leases = leases
         self._outcomes = outcomes
         self._learning = learning
+        self._is_suppressing = context.settings.suppression.rules().is_on
 
     async def deliver(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
         """Make one attempt; return when its outcome, whatever it is, is durable."""
@@ -54,6 +57,8 @@ class DeliveryAgent:
                 gate.allowance.take_back(claimed, taken=attempt.taken)
 
     async def _attempt(self, gate: Gate, attempt: Attempt, line: Line) -> None:
+        if clock_ms() - attempt.claimed.claimed_at_ms > _STALE_MS:
+            await self._look_again(attempt)
         claimed = attempt.claimed
         attempt.screened = screened = line.upstream.screen.sort(claimed)
         if not screened.sendable:
@@ -75,6 +80,12 @@ class DeliveryAgent:
             what = f"the lease was lost before the final dot; nothing was sent{rest}"
             self._context.note(f"{claimed.queue_id}: warning: {what}")
         await self._end(gate, attempt, was_held=was_held)
+
+    async def _look_again(self, attempt: Attempt) -> None:
+        """Learn who was suppressed, or is not any more, while a delivery waited for its turn."""
+        if self._is_suppressing:
+            look = self._context.store.suppressions.looked_at_again
+            attempt.claimed = await self._context.call(look, attempt.claimed)
 
     async def _end(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:
         claimed = attempt.claimed

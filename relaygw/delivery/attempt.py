@@ -181,7 +181,7 @@ class Upstream:
     def single_mail(self, claimed: ClaimedDelivery) -> OutgoingMail | None:
         """Return a delivery's mail if it is small and goes to all recipients in one transaction."""
         screened = self.screen.sort(claimed)
-        if claimed.content is None or screened.blocked or screened.held:
+        if claimed.content is None or screened.blocked or screened.held or screened.suppressed:
             return None
         addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
         if not 0 < len(addresses) <= self.max_recipients:

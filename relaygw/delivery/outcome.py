@@ -17,10 +17,11 @@ from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.leases import Leases, key_of
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Warned
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import NO_RELAY, AttemptReport
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.suppression import Suppression
 from relaygw.observe.events import Attempted
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.retry import (
@@ -30,6 +31,7 @@ from relaygw.policy.retry import (
     held_in_doubt,
     settle,
     unsent,
+    warned,
     with_rest,
 )
 from relaygw.store.batch_writer import BatchWriter
@@ -105,10 +107,13 @@ class Outcomes:
         if attempt.recorded:
             update = _what_is_new(attempt, update)
         screened = attempt.screened
-        if screened.blocked or screened.held:
+        if any(one.listed for one in screened.sendable):
+            update = replace(update, warned=_warned_of(attempt))
+        if screened.blocked or screened.held or screened.suppressed:
+            dropped = blocked(screened.blocked, screened.suppressed)
             update = replace(
                 update,
-                recipients=update.recipients + blocked(screened.blocked),
+                recipients=update.recipients + dropped,
                 held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
                 held_apart_for=_MODE,
             )
@@ -121,7 +126,11 @@ class Outcomes:
         claimed = attempt.claimed
         update = settle(claimed, report, self._retry, now_ms=now_ms, chance=0.5)
         update = replace(
-            _what_is_new(attempt, update), state=DeliveryState.ACTIVE, reason=None, hold=None
+            _what_is_new(attempt, update),
+            state=DeliveryState.ACTIVE,
+            reason=None,
+            hold=None,
+            warned=_warned_of(attempt),
         )
         recorded = self._recorder.record(update, Attempted(claimed, update, report, now_ms))
         attempt.recorded = len(attempt.outcomes)
@@ -221,7 +230,8 @@ class Outcomes:
         update = unsent(attempt.claimed, DeliveryState.FINISHED, now_ms)
         if attempt.screened.held:
             update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, _MODE)
-        update = replace(update, provider=None, recipients=blocked(attempt.screened.blocked))
+        dropped = blocked(attempt.screened.blocked, attempt.screened.suppressed)
+        update = replace(update, provider=None, recipients=dropped)
         return self.record(attempt, update, _NOBODY_ASKED, now_ms)
 
     def record(
@@ -231,6 +241,11 @@ class Outcomes:
         event = Attempted(attempt.claimed, update, report, now_ms)
         attempt.is_ended = True
         return self._recorder.record(update, event, partial(self.end_lease, attempt))
+
+
+def _warned_of(attempt: Attempt) -> tuple[Warned, ...]:
+    """Return who is told of as suppressed; of a part that was recorded before they were told."""
+    return () if attempt.recorded else warned(attempt.screened.sendable)
 
 
 def _what_is_new(attempt: Attempt, update: DeliveryUpdate) -> DeliveryUpdate:
@@ -280,6 +295,7 @@ class Recorder:
         self._is_alive = True
         self._lost: set[Key] = set()
         self._refused: list[str] = []
+        self._suppressed: list[Suppression] = []
 
     def record(
         self,
@@ -328,6 +344,7 @@ class Recorder:
         )
         self._is_alive = self._is_alive and recorded.is_alive
         self._lost.update(recorded.lost)
+        self._suppressed += recorded.suppressed
         with contextlib.suppress(Exception):  # it is written, whatever is wrong with counting
             self._context.observer.wrote(time.monotonic() - began_s)
 
@@ -342,6 +359,7 @@ class Recorder:
         self._is_alive = True
         self._lost.clear()
         self._refused.clear()
+        self._suppressed.clear()
         for entry in entries:
             try:
                 if entry.ended is not None:
@@ -356,10 +374,21 @@ class Recorder:
         self._context.observer.tell([entry.event for entry in entries if entry.event is not None])
         for problem in self._refused:
             self._context.note(problem)
+        self._tell_of_suppressed(entries)
         what = f"warning: the lease was lost before this outcome was recorded{_TWICE}"
         for entry in entries:
             if entry.key in self._lost and entry.update.tells_of_sending:
                 self._context.note(f"{entry.update.queue_id}: {what}")
+
+    def _tell_of_suppressed(self, entries: Sequence[_Entry]) -> None:
+        """Write who is suppressed from now on, and who was sent to all the same."""
+        for one in self._suppressed:
+            self._context.note(f"{one.queue_id}: warning: {one.told}")
+        for entry in entries:
+            if entry.update.warned and entry.key not in self._lost:
+                for who in entry.update.warned:
+                    what = f"{who.address} is sent to although it is {who.listed.sentence}"
+                    self._context.note(f"{entry.key[0]}: warning: {what}")
 
     def _note_waiting(self, error: Exception, waiting: int) -> None:
         kind = "" if isinstance(error, StoreUnavailable) else f"{type(error).__name__}: "

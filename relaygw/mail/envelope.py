@@ -6,10 +6,12 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from relaygw.mail.hold import HoldCause
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.suppression import Listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ class Recipient:
     original: str | None
     attempts: int
     dsn_notify: str | None = None
+    listed: Listed | None = None  # it is suppressed, as the claim found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,15 @@ class RecipientUpdate:
     charged: bool = True  # counts as an attempt
     stage: Stage = Stage.LOCAL  # what the reply answers
     verdict: Verdict | None = None  # None: decided here
+    is_dead_address: bool = False  # the reply says that the address does not work
+
+
+class Warned(NamedTuple):
+    """A recipient that is sent to although it is suppressed: told once."""
+
+    rcpt_no: int
+    address: str
+    listed: Listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +176,7 @@ class DeliveryUpdate:
     held_apart_for: HoldCause | None = None
     relay: str | None = None  # "host[address]:port" that was spoken to
     is_first_try: bool = False
+    warned: tuple[Warned, ...] = ()
 
     @property
     def is_partial(self) -> bool:

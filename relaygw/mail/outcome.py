@@ -245,6 +245,7 @@ class AttemptState(StrEnum):
     BOUNCED = "bounced"
     EXPIRED = "expired"
     BLOCKED = "blocked"
+    WARNED = "warned"  # it is suppressed, and sent to all the same: stands before what that came to
 
 
 REPEATED = frozenset({AttemptState.THROTTLED, AttemptState.HELD})

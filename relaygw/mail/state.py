@@ -29,7 +29,7 @@ class RecipientState(StrEnum):
     BOUNCED = "bounced"  # refused for good
     EXPIRED = "expired"  # not delivered within the lifetime, or ended by an operator
     CAPTURED = "captured"  # kept for the sandbox, never sent; a release adds a recipient
-    BLOCKED = "blocked"  # on the block list, dropped
+    BLOCKED = "blocked"  # on the block list or suppressed, dropped
     CANCELLED = "cancelled"  # deleted by an operator
 
 
@@ -54,6 +54,7 @@ class CaptureCode(StrEnum):
     SANDBOX = "sandbox"
     NOT_ALLOWED = "not_allowed"
     BLOCKED = "blocked"
+    SUPPRESSED = "suppressed"
     NO_DOMAIN = "no_domain"
     INVALID_ADDRESS = "invalid_address"  # kept in a readable form, which may be another's
     LOOP = "loop"
@@ -69,6 +70,7 @@ _CAPTURED_FOR = {
     CaptureCode.SANDBOX: "sandbox mode",
     CaptureCode.NOT_ALLOWED: "staging: not on the allow list",
     CaptureCode.BLOCKED: "on the block list",
+    CaptureCode.SUPPRESSED: "suppressed",
     CaptureCode.NO_DOMAIN: "local recipient without a rule",
     CaptureCode.INVALID_ADDRESS: "invalid address",
     CaptureCode.LOOP: "mail loop",

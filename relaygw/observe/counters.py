@@ -22,6 +22,7 @@ from relaygw.observe.observer import (
     MAILDROP,
     bounce_reason,
     deferral_reason,
+    suppressed_of,
 )
 
 DURATION_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -152,6 +153,10 @@ class DeliveryMetrics:
             *("Recipients refused for good or expired.", "provider", "reason"),
             from_zero=product(providers, BOUNCED),
         )
+        self._suppressed = CounterTally(
+            "relaygw_recipients_suppressed_total",
+            *("Recipients that are suppressed, by what was done.", "action", "stream", "cause"),
+        )
         duration = _histogram(
             "relaygw_delivery_duration_seconds",
             *("From connection to reply.", DURATION_BUCKETS_S, "provider"),
@@ -167,8 +172,11 @@ class DeliveryMetrics:
     def read(self, events: Sequence[Event]) -> None:
         """Count what attempts came to, recipient by recipient."""
         for event in events:
-            if isinstance(event, Attempted) and event.report.provider in self._durations:
-                self._attempted(event, event.report.provider)  # else nobody was asked
+            if isinstance(event, Attempted):
+                for labels in suppressed_of(event):
+                    self._suppressed.add(*labels)
+                if event.report.provider in self._durations:  # else nobody was asked
+                    self._attempted(event, event.report.provider)
 
     def _attempted(self, event: Attempted, provider: str) -> None:
         report = event.report
@@ -196,7 +204,7 @@ class DeliveryMetrics:
             self._connections.labels(name, "idle").set(idle)
         for name, at_s in self._success_at_s.items():
             self._success.labels(name).set(at_s)
-        for counted in (self._delivered, self._deferred, self._bounced):
+        for counted in (self._delivered, self._deferred, self._bounced, self._suppressed):
             counted.write()
         for observed in (self._in_queue, self.batches, *self._durations.values()):
             observed.write()

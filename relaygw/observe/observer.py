@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
+from relaygw.mail.suppression import Action
 from relaygw.observe import waits
 from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.maillog import MailLog
@@ -112,6 +113,7 @@ class Series(StrEnum):
     BOUNCED = "bounced"  # refused for good or expired, by provider
     DEFERRED_FOR = "deferred_for"  # by reason, see labels
     BOUNCED_FOR = "bounced_for"  # by reason, see labels
+    SUPPRESSED = "suppressed"  # by what was done, stream and cause: see suppressed_of
     # mail that came to its end, by provider and greatest ms of its time in the queue, see waits; in
     # slices of half an hour
     IN_QUEUE = "in_queue"
@@ -135,8 +137,11 @@ class History:
         for event in events:
             if isinstance(event, Accepted):
                 self._accepted(event)
-            elif isinstance(event, Attempted) and event.report.provider:  # else nobody was asked
-                self._attempted(event)
+            elif isinstance(event, Attempted):
+                for labels in suppressed_of(event):
+                    self.add(Series.SUPPRESSED, " ".join(labels))
+                if event.report.provider:  # else nobody was asked
+                    self._attempted(event)
 
     def _accepted(self, event: Accepted) -> None:
         add = self.add
@@ -208,10 +213,29 @@ OTHER = CaptureCode.OTHER.value
 _REFUSED = {scope: f"refused_{scope.value.replace(' ', '_')}" for scope in Scope}
 _NOT_NOW = {Verdict.THROTTLE: "throttled", Verdict.HOLD: "held", Verdict.DOUBT: "in_doubt"}
 
-CAPTURED = tuple(code.value for code in CaptureCode if code is not CaptureCode.OTHER)
+_NEVER_CAPTURED = (CaptureCode.OTHER, CaptureCode.SUPPRESSED)
+CAPTURED = tuple(code.value for code in CaptureCode if code not in _NEVER_CAPTURED)
 DEFERRED = (*_NOT_NOW.values(), "local", "unreachable", "no_answer", *_REFUSED.values())
 BOUNCED = ("expired", "local", *_REFUSED.values())
 """What is counted from zero on: a count that begins with 1 is no increase to Prometheus."""
+
+
+def suppressed_of(event: Attempted) -> list[tuple[str, str, str]]:
+    """Return what was done for each suppressed recipient, its stream, and why it is suppressed."""
+    claimed, update = event.claimed, event.update
+    listed = {one.rcpt_no: one.listed for one in claimed.recipients if one.listed is not None}
+    if not listed:
+        return []
+    blocked = [
+        listed[change.rcpt_no]
+        for change in update.recipients
+        if change.state is RecipientState.BLOCKED and change.rcpt_no in listed
+    ]
+    told = [
+        *(("blocked", one) for one in blocked if one.action is Action.BLOCK),
+        *(("warned", one.listed) for one in update.warned),
+    ]
+    return [(what, claimed.stream, one.entry.cause.value) for what, one in told]
 
 
 def deferral_reason(outcome: RecipientOutcome | None) -> str:

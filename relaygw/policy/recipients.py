@@ -24,6 +24,7 @@ from relaygw.mail.address import (
 )
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Released, Source
 from relaygw.mail.state import CaptureCode
+from relaygw.mail.suppression import Action
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.section import Mode
@@ -247,6 +248,7 @@ class Screened(NamedTuple):
     sendable: tuple[Recipient, ...]
     blocked: tuple[Recipient, ...]
     held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
+    suppressed: tuple[Recipient, ...] = ()
     field_rule: FieldRule | None = NO_FIELDS
 
 
@@ -268,14 +270,22 @@ class Screen:
         """Return the pending recipients by what may happen to them."""
         accepted_in, released = Mode(claimed.mode), claimed.released
         obstacle = self.obstacle_of(claimed.source, accepted_in, released)
-        by_obstacle: dict[str | None, list[Recipient]] = {None: [], "blocked": [], "mode": []}
+        by_obstacle: dict[str | None, list[Recipient]] = {
+            **{None: [], "blocked": [], "mode": []},
+            "suppressed": [],
+        }
         for recipient in claimed.recipients:
-            by_obstacle[obstacle(recipient.address)].append(recipient)
+            found = obstacle(recipient.address)
+            listed = recipient.listed
+            if listed is not None and found is None and listed.action is Action.BLOCK:
+                found = "suppressed"
+            by_obstacle[found].append(recipient)
         return Screened(
-            tuple(by_obstacle[None]),
-            tuple(by_obstacle["blocked"]),
-            tuple(by_obstacle["mode"]),
-            self.field_rule(claimed.source, accepted_in, released),
+            sendable=tuple(by_obstacle[None]),
+            blocked=tuple(by_obstacle["blocked"]),
+            held=tuple(by_obstacle["mode"]),
+            suppressed=tuple(by_obstacle["suppressed"]),
+            field_rule=self.field_rule(claimed.source, accepted_in, released),
         )
 
     def obstacle_of(

@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, RecipientUpdate
+from relaygw.mail.envelope import (
+    ClaimedDelivery,
+    DeliveryUpdate,
+    Recipient,
+    RecipientUpdate,
+    Warned,
+)
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Verdict
+from relaygw.mail.outcome import NO_RELAY, AttemptReport, RecipientOutcome, Scope, Verdict
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState
+from relaygw.mail.suppression import is_dead_address
 from relaygw.policy.pacing import ladder_step
 from relaygw.settings.model import Retry
 
@@ -167,18 +174,32 @@ def given_back(claimed: ClaimedDelivery, now_ms: int) -> DeliveryUpdate:
     return unsent(claimed, DeliveryState.DEFERRED, now_ms)
 
 
-def blocked(recipients: Sequence[Recipient]) -> tuple[RecipientUpdate, ...]:
-    """Return what is written of recipients that the block list of now names."""
+def blocked(
+    recipients: Sequence[Recipient], suppressed: Sequence[Recipient] = ()
+) -> tuple[RecipientUpdate, ...]:
+    """Return what is written of recipients on the block list of now, and of suppressed ones."""
+    on_list = CaptureCode.BLOCKED.sentence()
+    reasons = [(one, on_list) for one in recipients]
+    reasons += [(one, one.listed.sentence) for one in suppressed if one.listed is not None]
     return tuple(
         RecipientUpdate(
             rcpt_no=recipient.rcpt_no,
             state=RecipientState.BLOCKED,
-            reply=CaptureCode.BLOCKED.sentence(),
+            reply=reason,
             dsn="5.7.1",
             provider=None,
             charged=False,
         )
-        for recipient in recipients
+        for recipient, reason in reasons
+    )
+
+
+def warned(recipients: Sequence[Recipient]) -> tuple[Warned, ...]:
+    """Return who is sent to although it is suppressed, and was not told of yet."""
+    return tuple(
+        Warned(one.rcpt_no, one.address, one.listed)
+        for one in recipients
+        if one.listed is not None and not one.listed.is_told
     )
 
 
@@ -221,4 +242,11 @@ def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -
         charged=verdict not in _UNCHARGED,
         stage=outcome.stage,
         verdict=verdict,
+        is_dead_address=_is_dead_address(outcome),
     )
+
+
+def _is_dead_address(outcome: RecipientOutcome) -> bool:
+    """True if the reply is about the recipient, by the catalogue, and its status says so, too."""
+    is_refused = outcome.verdict is Verdict.BOUNCE and outcome.scope is Scope.RECIPIENT
+    return is_refused and outcome.reply is not None and is_dead_address(outcome.reply.status)

@@ -27,6 +27,7 @@ class EventKind(StrEnum):
     BOUNCED = "bounced"
     EXPIRED = "expired"
     BLOCKED = "blocked"
+    WARNED = "warned"
     OPERATOR = "operator"
 
 

@@ -70,6 +70,7 @@ def store_rules(settings: Settings) -> StoreRules:
     """Return what a configuration asks of the store."""
     return StoreRules(
         keep_content=settings.queue.keep_content > 0,
+        suppression=settings.suppression.rules(),
         webhooks=tuple(
             WebhookRule(one.endpoint, frozenset(kind.value for kind in one.on or Told))
             for one in settings.webhooks

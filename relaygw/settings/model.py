@@ -50,6 +50,7 @@ from relaygw.settings.relay_to import RelayEntry
 from relaygw.settings.routes import Route, route_conflicts
 from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Conflict, Mode, Section, checked, raise_conflicts
+from relaygw.settings.suppression import Suppression
 from relaygw.settings.units import Duration, Interval, Share
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
 from relaygw.settings.webhooks import Webhook, webhook_conflicts
@@ -293,6 +294,7 @@ class Settings(Section):
     recipients: Recipients = Recipients()
     rewrite: Rewrite = Rewrite()
     retry: Retry = Retry()
+    suppression: Suppression = Suppression()
     sandbox: Sandbox = Sandbox()
     alerts: tuple[Alert, ...] = ()
     alert_rules: AlertRules = AlertRules()
@@ -338,6 +340,7 @@ def fingerprint(settings: Settings) -> str:
             "recipients": True,
             "rewrite": True,
             "providers": True,
+            "suppression": True,
             "listeners": {"__all__": {"mode"}},  # each gateway binds its own addresses
             "users": {"__all__": {"name", "mode", "senders"}},
         },

@@ -65,8 +65,8 @@ Index("verdict_kind", verdict.c.kind, verdict.c.at_ms, verdict.c.queue_id)
 
 suppression = table(  # addresses that get no more mail of a sender's domain
     "suppression",
-    key("address"),  # folded: see mail.address
-    key("sender_domain"),  # "" is any
+    key("address"),  # as mail.address.mailbox names it
+    key("sender_domain"),  # "" is any, "<>" of mail without a sender
     key("stream"),  # "" is any
     *columns(Text, "cause source detail"),
     *columns(Text, "queue_id", null=True),  # the mail that it came of
@@ -74,6 +74,11 @@ suppression = table(  # addresses that get no more mail of a sender's domain
     *columns(BigInteger, "expires_at_ms", null=True),
     sqlite_with_rowid=False,
 )
+Index(
+    "suppression_newest",
+    *suppression.c["created_at_ms", "address", "sender_domain", "stream"],
+)
+Index("suppression_expiry", suppression.c.expires_at_ms)
 refusal = table(  # an address that was refused with 5.1.x once: the second time suppresses it
     "refusal",
     key("address"),

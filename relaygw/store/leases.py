@@ -25,6 +25,7 @@ from relaygw.store.database import (
 )
 from relaygw.store.queue_entry import Key, lock_messages, part_delivery
 from relaygw.store.rules import StoreRules
+from relaygw.store.suppression import with_suppressions
 from relaygw.store.tables import IS_CLAIMABLE
 
 PREFETCH_BYTES = 64 * 1024  # content up to this size comes with the claim
@@ -123,6 +124,12 @@ _PENDING = BatchStatement(
 )
 # locked against its burial until this transaction ends
 _ALIVE = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {key_share}")
+# the same, and whether any address is suppressed: most queues need no look at these
+_ALIVE_AND_LISTING = Statement(
+    """
+    SELECT EXISTS (SELECT 1 FROM suppression) FROM instance WHERE incarnation = {?} {key_share}
+    """
+)
 _SETTLED = Statement("SELECT 1 FROM instance WHERE incarnation = {?} {for_update}")
 _GIVE_BACK = BatchStatement(
     """
@@ -185,14 +192,18 @@ class Leases(Repository):
         self._database.refuse_if_broken()
         with self._write(Write.LEASE) as tx:
             now_ms = tx.to_stored(now_ms)
-            if not is_alive(tx, incarnation):
+            alive = _ALIVE_AND_LISTING.fetch(tx, incarnation)
+            if not alive:
                 return []
             half = -(-limit // 2)
             keys = self._due(tx, route, _D.DEFERRED, limit=half, now_ms=now_ms)
             left = limit - len(keys)
             keys += self._due(tx, route, _D.INCOMING, limit=left, now_ms=_ALWAYS_MS)
             _LEASE.run(tx, [(*key, incarnation, now_ms) for key in keys])
-            return _load_claimed(tx, keys, now_ms)
+            claimed = _load_claimed(tx, keys, now_ms)
+            if not (alive[0][0] and self._rules.suppression.is_on):
+                return claimed
+            return with_suppressions(tx, claimed, self._rules.suppression, now_ms=now_ms)
 
     def _due(
         self, tx: Transaction, route: str, state: DeliveryState, *, limit: int, now_ms: int

@@ -22,9 +22,11 @@ from relaygw.mail.outcome import (
     waiting_state,
 )
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
+from relaygw.mail.suppression import Suppression
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
 from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, hold_columns, lock_messages, part_delivery
 from relaygw.store.rules import StoreRules
+from relaygw.store.suppression import note_refusals
 from relaygw.store.webhooks import add_outcomes
 
 
@@ -34,6 +36,7 @@ class Recorded:
 
     is_alive: bool  # False: the incarnation is dead, and nothing was written
     lost: tuple[Key, ...] = ()  # not written, now or before: their leases were over
+    suppressed: tuple[Suppression, ...] = ()  # addresses that were refused for the second time
 
 
 MAX_ROWS = 50  # of one outcome: of many recipients with replies of their own the first ones
@@ -160,9 +163,11 @@ def record(
     written = _RECORD_DELIVERIES.run(tx, _delivery_rows(tx, updates, now_ms), incarnation)
     finished = list({entry.queue_id for entry in updates if entry.state is _D.FINISHED})
     finish_messages(tx, finished, now_ms=now_ms, keep_content=rules.keep_content)
+    suppressed = tuple(note_refusals(tx, updates, rules.suppression, now_ms))
     if written == len(updates):
-        return Recorded(is_alive=True)
-    return told_too_late(tx, updates, is_alive=True, now_ms=now_ms)
+        return Recorded(is_alive=True, suppressed=suppressed)
+    late = told_too_late(tx, updates, is_alive=True, now_ms=now_ms)
+    return replace(late, suppressed=suppressed)
 
 
 def told_too_late(tx: Transaction, updates: _Updates, *, is_alive: bool, now_ms: int) -> Recorded:
@@ -218,6 +223,7 @@ def _hold_apart(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> None:
 
 def _write_attempts(tx: Transaction, updates: _Updates, incarnation: str, now_ms: int) -> None:
     """Write what the outcomes tell, before their leases end; nothing for what was taken at once."""
+    _add(tx, _ADD, [row for entry in updates for row in _warned(entry, now_ms)], incarnation)
     told = [(entry, list(islice(_rows(tx, entry, now_ms), MAX_ROWS))) for entry in updates]
     repeated = [rows[0] for entry, rows in told if _may_repeat(entry, rows)]
     counted = set(_COUNT.fetch(tx, repeated, incarnation))
@@ -305,6 +311,12 @@ def _row(
     waits = one.state is _R.PENDING and entry.state is _D.DEFERRED
     next_at_ms = due_at_ms if waits else None
     return (*_key(entry), rcpt_no, now_ms, one.provider, relay, *told, next_at_ms)
+
+
+def _warned(entry: DeliveryUpdate, now_ms: int) -> Iterator[Row]:
+    for one in entry.warned[:MAX_ROWS]:
+        key = (*_key(entry), one.rcpt_no, now_ms)
+        yield _untold(key, one.listed.sentence, AttemptState.WARNED, None)
 
 
 def _untold(key: Row, reason: str | None, state: AttemptState, next_at_ms: int | None) -> Row:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relaygw.mail.suppression import OFF, SuppressionRules
+
 
 @dataclass(frozen=True, slots=True)
 class WebhookRule:
@@ -19,6 +21,7 @@ class StoreRules:
 
     keep_content: bool = False  # that of finished mail stays for a while
     webhooks: tuple[WebhookRule, ...] = ()  # who is told of outcomes and verdicts
+    suppression: SuppressionRules = OFF
 
 
 NO_RULES = StoreRules()

@@ -26,6 +26,7 @@ from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
 from relaygw.store.sessions import Sessions
 from relaygw.store.sqlite import SqliteDatabase
+from relaygw.store.suppression_list import Suppressions
 from relaygw.store.watch import Watch
 
 _CHUNKS_A_STEP = 4
@@ -50,6 +51,7 @@ class Store:
     sessions: Sessions
     feedback: Feedback
     outbox: Outbox
+    suppressions: Suppressions
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -100,6 +102,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         sessions=Sessions(database),
         feedback=Feedback(database, rules),
         outbox=Outbox(database),
+        suppressions=Suppressions(database, rules),
     )
 
 

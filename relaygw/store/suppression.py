@@ -1,13 +1,295 @@
-"""Addresses that get no more mail of a sender's domain."""
+"""Suppressed addresses: looked up at each claim, written by verdicts, refusals and operators.
+
+Whatever suppresses an address does so in the transaction of what it came of; from its commit on no
+claim of any instance misses it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from relaygw.store.database import Transaction
+from relaygw.mail.address import mailbox
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient
+from relaygw.mail.outcome import AttemptState
+from relaygw.mail.suppression import (
+    ANY,
+    CAUSE_OF,
+    PROMOTIONAL,
+    Action,
+    Cause,
+    Suppression,
+    SuppressionRules,
+    domain_of,
+    merged,
+)
+from relaygw.mail.verdict import Kind
+from relaygw.mail.words import printable
+from relaygw.store.database import BatchStatement, Row, Transaction, insert_into
 from relaygw.store.rules import StoreRules
 from relaygw.store.verdicts import NewVerdict
 
+MAX_DETAIL = 300  # characters of what a provider said
+SuppressionKey = tuple[str, str, str]
+NAMES = (
+    *("address", "sender_domain", "stream", "cause", "source", "detail", "queue_id"),
+    *("created_at_ms", "expires_at_ms"),
+)
+_COLUMNS = ", ".join(f"suppression.{name}" for name in NAMES)
+_LISTED = BatchStatement(
+    f"""
+    SELECT {_COLUMNS} FROM (VALUES {{rows}}) AS v
+    JOIN suppression ON suppression.address = v.column1
+        AND suppression.sender_domain IN ('', v.column2)
+    WHERE suppression.expires_at_ms IS NULL OR suppression.expires_at_ms > {{?}}
+    """,
+    columns=2,
+)
+_TOLD = BatchStatement(
+    f"""
+    SELECT attempt.queue_id, attempt.rcpt_no FROM (VALUES {{rows}}) AS v
+    JOIN attempt ON attempt.queue_id = v.column1 AND attempt.rcpt_no = v.column2
+    WHERE attempt.state = '{AttemptState.WARNED.value}'
+    """,
+    columns=2,
+)
+_EXISTING = BatchStatement(
+    f"""
+    SELECT {_COLUMNS} FROM suppression
+    WHERE (address, sender_domain, stream) IN (VALUES {{rows}})
+    ORDER BY address, sender_domain, stream {{for_update}}
+    """,
+    columns=3,
+)
+_PUT = insert_into(
+    "suppression",
+    " ".join(NAMES),
+    on_conflict="(address, sender_domain, stream) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in NAMES[3:]),
+)
+_ADD_REFUSALS = insert_into(
+    "refusal", "address sender_domain queue_id refused_at_ms", on_conflict="DO NOTHING"
+)
+_FORGET_OLD_REFUSALS = BatchStatement(
+    """
+    DELETE FROM refusal WHERE (address, sender_domain) IN (VALUES {rows}) AND refused_at_ms < {?}
+    """,
+    columns=2,
+)
+_REFUSALS = BatchStatement(
+    """
+    SELECT address, sender_domain, queue_id FROM refusal
+    WHERE (address, sender_domain) IN (VALUES {rows})
+    """,
+    columns=2,
+)
+_BOUNCED = BatchStatement(
+    """
+    SELECT recipient.queue_id, recipient.rcpt_no, message.sender, recipient.address,
+        recipient.provider, recipient.reply
+    FROM (VALUES {rows}) AS v
+    JOIN recipient ON recipient.queue_id = v.column1 AND recipient.rcpt_no = v.column2
+    JOIN message ON message.queue_id = v.column1
+    WHERE recipient.state = 'bounced' AND recipient.changed_at_ms = {?}
+    """,
+    columns=2,
+)
+_SENDERS = BatchStatement(
+    "SELECT queue_id, sender FROM message WHERE queue_id IN (VALUES {rows})", columns=1
+)
 
-def note_verdicts(tx: Transaction, verdicts: Sequence[NewVerdict], rules: StoreRules) -> None:
-    """Suppress the addresses that new verdicts are a reason for."""
+
+def of_row(row: Row) -> Suppression:
+    """Return a row of all columns."""
+    values = dict(zip(NAMES, row, strict=True))
+    return Suppression(**{**values, "cause": Cause(values["cause"])})
+
+
+def local(tx: Transaction, one: Suppression) -> Suppression:
+    """Return an entry of the database by the caller's clock."""
+    if not tx.ahead_ms:
+        return one
+    ends_ms = tx.to_local(one.expires_at_ms)
+    return replace(one, created_at_ms=tx.to_local(one.created_at_ms), expires_at_ms=ends_ms)
+
+
+def stored(tx: Transaction, one: Suppression) -> Suppression:
+    """Return an entry of a caller by the database's clock."""
+    ends_ms = tx.to_stored(one.expires_at_ms)
+    return replace(one, created_at_ms=tx.to_stored(one.created_at_ms), expires_at_ms=ends_ms)
+
+
+def put(tx: Transaction, entries: Iterable[Suppression]) -> None:
+    """Write entries over whatever was known of the same address."""
+    rows = [
+        tuple(one.cause.value if name == "cause" else getattr(one, name) for name in NAMES)
+        for one in sorted(entries, key=lambda one: one.key)  # two who write wait for each other
+    ]
+    _PUT.run(tx, rows)
+
+
+def join(tx: Transaction, entries: Sequence[Suppression], now_ms: int) -> list[Suppression]:
+    """Add entries to what is known; return what is new or has changed."""
+    if not entries:
+        return []
+    wanted: dict[SuppressionKey, Suppression] = {}
+    for one in entries:
+        wanted[one.key] = merged(wanted.get(one.key), one, now_ms=now_ms)
+    known = {one.key: one for one in map(of_row, _EXISTING.fetch(tx, sorted(wanted)))}
+    results = {key: merged(known.get(key), one, now_ms=now_ms) for key, one in wanted.items()}
+    changed = [one for key, one in results.items() if one != known.get(key)]
+    put(tx, changed)
+    return changed
+
+
+# --- looked up at a claim ------------------------------------------------------------------
+
+
+def with_suppressions(
+    tx: Transaction, claimed: Sequence[ClaimedDelivery], rules: SuppressionRules, *, now_ms: int
+) -> list[ClaimedDelivery]:
+    """Return deliveries with what holds for their recipients; one statement for 50 of these."""
+    pairs = {
+        (mailbox(who.address), domain_of(one.sender)) for one in claimed for who in one.recipients
+    }
+    known: dict[str, list[Suppression]] = defaultdict(list)
+    for row in _LISTED.fetch(tx, list(pairs), now_ms):
+        known[row[0]].append(local(tx, of_row(row)))
+    if not known:
+        return [_cleared(one) for one in claimed]
+    found = [_with_known(one, known, rules) for one in claimed]
+    return _with_told(tx, found)
+
+
+def _cleared(one: ClaimedDelivery) -> ClaimedDelivery:
+    if not any(who.listed for who in one.recipients):
+        return one
+    return replace(one, recipients=tuple(replace(who, listed=None) for who in one.recipients))
+
+
+def _with_known(
+    one: ClaimedDelivery, known: dict[str, list[Suppression]], rules: SuppressionRules
+) -> ClaimedDelivery:
+    domain = domain_of(one.sender)
+
+    def look(who: Recipient) -> Recipient:
+        entries = known.get(mailbox(who.address), ())
+        mine = (entry for entry in entries if entry.sender_domain in (ANY, domain))
+        listed = rules.listed(mine, one.stream)
+        return who if listed is who.listed else replace(who, listed=listed)
+
+    return replace(one, recipients=tuple(map(look, one.recipients)))
+
+
+def _with_told(tx: Transaction, claimed: list[ClaimedDelivery]) -> list[ClaimedDelivery]:
+    """Note of whom the log and the story have a warning already."""
+    warned = [
+        (one.queue_id, who.rcpt_no)
+        for one in claimed
+        for who in one.recipients
+        if who.listed is not None and who.listed.action is Action.WARN
+    ]
+    told = set(_TOLD.fetch(tx, warned))
+    if not told:
+        return claimed
+
+    def note(queue_id: str, who: Recipient) -> Recipient:
+        if who.listed is None or (queue_id, who.rcpt_no) not in told:
+            return who
+        return replace(who, listed=who.listed._replace(is_told=True))
+
+    return [
+        replace(one, recipients=tuple(note(one.queue_id, who) for who in one.recipients))
+        for one in claimed
+    ]
+
+
+# --- written beside verdicts and outcomes --------------------------------------------------
+
+
+def note_verdicts(
+    tx: Transaction, verdicts: Sequence[NewVerdict], rules: StoreRules
+) -> list[Suppression]:
+    """Suppress whom hard bounces, complaints and unsubscribes are about; return what is new.
+
+    A complaint that names several suppresses nobody: many providers hide who it was.
+    """
+    telling = [
+        one
+        for one in verdicts
+        if one.kind in CAUSE_OF and not (one.kind is Kind.COMPLAINED and one.others)
+    ]
+    if not telling or not rules.suppression.is_on:
+        return []
+    senders: dict[str, str] = dict(_SENDERS.fetch(tx, sorted({(one.queue_id,) for one in telling})))
+    now_ms = tx.now_ms()
+    entries = [
+        _of_verdict(one, senders[one.queue_id], rules.suppression, now_ms)
+        for one in telling
+        if one.queue_id in senders
+    ]
+    return [local(tx, one) for one in join(tx, entries, now_ms)]
+
+
+def _of_verdict(one: NewVerdict, sender: str, rules: SuppressionRules, now_ms: int) -> Suppression:
+    cause = CAUSE_OF[one.kind]
+    return Suppression(
+        address=mailbox(one.address),
+        sender_domain=domain_of(sender),
+        stream=PROMOTIONAL if cause is Cause.UNSUBSCRIBE else ANY,
+        cause=cause,
+        source=one.provider,
+        detail=_said(one.dsn, one.detail),
+        queue_id=one.queue_id,
+        created_at_ms=now_ms,
+        expires_at_ms=rules.expiry(cause, now_ms),
+    )
+
+
+def _said(dsn: str | None, detail: str) -> str:
+    words = printable(" ".join(detail.split()))[:MAX_DETAIL]
+    return words if not dsn or dsn in words else f"{dsn} {words}".strip()
+
+
+def note_refusals(
+    tx: Transaction, updates: Sequence[DeliveryUpdate], rules: SuppressionRules, now_ms: int
+) -> list[Suppression]:
+    """Note recipients that SMTP refused as dead addresses; the second message suppresses one.
+
+    After the outcomes were written, in their transaction; those that were not leave nothing.
+    """
+    refused = [
+        (entry.queue_id, one.rcpt_no)
+        for entry in updates
+        for one in entry.recipients
+        if one.is_dead_address
+    ]
+    if not refused or not rules.is_on:
+        return []
+    told: dict[tuple[str, str], dict[str, tuple[str, str]]] = defaultdict(dict)
+    bounced = sorted(_BOUNCED.fetch(tx, refused, now_ms))
+    for queue_id, _, sender, address, provider, reply in bounced:
+        told[mailbox(address), domain_of(sender)].setdefault(queue_id, (provider, reply))
+    keys = sorted(told)
+    if rules.expire_ms is not None:
+        _FORGET_OLD_REFUSALS.run(tx, keys, now_ms - rules.expire_ms)
+    _ADD_REFUSALS.run(tx, [(*key, min(told[key]), now_ms) for key in keys])
+    first = {(address, domain): queue_id for address, domain, queue_id in _REFUSALS.fetch(tx, keys)}
+    entries = []
+    for address, domain in keys:
+        second = [one for one in told[address, domain] if one != first.get((address, domain))]
+        if second:
+            provider, reply = told[address, domain][second[-1]]
+            entry = Suppression(
+                address=address,
+                sender_domain=domain,
+                cause=Cause.REFUSED,
+                source=provider or "",
+                detail=_said(None, reply or ""),
+                queue_id=second[-1],
+                created_at_ms=now_ms,
+                expires_at_ms=rules.expiry(Cause.REFUSED, now_ms),
+            )
+            entries.append(entry)
+    return [local(tx, one) for one in join(tx, entries, now_ms)]

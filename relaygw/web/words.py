@@ -22,6 +22,7 @@ _REASONS = {
     CaptureCode.SANDBOX: "Sandbox mode",
     CaptureCode.NOT_ALLOWED: "Not on the allow list",
     CaptureCode.BLOCKED: "On the block list",
+    CaptureCode.SUPPRESSED: "Suppressed",
     CaptureCode.NO_DOMAIN: "No domain in the address",
     CaptureCode.INVALID_ADDRESS: "Not a valid address",
     CaptureCode.TOO_LARGE: "Larger than max_message_size",

@@ -17,6 +17,7 @@ from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.search import parse_find, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.suppression import Cause, Suppression
 from relaygw.mail.verdict import Event, Kind
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.feedback import MatchedEvent, NewPost
@@ -442,6 +443,21 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("feedback.put_off", 1, wait_ms=0)
     call("feedback.take", [event_of])
     call("feedback.shared_key", "mark")
+    listed = Suppression(
+        address="b@cust.test",
+        cause=Cause.MANUAL,
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + 60_000,
+    )
+    lifted = replace(listed, stream="promotional")
+    assert call("suppressions.suppress", [listed, lifted], entry=entry("suppression.add")) == 2
+    assert call("suppressions.suppress_batch", [listed], entry=None) == 0
+    assert call("suppressions.looked_at_again", claimed[0]) == claimed[0]
+    assert call("suppressions.lift", [lifted.key], entry=entry("suppression.remove")) == 1
+    assert call("suppressions.purge_suppressed", limit=9) == 0
+    assert call("suppressions.forget_refusals", 60_000) == 0
+    assert call("suppressions.suppressed_lately", 60_000) == 0
+    assert call("suppressions.count_suppressed", most=9) == 1
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply
@@ -462,6 +478,8 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "sessions.get": (("h",), {}),
         "sessions.known": ((), {}),
         "feedback.claim_posts": ((), {"limit": 9, "lease_ms": 0}),
+        "suppressions.suppressed": ((), {"limit": 9}),
+        "suppressions.suppressed_of": ((["b@cust.test"],), {}),
         "instances.registered": ((), {}),
         "limits.accounts": ((), {}),
         "limits.senders": ((), {}),

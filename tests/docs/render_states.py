@@ -22,7 +22,8 @@ RECIPIENT = {
     RecipientState.BOUNCED: "refused for good",
     RecipientState.EXPIRED: "not delivered within `retry.lifetime`, or ended by an operator",
     RecipientState.CAPTURED: "kept for the sandbox, never sent; a release is another recipient",
-    RecipientState.BLOCKED: "on the block list or not allowed, dropped",
+    RecipientState.BLOCKED: "on the block list, not allowed or [suppressed](suppression.md); "
+    "dropped",
     RecipientState.CANCELLED: "deleted by an operator",
 }
 OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, provider_id
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.mail.state import OPEN, CaptureCode, DeliveryState, RecipientState, capture_code
+from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
@@ -51,6 +52,7 @@ _WAITS = "; it is sent when that is over"
 _STALE_MS = 20_000
 """A heartbeat of this age: others may take over."""
 _R = RecipientState
+_FEW = 3
 _MAYBE_TAKEN = frozenset({AttemptState.IN_DOUBT, AttemptState.INTERRUPTED})
 TRASH_MS = 7 * 86_400_000
 """How long the trash keeps a message."""
@@ -297,9 +299,7 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         send = f"relaygw sandbox release {queue_id} --to {by_state[_R.CAPTURED][0].address}"
         advice.append(Advice("Nothing; to release it to an allowed address:", send))
     if _R.BLOCKED in by_state:
-        who = some_of([one.address for one in by_state[_R.BLOCKED]])
-        text = f"If {who} should receive, change recipients.block and send it again."
-        advice.append(Advice(text))
+        advice += _dropped(by_state[_R.BLOCKED])
     taken = by_state.get(_R.DELIVERED)
     if taken and not advice:
         own_id = provider_id(taken[0].reply or "")
@@ -309,6 +309,18 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         asked = f"{taken[0].provider} can be asked{by_id}"
         advice.append(Advice(f"Nothing.{twice} If it is missing, {asked}."))
     return advice or [Advice("Nothing.")]
+
+
+def _dropped(members: Sequence[RecipientEntry]) -> Iterator[Advice]:
+    suppressed = [one for one in members if capture_code(one.reply) is CaptureCode.SUPPRESSED]
+    others = [one.address for one in members if one not in suppressed]
+    if others:
+        text = f"If {some_of(others)} should receive, change recipients.block and send it again."
+        yield Advice(text)
+    for one in suppressed[:_FEW]:
+        _, command = told_remedy(one.reply or "")
+        text = f"Nothing; if {one.address} works again, lift it, then send the mail again:"
+        yield Advice(text, command)
 
 
 def _failed(

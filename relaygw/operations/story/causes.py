@@ -9,6 +9,7 @@ from relaygw.mail.clock import utc_text
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.outcome import BEFORE_MAIL, AttemptState, Meaning, Scope, Stage
 from relaygw.mail.state import WORST_FIRST, CaptureCode, RecipientState, capture_code
+from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.story.facts import Facts, Meanings, reply_of
 from relaygw.policy.story import Outlook
@@ -24,6 +25,7 @@ _CAPTURED = {
     CaptureCode.SANDBOX: "nothing leaves in sandbox mode",
     CaptureCode.NOT_ALLOWED: "its recipient is not on the allow list of staging",
     CaptureCode.BLOCKED: "its recipient is on the block list",
+    CaptureCode.SUPPRESSED: "its recipient is suppressed",
     CaptureCode.NO_DOMAIN: "its address has no domain, and no rewrite rule matches",
     CaptureCode.INVALID_ADDRESS: "its address is not valid",
     CaptureCode.LOOP: "it is in a mail loop",
@@ -148,6 +150,8 @@ def _ended(
             text = _CAPTURED.get(code, reply)
             text = _told(text, reply) if code in _SAY_MORE else text
             return f"{text}, so it was captured: not sent unless somebody releases it"
+        case _R.BLOCKED if capture_code(reply) is CaptureCode.SUPPRESSED:
+            return f"its recipient is {told_remedy(reply)[0]}; so it was not sent"
         case _R.BLOCKED:
             return "its recipient is on the block list, so it was dropped and not delivered"
         case _R.CANCELLED | _R.PENDING:

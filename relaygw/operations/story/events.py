@@ -50,7 +50,8 @@ _TEXTS = {
     "have taken it, and it was sent again",
     AttemptState.BOUNCED: "bounced: {} refused it permanently",
     AttemptState.EXPIRED: "expired: given up",
-    AttemptState.BLOCKED: "dropped, not sent: on the block list",
+    AttemptState.BLOCKED: "dropped, not sent",
+    AttemptState.WARNED: "sent although the address is suppressed",
 }
 _FINAL = {
     RecipientState.DELIVERED: AttemptState.DELIVERED,
@@ -139,7 +140,7 @@ def _fate(facts: Facts, part: DeliveryEntry, one: RecipientEntry) -> str:
 
 
 def _is_blocked_on_acceptance(facts: Facts, one: RecipientEntry) -> bool:
-    """True unless a recipient was found on the block list at a later attempt."""
+    """True unless a recipient was found on a list at a later attempt."""
     return one.state is RecipientState.BLOCKED and not facts.attempts_on(one)
 
 

@@ -10,6 +10,7 @@ WRITTEN = {
     CaptureCode.SANDBOX: "sandbox mode",
     CaptureCode.NOT_ALLOWED: "staging: not on the allow list",
     CaptureCode.BLOCKED: "on the block list",
+    CaptureCode.SUPPRESSED: "suppressed",
     CaptureCode.NO_DOMAIN: "local recipient without a rule",
     CaptureCode.INVALID_ADDRESS: "invalid address",
     CaptureCode.LOOP: "mail loop",

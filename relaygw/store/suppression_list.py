@@ -1,0 +1,189 @@
+"""The list of suppressed addresses as operators see it, change it, import and export it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, delete, func, or_, select, tuple_
+
+from relaygw.mail.address import mailbox
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.suppression import Cause, Suppression
+from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.database import BatchStatement, Database, Repository, Transaction, Write
+from relaygw.store.feedback_tables import refusal, suppression
+from relaygw.store.rules import StoreRules
+from relaygw.store.suppression import SuppressionKey, join, put, stored, with_suppressions
+
+_REMOVE = BatchStatement(
+    "DELETE FROM suppression WHERE (address, sender_domain, stream) IN (VALUES {rows})", columns=3
+)
+_FORGET_REFUSALS = BatchStatement("DELETE FROM refusal WHERE address IN (VALUES {rows})", columns=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuppressionFilter:
+    """Which suppressions: every condition set must hold."""
+
+    text: str | None = None  # stands in the address, without regard to case
+    sender_domain: str | None = None  # is it; ANY: those for every sender
+    stream: str | None = None
+    causes: frozenset[Cause] = frozenset()  # empty: any
+
+
+EVERY = SuppressionFilter()
+
+
+class Suppressions(Repository):
+    """The list as operators see it; those who claim mail look it up beside the claim."""
+
+    def __init__(self, database: Database, rules: StoreRules) -> None:
+        super().__init__(database)
+        self._rules = rules.suppression
+
+    def suppressed(
+        self,
+        *,
+        limit: int,
+        wanted: SuppressionFilter = EVERY,
+        after: Suppression | None = None,
+    ) -> list[Suppression]:
+        """Return suppressions in force, newest first; `after` is the last one of the page before.
+
+        What is added while somebody turns pages is not missed twice, and nothing is shown twice.
+        """
+        order = [suppression.c[name].desc() for name in _ORDER]
+        with self._read() as tx:
+            query = _matching(tx, select(*suppression.c), wanted)
+            if after is not None:
+                at_ms = tx.to_stored(after.created_at_ms)
+                query = query.where(
+                    tuple_(*(suppression.c[name] for name in _ORDER)) < (at_ms, *after.key)
+                )
+            rows = tx.execute(query.order_by(*order).limit(limit))
+            return [_entry(tx, row) for row in rows]
+
+    def count_suppressed(self, wanted: SuppressionFilter = EVERY, *, most: int) -> int:
+        """Return how many suppressions in force there are, counting up to `most`."""
+        with self._read() as tx:
+            some = _matching(tx, select(suppression.c.address), wanted).limit(most).subquery()
+            return int(tx.execute(select(func.count()).select_from(some)).scalar_one())
+
+    def suppressed_of(self, addresses: Sequence[str]) -> dict[str, list[Suppression]]:
+        """Return what is in force of these addresses, for any sender, by their mailbox."""
+        found: dict[str, list[Suppression]] = defaultdict(list)
+        with self._read() as tx:
+            names = sorted({mailbox(one) for one in addresses})
+            for start in range(0, len(names), _STEP):
+                one_of = suppression.c.address.in_(names[start : start + _STEP])
+                query = _matching(tx, select(*suppression.c).where(one_of), EVERY)
+                for row in tx.execute(query.order_by(*suppression.primary_key)):
+                    found[row.address].append(_entry(tx, row))
+        return dict(found)
+
+    def suppressed_lately(self, within_ms: int) -> int:
+        """Return how many addresses events and refusals have suppressed within a time."""
+        by_itself = suppression.c.cause.in_([one.value for one in _BY_ITSELF])
+        with self._read() as tx:
+            since_ms = tx.now_ms() - within_ms
+            query = select(func.count()).where(
+                by_itself,
+                suppression.c.created_at_ms >= since_ms,
+                suppression.c.queue_id.is_not(None),
+            )
+            return int(tx.execute(query).scalar_one())
+
+    def looked_at_again(self, claimed: ClaimedDelivery) -> ClaimedDelivery:
+        """Return a delivery that was claimed a while ago with what is known of its recipients now.
+
+        Raises StoreUnavailable.
+        """
+        with self._read() as tx:
+            now_ms = tx.now_ms()
+            (found,) = with_suppressions(tx, [claimed], self._rules, now_ms=now_ms)
+            return found
+
+    def suppress(self, entries: Sequence[Suppression], *, entry: AuditEntry) -> int:
+        """Suppress addresses as given, whatever was known of them; audited. Returns how many."""
+        with self._write() as tx:
+            rows = {one.key: one for one in entries}
+            put(tx, [stored(tx, one) for one in rows.values()])
+            add_audit(tx, entry, len(rows))
+            return len(rows)
+
+    def suppress_batch(self, entries: Sequence[Suppression], *, entry: AuditEntry | None) -> int:
+        """Add what is not known yet, or for a graver cause or longer; return how many changed.
+
+        `entry` goes into the audit trail with the number that it says. After everyone else.
+        """
+        with self._write(Write.BULK) as tx:
+            changed = join(tx, [stored(tx, one) for one in entries], tx.now_ms())
+            if entry is not None:
+                add_audit(tx, entry, entry.affected)
+            return len(changed)
+
+    def lift(self, keys: Sequence[SuppressionKey], *, entry: AuditEntry) -> int:
+        """Lift suppressions; audited if there were any. Refusals of those addresses are forgotten.
+
+        Return how many.
+        """
+        with self._write() as tx:
+            removed = _REMOVE.run(tx, sorted(set(keys)))
+            _FORGET_REFUSALS.run(tx, [(address,) for address in sorted({key[0] for key in keys})])
+            if removed:
+                add_audit(tx, entry, removed)
+            return removed
+
+    def purge_suppressed(self, *, limit: int) -> int:
+        """Delete up to `limit` suppressions that have expired; return how many."""
+        ends_ms = suppression.c.expires_at_ms
+        keys = list(suppression.primary_key)
+        with self._read() as tx:
+            over = tx.execute(select(*keys).where(ends_ms <= tx.now_ms()).limit(limit)).all()
+        if not over:
+            return 0
+        with self._write(Write.UNSYNCED) as tx:
+            is_over = tuple_(*keys).in_([tuple(row) for row in over]) & (ends_ms <= tx.now_ms())
+            return tx.execute(delete(suppression).where(is_over)).rowcount
+
+    def forget_refusals(self, older_than_ms: int) -> int:
+        """Delete first refusals that are so old that a second one would count anew."""
+        with self._write(Write.UNSYNCED) as tx:
+            is_old = refusal.c.refused_at_ms < tx.now_ms() - older_than_ms
+            return tx.execute(delete(refusal).where(is_old)).rowcount
+
+
+_STEP = 500
+_ORDER = ("created_at_ms", "address", "sender_domain", "stream")
+_BY_ITSELF = (Cause.BOUNCE, Cause.COMPLAINT, Cause.UNSUBSCRIBE, Cause.REFUSED)
+
+
+def _matching(tx: Transaction, query: Select[Any], wanted: SuppressionFilter) -> Select[Any]:
+    column = suppression.c
+    query = query.where(or_(column.expires_at_ms.is_(None), column.expires_at_ms > tx.now_ms()))
+    if wanted.text:
+        query = query.where(column.address.contains(wanted.text.lower(), autoescape=True))
+    if wanted.sender_domain is not None:
+        query = query.where(column.sender_domain == wanted.sender_domain)
+    if wanted.stream is not None:
+        query = query.where(column.stream == wanted.stream)
+    if wanted.causes:
+        query = query.where(column.cause.in_(sorted(one.value for one in wanted.causes)))
+    return query
+
+
+def _entry(tx: Transaction, row: Any) -> Suppression:
+    return tx.entry(Suppression, row, "created_at_ms", "expires_at_ms", cause=Cause(row.cause))
+
+
+def every_suppression(
+    store: Suppressions, wanted: SuppressionFilter = EVERY, *, step: int = 1000
+) -> Iterator[Suppression]:
+    """Yield all suppressions in force, newest first, a page at a time."""
+    after: Suppression | None = None
+    while page := store.suppressed(limit=step, wanted=wanted, after=after):
+        yield from page
+        after = page[-1]
