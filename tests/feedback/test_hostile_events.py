@@ -289,7 +289,6 @@ def test_times_of_brevo(fields: Payload, at_ms: int) -> None:
         "relaygw=m4rk-0123456789",
         "shop:17|relaygw:m4rk-0123456789|x:y",
         '{"order": 1, "relaygw": "m4rk-0123456789"}',
-        "m4rk-0123456789",
     ],
 )
 def test_the_mark_among_what_the_shop_wrote(custom: str) -> None:

@@ -56,13 +56,12 @@ def _event(told: Members) -> Event | None:
     if kind is None or address is None or at_ms is None:
         return None
     message_id = document.bare_id(told.get("message-id"))
-    custom = told.get("X-Mailin-custom")
     return Event(  # its `id` is that of the webhook, the same for all events
         key=document.key_of(message_id, address, kind, at_ms),
         kind=kind,
         at_ms=at_ms,
         address=address,
-        mark=document.mark_within(custom) or document.mark(custom),
+        mark=document.mark_within(told.get("X-Mailin-custom")),
         provider_id=message_id,
         message_id=message_id,
         dsn=document.status(told.get("reason")),
