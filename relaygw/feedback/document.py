@@ -19,6 +19,7 @@ Members = dict[str, Any]
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _LAST_MS = 32_503_680_000_000  # the year 3000
+_OF_THE_SENDER = frozenset({"5.1.7", "5.1.8", "5.1.9"})  # or of a server
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _ADDRESS = re.compile(r"[^\s<>@,;]{1,256}@[^\s<>@,;]{1,255}")
 _NAMED = re.compile(r"<([^<>]+)>\s*")
@@ -110,8 +111,8 @@ def status(*values: object) -> str | None:
 
 
 def says_no_address(dsn: str | None) -> bool:
-    """True for 5.1.x: the address does not work."""
-    return dsn is not None and dsn.startswith("5.1.")
+    """True for 5.1.x: the address does not work (RFC 3463); some of them are about the sender."""
+    return dsn is not None and dsn.startswith("5.1.") and dsn not in _OF_THE_SENDER
 
 
 def bare_id(value: object) -> str | None:
@@ -151,7 +152,11 @@ def key_of(*parts: object) -> str:
 def raw_of(value: object) -> str:
     """Return a piece of a report as JSON in ASCII, cut where it is too long."""
     try:
-        text = json.dumps(value, separators=(",", ":"))
+        return cut(json.dumps(value, separators=(",", ":")))
     except (ValueError, RecursionError):
         return ""
+
+
+def cut(text: str) -> str:
+    """Return as much of a text as is kept."""
     return text if len(text) <= MAX_RAW else f"{text[:MAX_RAW]}…"

@@ -55,7 +55,8 @@ class Event:
     """One thing that was reported of one recipient, or of all of a message.
 
     `key` is the same however often it is reported. `mark` is the token that we gave the mail,
-    `provider_id` the provider's name for it, `message_id` its Message-ID without angle brackets.
+    `provider_id` the provider's name for it, `message_id` its Message-ID without angle brackets,
+    `queue_id` our own name for it, where a bounce mail shows it in our Received field.
     """
 
     key: str
@@ -66,6 +67,7 @@ class Event:
     mark: str | None = None
     provider_id: str | None = None
     message_id: str | None = None
+    queue_id: str | None = None
     dsn: str | None = None  # the enhanced status, where the report has one
     detail: str = ""  # in the provider's words, on one line
     raw: str = ""  # the report as it came: JSON, or the machine-readable part of a bounce mail

@@ -1,0 +1,55 @@
+"""Bounce mails without a report that programs can read: qmail, old Exchange and many others.
+
+The library flufl.bounce knows their forms. It looks at each line of a mail with dozens of patterns,
+so it runs in a process of its own, which is ended when a hostile mail takes it too long.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from relaygw.feedback import document
+from relaygw.mail.verdict import Kind
+
+_CHILD = Path(__file__).with_name("old_bounces_child.py")
+_MAX_BYTES = 1 << 18
+_LIMIT_S = 10.0
+_SAID_NEAR = 600  # characters behind an address in which its reason stands
+
+Bounce = tuple[str, Kind, str | None, str]
+"""An address, what became of it, the enhanced status and the words beside it."""
+
+
+def read(content: bytes, text: str) -> list[Bounce]:
+    """Return who failed, as far as the form is known; blocks for up to ten seconds."""
+    try:
+        child = subprocess.run(
+            [sys.executable, "-I", "-B", str(_CHILD)],
+            env={},
+            cwd="/",
+            input=content[:_MAX_BYTES],
+            capture_output=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    told = document.members(document.parse(child.stdout)) if child.returncode == 0 else {}
+    waiting, failed = (document.addresses(told.get(name)) for name in ("temporary", "permanent"))
+    return [
+        *(_bounce(address, text, Kind.SOFT) for address in failed),
+        *(_bounce(address, text, Kind.DEFERRED) for address in waiting if address not in failed),
+    ]
+
+
+def _bounce(address: str, text: str, kind: Kind) -> Bounce:
+    at = text.lower().find(address.lower())
+    near = text[at + len(address) : at + len(address) + _SAID_NEAR] if at >= 0 else ""
+    said = document.words(re.split(r"\r?\n[ \t]*\r?\n", near)[0].lstrip(">:; \r\n\t"), 500)
+    dsn = next(filter(None, (document.status(line.strip()) for line in near.splitlines())), None)
+    if kind is Kind.SOFT and document.says_no_address(dsn):
+        kind = Kind.HARD
+    return address, kind, dsn, said
