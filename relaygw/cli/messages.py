@@ -15,15 +15,18 @@ from relaygw.cli.selection import Choice
 from relaygw.cli.text import aligned, as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released, Source
-from relaygw.mail.state import WORST_FIRST
+from relaygw.mail.result import WORST_FIRST
 from relaygw.mail.words import age, counted, printable, size, some_of
 from relaygw.operations.queue_object import (
     next_attempt_at_ms,
     queue_object,
+    result_of,
     results_of,
+    shown_object,
     shown_recipient,
     standing,
 )
+from relaygw.operations.story.reports import report_words
 from relaygw.policy.story import Note, Outlook, Story
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store, read_content
@@ -79,7 +82,7 @@ def _shown_state(entry: QueueEntry, width: int) -> str:
         return text
     results = results_of(entry)
     worst = next(one for one in WORST_FIRST if one in results)
-    return f"{worst.value} +{sum(results.values()) - results[worst]}"
+    return f"{worst} +{sum(results.values()) - results[worst]}"
 
 
 def _shown_recipients(entry: QueueEntry, width: int) -> str:
@@ -137,11 +140,14 @@ def _delivery_story(entry: QueueEntry, part: DeliveryEntry, now_ms: int) -> Iter
         if one.delivery_no != part.delivery_no:
             continue
         given = f" (given as {one.original})" if one.original else ""
-        yield _told("to", f"{one.address}{given}: {one.state.value}", indent=2)
+        yield _told("to", f"{one.address}{given}: {result_of(one)}", indent=2)
         if one.reply:
             who = f"{one.provider}: " if one.provider else ""
             status = f" [{one.dsn}]" if one.dsn else ""
             yield _told("", f"{who}{one.reply}{status}, {moment(one.changed_at_ms, now_ms)}")
+        if one.verdict is not None and one.verdict_at_ms is not None:
+            words = report_words(one.verdict)
+            yield _told("", f"since then: {words}, {moment(one.verdict_at_ms, now_ms)}")
 
 
 def _told(label: str, text: str, *, indent: int = 0) -> str:
@@ -198,7 +204,7 @@ def print_messages(
         elif raw:
             _write_content(store, entry)
         elif wants_json:
-            click.echo(as_json(queue_object(entry)))
+            click.echo(as_json(shown_object(entry, store.reports.of_message(queue_id))))
         else:
             if not is_first:
                 click.echo()

@@ -37,7 +37,7 @@ from relaygw.operations import queue_actions
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object
 from relaygw.store.queue_entry import QueueEntry, Waiting
-from relaygw.store.selection import ShapeKey
+from relaygw.store.shape import ShapeKey
 from relaygw.store.store import Store
 
 BOUNDS_MIN = (5, 10, 20, 40, 80, 160, 320, 640, 1280)

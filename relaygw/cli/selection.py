@@ -115,7 +115,8 @@ _PARAMETERS = {
 def _option(one: selectors.Selector) -> Decorator:
     names = (f"--{one.name.replace('_', '-')}", _PARAMETERS.get(one.name, one.name))
     if one.kind is selectors.Kind.CHOICE:
-        return click.option(*names, help=one.help, multiple=True, type=_Choice(one.name))
+        more: dict[str, Any] = {"metavar": "RESULT"} if one.name == "result" else {}  # see help
+        return click.option(*names, help=one.help, multiple=True, type=_Choice(one.name), **more)
     return click.option(*names, help=one.help, **_KINDS[one.kind])
 
 

@@ -85,10 +85,12 @@ class Janitor:
         await asyncio.to_thread(self._store.janitor.shrink)
         if number % PURGE_EVERY_STEPS == 0:
             await _repeat(self._purge_step)
+            await _repeat(self._forget_step)
             await _repeat(self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await _repeat(lambda: self._purge(orphans=ORPHANS_S))
             await _repeat(lambda: self._store.watch.forget_watched(_ms(WATCHED_S)))
+            await _repeat(lambda: self._store.reports.forget_strays() > 0)
 
     def _bury(self) -> None:
         instances = self._store.instances
@@ -120,6 +122,11 @@ class Janitor:
     def _purge(self, **ages_s: float) -> bool:
         ages_ms = {name: _ms(age_s) for name, age_s in ages_s.items()}
         return self._store.janitor.purge(ages_ms, limit=PURGE_LIMIT) >= PURGE_LIMIT
+
+    def _forget_step(self) -> bool:
+        """Delete reports of mail that is not known; those of other mail go with it."""
+        age_ms = _ms(self._queue.retention)
+        return self._store.reports.forget_unmatched(age_ms, limit=PURGE_LIMIT) >= PURGE_LIMIT
 
     def _trim_step(self) -> bool:
         keep = self._sandbox.max_messages

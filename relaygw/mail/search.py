@@ -26,7 +26,8 @@ from functools import partial
 from hashlib import blake2b
 from itertools import chain
 
-from relaygw.mail.state import RESULTS, DeliveryState
+from relaygw.mail.result import ASKED
+from relaygw.mail.state import DeliveryState
 
 MAX_CHARACTERS = 1000
 MAX_TERMS = 20  # a search that is longer finds nothing
@@ -97,7 +98,7 @@ _TIMES = (Field.AFTER, Field.BEFORE)
 _SIZES = (Field.LARGER, Field.SMALLER)
 WAITING = "waiting"
 """The state that stands for all in which mail is queued."""
-OUTCOMES = tuple(result.value for result in RESULTS)
+OUTCOMES = tuple(ASKED)
 _STATES = (*(one.value for one in DeliveryState if one is not DeliveryState.FINISHED), WAITING)
 _Flag = tuple[Field, bool, str]  # its field, whether it means the opposite, the text of its term
 _FLAGS: dict[str, _Flag] = {

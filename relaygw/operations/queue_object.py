@@ -6,15 +6,19 @@ The names of the fields are fixed: scripts rely on them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.state import CLAIMABLE, OPEN, RESULTS, WORST_FIRST, DeliveryState, RecipientState
+from relaygw.mail.result import SHOWN, WORST_FIRST, shown_result
+from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
 from relaygw.mail.words import fields
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
+from relaygw.store.reports import Report
 
 UNFINISHED = tuple(state for state in DeliveryState if state in OPEN)
 """In the order in which they are shown: the least finished first."""
+_RANKS = {one: n for n, one in enumerate((RecipientState.PENDING.value, *WORST_FIRST))}
 _LEAST_FINISHED = (*UNFINISHED, DeliveryState.DELETED, DeliveryState.FINISHED)
 
 
@@ -36,22 +40,31 @@ def standing(entry: QueueEntry) -> str:
     if not results:
         return leading_delivery(entry).state.value
     if len(results) == 1:
-        return next(iter(results)).value
-    return ", ".join(f"{number} {result.value}" for result, number in results.items())
+        return next(iter(results))
+    return ", ".join(f"{number} {result}" for result, number in results.items())
 
 
 def shown_recipient(entry: QueueEntry) -> RecipientEntry | None:
     """Return whom a line of a list names: the first who waits, else with whom it went worst."""
-    order = (RecipientState.PENDING, *WORST_FIRST)
-    return min(entry.recipients, key=lambda one: order.index(one.state), default=None)
+    return min(entry.recipients, key=rank, default=None)
 
 
-def results_of(entry: QueueEntry) -> dict[RecipientState, int]:
+def rank(one: RecipientEntry) -> int:
+    """Return a recipient's place among others: who waits, then with whom it went worst."""
+    return _RANKS[result_of(one)]
+
+
+def result_of(one: RecipientEntry) -> str:
+    """Return what became of a recipient in a word."""
+    return shown_result(one.state, one.verdict)
+
+
+def results_of(entry: QueueEntry) -> dict[str, int]:
     """Return how many recipients of a finished message came to which result; else nothing."""
     if leading_delivery(entry).state is not DeliveryState.FINISHED:
         return {}
-    numbers = Counter(one.state for one in entry.recipients)
-    return {result: numbers[result] for result in RESULTS if numbers[result]}
+    numbers = Counter(map(result_of, entry.recipients))
+    return {result: numbers[result] for result in SHOWN if numbers[result]}
 
 
 def next_attempt_at_ms(part: DeliveryEntry) -> int | None:
@@ -88,4 +101,25 @@ def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
         "next_attempt_at": rfc3339_or_none(next_attempt_at_ms(part)) if waits else None,
         "route": part.route,
         "released": part.released,
+        "verdict": one.verdict,
+        "verdict_at": rfc3339_or_none(one.verdict_at_ms),
+    }
+
+
+def shown_object(
+    entry: QueueEntry, reports: Iterable[Report], *, is_raw: bool = True
+) -> dict[str, Any]:
+    """Return a message with what was reported of it after a provider's 250.
+
+    `is_raw`: the reports as they came, too.
+    """
+    return {**queue_object(entry), "events": [_event(one, is_raw=is_raw) for one in reports]}
+
+
+def _event(one: Report, *, is_raw: bool) -> dict[str, Any]:
+    return {
+        **fields(one, "kind", "provider", "address", "dsn", "detail"),
+        "at": rfc3339(one.at_ms),
+        "received_at": rfc3339(one.received_at_ms),
+        "raw": one.raw if is_raw else None,
     }

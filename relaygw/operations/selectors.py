@@ -15,8 +15,9 @@ from typing import Any
 
 from relaygw.mail.clock import utc_time
 from relaygw.mail.outcome import PUT_OFF, AttemptState
+from relaygw.mail.result import ASKED, asked_for
 from relaygw.mail.search import read_time_ms
-from relaygw.mail.state import OPEN, RESULTS, DeliveryState, RecipientState
+from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.settings.units import parse_duration
 from relaygw.store.selection import Selection
 
@@ -25,7 +26,7 @@ ALL = "all"
 """Stands among the words of a selector for all of them."""
 CHOICES = {
     "state": (*(state.value for state in DeliveryState), ALL),
-    "result": tuple(result.value for result in RESULTS),
+    "result": tuple(ASKED),
     "attempt": (*(state.value for state in PUT_OFF), ALL),
 }
 """What a selector of kind CHOICE takes."""
@@ -77,11 +78,15 @@ _ROWS = (
     Selector("recipient", _K.PART, "A recipient contains TEXT.", label="A recipient contains"),
     Selector("subject", _K.PART, "Subject contains TEXT.", label="Subject contains"),
     Selector("state", _K.CHOICE, "State of a delivery; repeatable."),
-    Selector("result", _K.CHOICE, "Outcome of a recipient; repeatable."),
+    Selector("result", _K.CHOICE, f"Outcome of a recipient; repeatable: {', '.join(ASKED)}."),
     Selector("attempt", _K.CHOICE, "Outcome of an attempt that put mail off; repeatable."),
     Selector(
         "domain", _K.WHOLE, "A recipient's domain is exactly TEXT.",
         label="A recipient's domain is", example="example.com",
+    ),
+    Selector(
+        "sender_domain", _K.WHOLE, "Envelope sender's domain is exactly TEXT.",
+        label="Sender's domain is", example="shop.example",
     ),
     Selector(
         "provider", _K.WHOLE,
@@ -117,7 +122,8 @@ _ROWS = (
         label="Reason contains", example="timed out",
     ),
     Selector(
-        "reply", _K.PART, "Last reply for a recipient contains TEXT.",
+        "reply", _K.PART,
+        "Last reply for a recipient, or with a result what was reported since, contains TEXT.",
         label="Last reply contains",
     ),
 )  # fmt: skip
@@ -205,9 +211,10 @@ def selection_of(
     if texts.get("sender") == NULL_SENDER:
         del texts["sender"]
     states = values.get("state", ())
-    results = frozenset(map(RecipientState, values.get("result", ())))
+    results, verdicts = asked_for(values.get("result", ()))
     attempts = values.get("attempt", ())
-    if ALL in states or (("id" in values or results or attempts) and not states):
+    is_ended = "id" in values or results or verdicts or attempts
+    if ALL in states or (is_ended and not states):
         found = ANY_STATE
     else:
         found = frozenset(map(DeliveryState, states)) or default_states
@@ -216,6 +223,7 @@ def selection_of(
         queue_ids=tuple(values.get("id", ())),
         states=found,
         results=results,
+        verdicts=verdicts,
         attempts=frozenset(PUT_OFF if ALL in attempts else map(AttemptState, attempts)),
         since_ms=values.get("since"),
         until_ms=values.get("until"),

@@ -28,6 +28,12 @@ class EventKind(StrEnum):
     EXPIRED = "expired"
     BLOCKED = "blocked"
     WARNED = "warned"
+    # told by a provider after its 250
+    REPORTED = "reported"  # no last word
+    ARRIVED = "arrived"
+    RETURNED = "returned"
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"
     OPERATOR = "operator"
 
 
@@ -83,7 +89,7 @@ class Story:
     recipients: tuple[str, ...]
     subject: str
     state: str  # of the least finished delivery; "captured" when all it does is lie in the sandbox
-    is_over: bool  # True: it has ended, and will not change any more
+    is_over: bool  # True: it has ended; a provider may still report of it
     headline: str  # the cause, and what comes next, in a sentence
     answer: str  # what a customer may be told
     events: tuple[StoryEvent, ...]  # oldest first

@@ -89,7 +89,7 @@ class Transaction:
         """Return a time of the database by the caller's clock; None and 0 stay as they are."""
         return at_ms - self.ahead_ms if at_ms else at_ms
 
-    def entry(self, kind: type[Entry], row: Any, *times: str, **others: Any) -> Entry:
+    def entry(self, kind: type[Entry], row: Any, /, *times: str, **others: Any) -> Entry:
         """Return a row as a dataclass; `times` become local, `others` stand for their columns."""
         columns = row._mapping
         found = {one.name: columns[one.name] for one in fields(kind) if one.name not in others}

@@ -24,7 +24,7 @@ from relaygw.store.find_index import FULL_TEXT, read_words, take_older, take_tod
 from relaygw.store.find_links import read_links, write_links
 from relaygw.store.find_walk import Key, NoPlace, Walk, greatest, newest, read_place
 from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries, rows_in
-from relaygw.store.tables import delivery, mail_search, message, recipient
+from relaygw.store.tables import delivery, mail_search, message
 
 __all__ = ["Find", "FindProgress", "Found", "NoPlace"]
 
@@ -38,7 +38,7 @@ _LAST_MS = 2**45 - 1  # that an id can tell
 _CLOCKS_MS = 3_600_000  # an id says when its message was accepted, by another clock
 _MERGE_STEPS = 4
 
-_S, _M, _R, _D = mail_search.c, message.c, recipient.c, delivery.c
+_S, _M, _D = mail_search.c, message.c, delivery.c
 _UNWRITTEN_IDS = Statement(
     "SELECT queue_id FROM search_todo WHERE since_ms > 0 ORDER BY todo_no DESC LIMIT {?}"
 )
@@ -189,9 +189,9 @@ class _Looking:
         """Return the way that leads to the fewest messages, None: their words do."""
         open_ones = find_terms.open_states(self._search)
         if self._outcome in find_terms.RARE:
-            keys = (_R.changed_at_ms, _R.queue_id)
-            where = find_terms.rare_outcome(self._outcome or "", self._span)
-            return Walk("outcome", recipient, keys, _R.queue_id, where)
+            ends = find_terms.rare_outcome(self._outcome or "", self._span)
+            keys = (ends.at_ms, ends.queue_id)
+            return Walk("outcome", ends.source, keys, ends.queue_id, ends.where)
         if open_ones is not None:
             return Walk("open", delivery, (_D.queue_id,), _D.queue_id, open_ones)
         if self._words.wanted:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from sqlalchemy import TextClause, and_, exists, false, func, or_, select
+from sqlalchemy import TextClause, and_, exists, false, func, or_, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.selectable import FromClause
 
+from relaygw.mail.result import ASKED
 from relaygw.mail.search import (
     WAITING,
     WITH_WORDS,
@@ -21,8 +23,10 @@ from relaygw.mail.search import (
     split_words,
 )
 from relaygw.mail.state import RARE_RESULTS, RecipientState
+from relaygw.mail.verdict import Kind
 from relaygw.store.captured_index import condition_on_captured, contains
 from relaygw.store.database import Transaction
+from relaygw.store.feedback_tables import provider_event, verdict
 from relaygw.store.tables import (
     HAS_RARE_OUTCOME,
     IS_OPEN,
@@ -33,10 +37,15 @@ from relaygw.store.tables import (
     recipient,
 )
 
-_D, _M, _R = delivery.c, message.c, recipient.c
+_D, _M, _R, _V = delivery.c, message.c, recipient.c, verdict.c
 _IS_ITS_PART = _D.queue_id == _M.queue_id
 _IS_ITS_RECIPIENT = _R.queue_id == _M.queue_id
-RARE = frozenset(result.value for result in RARE_RESULTS)
+RARE = frozenset(
+    word
+    for word, (states, kinds) in ASKED.items()
+    if states <= RARE_RESULTS and Kind.DELIVERED not in kinds
+)
+"""Words for outcomes that are few: an index lists them."""
 Condition = ColumnElement[bool] | TextClause
 
 
@@ -46,6 +55,11 @@ def _some_recipient(*holds: Condition) -> ColumnElement[bool]:
 
 def _some_part(*holds: Condition) -> ColumnElement[bool]:
     return exists().where(_IS_ITS_PART, *holds).correlate(message)
+
+
+def _some_report(*holds: Condition) -> ColumnElement[bool]:
+    is_its = provider_event.c.queue_id == _M.queue_id
+    return exists().where(is_its, *holds).correlate(message)
 
 
 def _same(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
@@ -82,7 +96,9 @@ _OF_TEXT: dict[Field, Callable[[str], ColumnElement[bool]]] = {
     ),
     Field.ROUTE: lambda name: _some_part(_same(_D.route, name)),
     Field.REASON: lambda part: or_(
-        _some_recipient(has_text(_R.reply, part)), _some_part(has_text(_D.reason, part))
+        _some_recipient(has_text(_R.reply, part)),
+        _some_part(has_text(_D.reason, part)),
+        _some_report(has_text(provider_event.c.detail, part)),
     ),
     Field.ORDER: lambda value: or_(_M.link_value == value, _same(_M.link_value, value)),
     Field.STATE: lambda state: _some_part(IS_OPEN if state == WAITING else _D.state == state),
@@ -231,7 +247,13 @@ def _condition(tx: Transaction, term: Term, span: Span) -> ColumnElement[bool]:
         holds = condition_on_captured(tx, replace(term, text=folded))
         return _M.queue_id.in_(select(captured_index.c.queue_id).where(holds))
     if term.field is Field.OUTCOME:
-        return _some_recipient(_R.state == term.text, *span.holds(_R.changed_at_ms))
+        states, kinds = ASKED[term.text]
+        has_ended = _some_recipient(_R.state.in_(sorted(states)), *span.holds(_R.changed_at_ms))
+        if not kinds:
+            return has_ended
+        is_told = (_V.kind.in_(sorted(kinds)), *span.holds(_V.at_ms))
+        was_told = exists().where(_V.queue_id == _M.queue_id, *is_told).correlate(message)
+        return or_(has_ended, was_told) if states else was_told
     if term.field in _OF_NUMBER:
         return _OF_NUMBER[term.field](term.number)
     return _OF_TEXT[term.field](term.text)
@@ -245,6 +267,31 @@ def open_states(search: MailSearch) -> list[Condition] | None:
     return None
 
 
-def rare_outcome(outcome: str, span: Span) -> list[Condition]:
-    """Return what holds of the recipients with a rare outcome at that time."""
-    return [HAS_RARE_OUTCOME, _R.state == outcome, *span.holds(_R.changed_at_ms)]
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where rows with a rare outcome are, their time, and what holds of those at that time."""
+
+    source: FromClause
+    at_ms: ColumnElement[int]
+    queue_id: ColumnElement[str]
+    where: Sequence[Condition] = ()
+
+
+def rare_outcome(outcome: str, span: Span) -> Ends:
+    """Return where recipients with a rare outcome at that time are found."""
+    states, kinds = ASKED[outcome]
+    ways = [
+        Ends(recipient, _R.changed_at_ms, _R.queue_id, [HAS_RARE_OUTCOME, _R.state == state])
+        for state in sorted(states)
+    ]
+    ways += [Ends(verdict, _V.at_ms, _V.queue_id, [_V.kind == kind]) for kind in sorted(kinds)]
+    ways = [replace(one, where=[*one.where, *span.holds(one.at_ms)]) for one in ways]
+    if len(ways) == 1:
+        return ways[0]
+    # one by one, as each index has its own in the order of time
+    rows = [
+        select(one.at_ms.label("at_ms"), one.queue_id.label("queue_id")).where(*one.where)
+        for one in ways
+    ]
+    both = union_all(*rows).subquery("ended")
+    return Ends(both, both.c.at_ms, both.c.queue_id)

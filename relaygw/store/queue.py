@@ -33,17 +33,16 @@ from relaygw.store.queue_entry import (
     load_waiting,
     lock_messages,
 )
+from relaygw.store.reports import load_reports
 from relaygw.store.rules import StoreRules
 from relaygw.store.selection import (
     IS_ITS_RECIPIENT,
     PENDING_RECIPIENTS,
     Selection,
-    ShapeCount,
-    ShapeKey,
     count_rare,
-    count_shape,
     matching_ids,
 )
+from relaygw.store.shape import ShapeCount, ShapeKey, count_shape
 from relaygw.store.tables import IS_OPEN, attempt, delivery, message, recipient
 from relaygw.store.webhooks import add_changes
 
@@ -115,6 +114,7 @@ class Queue(Repository):
             return MessageRecord(
                 attempts=tuple(_attempts(tx, queue_id)),
                 actions=tuple(actions_on(tx, queue_id)),
+                reports=tuple(load_reports(tx, queue_id)),
                 deliveries=tuple(tx.entry(DeliveryCircumstances, row, *times) for row in rows),
                 finished_at_ms=tx.to_local(finished_at_ms),
             )

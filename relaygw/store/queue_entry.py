@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, delete, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -16,10 +16,15 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, cause_in
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
+from relaygw.store.feedback_tables import provider_event, verdict
 from relaygw.store.find_index import forget_words
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
+
+if TYPE_CHECKING:
+    from relaygw.store.reports import Report
 
 Key = tuple[str, int]  # a delivery: queue id and delivery number
 _IN_LIMIT = 500  # values in one IN list: far below any database's limit
@@ -47,6 +52,8 @@ class RecipientEntry:
     dsn: str | None
     attempts: int
     changed_at_ms: int
+    verdict: Kind | None = None  # the last word of what was reported since
+    verdict_at_ms: int | None = None  # when it came to that, by the provider's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +130,7 @@ class MessageRecord:
 
     attempts: tuple[AttemptEntry, ...] = ()  # oldest first
     actions: tuple[AuditEntry, ...] = ()  # of operators, oldest first
+    reports: tuple[Report, ...] = ()  # of what happened after a provider's 250, oldest first
     deliveries: tuple[DeliveryCircumstances, ...] = ()
     finished_at_ms: int | None = None
 
@@ -176,7 +184,7 @@ def part_delivery(tx: Transaction, key: Key, rcpt_nos: Collection[int], **change
 def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
     """Delete messages with all that belongs to them."""
     for batch in in_batches(queue_ids):
-        for table in (chunk, attempt, recipient, delivery, message):
+        for table in (chunk, attempt, verdict, provider_event, recipient, delivery, message):
             tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
         forget_words(tx, batch)
     return len(queue_ids)
@@ -200,13 +208,19 @@ _DELIVERY = select(
     delivery.c.doubts + delivery.c.reclaims,
     *delivery.c["hold_code", "hold_key"],
 ).order_by(delivery.c.queue_id, delivery.c.delivery_no)
-_OF_RECIPIENT = tuple(one.name for one in fields(RecipientEntry))
-_RECIPIENT = select(*recipient.c["queue_id", *_OF_RECIPIENT]).order_by(
-    recipient.c.queue_id, recipient.c.rcpt_no
+_OF_RECIPIENT = tuple(one.name for one in fields(RecipientEntry) if one.name in recipient.c)
+_IS_OF_RECIPIENT = (verdict.c.queue_id == recipient.c.queue_id) & (
+    verdict.c.rcpt_no == recipient.c.rcpt_no
+)
+_RECIPIENT = (
+    select(*recipient.c["queue_id", *_OF_RECIPIENT], verdict.c.kind, verdict.c.at_ms)
+    .outerjoin(verdict, _IS_OF_RECIPIENT)
+    .order_by(recipient.c.queue_id, recipient.c.rcpt_no)
 )
 _OF_SOURCE = tuple(one.name for one in fields(Source))
 _DELIVERY_STATES = {state.value: state for state in DeliveryState}
 _RECIPIENT_STATES = {state.value: state for state in RecipientState}
+_LAST_WORDS = {kind.value: kind for kind in Kind if kind not in PASSING}
 
 
 def load_entries(tx: Transaction, query: Select[Any]) -> list[QueueEntry]:
@@ -252,10 +266,12 @@ def _load_recipients(
     tx: Transaction, batch: Sequence[str], into: dict[str, list[RecipientEntry]]
 ) -> None:
     rows = tx.execute(_RECIPIENT.where(is_listed(tx, recipient.c.queue_id, batch)))
-    for queue_id, *values in rows:
+    for queue_id, *values, kind, at_ms in rows:
         found: dict[str, Any] = dict(zip(_OF_RECIPIENT, values, strict=True))
         found["state"] = _RECIPIENT_STATES[found["state"]]
         found["changed_at_ms"] = tx.to_local(found["changed_at_ms"])
+        if kind in _LAST_WORDS:
+            found |= {"verdict": _LAST_WORDS[kind], "verdict_at_ms": tx.to_local(at_ms)}
         into[queue_id].append(RecipientEntry(**found))
 
 

@@ -1,4 +1,4 @@
-"""Which messages an operator means, and how much of the queue is of what kind and age.
+"""Which messages an operator means.
 
 Open ones are found by their index, so that a page of a long queue costs a look at a page; finished
 ones, nearly all, are never looked at. Rare results, captured mail and what an attempt put off have
@@ -8,18 +8,19 @@ indexes of their own, delivered mail is walked through by its ids, which grow wi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, TextClause, case, exists, func, literal, or_, select
+from sqlalchemy import Select, TextClause, and_, exists, func, or_, select, union
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
+from relaygw.mail.verdict import Kind
 from relaygw.store.database import Transaction
+from relaygw.store.feedback_tables import provider_event, verdict
 from relaygw.store.queue_entry import rows_in
 from relaygw.store.tables import (
     HAS_PUT_OFF,
@@ -44,13 +45,15 @@ Condition = ColumnElement[bool] | TextClause
 class Selection:
     """Which messages: every condition set must hold; texts match anywhere, without case.
 
-    With `results` the conditions on a recipient and the provider hold for one of those who came to
-    one of them, and `since_ms` and `until_ms` are about that time; with `attempts` all these are
-    about one of those, which may be repeated ones; else times are about acceptance.
+    With `results` and `verdicts` the conditions on a recipient and the provider hold for one of
+    those who came to one of them, and `since_ms` and `until_ms` are about that time; with
+    `attempts` all these are about one of those, which may be repeated ones; else times are about
+    acceptance.
     """
 
     queue_ids: tuple[str, ...] = ()
     sender: str | None = None
+    sender_domain: str | None = None
     recipient: str | None = None
     domain: str | None = None
     subject: str | None = None
@@ -63,6 +66,7 @@ class Selection:
     uid: int | None = None
     script: str | None = None
     results: frozenset[RecipientState] = frozenset()
+    verdicts: frozenset[Kind] = frozenset()  # last words that were reported since
     attempts: frozenset[AttemptState] = frozenset()
     since_ms: int | None = None
     until_ms: int | None = None
@@ -73,29 +77,17 @@ class Selection:
     @property
     def is_of_acceptance(self) -> bool:
         """True where the times are those of acceptance."""
-        return not (self.results or self.attempts)
+        return not (self.results or self.verdicts or self.attempts)
+
+    @property
+    def is_of_few(self) -> bool:
+        """True where an index of what is rare lists what is looked for."""
+        is_rare = self.results <= RARE_RESULTS | _CAPTURED and Kind.DELIVERED not in self.verdicts
+        return bool(self.attempts or ((self.results or self.verdicts) and is_rare))
 
 
-class ShapeKey(StrEnum):
-    """What the queue is counted by: recipients' domains by recipient, the rest by delivery."""
-
-    RECIPIENT = "recipient"
-    SENDER = "sender"
-    PROVIDER = "provider"
-    REASON = "reason"
-    ROUTE = "route"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeCount:
-    """How much of a key is of one age: step n is younger than bound n, the last has none."""
-
-    key: str
-    step: int
-    number: int
-
-
-def _delivery_conditions(selection: Selection) -> Iterator[Condition]:
+def delivery_conditions(selection: Selection) -> Iterator[Condition]:
+    """Yield what holds of the deliveries."""
     if selection.queue_ids:
         yield delivery.c.queue_id.in_(selection.queue_ids)
     yield from _state_conditions(selection)
@@ -118,10 +110,23 @@ def _part_conditions(selection: Selection) -> Iterator[Condition]:
         yield has_text(delivery.c.reason, selection.reason)
 
 
-def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[ColumnElement[bool]]:
+def message_conditions(tx: Transaction, selection: Selection) -> Iterator[ColumnElement[bool]]:
+    """Yield what holds of the messages."""
+    yield from _source_conditions(selection)
     for name in ("sender", "subject"):
         if (part := getattr(selection, name)) is not None:
             yield has_text(message.c[name], part)
+    if selection.sender_domain is not None:
+        yield domain_of(message.c.sender) == selection.sender_domain.lower()
+    if selection.accepted_before_ms is not None:
+        yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
+    if selection.is_of_acceptance:
+        yield from _within(tx, selection, message.c.accepted_at_ms)
+        for one in _recipient_conditions(selection):
+            yield exists().where(recipient.c.queue_id == message.c.queue_id, one)
+
+
+def _source_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
     if (client := selection.client) is not None:
         yield (message.c.source_client == client) | (message.c.source_user == client)
     if selection.host is not None:
@@ -130,12 +135,6 @@ def _message_conditions(tx: Transaction, selection: Selection) -> Iterator[Colum
         yield message.c.source_uid == selection.uid
     if selection.script is not None:
         yield has_text(message.c.source_script, selection.script)
-    if selection.accepted_before_ms is not None:
-        yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
-    if selection.is_of_acceptance:
-        yield from _within(tx, selection, message.c.accepted_at_ms)
-        for one in _recipient_conditions(selection):
-            yield exists().where(recipient.c.queue_id == message.c.queue_id, one)
 
 
 def _within(
@@ -148,12 +147,15 @@ def _within(
 
 
 def _recipient_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    columns = {"recipient": recipient.c.address}
-    if not selection.attempts:
-        columns["reply"] = recipient.c.reply
-    for name, column in columns.items():
-        if (part := getattr(selection, name)) is not None:
-            yield has_text(column, part)
+    if selection.recipient is not None:
+        yield has_text(recipient.c.address, selection.recipient)
+    if selection.reply is not None and not selection.attempts:
+        said = has_text(recipient.c.reply, selection.reply)
+        is_its = (provider_event.c.queue_id == recipient.c.queue_id) & (
+            provider_event.c.rcpt_no == recipient.c.rcpt_no
+        )
+        reported = exists().where(is_its, has_text(provider_event.c.detail, selection.reply))
+        yield or_(said, reported) if selection.verdicts else said
     if selection.domain is not None:
         yield domain_of(recipient.c.address) == selection.domain.lower()
 
@@ -182,7 +184,7 @@ def matching_ids(
     query = query.where(*_id_range(selection, queue_id))
     if after:
         query = query.where(queue_id < after if newest_first else queue_id > after)
-    if selection.attempts or (selection.results and selection.results <= RARE_RESULTS | _CAPTURED):
+    if selection.is_of_few:
         # a table of its own, so that nobody goes through all mail in the order of its ids
         few = query.offset(0).subquery()
         query, queue_id = select(few.c.queue_id), few.c.queue_id
@@ -199,12 +201,14 @@ _Found = tuple[Select[Any], ColumnElement[str]]
 def _way_of(selection: Selection) -> Callable[[Transaction, Selection], _Found]:
     if selection.attempts:
         return _by_attempt
-    return _by_result if selection.results else _by_state
+    if not selection.verdicts:
+        return _by_result if selection.results else _by_state
+    return _by_either if selection.results else _by_verdict
 
 
 def _by_state(tx: Transaction, selection: Selection) -> _Found:
-    of_messages = list(_message_conditions(tx, selection))
-    query = select(delivery.c.queue_id).distinct().where(*_delivery_conditions(selection))
+    of_messages = list(message_conditions(tx, selection))
+    query = select(delivery.c.queue_id).distinct().where(*delivery_conditions(selection))
     if of_messages:
         joined = message.c.queue_id == delivery.c.queue_id
         query = query.join(message, joined).where(*of_messages)
@@ -213,15 +217,8 @@ def _by_state(tx: Transaction, selection: Selection) -> _Found:
 
 def _by_result(tx: Transaction, selection: Selection) -> _Found:
     """Return the messages of which recipients came to results, from the index that knows them."""
-    of_messages = list(_message_conditions(tx, selection))
-    of_recipients = list(_recipient_conditions(selection))
-    if of_part := list(_part_conditions(selection)):
-        of_recipients.append(exists().where(IS_ITS_RECIPIENT, *of_part))
-    if selection.provider is not None:
-        of_recipients.append(recipient.c.provider == selection.provider)
-    if states := list(_state_conditions(selection)):
-        is_its = delivery.c.queue_id == recipient.c.queue_id
-        of_recipients.append(exists().where(is_its, *states))
+    of_messages = list(message_conditions(tx, selection))
+    of_recipients = list(_ended_conditions(selection))
     if selection.results == _CAPTURED:
         at_ms = message.c.captured_at_ms
         query = select(message.c.queue_id).where(at_ms.is_not(None), *of_messages)
@@ -239,6 +236,56 @@ def _by_result(tx: Transaction, selection: Selection) -> _Found:
         joined = message.c.queue_id == recipient.c.queue_id
         query = query.join(message, joined).where(*of_messages)
     return query, recipient.c.queue_id
+
+
+def _by_verdict(tx: Transaction, selection: Selection) -> _Found:
+    """Return the messages with last words on recipients, from the index that knows them."""
+    conditions: list[ColumnElement[bool]] = [verdict.c.kind.in_(sorted(selection.verdicts))]
+    conditions += _within(tx, selection, verdict.c.at_ms)
+    if of_recipients := list(_ended_conditions(selection)):
+        conditions.append(exists().where(IS_LAST_WORD, *of_recipients))
+    query = select(verdict.c.queue_id).distinct()
+    if of_messages := list(message_conditions(tx, selection)):
+        query = query.join(message, message.c.queue_id == verdict.c.queue_id)
+        conditions += of_messages
+    return query.where(*conditions), verdict.c.queue_id
+
+
+def _by_either(tx: Transaction, selection: Selection) -> _Found:
+    """Return the messages with these results, and those with these last words."""
+    if selection.is_of_few:
+        ways = (_by_result(tx, selection)[0], _by_verdict(tx, selection)[0])
+        found = union(*ways).subquery()
+        return select(found.c.queue_id), found.c.queue_id
+    # through all recipients in the order of ids, which is short: most are what is looked for
+    has_ended = recipient.c.state.in_(sorted(selection.results))
+    was_told = verdict.c.kind.in_(sorted(selection.verdicts))
+    is_so = [
+        and_(has_ended, *_within(tx, selection, recipient.c.changed_at_ms)),
+        exists().where(IS_LAST_WORD, was_told, *_within(tx, selection, verdict.c.at_ms)),
+    ]
+    query = select(recipient.c.queue_id).distinct()
+    query = query.where(or_(*is_so), *_ended_conditions(selection))
+    if of_messages := list(message_conditions(tx, selection)):
+        joined = message.c.queue_id == recipient.c.queue_id
+        query = query.join(message, joined).where(*of_messages)
+    return query, recipient.c.queue_id
+
+
+IS_LAST_WORD = (verdict.c.queue_id == recipient.c.queue_id) & (
+    verdict.c.rcpt_no == recipient.c.rcpt_no
+)
+
+
+def _ended_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions on a recipient that came to a result, or of whom something was told."""
+    yield from _recipient_conditions(selection)
+    if of_part := list(_part_conditions(selection)):
+        yield exists().where(IS_ITS_RECIPIENT, *of_part)
+    if selection.provider is not None:
+        yield recipient.c.provider == selection.provider
+    if states := list(_state_conditions(selection)):
+        yield exists().where(delivery.c.queue_id == recipient.c.queue_id, *states)
 
 
 ATTEMPTED_ID = attempt.c.queue_id.concat("")
@@ -269,8 +316,10 @@ def _by_attempt(tx: Transaction, selection: Selection) -> _Found:
         conditions.append(has_text(attempt.c.reply, selection.reply))
     query = select(ATTEMPTED_ID.label("queue_id")).distinct()
     of_recipients = list(_recipient_conditions(selection))
-    if selection.results:
-        of_recipients.append(recipient.c.state.in_(sorted(selection.results)))
+    if selection.results or selection.verdicts:
+        was_told = verdict.c.kind.in_(sorted(selection.verdicts))
+        has_ended = recipient.c.state.in_(sorted(selection.results))
+        of_recipients.append(or_(has_ended, exists().where(IS_LAST_WORD, was_told)))
     if of_recipients:
         conditions.append(exists().where(IS_TRIED_FOR, *of_recipients))
     is_its = (delivery.c.queue_id == attempt.c.queue_id) & (
@@ -278,7 +327,7 @@ def _by_attempt(tx: Transaction, selection: Selection) -> _Found:
     )
     if of_part := [*_part_conditions(selection), *_state_conditions(selection)]:
         conditions.append(exists().where(is_its, *of_part))
-    if of_messages := list(_message_conditions(tx, selection)):
+    if of_messages := list(message_conditions(tx, selection)):
         query = query.join(message, message.c.queue_id == attempt.c.queue_id)
         conditions += of_messages
     return query.where(*conditions), ATTEMPTED_ID
@@ -313,32 +362,3 @@ def domain_of(address: ColumnElement[str]) -> ColumnElement[str]:
     """Return what follows the last @: what is left of it is cut off from the right."""
     local_part = func.rtrim(address, func.replace(address, "@", ""))
     return func.lower(func.substr(address, func.length(local_part) + 1))
-
-
-_KEYS: dict[ShapeKey, ColumnElement[Any]] = {
-    ShapeKey.RECIPIENT: domain_of(recipient.c.address),
-    ShapeKey.SENDER: message.c.sender,
-    ShapeKey.PROVIDER: func.coalesce(delivery.c.provider, ""),
-    ShapeKey.REASON: func.coalesce(delivery.c.reason, ""),
-    ShapeKey.ROUTE: delivery.c.route,
-}
-
-
-def count_shape(
-    tx: Transaction, selection: Selection, by: ShapeKey, bounds_ms: Sequence[int]
-) -> list[ShapeCount]:
-    """Count what waits: see Queue.shape."""
-    age_ms = literal(tx.now_ms()) - message.c.accepted_at_ms
-    step = case(
-        *((age_ms < bound_ms, number) for number, bound_ms in enumerate(bounds_ms)),
-        else_=len(bounds_ms),
-    )
-    rows = delivery.join(message, message.c.queue_id == delivery.c.queue_id)
-    conditions = [*_delivery_conditions(selection), *_message_conditions(tx, selection)]
-    if by is ShapeKey.RECIPIENT:
-        rows = rows.join(recipient, IS_ITS_RECIPIENT)
-        conditions.append(recipient.c.state == RecipientState.PENDING.value)
-    key = _KEYS[by].label("key")
-    counted = select(key, step.label("step"), func.count().label("number")).select_from(rows)
-    found = tx.execute(counted.where(*conditions).group_by("key", "step"))
-    return [ShapeCount(key=row.key, step=row.step, number=row.number) for row in found]

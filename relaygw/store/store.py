@@ -22,6 +22,7 @@ from relaygw.store.log_check import missing_database
 from relaygw.store.outbox import Outbox
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.reports import Reports
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
 from relaygw.store.sessions import Sessions
@@ -46,6 +47,7 @@ class Store:
     audit: Audit
     sandbox: Sandbox
     find: Find
+    reports: Reports
     watch: Watch
     janitor: Janitor
     sessions: Sessions
@@ -97,6 +99,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         audit=Audit(database),
         sandbox=Sandbox(database),
         find=Find(database),
+        reports=Reports(database),
         watch=Watch(database),
         janitor=Janitor(database),
         sessions=Sessions(database),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
-from relaygw.mail.search import OUTCOMES, parse_find, reply_ids, split_words
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.search import parse_find, reply_ids, split_words
+from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
 from relaygw.store import find as finding
 from relaygw.store import find_index
 from relaygw.store.audit import AuditEntry
@@ -233,7 +233,7 @@ def test_what_is_no_place_is_refused(store: Store, before: str) -> None:
 
 def test_each_outcome_is_a_list_of_its_own_by_its_time(store: Store) -> None:
     ids = {}
-    for number, state in enumerate(OUTCOMES):
+    for number, state in enumerate(one.value for one in RESULTS):
         reason = NewRecipient(address=f"{state}@cust.test", state=RecipientState(state), reason="r")
         is_final = state in ("captured", "blocked")
         ids[state] = accept(

@@ -28,8 +28,9 @@ from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.release import Release
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.schema import whole_metadata
-from relaygw.store.selection import Selection, ShapeKey
+from relaygw.store.selection import Selection
 from relaygw.store.sessions import WebSession
+from relaygw.store.shape import ShapeKey
 from relaygw.store.store import Store, open_store, store_on
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
@@ -442,6 +443,11 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     event_of = MatchedEvent(provider="p", event=event, queue_id=seen.queue_id, rcpt_no=0)
     call("feedback.put_off", 1, wait_ms=0)
     call("feedback.take", [event_of])
+    call("reports.of_message", seen.queue_id)
+    assert not call("reports.count_last_words", now_ms - 60_000)  # it is good news
+    call("reports.last_words", now_ms - 60_000)
+    assert call("reports.forget_unmatched", 600_000, limit=9) == 0
+    assert call("reports.forget_strays") == 0
     call("feedback.shared_key", "mark")
     listed = Suppression(
         address="b@cust.test",

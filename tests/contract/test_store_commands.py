@@ -13,7 +13,8 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.queue_entry import QueueEntry
-from relaygw.store.selection import Selection, ShapeKey
+from relaygw.store.selection import Selection
+from relaygw.store.shape import ShapeKey
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted, part_on, update_of
 from tests.contract.conftest import clock_at, purge_before

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, provider_id
@@ -29,6 +30,7 @@ from relaygw.operations.story.facts import (
     obstacles,
     seen_from,
 )
+from relaygw.operations.story.reports import report_advice, report_events
 from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
@@ -70,8 +72,10 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     open_parts = [part for part in entry.deliveries if part.state in OPEN]
     prospects = [_prospect(facts, part, meanings) for part in open_parts]
     outlooks = tuple(outlook for outlook, _ in prospects)
-    later = [*_operator_events(facts), *attempt_events(facts, meanings)]
-    later.sort(key=lambda event: event.at_ms)  # of one moment: first the cause
+    timed = [(one.at_ms, one) for one in _operator_events(facts)]
+    timed += [(one.at_ms, one) for one in attempt_events(facts, meanings)]
+    timed += report_events(facts)
+    later = [one for _, one in sorted(timed, key=itemgetter(0))]  # of one moment: first the cause
     advice = [step for _, steps in prospects for step in steps] or _last_advice(facts, meanings)
     return Story(
         queue_id=entry.queue_id,
@@ -300,6 +304,7 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         advice.append(Advice("Nothing; to release it to an allowed address:", send))
     if _R.BLOCKED in by_state:
         advice += _dropped(by_state[_R.BLOCKED])
+    advice += report_advice(facts)
     taken = by_state.get(_R.DELIVERED)
     if taken and not advice:
         own_id = provider_id(taken[0].reply or "")

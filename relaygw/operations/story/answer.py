@@ -9,8 +9,10 @@ from relaygw.mail.clock import utc_text, utc_time
 from relaygw.mail.hold import DOUBTFUL, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope
 from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
+from relaygw.mail.verdict import Kind
 from relaygw.mail.words import counted, printable, span
 from relaygw.operations.story.facts import Facts, Meanings
+from relaygw.operations.story.reports import FULL, NO_ADDRESS, last_report
 from relaygw.policy.story import Outlook
 from relaygw.settings.section import Mode
 from relaygw.store.queue_entry import RecipientEntry
@@ -103,11 +105,37 @@ def _why(meaning: Meaning | None) -> str:
     return _NOT_ACCEPTED if meaning.scope is Scope.RECIPIENT else ""
 
 
+def _taken(facts: Facts, one: RecipientEntry) -> str:
+    """Say what became of mail that a provider took, as far as it told since."""
+    at_ms = one.verdict_at_ms or one.changed_at_ms
+    match one.verdict:
+        case Kind.DELIVERED:
+            return f"was accepted by the mail server of the recipient on {_when(at_ms)}. {_LOOK}"
+        case Kind.COMPLAINED:
+            return f"arrived, and was reported as spam by the recipient on {_when(at_ms)}."
+        case Kind.UNSUBSCRIBED:
+            return f"arrived, and the recipient unsubscribed on {_when(at_ms)}."
+        case None:
+            return f"was sent on {_when(one.changed_at_ms)} and accepted for delivery. {_LOOK}"
+    report = last_report(facts, one)
+    dsn = report.dsn if report is not None else None
+    why = _NOT_ACCEPTED
+    if one.verdict is Kind.HARD and (dsn in NO_ADDRESS or dsn is None):
+        why = "the address does not exist or cannot receive mail. Please check how it is written"
+    elif dsn in FULL:
+        why = "the mailbox of the recipient is full"
+    elif one.verdict is Kind.BLOCKED:
+        why = "earlier mail to this address was returned or unwanted, so no more was sent to it"
+    elif one.verdict is Kind.REJECTED:
+        why = "the mail service that we use did not accept it"
+    return f"was sent on {_when(one.changed_at_ms)}, but could not be delivered: {why}."
+
+
 def _ended(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
     entry = facts.entry
     match one.state:
         case _R.DELIVERED:
-            return f"was sent on {_when(one.changed_at_ms)} and accepted for delivery. {_LOOK}"
+            return _taken(facts, one)
         case _R.BLOCKED:
             return "was not sent: the address is on our list of blocked addresses."
         case _R.CAPTURED if entry.mode != Mode.PRODUCTION:

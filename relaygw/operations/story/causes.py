@@ -8,14 +8,19 @@ from collections.abc import Iterator, Sequence
 from relaygw.mail.clock import utc_text
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.outcome import BEFORE_MAIL, AttemptState, Meaning, Scope, Stage
-from relaygw.mail.state import WORST_FIRST, CaptureCode, RecipientState, capture_code
+from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
+from relaygw.mail.verdict import FAILED, Kind
 from relaygw.mail.words import counted, some_of, span
+from relaygw.operations.queue_object import rank
 from relaygw.operations.story.facts import Facts, Meanings, reply_of
+from relaygw.operations.story.reports import last_word
 from relaygw.policy.story import Outlook
 from relaygw.store.queue_entry import AttemptEntry, RecipientEntry
 
 _R = RecipientState
+_Groups = dict[tuple[RecipientState, Kind | None], list[RecipientEntry]]
+"""Recipients by what became of them."""
 _MAX_REPLY = 300
 # what a row of the catalogue says of itself, behind what it means
 _ASIDE = re.compile(r"(?: \([^()]*\)|[,;] (?:(?:the provider|it) says|according to the)\b.*)$")
@@ -94,57 +99,70 @@ def next_words(outlook: Outlook, now_ms: int) -> str:
 
 def headline(facts: Facts, outlooks: Sequence[Outlook], meanings: Meanings) -> str:
     """Return the whole story in a sentence."""
-    groups: dict[RecipientState, list[RecipientEntry]] = {}
+    groups: _Groups = {}
     for one in facts.entry.recipients:
-        groups.setdefault(one.state, []).append(one)
-    if facts.is_deleted and not outlooks and groups.keys() <= {_R.PENDING, _R.CANCELLED}:
+        verdict = one.verdict if one.state is _R.DELIVERED else None
+        groups.setdefault((one.state, verdict), []).append(one)
+    states = {state for state, _ in groups}
+    if facts.is_deleted and not outlooks and states <= {_R.PENDING, _R.CANCELLED}:
         text = "it was deleted by an operator; the trash keeps it for seven days"
     elif len(groups) > 1 or len(outlooks) > 1:
         text = "; ".join(_apart(facts, groups, outlooks, meanings))
     elif outlooks:
         text = outlooks[0].text + next_words(outlooks[0], facts.now_ms)
     else:
-        ((state, members),) = groups.items()
-        text = _ended(facts, state, members, meanings)
+        (members,) = groups.values()
+        text = _ended(facts, members, meanings)
     is_name = text.split(" ")[0] in facts.settings.providers
     return f"{text if is_name else text[:1].upper() + text[1:]}."
 
 
 def _apart(
     facts: Facts,
-    groups: dict[RecipientState, list[RecipientEntry]],
+    groups: _Groups,
     outlooks: Sequence[Outlook],
     meanings: Meanings,
 ) -> Iterator[str]:
     """Yield what became of each group of several recipients: how many got it, then the others."""
     total = len(facts.entry.recipients)
-    got = len(groups.get(_R.DELIVERED, ()))
+    got = sum(len(them) for (state, word), them in groups.items() if _got_it(state, word))
     yield f"{got or 'none'} of {counted(total, 'recipient')} got it"
     for outlook in outlooks:
         yield f"{_who(outlook.recipients)}: {outlook.text}{next_words(outlook, facts.now_ms)}"
-    for state in WORST_FIRST:
-        if state in groups and state is not _R.DELIVERED:
-            who = _who([one.address for one in groups[state]])
-            yield f"{who}: {_ended(facts, state, groups[state], meanings)}"
+    for members in sorted(groups.values(), key=lambda them: rank(them[0])):
+        one = members[0]
+        is_plain = one.state is _R.DELIVERED and one.verdict in (None, Kind.DELIVERED)
+        if one.state is not _R.PENDING and not is_plain:
+            who = _who([one.address for one in members])
+            yield f"{who}: {_ended(facts, members, meanings)}"
+
+
+def _got_it(state: RecipientState, verdict: Kind | None) -> bool:
+    return state is _R.DELIVERED and verdict not in FAILED
 
 
 def _who(addresses: Sequence[str]) -> str:
     return some_of(addresses, 3)
 
 
-def _ended(
-    facts: Facts, state: RecipientState, members: Sequence[RecipientEntry], meanings: Meanings
-) -> str:
+def _delivered(facts: Facts, members: Sequence[RecipientEntry]) -> str:
+    """Say what became of mail that a provider took: the last word is the provider's."""
+    names = " and ".join(sorted({one.provider for one in members if one.provider}))
+    first = members[0]
+    if first.verdict in FAILED:
+        return f"delivered to {names or 'a provider'}, which reported: {last_word(facts, first)}"
+    last_ms = max(one.changed_at_ms for one in members)
+    took = f"{span(last_ms - facts.entry.accepted_at_ms)} after it was accepted"
+    text = f"delivered{f' by {names}' if names else ''}, {took}"
+    return text if first.verdict is None else f"{text}; reported since: {last_word(facts, first)}"
+
+
+def _ended(facts: Facts, members: Sequence[RecipientEntry], meanings: Meanings) -> str:
     first = members[0]
     reply = first.reply or ""
-    match state:
+    match first.state:
         case _R.DELIVERED:
-            last_ms = max(one.changed_at_ms for one in members)
-            names = sorted({one.provider for one in members if one.provider})
-            by = f" by {' and '.join(names)}" if names else ""
-            return (
-                f"delivered{by}, {span(last_ms - facts.entry.accepted_at_ms)} after it was accepted"
-            )
+            return _delivered(facts, members)
         case _R.CAPTURED:
             code = capture_code(first.reply)
             text = _CAPTURED.get(code, reply)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import PASSING, Kind
 from relaygw.observe.observer import Series
 from relaygw.policy.story import EventKind
 from relaygw.policy.untended import KINDS
@@ -19,11 +20,12 @@ def said(description: str, **more: Any) -> Any:
 
 
 def _one_of(values: Iterable[str]) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "enum": sorted(values)})
+    return WithJsonSchema({"type": "string", "enum": sorted(map(str, values))})
 
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 QueueId = Annotated[str, Field(pattern=r"^[A-Z0-9]{10,20}$")]
+LAST_WORDS = frozenset(Kind) - PASSING
 State = Annotated[DeliveryState, _one_of(DeliveryState)]
 
 
@@ -46,6 +48,10 @@ class Recipient(Answer):
     next_attempt_at: Time | None
     route: str
     released: str | None = said("by an operator: allowed or anyone of captured mail, resent")
+    verdict: Annotated[Kind, _one_of(LAST_WORDS)] | None = said(
+        "the last word of what was reported after the provider's 250"
+    )
+    verdict_at: Time | None = said("when it came to that, by the provider's clock")
 
 
 class Source(Answer):
@@ -80,6 +86,25 @@ class Message(Answer):
     message_id: str
     mode: str = said("of the gateway when it was accepted")
     captured_at: Time | None
+
+
+class Report(Answer):
+    """What a provider or a bounce mail reported of a message after the provider's 250."""
+
+    kind: Annotated[Kind, _one_of(Kind)]
+    provider: str
+    address: str | None = said("whom it is about; null: it does not tell")
+    dsn: str | None = said("RFC 3463 status")
+    detail: str = said("in the provider's words")
+    at: Time = said("by the provider's clock")
+    received_at: Time = said("when it was told")
+    raw: str | None = said("as it came, never to be rendered; null for viewers")
+
+
+class MessageShown(Message):
+    """A message with what was reported of it."""
+
+    events: list[Report] = said("the newest 200, oldest first")
 
 
 class Note(Answer):
@@ -123,7 +148,7 @@ class Story(Answer):
 
     queue_id: QueueId
     state: str
-    is_over: bool = said("it has ended, and will not change any more")
+    is_over: bool = said("it has ended; a provider may still report of it")
     headline: str = said("the cause, and what comes next, in a sentence")
     answer: str = said("what a customer may be told: no addresses, no names of ours")
     sender: str
@@ -394,6 +419,18 @@ class Waited(Answer):
 
 
 COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the description
-    *(Message, Recipient, Source, Story, Event, Outlook, Note, Outcome, Resending),
+    *(
+        Message,
+        MessageShown,
+        Report,
+        Recipient,
+        Source,
+        Story,
+        Event,
+        Outlook,
+        Note,
+        Outcome,
+        Resending,
+    ),
     *(Provider, Hold, Learned, Status, Incident, Point, Deed, Waited, Error),
 )

@@ -20,7 +20,7 @@ from relaygw.operations.access import access_object, review
 from relaygw.operations.deeds import audit_object
 from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
-from relaygw.operations.queue_object import queue_object
+from relaygw.operations.queue_object import queue_object, shown_object
 from relaygw.operations.selectors import SELECTORS
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.operations.story import tell_story
@@ -36,6 +36,7 @@ from relaygw.web.api.endpoint import post as _post
 from relaygw.web.api.requests import Call
 from relaygw.web.api.resend import Resend, resend
 from relaygw.web.context import WebContext, is_queue_id
+from relaygw.web.gate.identity import Role
 from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
 from relaygw.web.queue.selection import (
     QueueChoice,
@@ -111,14 +112,18 @@ async def find_messages(web: WebContext, call: Call) -> dict[str, Any]:
         raise Problem(400, f"before {error}", expected="`next` of the page before") from None
 
 
-@_get("/queue/{queue_id}", answers.Message, errors=_ONE)
+@_get("/queue/{queue_id}", answers.MessageShown, errors=_ONE)
 async def show_message(web: WebContext, call: Call) -> dict[str, Any]:
-    """Show one message."""
+    """Show one message.
+
+    With what was reported of it after the provider's 250, for operators as it came.
+    """
     queue_id = _id_of(call)
     found = await web.read(lambda: web.store.queue.entries([queue_id]))
     if not found:
         raise _missing(queue_id)
-    return queue_object(found[0])
+    reports = await web.read(lambda: web.store.reports.of_message(queue_id))
+    return shown_object(found[0], reports, is_raw=call.principal.role >= Role.OPERATOR)
 
 
 @_get("/queue/{queue_id}/explain", answers.Story, errors=_ONE)

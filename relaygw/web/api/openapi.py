@@ -172,6 +172,8 @@ def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: boo
     if rest == [{"type": "null"}] and isinstance(first.get("type"), str):
         del plain["anyOf"]
         plain = {**first, **plain, "type": [first["type"], "null"]}
+        if "enum" in plain:
+            plain["enum"] = [*plain["enum"], None]
     return plain
 
 
@@ -263,5 +265,5 @@ def _kind(schema: Mapping[str, Any]) -> tuple[str, str]:
     if schema.get("format") == "date-time":
         word = word.replace("string", "time")
     if "enum" in schema:
-        word = ", ".join(schema["enum"])
+        word = ", ".join(one or "null" for one in schema["enum"])
     return word, ""

@@ -26,7 +26,7 @@ def act_of(command: str, queue_id: str) -> Act | None:
     match command.split():
         case ["relaygw", "queue", "explain", one]:
             return Act("Its story", "open", f"/queue/{one}")
-        case ["relaygw", "queue", "resend", one]:
+        case ["relaygw", "queue", "resend", one, *_]:
             return Act("Send again…", "send", f"/queue/{one}/resend")
         case ["relaygw", "queue", name, "--id", one, *_] if name in ACTIONS:
             action = ACTIONS[name]

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.mail.result import asked_for
 from relaygw.mail.search import MAX_CHARACTERS, OUTCOMES, WAITING, Field, SearchMistake
 from relaygw.mail.state import RecipientState
 from relaygw.operations.find import looked_words, search_of
@@ -47,13 +48,13 @@ def _found(web: WebContext, query: str, before: str) -> dict[str, Any]:
         return {**said, "rows": [], "next": "", "looked": "", "is_inside": False}
     except NoPlace as error:
         raise Problem(400, f"before {error}", expected="the link to the next page") from None
-    results = {
+    asked = asked_for(
         one.text for one in search.terms if one.field is Field.OUTCOME and not one.is_negated
-    }
+    )
     return {
         "mistake": "",
         "expected": "",
-        "rows": [{**make_row(entry, results), "path": _path_of(entry)} for entry in found.entries],
+        "rows": [{**make_row(entry, asked), "path": _path_of(entry)} for entry in found.entries],
         "next": _path(query, before=found.next) if found.next else "",
         "is_inside": found.next == "inside",  # whatever begins so was found
         "looked": looked_words(web.store, found, search),

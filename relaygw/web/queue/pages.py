@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.state import RESULTS, WORST_FIRST, DeliveryState, RecipientState
+from relaygw.mail.result import (
+    AFTERWARDS,
+    ARRIVED,
+    ASKED,
+    BOUNCED,
+    COMPLAINED,
+    NOTHING,
+    RETURNED,
+    UNSUBSCRIBED,
+    WORST_FIRST,
+    Asked,
+)
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.observer import Series
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction
 from relaygw.operations.queue_object import (
     leading_delivery,
     next_attempt_at_ms,
+    rank,
+    result_of,
     results_of,
     shown_recipient,
     standing,
@@ -23,9 +37,11 @@ from relaygw.operations.queue_object import (
 from relaygw.operations.resend import may_be_resent
 from relaygw.operations.selectors import CHOICES, SELECTORS, Kind, read_moment
 from relaygw.operations.story import tell_story
+from relaygw.operations.story.reports import report_words
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.reports import Report
 from relaygw.web.context import WebContext, is_queue_id, reads
-from relaygw.web.gate.identity import Role, require
+from relaygw.web.gate.identity import Role, principal_of, require
 from relaygw.web.inbox import PAGE_ROWS, Filter, action_of
 from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
@@ -47,6 +63,11 @@ _TONES = {
     **dict.fromkeys((_D.ACTIVE, _R.DELIVERED), "sent"),
     **dict.fromkeys((_D.HELD, _R.BOUNCED, _R.EXPIRED, _R.BLOCKED), "failed"),
     **dict.fromkeys((_D.FINISHED, _D.DELETED, _R.CAPTURED, _R.CANCELLED), "captured"),
+}
+_TONES_OF_RESULTS = {
+    **{one.value: _TONES[one] for one in _R},
+    **dict.fromkeys((RETURNED, COMPLAINED), "failed"),
+    UNSUBSCRIBED: "captured",
 }
 _COUNTED = {_R.DELIVERED: Series.DELIVERED, _R.CAPTURED: Series.CAPTURED}  # by the history
 _SOON_MS = 60_000  # a result so soon has the time of acceptance
@@ -78,20 +99,19 @@ def show_list(web: WebContext, request: Request) -> Response:
         routes[lane.route] += lane.deliveries
     results = _results_today(web, now)
     shown = entries[:PAGE_ROWS]
+    asked = Asked(conditions.selection.results, conditions.selection.verdicts)
     context = {
         "conditions": conditions,
         "wrong": wrong,
         "selectors": SELECTORS,
         "choices": CHOICES,
         "fields": _FIELDS,
-        "rows": [make_row(entry, conditions.given.get("result", ())) for entry in shown],
+        "rows": [make_row(entry, asked) for entry in shown],
         "actions": list(ACTIONS.values()),
         "waiting": states.total(),
         "looked_at": now,
         "filters": [_filter(conditions, STATES[one], states[one], state=one) for one in _WAITING],
-        "results": [
-            _filter(conditions, RESULT_LABELS[one], results[one], result=one) for one in RESULTS
-        ],
+        "results": list(_result_filters(conditions, results)),
         "ended": [_filter(conditions, STATES[one], state=one) for one in _ENDED],
         "routes": [_filter(conditions, one, routes[one], route=one) for one in routes],
         "is_first": not after,
@@ -103,25 +123,43 @@ def show_list(web: WebContext, request: Request) -> Response:
     return render(request, "queue.html", context, mode=web.mode, status_code=status)
 
 
-def _results_today(web: WebContext, now: int) -> Counter[RecipientState]:
+def _results_today(web: WebContext, now: int) -> Counter[str]:
     """Count recipients by result since midnight, from what is counted or indexed already."""
     midnight_ms = read_moment("today", now_ms=now) or 0
-    numbers = web.store.queue.count_results(midnight_ms)
+    numbers = Counter[str]()
+    for result, number in web.store.queue.count_results(midnight_ms).items():
+        numbers[result.value] = number
     points = web.store.watch.history(midnight_ms, series=[one.value for one in _COUNTED.values()])
     for result, series in _COUNTED.items():
-        numbers[result] = sum(one.amount for one in points if one.series == series)
+        numbers[result.value] = sum(one.amount for one in points if one.series == series)
+    told = web.store.reports.count_last_words(midnight_ms)
+    for word in (*AFTERWARDS, BOUNCED):
+        numbers[word] += sum(told[kind] for kind in ASKED[word].kinds)
     return numbers
 
 
-def make_row(entry: QueueEntry, results: Collection[str] = ()) -> dict[str, Any]:
+def _result_filters(
+    conditions: selection.Conditions, numbers: Mapping[str, int]
+) -> Iterator[Filter]:
+    """Yield the filters by result; by what providers tell only where they do."""
+    asked = conditions.given.get("result", ())
+    for word, label in RESULT_LABELS.items():
+        if word not in AFTERWARDS or numbers[word] or word in asked:
+            # not counted: nearly all mail, where a provider tells of it
+            number = None if word == ARRIVED else numbers[word]
+            yield _filter(conditions, label, number, result=word)
+
+
+def make_row(entry: QueueEntry, asked: Asked = NOTHING) -> dict[str, Any]:
     """Return the line of a message in a list; in one of results it is about who came to them."""
     leading = leading_delivery(entry)
-    found = [one for one in entry.recipients if one.state.value in results]
+    found = [one for one in entry.recipients if asked.finds(one.state, one.verdict)]
     first = found[0] if found else shown_recipient(entry)
     reason = found[0].reply if found else leading.reason
     state, tone = standing(entry), _tone(entry)
     if found and leading.state is not _D.FINISHED:
-        state, tone = f"{state}, {len(found)} {found[0].state.value}", _TONES[found[0].state]
+        word = result_of(found[0])
+        state, tone = f"{state}, {len(found)} {word}", _TONES_OF_RESULTS[word]
     ended_at_ms = max((one.changed_at_ms for one in entry.recipients), default=0)
     is_late = ended_at_ms > entry.accepted_at_ms + _SOON_MS
     return {
@@ -138,16 +176,15 @@ def make_row(entry: QueueEntry, results: Collection[str] = ()) -> dict[str, Any]
 
 def _worst_reply(entry: QueueEntry) -> str:
     """Return what was last said, to whom it went worst."""
-    order = (_R.PENDING, *WORST_FIRST)
     said = [one for one in entry.recipients if one.reply]
-    worst = min(said, key=lambda one: order.index(one.state), default=None)
+    worst = min(said, key=rank, default=None)
     return "" if worst is None or worst.reply is None else worst.reply
 
 
 def _tone(entry: QueueEntry) -> str:
     results = results_of(entry)
     worst = next((one for one in WORST_FIRST if one in results), None)
-    return _TONES[leading_delivery(entry).state if worst is None else worst]
+    return _TONES[leading_delivery(entry).state] if worst is None else _TONES_OF_RESULTS[worst]
 
 
 _FOLDERS = ("state", "result", "since", "until")
@@ -173,6 +210,9 @@ async def show_message(web: WebContext, request: Request) -> Response:
     entry = await web.read(lambda: selection.queued_of(web, request))
     wanted = request.query_params.get("view", STORY)
     context = await web.read(lambda: _message(web, entry, scheme_of(request)))
+    principal = principal_of(request)
+    if principal is not None and principal.role >= Role.OPERATOR and wanted == STORY:
+        context["reports"] = await web.read(lambda: _raw_reports(web, entry.queue_id))
 
     def content() -> dict[str, Any]:
         tree = load_tree(web.store, entry)
@@ -184,6 +224,11 @@ async def show_message(web: WebContext, request: Request) -> Response:
     if wanted in VIEWS and entry.chunk_count:
         context |= await web.open(content)
     return render(request, "queue_message.html", context, mode=web.mode)
+
+
+def _raw_reports(web: WebContext, queue_id: str) -> list[Report]:
+    """Return the newest reports of a message as they came, the newest first."""
+    return web.store.reports.of_message(queue_id, limit=SHOWN)[::-1]
 
 
 def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
@@ -200,7 +245,10 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
         "entry": entry,
         "state": standing(entry),
         "tone": _tone(entry),
-        "tones": _TONES,
+        "tones": _TONES_OF_RESULTS,
+        "result_of": result_of,
+        "report_words": report_words,
+        "reports": [],  # as they came
         "recipients": recipients[:MAX_RECIPIENTS],
         "recipients_left": max(0, len(recipients) - MAX_RECIPIENTS),
         "delivery_routes": {part.delivery_no: part.route for part in entry.deliveries},

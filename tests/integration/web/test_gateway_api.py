@@ -42,7 +42,7 @@ async def test_a_page_of_messages_as_the_command_line_prints_them(
     assert [one["queue_id"] for one in rest["messages"]] == ids[2:]
     assert rest["next"] is None
     one = (await client.get(f"{API}/queue/{ids[0].lower()}")).json()
-    assert one == answer["messages"][0]
+    assert one == {**answer["messages"][0], "events": []}
     story = (await client.get(f"{API}/queue/{ids[0]}/explain")).json()
     assert (story["queue_id"], story["state"]) == (ids[0], "incoming")
     assert story["events"][0]["kind"] == "accepted"

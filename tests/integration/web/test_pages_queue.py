@@ -366,7 +366,10 @@ async def test_pages_of_results(serve: Serve, store: Store) -> None:
     [
         ({"state": "bounced"}, "it is a result: write result=bounced"),
         ({"result": "held"}, "it is a state: write state=held"),
-        ({"result": "lost"}, "Result &#39;lost&#39; is not known; expected blocked, bounced,"),
+        (
+            {"result": "lost"},
+            "Result &#39;lost&#39; is not known; expected arrived, blocked,",
+        ),
         ({"order": "up"}, "Order &#39;up&#39; is not known; expected newest or oldest"),
     ],
 )

@@ -218,7 +218,7 @@ def test_only_claims_are_not_synced(url: str) -> None:
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
-    conditions = list(selection._delivery_conditions(Selection()))
+    conditions = list(selection.delivery_conditions(Selection()))
     assert any("incoming" in str(condition) for condition in conditions)
 
 

@@ -1,0 +1,170 @@
+"""What happened to a message after a provider's 250: what providers and bounce mails reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from relaygw.mail.state import RecipientState
+from relaygw.mail.verdict import FAILED, Kind
+from relaygw.mail.words import some_of
+from relaygw.operations.story.facts import Facts, seen_from
+from relaygw.policy.story import Advice, EventKind, Note, StoryEvent
+from relaygw.store.queue_entry import RecipientEntry
+from relaygw.store.reports import MOST_REPORTS, Report
+
+_K = Kind
+_FEW = 3
+"""More reports in a row than these are one event when they say the same."""
+_LATE_MS = 300_000
+"""A report that was told so much later has the time of that beside its own."""
+_WORDS = {
+    _K.ACCEPTED: "it has it and is sending it",
+    _K.DEFERRED: "delayed, it goes on trying",
+    _K.DELIVERED: "delivered, the recipient's server accepted it",
+    _K.HARD: "hard bounce, the address cannot receive mail",
+    _K.SOFT: "bounced, given up; the address may work later",
+    _K.BLOCKED: "not sent, the address is on the provider's own suppression list",
+    _K.REJECTED: "not sent, the provider rejected it",
+    _K.COMPLAINED: "spam complaint by the recipient",
+    _K.UNSUBSCRIBED: "the recipient unsubscribed",
+}
+_HARD = {  # by RFC 3463 status: what it says of an address
+    "5.1.1": "hard bounce, the address does not exist",
+    "5.1.2": "hard bounce, the domain of the address does not exist",
+    "5.1.3": "hard bounce, the address is malformed",
+    "5.1.6": "hard bounce, the mailbox has moved",
+    "5.1.10": "hard bounce, the domain accepts no mail at all",
+    "5.2.1": "hard bounce, the mailbox is disabled",
+}
+FULL = frozenset({"4.2.2", "5.2.2"})
+NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+_UNNAMED = "a recipient that it does not name"
+_KINDS = {
+    **dict.fromkeys(FAILED, EventKind.RETURNED),
+    _K.DELIVERED: EventKind.ARRIVED,
+    _K.COMPLAINED: EventKind.COMPLAINED,
+    _K.UNSUBSCRIBED: EventKind.UNSUBSCRIBED,
+}
+
+
+def report_words(kind: Kind, dsn: str | None = None) -> str:
+    """Return what a report says, as a clause."""
+    if kind is _K.HARD and dsn in _HARD:
+        return _HARD[dsn]
+    if kind is _K.SOFT and dsn in FULL:
+        return "bounced, the mailbox is full"
+    return _WORDS[kind]
+
+
+def report_events(facts: Facts) -> Iterator[tuple[int, StoryEvent]]:
+    """Yield what was reported, each with the time that puts it behind what it is about."""
+    reports = facts.record.reports
+    delivered_ms = {
+        one.rcpt_no: one.changed_at_ms
+        for one in facts.entry.recipients
+        if one.state is RecipientState.DELIVERED
+    }
+    first_ms = min(delivered_ms.values(), default=0)
+    for _, run in groupby(reports, key=lambda one: (one.provider, one.kind, one.dsn, one.detail)):
+        alike = list(run)
+        for some in [alike] if len(alike) > _FEW else [[one] for one in alike]:
+            # a provider's clock may be behind ours
+            after_ms = delivered_ms.get(some[0].rcpt_no or 0, first_ms)
+            yield max(some[0].at_ms, after_ms), _event(facts, some)
+    if len(reports) == MOST_REPORTS:
+        text = f"only the newest {MOST_REPORTS} reports are shown"
+        at_ms = reports[0].at_ms
+        yield at_ms - 1, StoryEvent(kind=EventKind.REPORTED, at_ms=at_ms, text=text)
+
+
+def _event(facts: Facts, alike: Sequence[Report]) -> StoryEvent:
+    first, last = alike[0], alike[-1]
+    text = f"{first.provider} reports: {report_words(first.kind, first.dsn)}"
+    whom = _audience(facts, alike)
+    return StoryEvent(
+        kind=_KINDS.get(first.kind, EventKind.REPORTED),
+        at_ms=first.at_ms,
+        until_ms=last.at_ms if len(alike) > 1 else None,
+        times=len(alike),
+        text=f"{text}, for {whom}" if whom else text,
+        notes=tuple(_notes(facts, first)),
+    )
+
+
+def _audience(facts: Facts, alike: Iterable[Report]) -> str:
+    """Return whom reports are about, "" where that is clear."""
+    people = {one.rcpt_no: one.address for one in facts.entry.recipients}
+    if len(people) == 1:
+        return ""
+    named = (None if one.rcpt_no is None else people.get(one.rcpt_no) for one in alike)
+    return some_of(list(dict.fromkeys(name or _UNNAMED for name in named)))
+
+
+def _notes(facts: Facts, report: Report) -> Iterator[Note]:
+    if report.detail or report.dsn:
+        status = report.dsn if report.dsn and report.dsn not in report.detail else ""
+        said = [report.detail, f"[{status}]" if status else ""]
+        yield Note("said", " ".join(filter(None, said)))
+    if report.received_at_ms - report.at_ms > _LATE_MS:
+        yield Note("told", seen_from(report.received_at_ms, facts.now_ms))
+
+
+def last_report(facts: Facts, one: RecipientEntry) -> Report | None:
+    """Return the newest report that is the last word on a recipient, None if it is not kept."""
+    mine = (it for it in facts.record.reports if it.kind is one.verdict)
+    return max(
+        (it for it in mine if it.rcpt_no == one.rcpt_no), key=lambda it: it.at_ms, default=None
+    )
+
+
+def last_word(facts: Facts, one: RecipientEntry) -> str:
+    """Return what the last word on a recipient says, with the provider's words."""
+    assert one.verdict is not None
+    report = last_report(facts, one)
+    if report is None:
+        return report_words(one.verdict)
+    words = report_words(one.verdict, report.dsn)
+    return f"{words} ({report.detail})" if report.detail else words
+
+
+# --- what to do ----------------------------------------------------------------------------
+
+
+def report_advice(facts: Facts) -> Iterator[Advice]:
+    """Yield what to do about bad news of recipients whose mail a provider took."""
+    groups: dict[Kind, list[RecipientEntry]] = {}
+    for one in facts.entry.recipients:
+        if one.state is RecipientState.DELIVERED and one.verdict in _ADVICE:
+            groups.setdefault(one.verdict, []).append(one)
+    for kind, members in groups.items():
+        who = some_of([one.address for one in members])
+        provider = members[0].provider or "the provider"
+        for text in _ADVICE[kind]:
+            yield Advice(text.format(who=who, provider=provider))
+    returned = [one for kind, members in groups.items() if kind in FAILED for one in members]
+    if returned:
+        queue_id = facts.entry.queue_id
+        if facts.entry.chunk_count:
+            command = f"relaygw queue resend {queue_id} --to ADDRESS"
+            yield Advice("To send it to another address, or again once that is solved:", command)
+        else:
+            yield Advice("Its content is no longer kept: send a new message.")
+
+
+_ADVICE: dict[Kind, tuple[str, ...]] = {
+    _K.HARD: (
+        "Ask the customer for another address than {who}, and correct it in the shop: more mail "
+        "to it harms the sender's reputation.",
+    ),
+    _K.SOFT: ("If {who} is important, ask the customer; the address may work again later.",),
+    _K.BLOCKED: (
+        "{provider} sends nothing to {who} since earlier mail bounced or was complained of. If "
+        "the address works, remove it from the list there.",
+    ),
+    _K.REJECTED: ("Check at {provider} why it rejected the message to {who}.",),
+    _K.COMPLAINED: (
+        "Send no more mail of this kind to {who}: complaints make providers suspend accounts.",
+    ),
+    _K.UNSUBSCRIBED: ("Take {who} off the list that this mail was sent to.",),
+}
