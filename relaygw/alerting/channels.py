@@ -16,7 +16,6 @@ import html
 import json
 import os
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 from relaygw.alerting import apprise_child
 from relaygw.alerting.notifier import NOT_INSTALLED, Notice, NotSent
 from relaygw.errors import SettingsError
+from relaygw.reach import reason_of
 from relaygw.settings.secrets import SecretRef, SecretUrl
 
 _SLACK_HOSTS = ("hooks.slack.com", ".slack.com", "hooks.slack-gov.com")
@@ -91,21 +91,7 @@ async def _post(url: str, host: str, body: dict[str, Any]) -> int:
         ):
             return int(response.status_code)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise NotSent(f"{host} cannot be reached ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    """Return what happened by what the system said, since a library may tell the URL."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"certificate not verified: {cause.verify_message}"
-        if isinstance(cause, socket.gaierror):
-            return cause.strerror or "unknown host name"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+        raise NotSent(f"{host} cannot be reached ({reason_of(error)})") from None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

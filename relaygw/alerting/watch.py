@@ -229,11 +229,13 @@ class Hysteresis:
 
 
 class WatchThread:
-    """A watch for the length of a with block, in a thread with an event loop of its own."""
+    """A coroutine for the length of a with block, in a thread with an event loop of its own."""
 
-    def __init__(self, make: Callable[[], Coroutine[None, None, None]]) -> None:
+    def __init__(
+        self, make: Callable[[], Coroutine[None, None, None]], *, name: str = "alerts"
+    ) -> None:
         self._make = make
-        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
 

@@ -8,6 +8,7 @@ from relaygw import service_file
 from relaygw.access import Uses
 from relaygw.roles import open_store, wake_workers
 from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
+from relaygw.roles.telling import webhooks_told
 from relaygw.roles.uses import uses_kept
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import STALE_AFTER_S, MetricsPage
@@ -48,7 +49,7 @@ async def web(context: RoleContext) -> int:
             uses=uses,
         )
         pages, *others = context.sockets
-        async with uses_kept(uses, store):
+        async with uses_kept(uses, store), webhooks_told(context, store):
             await asyncio.gather(
                 serve_web(app, pages, stop=stop),
                 *(serve_web(metrics.app(), one, stop=stop) for one in others),

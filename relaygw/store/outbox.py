@@ -7,6 +7,7 @@ synced by themselves: after a power cut the last posts may go once more, with ot
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -53,6 +54,7 @@ _IS_WAITING = _E.sent_at_ms.is_(None)
 class WebhookEvent:
     """What a receiver is told of one recipient; of deleted mail only what the event itself says."""
 
+    event_id: str  # the same for every receiver, and whenever it is sent
     event_no: int
     queue_id: str
     rcpt_no: int
@@ -315,8 +317,14 @@ def _load(tx: Transaction, mine: ColumnElement[bool], limit: int) -> list[Webhoo
     events = []
     for row in tx.execute(_EVENTS.where(mine).limit(limit)):
         at_ms = row.at_ms if row.verdict else tx.to_local(row.at_ms)
-        events.append(tx.entry(WebhookEvent, row, at_ms=min(max(at_ms, 0), _LATEST_MS)))
+        at_ms = min(max(at_ms, 0), _LATEST_MS)
+        events.append(tx.entry(WebhookEvent, row, at_ms=at_ms, event_id=_event_id(row)))
     return events
+
+
+def _event_id(row: Any) -> str:
+    what = (row.queue_id, row.rcpt_no, row.kind, row.verdict, row.at_ms)
+    return "ev_" + hashlib.sha256(repr(what).encode()).hexdigest()[:24]
 
 
 def _endpoint(tx: Transaction, row: Any) -> Endpoint:

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "relaygw"
 LEVELS = {
     "errors": 0,
     "service_file": 0,
+    "reach": 0,
     "systemd": 1,
     "mail": 1,
     "settings": 2,
@@ -26,6 +27,7 @@ LEVELS = {
     "upstream": 4,
     "postfix": 4,
     "alerting": 5,
+    "webhooks": 5,
     "inbound": 5,
     "delivery": 5,
     "feedback": 5,
@@ -58,9 +60,9 @@ LIBRARY_ROOMS = {
     "click": {"cli"},
     "uvloop": {"roles"},
     "prometheus_client": {"observe"},
-    "httpx2": {"alerting", "feedback", "web"},
+    "httpx2": {"alerting", "feedback", "web", "webhooks"},
     "cryptography": {"feedback"},
-    "standardwebhooks": {"feedback"},
+    "standardwebhooks": {"feedback", "webhooks"},
     "flufl": {"feedback"},
     "apprise": {"alerting"},
 }

@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from relaygw import __version__
+from relaygw.reach import addresses_of, is_own, is_public
 
 if TYPE_CHECKING:
     import httpx2
@@ -34,11 +34,6 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LEAST_PORT = 1024  # below it only those of the web
 _HEADERS = {"User-Agent": f"relaygw/{__version__} link check", "Accept": "*/*"}
 _USE_GET = frozenset({405, 501})  # of those who know no HEAD
-_NAT64 = b"\x00\x64\xff\x9b" + bytes(8)
-# what ipaddress, or that of an older Python, calls global: of protocols and clouds, site-local
-_NOT_PUBLIC = tuple(
-    map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16", "fec0::/10", "3fff::/20"))
-)
 
 
 class NotVisited(Exception):
@@ -165,48 +160,15 @@ async def _public_address(parts: SplitResult, hosts: frozenset[str]) -> str:
     """Return the address to connect to; raises NotVisited unless all that a name has are public."""
     host = (parts.hostname or "").lower()
     name = host.encode("idna").decode() if not host.isascii() else host
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(name, _port(parts), type=socket.SOCK_STREAM)
+        addresses = await addresses_of(name, _port(parts))
     except (socket.gaierror, UnicodeError):
         raise NotVisited("no such host") from None
-    addresses = [str(one[4][0]) for one in found]
     if not addresses:
         raise NotVisited("no such host")
     if host not in hosts and not all(is_public(one) and not is_own(one) for one in addresses):
         raise NotVisited("not visited: its host is inside this network; see sandbox.link_hosts")
     return addresses[0]
-
-
-def is_public(text: str) -> bool:
-    """Return whether an IP address is one of the Internet, also by what it leads to."""
-    try:
-        ip = ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    inner = _inner(ip) if isinstance(ip, IPv6Address) else None
-    one = ip if inner is None else inner
-    is_other = one.is_private or one.is_multicast or one.is_reserved or one.is_unspecified
-    is_other = is_other or any(one in network for network in _NOT_PUBLIC)
-    return one.is_global and not is_other and "%" not in text
-
-
-def is_own(address: str) -> bool:
-    """Return whether an address is this host's: what listens there may let this host in."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((address, 9))  # of UDP: nothing is sent
-        except OSError:  # no way there
-            return False
-        return bool(ip_address(probe.getsockname()[0]) == ip_address(address))
-
-
-def _inner(ip: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that an IPv6 one stands for."""
-    if ip.packed[:12] == _NAT64:
-        return IPv4Address(ip.packed[12:])
-    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
 
 
 @cache

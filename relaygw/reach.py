@@ -1,0 +1,67 @@
+"""Where a connection leads whose address somebody else may choose, and why one failed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+_NAT64 = b"\x00\x64\xff\x9b" + bytes(8)
+# what ipaddress, or that of an older Python, calls global: of protocols and clouds, site-local
+_NOT_PUBLIC = tuple(
+    map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16", "fec0::/10", "3fff::/20"))
+)
+
+
+async def addresses_of(name: str, port: int) -> list[str]:
+    """Return the IP addresses of a host, as the system prefers them; raises socket.gaierror."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    return [str(one[4][0]) for one in found]
+
+
+def is_public(text: str) -> bool:
+    """Return whether an IP address is one of the Internet, also by what it leads to."""
+    try:
+        ip = ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    inner = _inner(ip) if isinstance(ip, IPv6Address) else None
+    one = ip if inner is None else inner
+    is_other = one.is_private or one.is_multicast or one.is_reserved or one.is_unspecified
+    is_other = is_other or any(one in network for network in _NOT_PUBLIC)
+    return one.is_global and not is_other and "%" not in text
+
+
+def is_own(address: str) -> bool:
+    """Return whether an address is this host's: what listens there may let this host in."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))  # of UDP: nothing is sent
+        except OSError:  # no way there
+            return False
+        return bool(ip_address(probe.getsockname()[0]) == ip_address(address))
+
+
+def _inner(ip: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that an IPv6 one stands for."""
+    if ip.packed[:12] == _NAT64:
+        return IPv4Address(ip.packed[12:])
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what happened by what the system said, since a library may tell the URL."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate not verified: {cause.verify_message}"
+        if isinstance(cause, socket.gaierror):
+            return cause.strerror or "unknown host name"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

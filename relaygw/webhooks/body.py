@@ -1,0 +1,98 @@
+"""What a post says, and how it is signed: Standard Webhooks 1.0.0; docs/webhooks.md shows one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from relaygw import __version__
+from relaygw.mail.clock import rfc3339, utc_time
+from relaygw.store.outbox import WebhookEvent
+
+VERSION = 1
+"""Of the body: it grows when a receiver that knows the old one could not read the new one."""
+MAX_EVENTS = 100
+MAX_BYTES = 65_536  # of the events, together; one is far smaller
+_TYPE = "mail.events"
+
+
+def fits(events: Sequence[WebhookEvent]) -> int:
+    """Return how many of the events, from the first on, one post has room for."""
+    size = 0
+    for number, one in enumerate(events):
+        size += len(_json(event_object(one))) + 1
+        if size > MAX_BYTES:
+            return number
+    return len(events)
+
+
+def body_of(events: Sequence[WebhookEvent], *, hostname: str, at_ms: int) -> bytes:
+    """Return the bytes of a post; `hostname` is the gateway's."""
+    return _json(
+        {
+            "type": _TYPE,
+            "version": VERSION,
+            "timestamp": rfc3339(at_ms),
+            "gateway": hostname,
+            "data": {"events": [event_object(one) for one in events]},
+        }
+    )
+
+
+def event_object(event: WebhookEvent) -> dict[str, Any]:
+    """Return one event as receivers get it."""
+    return {
+        "id": event.event_id,
+        "kind": event.kind,
+        "at": rfc3339(event.at_ms),
+        "queue_id": event.queue_id,
+        "recipient": event.address,
+        "original_recipient": event.original,
+        "sender": event.sender,
+        "message_id": event.message_id,
+        "order": event.link_value,
+        "provider": event.provider,
+        "verdict": event.verdict,
+        "reply": event.reply,
+        "dsn": event.dsn,
+    }
+
+
+def headers_of(body: bytes, *, post_id: str, keys: Sequence[str], at_ms: int) -> dict[str, str]:
+    """Return the headers of an attempt at `at_ms`, with a signature by each of `keys`."""
+    from standardwebhooks import Webhook
+
+    at, text = utc_time(at_ms), body.decode()
+    return {
+        "content-type": "application/json",
+        "user-agent": f"relaygw/{__version__}",
+        "webhook-id": post_id,
+        "webhook-timestamp": str(at_ms // 1000),
+        "webhook-signature": " ".join(Webhook(key).sign(post_id, at, text) for key in keys),
+    }
+
+
+def trial_event(at_ms: int) -> WebhookEvent:
+    """Return the event that `relaygw webhooks test` sends."""
+    return WebhookEvent(
+        event_id=f"ev_test_{at_ms}",
+        event_no=0,
+        queue_id="",
+        rcpt_no=0,
+        kind="test",
+        at_ms=at_ms,
+        verdict=None,
+        provider=None,
+        reply="somebody ran relaygw webhooks test",
+        dsn=None,
+        address=None,
+        original=None,
+        sender=None,
+        message_id=None,
+        link_value=None,
+    )
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
