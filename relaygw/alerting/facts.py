@@ -13,6 +13,7 @@ from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
+from relaygw.policy.receivers import Endpoint
 from relaygw.policy.untended import LostInstance, Untended, untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificates import certificate_end
@@ -42,6 +43,7 @@ class QueueFacts:
     quotas: Mapping[str, float] = field(default_factory=dict)  # provider: share that is used
     busiest_hour: Mapping[str, int] | None = None  # route: recipients; None: not known yet
     untended: Sequence[Untended] = ()
+    webhooks: Sequence[Endpoint] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class QueueFactsReader:
             },
             busiest_hour=self._busiest_hour(open_incidents, now_ms),
             untended=untended(standing, self._settings, now_ms=now_ms),
+            webhooks=self._store.outbox.endpoints() if self._settings.webhooks else (),
         )
 
     def _busiest_hour(

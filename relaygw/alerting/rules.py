@@ -15,10 +15,12 @@ from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
+from relaygw.policy.receivers import trouble_of
 from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration
+from relaygw.settings.webhooks import named_webhooks
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.failure import certificate_remedy
 
@@ -66,6 +68,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _in_doubt(facts),
         _untended(facts),
         _clock_step(facts),
+        _webhooks(facts, settings),
     )
     return list({one.kind: one for one in found}.values())
 
@@ -274,3 +277,15 @@ def _end_words(left_s: float) -> str:
         return "has expired"
     days, hours = int(left_s // 86400), int(left_s % 86400 // 3600)
     return f"expires in {days} days" if days > 1 else f"expires in {days * 24 + hours} hours"
+
+
+def _webhooks(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
+    """Look at receivers of webhooks: nobody else notices that one is told nothing."""
+    names = {one.endpoint: name for name, one in named_webhooks(settings).items()}
+    for one in facts.queue.webhooks:
+        if one.endpoint in names:
+            name = names[one.endpoint]
+            trouble = trouble_of(name, one, now_ms=facts.now_ms)
+            if trouble is not None and trouble.is_told:
+                what, remedy = trouble.summary, trouble.remedy
+                yield Finding(Rule.WEBHOOK_FAILING, name, what, remedy, trouble.since_ms)

@@ -22,6 +22,7 @@ _COMMANDS = {
     "sandbox": "Show, release and delete captured mail.",
     "provider": "Show, hold and release providers.",
     "alerts": "Show current and past incidents, and test the alert channels.",
+    "webhooks": "Show receivers of events, test them, and send events again.",
     "audit": "List what operators did to mail and providers, newest first.",
     "drain": "Send all queued mail; return when the queue is empty or time is up.",
     "db": "Maintain the queue's database.",

@@ -52,6 +52,8 @@ def _screen(snapshot: Snapshot, settings: Settings, mode: str) -> Iterator[str]:
     yield from _lane_lines(snapshot, settings)
     for one in snapshot.untended:
         yield labelled("untended", f"{one.summary}; {one.remedy}")
+    for name, receiver in snapshot.webhooks.items():
+        yield labelled("webhook", f"{name}: {receiver.state}, {receiver.waiting_words}")
     yield ""
     yield labelled("sandbox", f"{snapshot.captured} captured, {snapshot.unread} unread")
     left = snapshot.maildrop

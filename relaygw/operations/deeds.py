@@ -31,6 +31,9 @@ _VERBS = {  # {} is how many messages
     "sandbox.release": "released a captured message",
     "provider.hold": "held provider",
     "provider.release": "released provider",
+    "webhooks.resume": "let a receiver of events be tried again",
+    "webhooks.replay": "sent events again",
+    "webhooks.test": "sent a test event",
     "db.restore": "replaced the queue with a copy, with {}",
     SETTINGS_CHANGE: "",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from relaygw import __version__
@@ -15,6 +15,8 @@ from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
 from relaygw.observe.waits import SLICE_S, Waits, waits_of
 from relaygw.operations import providers
+from relaygw.operations.webhooks import receiver_warnings, receivers
+from relaygw.policy.receivers import Endpoint
 from relaygw.policy.untended import LOST_MS, LostInstance, Untended, lost_gateways, untended
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.holds import Hold
@@ -45,6 +47,7 @@ class Snapshot:
     lost: list[LostInstance]
     in_queue: Counter[str]  # mail of the last hour, by label: see observe.waits
     maildrop: LeftMail | None = None
+    webhooks: dict[str, Endpoint] = field(default_factory=dict)  # by the receiver's name
 
     def drifted(self) -> list[Instance]:
         """Return the instances that routing or policy settings differ than the file's."""
@@ -88,6 +91,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         untended=untended(standing, settings, now_ms=now_ms),
         lost=store.watch.lost_instances(now_ms - LOST_MS),
         in_queue=in_queue_since(store, now_ms - HOUR_MS),
+        webhooks=receivers(store, settings),
     )
 
 
@@ -120,6 +124,7 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
         yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
     for one in lost_gateways(snapshot.lost):
         yield f"{one.summary}; {one.remedy}"
+    yield from receiver_warnings(snapshot.webhooks, now_ms=snapshot.at_ms)
 
 
 def silent_words(role: str) -> str:

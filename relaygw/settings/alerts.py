@@ -38,6 +38,7 @@ class Rule(StrEnum):
     CERTIFICATE_EXPIRING = "certificate_expiring"
     MAILDROP_STUCK = "maildrop_stuck"
     CLOCK_STEP = "clock_step"
+    WEBHOOK_FAILING = "webhook_failing"
 
 
 _KINDS = ("webhook", "command", "email", "apprise")

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.policy.receivers import MOST_COUNTED, Endpoint
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Transaction, Write, insert_into
 from relaygw.store.feedback_tables import webhook_endpoint, webhook_event
@@ -25,7 +26,6 @@ from relaygw.store.tables import message, recipient
 
 _E, _P = webhook_event.c, webhook_endpoint.c
 _LATEST_MS = 253_402_300_799_000  # the last second of the year 9999
-MOST_COUNTED = 100_000
 _A_STEP = 500  # rows that are deleted, or sent again, by one statement
 _TIMES = (
     *("next_at_ms", "failing_since_ms", "paused_at_ms", "disabled_at_ms", "taken_at_ms"),
@@ -79,24 +79,6 @@ class WebhookPost:
     events: tuple[WebhookEvent, ...]
     failures: int  # of this receiver, one after the other, until now
     is_paused: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """How a receiver does."""
-
-    endpoint: str
-    failures: int  # one after the other
-    next_at_ms: int  # when it is tried again, where it failed
-    failing_since_ms: int | None
-    paused_at_ms: int | None  # it failed for so long that it is hardly tried any more
-    disabled_at_ms: int | None  # it said that it is gone, and is not tried
-    taken_at_ms: int | None  # when it took something last
-    last_error: str | None
-    dropped: int
-    dropped_at_ms: int | None
-    waiting: int  # events, MOST_COUNTED at most
-    oldest_at_ms: int | None  # since when the oldest event waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from relaygw.mail.words import counted
 from relaygw.settings.model import Settings
 from relaygw.settings.webhooks import Webhook, named_webhooks
 from relaygw.store.instances import Unchanged, running_s
-from relaygw.store.outbox import WebhookPost
+from relaygw.store.outbox import WebhookEvent, WebhookPost
 from relaygw.store.store import Store
 from relaygw.webhooks.body import MAX_EVENTS, body_of, fits, headers_of
 from relaygw.webhooks.client import LIMIT_S, NotTaken, Target, send_post
@@ -125,10 +125,8 @@ class Sender:
         target = self._targets.get(name)
         if target is None:
             target = self._targets[name] = await asyncio.to_thread(read_target, webhook)
-        now_ms = clock_ms()
-        body = body_of(post.events, hostname=self.settings.hostname, at_ms=now_ms)
-        headers = headers_of(body, post_id=post.post_id, keys=target.keys, at_ms=now_ms)
-        await send_post(target, body, headers, limit_s=self.pace.limit_s)
+        hostname, limit_s = self.settings.hostname, self.pace.limit_s
+        await send_events(target, post.events, post.post_id, hostname=hostname, limit_s=limit_s)
 
     async def _note_refused(
         self, name: str, webhook: Webhook, post: WebhookPost, error: NotTaken | SettingsError
@@ -191,6 +189,21 @@ class Sender:
             await asyncio.sleep(_TIDY_PAUSE_S)
         self.note(f"warning: webhook {endpoint} is in no configuration any more; "
                   f"{counted(number, 'event')} for it will not be sent")  # fmt: skip
+
+
+async def send_events(
+    target: Target,
+    events: Sequence[WebhookEvent],
+    post_id: str,
+    *,
+    hostname: str,
+    limit_s: float = LIMIT_S,
+) -> int:
+    """Post events, signed now; return the status, which is 2xx. Raises NotTaken."""
+    now_ms = clock_ms()
+    body = body_of(events, hostname=hostname, at_ms=now_ms)
+    headers = headers_of(body, post_id=post_id, keys=target.keys, at_ms=now_ms)
+    return await send_post(target, body, headers, limit_s=limit_s)
 
 
 def read_target(webhook: Webhook) -> Target:

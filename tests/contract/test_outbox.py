@@ -15,9 +15,10 @@ from relaygw.mail.outcome import Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.told import Told
 from relaygw.mail.verdict import Kind
+from relaygw.policy.receivers import Endpoint
 from relaygw.store.audit import AuditEntry
 from relaygw.store.feedback_tables import webhook_event
-from relaygw.store.outbox import Endpoint, Sent, WebhookEvent, WebhookPost
+from relaygw.store.outbox import Sent, WebhookEvent, WebhookPost
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store
 from relaygw.store.verdicts import NewVerdict

@@ -151,6 +151,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "certificate_expiring": ("alerting/rules.py", "the certificate of"),
     "maildrop_stuck": ("observe/maildrop.py", "files in the maildrop"),
     "clock_step": ("alerting/rules.py", "the clock of the queue was"),
+    "webhook_failing": ("policy/receivers.py", "has failed for more than a day"),
 }
 """Where the summary of each rule stands."""
 

@@ -11,6 +11,7 @@ from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
 from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail
+from relaygw.policy.receivers import Endpoint
 from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
@@ -31,8 +32,16 @@ SETTINGS = Settings.model_validate(
         "listeners": [{"bind": "127.0.0.1:25"}],
         "providers": {"main": {"host": "smtp.example.com"}, "spare": {"host": "smtp.example.net"}},
         "routes": [{"name": "default", "providers": ["main", "spare"]}],
+        "webhooks": [{"name": "shop", "url": "https://shop.test/", "secret": "env:SECRET"}],
     }
 )
+
+
+def receiver(**more: Any) -> Endpoint:
+    values: dict[str, Any] = {"failures": 3, "next_at_ms": 0, "dropped": 0, "waiting": 5}
+    names = (one for one in Endpoint.__slots__ if one not in values)
+    mine = {"endpoint": SETTINGS.webhooks[0].endpoint, "last_error": "shop.test answered 500"}
+    return Endpoint(**dict.fromkeys(names) | values | mine | more)
 
 
 def hold(scope: str, key: str = "main", **more: Any) -> Hold:
@@ -129,6 +138,32 @@ def test_mail_that_waits_for_somebody_is_told_in_its_time(rule: Rule) -> None:
 def test_a_lost_gateway_is_told_since_its_last_heartbeat() -> None:
     (one,) = fleet_findings(FleetFacts(now_ms=NOW_MS, lost=[LOST]), SETTINGS)
     assert (one.rule, one.key, one.since_ms) == (Rule.INSTANCE_LOST, "gw2", NOW_MS - 25_000)
+
+
+# --- receivers of webhooks ----------------------------------------------------------------
+
+
+@each_of(
+    ("one", "words"),
+    [
+        (receiver(), None),
+        (receiver(failures=0, last_error=None, waiting=0), None),
+        (receiver(failures=0, oldest_at_ms=NOW_MS - 23 * HOUR_MS), None),
+        (receiver(paused_at_ms=NOW_MS, failing_since_ms=5), "is tried hourly: shop.test answered"),
+        (receiver(paused_at_ms=NOW_MS, endpoint="of another configuration"), None),
+        (receiver(disabled_at_ms=NOW_MS, last_error="answered 410"), "gets nothing any more"),
+        (receiver(failures=0, oldest_at_ms=NOW_MS - 25 * HOUR_MS), "more than a day"),
+    ],
+)
+def test_a_receiver_is_told_of_when_it_fails_for_long(one: Endpoint, words: str | None) -> None:
+    facts = FleetFacts(now_ms=NOW_MS, queue=QueueFacts(webhooks=[one]))
+    summaries = [
+        finding.summary
+        for finding in fleet_findings(facts, SETTINGS)
+        if (finding.rule, finding.key) == (Rule.WEBHOOK_FAILING, "shop")
+    ]
+    assert len(summaries) == (words is not None)
+    assert all(words in summary and "5 events wait" in summary for summary in summaries if words)
 
 
 # --- providers ----------------------------------------------------------------------------
@@ -378,6 +413,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             quotas={"main": 1.0},
             busiest_hour={},
             untended=[waiting(rule) for rule in (Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK)],
+            webhooks=[receiver(paused_at_ms=NOW_MS)],
         ),
         lost=(LOST,),
         clock_step="set back by 3600 s",
