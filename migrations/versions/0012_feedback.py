@@ -142,9 +142,11 @@ def _notices() -> None:
         "notice",
         sa.Column("queue_id", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("rcpt_no", sa.Integer, primary_key=True),
         *_times("due_at_ms"),
+        sa.Column("tries", sa.Integer, nullable=False),
         *_times("made_at_ms", null=True),
-        *_text("notice_id", null=True),
+        *_text("notice_id", "detail", null=True),
         sqlite_with_rowid=False,
     )
     _partial_index("notice_due", "notice", ["due_at_ms"], "made_at_ms IS NULL")

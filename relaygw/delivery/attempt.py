@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relaygw.delivery.context import WorkerContext
@@ -98,6 +98,7 @@ class Attempt:
                     reply=answer.reply,
                     detail=detail,
                     dsn=dsn or answer.dsn,
+                    is_passed_on=answer.is_passed_on,
                 )
                 self.outcomes.append(outcome)
         self.part = ()
@@ -156,7 +157,11 @@ class Upstream:
         content, store, provider = claimed.content, self._context.store, self._provider
         if content is not None:
             _check_size(claimed, len(content))
-        notify = {one.address: one.dsn_notify for one in claimed.recipients if one.dsn_notify}
+        wishes = {
+            one.address: (one.dsn_notify, one.dsn_orcpt)
+            for one in claimed.recipients
+            if one.dsn_notify or one.dsn_orcpt
+        }
         return OutgoingMail(
             sender=claimed.sender,
             recipients=addresses,
@@ -175,7 +180,8 @@ class Upstream:
             max_size_bytes=provider.max_message_size,
             dsn_ret=claimed.dsn_ret,
             dsn_envid=claimed.dsn_envid,
-            dsn_notify=tuple(notify.get(address) for address in addresses) if notify else (),
+            dsn_notify=_in_order(addresses, wishes, 0),
+            dsn_orcpt=_in_order(addresses, wishes, 1),
         )
 
     def single_mail(self, claimed: ClaimedDelivery) -> OutgoingMail | None:
@@ -317,6 +323,15 @@ class Line:
             self._kept.abort()
             self.upstream.pool.release_session(self._kept)
             self._kept = None
+
+
+def _in_order(
+    addresses: tuple[str, ...], wishes: Mapping[str, tuple[str | None, str | None]], which: int
+) -> tuple[str | None, ...]:
+    """Return one of the wishes for each of the addresses, nothing where there is none at all."""
+    if not wishes:
+        return ()
+    return tuple(wishes.get(address, (None, None))[which] for address in addresses)
 
 
 async def _stored_content(claimed: ClaimedDelivery, store: Store) -> AsyncIterator[bytes]:

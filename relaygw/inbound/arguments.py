@@ -1,33 +1,105 @@
 """What stands behind MAIL and RCPT: a path and parameters.
 
-SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), AUTH (RFC 4954).
+SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), AUTH (RFC 4954), and where DSN is offered
+RET, ENVID, NOTIFY and ORCPT (RFC 3461).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from relaygw.errors import InvalidAddress
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
+from relaygw.mail.dsn import NO_REQUEST, DsnRequest, read_envid, read_notify, read_orcpt, read_ret
 
 
-def parse_mail(argument: bytes, *, limit_bytes: int) -> tuple[str, bool]:
-    """Return the sender and whether SMTPUTF8 is asked for. Raises Refusal."""
+class MailParameters(NamedTuple):
+    """What stands behind the path of MAIL."""
+
+    smtputf8: bool = False
+    dsn: DsnRequest = NO_REQUEST
+
+
+NO_PARAMETERS = MailParameters()
+_DSN_VALUES = {b"RET": read_ret, b"ENVID": read_envid, b"NOTIFY": read_notify, b"ORCPT": read_orcpt}
+
+
+def parse_mail(
+    argument: bytes, *, limit_bytes: int, has_dsn: bool = False
+) -> tuple[str, MailParameters]:
+    """Return the sender and what is asked for it. Raises Refusal."""
     # what allows an address beyond ASCII stands behind it
     address, rest = _parse_path(argument, b"from:", "MAIL FROM:<address>", smtputf8=True)
-    smtputf8 = bool(rest) and parse_parameters(rest, limit_bytes=limit_bytes)
-    if not (smtputf8 or address.isascii()):
+    wanted = NO_PARAMETERS
+    if rest:
+        wanted = parse_parameters(rest, limit_bytes=limit_bytes, has_dsn=has_dsn)
+    if not (wanted.smtputf8 or address.isascii()):
         raise Refusal(replies.BAD_ADDRESS.format(code=553, status="5.6.7"))
-    return address, smtputf8
+    return address, wanted
 
 
-def parse_rcpt(argument: bytes, *, smtputf8: bool) -> str:
-    """Return the recipient. Raises Refusal."""
+def parse_rcpt(
+    argument: bytes, *, smtputf8: bool, has_dsn: bool = False
+) -> tuple[str, str | None, str | None]:
+    """Return the recipient, its NOTIFY and its ORCPT. Raises Refusal."""
     address, rest = _parse_path(argument, b"to:", "RCPT TO:<address>", smtputf8=smtputf8)
     if not address:
         raise Refusal(replies.BAD_ADDRESS.format(code=501, status="5.1.3"))
-    if rest:
-        raise _bad_parameter(replies.UNKNOWN_PARAMETER, rest.partition(b"=")[0])
-    return address
+    if not rest:
+        return address, None, None
+    wishes: dict[bytes, str] = {}
+    for name, _, value in _parameters(rest):
+        if name not in (b"NOTIFY", b"ORCPT") or not has_dsn:
+            raise _bad_parameter(replies.UNKNOWN_PARAMETER, name)
+        wishes[name] = _dsn_value(name, value, smtputf8=smtputf8)
+    return address, wishes.get(b"NOTIFY"), wishes.get(b"ORCPT") or None
+
+
+def parse_parameters(raw: bytes, *, limit_bytes: int, has_dsn: bool = False) -> MailParameters:
+    """Return what the parameters of MAIL ask for. Raises Refusal."""
+    size_bytes, smtputf8 = 0, False
+    wishes: dict[bytes, str] = {}
+    for name, equals, value in _parameters(raw):
+        if has_dsn and name in (b"RET", b"ENVID"):
+            wishes[name] = _dsn_value(name, value)
+            continue
+        problem = _problem(name, equals, value.upper())
+        if problem is not None:
+            raise _bad_parameter(problem, name)
+        smtputf8 |= name == b"SMTPUTF8"
+        if name == b"SIZE":
+            size_bytes = int(value[:30])
+    if size_bytes > limit_bytes:
+        raise Refusal(replies.TOO_BIG.format(limit=limit_bytes))
+    if not wishes:
+        return MailParameters(smtputf8)
+    dsn = DsnRequest(ret=wishes.get(b"RET"), envid=wishes.get(b"ENVID") or None)
+    return MailParameters(smtputf8, dsn)
+
+
+def _parameters(raw: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield name, in capitals, equals sign and value; each may stand once (RFC 5321, 4.1.1.11)."""
+    seen: set[bytes] = set()
+    for word in raw.split():
+        name, equals, value = word.partition(b"=")
+        name = name.upper()
+        if name in seen:
+            raise _bad_parameter(replies.BAD_PARAMETER, name)
+        seen.add(name)
+        yield name, equals, value
+
+
+def _dsn_value(name: bytes, value: bytes, *, smtputf8: bool = False) -> str:
+    """Return a value to keep, "" for one that is right and may never be shown. Raises Refusal."""
+    try:
+        read = _DSN_VALUES[name](value.decode("utf-8" if smtputf8 else "ascii"))
+    except UnicodeDecodeError:
+        read = None
+    if read is None:
+        raise _bad_parameter(replies.BAD_PARAMETER, name)
+    return read
 
 
 def _parse_path(
@@ -48,25 +120,6 @@ def _parse_path(
     if rest and not rest.startswith((b" ", b"\t")):
         raise Refusal(replies.BAD_ADDRESS.format(code=501, status="5.1.3"))
     return address, rest.strip()
-
-
-def parse_parameters(raw: bytes, *, limit_bytes: int) -> bool:
-    """Return whether SMTPUTF8 is among the parameters of MAIL. Raises Refusal."""
-    size_bytes = 0
-    seen: set[bytes] = set()
-    for word in raw.upper().split():
-        name, equals, value = word.partition(b"=")
-        problem = _problem(name, equals, value)
-        if name in seen:  # RFC 5321 section 4.1.1.11: each at most once
-            problem = replies.BAD_PARAMETER
-        if problem is not None:
-            raise _bad_parameter(problem, name)
-        seen.add(name)
-        if name == b"SIZE":
-            size_bytes = int(value[:30])
-    if size_bytes > limit_bytes:
-        raise Refusal(replies.TOO_BIG.format(limit=limit_bytes))
-    return b"SMTPUTF8" in seen
 
 
 def _problem(name: bytes, equals: bytes, value: bytes) -> str | None:

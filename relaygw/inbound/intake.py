@@ -21,15 +21,8 @@ from relaygw.errors import AlreadyAccepted, IntakeFull, RelaygwError, StoreUnava
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
-from relaygw.mail.envelope import (
-    NO_REQUEST,
-    AcceptedMessage,
-    DsnRequest,
-    NewDelivery,
-    NewRecipient,
-    QueueIdSource,
-    Source,
-)
+from relaygw.mail.dsn import NO_REQUEST, DsnRequest
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
@@ -74,6 +67,8 @@ class ResolvedRecipient:
     original: str | None
     decision: Decision
     is_valid: bool = True  # False: the address cannot be read, so no route is looked up
+    dsn_notify: str | None = None  # as its own RCPT says; see mail.dsn
+    dsn_orcpt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +214,9 @@ class Intake:
                     original=recipient.original,
                     state=_STATES[fate],
                     reason=recipient.decision.reason,
-                    dsn_notify=origin.dsn.notify,
+                    dsn_notify=recipient.dsn_notify or origin.dsn.notify,
+                    # of what is redirected nobody else is named to a provider
+                    dsn_orcpt=None if recipient.decision.redirect_to else recipient.dsn_orcpt,
                 )
             )
         return tuple(

@@ -1,4 +1,4 @@
-"""Mail that no SMTP client brings: of local programs, imported, and mail that is sent again.
+"""Mail that no SMTP client brings: of local programs, imported, sent again, and notices.
 
 What SMTP would refuse is captured with its reason, or recorded as blocked, and the log says so.
 """
@@ -23,6 +23,7 @@ from relaygw.mail.content import header_end, header_fields, normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
 from relaygw.mail.envelope import AcceptedMessage, Released, Source
 from relaygw.mail.exported import Exported, NotExported
+from relaygw.mail.notice import DueNotice
 from relaygw.mail.state import CaptureCode
 from relaygw.mail.words import escape
 from relaygw.policy.recipients import Decision, Fate, strictest
@@ -34,6 +35,7 @@ IMPORT_LISTENER = "import"
 at each attempt, too (policy.recipients)."""
 _IMPORT_KEY = "import-"
 _RESENT_KEY = "resend"
+_NOTICE_KEY = "notice"
 _SIGNATURES = ("dkim-signature", "arc-message-signature")
 _SHOWN_CHARACTERS = 320
 _MAX_CWD_CHARACTERS = 1024
@@ -233,6 +235,44 @@ class Resender:
             message, chunks = _composed(intake, sender, resolved, received, origin)
             parts = tuple(replace(part, released=Released.RESENT) for part in message.deliveries)
             yield replace(message, source=source, deliveries=parts), chunks
+        finally:
+            received.close()
+
+
+class NoticeComposer:
+    """Makes messages to be stored of notices to senders: see delivery.notices.
+
+    Policy is that of now, the mode the stricter of now and of when the mail came in that it tells
+    of; at each attempt as if it had come in the same way.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self.hostname = intake.hostname
+        self.has_space = intake.has_space
+        self._intake = intake
+
+    def compose(
+        self, notice: DueNotice, target: str, content: bytes, drop_id: str
+    ) -> AcceptedMessage:
+        """Return the message that tells `target`."""
+        intake, then = self._intake, Mode(notice.mode)
+        source = Source(listener=notice.source_listener, user=notice.source_user)
+        mode = strictest(intake.modes.of(source.listener, source.user, accepted_in=then), then)
+        recipients = [_resolve(intake, target, mode)]
+        origin = Origin(
+            source=replace(source, uid=os.getuid()),  # who makes it stands in Received
+            client_key=_NOTICE_KEY,
+            protocol="local",
+            smtputf8=_needs_smtputf8(target, recipients),
+            mode=mode,
+            drop_id=drop_id,
+        )
+        received = ReceivedContent(intake.state_dir)
+        try:
+            received.add(content)
+            received.read_head()
+            message, _ = _composed(intake, "", recipients, received, origin)
+            return replace(message, source=source)
         finally:
             received.close()
 

@@ -1,8 +1,8 @@
 """One SMTP session: what is known of its client, the command loop, and all commands but AUTH.
 
-RFC 5321, 1870, 2034, 2920 (PIPELINING), 3207 (STARTTLS), 6152, 6531. Refusals are logged in
-Postfix's words, but for what may be a password: the argument of AUTH, and lines behind an AUTH that
-was refused, which a client may send without waiting.
+RFC 5321, 1870, 2034, 2920 (PIPELINING), 3207 (STARTTLS), 3461 (DSN), 6152, 6531. Refusals are
+logged in Postfix's words, but for what may be a password: the argument of AUTH, and lines behind an
+AUTH that was refused, which a client may send without waiting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.content import ContentReader, ReceivedContent, TooMuchData
 from relaygw.inbound.intake import Origin, TooManyHops
 from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
+from relaygw.mail.dsn import NO_REQUEST
 from relaygw.mail.envelope import Source
 from relaygw.observe.events import Rejected
 from relaygw.policy.recipients import Fate
@@ -45,6 +47,7 @@ class Envelope(smtp.Envelope):
         super().__init__()
         self.recipients: list[ResolvedRecipient] = []
         self.rcpt_commands = 0  # refused ones too
+        self.dsn = NO_REQUEST  # of MAIL
 
 
 class Session(smtp.Session):
@@ -189,7 +192,7 @@ async def _greet(verb: str, session: Session, argument: bytes) -> None:
     limit = session.listener.settings.max_message_size
     starttls = "250-STARTTLS\r\n" if session.is_starttls_offered else ""
     auth = "250-AUTH PLAIN LOGIN\r\n" if session.is_login_offered else ""
-    hostname, more = session.connection.hostname, f"{starttls}{auth}"
+    hostname, more = session.connection.hostname, f"{starttls}{auth}250-DSN\r\n"
     session.connection.say(replies.EXTENSIONS.format(hostname=hostname, limit=limit, more=more))
 
 
@@ -236,7 +239,8 @@ async def _mail(session: Session, argument: bytes) -> None:
     if listener.settings.auth == "required" and login is None:
         needs_tls = not session.is_login_offered and session.is_starttls_offered
         raise Refusal(replies.TLS_REQUIRED if needs_tls else replies.LOGIN_REQUIRED)
-    address, smtputf8 = parse_mail(argument, limit_bytes=listener.settings.max_message_size)
+    limit = listener.settings.max_message_size
+    address, wanted = parse_mail(argument, limit_bytes=limit, has_dsn=True)
     sender = listener.intake.resolve_sender(address)
     if login is not None and not login.may_send_as(sender):
         raise Refusal(replies.SENDER_DENIED)
@@ -247,7 +251,8 @@ async def _mail(session: Session, argument: bytes) -> None:
     if listener.rates is not None and not listener.rates.take(login.name if login else client):
         raise Refusal(replies.TOO_FAST.format(client=client))
     connection.envelope.mail_from = sender
-    connection.envelope.smtp_utf8 = smtputf8
+    connection.envelope.smtp_utf8 = wanted.smtputf8
+    connection.envelope.dsn = wanted.dsn
     connection.say(replies.OK_SENDER)
 
 
@@ -265,10 +270,12 @@ async def _rcpt(session: Session, argument: bytes) -> None:
         return
     if session.login is None and not connection.client.is_trusted:
         raise Refusal(replies.RELAY_DENIED)
-    address = parse_rcpt(argument, smtputf8=envelope.smtp_utf8)
+    address, notify, orcpt = parse_rcpt(argument, smtputf8=envelope.smtp_utf8, has_dsn=True)
     resolved = listener.intake.resolve_recipient(address, session.mode)
     if resolved.decision.fate is Fate.REJECT:
         raise Refusal(replies.RECIPIENT_REFUSED)
+    if notify or orcpt:
+        resolved = replace(resolved, dsn_notify=notify, dsn_orcpt=orcpt)
     envelope.recipients.append(resolved)
     connection.say(replies.OK_RECIPIENT)
 
@@ -354,6 +361,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         protocol=protocol,
         smtputf8=envelope.smtp_utf8,
         mode=session.mode,
+        dsn=envelope.dsn,
     )
     message, chunks = listener.intake.compose(
         sender=envelope.mail_from or "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,7 +35,8 @@ class NewRecipient:
     original: str | None = None  # the address as given, when rewritten or redirected
     state: RecipientState = RecipientState.PENDING
     reason: str | None = None  # why captured or blocked
-    dsn_notify: str | None = None  # RFC 3461 NOTIFY
+    dsn_notify: str | None = None  # RFC 3461 NOTIFY and ORCPT: see mail.dsn
+    dsn_orcpt: str | None = None
 
 
 class Released(StrEnum):
@@ -96,6 +96,7 @@ class Recipient:
     attempts: int
     dsn_notify: str | None = None
     listed: Listed | None = None  # it is suppressed, as the claim found
+    dsn_orcpt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,7 @@ class RecipientUpdate:
     stage: Stage = Stage.LOCAL  # what the reply answers
     verdict: Verdict | None = None  # None: decided here
     is_dead_address: bool = False  # the reply says that the address does not work
+    is_relayed: bool = False  # delivered, and only we can tell its sender, who asked to hear it
 
 
 class Warned(NamedTuple):
@@ -280,66 +282,3 @@ class QueueIdSource:
             number = self._last + 1
         self._last = number
         return _encode(number)
-
-
-# --- what a sender wants to hear of it: NOTIFY, RET and ENVID of RFC 3461 ----------------------
-
-# Values are kept in the form of the RFC, ENVID decoded. Whatever is not right is left out and
-# never costs a mail: these are wishes.
-MAX_ENVID_BYTES = 100  # length of ENVID as it is sent (section 4.4)
-NEVER = "NEVER"
-_OCCASIONS = ("SUCCESS", "FAILURE", "DELAY")
-_RETURNS = ("FULL", "HDRS")
-_NOT_XCHAR = re.compile(rb"[^!-*,-<>-~]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DsnRequest:
-    """The wishes for one message; the same NOTIFY for each of its recipients."""
-
-    notify: str | None = None
-    ret: str | None = None
-    envid: str | None = None
-
-
-NO_REQUEST = DsnRequest()
-
-
-def read_request(*, notify: str | None, ret: str | None, envid: str | None) -> DsnRequest:
-    """Return what of these is right, in any case of letters."""
-    if notify is None and ret is None and envid is None:
-        return NO_REQUEST
-    return DsnRequest(
-        notify=None if notify is None else _read_notify(notify),
-        ret=ret.upper() if ret and ret.upper() in _RETURNS else None,
-        envid=envid if envid and _is_envid(envid) else None,
-    )
-
-
-def _read_notify(text: str) -> str | None:
-    words = {word.strip() for word in text.upper().split(",")}
-    if words == {NEVER}:
-        return NEVER
-    if not words <= set(_OCCASIONS):
-        return None
-    return ",".join(word for word in _OCCASIONS if word in words)
-
-
-def _is_envid(text: str) -> bool:
-    return text.isascii() and text.isprintable() and len(encode_xtext(text)) <= MAX_ENVID_BYTES
-
-
-def encode_xtext(text: str) -> bytes:
-    """Return ASCII `text` as xtext (section 4)."""
-    return _NOT_XCHAR.sub(lambda match: b"+%02X" % match[0][0], text.encode("ascii"))
-
-
-def mail_parameters(ret: str | None, envid: str | None) -> bytes:
-    """Return what stands behind the path of MAIL."""
-    parameters = b"" if ret is None else b" RET=" + ret.encode("ascii")
-    return parameters if envid is None else parameters + b" ENVID=" + encode_xtext(envid)
-
-
-def rcpt_parameters(notify: str | None) -> bytes:
-    """Return what stands behind the path of RCPT."""
-    return b"" if notify is None else b" NOTIFY=" + notify.encode("ascii")

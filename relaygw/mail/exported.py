@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relaygw.mail.content import normalise_line_ends
-from relaygw.mail.envelope import NO_REQUEST, DsnRequest
+from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.words import unstorable_sign
 
 FORMAT = "relaygw_export"

@@ -187,6 +187,7 @@ class RecipientOutcome:
     reply: SmtpReply | None = None
     detail: str = ""
     dsn: str = "4.0.0"
+    is_passed_on: bool = False  # the provider itself tells the sender what it wants to hear
 
     @property
     def verdict(self) -> Verdict:

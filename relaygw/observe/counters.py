@@ -20,6 +20,8 @@ from relaygw.observe.observer import (
     CAPTURED,
     DEFERRED,
     MAILDROP,
+    NOTICE_RESULTS,
+    NOTICES,
     bounce_reason,
     deferral_reason,
     suppressed_of,
@@ -157,6 +159,11 @@ class DeliveryMetrics:
             "relaygw_recipients_suppressed_total",
             *("Recipients that are suppressed, by what was done.", "action", "stream", "cause"),
         )
+        self.notices = CounterTally(
+            "relaygw_notices_total",
+            *("Notices to senders, by what came of them.", "kind", "result"),
+            from_zero=product(NOTICES, NOTICE_RESULTS),
+        )
         duration = _histogram(
             "relaygw_delivery_duration_seconds",
             *("From connection to reply.", DURATION_BUCKETS_S, "provider"),
@@ -188,6 +195,8 @@ class DeliveryMetrics:
             elif change.state in (RecipientState.BOUNCED, RecipientState.EXPIRED):
                 reason = bounce_reason(change.state, outcomes.get(change.rcpt_no))
                 self._bounced.add(provider, reason)
+                if not event.claimed.sender:
+                    self.notices.add("failed", "null_sender")
             elif change.state is RecipientState.PENDING:
                 self._deferred.add(provider, deferral_reason(outcomes.get(change.rcpt_no)))
         if delivered:
@@ -204,7 +213,8 @@ class DeliveryMetrics:
             self._connections.labels(name, "idle").set(idle)
         for name, at_s in self._success_at_s.items():
             self._success.labels(name).set(at_s)
-        for counted in (self._delivered, self._deferred, self._bounced, self._suppressed):
+        tallies = (self._delivered, self._deferred, self._bounced, self._suppressed)
+        for counted in (*tallies, self.notices):
             counted.write()
         for observed in (self._in_queue, self.batches, *self._durations.values()):
             observed.write()

@@ -97,6 +97,11 @@ class DeliveryObserver(Observer["DeliveryMetrics"]):
         if self._metrics is not None:
             self._metrics.write(connections)
 
+    def noticed(self, kind: str, result: str) -> None:
+        """Tell of a notice to a sender, and what came of it: see NOTICE_RESULTS."""
+        if self._metrics is not None:
+            self._metrics.notices.add(kind, result)
+
 
 # --- counts of the last days ----------------------------------------------------------------
 
@@ -217,6 +222,8 @@ _NEVER_CAPTURED = (CaptureCode.OTHER, CaptureCode.SUPPRESSED)
 CAPTURED = tuple(code.value for code in CaptureCode if code not in _NEVER_CAPTURED)
 DEFERRED = (*_NOT_NOW.values(), "local", "unreachable", "no_answer", *_REFUSED.values())
 BOUNCED = ("expired", "local", *_REFUSED.values())
+NOTICES = ("failed", "delayed", "relayed")
+NOTICE_RESULTS = ("made", "none", "error", "null_sender")  # null_sender: failed, and never told
 """What is counted from zero on: a count that begins with 1 is no increase to Prometheus."""
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.content import read_header
-from relaygw.mail.envelope import NEVER, NewDelivery, NewRecipient, Released
+from relaygw.mail.dsn import NEVER
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.policy.recipients import Judgement, Refusal, Screen, check_typed

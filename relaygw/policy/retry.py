@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from relaygw.mail.dsn import SUCCESS
 from relaygw.mail.envelope import (
     ClaimedDelivery,
     DeliveryUpdate,
@@ -106,6 +107,7 @@ def settle(
     expired = is_deferred and _is_expired(claimed, retry, now_ms, tried_since_ms)
     state, wait_s, cause = DeliveryState.FINISHED, 0.0, None
     reason = None
+    waiting = {one.rcpt_no for one in claimed.recipients if SUCCESS in (one.dsn_notify or "")}
     if open_verdicts and not expired:
         usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
         state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
@@ -119,7 +121,8 @@ def settle(
         provider=report.provider,
         reason=reason,
         recipients=tuple(
-            [_recipient_update(outcome, report.provider, expired) for outcome in report.outcomes]
+            _recipient_update(outcome, report.provider, expired, waiting)
+            for outcome in report.outcomes
         ),
         hold=cause,
         charged=bool(verdicts - _UNCHARGED),
@@ -230,7 +233,10 @@ def _next_step(
     return DeliveryState.DEFERRED, min(waits_s, default=usual_s), None
 
 
-def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -> RecipientUpdate:
+def _recipient_update(
+    outcome: RecipientOutcome, provider: str, expired: bool, waiting: Collection[int]
+) -> RecipientUpdate:
+    """Return what is written of a recipient; `waiting`: whose senders want to hear of success."""
     verdict = outcome.meaning.verdict
     state = _FINAL.get(verdict, RecipientState.EXPIRED if expired else RecipientState.PENDING)
     return RecipientUpdate(
@@ -243,6 +249,9 @@ def _recipient_update(outcome: RecipientOutcome, provider: str, expired: bool) -
         stage=outcome.stage,
         verdict=verdict,
         is_dead_address=_is_dead_address(outcome),
+        is_relayed=(
+            verdict is Verdict.DELIVERED and outcome.rcpt_no in waiting and not outcome.is_passed_on
+        ),
     )
 
 

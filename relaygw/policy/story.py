@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"
     OPERATOR = "operator"
+    NOTICE = "notice"  # the sender was told, or somebody in its place
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,13 +68,15 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
     if fits(Domain, hostname):
         values["hostname"] = hostname
     found, rewritten = listeners(configuration, report), dict[str, list[str]]()
+    retry = dict(_retry(configuration, report))
     sections = {
         "listeners": found,
         "providers": providers.values,
         "routes": routes,
         "recipients": dict(recipients(routing, report)),
         "rewrite": dict(_rewrite(rewriting, report, rewritten)),
-        "retry": dict(_retry(configuration, report)),
+        "retry": retry,
+        "bounces": dict(_bounces(rewriting.resolver, report, is_warned="warn_after" in retry)),
         "log": dict(_log(configuration)),
     }
     values |= {name: section for name, section in sections.items() if section}
@@ -258,6 +260,7 @@ def _retry(configuration: Configuration, report: Report) -> Iterator[tuple[str, 
         ("first", "minimal_backoff_time", ""),
         ("max", "maximal_backoff_time", ""),
         ("lifetime", "maximal_queue_lifetime", "d"),
+        ("warn_after", "delay_warning_time", "h"),
     ):
         if configuration.parameter(name) is None:
             continue
@@ -266,10 +269,29 @@ def _retry(configuration: Configuration, report: Report) -> Iterator[tuple[str, 
         if value is None:
             report.warn(f"{configuration.place(name)}: {name}: {text} is not a time; left out")
             continue
+        if key == "warn_after" and not value:
+            continue  # off
         found[key] = value or 1.0
     if "first" in found and found["first"] > found.get("max", 3600.0):
         found["max"] = found["first"]
+    if found.get("warn_after", 0.0) >= found.get("lifetime", 5 * 86400.0):
+        del found["warn_after"]  # the bounce comes first
     yield from ((key, format_duration(value)) for key, value in found.items())
+
+
+def _bounces(resolver: Resolver, report: Report, *, is_warned: bool) -> Iterator[tuple[str, str]]:
+    """Yield who is told of failures, where the file shows that somebody reads it."""
+    configuration = resolver.configuration
+    if "bounce" in configuration.values("notify_classes"):
+        name = "bounce_notice_recipient"
+        address = configuration.value(name)
+        address = address if "@" in address else f"{address}@{resolver.origin}"
+        if fits(Address, address):
+            yield "to", address
+            return
+        report.warn(f"{configuration.place(name)}: {name}: {address} is not an address; left out")
+    if is_warned:
+        yield "to", "sender"
 
 
 def _log(configuration: Configuration) -> Iterator[tuple[str, str]]:

@@ -71,6 +71,8 @@ def store_rules(settings: Settings) -> StoreRules:
     return StoreRules(
         keep_content=settings.queue.keep_content > 0,
         suppression=settings.suppression.rules(),
+        tells_failures=settings.bounces.to != "none",
+        tells_always=settings.bounces.address is not None,
         webhooks=tuple(
             WebhookRule(one.endpoint, frozenset(kind.value for kind in one.on or Told))
             for one in settings.webhooks

@@ -13,7 +13,10 @@ from relaygw.alerting.notifier import open_notifier
 from relaygw.alerting.watch import Watch, WatchThread
 from relaygw.delivery.janitor import Janitor
 from relaygw.delivery.leases import LeaseLost
+from relaygw.delivery.notices import Notices
 from relaygw.delivery.worker import Worker
+from relaygw.inbound.intake import Intake
+from relaygw.inbound.local_mail import NoticeComposer
 from relaygw.observe.counters import DeliveryMetrics
 from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import DeliveryObserver, History
@@ -52,10 +55,21 @@ async def delivery(context: RoleContext) -> int:
             history = History()
             providers = context.loaded.settings.providers
             metrics = DeliveryMetrics(providers) if can_count(context.metrics, log) else None
+            observer = DeliveryObserver(log, history, metrics)
+            intake = Intake(context.loaded.settings, state_dir=context.loaded.state_dir)
+            notices = asyncio.create_task(
+                Notices(
+                    context.loaded.settings,
+                    store,
+                    observer,
+                    composer=NoticeComposer(intake),
+                    wake_workers=hints.HintSender(hint_dir).send,
+                ).run()
+            )
             worker = Worker(
                 context.loaded.settings,
                 store,
-                DeliveryObserver(log, history, metrics),
+                observer,
                 incarnation=context.incarnation,
                 in_flight=lifeline,
                 hints=hint_socket,
@@ -64,6 +78,7 @@ async def delivery(context: RoleContext) -> int:
                 async with history_kept(history, store):
                     await worker.run(stop)
             janitor.cancel()
+            notices.cancel()
     except LeaseLost as lost:
         log.note("qmgr", f"warning: {lost}; a new worker replaces it")
         exit_code = EXIT_LEASE_LOST

@@ -135,10 +135,11 @@ class _Session:
             from relaygw.inbound import arguments
 
             if path is None:
-                address, smtputf8 = arguments.parse_mail(argument, limit_bytes=MAX_CONTENT_BYTES)
+                address, wanted = arguments.parse_mail(argument, limit_bytes=MAX_CONTENT_BYTES)
                 path = address.encode(), b""
             else:
-                smtputf8 = arguments.parse_parameters(path[1], limit_bytes=MAX_CONTENT_BYTES)
+                wanted = arguments.parse_parameters(path[1], limit_bytes=MAX_CONTENT_BYTES)
+            smtputf8 = wanted.smtputf8
         self._sender, self._smtputf8 = path[0], smtputf8
         self._reply(replies.OK_SENDER)
 
@@ -152,7 +153,7 @@ class _Session:
         if recipient is None or recipient[1]:
             from relaygw.inbound.arguments import parse_rcpt
 
-            recipient = parse_rcpt(argument, smtputf8=self._smtputf8).encode(), b""
+            recipient = parse_rcpt(argument, smtputf8=self._smtputf8)[0].encode(), b""
         self._recipients.append(recipient[0])
         self._reply(replies.OK_RECIPIENT)
 

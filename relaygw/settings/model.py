@@ -49,7 +49,7 @@ from relaygw.settings.provider import Provider
 from relaygw.settings.relay_to import RelayEntry
 from relaygw.settings.routes import Route, route_conflicts
 from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Conflict, Mode, Section, checked, raise_conflicts
+from relaygw.settings.section import Conflict, Mode, Section, checked, fits, raise_conflicts
 from relaygw.settings.suppression import Suppression
 from relaygw.settings.units import Duration, Interval, Share
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
@@ -213,11 +213,33 @@ class Retry(Section):
     max: Interval = 3600.0
     lifetime: Interval = 5 * 86400.0
     jitter: Share = 0.2
+    # the sender is told of mail that waits for so long
+    warn_after: Interval | None = Field(default=None, examples=["4h"])
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Check that the delays can grow from first to max."""
+        """Check that the delays can grow from first to max, and that a warning has a meaning."""
         if self.first > self.max:
             yield "first", "is longer than retry.max; write a shorter delay"
+        if self.warn_after is not None and self.warn_after >= self.lifetime:
+            yield "warn_after", "is not shorter than retry.lifetime; write a shorter time, e.g. 4h"
+
+
+def parse_bounces_to(value: object) -> Any:
+    """Read `none`, `sender` or an address."""
+    if value in ("none", "sender") or (isinstance(value, str) and fits(Address, value)):
+        return value
+    raise ValueError("is not a receiver of notices; write none, sender or LOCALPART@DOMAIN")
+
+
+class Bounces(Section):
+    """Who is told of mail that is not delivered, by mail: see docs/bounces.md."""
+
+    to: Annotated[str, BeforeValidator(parse_bounces_to)] = "none"  # | sender | an address
+
+    @property
+    def address(self) -> str | None:
+        """The address that is told instead of senders, if one is."""
+        return None if self.to in ("none", "sender") else self.to
 
 
 class Sandbox(Section):
@@ -294,6 +316,7 @@ class Settings(Section):
     recipients: Recipients = Recipients()
     rewrite: Rewrite = Rewrite()
     retry: Retry = Retry()
+    bounces: Bounces = Bounces()
     suppression: Suppression = Suppression()
     sandbox: Sandbox = Sandbox()
     alerts: tuple[Alert, ...] = ()

@@ -23,7 +23,6 @@ from relaygw.settings.presets import quoted
 from relaygw.settings.section import ConflictsFound, Section
 from relaygw.settings.tree import Keys, Tree
 
-_NOT_YET = frozenset({("bounces",), ("retry", "warn_after")})
 _CREDENTIALS = frozenset(
     {"username", "password", "password_hash", "token"}
     | {"client_id", "client_secret", "refresh_token"}
@@ -65,8 +64,6 @@ def _follows(item: ErrorDetails, keys: Keys, told: Collection[Keys]) -> bool:
 
 
 def _unknown(keys: Keys) -> str:
-    if keys in _NOT_YET:
-        return "is not in this version yet; remove it"
     if ":" in str(keys[-1]):
         return "is not a key; write a space after the colon"
     section = _section_at(keys[:-1])

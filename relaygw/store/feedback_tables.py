@@ -121,13 +121,16 @@ webhook_endpoint = table(  # how a receiver does
     sqlite_with_rowid=False,
 )
 
-notice = table(  # what a sender is to be told of a message; gone with the message
+notice = table(  # of which recipients a sender is to be told; gone with the message
     "notice",
     key("queue_id"),
     key("kind"),  # failed | delayed | relayed
-    *columns(BigInteger, "due_at_ms"),
+    key("rcpt_no", Integer),
+    *columns(BigInteger, "due_at_ms"),  # at the latest: before, once the message has ended
+    *columns(Integer, "tries"),  # in vain
     *columns(BigInteger, "made_at_ms", null=True),
-    *columns(Text, "notice_id", null=True),  # the message that tells it
+    *columns(Text, "notice_id", null=True),  # the messages that tell it; null: none does
+    *columns(Text, "detail", null=True),  # whom they told, or why nobody
     sqlite_with_rowid=False,
 )
 partial_index("notice_due", notice.c.due_at_ms, where=notice.c.made_at_ms.is_(None))

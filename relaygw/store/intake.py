@@ -44,7 +44,7 @@ INSERT_DELIVERIES = insert_into(
 )
 INSERT_RECIPIENTS = insert_into(
     "recipient",
-    "queue_id rcpt_no delivery_no address original state changed_at_ms reply dsn_notify",
+    "queue_id rcpt_no delivery_no address original state changed_at_ms reply dsn_notify dsn_orcpt",
     attempts=0,
 )
 _INSERT_CHUNKS = insert_into("chunk", "queue_id chunk_no body")
@@ -195,6 +195,6 @@ def _add_deliveries(
         deliveries.append((*where, at_ms, at_ms, client, 0, part.released and part.released.value))
         for entry in part.recipients:
             who = (queue_id, rcpt_no, number, entry.address, entry.original, entry.state.value)
-            recipients.append((*who, at_ms, entry.reason, entry.dsn_notify))
+            recipients.append((*who, at_ms, entry.reason, entry.dsn_notify, entry.dsn_orcpt))
             rcpt_no += 1
     return states

@@ -20,6 +20,7 @@ from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
 from relaygw.store.sandbox import uncapture
 from relaygw.store.tables import (
     HAS_KEPT_CONTENT,
+    HAS_NO_NOTICE_DUE,
     IS_CLAIMABLE,
     chunk,
     delivery,
@@ -168,7 +169,7 @@ def _trash(cutoff_ms: int) -> Found:
 
 def _finished(cutoff_ms: int) -> Found:
     queue_id, is_old = message.c.queue_id, message.c.finished_at_ms < cutoff_ms
-    is_over = is_old & message.c.captured_at_ms.is_(None)
+    is_over = is_old & message.c.captured_at_ms.is_(None) & HAS_NO_NOTICE_DUE
     return select(queue_id).where(queue_id < first_id_at(cutoff_ms), is_over).order_by(queue_id)
 
 
@@ -228,7 +229,7 @@ def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
 def _kept(before_ms: int) -> Found:
     """Messages, finished before a time, that still have content and are not captured."""
     is_old = message.c.finished_at_ms < before_ms
-    is_over = is_old & message.c.captured_at_ms.is_(None)
+    is_over = is_old & message.c.captured_at_ms.is_(None) & HAS_NO_NOTICE_DUE
     return select(message.c.queue_id).where(HAS_KEPT_CONTENT, is_over).limit(1)
 
 
@@ -236,6 +237,7 @@ def _shed(tx: Transaction, queue_id: str) -> None:
     """Delete the last chunks of a message, if it is finished and not captured (any more)."""
     is_it = message.c.queue_id == queue_id
     is_over = message.c.finished_at_ms.is_not(None) & message.c.captured_at_ms.is_(None)
+    is_over &= HAS_NO_NOTICE_DUE
     count = tx.execute(select(message.c.chunk_count).where(is_it, is_over)).scalar()
     if count is not None:  # else found without the lock, and other by now
         left = max(0, count - _CHUNKS_A_STEP)

@@ -112,7 +112,7 @@ _CLAIMED = BatchStatement(
     """,
     columns=2,
 )
-_OF_RECIPIENT = ("rcpt_no", "address", "original", "attempts", "dsn_notify")
+_OF_RECIPIENT = ("rcpt_no", "address", "original", "attempts", "dsn_notify", "dsn_orcpt")
 _PENDING = BatchStatement(
     f"""
     SELECT recipient.queue_id, recipient.delivery_no, {", ".join(_OF_RECIPIENT)}

@@ -24,9 +24,11 @@ from relaygw.mail.outcome import (
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.mail.suppression import Suppression
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
+from relaygw.store.notices import note_outcomes
 from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, hold_columns, lock_messages, part_delivery
 from relaygw.store.rules import StoreRules
 from relaygw.store.suppression import note_refusals
+from relaygw.store.tables import HAS_NO_NOTICE_DUE
 from relaygw.store.webhooks import add_outcomes
 
 
@@ -157,6 +159,7 @@ def record(
     _write_attempts(tx, updates, incarnation, now_ms)
     _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
     add_outcomes(tx, updates, incarnation, now_ms, rules)
+    note_outcomes(tx, updates, rules, now_ms=now_ms)
     for entry in updates:
         if entry.held_apart and _LEASED.fetch(tx, *_key(entry), incarnation):
             _hold_apart(tx, entry, now_ms)
@@ -329,14 +332,15 @@ def _untold(key: Row, reason: str | None, state: AttemptState, next_at_ms: int |
 
 
 # small content goes with the outcome, large content piece by piece later (Janitor.shed_content);
-# captured mail keeps its content for the sandbox's own retention
+# captured mail keeps its content for the sandbox's own retention, and what a sender is to be told
+# of until that is made
 def _finish_statement(ended_states: str) -> BatchStatement:
     return BatchStatement(
         f"""
         UPDATE message
         SET finished_at_ms = v.column2,
-            chunk_count = CASE WHEN chunk_count = 1 AND captured_at_ms IS NULL THEN v.column3
-                ELSE chunk_count END
+            chunk_count = CASE WHEN chunk_count = 1 AND captured_at_ms IS NULL
+                AND {HAS_NO_NOTICE_DUE} THEN v.column3 ELSE chunk_count END
         FROM (VALUES {{rows}}) AS v
         WHERE message.queue_id = v.column1
         AND NOT EXISTS (

@@ -18,6 +18,7 @@ from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Row, Transaction
 from relaygw.store.failures import Failures, find_failures
 from relaygw.store.holds import held_until
+from relaygw.store.notices import note_failed, notices_of, told_by
 from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import (
     IS_IN_DOUBT,
@@ -117,6 +118,8 @@ class Queue(Repository):
                 reports=tuple(load_reports(tx, queue_id)),
                 deliveries=tuple(tx.entry(DeliveryCircumstances, row, *times) for row in rows),
                 finished_at_ms=tx.to_local(finished_at_ms),
+                notices=notices_of(tx, queue_id),
+                notice_of=told_by(tx, queue_id),
             )
 
     # --- counts --------------------------------------------------------------------------
@@ -353,7 +356,9 @@ def _expire(
         "dsn": "4.4.7",  # RFC 3463: delivery time expired
     }
     expired = update(recipient).where(waits, _is_of_a_delivery_in(*may_end)).values(told)
-    add_changes(tx, _changed_recipients(tx, expired), _R.EXPIRED, now_ms, rules)
+    rows = _changed_recipients(tx, expired)
+    add_changes(tx, rows, _R.EXPIRED, now_ms, rules)
+    note_failed(tx, [(row[0], row[1]) for row in rows], rules, now_ms=now_ms)
     over = {"state": _D.FINISHED.value, "due_at_ms": now_ms, "changed_at_ms": now_ms}
     values = {**over, "held_at_ms": None, **hold_columns(None)}
     ended = update(delivery).where(mine).values(values).returning(delivery.c.queue_id)

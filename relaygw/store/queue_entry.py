@@ -14,12 +14,13 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, cause_in
+from relaygw.mail.notice import NoticeEntry
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
-from relaygw.store.feedback_tables import provider_event, verdict
+from relaygw.store.feedback_tables import notice, provider_event, verdict
 from relaygw.store.find_index import forget_words
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
@@ -133,6 +134,8 @@ class MessageRecord:
     reports: tuple[Report, ...] = ()  # of what happened after a provider's 250, oldest first
     deliveries: tuple[DeliveryCircumstances, ...] = ()
     finished_at_ms: int | None = None
+    notices: tuple[NoticeEntry, ...] = ()  # that tell of it, oldest first
+    notice_of: str | None = None  # the mail that it tells of, if it is a notice
 
 
 class Waiting(NamedTuple):
@@ -184,7 +187,8 @@ def part_delivery(tx: Transaction, key: Key, rcpt_nos: Collection[int], **change
 def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
     """Delete messages with all that belongs to them."""
     for batch in in_batches(queue_ids):
-        for table in (chunk, attempt, verdict, provider_event, recipient, delivery, message):
+        tables = (chunk, attempt, notice, verdict, provider_event, recipient, delivery, message)
+        for table in tables:
             tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
         forget_words(tx, batch)
     return len(queue_ids)

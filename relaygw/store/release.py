@@ -57,7 +57,9 @@ def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
             for target in part.recipients:
                 rcpt_no += 1
                 who = (target.address, target.original, target.state.value)
-                recipients.append((key, rcpt_no, number, *who, now_ms, None, target.dsn_notify))
+                recipients.append(
+                    (key, rcpt_no, number, *who, now_ms, None, target.dsn_notify, None)
+                )
     INSERT_DELIVERIES.run(tx, deliveries)
     INSERT_RECIPIENTS.run(tx, recipients)
     note_changed(tx, queue_ids)

@@ -23,5 +23,9 @@ class StoreRules:
     webhooks: tuple[WebhookRule, ...] = ()  # who is told of outcomes and verdicts
     suppression: SuppressionRules = OFF
 
+    # of whom a sender is told by mail, beside those who asked for it by NOTIFY
+    tells_failures: bool = False  # of mail whose sender did not say
+    tells_always: bool = False  # of any mail: it is not the sender who is told
+
 
 NO_RULES = StoreRules()

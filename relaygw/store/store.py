@@ -19,6 +19,7 @@ from relaygw.store.janitor import Janitor
 from relaygw.store.leases import Leases
 from relaygw.store.limits import Limits
 from relaygw.store.log_check import missing_database
+from relaygw.store.notices import Notices
 from relaygw.store.outbox import Outbox
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import QueueEntry
@@ -54,6 +55,7 @@ class Store:
     feedback: Feedback
     outbox: Outbox
     suppressions: Suppressions
+    notices: Notices
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -106,6 +108,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         feedback=Feedback(database, rules),
         outbox=Outbox(database),
         suppressions=Suppressions(database, rules),
+        notices=Notices(database, rules),
     )
 
 

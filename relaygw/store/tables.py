@@ -54,6 +54,11 @@ message = table(
 IS_UNREAD = text("message.captured_at_ms IS NOT NULL AND message.read_at_ms IS NULL")
 IS_UNINDEXED = text("message.captured_at_ms IS NOT NULL AND message.indexed_at_ms IS NULL")
 HAS_KEPT_CONTENT = text("message.chunk_count > 0 AND message.finished_at_ms IS NOT NULL")
+HAS_NO_NOTICE_DUE = text(
+    "NOT EXISTS (SELECT 1 FROM notice WHERE notice.queue_id = message.queue_id"
+    " AND notice.made_at_ms IS NULL)"
+)
+"""Nothing of it is still to be told to its sender, which takes its content."""
 partial_index(
     "message_captured", message.c.captured_at_ms, where=message.c.captured_at_ms.is_not(None)
 )

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.content import has_long_line, read_header, without_fields
-from relaygw.mail.envelope import Source, mail_parameters, rcpt_parameters
+from relaygw.mail.dsn import mail_parameters, rcpt_parameters
+from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldsFound
@@ -46,7 +47,8 @@ class OutgoingMail:
     """What one transaction is to send; `content` is CRLF-normalised and ends with CRLF.
 
     `added` and those of `fields` whose name the header lacks go in front of the content. Sizes and
-    flags are of the content alone. `dsn_notify` has a NOTIFY for each recipient, or is empty.
+    flags are of the content alone. `dsn_notify` has a NOTIFY for each recipient, or is empty, and
+    so has `dsn_orcpt` an ORCPT.
     `field_rule` None: all fields that name recipients may go with it.
     """
 
@@ -61,9 +63,10 @@ class OutgoingMail:
     fields: tuple[Field, ...] = ()
     field_rule: FieldRule | None = NO_FIELDS
     max_size_bytes: int | None = None  # besides what the provider says
-    dsn_ret: str | None = None  # RFC 3461; see mail.envelope
+    dsn_ret: str | None = None  # RFC 3461; see mail.dsn
     dsn_envid: str | None = None
     dsn_notify: tuple[str | None, ...] = ()
+    dsn_orcpt: tuple[str | None, ...] = ()
 
 
 def source_field(source: Source, hostname: str) -> bytes:
@@ -87,6 +90,7 @@ class RecipientReply:
     detail: str = ""
     in_doubt: bool = False
     stale_session: bool = False
+    is_passed_on: bool = False  # the provider knows DSN: it tells the sender what it wants to hear
     said: SmtpReply | None = field(default=None, repr=False)
 
     @property
@@ -213,8 +217,10 @@ def _mail_command(
 
 def _rcpt_command(mail: OutgoingMail, offered: Capabilities, position: int) -> bytes:
     command = b"RCPT TO:<%s>" % _encode_address(mail.recipients[position])
-    if offered.dsn and mail.dsn_notify:
-        command += rcpt_parameters(mail.dsn_notify[position])
+    if offered.dsn and (mail.dsn_notify or mail.dsn_orcpt):
+        notify = mail.dsn_notify[position] if mail.dsn_notify else None
+        orcpt = mail.dsn_orcpt[position] if mail.dsn_orcpt else None
+        command += rcpt_parameters(notify, orcpt)
     return command + b"\r\n"
 
 

@@ -239,6 +239,7 @@ VERBS = {
 
 
 RULES = StoreRules(
+    tells_failures=True,
     keep_content=True,
     webhooks=(WebhookRule("shop", frozenset({"delivered"})),),
 )
@@ -413,6 +414,14 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("outbox.forget_told", 60_000) == (False, {})
     assert call("outbox.forget_endpoint", "shop", seen_at_ms=0) is None
 
+    # notices to senders
+    call("notices.note_delayed", -2 * HOUR_MS, start="", limit=9)
+    told_due = call("notices.due", limit=9)
+    (failed,) = (one for one in told_due if one.kind == "failed")
+    call("notices.put_off", failed, wait_ms=0)
+    by = accepted(at_ms=wrong.now_ms(), sender="", drop_id="notice-1")
+    assert call("notices.make", failed, [by], detail="told")
+
     # nothing of this is over its time
     ages_ms = dict.fromkeys(("finished", "captured", "deleted", "orphans"), 60_000)
     assert call("janitor.purge", ages_ms, limit=9) == 0
@@ -499,6 +508,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     }
     told = {verb: call(verb, *given, **named) for verb, (given, named) in asked.items()}
     told["outbox.next_post"] = told_post
+    told["notices.due"] = told_due
     return told, used
 
 

@@ -268,7 +268,6 @@ START: list[tuple[str, str, str]] = [
     ("settings/secrets.py", "everyone on this machine may read", ""),
     ("settings/secrets.py", "who could replace it", ""),
     ("settings/problems.py", "is not a key here; the keys are", "a key that is in no section"),
-    ("settings/problems.py", "is not in this version yet", "of a later version"),
     ("settings/model.py", "is not the URL of a SQLite file", ""),
     ("settings/model.py", "holds a password; remove it", ""),
     ("store/log_check.py", "the database of the queue is", "see [a damaged queue]"),

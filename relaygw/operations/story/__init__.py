@@ -20,7 +20,7 @@ from relaygw.operations.queue_object import shown_state
 from relaygw.operations.resend import RESEND
 from relaygw.operations.story.answer import answer
 from relaygw.operations.story.causes import attempt_cause, headline, held_until
-from relaygw.operations.story.events import acceptance, attempt_events, endings
+from relaygw.operations.story.events import acceptance, attempt_events, endings, notice_events
 from relaygw.operations.story.facts import (
     Facts,
     Meanings,
@@ -73,6 +73,7 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     prospects = [_prospect(facts, part, meanings) for part in open_parts]
     outlooks = tuple(outlook for outlook, _ in prospects)
     timed = [(one.at_ms, one) for one in _operator_events(facts)]
+    timed += [(one.at_ms, one) for one in notice_events(facts)]
     timed += [(one.at_ms, one) for one in attempt_events(facts, meanings)]
     timed += report_events(facts)
     later = [one for _, one in sorted(timed, key=itemgetter(0))]  # of one moment: first the cause

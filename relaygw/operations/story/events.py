@@ -72,6 +72,8 @@ def acceptance(facts: Facts) -> StoryEvent:
         names = ", ".join(facts.fields.names)
         notes.append(Note("left out", f"{names}: names recipients ({facts.fields.why})"))
     text, at_ms = f"accepted from {_who(facts.entry.source)}", facts.entry.accepted_at_ms
+    if facts.record.notice_of is not None:
+        text = f"made here, to tell of {facts.record.notice_of}"
     if any(part.released == Released.RESENT for part in facts.entry.deliveries):
         text = f"accepted as a copy of a message that came from {_who(facts.entry.source)}"
     return StoryEvent(kind=EventKind.ACCEPTED, at_ms=at_ms, text=text, notes=tuple(notes))
@@ -91,6 +93,15 @@ def endings(facts: Facts) -> Iterator[StoryEvent]:
         if len(addresses) < len(facts.entry.recipients):
             text += f", for {some_of(addresses)}"
         yield StoryEvent(kind=kind, at_ms=facts.entry.accepted_at_ms, text=text)
+
+
+def notice_events(facts: Facts) -> Iterator[StoryEvent]:
+    """Yield who was told by mail of what became of it, or why nobody was."""
+    for one in facts.record.notices:
+        text = f"notice ({one.kind}): {one.detail}"
+        if one.notice_ids:
+            text += f", by {' and '.join(one.notice_ids)}"
+        yield StoryEvent(kind=EventKind.NOTICE, at_ms=one.at_ms, text=text)
 
 
 def _who(source: Source) -> str:

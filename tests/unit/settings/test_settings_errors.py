@@ -215,20 +215,6 @@ def test_a_broken_file_gets_one_line(lines_of: Fail, text: str | bytes, line: st
     assert lines_of(text) == [line]
 
 
-NOT_YET = [
-    "bounces",
-    "retry.warn_after",
-]
-
-
-@pytest.mark.parametrize("key", NOT_YET)
-def test_a_key_of_a_later_version_is_refused_by_name(lines_of: Fail, key: str) -> None:
-    text = RELAY + DEFAULT + "listeners: [{bind: '127.0.0.1:25'}]\n"
-    name = "RELAYGW__" + key.upper().replace(".", "__")
-    [line] = lines_of(text, {name: "{}"})
-    assert line.startswith(f"environment {name}: {key}: is not in this version yet; ")
-
-
 def test_all_mistakes_of_all_sources_are_reported_together(lines_of: Fail) -> None:
     lines = lines_of(
         "mode: prod\nmode: x\nqueue: {retention: 7}\n",

@@ -1,0 +1,268 @@
+"""Making notices: mail to senders, or to `bounces.to`, about mail that failed, waits or went on.
+
+A notice is an ordinary message from the null sender and goes the way of all that is accepted. It is
+stored in one transaction with the mark that it was made. What goes wrong with one is told in the
+log and tried again; it never touches the mail that it is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.mail.address import canonical
+from relaygw.mail.dsn import DELAY, FAILURE
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.notice import (
+    Cause,
+    DueNotice,
+    NoticedRecipient,
+    NoticeKind,
+    Telling,
+    compose_notice,
+    objection,
+)
+from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.state import RecipientState
+from relaygw.mail.words import some_of
+from relaygw.observe.events import Accepted
+from relaygw.observe.observer import DeliveryObserver
+from relaygw.policy.retry import given_up_at_ms
+from relaygw.settings.model import Settings
+from relaygw.store.queue_entry import AttemptEntry
+from relaygw.store.store import Store
+from relaygw.upstream.classifier import Classifier
+
+POLL_S = 1.0
+_BATCH = 20
+_LATE_AT_ONCE = 200
+_LADDER_S = (60.0, 300.0, 1800.0, 3600.0)  # after one could not be made, the last again and again
+_OCCASIONS = {NoticeKind.FAILED: FAILURE, NoticeKind.DELAYED: DELAY}
+_WORDS = {  # Postfix's, so that programs that read its log understand them
+    NoticeKind.FAILED: "non-delivery notification",
+    NoticeKind.DELAYED: "delay notification",
+    NoticeKind.RELAYED: "delivery status notification",
+}
+NOBODY = "nobody wants to hear of it any more"
+
+
+class Composer(Protocol):
+    """Makes a message to be stored of the content of a notice: inbound.local_mail."""
+
+    hostname: str
+    has_space: Callable[[], bool]
+
+    def compose(
+        self, notice: DueNotice, target: str, content: bytes, drop_id: str
+    ) -> AcceptedMessage:
+        """Return it: from the null sender to `target`, as policy of now permits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    notice: DueNotice
+    messages: Sequence[AcceptedMessage] = ()
+    targets: Sequence[str] = ()
+    why_not: str = ""  # why nobody is told
+    error: str = ""
+
+
+def audiences(notice: DueNotice, told: str) -> dict[str, tuple[NoticedRecipient, ...]]:
+    """Return who is told of whom; `told` is `bounces.to`.
+
+    The sender as it asked by NOTIFY, or as `told` says where it did not ask; an address of
+    everything, whatever the sender asked, as Postfix's bounce_notice_recipient.
+    """
+    people = notice.recipients
+    if notice.kind is NoticeKind.RELAYED:
+        return {notice.sender: people}
+    if notice.kind is NoticeKind.DELAYED:
+        people = tuple(one for one in people if one.state is RecipientState.PENDING)
+    occasion = _OCCASIONS[notice.kind]
+    found = {}
+    asked = tuple(
+        one
+        for one in people
+        if (told == "sender" if one.dsn_notify is None else occasion in one.dsn_notify)
+    )
+    if asked:
+        found[notice.sender] = asked
+    if told not in ("none", "sender") and people:
+        if canonical(told) == canonical(notice.sender):
+            found.clear()
+        found[told] = people
+    return found
+
+
+class Notices:
+    """Runs beside the worker in the delivery role."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        observer: DeliveryObserver,
+        *,
+        composer: Composer,
+        wake_workers: Callable[[], None],
+    ) -> None:
+        self._told, self._retry = settings.bounces.to, settings.retry
+        self._classifiers = {
+            name: Classifier(provider) for name, provider in settings.providers.items()
+        }
+        self._store = store
+        self._observer = observer
+        self._composer = composer
+        self._wake_workers = wake_workers
+        self._looked_until = ""  # a queue id: older mail was looked at
+        self._is_full = False
+
+    async def run(self) -> None:
+        """Make what is due until cancelled."""
+        while True:
+            made: list[_Made] = []
+            try:
+                try:
+                    await asyncio.to_thread(self._make_due, made)
+                finally:
+                    self._tell(made)
+            except StoreUnavailable as error:
+                self._note(f"warning: notices: {error}")
+            except Exception as error:  # mail does not depend on it
+                self._note(f"error: notices: {type(error).__name__}: {error}")
+            await asyncio.sleep(POLL_S if len(made) < _BATCH else 0)
+
+    # --- in a thread ---------------------------------------------------------------------
+
+    def _make_due(self, made: list[_Made]) -> None:
+        """Make some of what is due, and add what came of it. Raises StoreUnavailable."""
+        if self._retry.warn_after is not None:
+            self._looked_until = self._store.notices.note_delayed(
+                int(self._retry.warn_after * 1000), start=self._looked_until, limit=_LATE_AT_ONCE
+            )
+        due = self._store.notices.due(limit=_BATCH)
+        if due and not self._has_space():
+            return
+        random.shuffle(due)  # others look at the same ones
+        for notice in due:
+            one = self._make(notice)
+            if one is not None:
+                made.append(one)
+
+    def _has_space(self) -> bool:
+        is_full = not self._composer.has_space()
+        if is_full and not self._is_full:
+            self._note("warning: notices wait: the volume that holds the queue is nearly full")
+        self._is_full = is_full
+        return not is_full
+
+    def _make(self, notice: DueNotice) -> _Made | None:
+        try:
+            made = self._composed(notice)
+            detail = made.why_not or f"told {some_of(made.targets)}"
+            return made if self._store.notices.make(notice, made.messages, detail=detail) else None
+        except Exception as error:
+            if isinstance(error, StoreUnavailable) and not isinstance(error, Unstorable):
+                raise
+            wait_s = _LADDER_S[min(notice.tries, len(_LADDER_S) - 1)]
+            self._store.notices.put_off(notice, wait_ms=int(wait_s * 1000))
+            what = f"{type(error).__name__}: {error}; tried again in {wait_s:.0f} s"
+            return _Made(notice=notice, error=what)
+
+    def _composed(self, notice: DueNotice) -> _Made:
+        head = self._store.intake.read_chunk(notice.queue_id, 0) or b""
+        people = audiences(notice, self._told)
+        why = NOBODY
+        for target in list(people):
+            found = objection(head, to_sender=target == notice.sender)
+            if found:
+                why = found
+                del people[target]
+        if not people:
+            return _Made(notice=notice, why_not=f"none is sent: {why}")
+        causes = self._causes(notice)
+        messages = [
+            self._message(notice, number, target, mine, causes, head)
+            for number, (target, mine) in enumerate(people.items())
+        ]
+        return _Made(notice=notice, messages=messages, targets=tuple(people))
+
+    def _message(
+        self,
+        notice: DueNotice,
+        number: int,
+        target: str,
+        people: tuple[NoticedRecipient, ...],
+        causes: dict[int, Cause],
+        head: bytes,
+    ) -> AcceptedMessage:
+        until_ms = None
+        if notice.kind is NoticeKind.DELAYED:
+            until_ms = given_up_at_ms(notice.accepted_at_ms, 0, self._retry)
+        mine = {one.rcpt_no for one in people}
+        telling = Telling(
+            notice=notice,
+            target=target,
+            recipients=people,
+            causes={rcpt_no: cause for rcpt_no, cause in causes.items() if rcpt_no in mine},
+            hostname=self._composer.hostname,
+            boundary=f"relaygw-{secrets.token_hex(16)}",
+            retry_until_ms=until_ms,
+        )
+        # each recipient is told of once: so no other notice has this id
+        drop_id = f"notice-{notice.queue_id}-{notice.kind}-{min(mine)}-{number}"
+        return self._composer.compose(notice, target, compose_notice(telling, head), drop_id)
+
+    def _causes(self, notice: DueNotice) -> dict[int, Cause]:
+        attempts = self._store.queue.attempts(notice.queue_id)
+        return {
+            one.rcpt_no: self._cause(one, list(_attempts_on(one, attempts)))
+            for one in notice.recipients
+        }
+
+    def _cause(self, one: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Cause:
+        if not attempts:
+            return Cause()
+        last = attempts[-1]
+        classifier = self._classifiers.get(last.provider or "")
+        code, _, text = last.reply.partition(" ")
+        if classifier is None or not (code.isascii() and code.isdigit() and len(code) == 3):
+            return Cause(relay=last.relay or "")
+        meaning = classifier.meaning(Stage(last.stage), SmtpReply(int(code), (text,)))
+        return Cause(explanation=meaning.explanation, remedy=meaning.remedy, relay=last.relay or "")
+
+    # --- told ----------------------------------------------------------------------------
+
+    def _tell(self, made: Sequence[_Made]) -> None:
+        for one in made:
+            queue_id, kind = one.notice.queue_id, one.notice.kind
+            if one.error:
+                text = f"{queue_id}: warning: its {_WORDS[kind]} cannot be made: {one.error}"
+                self._observer.noticed(kind.value, "error")
+                self._note(text)
+            elif one.why_not:
+                self._observer.noticed(kind.value, "none")
+                self._note(f"{queue_id}: no {_WORDS[kind]}: {one.why_not}")
+            for target, message in zip(one.targets, one.messages, strict=True):
+                whose = "sender" if target == one.notice.sender else "postmaster"
+                self._note(f"{queue_id}: {whose} {_WORDS[kind]}: {message.queue_id}")
+                self._observer.log.write([Accepted(message)])
+                self._observer.noticed(kind.value, "made")
+        if any(one.messages for one in made):
+            self._wake_workers()
+
+    def _note(self, text: str) -> None:
+        self._observer.log.note("bounce", text)
+
+
+def _attempts_on(one: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Iterator[AttemptEntry]:
+    """Yield the attempts on a recipient, oldest first."""
+    for attempt in attempts:
+        is_mine = attempt.rcpt_no in (None, one.rcpt_no)
+        if attempt.delivery_no == one.delivery_no and is_mine:
+            yield attempt
