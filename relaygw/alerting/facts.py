@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour
+from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour, totals
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
@@ -28,9 +29,16 @@ _USUAL_MS = 7 * DAY_MS
 _ENOUGH_MS = DAY_MS
 """Without so much history nobody knows what is usual."""
 _RECENT_SERIES = (
-    *(Series.ACCEPTED, Series.DELIVERED, Series.BOUNCED),
+    *(Series.ACCEPTED, Series.DELIVERED, Series.BOUNCED, Series.VERDICTS),
     *(Series.REFUSED, Series.QUEUE),
 )
+
+
+class Complaints(NamedTuple):
+    """How many recipients complained of mail within a day, of so many that it was sent to."""
+
+    number: int
+    sent: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class QueueFacts:
     busiest_hour: Mapping[str, int] | None = None  # route: recipients; None: not known yet
     untended: Sequence[Untended] = ()
     webhooks: Sequence[Endpoint] = ()
+    complaints: Mapping[str, Complaints] = field(default_factory=dict)  # by sender's domain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +112,20 @@ class QueueFactsReader:
             busiest_hour=self._busiest_hour(open_incidents, now_ms),
             untended=untended(standing, self._settings, now_ms=now_ms),
             webhooks=self._store.outbox.endpoints() if self._settings.webhooks else (),
+            complaints=self._complaints(now_ms - DAY_MS),
         )
+
+    def _complaints(self, since_ms: int) -> dict[str, Complaints]:
+        told = self._store.watch.history(since_ms, series=[Series.COMPLAINTS])
+        if not told:
+            return {}
+        points = self._store.watch.history(since_ms, series=[Series.SENT])
+        sent = totals(points, Series.SENT, since_ms=since_ms)
+        numbers = totals(told, Series.COMPLAINTS, since_ms=since_ms)
+        return {
+            domain: Complaints(number, max(number, sent.get(domain, 0)))
+            for domain, number in numbers.items()
+        }
 
     def _busiest_hour(
         self, open_incidents: Sequence[Incident], now_ms: int

@@ -6,6 +6,7 @@ where there is one.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +15,7 @@ from relaygw.alerting.facts import FleetFacts, HostFacts
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.verdict import Kind
 from relaygw.observe.observer import Series
 from relaygw.policy.receivers import trouble_of
 from relaygw.policy.untended import lost_gateways
@@ -63,6 +65,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _queue_age(facts, rules),
         _queue_growth(facts, rules),
         _bounce_rate(facts, rules),
+        _complaints(facts, rules),
         _volume(facts, rules),
         _quota(facts, rules),
         _in_doubt(facts),
@@ -195,18 +198,41 @@ def _queue_growth(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
 
 
 def _bounce_rate(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
-    since_ms = facts.now_ms - HOUR_MS
-    delivered = totals(facts.queue.points, Series.DELIVERED, since_ms=since_ms)
-    bounced = totals(facts.queue.points, Series.BOUNCED, since_ms=since_ms)
-    for provider, count in bounced.items():
-        share = count / (count + delivered.get(provider, 0))
+    points, since_ms = facts.queue.points, facts.now_ms - HOUR_MS
+    delivered = totals(points, Series.DELIVERED, since_ms=since_ms)
+    refused = totals(points, Series.BOUNCED, since_ms=since_ms)
+    reported = totals(points, Series.VERDICTS, since_ms=since_ms)
+    # what is reported is of mail that was taken a while ago
+    earlier = totals(points, Series.DELIVERED, since_ms=since_ms - HOUR_MS)
+    for provider in sorted({*refused, *earlier}):
+        later = reported.get(f"{provider} {Kind.HARD}", 0)
+        count = refused.get(provider, 0) + later
+        sent = refused.get(provider, 0) + (earlier if later else delivered).get(provider, 0)
+        share = count / max(sent, count, 1)
         if share > rules.bounce_rate and count >= rules.bounce_least:
+            told = f", {later} of them reported after it was accepted" if later else ""
             yield Finding(
                 Rule.BOUNCE_RATE,
                 provider,
                 f"{_percent(share)} of the mail sent through provider {provider} in the last hour "
-                f"bounced ({count} recipients)",
+                f"bounced ({count} recipients{told})",
                 "check the replies in the log; many providers suspend accounts above 5 %",
+            )
+
+
+def _complaints(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    for domain, (number, sent) in facts.queue.complaints.items():
+        share = number / sent
+        is_one = "." in domain  # else it stands for several
+        of_domain = f" --sender-domain {shlex.quote(domain)}" if is_one else ""
+        if share > rules.complaint_rate and number >= rules.complaint_least:
+            yield Finding(
+                Rule.SENDER_COMPLAINTS,
+                domain,
+                f"{_percent(share)} of the recipients of mail from {domain or '<>'} reported it as "
+                f"spam within a day ({number} of {sent})",
+                f"relaygw queue list --result complained{of_domain} shows it; mailbox services "
+                "block senders above 0.3 %",
             )
 
 

@@ -15,6 +15,7 @@ from relaygw.cli.selection import Choice
 from relaygw.cli.text import aligned, as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released, Source
+from relaygw.mail.report import report_words
 from relaygw.mail.result import WORST_FIRST
 from relaygw.mail.words import age, counted, printable, size, some_of
 from relaygw.operations.queue_object import (
@@ -26,7 +27,6 @@ from relaygw.operations.queue_object import (
     shown_recipient,
     standing,
 )
-from relaygw.operations.story.reports import report_words
 from relaygw.policy.story import Note, Outlook, Story
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.store import Store, read_content

@@ -15,6 +15,7 @@ from relaygw.mail.envelope import (
     Released,
 )
 from relaygw.mail.outcome import AttemptReport
+from relaygw.mail.verdict import Kind
 
 
 class Level(IntEnum):
@@ -81,6 +82,21 @@ def accepted_copy(event: Attempted) -> Accepted | None:
     )
 
 
+class Judged(NamedTuple):
+    """A provider or a bounce mail reported what became of a recipient: the last word until now."""
+
+    queue_id: str
+    address: str
+    provider: str
+    kind: Kind
+    at_ms: int  # by the provider's clock
+    dsn: str | None
+    detail: str  # in the provider's words
+    sender: str
+    subject: str
+    accepted_at_ms: int
+
+
 class Rejected(NamedTuple):
     """The front refused `command`, whose verb is `stage`, of a client, `peer`: host[address]."""
 
@@ -110,6 +126,6 @@ class Note(NamedTuple):
         return match[1], level, self.text[match.end() :]
 
 
-Event = Accepted | Attempted | Rejected | Note
+Event = Accepted | Attempted | Judged | Rejected | Note
 
 _NOTE = re.compile(r"(?:([A-Z0-9]{10,20}): )?(?:(warning|error|fatal): )?")

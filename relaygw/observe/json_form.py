@@ -9,19 +9,21 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from relaygw.mail.clock import rfc3339
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, Recipient, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.events import (
     Accepted,
     Attempted,
     Event,
+    Judged,
     Level,
     Line,
     Note,
     Rejected,
     accepted_copy,
 )
-from relaygw.observe.postfix_form import STATUS, cut
+from relaygw.observe.postfix_form import JUDGED, STATUS, cut, dsn_of
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # printable ASCII: all else is escaped
 Fields = dict[str, Any]
@@ -111,6 +113,24 @@ class JsonForm:
             lines.append(self._about(claimed, "qmgr", "held", held))
         return lines
 
+    def _judged(self, event: Judged) -> list[Line]:
+        judged = {
+            "event": "verdict",
+            "qid": event.queue_id,
+            "from": event.sender,
+            "to": event.address,
+            "provider": event.provider,
+            "delay": max(0.0, (event.at_ms - event.accepted_at_ms) / 1000),
+            "dsn": dsn_of(event),
+            "status": JUDGED[event.kind],
+            "verdict": event.kind.value,
+            "reply": event.detail,
+            "reported_at": rfc3339(event.at_ms),
+        }
+        if self._with_subject:
+            judged["subject"] = event.subject
+        return [self._line("smtp", judged)]
+
     def _rejected(self, event: Rejected) -> list[Line]:
         rejected = {
             "event": "reject",
@@ -134,6 +154,7 @@ _SOURCE = ("client", "helo", "user", "listener", "uid", "script", "cwd", "host")
 _LINES: dict[type[Event], Callable[[JsonForm, Any], list[Line]]] = {
     Accepted: JsonForm._accepted,
     Attempted: JsonForm._attempted,
+    Judged: JsonForm._judged,
     Rejected: JsonForm._rejected,
     Note: JsonForm._note,
 }

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import Action
+from relaygw.mail.verdict import Kind
 from relaygw.observe import waits
-from relaygw.observe.events import Accepted, Attempted, Event
+from relaygw.observe.events import Accepted, Attempted, Event, Judged
 from relaygw.observe.maillog import MailLog
 
 if TYPE_CHECKING:
     from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 
 SLICE_S = 300
+MAX_DOMAINS = 500  # of senders
 MAX_COUNTS = 10_000  # so many different counts wait at most, some days of a queue that is away
 
 Counts = dict[tuple[str, str], int]
@@ -119,6 +121,9 @@ class Series(StrEnum):
     DEFERRED_FOR = "deferred_for"  # by reason, see labels
     BOUNCED_FOR = "bounced_for"  # by reason, see labels
     SUPPRESSED = "suppressed"  # by what was done, stream and cause: see suppressed_of
+    SENT = "sent"  # delivered, by sender's domain, where providers report; half-hourly as well
+    VERDICTS = "verdicts"  # last words that were reported since, by provider and kind
+    COMPLAINTS = "complaints"  # of these spam complaints, by sender's domain
     # mail that came to its end, by provider and greatest ms of its time in the queue, see waits; in
     # slices of half an hour
     IN_QUEUE = "in_queue"
@@ -134,7 +139,9 @@ class History:
     Unlike metrics they need nobody who scrapes, and outlive restarts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, counts_senders: bool = False) -> None:
+        self._counts_senders = counts_senders
+        self._domains: set[str] = set()
         self._slices: dict[int, Counter[tuple[str, str]]] = {}
 
     def read(self, events: Sequence[Event]) -> None:
@@ -142,6 +149,8 @@ class History:
         for event in events:
             if isinstance(event, Accepted):
                 self._accepted(event)
+            elif isinstance(event, Judged):
+                self._judged(event)
             elif isinstance(event, Attempted):
                 for labels in suppressed_of(event):
                     self.add(Series.SUPPRESSED, " ".join(labels))
@@ -176,6 +185,31 @@ class History:
             elif change.state is RecipientState.PENDING:
                 add(Series.DEFERRED, provider)
                 add(Series.DEFERRED_FOR, deferral_reason(outcome))
+
+        if self._counts_senders:
+            self._sent(event)
+
+    def _sent(self, event: Attempted) -> None:
+        changes = event.update.recipients
+        number = sum(one.state is RecipientState.DELIVERED for one in changes)
+        if number:
+            domain = self._domain_of(event.claimed.sender)
+            self.add(Series.SENT, domain, number, slice_s=waits.SLICE_S)
+
+    def _judged(self, event: Judged) -> None:
+        self.add(Series.VERDICTS, f"{event.provider} {event.kind}")
+        if event.kind is Kind.COMPLAINED:
+            domain = self._domain_of(event.sender)
+            self.add(Series.COMPLAINTS, domain, slice_s=waits.SLICE_S)
+
+    def _domain_of(self, sender: str) -> str:
+        """Return a label; of very many domains a process tells some apart."""
+        domain = sender.rpartition("@")[2].lower()
+        if domain not in self._domains:
+            if len(self._domains) >= MAX_DOMAINS:
+                return OTHER
+            self._domains.add(domain)
+        return domain
 
     def refused(self, reply: str) -> None:
         """Count a refusal by its code and enhanced status; few, whatever the text tells."""

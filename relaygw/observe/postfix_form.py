@@ -6,17 +6,21 @@ cannot look like a field of ours either: no subject or reply makes mail that was
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Recipient, Source
 from relaygw.mail.outcome import AttemptDelays
+from relaygw.mail.report import report_words
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import FAILED, Kind
 from relaygw.mail.words import escape
 from relaygw.observe.events import (
     Accepted,
     Attempted,
     Event,
+    Judged,
     Level,
     Line,
     Note,
@@ -35,6 +39,13 @@ STATUS = {
     RecipientState.CANCELLED: "deleted",
 }
 """What logs call the states: Postfix's words, and our own where it has none."""
+JUDGED = {
+    **dict.fromkeys(FAILED, "bounced"),
+    Kind.DELIVERED: "arrived",
+    Kind.COMPLAINED: "complained",
+    Kind.UNSUBSCRIBED: "unsubscribed",
+}
+"""What logs call last words; "sent" is that the provider took it."""
 _INFO = Level.INFO
 
 
@@ -130,6 +141,25 @@ class PostfixForm:
             lines.append(("qmgr", _INFO, f"{claimed.queue_id}: held ({reason})"))
         return lines
 
+    def _judged(self, event: Judged) -> list[Line]:
+        """Return a line that readers count as no delivery; of what came back they count a bounce.
+
+        The delivery to the provider has a line of its own, with status=sent.
+        """
+        delay = _seconds((event.at_ms - event.accepted_at_ms) / 1000)
+        words = report_words(event.kind, event.dsn)
+        said = f": {event.detail}" if event.detail else ""
+        subject = f", subject={_quoted(event.subject)}" if self._with_subject else ""
+        return [
+            (
+                "smtp",
+                _INFO,
+                f"{event.queue_id}: to=<{_address(event.address)}>, relay={_word(event.provider)}, "
+                f"delay={delay}, delays=0/0/0/{delay}, dsn={dsn_of(event)}, "
+                f"status={JUDGED[event.kind]} ({_free_text(f'reported: {words}{said}')}){subject}",
+            )
+        ]
+
     def _rejected(self, event: Rejected) -> list[Line]:
         return [
             (
@@ -153,6 +183,7 @@ class PostfixForm:
 _LINES: dict[type[Event], Callable[[PostfixForm, Any], list[Line]]] = {
     Accepted: PostfixForm._accepted,
     Attempted: PostfixForm._attempted,
+    Judged: PostfixForm._judged,
     Rejected: PostfixForm._rejected,
     Note: PostfixForm._note,
 }
@@ -190,6 +221,20 @@ def _recipient(entry: NewRecipient | Recipient) -> str:
     return f"{shown}, orig_to=<{_address(entry.original)}>" if entry.original else shown
 
 
+def dsn_of(event: Judged) -> str:
+    """Return the status of a last word, one of our own where the report has none."""
+    if event.dsn is not None and _STATUS.fullmatch(event.dsn):
+        return event.dsn
+    if event.kind not in FAILED:
+        return "2.0.0"
+    return "5.0.0" if event.kind is Kind.HARD else "4.0.0"
+
+
+def _word(name: str) -> str:
+    """Return a name that ends at the next comma."""
+    return _free_text(name).replace(",", "\\x2c").replace(" ", "\\x20") or "none"
+
+
 def _free_text(text: str) -> str:
     """Return text from outside, escaped, without anything that readers take for a field."""
     shown = text if text.isprintable() else escape(text)
@@ -205,6 +250,7 @@ def _quoted(text: str) -> str:
     return '"' + (shown.replace('"', '\\"') if '"' in shown else shown) + '"'
 
 
+_STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")  # RFC 3463, section 2
 _FORGERIES = (
     ("=<", "=\\x3c"),  # to=<a@b>, relay=
     ("client=", "client\\x3d"),

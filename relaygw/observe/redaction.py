@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Recipient
-from relaygw.observe.events import Accepted, Attempted, Event, Note, Rejected
+from relaygw.observe.events import Accepted, Attempted, Event, Judged, Note, Rejected
 
 Entry = TypeVar("Entry", NewRecipient, Recipient)
 
@@ -104,6 +104,14 @@ class Redaction:
             ),
         )
 
+    def _judged(self, event: Judged) -> Event:
+        return event._replace(
+            address=self._address(event.address),
+            sender=self._address(event.sender),
+            subject=self._subject(event.subject),
+            detail=self._text(event.detail, event.subject),
+        )
+
     def _rejected(self, event: Rejected) -> Event:
         return event._replace(
             reply=self._text(event.reply),
@@ -119,6 +127,7 @@ class Redaction:
 _REDACT: dict[type[Event], Callable[[Redaction, Any], Event]] = {
     Accepted: Redaction._accepted,
     Attempted: Redaction._attempted,
+    Judged: Redaction._judged,
     Rejected: Redaction._rejected,
     Note: Redaction._note,
 }

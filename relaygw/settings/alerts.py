@@ -27,6 +27,7 @@ class Rule(StrEnum):
     QUEUE_AGE = "queue_age"
     QUEUE_GROWTH = "queue_growth"
     BOUNCE_RATE = "bounce_rate"
+    SENDER_COMPLAINTS = "sender_complaints"
     VOLUME_ANOMALY = "volume_anomaly"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"
@@ -112,6 +113,8 @@ class AlertRules(Section):
     queue_growth: Count = 500  # more waiting recipients within half an hour, of 1000 at least
     bounce_rate: Share = 0.05  # of what a provider got within an hour
     bounce_least: Count = 20  # and so many at least
+    complaint_rate: Share = 0.001  # of what a sender's domain sent within a day
+    complaint_least: Count = 3  # and so many at least
     no_delivery: Interval = 900.0  # nothing delivered for so long while mail waits
     refusals: Count = 10  # 451 and 452 replies within five minutes
     volume_factor: float = Field(default=4.0, strict=True, gt=1, le=1000)

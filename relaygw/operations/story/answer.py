@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from relaygw.mail.clock import utc_text, utc_time
 from relaygw.mail.hold import DOUBTFUL, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope
+from relaygw.mail.report import FULL, NO_ADDRESS
 from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
 from relaygw.mail.words import counted, printable, span
 from relaygw.operations.story.facts import Facts, Meanings
-from relaygw.operations.story.reports import FULL, NO_ADDRESS, last_report
+from relaygw.operations.story.reports import last_report
 from relaygw.policy.story import Outlook
 from relaygw.settings.section import Mode
 from relaygw.store.queue_entry import RecipientEntry

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.report import report_words
 from relaygw.mail.result import (
     AFTERWARDS,
     ARRIVED,
@@ -37,7 +38,6 @@ from relaygw.operations.queue_object import (
 from relaygw.operations.resend import may_be_resent
 from relaygw.operations.selectors import CHOICES, SELECTORS, Kind, read_moment
 from relaygw.operations.story import tell_story
-from relaygw.operations.story.reports import report_words
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.reports import Report
 from relaygw.web.context import WebContext, is_queue_id, reads

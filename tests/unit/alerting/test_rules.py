@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.alerting.facts import FleetFacts, HostFacts, QueueFacts
+from relaygw.alerting.facts import Complaints, FleetFacts, HostFacts, QueueFacts
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
 from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
 from relaygw.mail.state import DeliveryState
@@ -317,6 +317,32 @@ def test_much_bounces(bounced: int, delivered: int, minutes_ago: int, is_wrong: 
 
 
 @pytest.mark.parametrize(
+    ("hard", "soft", "before", "is_wrong"),
+    [(20, 0, 360, True), (19, 500, 0, False), (20, 0, 380, False)],
+)
+def test_hard_bounces_that_are_reported_count_of_what_was_taken_a_while_ago(
+    hard: int, soft: int, before: int, is_wrong: bool
+) -> None:
+    points = (
+        point("verdicts", hard, "main hard"),
+        point("verdicts", soft, "main soft"),
+        point("verdicts", 99, "gone hard"),
+        point("delivered", 20),
+        point("delivered", before, minutes_ago=90),
+    )
+    assert (("bounce_rate", "main") in found(points=points)) is is_wrong
+    assert ("bounce_rate", "gone") not in found(points=points)
+
+
+@pytest.mark.parametrize(
+    ("number", "sent", "is_wrong"), [(3, 2999, True), (3, 3000, False), (2, 2, False)]
+)
+def test_complaints_of_a_senders_domain(number: int, sent: int, is_wrong: bool) -> None:
+    wrong = found(complaints={"shop.test": Complaints(number, sent)})
+    assert (("sender_complaints", "shop.test") in wrong) is is_wrong
+
+
+@pytest.mark.parametrize(
     ("accepted", "usual", "is_wrong"),
     [
         (500, {"default": 124}, True),
@@ -412,6 +438,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             doubts={"main": 1},
             quotas={"main": 1.0},
             busiest_hour={},
+            complaints={"shop.test": Complaints(3, 3)},
             untended=[waiting(rule) for rule in (Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK)],
             webhooks=[receiver(paused_at_ms=NOW_MS)],
         ),

@@ -14,7 +14,8 @@ from relaygw.mail.envelope import (
 )
 from relaygw.mail.outcome import AttemptDelays, AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe.events import Accepted, Attempted, Event, Note, Rejected
+from relaygw.mail.verdict import Kind
+from relaygw.observe.events import Accepted, Attempted, Event, Judged, Note, Rejected
 from tests.builders import NOW_MS, accepted, claimed
 
 REPORT = AttemptReport(
@@ -61,6 +62,23 @@ def outcome(
         rcpt_no=0, state=state, reply=reply, dsn="2.0.0", provider="p", charged=charged
     )
     return attempted(claimed(recipients=(recipient,), **more), DeliveryState.ACTIVE, change)
+
+
+def judged(kind: Kind, **more: Any) -> Judged:
+    """Return what a provider reported of a recipient, a minute after acceptance."""
+    given = {
+        "queue_id": "1M8AH60XP5YKE8QBH",
+        "address": "b@cust.test",
+        "provider": "p",
+        "kind": kind,
+        "at_ms": NOW_MS + 60_000,
+        "dsn": None,
+        "detail": "",
+        "sender": "a@shop.test",
+        "subject": "x",
+        "accepted_at_ms": NOW_MS,
+    }
+    return Judged(**{**given, **more})
 
 
 def attempted(
@@ -113,6 +131,10 @@ def events_with(text: str) -> list[Event]:
         ),
         attempted(delivery, DeliveryState.FINISHED),
         attempted(delivery, DeliveryState.HELD, reason=text),
+        *(
+            judged(kind, address=address, sender=address, subject=text, detail=text, dsn=text)
+            for kind in (Kind.DELIVERED, Kind.HARD, Kind.COMPLAINED)
+        ),
         Rejected(
             stage="RCPT",
             peer="unknown[10.0.0.5]",

@@ -11,6 +11,7 @@ import pytest
 from relaygw.mail.envelope import DeliveryUpdate, NewRecipient, RecipientUpdate, Source
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import Kind
 from relaygw.observe import observer as history_module
 from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
@@ -25,7 +26,7 @@ from relaygw.observe.observer import (
 )
 from tests.builders import NOW_MS, accepted, claimed
 from tests.logs import text_log
-from tests.unit.observe.events import outcome
+from tests.unit.observe.events import judged, outcome
 from tests.unit.observe.scraped import scraped
 
 
@@ -101,6 +102,28 @@ def test_a_worker_counts_what_attempts_came_to() -> None:
     unsent = AttemptReport(provider="", relay="none", outcomes=())
     history.read([Attempted(claimed(), update, unsent, NOW_MS)])
     assert counted(history) == {}
+
+
+def test_what_is_reported_is_counted_by_provider_and_senders_domain() -> None:
+    history = History(counts_senders=True)
+    history.read([outcome(sender="News@Shop.test"), outcome(RecipientState.BOUNCED, "550 no")])
+    history.read([judged(Kind.HARD), judged(Kind.COMPLAINED, sender="x@NEWS.test")])
+    found = counted(history)
+    told = {key: n for key, n in found.items() if key[0] in ("sent", "verdicts", "complaints")}
+    assert told == {
+        ("sent", "shop.test"): 1,
+        ("verdicts", "p hard"): 1,
+        ("verdicts", "p complained"): 1,
+        ("complaints", "news.test"): 1,
+    }
+
+
+def test_of_very_many_senders_the_rest_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MAX_DOMAINS", 2)
+    history = History(counts_senders=True)
+    history.read([outcome(sender=f"a@{name}.test") for name in "xyzxz"])
+    sent = {label: n for (series, label), n in counted(history).items() if series == "sent"}
+    assert sent == {"x.test": 2, "y.test": 1, "other": 2}
 
 
 def test_what_a_front_tells_is_logged_and_counted_twice(state_dir: Path) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import Kind
 from relaygw.observe.events import Accepted, Event, Note
 from relaygw.observe.json_form import JsonForm
 from tests.builders import accepted, claimed
 from tests.logs import text_log
 from tests.tables import each_of
-from tests.unit.observe.events import HOSTILE, attempted, events_with, outcome
+from tests.unit.observe.events import HOSTILE, attempted, events_with, judged, outcome
 
 FORM = JsonForm(hostname="gw.example.com", with_subject=True)
 
@@ -114,6 +115,20 @@ def test_without_subject_there_is_no_subject() -> None:
     form = JsonForm(hostname="gw.test", with_subject=False)
     for record in written(*events_with("canary"), form=form):
         assert "subject" not in record
+
+
+def test_a_report_has_keys_of_its_own() -> None:
+    (record,) = written(judged(Kind.COMPLAINED, detail="abuse"))
+    told = {key: record[key] for key in ("event", "to", "provider", "status", "verdict", "reply")}
+    assert told == {
+        "event": "verdict",
+        "to": "b@cust.test",
+        "provider": "p",
+        "status": "complained",
+        "verdict": "complained",
+        "reply": "abuse",
+    }
+    assert (record["delay"], record["reported_at"]) == (60.0, "2026-11-25T09:47:40.000Z")
 
 
 @each_of("text", HOSTILE)

@@ -11,13 +11,14 @@ import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import Kind
 from relaygw.observe.events import Accepted, Event, Level
 from relaygw.observe.postfix_form import PostfixForm
 from tests.builders import accepted
 from tests.logs import text_log
 from tests.pflogsumm import totals_of
 from tests.tables import each_of
-from tests.unit.observe.events import HOSTILE, events_with, outcome
+from tests.unit.observe.events import HOSTILE, events_with, judged, outcome
 
 FORM = PostfixForm(with_subject=True)
 
@@ -138,6 +139,42 @@ def test_pflogsumm_counts_what_happened(tmp_path: Path) -> None:
     assert (totals["received"], totals["delivered"]) == (2, 2)
     assert (totals["deferrals"], totals["bounced"]) == (2, 1)
     assert totals["bytes received"] == 1500
+
+
+def test_a_report_is_a_line_of_its_own() -> None:
+    bounced = judged(Kind.HARD, dsn="5.1.1", detail="550 5.1.1 no such user")
+    assert texts(bounced) == [
+        "smtp: 1M8AH60XP5YKE8QBH: to=<b@cust.test>, relay=p, delay=60, delays=0/0/0/60, "
+        "dsn=5.1.1, status=bounced (reported: hard bounce, the address does not exist: 550 5.1.1 "
+        'no such user), subject="x"'
+    ]
+    (line,) = texts(judged(Kind.SOFT, dsn="odd, to=<x>"), PostfixForm(with_subject=False))
+    assert line.endswith(
+        "dsn=4.0.0, status=bounced (reported: bounced, given up; the address may work later)"
+    )
+    statuses = [re.search(r"dsn=(\S+), status=(\w+)", texts(judged(kind))[0]) for kind in LAST]
+    assert [found and found.groups() for found in statuses] == [
+        ("2.0.0", "arrived"),
+        ("2.0.0", "complained"),
+        ("2.0.0", "unsubscribed"),
+        ("4.0.0", "bounced"),
+    ]
+
+
+LAST = (Kind.DELIVERED, Kind.COMPLAINED, Kind.UNSUBSCRIBED, Kind.BLOCKED)
+
+
+def test_pflogsumm_counts_what_came_back_as_bounced_and_nothing_as_delivered_again(
+    tmp_path: Path,
+) -> None:
+    message = accepted(size_bytes=1000)
+    taken = outcome(RecipientState.DELIVERED, "250 2.0.0 Ok", queue_id=message.queue_id)
+    finished = replace(taken.update, state=DeliveryState.FINISHED)
+    sent: list[Event] = [Accepted(message), taken._replace(update=finished)]
+    before = summary(sent, tmp_path)
+    told: list[Event] = [judged(kind, queue_id=message.queue_id) for kind in LAST]
+    assert (before["delivered"], before["bounced"], before["bytes delivered"]) == (1, 0, 1000)
+    assert summary([*sent, *told], tmp_path) == {**before, "bounced": 1}
 
 
 @pytest.mark.parametrize("text", HOSTILE)
