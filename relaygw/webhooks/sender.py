@@ -34,7 +34,7 @@ class Pace:
     """How often what is done, in seconds."""
 
     idle_s: float = 1.0  # between looks at what waits
-    duty_s: float = 5.0  # between looks at a duty that another has, or at a store that is away
+    duty_s: float = 2.0  # between looks at a duty that another has, or at a store that is away
     ladder_s: Sequence[float] = (5, 30, 120, 300, 900)  # waits after failures, the last again
     pause_after_s: float = 86_400  # so long nothing but failures
     paused_s: float = 3_600  # then between tries

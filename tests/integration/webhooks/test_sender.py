@@ -24,6 +24,7 @@ from relaygw.store.store import Store, open_store
 from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_verdicts
 from relaygw.webhooks.sender import Pace, Sender
+from tests.campaign import times
 from tests.contract.conftest import instance
 from tests.fakes.event_receiver import SECRET, EventReceiver
 from tests.queues import make_queue
@@ -173,16 +174,12 @@ async def dead_then_back(store: Store, *, messages: int, seed: int) -> None:
     assert set(map(tuple, by_message(receiver).values())) == {KINDS}
 
 
+@pytest.mark.campaign
 async def test_a_dead_receiver_that_comes_back_misses_nothing_and_gets_all_in_order(
     store: Store,
 ) -> None:
-    await dead_then_back(store, messages=80, seed=1)
-
-
-@pytest.mark.campaign
-async def test_a_dead_receiver_again_and_again(store: Store) -> None:
-    for seed in range(20):
-        await dead_then_back(store, messages=400, seed=seed)
+    for seed in range(times(1, campaign=20)):
+        await dead_then_back(store, messages=times(80, campaign=400), seed=seed)
 
 
 async def test_of_two_instances_one_sends_and_the_other_goes_on(store: Store) -> None:
