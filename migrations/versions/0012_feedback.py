@@ -19,6 +19,7 @@ def upgrade() -> None:
     _suppression()
     _webhooks()
     _notices()
+    _key_generations()
 
 
 def _text(*names: str, null: bool = False) -> list[sa.Column[str]]:
@@ -150,3 +151,14 @@ def _notices() -> None:
         sqlite_with_rowid=False,
     )
     _partial_index("notice_due", "notice", ["due_at_ms"], "made_at_ms IS NULL")
+
+
+def _key_generations() -> None:
+    op.create_table(
+        "key_generation",
+        sa.Column("queue_id", sa.Text, primary_key=True),
+        sa.Column("rcpt_no", sa.Integer, primary_key=True),
+        sa.Column("generation", sa.Integer, nullable=False),
+        *_times("since_ms"),
+        sqlite_with_rowid=False,
+    )

@@ -31,6 +31,8 @@ _MAIL = {
     (Verdict.HOLD, Scope.SENDER_DOMAIN): "stays in the queue with all mail from this sender "
     "domain, and no attempt is counted; other mail is sent, and a probe finds out when the domain "
     "is accepted again",
+    (Verdict.DOUBT, Scope.MESSAGE): "is in doubt: the provider has an earlier try of it; it stays "
+    "with this provider, and is held where no wait is named",
     (Verdict.BOUNCE, Scope.RECIPIENT): "bounces for this recipient; the others are not affected",
     (Verdict.BOUNCE, Scope.MESSAGE): "bounces for all recipients of this transaction",
 }

@@ -12,6 +12,7 @@ from relaygw.delivery.gate import Gate
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.outcome import Outcomes
+from relaygw.delivery.sending_once import plan_key
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
@@ -64,6 +65,13 @@ class DeliveryAgent:
         if not screened.sendable:
             await self._outcomes.record_unsendable(attempt)
             return
+        if line.upstream.key_header is not None:
+            start = await line.upstream.content_start(claimed)
+            plan = await plan_key(self._context, line.upstream.key_header, claimed, start)
+            if isinstance(plan, HoldCause):
+                await self._outcomes.record_held(attempt, plan)
+                return
+            attempt.keys = plan
         if screened.field_rule is not None:
             obstacle = await self._obstacle_in_fields(claimed, screened.field_rule, line)
             if obstacle is not None:
@@ -71,14 +79,15 @@ class DeliveryAgent:
                 return
         was_held = gate.is_held
         await line.send(
-            attempt, check_lease=self._leases.is_held, keep_part=partial(self._keep_part, gate)
+            attempt,
+            check_lease=self._leases.is_held,
+            is_wanted=self._is_wanted,
+            keep_part=partial(self._keep_part, gate),
         )
         if attempt.is_ended:
             return  # its lease was lost after a part
         if attempt.transaction.is_fenced:
-            rest = " to the rest of the recipients" if attempt.recorded else ""
-            what = f"the lease was lost before the final dot; nothing was sent{rest}"
-            self._context.note(f"{claimed.queue_id}: warning: {what}")
+            self._note_fenced(attempt)
         await self._end(gate, attempt, was_held=was_held)
 
     async def _look_again(self, attempt: Attempt) -> None:
@@ -86,6 +95,19 @@ class DeliveryAgent:
         if self._is_suppressing:
             look = self._context.store.suppressions.looked_at_again
             attempt.claimed = await self._context.call(look, attempt.claimed)
+
+    def _note_fenced(self, attempt: Attempt) -> None:
+        rest = " to the rest of the recipients" if attempt.recorded else ""
+        what = f"warning: the lease was lost before the final dot; nothing was sent{rest}"
+        if attempt.transaction.is_unwanted:
+            what = "its provider told before the final dot that it has it; it was not sent again"
+        self._context.note(f"{attempt.claimed.queue_id}: {what}")
+
+    async def _is_wanted(self, attempt: Attempt) -> bool:
+        """Look once more whether those of the present part wait; raises StoreUnavailable."""
+        numbers = [number for address in attempt.part for number in attempt.by_address[address]]
+        still_wait = self._context.store.doubts.still_wait
+        return await self._context.call(still_wait, attempt.claimed.queue_id, numbers)
 
     async def _end(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:
         claimed = attempt.claimed

@@ -6,8 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from relaygw.delivery.context import WorkerContext
+from relaygw.delivery.sending_once import (
+    NO_KEY,
+    Field,
+    KeyPlan,
+    has_been_tried,
+    may_be_taken,
+    own_key,
+)
 from relaygw.errors import ContentDamaged
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
@@ -23,9 +32,16 @@ from relaygw.policy.recipients import NOBODY, Screen, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.outgoing import Ledger, OutgoingMail, RecipientReply, sift, source_field
+from relaygw.upstream.outgoing import (
+    Ledger,
+    OutgoingMail,
+    RecipientReply,
+    beginning,
+    sift,
+    source_field,
+)
 from relaygw.upstream.pool import Pool
-from relaygw.upstream.session import UpstreamSession
+from relaygw.upstream.session import IsWanted, UpstreamSession
 
 _MAX_STALE_SESSIONS = 3
 TakeNext = Callable[[], ClaimedDelivery | None]
@@ -39,6 +55,7 @@ class Attempt:
     provider: str
     slot: int | None = None  # where a trace of it is kept while it goes on
     screened: Screened = NOBODY
+    keys: KeyPlan = NO_KEY
     outcomes: list[RecipientOutcome] = field(default_factory=list)  # of the parts that ended
     part: tuple[str, ...] = ()  # the addresses that are being sent to
     transaction: Ledger = field(default_factory=Ledger)  # of that part
@@ -103,6 +120,11 @@ class Attempt:
                 self.outcomes.append(outcome)
         self.part = ()
 
+    def key_fields(self) -> tuple[Field, ...]:
+        """Return the field with the idempotency key of the part that is being sent, if any."""
+        people = [(self.by_address[address][0], address) for address in self.part]
+        return self.keys.fields_for(self.claimed, people)
+
     def cut_short(self, classifier: Classifier) -> None:
         """Account for a part that something else than the provider has ended; never raises.
 
@@ -136,6 +158,7 @@ class Upstream:
         self.screen = screen
         self._provider = provider = context.settings.providers[name]
         self.max_recipients = provider.max_recipients
+        self.key_header = provider.key_header
         self.pool = Pool(name, provider, ehlo_name=context.settings.hostname)
         self.classifier = Classifier(provider)
         self._fields = tuple(provider.headers.items())
@@ -150,8 +173,22 @@ class Upstream:
                 "they are no longer chained; set its chain_transactions to false"
             )
 
+    def recipients_at_once(self, keys: KeyPlan) -> int:
+        """Return how many recipients share a transaction."""
+        return 1 if keys.header is not None and not keys.is_own else self.max_recipients
+
+    async def content_start(self, claimed: ClaimedDelivery) -> bytes:
+        """Return content with its whole header, if that has an end. Raises ContentDamaged."""
+        if claimed.content is not None:
+            return claimed.content
+        return await beginning(lambda: _stored_content(claimed, self._context.store))
+
     def mail(
-        self, claimed: ClaimedDelivery, addresses: tuple[str, ...], field_rule: FieldRule | None
+        self,
+        claimed: ClaimedDelivery,
+        addresses: tuple[str, ...],
+        field_rule: FieldRule | None,
+        key_fields: tuple[Field, ...] = (),
     ) -> OutgoingMail:
         """Return what goes to some recipients of a delivery. Raises ContentDamaged."""
         content, store, provider = claimed.content, self._context.store, self._provider
@@ -175,7 +212,7 @@ class Upstream:
                 if provider.send_source
                 else b""
             ),
-            fields=self._fields,
+            fields=self._fields + key_fields,
             field_rule=field_rule,
             max_size_bytes=provider.max_message_size,
             dsn_ret=claimed.dsn_ret,
@@ -192,7 +229,14 @@ class Upstream:
         addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
         if not 0 < len(addresses) <= self.max_recipients:
             return None
-        return self.mail(claimed, addresses, screened.field_rule)
+        if self.key_header is None:
+            return self.mail(claimed, addresses, screened.field_rule)
+        header = self.key_header.header
+        if len(addresses) > 1 or has_been_tried(claimed) or own_key(claimed.content, header):
+            return None  # there is more to know of its key first
+        people = [(screened.sendable[0].rcpt_no, addresses[0])]
+        fields = KeyPlan(header).fields_for(claimed, people)
+        return self.mail(claimed, addresses, screened.field_rule, fields)
 
     async def fields_found(self, claimed: ClaimedDelivery, field_rule: FieldRule) -> FieldsFound:
         """Return what of a delivery's header stays behind, or keeps it from being sent."""
@@ -218,30 +262,35 @@ class Line:
         attempt: Attempt,
         *,
         check_lease: Callable[[], bool],
+        is_wanted: Callable[[Attempt], Awaitable[bool]],
         keep_part: Callable[[Attempt], Awaitable[bool]],
     ) -> None:
         """Send a delivery to the sendable recipients and note in `attempt` what the provider said.
 
         An address that stands twice is sent once. More recipients than a transaction takes are sent
         in several: `keep_part` makes the outcomes so far durable, and says whether the next may
-        begin. Who was not reached has no outcome.
+        begin. Who was not reached has no outcome. `is_wanted` is asked once more before the dot of
+        what may have been sent already.
         """
         claimed, upstream = attempt.claimed, self.upstream
         attempt.queue_s = time.time() - claimed.accepted_at_ms / 1000
         for recipient in attempt.screened.sendable:
             attempt.by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
         addresses = list(attempt.by_address)
-        for start in range(0, len(addresses), upstream.max_recipients):
+        at_once = upstream.recipients_at_once(attempt.keys)
+        fence = partial(is_wanted, attempt) if may_be_taken(claimed) else None
+        for start in range(0, len(addresses), at_once):
             if start:
                 if not await keep_part(attempt):
                     return
                 attempt.transaction = Ledger()
-            end = start + upstream.max_recipients
+            end = start + at_once
             attempt.part = tuple(addresses[start:end])
-            mail = upstream.mail(claimed, attempt.part, attempt.screened.field_rule)
+            rule = attempt.screened.field_rule
+            mail = upstream.mail(claimed, attempt.part, rule, attempt.key_fields())
             is_last = end >= len(addresses)
             try:
-                replies = await self._transact(attempt, mail, check_lease, may_chain=is_last)
+                replies = await self._transact(attempt, mail, check_lease, fence, may_chain=is_last)
             except UpstreamError as error:
                 attempt.relay = error.relay
                 failure = RecipientReply(
@@ -259,6 +308,7 @@ class Line:
         attempt: Attempt,
         mail: OutgoingMail,
         check_lease: Callable[[], bool],
+        is_wanted: IsWanted | None,
         *,
         may_chain: bool,
     ) -> tuple[RecipientReply, ...]:
@@ -274,6 +324,7 @@ class Line:
                 replies = await session.transact(
                     mail,
                     check_lease=check_lease,
+                    is_wanted=is_wanted,
                     next_mail=self._next_mail if may_chain else None,
                     ledger=attempt.transaction,
                 )

@@ -42,8 +42,8 @@ class Allowance:
 
     def __init__(self, provider: Provider) -> None:
         self.quota = provider.daily_quota
-        self._rate_counts: Counted = provider.rate_counts
-        self._quota_counts: Counted = provider.quota_counts
+        self._rate_counts: Counted = provider.rate_is_of
+        self._quota_counts: Counted = provider.quota_is_of
         self._tokens = 0
         self._next_s = 0.0  # when the first token may be used
         self._spacing_s = 0.0

@@ -25,10 +25,13 @@ from relaygw.mail.suppression import Suppression
 from relaygw.observe.events import Attempted
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.retry import (
+    KEYED_LADDER_S,
     Consequence,
     blocked,
     given_back,
     held_in_doubt,
+    is_doubt_spent,
+    retried_in_doubt,
     settle,
     unsent,
     warned,
@@ -101,6 +104,7 @@ class Outcomes:
             chance=random.random(),
             consequence=consequence,
             tried_since_ms=tried_since_ms,
+            key_until_ms=attempt.keys.until_ms,
         )
         if rest is not None:
             update = with_rest(update, rest)
@@ -124,7 +128,10 @@ class Outcomes:
     ) -> asyncio.Future[bool]:
         """Give the recorder what is known of an attempt that goes on; its lease stays."""
         claimed = attempt.claimed
-        update = settle(claimed, report, self._retry, now_ms=now_ms, chance=0.5)
+        until_ms = attempt.keys.until_ms
+        update = settle(
+            claimed, report, self._retry, now_ms=now_ms, chance=0.5, key_until_ms=until_ms
+        )
         update = replace(
             _what_is_new(attempt, update),
             state=DeliveryState.ACTIVE,
@@ -296,6 +303,7 @@ class Recorder:
         self._lost: set[Key] = set()
         self._refused: list[str] = []
         self._suppressed: list[Suppression] = []
+        self._settled: list[str] = []  # lines for the log
 
     def record(
         self,
@@ -325,10 +333,10 @@ class Recorder:
 
     def _write_refused(self, entry: _Entry, error: Exception) -> bool:
         """Hold a delivery whose outcome a working store refuses, so that it is not sent again."""
-        then = "; it is held, and may have been sent"
+        then = _TWICE
         try:
-            held = held_in_doubt(entry.update)
-            self._record([replace(held, recipients=(), held_apart=(), relay=None)])
+            doubted, then = self._doubted(entry)
+            self._record([replace(doubted, recipients=(), held_apart=(), relay=None)])
         except Exception as second:
             if _is_away(second):
                 raise
@@ -336,6 +344,17 @@ class Recorder:
         what = f"its outcome cannot be recorded: {type(error).__name__}: {error}{then}"
         self._refused.append(f"{entry.update.queue_id}: error: {what}")
         return False
+
+    def _doubted(self, entry: _Entry) -> tuple[DeliveryUpdate, str]:
+        """Return what becomes of mail that may have been sent, and words for it."""
+        update, claimed = entry.update, entry.event.claimed if entry.event is not None else None
+        provider = self._context.settings.providers.get(update.provider or "")
+        has_key = provider is not None and provider.key_header is not None
+        if claimed is None or not has_key or is_doubt_spent(claimed):
+            return held_in_doubt(update), "; it is held, and may have been sent"
+        wait_ms = int(ladder_step(KEYED_LADDER_S, claimed.doubts + 1) * 1000)
+        retried = retried_in_doubt(update, max(clock_ms(), update.due_at_ms) + wait_ms)
+        return retried, "; it is tried again, and its provider knows it by its key"
 
     def _record(self, updates: Sequence[DeliveryUpdate]) -> None:
         began_s = time.monotonic()
@@ -345,6 +364,10 @@ class Recorder:
         self._is_alive = self._is_alive and recorded.is_alive
         self._lost.update(recorded.lost)
         self._suppressed += recorded.suppressed
+        self._settled += [
+            f"{one.queue_id}: {one.words}; {one.address} is not sent to again"
+            for one in recorded.settled
+        ]
         with contextlib.suppress(Exception):  # it is written, whatever is wrong with counting
             self._context.observer.wrote(time.monotonic() - began_s)
 
@@ -360,6 +383,7 @@ class Recorder:
         self._lost.clear()
         self._refused.clear()
         self._suppressed.clear()
+        self._settled.clear()
         for entry in entries:
             try:
                 if entry.ended is not None:
@@ -372,9 +396,9 @@ class Recorder:
         if not self._is_alive:
             self._lost_leases()
         self._context.observer.tell([entry.event for entry in entries if entry.event is not None])
-        for problem in self._refused:
-            self._context.note(problem)
         self._tell_of_suppressed(entries)
+        for line in (*self._refused, *self._settled):
+            self._context.note(line)
         what = f"warning: the lease was lost before this outcome was recorded{_TWICE}"
         for entry in entries:
             if entry.key in self._lost and entry.update.tells_of_sending:

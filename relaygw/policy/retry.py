@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relaygw.mail.dsn import SUCCESS
@@ -22,8 +22,12 @@ from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState
 from relaygw.mail.suppression import is_dead_address
 from relaygw.policy.pacing import ladder_step
 from relaygw.settings.model import Retry
+from relaygw.settings.provider import Provider
 
 DOUBT_LADDER_S = (300.0, 1800.0)  # before the next attempts of mail in doubt; then it is held
+KEYED_LADDER_S = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
+"""The same where the provider knows by its key what it has: the last again, while it knows it."""
+_KEY_SHARE = 0.9  # of its life, for which a key is relied on: clocks differ, a try takes a while
 LEAST_TRIES = 3
 LEAST_TRYING_S = 3600.0
 """Mail expires only after so many attempts over so long, however old it is: what nobody tried, as
@@ -77,6 +81,24 @@ def _is_expired(
     return now_ms >= given_up_at_ms(accepted_at_ms, held_ms, retry, tried_since_ms=tried_since_ms)
 
 
+def key_until_ms(since_ms: int, life_s: float) -> int:
+    """Return until when a try may rely on the key of one that was made after `since_ms`."""
+    return since_ms + int(life_s * _KEY_SHARE * 1000)
+
+
+def doubt_waits(providers: Mapping[str, Provider]) -> dict[str, float]:
+    """Return how long mail waits that a provider may have from a worker that died.
+
+    Not at all with a key; where only an event settles it, until that had time to come.
+    """
+    return {name: 0.0 for name, one in providers.items() if one.key_header is not None}
+
+
+def is_doubt_spent(claimed: ClaimedDelivery) -> bool:
+    """True when mail in doubt has had its tries, as far as no key makes one more harmless."""
+    return claimed.doubts > len(DOUBT_LADDER_S)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consequence:
     """What the state of its provider means for a delivery."""
@@ -98,8 +120,12 @@ def settle(
     chance: float,
     consequence: Consequence = NO_CONSEQUENCE,
     tried_since_ms: int | None = None,
+    key_until_ms: int | None = None,
 ) -> DeliveryUpdate:
-    """Turn an attempt's outcomes into what is written; without `tried_since_ms` nothing expires."""
+    """Turn an attempt's outcomes into what is written; without `tried_since_ms` nothing expires.
+
+    Until `key_until_ms` the provider takes a second try for the first one.
+    """
     verdicts = {outcome.meaning.verdict for outcome in report.outcomes}
     open_verdicts = verdicts - _FINAL.keys()
     # only what the provider deferred expires: a hold, a slow provider or a doubt never costs a mail
@@ -110,7 +136,12 @@ def settle(
     waiting = {one.rcpt_no for one in claimed.recipients if SUCCESS in (one.dsn_notify or "")}
     if open_verdicts and not expired:
         usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
-        state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
+        if Verdict.DOUBT in open_verdicts:
+            key_left_s = 0.0 if key_until_ms is None else (key_until_ms - now_ms) / 1000
+            state, wait_s, cause = _after_doubt(claimed, report, key_left_s)
+            wait_s = max(wait_s, consequence.wait_s)
+        else:
+            state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
         words = next(one.words for one in report.outcomes if one.verdict not in _FINAL)
         reason = (cause.sentence if cause is not None else "") or words
     return DeliveryUpdate(
@@ -151,6 +182,12 @@ def held_in_doubt(update: DeliveryUpdate) -> DeliveryUpdate:
     return replace(
         update, state=held, reason=cause.sentence, hold=cause, charged=True, doubted=True
     )
+
+
+def retried_in_doubt(update: DeliveryUpdate, due_at_ms: int) -> DeliveryUpdate:
+    """Return the same where its provider knows by a key what it has: it is tried again."""
+    doubted = replace(held_in_doubt(update), state=DeliveryState.DEFERRED, hold=None)
+    return replace(doubted, due_at_ms=due_at_ms)
 
 
 def unsent(
@@ -206,6 +243,25 @@ def warned(recipients: Sequence[Recipient]) -> tuple[Warned, ...]:
     )
 
 
+def _after_doubt(
+    claimed: ClaimedDelivery, report: AttemptReport, key_left_s: float
+) -> tuple[DeliveryState, float, HoldCause | None]:
+    """Return the same of mail that is in doubt.
+
+    What the provider itself calls one is held, unless the catalogue says how long it waits.
+    """
+    doubts = [one for one in report.outcomes if one.verdict is Verdict.DOUBT]
+    told = [one.meaning.wait_s for one in doubts if one.meaning.rule]  # by a row of it
+    wait_s = ladder_step(KEYED_LADDER_S, claimed.doubts)
+    if told:
+        wait_s = max(ladder_step(waits_s, claimed.doubts) if waits_s else 0.0 for waits_s in told)
+    if all(told) and wait_s < key_left_s:
+        return DeliveryState.DEFERRED, wait_s, None
+    if not all(told) or claimed.doubts >= len(DOUBT_LADDER_S):
+        return DeliveryState.HELD, 0.0, HoldCause(HoldCode.IN_DOUBT)
+    return DeliveryState.DEFERRED, DOUBT_LADDER_S[claimed.doubts], None
+
+
 def _next_step(
     claimed: ClaimedDelivery,
     report: AttemptReport,
@@ -216,10 +272,6 @@ def _next_step(
     """Return the state of what is not over, how long it waits, and why it is held."""
     if consequence.hold is not None and open_verdicts == {Verdict.HOLD}:
         return DeliveryState.HELD, 0.0, consequence.hold
-    if Verdict.DOUBT in open_verdicts:
-        if claimed.doubts >= len(DOUBT_LADDER_S):
-            return DeliveryState.HELD, 0.0, HoldCause(HoldCode.IN_DOUBT)
-        return DeliveryState.DEFERRED, DOUBT_LADDER_S[claimed.doubts], None
     if Verdict.RETRY not in open_verdicts:
         return DeliveryState.DEFERRED, consequence.wait_s, None
     # what the catalogue knows for a reply, the shortest of several

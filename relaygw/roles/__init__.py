@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.told import Told
+from relaygw.policy.retry import doubt_waits
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 from relaygw.store import hints, migrate
@@ -77,6 +78,7 @@ def store_rules(settings: Settings) -> StoreRules:
             WebhookRule(one.endpoint, frozenset(kind.value for kind in one.on or Told))
             for one in settings.webhooks
         ),
+        doubt_waits=doubt_waits(settings.providers),
     )
 
 

@@ -105,6 +105,11 @@ HeaderName = Annotated[
 ]
 
 
+def is_header_name(text: str) -> bool:
+    """True for the name of a header field (RFC 5322, 3.6.8)."""
+    return _HEADER_NAME.fullmatch(text) is not None
+
+
 def split_host_port(text: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; raises ValueError. An IPv6 address has brackets."""
     match = _HOST_AND_PORT.fullmatch(text)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from relaygw.settings.idempotency import Idempotency, KeyHeader
 from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Port, Section
 from relaygw.settings.tree import FilledValues, Keys, read_own
@@ -49,6 +50,7 @@ class Preset(Section):
     may_lack_auth: bool = False
     asks: dict[str, str] = {}
     with_oauth: dict[str, Any] = {}
+    idempotency: Idempotency | None = None
     notes: tuple[str, ...] = ()
     sources: dict[str, tuple[str, ...]] = {}
 
@@ -81,6 +83,12 @@ def presets() -> Mapping[str, Preset]:
     """Return all presets by name."""
     values = read_own(_PRESETS).values
     return {name: Preset.model_validate(entry) for name, entry in values.items()}
+
+
+def key_header_of(preset: str | None) -> KeyHeader | None:
+    """Return where the service of a preset reads an idempotency key; None where it reads none."""
+    known = presets().get(preset) if preset is not None else None
+    return known.idempotency.own if known and known.idempotency else None
 
 
 def fill_presets(filling: FilledValues) -> None:

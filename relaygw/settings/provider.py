@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field
 
 from relaygw.mail.outcome import BEFORE_MAIL, Stage
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
+from relaygw.settings.idempotency import Idempotency, KeyHeader
+from relaygw.settings.presets import key_header_of
 from relaygw.settings.secrets import SecretRef, UserName, is_url
 from relaygw.settings.section import Count, Port, Section, checked
 from relaygw.settings.units import Interval, Rate, Size
@@ -32,6 +34,7 @@ _SCOPES = {
     "throttle": ("credential", "provider"),
     "hold": ("sender domain", "credential", "provider"),
     "bounce": ("recipient", "message"),
+    "doubt": ("message",),
 }
 _OF_A_MESSAGE = ("recipient", "message", "sender domain")
 
@@ -54,7 +57,7 @@ class ReplyRow(Section):
     code: Expression = ""  # the whole code: "421", "5.."
     status: Expression = ""  # the whole enhanced status; a reply without one does not match
     text: Expression = ""  # found anywhere in the text without addresses, case ignored
-    verdict: Literal["retry", "throttle", "hold", "bounce"]
+    verdict: Literal["retry", "throttle", "hold", "bounce", "doubt"]
     scope: Literal["recipient", "message", "sender domain", "credential", "provider"] | None = None
     limit: Literal["rate", "connections"] | None = None  # of a throttle: what was exceeded
     wait: tuple[Interval, ...] = ()  # before the next try, the last one again and again
@@ -89,6 +92,12 @@ def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tup
             "verdict",
             f"bounce cannot be at stage {early}: a refusal before MAIL says nothing about a "
             "message; write hold or retry, or stages from mail on",
+        )
+    if row.verdict == "doubt" and row.stages != ("content",):
+        yield (
+            "verdict",
+            "doubt can only be of the reply to the content: before that nothing was sent; write "
+            "stages: [content]",
         )
 
 
@@ -190,6 +199,7 @@ class Provider(Section):
     max_message_size: Size | None = Field(default=None, ge=1)  # besides what EHLO says
     senders: tuple[Pattern, ...] = ()  # what it may send as; empty: anything
     headers: dict[HeaderName, str] = {}  # added where the mail has none of that name
+    idempotency: Idempotency = Idempotency()  # how a retry is known to be one; auto: by the preset
     send_source: bool = False  # tell the next relaygw which user and script a mail is from
     chain_transactions: bool = False  # the next envelope in one group with content (RFC 2920 3.1)
     idle_close: Interval = 45.0  # an idle connection is closed after this
@@ -199,6 +209,7 @@ class Provider(Section):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that user name and secret come together, and never in clear over a network."""
         yield from self._oauth_conflicts()
+        yield from self._key_conflicts()
         if self.username is not None and not self.has_credentials:
             if self.auth != "xoauth2" and self.oauth is None:  # else it is told already
                 yield "username", "has no password; set both or neither"
@@ -233,6 +244,25 @@ class Provider(Section):
                 "has neither client_secret nor refresh_token; add the one from your provider",
             )
 
+    def _key_conflicts(self) -> Iterator[tuple[str, str]]:
+        key = self.key_header
+        if key is None:
+            return
+        name = next((one for one in self.headers if one.lower() == key.header.lower()), None)
+        if name is not None:
+            yield (
+                "headers",
+                f"{name} would be the same idempotency key for all mail: one is sent, the rest "
+                "is not; remove it, or write idempotency: off",
+            )
+        if self.send_source:
+            yield (
+                "send_source",
+                "true cannot be combined with idempotency: each gateway of a fleet tells its own "
+                "name, and a retry has to be the same to the byte; write idempotency: off, or "
+                "remove send_source",
+            )
+
     def tls_doubts(self) -> Iterator[str]:
         """Yield what is said of a policy that is allowed, and may not be what was meant."""
         if self.port == _PORT_OF_IMPLICIT_TLS and self.tls in _BY_STARTTLS:
@@ -245,6 +275,27 @@ class Provider(Section):
                 "encrypt does not verify the certificate: anyone in the path can read passwords "
                 "and mail; write tls: required, with tls_ca if the server has its own CA"
             )
+
+    @property
+    def key_header(self) -> KeyHeader | None:
+        """Where it reads an idempotency key, None without: see decision 20."""
+        is_auto = self.idempotency.word == "auto"
+        return key_header_of(self.preset) if is_auto else self.idempotency.own
+
+    @property
+    def recipients_at_once(self) -> int:
+        """How many recipients share a transaction: with a key each has one of its own."""
+        return self.max_recipients if self.key_header is None else 1
+
+    @property
+    def rate_is_of(self) -> Counted:
+        """What counts against `rate`."""
+        return self.rate_counts if self.key_header is None else "recipients"
+
+    @property
+    def quota_is_of(self) -> Counted:
+        """What counts against `daily_quota`."""
+        return self.quota_counts if self.key_header is None else "recipients"
 
     @property
     def uses_xoauth2(self) -> bool:

@@ -164,7 +164,7 @@ class Feedback(Repository):
             if verdicts:
                 suppression.note_verdicts(tx, verdicts, self._rules)
                 webhooks.add_verdicts(tx, verdicts, self._rules)
-                doubts.settle(tx, verdicts)
+                doubts.settle(tx, verdicts, self._rules)
             _REMOVE.run(tx, [(post_no,) for post_no in read])
         return new
 

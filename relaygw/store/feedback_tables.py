@@ -134,3 +134,12 @@ notice = table(  # of which recipients a sender is to be told; gone with the mes
     sqlite_with_rowid=False,
 )
 partial_index("notice_due", notice.c.due_at_ms, where=notice.c.made_at_ms.is_(None))
+
+key_generation = table(  # which idempotency key a recipient's mail has: see mail.sending_key
+    "key_generation",
+    key("queue_id"),
+    key("rcpt_no", Integer),
+    *columns(Integer, "generation"),  # how often an operator let go of it in doubt
+    *columns(BigInteger, "since_ms"),
+    sqlite_with_rowid=False,
+)

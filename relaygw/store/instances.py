@@ -24,9 +24,11 @@ from sqlalchemy import and_, case, delete, exists, func, select, update
 from relaygw.mail.clock import awake_s
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
+from relaygw.store import doubts
 from relaygw.store.database import Database, Repository, Statement, Transaction, insert_into
 from relaygw.store.outcomes import write_interrupted
 from relaygw.store.queue_entry import hold_columns
+from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.tables import delivery, instance, permit
 
 MAX_RECLAIMS = 3  # a delivery that was in the hands of this many dying workers is held as poison
@@ -74,8 +76,9 @@ _REGISTERED = Statement(f"SELECT {', '.join(_COLUMNS)} FROM instance ORDER BY ro
 class Instances(Repository):
     """Registered processes and their heartbeats."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
         super().__init__(database)
+        self._rules = rules
         self._heartbeats = Unchanged()
         self._steadiness = Steadiness()
 
@@ -110,8 +113,8 @@ class Instances(Repository):
         `is_lost`: it said no goodbye and its host does not tell why; unless it was draining,
         `lost_instances` tells of it. `unless_heard`: nothing happens if it has renewed since
         `stale_incarnations` named it. `begun`: what it was sending, held as poison at the third
-        death; what only waited is free. None: nobody knows, and each of its deliveries has an
-        attempt that says so.
+        death, and in doubt where its provider's key or events settle that; what only waited is
+        free. None: nobody knows, and each of its deliveries has an attempt that says so.
         """
         mine = instance.c.incarnation == incarnation
         leased = _D.lease == incarnation
@@ -129,10 +132,17 @@ class Instances(Repository):
             now_ms = tx.now_ms()
             for queue_id, delivery_no, provider in begun or ():
                 is_it = and_(leased, _D.queue_id == queue_id, _D.delivery_no == delivery_no)
-                counted = {"reclaims": _D.reclaims + 1, "provider": provider}
+                is_settled = provider in self._rules.doubt_waits
+                counted = {
+                    "reclaims": _D.reclaims + 1,
+                    "doubts": _D.doubts + int(is_settled),
+                    "provider": provider,
+                }
                 tx.execute(update(delivery).where(is_it).values(counted))
             write_interrupted(tx, incarnation, begun, now_ms=now_ms)
-            return _free_leases(tx, incarnation, now_ms)
+            freed = _free_leases(tx, incarnation, now_ms)
+            _mind_doubts(tx, begun or (), self._rules, now_ms)
+            return freed
 
     def stale_incarnations(self, after_s: float) -> list[str]:
         """Return incarnations whose heartbeat stayed the same for so long while this store looked.
@@ -177,6 +187,18 @@ def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:
     held_at_ms = case((is_poison, now_ms), else_=None)
     leased = update(delivery).where(_D.lease == incarnation)
     return tx.execute(leased.values(state=state, held_at_ms=held_at_ms, lease=None, **why)).rowcount
+
+
+def _mind_doubts(tx: Transaction, begun: Collection[Begun], rules: StoreRules, now_ms: int) -> None:
+    """Let what events settle wait for them; settle what they have told of already."""
+    doubtful = [one for one in begun if one[2] in rules.doubt_waits]
+    for queue_id, delivery_no, provider in doubtful:
+        wait_ms = int(rules.doubt_waits[provider] * 1000)
+        if wait_ms:
+            doubts.put_off(tx, [(queue_id, delivery_no)], now_ms + wait_ms)
+    doubts.settle_told(
+        tx, {(queue_id, delivery_no) for queue_id, delivery_no, _ in doubtful}, rules
+    )
 
 
 def silent_incarnations(

@@ -7,12 +7,13 @@ Clients take turns by hopping through the index: a claim costs the same however 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import cast
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Rerouting, Source
 from relaygw.mail.state import DeliveryState
-from relaygw.store import outcomes
+from relaygw.store import doubts, outcomes
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import (
     BatchStatement,
@@ -254,9 +255,11 @@ class Leases(Repository):
         """
         with self._write() as tx:
             now_ms = tx.to_stored(now_ms)
-            if not is_alive(tx, incarnation):
-                return outcomes.told_too_late(tx, updates, is_alive=False, now_ms=now_ms)
-            return outcomes.record(tx, updates, incarnation, now_ms, self._rules)
+            if is_alive(tx, incarnation):
+                recorded = outcomes.record(tx, updates, incarnation, now_ms, self._rules)
+            else:
+                recorded = outcomes.told_too_late(tx, updates, is_alive=False, now_ms=now_ms)
+            return _mind_doubts(tx, updates, recorded, self._rules)
 
     def give_back(self, deliveries: Sequence[Key], *, incarnation: str) -> None:
         """End leases without an attempt; the deliveries are due as they were before."""
@@ -290,6 +293,36 @@ class Leases(Repository):
             if number:
                 add_audit(tx, entry, number)
             return number
+
+
+def _mind_doubts(
+    tx: Transaction,
+    updates: Sequence[DeliveryUpdate],
+    recorded: outcomes.Recorded,
+    rules: StoreRules,
+) -> outcomes.Recorded:
+    """Settle what is in doubt with a provider that told of it before; bind what is told late."""
+    concerned = [one for one in updates if one.provider in rules.doubt_waits]
+    if not concerned:
+        return recorded
+    lost = set(recorded.lost)
+    late = [
+        (one.queue_id, one.delivery_no, one.provider)
+        for one in concerned
+        if (one.queue_id, one.delivery_no) in lost
+        and any(map(outcomes.may_be_taken, one.recipients))
+        and one.provider is not None
+    ]
+    if late:
+        doubts.come_in_doubt(tx, late)
+    doubtful = {
+        (one.queue_id, one.delivery_no)
+        for one in concerned
+        if one.doubted or one.state is DeliveryState.HELD
+    }
+    doubtful.update((queue_id, delivery_no) for queue_id, delivery_no, _ in late)
+    settled = doubts.settle_told(tx, doubtful, rules)
+    return replace(recorded, settled=settled) if settled else recorded
 
 
 def is_alive(tx: Transaction, incarnation: str) -> bool:

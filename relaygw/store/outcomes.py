@@ -33,12 +33,24 @@ from relaygw.store.webhooks import add_outcomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A recipient whose mail is in doubt no more: its provider has it, as an event tells."""
+
+    queue_id: str
+    rcpt_no: int
+    address: str
+    provider: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What became of a batch of outcomes."""
 
     is_alive: bool  # False: the incarnation is dead, and nothing was written
     lost: tuple[Key, ...] = ()  # not written, now or before: their leases were over
     suppressed: tuple[Suppression, ...] = ()  # addresses that were refused for the second time
+    settled: tuple[Settled, ...] = ()
 
 
 MAX_ROWS = 50  # of one outcome: of many recipients with replies of their own the first ones
@@ -72,6 +84,8 @@ _RECORD_RECIPIENTS = BatchStatement(
         provider = v.column6, reply = v.column7, dsn = v.column8
     FROM (VALUES {rows}) AS v
     WHERE recipient.queue_id = v.column1 AND recipient.rcpt_no = v.column2
+    -- what an event of its provider has settled stays settled; a reply tells more than the event
+    AND (recipient.state = 'pending' OR (recipient.state = 'delivered' AND v.column3 = 'delivered'))
     AND EXISTS (
         SELECT 1 FROM delivery WHERE delivery.queue_id = recipient.queue_id
         AND delivery.delivery_no = recipient.delivery_no AND delivery.lease = {?}
@@ -116,10 +130,14 @@ _COUNT = BatchStatement(
     """,
     columns=11,
 )
+# of a doubt, what it began with: the dot was sent after its delivery was claimed
 _INSERT = """
     INSERT INTO attempt (queue_id, delivery_no, rcpt_no, at_ms, since_ms, times, provider, relay,
         stage, state, reply, dsn, next_at_ms)
-    SELECT v.column1, v.column2, CAST(v.column3 AS INTEGER), v.column4, v.column4, 1, v.column5,
+    SELECT v.column1, v.column2, CAST(v.column3 AS INTEGER), v.column4,
+        CASE WHEN v.column8 IN ('in doubt', 'interrupted') AND delivery.changed_at_ms < v.column4
+            THEN delivery.changed_at_ms ELSE v.column4 END,
+        1, v.column5,
         v.column6, v.column7, v.column8, v.column9, v.column10, CAST(v.column11 AS BIGINT)
     FROM (VALUES {rows}) AS v
     JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
@@ -267,13 +285,14 @@ def _write_late(tx: Transaction, updates: _Updates, now_ms: int) -> None:
     rows = [
         _late(row)
         for entry in updates
-        if any(map(_may_be_taken, entry.recipients))
+        if any(map(may_be_taken, entry.recipients))
         for row in islice(_rows(tx, replace(entry, is_first_try=False), now_ms), MAX_ROWS)
     ]
     _add(tx, _ADD_LATE, rows)
 
 
-def _may_be_taken(one: RecipientUpdate) -> bool:
+def may_be_taken(one: RecipientUpdate) -> bool:
+    """True when its provider has the mail, or may have it."""
     return one.state is _R.DELIVERED or one.verdict is Verdict.DOUBT
 
 

@@ -16,6 +16,7 @@ from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Row, Transaction
+from relaygw.store.doubts import note_let_go
 from relaygw.store.failures import Failures, find_failures
 from relaygw.store.holds import held_until
 from relaygw.store.notices import note_failed, notices_of, told_by
@@ -185,6 +186,8 @@ class Queue(Repository):
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
             may_go = is_listed(tx, delivery.c.queue_id, batch) & delivery.c.state.in_(may_leave)
             values = _changed(to, hold, now_ms)
+            if to is _D.DEFERRED and _D.HELD in from_states:
+                note_let_go(tx, batch, now_ms)
             number = tx.execute(update(delivery).where(may_go).values(values)).rowcount
             _settle_recipients(tx, batch, to, now_ms, self._rules)
             return number
@@ -245,6 +248,8 @@ class Queue(Repository):
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
             held_ms = delivery.c.held_ms + case((is_let_go, held_until(now_ms)), else_=0)
             times = {"due_at_ms": now_ms, "changed_at_ms": now_ms, "held_ms": held_ms}
+            if is_forced:
+                note_let_go(tx, batch, now_ms)
             moved = update(delivery).where(delivery.c.queue_id.in_(batch), may_go)
             return tx.execute(moved.values(route=routes, **times, **values)).rowcount
 

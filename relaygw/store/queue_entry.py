@@ -20,7 +20,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
-from relaygw.store.feedback_tables import notice, provider_event, verdict
+from relaygw.store.feedback_tables import key_generation, notice, provider_event, verdict
 from relaygw.store.find_index import forget_words
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
@@ -187,8 +187,8 @@ def part_delivery(tx: Transaction, key: Key, rcpt_nos: Collection[int], **change
 def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
     """Delete messages with all that belongs to them."""
     for batch in in_batches(queue_ids):
-        tables = (chunk, attempt, notice, verdict, provider_event, recipient, delivery, message)
-        for table in tables:
+        kept_beside = (attempt, notice, verdict, provider_event, key_generation)
+        for table in (chunk, *kept_beside, recipient, delivery, message):
             tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
         forget_words(tx, batch)
     return len(queue_ids)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from relaygw.mail.suppression import OFF, SuppressionRules
 
@@ -22,6 +23,9 @@ class StoreRules:
     keep_content: bool = False  # that of finished mail stays for a while
     webhooks: tuple[WebhookRule, ...] = ()  # who is told of outcomes and verdicts
     suppression: SuppressionRules = OFF
+    # how long mail waits, in seconds, that such a provider may have from a worker that died: it is
+    # in doubt then, as something settles that; at others it is sent again at once
+    doubt_waits: Mapping[str, float] = field(default_factory=dict)
 
     # of whom a sender is told by mail, beside those who asked for it by NOTIFY
     tells_failures: bool = False  # of mail whose sender did not say

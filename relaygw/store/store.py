@@ -10,6 +10,7 @@ from pathlib import Path
 from relaygw.errors import QueueDamaged
 from relaygw.store.audit import Audit
 from relaygw.store.database import Database, Place
+from relaygw.store.doubts import Doubts
 from relaygw.store.feedback import Feedback
 from relaygw.store.find import Find
 from relaygw.store.holds import Holds
@@ -56,6 +57,7 @@ class Store:
     outbox: Outbox
     suppressions: Suppressions
     notices: Notices
+    doubts: Doubts
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -94,7 +96,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         database=database,
         intake=Intake(database, rules),
         leases=Leases(database, rules),
-        instances=Instances(database),
+        instances=Instances(database, rules),
         limits=Limits(database),
         holds=Holds(database),
         queue=Queue(database, rules),
@@ -109,6 +111,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         outbox=Outbox(database),
         suppressions=Suppressions(database, rules),
         notices=Notices(database, rules),
+        doubts=Doubts(database),
     )
 
 

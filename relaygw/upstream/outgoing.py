@@ -109,7 +109,8 @@ class Ledger:
     """
 
     is_dot_sent: bool = False  # noted right before the dot is given to the connection
-    is_fenced: bool = False  # the lease was lost: the connection was closed without a dot
+    is_fenced: bool = False  # the connection was closed without a dot, as the lease was lost
+    is_unwanted: bool = False  # or somebody has it already
     replies: tuple[RecipientReply, ...] | None = None  # None: the transaction has not ended
 
 
@@ -260,7 +261,7 @@ async def sift(
     """Return `content` with `added` and what it lacks of `fields`, less what `rule` removes."""
     found = NOTHING
     if fields or rule is not None:
-        start = content if isinstance(content, bytes) else await _beginning(content)
+        start = content if isinstance(content, bytes) else await beginning(content)
         added += missing_fields(fields, start)
         if rule is not None:
             found = await _look(rule, added, start, is_whole=start is content)
@@ -288,7 +289,7 @@ async def _look(rule: FieldRule, added: bytes, start: bytes, *, is_whole: bool) 
     return await asyncio.to_thread(rule.look, added + start)
 
 
-async def _beginning(content: Content) -> bytes:
+async def beginning(content: Content) -> bytes:
     """Return the first chunks of a stream, until its header is in them or too long."""
     start = b""
     async for chunk in chunks(content):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +30,9 @@ from relaygw.upstream.protocol import ConnectionLost, ContentEncoder, ReplyInval
 
 NextMail = Callable[[int], OutgoingMail | None]
 """Gives the mail that will be transacted next on a session of so many uses, if one will."""
+
+IsWanted = Callable[[], Awaitable[bool]]
+"""Tells right before the final dot whether the mail is still to be sent."""
 
 _SMALL_BYTES = 65536  # content up to this goes out in one write with its final dot
 _QUIT_TIMEOUT_S = 5.0
@@ -75,6 +78,7 @@ class _Progress:
     is_mail_accepted: bool = False
     is_chained: bool = False  # its envelope went out behind the content before
     check_lease: Callable[[], bool] | None = None
+    is_wanted: IsWanted | None = None
     next_mail: NextMail | None = None  # asks for what may follow in one group with the content
 
     def __post_init__(self) -> None:
@@ -138,13 +142,15 @@ class UpstreamSession:
         mail: OutgoingMail,
         *,
         check_lease: Callable[[], bool] | None = None,
+        is_wanted: IsWanted | None = None,
         next_mail: NextMail | None = None,
         ledger: Ledger | None = None,
     ) -> tuple[RecipientReply, ...]:
         """Send `mail` and return one reply per recipient; never raises for what a provider does.
 
         `check_lease` is asked before large content and right before each final dot; when it says
-        no, the connection is closed without the dot. An error of the content's own source, and
+        no, the connection is closed without the dot; so it is when `is_wanted` does, which is for
+        mail that may have been sent already. An error of the content's own source, or of these, and
         cancellation, break the session; `ledger` then says what is known. `next_mail` chains
         (decision 7): the envelope of what it returns goes out with the content; `is_chained` says
         so, and only that may come next.
@@ -154,6 +160,7 @@ class UpstreamSession:
             progress = _Progress(mail, await plan_transaction(mail, self._offered))
         assert progress.mail == mail, "another transaction was begun"
         progress.next_mail, progress.check_lease = next_mail, check_lease
+        progress.is_wanted = is_wanted
         if ledger is not None:
             progress.ledger = ledger
         if not progress.is_decided:
@@ -285,6 +292,9 @@ class UpstreamSession:
             # the dot must not wait behind content that a slow provider has not taken yet
             await self._wire.flush(timeout_s=self._timeouts.command)
         following = await self._begin_next(progress)
+        if progress.is_wanted is not None and not await progress.is_wanted():
+            progress.ledger.is_unwanted = True
+            return self._end_without_dot(progress)
         if progress.has_lost_lease:
             return self._end_without_dot(progress)
         progress.stage = Stage.CONTENT
@@ -301,7 +311,8 @@ class UpstreamSession:
         """Close: content is awaited and there is no command to take DATA back."""
         self.abort()
         progress.ledger.is_fenced = True
-        return RecipientReply(stage=Stage.LOCAL, detail="lease lost, nothing sent")
+        why = "sent already" if progress.ledger.is_unwanted else "lease lost"
+        return RecipientReply(stage=Stage.LOCAL, detail=f"{why}, nothing sent")
 
     async def _begin_next(self, progress: _Progress) -> bytes:
         if progress.next_mail is None or not self._offered.pipelining:

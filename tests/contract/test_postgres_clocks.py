@@ -15,6 +15,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.outcome import Verdict
 from relaygw.mail.search import parse_find, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import Cause, Suppression
@@ -296,9 +297,11 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert {one.queue_id for one in claimed} == {
         one.queue_id for one in (sent, put_off, held, trash, kept)
     }
+    deferred = defer(put_off.queue_id, due_at_ms=wrong.now_ms() + 1000)
+    doubted = replace(deferred.recipients[0], verdict=Verdict.DOUBT)
     outcomes = [
         replace(finish(sent.queue_id), due_at_ms=wrong.now_ms()),
-        defer(put_off.queue_id, due_at_ms=wrong.now_ms() + 1000),
+        replace(deferred, recipients=(doubted,)),
     ]
     call("leases.record_batch", outcomes, incarnation="wrong", now_ms=wrong.now_ms())
     call("leases.give_back", [(one.queue_id, 0) for one in (held, trash)], incarnation="wrong")
@@ -473,6 +476,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("suppressions.forget_refusals", 60_000) == 0
     assert call("suppressions.suppressed_lately", 60_000) == 0
     assert call("suppressions.count_suppressed", most=9) == 1
+    assert not call("doubts.still_wait", seen.queue_id, [0])
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply
@@ -505,6 +509,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "watch.history": ((now_ms - 300_000,), {}),
         "watch.incidents": ((now_ms - 60_000,), {}),
         "outbox.endpoints": ((), {}),
+        "doubts.history": ((put_off.queue_id, [0]), {}),
     }
     told = {verb: call(verb, *given, **named) for verb, (given, named) in asked.items()}
     told["outbox.next_post"] = told_post

@@ -35,7 +35,7 @@ and so it is for a 5xx that no row matches. Mail that waits for hours raises an 
 | throttle | the provider is sent less: fewer messages (limit rate) or connections (limit connections); no attempt is counted |
 | hold | sending stops, the mail stays in the queue, the log names the remedy once, and one message at a time is sent as a probe; no attempt is counted, and the time does not count against `retry.lifetime` |
 | bounce | refused permanently; only a 5xx from MAIL on |
-| doubt | the connection was lost after the final dot: [decision 5](decisions/0005-doubt.md) |
+| doubt | the connection was lost after the final dot ([decision 5](decisions/0005-doubt.md)), or the provider says that it has an earlier try: with a wait it is asked again, else the mail is held |
 
 ## Scopes
 

@@ -45,7 +45,8 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     ),
     "deferred in doubt": (
         "`deferred`, in doubt",
-        "the provider that may have it is asked again after 5 and 30 minutes, then it is held",
+        "the provider that may have it is asked again after 5 and 30 minutes, then it is held; "
+        "within seconds where it knows a retry by its key; an event of it ends the doubt",
         "`in_doubt`, at once",
     ),
     "route_gone": (
@@ -63,7 +64,7 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     HoldCode.POISON: ("`held`: poison", "it does not", "`held`"),
     HoldCode.IN_DOUBT: (
         "`held`: in_doubt, in doubt with a provider",
-        "it does not",
+        "when an event of the provider shows that it has the mail, else it does not",
         "`held`, `in_doubt`",
     ),
     HoldCode.SENDER_REFUSED: (

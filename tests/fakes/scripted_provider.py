@@ -168,6 +168,14 @@ class ScriptedProvider:
         await self.note()
         return action
 
+    def reply_to(self, message: ReceivedMessage) -> bytes:
+        """Return the usual answer to the final dot of a message."""
+        return b"250 2.0.0 Ok: queued\r\n"
+
+    def take(self, message: ReceivedMessage) -> None:
+        """Record a message that was accepted."""
+        self.messages.append(message)
+
     def settings(self, **changes: Any) -> Provider:
         """Return settings that lead here: host, port, TLS and CA as served, and `changes`."""
         policy = {None: "none", "starttls": "required", "implicit": "implicit"}[self.tls]
@@ -407,7 +415,7 @@ class _Conversation:
         if not said.startswith(b"354"):
             return
         self._content = await self._read_content()
-        usual = b"250 2.0.0 Ok: queued\r\n"
+        usual = self._provider.reply_to(self._message())
         script = await self._provider.next_action("CONTENT")
         answer = usual if script is Action.DEFAULT else script
         if isinstance(answer, bytes) and answer.startswith(b"2"):
@@ -419,18 +427,19 @@ class _Conversation:
         self._reset()
 
     async def _record(self) -> None:
-        self._provider.messages.append(
-            ReceivedMessage(
-                sender=self._sender or "",
-                recipients=tuple(self._accepted),
-                content=self._content,
-                mail_parameters=self._parameters,
-                user=self._connection.user,
-                is_tls=self._connection.is_tls,
-                connection_no=self._connection.number,
-            )
-        )
+        self._provider.take(self._message())
         await self._provider.note()
+
+    def _message(self) -> ReceivedMessage:
+        return ReceivedMessage(
+            sender=self._sender or "",
+            recipients=tuple(self._accepted),
+            content=self._content,
+            mail_parameters=self._parameters,
+            user=self._connection.user,
+            is_tls=self._connection.is_tls,
+            connection_no=self._connection.number,
+        )
 
     def _reset(self) -> None:
         self._sender: str | None = None

@@ -150,7 +150,8 @@ def test_limits_are_the_documented_ones_and_no_others(load: Load, name: str) -> 
 def test_every_fact_has_its_source(name: str) -> None:
     preset: Preset = presets()[name]
     choices = (*preset.regions.values(), *preset.variants.values())
-    facts = {"ports", "host", *preset.keys, *preset.with_oauth}.union(
+    own = {"idempotency"} if preset.idempotency else set()
+    facts = {"ports", "host", *preset.keys, *preset.with_oauth, *own}.union(
         *(one.keys for one in choices)
     )
     told = set(itertools.chain(*preset.sources.values()))
