@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from relaygw.mail import words
-from relaygw.mail.result import AFTERWARDS
-from relaygw.mail.state import RESULTS, CaptureCode, DeliveryState, RecipientState, capture_code
+from relaygw.mail.result import ARRIVED, SHOWN
+from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 
@@ -18,7 +18,7 @@ STATES = {
     DeliveryState.FINISHED: "Finished",
     DeliveryState.DELETED: "In the trash",
 }
-RESULT_LABELS = {word: word.capitalize() for word in (*(one.value for one in RESULTS), *AFTERWARDS)}
+RESULT_LABELS = {word: word.capitalize() for word in (*SHOWN, ARRIVED)}
 _REASONS = {
     CaptureCode.SANDBOX: "Sandbox mode",
     CaptureCode.NOT_ALLOWED: "Not on the allow list",

@@ -118,7 +118,7 @@ def _taken(facts: Facts, one: RecipientEntry) -> str:
             return f"arrived, and the recipient unsubscribed on {_when(at_ms)}."
         case None:
             return f"was sent on {_when(one.changed_at_ms)} and accepted for delivery. {_LOOK}"
-    report = last_report(facts, one)
+    report = last_report(facts.record.reports, one)
     dsn = report.dsn if report is not None else None
     why = _NOT_ACCEPTED
     if one.verdict is Kind.HARD and (dsn in NO_ADDRESS or dsn is None):

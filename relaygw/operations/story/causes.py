@@ -149,12 +149,13 @@ def _delivered(facts: Facts, members: Sequence[RecipientEntry]) -> str:
     """Say what became of mail that a provider took: the last word is the provider's."""
     names = " and ".join(sorted({one.provider for one in members if one.provider}))
     first = members[0]
+    since = "" if first.verdict is None else last_word(facts.record.reports, first)
     if first.verdict in FAILED:
-        return f"delivered to {names or 'a provider'}, which reported: {last_word(facts, first)}"
+        return f"delivered to {names or 'a provider'}, which reported: {since}"
     last_ms = max(one.changed_at_ms for one in members)
     took = f"{span(last_ms - facts.entry.accepted_at_ms)} after it was accepted"
     text = f"delivered{f' by {names}' if names else ''}, {took}"
-    return text if first.verdict is None else f"{text}; reported since: {last_word(facts, first)}"
+    return f"{text}; reported since: {since}" if since else text
 
 
 def _ended(facts: Facts, members: Sequence[RecipientEntry], meanings: Meanings) -> str:

@@ -81,18 +81,18 @@ def _notes(facts: Facts, report: Report) -> Iterator[Note]:
         yield Note("told", seen_from(report.received_at_ms, facts.now_ms))
 
 
-def last_report(facts: Facts, one: RecipientEntry) -> Report | None:
+def last_report(reports: Iterable[Report], one: RecipientEntry) -> Report | None:
     """Return the newest report that is the last word on a recipient, None if it is not kept."""
-    mine = (it for it in facts.record.reports if it.kind is one.verdict)
+    mine = (it for it in reports if it.kind is one.verdict)
     return max(
         (it for it in mine if it.rcpt_no == one.rcpt_no), key=lambda it: it.at_ms, default=None
     )
 
 
-def last_word(facts: Facts, one: RecipientEntry) -> str:
+def last_word(reports: Iterable[Report], one: RecipientEntry) -> str:
     """Return what the last word on a recipient says, with the provider's words."""
     assert one.verdict is not None
-    report = last_report(facts, one)
+    report = last_report(reports, one)
     if report is None:
         return report_words(one.verdict)
     words = report_words(one.verdict, report.dsn)

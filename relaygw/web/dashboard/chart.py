@@ -15,7 +15,7 @@ HEIGHT = 100  # of the greatest column, in units of the drawing; each is a unit 
 _LEAST = 1.5  # of what is not nothing: it is seen
 SPANS = {3: ("3 h", 1), 24: ("24 h", 6), 72: ("3 d", 12), 168: ("7 d", 36), 336: ("14 d", 72)}
 """Hours that may be looked at: their name, and how many slices of history a step has."""
-ENDED = {"result": ("bounced", "expired")}
+ENDED = {"result": ("refused", "expired")}  # what was reported later has its own numbers
 SERIES: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "delivered": ("Delivered", "green", {"result": ("delivered",)}),
     "deferred": ("Deferred", "amber", {"attempt": ("all",)}),

@@ -23,6 +23,7 @@ from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, in_queue_since, lanes_of, take_snapshot, warnings
 from relaygw.settings.model import Settings
 from relaygw.store.failures import Failures
+from relaygw.store.reports import LastWords
 from relaygw.store.selection import Selection
 from relaygw.store.shape import ShapeCount, ShapeKey
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
@@ -30,6 +31,7 @@ from relaygw.web.context import SharedRead, WebContext
 from relaygw.web.dashboard import chart
 from relaygw.web.dashboard.failing import MOST, failing
 from relaygw.web.dashboard.providers import TRIED, Example, provider_cards
+from relaygw.web.dashboard.reported import reported
 from relaygw.web.page import render
 from relaygw.web.words import STATES
 
@@ -45,7 +47,7 @@ _AGES = (  # the ends of the steps by which ages of what waits are shown; the la
     (21_600_000, "under 6 h"),
     (86_400_000, "under 1 d"),
 )
-_COUNTED = (Series.MESSAGES, *TRIED, Series.REFUSED)
+_COUNTED = (Series.MESSAGES, *TRIED, Series.REFUSED, Series.SENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Look:
     in_queue: Counter[str]  # mail that came to its end, by label: see observe.waits
     lately: Sequence[HistoryPoint]  # the last two slices
     failures: Failures
+    last_words: Sequence[LastWords]  # bad ones, that providers reported
     kept_ms: int  # mail that ended before is deleted
 
     def by_label(self, series: Series) -> Counter[str]:
@@ -183,6 +186,7 @@ class Dashboard:
             in_queue=in_queue_since(store, start_ms + -start_ms % (SLICE_S * 1000)),
             lately=store.watch.history(now - HISTORY_SLICE_MS, series=TRIED),
             failures=store.queue.failures(start_ms, step_ms=step_ms, limit=MOST),
+            last_words=store.reports.last_words(start_ms),
             kept_ms=now - int(settings.queue.retention * 1000),
         )
 
@@ -213,6 +217,13 @@ def _about(look: Look, hours: int, provider: str, path: str) -> dict[str, Any]:
         "kept_ms": look.kept_ms if look.kept_ms > span.start_ms else None,
         "failing": failing(look.failures, provider),
         "failures": look.failures,
+        "reported": reported(
+            look.last_words,
+            provider,
+            since_ms=span.start_ms,
+            delivered=look.by_label(Series.DELIVERED),
+            sent=look.by_label(Series.SENT),
+        ),
     }
 
 

@@ -38,7 +38,8 @@ from relaygw.operations.queue_object import (
 from relaygw.operations.resend import may_be_resent
 from relaygw.operations.selectors import CHOICES, SELECTORS, Kind, read_moment
 from relaygw.operations.story import tell_story
-from relaygw.store.queue_entry import QueueEntry
+from relaygw.operations.story.reports import last_word
+from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 from relaygw.store.reports import Report
 from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.gate.identity import Role, principal_of, require
@@ -155,7 +156,7 @@ def make_row(entry: QueueEntry, asked: Asked = NOTHING) -> dict[str, Any]:
     leading = leading_delivery(entry)
     found = [one for one in entry.recipients if asked.finds(one.state, one.verdict)]
     first = found[0] if found else shown_recipient(entry)
-    reason = found[0].reply if found else leading.reason
+    reason = _said(found[0]) if found else leading.reason
     state, tone = standing(entry), _tone(entry)
     if found and leading.state is not _D.FINISHED:
         word = result_of(found[0])
@@ -178,7 +179,14 @@ def _worst_reply(entry: QueueEntry) -> str:
     """Return what was last said, to whom it went worst."""
     said = [one for one in entry.recipients if one.reply]
     worst = min(said, key=rank, default=None)
-    return "" if worst is None or worst.reply is None else worst.reply
+    return "" if worst is None else _said(worst)
+
+
+def _said(one: RecipientEntry) -> str:
+    """Return what was said of a recipient last: a reply, or bad news since."""
+    if one.verdict is not None and result_of(one) != one.state:
+        return f"{one.provider or 'the provider'} reported: {report_words(one.verdict)}"
+    return one.reply or ""
 
 
 def _tone(entry: QueueEntry) -> str:
@@ -237,6 +245,7 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
     # those who wait first
     recipients = sorted(entry.recipients, key=lambda one: one.state is not _R.PENDING)
     story = tell_story(web.store, web.settings, queue_id, now_ms=clock_ms())
+    record = web.store.queue.record_of(queue_id)
     return {
         "story": story,  # None: just gone
         "acts": {one.command: act_of(one.command, queue_id) for one in story.advice}
@@ -247,17 +256,18 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
         "tone": _tone(entry),
         "tones": _TONES_OF_RESULTS,
         "result_of": result_of,
-        "report_words": report_words,
+        "last_words": {
+            one.rcpt_no: last_word(record.reports, one)
+            for one in recipients[:MAX_RECIPIENTS]
+            if one.verdict is not None
+        },
         "reports": [],  # as they came
         "recipients": recipients[:MAX_RECIPIENTS],
         "recipients_left": max(0, len(recipients) - MAX_RECIPIENTS),
         "delivery_routes": {part.delivery_no: part.route for part in entry.deliveries},
         "actions": [one for one in ACTIONS.values() if one.from_states & states],
         "may_be_resent": bool(may_be_resent(entry)),
-        "audit": [
-            make_deed(one, on=queue_id)
-            for one in reversed(web.store.queue.record_of(queue_id).actions)
-        ],
+        "audit": [make_deed(one, on=queue_id) for one in reversed(record.actions)],
         "view": STORY,
         "tabs": [
             (STORY, "Story", 0),

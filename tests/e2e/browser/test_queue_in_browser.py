@@ -12,7 +12,9 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, Request, expect
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.verdict import Kind
 from relaygw.web.gate.credentials import COOKIE
 from tests.e2e.browser.axe import troubles
 from tests.e2e.browser.browsing import Chromium, Visit, press
@@ -20,6 +22,7 @@ from tests.e2e.browser.letters import order_confirmation
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.integration.web.people import PASSWORDS, USERS
+from tests.reported import report
 
 BUSY = b"451 4.7.1 Greylisted, <b>come</b> again later\r\n"
 EARLIER = """(id) => {
@@ -84,6 +87,16 @@ def refused(gateway: Gateway, provider: ThreadedProvider, address: str) -> str:
     content = order_confirmation().replace(b"\n", b"\r\n")
     queue_id = gateway.send("orders@shop.example", [address], content)
     gateway.wait_until(lambda: state(gateway, queue_id) == "finished", "a bounced message")
+    return queue_id
+
+
+def returned_to(gateway: Gateway, address: str) -> str:
+    """Send a mail that the provider takes, and reports of as bounced; return its id."""
+    content = order_confirmation().replace(b"\n", b"\r\n")
+    queue_id = gateway.send("orders@shop.example", [address], content)
+    gateway.wait_until(lambda: state(gateway, queue_id) == "finished", "a delivered message")
+    words = {"detail": "d" * 400, "raw": '{"x": "y"}' * 400}
+    report(gateway.store, queue_id, Kind.HARD, at_ms=clock_ms(), **words)
     return queue_id
 
 
@@ -322,6 +335,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
 ) -> None:
     queue_id = deferred(sandbox, provider, "x" * 300)
     bounced = refused(sandbox, provider, "b" * 60 + "@customer.example")
+    returned = returned_to(sandbox, "r" * 60 + "@customer.example")
     found: list[str] = []
     with browser.visit(base, bypass_csp=True) as visit:
         page = log_in(visit, "anna")
@@ -331,12 +345,16 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
 
         for path in ("/", "/queue", "/queue?state=finished", "/queue?subject=none", "/audit",
                      "/access", "/audit?who=nobody&action=queue&since=today",
-                     "/queue?result=bounced", "/find?q=customer", "/find?q=zebra",
+                     "/queue?result=bounced", "/find?q=is:returned", "/find?q=customer",
+                     "/find?q=zebra",
                      "/find?q=is:lost", f"/queue/{bounced}", f"/queue/{bounced}/resend",
                      f"/queue/{queue_id}", f"/queue/{queue_id}?view=headers",
                      "/queue?" + "&".join(f"subject={'y' * 200}" for _ in range(2))):  # fmt: skip
             visit.go(path)
             check(path)
+        visit.go(f"/queue/{returned}")
+        page.locator(".raw summary").click()
+        check("a report as it came")
         visit.go("/providers/main?hours=24")
         page.locator(".chart-table summary").click()
         check("a provider with its table")

@@ -10,11 +10,13 @@ import httpx2
 
 from relaygw.mail.outcome import PUT_OFF
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import Kind
 from relaygw.operations.queue_actions import ACTIONS, Order, change_queued
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from tests.integration.web.queued import bounce, defer, deliver, gateway, now_ms, queue_mail
 from tests.integration.web.test_pages_queue import log_in
+from tests.reported import report
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 _LINK = re.compile(r'<a href="(/queue[?][^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
@@ -48,16 +50,28 @@ def day_of_mail(store: Store) -> None:
     defer(store)
     change_queued(store, ACTIONS["expire"], [lost], Order(actor="otto"), now_ms=now_ms())
     queue_mail(store, "hello", "ida@cust.test", age_s=7200)
+    reported(store)
     count(store)
+
+
+def reported(store: Store) -> None:
+    """Let providers report of mail that they took."""
+    for number, kind in enumerate((*Kind, Kind.HARD, Kind.COMPLAINED)):
+        sender = "" if kind is Kind.SOFT else f"a@{'shop' if number % 2 else 'news'}.test"
+        queue_id = queue_mail(store, "hello", f"{number}@cust.test", sender=sender)
+        deliver(store, provider="spare" if number % 3 else "main")
+        report(store, queue_id, kind, at_ms=now_ms())
 
 
 def count(store: Store) -> None:
     """Count in the history what fronts and workers would have counted, at the very times."""
-    store.watch.add_history(now_ms(), {("messages", "maildrop"): 9})
+    store.watch.add_history(now_ms(), {("messages", "maildrop"): 20})
     for entry in store.queue.search(Selection(states=frozenset(DeliveryState)), limit=99):
         (one,) = entry.recipients
         if one.state is RecipientState.DELIVERED:
-            store.watch.add_history(one.changed_at_ms, {("delivered", "main"): 1})
+            by, domain = one.provider or "", entry.sender.rpartition("@")[2]
+            store.watch.add_history(one.changed_at_ms, {("delivered", by): 1})
+            store.watch.add_history(one.changed_at_ms, {("sent", domain): 1})
         for each in store.queue.attempts(entry.queue_id):
             if each.state in PUT_OFF:
                 store.watch.add_history(each.at_ms, {("deferred", each.provider or ""): 1})
@@ -102,6 +116,33 @@ async def test_what_fails_most_by_domain_reply_and_provider(serve: Serve, store:
     assert of("reply")["Recipient address rejected: User unknown failed"] == 4
     assert of("provider")["main failed"] == 4
     assert of("provider")["spare deferred"] == 1
+
+
+async def test_what_providers_reported_by_provider_and_senders_domain(
+    serve: Serve, store: Store
+) -> None:
+    day_of_mail(store)
+    client = await log_in(await serve(gateway()), "vera")
+    for path, tables in (("/", 2), ("/providers/spare", 1)):
+        page = (await client.get(path)).text
+        panel = page[page.index('id="reported"') :]
+        panel = panel[: panel.index("</section>")]
+        assert panel.count("<table") == tables
+        numbers = numbers_of(panel)
+        assert len(numbers) >= 5
+        for of_list, number in numbers:
+            assert await length_of(client, of_list) == number, of_list
+    page = (await client.get("/")).text
+    shares = re.findall(r'sender_domain=shop.test[^>]*>(\d)</a> <span class="muted">([^<]+)<', page)
+    assert shares
+    assert all(share.endswith(" %") for _, share in shares)
+
+
+async def test_without_reports_there_is_no_table_of_them(serve: Serve, store: Store) -> None:
+    queue_mail(store)
+    deliver(store)
+    client = await log_in(await serve(gateway()), "vera")
+    assert 'id="reported"' not in (await client.get("/")).text
 
 
 async def test_mail_that_is_deleted_has_no_list(serve: Serve, store: Store) -> None:

@@ -54,7 +54,7 @@ def test_a_part_leads_to_its_list() -> None:
     assert [part.path for part in column.parts] == [
         f"/queue?result=delivered{within}",
         f"/queue?attempt=all{within}",
-        f"/queue?result=bounced&result=expired{within}",
+        f"/queue?result=refused&result=expired{within}",
     ]
     assert column.words == "3 delivered, 3 deferred, 3 bounced"
     (old,) = columns_of(amounts, span_of(3, now=NOW), kept_ms=NOW, provider="")
