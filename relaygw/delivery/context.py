@@ -12,6 +12,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.mark import KEY, Marks
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
@@ -31,6 +32,7 @@ class WorkerContext:
     incarnation: str
     threads: ThreadPoolExecutor  # calls of the store block
     spawn: Callable[[Coroutine[None, None, None]], None]  # runs work until the worker has drained
+    marks: Marks | None = None  # None: no provider reports what becomes of mail
 
     def note(self, text: str) -> None:
         """Write a line of the queue manager into the mail log."""
@@ -63,6 +65,13 @@ class WorkerContext:
             yield
         except StoreUnavailable as error:
             self.note(f"warning: {trouble}: {error}" if trouble else f"warning: {error}")
+
+
+def marks_of(settings: Settings, store: Store) -> Marks | None:
+    """Return what marks mail, None where no provider reports of it. Raises StoreUnavailable."""
+    if all(one.events is None for one in settings.providers.values()):
+        return None
+    return Marks(store.feedback.shared_key(KEY))
 
 
 class BackgroundTasks:

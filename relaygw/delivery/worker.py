@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Upstream
-from relaygw.delivery.context import BackgroundTasks, WorkerContext
+from relaygw.delivery.context import BackgroundTasks, WorkerContext, marks_of
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds, obey_outages
 from relaygw.delivery.lanes import build_lanes
@@ -69,6 +69,7 @@ class Worker:
             incarnation=incarnation,
             threads=ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store"),
             spawn=self._tasks.spawn,
+            marks=marks_of(settings, store),
         )
         self._hints = hints
         self._lanes, self._gates = build_lanes(settings)

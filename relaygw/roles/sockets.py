@@ -1,8 +1,8 @@
 """Listening sockets of the roles, held by the supervisor across restarts and reloads.
 
 Where systemd hands sockets over (relaygw.socket), all listeners are among them, and nothing else is
-but what web and metrics may take: on another socket nobody would answer, and one that is opened
-here refuses connections while the gateway restarts.
+but what web, metrics and events may take: on another socket nobody would answer, and one that is
+opened here refuses connections while the gateway restarts.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def _places_of(role: str, settings: Settings) -> list[_Place]:
         found = [(settings.web.bind, "web.bind", "web on http://")]
         if settings.metrics.bind is not None:
             found.append((settings.metrics.bind, "metrics.bind", "metrics on http://"))
+        if settings.events.bind is not None:
+            found.append((settings.events.bind, "events.bind", "events on http://"))
     binds = [bind for bind, _, _ in found]
     return [
         _Place(role, bind, binds[:number].count(bind), setting, service)

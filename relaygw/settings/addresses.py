@@ -223,6 +223,8 @@ def same_addresses(settings: Settings) -> Iterator[Conflict]:
     metrics = settings.metrics.bind
     if metrics is not None and metrics != settings.web.bind:  # else said by metrics_conflicts
         binds.append((("metrics", "bind"), metrics))
+    if settings.events.bind is not None:
+        binds.append((("events", "bind"), settings.events.bind))
     for position, (keys, bind) in enumerate(binds):
         for earlier, other in binds[:position]:
             if bind.overlaps(other):

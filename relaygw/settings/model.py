@@ -38,6 +38,7 @@ from relaygw.settings.addresses import (
     same_addresses,
 )
 from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
+from relaygw.settings.events import Events, events_conflicts
 from relaygw.settings.listener import (
     Listener,
     User,
@@ -325,6 +326,7 @@ class Settings(Section):
     log: Log = Log()
     web: Web = Web()
     metrics: Metrics = Metrics()
+    events: Events = Events()
 
     @model_validator(mode="after")
     def _sections_agree(self, info: ValidationInfo) -> Self:
@@ -341,12 +343,13 @@ class Settings(Section):
 
 _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozenset[str]], ...] = (
     (open_relays, frozenset({"listeners"})),  # the first, and with any mode but a known sandbox
-    (same_addresses, frozenset({"listeners", "web", "metrics"})),
+    (same_addresses, frozenset({"listeners", "web", "metrics", "events"})),
     (route_conflicts, frozenset({"mode", "providers", "relay_to", "routes", "listeners", "users"})),
     (listener_conflicts, frozenset({"mode", "listeners", "users"})),
     (user_conflicts, frozenset({"mode", "listeners", "users"})),
     (web_conflicts, frozenset({"mode", "web"})),
     (metrics_conflicts, frozenset({"web", "metrics"})),
+    (events_conflicts, frozenset({"providers", "events"})),
     (alert_conflicts, frozenset({"alerts", "providers", "routes"})),
     (webhook_conflicts, frozenset({"webhooks"})),
 )
@@ -367,7 +370,7 @@ def fingerprint(settings: Settings) -> str:
             "listeners": {"__all__": {"mode"}},  # each gateway binds its own addresses
             "users": {"__all__": {"name", "mode", "senders"}},
         },
-        exclude={"providers": {"__all__": {"password", "oauth"}}},
+        exclude={"providers": {"__all__": {"password", "oauth", "events"}}},
     )
     text = json.dumps(decisive, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -34,6 +34,15 @@ class Choice(Section):
     keys: dict[str, Any] = {}
 
 
+class MarkField(Section):
+    """Where the mark of a mail goes, so that events come back with it; see presets.yaml."""
+
+    header: str
+    form: Literal["text", "json", "tags", "pairs"] = "text"
+    inside: str | None = None  # json: the key of the object that it is a key of
+    needs_header: str | None = None  # without this field the service reports nothing
+
+
 class Preset(Section):
     """One mail service; presets.yaml explains the fields."""
 
@@ -52,6 +61,8 @@ class Preset(Section):
     with_oauth: dict[str, Any] = {}
     idempotency: Idempotency | None = None
     notes: tuple[str, ...] = ()
+    events: dict[str, str] = {}
+    mark: MarkField | None = None
     sources: dict[str, tuple[str, ...]] = {}
 
     @property

@@ -25,7 +25,7 @@ from relaygw.settings.tree import Keys, Tree
 
 _CREDENTIALS = frozenset(
     {"username", "password", "password_hash", "token"}
-    | {"client_id", "client_secret", "refresh_token"}
+    | {"client_id", "client_secret", "refresh_token", "secret"}
 )
 _URLS = ("url", "token_url", "relay_to")  # keys of URLs, any of which may carry a password
 _SECRET_URLS = ("webhook", "apprise")  # keys of URLs that are secrets themselves

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 
 from relaygw.mail.outcome import BEFORE_MAIL, Stage
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
+from relaygw.settings.events import ProviderEvents
 from relaygw.settings.idempotency import Idempotency, KeyHeader
 from relaygw.settings.presets import key_header_of
 from relaygw.settings.secrets import SecretRef, UserName, is_url
@@ -204,12 +205,16 @@ class Provider(Section):
     chain_transactions: bool = False  # the next envelope in one group with content (RFC 2920 3.1)
     idle_close: Interval = 45.0  # an idle connection is closed after this
     timeouts: Timeouts = Timeouts()
+    events: ProviderEvents | None = None  # None: what it reports of mail is not asked for
     replies: tuple[ReplyRow, ...] = ()  # own rows of the reply catalogue, before all others
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that user name and secret come together, and never in clear over a network."""
         yield from self._oauth_conflicts()
         yield from self._key_conflicts()
+        events_problem = self.events.problem(self.preset) if self.events is not None else None
+        if events_problem is not None:
+            yield "events", events_problem
         if self.username is not None and not self.has_credentials:
             if self.auth != "xoauth2" and self.oauth is None:  # else it is told already
                 yield "username", "has no password; set both or neither"

@@ -344,6 +344,7 @@ def _secrets(settings: Settings) -> dict[Keys, SecretRef]:
             found["providers", name, "password"] = provider.password
         for key in ("client_secret", "refresh_token"):
             found["providers", name, "oauth", key] = getattr(provider.oauth, key, None)
+        found["providers", name, "events", "secret"] = getattr(provider.events, "secret", None)
     for number, alert in enumerate(settings.alerts):
         found["alerts", number, "apprise"] = alert.apprise
         if alert.webhook is not None and alert.webhook.host is None:  # else written as it is

@@ -22,6 +22,7 @@ from relaygw.store.database import (
     Transaction,
     insert_into,
 )
+from relaygw.store.mail_of_event import Clue, Found, find_mail
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.verdicts import NewVerdict, put_verdicts
 
@@ -102,6 +103,7 @@ class MatchedEvent:
     event: Event
     queue_id: str | None = None
     rcpt_no: int | None = None  # None: it does not tell which recipient
+    same: tuple[int, ...] = ()  # more recipients of it with the same address
 
 
 class Feedback(Repository):
@@ -148,6 +150,11 @@ class Feedback(Repository):
         """Have a post read again after a time."""
         with self._write() as tx:
             _PUT_OFF.run(tx, tx.now_ms() + wait_ms, post_no)
+
+    def match(self, clues: Sequence[Clue]) -> list[Found]:
+        """Return the mail and the recipients that events are about; changes nothing."""
+        with self._read() as tx:
+            return find_mail(tx, clues)
 
     def take(
         self, events: Sequence[MatchedEvent], *, read: Sequence[int] = ()
@@ -214,33 +221,28 @@ def _judge(
     tx: Transaction, new: Sequence[MatchedEvent], people: People, now_ms: int
 ) -> list[NewVerdict]:
     """Note the last word on each recipient; return all that is new of one."""
-    named = [(one, one.queue_id, one.rcpt_no) for one in new]
     of_people = [
-        (one, queue_id, rcpt_no)
-        for one, queue_id, rcpt_no in named
-        if queue_id is not None and rcpt_no is not None
+        (one, (one.queue_id, rcpt_no), _past(one.event.at_ms, now_ms))
+        for one in new
+        if one.queue_id is not None and one.rcpt_no is not None
+        for rcpt_no in (one.rcpt_no, *one.same)
+        if (one.queue_id, rcpt_no) in people
     ]
-    last_words = put_verdicts(
-        tx,
-        (
-            (queue_id, rcpt_no, one.event.kind, _past(one.event.at_ms, now_ms))
-            for one, queue_id, rcpt_no in of_people
-        ),
-    )
+    last_words = put_verdicts(tx, [(*key, one.event.kind, at_ms) for one, key, at_ms in of_people])
     return [
         NewVerdict(
-            queue_id=queue_id,
-            rcpt_no=rcpt_no,
-            address=people[queue_id, rcpt_no],
+            queue_id=key[0],
+            rcpt_no=key[1],
+            address=people[key],
             kind=one.event.kind,
-            at_ms=_past(one.event.at_ms, now_ms),
+            at_ms=at_ms,
             provider=one.provider,
             dsn=one.event.dsn and _clean(one.event.dsn)[:_MAX_WORD_CHARACTERS],
             detail=_clean(one.event.detail)[:_MAX_DETAIL_CHARACTERS],
             others=one.event.others,
-            is_last_word=(queue_id, rcpt_no, one.event.kind.value) in last_words,
+            is_last_word=(*key, one.event.kind.value) in last_words,
         )
-        for one, queue_id, rcpt_no in of_people
+        for one, key, at_ms in of_people
     ]
 
 
@@ -250,7 +252,12 @@ def _still_there(
     """Return events without the mail and recipients that are gone; and the recipients."""
     queue_ids = sorted({one.queue_id for one in events if one.queue_id is not None})
     known = {queue_id for (queue_id,) in _KEEP.fetch(tx, [(one,) for one in queue_ids])}
-    wanted = {(one.queue_id, one.rcpt_no) for one in events if one.rcpt_no is not None}
+    wanted = {
+        (one.queue_id, rcpt_no)
+        for one in events
+        if one.rcpt_no is not None
+        for rcpt_no in (one.rcpt_no, *one.same)
+    }
     found = _PEOPLE.fetch(tx, sorted(key for key in wanted if key[0] in known))
     people: People = {(queue_id, rcpt_no): address for queue_id, rcpt_no, address in found}
     there = [

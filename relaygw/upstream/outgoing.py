@@ -23,6 +23,7 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldsFound
+from relaygw.upstream.mark_field import Mark, Marked, put_mark
 from relaygw.upstream.seven_bit import to_seven_bit
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
@@ -62,6 +63,7 @@ class OutgoingMail:
     added: bytes = b""  # whole header lines in ASCII
     fields: tuple[Field, ...] = ()
     field_rule: FieldRule | None = NO_FIELDS
+    mark: Mark | None = None  # by which the provider's events name this mail
     max_size_bytes: int | None = None  # besides what the provider says
     dsn_ret: str | None = None  # RFC 3461; see mail.dsn
     dsn_envid: str | None = None
@@ -149,7 +151,7 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
         reply = _local(550, "5.6.7 the address is not ASCII and the provider has no SMTPUTF8")
         is_ascii = mail.sender.isascii()
         refused = {n: reply for n in everyone if not (is_ascii and mail.recipients[n].isascii())}
-    sifted = await sift(mail.content, mail.added, mail.fields, mail.field_rule)
+    sifted = await sift(mail.content, mail.added, mail.fields, mail.field_rule, mail.mark)
     content = sifted.content
     size_bytes, is_8bit = mail.size_bytes + sifted.grown_bytes, mail.is_8bit or sifted.is_8bit
     fold = mail.has_long_line or sifted.has_long_line
@@ -256,28 +258,49 @@ async def chunks(content: Content, added: bytes = b"") -> AsyncIterator[bytes]:
 
 
 async def sift(
-    content: Content, added: bytes, fields: Sequence[Field], rule: FieldRule | None
+    content: Content,
+    added: bytes,
+    fields: Sequence[Field],
+    rule: FieldRule | None,
+    mark: Mark | None = None,
 ) -> Sifted:
-    """Return `content` with `added` and what it lacks of `fields`, less what `rule` removes."""
-    found = NOTHING
-    if fields or rule is not None:
+    """Return `content` with `added`, `mark` and what it lacks of `fields`, less what `rule` takes.
+
+    The rule has the first word: a field that it removes is not what the mark is merged into.
+    """
+    found, marked = NOTHING, None
+    if fields or rule is not None or mark is not None:
         start = content if isinstance(content, bytes) else await beginning(content)
         added += missing_fields(fields, start)
         if rule is not None:
             found = await _look(rule, added, start, is_whole=start is content)
-    if not added and not found.removed:
+        if mark is not None and found.obstacle is None:
+            marked = put_mark(mark, added + start, found.removed)
+    if not added and not found.removed and marked is None:
         return Sifted(content=content, found=found)
+    line, removed = _less(found.removed, marked)
     if isinstance(content, bytes):
-        changed: Content = without_fields(added + content, found.removed)
+        changed: Content = line + without_fields(added + content, removed)
     else:
-        changed = _changed_stream(added, content, found.removed)
+        changed = _changed_stream(added, content, removed, line)
     return Sifted(
         content=changed,
-        grown_bytes=len(added) - sum(end - start for start, end in found.removed),
+        grown_bytes=len(line) + len(added) - sum(end - start for start, end in removed),
         is_8bit=not added.isascii(),
-        has_long_line=has_long_line(added),
+        has_long_line=has_long_line(added) or has_long_line(line),
         found=found,
     )
+
+
+def _less(
+    removed: Sequence[tuple[int, int]], marked: Marked | None
+) -> tuple[bytes, Sequence[tuple[int, int]]]:
+    """Return the line with the mark, and what is removed, with the field it stands for."""
+    if marked is None:
+        return b"", removed
+    if marked.replaced is None:
+        return marked.line, removed
+    return marked.line, sorted((*removed, marked.replaced))
 
 
 async def _look(rule: FieldRule, added: bytes, start: bytes, *, is_whole: bool) -> FieldsFound:
@@ -300,12 +323,14 @@ async def beginning(content: Content) -> bytes:
 
 
 def _changed_stream(
-    added: bytes, content: Content, removed: Sequence[tuple[int, int]]
+    added: bytes, content: Content, removed: Sequence[tuple[int, int]], line: bytes = b""
 ) -> Callable[[], AsyncIterator[bytes]]:
-    """Return a stream of both without the `removed` ranges, which count from the first byte."""
+    """Return a stream of `line` and of both without `removed`, which counts from `added` on."""
 
     async def stream() -> AsyncIterator[bytes]:
         at = 0
+        if line:
+            yield line
         async for chunk in chunks(content, added):
             end = at + len(chunk)
             ranges = [

@@ -40,7 +40,7 @@ def keys_of(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Fie
 
 KEYS = dict(keys_of(Settings))
 INSIDE_OPTIONAL = (
-    *("providers.NAME.oauth.", "providers.NAME.replies[]."),
+    *("providers.NAME.oauth.", "providers.NAME.replies[].", "providers.NAME.events."),
     *("users[].", "web.users[].", "web.tokens[].", "alerts[].", "webhooks[]."),
 )
 """Sections that are left out as a rule: the page has their keys, the annotated file only them."""

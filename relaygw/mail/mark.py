@@ -1,0 +1,53 @@
+"""Our mark of a mail: it tells providers nothing, and whoever shares the key reads the queue id.
+
+A mark is a keyed hash of the queue id, and the id hidden by what the hash is the start of: nobody
+else makes one, the same mail always has the same one, and recipients who see it learn nothing. It
+stands as it is in every place that providers have: A-Z a-z 0-9 - _.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+
+KEY = "mark"
+"""The name of the key that the instances of a queue share."""
+NAME = "relaygw"
+"""What the mark is called among the tags and variables of a provider."""
+_TAG_BYTES = 12
+_MAX_ID_BYTES = 32
+_FORM = re.compile(r"[A-Za-z0-9_-]{17,59}")
+_QUEUE_ID = re.compile(rb"[A-Z0-9]{1,32}")
+
+
+class Marks:
+    """Makes and reads the marks of one queue."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def make(self, queue_id: str) -> str:
+        """Return the mark of a message."""
+        raw = queue_id.encode("ascii")
+        tag = self._hash(b"tag", raw)[:_TAG_BYTES]
+        return base64.urlsafe_b64encode(tag + self._hidden(tag, raw)).rstrip(b"=").decode()
+
+    def read(self, mark: str) -> str | None:
+        """Return the queue id that a mark was made of, None for what is no mark of this queue."""
+        if _FORM.fullmatch(mark) is None or len(mark) % 4 == 1:
+            return None
+        told = base64.urlsafe_b64decode(mark + "=" * (-len(mark) % 4))
+        tag, hidden = told[:_TAG_BYTES], told[_TAG_BYTES:]
+        raw = self._hidden(tag, hidden)
+        is_ours = hmac.compare_digest(tag, self._hash(b"tag", raw)[:_TAG_BYTES])
+        return raw.decode() if is_ours and _QUEUE_ID.fullmatch(raw) else None
+
+    def _hash(self, use: bytes, text: bytes) -> bytes:
+        return hmac.digest(self._key, use + b"\0" + text, hashlib.sha256)
+
+    def _hidden(self, tag: bytes, raw: bytes) -> bytes:
+        """Return `raw` hidden, or what was hidden shown again."""
+        cover = self._hash(b"cover", tag)[: min(len(raw), _MAX_ID_BYTES)]
+        return bytes(one ^ other for one, other in zip(raw, cover, strict=False))

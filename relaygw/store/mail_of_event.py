@@ -1,0 +1,175 @@
+"""Which mail, and which recipient of it, a provider's event is about.
+
+Our own mark names the mail. Without one it is found by the provider's id, which its reply told, or
+by the Message-ID: among the words of all mail, so some seconds after it was sent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import folded
+from relaygw.mail.outcome import provider_id
+from relaygw.mail.search import split_words
+from relaygw.store.database import BatchStatement, Statement, Transaction
+from relaygw.store.find_index import FULL_TEXT
+
+_MOST = 20  # messages that have the words of an id, the newest; more than one is rare
+_LEAST_WORD = 6  # characters of the longest word in an id: shorter ones are in much mail
+_LEAST_ID = 10  # characters of an id that another one may begin with
+_IN_SQLITE = Statement(
+    """
+    SELECT mail_search.queue_id FROM mail_fts
+    JOIN mail_search ON mail_search.search_no = mail_fts.rowid
+    WHERE mail_fts MATCH {?} ORDER BY mail_fts.rowid DESC LIMIT {?}
+    """
+)
+# a sum, so that nobody goes through all rows in the order of their numbers
+_IN_POSTGRES = Statement(
+    """
+    SELECT queue_id FROM mail_search
+    WHERE words::tsvector @@ CAST({?} AS tsquery) AND position({?} IN words) > 0
+    ORDER BY search_no + 0 DESC LIMIT {?}
+    """
+)
+_RECIPIENTS = BatchStatement(
+    """
+    SELECT queue_id, rcpt_no, address, provider, reply FROM recipient
+    WHERE queue_id IN (VALUES {rows}) ORDER BY queue_id, rcpt_no
+    """,
+    columns=1,
+)
+_MESSAGE_IDS = BatchStatement(
+    "SELECT queue_id, message_id FROM message WHERE queue_id IN (VALUES {rows})", columns=1
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clue:
+    """What an event tells of its mail."""
+
+    queue_id: str | None = None  # by our own mark
+    provider_id: str | None = None
+    message_id: str | None = None  # without angle brackets
+    address: str | None = None
+    providers: frozenset[str] = frozenset()  # whose mail it may be, where there is no mark
+
+
+class Found(NamedTuple):
+    """The mail of an event, and its recipients: several where one address stands several times."""
+
+    queue_id: str | None = None
+    rcpt_nos: tuple[int, ...] = ()
+
+
+class _Person(NamedTuple):
+    rcpt_no: int
+    address: str
+    provider: str | None
+    reply: str | None
+
+
+def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
+    """Return what each event is about."""
+    marked = {one.queue_id for one in clues if one.queue_id is not None}
+    people = _people(tx, marked)
+    found = [
+        _by_address(one.queue_id, people[one.queue_id], one.address)
+        if one.queue_id in people
+        else Found()
+        for one in clues
+    ]
+    return [
+        one if one.queue_id is not None else _by_id(tx, clue)
+        for one, clue in zip(found, clues, strict=True)
+    ]
+
+
+def _by_address(queue_id: str | None, people: Sequence[_Person], address: str | None) -> Found:
+    if address is None:
+        is_one = len({one.address for one in people}) == 1
+        return Found(queue_id, tuple(one.rcpt_no for one in people) if is_one else ())
+    wanted = _folded(address)
+    those = (one.rcpt_no for one in people if wanted and _folded(one.address) == wanted)
+    return Found(queue_id, tuple(those))
+
+
+def _folded(address: str) -> str | None:
+    try:
+        return folded(address)
+    except (InvalidAddress, ValueError):
+        return None
+
+
+def _people(tx: Transaction, queue_ids: Iterable[str]) -> dict[str, list[_Person]]:
+    people: dict[str, list[_Person]] = defaultdict(list)
+    for queue_id, *row in _RECIPIENTS.fetch(tx, [(one,) for one in sorted(queue_ids)]):
+        people[queue_id].append(_Person(*row))
+    return dict(people)
+
+
+# --- without a mark ------------------------------------------------------------------------
+
+
+def _by_id(tx: Transaction, clue: Clue) -> Found:
+    """Return the newest mail of these ids, one with that recipient first."""
+    candidates = [*_by_provider_id(tx, clue), *_by_message_id(tx, clue)]
+    return next((one for one in candidates if one.rcpt_nos), next(iter(candidates), Found()))
+
+
+def _by_provider_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
+    wanted = clue.provider_id
+    if wanted is None:
+        return
+    # some report a longer one than their reply told: it goes on behind a dot
+    for text in dict.fromkeys((wanted, wanted.partition(".")[0])):
+        people = _people(tx, ids := _with_words(tx, text))
+        for queue_id in ids:
+            its = [
+                one
+                for one in people.get(queue_id, ())
+                if one.provider in clue.providers and _is_id(wanted, one.reply)
+            ]
+            if its:
+                yield _by_address(queue_id, its, clue.address)
+
+
+def _is_id(wanted: str, reply: str | None) -> bool:
+    known = provider_id(reply) if reply else None
+    if known is None:
+        return False
+    bare = known.strip("<>")
+    return wanted.strip("<>") == bare or (len(bare) >= _LEAST_ID and wanted.startswith(f"{bare}."))
+
+
+def _by_message_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
+    if clue.message_id is None:
+        return
+    ids = _with_words(tx, clue.message_id)
+    rows = _MESSAGE_IDS.fetch(tx, [(one,) for one in ids])
+    known = {queue_id: str(told) for queue_id, told in rows}
+    people = _people(tx, ids)
+    for queue_id in ids:
+        its = [one for one in people.get(queue_id, ()) if one.provider in clue.providers]
+        if its and known.get(queue_id, "").strip("<> ") == clue.message_id.strip("<> "):
+            yield _by_address(queue_id, its, clue.address)
+
+
+def _with_words(tx: Transaction, text: str) -> list[str]:
+    """Return messages that have the words of an id, the newest first."""
+    words = split_words(text)
+    if max(map(len, words), default=0) < _LEAST_WORD:
+        return []
+    phrase = " ".join(words)
+    if tx.is_postgres:
+        query = " & ".join(f"'{one}'" for one in words)
+        rows = _IN_POSTGRES.fetch(tx, query, f" {phrase} ", _MOST)
+    elif FULL_TEXT.is_there(tx):
+        rows = _IN_SQLITE.fetch(tx, f'"{phrase}"', _MOST)
+    else:
+        rows = []
+    return [queue_id for (queue_id,) in rows]

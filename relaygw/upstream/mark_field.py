@@ -1,0 +1,174 @@
+"""The mark of a mail in the field that its provider reports it from, merged into what stands there.
+
+Nothing else of a field changes: what is added stands on lines of its own, where the form has white
+space. A field that cannot be read is left alone, and the mail goes without a mark.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relaygw.mail.content import header_end, header_fields
+from relaygw.mail.mark import NAME
+from relaygw.settings.presets import MarkField
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+_FOLD = "\r\n "
+_TAG = re.compile(rf"(?<![^\s,]){NAME}[ \t]*=[^,\r\n]*")
+_PAIR = re.compile(rf"(?<![^\s|]){NAME}[ \t]*:[^|\r\n]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A mail's mark, and the field for it; `untold` is told why a mail goes without it."""
+
+    field: MarkField
+    token: str
+    untold: Callable[[str], None] = lambda _why: None
+
+
+class Marked(NamedTuple):
+    """A whole line to put in front of the header, and the field it stands for, if there is one."""
+
+    line: bytes
+    replaced: tuple[int, int] | None = None
+
+
+class _Unreadable(Exception):
+    """Why a field cannot be merged into."""
+
+
+def put_mark(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]]) -> Marked | None:
+    """Return what marks a mail with this header, less the `removed` ranges; None: nothing can."""
+    name = mark.field.header
+    gone = {start for start, _ in removed}
+    end = header_end(header)
+    for field in header_fields(header, 0, end, names={name.lower()}):
+        if field.start in gone:
+            continue
+        value = header[field.value_start : field.value_end].decode("latin-1")
+        try:
+            merged = _MERGES[mark.field.form](value, mark)
+        except _Unreadable as error:
+            mark.untold(f"its {name} {error}")
+            return None
+        # what stands before the value may be a name in another case, and a blank
+        line = header[field.start : field.value_start] + merged.encode("latin-1") + b"\r\n"
+        return Marked(line, (field.start, field.end))
+    whole = f"{name}: {_MERGES[mark.field.form]('', mark)}\r\n"
+    return Marked(whole.encode("ascii"))
+
+
+def _text(_: str, mark: Mark) -> str:
+    return mark.token
+
+
+def _tags(value: str, mark: Mark) -> str:
+    return _listed(value, f"{NAME}={mark.token}", _TAG, ",")
+
+
+def _pairs(value: str, mark: Mark) -> str:
+    if value.strip().startswith("{"):
+        return _json(value, mark)
+    return _listed(value, f"{NAME}:{mark.token}", _PAIR, "|")
+
+
+def _listed(value: str, entry: str, known: re.Pattern[str], separator: str) -> str:
+    """Return a list of entries with this one, in the place of one of its name."""
+    if known.search(value):
+        return known.sub(entry, value, count=1)
+    before = value.rstrip().rstrip(separator).rstrip()
+    return f"{before}{separator}{_FOLD}{entry}" if before else entry
+
+
+# --- JSON, changed in its text: numbers and escapes of the rest stay as they were written
+
+
+class _Key(NamedTuple):
+    name: str
+    start: int  # of its value
+    end: int
+
+
+def _json(value: str, mark: Mark) -> str:
+    entry = f'"{NAME}":"{mark.token}"'
+    inside = mark.field.inside
+    if not value.strip():
+        return f'{{"{inside}":{{{entry}}}}}' if inside else f"{{{entry}}}"
+    try:
+        start = _behind_blanks(value, 0)
+        keys, end = _object(value, start)
+        if value[end:].strip():
+            raise ValueError
+        if inside is None:
+            return _with_entry(value, start, keys, mark.token)
+        place = next((one for one in keys if one.name == inside), None)
+        if place is None:
+            return _insert(value, start, f'"{inside}":{{{entry}}}', is_first=not keys)
+        return _with_entry(value, place.start, _object(value, place.start)[0], mark.token)
+    except (ValueError, IndexError, RecursionError):
+        raise _Unreadable("is no JSON object that every program reads alike") from None
+
+
+def _object(text: str, at: int) -> tuple[list[_Key], int]:
+    """Return the keys of the object that begins here, and its end. Raises ValueError."""
+    keys: list[_Key] = []
+    _expect(text, at, "{")
+    at = _behind_blanks(text, at + 1)
+    while keys or text[at] != "}":
+        _expect(text, at, '"')
+        name, at = _decode(text, at)
+        at = _behind_blanks(text, at)
+        _expect(text, at, ":")
+        start = _behind_blanks(text, at + 1)
+        _, end = _decode(text, start)
+        keys.append(_Key(name, start, end))
+        at = _behind_blanks(text, end)
+        if text[at] == "}":
+            break
+        _expect(text, at, ",")
+        at = _behind_blanks(text, at + 1)
+    if len({one.name for one in keys}) < len(keys):
+        raise ValueError("a key stands twice")
+    return keys, at + 1
+
+
+def _expect(text: str, at: int, sign: str) -> None:
+    if text[at] != sign:
+        raise ValueError(f"no {sign}")
+
+
+def _behind_blanks(text: str, at: int) -> int:
+    found = _BLANK.match(text, at)
+    return found.end() if found else at
+
+
+def _with_entry(text: str, start: int, keys: Sequence[_Key], token: str) -> str:
+    known = next((one for one in keys if one.name == NAME), None)
+    if known is None:
+        return _insert(text, start, f'"{NAME}":"{token}"', is_first=not keys)
+    return f'{text[: known.start]}{_FOLD}"{token}"{text[known.end :]}'
+
+
+def _insert(text: str, start: int, entry: str, *, is_first: bool) -> str:
+    """Return the text with an entry right behind the brace at `start`; no line gets longer."""
+    before, rest = text[: start + 1], text[start + 1 :]
+    is_folded = rest.lstrip(" \t").startswith("\r\n")  # a line of blanks would end the header
+    return f"{before}{_FOLD}{entry}{'' if is_first else ','}{'' if is_folded else _FOLD}{rest}"
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
+
+
+_decode = json.JSONDecoder(strict=False, parse_constant=_refuse_constant).raw_decode
+_MERGES: dict[str, Callable[[str, Mark], str]] = {
+    "text": _text,
+    "json": _json,
+    "tags": _tags,
+    "pairs": _pairs,
+}
