@@ -53,6 +53,7 @@ def _events() -> None:
         sa.Column("tries", sa.Integer, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
+    op.create_index("event_post_due", "event_post", ["due_at_ms"])
     op.create_table(
         "event_token",
         sa.Column("provider", sa.Text, primary_key=True),

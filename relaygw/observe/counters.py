@@ -14,6 +14,7 @@ from itertools import product
 from prometheus_client import Counter, Gauge, Histogram
 
 from relaygw.mail.state import RecipientState, capture_code
+from relaygw.mail.verdict import Kind
 from relaygw.observe.events import Accepted, Attempted, Event
 from relaygw.observe.observer import (
     BOUNCED,
@@ -33,6 +34,8 @@ QUEUE_BUCKETS_S = (
     *(300.0, 900.0, 3600.0, 14400.0, 86400.0),
 )
 _BATCH_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+REFUSALS = ("not_believed", "too_large", "too_slow", "too_many", "unreadable", "store", "used")
+"""Why posts of providers are not taken; `used`: their token was used before."""
 _TROUBLE = ("451", "452")  # replies that rules look for, counted from zero on: see `observer`
 
 
@@ -218,6 +221,32 @@ class DeliveryMetrics:
             counted.write()
         for observed in (self._in_queue, self.batches, *self._durations.values()):
             observed.write()
+
+
+class FeedbackMetrics:
+    """What providers report, counted by the web role; `metrics.count_in` comes first."""
+
+    def __init__(self, providers: Collection[str]) -> None:
+        self.events = CounterTally(
+            "relaygw_provider_events_total",
+            *("Things that providers told of mail, each once.", "provider", "kind"),
+            from_zero=product(providers, map(str, Kind)),
+        )
+        self.unmatched = CounterTally(
+            "relaygw_provider_events_unmatched_total",
+            *("Of these, those about no mail of this queue.", "provider"),
+            from_zero=product(providers),
+        )
+        self.refused = CounterTally(
+            "relaygw_provider_posts_refused_total",
+            *("Posts that were not taken, by reason.", "provider", "reason"),
+            from_zero=product(providers, REFUSALS),
+        )
+
+    def write(self) -> None:
+        """Write the counts since the last time."""
+        for tally in (self.events, self.unmatched, self.refused):
+            tally.write()
 
 
 def _batches(role: str) -> HistogramTally:

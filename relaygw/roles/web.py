@@ -7,6 +7,7 @@ import asyncio
 from relaygw import service_file
 from relaygw.access import Uses
 from relaygw.roles import open_store, wake_workers
+from relaygw.roles.feedback import feedback_kept
 from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
 from relaygw.roles.telling import webhooks_told
 from relaygw.roles.uses import uses_kept
@@ -49,7 +50,12 @@ async def web(context: RoleContext) -> int:
             uses=uses,
         )
         pages, *others = context.sockets
-        async with uses_kept(uses, store), webhooks_told(context, store):
+        events = others.pop() if settings.events.bind is not None else None
+        async with (
+            uses_kept(uses, store),
+            webhooks_told(context, store),
+            feedback_kept(context, store, events, stop),
+        ):
             await asyncio.gather(
                 serve_web(app, pages, stop=stop),
                 *(serve_web(metrics.app(), one, stop=stop) for one in others),

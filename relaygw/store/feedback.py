@@ -20,6 +20,7 @@ from relaygw.store.database import (
     Row,
     Statement,
     Transaction,
+    Write,
     insert_into,
 )
 from relaygw.store.mail_of_event import Clue, Found, find_mail
@@ -28,6 +29,7 @@ from relaygw.store.verdicts import NewVerdict, put_verdicts
 
 People = dict[tuple[str | None, int | None], str]
 """Addresses of recipients by queue id and number."""
+_CLAIM_BYTES = 2 * 2**20
 _MAX_KEY_CHARACTERS = 200  # a longer one is hashed: an index takes 2,700 bytes at most
 _MAX_DETAIL_CHARACTERS = 1_000
 _MAX_RAW_CHARACTERS = 65_536
@@ -37,12 +39,21 @@ _ADD_POST = insert_into("event_post", "provider received_at_ms due_at_ms body", 
 _ADD_TOKEN = insert_into(
     "event_token", "provider token expires_at_ms", on_conflict="DO NOTHING RETURNING token"
 )
+_HAS_DUE = Statement("SELECT 1 FROM event_post WHERE due_at_ms <= {?} LIMIT 1")
 _DUE = Statement(
     """
-    SELECT post_no, provider, received_at_ms, tries, body FROM event_post WHERE due_at_ms <= {?}
-    ORDER BY tries, post_no LIMIT {?} {skip_locked}
+    SELECT post_no, length(body) FROM event_post WHERE due_at_ms <= {?}
+    ORDER BY due_at_ms LIMIT {?} {skip_locked}
     """
 )
+_POSTS = BatchStatement(
+    """
+    SELECT post_no, provider, received_at_ms, tries, body FROM event_post
+    WHERE post_no IN (VALUES {rows}) ORDER BY post_no
+    """,
+    columns=1,
+)
+_COUNT = Statement("SELECT count(*) FROM (SELECT 1 FROM event_post LIMIT {?}) AS waiting")
 _LEASE = BatchStatement(
     """
     UPDATE event_post SET due_at_ms = v.column2, tries = tries + 1 FROM (VALUES {rows}) AS v
@@ -69,6 +80,36 @@ _PEOPLE = BatchStatement(
     WHERE (queue_id, rcpt_no) IN (VALUES {rows})
     """,
     columns=2,
+)
+_NEWEST = 20_000  # events that are looked through for the last one of a provider
+_TOLD_AT = Statement(
+    """
+    SELECT max(received_at_ms) FROM (
+        SELECT provider, received_at_ms FROM provider_event ORDER BY event_no DESC LIMIT {?}
+    ) AS newest WHERE provider = {?}
+    """
+)
+_FORGET_TOKENS = Statement(
+    """
+    DELETE FROM event_token WHERE (provider, token) IN (
+        SELECT provider, token FROM event_token WHERE expires_at_ms < {?} LIMIT {?}
+    )
+    """
+)
+_FORGET_POSTS = Statement(
+    """
+    DELETE FROM event_post WHERE post_no IN (
+        SELECT post_no FROM event_post WHERE received_at_ms < {?} LIMIT {?}
+    )
+    """
+)
+_FORGET_UNMATCHED = Statement(
+    """
+    DELETE FROM provider_event WHERE event_no IN (
+        SELECT event_no FROM provider_event
+        WHERE queue_id IS NULL AND received_at_ms < {?} LIMIT {?}
+    )
+    """
 )
 _KEY = Statement("SELECT value FROM gateway_key WHERE name = {?}")
 _ADD_KEY = insert_into("gateway_key", "name value", on_conflict="DO NOTHING")
@@ -129,22 +170,31 @@ class Feedback(Repository):
     def claim_posts(self, *, limit: int, lease_ms: int) -> list[StoredPost]:
         """Return posts that are due, for this caller alone until `lease_ms` are over.
 
-        Those that were tried least come first, so that none stands in the way of others.
+        They take turns by when they are due, so that none stands in the way of others. Of large
+        ones there are fewer. Who forgets a lease reads a post twice, which counts once.
         """
-        with self._write() as tx:
+        with self._read() as tx:
+            if not _HAS_DUE.fetch(tx, tx.now_ms()):
+                return []
+        with self._write(Write.LEASE) as tx:
             now_ms = tx.now_ms()
-            found = _DUE.fetch(tx, now_ms, limit)
-            _LEASE.run(tx, [(post_no, now_ms + lease_ms) for post_no, *_ in found])
+            chosen = _first_ones(_DUE.fetch(tx, now_ms, limit))
+            _LEASE.run(tx, [(post_no, now_ms + lease_ms) for (post_no,) in chosen])
             return [
                 StoredPost(
                     post_no=post_no,
                     provider=provider,
                     received_at_ms=tx.to_local(received_at_ms),
-                    tries=tries + 1,
+                    tries=tries,
                     body=bytes(body),
                 )
-                for post_no, provider, received_at_ms, tries, body in found
+                for post_no, provider, received_at_ms, tries, body in _POSTS.fetch(tx, chosen)
             ]
+
+    def count_posts(self, most: int) -> int:
+        """Return how many posts wait to be read, `most` for that or more."""
+        with self._read() as tx:
+            return int(_COUNT.fetch(tx, most)[0][0])
 
     def put_off(self, post_no: int, *, wait_ms: int) -> None:
         """Have a post read again after a time."""
@@ -175,6 +225,26 @@ class Feedback(Repository):
             _REMOVE.run(tx, [(post_no,) for post_no in read])
         return new
 
+    def told_at_ms(self, provider: str) -> int | None:
+        """Return when a provider last told anything, None if that is long ago or was never."""
+        with self._read() as tx:
+            at_ms: int | None = _TOLD_AT.fetch(tx, _NEWEST, provider)[0][0]
+            return tx.to_local(at_ms)
+
+    def forget_feedback(self, older_than_ms: int, *, limit: int) -> int:
+        """Delete so old posts and events without mail, and tokens that are over; return how many.
+
+        Events of mail go with it.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            now_ms = tx.now_ms()
+            before_ms = now_ms - older_than_ms
+            return (
+                _FORGET_TOKENS.run(tx, now_ms, limit)
+                + _FORGET_POSTS.run(tx, before_ms, limit)
+                + _FORGET_UNMATCHED.run(tx, before_ms, limit)
+            )
+
     def shared_key(self, name: str) -> bytes:
         """Return a secret that all instances of this queue share, made by the first who asks."""
         with self._read() as tx:
@@ -184,6 +254,18 @@ class Feedback(Repository):
                 _ADD_KEY.run(tx, [(name, secrets.token_hex(32))])
                 found = _KEY.fetch(tx, name)
         return bytes.fromhex(found[0][0])
+
+
+def _first_ones(rows: Sequence[Row]) -> list[Row]:
+    """Return the keys of the first rows, until their bodies are large together."""
+    chosen: list[Row] = []
+    size_bytes = 0
+    for post_no, body_bytes in rows:
+        size_bytes += body_bytes
+        if chosen and size_bytes > _CLAIM_BYTES:
+            break
+        chosen.append((post_no,))
+    return chosen
 
 
 def _use_token(tx: Transaction, post: NewPost) -> bool:

@@ -26,6 +26,8 @@ event_post = table(  # posts of providers as they came, verified; gone once they
     *columns(LargeBinary, "body"),
 )
 
+Index("event_post_due", event_post.c.due_at_ms)
+
 event_token = table(  # what a provider uses once, so that nobody else uses it again
     "event_token",
     key("provider"),

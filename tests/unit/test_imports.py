@@ -86,6 +86,7 @@ SEAMS = (
     "store.watch.",
     "store.sessions.",
     "store.feedback.",
+    "store.mail_of_event.",
     "store.verdicts.NewVerdict",
     "store.outbox.",
     "store.queue_entry.",

@@ -1,0 +1,228 @@
+"""Reads the posts that were kept: what they tell of, which mail that is, and what follows.
+
+Each web role reads, and several share the posts: one of them has a post for a while. Whatever ends
+it, somebody reads the post again, and what it tells counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from relaygw.errors import StoreUnavailable
+from relaygw.feedback.formats import FORMATS
+from relaygw.mail.mark import KEY, Marks
+from relaygw.mail.verdict import Event
+from relaygw.settings.model import Settings
+from relaygw.store.feedback import MatchedEvent, StoredPost
+from relaygw.store.mail_of_event import Clue, Found
+from relaygw.store.store import Store
+
+POLL_S = 1.0
+LEASE_MS = 20_000
+_AT_ONCE = 50  # posts
+_EVENTS_AT_ONCE = 100  # in a transaction: accepting mail waits for it on SQLite
+_LOOK_AGAIN_MS = (5_000, 15_000, 60_000, 180_000)
+"""When mail of an event is looked for again: its outcome, or its words, may not be written yet."""
+_TRY_AGAIN_MS = (10_000, 60_000, 600_000, 3_600_000, 6 * 3_600_000)
+_TELL_EACH_S = 600.0
+_FORGET_EACH_S = 600.0
+_FORGOTTEN_AT_ONCE = 1_000
+
+_log = logging.getLogger("relaygw.feedback")
+_Told = tuple[StoredPost, Event]
+
+
+class Reader:
+    """The reader of one web role; `told` hears of what is new, in the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        told: Callable[[Sequence[MatchedEvent]], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._retention_ms = int(settings.queue.retention * 1000)
+        presets = {name: one.preset for name, one in settings.providers.items()}
+        self._formats = {
+            name: FORMATS[preset]
+            for name, preset in presets.items()
+            if preset is not None and preset in FORMATS
+        }
+        # an account of a service may be several providers here, and report of all at one address
+        self._siblings = {
+            name: frozenset(other for other, its in presets.items() if its == preset)
+            for name, preset in presets.items()
+        }
+        self._told = told
+        self._marks: Marks | None = None
+        self._woken = asyncio.Event()
+        self._often = Seldom(_TELL_EACH_S)
+        self._forget_at_s = time.monotonic() + POLL_S
+
+    def wake(self) -> None:
+        """Have the reader look now instead of within a second."""
+        self._woken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop` is set; what is under way is finished."""
+        ending = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                if not await self._look():
+                    waking = asyncio.create_task(self._woken.wait())
+                    await asyncio.wait(
+                        {waking, ending}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    waking.cancel()
+        finally:
+            ending.cancel()
+
+    async def _look(self) -> bool:
+        """Read some posts; False: there are none for now."""
+        try:
+            new, has_read = await asyncio.to_thread(self._read_some)
+            self._told(new)
+            await self._forget()
+            return has_read
+        except StoreUnavailable as error:
+            if self._often.may("store"):
+                _log.warning("what providers report is not read for now: %s", error)
+        except Exception:  # a defect must not end the reading
+            if self._often.may("defect"):
+                _log.exception("what providers report is not read for now")
+        return False
+
+    async def _forget(self) -> None:
+        if time.monotonic() >= self._forget_at_s:
+            self._forget_at_s = time.monotonic() + _FORGET_EACH_S
+            forget = self._store.feedback.forget_feedback
+            await asyncio.to_thread(forget, self._retention_ms, limit=_FORGOTTEN_AT_ONCE)
+
+    # --- in a thread
+
+    def _read_some(self) -> tuple[list[MatchedEvent], bool]:
+        posts = self._store.feedback.claim_posts(limit=_AT_ONCE, lease_ms=LEASE_MS)
+        try:
+            return self._take(posts), bool(posts)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            if len(posts) == 1:
+                self._keep(posts[0], error)
+                return [], True
+        new: list[MatchedEvent] = []
+        for post in posts:  # one of them cannot be read: the others can
+            try:
+                new += self._take([post])
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                self._keep(post, error)
+        return new, True
+
+    def _keep(self, post: StoredPost, error: Exception) -> None:
+        """Have a post that cannot be read tried again later, and later still."""
+        wait_ms = _TRY_AGAIN_MS[min(post.tries, len(_TRY_AGAIN_MS)) - 1]
+        self._store.feedback.put_off(post.post_no, wait_ms=wait_ms)
+        if post.tries == 1 or self._often.may(("unread", post.provider)):
+            _log.warning(
+                "post %d of provider %s cannot be read (%s: %s); it is kept for %d days and tried "
+                "again",
+                *(post.post_no, post.provider, type(error).__name__, str(error)[:200]),
+                self._retention_ms // 86_400_000,
+            )
+
+    def _take(self, posts: Sequence[StoredPost]) -> list[MatchedEvent]:
+        """Take what posts tell; those with events of unknown mail are read again a little later."""
+        told = [(post, event) for post in posts for event in self._events(post)]
+        found = self._store.feedback.match([self._clue(*one) for one in told]) if told else []
+        waiting = {
+            post.post_no: _LOOK_AGAIN_MS[post.tries - 1]
+            for (post, event), its in zip(told, found, strict=True)
+            if its.queue_id is None and self._may_come(post, event)
+        }
+        matched = [
+            _matched(one, its)
+            for one, its in zip(told, found, strict=True)
+            if its.queue_id is not None or one[0].post_no not in waiting
+        ]
+        read = [post.post_no for post in posts if post.post_no not in waiting]
+        new: list[MatchedEvent] = []
+        for start in range(0, max(len(matched), 1), _EVENTS_AT_ONCE):
+            end = start + _EVENTS_AT_ONCE
+            done = read if end >= len(matched) else ()
+            new += self._store.feedback.take(matched[start:end], read=done)
+        for post_no, wait_ms in waiting.items():
+            self._store.feedback.put_off(post_no, wait_ms=wait_ms)
+        self._tell_unmatched(new)
+        return new
+
+    def _events(self, post: StoredPost) -> Iterable[Event]:
+        known = self._formats.get(post.provider)
+        if known is None:
+            raise LookupError(f"providers has no {post.provider} that reports events any more")
+        return known.read(post.body)
+
+    def _clue(self, post: StoredPost, event: Event) -> Clue:
+        return Clue(
+            queue_id=self._queue_id(event),
+            provider_id=event.provider_id,
+            message_id=event.message_id,
+            address=event.address,
+            providers=self._siblings.get(post.provider, frozenset()),
+        )
+
+    def _queue_id(self, event: Event) -> str | None:
+        if event.mark is None:
+            return None
+        if self._marks is None:
+            self._marks = Marks(self._store.feedback.shared_key(KEY))
+        return self._marks.read(event.mark)
+
+    def _may_come(self, post: StoredPost, event: Event) -> bool:
+        """True for an event whose mail may be found a little later."""
+        has_id = event.provider_id is not None or event.message_id is not None
+        return has_id and self._queue_id(event) is None and post.tries <= len(_LOOK_AGAIN_MS)
+
+    def _tell_unmatched(self, new: Sequence[MatchedEvent]) -> None:
+        for provider in dict.fromkeys(one.provider for one in new if one.queue_id is None):
+            if self._often.may(("unmatched", provider)):
+                _log.warning(
+                    "provider %s tells of mail that is not in this queue (any more); such events "
+                    "are kept, and counted in relaygw_provider_events_unmatched_total",
+                    provider,
+                )
+
+
+def _matched(told: _Told, found: Found) -> MatchedEvent:
+    post, event = told
+    first, *more = found.rcpt_nos or (None,)
+    return MatchedEvent(
+        provider=post.provider,
+        event=event,
+        queue_id=found.queue_id,
+        rcpt_no=first,
+        same=tuple(one for one in more if one is not None),
+    )
+
+
+class Seldom:
+    """Says of each subject whether it may be told again: not more often than `each_s`."""
+
+    def __init__(self, each_s: float) -> None:
+        self._each_s = each_s
+        self._told_at_s: dict[object, float] = {}
+
+    def may(self, subject: object) -> bool:
+        """True for the first time, and again after the wait."""
+        now_s = time.monotonic()
+        if now_s - self._told_at_s.get(subject, float("-inf")) < self._each_s:
+            return False
+        self._told_at_s[subject] = now_s
+        return True

@@ -1,0 +1,191 @@
+"""The listener for events of providers: `POST /events/NAME`, and nothing else.
+
+It may face the Internet. So everything is bounded before anybody is believed: connections, bytes
+in memory, how long a body takes, posts of one client and of all. The Host field says nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from http import HTTPStatus
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
+
+from relaygw.feedback.format import MAX_BODY, Format, Post
+from relaygw.feedback.receiving import NotTaken, PostBox
+from relaygw.mail.clock import clock_ms
+from relaygw.web.gate.identity import Forwarded
+
+MOST_AT_ONCE = 200  # posts
+BODY_WITHIN_S = 10.0
+_PREFIX = "/events/"
+_MOST_BYTES = 32 * 2**20  # of bodies in memory
+_LENGTH_DIGITS = 10
+_FOR_ALL = (1_000.0, 2_000.0)  # posts a second, and at once
+_FOR_ONE = (300.0, 1_000.0)
+_REFUSED_OF_ONE = (5.0, 100.0)
+_CLIENTS = 10_000
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+class EventsApp:
+    """One ASGI application for all providers."""
+
+    def __init__(self, posts: PostBox, proxies: Iterable[IPv4Network | IPv6Network] = ()) -> None:
+        self._posts = posts
+        # who sits in front says for whom, which is believed for limits alone
+        self._forwarded = Forwarded((*proxies, *_LOOPBACK))
+        self._all = Bucket(*_FOR_ALL)
+        self._clients: Buckets = Buckets(*_FOR_ONE)
+        self._refused: Buckets = Buckets(*_REFUSED_OF_ONE)
+        self._held_bytes = 0
+        self._at_once = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        name = _provider_in(scope)
+        known = None if name is None else self._posts.format_of(name)
+        if name is None or known is None or scope["method"] != "POST":
+            await _answer(send, HTTPStatus.NOT_FOUND)
+            return
+        try:
+            await self._take(name, known, scope, receive)
+        except NotTaken as error:
+            await _answer(send, error.status)
+        except ConnectionError:
+            return  # nobody is there to answer
+        else:
+            await _answer(send, HTTPStatus.OK)
+
+    async def _take(self, name: str, known: Format, scope: Scope, receive: Receive) -> None:
+        client = self._forwarded.guesser(HTTPConnection(scope))
+        refused = self._refused.of(client)
+        is_over = not self._all.take() or not self._clients.of(client).take()
+        if is_over or not refused.has_any():
+            raise self._posts.refusal(name, "too_many", f"too many posts, the last of {client}")
+        if self._at_once >= MOST_AT_ONCE:
+            raise self._posts.refusal(name, "too_many", "too many posts at once")
+        fields = reversed(scope["headers"])  # of several of one name the first counts
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in fields}
+        self._at_once += 1
+        pieces: list[bytes] = []
+        try:
+            await self._read(name, known, headers, receive, pieces)
+            await self._posts.take(name, Post(b"".join(pieces), headers, clock_ms()))
+        except NotTaken:
+            refused.take()
+            raise
+        finally:
+            self._at_once -= 1
+            self._held_bytes -= sum(map(len, pieces))
+
+    async def _read(
+        self,
+        name: str,
+        known: Format,
+        headers: dict[str, str],
+        receive: Receive,
+        pieces: list[bytes],
+    ) -> None:
+        """Read a body of at most 1 MiB, as it comes; raises NotTaken, ConnectionError."""
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            why = "a post is compressed, which no provider does"
+            raise self._posts.refusal(name, "unreadable", why, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        length = headers.get("content-length", "0")
+        if len(length) > _LENGTH_DIGITS or not length.isdecimal() or int(length) > MAX_BODY:
+            raise self._too_large(name, known)
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                await self._pieces(name, known, receive, pieces)
+        except TimeoutError:
+            why = f"a post took longer than {BODY_WITHIN_S:g} s"
+            raise self._posts.refusal(name, "too_slow", why, HTTPStatus.REQUEST_TIMEOUT) from None
+
+    async def _pieces(
+        self, name: str, known: Format, receive: Receive, pieces: list[bytes]
+    ) -> None:
+        size_bytes, has_more = 0, True
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionError("it left")
+            piece = message.get("body", b"")
+            size_bytes += len(piece)
+            self._held_bytes += len(piece)
+            pieces.append(piece)
+            if size_bytes > MAX_BODY:
+                raise self._too_large(name, known)
+            if self._held_bytes > _MOST_BYTES:
+                raise self._posts.refusal(name, "too_many", "too many bytes of posts at once")
+            has_more = message.get("more_body", False)
+
+    def _too_large(self, name: str, known: Format) -> NotTaken:
+        why = f"a post has more than {MAX_BODY} bytes"
+        return self._posts.refusal(name, "too_large", why, known.too_large)
+
+
+def _provider_in(scope: Scope) -> str | None:
+    path = unquote_to_bytes(scope.get("raw_path") or scope["path"]).decode("latin-1")
+    return path.removeprefix(_PREFIX) if path.startswith(_PREFIX) else None
+
+
+async def _answer(send: Send, status: int) -> None:
+    """Answer without a word; of what is refused the rest is not read."""
+    headers = [(b"content-length", b"0"), (b"cache-control", b"no-store")]
+    if status != HTTPStatus.OK:
+        headers.append((b"connection", b"close"))
+    if status == HTTPStatus.UNAUTHORIZED:  # Amazon SNS sends its login only when it is asked
+        headers.append((b"www-authenticate", b'Basic realm="events"'))
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers.append((b"retry-after", b"30"))
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class Bucket:
+    """So many things a second, and so many at once."""
+
+    __slots__ = ("_at_s", "_left", "_most", "_per_s")
+
+    def __init__(self, per_s: float, most: float) -> None:
+        self._per_s, self._most, self._left = per_s, most, most
+        self._at_s = time.monotonic()
+
+    def has_any(self) -> bool:
+        """True while one more may be taken."""
+        now_s = time.monotonic()
+        self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        return self._left >= 1
+
+    def take(self) -> bool:
+        """Take one; False when there is none left."""
+        if not self.has_any():
+            return False
+        self._left -= 1
+        return True
+
+
+class Buckets:
+    """A bucket for each client; of very many those that were seen last."""
+
+    def __init__(self, per_s: float, most: float) -> None:
+        self._limits = (per_s, most)
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def of(self, client: str) -> Bucket:
+        """Return the bucket of a client."""
+        bucket = self._buckets.setdefault(client, Bucket(*self._limits))
+        self._buckets.move_to_end(client)
+        while len(self._buckets) > _CLIENTS:
+            self._buckets.popitem(last=False)
+        return bucket
