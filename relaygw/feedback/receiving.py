@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relaygw.errors import SettingsError
 from relaygw.feedback.certificates import Certificates, Fetch, NotFetched
@@ -52,6 +52,7 @@ class _Sender:
     provider: Provider
     trust: Trust | None = None
     tried_at_s: float = float("-inf")
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class PostBox:
@@ -131,12 +132,16 @@ class PostBox:
         await self._writer.drain(_DURABLE_WITHIN_S)
 
     async def _trust_of(self, name: str, sender: _Sender) -> Trust | None:
-        if sender.trust is None and time.monotonic() - sender.tried_at_s > _READ_AGAIN_S:
-            sender.tried_at_s = time.monotonic()
-            try:
-                sender.trust = await asyncio.to_thread(_read_trust, sender.provider, self._keys)
-            except SettingsError as error:
-                _log.warning("providers.%s.events.secret: %s", name, error)
+        if sender.trust is not None:
+            return sender.trust
+        async with sender.reading:  # posts that come meanwhile wait for it
+            is_due = time.monotonic() - sender.tried_at_s > _READ_AGAIN_S
+            if sender.trust is None and is_due:
+                try:
+                    sender.trust = await asyncio.to_thread(_read_trust, sender.provider, self._keys)
+                except SettingsError as error:
+                    _log.warning("providers.%s.events.secret: %s", name, error)
+                sender.tried_at_s = time.monotonic()
         return sender.trust
 
     async def _confirm(self, name: str, url: str) -> None:

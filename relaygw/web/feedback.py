@@ -7,6 +7,7 @@ in memory, how long a body takes, posts of one client and of all. The Host field
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -26,12 +27,40 @@ MOST_AT_ONCE = 200  # posts
 BODY_WITHIN_S = 10.0
 _PREFIX = "/events/"
 _MOST_BYTES = 32 * 2**20  # of bodies in memory
+_DISCARD_WITHIN_S = 2.0
+_UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
 _LENGTH_DIGITS = 10
 _FOR_ALL = (1_000.0, 2_000.0)  # posts a second, and at once
 _FOR_ONE = (300.0, 1_000.0)
 _REFUSED_OF_ONE = (5.0, 100.0)
 _CLIENTS = 10_000
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+class _Body:
+    """What comes of a body, and what was kept of it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.is_whole = False
+        self.pieces: list[bytes] = []
+
+    async def next_piece(self) -> bytes:
+        """Return the next bytes; raises ConnectionError for who leaves."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("it left")
+        self.is_whole = not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    async def discard(self) -> None:
+        """Read what is left, for a moment: who is cut off while it sends sees no answer."""
+        size_bytes = 0
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(_DISCARD_WITHIN_S):
+                while not self.is_whole and size_bytes < MAX_BODY:
+                    size_bytes += len(await self.next_piece())
 
 
 class EventsApp:
@@ -57,16 +86,19 @@ class EventsApp:
         if name is None or known is None or scope["method"] != "POST":
             await _answer(send, HTTPStatus.NOT_FOUND)
             return
+        body = _Body(receive)
         try:
-            await self._take(name, known, scope, receive)
+            await self._take(name, known, scope, body)
         except NotTaken as error:
+            if error.status not in _UNREAD:
+                await body.discard()
             await _answer(send, error.status)
         except ConnectionError:
             return  # nobody is there to answer
         else:
             await _answer(send, HTTPStatus.OK)
 
-    async def _take(self, name: str, known: Format, scope: Scope, receive: Receive) -> None:
+    async def _take(self, name: str, known: Format, scope: Scope, body: _Body) -> None:
         client = self._forwarded.guesser(HTTPConnection(scope))
         refused = self._refused.of(client)
         is_over = not self._all.take() or not self._clients.of(client).take()
@@ -77,25 +109,17 @@ class EventsApp:
         fields = reversed(scope["headers"])  # of several of one name the first counts
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in fields}
         self._at_once += 1
-        pieces: list[bytes] = []
         try:
-            await self._read(name, known, headers, receive, pieces)
-            await self._posts.take(name, Post(b"".join(pieces), headers, clock_ms()))
+            await self._read(name, known, headers, body)
+            await self._posts.take(name, Post(b"".join(body.pieces), headers, clock_ms()))
         except NotTaken:
             refused.take()
             raise
         finally:
             self._at_once -= 1
-            self._held_bytes -= sum(map(len, pieces))
+            self._held_bytes -= sum(map(len, body.pieces))
 
-    async def _read(
-        self,
-        name: str,
-        known: Format,
-        headers: dict[str, str],
-        receive: Receive,
-        pieces: list[bytes],
-    ) -> None:
+    async def _read(self, name: str, known: Format, headers: dict[str, str], body: _Body) -> None:
         """Read a body of at most 1 MiB, as it comes; raises NotTaken, ConnectionError."""
         if headers.get("content-encoding", "identity").lower() != "identity":
             why = "a post is compressed, which no provider does"
@@ -103,30 +127,22 @@ class EventsApp:
         length = headers.get("content-length", "0")
         if len(length) > _LENGTH_DIGITS or not length.isdecimal() or int(length) > MAX_BODY:
             raise self._too_large(name, known)
+        size_bytes = 0
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
-                await self._pieces(name, known, receive, pieces)
+                while not body.is_whole:
+                    piece = await body.next_piece()
+                    size_bytes += len(piece)
+                    self._held_bytes += len(piece)
+                    body.pieces.append(piece)
+                    if size_bytes > MAX_BODY:
+                        raise self._too_large(name, known)
+                    if self._held_bytes > _MOST_BYTES:
+                        why = "too many bytes of posts at once"
+                        raise self._posts.refusal(name, "too_many", why)
         except TimeoutError:
             why = f"a post took longer than {BODY_WITHIN_S:g} s"
             raise self._posts.refusal(name, "too_slow", why, HTTPStatus.REQUEST_TIMEOUT) from None
-
-    async def _pieces(
-        self, name: str, known: Format, receive: Receive, pieces: list[bytes]
-    ) -> None:
-        size_bytes, has_more = 0, True
-        while has_more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionError("it left")
-            piece = message.get("body", b"")
-            size_bytes += len(piece)
-            self._held_bytes += len(piece)
-            pieces.append(piece)
-            if size_bytes > MAX_BODY:
-                raise self._too_large(name, known)
-            if self._held_bytes > _MOST_BYTES:
-                raise self._posts.refusal(name, "too_many", "too many bytes of posts at once")
-            has_more = message.get("more_body", False)
 
     def _too_large(self, name: str, known: Format) -> NotTaken:
         why = f"a post has more than {MAX_BODY} bytes"
