@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from relaygw.delivery.context import WorkerContext
+from relaygw.delivery.marking import Marking
 from relaygw.delivery.sending_once import (
     NO_KEY,
     Field,
@@ -29,11 +30,9 @@ from relaygw.mail.outcome import (
 )
 from relaygw.policy.recipient_fields import FieldRule, FieldsFound
 from relaygw.policy.recipients import NOBODY, Screen, Screened
-from relaygw.settings.events import mark_field_of
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.mark_field import Mark
 from relaygw.upstream.outgoing import (
     Ledger,
     OutgoingMail,
@@ -46,7 +45,6 @@ from relaygw.upstream.pool import Pool
 from relaygw.upstream.session import IsWanted, UpstreamSession
 
 _MAX_STALE_SESSIONS = 3
-_TELL_UNMARKED_EACH_S = 3600.0
 TakeNext = Callable[[], ClaimedDelivery | None]
 
 
@@ -165,8 +163,7 @@ class Upstream:
         self.pool = Pool(name, provider, ehlo_name=context.settings.hostname)
         self.classifier = Classifier(provider)
         self._fields = tuple(provider.headers.items())
-        self._mark_field = mark_field_of(provider) if context.marks is not None else None
-        self._told_unmarked_s = float("-inf")
+        self._marking = Marking(name, provider, context.marks, context.note_safely)
         self.is_chaining = provider.chain_transactions
 
     def stop_chaining(self) -> None:
@@ -219,29 +216,13 @@ class Upstream:
             ),
             fields=self._fields + key_fields,
             field_rule=field_rule,
-            mark=self._mark(claimed.queue_id),
+            mark=self._marking.mark(claimed.queue_id),
             max_size_bytes=provider.max_message_size,
             dsn_ret=claimed.dsn_ret,
             dsn_envid=claimed.dsn_envid,
             dsn_notify=_in_order(addresses, wishes, 0),
             dsn_orcpt=_in_order(addresses, wishes, 1),
         )
-
-    def _mark(self, queue_id: str) -> Mark | None:
-        field, marks = self._mark_field, self._context.marks
-        if field is None or marks is None:
-            return None
-        untold = partial(self._tell_unmarked, queue_id)
-        return Mark(field=field, token=marks.make(queue_id), untold=untold)
-
-    def _tell_unmarked(self, queue_id: str, why: str) -> None:
-        """Say now and then that mail goes without its mark."""
-        if time.monotonic() - self._told_unmarked_s > _TELL_UNMARKED_EACH_S:
-            self._told_unmarked_s = time.monotonic()
-            self._context.note_safely(
-                f"warning: {queue_id} goes to provider {self._name} without the mark that its "
-                f"events are found by: {why}; correct it where the mail is made (told once an hour)"
-            )
 
     def single_mail(self, claimed: ClaimedDelivery) -> OutgoingMail | None:
         """Return a delivery's mail if it is small and goes to all recipients in one transaction."""

@@ -19,8 +19,7 @@ from relaygw.store.database import BatchStatement, Statement, Transaction
 from relaygw.store.find_index import FULL_TEXT
 
 _MOST = 20  # messages that have the words of an id, the newest; more than one is rare
-_LEAST_WORD = 6  # characters of the longest word in an id: shorter ones are in much mail
-_LEAST_ID = 10  # characters of an id that another one may begin with
+_LEAST_ID = 10  # letters and digits of what is an id: what is shorter is in much mail
 _IN_SQLITE = Statement(
     """
     SELECT mail_search.queue_id FROM mail_fts
@@ -162,7 +161,7 @@ def _by_message_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
 def _with_words(tx: Transaction, text: str) -> list[str]:
     """Return messages that have the words of an id, the newest first."""
     words = split_words(text)
-    if max(map(len, words), default=0) < _LEAST_WORD:
+    if sum(map(len, words)) < _LEAST_ID:
         return []
     phrase = " ".join(words)
     if tx.is_postgres:

@@ -11,13 +11,15 @@ import pytest
 from sqlalchemy import select
 
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.verdict import Event, Kind, outweighs
 from relaygw.store import doubts, suppression, webhooks
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.feedback_tables import event_post, gateway_key, provider_event, verdict
+from relaygw.store.mail_of_event import Clue
 from relaygw.store.store import Store, open_store
 from relaygw.store.verdicts import NewVerdict
-from tests.builders import accepted
+from tests.builders import accepted, taken, update_of
 from tests.contract.conftest import clock_at
 
 MINUTE_MS = 60_000
@@ -198,6 +200,115 @@ def test_a_failure_in_what_follows_takes_everything_back(
     assert (len(events(store)), len(last_words(store)), posts_left(store)) == (1, 1, 0)
 
 
+# --- which mail an event is about ----------------------------------------------------------
+
+REPLY = "250 Ok: queued as nhIMmON9SFOPcT0ii4nt2A"
+P = frozenset({"p"})
+
+
+def delivered(
+    store: Store, *people: str, reply: str = REPLY, provider: str = "p", **more: Any
+) -> str:
+    """Have a provider take a mail, and its words written."""
+    addresses = people or ("b@cust.test",)
+    message = accepted(*addresses, at_ms=clock_ms() - MINUTE_MS, **more)
+    store.intake.accept_batch([message])
+    store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
+    told = tuple(taken(no, provider=provider, reply=reply) for no in range(len(addresses)))
+    update = update_of(message.queue_id, provider=provider, recipients=told)
+    store.leases.record_batch([update], incarnation="one", now_ms=clock_ms())
+    while store.find.index_batch(limit=100):
+        pass
+    return message.queue_id
+
+
+def match(store: Store, **clue: Any) -> tuple[str | None, tuple[int, ...]]:
+    (found,) = store.feedback.match([Clue(**{"providers": P, **clue})])
+    return found.queue_id, found.rcpt_nos
+
+
+def test_a_marked_mail_is_found_at_once_with_the_address_that_was_used(store: Store) -> None:
+    redirected = NewRecipient(address="qa@shop.test", original="b@cust.test")
+    message = accepted(redirected, "Anna@Cust.test", '"c d"@xn--mller-kva.test')
+    store.intake.accept_batch([message])
+    one = message.queue_id
+    assert match(store, queue_id=one, address="qa@shop.test") == (one, (0,))
+    assert match(store, queue_id=one, address="b@cust.test") == (one, ())
+    assert match(store, queue_id=one, address="anna@CUST.test") == (one, (1,))
+    assert match(store, queue_id=one, address='"c d"@m\u00fcller.test') == (one, (2,))
+    assert match(store, queue_id=one, address="no address <>") == (one, ())
+    assert match(store, queue_id=one) == (one, ()), "one of three"
+    assert match(store, queue_id="NOSUCHMAIL", address="qa@shop.test") == (None, ())
+
+
+def test_the_only_recipient_need_not_be_named(store: Store) -> None:
+    queue_id = sent(store, "b@cust.test")
+    assert match(store, queue_id=queue_id) == (queue_id, (0,))
+    twice = sent(store, "qa@shop.test", "qa@shop.test")
+    assert match(store, queue_id=twice) == (twice, (0, 1)), "one address, sent once"
+    assert match(store, queue_id=twice, address="qa@shop.test") == (twice, (0, 1))
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["nhIMmON9SFOPcT0ii4nt2A", "nhIMmON9SFOPcT0ii4nt2A.filter0001.16648.5515E0B88.0"],
+)
+def test_mail_is_found_by_the_providers_id(store: Store, told: str) -> None:
+    queue_id = delivered(store, "b@cust.test", "c@cust.test")
+    delivered(store, reply="250 Ok: queued as nhIMmON9SFOPcT0ii4nt2B")
+    assert match(store, provider_id=told, address="c@cust.test") == (queue_id, (1,))
+    assert match(store, provider_id=told, address="x@cust.test") == (queue_id, ())
+    assert match(store, provider_id=told, providers=frozenset({"q"})) == (None, ())
+    assert match(store, provider_id=told.swapcase()) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (
+            "250 2.0.0 OK: queued as <202508020358.47907466195@smtp-relay.sendinblue.com>",
+            "202508020358.47907466195@smtp-relay.sendinblue.com",
+        ),
+        (
+            "250 Ok 01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000",
+            "01000154dc729264-93fdd7ea-f039-43d6-91ed-653e8547867c-000000",
+        ),
+    ],
+)
+def test_ids_of_other_forms_are_found(store: Store, reply: str, told: str) -> None:
+    queue_id = delivered(store, reply=reply)
+    assert match(store, provider_id=told, address="b@cust.test") == (queue_id, (0,))
+
+
+def test_mail_is_found_by_its_message_id(store: Store) -> None:
+    older = delivered(store, "b@cust.test", message_id="<order-17@shop.test>")
+    newer = delivered(store, "c@cust.test", message_id="<order-17@shop.test>")
+    delivered(store, "b@cust.test", message_id="<order-17@shop.test.evil>")
+    told = "order-17@shop.test"
+    assert match(store, message_id=told, address="b@cust.test") == (older, (0,))
+    assert match(store, message_id=told, address="c@cust.test") == (newer, (0,))
+    assert match(store, message_id=told, address="x@cust.test") == (newer, ())
+    assert match(store, message_id=told, providers=frozenset({"q"})) == (None, ())
+    assert match(store, message_id="order-1@shop.test", address="b@cust.test") == (None, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "' OR 1=1 --",
+        '"x" OR "y" OR longword',
+        "x & !y:* longword",
+        "\0longword",
+        "." * 500,
+    ],
+)
+def test_hostile_ids_find_nothing_and_break_nothing(store: Store, text: str) -> None:
+    delivered(store)
+    assert match(store, provider_id=text, message_id=text, address=text) == (None, ())
+
+
 # --- posts ---------------------------------------------------------------------------------
 
 
@@ -217,10 +328,34 @@ def test_a_post_is_read_by_one_until_its_lease_ends(store: Store, other: Store) 
 def test_a_post_that_fails_stands_in_nobodys_way(store: Store) -> None:
     store.feedback.receive([NewPost(provider="p", body=b"bad")])
     (bad,) = store.feedback.claim_posts(limit=1, lease_ms=MINUTE_MS)
-    store.feedback.put_off(bad.post_no, wait_ms=0)
+    store.feedback.put_off(bad.post_no, wait_ms=MINUTE_MS)
     store.feedback.receive([NewPost(provider="p", body=b"good")])
     due = store.feedback.claim_posts(limit=1, lease_ms=MINUTE_MS)
     assert [one.body for one in due] == [b"good"]
+    with clock_at(store, clock_ms() + 2 * MINUTE_MS):
+        again = store.feedback.claim_posts(limit=9, lease_ms=MINUTE_MS)
+    assert sorted((one.body, one.tries) for one in again) == [(b"bad", 2), (b"good", 2)]
+
+
+def test_of_large_posts_few_are_taken_at_once(store: Store) -> None:
+    store.feedback.receive([NewPost(provider="p", body=bytes(2**20)) for _ in range(5)])
+    claimed = [len(store.feedback.claim_posts(limit=9, lease_ms=MINUTE_MS)) for _ in range(4)]
+    assert claimed == [2, 2, 1, 0]
+    assert store.feedback.count_posts(3) == 3
+
+
+def test_what_is_over_its_time_goes(store: Store) -> None:
+    queue_id = sent(store)
+    post = NewPost(provider="p", body=b"", token="t", until_ms=clock_ms() + MINUTE_MS)
+    store.feedback.receive([post])
+    store.feedback.take([event_of(queue_id, Kind.HARD, "1"), event_of(None, Kind.HARD, "2")])
+    assert store.feedback.forget_feedback(MINUTE_MS, limit=9) == 0
+    assert store.feedback.told_at_ms("p") is not None
+    assert store.feedback.told_at_ms("q") is None
+    with clock_at(store, clock_ms() + 2 * MINUTE_MS):
+        assert store.feedback.forget_feedback(MINUTE_MS, limit=9) == 3
+    assert [one.queue_id for one in events(store)] == [queue_id]
+    assert store.feedback.receive([post]) == [True], "the token is forgotten"
 
 
 def test_a_token_is_used_once(store: Store, other: Store) -> None:

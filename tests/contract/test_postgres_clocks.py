@@ -24,6 +24,7 @@ from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
+from relaygw.store.mail_of_event import Clue
 from relaygw.store.outbox import Sent
 from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.release import Release
@@ -454,7 +455,10 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     event = Event(key="k", kind=Kind.DELIVERED, at_ms=clock_ms())  # a provider's clock is right
     event_of = MatchedEvent(provider="p", event=event, queue_id=seen.queue_id, rcpt_no=0)
     call("feedback.put_off", 1, wait_ms=0)
+    assert call("feedback.match", [Clue(queue_id=seen.queue_id)])[0].queue_id == seen.queue_id
     call("feedback.take", [event_of])
+    assert call("feedback.count_posts", 9) == 1
+    assert call("feedback.forget_feedback", 60_000, limit=9) == 0
     call("reports.of_message", seen.queue_id)
     assert not call("reports.count_last_words", now_ms - 60_000)  # it is good news
     call("reports.last_words", now_ms - 60_000)
@@ -497,6 +501,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "sessions.get": (("h",), {}),
         "sessions.known": ((), {}),
         "feedback.claim_posts": ((), {"limit": 9, "lease_ms": 0}),
+        "feedback.told_at_ms": (("p",), {}),
         "suppressions.suppressed": ((), {"limit": 9}),
         "suppressions.suppressed_of": ((["b@cust.test"],), {}),
         "instances.registered": ((), {}),
