@@ -26,6 +26,10 @@ LIFE_S = 86_400.0
 KEYED = {"idempotency": {"header": HEADER, "life": "24h"}}
 _CONFLICT = b"550 5.7.0 invalid_idempotent_request: this key was used with other content\r\n"
 _INVALID = b"550 5.7.0 invalid_idempotency_key: write 1 to 256 characters\r\n"
+LOST: Script = (Action.RECORD, Action.RESET)
+"""It takes the mail and never says so."""
+HUNG: Script = (Action.RECORD, Action.HANG)
+SPARED = b"Subject: spared"  # of mail whose answer is not lost
 _KEY = re.compile(rb"^Resend-Idempotency-Key:[ \t]*(.*)\r\n", re.IGNORECASE | re.MULTILINE)
 
 
@@ -36,21 +40,28 @@ def keys_of(message: ReceivedMessage) -> list[bytes]:
 
 
 class KeyedProvider(ScriptedProvider):
-    """See the module's text; `clock` tells how old a key is."""
+    """See the module's text; `clock` tells how old a key is.
+
+    With `hangs_each` so many of the answers that are lost leave the connection open, as if it came
+    to nobody: only the death of who waits for it ends that.
+    """
 
     def __init__(
         self,
         *,
         knows_keys: bool = True,
         loses_first: bool = False,
+        hangs_each: int = 0,
         clock: Callable[[], float] = time.time,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.knows_keys = knows_keys
         self.loses_first = loses_first
+        self.hangs_each = hangs_each
         self.mailbox: list[ReceivedMessage] = []
         self.lost = 0  # answers
+        self.hung = 0  # answers of these that a worker waits for until it dies
         self._clock = clock
         self._known: dict[bytes, tuple[object, float]] = {}
         self._tries: Counter[object] = Counter()
@@ -69,12 +80,14 @@ class KeyedProvider(ScriptedProvider):
 
     def reply_to(self, message: ReceivedMessage) -> bytes:
         keys = keys_of(message)
-        if self.loses_first:
+        if self.loses_first and SPARED not in message.content:
             seen = (message.recipients, _KEY.sub(b"", message.content))
             self._tries[seen] += 1
             if self._tries[seen] == 1:
                 self.lost += 1
-                self.script("CONTENT", (Action.RECORD, Action.RESET))
+                is_hung = bool(self.hangs_each) and self.lost % self.hangs_each == 0
+                self.hung += is_hung
+                self.script("CONTENT", HUNG if is_hung else LOST)
         if not self.knows_keys or not keys:
             return super().reply_to(message)
         if len(keys) > 1 or not 0 < len(keys[0]) <= 256:
@@ -100,7 +113,3 @@ class KeyedProvider(ScriptedProvider):
 
 def _payload(message: ReceivedMessage) -> object:
     return message.sender, message.recipients, message.content
-
-
-LOST: Script = (Action.RECORD, Action.RESET)
-"""It takes the mail and never says so."""
