@@ -10,14 +10,7 @@ from functools import partial
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.marking import Marking
-from relaygw.delivery.sending_once import (
-    NO_KEY,
-    Field,
-    KeyPlan,
-    has_been_tried,
-    may_be_taken,
-    own_key,
-)
+from relaygw.delivery.sending_once import NO_KEY, Field, KeyPlan, key_at_once, may_be_taken
 from relaygw.errors import ContentDamaged
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
@@ -232,13 +225,9 @@ class Upstream:
         addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
         if not 0 < len(addresses) <= self.max_recipients:
             return None
-        if self.key_header is None:
-            return self.mail(claimed, addresses, screened.field_rule)
-        header = self.key_header.header
-        if len(addresses) > 1 or has_been_tried(claimed) or own_key(claimed.content, header):
-            return None  # there is more to know of its key first
-        people = [(screened.sendable[0].rcpt_no, addresses[0])]
-        fields = KeyPlan(header).fields_for(claimed, people)
+        fields = key_at_once(self.key_header, claimed, addresses)
+        if fields is None:
+            return None
         return self.mail(claimed, addresses, screened.field_rule, fields)
 
     async def fields_found(self, claimed: ClaimedDelivery, field_rule: FieldRule) -> FieldsFound:

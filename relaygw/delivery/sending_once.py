@@ -63,6 +63,22 @@ def own_key(content_start: bytes, header: str) -> str | None:
     return read_header(content_start[:end], frozenset({name})).values.get(name)
 
 
+def key_at_once(
+    header: KeyHeader | None, claimed: ClaimedDelivery, addresses: Sequence[str]
+) -> tuple[Field, ...] | None:
+    """Return the key of mail that is begun without a look at what was before, None if it needs one.
+
+    That is so for a first try to one recipient; nothing where the provider takes no key.
+    """
+    if header is None:
+        return ()
+    content = claimed.content or b""
+    if len(addresses) > 1 or has_been_tried(claimed) or own_key(content, header.header) is not None:
+        return None
+    number = next(one.rcpt_no for one in claimed.recipients if one.address == addresses[0])
+    return KeyPlan(header.header).fields_for(claimed, [(number, addresses[0])])
+
+
 async def plan_key(
     context: WorkerContext,
     header: KeyHeader,

@@ -22,8 +22,9 @@ from relaygw.delivery.holds import Holds, obey_outages
 from relaygw.delivery.lanes import build_lanes
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import LeaseLost, Leases
-from relaygw.delivery.outcome import Outcomes, Recorder
+from relaygw.delivery.outcome import Outcomes
 from relaygw.delivery.reconciler import Reconciler
+from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.scheduler import Scheduler
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import awake_s

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
-from relaygw.store.outcomes import MAX_REPLY, Settled, finish_messages
+from relaygw.store.finished import finish_messages
+from relaygw.store.outcomes import MAX_REPLY, Settled
 from relaygw.store.queue_entry import Key
 from relaygw.store.rules import StoreRules
 from relaygw.store.verdicts import NewVerdict

@@ -18,9 +18,9 @@ from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Row, Transaction
 from relaygw.store.doubts import note_let_go
 from relaygw.store.failures import Failures, find_failures
+from relaygw.store.finished import finish_messages
 from relaygw.store.holds import held_until
 from relaygw.store.notices import note_failed, notices_of, told_by
-from relaygw.store.outcomes import finish_messages
 from relaygw.store.queue_entry import (
     IS_IN_DOUBT,
     AttemptEntry,

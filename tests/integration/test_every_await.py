@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from relaygw.delivery import agent, attempt, leases, outcome
+from relaygw.delivery import agent, attempt, leases, outcome, recorder, sending_once
 from relaygw.delivery import worker as worker_module
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt
@@ -176,6 +176,7 @@ class Scenario:
     script: Callable[[ScriptedProvider], list[Released]] = lambda _: []
     small_buffers: bool = False
     is_doubtful: bool = False  # from the start: somebody may have it
+    is_stale: bool = False  # claimed long ago
 
     def messages(self, number: int, store: Store) -> list[AcceptedMessage]:
         """Put the mail of one run into the store."""
@@ -295,6 +296,7 @@ SCENARIOS = [
         script=_verified_meanwhile,
     ),
     Scenario("keyed", recipients=(("a", "b"),), provider=KEYED, is_doubtful=True),
+    Scenario("stale", is_stale=True),
     Scenario("keyed-large", provider=KEYED, chunks=1),
     Scenario("held-for-its-key", provider=KEYED, content=b"X-Key: a b\r\n\r\nhello\r\n"),
     Scenario("taken-slowly", chunks=2, script=_taken_slowly, small_buffers=True),
@@ -606,6 +608,8 @@ async def trial_of(
     monkeypatch.setattr(leases, "LEASE_S", 3600.0)
     monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001,))
     monkeypatch.setattr(outcome, "_STORE_LADDER_S", (0.001,))
+    if scenario.is_stale:
+        monkeypatch.setattr(agent, "_STALE_MS", -1)
     async with ScriptedProvider(extensions=scenario.extensions) as provider:
         if scenario.small_buffers:
             _make_small(provider, monkeypatch)
@@ -662,7 +666,9 @@ async def test_a_fault_at_any_await_sends_nothing_twice_without_a_doubt(
 ON_THE_WAY = [
     *sites_of(attempt),
     *sites_of(agent),
-    *sites_of(outcome, less=frozenset({"drain"})),  # no attempt is made
+    *sites_of(outcome),
+    *sites_of(recorder, less=frozenset({"drain"})),  # no attempt is made
+    *sites_of(sending_once),
     *sites_of(batch_writer, less=frozenset({"drain"})),
     *sites_of(outgoing, less=frozenset({"sift", "_look"})),  # before MAIL
     *sites_of(protocol),

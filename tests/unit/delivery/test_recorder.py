@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.delivery.outcome import Recorder
+from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
