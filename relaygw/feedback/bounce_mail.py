@@ -21,8 +21,6 @@ from relaygw.feedback import document, old_bounces
 from relaygw.feedback.returned import Fields, Returned, fields_of, from_fields, from_text, value_of
 from relaygw.mail.verdict import Event, Kind
 
-PROVIDER = "bounce mail"
-"""Who tells of it, in the place of a provider's name; no provider can be called so."""
 MAX_BYTES = 1 << 20
 """What is read of a bounce mail; the report stands before the mail that came back."""
 _MAX_PARTS = 100

@@ -19,12 +19,13 @@ from typing import TypeVar
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, RelaygwError, StoreUnavailable, Unstorable
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
+from relaygw.mail.address import folded
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.source_header import parse_source
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.rewriter import Rewriter
@@ -49,6 +50,7 @@ _STATES = {
     Fate.DROP: RecipientState.BLOCKED,
     Fate.REJECT: RecipientState.BLOCKED,  # where the sender cannot be told any more
 }
+_BOUNCE_MAIL = Decision(Fate.CAPTURE, CaptureCode.BOUNCE_MAIL.sentence())
 
 
 T = TypeVar("T")
@@ -100,6 +102,8 @@ class Intake:
         self._wanted = self._router.header_names.union(names)
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
+        inbound = settings.bounces.inbound
+        self._bounces_to = None if inbound is None else folded(inbound)
         self.resolve_sender = self._rewriter.sender
         self._trusted: dict[str, tuple[Network, ...]] = {}  # by listener: whose word is taken
         for listener in settings.listeners:
@@ -124,6 +128,8 @@ class Intake:
 
     def resolve_recipient(self, address: str, mode: Mode | None = None) -> ResolvedRecipient:
         """Rewrite a recipient and decide what happens to it in `mode`, see RecipientPolicy."""
+        if self._bounces_to is not None and folded(address) == self._bounces_to:
+            return ResolvedRecipient(address, None, _BOUNCE_MAIL)
         rewritten = self._rewriter.recipient(address)
         decision = self._policy.decide(rewritten, mode)
         final = decision.redirect_to or rewritten
@@ -173,6 +179,7 @@ class Intake:
             dsn_ret=origin.dsn.ret,
             dsn_envid=origin.dsn.envid,
             link_value=link_value(facts, self._link_header) if self._link_header else None,
+            is_bounce_mail=any(one.decision is _BOUNCE_MAIL for one in recipients),
         )
         chunks = content.chunks(head) if content.is_spooled else iter(())
         return message, chunks if is_whole else without_late_fields(chunks)

@@ -84,6 +84,7 @@ class AcceptedMessage:
     dsn_ret: str | None = None  # RFC 3461 RET and ENVID
     dsn_envid: str | None = None
     link_value: str | None = None  # of its web.link_header
+    is_bounce_mail: bool = False  # to bounces.inbound: it is read, see feedback.bounce_mail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

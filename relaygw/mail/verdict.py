@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+BOUNCE_MAIL = "bounce mail"
+"""Who tells of it, in the place of a provider's name; no provider can be called so."""
+
+
 class Kind(StrEnum):
     """What a provider reports of one recipient."""
 

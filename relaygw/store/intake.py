@@ -10,6 +10,7 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.hold import HoldCause
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.bounce_mail import note_bounce_mail
 from relaygw.store.database import (
     BatchStatement,
     Database,
@@ -96,6 +97,7 @@ class Intake(Repository):
         def write() -> None:
             with self._write() as tx:
                 insert_messages(tx, messages)
+                note_bounce_mail(tx, messages)
                 add_accepted(tx, messages, self._rules)
                 if hold is not None:
                     _hold(tx, messages, hold)

@@ -35,6 +35,7 @@ _CAPTURED = {
     CaptureCode.INVALID_ADDRESS: "its address is not valid",
     CaptureCode.LOOP: "it is in a mail loop",
     CaptureCode.TOO_LARGE: "it is larger than max_message_size",
+    CaptureCode.BOUNCE_MAIL: "mail to bounces.inbound is read here, and sent to nobody",
 }
 _SAY_MORE = frozenset({CaptureCode.INVALID_ADDRESS, CaptureCode.LOOP, CaptureCode.TOO_LARGE})
 
