@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-
 BOUNCE_MAIL = "bounce mail"
 """Who tells of it, in the place of a provider's name; no provider can be called so."""
 

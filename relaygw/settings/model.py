@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from relaygw.mail import drop
+from relaygw.mail.address import folded
 from relaygw.settings.addresses import (
     Address,
     Domain,
@@ -236,6 +237,14 @@ class Bounces(Section):
     """Who is told of mail that is not delivered, by mail: see docs/bounces.md."""
 
     to: Annotated[str, BeforeValidator(parse_bounces_to)] = "none"  # | sender | an address
+    # mail to it is read for bounces and complaints, see docs/events.md
+    inbound: Address | None = Field(default=None, examples=["bounces@example.com"])
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Check that people are not told where only relaygw reads."""
+        told, read = self.address, self.inbound
+        if told is not None and read is not None and folded(told) == folded(read):
+            yield "to", "is bounces.inbound, whose mail nobody gets; write another address"
 
     @property
     def address(self) -> str | None:
