@@ -243,8 +243,11 @@ def _feedback_report(part: Message, about: _About) -> Iterator[Mention]:
     people = people or (about.returned.to if len(about.returned.to) == 1 else ())
     raw = "\n".join(f"{name}: {value}" for name, value in fields)
     said = value_of(fields, "user-agent")
-    if not people:  # hidden: our mark names the mail, and it may have had one recipient
-        yield _mention(about, (None,), kind, None, said, raw)
+    if not people:  # hidden: our mark, which nobody guesses, may be of a mail to one recipient
+        if about.returned.mark is not None:
+            about = replace(about, returned=Returned(mark=about.returned.mark))
+            yield _mention(about, (None,), kind, None, said, raw)
+        return
     for address in people[:_MAX_RECIPIENTS]:
         mention = _mention(about, (address,), kind, None, said, raw)
         yield Mention(tuple(replace(one, others=len(people) - 1) for one in mention.events))

@@ -16,7 +16,7 @@ from relaygw.mail.verdict import Kind
 
 _CHILD = Path(__file__).with_name("old_bounces_child.py")
 _MAX_BYTES = 1 << 18
-_LIMIT_S = 10.0
+_LIMIT_S = 3.0
 _SAID_NEAR = 600  # characters behind an address in which its reason stands
 
 Bounce = tuple[str, Kind, str | None, str]
@@ -24,7 +24,7 @@ Bounce = tuple[str, Kind, str | None, str]
 
 
 def read(content: bytes, text: str) -> list[Bounce]:
-    """Return who failed, as far as the form is known; blocks for up to ten seconds."""
+    """Return who failed, as far as the form is known; blocks for up to three seconds."""
     try:
         child = subprocess.run(
             [sys.executable, "-I", "-B", str(_CHILD)],

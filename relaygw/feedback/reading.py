@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from relaygw.errors import StoreUnavailable
+from relaygw.feedback.believed import Told, believed, bounce_events
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.mark import KEY, Marks
-from relaygw.mail.verdict import Event
+from relaygw.mail.verdict import BOUNCE_MAIL, Event
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent, StoredPost
 from relaygw.store.mail_of_event import Clue, Found
@@ -32,7 +33,6 @@ _FORGET_EACH_S = 600.0
 _FORGOTTEN_AT_ONCE = 1_000
 
 _log = logging.getLogger("relaygw.feedback")
-_Told = tuple[StoredPost, Event]
 
 
 class Reader:
@@ -47,6 +47,8 @@ class Reader:
     ) -> None:
         self._store = store
         self._retention_ms = int(settings.queue.retention * 1000)
+        self._hostname = settings.hostname
+        self._everybody = frozenset(settings.providers)  # may have sent what a bounce mail names
         presets = {name: one.preset for name, one in settings.providers.items()}
         self._formats = {
             name: FORMATS[preset]
@@ -142,6 +144,7 @@ class Reader:
         """Take what posts tell; those with events of unknown mail are read again a little later."""
         told = [(post, event) for post in posts for event in self._events(post)]
         found = self._store.feedback.match([self._clue(*one) for one in told]) if told else []
+        told, found = believed(told, found)
         waiting = {
             post.post_no: _LOOK_AGAIN_MS[post.tries - 1]
             for (post, event), its in zip(told, found, strict=True)
@@ -164,6 +167,10 @@ class Reader:
         return new
 
     def _events(self, post: StoredPost) -> Iterable[Event]:
+        if post.provider == BOUNCE_MAIL:
+            return bounce_events(
+                post, self._hostname, lambda queue_id: self._store.intake.read_chunk(queue_id, 0)
+            )
         known = self._formats.get(post.provider)
         if known is None:
             raise LookupError(f"providers has no {post.provider} that reports events any more")
@@ -175,20 +182,22 @@ class Reader:
             provider_id=event.provider_id,
             message_id=event.message_id,
             address=event.address,
-            providers=self._siblings.get(post.provider, frozenset()),
+            providers=self._siblings.get(post.provider, self._everybody),
+            was_sent=post.provider == BOUNCE_MAIL,
         )
 
     def _queue_id(self, event: Event) -> str | None:
         if event.mark is None:
-            return None
+            return event.queue_id
         if self._marks is None:
             self._marks = Marks(self._store.feedback.shared_key(KEY))
-        return self._marks.read(event.mark)
+        return self._marks.read(event.mark) or event.queue_id
 
     def _may_come(self, post: StoredPost, event: Event) -> bool:
         """True for an event whose mail may be found a little later."""
         has_id = event.provider_id is not None or event.message_id is not None
-        return has_id and self._queue_id(event) is None and post.tries <= len(_LOOK_AGAIN_MS)
+        is_open = post.provider == BOUNCE_MAIL or self._queue_id(event) is None
+        return has_id and is_open and post.tries <= len(_LOOK_AGAIN_MS)
 
     def _tell_unmatched(self, new: Sequence[MatchedEvent]) -> None:
         for provider in dict.fromkeys(one.provider for one in new if one.queue_id is None):
@@ -200,7 +209,7 @@ class Reader:
                 )
 
 
-def _matched(told: _Told, found: Found) -> MatchedEvent:
+def _matched(told: Told, found: Found) -> MatchedEvent:
     post, event = told
     first, *more = found.rcpt_nos or (None,)
     return MatchedEvent(

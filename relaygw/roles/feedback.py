@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from relaygw.feedback.reading import Reader
 from relaygw.feedback.receiving import PostBox
+from relaygw.mail.verdict import BOUNCE_MAIL
 from relaygw.observe.counters import FeedbackMetrics
 from relaygw.observe.metrics import can_count
 from relaygw.roles.process import RoleContext
@@ -30,6 +31,7 @@ async def feedback_kept(
     """
     settings = context.loaded.settings
     providers = [name for name, one in settings.providers.items() if one.events is not None]
+    providers += [BOUNCE_MAIL] * (settings.bounces.inbound is not None)
     if not providers:
         yield
         return

@@ -15,6 +15,7 @@ from relaygw.errors import InvalidAddress
 from relaygw.mail.address import folded
 from relaygw.mail.outcome import provider_id
 from relaygw.mail.search import split_words
+from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Statement, Transaction
 from relaygw.store.find_index import FULL_TEXT
 
@@ -37,7 +38,7 @@ _IN_POSTGRES = Statement(
 )
 _RECIPIENTS = BatchStatement(
     """
-    SELECT queue_id, rcpt_no, address, provider, reply FROM recipient
+    SELECT queue_id, rcpt_no, address, provider, reply, state FROM recipient
     WHERE queue_id IN (VALUES {rows}) ORDER BY queue_id, rcpt_no
     """,
     columns=1,
@@ -56,6 +57,7 @@ class Clue:
     message_id: str | None = None  # without angle brackets
     address: str | None = None
     providers: frozenset[str] = frozenset()  # whose mail it may be, where there is no mark
+    was_sent: bool = False  # only recipients whom a provider took it for
 
 
 class Found(NamedTuple):
@@ -70,6 +72,7 @@ class _Person(NamedTuple):
     address: str
     provider: str | None
     reply: str | None
+    state: str
 
 
 def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
@@ -77,7 +80,7 @@ def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
     marked = {one.queue_id for one in clues if one.queue_id is not None}
     people = _people(tx, marked)
     found = [
-        _by_address(one.queue_id, people[one.queue_id], one.address)
+        _by_address(one.queue_id, _asked_for(one, people[one.queue_id]), one.address)
         if one.queue_id in people
         else Found()
         for one in clues
@@ -86,6 +89,11 @@ def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
         one if one.queue_id is not None else _by_id(tx, clue)
         for one, clue in zip(found, clues, strict=True)
     ]
+
+
+def _asked_for(clue: Clue, people: Sequence[_Person]) -> Sequence[_Person]:
+    """Return the recipients that an event may be about."""
+    return [one for one in people if not clue.was_sent or one.state == RecipientState.DELIVERED]
 
 
 def _by_address(queue_id: str | None, people: Sequence[_Person], address: str | None) -> Found:
@@ -130,7 +138,7 @@ def _by_provider_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
         for queue_id in ids:
             its = [
                 one
-                for one in people.get(queue_id, ())
+                for one in _asked_for(clue, people.get(queue_id, ()))
                 if one.provider in clue.providers and _is_id(wanted, one.reply)
             ]
             if its:
@@ -153,7 +161,8 @@ def _by_message_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
     known = {queue_id: str(told) for queue_id, told in rows}
     people = _people(tx, ids)
     for queue_id in ids:
-        its = [one for one in people.get(queue_id, ()) if one.provider in clue.providers]
+        those = _asked_for(clue, people.get(queue_id, ()))
+        its = [one for one in those if one.provider in clue.providers]
         if its and known.get(queue_id, "").strip("<> ") == clue.message_id.strip("<> "):
             yield _by_address(queue_id, its, clue.address)
 
