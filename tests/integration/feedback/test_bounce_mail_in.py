@@ -136,7 +136,7 @@ def vars_of(mail: Mail) -> dict[str, Any]:
 async def test_one_name_is_enough(
     store: Store, tmp_path: Path, named_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaygw.store.find_index.SETTLED_MS", -1_000)
+    monkeypatch.setattr("relaygw.store.find_index.SETTLED_MS", -60_000)
     async with front_at(store, tmp_path) as front:
         queue_id, sent = front.at.sent("sendgrid", message_id="long-order-0001@shop.test")
         if named_by == "message_id":
