@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from base64 import encodebytes
 from binascii import b2a_qp
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _MAX_TOLD = 100  # recipients; the report has all of them
 _MAX_REPLY = 900  # characters
 _WIDTH = 72
 _MAX_LINE = 900  # of a header field, in front of which it is folded
+_EIGHT_BIT = "8bit"
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
@@ -185,6 +187,8 @@ def compose_notice(telling: Telling, head: bytes) -> bytes:
         _original(notice, head),
     )
     edge = f"--{telling.boundary}".encode("ascii")
+    if not all(part.isascii() for part in parts):
+        header.append(f"Content-Transfer-Encoding: {_EIGHT_BIT}")  # as one of its parts
     lines = ["\r\n".join(header).encode("utf-8"), b"", b"This is a MIME message."]
     for part in parts:
         lines += [edge, part]
@@ -353,12 +357,13 @@ def _original(notice: DueNotice, head: bytes) -> bytes:
     """Return what is given back: the header, or all where RET=FULL asks for it and it is small."""
     is_whole = len(head) == notice.size_bytes <= MAX_WHOLE_BYTES
     if notice.dsn_ret == "FULL" and is_whole and b"\0" not in head:
-        header = head[: header_end(head)]
-        is_global = notice.smtputf8 and not header.isascii()
-        encoding = "7bit" if head.isascii() else "8bit"
-        kind = "message/global" if is_global else "message/rfc822"
-        return _part(kind, "Undelivered message", head, encoding)
-    header = _short_header(head)
+        if head[: header_end(head)].isascii():
+            encoding = "7bit" if head.isascii() else _EIGHT_BIT
+            return _part("message/rfc822", "Undelivered message", head, encoding)
+        if notice.smtputf8:  # unlike the other type it may be encoded (RFC 6532, section 3.7)
+            body = normalise_line_ends(encodebytes(head))
+            return _part("message/global", "Undelivered message", body, "base64")
+    header = _short_header(head)  # one with raw bytes, which nothing permits, is encoded
     kind = "text/rfc822-headers"
     if notice.smtputf8 and not header.isascii():
         kind = "message/global-headers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -161,6 +162,7 @@ def test_what_was_passed_on_is_no_failure() -> None:
         ("FULL", HEAD + b"x" * 70 + b"\r\n" * MAX_WHOLE_BYTES, "text/rfc822-headers"),
         ("FULL", HEAD + b"nul \0\r\n", "text/rfc822-headers"),
         ("FULL", HEAD + "Grüße\r\n".encode(), "message/rfc822"),
+        ("FULL", "X-Name: Grüße\r\n".encode() + HEAD, "text/rfc822-headers"),
     ],
 )
 def test_all_of_it_is_given_back_where_asked_for_and_small(
@@ -171,6 +173,16 @@ def test_all_of_it_is_given_back_where_asked_for_and_small(
     assert parts[2].get_content_type() == kind
     if kind == "message/rfc822":
         assert head in raw
+
+
+def test_all_of_mail_with_a_header_beyond_ascii_is_given_back_in_ascii() -> None:
+    head = "X-Name: Grüße\r\n".encode() + HEAD
+    raw = content(due(dsn_ret="FULL", smtputf8=True, size_bytes=len(head)), head)
+    _, parts, _ = read(raw)
+    assert raw.isascii()
+    assert parts[2].get_content_type() == "message/global"
+    encoded = raw.partition(b"base64\r\n\r\n")[2].partition(b"\r\n--")[0]
+    assert b64decode(encoded) == head
 
 
 def test_only_the_start_of_a_long_header_is_given_back() -> None:
@@ -293,7 +305,7 @@ def test_nothing_that_strangers_wrote_adds_a_field_or_a_part(
     raw = content(notice, head, boundary="edge-that-nobody-guesses")
     whole, _, blocks = read(raw)
     assert len(blocks) == 2
-    known = {"in-reply-to", "references"}
+    known = {"in-reply-to", "references", "content-transfer-encoding"}
     assert {name.lower() for name in whole.keys()} - known == {  # noqa: SIM118 - not a dict
         *("from", "to", "subject", "auto-submitted", "x-relaygw-notice"),
         *("mime-version", "content-type"),

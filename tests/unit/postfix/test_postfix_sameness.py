@@ -416,3 +416,29 @@ def test_actions_of_access_tables_are_told(tmp_path: Path) -> None:
 def test_what_is_not_completed_in_the_header_is_told(tmp_path: Path) -> None:
     made, _ = made_of(Case("", _MAIL, ""), tmp_path)
     assert any("Postfix completes them to bob@gw.example.com" in w for w in made.report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("main", "retry", "bounces"),
+    [
+        ("", None, None),
+        ("delay_warning_time = 0h\n", None, None),
+        ("delay_warning_time = 4\n", {"warn_after": "4h"}, {"to": "sender"}),
+        ("delay_warning_time = 30m\n", {"warn_after": "30m"}, {"to": "sender"}),
+        ("delay_warning_time = 9d\n", None, None),
+        ("notify_classes = resource, bounce\n", None, {"to": "postmaster@shop.test"}),
+        (
+            "notify_classes = bounce\nbounce_notice_recipient = ops@shop.test\n"
+            "delay_warning_time = 1h\n",
+            {"warn_after": "1h"},
+            {"to": "ops@shop.test"},
+        ),
+    ],
+)
+def test_who_hears_of_failures_is_taken_where_somebody_reads_it(
+    tmp_path: Path, main: str, retry: dict[str, str] | None, bounces: dict[str, str] | None
+) -> None:
+    main = "relayhost = [smtp.x.test]:587\nmyorigin = shop.test\n" + main
+    made, _ = made_of(Case(main=main, pair=_MAIL, result=""), tmp_path)
+    assert (made.values.get("retry"), made.values.get("bounces")) == (retry, bounces)
+    assert check_text(as_yaml(made.values)).settings
