@@ -20,6 +20,7 @@ _COMMANDS = {
     "find": "Find mail in any state, newest first.",
     "queue": "Show and change mail in the queue.",
     "sandbox": "Show, release and delete captured mail.",
+    "suppress": "Show, change, import and export suppressed addresses.",
     "provider": "Show, hold and release providers.",
     "alerts": "Show current and past incidents, and test the alert channels.",
     "webhooks": "Show receivers of events, test them, and send events again.",

@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 
 import click
 
+from relaygw.cli.asked_mail import AskedMail, change, field_lines, suppression_lines, way_of
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
 from relaygw.cli.service_settings import service_warnings
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
-from relaygw.mail.envelope import Source
 from relaygw.mail.words import fields, printable
-from relaygw.policy.recipients import AddressPatterns, Screen
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import Explainer, Way
+from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.alerts import channel_name
 from relaygw.settings.listener import Listener
@@ -46,15 +43,6 @@ _MODES = {
     "staging": "mail is sent to recipients.allow only ({} entries)",
     "sandbox": "all mail is captured, none is sent",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _AskedMail:
-    sender: str | None
-    recipient: str | None
-    headers: Mapping[str, str]  # names in lower case
-    listener: str | None
-    user: str | None
 
 
 def _header(
@@ -110,7 +98,7 @@ def check(
         sender = "" if sender == "<>" else address_of(sender, "--sender")
     if recipient is not None:
         recipient = address_of(recipient, "--recipient")
-    mail = _AskedMail(sender, recipient, headers, listener, user)
+    mail = AskedMail(sender, recipient, headers, listener, user)
     for option, name, known in (
         ("--listener", listener, [str(one.bind) for one in loaded.settings.listeners]),
         ("--user", user, [one.name for one in loaded.settings.users]),
@@ -124,20 +112,22 @@ def check(
     return _check_online(loaded.settings, mail, wants_json=wants_json) if online else os.EX_OK
 
 
-def _tell(invocation: Invocation, loaded: LoadedSettings, mail: _AskedMail) -> None:
+def _tell(invocation: Invocation, loaded: LoadedSettings, mail: AskedMail) -> None:
     is_whole = mail.sender is not None and mail.recipient is not None
     print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded))
+    if is_whole:
+        print_lines(suppression_lines(invocation, loaded, mail))
     if mail.recipient is None:
         gone = _routes_gone(invocation, loaded)
         for text in chain(_warnings(loaded.settings), service_warnings(loaded), gone):
             warn(f"warning: {text}")
 
 
-def _check_online(settings: Settings, mail: _AskedMail, *, wants_json: bool) -> int:
+def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> int:
     if mail.sender is None:
         senders = {name: _known_senders(settings, name) for name in settings.providers}
     else:
-        sender, _, way = _way(settings, mail)
+        sender, _, way = way_of(settings, mail)
         names = settings.providers if mail.recipient is None else way.providers
         senders = dict.fromkeys(names, (sender,))
     if not senders:
@@ -351,49 +341,16 @@ def _web_words(settings: Settings) -> str:
     return "everyone who can connect" if web.open else "everyone on this machine"
 
 
-def _explain(settings: Settings, mail: _AskedMail) -> Iterator[str]:
-    sender, recipient, way = _way(settings, mail)
-    yield labelled("sender", _change(mail.sender or "<>", sender or "<>"))
-    yield labelled("recipient", _change(mail.recipient or "", recipient))
+def _explain(settings: Settings, mail: AskedMail) -> Iterator[str]:
+    sender, recipient, way = way_of(settings, mail)
+    yield labelled("sender", change(mail.sender or "<>", sender or "<>"))
+    yield labelled("recipient", change(mail.recipient or "", recipient))
     yield labelled("decision", way.decision)
     yield labelled("route", way.route)
     for name in way.providers:
         yield labelled("provider", f"{name}: {_provider_words(settings.providers[name])}")
     if way.route_name is not None:
-        yield from _field_lines(settings, mail)
+        yield from field_lines(settings, mail)
     if way.unseen_headers:
         names = ", ".join(way.unseen_headers)
         yield labelled("note", f"an earlier route has a condition on {names}; see --header")
-
-
-def _way(settings: Settings, mail: _AskedMail) -> tuple[str, str, Way]:
-    """Return sender and recipient as they are rewritten, and the way of the mail."""
-    rewriter = Rewriter(settings.rewrite, settings.hostname)
-    sender, recipient = rewriter.sender(mail.sender or ""), rewriter.recipient(mail.recipient or "")
-    way = Explainer(settings).way(
-        sender=sender,
-        recipient=recipient,
-        headers=mail.headers,
-        listener=mail.listener,
-        user=mail.user,
-    )
-    return sender, recipient, way
-
-
-def _field_lines(settings: Settings, mail: _AskedMail) -> Iterator[str]:
-    source = Source(listener=mail.listener, user=mail.user)
-    rule = Screen(settings).field_rule(source, settings.mode)
-    if rule is None:
-        return
-    lines = (f"{name}: {' '.join(value.split())}\r\n" for name, value in mail.headers.items())
-    found = rule.look("".join(lines).encode())
-    if found.obstacle is not None:
-        yield labelled("fields", f"the mail is held: {found.obstacle}")
-    elif found.names:
-        names = ", ".join(found.names)
-        words = f"left out, because a provider would read recipients from it: {names} ({found.why})"
-        yield labelled("fields", words)
-
-
-def _change(given: str, used: str) -> str:
-    return f"{given}, as given" if given == used else f"{given} becomes {used} (rewrite)"

@@ -17,6 +17,7 @@ from relaygw.mail.content import read_header
 from relaygw.mail.dsn import NEVER
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
+from relaygw.mail.suppression import Action, Listed
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
 from relaygw.policy.recipients import Judgement, Refusal, Screen, check_typed
 from relaygw.policy.router import Router
@@ -33,6 +34,7 @@ _REFUSALS = {
     Refusal.OUTSIDE: "is not on recipients.allow; {detail}",
     Refusal.WAITING: "is already going to receive this message; see relaygw queue show",
     Refusal.NO_ROUTE: "cannot be sent to: {detail}",
+    Refusal.SUPPRESSED: "is {detail}",
 }
 _NO_ROUTE = "no route of the configuration matches; add a last one without a condition"
 _NO_PROVIDER = "no provider is configured; add providers and routes"
@@ -277,11 +279,21 @@ class _Planner:
             )
             if route is not None:
                 released, stream = judgement.released, route.stream.value
+                listed = self._suppressed(entry, target, stream)
+                if listed is not None:
+                    why = _REFUSALS[Refusal.SUPPRESSED].format(detail=listed.sentence)
+                    return RefusedCopy(queue_id, was, target, Refusal.SUPPRESSED, why)
                 return Copy(queue_id, was, target, released, route.name, stream)
             judgement = Judgement(None, Refusal.NO_ROUTE, self._no_route)
         refusal = judgement.refusal or Refusal.INVALID
         why = _REFUSALS[refusal].format(detail=judgement.detail)
         return RefusedCopy(queue_id, was, target, refusal, why)
+
+    def _suppressed(self, entry: QueueEntry, target: str, stream: str) -> Listed | None:
+        """Return why an address gets no mail of this sender any more, None where it does."""
+        look = self._store.suppressions.listed_for
+        listed = look([target], sender=entry.sender, stream=stream).get(target)
+        return listed if listed is not None and listed.action is Action.BLOCK else None
 
     def _judgement(self, entry: QueueEntry, captured: RecipientEntry, target: str) -> Judgement:
         request = self._request

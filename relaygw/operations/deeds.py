@@ -29,6 +29,9 @@ _VERBS = {  # {} is how many messages
     "sandbox.check_links": "visited the links of {}",
     "sandbox.delete": "deleted {} from the sandbox",
     "sandbox.release": "released a captured message",
+    "suppression.add": "suppressed",
+    "suppression.remove": "lifted the suppression of",
+    "suppression.import": "imported suppressed addresses",
     "provider.hold": "held provider",
     "provider.release": "released provider",
     "webhooks.resume": "let a receiver of events be tried again",
@@ -39,7 +42,10 @@ _VERBS = {  # {} is how many messages
 }
 KINDS = tuple(sorted(_VERBS))
 """The actions that are known; others are shown as they are."""
-_PLACES = {"queue.export": "to {}", "queue.import": "from {}", "db.restore": "of {}"}
+_PLACES = {
+    **{"queue.export": "to {}", "queue.import": "from {}", "db.restore": "of {}"},
+    "suppression.import": "from {}",
+}
 _CONDITIONS = {
     "recipient": "to {}",
     "sender": "from {}",

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
 from relaygw.mail.address import canonical
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import CaptureCode, RecipientState, capture_code
+from relaygw.mail.suppression import Action, Listed
 from relaygw.mail.words import fields
 from relaygw.observe.observer import MAILDROP, Series
 from relaygw.operations.queue_actions import LeftAlone, batches
@@ -36,7 +37,8 @@ _R = RecipientState
 _FAILED = frozenset({_R.BOUNCED, _R.EXPIRED})
 SENT_AGAIN = "sent again"
 _FATES = {_R.PENDING: SENT_AGAIN, _R.CAPTURED: "captured", _R.BLOCKED: "dropped"}
-NOT_SENT = {SENT_AGAIN: "", "captured": ", not sent", "dropped": ", not sent"}
+SUPPRESSED = "suppressed"
+NOT_SENT = {SENT_AGAIN: "", **dict.fromkeys(("captured", "dropped", SUPPRESSED), ", not sent")}
 """What is said behind a result."""
 
 
@@ -73,15 +75,24 @@ class ResentTo:
     state: RecipientState  # PENDING: it is sent to; CAPTURED and BLOCKED: it is not
     route: str
     reason: str | None  # why it is not
+    listed: Listed | None = None  # it is suppressed
+
+    @property
+    def is_suppressed(self) -> bool:
+        """True when it is not sent to for that."""
+        return self.listed is not None and self.listed.action is Action.BLOCK
 
     @property
     def result(self) -> str:
         """What becomes of it in a word or two."""
-        return _FATES[self.state]
+        return SUPPRESSED if self.is_suppressed else _FATES[self.state]
 
     @property
     def words(self) -> str:
         """What becomes of it, and why or how."""
+        if self.listed is not None:
+            what = "not sent" if self.is_suppressed else f"by route {self.route} all the same"
+            return f"{what}: {self.listed.sentence}"
         if self.state is _R.PENDING:
             return f"by route {self.route}"
         return f"{self.result}, not sent" + (f": {self.reason}" if self.reason else "")
@@ -105,14 +116,14 @@ class Resent:
     @property
     def result(self) -> str:
         """What becomes of it in a word or two: it is sent again if it is to anybody."""
-        states = {one.state for one in self.recipients}
-        return next(word for state, word in _FATES.items() if state in states)
+        results = {one.result for one in self.recipients}
+        return next(word for word in (*_FATES.values(), SUPPRESSED) if word in results)
 
     @property
     def audited(self) -> str:
         """Who gets it, for the audit trail."""
         return ", ".join(
-            one.address if one.state is _R.PENDING else f"{one.address} ({one.result})"
+            one.address if one.result == SENT_AGAIN else f"{one.address} ({one.result})"
             for one in self.recipients
         )
 
@@ -142,7 +153,13 @@ class ResendResult:
 
 def may_be_resent(entry: QueueEntry) -> list[RecipientEntry]:
     """Return the recipients of a message that ended in a way after which it is sent again."""
-    return [one for one in entry.recipients if one.state in {*_FAILED, _R.DELIVERED}]
+    return [one for one in entry.recipients if one.state is _R.DELIVERED or _has_failed(one)]
+
+
+def _has_failed(one: RecipientEntry) -> bool:
+    """True if it did not get the mail; who was suppressed may not be any more."""
+    is_suppressed = one.state is _R.BLOCKED and capture_code(one.reply) is CaptureCode.SUPPRESSED
+    return one.state in _FAILED or is_suppressed
 
 
 def resent_object(one: Resent) -> dict[str, Any]:
@@ -201,7 +218,7 @@ def _store(
         message, chunks = composed
         if message.stored_chunks:
             add_content(store, message.queue_id, chunks)
-    resent = replace(one, recipients=_fates(message, one.entry), new_id=message.queue_id)
+    resent = replace(one, recipients=_fates(message, one.entry, store), new_id=message.queue_id)
     entry = AuditEntry(
         at_ms=now_ms,
         actor=actor,
@@ -251,14 +268,19 @@ def _plan(
         return LeftAlone(entry.queue_id, why)
     head = store.intake.read_chunk(entry.queue_id, 0) or b""
     with composer.composed(entry, iter([head]), addresses, "") as (message, _):
-        recipients = _fates(message, entry)
+        recipients = _fates(message, entry, store)
+    if all(one.is_suppressed for one in recipients):
+        who = "; ".join(
+            f"{one.address} is {one.listed.sentence}" for one in recipients if one.listed
+        )
+        return LeftAlone(entry.queue_id, who)
     return Resent(entry=entry, recipients=recipients, addresses=addresses, number=number)
 
 
 def _chosen(ended: Sequence[RecipientEntry], request: ResendRequest) -> list[str]:
     if request.to is not None:
         return [request.to]
-    failed = [one.address for one in ended if one.state in _FAILED]
+    failed = [one.address for one in ended if _has_failed(one)]
     if failed and not request.with_delivered:
         return failed
     return [one.address for one in ended]
@@ -314,7 +336,12 @@ def _still_on_its_way(store: Store, entry: QueueEntry, addresses: Iterable[str])
     return ""
 
 
-def _fates(message: AcceptedMessage, entry: QueueEntry) -> tuple[ResentTo, ...]:
+def _fates(message: AcceptedMessage, entry: QueueEntry, store: Store) -> tuple[ResentTo, ...]:
+    listed: dict[str, Listed] = {}
+    for part in message.deliveries:
+        pending = [one.address for one in part.recipients if one.state is _R.PENDING]
+        look = store.suppressions.listed_for
+        listed |= look(pending, sender=message.sender, stream=part.stream)
     was = {canonical(one.address): one.state.value for one in entry.recipients}
     return tuple(
         ResentTo(
@@ -323,6 +350,7 @@ def _fates(message: AcceptedMessage, entry: QueueEntry) -> tuple[ResentTo, ...]:
             state=one.state,
             route=part.route,
             reason=one.reason,
+            listed=listed.get(one.address) if one.state is _R.PENDING else None,
         )
         for part in message.deliveries
         for one in part.recipients

@@ -207,6 +207,7 @@ class Refusal(StrEnum):
     OUTSIDE = "outside"  # not on the allow list: the only one that an admin may overrule
     WAITING = "waiting"  # the message is still to be sent there anyway
     NO_ROUTE = "no route"
+    SUPPRESSED = "suppressed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ _Action = Literal["off", "warn", "block"]
 _NEVER = "never"
 
 
-def _parse_expiry(value: object) -> float:
+def parse_expiry(value: object) -> float:
     """Read a duration above zero, or `never`."""
     if value == _NEVER or value == math.inf:
         return math.inf
@@ -35,7 +35,7 @@ class Suppression(Section):
     transactional: _Action = "warn"
     promotional: _Action = "block"
     expire: Annotated[
-        float, BeforeValidator(_parse_expiry), PlainSerializer(_format_expiry, when_used="json")
+        float, BeforeValidator(parse_expiry), PlainSerializer(_format_expiry, when_used="json")
     ] = Field(default=180 * 86400.0, examples=["180d"])
 
     def rules(self) -> SuppressionRules:

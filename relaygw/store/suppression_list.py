@@ -11,7 +11,7 @@ from sqlalchemy import Select, delete, func, or_, select, tuple_
 
 from relaygw.mail.address import mailbox
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.suppression import Cause, Suppression
+from relaygw.mail.suppression import ANY, Cause, Listed, Suppression, domain_of
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import BatchStatement, Database, Repository, Transaction, Write
 from relaygw.store.feedback_tables import refusal, suppression
@@ -83,6 +83,22 @@ class Suppressions(Repository):
                 for row in tx.execute(query.order_by(*suppression.primary_key)):
                     found[row.address].append(_entry(tx, row))
         return dict(found)
+
+    def listed_for(
+        self, addresses: Sequence[str], *, sender: str, stream: str
+    ) -> dict[str, Listed]:
+        """Return by address what holds for mail of a sender to it, where something does."""
+        if not (addresses and self._rules.is_on):
+            return {}
+        domain, known = domain_of(sender), self.suppressed_of(addresses)
+        found: dict[str, Listed] = {}
+        for address in addresses:
+            entries = known.get(mailbox(address), ())
+            mine = (one for one in entries if one.sender_domain in (ANY, domain))
+            listed = self._rules.listed(mine, stream)
+            if listed is not None:
+                found[address] = listed
+        return found
 
     def suppressed_lately(self, within_ms: int) -> int:
         """Return how many addresses events and refusals have suppressed within a time."""

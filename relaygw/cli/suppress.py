@@ -1,0 +1,371 @@
+"""`relaygw suppress`: addresses that get no more mail of a sender's domain."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from relaygw.cli import frame
+from relaygw.cli.frame import CommandFailed, Invocation, Text, login_name, pass_invocation, warn
+from relaygw.cli.selection import NOT_EMPTY
+from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, cut, print_lines
+from relaygw.errors import InvalidAddress
+from relaygw.mail.clock import clock_ms, utc_text
+from relaygw.mail.suppression import ANY, Cause, Suppression, SuppressionRules
+from relaygw.mail.words import counted
+from relaygw.operations.suppression import (
+    STREAMS,
+    effect,
+    found_for,
+    lift,
+    read_address,
+    read_domain,
+    suppression_object,
+)
+from relaygw.operations.suppression import suppress as suppress_all
+from relaygw.operations.suppression.forms import WRITTEN, Defaults
+from relaygw.operations.suppression.reading import BadLine, UnknownForm, read_list
+from relaygw.operations.suppression.transfer import Exported, Imported, export_list, import_list
+from relaygw.settings.suppression import parse_expiry
+from relaygw.store.suppression_list import SuppressionFilter, every_suppression
+
+_STDIN = "-"
+
+
+def _take_domain(text: str) -> str:
+    try:
+        return read_domain(text)
+    except InvalidAddress as error:
+        raise click.BadParameter(
+            f"{text!r} is not a domain: {error}; write example.com, or * for any sender"
+        ) from error
+
+
+def _take_expiry(text: str) -> float:
+    try:
+        return parse_expiry(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}") from error
+
+
+_SENDER_DOMAIN = click.option(
+    "--sender-domain", metavar="DOMAIN", type=Text(_take_domain),
+    help="Of mail whose sender is at DOMAIN; * is any sender.",
+)  # fmt: skip
+_STREAM = click.option("--stream", type=click.Choice(STREAMS), help="Of mail of this stream.")
+_REASON = click.option(
+    "--reason", type=click.Choice([cause.value for cause in Cause]), help="Suppressed for it."
+)
+_EXPIRES = click.option(
+    "--expires", metavar="AGE", type=Text(_take_expiry),
+    help="For so long, such as 30d, or never; default: suppression.expire.",
+)  # fmt: skip
+_JSON = click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+_DRY_RUN = click.option(
+    "--dry-run", "is_dry_run", is_flag=True, help="Only show what would happen."
+)
+
+
+@click.group(cls=frame.Group)
+def suppress() -> None:
+    """Show, change, import and export suppressed addresses."""
+
+
+# --- list ---------------------------------------------------------------------------------
+
+
+@suppress.command("list")
+@click.argument("text", required=False, type=NOT_EMPTY)
+@_SENDER_DOMAIN
+@_STREAM
+@_REASON
+@click.option("--limit", metavar="N", type=frame.NUMBER_FROM_1, default=50, show_default=True,
+              help="List at most N addresses.")  # fmt: skip
+@_JSON
+@pass_invocation
+def list_suppressed(
+    invocation: Invocation,
+    text: str | None,
+    sender_domain: str | None,
+    stream: str | None,
+    reason: str | None,
+    limit: int,
+    wants_json: bool,
+) -> None:
+    """List suppressed addresses, newest first; TEXT stands in the address."""
+    wanted = _filter(text, sender_domain, stream, reason)
+    number = 0
+    with invocation.open_store() as store:
+        for number, one in enumerate(every_suppression(store.suppressions, wanted), 1):
+            if number > limit:
+                break
+            click.echo(as_json(suppression_object(one)) if wants_json else _row(one))
+    if not wants_json:
+        more = ", more match" if number > limit else ""
+        click.echo(f"-- {counted(min(number, limit), 'address', 'addresses')}{more}")
+
+
+def _filter(
+    text: str | None, sender_domain: str | None, stream: str | None, reason: str | None
+) -> SuppressionFilter:
+    causes = frozenset({Cause(reason)} if reason else ())
+    return SuppressionFilter(text=text, sender_domain=sender_domain, stream=stream, causes=causes)
+
+
+def _row(one: Suppression) -> str:
+    whose = one.sender_domain or "any sender"
+    scope = f"{whose}, {one.stream}" if one.stream else whose
+    return cut(f"{one.address}  ({scope})  {one.words}{_until(one)}", 400)
+
+
+def _until(one: Suppression) -> str:
+    return "" if one.expires_at_ms is None else f"; until {utc_text(one.expires_at_ms, '%Y-%m-%d')}"
+
+
+# --- add and remove -----------------------------------------------------------------------
+
+
+@suppress.command("add")
+@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
+@_SENDER_DOMAIN
+@_STREAM
+@click.option("--reason", type=click.Choice([cause.value for cause in Cause]), default="manual",
+              show_default=True, help="Why.")  # fmt: skip
+@click.option("--note", metavar="TEXT", default="", help="Shown with the address.")
+@_EXPIRES
+@_DRY_RUN
+@_JSON
+@pass_invocation
+def add_suppressed(
+    invocation: Invocation,
+    addresses: tuple[str, ...],
+    sender_domain: str | None,
+    stream: str | None,
+    reason: str,
+    note: str,
+    expires: float | None,
+    is_dry_run: bool,
+    wants_json: bool,
+) -> None:
+    """Suppress addresses, for mail of any sender unless --sender-domain says whose."""
+    now_ms, cause = clock_ms(), Cause(reason)
+    loaded = invocation.load_running()
+    rules = loaded.settings.suppression.rules()
+    entries = [
+        Suppression(
+            address=_mailbox(address),
+            sender_domain=sender_domain or ANY,
+            stream="promotional" if cause is Cause.UNSUBSCRIBE else stream or ANY,
+            cause=cause,
+            source=login_name(),
+            detail=note,
+            created_at_ms=now_ms,
+            expires_at_ms=_expiry(rules, expires, now_ms)(cause),
+        )
+        for address in dict.fromkeys(addresses)
+    ]
+    with invocation.open_store(loaded) as store:
+        if not is_dry_run:
+            suppress_all(store, entries, actor=login_name(), now_ms=now_ms)
+    done = "would be suppressed" if is_dry_run else "suppressed"
+    for one in entries:
+        if wants_json:
+            click.echo(as_json({**suppression_object(one), "result": done}))
+        else:
+            click.echo(f"{one.address} {done}{_until(one)}: {effect(one, rules)}")
+
+
+def _mailbox(text: str) -> str:
+    try:
+        return read_address(text)
+    except InvalidAddress as error:
+        raise CommandFailed(
+            f"{text!r} is not an address: {error}; write user@example.com"
+        ) from error
+
+
+def _expiry(
+    rules: SuppressionRules, expires: float | None, now_ms: int
+) -> Callable[[Cause], int | None]:
+    if expires is None:
+        return lambda cause: rules.expiry(cause, now_ms)
+    return lambda _cause: None if expires == math.inf else now_ms + int(expires * 1000)
+
+
+@suppress.command("remove")
+@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
+@_SENDER_DOMAIN
+@_STREAM
+@_DRY_RUN
+@_JSON
+@pass_invocation
+def remove_suppressed(
+    invocation: Invocation,
+    addresses: tuple[str, ...],
+    sender_domain: str | None,
+    stream: str | None,
+    is_dry_run: bool,
+    wants_json: bool,
+) -> int:
+    """Lift suppressions of addresses: all of them, or those of a sender's domain or a stream."""
+    wanted = list(dict.fromkeys(map(_mailbox, addresses)))
+    with invocation.open_store() as store:
+        found = found_for(store, wanted, sender_domain=sender_domain, stream=stream)
+        if not is_dry_run:
+            lift(store, found, actor=login_name(), now_ms=clock_ms())
+    done = "would be lifted" if is_dry_run else "lifted"
+    for one in found:
+        if wants_json:
+            click.echo(as_json({**suppression_object(one), "result": done}))
+        else:
+            click.echo(f"{_row(one)}: {done}")
+    missing = set(wanted) - {one.address for one in found}
+    for address in sorted(missing):
+        warn(
+            f"{address}: not suppressed, or not for these; relaygw suppress list {address} shows it"
+        )
+    return os.EX_DATAERR if missing else os.EX_OK
+
+
+# --- import and export --------------------------------------------------------------------
+
+
+@suppress.command("import")
+@click.argument("file", metavar="FILE", type=click.Path(readable=False))
+@_SENDER_DOMAIN
+@_STREAM
+@click.option("--reason", type=click.Choice([cause.value for cause in Cause]), default="manual",
+              show_default=True, help="Of addresses for which FILE tells none.")  # fmt: skip
+@_EXPIRES
+@_DRY_RUN
+@_JSON
+@pass_invocation
+def import_suppressed(
+    invocation: Invocation,
+    file: str,
+    sender_domain: str | None,
+    stream: str | None,
+    reason: str,
+    expires: float | None,
+    is_dry_run: bool,
+    wants_json: bool,
+) -> int:
+    """Add the addresses of FILE (- is stdin), whose form is recognised.
+
+    Known are exports of SES, SendGrid, Mailgun, Postmark and Resend, a Postfix access map or list
+    of addresses, and the form of export. Lines that are not understood are told; the rest is added.
+    """
+    now_ms = clock_ms()
+    loaded = invocation.load_running()
+    rules = loaded.settings.suppression.rules()
+    defaults = Defaults(
+        now_ms=now_ms,
+        sender_domain=sender_domain or ANY,
+        stream=stream or ANY,
+        cause=Cause(reason),
+        expires_at_ms=_expiry(rules, expires, now_ms),
+    )
+    told = _Told(wants_json)
+    progress = Progress("addresses read")
+    with _opened(file) as source, invocation.open_store(loaded) as store:
+        try:
+            reading = read_list(source, defaults)
+            done = import_list(
+                store,
+                reading,
+                name="stdin" if file == _STDIN else Path(file).name,
+                actor=login_name(),
+                now_ms=now_ms,
+                is_dry_run=is_dry_run,
+                tell=told.error,
+                progress=progress.tell,
+            )
+        except UnknownForm as error:
+            raise CommandFailed(f"{file}: {error}") from error
+        finally:
+            progress.end()
+    told.end(done)
+    return os.EX_DATAERR if done.errors else os.EX_OK
+
+
+class _Told:
+    """Tells of lines that were not understood, not more than anybody reads, and of the end."""
+
+    def __init__(self, wants_json: bool) -> None:
+        self._wants_json = wants_json
+        self._number = 0
+
+    def error(self, line: BadLine) -> None:
+        self._number += 1
+        if self._wants_json:
+            what = {"line": line.number, "result": "not understood", "reason": line.problem}
+            click.echo(as_json(what))
+        elif self._number <= SHOWN_ROWS:
+            warn(f"line {line.number}: {line.problem}")
+
+    def end(self, done: Imported) -> None:
+        if self._wants_json:
+            names = ("form", "read", "added", "known", "expired", "errors", "is_dry_run")
+            click.echo(as_json({name: getattr(done, name) for name in names}))
+            return
+        if self._number > SHOWN_ROWS:
+            warn(f"... and {self._number - SHOWN_ROWS:,} more lines; --json shows all of them")
+        would = "would be " if done.is_dry_run else ""
+        parts = [f"{counted(done.added, 'address', 'addresses', form=',')} {would}added"]
+        parts += [f"{done.known:,} already known"] if done.known else []
+        parts += [f"{done.expired:,} expired"] if done.expired else []
+        parts += [f"{counted(done.errors, 'line', form=',')} not understood"] if done.errors else []
+        click.echo(f"{', '.join(parts)} (form: {done.form})")
+
+
+def _opened(file: str) -> Any:
+    if file == _STDIN:
+        return nullcontext[BinaryIO](sys.stdin.buffer)
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise CommandFailed(
+            f"{file}: {error.strerror}; name a file that can be read", exit_code=os.EX_NOINPUT
+        ) from error
+
+
+@suppress.command("export")
+@click.argument("text", required=False, type=NOT_EMPTY)
+@_SENDER_DOMAIN
+@_STREAM
+@_REASON
+@click.option("--format", "form", type=click.Choice(list(WRITTEN)), default="own",
+              show_default=True, help="Who is to read it.")  # fmt: skip
+@_JSON
+@pass_invocation
+def export_suppressed(
+    invocation: Invocation,
+    text: str | None,
+    sender_domain: str | None,
+    stream: str | None,
+    reason: str | None,
+    form: str,
+    wants_json: bool,
+) -> None:
+    """Write suppressed addresses to stdout, for relaygw suppress import or for a provider."""
+    wanted = _filter(text, sender_domain, stream, reason)
+    done = Exported()
+    with invocation.open_store() as store:
+        if wants_json:
+            print_lines(
+                as_json(suppression_object(one))
+                for one in every_suppression(store.suppressions, wanted)
+            )
+            return
+        for row in export_list(store, form, wanted, done=done):
+            click.echo(row, nl=False)
+    if done.left_out:
+        what = counted(done.left_out, "address", "addresses", form=",")
+        warn(f"{what} left out: the form {form} has no word for the reason, or cannot hold them")

@@ -1,0 +1,134 @@
+"""Whole lists of suppressed addresses: into the queue batch by batch, and out of it row by row."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from io import StringIO
+
+from relaygw.mail.suppression import Suppression
+from relaygw.operations.suppression import IMPORT
+from relaygw.operations.suppression.forms import POSTFIX, WRITTEN, written_address
+from relaygw.operations.suppression.reading import BadLine, Reading
+from relaygw.store.audit import AuditEntry
+from relaygw.store.store import Store
+from relaygw.store.suppression_list import EVERY, SuppressionFilter, every_suppression
+
+BATCH = 1000
+
+
+@dataclass(slots=True)
+class Imported:
+    """What came of an import; `errors` are those that were told."""
+
+    form: str
+    read: int = 0
+    added: int = 0  # or changed
+    known: int = 0
+    expired: int = 0
+    errors: int = 0
+    is_dry_run: bool = field(default=False, kw_only=True)
+
+
+def import_list(
+    store: Store,
+    reading: Reading,
+    *,
+    name: str,
+    actor: str,
+    now_ms: int,
+    is_dry_run: bool = False,
+    tell: Callable[[BadLine], None],
+    progress: Callable[[int], None] = lambda _number: None,
+) -> Imported:
+    """Add what a file names, batch by batch; what was added stays when a later batch fails.
+
+    The first line of the audit trail comes with the first batch, the one with the sum at the end.
+    Raises StoreUnavailable.
+    """
+    done = Imported(reading.form, is_dry_run=is_dry_run)
+    batch: list[Suppression] = []
+
+    def audited(affected: int, detail: str) -> AuditEntry:
+        return AuditEntry(
+            at_ms=now_ms, actor=actor, action=IMPORT, target=name, affected=affected, detail=detail
+        )
+
+    def end_batch() -> None:
+        if not batch:
+            return
+        if is_dry_run:
+            changed = _would_change(store, batch)
+        else:
+            entry = audited(0, f"begun, form {done.form}") if not done.added else None
+            changed = store.suppressions.suppress_batch(batch, entry=entry)
+        done.added += changed
+        done.known += len(batch) - changed
+        batch.clear()
+        progress(done.read)
+
+    for found in reading.found:
+        if isinstance(found, BadLine):
+            done.errors += 1
+            tell(found)
+            continue
+        done.read += 1
+        if found.is_over(now_ms):
+            done.expired += 1
+            continue
+        batch.append(found)
+        if len(batch) >= BATCH:
+            end_batch()
+    end_batch()
+    if done.added and not is_dry_run:
+        store.audit.add(audited(done.added, f"{done.added:,} addresses, form {done.form}"))
+    return done
+
+
+def _would_change(store: Store, batch: list[Suppression]) -> int:
+    known = store.suppressions.suppressed_of([one.address for one in batch])
+    keys = {one.key for entries in known.values() for one in entries}
+    return len({one.key for one in batch} - keys)
+
+
+# --- export -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Exported:
+    """How many were written, and how many the form cannot say."""
+
+    written: int = 0
+    left_out: int = 0
+
+
+def export_list(
+    store: Store, form: str, wanted: SuppressionFilter = EVERY, *, done: Exported
+) -> Iterator[str]:
+    """Yield a list row by row, newest first, and count in `done`. Raises StoreUnavailable."""
+    yield from written(every_suppression(store.suppressions, wanted), form, done)
+
+
+def written(entries: Iterable[Suppression], form: str, done: Exported) -> Iterator[str]:
+    """Yield rows of a form, with its heading; addresses that it cannot hold are left out."""
+    chosen = WRITTEN[form]
+    write = chosen.write
+    assert write is not None
+    if chosen.heading:
+        yield _csv(chosen.heading)
+    for one in entries:
+        rest = write(one)
+        address = written_address(one.address)
+        if rest is None or (chosen is POSTFIX and re.search(r'[\s"]', address)):
+            done.left_out += 1
+            continue
+        done.written += 1
+        yield f"{address} {rest[0]}\n" if chosen is POSTFIX else _csv((address, *rest))
+
+
+def _csv(row: Iterable[str]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()
