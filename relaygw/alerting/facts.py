@@ -51,6 +51,7 @@ class QueueFacts:
     quotas: Mapping[str, float] = field(default_factory=dict)  # provider: share that is used
     busiest_hour: Mapping[str, int] | None = None  # route: recipients; None: not known yet
     untended: Sequence[Untended] = ()
+    suppressed: int = 0  # addresses, within the last hour
     webhooks: Sequence[Endpoint] = ()
     complaints: Mapping[str, Complaints] = field(default_factory=dict)  # by sender's domain
 
@@ -110,6 +111,7 @@ class QueueFactsReader:
                 if provider.daily_quota is not None
             },
             busiest_hour=self._busiest_hour(open_incidents, now_ms),
+            suppressed=self._store.suppressions.suppressed_lately(HOUR_MS),
             untended=untended(standing, self._settings, now_ms=now_ms),
             webhooks=self._store.outbox.endpoints() if self._settings.webhooks else (),
             complaints=self._complaints(now_ms - DAY_MS),

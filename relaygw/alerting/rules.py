@@ -66,6 +66,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _queue_growth(facts, rules),
         _bounce_rate(facts, rules),
         _complaints(facts, rules),
+        _suppression(facts, rules),
         _volume(facts, rules),
         _quota(facts, rules),
         _in_doubt(facts),
@@ -234,6 +235,19 @@ def _complaints(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
                 f"relaygw queue list --result complained{of_domain} shows it; mailbox services "
                 "block senders above 0.3 %",
             )
+def _suppression(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    since_ms, count = facts.now_ms - HOUR_MS, facts.queue.suppressed
+    delivered = total(facts.queue.points, Series.DELIVERED, since_ms=since_ms)
+    share = count / max(1, count + delivered)
+    if share > rules.bounce_rate and count >= rules.bounce_least:
+        yield Finding(
+            Rule.SUPPRESSION,
+            "",
+            f"{count} addresses were suppressed in the last hour, {_percent(share)} of those that "
+            "got mail: they bounced for good, complained or unsubscribed",
+            "relaygw suppress list shows which and why; if a provider was wrong, relaygw suppress "
+            "remove lifts them",
+        )
 
 
 def _volume(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:

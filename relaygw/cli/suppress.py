@@ -341,8 +341,10 @@ def _opened(file: str) -> Any:
 @_SENDER_DOMAIN
 @_STREAM
 @_REASON
-@click.option("--format", "form", type=click.Choice(list(WRITTEN)), default="own",
-              show_default=True, help="Who is to read it.")  # fmt: skip
+@click.option(
+    "--format", "form", metavar="FORM", type=click.Choice(list(WRITTEN)), default="own",
+    show_default=True, help="own, ses, sendgrid, mailgun, postmark, resend, postfix, ...",
+)  # fmt: skip
 @_JSON
 @pass_invocation
 def export_suppressed(

@@ -43,6 +43,7 @@ class Janitor:
     ) -> None:
         """`has_lock_file`: of an incarnation whose lock says whether it lives, late or not."""
         self._queue, self._sandbox = settings.queue, settings.sandbox
+        self._expire_ms = settings.suppression.rules().expire_ms
         self._store = store
         self._log = log
         self._incarnation = incarnation
@@ -86,11 +87,14 @@ class Janitor:
         if number % PURGE_EVERY_STEPS == 0:
             await _repeat(self._purge_step)
             await _repeat(self._forget_step)
+            await _repeat(self._lift_step)
             await _repeat(self._trim_step)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await _repeat(lambda: self._purge(orphans=ORPHANS_S))
             await _repeat(lambda: self._store.watch.forget_watched(_ms(WATCHED_S)))
             await _repeat(lambda: self._store.reports.forget_strays() > 0)
+            if self._expire_ms is not None:
+                await asyncio.to_thread(self._store.suppressions.forget_refusals, self._expire_ms)
 
     def _bury(self) -> None:
         instances = self._store.instances
@@ -122,6 +126,10 @@ class Janitor:
     def _purge(self, **ages_s: float) -> bool:
         ages_ms = {name: _ms(age_s) for name, age_s in ages_s.items()}
         return self._store.janitor.purge(ages_ms, limit=PURGE_LIMIT) >= PURGE_LIMIT
+
+    def _lift_step(self) -> bool:
+        """Delete suppressions that have ended: no claim heeds them any more."""
+        return self._store.suppressions.purge_suppressed(limit=PURGE_LIMIT) >= PURGE_LIMIT
 
     def _forget_step(self) -> bool:
         """Delete reports of mail that is not known; those of other mail go with it."""

@@ -177,11 +177,14 @@ def mailbox(address: str) -> str:
 
     Letters of every alphabet are small in the local part: RFC 5321 section 2.4 lets a host tell
     them apart and warns against it. A domain in Unicode becomes A-labels. Nothing else is alike:
-    `a+b@x` is not `a@x`, and no letter stands for another.
+    `a+b@x` is not `a@x`, and no letter stands for another. What is no address stays as it is.
     """
     if address.isascii() and not address.startswith('"'):
         return address.lower().removesuffix(".")
-    local, domain = split(address)
+    try:
+        local, domain = split(address)
+    except InvalidAddress:
+        return address
     if local.startswith('"'):
         bare = _unquoted(local)
         local = bare if _DOT_STRING.fullmatch(bare) else local

@@ -91,7 +91,7 @@ class ResentTo:
     def words(self) -> str:
         """What becomes of it, and why or how."""
         if self.listed is not None:
-            what = "not sent" if self.is_suppressed else f"by route {self.route} all the same"
+            what = "not sent" if self.is_suppressed else f"by route {self.route} anyway"
             return f"{what}: {self.listed.sentence}"
         if self.state is _R.PENDING:
             return f"by route {self.route}"

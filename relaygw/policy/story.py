@@ -28,6 +28,7 @@ class EventKind(StrEnum):
     EXPIRED = "expired"
     BLOCKED = "blocked"
     WARNED = "warned"
+    SUPPRESSED = "suppressed"
     # told by a provider after its 250
     REPORTED = "reported"  # no last word
     ARRIVED = "arrived"

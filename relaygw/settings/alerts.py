@@ -28,6 +28,7 @@ class Rule(StrEnum):
     QUEUE_GROWTH = "queue_growth"
     BOUNCE_RATE = "bounce_rate"
     SENDER_COMPLAINTS = "sender_complaints"
+    SUPPRESSION = "suppression"
     VOLUME_ANOMALY = "volume_anomaly"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"

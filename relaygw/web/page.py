@@ -131,6 +131,8 @@ _WORDS = {
     "resent": "{} sent again; this is the new one.",
     "captured": "{} captured, not sent; this is the new one.",
     "dropped": "{} dropped, not sent; this is the new one.",
+    "suppressed": "The address is suppressed.",
+    "lifted": "The address is not suppressed any more.",
     "provider_held": "The provider is held.",
     "provider_released": "The provider is released.",
 }

@@ -141,6 +141,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "queue_growth": ("alerting/rules.py", "more than half an hour ago"),
     "bounce_rate": ("alerting/rules.py", "in the last hour bounced"),
     "sender_complaints": ("alerting/rules.py", "reported it as "),
+    "suppression": ("alerting/rules.py", "addresses were suppressed in the last hour"),
     "volume_anomaly": ("alerting/rules.py", "the busiest hour of the last"),
     "quota_near": ("alerting/rules.py", "of its daily quota"),
     "in_doubt": ("alerting/rules.py", "after the final dot"),

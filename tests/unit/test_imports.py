@@ -89,6 +89,7 @@ SEAMS = (
     "store.mail_of_event.",
     "store.verdicts.NewVerdict",
     "store.outbox.",
+    "store.suppression_list.",
     "store.queue_entry.",
     "store.selection.",
     "store.shape.",

@@ -31,6 +31,12 @@ from relaygw.operations.story.facts import (
     seen_from,
 )
 from relaygw.operations.story.reports import report_advice, report_events
+from relaygw.operations.story.suppressed import (
+    listed_in,
+    suppressed_by,
+    suppression_events,
+    suppression_notes,
+)
 from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
@@ -69,6 +75,8 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     if facts is None:
         return None
     meanings, entry = Meanings(facts.settings), facts.entry
+    listed, suppressed = listed_in(store, entry), suppressed_by(store, entry)
+    facts = replace(facts, listed=listed, suppressed=suppressed)
     open_parts = [part for part in entry.deliveries if part.state in OPEN]
     prospects = [_prospect(facts, part, meanings) for part in open_parts]
     outlooks = tuple(outlook for outlook, _ in prospects)
@@ -76,6 +84,7 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     timed += [(one.at_ms, one) for one in notice_events(facts)]
     timed += [(one.at_ms, one) for one in attempt_events(facts, meanings)]
     timed += report_events(facts)
+    timed += [(one.at_ms, one) for one in suppression_events(facts)]
     later = [one for _, one in sorted(timed, key=itemgetter(0))]  # of one moment: first the cause
     advice = [step for _, steps in prospects for step in steps] or _last_advice(facts, meanings)
     return Story(
@@ -154,7 +163,7 @@ def _make(
         recipients=tuple(one.address for one in facts.members(part) if one.state is _R.PENDING),
         text=text,
         next_at_ms=next_at_ms,
-        notes=notes,
+        notes=(*notes, *suppression_notes(facts, part)),
         is_in_the_way=is_in_the_way,
     )
     return outlook, advice

@@ -16,6 +16,7 @@ from relaygw.mail.content import read_header
 from relaygw.mail.hold import DOUBTFUL, HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState
+from relaygw.mail.suppression import Listed, Suppression
 from relaygw.mail.words import span
 from relaygw.operations.providers import Usage, holds_of, read_usages
 from relaygw.policy.recipient_fields import NOTHING, FieldsFound
@@ -102,6 +103,8 @@ class Facts:
     fields: FieldsFound = NOTHING  # that name recipients to a provider and are not sent
     usages: Mapping[str, Usage] = field(default_factory=dict)  # by provider
     queued: Mapping[str, int] = field(default_factory=dict)  # deliveries that wait, by route
+    listed: Mapping[str, Listed] = field(default_factory=dict)  # who is suppressed of those
+    suppressed: Sequence[Suppression] = ()  # because of this mail, and still so
 
     def circumstances(self, part: DeliveryEntry) -> DeliveryCircumstances:
         """Return what only the record knows of a delivery."""
@@ -132,14 +135,19 @@ class Facts:
         """Return the recipients of a delivery."""
         return [one for one in self.entry.recipients if one.delivery_no == part.delivery_no]
 
+    @property
+    def tries(self) -> Iterator[AttemptEntry]:
+        """The attempts without what was only noted beside them."""
+        return (one for one in self.record.attempts if one.state is not AttemptState.WARNED)
+
     def last_attempt(self, part: DeliveryEntry) -> AttemptEntry | None:
         """Return the last attempt of a delivery, None without any."""
-        mine = (one for one in self.record.attempts if one.delivery_no == part.delivery_no)
+        mine = (one for one in self.tries if one.delivery_no == part.delivery_no)
         return max(mine, key=lambda one: one.at_ms, default=None)
 
     def attempts_on(self, one: RecipientEntry) -> list[AttemptEntry]:
         """Return the attempts that were about a recipient, alone or with others."""
-        mine = (it for it in self.record.attempts if it.delivery_no == one.delivery_no)
+        mine = (it for it in self.tries if it.delivery_no == one.delivery_no)
         return [attempt for attempt in mine if attempt.rcpt_no in (None, one.rcpt_no)]
 
     @property

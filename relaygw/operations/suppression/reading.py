@@ -307,7 +307,7 @@ def _objects_by_line(lines: _Lines) -> Iterator[_Object]:
             try:
                 yield line.number, _values_of(json.loads(line.text))
             except (ValueError, RecursionError):
-                yield line.number, "is not JSON; expected one object a line"
+                yield line.number, "is not JSON; expected one object per line"
 
 
 def _values_of(found: Any) -> Values | str:

@@ -28,7 +28,7 @@ from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
 from relaygw.store.find import NoPlace
 from relaygw.store.watch import HISTORY_SLICE_MS
-from relaygw.web.api import answers, requests
+from relaygw.web.api import answers, requests, suppressions
 from relaygw.web.api.answers import said
 from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
@@ -193,6 +193,15 @@ def _change_by(action: QueueAction) -> Endpoint:
 
 ENDPOINTS += map(_change_by, ACTIONS.values())
 _post("/queue/resend", answers.Resending, body=Resend, errors=(400, 401, 403, 503))(resend)
+
+_get("/suppressions", suppressions.LISTED, parameters=suppressions.LIST_PARAMETERS)(
+    suppressions.list_suppressions
+)
+for _path, _answer, _body, _handle in (
+    ("add", suppressions.SUPPRESSED, suppressions.Suppress, suppressions.add_suppressions),
+    ("remove", suppressions.LIFTED, suppressions.Lift, suppressions.remove_suppressions),
+):
+    _post(f"/suppressions/{_path}", _answer, body=_body, errors=(400, 401, 403, 503))(_handle)
 
 
 def _would_touch(web: WebContext, action: QueueAction, choice: QueueChoice) -> Result:

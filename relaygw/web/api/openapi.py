@@ -37,7 +37,13 @@ _TAGS = {
     "Mailpit": "Captured mail through Mailpit's API, with the values of its own documentation. "
     "Live events are a websocket at /api/events.",
 }
-_PARTS = {"queue": "Queue", "find": "Queue", "providers": "Providers", "wait": "Tests"}
+_PARTS = {
+    "queue": "Queue",
+    "find": "Queue",
+    "suppressions": "Queue",
+    "providers": "Providers",
+    "wait": "Tests",
+}
 _NOTHING = {"component": "", "description": ""}
 _REPEATED = frozenset({"id", "state", "result", "series"})
 _ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from relaygw.operations.queue_actions import ACTIONS
 
-_COMMAND = re.compile(r"relaygw (?:queue explain|sandbox release) [A-Z0-9]{10,20}")
+_COMMAND = re.compile(
+    r"relaygw (?:(?:queue explain|sandbox release) [A-Z0-9]{10,20}|suppress remove \S+)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,9 @@ def act_of(command: str, queue_id: str) -> Act | None:
             return Act(f"Release {name}…", "send", "/providers/change", fields)
         case ["relaygw", "sandbox", "release", one, *_]:
             return Act("Release…", "send", f"/sandbox/{one}/release")
+        case ["relaygw", "suppress", "remove", *_]:
+            (address, *_) = shlex.split(command)[3:]
+            return Act("Lift it…", "open", f"/suppression?{urlencode({'q': address})}")
     return None
 
 

@@ -119,6 +119,10 @@ async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     await post("/queue/resend", {"ids": ids, "dry_run": True})
     await post("/providers/{name}/hold", {"note": "x"}, "/providers/main/hold")
     await post("/providers/{name}/release", {}, "/providers/main/release")
+    await post("/suppressions/add", {"addresses": ["Ann@x.test", "bob@x.test"]})
+    await get("/suppressions", "/suppressions?limit=1&q=x.test")
+    await get("/suppressions", "/suppressions?reason=x", 400)
+    await post("/suppressions/remove", {"addresses": ["ann@x.test", "eve@x.test"]})
     await get("/audit")
     await get("/access", status=403)  # an operator's token
     await get("/wait", "/wait?to=nobody@x.test&timeout=0s", 408)

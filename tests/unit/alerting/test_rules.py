@@ -423,6 +423,15 @@ def test_words_of_a_certificate() -> None:
     assert words(0) == "the certificate of :465 on gw1 has expired"
 
 
+@pytest.mark.parametrize(
+    ("suppressed", "delivered", "is_wrong"), [(19, 0, False), (20, 380, False), (21, 379, True)]
+)
+def test_many_are_suppressed(suppressed: int, delivered: int, is_wrong: bool) -> None:
+    queue = QueueFacts(points=(point("delivered", delivered),), suppressed=suppressed)
+    found = fleet_findings(FleetFacts(now_ms=NOW_MS, queue=queue), SETTINGS)
+    assert [one.rule for one in found] == [Rule.SUPPRESSION] * is_wrong
+
+
 def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
     everything = FleetFacts(
         now_ms=NOW_MS,
@@ -441,6 +450,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             complaints={"shop.test": Complaints(3, 3)},
             untended=[waiting(rule) for rule in (Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK)],
             webhooks=[receiver(paused_at_ms=NOW_MS)],
+            suppressed=100,
         ),
         lost=(LOST,),
         clock_step="set back by 3600 s",

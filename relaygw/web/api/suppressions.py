@@ -1,0 +1,234 @@
+"""Suppressed addresses by the gateway's API: what requests say, and what comes of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from relaygw.errors import InvalidAddress
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.suppression import ANY, Cause, Suppression
+from relaygw.operations.suppression import (
+    STREAMS,
+    as_promotional,
+    effect,
+    found_for,
+    lift,
+    read_address,
+    read_domain,
+    suppress,
+    suppression_object,
+)
+from relaygw.settings.suppression import parse_expiry
+from relaygw.store.suppression_list import SuppressionFilter
+from relaygw.web.api import requests
+from relaygw.web.api.answers import Answer, Time, said
+from relaygw.web.api.endpoint import answer_with
+from relaygw.web.api.requests import Body, Call, Flag, Line, read_line
+from relaygw.web.context import WebContext
+from relaygw.web.page import Problem
+from relaygw.web.suppression_places import NoSuchPlace, place_of, read_place
+
+MAX_ADDRESSES = 1000
+MAX_NOTE_CHARACTERS = 300
+_REASONS = tuple(cause.value for cause in Cause)
+Read = TypeVar("Read")
+
+
+class SuppressedAddress(Answer):
+    """An address that gets no more mail of a sender's domain."""
+
+    address: str
+    sender_domain: str | None = said("null: of any sender; <>: of mail without one")
+    stream: str | None = said("null: both")
+    reason: str = said(", ".join(_REASONS))
+    source: str = said("a provider, an import, or who added it")
+    detail: str
+    queue_id: str | None = said("the message that it came of")
+    created_at: Time
+    expires_at: Time | None = said("null: never")
+
+
+def _read(read: Callable[[str], Read], name: str, text: str, expected: str) -> Read:
+    try:
+        return read(text)
+    except (InvalidAddress, ValueError) as error:
+        shown = text[:80]
+        raise Problem(400, f"{name} {shown!r} is not valid: {error}", expected=expected) from None
+
+
+def _choice(choices: tuple[str, ...], value: object, info: ValidationInfo) -> str:
+    word = read_line(value, info)
+    if word not in ("", *choices):
+        what = f"{info.field_name} {word[:40]!r} is not known"
+        raise Problem(400, what, expected=", ".join(choices))
+    return word
+
+
+def _addresses(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Problem(400, "addresses is not a list of texts", expected='["ann@example.com"]')
+    if not 0 < len(value) <= MAX_ADDRESSES:
+        what, remedy = f"addresses has {len(value)} of them", "send several requests"
+        raise Problem(400, what, expected=f"1 to {MAX_ADDRESSES}", remedy=remedy)
+    read = partial(_read, read_address, "address", expected="one like ann@example.com")
+    return list(dict.fromkeys(read(one) for one in value))
+
+
+_Addresses = Annotated[list[str], BeforeValidator(_addresses), Field(max_length=MAX_ADDRESSES)]
+_Stream = Annotated[str, BeforeValidator(partial(_choice, STREAMS))]
+_Reason = Annotated[str, BeforeValidator(partial(_choice, _REASONS))]
+
+
+class _Named(Body):
+    addresses: _Addresses
+    sender_domain: Line = said("of mail whose sender is there; empty: of any", default="")
+    stream: _Stream = said("of mail of this stream; empty: of both", default="")
+    dry_run: Flag = said("change nothing, only list the addresses", default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_addresses(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if "addresses" not in given:
+            expected = '{"addresses": ["ann@example.com"]}'
+            raise Problem(400, "no address is named", expected=expected)
+        return given
+
+    def domain(self) -> str:
+        """Return the sender's domain. Raises Problem."""
+        return _read(read_domain, "sender_domain", self.sender_domain, "one like example.com")
+
+
+class Suppress(_Named):
+    """Which addresses are suppressed, and why."""
+
+    reason: _Reason = said(", ".join(_REASONS), default=Cause.MANUAL.value)
+    note: Line = said("shown with the address", default="")
+    expires: Line = said("an age like 30d, or never; empty: suppression.expire", default="")
+
+
+class Lift(_Named):
+    """Which suppressions are lifted; without a sender's domain and a stream all of an address."""
+
+
+LIST_PARAMETERS = {
+    "q": "a part of the address",
+    "sender_domain": "of mail whose sender is there; * is any",
+    "stream": " or ".join(STREAMS),
+    "reason": ", ".join(_REASONS),
+    "limit": f"1 to {requests.MAX_LISTED}, default {requests.DEFAULT_LISTED}",
+    "after": "`next` of the page before",
+}
+_NEXT = (str | None, said("`after` of the next page; null on the last one"))
+LISTED = answer_with(suppressions=list[SuppressedAddress], next=_NEXT)
+SUPPRESSED = answer_with(
+    dry_run=bool,
+    number=int,
+    suppressions=list[SuppressedAddress],
+    effects=(list[str], said("what happens to mail for each of them from now on")),
+)
+LIFTED = answer_with(
+    dry_run=bool,
+    number=int,
+    suppressions=list[SuppressedAddress],
+    left=(list[str], said("addresses that are not suppressed, or not so")),
+)
+
+
+async def list_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
+    """List suppressed addresses.
+
+    Newest first.
+    """
+    given, limit = call.given, requests.limit_of(call.given)
+    domain = given.get("sender_domain")
+    wanted = SuppressionFilter(
+        text=given.get("q"),
+        sender_domain=None
+        if domain is None
+        else _read(read_domain, "sender_domain", domain, "one like example.com"),
+        stream=_word(given, "stream", STREAMS) or None,
+        causes=frozenset(Cause(one) for one in [_word(given, "reason", _REASONS)] if one),
+    )
+    try:
+        after = read_place(given.get("after", ""))
+    except NoSuchPlace:
+        raise Problem(400, "after is not valid", expected="`next` of the page before") from None
+    found = await web.read(
+        lambda: web.store.suppressions.suppressed(limit=limit + 1, wanted=wanted, after=after)
+    )
+    following = place_of(found[limit - 1]) if len(found) > limit else None
+    return {"suppressions": list(map(suppression_object, found[:limit])), "next": following}
+
+
+def _word(given: Any, name: str, choices: tuple[str, ...]) -> str:
+    word: str = given.get(name, "")
+    if name in given and word not in choices:
+        raise Problem(400, f"{name} {word[:40]!r} is not known", expected=", ".join(choices))
+    return word
+
+
+async def add_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
+    """Suppress addresses.
+
+    Whatever was known of them; the settings say what happens to mail for them.
+    """
+    body, now, actor = call.body, clock_ms(), call.principal.name
+    rules, cause = web.settings.suppression.rules(), Cause(body.reason or Cause.MANUAL)
+    expires_at_ms = rules.expiry(cause, now)
+    if body.expires:
+        expires_s = _read(parse_expiry, "expires", body.expires, "an age like 30d, or never")
+        expires_at_ms = None if expires_s == math.inf else now + int(expires_s * 1000)
+    domain = body.domain()
+    entries = [
+        as_promotional(
+            Suppression(
+                address=address,
+                sender_domain=domain,
+                stream=body.stream or ANY,
+                cause=cause,
+                source=actor,
+                detail=body.note[:MAX_NOTE_CHARACTERS],
+                created_at_ms=now,
+                expires_at_ms=expires_at_ms,
+            )
+        )
+        for address in body.addresses
+    ]
+    if not body.dry_run:
+        await web.change(lambda: suppress(web.store, entries, actor=actor, now_ms=now, way="api"))
+    return {
+        "dry_run": body.dry_run,
+        "number": len(entries),
+        "suppressions": list(map(suppression_object, entries)),
+        "effects": [effect(one, rules) for one in entries],
+    }
+
+
+async def remove_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
+    """Lift suppressions.
+
+    Of an address all, or those of a sender's domain or a stream.
+    """
+    body, now, actor = call.body, clock_ms(), call.principal.name
+    domain = body.domain() if "sender_domain" in body.model_fields_set else None
+    wanted: list[str] = body.addresses
+
+    def change() -> list[Suppression]:
+        found = found_for(web.store, wanted, sender_domain=domain, stream=body.stream or None)
+        if not body.dry_run:
+            lift(web.store, found, actor=actor, now_ms=now, way="api")
+        return found
+
+    found = await web.change(change)
+    known = {one.address for one in found}
+    return {
+        "dry_run": body.dry_run,
+        "number": len(found),
+        "suppressions": list(map(suppression_object, found)),
+        "left": [one for one in wanted if one not in known],
+    }
