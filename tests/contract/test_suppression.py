@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +14,7 @@ import pytest
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import (
     ClaimedDelivery,
+    DeliveryUpdate,
     NewDelivery,
     NewRecipient,
     RecipientUpdate,
@@ -20,6 +24,7 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import ANY, Action, Cause, Listed, Suppression, SuppressionRules
 from relaygw.mail.verdict import Event, Kind
+from relaygw.store import suppression, webhooks
 from relaygw.store.audit import AuditEntry
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.outcomes import Recorded
@@ -395,6 +400,65 @@ def test_an_unsubscribe_stops_promotional_mail_only(store: Store) -> None:
     mail(store, stream="promotional")
     by_stream = {one.stream: actions(one)[ANN] for one in claim(store)}
     assert by_stream == {"transactional": None, "promotional": Action.BLOCK}
+
+
+def take_and_die(url: str, queue_id: str, at: str) -> None:
+    """Take an event; the process is killed at a step of that."""
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    store = open_store(url, rules=StoreRules(suppression=RULES))
+    if at == "before it is suppressed":
+        suppression.join = die  # type: ignore[assignment]
+    elif at == "before the commit":
+        webhooks.add_verdicts = die  # type: ignore[assignment]
+    store.feedback.take([event(queue_id, Kind.HARD)])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("at", ["before it is suppressed", "before the commit", "after the commit"])
+def test_killed_at_any_step_the_event_and_its_effect_are_one(
+    url: str, store: Store, at: str
+) -> None:
+    queue_id = mail(store)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=take_and_die, args=(url, queue_id, at))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    is_done = at == "after the commit"
+    assert len(store.suppressions.suppressed(limit=9)) == is_done
+    assert len(store.feedback.take([event(queue_id, Kind.HARD)])) == (not is_done)
+    assert len(store.suppressions.suppressed(limit=9)) == 1
+
+
+def test_two_instances_that_record_a_refusal_at_once_count_two(url: str, store: Store) -> None:
+    other = opened(url, "two")
+    for number in range(20):
+        address = f"u{number}@cust.test"
+        first, second = mail(store, address), mail(store, address)
+        assert {one.queue_id for one in claim(store)} == {first, second}
+        updates = [update_of(one, recipients=(refused(),)) for one in (first, second)]
+        barrier = threading.Barrier(2)
+
+        def tell(
+            where: Store, update: DeliveryUpdate, barrier: threading.Barrier = barrier
+        ) -> None:
+            barrier.wait()
+            where.leases.record_batch([update], incarnation="one", now_ms=clock_ms())
+
+        threads = [
+            threading.Thread(target=tell, args=(where, update))
+            for where, update in zip((store, other), updates, strict=True)
+        ]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        assert list(store.suppressions.suppressed_of([address])) == [address]
+    other.close()
 
 
 # --- the list ------------------------------------------------------------------------------
