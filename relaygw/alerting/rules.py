@@ -235,6 +235,8 @@ def _complaints(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
                 f"relaygw queue list --result complained{of_domain} shows it; mailbox services "
                 "block senders above 0.3 %",
             )
+
+
 def _suppression(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     since_ms, count = facts.now_ms - HOUR_MS, facts.queue.suppressed
     delivered = total(facts.queue.points, Series.DELIVERED, since_ms=since_ms)

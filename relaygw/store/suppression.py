@@ -131,16 +131,24 @@ def put(tx: Transaction, entries: Iterable[Suppression]) -> None:
 
 def join(tx: Transaction, entries: Sequence[Suppression], now_ms: int) -> list[Suppression]:
     """Add entries to what is known; return what is new or has changed."""
+    return [new for old, new in joined(tx, entries, now_ms) if new != old]
+
+
+def joined(
+    tx: Transaction, entries: Sequence[Suppression], now_ms: int
+) -> list[tuple[Suppression | None, Suppression]]:
+    """Add entries to what is known; return what was there before, and what is now."""
     if not entries:
         return []
     wanted: dict[SuppressionKey, Suppression] = {}
     for one in entries:
         wanted[one.key] = merged(wanted.get(one.key), one, now_ms=now_ms)
     known = {one.key: one for one in map(of_row, _EXISTING.fetch(tx, sorted(wanted)))}
-    results = {key: merged(known.get(key), one, now_ms=now_ms) for key, one in wanted.items()}
-    changed = [one for key, one in results.items() if one != known.get(key)]
-    put(tx, changed)
-    return changed
+    results = [
+        (known.get(key), merged(known.get(key), one, now_ms=now_ms)) for key, one in wanted.items()
+    ]
+    put(tx, [new for old, new in results if new != old])
+    return results
 
 
 # --- looked up at a claim ------------------------------------------------------------------

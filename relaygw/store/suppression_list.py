@@ -16,7 +16,7 @@ from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import BatchStatement, Database, Repository, Transaction, Write
 from relaygw.store.feedback_tables import refusal, suppression
 from relaygw.store.rules import StoreRules
-from relaygw.store.suppression import SuppressionKey, join, put, stored, with_suppressions
+from relaygw.store.suppression import SuppressionKey, joined, put, stored, with_suppressions
 
 _REMOVE = BatchStatement(
     "DELETE FROM suppression WHERE (address, sender_domain, stream) IN (VALUES {rows})", columns=3
@@ -131,15 +131,15 @@ class Suppressions(Repository):
             return len(rows)
 
     def suppress_batch(self, entries: Sequence[Suppression], *, entry: AuditEntry | None) -> int:
-        """Add what is not known yet, or for a graver cause or longer; return how many changed.
+        """Add what is not known yet, or for a graver cause or longer; return how many were not.
 
         `entry` goes into the audit trail with the number that it says. After everyone else.
         """
         with self._write(Write.BULK) as tx:
-            changed = join(tx, [stored(tx, one) for one in entries], tx.now_ms())
+            results = joined(tx, [stored(tx, one) for one in entries], tx.now_ms())
             if entry is not None:
                 add_audit(tx, entry, entry.affected)
-            return len(changed)
+            return sum(old is None for old, _ in results)
 
     def lift(self, keys: Sequence[SuppressionKey], *, entry: AuditEntry) -> int:
         """Lift suppressions; audited if there were any. Refusals of those addresses are forgotten.
