@@ -38,6 +38,7 @@ from bench.standing.sandbox_list import sandbox_list, sandbox_list_postgres
 from bench.standing.sendmail_delay import sendmail_to_provider
 from bench.standing.setting import SMALL, Setting, Size
 from bench.standing.throttle import throttle
+from bench.standing.webhooks import webhooks
 
 CASES: dict[str, Callable[[Setting], Result]] = {
     "latency-delivering": latency_delivering,
@@ -64,6 +65,7 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "find-mail": find_mail,
     "find-mail-postgres": find_mail_postgres,
     "observing": observing,
+    "webhooks": webhooks,
     "queue-commands": queue_commands,
     "queue-commands-postgres": queue_commands_postgres,
 }

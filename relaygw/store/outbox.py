@@ -19,10 +19,17 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.policy.receivers import MOST_COUNTED, Endpoint
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import Repository, Transaction, Write, insert_into
+from relaygw.store.database import (
+    BatchStatement,
+    Repository,
+    Row,
+    Statement,
+    Transaction,
+    Write,
+    insert_into,
+)
 from relaygw.store.feedback_tables import webhook_endpoint, webhook_event
 from relaygw.store.queue_entry import in_batches
-from relaygw.store.tables import message, recipient
 
 _E, _P = webhook_event.c, webhook_endpoint.c
 _LATEST_MS = 253_402_300_799_000  # the last second of the year 9999
@@ -118,10 +125,10 @@ class Outbox(Repository):
             if found is None or found.next_at_ms > tx.now_ms() or found.disabled_at_ms is not None:
                 return None
             numbers = json.loads(found.post_events or "[]")
-            post_id, events = found.post_id, _load(tx, _E.event_no.in_(numbers), len(numbers))
+            post_id, events = found.post_id, _of_post(tx, numbers)
             if not events:
                 post_id = f"msg_{secrets.token_hex(12)}"
-                events = _load(tx, _E.endpoint == endpoint, limit)
+                events = _events(tx, _NEXT.fetch(tx, endpoint, limit))
                 events = events[: max(fits(events), 1)]
                 if not events:
                     return None
@@ -278,35 +285,42 @@ def _may_go(tx: Transaction, endpoint: str) -> bool:
     return tx.execute(waits).scalar() is not None
 
 
-_EVENTS = (
-    select(
-        *_E["event_no", "queue_id", "rcpt_no", "kind", "at_ms", "verdict"],
-        *_E["provider", "reply", "dsn"],
-        *recipient.c["address", "original"],
-        *message.c["sender", "message_id", "link_value"],
-    )
-    .outerjoin(message, message.c.queue_id == _E.queue_id)
-    .outerjoin(
-        recipient, (recipient.c.queue_id == _E.queue_id) & (recipient.c.rcpt_no == _E.rcpt_no)
-    )
-    .where(_IS_WAITING)
-    .order_by(_E.event_no)
+_EVENT = (
+    *("event_no", "queue_id", "rcpt_no", "kind", "verdict", "provider", "reply", "dsn"),
+    *("address", "original", "sender", "message_id", "link_value"),
 )
+_SELECT_EVENTS = f"""
+    SELECT {", ".join(f"webhook_event.{name}" for name in _EVENT[:8])},
+        recipient.address, recipient.original,
+        message.sender, message.message_id, message.link_value, webhook_event.at_ms
+    FROM webhook_event
+    LEFT JOIN message ON message.queue_id = webhook_event.queue_id
+    LEFT JOIN recipient ON recipient.queue_id = webhook_event.queue_id
+        AND recipient.rcpt_no = webhook_event.rcpt_no
+    WHERE webhook_event.sent_at_ms IS NULL AND
+"""
+_NEXT = Statement(
+    _SELECT_EVENTS + "webhook_event.endpoint = {?} ORDER BY webhook_event.event_no LIMIT {?}"
+)
+_NAMED = BatchStatement(_SELECT_EVENTS + "webhook_event.event_no IN (VALUES {rows})", columns=1)
 
 
-def _load(tx: Transaction, mine: ColumnElement[bool], limit: int) -> list[WebhookEvent]:
-    """Return waiting events in their order; a provider may have told any time, and none is."""
+def _of_post(tx: Transaction, numbers: Sequence[int]) -> list[WebhookEvent]:
+    """Return what is left of a post under way."""
+    return _events(tx, sorted(_NAMED.fetch(tx, [(number,) for number in numbers])))
+
+
+def _events(tx: Transaction, rows: Sequence[Row]) -> list[WebhookEvent]:
+    """Return events of rows; a provider may have told any time, and none is."""
     events = []
-    for row in tx.execute(_EVENTS.where(mine).limit(limit)):
-        at_ms = row.at_ms if row.verdict else tx.to_local(row.at_ms)
-        at_ms = min(max(at_ms, 0), _LATEST_MS)
-        events.append(tx.entry(WebhookEvent, row, at_ms=at_ms, event_id=_event_id(row)))
+    for *row, at_ms in rows:
+        values: dict[str, Any] = dict(zip(_EVENT, row, strict=True))
+        what = (values["queue_id"], values["rcpt_no"], values["kind"], values["verdict"], at_ms)
+        event_id = "ev_" + hashlib.sha256(repr(what).encode()).hexdigest()[:24]
+        local_ms = at_ms if values["verdict"] else tx.to_local(at_ms)
+        local_ms = min(max(local_ms, 0), _LATEST_MS)
+        events.append(WebhookEvent(event_id=event_id, at_ms=local_ms, **values))
     return events
-
-
-def _event_id(row: Any) -> str:
-    what = (row.queue_id, row.rcpt_no, row.kind, row.verdict, row.at_ms)
-    return "ev_" + hashlib.sha256(repr(what).encode()).hexdigest()[:24]
 
 
 def _endpoint(tx: Transaction, row: Any) -> Endpoint:

@@ -42,7 +42,15 @@ class Target:
 
     url: str
     keys: tuple[str, ...]
+    tls: ssl.SSLContext  # whom it believes; costs milliseconds to make
     allow_private: bool = False
+
+
+def tls_for(url: str) -> ssl.SSLContext:
+    """Return what a URL needs: the system's authorities, nobody where there is no TLS; blocks."""
+    if urlsplit(url).scheme == "https":
+        return ssl.create_default_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 async def send_post(
@@ -54,7 +62,7 @@ async def send_post(
     try:
         async with asyncio.timeout(limit_s):
             addresses = await _permitted(parts, host, target.allow_private)
-            status, retry_after = await _ask(parts, addresses, body, headers)
+            status, retry_after = await _ask(target, addresses, body, headers)
     except TimeoutError:
         raise NotTaken(f"{host} did not answer within {limit_s:g} s") from None
     if 200 <= status < 300:
@@ -84,21 +92,21 @@ async def _permitted(parts: SplitResult, host: str, allow_private: bool) -> list
 
 
 async def _ask(
-    parts: SplitResult, addresses: list[str], body: bytes, headers: Mapping[str, str]
+    target: Target, addresses: list[str], body: bytes, headers: Mapping[str, str]
 ) -> tuple[int, str]:
     """Return status and Retry-After of the first address that can be connected to."""
     import httpx2  # costs those who need it
 
+    parts = urlsplit(target.url)
     host = parts.netloc.rpartition("@")[2]
     named = {**headers, "host": host}
     auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
     # the name that the certificate has to have
     more = {} if _is_literal(parts.hostname or "") else {"sni_hostname": parts.hostname}
-    context = await asyncio.to_thread(ssl.create_default_context)
     limits = httpx2.Timeout(LIMIT_S, connect=CONNECT_S)
     try:
         async with httpx2.AsyncClient(
-            verify=context, trust_env=False, timeout=limits, follow_redirects=False
+            verify=target.tls, trust_env=False, timeout=limits, follow_redirects=False
         ) as client:
             for number, address in enumerate(addresses, 1):
                 place = f"[{address}]" if ":" in address else address

@@ -21,7 +21,7 @@ from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.outbox import WebhookEvent, WebhookPost
 from relaygw.store.store import Store
 from relaygw.webhooks.body import MAX_EVENTS, body_of, fits, headers_of
-from relaygw.webhooks.client import LIMIT_S, NotTaken, Target, send_post
+from relaygw.webhooks.client import LIMIT_S, NotTaken, Target, send_post, tls_for
 
 DUTY = "webhook"
 _JITTER = 0.2
@@ -208,5 +208,5 @@ async def send_events(
 
 def read_target(webhook: Webhook) -> Target:
     """Read where a receiver is and what signs; blocks. Raises SettingsError."""
-    keys = tuple(webhook.read_keys())
-    return Target(webhook.read_url(), keys, allow_private=webhook.allow_private)
+    url, keys = webhook.read_url(), tuple(webhook.read_keys())
+    return Target(url, keys, tls_for(url), allow_private=webhook.allow_private)

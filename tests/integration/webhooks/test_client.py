@@ -16,7 +16,7 @@ import trustme
 from relaygw.mail.clock import clock_ms
 from relaygw.webhooks import client
 from relaygw.webhooks.body import body_of, headers_of, trial_event
-from relaygw.webhooks.client import NotTaken, Target, send_post
+from relaygw.webhooks.client import NotTaken, Target, send_post, tls_for
 from tests.e2e.ports import free_port
 from tests.fakes.event_receiver import SECRET, EventReceiver
 from tests.tables import each_of
@@ -29,7 +29,7 @@ def trial(keys: tuple[str, ...] = (SECRET,)) -> tuple[bytes, dict[str, str]]:
 
 
 async def send(url: str, *, limit_s: float = 15.0, allow_private: bool = False) -> int:
-    target = Target(url, (SECRET,), allow_private=allow_private)
+    target = Target(url, (SECRET,), tls_for(url), allow_private=allow_private)
     return await send_post(target, *trial(), limit_s=limit_s)
 
 
