@@ -47,13 +47,6 @@ _SEE = insert_into(
     dropped=0,
 )
 _SEEN = select(_P.endpoint, _P.seen_at_ms)
-_WELL: dict[str, Any] = {
-    "failures": 0,
-    "failing_since_ms": None,
-    "paused_at_ms": None,
-    "last_error": None,
-}
-_NO_POST: dict[str, Any] = {"post_id": None, "post_events": None}
 _IS_WAITING = _E.sent_at_ms.is_(None)
 
 
@@ -86,6 +79,7 @@ class WebhookPost:
     events: tuple[WebhookEvent, ...]
     failures: int  # of this receiver, one after the other, until now
     is_paused: bool
+    is_full: bool = False  # more may wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,40 +112,40 @@ class Outbox(Repository):
         At most `limit` events, and of those as many as `fits` says, one at least.
         """
         with self._read() as tx:
-            if not _may_go(tx, endpoint):
+            if not _MAY_GO.fetch(tx, tx.now_ms(), endpoint):
                 return None
         with self._write(Write.UNSYNCED) as tx:
-            found = _lock(tx, endpoint)
-            if found is None or found.next_at_ms > tx.now_ms() or found.disabled_at_ms is not None:
+            found = _LOCK.fetch(tx, endpoint)
+            if not found or found[0][0] > tx.now_ms() or found[0][1] is not None:
                 return None
-            numbers = json.loads(found.post_events or "[]")
-            post_id, events = found.post_id, _of_post(tx, numbers)
+            ((_, _, post_id, numbers, failures, paused_at_ms),) = found
+            events, is_full = _of_post(tx, json.loads(numbers or "[]")), True
             if not events:
-                post_id = f"msg_{secrets.token_hex(12)}"
                 events = _events(tx, _NEXT.fetch(tx, endpoint, limit))
-                events = events[: max(fits(events), 1)]
                 if not events:
                     return None
+                room = max(fits(events), 1)
+                is_full = room < len(events) or len(events) == limit
+                events = events[:room]
+                post_id = f"msg_{secrets.token_hex(12)}"
                 numbers = json.dumps([one.event_no for one in events])
-                _set(tx, endpoint, post_id=post_id, post_events=numbers)
+                _BEGIN.run(tx, post_id, numbers, endpoint)
             return WebhookPost(
                 post_id=post_id,
                 events=tuple(events),
-                failures=found.failures,
-                is_paused=found.paused_at_ms is not None,
+                failures=failures,
+                is_paused=paused_at_ms is not None,
+                is_full=is_full,
             )
 
     def note_taken(self, endpoint: str, post_id: str) -> None:
         """Note that a receiver took a post; nothing if that was noted before."""
         with self._write(Write.UNSYNCED) as tx:
-            found = _lock(tx, endpoint)
-            if found is None or found.post_id != post_id:
-                return
-            now_ms = tx.now_ms()
-            mine = _E.event_no.in_(json.loads(found.post_events))
-            tx.execute(update(webhook_event).where(mine).values(sent_at_ms=now_ms))
-            again = {"next_at_ms": 0, "taken_at_ms": now_ms, "disabled_at_ms": None}
-            _set(tx, endpoint, **_WELL, **_NO_POST, **again)
+            for *_, current, numbers, _, _ in _LOCK.fetch(tx, endpoint):
+                if current == post_id:
+                    now_ms = tx.now_ms()
+                    _MARK.run(tx, [(now_ms, number) for number in json.loads(numbers)])
+                    _END.run(tx, now_ms, endpoint)
 
     def note_refused(
         self, endpoint: str, reason: str, *, wait_ms: int, pause_after_ms: int, is_gone: bool
@@ -275,16 +269,42 @@ def _set(tx: Transaction, endpoint: str, **values: Any) -> int:
     return tx.execute(mine.values(values)).rowcount
 
 
-def _may_go(tx: Transaction, endpoint: str) -> bool:
-    found = tx.execute(
-        select(*_P["next_at_ms", "disabled_at_ms"]).where(_P.endpoint == endpoint)
-    ).one_or_none()
-    if found is None or found.disabled_at_ms is not None or found.next_at_ms > tx.now_ms():
-        return False
-    waits = select(_E.event_no).where(_E.endpoint == endpoint, _IS_WAITING).limit(1)
-    return tx.execute(waits).scalar() is not None
-
-
+# of a receiver that something waits for and that may be asked now
+_MAY_GO = Statement(
+    """
+    SELECT 1 FROM webhook_endpoint
+    WHERE disabled_at_ms IS NULL AND next_at_ms <= {?} AND endpoint = {?}
+    AND EXISTS (
+        SELECT 1 FROM webhook_event
+        WHERE webhook_event.endpoint = webhook_endpoint.endpoint
+        AND webhook_event.sent_at_ms IS NULL
+    )
+    """
+)
+_LOCK = Statement(
+    """
+    SELECT next_at_ms, disabled_at_ms, post_id, post_events, failures, paused_at_ms
+    FROM webhook_endpoint WHERE endpoint = {?} {for_update}
+    """
+)
+_BEGIN = Statement(
+    "UPDATE webhook_endpoint SET post_id = {?}, post_events = {?} WHERE endpoint = {?}"
+)
+_MARK = BatchStatement(
+    """
+    UPDATE webhook_event SET sent_at_ms = v.column1 FROM (VALUES {rows}) AS v
+    WHERE webhook_event.event_no = v.column2
+    """,
+    columns=2,
+)
+_END = Statement(
+    """
+    UPDATE webhook_endpoint
+    SET post_id = NULL, post_events = NULL, next_at_ms = 0, taken_at_ms = {?}, failures = 0,
+        failing_since_ms = NULL, paused_at_ms = NULL, disabled_at_ms = NULL, last_error = NULL
+    WHERE endpoint = {?}
+    """
+)
 _EVENT = (
     *("event_no", "queue_id", "rcpt_no", "kind", "verdict", "provider", "reply", "dsn"),
     *("address", "original", "sender", "message_id", "link_value"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from relaygw import __version__
@@ -12,7 +13,7 @@ from relaygw.store.outbox import WebhookEvent
 
 VERSION = 1
 """Of the body: it grows when a receiver that knows the old one could not read the new one."""
-MAX_EVENTS = 100
+MAX_EVENTS = 200
 MAX_BYTES = 65_536  # of the events, together; one is far smaller
 _TYPE = "mail.events"
 
@@ -21,7 +22,7 @@ def fits(events: Sequence[WebhookEvent]) -> int:
     """Return how many of the events, from the first on, one post has room for."""
     size = 0
     for number, one in enumerate(events):
-        size += len(_json(event_object(one))) + 1
+        size += len(_encoded(one)) + 1
         if size > MAX_BYTES:
             return number
     return len(events)
@@ -29,15 +30,20 @@ def fits(events: Sequence[WebhookEvent]) -> int:
 
 def body_of(events: Sequence[WebhookEvent], *, hostname: str, at_ms: int) -> bytes:
     """Return the bytes of a post; `hostname` is the gateway's."""
-    return _json(
-        {
-            "type": _TYPE,
-            "version": VERSION,
-            "timestamp": rfc3339(at_ms),
-            "gateway": hostname,
-            "data": {"events": [event_object(one) for one in events]},
-        }
-    )
+    head = {
+        "type": _TYPE,
+        "version": VERSION,
+        "timestamp": rfc3339(at_ms),
+        "gateway": hostname,
+        "data": {"events": []},
+    }
+    return _json(head).removesuffix(b"]}}") + b",".join(map(_encoded, events)) + b"]}}"
+
+
+@lru_cache(maxsize=MAX_EVENTS)
+def _encoded(event: WebhookEvent) -> bytes:
+    """Return an event as it is posted; of those of a post each is made once."""
+    return _json(event_object(event))
 
 
 def event_object(event: WebhookEvent) -> dict[str, Any]:

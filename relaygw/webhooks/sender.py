@@ -102,8 +102,8 @@ class Sender:
             await asyncio.wait([exchange], timeout=_DRAIN_S)
             exchange.cancel()
             raise
-        # a few events wait for more, so that a busy gateway makes few posts
-        return 0.0 if len(post.events) >= MAX_EVENTS // 2 else self.pace.idle_s
+        # what does not fill a post waits for more, so that a busy gateway makes few of them
+        return 0.0 if post.is_full else self.pace.idle_s
 
     def _has_duty(self, endpoint: str) -> bool:
         return self.store.watch.duty(f"{DUTY} {endpoint}", self.incarnation)
