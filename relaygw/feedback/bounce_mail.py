@@ -21,7 +21,7 @@ from relaygw.feedback import document, old_bounces
 from relaygw.feedback.returned import Fields, Returned, fields_of, from_fields, from_text, value_of
 from relaygw.mail.verdict import Event, Kind
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
 """What is read of a bounce mail; the report stands before the mail that came back."""
 _MAX_PARTS = 100
 _MAX_DEPTH = 5

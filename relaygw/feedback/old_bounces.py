@@ -15,7 +15,7 @@ from relaygw.feedback import document
 from relaygw.mail.verdict import Kind
 
 _CHILD = Path(__file__).with_name("old_bounces_child.py")
-_MAX_BYTES = 1 << 18
+_MAX_BYTES = 1 << 17
 _LIMIT_S = 3.0
 _SAID_NEAR = 600  # characters behind an address in which its reason stands
 
