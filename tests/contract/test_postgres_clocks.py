@@ -480,6 +480,8 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("suppressions.forget_refusals", 60_000) == 0
     assert call("suppressions.suppressed_lately", 60_000) == 0
     assert call("suppressions.count_suppressed", most=9) == 1
+    people = {"sender": "", "stream": "transactional"}
+    assert call("suppressions.listed_for", ["b@cust.test"], **people) == {}
     assert not call("doubts.still_wait", seen.queue_id, [0])
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)

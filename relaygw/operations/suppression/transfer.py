@@ -62,7 +62,8 @@ def import_list(
         if is_dry_run:
             changed = _would_change(store, batch)
         else:
-            entry = audited(0, f"begun, form {done.form}") if not done.added else None
+            is_first = not done.added + done.known
+            entry = audited(0, f"begun, form {done.form}") if is_first else None
             changed = store.suppressions.suppress_batch(batch, entry=entry)
         done.added += changed
         done.known += len(batch) - changed
@@ -82,7 +83,7 @@ def import_list(
         if len(batch) >= BATCH:
             end_batch()
     end_batch()
-    if done.added and not is_dry_run:
+    if done.added + done.known and not is_dry_run:
         store.audit.add(audited(done.added, f"{done.added:,} addresses, form {done.form}"))
     return done
 
