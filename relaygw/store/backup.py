@@ -25,6 +25,7 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.settings.secrets import draft_of
 from relaygw.store import exchange, log_check, migrate
 from relaygw.store.database import damage
+from relaygw.store.feedback_tables import notice
 from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
@@ -256,6 +257,9 @@ def _hold(connection: Connection, *, is_released: bool, now_ms: int) -> int:
         is_held = delivery.c.state == DeliveryState.HELD.value
         ends = is_held & func.coalesce(delivery.c.hold_code, "").not_in(_STAY_HELD)
         may_go = or_(may_go, delivery.c.state.in_(_WAITING), ends)
+        # their senders may have been told since
+        made = {"made_at_ms": now_ms, "detail": "none is sent: the queue was restored"}
+        connection.execute(update(notice).where(notice.c.made_at_ms.is_(None)).values(made))
     held = {
         "state": DeliveryState.HELD.value,
         "held_at_ms": now_ms,

@@ -100,6 +100,22 @@ def test_what_was_not_finished_is_held_and_what_was_stays_so(desk: Desk, tmp_pat
     assert standing(desk)[waiting] == ("deferred", None)
 
 
+@pytest.mark.parametrize("is_released", [False, True])
+def test_a_notice_that_may_have_been_sent_since_is_not_sent_again(
+    desk: Desk, tmp_path: Path, is_released: bool
+) -> None:
+    copy = tmp_path / "queue.copy"
+    queue_id = desk.add("a@cust.test")
+    desk.run("queue", "expire", queue_id, "--yes")
+    desk.run("db", "backup", str(copy))
+    sql(copy, f"INSERT INTO notice VALUES ('{queue_id}', 'failed', 0, 1, 0, NULL, NULL, NULL)")
+    close(desk)
+    words = ["--release"] if is_released else []
+    assert desk.run("db", "restore", str(copy), "--yes", *words).exit_code == 0
+    desk.store = open_store(desk.url)
+    assert bool(desk.store.notices.due(limit=1)) is is_released
+
+
 def test_with_release_only_what_was_being_sent_is_held(desk: Desk, tmp_path: Path) -> None:
     copy = tmp_path / "queue.copy"
     sent = desk.add("a@cust.test")
