@@ -91,7 +91,8 @@ def doubt_waits(providers: Mapping[str, Provider]) -> dict[str, float]:
 
     Not at all with a key; where only an event settles it, until that had time to come.
     """
-    return {name: 0.0 for name, one in providers.items() if one.key_header is not None}
+    waits = {name: DOUBT_LADDER_S[0] for name, one in providers.items() if one.events is not None}
+    return waits | {name: 0.0 for name, one in providers.items() if one.key_header is not None}
 
 
 def is_doubt_spent(claimed: ClaimedDelivery) -> bool:

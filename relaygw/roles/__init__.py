@@ -79,7 +79,16 @@ def store_rules(settings: Settings) -> StoreRules:
             for one in settings.webhooks
         ),
         doubt_waits=doubt_waits(settings.providers),
+        siblings=_siblings(settings),
     )
+
+
+def _siblings(settings: Settings) -> dict[str, frozenset[str]]:
+    presets = {name: one.preset for name, one in settings.providers.items() if one.preset}
+    return {
+        name: frozenset(other for other, its in presets.items() if its == preset)
+        for name, preset in presets.items()
+    }
 
 
 def wake_workers(loaded: LoadedSettings) -> None:

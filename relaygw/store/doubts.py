@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
 from relaygw.store.finished import finish_messages
 from relaygw.store.outcomes import MAX_REPLY, Settled
 from relaygw.store.queue_entry import Key
 from relaygw.store.rules import StoreRules
 from relaygw.store.verdicts import NewVerdict
+from relaygw.store.webhooks import add_changes
 
 _MAY_HAVE_IT = """
     (delivery.doubts > 0 OR delivery.reclaims > 0)
@@ -82,7 +84,7 @@ _TOLD = BatchStatement(
     JOIN provider_event AS told ON told.queue_id = delivery.queue_id
     JOIN recipient ON recipient.queue_id = delivery.queue_id AND recipient.rcpt_no = told.rcpt_no
         AND recipient.delivery_no = delivery.delivery_no AND recipient.state = 'pending'
-    WHERE {_MAY_HAVE_IT.format(provider="told.provider")}
+    WHERE delivery.doubts > 0 OR delivery.reclaims > 0
     """,
     columns=2,
 )
@@ -211,13 +213,19 @@ def _settle(
     tx: Transaction, told: Iterable[tuple[str, str, str, str]], rules: StoreRules
 ) -> tuple[Settled, ...]:
     now_ms = tx.now_ms()
-    first: dict[tuple[str, str], Row] = {}
-    for queue_id, address, provider, kind in told:
-        words = f"{provider} has it: its event tells {kind}"[:MAX_REPLY]
-        first.setdefault((queue_id, address), (queue_id, address, provider, words, now_ms))
+    first: dict[tuple[str, str, str], Row] = {}
+    for queue_id, address, told_by, kind in told:
+        for provider in rules.siblings_of(told_by):
+            words = f"{provider} has it: its event tells {kind}"[:MAX_REPLY]
+            key = (queue_id, address, provider)
+            first.setdefault(key, (*key, words, now_ms))
     rows = _SETTLE.fetch(tx, [first[key] for key in sorted(first)])
     if not rows:
         return ()
+    changed = [
+        (queue_id, rcpt_no, by, words, "2.0.0") for queue_id, _, rcpt_no, _, by, words in rows
+    ]
+    add_changes(tx, changed, RecipientState.DELIVERED, now_ms, rules)
     _TELL.run(tx, [(*key, rcpt_no, now_ms, by, words) for *key, rcpt_no, _, by, words in rows])
     _end(tx, {(queue_id, delivery_no) for queue_id, delivery_no, *_ in rows}, rules)
     return tuple(

@@ -220,8 +220,8 @@ class Feedback(Repository):
             verdicts = _judge(tx, new, people, now_ms)
             if verdicts:
                 suppression.note_verdicts(tx, verdicts, self._rules)
+                doubts.settle(tx, verdicts, self._rules)  # delivered first, then what became of it
                 webhooks.add_verdicts(tx, verdicts, self._rules)
-                doubts.settle(tx, verdicts, self._rules)
             _REMOVE.run(tx, [(post_no,) for post_no in read])
         return new
 

@@ -26,6 +26,12 @@ class StoreRules:
     # how long mail waits, in seconds, that such a provider may have from a worker that died: it is
     # in doubt then, as something settles that; at others it is sent again at once
     doubt_waits: Mapping[str, float] = field(default_factory=dict)
+    # providers of one service by each of them: its account may report of all at one of them
+    siblings: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def siblings_of(self, provider: str) -> frozenset[str]:
+        """Return the providers whose mail the events of one may be about."""
+        return self.siblings.get(provider, frozenset()) | {provider}
 
     # of whom a sender is told by mail, beside those who asked for it by NOTIFY
     tells_failures: bool = False  # of mail whose sender did not say
