@@ -2,8 +2,9 @@
 
 A delivery in doubt counts its doubts and names the provider that may have it. An event of that
 provider about a recipient proves that it took the mail, whatever became of it there: the recipient
-is delivered, and what the event says stands beside it as the verdict. Rows are locked in the order
-in which outcomes write them: recipients, deliveries, messages.
+is delivered, and what the event says stands beside it as the verdict. A bounce mail proves nothing
+here, as anybody may have written it. Rows are locked in the order in which outcomes write them:
+recipients, deliveries, messages.
 """
 
 from __future__ import annotations
@@ -20,23 +21,19 @@ from relaygw.store.rules import StoreRules
 from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_changes
 
-_MAY_HAVE_IT = """
-    (delivery.doubts > 0 OR delivery.reclaims > 0)
-    AND (delivery.provider IS NULL OR delivery.provider = {provider})
-"""
 # columns of a row: queue_id, address, provider, words, at_ms
 _SETTLE = BatchStatement(
-    f"""
+    """
     UPDATE recipient
     SET state = 'delivered', changed_at_ms = v.column5, provider = v.column3, reply = v.column4,
         dsn = '2.0.0'
-    FROM (VALUES {{rows}}) AS v
+    FROM (VALUES {rows}) AS v
     WHERE recipient.queue_id = v.column1 AND recipient.address = v.column2
     AND recipient.state = 'pending'
     AND EXISTS (
         SELECT 1 FROM delivery WHERE delivery.queue_id = recipient.queue_id
         AND delivery.delivery_no = recipient.delivery_no
-        AND {_MAY_HAVE_IT.format(provider="v.column3")}
+        AND (delivery.doubts > 0 OR delivery.reclaims > 0) AND delivery.provider = v.column3
     )
     RETURNING queue_id, delivery_no, rcpt_no, address, provider, reply
     """,
@@ -77,9 +74,9 @@ _END = BatchStatement(
     columns=3,
 )
 _TOLD = BatchStatement(
-    f"""
+    """
     SELECT DISTINCT recipient.queue_id, recipient.address, told.provider, told.kind
-    FROM (VALUES {{rows}}) AS v
+    FROM (VALUES {rows}) AS v
     JOIN delivery ON delivery.queue_id = v.column1 AND delivery.delivery_no = v.column2
     JOIN provider_event AS told ON told.queue_id = delivery.queue_id
     JOIN recipient ON recipient.queue_id = delivery.queue_id AND recipient.rcpt_no = told.rcpt_no
@@ -87,6 +84,13 @@ _TOLD = BatchStatement(
     WHERE delivery.doubts > 0 OR delivery.reclaims > 0
     """,
     columns=2,
+)
+_IN_DOUBT = BatchStatement(
+    """
+    SELECT queue_id, delivery_no FROM delivery WHERE queue_id IN (VALUES {rows})
+    AND (doubts > 0 OR reclaims > 0)
+    """,
+    columns=1,
 )
 _DOUBT = BatchStatement(
     """
@@ -192,6 +196,12 @@ def settle_told(tx: Transaction, keys: Collection[Key], rules: StoreRules) -> tu
     if keys:  # an event may have come while its outcome was on its way
         _end(tx, keys, rules)
     return settled
+
+
+def settle_what_is_back(tx: Transaction, queue_ids: Collection[str], rules: StoreRules) -> None:
+    """End the doubts of mail from the trash of which an event told meanwhile."""
+    rows = _IN_DOUBT.fetch(tx, [(queue_id,) for queue_id in sorted(queue_ids)])
+    settle_told(tx, [(queue_id, delivery_no) for queue_id, delivery_no in rows], rules)
 
 
 def come_in_doubt(tx: Transaction, told: Iterable[tuple[str, int, str]]) -> None:

@@ -16,7 +16,7 @@ from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Row, Transaction
-from relaygw.store.doubts import note_let_go
+from relaygw.store.doubts import note_let_go, settle_what_is_back
 from relaygw.store.failures import Failures, find_failures
 from relaygw.store.finished import finish_messages
 from relaygw.store.holds import held_until
@@ -199,7 +199,13 @@ class Queue(Repository):
 
         What was held is held as before, the rest is due now; time in the trash is no age.
         """
-        return self._change(queue_ids, entry, _undelete)
+
+        def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
+            number = _undelete(tx, batch, now_ms)
+            settle_what_is_back(tx, batch, self._rules)
+            return number
+
+        return self._change(queue_ids, entry, change)
 
     def expire(self, queue_ids: Sequence[str], *, reason: str, entry: AuditEntry) -> int:
         """End open deliveries as expired; audited; return how many.

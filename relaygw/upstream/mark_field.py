@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as of_class
 from typing import NamedTuple
 
 from relaygw.mail.content import header_end, header_fields
@@ -28,7 +29,8 @@ class Mark:
 
     field: MarkField
     token: str
-    untold: Callable[[str], None] = lambda _why: None
+    # no part of what is sent: chained mail is known by what is
+    untold: Callable[[str], None] = of_class(default=lambda _why: None, compare=False)
 
 
 class Marked(NamedTuple):

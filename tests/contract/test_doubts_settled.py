@@ -11,17 +11,21 @@ from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpda
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.mail.verdict import Event, Kind
+from relaygw.mail.verdict import BOUNCE_MAIL, Event, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.feedback import MatchedEvent
-from relaygw.store.rules import StoreRules
+from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted, update_of
 from tests.contract.conftest import instance
 from tests.contract.test_store_contract import claim, entry_of
 from tests.tables import each_of
 
-RULES = StoreRules(doubt_waits={"main": 0.0, "slow": 300.0})
+RULES = StoreRules(
+    doubt_waits={"main": 0.0, "slow": 300.0},
+    siblings={"main-promo": frozenset({"main", "main-promo"})},
+    webhooks=(WebhookRule("shop", frozenset({"delivered", "bounced"})),),
+)
 EVERY_FAR = NOW_MS + 10**9
 
 
@@ -124,6 +128,44 @@ def test_of_several_recipients_each_is_settled_by_its_own_event(store: Store) ->
     store.leases.give_back([(message.queue_id, 0)], incarnation="one")
     store.feedback.take([told(message, 0)])
     assert states(store, message) == (["finished"], ["delivered", "delivered"])
+
+
+def test_an_event_at_another_provider_of_the_service_settles_it(store: Store) -> None:
+    message = doubtful(store)
+    store.feedback.take([told(message, by="main-promo")])
+    (one,) = entry_of(store, message.queue_id).recipients
+    assert (one.state, one.provider) == (RecipientState.DELIVERED, "main")
+
+
+def test_a_bounce_mail_that_anybody_may_write_settles_nothing(store: Store) -> None:
+    message = doubtful(store, due_at_ms=EVERY_FAR)
+    store.feedback.take([told(message, by=BOUNCE_MAIL, kind=Kind.HARD)])
+    assert states(store, message) == (["deferred"], ["pending"])
+
+
+def test_receivers_hear_first_that_it_was_delivered(store: Store) -> None:
+    message = doubtful(store)
+    store.feedback.take([told(message, kind=Kind.HARD)])
+    with store.database.read() as tx:
+        rows = tx.connection.exec_driver_sql(
+            "SELECT kind, provider FROM webhook_event ORDER BY event_no"
+        )
+        assert list(map(tuple, rows)) == [("delivered", "main"), ("bounced", "main")]
+
+
+def test_what_comes_back_from_the_trash_is_settled_by_what_was_told_meanwhile(
+    store: Store,
+) -> None:
+    message = doubtful(store)
+    entry = AuditEntry(at_ms=NOW_MS, actor="x", action="a", target="", detail="", affected=0)
+    waiting = frozenset({DeliveryState.DEFERRED})
+    store.queue.change_state(
+        [message.queue_id], from_states=waiting, to=DeliveryState.DELETED, entry=entry
+    )
+    store.feedback.take([told(message)])
+    assert states(store, message) == (["deleted"], ["cancelled"])
+    store.queue.undelete([message.queue_id], entry=entry)
+    assert states(store, message) == (["finished"], ["delivered"])
 
 
 def test_one_address_that_stands_twice_is_settled_whole(store: Store) -> None:

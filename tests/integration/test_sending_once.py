@@ -34,6 +34,7 @@ from tests.integration.delivery_rig import Rig, running
 FINISHED, HELD, DEFERRED = DeliveryState.FINISHED, DeliveryState.HELD, DeliveryState.DEFERRED
 LARGE = b"Subject: x\r\n\r\n" + (b"y" * 76 + b"\r\n") * 1000  # more than comes with a claim
 RULES = StoreRules(doubt_waits={"p": 0.0})
+RESEND = {"preset": "resend", "username": None, "password": None, "rate": None}
 
 
 def ruled(url: str):
@@ -124,6 +125,11 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str], dict[str, Any]
         {}, ["PIPELINING", "8BITMIME"],
         {"mode": "staging", "recipients": {"allow": ["@cust.test"]}},
     ),
+    "marked": (
+        {"content": EIGHT_BIT},
+        {"preset": "sendgrid", "events": {"secret": "plain:x"}},
+        ["PIPELINING", "8BITMIME"], {},
+    ),
     "large": ({"content": LARGE}, {"headers": {"X-Shop": "1"}}, [], {}),
     "tls": ({}, {}, ["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 50000000"], {}),
 }  # fmt: skip
@@ -149,6 +155,7 @@ async def test_two_tries_are_the_same_to_the_byte_by_another_instance(
             await rig.wait_for(message, FINISHED)
         first, second = provider.messages
         assert first.content == second.content
+        assert (kind == "marked") == (b'"relaygw"' in first.content)
         assert (first.sender, first.recipients) == (second.sender, second.recipients)
         assert len(provider.mailbox) == 1
 
@@ -171,8 +178,11 @@ async def test_each_recipient_has_a_transaction_and_a_key_of_its_own(tmp_path: P
         assert len({keys_of(one)[0] for one in provider.mailbox}) == 4
 
 
-async def test_chained_mail_has_its_key_too(tmp_path: Path) -> None:
-    settings = {"chain_transactions": True, "max_connections": 1}
+@pytest.mark.parametrize(
+    "more", [{}, {"preset": "sendgrid", "events": {"secret": "plain:x"}}], ids=["key", "key, mark"]
+)
+async def test_chained_mail_has_its_key_too(tmp_path: Path, more: dict[str, Any]) -> None:
+    settings = {"chain_transactions": True, "max_connections": 1} | more
     async with (
         KeyedProvider(loses_first=True) as provider,
         running(tmp_path, {"p": provider.settings(**KEYED, **settings)}) as rig,
@@ -183,6 +193,7 @@ async def test_chained_mail_has_its_key_too(tmp_path: Path) -> None:
             await rig.wait_for(message, FINISHED)
         assert provider.lost == 6
         assert (len(provider.mailbox), provider.extras()) == (6, 0)
+        assert all(bool(more) == (b"relaygw" in one.content) for one in provider.mailbox)
 
 
 # --- what the provider says of keys --------------------------------------------------------------
@@ -239,15 +250,14 @@ async def test_a_key_that_no_provider_takes_holds_its_own_mail_alone(
 
 async def test_a_conflict_is_held_in_doubt_and_a_release_has_another_key(tmp_path: Path) -> None:
     """The bytes are others, as the configuration changed between two tries."""
-    settings = {"preset": "resend", "username": None, "password": None, "rate": None}
     async with KeyedProvider() as provider:
         message = fresh()
         provider.script("CONTENT", LOST)
         retry.KEYED_LADDER_S = (0.5,)
-        async with running(tmp_path, {"p": provider.settings(**settings)}) as rig:
+        async with running(tmp_path, {"p": provider.settings(**RESEND)}) as rig:
             rig.accept(message)
             await rig.wait_for(message, DEFERRED)
-        changed = provider.settings(**settings, headers={"X-New": "1"})
+        changed = provider.settings(**RESEND, headers={"X-New": "1"})
         async with running(tmp_path, {"p": changed}) as rig:
             entry = await rig.wait_for(message, HELD)
             assert entry.deliveries[0].hold.code is HoldCode.IN_DOUBT
@@ -261,13 +271,12 @@ async def test_a_conflict_is_held_in_doubt_and_a_release_has_another_key(tmp_pat
 
 async def test_a_first_try_that_is_still_running_is_waited_for(tmp_path: Path) -> None:
     running_still = b"409 4.0.0 concurrent_idempotent_requests\r\n"
-    settings = {"preset": "resend", "username": None, "password": None, "rate": None}
     async with (
         KeyedProvider() as provider,
         ScriptedProvider() as other,
         running(
             tmp_path,
-            {"p": provider.settings(**settings), "q": other.settings()},
+            {"p": provider.settings(**RESEND), "q": other.settings()},
             routes=[Route(name="default", providers=("p", "q"))],
         ) as rig,
     ):

@@ -164,3 +164,11 @@ async def test_the_mark_stands_in_front_of_what_is_added(content: bytes) -> None
         b"X-PM-Metadata-relaygw: %s\r\n%sX-PM-Message-Stream: outbound\r\n%s"
         % (TOKEN.encode(), added, content)
     )
+
+
+def test_marks_of_the_same_mail_are_the_same_whoever_is_told() -> None:
+    """A chained transaction is known by its mail."""
+    one, other = (
+        Mark(field=presets()["sendgrid"].mark, token="t", untold=lambda _: None) for _ in range(2)
+    )
+    assert one == other

@@ -1,0 +1,45 @@
+"""The idempotency key: the same for the same mail, another one for any other."""
+
+from __future__ import annotations
+
+import pytest
+
+from relaygw.mail.sending_key import is_usable_key, sending_key
+
+ONE = {"queue_id": "0A", "sender": "a@x.test", "recipients": [(0, "b@x.test")], "generation": 0}
+
+
+def test_it_is_the_same_for_ever_and_whatever_the_order() -> None:
+    both = [(0, "b@x.test"), (1, "c@x.test")]
+    assert sending_key(**ONE) == sending_key(**ONE)
+    assert sending_key(**ONE | {"recipients": both}) == sending_key(
+        **ONE | {"recipients": both[::-1]}
+    )
+    # a change of this ends the protection of all mail that is in doubt during an upgrade
+    assert sending_key(**ONE).startswith("60c69ed7")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"queue_id": "0B"},
+        {"sender": "c@x.test"},
+        {"sender": ""},
+        {"recipients": [(1, "b@x.test")]},
+        {"recipients": [(0, "B@x.test")]},
+        {"recipients": [(0, "b@x.test"), (1, "c@x.test")]},
+        {"generation": 1},
+        {"queue_id": "0A\n0"},
+    ],
+)
+def test_it_is_another_for_anything_else(change: dict[str, object]) -> None:
+    assert sending_key(**ONE | change) != sending_key(**ONE)
+
+
+@pytest.mark.parametrize(
+    ("key", "is_usable"),
+    [("x", True), ("x" * 256, True), ("x" * 257, False), ("", False), ("a b", False), ("é", False)],
+)
+def test_what_a_provider_may_take(key: str, is_usable: bool) -> None:
+    assert is_usable_key(key) is is_usable
+    assert is_usable_key(sending_key(**ONE))
