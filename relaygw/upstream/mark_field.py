@@ -19,6 +19,7 @@ from relaygw.settings.presets import MarkField
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _FOLD = "\r\n "
+_SHORT = 900  # characters that fit on one line with the name of the field
 _TAG = re.compile(rf"(?<![^\s,]){NAME}[ \t]*=[^,\r\n]*")
 _PAIR = re.compile(rf"(?<![^\s|]){NAME}[ \t]*:[^|\r\n]*")
 
@@ -159,8 +160,11 @@ def _with_entry(text: str, start: int, keys: Sequence[_Key], token: str) -> str:
 def _insert(text: str, start: int, entry: str, *, is_first: bool) -> str:
     """Return the text with an entry right behind the brace at `start`; no line gets longer."""
     before, rest = text[: start + 1], text[start + 1 :]
-    is_folded = rest.lstrip(" \t").startswith("\r\n")  # a line of blanks would end the header
-    return f"{before}{_FOLD}{entry}{'' if is_first else ','}{'' if is_folded else _FOLD}{rest}"
+    comma = "" if is_first else ","
+    if "\r\n" not in text and len(text) + len(entry) < _SHORT:
+        return f"{before}{entry}{comma}{rest}"
+    is_folded = rest.lstrip(" \t").startswith("\r\n")  # some take a line of blanks for the end
+    return f"{before}{_FOLD}{entry}{comma}{'' if is_folded else _FOLD}{rest}"
 
 
 def _refuse_constant(text: str) -> None:
