@@ -22,6 +22,7 @@ from relaygw.store.store import Store
 from tests.campaign import times
 from tests.e2e.fleet import Start, starter
 from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.ports import fixed_binds, free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.feedback.documented import Sent, examples
 from tests.feedback.signers import SendGrid
@@ -99,6 +100,7 @@ def test_an_event_at_one_instance_is_known_to_every_other_within_a_second(start:
             for one in (listening, other):
                 one.wait_until(partial(_is_known, one.store, queue_id, address), "it is known")
             took_s.append(time.monotonic() - began_s)
+        print(f"known to both instances after {max(took_s):.2f} s at most")
         assert max(took_s) <= 5, took_s
         for one in (listening, other):
             told = run_relaygw(
@@ -154,17 +156,18 @@ def test_a_gateway_that_is_killed_after_its_200_loses_nothing_and_counts_once(
 def test_the_listener_comes_and_goes_with_a_reload(tmp_path: Path) -> None:
     with sendgrid() as provider:
         settings = {"sendgrid": sendgrid_at(provider.port)}
-        with Gateway(tmp_path, providers=settings, **EVENTS) as gateway:
+        events = {"events": {"bind": f"127.0.0.1:{free_port()}"}}
+        with Gateway(tmp_path, providers=settings, **fixed_binds(), **events) as gateway:
             url = events_url(gateway)
-            assert httpx2.post(url, content=b"[]").status_code in (400, 401, 403)
+            assert httpx2.post(url, content=b"[]").status_code >= 400
             gateway.settings["providers"]["sendgrid"]["events"] = None
             gateway.settings["events"] = {"bind": None}
             position = gateway.reload()
             gateway.wait_for_log("reloaded", start=position)
             gateway.wait_until(lambda: _is_closed(url), "nobody listens")
-            _, words = gateway.send("a@shop.test", ["b@cust.test"], CONTENT), provider
+            gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
             provider.wait_for_messages(1)
-            assert b"unique_args" not in words.messages[-1].content
+            assert b"unique_args" not in provider.messages[-1].content
 
 
 def _is_closed(url: str) -> bool:
