@@ -14,6 +14,8 @@ from itertools import chain
 import click
 
 from relaygw.cli.asked_mail import AskedMail, change, field_lines, suppression_lines, way_of
+from relaygw.cli.check_events import events_doubts, events_words
+from relaygw.cli.check_secrets import unreadable_secrets
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
 from relaygw.cli.service_settings import service_warnings
 from relaygw.cli.text import as_json, labelled, print_lines
@@ -27,7 +29,6 @@ from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Log, Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
-from relaygw.settings.secrets import SecretRef
 from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
 
 _PATIENCE_S = 4.0
@@ -218,6 +219,8 @@ def _summary(loaded: LoadedSettings) -> Iterator[str]:
         yield labelled("listener", f"{listener.bind} for {words}")
     base_path = settings.web.base_path.rstrip("/")
     yield labelled("web", f"http://{settings.web.bind}{base_path} for {_web_words(settings)}")
+    if (events := events_words(settings)) is not None:
+        yield labelled("events", events)
     for name, provider in settings.providers.items():
         yield labelled("provider", f"{name}: {_provider_words(provider)}")
     for route in settings.routes:
@@ -262,7 +265,8 @@ def _warnings(settings: Settings) -> Iterator[str]:
             yield f"alerts.{number}.{alert.kind}: {problem}"
     for name, provider in settings.providers.items():
         yield from (f"providers.{name}.tls: {problem}" for problem in provider.tls_doubts())
-    yield from _unreadable_secrets(settings)
+    yield from unreadable_secrets(settings)
+    yield from events_doubts(settings)
     yield from doubtful_certificates(settings)
     web = settings.web
     if web.has_logins and not (web.bind.is_loopback or web.proxies):
@@ -273,30 +277,6 @@ def _warnings(settings: Settings) -> Iterator[str]:
     problem = _log_problem(settings.log)
     if problem is not None:
         yield f"log.target: {settings.log.target}: {problem}"
-
-
-def _unreadable_secrets(settings: Settings) -> Iterator[str]:
-    """Yield secrets that cannot be read here; commands are not run for a check."""
-    for key, secret in _secrets(settings):
-        if secret is None or secret.kind == "command":
-            continue
-        try:
-            secret.read()
-        except SettingsError as error:
-            yield f"{key}: {error}"
-
-
-def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
-    for name, provider in settings.providers.items():
-        yield f"providers.{name}.password", provider.password
-        if provider.oauth is not None:
-            yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
-            yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
-    for number, alert in enumerate(settings.alerts):
-        yield f"alerts.{number}.apprise", alert.apprise
-        yield f"alerts.{number}.webhook", alert.webhook.reference if alert.webhook else None
-    for token in settings.web.tokens:
-        yield f"web.tokens.{token.name}", token.token
 
 
 def _log_problem(log: Log) -> str | None:

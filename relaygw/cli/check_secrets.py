@@ -1,0 +1,35 @@
+"""Secrets that `relaygw check` cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from relaygw.errors import SettingsError
+from relaygw.settings.model import Settings
+from relaygw.settings.secrets import SecretRef
+
+
+def unreadable_secrets(settings: Settings) -> Iterator[str]:
+    """Yield secrets that cannot be read here; commands are not run for a check."""
+    for key, secret in _secrets(settings):
+        if secret is None or secret.kind == "command":
+            continue
+        try:
+            secret.read()
+        except SettingsError as error:
+            yield f"{key}: {error}"
+
+
+def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
+    for name, provider in settings.providers.items():
+        yield f"providers.{name}.password", provider.password
+        if provider.events is not None:
+            yield f"providers.{name}.events.secret", provider.events.secret
+        if provider.oauth is not None:
+            yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
+            yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
+    for number, alert in enumerate(settings.alerts):
+        yield f"alerts.{number}.apprise", alert.apprise
+        yield f"alerts.{number}.webhook", alert.webhook.reference if alert.webhook else None
+    for token in settings.web.tokens:
+        yield f"web.tokens.{token.name}", token.token
