@@ -47,7 +47,7 @@ class ProviderEvents(Section):
         known = {name: one.events for name, one in presets().items() if one.events}
         asks = known.get(preset or "")
         if asks is None:
-            return f"needs a preset that reports events: {', '.join(known)}; remove it"
+            return f"needs a preset that reports events: {', '.join(sorted(known))}; remove it"
         for key, what in asks.items():
             if getattr(self, key) is None:
                 return f"has no {key}; write events: {{{key}: …}} with {what}"

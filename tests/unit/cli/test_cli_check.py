@@ -256,3 +256,23 @@ def test_a_listener_or_user_that_there_is_not(config: Path, option: str) -> None
     assert result.exit_code == 65
     assert f"{option} 'x' is not in the configuration; write one of: " in result.stderr
     assert check(config, option, "x").exit_code == 64
+
+
+def test_what_is_missing_for_events_is_a_warning(config: Path) -> None:
+    ses = "{preset: ses, region: eu-west-1, username: u, password: env:HOME, events: {topic: T}}"
+    providers = (
+        f"providers:\n  ses: {ses}\n"
+        "  pm: {preset: postmark, password: env:HOME, events: {secret: env:RELAYGW_TEST_UNSET}}\n"
+        '  mg: {preset: mailgun, username: u, password: env:HOME, events: {secret: "plain:k"}}\n'
+    ).replace("T}", "'arn:aws:sns:eu-west-1:123456789012:events'}")
+    config.write_text(providers + "mode: sandbox\nroutes: [{name: default, providers: [ses]}]\n")
+    config.chmod(0o600)
+    told = check(config).stderr
+    assert "providers.ses.events: ses reports only mail with X-SES-CONFIGURATION-SET; add" in told
+    assert "providers.pm.events.secret: env:RELAYGW_TEST_UNSET: the environment has no" in told
+    assert "providers.mg.events.secret: is too short" in told
+    assert "nothing listens for them; set events.bind" in told
+    config.write_text(config.read_text() + 'events: {bind: "0.0.0.0:8026"}\n')
+    listening = check(config)
+    assert "events      http://0.0.0.0:8026/events/ for ses, pm, mg" in listening.stdout
+    assert "nothing listens" not in listening.stderr

@@ -1,0 +1,117 @@
+"""Posts that cannot be read, or whose mail is not known yet, wait without holding up others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from relaygw.feedback import reading
+from relaygw.feedback.format import Format
+from relaygw.feedback.formats import FORMATS
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.verdict import Event
+from relaygw.store.feedback import NewPost
+from relaygw.store.feedback_tables import event_post
+from relaygw.store.store import Store
+from tests.builders import accepted
+from tests.feedback.documented import Sent, examples
+from tests.integration.events_rig import Listening, listening_at
+
+
+def _delivered(preset: str) -> Any:
+    return next(one for one in examples(preset) if one.kind == "delivered")
+
+
+def make_due(store: Store) -> None:
+    """Have posts that wait read at once."""
+    with store.database.write() as tx:
+        tx.execute(update(event_post).values(due_at_ms=0))
+
+
+async def tries(at: Listening, least: int) -> None:
+    """Wait until a post was tried so often."""
+    async with asyncio.timeout(60):
+        while not any(row.tries >= least and row.due_at_ms for row in at.rows(event_post)):
+            await asyncio.wait([asyncio.create_task(at.looked.wait())], timeout=0.05)
+            at.looked.clear()
+
+
+async def test_a_post_that_cannot_be_read_is_kept_and_others_are_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = FORMATS["postmark"]
+
+    def read(body: bytes) -> list[Event]:
+        if b"poison" in body:
+            raise RuntimeError("a defect")
+        return real.read(body)
+
+    changed = {**FORMATS, "postmark": Format(real.verify, read, real.problem)}
+    monkeypatch.setattr(reading, "FORMATS", changed)
+    async with listening_at(store) as at:
+        _, sent = at.sent("postmark")
+        good = at.signers["postmark"].sign([_delivered("postmark").make(sent)], clock_ms())
+        posts = [NewPost(provider="postmark", body=b"poison"), NewPost(provider="gone", body=b"")]
+        store.feedback.receive([*posts, NewPost(provider="postmark", body=good.body)])
+        await at.until_read(left=2)
+        assert [row.kind for row in at.events()] == ["delivered"]
+        for _ in range(8):
+            make_due(store)
+        await tries(at, 2)
+        assert len(at.rows(event_post)) == 2, "kept"
+    told = [one.getMessage() for one in caplog.records if one.name == "relaygw.feedback"]
+    assert len([one for one in told if "RuntimeError: a defect" in one]) <= 2
+    assert any("providers has no gone" in one for one in told)
+
+
+async def test_an_event_before_its_mail_is_known_waits_and_one_of_no_mail_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a mark: the outcome comes later than the event."""
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(reading, "_LOOK_AGAIN_MS", (3_600_000, 3_600_000))
+    async with listening_at(store) as at:
+        message = accepted("bob@cust.test", at_ms=clock_ms() - 60_000)
+        store.intake.accept_batch([message])
+        unmarked = {"mark": None, "message_id": "nowhere-123456@else.test"}
+        sent = Sent(provider_id="nhIMmON9SFOPcT0ii4nt2A", **unmarked)
+        foreign = Sent(provider_id="otherotherotherother22", **unmarked)
+        # what was sent a moment ago has no words yet
+        payloads = [_delivered("sendgrid").make(one) for one in (sent, foreign)]
+        assert await at.post(at.signers["sendgrid"].sign(payloads, clock_ms()), "sendgrid") == 200
+        await tries(at, 1)
+        assert at.events() == [], "their mail may come to be known"
+        _words_of_all(store, "250 Ok: queued as nhIMmON9SFOPcT0ii4nt2A", at, message.queue_id)
+        make_due(store)
+        await tries(at, 2)
+        assert [row.queue_id for row in at.events()] == [message.queue_id]
+        assert at.verdicts() == {f"{message.queue_id}/0": "delivered"}
+        make_due(store)
+        await at.until_read()
+        assert [row.queue_id for row in at.events()] == [message.queue_id, None]
+        assert len(at.new) == 2
+    told = [one.getMessage() for one in caplog.records]
+    assert len([one for one in told if "is not in this queue" in one]) == 1
+
+
+def _words_of_all(store: Store, reply: str, at: Listening, queue_id: str) -> None:
+    at.deliver(queue_id, "sendgrid", 1, reply)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("relaygw.store.find_index.SETTLED_MS", 0)
+        while store.find.index_batch(limit=100):
+            pass
+
+
+async def test_feedback_that_names_nobody_of_several_judges_nobody(store: Store) -> None:
+    async with listening_at(store) as at:
+        queue_id, sent = at.sent("resend", "b@cust.test", "c@cust.test")
+        complained = next(one for one in examples("resend") if one.kind == "complained")
+        signed = at.signers["resend"].sign([complained.make(sent)], clock_ms())
+        assert await at.post(signed, "resend") == 200
+        await at.until_read()
+        assert [(row.queue_id, row.rcpt_no) for row in at.events()] == [(queue_id, None)]
+        assert at.verdicts() == {}
