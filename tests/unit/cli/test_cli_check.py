@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from relaygw.cli import main
@@ -259,20 +260,25 @@ def test_a_listener_or_user_that_there_is_not(config: Path, option: str) -> None
 
 
 def test_what_is_missing_for_events_is_a_warning(config: Path) -> None:
-    ses = "{preset: ses, region: eu-west-1, username: u, password: env:HOME, events: {topic: T}}"
-    providers = (
-        f"providers:\n  ses: {ses}\n"
-        "  pm: {preset: postmark, password: env:HOME, events: {secret: env:RELAYGW_TEST_UNSET}}\n"
-        '  mg: {preset: mailgun, username: u, password: env:HOME, events: {secret: "plain:k"}}\n'
-    ).replace("T}", "'arn:aws:sns:eu-west-1:123456789012:events'}")
-    config.write_text(providers + "mode: sandbox\nroutes: [{name: default, providers: [ses]}]\n")
+    login = {"username": "u", "password": "env:HOME"}
+    topic = {"topic": "arn:aws:sns:eu-west-1:123456789012:events"}
+    unset, short = {"secret": "env:RELAYGW_TEST_UNSET"}, {"secret": "plain:k"}
+    ses = {"preset": "ses", "region": "eu-west-1", **login, "events": topic}
+    postmark = {"preset": "postmark", "password": "env:HOME", "events": unset}
+    settings = {
+        "mode": "sandbox",
+        "providers": {"ses": ses, "pm": postmark, "mg": {"preset": "mailgun", **login}},
+        "routes": [{"name": "default", "providers": ["ses"]}],
+    }
+    settings["providers"]["mg"]["events"] = short  # type: ignore[index]
+    config.write_text(yaml.safe_dump(settings))
     config.chmod(0o600)
     told = check(config).stderr
     assert "providers.ses.events: ses reports only mail with X-SES-CONFIGURATION-SET; add" in told
     assert "providers.pm.events.secret: env:RELAYGW_TEST_UNSET: the environment has no" in told
     assert "providers.mg.events.secret: is too short" in told
     assert "nothing listens for them; set events.bind" in told
-    config.write_text(config.read_text() + 'events: {bind: "0.0.0.0:8026"}\n')
+    config.write_text(yaml.safe_dump({**settings, "events": {"bind": "0.0.0.0:8026"}}))
     listening = check(config)
     assert "events      http://0.0.0.0:8026/events/ for ses, pm, mg" in listening.stdout
     assert "nothing listens" not in listening.stderr
