@@ -280,5 +280,5 @@ def test_what_is_missing_for_events_is_a_warning(config: Path) -> None:
     assert "nothing listens for them; set events.bind" in told
     config.write_text(yaml.safe_dump({**settings, "events": {"bind": "0.0.0.0:8026"}}))
     listening = check(config)
-    assert "events      http://0.0.0.0:8026/events/ for ses, pm, mg" in listening.stdout
+    assert "events      http://0.0.0.0:8026/events/ for mg, pm, ses" in listening.stdout
     assert "nothing listens" not in listening.stderr
