@@ -175,8 +175,8 @@ def record(
         if not entry.is_partial:
             check_transition(_D.ACTIVE, entry.state)
     _write_attempts(tx, updates, incarnation, now_ms)
-    _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
     add_outcomes(tx, updates, incarnation, now_ms, rules)
+    _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
     note_outcomes(tx, updates, rules, now_ms=now_ms)
     for entry in updates:
         if entry.held_apart and _LEASED.fetch(tx, *_key(entry), incarnation):

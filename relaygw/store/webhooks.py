@@ -19,7 +19,8 @@ from relaygw.store.verdicts import NewVerdict
 MAX_REPLY = 500  # characters
 _COLUMNS = "endpoint queue_id rcpt_no kind at_ms queued_at_ms verdict provider reply dsn"
 _ADD = insert_into("webhook_event", _COLUMNS)
-# an outcome is one as long as its lease is not over
+# an outcome is one as long as its lease is not over, and its recipient waits: what an event of a
+# provider has settled was told then
 _ADD_LEASED = BatchStatement(
     f"""
     INSERT INTO webhook_event ({", ".join(_COLUMNS.split())})
@@ -28,6 +29,8 @@ _ADD_LEASED = BatchStatement(
     FROM (VALUES {{rows}}) AS v
     JOIN delivery ON delivery.queue_id = v.column2 AND delivery.delivery_no = v.column3
         AND delivery.lease = {{?}}
+    JOIN recipient ON recipient.queue_id = v.column2 AND recipient.rcpt_no = v.column4
+        AND recipient.state = 'pending'
     """,
     columns=9,
 )
@@ -40,7 +43,7 @@ def add_outcomes(
     now_ms: int,
     rules: StoreRules,
 ) -> None:
-    """Have the receivers told of outcomes, before the leases of their incarnation end."""
+    """Have the receivers told of outcomes, before they are written and their leases end."""
     if rules.webhooks:
         rows = [
             (one.endpoint, *what, *told)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewRecipient, RecipientUpdate
@@ -21,6 +21,7 @@ from relaygw.store.feedback_tables import webhook_event
 from relaygw.store.outbox import Sent, WebhookEvent, WebhookPost
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store
+from relaygw.store.tables import recipient
 from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_verdicts
 from tests.builders import accepted, part_on, taken, update_of
@@ -451,4 +452,18 @@ def test_a_receiver_that_is_in_no_settings_goes_with_what_it_was_to_be_told(stor
     steps = [store.outbox.forget_endpoint("shop", seen_at_ms=now_seen["shop"]) for _ in range(4)]
     assert steps == [500, 1, None, None]
     assert [one.endpoint for one in store.outbox.endpoints()] == ["desk"]
+    assert told(store) == []
+
+
+def test_what_an_event_settled_meanwhile_is_not_told_again_by_its_worker(store: Store) -> None:
+    message = accepted()
+    store.intake.accept_batch([message])
+    claim(store)
+    with store.database.write() as tx:  # as doubts.settle does
+        changes = {"state": RecipientState.DELIVERED.value, "changed_at_ms": 1}
+        tx.execute(update(recipient).values(changes))
+    put_off = defer(message.queue_id, due_at_ms=5)
+    for outcome in (put_off, finish(message.queue_id)):
+        store.leases.record_batch([outcome], incarnation="one", now_ms=clock_ms())
+        claim(store, now_ms=clock_ms())
     assert told(store) == []
