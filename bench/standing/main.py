@@ -31,6 +31,7 @@ from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
 from bench.standing.observing import observing
+from bench.standing.provider_events import provider_events
 from bench.standing.queue_commands import queue_commands, queue_commands_postgres
 from bench.standing.restart import restart
 from bench.standing.rotation import rotation
@@ -43,6 +44,7 @@ from bench.standing.webhooks import webhooks
 CASES: dict[str, Callable[[Setting], Result]] = {
     "latency-delivering": latency_delivering,
     "latency-provider-down": latency_provider_down,
+    "provider-events": provider_events,
     "big-database": big_database,
     "restart": restart,
     "fairness": fairness,

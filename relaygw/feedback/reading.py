@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from relaygw.errors import StoreUnavailable
 from relaygw.feedback.believed import Told, believed, bounce_events
 from relaygw.feedback.formats import FORMATS
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.mark import KEY, Marks
 from relaygw.mail.verdict import BOUNCE_MAIL, Event
+from relaygw.observe.observer import Series
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent, StoredPost
 from relaygw.store.mail_of_event import Clue, Found
@@ -30,7 +33,9 @@ _LOOK_AGAIN_MS = (5_000, 15_000, 60_000, 180_000)
 _TRY_AGAIN_MS = (10_000, 60_000, 600_000, 3_600_000, 6 * 3_600_000)
 _TELL_EACH_S = 600.0
 _FORGET_EACH_S = 600.0
+_SILENCE_EACH_S = 3600.0
 _FORGOTTEN_AT_ONCE = 1_000
+_SILENT_MS, _SILENT_MAILS = 86_400_000, 20
 
 _log = logging.getLogger("relaygw.feedback")
 
@@ -64,7 +69,12 @@ class Reader:
         self._marks: Marks | None = None
         self._woken = asyncio.Event()
         self._often = Seldom(_TELL_EACH_S)
+        self._daily = Seldom(_SILENT_MS / 1000)
+        self._reporting = [
+            name for name, one in settings.providers.items() if one.events is not None
+        ]
         self._forget_at_s = time.monotonic() + POLL_S
+        self._silence_at_s = time.monotonic() + _SILENCE_EACH_S  # a webhook may be new
 
     def wake(self) -> None:
         """Have the reader look now instead of within a second."""
@@ -101,10 +111,14 @@ class Reader:
         return False
 
     async def _forget(self) -> None:
+        """Now and then delete what is over its time, and tell of who reports nothing any more."""
         if time.monotonic() >= self._forget_at_s:
             self._forget_at_s = time.monotonic() + _FORGET_EACH_S
             forget = self._store.feedback.forget_feedback
             await asyncio.to_thread(forget, self._retention_ms, limit=_FORGOTTEN_AT_ONCE)
+        if time.monotonic() >= self._silence_at_s:
+            self._silence_at_s = time.monotonic() + _SILENCE_EACH_S
+            await asyncio.to_thread(self._tell_of_silence)
 
     # --- in a thread
 
@@ -165,6 +179,25 @@ class Reader:
             self._store.feedback.put_off(post_no, wait_ms=wait_ms)
         self._tell_unmatched(new)
         return new
+
+    def _tell_of_silence(self) -> None:
+        since_ms = clock_ms() - _SILENT_MS
+        delivered = self._store.watch.sums(
+            since_ms, step_ms=_SILENT_MS, series=[Series.DELIVERED.value]
+        )
+        sent: Counter[str] = Counter()
+        for _, _, label, count in delivered:
+            sent[label] += count
+        for provider in self._reporting:
+            told_at_ms = self._store.feedback.told_at_ms(provider)
+            is_silent = told_at_ms is None or told_at_ms < since_ms
+            if is_silent and sent[provider] >= _SILENT_MAILS and self._daily.may(provider):
+                _log.warning(
+                    "provider %s took mail for %d recipients in the last day and reported nothing; "
+                    "check its webhook, that it reaches events.bind of some instance, and "
+                    "relaygw check",
+                    *(provider, sent[provider]),
+                )
 
     def _events(self, post: StoredPost) -> Iterable[Event]:
         if post.provider == BOUNCE_MAIL:

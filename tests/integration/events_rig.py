@@ -61,8 +61,11 @@ def settings_for(signers: dict[str, Any], **more: Any) -> Settings:
 class Listening:
     """A listener and a reader of one process."""
 
-    def __init__(self, store: Store, signers: dict[str, Any], base: str) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, signers: dict[str, Any], base: str
+    ) -> None:
         self.store = store
+        self.settings = settings
         self.signers = signers
         self.client = httpx2.AsyncClient(base_url=base, timeout=30)
         self.new: list[MatchedEvent] = []
@@ -134,7 +137,7 @@ async def listening_at(
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     stop = asyncio.Event()
-    at = Listening(store, signers, f"http://127.0.0.1:{sock.getsockname()[1]}")
+    at = Listening(store, settings, signers, f"http://127.0.0.1:{sock.getsockname()[1]}")
     reader = Reader(store, settings, told=at.note)
     box = PostBox(
         store,

@@ -13,8 +13,8 @@ from relaygw.feedback import reading
 from relaygw.feedback.format import Format
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.verdict import Event
-from relaygw.store.feedback import NewPost
+from relaygw.mail.verdict import Event, Kind
+from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.feedback_tables import event_post
 from relaygw.store.store import Store
 from tests.builders import accepted
@@ -115,3 +115,20 @@ async def test_feedback_that_names_nobody_of_several_judges_nobody(store: Store)
         await at.until_read()
         assert [(row.queue_id, row.rcpt_no) for row in at.events()] == [(queue_id, None)]
         assert at.verdicts() == {}
+
+
+async def test_a_provider_that_reports_nothing_is_told_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_ms = clock_ms()
+    store.watch.add_history(now_ms, {("delivered", "postmark"): 25, ("delivered", "brevo"): 25})
+    store.feedback.take(
+        [MatchedEvent(provider="brevo", event=Event(key="k", kind=Kind.DELIVERED, at_ms=now_ms))]
+    )
+    async with listening_at(store) as at:
+        reader = reading.Reader(store, at.settings)
+        for _ in range(3):
+            reader._tell_of_silence()
+    told = [one.getMessage() for one in caplog.records if "reported nothing" in one.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("provider postmark took mail for 25 recipients")
