@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select, tuple_
+from sqlalchemy import Select, delete, func, or_, select, text, tuple_
 
 from relaygw.mail.address import mailbox
 from relaygw.mail.envelope import ClaimedDelivery
@@ -140,6 +140,15 @@ class Suppressions(Repository):
             if entry is not None:
                 add_audit(tx, entry, entry.affected)
             return sum(old is None for old, _ in results)
+
+    def tell_planner(self) -> None:
+        """Let PostgreSQL see now how long the list is: its plans may be of when it was short.
+
+        Else a claim would read all of a list that somebody just imported, for a minute.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            if tx.is_postgres:
+                tx.execute(text("ANALYZE suppression"))
 
     def lift(self, keys: Sequence[SuppressionKey], *, entry: AuditEntry) -> int:
         """Lift suppressions; audited if there were any. Refusals of those addresses are forgotten.

@@ -480,6 +480,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("suppressions.forget_refusals", 60_000) == 0
     assert call("suppressions.suppressed_lately", 60_000) == 0
     assert call("suppressions.count_suppressed", most=9) == 1
+    call("suppressions.tell_planner")
     people = {"sender": "", "stream": "transactional"}
     assert call("suppressions.listed_for", ["b@cust.test"], **people) == {}
     assert not call("doubts.still_wait", seen.queue_id, [0])

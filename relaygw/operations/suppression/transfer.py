@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from io import StringIO
 
 from relaygw.mail.suppression import Suppression
@@ -49,27 +49,12 @@ def import_list(
     Raises StoreUnavailable.
     """
     done = Imported(reading.form, is_dry_run=is_dry_run)
+    target = _Target(
+        store,
+        done,
+        AuditEntry(at_ms=now_ms, actor=actor, action=IMPORT, target=name, affected=0, detail=""),
+    )
     batch: list[Suppression] = []
-
-    def audited(affected: int, detail: str) -> AuditEntry:
-        return AuditEntry(
-            at_ms=now_ms, actor=actor, action=IMPORT, target=name, affected=affected, detail=detail
-        )
-
-    def end_batch() -> None:
-        if not batch:
-            return
-        if is_dry_run:
-            changed = _would_change(store, batch)
-        else:
-            is_first = not done.added + done.known
-            entry = audited(0, f"begun, form {done.form}") if is_first else None
-            changed = store.suppressions.suppress_batch(batch, entry=entry)
-        done.added += changed
-        done.known += len(batch) - changed
-        batch.clear()
-        progress(done.read)
-
     for found in reading.found:
         if isinstance(found, BadLine):
             done.errors += 1
@@ -81,14 +66,46 @@ def import_list(
             continue
         batch.append(found)
         if len(batch) >= BATCH:
-            end_batch()
-    end_batch()
-    if done.added + done.known and not is_dry_run:
-        store.audit.add(audited(done.added, f"{done.added:,} addresses, form {done.form}"))
+            target.take(batch)
+            progress(done.read)
+            batch = []
+    target.take(batch)
+    target.end()
     return done
 
 
-def _would_change(store: Store, batch: list[Suppression]) -> int:
+class _Target:
+    """Where an import goes, and what it counts and leaves in the audit trail."""
+
+    def __init__(self, store: Store, done: Imported, audit: AuditEntry) -> None:
+        self._store = store
+        self._done = done
+        self._audit = audit
+
+    def take(self, batch: Sequence[Suppression]) -> None:
+        """Add a batch; a list that doubles is told to the planner of the database."""
+        done = self._done
+        if done.is_dry_run:
+            new = _would_change(self._store, batch)
+        else:
+            is_first = not done.added + done.known
+            begun = replace(self._audit, detail=f"begun, form {done.form}") if is_first else None
+            new = self._store.suppressions.suppress_batch(batch, entry=begun) if batch else 0
+            if done.added.bit_length() < (done.added + new).bit_length():
+                self._store.suppressions.tell_planner()
+        done.added += new
+        done.known += len(batch) - new
+
+    def end(self) -> None:
+        """Leave the sum."""
+        done = self._done
+        if done.added + done.known and not done.is_dry_run:
+            self._store.suppressions.tell_planner()
+            detail = f"{done.added:,} addresses, form {done.form}"
+            self._store.audit.add(replace(self._audit, affected=done.added, detail=detail))
+
+
+def _would_change(store: Store, batch: Sequence[Suppression]) -> int:
     known = store.suppressions.suppressed_of([one.address for one in batch])
     keys = {one.key for entries in known.values() for one in entries}
     return len({one.key for one in batch} - keys)
