@@ -219,9 +219,10 @@ class Feedback(Repository):
             new = _add_events(tx, there, people, now_ms)
             verdicts = _judge(tx, new, people, now_ms)
             if verdicts:
-                suppression.note_verdicts(tx, verdicts, self._rules)
                 doubts.settle(tx, verdicts, self._rules)  # delivered first, then what became of it
                 webhooks.add_verdicts(tx, verdicts, self._rules)
+                # messages are locked before addresses, as by those who record outcomes
+                suppression.note_verdicts(tx, verdicts, self._rules)
             _REMOVE.run(tx, [(post_no,) for post_no in read])
         return new
 

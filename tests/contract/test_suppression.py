@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
 
@@ -24,8 +25,12 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import ANY, Action, Cause, Listed, Suppression, SuppressionRules
 from relaygw.mail.verdict import Event, Kind
-from relaygw.store import suppression, webhooks
+from relaygw.operations.suppression.forms import Defaults
+from relaygw.operations.suppression.reading import read_list
+from relaygw.operations.suppression.transfer import import_list
+from relaygw.store import feedback, suppression
 from relaygw.store.audit import AuditEntry
+from relaygw.store.database import Statement
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.outcomes import Recorded
 from relaygw.store.rules import StoreRules
@@ -412,7 +417,7 @@ def take_and_die(url: str, queue_id: str, at: str) -> None:
     if at == "before it is suppressed":
         suppression.join = die  # type: ignore[assignment]
     elif at == "before the commit":
-        webhooks.add_verdicts = die  # type: ignore[assignment]
+        feedback._REMOVE.run = die  # type: ignore[method-assign]
     store.feedback.take([event(queue_id, Kind.HARD)])
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -493,6 +498,19 @@ def test_what_is_there_already_is_no_change(store: Store) -> None:
     assert store.suppressions.suppressed_of(["ANN@cust.test", "x@y.test"]) == {ANN: [longer]}
     (told,) = store.audit.entries(limit=9)
     assert told.affected == 1
+
+
+def test_a_list_that_was_just_imported_is_looked_up_by_its_key(url: str, store: Store) -> None:
+    lines = b"".join(b"u%d@cust.test,BOUNCE\n" % number for number in range(20_000))
+    assert claim(store) == []  # plans may be of when it was short
+    reading = read_list(BytesIO(lines), Defaults(now_ms=clock_ms()))
+    import_list(store, reading, name="x", actor="ops", now_ms=clock_ms(), tell=print)
+    explain = "EXPLAIN " if url.startswith("postgresql") else "EXPLAIN QUERY PLAN "
+    asked = Statement(explain + suppression._LISTED.text(50).replace("?", "{?}"))
+    pairs = [text for number in range(50) for text in (f"v{number}@cust.test", "shop.test")]
+    with store.database.read() as tx:
+        plan = " ".join(str(row) for row in asked.fetch(tx, *pairs, 1))
+    assert "suppression_pkey" in plan or "PRIMARY KEY (address=?" in plan, plan
 
 
 def test_many_that_events_suppressed_are_counted(store: Store) -> None:
