@@ -8,9 +8,9 @@ stands as it is in every place that providers have: A-Z a-z 0-9 - _.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
+from hashlib import blake2b
 
 KEY = "mark"
 """The name of the key that the instances of a queue share."""
@@ -31,7 +31,7 @@ class Marks:
     def make(self, queue_id: str) -> str:
         """Return the mark of a message."""
         raw = queue_id.encode("ascii")
-        tag = self._hash(b"tag", raw)[:_TAG_BYTES]
+        tag = self._hash(b"tag", raw, _TAG_BYTES)
         return base64.urlsafe_b64encode(tag + self._hidden(tag, raw)).rstrip(b"=").decode()
 
     def read(self, mark: str) -> str | None:
@@ -41,13 +41,14 @@ class Marks:
         told = base64.urlsafe_b64decode(mark + "=" * (-len(mark) % 4))
         tag, hidden = told[:_TAG_BYTES], told[_TAG_BYTES:]
         raw = self._hidden(tag, hidden)
-        is_ours = hmac.compare_digest(tag, self._hash(b"tag", raw)[:_TAG_BYTES])
+        is_ours = hmac.compare_digest(tag, self._hash(b"tag", raw, _TAG_BYTES))
         return raw.decode() if is_ours and _QUEUE_ID.fullmatch(raw) else None
 
-    def _hash(self, use: bytes, text: bytes) -> bytes:
-        return hmac.digest(self._key, use + b"\0" + text, hashlib.sha256)
+    def _hash(self, use: bytes, text: bytes, size: int) -> bytes:
+        # keyed BLAKE2 is a MAC of its own (RFC 7693), and costs a third of an HMAC
+        return blake2b(text, digest_size=size, key=self._key, person=use).digest()
 
     def _hidden(self, tag: bytes, raw: bytes) -> bytes:
         """Return `raw` hidden, or what was hidden shown again."""
-        cover = self._hash(b"cover", tag)[: min(len(raw), _MAX_ID_BYTES)]
+        cover = self._hash(b"cover", tag, _MAX_ID_BYTES)
         return bytes(one ^ other for one, other in zip(raw, cover, strict=False))
