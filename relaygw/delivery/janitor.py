@@ -132,9 +132,9 @@ class Janitor:
         return self._store.suppressions.purge_suppressed(limit=PURGE_LIMIT) >= PURGE_LIMIT
 
     def _forget_step(self) -> bool:
-        """Delete reports of mail that is not known; those of other mail go with it."""
+        """Delete what providers reported of no mail; reports of mail go with it."""
         age_ms = _ms(self._queue.retention)
-        return self._store.reports.forget_unmatched(age_ms, limit=PURGE_LIMIT) >= PURGE_LIMIT
+        return self._store.feedback.forget_feedback(age_ms, limit=PURGE_LIMIT) >= PURGE_LIMIT
 
     def _trim_step(self) -> bool:
         keep = self._sandbox.max_messages

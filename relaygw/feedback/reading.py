@@ -18,6 +18,7 @@ from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.mark import KEY, Marks
 from relaygw.mail.verdict import BOUNCE_MAIL, Event
+from relaygw.observe.events import Judged
 from relaygw.observe.observer import Series
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent, StoredPost
@@ -32,16 +33,14 @@ _LOOK_AGAIN_MS = (5_000, 15_000, 60_000, 180_000)
 """When mail of an event is looked for again: its outcome, or its words, may not be written yet."""
 _TRY_AGAIN_MS = (10_000, 60_000, 600_000, 3_600_000, 6 * 3_600_000)
 _TELL_EACH_S = 600.0
-_FORGET_EACH_S = 600.0
 _SILENCE_EACH_S = 3600.0
-_FORGOTTEN_AT_ONCE = 1_000
 _SILENT_MS, _SILENT_MAILS = 86_400_000, 20
 
 _log = logging.getLogger("relaygw.feedback")
 
 
 class Reader:
-    """The reader of one web role; `told` hears of what is new, in the event loop."""
+    """The reader of one web role; `told` and `judged` hear of what is new, in the event loop."""
 
     def __init__(
         self,
@@ -49,6 +48,7 @@ class Reader:
         settings: Settings,
         *,
         told: Callable[[Sequence[MatchedEvent]], None] = lambda _: None,
+        judged: Callable[[Sequence[Judged]], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._retention_ms = int(settings.queue.retention * 1000)
@@ -66,6 +66,7 @@ class Reader:
             for name, preset in presets.items()
         }
         self._told = told
+        self._judged = judged
         self._marks: Marks | None = None
         self._woken = asyncio.Event()
         self._often = Seldom(_TELL_EACH_S)
@@ -73,7 +74,6 @@ class Reader:
         self._reporting = [
             name for name, one in settings.providers.items() if one.events is not None
         ]
-        self._forget_at_s = time.monotonic() + POLL_S
         self._silence_at_s = time.monotonic() + _SILENCE_EACH_S  # a webhook may be new
 
     def wake(self) -> None:
@@ -100,7 +100,9 @@ class Reader:
         try:
             new, has_read = await asyncio.to_thread(self._read_some)
             self._told(new)
-            await self._forget()
+            if verdicts := [verdict for one in new for verdict in one.verdicts]:
+                self._judged(await asyncio.to_thread(self._store.reports.judged, verdicts))
+            await self._look_for_silence()
             return has_read
         except StoreUnavailable as error:
             if self._often.may("store"):
@@ -110,12 +112,8 @@ class Reader:
                 _log.exception("what providers report is not read for now")
         return False
 
-    async def _forget(self) -> None:
-        """Now and then delete what is over its time, and tell of who reports nothing any more."""
-        if time.monotonic() >= self._forget_at_s:
-            self._forget_at_s = time.monotonic() + _FORGET_EACH_S
-            forget = self._store.feedback.forget_feedback
-            await asyncio.to_thread(forget, self._retention_ms, limit=_FORGOTTEN_AT_ONCE)
+    async def _look_for_silence(self) -> None:
+        """Now and then tell of who reports nothing any more."""
         if time.monotonic() >= self._silence_at_s:
             self._silence_at_s = time.monotonic() + _SILENCE_EACH_S
             await asyncio.to_thread(self._tell_of_silence)

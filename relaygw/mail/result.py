@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from relaygw.mail.state import RESULTS, RecipientState
-from relaygw.mail.verdict import FAILED, Kind
+from relaygw.mail.verdict import FAILED, PASSING, Kind
 
 _S, _K = RecipientState, Kind
 
@@ -64,6 +64,15 @@ def shown_result(state: RecipientState, verdict: Kind | None) -> str:
     if state is _S.DELIVERED and verdict in _SHOWN:
         return _SHOWN[verdict]
     return state.value
+
+
+def is_news(kind: Kind, before: Kind | None) -> bool:
+    """Return whether a new last word says something else of what became of a recipient."""
+    return kind not in PASSING and (before is None or _of(kind) != _of(before))
+
+
+def _of(kind: Kind) -> str:
+    return _SHOWN.get(kind, kind.value)
 
 
 def asked_for(words: Iterable[str]) -> Asked:

@@ -14,8 +14,8 @@ from itertools import product
 from prometheus_client import Counter, Gauge, Histogram
 
 from relaygw.mail.state import RecipientState, capture_code
-from relaygw.mail.verdict import Kind
-from relaygw.observe.events import Accepted, Attempted, Event
+from relaygw.mail.verdict import PASSING, Kind
+from relaygw.observe.events import Accepted, Attempted, Event, Judged
 from relaygw.observe.observer import (
     BOUNCED,
     CAPTURED,
@@ -36,6 +36,7 @@ QUEUE_BUCKETS_S = (
 _BATCH_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 REFUSALS = ("not_believed", "too_large", "too_slow", "too_many", "unreadable", "store", "used")
 """Why posts of providers are not taken; `used`: their token was used before."""
+LAST_WORDS = tuple(kind for kind in Kind if kind not in PASSING)
 _TROUBLE = ("451", "452")  # replies that rules look for, counted from zero on: see `observer`
 
 
@@ -237,15 +238,26 @@ class FeedbackMetrics:
             *("Of these, those about no mail of this queue.", "provider"),
             from_zero=product(providers),
         )
+        self._verdicts = CounterTally(
+            "relaygw_verdicts_total",
+            *("Recipients, by what became of them after a provider's 250.", "provider", "kind"),
+            from_zero=product(providers, map(str, LAST_WORDS)),
+        )
         self.refused = CounterTally(
             "relaygw_provider_posts_refused_total",
             *("Posts that were not taken, by reason.", "provider", "reason"),
             from_zero=product(providers, REFUSALS),
         )
 
+    def read(self, events: Sequence[Event]) -> None:
+        """Count last words on recipients."""
+        for event in events:
+            if isinstance(event, Judged):
+                self._verdicts.add(event.provider, event.kind.value)
+
     def write(self) -> None:
         """Write the counts since the last time."""
-        for tally in (self.events, self.unmatched, self.refused):
+        for tally in (self.events, self.unmatched, self._verdicts, self.refused):
             tally.write()
 
 

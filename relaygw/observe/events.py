@@ -87,7 +87,7 @@ class Judged(NamedTuple):
 
     queue_id: str
     address: str
-    provider: str
+    provider: str  # that took it, whoever reports
     kind: Kind
     at_ms: int  # by the provider's clock
     dsn: str | None

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
@@ -20,7 +20,7 @@ from relaygw.observe.events import Accepted, Attempted, Event, Judged
 from relaygw.observe.maillog import MailLog
 
 if TYPE_CHECKING:
-    from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
+    from relaygw.observe.counters import DeliveryMetrics, FeedbackMetrics, FrontMetrics
 
 SLICE_S = 300
 MAX_DOMAINS = 500  # of senders
@@ -43,16 +43,24 @@ class Observer(Generic[Metrics]):
 
     def tell(self, events: Sequence[Event]) -> None:
         """Tell of what is durable, in order; it counts even where the log has a defect."""
-        try:
-            self.log.write(events)
-        finally:
-            for reader in self._readers:
-                reader.read(events)
+        _tell(self.log, self._readers, events)
 
     def wrote(self, seconds: float) -> None:
         """Tell how long the transaction of a batch took."""
         if self._metrics is not None:
             self._metrics.batches.add(seconds)
+
+
+def _tell(log: MailLog, readers: Sequence[_Reader], events: Sequence[Event]) -> None:
+    try:
+        log.write(events)
+    finally:
+        for reader in readers:
+            reader.read(events)
+
+
+class _Reader(Protocol):
+    def read(self, events: Sequence[Event]) -> None: ...
 
 
 class FrontObserver(Observer["FrontMetrics"]):
@@ -103,6 +111,18 @@ class DeliveryObserver(Observer["DeliveryMetrics"]):
         """Tell of a notice to a sender, and what came of it: see NOTICE_RESULTS."""
         if self._metrics is not None:
             self._metrics.notices.add(kind, result)
+
+
+class FeedbackObserver:
+    """What the web role tells of what providers report."""
+
+    def __init__(self, log: MailLog, history: History, metrics: FeedbackMetrics | None) -> None:
+        self._log = log
+        self._readers = [reader for reader in (history, metrics) if reader is not None]
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Tell of what is durable, in order; it counts even where the log has a defect."""
+        _tell(self._log, self._readers, events)
 
 
 # --- counts of the last days ----------------------------------------------------------------

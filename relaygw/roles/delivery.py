@@ -52,8 +52,10 @@ async def delivery(context: RoleContext) -> int:
                     has_lock_file=has_lock_file(context.instances_dir, context.loaded.settings),
                 ).run()
             )
-            history = History()
-            providers = context.loaded.settings.providers
+            settings = context.loaded.settings
+            providers, inbound = settings.providers, settings.bounces.inbound
+            are_judged = inbound is not None or any(one.events for one in providers.values())
+            history = History(counts_senders=are_judged)
             metrics = DeliveryMetrics(providers) if can_count(context.metrics, log) else None
             observer = DeliveryObserver(log, history, metrics)
             intake = Intake(context.loaded.settings, state_dir=context.loaded.state_dir)

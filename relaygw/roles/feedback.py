@@ -7,11 +7,13 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Sequence
 
+from relaygw.alerting.history import history_kept
 from relaygw.feedback.reading import Reader
 from relaygw.feedback.receiving import PostBox
 from relaygw.mail.verdict import BOUNCE_MAIL
 from relaygw.observe.counters import FeedbackMetrics
 from relaygw.observe.metrics import can_count
+from relaygw.observe.observer import FeedbackObserver, History
 from relaygw.roles.process import RoleContext
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.store import Store
@@ -35,10 +37,10 @@ async def feedback_kept(
     if not providers:
         yield
         return
-    counts = _Counts(
-        FeedbackMetrics(providers) if can_count(context.metrics, context.log) else None
-    )
-    reader = Reader(store, settings, told=counts.told)
+    metrics = FeedbackMetrics(providers) if can_count(context.metrics, context.log) else None
+    counts, history = _Counts(metrics), History()
+    observer = FeedbackObserver(context.log, history, metrics)
+    reader = Reader(store, settings, told=counts.told, judged=observer.tell)
     work = [asyncio.create_task(reader.run(stop)), asyncio.create_task(counts.run(stop))]
     if listening is not None:
         box = PostBox(store, settings, taken=reader.wake, counted=counts.refused)
@@ -47,7 +49,10 @@ async def feedback_kept(
     for one in work:  # one that fails ends the role, which begins anew
         one.add_done_callback(lambda _: stop.set())
     try:
-        yield
+        async with history_kept(history, store):
+            yield
+            stop.set()
+            await asyncio.gather(*work)
     finally:
         stop.set()
         await asyncio.gather(*work)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from relaygw.mail.verdict import Event
+from relaygw.mail.verdict import Event, Kind
 from relaygw.store import doubts, suppression, webhooks
 from relaygw.store.database import (
     BatchStatement,
@@ -111,6 +111,15 @@ _FORGET_UNMATCHED = Statement(
     )
     """
 )
+_HAS_OLD = Statement(
+    """
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM event_token WHERE expires_at_ms < {?})
+        OR EXISTS (SELECT 1 FROM event_post WHERE received_at_ms < {?})
+        OR EXISTS (
+            SELECT 1 FROM provider_event WHERE queue_id IS NULL AND received_at_ms < {?}
+        )
+    """
+)
 _KEY = Statement("SELECT value FROM gateway_key WHERE name = {?}")
 _ADD_KEY = insert_into("gateway_key", "name value", on_conflict="DO NOTHING")
 
@@ -145,6 +154,7 @@ class MatchedEvent:
     queue_id: str | None = None
     rcpt_no: int | None = None  # None: it does not tell which recipient
     same: tuple[int, ...] = ()  # more recipients of it with the same address
+    verdicts: tuple[NewVerdict, ...] = ()  # once it is taken: what is new of recipients
 
 
 class Feedback(Repository):
@@ -211,13 +221,15 @@ class Feedback(Repository):
     ) -> list[MatchedEvent]:
         """Write what is new, with all that follows of it, and remove the posts `read`.
 
-        Return the events that nobody told before. What follows is written for these alone.
+        Return the events that nobody told before, with their verdicts. What follows is written for
+        these alone.
         """
         with self._write() as tx:
             now_ms = tx.now_ms()
             there, people = _still_there(tx, events)
             new = _add_events(tx, there, people, now_ms)
-            verdicts = _judge(tx, new, people, now_ms)
+            new = _judge(tx, new, people, now_ms)
+            verdicts = [verdict for one in new for verdict in one.verdicts]
             if verdicts:
                 doubts.settle(tx, verdicts, self._rules)  # delivered first, then what became of it
                 webhooks.add_verdicts(tx, verdicts, self._rules)
@@ -237,6 +249,11 @@ class Feedback(Repository):
 
         Events of mail go with it.
         """
+        with self._read() as tx:
+            now_ms = tx.now_ms()
+            before_ms = now_ms - older_than_ms
+            if not _HAS_OLD.fetch(tx, now_ms, before_ms, before_ms):
+                return 0
         with self._write(Write.UNSYNCED) as tx:
             now_ms = tx.now_ms()
             before_ms = now_ms - older_than_ms
@@ -302,31 +319,50 @@ def _told(one: MatchedEvent, people: People, now_ms: int) -> Row:
 
 def _judge(
     tx: Transaction, new: Sequence[MatchedEvent], people: People, now_ms: int
-) -> list[NewVerdict]:
-    """Note the last word on each recipient; return all that is new of one."""
-    of_people = [
-        (one, (one.queue_id, rcpt_no), _past(one.event.at_ms, now_ms))
+) -> list[MatchedEvent]:
+    """Note the last word on each recipient; return the events with what is new of them."""
+    keys = [
+        [
+            (one.queue_id, rcpt_no)
+            for rcpt_no in (one.rcpt_no, *one.same)
+            if one.queue_id is not None and rcpt_no is not None
+            if (one.queue_id, rcpt_no) in people
+        ]
         for one in new
-        if one.queue_id is not None and one.rcpt_no is not None
-        for rcpt_no in (one.rcpt_no, *one.same)
-        if (one.queue_id, rcpt_no) in people
     ]
-    last_words = put_verdicts(tx, [(*key, one.event.kind, at_ms) for one, key, at_ms in of_people])
+    told = [
+        (*key, one.event.kind, _past(one.event.at_ms, now_ms))
+        for one, its in zip(new, keys, strict=True)
+        for key in its
+    ]
+    last_words = put_verdicts(tx, told)
     return [
-        NewVerdict(
-            queue_id=key[0],
-            rcpt_no=key[1],
-            address=people[key],
-            kind=one.event.kind,
-            at_ms=at_ms,
-            provider=one.provider,
-            dsn=one.event.dsn and _clean(one.event.dsn)[:_MAX_WORD_CHARACTERS],
-            detail=_clean(one.event.detail)[:_MAX_DETAIL_CHARACTERS],
-            others=one.event.others,
-            is_last_word=(*key, one.event.kind.value) in last_words,
-        )
-        for one, key, at_ms in of_people
+        replace(one, verdicts=tuple(_verdict(one, key, people, last_words, now_ms) for key in its))
+        for one, its in zip(new, keys, strict=True)
     ]
+
+
+def _verdict(
+    one: MatchedEvent,
+    key: tuple[str, int],
+    people: People,
+    last_words: Mapping[tuple[str, int, str], Kind | None],
+    now_ms: int,
+) -> NewVerdict:
+    event, word = one.event, (*key, one.event.kind.value)
+    return NewVerdict(
+        queue_id=key[0],
+        rcpt_no=key[1],
+        address=people[key],
+        kind=event.kind,
+        at_ms=_past(event.at_ms, now_ms),
+        provider=one.provider,
+        dsn=event.dsn and _clean(event.dsn)[:_MAX_WORD_CHARACTERS],
+        detail=_clean(event.detail)[:_MAX_DETAIL_CHARACTERS],
+        others=event.others,
+        before=last_words.get(word),
+        is_last_word=word in last_words,
+    )
 
 
 def _still_there(

@@ -6,21 +6,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import delete, exists, func, select
 
+from relaygw.mail.result import is_news
 from relaygw.mail.verdict import PASSING, Kind
+from relaygw.observe.events import Judged
 from relaygw.store.database import Repository, Transaction, Write
 from relaygw.store.feedback_tables import provider_event, verdict
-from relaygw.store.queue_entry import in_batches
+from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.selection import domain_of
 from relaygw.store.tables import message, recipient
+from relaygw.store.verdicts import NewVerdict
 
 MOST_REPORTS = 200  # of one message: the newest are told of
 _OLDEST = 2_000  # events that are looked through for what is left of deleted mail
 _E, _V = provider_event.c, verdict.c
+_OF_JUDGED = select(
+    *message.c["queue_id", "sender", "subject", "accepted_at_ms"],
+    *recipient.c["rcpt_no", "provider"],
+).join(recipient, recipient.c.queue_id == message.c.queue_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +88,37 @@ class Reports(Repository):
             found = tx.execute(query.where(_V.kind.in_(BAD_NEWS), since))
             return [LastWords(Kind(kind), *row) for kind, *row in found]
 
-    def forget_unmatched(self, older_than_ms: int, *, limit: int) -> int:
-        """Delete events so old for which no mail was found; return how many."""
-        no = select(_E.event_no).where(_E.queue_id.is_(None))
+    def judged(self, verdicts: Sequence[NewVerdict]) -> list[Judged]:
+        """Return what log and counts are told: the verdicts that say something else than before.
+
+        Those of mail that has gone since are left out.
+        """
+        found = [one for one in verdicts if one.is_last_word and is_news(one.kind, one.before)]
+        news = {(one.queue_id, one.rcpt_no, one.kind): one for one in found}.values()
+        if not news:
+            return []
+        queue_ids = sorted({one.queue_id for one in news})
         with self._read() as tx:
-            is_old = _E.received_at_ms < tx.now_ms() - older_than_ms
-            found = list(tx.execute(no.where(is_old).limit(limit)).scalars())
-        if found:
-            with self._write(Write.UNSYNCED) as tx:
-                tx.execute(delete(provider_event).where(_E.event_no.in_(found)))
-        return len(found)
+            rows = {
+                (row.queue_id, row.rcpt_no): row
+                for row in rows_in(tx, _OF_JUDGED, message.c.queue_id, queue_ids)
+            }
+            return [
+                Judged(
+                    queue_id=one.queue_id,
+                    address=one.address,
+                    provider=row.provider or one.provider,
+                    kind=one.kind,
+                    at_ms=tx.to_local(one.at_ms),
+                    dsn=one.dsn,
+                    detail=one.detail,
+                    sender=row.sender,
+                    subject=row.subject,
+                    accepted_at_ms=tx.to_local(row.accepted_at_ms),
+                )
+                for one in news
+                if (row := rows.get((one.queue_id, one.rcpt_no))) is not None
+            ]
 
     def forget_strays(self) -> int:
         """Delete what is left, among the oldest events, of mail that is gone; return of how much.

@@ -22,6 +22,7 @@ class NewVerdict:
     dsn: str | None
     detail: str
     others: int  # how many more addresses the same report names
+    before: Kind | None = None  # the last word until then, where this one is the last now
     is_last_word: bool  # False: something that outweighs it is known already
 
 
@@ -41,10 +42,16 @@ _PUT = BatchStatement(
 )
 
 
+_BEFORE = BatchStatement(
+    "SELECT queue_id, rcpt_no, kind FROM verdict WHERE (queue_id, rcpt_no) IN (VALUES {rows})",
+    columns=2,
+)
+
+
 def put_verdicts(
     tx: Transaction, told: Iterable[tuple[str, int, Kind, int]]
-) -> set[tuple[str, int, str]]:
-    """Write what outweighs the last word on a recipient; return which words these are."""
+) -> dict[tuple[str, int, str], Kind | None]:
+    """Write what outweighs the last word on a recipient; return these, with the words before."""
     heaviest: dict[tuple[str, int], tuple[Kind, int]] = {}
     for queue_id, rcpt_no, kind, at_ms in told:
         before = heaviest.get((queue_id, rcpt_no))
@@ -52,4 +59,9 @@ def put_verdicts(
             heaviest[queue_id, rcpt_no] = (kind, at_ms)
     # in one order, so that two who do this at once do not wait for each other
     rows = [(*key, kind.value, at_ms) for key, (kind, at_ms) in sorted(heaviest.items())]
-    return {(queue_id, rcpt_no, kind) for queue_id, rcpt_no, kind in _PUT.fetch(tx, rows)}
+    found = _BEFORE.fetch(tx, sorted(heaviest))
+    before_of = {(queue_id, rcpt_no): Kind(kind) for queue_id, rcpt_no, kind in found}
+    return {
+        (queue_id, rcpt_no, kind): before_of.get((queue_id, rcpt_no))
+        for queue_id, rcpt_no, kind in _PUT.fetch(tx, rows)
+    }

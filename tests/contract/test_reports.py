@@ -14,6 +14,7 @@ from relaygw.mail.search import parse_find
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import FAILED, Kind
 from relaygw.operations.selectors import selection_of
+from relaygw.store.feedback import MatchedEvent
 from relaygw.store.feedback_tables import provider_event, verdict
 from relaygw.store.reports import MOST_REPORTS
 from relaygw.store.store import Store
@@ -187,6 +188,33 @@ def test_reports_come_in_the_providers_order_the_newest_of_many(store: Store) ->
     assert [one.kind for one in reports] == [K.DEFERRED] * MOST_REPORTS
 
 
+def news(store: Store, *reports: MatchedEvent) -> list[tuple[str, str, str]]:
+    """Return what log and counts are told of reports."""
+    taken = store.feedback.take(reports)
+    judged = store.reports.judged([verdict for one in taken for verdict in one.verdicts])
+    return [(one.address, one.kind.value, one.sender) for one in judged]
+
+
+def test_log_and_counts_are_told_what_is_new_of_a_recipient_once(store: Store) -> None:
+    queue_id = ended(store, R.DELIVERED, R.DELIVERED, sender="a@news.test")
+    first, second = "0.delivered@cust.test", "1.delivered@cust.test"
+
+    def of(kind: Kind, rcpt_no: int | None = 0, **more: Any) -> MatchedEvent:
+        return told(queue_id, kind, rcpt_no=rcpt_no, at_ms=NOW_MS, **more)
+
+    assert news(store, of(K.ACCEPTED), of(K.DEFERRED)) == []
+    assert news(store, of(K.DELIVERED)) == [(first, "delivered", "a@news.test")]
+    assert news(store, of(K.DELIVERED), of(K.DEFERRED)) == []
+    assert news(store, of(K.SOFT)) == [(first, "soft", "a@news.test")]
+    assert news(store, of(K.HARD)) == []  # it had bounced
+    assert news(store, of(K.COMPLAINED)) == [(first, "complained", "a@news.test")]
+    assert news(store, of(K.HARD)) == []
+    # all at once, and the same twice
+    some = [of(kind, 1) for kind in (K.HARD, K.SOFT, K.DELIVERED, K.HARD)]
+    assert news(store, *some) == [(second, "hard", "a@news.test")]
+    assert news(store, of(K.COMPLAINED, None), told(None, K.HARD, at_ms=NOW_MS)) == []
+
+
 # --- retention -----------------------------------------------------------------------------
 
 
@@ -210,9 +238,9 @@ def test_reports_go_with_their_mail(store: Store) -> None:
     # what is told of it from now on is of mail that is not known
     report(store, gone, K.COMPLAINED, at_ms=NOW_MS)
     assert left(store) == (1, 0)
-    assert store.reports.forget_unmatched(HOUR_MS, limit=9) == 0
+    assert store.feedback.forget_feedback(HOUR_MS, limit=9) == 0
     assert store.reports.forget_strays() == 0
-    assert store.reports.forget_unmatched(-1, limit=9) == 1
+    assert store.feedback.forget_feedback(-1, limit=9) == 1
     assert left(store) == (0, 0)
 
 

@@ -14,7 +14,7 @@ from relaygw.mail.verdict import FAILED, Kind
 from relaygw.mail.words import counted, some_of, span
 from relaygw.operations.queue_object import rank
 from relaygw.operations.story.facts import Facts, Meanings, reply_of
-from relaygw.operations.story.reports import last_word
+from relaygw.operations.story.reports import last_word, reporter
 from relaygw.policy.story import Outlook
 from relaygw.store.queue_entry import AttemptEntry, RecipientEntry
 
@@ -152,7 +152,8 @@ def _delivered(facts: Facts, members: Sequence[RecipientEntry]) -> str:
     first = members[0]
     since = "" if first.verdict is None else last_word(facts.record.reports, first)
     if first.verdict in FAILED:
-        return f"delivered to {names or 'a provider'}, which reported: {since}"
+        who = reporter(facts.record.reports, first)
+        return f"delivered to {names or 'a provider'}{who} reported: {since}"
     last_ms = max(one.changed_at_ms for one in members)
     took = f"{span(last_ms - facts.entry.accepted_at_ms)} after it was accepted"
     text = f"delivered{f' by {names}' if names else ''}, {took}"

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from relaygw.mail.report import report_words
 from relaygw.mail.state import RecipientState
-from relaygw.mail.verdict import FAILED, Kind
+from relaygw.mail.verdict import BOUNCE_MAIL, FAILED, Kind
 from relaygw.mail.words import some_of
 from relaygw.operations.story.facts import Facts, seen_from
 from relaygw.policy.story import Advice, EventKind, Note, StoryEvent
@@ -19,6 +19,7 @@ _FEW = 3
 """More reports in a row than these are one event when they say the same."""
 _LATE_MS = 300_000
 """A report that was told so much later has the time of that beside its own."""
+_BY_MAIL = "a bounce mail"
 _UNNAMED = "a recipient that it does not name"
 _KINDS = {
     **dict.fromkeys(FAILED, EventKind.RETURNED),
@@ -51,7 +52,8 @@ def report_events(facts: Facts) -> Iterator[tuple[int, StoryEvent]]:
 
 def _event(facts: Facts, alike: Sequence[Report]) -> StoryEvent:
     first, last = alike[0], alike[-1]
-    text = f"{first.provider} reports: {report_words(first.kind, first.dsn)}"
+    who = _BY_MAIL if first.provider == BOUNCE_MAIL else first.provider
+    text = f"{who} reports: {report_words(first.kind, first.dsn)}"
     whom = _audience(facts, alike)
     return StoryEvent(
         kind=_KINDS.get(first.kind, EventKind.REPORTED),
@@ -87,6 +89,13 @@ def last_report(reports: Iterable[Report], one: RecipientEntry) -> Report | None
     return max(
         (it for it in mine if it.rcpt_no == one.rcpt_no), key=lambda it: it.at_ms, default=None
     )
+
+
+def reporter(reports: Iterable[Report], one: RecipientEntry) -> str:
+    """Return who told the last word on a recipient, as what follows `delivered to NAME`."""
+    report = last_report(reports, one)
+    is_mail = report is not None and report.provider == BOUNCE_MAIL
+    return f"; {_BY_MAIL}" if is_mail else ", which"
 
 
 def last_word(reports: Iterable[Report], one: RecipientEntry) -> str:

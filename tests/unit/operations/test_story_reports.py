@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.outcome import Stage
-from relaygw.mail.verdict import Kind
+from relaygw.mail.verdict import BOUNCE_MAIL, Kind
 from relaygw.policy.story import EventKind, as_object
 from tests.builders import NOW_MS
 from tests.reported import report
@@ -125,6 +125,16 @@ def test_the_last_word_comes_first(
     assert advice in advised(story)
     assert kinds(story)[:2] == ["accepted", "delivered"]
     assert as_object(story)["events"][-1]["at"].endswith("Z")
+
+
+def test_a_bounce_mail_reports_as_well(rig: StoryRig) -> None:
+    story = rig.story(reported(rig, K.HARD, provider=BOUNCE_MAIL, dsn="5.1.1"))
+    assert story.events[-1].text == (
+        "a bounce mail reports: hard bounce, the address does not exist"
+    )
+    assert story.headline == (
+        "Delivered to main; a bounce mail reported: hard bounce, the address does not exist."
+    )
 
 
 def test_what_is_no_last_word_changes_nothing_but_the_events(rig: StoryRig) -> None:

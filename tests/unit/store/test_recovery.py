@@ -9,6 +9,7 @@ import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.verdict import Kind
 from relaygw.store.instances import Instance, Lifeline, lifeline_directory
 from relaygw.store.log_check import log_of
 from relaygw.store.migrate import upgrade
@@ -16,6 +17,7 @@ from relaygw.store.recovery import Recovered, examine, recover
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
+from tests.reported import report
 
 PAGE = 4096
 ANY = frozenset(DeliveryState)
@@ -85,6 +87,27 @@ def test_what_was_being_sent_is_held_and_what_only_was_to_be_sent_goes_on(tmp_pa
     }
     assert examine(url_in(tmp_path)) == []
     assert recovered(tmp_path).aside is None, "nothing more to do"
+
+
+def test_what_was_reported_of_mail_comes_back_with_it(tmp_path: Path) -> None:
+    store = open_in(tmp_path)
+    broken = accepted(content=b"Subject: x\r\n\r\n" + b"broken" * 667)  # a page of its own
+    kept = accepted()
+    store.intake.accept_batch([broken])
+    store.intake.accept_batch([kept])
+    for one in (broken, kept):
+        report(store, one.queue_id, Kind.HARD, at_ms=NOW_MS, detail="no such user")
+    report(store, None, Kind.HARD, rcpt_no=None, at_ms=NOW_MS)
+    store.close()
+    break_page_with(tmp_path / "queue.db", b"broken" * 50)
+    assert recovered(tmp_path).recovered == 1
+    store = open_in(tmp_path)
+    (entry,) = store.queue.search(Selection(states=ANY, verdicts=frozenset({Kind.HARD})), limit=9)
+    assert (entry.queue_id, entry.recipients[0].verdict) == (kept.queue_id, Kind.HARD)
+    assert [one.detail for one in store.reports.of_message(kept.queue_id)] == ["no such user"]
+    assert store.reports.forget_strays() == 1  # what is left of the broken one
+    assert store.reports.of_message(broken.queue_id) == []
+    store.close()
 
 
 def test_an_operator_may_let_everything_go_at_once(tmp_path: Path) -> None:
