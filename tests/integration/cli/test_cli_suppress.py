@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import RecipientUpdate
+from relaygw.mail.envelope import NewRecipient, RecipientUpdate
 from relaygw.mail.state import RecipientState
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import open_store
@@ -135,6 +135,19 @@ def test_other_commands_tell_of_it(desk: Desk) -> None:
     queue_id = desk.add(ANN)
     story = desk.run("queue", "explain", queue_id, columns=300).output
     assert f"{ANN} is not sent to; suppressed: added by hand" in story
+
+
+def test_captured_mail_is_not_released_to_who_is_suppressed(desk: Desk) -> None:
+    queue_id = desk.add(
+        NewRecipient(address=BOB, state=RecipientState.CAPTURED, reason="mail loop")
+    )
+    desk.run("suppress", "add", ANN)
+    held = desk.run("sandbox", "release", queue_id, "--to", ANN, "--yes", columns=300)
+    assert held.exit_code == 65, held.output
+    assert f"{ANN} is suppressed: added by hand" in held.stderr
+    assert f"relaygw suppress remove {ANN} lifts it" in held.stderr
+    desk.run("suppress", "remove", ANN)
+    assert desk.run("sandbox", "release", queue_id, "--to", ANN, "--yes").exit_code == 0
 
 
 def test_mail_is_not_sent_again_to_who_is_suppressed(desk: Desk) -> None:
