@@ -18,10 +18,9 @@ from relaygw.cli.selection import NOT_EMPTY
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, cut, print_lines
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms, utc_text
-from relaygw.mail.suppression import ANY, Cause, Suppression, SuppressionRules
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, SuppressionRules
 from relaygw.mail.words import counted
 from relaygw.operations.suppression import (
-    STREAMS,
     effect,
     found_for,
     lift,

@@ -22,6 +22,7 @@ ANY = ""
 NULL_SENDER = "<>"
 """The domain of mail that has no sender."""
 PROMOTIONAL = "promotional"
+STREAMS = ("transactional", PROMOTIONAL)
 
 
 class Action(StrEnum):

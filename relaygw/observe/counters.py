@@ -14,6 +14,7 @@ from itertools import product
 from prometheus_client import Counter, Gauge, Histogram
 
 from relaygw.mail.state import RecipientState, capture_code
+from relaygw.mail.suppression import STREAMS, Cause
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.observe.events import Accepted, Attempted, Event, Judged
 from relaygw.observe.observer import (
@@ -162,6 +163,7 @@ class DeliveryMetrics:
         self._suppressed = CounterTally(
             "relaygw_recipients_suppressed_total",
             *("Recipients that are suppressed, by what was done.", "action", "stream", "cause"),
+            from_zero=product(("blocked", "warned"), STREAMS, (one.value for one in Cause)),
         )
         self.notices = CounterTally(
             "relaygw_notices_total",

@@ -12,6 +12,7 @@ from relaygw.mail.suppression import (
     ANY,
     NULL_SENDER,
     PROMOTIONAL,
+    STREAMS,
     Action,
     Cause,
     Suppression,
@@ -24,7 +25,6 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
 
 ADD, REMOVE, IMPORT = "suppression.add", "suppression.remove", "suppression.import"
-STREAMS = ("transactional", "promotional")
 ANY_DOMAIN = "*"
 """What people write for every sender's domain."""
 

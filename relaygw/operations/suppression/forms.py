@@ -14,9 +14,9 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import rfc3339, rfc3339_or_none, utc_time
-from relaygw.mail.suppression import Cause, Suppression
+from relaygw.mail.suppression import STREAMS, Cause, Suppression
 from relaygw.mail.words import printable, unstorable_sign
-from relaygw.operations.suppression import STREAMS, as_promotional, read_address, read_domain
+from relaygw.operations.suppression import as_promotional, read_address, read_domain
 
 MAX_DETAIL = 300
 Values = Mapping[str, str]

@@ -11,9 +11,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.suppression import ANY, Cause, Suppression
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression
 from relaygw.operations.suppression import (
-    STREAMS,
     as_promotional,
     effect,
     found_for,

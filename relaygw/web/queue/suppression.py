@@ -10,16 +10,9 @@ from starlette.responses import Response
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.suppression import ANY, Cause, Suppression
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression
 from relaygw.mail.words import escape
-from relaygw.operations.suppression import (
-    STREAMS,
-    as_promotional,
-    lift,
-    read_address,
-    read_domain,
-    suppress,
-)
+from relaygw.operations.suppression import as_promotional, lift, read_address, read_domain, suppress
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
