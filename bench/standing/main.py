@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.rig import needs
 from bench.rig.machine import describe
+from bench.standing.all_feedback import all_feedback
 from bench.standing.big_database import big_database
 from bench.standing.crowds import idle_connections, slow_clients
 from bench.standing.failover import failover, failover_silent
@@ -68,6 +69,7 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "find-mail-postgres": find_mail_postgres,
     "observing": observing,
     "webhooks": webhooks,
+    "all-feedback": all_feedback,
     "queue-commands": queue_commands,
     "queue-commands-postgres": queue_commands_postgres,
 }

@@ -37,15 +37,15 @@ LOST = times(30, campaign=1000)
 KILLED_MAIL = times(18, campaign=120)
 RULES = StoreRules(doubt_waits={"p": 300.0})
 PATIENCE_S = 120.0
+BEGUN_MS = time.time_ns() // 1_000_000 - LOST
 
 
 def mail(count: int, subject: bytes = b"Subject: lost") -> list[AcceptedMessage]:
-    """Return messages, a millisecond apart: two lists of them are sent by turns."""
-    now_ms = time.time_ns() // 10_000_000 * 10 - count
+    """Return messages, a millisecond apart: several lists of them are sent by turns."""
     return [
         accepted(
             f"c{number}@cust.test",
-            at_ms=now_ms + number,
+            at_ms=BEGUN_MS + number,
             content=b"%b %d\r\n\r\n" % (subject, number),
         )
         for number in range(count)

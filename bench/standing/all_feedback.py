@@ -1,0 +1,85 @@
+"""What all that follows a provider's 250 costs: throughput with all of it on against all off.
+
+On are notices to senders, a listener for events with the mark in each mail, suppression, a webhook
+for each delivered mail to a receiver on this machine, and an idempotency key in each mail.
+"""
+
+from __future__ import annotations
+
+import base64
+import statistics
+import time
+from typing import Any
+
+from bench.rig.gateway import Gateway, free_port, provider
+from bench.rig.sink import Sink
+from bench.rig.source import send
+from bench.standing.figure import Figure, Result
+from bench.standing.setting import Setting
+from bench.standing.webhooks import BODY_BYTES, CONNECTIONS, PATIENCE_S, SECRET, WARM_UP, Run, Shop
+
+WITHOUT_LOGIN = ("-m", "bench.rig.without_login")
+_OFF = {"suppression": {"transactional": "off", "promotional": "off"}}
+
+
+def all_feedback(setting: Setting) -> Result:
+    """Throughput with notices, events, suppression, webhooks and keys against none of them."""
+    pairs = []
+    for number in range(setting.size.rounds):
+        order = [False, True] if number % 2 == 0 else [True, False]
+        runs = {is_on: _run(setting, is_on=is_on) for is_on in order}
+        pairs.append((runs[False], runs[True]))
+        off, on = pairs[-1]
+        setting.say(
+            f"round {number + 1}: accepted {off.accept_per_s:.0f} off, {on.accept_per_s:.0f} on; "
+            f"end to end {off.through_per_s:.0f} off, {on.through_per_s:.0f} on; {on.told} told"
+        )
+    figures = []
+    for what, name in (("accept", "accept_per_s"), ("end to end", "through_per_s")):
+        share = statistics.median(getattr(on, name) / getattr(off, name) for off, on in pairs)
+        figures.append(Figure(f"{what}, all on / off", share, "", 0.95, 0.98, is_more_better=True))
+    notes = ["messages a second:   accept   off      on    end to end   off      on"] + [
+        f"  round {number}            {off.accept_per_s:12.0f} {on.accept_per_s:7.0f}"
+        f"     {off.through_per_s:11.0f} {on.through_per_s:7.0f}"
+        for number, (off, on) in enumerate(pairs, 1)
+    ]
+    return Result(figures, notes)
+
+
+def _run(setting: Setting, *, is_on: bool) -> Run:
+    burst = setting.size.burst
+    with setting.directory() as root, Sink() as sink, Shop() as shop:
+        of_provider, sections = _all_on(shop.url) if is_on else ({}, _OFF)
+        providers = {"sink": provider(sink.port, max_connections=CONNECTIONS, **of_provider)}
+        gateway = Gateway(root / "gateway", providers=providers, **sections)
+        gateway.program = WITHOUT_LOGIN
+        with gateway:
+            send(gateway.smtp_port, messages=WARM_UP, size_bytes=BODY_BYTES)
+            sink.wait_for(WARM_UP, patience_s=PATIENCE_S)
+            begun_s = time.monotonic()
+            sent_s = send(gateway.smtp_port, messages=burst, size_bytes=BODY_BYTES)
+            ended_s = sink.wait_for(WARM_UP + burst, patience_s=PATIENCE_S)
+            deadline_s = time.monotonic() + PATIENCE_S
+            while is_on and shop.events < WARM_UP + burst:
+                if time.monotonic() > deadline_s:
+                    raise RuntimeError(f"{shop.events} of {WARM_UP + burst} events")
+                time.sleep(0.05)
+    return Run(burst / sent_s, burst / (ended_s - begun_s), shop.events)
+
+
+def _all_on(shop_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is on at the provider, and in the rest of the configuration."""
+    secret = "whsec_" + base64.b64encode(b"k" * 24).decode()
+    of_provider = {
+        "preset": "resend",  # its mark and its key
+        "rate": "100000/s",  # it allows less than a bench sends
+        "events": {"secret": f"plain:{secret}"},
+    }
+    sections: dict[str, Any] = {
+        "bounces": {"to": "sender"},
+        "retry": {"warn_after": "4h"},
+        "events": {"bind": f"127.0.0.1:{free_port()}"},
+        "suppression": {"transactional": "block", "promotional": "block"},
+        "webhooks": [{"url": shop_url, "secret": SECRET, "on": ["delivered"]}],
+    }
+    return of_provider, sections
