@@ -40,7 +40,15 @@ async def feedback_kept(
     metrics = FeedbackMetrics(providers) if can_count(context.metrics, context.log) else None
     counts, history = _Counts(metrics), History()
     observer = FeedbackObserver(context.log, history, metrics)
-    reader = Reader(store, settings, told=counts.told, judged=observer.tell)
+
+    def told(new: Sequence[MatchedEvent]) -> None:
+        counts.told(new)
+        for one in new:
+            for address in one.settled:
+                what = f"{one.provider} has it: its event tells {one.event.kind}"
+                context.log.note("qmgr", f"{one.queue_id}: {what}; {address} is not sent to again")
+
+    reader = Reader(store, settings, told=told, judged=observer.tell)
     work = [asyncio.create_task(reader.run(stop)), asyncio.create_task(counts.run(stop))]
     if listening is not None:
         box = PostBox(store, settings, taken=reader.wake, counted=counts.refused)

@@ -24,6 +24,7 @@ from relaygw.store.database import (
     insert_into,
 )
 from relaygw.store.mail_of_event import Clue, Found, find_mail
+from relaygw.store.outcomes import Settled
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.verdicts import NewVerdict, put_verdicts
 
@@ -155,6 +156,7 @@ class MatchedEvent:
     rcpt_no: int | None = None  # None: it does not tell which recipient
     same: tuple[int, ...] = ()  # more recipients of it with the same address
     verdicts: tuple[NewVerdict, ...] = ()  # once it is taken: what is new of recipients
+    settled: tuple[str, ...] = ()  # addresses whose doubt it ended
 
 
 class Feedback(Repository):
@@ -231,7 +233,8 @@ class Feedback(Repository):
             new = _judge(tx, new, people, now_ms)
             verdicts = [verdict for one in new for verdict in one.verdicts]
             if verdicts:
-                doubts.settle(tx, verdicts, self._rules)  # delivered first, then what became of it
+                # delivered first, then what became of it
+                new = _with_settled(new, doubts.settle(tx, verdicts, self._rules))
                 webhooks.add_verdicts(tx, verdicts, self._rules)
                 # messages are locked before addresses, as by those who record outcomes
                 suppression.note_verdicts(tx, verdicts, self._rules)
@@ -284,6 +287,16 @@ def _first_ones(rows: Sequence[Row]) -> list[Row]:
             break
         chosen.append((post_no,))
     return chosen
+
+
+def _with_settled(new: Sequence[MatchedEvent], settled: Sequence[Settled]) -> list[MatchedEvent]:
+    ended = {(one.queue_id, one.rcpt_no): one.address for one in settled}
+    return [
+        replace(one, settled=(ended[key],))
+        if (key := (one.queue_id, one.rcpt_no)) in ended
+        else one
+        for one in new
+    ]
 
 
 def _use_token(tx: Transaction, post: NewPost) -> bool:

@@ -90,7 +90,9 @@ def states(store: Store, message: AcceptedMessage) -> tuple[list[str], list[str]
 @each_of("kind", Kind)
 def test_any_event_of_the_provider_settles_a_doubt(store: Store, kind: Kind) -> None:
     message = doubtful(store)
-    store.feedback.take([told(message, kind=kind)])
+    (new,) = store.feedback.take([told(message, kind=kind)])
+    assert new.settled == ("b@cust.test",)
+    assert store.feedback.take([told(message, kind=kind)]) == [], "told once"
     assert states(store, message) == (["finished"], ["delivered"])
     (one,) = entry_of(store, message.queue_id).recipients
     assert (one.provider, one.reply) == ("main", f"main has it: its event tells {kind}")

@@ -38,8 +38,8 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> list[NewVerdict]:
     """Return what those who follow new verdicts are told, each of them the same."""
     told: list[list[NewVerdict]] = [[], [], []]
 
-    def note(place: list[NewVerdict]) -> Callable[..., None]:
-        return lambda _tx, verdicts, *_: place.extend(verdicts)
+    def note(place: list[NewVerdict]) -> Callable[..., tuple[()]]:
+        return lambda _tx, verdicts, *_: place.extend(verdicts) or ()
 
     monkeypatch.setattr(suppression, "note_verdicts", note(told[0]))
     monkeypatch.setattr(webhooks, "add_verdicts", note(told[1]))
