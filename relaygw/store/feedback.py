@@ -6,7 +6,6 @@ nothing is lost or counted twice, however often, in whatever order and to whomev
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,13 +24,13 @@ from relaygw.store.database import (
 )
 from relaygw.store.mail_of_event import Clue, Found, find_mail
 from relaygw.store.outcomes import Settled
+from relaygw.store.reported_text import clean, past, short_key
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.verdicts import NewVerdict, put_verdicts
 
 People = dict[tuple[str | None, int | None], str]
 """Addresses of recipients by queue id and number."""
 _CLAIM_BYTES = 2 * 2**20
-_MAX_KEY_CHARACTERS = 200  # a longer one is hashed: an index takes 2,700 bytes at most
 _MAX_DETAIL_CHARACTERS = 1_000
 _MAX_RAW_CHARACTERS = 65_536
 _MAX_WORD_CHARACTERS = 1_000
@@ -290,19 +289,15 @@ def _first_ones(rows: Sequence[Row]) -> list[Row]:
 
 
 def _with_settled(new: Sequence[MatchedEvent], settled: Sequence[Settled]) -> list[MatchedEvent]:
-    ended = {(one.queue_id, one.rcpt_no): one.address for one in settled}
-    return [
-        replace(one, settled=(ended[key],))
-        if (key := (one.queue_id, one.rcpt_no)) in ended
-        else one
-        for one in new
-    ]
+    ended: dict[Row, tuple[str, ...]]
+    ended = {(one.queue_id, one.rcpt_no): (one.address,) for one in settled}
+    return [replace(one, settled=ended.get((one.queue_id, one.rcpt_no), ())) for one in new]
 
 
 def _use_token(tx: Transaction, post: NewPost) -> bool:
     if post.token is None:
         return True
-    row = (post.provider, _short_key(post.token), tx.to_stored(post.until_ms))
+    row = (post.provider, short_key(post.token), tx.to_stored(post.until_ms))
     return bool(_ADD_TOKEN.fetch(tx, [row]))
 
 
@@ -312,7 +307,7 @@ def _add_events(
     """Write those that nobody told before, and return them."""
     by_key: dict[Row, MatchedEvent] = {}
     for one in events:
-        by_key.setdefault((one.provider, _short_key(one.event.key)), one)
+        by_key.setdefault((one.provider, short_key(one.event.key)), one)
     # in one order, so that two who do this at once do not wait for each other
     rows = [(*key, *_told(by_key[key], people, now_ms)) for key in sorted(by_key)]
     new = {tuple(key) for key in _ADD_EVENT.fetch(tx, rows)}
@@ -324,9 +319,9 @@ def _told(one: MatchedEvent, people: People, now_ms: int) -> Row:
     address = people.get((one.queue_id, one.rcpt_no), event.address)
     words = (address, event.provider_id, event.dsn)
     return (
-        *(event.kind.value, _past(event.at_ms, now_ms), now_ms, one.queue_id, one.rcpt_no),
-        *(word and _clean(word)[:_MAX_WORD_CHARACTERS] for word in words),
-        *(_clean(event.detail)[:_MAX_DETAIL_CHARACTERS], _clean(event.raw)[:_MAX_RAW_CHARACTERS]),
+        *(event.kind.value, past(event.at_ms, now_ms), now_ms, one.queue_id, one.rcpt_no),
+        *(word and clean(word)[:_MAX_WORD_CHARACTERS] for word in words),
+        *(clean(event.detail)[:_MAX_DETAIL_CHARACTERS], clean(event.raw)[:_MAX_RAW_CHARACTERS]),
     )
 
 
@@ -344,7 +339,7 @@ def _judge(
         for one in new
     ]
     told = [
-        (*key, one.event.kind, _past(one.event.at_ms, now_ms))
+        (*key, one.event.kind, past(one.event.at_ms, now_ms))
         for one, its in zip(new, keys, strict=True)
         for key in its
     ]
@@ -368,10 +363,10 @@ def _verdict(
         rcpt_no=key[1],
         address=people[key],
         kind=event.kind,
-        at_ms=_past(event.at_ms, now_ms),
+        at_ms=past(event.at_ms, now_ms),
         provider=one.provider,
-        dsn=event.dsn and _clean(event.dsn)[:_MAX_WORD_CHARACTERS],
-        detail=_clean(event.detail)[:_MAX_DETAIL_CHARACTERS],
+        dsn=event.dsn and clean(event.dsn)[:_MAX_WORD_CHARACTERS],
+        detail=clean(event.detail)[:_MAX_DETAIL_CHARACTERS],
         others=event.others,
         before=last_words.get(word),
         is_last_word=word in last_words,
@@ -401,20 +396,3 @@ def _still_there(
         for one in events
     ]
     return there, people
-
-
-def _short_key(key: str) -> str:
-    clean = _clean(key)
-    if clean == key and len(key) <= _MAX_KEY_CHARACTERS:
-        return key
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _clean(text: str) -> str:
-    """Return text that every database takes: JSON may hold NUL and halves of characters."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-def _past(at_ms: int, now_ms: int) -> int:
-    """Return the time of something that has happened, whatever a provider's clock says."""
-    return min(max(at_ms, 0), now_ms)
