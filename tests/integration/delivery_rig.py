@@ -53,12 +53,17 @@ class Rig:
 
     async def wait_for(self, message: AcceptedMessage, *states: DeliveryState) -> QueueEntry:
         """Wait until the deliveries of a message are in these states."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                entry = await asyncio.to_thread(self.entry, message)
-                if [part.state for part in entry.deliveries] == list(states):
-                    return entry
-                await asyncio.sleep(0.02)
+        entry = None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    entry = await asyncio.to_thread(self.entry, message)
+                    if [part.state for part in entry.deliveries] == list(states):
+                        return entry
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            tail = "".join(self.log.getvalue().splitlines(keepends=True)[-30:])
+            raise AssertionError(f"not {list(states)} in {PATIENCE_S} s: {entry}\n{tail}") from None
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it may ask the store."""

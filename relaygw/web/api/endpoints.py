@@ -28,8 +28,8 @@ from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
 from relaygw.store.find import NoPlace
 from relaygw.store.watch import HISTORY_SLICE_MS
-from relaygw.web.api import answers, requests, suppressions
-from relaygw.web.api.answers import said
+from relaygw.web.api import answers, mail_answers, requests, suppressions
+from relaygw.web.api.answer import Time, said
 from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
 from relaygw.web.api.endpoint import post as _post
@@ -52,7 +52,7 @@ _SINCE = "RFC 3339, or an age like 6h"
 _LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, default {requests.DEFAULT_LISTED}"}
 _HOUR_MS = 3_600_000
 _NEXT = (str | None, said("`after` of the next page; null on the last one"))
-_PAGE = answer_with(messages=list[answers.Message], next=_NEXT)
+_PAGE = answer_with(messages=list[mail_answers.Message], next=_NEXT)
 _LISTED = {
     **{name: one.help for name, one in SELECTORS.items()},
     "state": f"{SELECTORS['state'].help} `all` is every state; commas work as well.",
@@ -82,10 +82,10 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
 
 
 _FOUND = answer_with(
-    messages=list[answers.Message],
+    messages=list[mail_answers.Message],
     next=(str | None, said("`before` of the next page; null if there is none")),
     looked=(str, said("what was searched, and what was not")),
-    until=(answers.Time | None, said("time was up: older mail is on the next pages")),
+    until=(Time | None, said("time was up: older mail is on the next pages")),
 )
 _FIND = {
     "q": "an address or a part of it, words of the subject, an order number, a queue id, a "
@@ -112,7 +112,7 @@ async def find_messages(web: WebContext, call: Call) -> dict[str, Any]:
         raise Problem(400, f"before {error}", expected="`next` of the page before") from None
 
 
-@_get("/queue/{queue_id}", answers.MessageShown, errors=_ONE)
+@_get("/queue/{queue_id}", mail_answers.MessageShown, errors=_ONE)
 async def show_message(web: WebContext, call: Call) -> dict[str, Any]:
     """Show one message.
 
@@ -126,7 +126,7 @@ async def show_message(web: WebContext, call: Call) -> dict[str, Any]:
     return shown_object(found[0], reports, is_raw=call.principal.role >= Role.OPERATOR)
 
 
-@_get("/queue/{queue_id}/explain", answers.Story, errors=_ONE)
+@_get("/queue/{queue_id}/explain", mail_answers.Story, errors=_ONE)
 async def explain_message(web: WebContext, call: Call) -> dict[str, Any]:
     """Tell the story of one message.
 
@@ -182,7 +182,7 @@ def _change_by(action: QueueAction) -> Endpoint:
     return Endpoint(
         "post",
         f"/queue/{action.name}",
-        answers.Outcome,
+        mail_answers.Outcome,
         change,
         f"{action.label} messages.\n{action.means} For mail that is {states}; other mail is "
         "left alone and listed.",
@@ -192,7 +192,7 @@ def _change_by(action: QueueAction) -> Endpoint:
 
 
 ENDPOINTS += map(_change_by, ACTIONS.values())
-_post("/queue/resend", answers.Resending, body=Resend, errors=(400, 401, 403, 503))(resend)
+_post("/queue/resend", mail_answers.Resending, body=Resend, errors=(400, 401, 403, 503))(resend)
 
 _get("/suppressions", suppressions.LISTED, parameters=suppressions.LIST_PARAMETERS)(
     suppressions.list_suppressions

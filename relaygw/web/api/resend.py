@@ -13,7 +13,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.operations.queue_actions import LeftAlone
 from relaygw.operations.resend import ResendRequest, plan_resend, resent_object, send_again
 from relaygw.policy.recipients import check_typed
-from relaygw.web.api.answers import QueueId, said
+from relaygw.web.api.answer import QueueId, said
 from relaygw.web.api.requests import Body, Call, Flag, read_ids, read_line
 from relaygw.web.context import WebContext
 from relaygw.web.page import Problem

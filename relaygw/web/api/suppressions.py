@@ -25,7 +25,7 @@ from relaygw.operations.suppression import (
 from relaygw.settings.suppression import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.api import requests
-from relaygw.web.api.answers import Answer, Time, said
+from relaygw.web.api.answer import Answer, Time, said
 from relaygw.web.api.endpoint import answer_with
 from relaygw.web.api.requests import Body, Call, Flag, Line, read_line
 from relaygw.web.context import WebContext
