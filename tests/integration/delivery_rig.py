@@ -25,7 +25,7 @@ from tests.logs import text_log
 from tests.queues import make_queue
 
 ALL_STATES = frozenset(DeliveryState)
-PATIENCE_S = 90.0
+PATIENCE_S = 200.0
 
 
 class Rig:
