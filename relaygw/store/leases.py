@@ -321,6 +321,8 @@ def _mind_doubts(
         if one.doubted or one.state is DeliveryState.HELD
     }
     doubtful.update((queue_id, delivery_no) for queue_id, delivery_no, _ in late)
+    if not doubtful:
+        return recorded
     settled = doubts.settle_told(tx, doubtful, rules)
     return replace(recorded, settled=settled) if settled else recorded
 

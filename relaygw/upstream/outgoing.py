@@ -346,7 +346,10 @@ def _changed_stream(
 
 def missing_fields(fields: Iterable[Field], start: bytes) -> bytes:
     """Return those of `fields` whose name is not in the header at the `start` of a content."""
-    wanted = frozenset(name.lower() for name, _ in fields)
+    end = start.find(_END)
+    before = (start if end < 0 else start[:end]).lower()
+    # most mail has none of them, and is not looked through
+    wanted = frozenset(low for name, _ in fields if (low := name.lower()).encode() in before)
     present = read_header(start, wanted).values if wanted else {}
     lines = ""
     for name, value in fields:
