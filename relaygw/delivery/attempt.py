@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from relaygw.delivery.context import WorkerContext
-from relaygw.delivery.marking import Marking
-from relaygw.delivery.sending_once import NO_KEY, Field, KeyPlan, key_at_once, may_be_taken
+from relaygw.delivery.marking import marking_of
+from relaygw.delivery.sending_once import NO_KEY, Field, KeyPlan, key_at_once
 from relaygw.errors import ContentDamaged
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
@@ -116,6 +116,8 @@ class Attempt:
 
     def key_fields(self) -> tuple[Field, ...]:
         """Return the field with the idempotency key of the part that is being sent, if any."""
+        if self.keys.header is None:
+            return ()
         people = [(self.by_address[address][0], address) for address in self.part]
         return self.keys.fields_for(self.claimed, people)
 
@@ -156,7 +158,7 @@ class Upstream:
         self.pool = Pool(name, provider, ehlo_name=context.settings.hostname)
         self.classifier = Classifier(provider)
         self._fields = tuple(provider.headers.items())
-        self._marking = Marking(name, provider, context.marks, context.note_safely)
+        self._marking = marking_of(name, provider, context)
         self.is_chaining = provider.chain_transactions
 
     def stop_chaining(self) -> None:
@@ -209,7 +211,7 @@ class Upstream:
             ),
             fields=self._fields + key_fields,
             field_rule=field_rule,
-            mark=self._marking.mark(claimed.queue_id),
+            mark=self._marking.mark(claimed.queue_id) if self._marking is not None else None,
             max_size_bytes=provider.max_message_size,
             dsn_ret=claimed.dsn_ret,
             dsn_envid=claimed.dsn_envid,
@@ -225,7 +227,9 @@ class Upstream:
         addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
         if not 0 < len(addresses) <= self.max_recipients:
             return None
-        fields = key_at_once(self.key_header, claimed, addresses)
+        fields: tuple[Field, ...] | None = ()
+        if self.key_header is not None:
+            fields = key_at_once(self.key_header, claimed, addresses)
         if fields is None:
             return None
         return self.mail(claimed, addresses, screened.field_rule, fields)
@@ -270,7 +274,7 @@ class Line:
             attempt.by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
         addresses = list(attempt.by_address)
         at_once = upstream.recipients_at_once(attempt.keys)
-        fence = partial(is_wanted, attempt) if may_be_taken(claimed) else None
+        fence = partial(is_wanted, attempt) if claimed.may_be_taken else None
         for start in range(0, len(addresses), at_once):
             if start:
                 if not await keep_part(attempt):

@@ -6,30 +6,38 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from relaygw.delivery.context import WorkerContext
 from relaygw.mail.mark import Marks
 from relaygw.settings.events import mark_field_of
+from relaygw.settings.presets import MarkField
 from relaygw.settings.provider import Provider
 from relaygw.upstream.mark_field import Mark
 
 _TELL_EACH_S = 3600.0
 
 
+def marking_of(name: str, provider: Provider, context: WorkerContext) -> Marking | None:
+    """Return what marks the mail of a provider, None for one that reports nothing."""
+    field = mark_field_of(provider)
+    if field is None or context.marks is None:
+        return None
+    return Marking(name, field, context.marks, context.note_safely)
+
+
 class Marking:
-    """Marks the mail of one provider; without `marks` none is."""
+    """Marks the mail of one provider."""
 
     def __init__(
-        self, name: str, provider: Provider, marks: Marks | None, note: Callable[[str], None]
+        self, name: str, field: MarkField, marks: Marks, note: Callable[[str], None]
     ) -> None:
         self._name = name
-        self._field = mark_field_of(provider)
+        self._field = field
         self._marks = marks
         self._note = note
         self._told_at_s = float("-inf")
 
-    def mark(self, queue_id: str) -> Mark | None:
-        """Return the mark of a message, None where the provider reports nothing."""
-        if self._field is None or self._marks is None:
-            return None
+    def mark(self, queue_id: str) -> Mark:
+        """Return the mark of a message."""
         untold = partial(self._tell, queue_id)
         return Mark(field=self._field, token=self._marks.make(queue_id), untold=untold)
 

@@ -49,11 +49,6 @@ def has_been_tried(claimed: ClaimedDelivery) -> bool:
     return claimed.attempts > 0 or claimed.provider is not None
 
 
-def may_be_taken(claimed: ClaimedDelivery) -> bool:
-    """True when its provider may have it already."""
-    return claimed.doubts > 0 or claimed.reclaims > 0
-
-
 def own_key(content_start: bytes, header: str) -> str | None:
     """Return the key that the sender of a mail set itself, None without the field."""
     end = header_end(content_start)
@@ -64,14 +59,12 @@ def own_key(content_start: bytes, header: str) -> str | None:
 
 
 def key_at_once(
-    header: KeyHeader | None, claimed: ClaimedDelivery, addresses: Sequence[str]
+    header: KeyHeader, claimed: ClaimedDelivery, addresses: Sequence[str]
 ) -> tuple[Field, ...] | None:
     """Return the key of mail that is begun without a look at what was before, None if it needs one.
 
-    That is so for a first try to one recipient; nothing where the provider takes no key.
+    That is so for a first try to one recipient.
     """
-    if header is None:
-        return ()
     content = claimed.content or b""
     if len(addresses) > 1 or has_been_tried(claimed) or own_key(content, header.header) is not None:
         return None
@@ -98,12 +91,12 @@ async def plan_key(
         generations = known.generations
         if known.since_ms is not None:
             since_ms = known.since_ms
-        elif may_be_taken(claimed):  # nobody wrote when: as early as it can be
+        elif claimed.may_be_taken:  # nobody wrote when: as early as it can be
             since_ms = claimed.accepted_at_ms
     until_ms: int | None = key_until_ms(since_ms, header.life_s)
     if own is not None and len(claimed.recipients) > 1:
         until_ms = None  # one key for all of them: who is left would not be sent to
     is_known = until_ms is not None and clock_ms() < until_ms
-    if may_be_taken(claimed) and is_doubt_spent(claimed) and not is_known:
+    if claimed.may_be_taken and is_doubt_spent(claimed) and not is_known:
         return HoldCause(HoldCode.IN_DOUBT)
     return KeyPlan(header.header, generations, until_ms, is_own=own is not None)

@@ -131,6 +131,11 @@ class ClaimedDelivery:
     dsn_ret: str | None = None
     dsn_envid: str | None = None
 
+    @property
+    def may_be_taken(self) -> bool:
+        """True when its provider may have it already."""
+        return self.doubts > 0 or self.reclaims > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientUpdate:

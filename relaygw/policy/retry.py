@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relaygw.mail.dsn import SUCCESS
@@ -134,14 +134,13 @@ def settle(
     expired = is_deferred and _is_expired(claimed, retry, now_ms, tried_since_ms)
     state, wait_s, cause = DeliveryState.FINISHED, 0.0, None
     reason = None
-    waiting = {one.rcpt_no for one in claimed.recipients if SUCCESS in (one.dsn_notify or "")}
     if open_verdicts and not expired:
-        usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
         if Verdict.DOUBT in open_verdicts:
             key_left_s = 0.0 if key_until_ms is None else (key_until_ms - now_ms) / 1000
             state, wait_s, cause = _after_doubt(claimed, report, key_left_s)
             wait_s = max(wait_s, consequence.wait_s)
         else:
+            usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
             state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
         words = next(one.words for one in report.outcomes if one.verdict not in _FINAL)
         reason = (cause.sentence if cause is not None else "") or words
@@ -152,10 +151,7 @@ def settle(
         due_at_ms=now_ms + int(wait_s * 1000),
         provider=report.provider,
         reason=reason,
-        recipients=tuple(
-            _recipient_update(outcome, report.provider, expired, waiting)
-            for outcome in report.outcomes
-        ),
+        recipients=_recipient_updates(claimed, report, expired),
         hold=cause,
         charged=bool(verdicts - _UNCHARGED),
         doubted=Verdict.DOUBT in verdicts,
@@ -286,10 +282,23 @@ def _next_step(
     return DeliveryState.DEFERRED, min(waits_s, default=usual_s), None
 
 
+def _recipient_updates(
+    claimed: ClaimedDelivery, report: AttemptReport, expired: bool
+) -> tuple[RecipientUpdate, ...]:
+    wants_success = {
+        one.rcpt_no for one in claimed.recipients if one.dsn_notify and SUCCESS in one.dsn_notify
+    }
+    return tuple(
+        [
+            _recipient_update(one, report.provider, expired, one.rcpt_no in wants_success)
+            for one in report.outcomes
+        ]
+    )
+
+
 def _recipient_update(
-    outcome: RecipientOutcome, provider: str, expired: bool, waiting: Collection[int]
+    outcome: RecipientOutcome, provider: str, expired: bool, wants_success: bool
 ) -> RecipientUpdate:
-    """Return what is written of a recipient; `waiting`: whose senders want to hear of success."""
     verdict = outcome.meaning.verdict
     state = _FINAL.get(verdict, RecipientState.EXPIRED if expired else RecipientState.PENDING)
     return RecipientUpdate(
@@ -302,9 +311,7 @@ def _recipient_update(
         stage=outcome.stage,
         verdict=verdict,
         is_dead_address=_is_dead_address(outcome),
-        is_relayed=(
-            verdict is Verdict.DELIVERED and outcome.rcpt_no in waiting and not outcome.is_passed_on
-        ),
+        is_relayed=wants_success and verdict is Verdict.DELIVERED and not outcome.is_passed_on,
     )
 
 

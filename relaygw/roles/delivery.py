@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -41,33 +41,10 @@ async def delivery(context: RoleContext) -> int:
     exit_code = 0
     try:
         with registered(context, "delivery", store) as lifeline:
-            janitor = asyncio.create_task(
-                Janitor(
-                    context.loaded.settings,
-                    store,
-                    log,
-                    incarnation=context.incarnation,
-                    bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
-                    wake_workers=hints.HintSender(hint_dir).send,
-                    has_lock_file=has_lock_file(context.instances_dir, context.loaded.settings),
-                ).run()
-            )
-            settings = context.loaded.settings
-            providers, inbound = settings.providers, settings.bounces.inbound
-            are_judged = inbound is not None or any(one.events for one in providers.values())
-            history = History(counts_senders=are_judged)
-            metrics = DeliveryMetrics(providers) if can_count(context.metrics, log) else None
+            history = _history_of(context.loaded.settings)
+            counted = context.loaded.settings.providers
+            metrics = DeliveryMetrics(counted) if can_count(context.metrics, log) else None
             observer = DeliveryObserver(log, history, metrics)
-            intake = Intake(context.loaded.settings, state_dir=context.loaded.state_dir)
-            notices = asyncio.create_task(
-                Notices(
-                    context.loaded.settings,
-                    store,
-                    observer,
-                    composer=NoticeComposer(intake),
-                    wake_workers=hints.HintSender(hint_dir).send,
-                ).run()
-            )
             worker = Worker(
                 context.loaded.settings,
                 store,
@@ -77,10 +54,8 @@ async def delivery(context: RoleContext) -> int:
                 hints=hint_socket,
             )
             with listening(context, worker.wake), _watching(context, store, worker):
-                async with history_kept(history, store):
+                async with history_kept(history, store), _tended(context, store, observer):
                     await worker.run(stop)
-            janitor.cancel()
-            notices.cancel()
     except LeaseLost as lost:
         log.note("qmgr", f"warning: {lost}; a new worker replaces it")
         exit_code = EXIT_LEASE_LOST
@@ -90,6 +65,38 @@ async def delivery(context: RoleContext) -> int:
             (hint_dir / context.incarnation).unlink(missing_ok=True)
     store.close()
     return exit_code
+
+
+@contextlib.asynccontextmanager
+async def _tended(
+    context: RoleContext, store: Store, observer: DeliveryObserver
+) -> AsyncIterator[None]:
+    """Keep the queue in order and tell senders, for the length of a with block."""
+    settings, state_dir = context.loaded.settings, context.loaded.state_dir
+    wake_workers = hints.HintSender(hints.hint_directory(state_dir)).send
+    janitor = Janitor(
+        settings,
+        store,
+        context.log,
+        incarnation=context.incarnation,
+        bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
+        wake_workers=wake_workers,
+        has_lock_file=has_lock_file(context.instances_dir, settings),
+    )
+    composer = NoticeComposer(Intake(settings, state_dir=state_dir))
+    notices = Notices(settings, store, observer, composer=composer, wake_workers=wake_workers)
+    tasks = [asyncio.create_task(janitor.run()), asyncio.create_task(notices.run())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _history_of(settings: Settings) -> History:
+    """Return the counts; senders are counted where providers report what becomes of their mail."""
+    are_judged = any(one.events for one in settings.providers.values())
+    return History(counts_senders=are_judged or settings.bounces.inbound is not None)
 
 
 def _watching(

@@ -17,6 +17,5 @@ _ADD_POST = insert_into("event_post", "provider received_at_ms due_at_ms body", 
 def note_bounce_mail(tx: Transaction, messages: Sequence[AcceptedMessage]) -> None:
     """Have those read that are bounce mails; written with them or not at all."""
     queue_ids = [one.queue_id for one in messages if one.is_bounce_mail]
-    if queue_ids:
-        now_ms = tx.now_ms()
-        _ADD_POST.run(tx, [(BOUNCE_MAIL, now_ms, now_ms, one.encode()) for one in queue_ids])
+    now_ms = tx.now_ms()
+    _ADD_POST.run(tx, [(BOUNCE_MAIL, now_ms, now_ms, one.encode()) for one in queue_ids])

@@ -97,8 +97,10 @@ class Intake(Repository):
         def write() -> None:
             with self._write() as tx:
                 insert_messages(tx, messages)
-                note_bounce_mail(tx, messages)
-                add_accepted(tx, messages, self._rules)
+                if any(one.is_bounce_mail for one in messages):
+                    note_bounce_mail(tx, messages)
+                if self._rules.webhooks:
+                    add_accepted(tx, messages, self._rules)
                 if hold is not None:
                     _hold(tx, messages, hold)
                 if entry is not None:

@@ -175,20 +175,30 @@ def record(
         if not entry.is_partial:
             check_transition(_D.ACTIVE, entry.state)
     _write_attempts(tx, updates, incarnation, now_ms)
-    add_outcomes(tx, updates, incarnation, now_ms, rules)
+    if rules.webhooks:
+        add_outcomes(tx, updates, incarnation, now_ms, rules)
     _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
-    note_outcomes(tx, updates, rules, now_ms=now_ms)
+    is_plain = all(map(_is_plain, updates))
+    if not is_plain:
+        note_outcomes(tx, updates, rules, now_ms=now_ms)
     for entry in updates:
         if entry.held_apart and _LEASED.fetch(tx, *_key(entry), incarnation):
             _hold_apart(tx, entry, now_ms)
     written = _RECORD_DELIVERIES.run(tx, _delivery_rows(tx, updates, now_ms), incarnation)
     finished = list({entry.queue_id for entry in updates if entry.state is _D.FINISHED})
     finish_messages(tx, finished, now_ms=now_ms, keep_content=rules.keep_content)
-    suppressed = tuple(note_refusals(tx, updates, rules.suppression, now_ms))
+    suppressed: tuple[Suppression, ...] = ()
+    if not is_plain:
+        suppressed = tuple(note_refusals(tx, updates, rules.suppression, now_ms))
     if written == len(updates):
         return Recorded(is_alive=True, suppressed=suppressed)
     late = told_too_late(tx, updates, is_alive=True, now_ms=now_ms)
     return replace(late, suppressed=suppressed)
+
+
+def _is_plain(entry: DeliveryUpdate) -> bool:
+    """True when nobody is to be told of it, as all that it tells of were delivered."""
+    return all(one.state is _R.DELIVERED and not one.is_relayed for one in entry.recipients)
 
 
 def told_too_late(tx: Transaction, updates: _Updates, *, is_alive: bool, now_ms: int) -> Recorded:

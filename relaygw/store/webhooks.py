@@ -44,20 +44,17 @@ def add_outcomes(
     rules: StoreRules,
 ) -> None:
     """Have the receivers told of outcomes, before they are written and their leases end."""
-    if rules.webhooks:
-        rows = [
-            (one.endpoint, *what, *told)
-            for what, kind, told in _outcomes(updates, now_ms)
-            for one in rules.webhooks
-            if kind in one.kinds
-        ]
-        _ADD_LEASED.run(tx, rows, incarnation)
+    rows = [
+        (one.endpoint, *what, *told)
+        for what, kind, told in _outcomes(updates, now_ms)
+        for one in rules.webhooks
+        if kind in one.kinds
+    ]
+    _ADD_LEASED.run(tx, rows, incarnation)
 
 
 def add_accepted(tx: Transaction, messages: Sequence[AcceptedMessage], rules: StoreRules) -> None:
     """Have the receivers told of what was captured or blocked when it was accepted."""
-    if not rules.webhooks:
-        return
     for kind in (Told.CAPTURED, Told.BLOCKED):
         found = [
             (accepted.queue_id, number, None, one.reason, None, accepted.accepted_at_ms)
