@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -110,8 +110,12 @@ class Listening:
 
     async def until_read(self, left: int = 0) -> None:
         """Wait until no more posts are left."""
+        await self.until(lambda: len(self.rows(event_post)) <= left)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until the database holds what it should, or everybody was told."""
         async with asyncio.timeout(60):
-            while len(self.rows(event_post)) > left:
+            while not condition():
                 await asyncio.wait([asyncio.create_task(self.looked.wait())], timeout=0.05)
                 self.looked.clear()
 

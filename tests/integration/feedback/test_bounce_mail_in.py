@@ -163,6 +163,7 @@ async def test_it_counts_once_however_often_it_comes(store: Store, tmp_path: Pat
             await front.send(postfix(mail))
             await front.send(bounces.qmail(mail))
         await front.at.until_read()
+        await front.at.until(lambda: front.at.new)
         assert len(front.at.events()) == len(front.at.new) == 1
         await front.send(complaint(mail))
         await front.at.until_read()

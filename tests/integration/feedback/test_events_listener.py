@@ -44,6 +44,7 @@ async def test_each_documented_event_counts_once_however_often_it_comes(
         posts = [post(number, *each) for number, each in enumerate(tries)]
         assert set(await asyncio.gather(*posts)) == {200}
         await one.until_read()
+        await one.until(lambda: len(one.new) + len(two.new) >= len(wanted))
         assert one.verdicts() == wanted
         assert len(one.events()) == len(one.new) + len(two.new) == len(wanted)
     other.close()

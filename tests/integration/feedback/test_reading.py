@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -34,10 +33,7 @@ def make_due(store: Store) -> None:
 
 async def tries(at: Listening, least: int) -> None:
     """Wait until a post was tried so often."""
-    async with asyncio.timeout(60):
-        while not any(row.tries >= least and row.due_at_ms for row in at.rows(event_post)):
-            await asyncio.wait([asyncio.create_task(at.looked.wait())], timeout=0.05)
-            at.looked.clear()
+    await at.until(lambda: any(row.tries >= least for row in at.rows(event_post)))
 
 
 async def test_a_post_that_cannot_be_read_is_kept_and_others_are_read(
@@ -87,13 +83,13 @@ async def test_an_event_before_its_mail_is_known_waits_and_one_of_no_mail_is_kep
         assert at.events() == [], "their mail may come to be known"
         _words_of_all(store, "250 Ok: queued as nhIMmON9SFOPcT0ii4nt2A", at, message.queue_id)
         make_due(store)
-        await tries(at, 2)
+        await at.until(at.events)
         assert [row.queue_id for row in at.events()] == [message.queue_id]
         assert at.verdicts() == {f"{message.queue_id}/0": "delivered"}
         make_due(store)
         await at.until_read()
         assert [row.queue_id for row in at.events()] == [message.queue_id, None]
-        assert len(at.new) == 2
+        await at.until(lambda: len(at.new) == 2)
     told = [one.getMessage() for one in caplog.records]
     assert len([one for one in told if "is not in this queue" in one]) == 1
 
