@@ -37,6 +37,17 @@ _DOCUMENT = re.compile(rb'\s*(?:\[|\{\s*"\w+"\s*:\s*\[)')
 _BETWEEN = re.compile(r"[\s,]*")
 _MAX_OBJECT = 1_048_576  # characters of one JSON object
 _REFUSES = re.compile(r"(?:reject|discard|5\d\d)\b", re.IGNORECASE)
+_MOST_UNREAD = 100  # lines that cannot be read, before the one that tells the form
+_BINARY = (  # how files begin that are no text
+    (b"\x1f\x8b", "a gzip file; unpack it"),
+    (b"PK\x03\x04", "a zip file or a spreadsheet; unpack it, or save it as CSV"),
+    (b"BZh", "a bzip2 file; unpack it"),
+    (b"\xfd7zXZ", "an xz file; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it"),
+    (b"%PDF-", "a PDF file"),
+    (b"\xff\xfe", "UTF-16; save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16; save it as UTF-8"),
+)
 _TOO_LONG = f"is longer than {MAX_LINE_BYTES} bytes; expected one address a line"
 _EXPECTED = (
     "expected a heading such as address,reason,source,stream,created_at,expires_at, an export of "
@@ -63,6 +74,9 @@ class _Line(NamedTuple):
     number: int
     text: str
     problem: str = ""
+    # of one that cannot be read, as far as its bytes tell
+    is_comment: bool = False
+    has_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +88,36 @@ class Reading:
 
 
 def read_list(stream: BinaryIO, defaults: Defaults) -> Reading:
-    """Recognise a file by its beginning and read it. Raises UnknownForm."""
+    """Recognise a file by its beginning and read it. Raises UnknownForm.
+
+    Lines before the one that tells the form are told if they cannot be read. A heading that cannot
+    be read makes a file of no form.
+    """
     source = _Source(stream)
     if source.head.lstrip()[:1] in (b"{", b"["):
         return _json(source, defaults)
     lines = _Lines(source)
-    first = lines.first()
+    unread, first = _beginning(lines)
     if first is None:
-        return Reading("empty", iter(()))
+        return Reading("unknown" if unread else "empty", iter(unread))
+    reading = _recognised(lines, first, defaults)
+    return Reading(reading.form, chain(unread, reading.found))
+
+
+def _beginning(lines: _Lines) -> tuple[Sequence[BadLine], _Line | None]:
+    """Return the first line that can be read, which stays, and those before it that cannot."""
+    unread: list[BadLine] = []
+    for line in iter(lines.first, None):
+        if not line.problem:
+            return unread, line
+        if not line.has_address or len(unread) >= _MOST_UNREAD:
+            raise UnknownForm(f"line {line.number}: {line.problem}; {_EXPECTED}")
+        lines.drop_first()
+        unread.append(BadLine(line.number, line.problem))
+    return unread, None
+
+
+def _recognised(lines: _Lines, first: _Line, defaults: Defaults) -> Reading:
     names = [_name(one) for one in _cells(first.text)]
     headed = next((form for form in FORMS if form.is_headed_by(names)), None)
     if headed is not None and "@" not in first.text:
@@ -104,8 +140,11 @@ class _Source:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.head = stream.read(_HEAD_BYTES)
-        if self.head.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise UnknownForm("it is UTF-16; expected UTF-8")
+        kind = next((what for magic, what in _BINARY if self.head.startswith(magic)), None)
+        if kind is None and b"\0" in self.head.partition(b"\n")[0]:  # one further on spoils its line
+            kind = "not text: its first line has a byte of 0"
+        if kind is not None:
+            raise UnknownForm(f"it is {kind}; {_EXPECTED}")
         self.head = self.head.removeprefix(b"\xef\xbb\xbf")
 
     def readline(self, limit: int) -> bytes:
@@ -134,7 +173,8 @@ class _Lines:
     def first(self) -> _Line | None:
         """Return the first line that is neither empty nor a comment; it stays."""
         for line in self:
-            if line.text.strip() and not line.text.startswith("#"):
+            is_comment = line.is_comment or line.text.startswith("#")
+            if (line.problem or line.text.strip()) and not is_comment:
                 self._back.appendleft(line)
                 return line
         return None
@@ -158,16 +198,22 @@ class _Lines:
             return None
         self._number += 1
         if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            has_address = b"@" in raw
             while more := self._stream.readline(MAX_LINE_BYTES):
+                has_address = has_address or b"@" in more
                 if more.endswith(b"\n"):
                     break
-            return _Line(self._number, "", _TOO_LONG)
+            return self._unread(raw, _TOO_LONG, has_address=has_address)
         try:
             text = raw.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
             what = f"byte {raw[error.start]:#04x} at {error.start} is not UTF-8; expected UTF-8"
-            return _Line(self._number, "", what)
+            return self._unread(raw, what, has_address=b"@" in raw)
         return _Line(self._number, text)
+
+    def _unread(self, raw: bytes, problem: str, *, has_address: bool) -> _Line:
+        is_comment = raw.startswith(b"#")
+        return _Line(self._number, "", problem, is_comment=is_comment, has_address=has_address)
 
 
 def _records(lines: _Lines) -> Iterator[_Line]:
@@ -246,7 +292,7 @@ def _access_map(lines: _Lines, defaults: Defaults) -> Iterator[Suppression | Bad
     """Read addresses, each with an action of Postfix's access(5) or without one."""
     for line in lines:
         text = line.text.strip()
-        if line.problem:
+        if line.problem and not line.is_comment:
             yield BadLine(line.number, line.problem)
         elif text and not text.startswith("#") and not line.text[0].isspace():
             address, action = _apart(text)
@@ -279,14 +325,20 @@ def _json(source: _Source, defaults: Defaults) -> Reading:
     shown = printable(source.head[:80].decode(errors="replace"))
     is_document = _DOCUMENT.match(source.head) is not None
     objects = _objects_of_array(source) if is_document else _objects_by_line(_Lines(source))
-    first = next(objects, None)
-    if first is None:
+    begun: list[_Object] = []
+    for number, one in objects:
+        begun.append((number, one))
+        if not isinstance(one, str):
+            form = next((one_form for one_form in FORMS if one_form.is_headed_by(list(one))), None)
+            if form is None:
+                raise UnknownForm(f"line {number}: {shown!r} is not known; {_EXPECTED}")
+            return Reading(form.name, _read_objects(chain(begun, objects), form, defaults))
+        if len(begun) > _MOST_UNREAD:
+            break
+    if not begun:
         return Reading("empty", iter(()))
-    names = list(first[1]) if not isinstance(first[1], str) else []
-    form = next((one for one in FORMS if one.is_headed_by(names)), None)
-    if form is None:
-        raise UnknownForm(f"line {first[0]}: {shown!r} is not known; {_EXPECTED}")
-    return Reading(form.name, _read_objects(chain([first], objects), form, defaults))
+    number, problem = begun[0]
+    raise UnknownForm(f"line {number}: {shown!r} {problem}; {_EXPECTED}")
 
 
 def _read_objects(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -164,11 +165,45 @@ def test_a_line_that_is_not_understood_stops_no_other(line: str, problem: str) -
         b"\x89PNG\r\n\x1a\n",
         b"[" * 100_000,
         b'{"a":' * 50_000,
+        gzip.compress(b"a@x.test\n"),
+        b"PK\x03\x04@\n" + b"a@x.test\n",
+        b"a\0@x.test\nb@x.test\n",
+        b"\x9c\xfe\x80\n\x93@\xff\n",
+        b"address,caf\xe9,reason\na@x.test,BOUNCE\n",
+        b"address," + b"x" * 70_000 + b",reason\na@x.test,BOUNCE\n",
+        b"\xe9@x.test\n" * 200,
+        b'{"email":"\xe9@x.test","origin":"bounce"}\n' * 200,
     ],
 )
 def test_what_is_no_list_is_refused_as_a_whole(raw: bytes) -> None:
     with pytest.raises(UnknownForm):
         read(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "form", "found"),
+    [
+        (b"m\xfcller@x.test\na@x.test\n", "postfix", [1, (A, "manual")]),
+        (b"m\xfcller@x.test\n", "unknown", [1]),
+        (b"x" * 70_000 + b"@x.test\na@x.test\n", "postfix", [1, (A, "manual")]),
+        (b"@x.test" * 10_000 + b"\naddress,reason\na@x.test,bounce\n", "own", [1, (A, "bounce")]),
+        (b"# \xfc\na@x.test\n# \xfc\n", "postfix", [(A, "manual")]),
+        (
+            b'{"email":"\xfc@x.test","origin":"bounce"}\n{"email":"a@x.test","origin":"bounce"}\n',
+            "resend",
+            [1, (A, "bounce")],
+        ),
+    ],
+)
+def test_a_first_line_that_cannot_be_read_is_told(raw: bytes, form: str, found: list[Any]) -> None:
+    assert read(raw) == (form, found)
+
+
+def test_what_cannot_be_read_is_told_with_its_line_and_what_is_expected() -> None:
+    with pytest.raises(UnknownForm, match=r"line 1: byte 0xe9 at 11 is not UTF-8; .*expected a he"):
+        read(b"address,caf\xe9,reason\na@x.test,BOUNCE\n")
+    with pytest.raises(UnknownForm, match="it is a gzip file; unpack it; expected a heading"):
+        read(gzip.compress(b"a@x.test\n"))
 
 
 def test_a_broken_object_ends_an_array_and_a_line_of_objects_goes_on() -> None:
