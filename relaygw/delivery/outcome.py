@@ -16,7 +16,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Warned
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
-from relaygw.mail.outcome import NO_RELAY, AttemptReport
+from relaygw.mail.outcome import NOBODY_ASKED, AttemptReport
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import Attempted
 from relaygw.policy.pacing import ladder_step
@@ -37,7 +37,6 @@ from relaygw.upstream.classifier import Classifier
 POISON_ATTEMPTS = 3
 _POISON_WAIT_S = 60
 _STORE_LADDER_S = (1.0, 2.0, 5.0, 15.0, 30.0)  # after it failed in an attempt, the last again
-_NOBODY_ASKED = AttemptReport(provider="", relay=NO_RELAY, outcomes=())
 _MODE, _POISON = HoldCause(HoldCode.MODE), HoldCause(HoldCode.POISON)
 
 
@@ -219,7 +218,7 @@ class Outcomes:
         """Record that an attempt ends before anybody was asked: it is held."""
         now_ms = clock_ms()
         update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, cause)
-        return self.record(attempt, update, _NOBODY_ASKED, now_ms)
+        return self.record(attempt, update, NOBODY_ASKED, now_ms)
 
     def record_unsendable(self, attempt: Attempt) -> asyncio.Future[bool]:
         """Record that nobody may receive it now: it is held for the mode, or ends."""
@@ -229,7 +228,7 @@ class Outcomes:
             update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, _MODE)
         dropped = blocked(attempt.screened.blocked, attempt.screened.suppressed)
         update = replace(update, provider=None, recipients=dropped)
-        return self.record(attempt, update, _NOBODY_ASKED, now_ms)
+        return self.record(attempt, update, NOBODY_ASKED, now_ms)
 
     def record(
         self, attempt: Attempt, update: DeliveryUpdate, report: AttemptReport, now_ms: int

@@ -231,6 +231,9 @@ class AttemptReport:
     session_uses: int = 1
 
 
+NOBODY_ASKED = AttemptReport(provider="", relay=NO_RELAY, outcomes=())
+
+
 # --- what is written down of it --------------------------------------------------------------
 
 

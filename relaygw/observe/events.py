@@ -12,9 +12,10 @@ from relaygw.mail.envelope import (
     DeliveryUpdate,
     NewDelivery,
     NewRecipient,
+    RecipientUpdate,
     Released,
 )
-from relaygw.mail.outcome import AttemptReport
+from relaygw.mail.outcome import NOBODY_ASKED, AttemptReport
 from relaygw.mail.verdict import Kind
 
 
@@ -44,6 +45,10 @@ class Attempted(NamedTuple):
     update: DeliveryUpdate
     report: AttemptReport
     at_ms: int
+
+    def report_on(self, change: RecipientUpdate) -> AttemptReport:
+        """Return what was found out for a recipient: nothing where nobody was asked for it."""
+        return self.report if change.provider is not None else NOBODY_ASKED
 
 
 def accepted_copy(event: Attempted) -> Accepted | None:

@@ -161,7 +161,7 @@ _LINES: dict[type[Event], Callable[[JsonForm, Any], list[Line]]] = {
 
 
 def _outcome(event: Attempted, entry: Recipient, change: RecipientUpdate) -> Fields:
-    claimed, report = event.claimed, event.report
+    claimed, report = event.claimed, event.report_on(change)
     delays = report.delays
     return {
         "to": entry.address,

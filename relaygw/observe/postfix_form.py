@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Recipient, Source
-from relaygw.mail.outcome import AttemptDelays
+from relaygw.mail.outcome import AttemptDelays, AttemptReport
 from relaygw.mail.report import report_words
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import FAILED, Kind
@@ -112,24 +112,19 @@ class PostfixForm:
         )
 
     def _attempted(self, event: Attempted) -> list[Line]:
-        claimed, update, report = event.claimed, event.update, event.report
+        claimed, update = event.claimed, event.update
         copy = accepted_copy(event) if claimed.released else None
         lines = [] if copy is None else self._accepted(copy)
         if update.recipients:
             entries = {entry.rcpt_no: entry for entry in claimed.recipients}
-            uses = f"conn_use={report.session_uses}, " if report.session_uses > 1 else ""
-            way = (
-                f"relay={escape(report.relay)}, {uses}"
-                f"delay={_seconds((event.at_ms - claimed.accepted_at_ms) / 1000)}, "
-                f"{_delays(report.delays)}"
-            )
             tail = self._tail(claimed.subject, claimed.source)
             lines += [
                 (
                     "smtp",
                     _INFO,
-                    f"{claimed.queue_id}: {_recipient(entries[change.rcpt_no])}, {way}, "
-                    f"dsn={change.dsn or '4.0.0'}, status={STATUS[change.state]} "
+                    f"{claimed.queue_id}: {_recipient(entries[change.rcpt_no])}, "
+                    f"{_way(event, event.report_on(change))}, dsn={change.dsn or '4.0.0'}, "
+                    f"status={STATUS[change.state]} "
                     f"({_free_text(change.reply or 'no reply')}){tail}",
                 )
                 for change in update.recipients
@@ -256,6 +251,12 @@ _FORGERIES = (
     ("client=", "client\\x3d"),
     ("forwarded as ", "forwarded\\x20as "),  # pflogsumm: not delivered
 )
+
+
+def _way(event: Attempted, report: AttemptReport) -> str:
+    uses = f"conn_use={report.session_uses}, " if report.session_uses > 1 else ""
+    delay = _seconds((event.at_ms - event.claimed.accepted_at_ms) / 1000)
+    return f"relay={escape(report.relay)}, {uses}delay={delay}, {_delays(report.delays)}"
 
 
 def _delays(delays: AttemptDelays) -> str:

@@ -80,6 +80,7 @@ async def test_nobody_is_asked_about_a_suppressed_address(tmp_path: Path) -> Non
         story = story_of(rig, provider, alone)
     lines = [line for line in rig.log.getvalue().splitlines() if "status=blocked" in line]
     assert len(lines) == 2
+    assert all("relay=none, " in line and "delays=0/0/0/0, " in line for line in lines)
     command = f"relaygw suppress remove {ANN} --sender-domain shop.test"
     assert all("(suppressed: spam complaint, ses, " in line for line in lines)
     assert all(command in line for line in lines)

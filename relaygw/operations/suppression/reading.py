@@ -141,7 +141,9 @@ class _Source:
         self._stream = stream
         self.head = stream.read(_HEAD_BYTES)
         kind = next((what for magic, what in _BINARY if self.head.startswith(magic)), None)
-        if kind is None and b"\0" in self.head.partition(b"\n")[0]:  # one further on spoils its line
+        if (
+            kind is None and b"\0" in self.head.partition(b"\n")[0]
+        ):  # one further on spoils its line
             kind = "not text: its first line has a byte of 0"
         if kind is not None:
             raise UnknownForm(f"it is {kind}; {_EXPECTED}")

@@ -54,12 +54,13 @@ def outcome(
     address: str = "b@cust.test",
     original: str | None = None,
     charged: bool = True,
+    provider: str | None = "p",
     **more: Any,
 ) -> Attempted:
     """Return what came of one recipient, a second and a half after acceptance; others follow."""
     recipient = Recipient(rcpt_no=0, address=address, original=original, attempts=2)
     change = RecipientUpdate(
-        rcpt_no=0, state=state, reply=reply, dsn="2.0.0", provider="p", charged=charged
+        rcpt_no=0, state=state, reply=reply, dsn="2.0.0", provider=provider, charged=charged
     )
     return attempted(claimed(recipients=(recipient,), **more), DeliveryState.ACTIVE, change)
 

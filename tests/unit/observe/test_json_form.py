@@ -30,6 +30,15 @@ def written(*events: Event, form: JsonForm = FORM) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.getvalue().split("\n")[:-1]]
 
 
+def test_of_a_recipient_for_whom_nobody_was_asked_no_relay_is_named() -> None:
+    (record,) = written(outcome(RecipientState.BLOCKED, "suppressed", provider=None))
+    assert (record["relay"], record["delay"], set(record["delays"].values())) == (
+        "none",
+        1.5,
+        {0.0},
+    )
+
+
 def test_an_outcome_has_the_keys_that_collectors_are_promised() -> None:
     before = time.time()
     source = Source(client="10.0.0.5", user="shop1")

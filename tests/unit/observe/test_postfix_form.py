@@ -37,6 +37,11 @@ def test_an_outcome_is_one_line_with_subject_and_source() -> None:
     )
 
 
+def test_of_a_recipient_for_whom_nobody_was_asked_the_line_names_no_relay() -> None:
+    (line,) = texts(outcome(RecipientState.BLOCKED, "suppressed", provider=None))
+    assert "relay=none, delay=1.5, delays=0/0/0/0, dsn=2.0.0, status=blocked" in line
+
+
 def test_without_subject_there_is_nothing_that_postfix_would_not_write() -> None:
     pure = PostfixForm(with_subject=False)
     message = accepted(subject="secret", source=Source(client="10.0.0.5"))
