@@ -250,6 +250,11 @@ class FeedbackMetrics:
             *("Posts that were not taken, by reason.", "provider", "reason"),
             from_zero=product(providers, REFUSALS),
         )
+        self.closed = CounterTally(
+            "relaygw_event_connections_closed_total",
+            *("Connections to events.bind closed at once, by what they were beyond.", "limit"),
+            from_zero=product(("of_one", "of_all")),
+        )
 
     def read(self, events: Sequence[Event]) -> None:
         """Count last words on recipients."""
@@ -259,7 +264,7 @@ class FeedbackMetrics:
 
     def write(self) -> None:
         """Write the counts since the last time."""
-        for tally in (self.events, self.unmatched, self._verdicts, self.refused):
+        for tally in (self.events, self.unmatched, self._verdicts, self.refused, self.closed):
             tally.write()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from relaygw.alerting.history import history_kept
-from relaygw.feedback.reading import Reader
+from relaygw.feedback.reading import Reader, Seldom
 from relaygw.feedback.receiving import PostBox
 from relaygw.mail.verdict import BOUNCE_MAIL
 from relaygw.observe.counters import FeedbackMetrics
@@ -17,10 +19,14 @@ from relaygw.observe.observer import FeedbackObserver, History
 from relaygw.roles.process import RoleContext
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.store import Store
+from relaygw.web.connections import MOST_OF_ALL, MOST_OF_ONE, ConnectionLimit
 from relaygw.web.feedback import EventsApp
 from relaygw.web.server import serve_web
 
 _WRITE_EACH_S = 1.0
+_TELL_EACH_S = 600.0
+
+_log = logging.getLogger("relaygw.feedback")
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +59,9 @@ async def feedback_kept(
     if listening is not None:
         box = PostBox(store, settings, taken=reader.wake, counted=counts.refused)
         app = EventsApp(box, settings.web.proxies)
-        work.append(asyncio.create_task(_serve(app, box, listening, stop)))
+        told_closed = partial(counts.closed, str(settings.events.bind))
+        limit = ConnectionLimit(settings.web.proxies, refused=told_closed)
+        work.append(asyncio.create_task(_serve(app, box, listening, limit, stop)))
     for one in work:  # one that fails ends the role, which begins anew
         one.add_done_callback(lambda _: stop.set())
     try:
@@ -67,10 +75,14 @@ async def feedback_kept(
 
 
 async def _serve(
-    app: EventsApp, box: PostBox, listening: socket.socket, stop: asyncio.Event
+    app: EventsApp,
+    box: PostBox,
+    listening: socket.socket,
+    limit: ConnectionLimit,
+    stop: asyncio.Event,
 ) -> None:
     try:
-        await serve_web(app, listening, stop=stop)
+        await serve_web(app, listening, stop=stop, limit=limit)
     finally:
         await box.close()
 
@@ -80,6 +92,8 @@ class _Counts:
 
     def __init__(self, metrics: FeedbackMetrics | None) -> None:
         self._metrics = metrics
+        self._often = Seldom(_TELL_EACH_S)
+        self._closed = 0  # since it was told last
 
     def told(self, new: Sequence[MatchedEvent]) -> None:
         """Count what nobody told before."""
@@ -94,6 +108,22 @@ class _Counts:
         """Count a post that was not taken."""
         if self._metrics is not None:
             self._metrics.refused.add(provider, reason)
+
+    def closed(self, bind: str, client: str, limit: str) -> None:
+        """Count a connection to the listener that was closed at once; told now and then."""
+        self._closed += 1
+        if self._metrics is not None:
+            self._metrics.closed.add(limit)
+        if self._often.may("closed"):
+            most = MOST_OF_ONE if limit == "of_one" else MOST_OF_ALL
+            whose = "of this client" if limit == "of_one" else "of all clients"
+            _log.warning(
+                "connections to events.bind %s are closed at once (%d since this was told last), "
+                "the last of %s: %d %s are open; put a proxy in front and list it in web.proxies, "
+                "or shut the client out",
+                *(bind, self._closed, client, most, whose),
+            )
+            self._closed = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write what was counted each second, and at the end."""

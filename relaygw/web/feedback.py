@@ -101,8 +101,9 @@ class EventsApp:
     async def _take(self, name: str, known: Format, scope: Scope, body: _Body) -> None:
         client = self._forwarded.guesser(HTTPConnection(scope))
         refused = self._refused.of(client)
-        is_over = not self._all.take() or not self._clients.of(client).take()
-        if is_over or not refused.has_any():
+        # of what all have a client pays last: who is beyond its own share takes nobody else's
+        may_post = refused.has_any() and self._clients.of(client).take() and self._all.take()
+        if not may_post:
             raise self._posts.refusal(name, "too_many", f"too many posts, the last of {client}")
         if self._at_once >= MOST_AT_ONCE:
             raise self._posts.refusal(name, "too_many", "too many posts at once")

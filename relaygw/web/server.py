@@ -6,13 +6,17 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from relaygw.web.connections import MOST_OF_ALL, ConnectionLimit
+
 HEAD_S = 20.0  # from the connection, or the first byte of a later request, to the end of the head
+PUBLIC_HEAD_S = 5.0  # the same where connections are counted
 
 READ_S = 60.0  # in which a client has to take something of an answer that waits for it
 
@@ -30,7 +34,10 @@ class _TimedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
         super().connection_made(transport)
-        self._limit = self.loop.call_later(HEAD_S, self._give_up)
+        self._limit = self.loop.call_later(self._head_s(), self._give_up)
+
+    def _head_s(self) -> float:
+        return HEAD_S
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; more of a head do not buy more time."""
@@ -39,7 +46,7 @@ class _TimedProtocol(H11Protocol):
         if not is_waiting or self.transport.get_protocol() is not self:  # or it is a websocket
             self._stop_waiting()
         elif self._limit is None:
-            self._limit = self.loop.call_later(HEAD_S, self._give_up)
+            self._limit = self.loop.call_later(self._head_s(), self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
@@ -82,8 +89,38 @@ class _TimedProtocol(H11Protocol):
         self.transport.close()
 
 
+class _CountedProtocol(_TimedProtocol):
+    """Of a listener that may be public: a connection beyond the limit ends without an answer."""
+
+    _who: str | None = None
+
+    def __init__(self, *, limit: ConnectionLimit, **given: Any) -> None:
+        super().__init__(**given)
+        self._door = limit
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it, or close it before anybody counts it."""
+        peer = transport.get_extra_info("peername")
+        self._who = self._door.enter(str(peer[0]) if peer else "unknown")
+        if self._who is None:
+            transport.abort()
+        else:
+            super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room for another."""
+        if self._who is not None:
+            self._door.leave(self._who)
+            super().connection_lost(exc)
+
+    def _head_s(self) -> float:
+        return PUBLIC_HEAD_S
+
+    def _should_upgrade(self) -> bool:
+        return False  # a websocket would get another protocol, which counts nothing
+
+
 _DRAIN_S = 5  # how long a stop waits for answers that are under way
-_MAX_CONNECTIONS = 500
 
 
 class _EmbeddedServer(uvicorn.Server):
@@ -108,21 +145,29 @@ def _websocket(**given: Any) -> asyncio.Protocol:
     return WebSocketsSansIOProtocol(**given)
 
 
-async def serve_web(app: ASGIApp, listening_socket: socket.socket, *, stop: asyncio.Event) -> None:
+async def serve_web(
+    app: ASGIApp,
+    listening_socket: socket.socket,
+    *,
+    stop: asyncio.Event,
+    limit: ConnectionLimit | None = None,
+) -> None:
     """Serve `app` until `stop` is set or the task is cancelled, then finish what is under way.
 
-    Closes the socket. Connections beyond 500 at a time get 503.
+    Closes the socket. Connections beyond `limit` are closed; without one those beyond 500 at a time
+    get 503.
     """
+    counted = None if limit is None else partial(_CountedProtocol, limit=limit)
     config = uvicorn.Config(
         app,
-        http=_TimedProtocol,
+        http=cast("type[asyncio.Protocol]", counted) or _TimedProtocol,
         ws=cast("type[asyncio.Protocol]", _websocket),
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,  # forwarding headers are not believed
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=MOST_OF_ALL if limit is None else None,
         timeout_graceful_shutdown=_DRAIN_S,
     )
     server = _EmbeddedServer(config)

@@ -26,6 +26,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.feedback_tables import event_post, provider_event, verdict
 from relaygw.store.store import Store, open_store
+from relaygw.web.connections import ConnectionLimit
 from relaygw.web.feedback import EventsApp
 from relaygw.web.server import serve_web
 from tests.builders import accepted, part_on, taken, update_of
@@ -133,7 +134,12 @@ class Listening:
 
 @asynccontextmanager
 async def listening_at(
-    store: Store, signers: dict[str, Any] | None = None, *, reads: bool = True, **more: Any
+    store: Store,
+    signers: dict[str, Any] | None = None,
+    *,
+    reads: bool = True,
+    limit: ConnectionLimit | None = None,
+    **more: Any,
 ) -> AsyncIterator[Listening]:
     """Serve the listener for the length of a with block; `reads`: a reader, too."""
     signers = signers or {name: signer_of(name) for name in SIGNERS}
@@ -150,7 +156,8 @@ async def listening_at(
         counted=lambda *key: at.refused.update([key]),
         fetch_url=signers["ses"].fetch,
     )
-    work = [asyncio.create_task(serve_web(EventsApp(box, ()), sock, stop=stop))]
+    app, limit = EventsApp(box, ()), limit or ConnectionLimit()
+    work = [asyncio.create_task(serve_web(app, sock, stop=stop, limit=limit))]
     if reads:
         work.append(asyncio.create_task(reader.run(stop)))
     try:

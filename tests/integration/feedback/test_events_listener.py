@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import random
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ import pytest
 from relaygw.mail.clock import clock_ms
 from relaygw.store.store import Store
 from relaygw.web import feedback as listener
+from relaygw.web import server
+from relaygw.web.connections import ConnectionLimit
 from tests.feedback.documented import EXAMPLES, examples
 from tests.feedback.forgeries import FORGERIES, stolen
 from tests.feedback.signers import SIGNERS, Ses
 from tests.integration.events_rig import listening_at, open_registered
+from tests.integration.web.test_web_patience import rest_of
 from tests.tables import each_of
 
 
@@ -227,3 +231,65 @@ async def test_while_the_store_is_away_providers_are_to_post_again(
             assert await at.post(at.signers[name].sign([payload], clock_ms()), name) == 200
         await at.until_read()
         assert len(at.events()) == len(made)
+
+
+async def test_who_is_cut_off_takes_nothing_of_what_all_have(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_FOR_ALL", (0.001, 10.0))
+    monkeypatch.setattr(listener, "_FOR_ONE", (0.001, 8.0))
+    monkeypatch.setattr(listener, "_REFUSED_OF_ONE", (0.001, 3.0))
+    async with listening_at(store) as at:
+        _, sent = at.sent("postmark")
+        payload = examples("postmark")[0].make(sent)
+        for guess in ({"Authorization": "Basic eDp5"}, {}):
+            headers = {"X-Forwarded-For": "192.0.2.66", **guess}
+            for _ in range(10):
+                await at.client.post("/events/postmark", json=payload, headers=headers)
+        signed = at.signers["postmark"].sign([payload], clock_ms())
+        assert await at.post(signed, "postmark") == 200
+
+
+async def test_half_open_connections_shut_nobody_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond the limits ends without an answer, which providers take for a time-out."""
+    closed: list[tuple[str, str]] = []
+    limit = ConnectionLimit(of_all=5, of_one=3, refused=lambda *one: closed.append(one))
+    async with listening_at(store, limit=limit) as at, AsyncExitStack() as held:
+        port = at.client.base_url.port
+
+        async def half(host: str) -> asyncio.StreamReader:
+            opened = asyncio.open_connection("127.0.0.1", port, local_addr=(host, 0))
+            reader, writer = await opened
+            held.callback(writer.close)
+            writer.write(b"POST /e")
+            return reader
+
+        readers = [await half("127.0.0.2") for _ in range(8)]
+        await at.until(lambda: len(closed) == 5)
+        assert set(closed) == {("127.0.0.2", "of_one")}
+        ends = [await rest_of(reader) for reader in readers[3:]]
+        assert ends == [b""] * 5
+        _, sent = at.sent("brevo")
+        signed = at.signers["brevo"].sign([examples("brevo")[0].make(sent)], clock_ms())
+        assert await at.post(signed, "brevo") == 200
+        await half("127.0.0.3")  # with the one that the client keeps open there are five
+        last = await half("127.0.0.1")
+        assert await rest_of(last) == b""
+        assert closed[5:] == [("127.0.0.1", "of_all")]
+        assert await at.post(signed, "brevo") == 200, "who is there goes on"
+
+
+async def test_who_sends_no_head_makes_room(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PUBLIC_HEAD_S", 0.1)
+    limit = ConnectionLimit(of_all=1)
+    async with listening_at(store, limit=limit) as at:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", at.client.base_url.port)
+            writer.write(b"POST /events/brevo HTTP/1.1\r\nUpgrade: websocket\r\n")
+            assert await rest_of(reader) == b""
+            writer.close()
+        _, sent = at.sent("brevo")
+        signed = at.signers["brevo"].sign([examples("brevo")[0].make(sent)], clock_ms())
+        assert await at.post(signed, "brevo") == 200
