@@ -53,15 +53,48 @@ def _inner(ip: IPv6Address) -> IPv4Address | None:
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
 
 
+# what OpenSSL calls an answer that is no TLS; its errno is none of the system
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
+_IN_WORDS = (  # errors of HTTP by their names, without loading the library; the first that fits
+    ("ConnectTimeout", "no connection in time"),
+    ("TimeoutException", "no answer in time"),
+    ("RemoteProtocolError", "it does not answer in HTTP"),
+    ("ReadError", "it ended the connection before it answered"),
+    ("WriteError", "it ended the connection before it had the request"),
+    ("ConnectError", "no connection"),
+    ("LocalProtocolError", "the request is not HTTP"),
+    ("InvalidURL", "the URL is not one of HTTP"),
+    ("UnsupportedProtocol", "the URL is not one of HTTP"),
+    ("UnicodeError", "the host is not a name"),
+)
+
+
 def reason_of(error: BaseException) -> str:
     """Return what happened by what the system said, since a library may tell the URL."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"certificate not verified: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return _tls_reason(cause)
         if isinstance(cause, socket.gaierror):
             return cause.strerror or "unknown host name"
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+    return _in_words(error)
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not verified: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "it ended the connection while TLS began"
+    if error.reason in _NO_TLS:
+        return "it does not speak TLS on this port"
+    return f"TLS failed: {(error.reason or 'for no known reason').replace('_', ' ').lower()}"
+
+
+def _in_words(error: BaseException) -> str:
+    if type(error).__name__ == "RemoteProtocolError" and "disconnected" in str(error):
+        return "it ended the connection without an answer in HTTP"
+    names = {one.__name__ for one in type(error).__mro__}
+    return next((words for name, words in _IN_WORDS if name in names), type(error).__name__)

@@ -129,6 +129,7 @@ def _webhooks() -> None:
         "webhook_endpoint",
         sa.Column("endpoint", sa.Text, primary_key=True),
         *_times("seen_at_ms"),
+        *_text("label"),
         sa.Column("failures", sa.Integer, nullable=False),
         *_times("next_at_ms"),
         *_times("failing_since_ms", "paused_at_ms", "disabled_at_ms", "taken_at_ms", null=True),

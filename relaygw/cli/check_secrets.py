@@ -18,6 +18,21 @@ def unreadable_secrets(settings: Settings) -> Iterator[str]:
             secret.read()
         except SettingsError as error:
             yield f"{key}: {error}"
+    yield from _webhooks_unread(settings)
+
+
+def _webhooks_unread(settings: Settings) -> Iterator[str]:
+    for number, webhook in enumerate(settings.webhooks):
+        url = webhook.url.reference
+        for key, secret, read in (
+            ("url", url, webhook.read_url),
+            ("secret", webhook.secret, webhook.read_keys),
+        ):
+            try:
+                if secret.kind != "command":
+                    read()
+            except SettingsError as error:
+                yield f"webhooks.{number}.{key}: {error}"
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:

@@ -61,7 +61,8 @@ def _rows(
             "-" if at_ms is None else age(now_ms - at_ms)
             for at_ms in (one.oldest_at_ms, one.taken_at_ms)
         )
-        yield aligned(widths, name, one.state, one.waiting, oldest, taken, f" {named[name].url}")
+        waiting = f"{one.waiting}{'+' * one.is_more_waiting}"
+        yield aligned(widths, name, one.state, waiting, oldest, taken, f" {named[name].url}")
     for name, one in found.items():
         trouble = trouble_of(name, one, now_ms=now_ms)
         if trouble is not None:

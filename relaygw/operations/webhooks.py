@@ -15,7 +15,7 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.outbox import Sent
 from relaygw.store.store import Store
 
-_UNSEEN = {"failures": 0, "next_at_ms": 0, "dropped": 0, "waiting": 0}
+_UNSEEN = {"failures": 0, "next_at_ms": 0, "dropped": 0, "waiting": 0, "is_more_waiting": False}
 _TIMES = ("oldest_at", "taken_at", "failing_since", "paused_at", "disabled_at", "next_at")
 
 
@@ -50,7 +50,7 @@ def receiver_object(name: str, webhook: Webhook, one: Endpoint) -> dict[str, Any
         "name": name,
         "url": str(webhook.url),
         "on": [kind.value for kind in webhook.on or Told],
-        **fields(one, "state", "waiting", "failures", "last_error"),
+        **fields(one, "state", "waiting", "is_more_waiting", "failures", "last_error"),
         **times,
         "dropped": one.dropped,
         "dropped_at": rfc3339_or_none(one.dropped_at_ms),

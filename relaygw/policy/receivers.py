@@ -16,6 +16,7 @@ class Endpoint:
     """How a receiver does."""
 
     endpoint: str
+    label: str | None  # its name and URL for people, masked; None: no instance has seen it
     failures: int  # one after the other
     next_at_ms: int  # when it is tried again, where it failed
     failing_since_ms: int | None
@@ -26,6 +27,7 @@ class Endpoint:
     dropped: int
     dropped_at_ms: int | None
     waiting: int  # events, MOST_COUNTED at most
+    is_more_waiting: bool  # than were counted
     oldest_at_ms: int | None  # since when the oldest event waits
 
     @property
@@ -40,7 +42,7 @@ class Endpoint:
     @property
     def waiting_words(self) -> str:
         """How many events wait."""
-        more = "more than " if self.waiting >= MOST_COUNTED else ""
+        more = "more than " if self.is_more_waiting else ""
         return more + counted(self.waiting, "event waits", "events wait", form=",")
 
 

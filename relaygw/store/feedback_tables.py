@@ -112,6 +112,7 @@ webhook_endpoint = table(  # how a receiver does
     "webhook_endpoint",
     key("endpoint"),
     *columns(BigInteger, "seen_at_ms"),  # when an instance had it in its settings
+    *columns(Text, "label"),  # its name and masked URL there
     *columns(Integer, "failures"),
     *columns(BigInteger, "next_at_ms"),
     *columns(BigInteger, "failing_since_ms paused_at_ms disabled_at_ms taken_at_ms", null=True),

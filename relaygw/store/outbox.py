@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,8 @@ _TIMES = (
 )
 _SEE = insert_into(
     "webhook_endpoint",
-    "endpoint seen_at_ms",
-    on_conflict="(endpoint) DO UPDATE SET seen_at_ms = excluded.seen_at_ms",
+    "endpoint seen_at_ms label",
+    on_conflict="(endpoint) DO UPDATE SET seen_at_ms = excluded.seen_at_ms, label = excluded.label",
     failures=0,
     next_at_ms=0,
     dropped=0,
@@ -97,11 +97,14 @@ class Outbox(Repository):
 
     # --- sending -------------------------------------------------------------------------
 
-    def see_endpoints(self, endpoints: Collection[str]) -> dict[str, int]:
-        """Note which receivers an instance has in its settings; return when each was seen last."""
+    def see_endpoints(self, labels: Mapping[str, str]) -> dict[str, int]:
+        """Note which receivers an instance has in its settings; return when each was seen last.
+
+        `labels`: by id, what each is called where it is in the settings no more; no secret.
+        """
         with self._write(Write.UNSYNCED) as tx:
             now_ms = tx.now_ms()
-            _SEE.run(tx, [(one, now_ms) for one in sorted(endpoints)])
+            _SEE.run(tx, [(one, now_ms, label) for one, label in sorted(labels.items())])
             return dict(map(tuple, tx.execute(_SEEN)))
 
     def next_post(
@@ -346,10 +349,14 @@ def _events(tx: Transaction, rows: Sequence[Row]) -> list[WebhookEvent]:
 def _endpoint(tx: Transaction, row: Any) -> Endpoint:
     waits = select(_E.queued_at_ms).where(_E.endpoint == row.endpoint, _IS_WAITING)
     oldest_ms = tx.execute(waits.order_by(_E.event_no).limit(1)).scalar()
-    some = waits.limit(MOST_COUNTED).subquery()
-    waiting = tx.execute(select(func.count()).select_from(some)).scalar_one()
-    first = {"waiting": waiting, "oldest_at_ms": tx.to_local(oldest_ms)}
-    return tx.entry(Endpoint, row, *_TIMES, **first)
+    some = waits.limit(MOST_COUNTED + 1).subquery()
+    number = tx.execute(select(func.count()).select_from(some)).scalar_one()
+    waiting = {
+        "waiting": min(number, MOST_COUNTED),
+        "is_more_waiting": number > MOST_COUNTED,
+        "oldest_at_ms": tx.to_local(oldest_ms),
+    }
+    return tx.entry(Endpoint, row, *_TIMES, **waiting)
 
 
 def _sent(tx: Transaction, which: Sent) -> Iterator[ColumnElement[bool]]:

@@ -54,6 +54,7 @@ class Sender:
     note: Callable[[str], None]
     pace: Pace = field(default_factory=Pace)
     _names: dict[str, str] = field(default_factory=dict)  # by the id of each receiver
+    _labels: dict[str, str] = field(default_factory=dict)  # so, for who has no settings of it
     _targets: dict[str, Target] = field(default_factory=dict)  # as they were read, until one fails
     _taken: dict[str, str] = field(default_factory=dict)  # the last post that each took
     _seen: Unchanged = field(default_factory=Unchanged)
@@ -62,6 +63,7 @@ class Sender:
         """Send until cancelled."""
         webhooks = named_webhooks(self.settings)
         self._names = {one.endpoint: name for name, one in webhooks.items()}
+        self._labels = {one.endpoint: f"{name} ({one.url})" for name, one in webhooks.items()}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._tidy))
             for name, one in webhooks.items():
@@ -163,7 +165,7 @@ class Sender:
 
     async def _tidy(self) -> float:
         """Say whom this instance knows; remove whom none knows, and what was kept for long."""
-        outbox, mine = self.store.outbox, list(self._names)
+        outbox, mine = self.store.outbox, self._labels
         seen = await asyncio.to_thread(outbox.see_endpoints, mine)
         self._seen.look(seen, running_s())
         for endpoint in self._seen.unchanged_for(self.pace.forget_after_s, running_s()):
@@ -174,7 +176,7 @@ class Sender:
         while has_more:
             has_more, dropped = await asyncio.to_thread(outbox.forget_told, retention_ms)
             for endpoint, number in dropped.items():
-                name = self._names.get(endpoint, endpoint)
+                name = self._names.get(endpoint) or await self._label(endpoint)
                 events = counted(number, "event")
                 self.note(f"warning: webhook {name}: {events} waited for longer than "
                           "queue.retention and will not be sent")  # fmt: skip
@@ -183,12 +185,17 @@ class Sender:
 
     async def _forget(self, endpoint: str, seen_at_ms: int) -> None:
         forget = partial(self.store.outbox.forget_endpoint, endpoint, seen_at_ms=seen_at_ms)
-        number = 0
+        label, number = await self._label(endpoint), 0
         while (step := await asyncio.to_thread(forget)) is not None:
             number += step
             await asyncio.sleep(_TIDY_PAUSE_S)
-        self.note(f"warning: webhook {endpoint} is in no configuration any more; "
+        self.note(f"warning: webhook {label} is in no configuration any more; "
                   f"{counted(number, 'event')} for it will not be sent")  # fmt: skip
+
+    async def _label(self, endpoint: str) -> str:
+        """Return what a receiver is called that this instance does not know."""
+        known = await asyncio.to_thread(self.store.outbox.endpoints)
+        return next((one.label for one in known if one.endpoint == endpoint), None) or endpoint
 
 
 async def send_events(

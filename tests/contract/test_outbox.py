@@ -39,7 +39,7 @@ def store(url: str) -> Iterator[Store]:
     rules = StoreRules(webhooks=(SHOP, WebhookRule("desk", frozenset({"bounced"}))))
     store = open_store(url, rules=rules)
     store.instances.register(instance("one"))
-    store.outbox.see_endpoints(["shop", "desk"])
+    store.outbox.see_endpoints({"shop": "shop (https://shop.test/***)", "desk": "desk"})
     yield store
     store.close()
 
@@ -445,9 +445,9 @@ def test_mail_may_be_deleted_before_it_is_told(store: Store) -> None:
 
 def test_a_receiver_that_is_in_no_settings_goes_with_what_it_was_to_be_told(store: Store) -> None:
     note(store, *(verdict(f"Q{number}", Kind.HARD) for number in range(501)))
-    seen = store.outbox.see_endpoints([])
+    seen = store.outbox.see_endpoints({})
     with clock_at(store, clock_ms() + 1000):
-        now_seen = store.outbox.see_endpoints(["shop"])
+        now_seen = store.outbox.see_endpoints({"shop": "shop"})
     assert store.outbox.forget_endpoint("shop", seen_at_ms=seen["shop"]) is None, "it is back"
     steps = [store.outbox.forget_endpoint("shop", seen_at_ms=now_seen["shop"]) for _ in range(4)]
     assert steps == [500, 1, None, None]

@@ -405,7 +405,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("leases.claim", "default", limit=9, incarnation="wrong", now_ms=wrong.now_ms())
 
     # of webhooks
-    call("outbox.see_endpoints", ["shop"])
+    call("outbox.see_endpoints", {"shop": "shop"})
     post = call("outbox.next_post", "shop", limit=9, fits=len)
     call("outbox.note_taken", "shop", post.post_id)
     again = Sent(endpoints=["shop"], since_ms=now_ms - 60_000, before_ms=wrong.now_ms() + 60_000)

@@ -47,7 +47,7 @@ def happen(desk: Desk, *queue_ids: str) -> None:
     """Have events of bounces sent to the first receiver, and wait for the second."""
     ids = endpoints(desk)
     outbox = desk.store.outbox
-    outbox.see_endpoints(ids)
+    outbox.see_endpoints(dict.fromkeys(ids, "shop"))
     rules = StoreRules(webhooks=tuple(WebhookRule(one, frozenset({"bounced"})) for one in ids))
     values: dict[str, Any] = {"rcpt_no": 0, "address": "b@cust.test", "kind": Kind.HARD}
     values |= {"provider": "main", "dsn": None, "detail": "", "others": 0, "is_last_word": True}
@@ -79,6 +79,35 @@ def test_receivers_are_listed_with_what_is_wrong(shop: Desk, receiver: EventRece
     assert (second["state"], second["waiting"], second["failures"]) == ("failing", 2, 1)
     assert second["next_at"] > second["failing_since"]
     assert "hidden" not in json.dumps(second)
+
+
+def test_more_than_is_counted_is_said(shop: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    happen(shop, "Q1", "Q2", "Q3")
+    for most, shown, waiting, is_more in ((3, "3", 3, False), (2, "2+", 2, True)):
+        monkeypatch.setattr("relaygw.store.outbox.MOST_COUNTED", most)
+        row = shop.run("webhooks", "list", columns=100).stdout.splitlines()[2]
+        assert row.split()[:3] == ["webhook-2", "ok", shown]
+        one = shop.lines("webhooks", "list", "--json")[1]
+        assert (one["waiting"], one["is_more_waiting"]) == (waiting, is_more)
+    assert "webhook-2: ok, more than 2 events wait" in shop.run("status").stdout
+
+
+def test_check_says_which_secrets_and_urls_of_receivers_cannot_be_read(shop: Desk) -> None:
+    lines = [
+        f'- {{url: "env:NOT_SET", secret: "plain:{SECRET}"}}',
+        '- {url: "https://shop.test/", secret: "env:NOT_SET"}',
+        '- {url: "https://desk.test/", secret: "plain:too-short"}',
+        '- {url: "command:false", secret: "command:false"}',
+    ]
+    shop.config.write_text(shop.config.read_text() + "\n".join(lines) + "\n")
+    result = shop.run("check", columns=200)
+    assert result.exit_code == 0
+    told = " ".join(result.output.split())
+    for key in ("webhooks.2.url", "webhooks.3.secret"):
+        assert f"{key}: env:NOT_SET: the environment has no variable NOT_SET" in told
+    assert "webhooks.4.secret: plain:***: is not whsec_" in told
+    assert told.count("webhooks.") == 3
+    assert "too-short" not in told
 
 
 def test_status_says_which_receiver_fails_and_how_it_goes_on(shop: Desk) -> None:

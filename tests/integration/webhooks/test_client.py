@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import Iterator
@@ -124,6 +125,10 @@ def no_http(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"220 mx.test ESMTP\r\n")
 
 
+def other_protocol(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"220 mx.test ESMTP\r\n\r\n")
+
+
 async def test_an_answer_without_end_is_an_answer_and_is_not_read() -> None:
     with EventReceiver(endless_body) as receiver:
         assert await send(receiver.url, limit_s=5) == 200
@@ -136,6 +141,20 @@ async def test_a_receiver_that_lies_or_hangs_costs_a_time_and_nothing_else(answe
         error = await refusal(receiver.url, limit_s=1.0)
         assert time.monotonic() - begun_s < 10
     assert f"127.0.0.1:{receiver.port}" in str(error)
+
+
+@each_of(
+    ("answer", "words"),
+    [
+        (other_protocol, "it does not answer in HTTP"),
+        (no_http, "it ended the connection without an answer in HTTP"),
+        (closes, "it ended the connection without an answer in HTTP"),
+    ],
+)
+async def test_what_went_wrong_is_said_in_words(answer, words: str) -> None:
+    with EventReceiver(answer) as receiver:
+        error = await refusal(receiver.url)
+    assert str(error) == f"127.0.0.1:{receiver.port} cannot be reached ({words})"
 
 
 async def test_nobody_listens_there() -> None:
@@ -246,7 +265,18 @@ async def test_a_certificate_is_verified_for_the_name_of_the_url(
 async def test_plain_http_where_tls_should_be(tmp_path: Path) -> None:
     with EventReceiver() as receiver:
         error = await refusal(f"https://127.0.0.1:{receiver.port}/")
-    assert "cannot be reached" in str(error)
+    assert "cannot be reached (it does not speak TLS on this port)" in str(error)
+
+
+async def test_a_connection_that_ends_while_tls_begins() -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        error = await refusal(f"https://127.0.0.1:{port}/")
+    words = ("it ended the connection", "Connection reset by peer")
+    assert any(one in str(error) for one in words), str(error)
 
 
 # --- signatures -------------------------------------------------------------------------------
