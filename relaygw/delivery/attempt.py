@@ -217,6 +217,7 @@ class Upstream:
             dsn_envid=claimed.dsn_envid,
             dsn_notify=_in_order(addresses, wishes, 0),
             dsn_orcpt=_in_order(addresses, wishes, 1),
+            may_report=self.screen.permits_reports(claimed),
         )
 
     def single_mail(self, claimed: ClaimedDelivery) -> OutgoingMail | None:

@@ -312,6 +312,18 @@ class Screen:
         mode = self._strictest(source, accepted_in)
         return self._in_production if mode is Mode.PRODUCTION else self._by_mode[mode]
 
+    def permits_reports(self, claimed: ClaimedDelivery) -> bool:
+        """Return whether a provider may report to the envelope sender: where it may be mailed to.
+
+        Nobody confirmed the sender of what was released.
+        """
+        if not claimed.sender:
+            return True  # there is nobody to report to
+        if claimed.released is not None and claimed.released != Released.RESENT:
+            return False
+        mode = self._strictest(claimed.source, Mode(claimed.mode))
+        return self._policy.obstacle_in(mode, claimed.sender) is None
+
     def judge(
         self, target: str, *, source: Source, accepted_in: Mode, anyone: bool = False
     ) -> Judgement:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.content import has_long_line, read_header, without_fields
-from relaygw.mail.dsn import mail_parameters, rcpt_parameters
+from relaygw.mail.dsn import NEVER, mail_parameters, rcpt_parameters
 from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
@@ -69,6 +69,7 @@ class OutgoingMail:
     dsn_envid: str | None = None
     dsn_notify: tuple[str | None, ...] = ()
     dsn_orcpt: tuple[str | None, ...] = ()
+    may_report: bool = True  # False: NOTIFY=NEVER and nothing else, whatever was asked
 
 
 def source_field(source: Source, hostname: str) -> bytes:
@@ -213,14 +214,16 @@ def _mail_command(
         command += b" BODY=8BITMIME"
     if mail.smtputf8 and offered.smtputf8:
         command += b" SMTPUTF8"
-    if offered.dsn:
+    if offered.dsn and mail.may_report:
         command += mail_parameters(mail.dsn_ret, mail.dsn_envid)
     return command + b"\r\n"
 
 
 def _rcpt_command(mail: OutgoingMail, offered: Capabilities, position: int) -> bytes:
     command = b"RCPT TO:<%s>" % _encode_address(mail.recipients[position])
-    if offered.dsn and (mail.dsn_notify or mail.dsn_orcpt):
+    if offered.dsn and not mail.may_report:
+        command += rcpt_parameters(NEVER)
+    elif offered.dsn and (mail.dsn_notify or mail.dsn_orcpt):
         notify = mail.dsn_notify[position] if mail.dsn_notify else None
         orcpt = mail.dsn_orcpt[position] if mail.dsn_orcpt else None
         command += rcpt_parameters(notify, orcpt)

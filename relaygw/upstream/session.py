@@ -305,7 +305,8 @@ class UpstreamSession:
             raise _ServiceClosing(reply)
         if reply.code // 100 == 3:
             raise ReplyInvalid(f"{reply.code} is not a valid reply to {Stage.CONTENT}")
-        return RecipientReply(stage=Stage.CONTENT, reply=reply, is_passed_on=self._offered.dsn)
+        reports = self._offered.dsn and progress.mail.may_report
+        return RecipientReply(stage=Stage.CONTENT, reply=reply, is_passed_on=reports)
 
     def _end_without_dot(self, progress: _Progress) -> RecipientReply:
         """Close: content is awaited and there is no command to take DATA back."""

@@ -14,6 +14,7 @@ import pytest
 from flufl.bounce import all_failures
 
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.real_postfix import PostfixInstance
 
@@ -22,7 +23,7 @@ SENDER, BAD = "a@shop.test", "bad@cust.test"
 CONTENT = b"From: shop <a@shop.test>\r\nSubject: order 7\r\n\r\nThanks.\r\n"
 _MAIN = """virtual_mailbox_domains = shop.test
 virtual_mailbox_base = {base}/mail
-virtual_mailbox_maps = inline:{ {a@shop.test=a/} }
+virtual_mailbox_maps = inline:{ {a@shop.test=a/} {form@shop.test=form/} }
 virtual_minimum_uid = 1
 virtual_uid_maps = static:65534
 virtual_gid_maps = static:65534
@@ -53,9 +54,17 @@ def rig(
             by_header = {"X-Relaygw-Notice": "*"}
             routes = [
                 {"name": "notices", "header": by_header, "providers": ["inner"]},
+                {"name": "inner", "recipient": ["@shop.test"], "providers": ["inner"]},
                 {"name": "default", "providers": ["main"]},
             ]
-            sections: dict[str, Any] = {"bounces": {"to": "sender"}}
+            sections: dict[str, Any] = {
+                "bounces": {"to": "sender"},
+                "listeners": [
+                    {"bind": "127.0.0.1:0"},
+                    {"bind": f"127.0.0.1:{free_port()}", "mode": "staging"},
+                ],
+                "recipients": {"allow": [SENDER]},
+            }
             directory = tmp_path_factory.mktemp("gateway")
             with Gateway(directory, providers=providers, routes=routes, **sections) as gateway:
                 yield postfix, gateway
@@ -131,3 +140,22 @@ def test_it_takes_notices_of_any_mail(
     client.close()
     _, one = report(delivered(postfix, seen))
     assert one["Final-Recipient"] == f"rfc822; {BAD}"
+
+
+def test_it_reports_to_no_sender_whom_staging_keeps_mail_from(
+    rig: tuple[PostfixInstance, Gateway],
+) -> None:
+    """In production it does: who filled in the form gets "Successful Mail Delivery Report"."""
+    postfix, gateway = rig
+    for port, has_report in zip(gateway.smtp_ports, (True, False), strict=True):
+        start = len(postfix.log())
+        client = gateway.connect(port)
+        client.command(b"EHLO c.test")
+        client.command(b"MAIL FROM:<form@shop.test> RET=FULL ENVID=order-7")
+        client.command(f"RCPT TO:<{SENDER}> NOTIFY=SUCCESS,FAILURE".encode())
+        client.command(b"DATA")
+        assert client.command(CONTENT + b".").startswith("250")
+        client.close()
+        gateway.wait_until(lambda at=start: ": removed" in postfix.log()[at:], "it is delivered")
+        said = "sender delivery status notification" in postfix.log()[start:]
+        assert said is has_report, postfix.log()[start:]
