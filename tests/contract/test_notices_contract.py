@@ -216,7 +216,7 @@ def test_an_outcome_that_is_recorded_again_is_told_once(store: Store) -> None:
     message = accept(store, "b@cust.test", "c@cust.test")
     store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms() + 10)
     part = update_of(message.queue_id, recipients=(refused(0),), state=DeliveryState.ACTIVE)
-    part = replace(part, due_at_ms=clock_ms() - 5)
+    part = replace(part, due_at_ms=clock_ms() + 60_000)  # no other outcome has this time
     for _ in range(2):
         store.leases.record_batch([part], incarnation="one", now_ms=clock_ms())
     assert rows(store) == 1

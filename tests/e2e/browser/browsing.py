@@ -81,7 +81,10 @@ class Visit:
 
     def go(self, path: str) -> None:
         """Open a page of the gateway."""
+        noted = len(self.trouble)
         self.page.goto(self.base + path)
+        # a request of the page before that was cut by leaving it is no trouble
+        self.trouble[noted:] = [one for one in self.trouble[noted:] if not one.startswith("htmx:")]
 
     def leave(self) -> None:
         """Leave the pages, and forget what was kept and noted of them."""

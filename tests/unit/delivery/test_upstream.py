@@ -83,8 +83,7 @@ async def test_a_provider_reports_to_a_sender_only_whom_the_modes_let_have_mail(
     may_report = sender == "" or (
         released in (None, "resent")
         and (
-            (modes == {"production"}
-            and sender != "blocked@qa.test")
+            (modes == {"production"} and sender != "blocked@qa.test")
             or ("sandbox" not in modes and sender == LISTED)
         )
     )

@@ -15,7 +15,7 @@ from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe import observer as labels
-from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
+from relaygw.observe.counters import DeliveryMetrics, FeedbackMetrics, FrontMetrics
 from relaygw.observe.events import Attempted
 from relaygw.observe.metrics import GaugeFamily, exposition
 from relaygw.observe.observer import ListenerObserver
@@ -65,6 +65,8 @@ def text(state_dir: Path) -> bytes:
     report = AttemptReport(provider="main", relay="mx.test", outcomes=())
     delivery.read([Attempted(claimed(), update, report, NOW_MS)])
     delivery.write({"main": (1, 0)})
+    feedback = FeedbackMetrics(["main"])
+    feedback.write()
     url = f"sqlite:///{state_dir}/queue.db"
     make_queue(url)
     store = open_store(url)
