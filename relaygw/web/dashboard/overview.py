@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from relaygw.observe.observer import Series
 from relaygw.observe.waits import SLICE_S, Waits, waits_of
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, in_queue_since, lanes_of, take_snapshot, warnings
+from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.failures import Failures
 from relaygw.store.reports import LastWords
@@ -121,11 +122,12 @@ class Dashboard:
         hours, look = await self._looked(request)
         settings = self._web.settings
         ended = [one for one in reversed(look.incidents) if one.recovered_at_ms is not None]
+        incidents = [one for one in look.incidents if one.recovered_at_ms is None]
         context = {
             **_about(look, hours, "", "/"),
             "hostname": settings.hostname,
-            "warnings": list(warnings(look.snapshot)),
-            "incidents": [one for one in look.incidents if one.recovered_at_ms is None],
+            "warnings": list(warnings(_without_alerted(look.snapshot, incidents))),
+            "incidents": incidents,
             "ended": ended[:_MAX_ENDED],
             "queue": [_standing(state, look.snapshot, look.now) for state in UNFINISHED],
             "ages": _age_steps(look.ages, look.now),
@@ -196,6 +198,13 @@ class Dashboard:
             card["figures"] = list(_figures(look, card["name"]))
             card["waits"] = look.waits(card["name"])
         return cards
+
+
+def _without_alerted(snapshot: Snapshot, incidents: Iterable[Incident]) -> Snapshot:
+    """Leave out receivers that an incident shown beside the warnings tells of."""
+    alerted = {one.key for one in incidents if one.rule == Rule.WEBHOOK_FAILING.value}
+    left = {name: one for name, one in snapshot.webhooks.items() if name not in alerted}
+    return replace(snapshot, webhooks=left)
 
 
 def _about(look: Look, hours: int, provider: str, path: str) -> dict[str, Any]:

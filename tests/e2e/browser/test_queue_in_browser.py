@@ -14,7 +14,9 @@ from playwright.sync_api import Page, Request, expect
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.suppression import Cause, Suppression
 from relaygw.mail.verdict import Kind
+from relaygw.store.audit import AuditEntry
 from relaygw.web.gate.credentials import COOKIE
 from tests.e2e.browser.axe import troubles
 from tests.e2e.browser.browsing import Chromium, Visit, press
@@ -327,6 +329,38 @@ def test_a_dashboard_that_nobody_looks_at_asks_for_nothing(
             page.evaluate("isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
         with page.expect_request(is_asked):
             page.clock.run_for(11_000)
+
+
+STICKING_OUT = """() => [...document.querySelectorAll("a, button, main td, main tbody th")]
+  .filter((one) => one.checkVisibility({visibilityProperty: true}))
+  .filter((one) => one.getBoundingClientRect().right > innerWidth)
+  .map((one) => one.innerText)"""
+"""What a phone shows only in part, or after a push sideways."""
+
+
+def test_what_an_operator_presses_has_room_on_a_phone(
+    sandbox: Gateway, provider: ThreadedProvider, visit: Visit
+) -> None:
+    provider.script("RCPT", b"550 5.1.1 No such user here\r\n", BUSY)
+    to = ["nobody@customer.example", "anna.berg@customer.example"]
+    queue_id = sandbox.send("orders@shop.example", to, order_confirmation().replace(b"\n", b"\r\n"))
+    sandbox.wait_until(lambda: state(sandbox, queue_id) == "deferred", "a deferred message")
+    now_ms, entry = clock_ms(), AuditEntry(
+        at_ms=1, actor="test", action="suppression.add", target="", affected=0, detail=""
+    )
+    suppressed = Suppression(
+        address="anna.berg.the.second@customer.example", cause=Cause.MANUAL, source="anna",
+        detail="asked by letter not to be written to any more", queue_id=queue_id,
+        created_at_ms=now_ms,
+    )  # fmt: skip
+    sandbox.store.suppressions.suppress([suppressed], entry=entry)
+    visit.page.set_viewport_size({"width": 360, "height": 740})
+    for name in ("otto", "anna"):
+        page = log_in(visit, name)
+        for path in (f"/queue/{queue_id}", "/suppression"):
+            visit.go(path)
+            assert page.evaluate(STICKING_OUT) == [], path
+            assert page.evaluate("document.documentElement.scrollWidth") == 360, path
 
 
 @pytest.mark.campaign

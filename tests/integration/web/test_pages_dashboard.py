@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from relaygw.mail.outcome import Scope
-from relaygw.settings.model import fingerprint
+from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
@@ -205,6 +205,28 @@ async def test_processes_and_what_is_wrong(serve: Serve, store: Store) -> None:
         text = text_of((await client.get("/")).text)
     assert re.search("&lt;i&gt;waits&lt;/i&gt; 2 h over since [^,]+, [0-9:]{5} UTC", text)
     assert "reported to ops" not in text
+
+
+async def test_a_receiver_that_an_alert_tells_of_is_shown_once(serve: Serve, store: Store) -> None:
+    shop = {"name": "shop", "url": "https://shop.test/", "secret": "env:SECRET"}
+    desk = {"name": "desk", "url": "https://desk.test/", "secret": "env:SECRET"}
+    settings = Settings.model_validate(
+        gateway().model_dump(exclude_unset=True) | {"webhooks": [shop, desk]}
+    )
+    store.outbox.see_endpoints({one.endpoint: "its label" for one in settings.webhooks})
+    for one in settings.webhooks:
+        more = {"wait_ms": 1000, "pause_after_ms": 1000, "is_gone": True}
+        store.outbox.note_refused(one.endpoint, "it answered 410", **more)
+    store.watch.open_incident(
+        Incident(
+            incident_id="i", rule="webhook_failing", key="shop", since_ms=now_ms(),
+            summary="webhook shop is gone, and 7 events wait", remedy="resume it", told=("ops",),
+        )
+    )  # fmt: skip
+    text = text_of((await (await log_in(await serve(settings), "vera")).get("/")).text)
+    assert text.count("webhook shop is gone") == 1
+    assert "webhook shop is gone, and 7 events wait" in text
+    assert text.count("webhook desk is gone") == 1
 
 
 async def test_an_operator_holds_a_provider_and_lets_it_go(serve: Serve, store: Store) -> None:
