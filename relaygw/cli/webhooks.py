@@ -110,7 +110,7 @@ async def _test(settings: Settings, name: str, webhook: Webhook) -> tuple[bool, 
     try:
         target = await asyncio.to_thread(read_target, webhook)
         event, post_id = trial_event(clock_ms()), f"msg_test_{os.urandom(8).hex()}"
-        status = await send_events(target, [event], post_id, hostname=settings.hostname)
+        status = await send_events(target, [event], post_id, settings)
     except RelaygwError as error:
         return False, f"{name}: {error}"
     return True, f"{name}: {webhook.url} answered {status}"

@@ -12,7 +12,8 @@ import json
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -50,25 +51,24 @@ _SEEN = select(_P.endpoint, _P.seen_at_ms)
 _IS_WAITING = _E.sent_at_ms.is_(None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookEvent:
+class WebhookEvent(NamedTuple):  # made for each delivered mail, so as cheaply as can be
     """What a receiver is told of one recipient; of deleted mail only what the event itself says."""
 
     event_id: str  # the same for every receiver, and whenever it is sent
+    at_ms: int
     event_no: int
     queue_id: str
     rcpt_no: int
     kind: str  # see mail.told
-    at_ms: int
-    verdict: str | None  # a provider's word, None: an outcome
-    provider: str | None
-    reply: str | None
-    dsn: str | None
-    address: str | None
-    original: str | None
-    sender: str | None
-    message_id: str | None
-    link_value: str | None
+    verdict: str | None = None  # a provider's word, None: an outcome
+    provider: str | None = None
+    reply: str | None = None
+    dsn: str | None = None
+    address: str | None = None
+    original: str | None = None
+    sender: str | None = None
+    message_id: str | None = None
+    link_value: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,14 +308,12 @@ _END = Statement(
     WHERE endpoint = {?}
     """
 )
-_EVENT = (
-    *("event_no", "queue_id", "rcpt_no", "kind", "verdict", "provider", "reply", "dsn"),
-    *("address", "original", "sender", "message_id", "link_value"),
-)
-_SELECT_EVENTS = f"""
-    SELECT {", ".join(f"webhook_event.{name}" for name in _EVENT[:8])},
-        recipient.address, recipient.original,
-        message.sender, message.message_id, message.link_value, webhook_event.at_ms
+# in the order of WebhookEvent, but its id
+_SELECT_EVENTS = """
+    SELECT webhook_event.at_ms, webhook_event.event_no, webhook_event.queue_id,
+        webhook_event.rcpt_no, webhook_event.kind, webhook_event.verdict, webhook_event.provider,
+        webhook_event.reply, webhook_event.dsn, recipient.address, recipient.original,
+        message.sender, message.message_id, message.link_value
     FROM webhook_event
     LEFT JOIN message ON message.queue_id = webhook_event.queue_id
     LEFT JOIN recipient ON recipient.queue_id = webhook_event.queue_id
@@ -330,19 +328,20 @@ _NAMED = BatchStatement(_SELECT_EVENTS + "webhook_event.event_no IN (VALUES {row
 
 def _of_post(tx: Transaction, numbers: Sequence[int]) -> list[WebhookEvent]:
     """Return what is left of a post under way."""
-    return _events(tx, sorted(_NAMED.fetch(tx, [(number,) for number in numbers])))
+    rows = _NAMED.fetch(tx, [(number,) for number in numbers])
+    return _events(tx, sorted(rows, key=itemgetter(1)))
 
 
 def _events(tx: Transaction, rows: Sequence[Row]) -> list[WebhookEvent]:
     """Return events of rows; a provider may have told any time, and none is."""
     events = []
-    for *row, at_ms in rows:
-        values: dict[str, Any] = dict(zip(_EVENT, row, strict=True))
-        what = (values["queue_id"], values["rcpt_no"], values["kind"], values["verdict"], at_ms)
-        event_id = "ev_" + hashlib.sha256(repr(what).encode()).hexdigest()[:24]
-        local_ms = at_ms if values["verdict"] else tx.to_local(at_ms)
+    for row in rows:
+        at_ms, _, queue_id, rcpt_no, kind, verdict = row[:6]
+        what = f"{queue_id} {rcpt_no} {kind} {verdict} {at_ms}".encode()
+        event_id = f"ev_{hashlib.blake2b(what, digest_size=12).hexdigest()}"
+        local_ms = at_ms if verdict else tx.to_local(at_ms)
         local_ms = min(max(local_ms, 0), _LATEST_MS)
-        events.append(WebhookEvent(event_id=event_id, at_ms=local_ms, **values))
+        events.append(WebhookEvent(event_id, local_ms, *row[1:]))
     return events
 
 

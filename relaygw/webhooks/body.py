@@ -16,6 +16,7 @@ VERSION = 1
 MAX_EVENTS = 200
 MAX_BYTES = 65_536  # of the events, together; one is far smaller
 _TYPE = "mail.events"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def fits(events: Sequence[WebhookEvent]) -> int:
@@ -28,13 +29,14 @@ def fits(events: Sequence[WebhookEvent]) -> int:
     return len(events)
 
 
-def body_of(events: Sequence[WebhookEvent], *, hostname: str, at_ms: int) -> bytes:
-    """Return the bytes of a post; `hostname` is the gateway's."""
+def body_of(events: Sequence[WebhookEvent], *, hostname: str, mode: str, at_ms: int) -> bytes:
+    """Return the bytes of a post; `hostname` and `mode` are the gateway's."""
     head = {
         "type": _TYPE,
         "version": VERSION,
         "timestamp": rfc3339(at_ms),
         "gateway": hostname,
+        "mode": mode,
         "data": {"events": []},
     }
     return _json(head).removesuffix(b"]}}") + b",".join(map(_encoded, events)) + b"]}}"
@@ -101,4 +103,4 @@ def trial_event(at_ms: int) -> WebhookEvent:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()

@@ -127,8 +127,8 @@ class Sender:
         target = self._targets.get(name)
         if target is None:
             target = self._targets[name] = await asyncio.to_thread(read_target, webhook)
-        hostname, limit_s = self.settings.hostname, self.pace.limit_s
-        await send_events(target, post.events, post.post_id, hostname=hostname, limit_s=limit_s)
+        limit_s = self.pace.limit_s
+        await send_events(target, post.events, post.post_id, self.settings, limit_s=limit_s)
 
     async def _note_refused(
         self, name: str, webhook: Webhook, post: WebhookPost, error: NotTaken | SettingsError
@@ -202,13 +202,14 @@ async def send_events(
     target: Target,
     events: Sequence[WebhookEvent],
     post_id: str,
+    settings: Settings,
     *,
-    hostname: str,
     limit_s: float = LIMIT_S,
 ) -> int:
     """Post events, signed now; return the status, which is 2xx. Raises NotTaken."""
     now_ms = clock_ms()
-    body = body_of(events, hostname=hostname, at_ms=now_ms)
+    mode = settings.mode.value
+    body = body_of(events, hostname=settings.hostname, mode=mode, at_ms=now_ms)
     headers = headers_of(body, post_id=post_id, keys=target.keys, at_ms=now_ms)
     return await send_post(target, body, headers, limit_s=limit_s)
 

@@ -345,8 +345,11 @@ def test_what_an_operator_presses_has_room_on_a_phone(
     to = ["nobody@customer.example", "anna.berg@customer.example"]
     queue_id = sandbox.send("orders@shop.example", to, order_confirmation().replace(b"\n", b"\r\n"))
     sandbox.wait_until(lambda: state(sandbox, queue_id) == "deferred", "a deferred message")
-    now_ms, entry = clock_ms(), AuditEntry(
-        at_ms=1, actor="test", action="suppression.add", target="", affected=0, detail=""
+    now_ms, entry = (
+        clock_ms(),
+        AuditEntry(
+            at_ms=1, actor="test", action="suppression.add", target="", affected=0, detail=""
+        ),
     )
     suppressed = Suppression(
         address="anna.berg.the.second@customer.example", cause=Cause.MANUAL, source="anna",

@@ -25,7 +25,7 @@ from tests.tables import each_of
 
 def trial(keys: tuple[str, ...] = (SECRET,)) -> tuple[bytes, dict[str, str]]:
     now_ms = clock_ms()
-    body = body_of([trial_event(now_ms)], hostname="gw.test", at_ms=now_ms)
+    body = body_of([trial_event(now_ms)], hostname="gw.test", mode="staging", at_ms=now_ms)
     return body, headers_of(body, post_id="msg_1", keys=keys, at_ms=now_ms)
 
 
@@ -52,6 +52,7 @@ async def test_any_2xx_takes_a_post(status: int) -> None:
     assert (post_id, event["kind"]) == ("msg_1", "test")
     assert receiver.bodies[0]["type"] == "mail.events"
     assert receiver.bodies[0]["version"] == 1
+    assert receiver.bodies[0]["mode"] == "staging"
 
 
 @each_of("status", [300, 301, 302, 307, 308, 400, 401, 404, 410, 413, 429, 500, 502, 503, 504])
