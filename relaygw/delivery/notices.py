@@ -25,8 +25,8 @@ from relaygw.mail.notice import (
     NoticeKind,
     Telling,
     compose_notice,
-    objection,
 )
+from relaygw.mail.objection import objection
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import some_of
@@ -232,9 +232,15 @@ class Notices:
         classifier = self._classifiers.get(last.provider or "")
         code, _, text = last.reply.partition(" ")
         if classifier is None or not (code.isascii() and code.isdigit() and len(code) == 3):
-            return Cause(relay=last.relay or "")
+            return Cause(relay=last.relay or "", attempted_at_ms=last.at_ms)
         meaning = classifier.meaning(Stage(last.stage), SmtpReply(int(code), (text,)))
-        return Cause(explanation=meaning.explanation, remedy=meaning.remedy, relay=last.relay or "")
+        return Cause(
+            explanation=meaning.explanation,
+            remedy=meaning.remedy,
+            relay=last.relay or "",
+            said=last.reply,
+            attempted_at_ms=last.at_ms,
+        )
 
     # --- told ----------------------------------------------------------------------------
 

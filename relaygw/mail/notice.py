@@ -1,33 +1,33 @@
 """Mail about mail: what a sender, or an operator, is told of mail that failed, waits or went on.
 
-RFC 3464 (reports), RFC 3461 (who wants to hear what), RFC 3834 (what is never answered), RFC 6522
-(the frame), RFC 6533 (addresses beyond ASCII, always in their ASCII form here). What comes from
-strangers becomes printable text on lines of its own before it is written anywhere.
+RFC 3464 (reports), RFC 3461 (who wants to hear what), RFC 6522 (the frame), RFC 6533 (addresses
+beyond ASCII, always in their ASCII form here). What comes from strangers becomes printable text on
+lines of its own before it is written anywhere.
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
-from base64 import encodebytes
-from binascii import b2a_qp
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import StrEnum
 
-from relaygw.mail.content import header_end, header_fields, normalise_line_ends
 from relaygw.mail.dsn import encode_utf8_address, shown_orcpt
-from relaygw.mail.state import RecipientState
+from relaygw.mail.returned import EIGHT_BIT, part, quoted, returned_part
+from relaygw.mail.state import EXPIRED_BY, RecipientState
 from relaygw.mail.words import span
 
-MAX_WHOLE_BYTES = 50_000  # of mail that is given back whole, as Postfix's bounce_size_limit
-MAX_HEADER_BYTES = 32_768  # of its header, where only that is given back
-_MAX_TOLD = 100  # recipients; the report has all of them
+MAX_NOTICE_BYTES = 200 * 1024
+_MAX_WORDS_BYTES = 40_000  # for people; as much and a little of MAX_NOTICE_BYTES is kept for them
+_MAX_TOLD = 100  # recipients, for people; the report has all for whom there is room
 _MAX_REPLY = 900  # characters
+_MAX_SUBJECT = 300
 _WIDTH = 72
 _MAX_LINE = 900  # of a header field, in front of which it is folded
-_EIGHT_BIT = "8bit"
+_FOLD_WIDTH = 76
+_WORD = re.compile(r" *[^ ]+")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
@@ -98,34 +98,8 @@ class Cause:
     explanation: str = ""
     remedy: str = ""
     relay: str = ""  # "host[address]:port" that was spoken to
-
-
-# --- what is never answered (RFC 3834, section 2) ----------------------------------------------
-
-_TELLING = ("auto-submitted", "precedence", "content-type")
-_BULK = frozenset({"bulk", "list", "junk"})
-
-
-def objection(head: bytes, *, to_sender: bool) -> str:
-    """Return why mail with this header is not answered, "" if it may be.
-
-    Not `to_sender`: to somebody who is told of everything. Only reports are not reported then.
-    """
-    for field in header_fields(head, 0, header_end(head)):
-        name = field.name.decode("ascii").lower()
-        if name not in _TELLING and not name.startswith("list-"):
-            continue
-        value = _printable(head[field.value_start : field.value_end].decode("ascii", "replace"))
-        word = value.lower().partition(";")[0].split("(")[0].strip()
-        if name == "content-type" and word == "multipart/report":
-            return "it is a report itself"
-        if not to_sender or name == "content-type":
-            continue
-        if name.startswith("list-"):
-            return f"it has a field {field.name.decode('ascii')[:40]}"
-        if word in _BULK if name == "precedence" else word != "no":
-            return f"its {field.name.decode('ascii')} is {word[:40]}"
-    return ""
+    said: str = ""  # the last reply
+    attempted_at_ms: int | None = None
 
 
 # --- the notice --------------------------------------------------------------------------------
@@ -180,41 +154,37 @@ def compose_notice(telling: Telling, head: bytes) -> bytes:
         "Content-Type: multipart/report; report-type=delivery-status;",
         f'\tboundary="{telling.boundary}"',
     ]
-    report = "\r\n".join(_report(telling)).encode("ascii")
+    is_whole = notice.dsn_ret == "FULL" and notice.kind is NoticeKind.FAILED  # RFC 3461, 6.3
+    original = returned_part(
+        head, size_bytes=notice.size_bytes, smtputf8=notice.smtputf8, may_be_whole=is_whole
+    )
+    blocks = _blocks(telling, MAX_NOTICE_BYTES - _MAX_WORDS_BYTES - 8_000 - len(original))
+    report = "\r\n".join([*_report_head(notice, telling.hostname), *blocks]).encode("ascii")
     parts = (
-        _text_part("\r\n".join(_words(telling)) + "\r\n"),
-        _part("message/delivery-status", "Delivery report", report + b"\r\n"),
-        _original(notice, head),
+        _text_part("\r\n".join(_words(telling, reported=len(blocks))) + "\r\n"),
+        part("message/delivery-status", "Delivery report", report),
+        original,
     )
     edge = f"--{telling.boundary}".encode("ascii")
-    if not all(part.isascii() for part in parts):
-        header.append(f"Content-Transfer-Encoding: {_EIGHT_BIT}")  # as one of its parts
+    if not all(one.isascii() for one in parts):
+        header.append(f"Content-Transfer-Encoding: {EIGHT_BIT}")  # as one of its parts
     lines = ["\r\n".join(header).encode("utf-8"), b"", b"This is a MIME message."]
-    for part in parts:
-        lines += [edge, part]
+    for one in parts:
+        lines += [edge, one]
     return b"\r\n".join([*lines, edge + b"--", b""])
-
-
-def _part(kind: str, description: str, body: bytes, encoding: str = "7bit") -> bytes:
-    lines = f"Content-Type: {kind}\r\nContent-Description: {description}\r\n"
-    return f"{lines}Content-Transfer-Encoding: {encoding}\r\n\r\n".encode("ascii") + body
 
 
 def _text_part(text: str) -> bytes:
     if text.isascii():
-        return _part("text/plain; charset=us-ascii", "Notification", text.encode("ascii"))
-    body = _quoted(text.encode("utf-8"))
-    return _part("text/plain; charset=utf-8", "Notification", body, "quoted-printable")
-
-
-def _quoted(data: bytes) -> bytes:
-    return normalise_line_ends(b2a_qp(data))
+        return part("text/plain; charset=us-ascii", "Notification", text.encode("ascii"))
+    body = quoted(text.encode("utf-8"))
+    return part("text/plain; charset=utf-8", "Notification", body, "quoted-printable")
 
 
 # --- for people --------------------------------------------------------------------------------
 
 
-def _words(telling: Telling) -> Iterator[str]:
+def _words(telling: Telling, *, reported: int) -> Iterator[str]:
     notice, many = telling.notice, len(telling.recipients) > 1
     mail = "Your mail" if telling.is_for_sender else f"A mail from {_plain(notice.sender)}"
     opening = _OPENINGS[notice.kind].format(mail=mail, who="addresses" if many else "address")
@@ -222,36 +192,62 @@ def _words(telling: Telling) -> Iterator[str]:
     yield ""
     yield from _wrapped(opening)
     yield ""
-    yield from _wrapped(f"Subject:  {_plain(notice.subject) or '(none)'}", "    ")
+    yield from _wrapped(f"Subject:  {_plain(notice.subject)[:_MAX_SUBJECT] or '(none)'}", "    ")
     yield f"    Sent:     {_date(notice.accepted_at_ms)}"
     yield f"    Queue id: {notice.queue_id}"
+    told, room = 0, _MAX_WORDS_BYTES
     for one in telling.recipients[:_MAX_TOLD]:
-        yield ""
-        yield f"<{_plain(one.address)}>"
-        for sentence in _about(telling, one):
-            yield from _wrapped(sentence, "    ")
-    if len(telling.recipients) > _MAX_TOLD:
-        yield f"and {len(telling.recipients) - _MAX_TOLD} more: see the report below"
+        about = [line for said in _about(telling, one) for line in _wrapped(said, "    ")]
+        lines = ["", f"<{_plain(one.address)}>", *about]
+        room -= sum(len(quoted(line.encode("utf-8"))) + 2 for line in lines)
+        if room < 0 and told:
+            break
+        told += 1
+        yield from lines
+    yield from _untold(len(telling.recipients), told, reported)
     yield ""
     for sentence in _advice(telling):
         yield from _wrapped(sentence)
+
+
+def _untold(everyone: int, told: int, reported: int) -> Iterator[str]:
+    if everyone > told:
+        yield f"and {everyone - told} more: see the report below"
+    if everyone > reported:
+        yield f"(The report has room for {reported} of the {everyone}.)"
 
 
 def _about(telling: Telling, one: NoticedRecipient) -> Iterator[str]:
     cause = telling.causes.get(one.rcpt_no, Cause())
     if one.original and one.original != one.address:
         yield f"Written as {_plain(one.original)}."
+    if _is_ended_by_hand(one):
+        yield "It was ended by the administrator of this gateway."
+        if cause.said:
+            yield f"Before that, {one.provider} answered: {_plain(cause.said)[:_MAX_REPLY]}"
+        return
     if one.state is RecipientState.EXPIRED:
         waited = span(max(0, one.changed_at_ms - telling.notice.accepted_at_ms))
         yield f"It was given up after {waited}."
     elif one.state is RecipientState.BLOCKED:
         yield "It was not sent: this gateway does not send to this address."
+    elif _is_untried(one):
+        yield "It waits at this gateway and has not been tried yet."
     if cause.explanation:
         yield cause.explanation
     said = _plain(one.reply or "")[:_MAX_REPLY]
     if said:
         speaker = f"{one.provider} answered" if _is_reply(one) else "The gateway notes"
         yield f"{speaker}: {said}"
+
+
+def _is_ended_by_hand(one: NoticedRecipient) -> bool:
+    """Return whether an operator ended it: who that was, and why, is not for strangers."""
+    return one.state is RecipientState.EXPIRED and (one.reply or "").startswith(EXPIRED_BY)
+
+
+def _is_untried(one: NoticedRecipient) -> bool:
+    return one.state is RecipientState.PENDING and not one.reply
 
 
 def _is_reply(one: NoticedRecipient) -> bool:
@@ -265,14 +261,21 @@ def _advice(telling: Telling) -> Iterator[str]:
             yield f"It is tried until {_date(telling.retry_until_ms)}, at least."
         yield "What to do: nothing. If it cannot be delivered in the end, there is another notice."
     elif notice.kind is NoticeKind.FAILED:
-        remedies = (cause.remedy for cause in telling.causes.values())
-        told = list(dict.fromkeys(one for one in remedies if one))[:3] or [
-            "Check the address and what was answered, and correct it."
-        ]
-        yield f"What to do: {' '.join(told)} Then send the mail again."
+        yield from _failure_advice(telling)
     else:
         yield "What to do: nothing."
     yield f"For questions, give your mail administrator the queue id {notice.queue_id}."
+
+
+def _failure_advice(telling: Telling) -> Iterator[str]:
+    refused = [one for one in telling.recipients if not _is_ended_by_hand(one)]
+    if not refused:
+        return
+    remedies = (telling.causes.get(one.rcpt_no, Cause()).remedy for one in refused)
+    told = list(dict.fromkeys(one for one in remedies if one))[:3] or [
+        "Check the address and what was answered, and correct it."
+    ]
+    yield f"What to do: {' '.join(told)} Then send the mail again."
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
@@ -296,20 +299,32 @@ def _date(at_ms: int) -> str:
 # --- for programs: message/delivery-status -----------------------------------------------------
 
 
-def _report(telling: Telling) -> Iterator[str]:
-    notice = telling.notice
-    yield f"Reporting-MTA: dns; {telling.hostname}"
+def _report_head(notice: DueNotice, hostname: str) -> Iterator[str]:
+    yield f"Reporting-MTA: dns; {hostname}"
     yield f"X-Relaygw-Queue-ID: {notice.queue_id}"
     yield f"X-Relaygw-Sender: {_typed(notice.sender)}"
-    if notice.dsn_envid:
-        yield from _folded(f"Original-Envelope-Id: {_printable(notice.dsn_envid)}")
+    if envid := _printable(notice.dsn_envid or ""):
+        yield from _folded(f"Original-Envelope-Id: {envid}")
     yield f"Arrival-Date: {_date(notice.accepted_at_ms)}"
+    yield ""
+
+
+def _blocks(telling: Telling, room: int) -> list[str]:
+    """Return what the report says of each recipient; in the second half of the room only what."""
+    blocks: list[str] = []
+    short_from, left = room // 2, room
     for one in telling.recipients:
-        yield ""
-        yield from _recipient_report(telling, one)
+        is_short = left < short_from
+        lines = _recipient_report(telling, one, is_short=is_short)
+        block = "".join(f"{line}\r\n" for line in lines)
+        left -= len(block) + 2
+        if left < 0 and blocks:
+            break
+        blocks.append(block)
+    return blocks
 
 
-def _recipient_report(telling: Telling, one: NoticedRecipient) -> Iterator[str]:
+def _recipient_report(telling: Telling, one: NoticedRecipient, *, is_short: bool) -> Iterator[str]:
     cause = telling.causes.get(one.rcpt_no, Cause())
     original = shown_orcpt(one.dsn_orcpt) or (_typed(one.original) if one.original else None)
     if original:
@@ -317,13 +332,20 @@ def _recipient_report(telling: Telling, one: NoticedRecipient) -> Iterator[str]:
     yield f"Final-Recipient: {_typed(one.address)}"
     yield f"Action: {telling.notice.kind.value}"
     yield f"Status: {_status(telling.notice.kind, one)}"
+    if is_short:
+        return
     host = _printable(cause.relay).partition("[")[0]
     if host and _is_reply(one):
         yield f"Remote-MTA: dns; {host[:255]}"
     said = _printable(one.reply or "")[:_MAX_REPLY]
+    if _is_ended_by_hand(one):
+        said = "ended by the administrator of this gateway"
+    elif _is_untried(one):
+        said = "it waits at this gateway and has not been tried yet"
     if said:
         yield from _folded(f"Diagnostic-Code: {'smtp' if _is_reply(one) else 'X-Relaygw'}; {said}")
-    yield f"Last-Attempt-Date: {_date(one.changed_at_ms)}"
+    if cause.attempted_at_ms is not None:
+        yield f"Last-Attempt-Date: {_date(cause.attempted_at_ms)}"
     if telling.retry_until_ms is not None:
         yield f"Will-Retry-Until: {_date(telling.retry_until_ms)}"
 
@@ -335,6 +357,8 @@ def _status(kind: NoticeKind, one: NoticedRecipient) -> str:
         NoticeKind.DELAYED: ("4", "4.0.0"),
         NoticeKind.RELAYED: ("2", "2.0.0"),
     }[kind]
+    if _is_untried(one):
+        default = "4.3.0"  # RFC 3463: this mail system, not the network or the destination
     status = one.dsn or ""
     return status if _STATUS.fullmatch(status) and status[0] in classes else default
 
@@ -347,37 +371,16 @@ def _typed(address: str) -> str:
 
 
 def _folded(line: str) -> list[str]:
-    return textwrap.wrap(line, 76, subsequent_indent="    ", break_on_hyphens=False)
+    """Return the lines of a field, folded before spaces alone: joined they are what it was.
 
-
-# --- the mail itself ---------------------------------------------------------------------------
-
-
-def _original(notice: DueNotice, head: bytes) -> bytes:
-    """Return what is given back: the header, or all where RET=FULL asks for it and it is small."""
-    is_whole = len(head) == notice.size_bytes <= MAX_WHOLE_BYTES
-    if notice.dsn_ret == "FULL" and is_whole and b"\0" not in head:
-        if head[: header_end(head)].isascii():
-            encoding = "7bit" if head.isascii() else _EIGHT_BIT
-            return _part("message/rfc822", "Undelivered message", head, encoding)
-        if notice.smtputf8:  # unlike the other type it may be encoded (RFC 6532, section 3.7)
-            body = normalise_line_ends(encodebytes(head))
-            return _part("message/global", "Undelivered message", body, "base64")
-    header = _short_header(head)  # one with raw bytes, which nothing permits, is encoded
-    kind = "text/rfc822-headers"
-    if notice.smtputf8 and not header.isascii():
-        kind = "message/global-headers"
-    description = "Header of the message"
-    is_plain = header.isascii() and b"\0" not in header
-    if is_plain and all(len(line) <= 998 for line in header.split(b"\r\n")):
-        return _part(kind, description, header)
-    return _part(kind, description, _quoted(header), "quoted-printable")
-
-
-def _short_header(head: bytes) -> bytes:
-    """Return the header, or the fields at its start that are short enough together."""
-    end = header_end(head)
-    if end <= MAX_HEADER_BYTES:
-        return head[:end]
-    fields: Sequence[int] = [field.end for field in header_fields(head, 0, end)]
-    return head[: max((one for one in fields if one <= MAX_HEADER_BYTES), default=0)]
+    The field keeps its first word beside its name, and no line is of spaces alone (RFC 5322,
+    section 3.2.2).
+    """
+    name, *words = _WORD.findall(line.rstrip())
+    lines = [name + "".join(words[:1])]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) > _FOLD_WIDTH:
+            lines.append(word)
+        else:
+            lines[-1] += word
+    return lines

@@ -97,6 +97,8 @@ OPEN = frozenset(
 )
 """States in which a message counts as queued."""
 
+EXPIRED_BY = "expired by "
+"""In front of who ended a delivery by hand, in what is kept of its recipients."""
 _D = DeliveryState
 TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     # a delivery without pending recipients is FINISHED from the start

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.state import EXPIRED_BY, DeliveryState
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.router import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
@@ -177,7 +177,7 @@ def _write(
         case "undelete":
             return store.queue.undelete(ids, entry=entry)
         case "expire":
-            reason = f"expired by {order.actor}" + (f": {order.note}" if order.note else "")
+            reason = f"{EXPIRED_BY}{order.actor}" + (f": {order.note}" if order.note else "")
             return store.queue.expire(ids, reason=reason, entry=entry)
         case "move":
             ended, is_forced = _ended_by_move(ready, order), order.is_forced

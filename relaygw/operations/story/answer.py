@@ -9,7 +9,7 @@ from relaygw.mail.clock import utc_text, utc_time
 from relaygw.mail.hold import DOUBTFUL, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope
 from relaygw.mail.report import FULL, NO_ADDRESS
-from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
+from relaygw.mail.state import EXPIRED_BY, RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
 from relaygw.mail.words import counted, printable, span
 from relaygw.operations.story.facts import Facts, Meanings
@@ -145,7 +145,7 @@ def _ended(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
             return f"was not sent {_OURS}."
         case _R.CANCELLED | _R.PENDING:
             return _WITHDRAWN
-    if one.state is _R.EXPIRED and (one.reply or "").startswith("expired by "):
+    if one.state is _R.EXPIRED and (one.reply or "").startswith(EXPIRED_BY):
         return _WITHDRAWN
     mine = facts.attempts_on(one)
     why = _why(meanings.of(mine[-1])) if mine else ""

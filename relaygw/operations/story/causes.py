@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from relaygw.mail.clock import utc_text
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.outcome import BEFORE_MAIL, AttemptState, Meaning, Scope, Stage
-from relaygw.mail.state import CaptureCode, RecipientState, capture_code
+from relaygw.mail.state import EXPIRED_BY, CaptureCode, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.verdict import FAILED, Kind
 from relaygw.mail.words import counted, some_of, span
@@ -180,7 +180,7 @@ def _ended(facts: Facts, members: Sequence[RecipientEntry], meanings: Meanings) 
         case _R.BOUNCED:
             return f"{_last_cause(facts, first, meanings)}, refused permanently and not tried again"
         case _:
-            if reply.startswith("expired by "):
+            if reply.startswith(EXPIRED_BY):
                 return f"{reply}, not tried again"
             cause = _last_cause(facts, first, meanings)
             after = span(first.changed_at_ms - facts.entry.accepted_at_ms)

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from relaygw.mail.dsn import MAX_ORCPT_BYTES, rcpt_parameters, read_envid, read_orcpt, shown_orcpt
 from relaygw.mail.notice import (
-    MAX_HEADER_BYTES,
-    MAX_WHOLE_BYTES,
+    MAX_NOTICE_BYTES,
     Cause,
     DueNotice,
     NoticedRecipient,
     NoticeKind,
     Telling,
     compose_notice,
-    objection,
 )
+from relaygw.mail.objection import objection
+from relaygw.mail.returned import MAX_HEADER_BYTES, MAX_WHOLE_BYTES
 from relaygw.mail.state import RecipientState
 from tests.builders import NOW_MS
 
@@ -218,6 +218,80 @@ def test_a_broken_header_is_given_back_as_it_was() -> None:
     assert max(map(len, raw.split(b"\r\n"))) <= 998
 
 
+@pytest.mark.parametrize("kind", [NoticeKind.DELAYED, NoticeKind.RELAYED])
+def test_what_did_not_fail_comes_with_its_header_alone(kind: NoticeKind) -> None:
+    _, parts, _ = read(content(due(kind=kind, dsn_ret="FULL")))
+    assert parts[2].get_content_type() == "text/rfc822-headers"
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 100, "a  b   c", "ab " * 33, "y" * 60 + "    " + "z" * 36, " ".join("w" * 50)]
+)
+def test_a_parser_gets_back_what_was_given(value: str) -> None:
+    raw = content(due(failed(reply=f"550 5.1.1 {value * 5}"), dsn_envid=value))
+    _, _, (about, one) = read(raw)
+    assert about["Original-Envelope-Id"] == value.rstrip()
+    assert one["Diagnostic-Code"] == f"smtp; 550 5.1.1 {value * 5}".rstrip()
+    report = raw.partition(b"message/delivery-status")[2].partition(b"--edge")[0]
+    assert not re.search(rb"\n[ \t]+\r", report), "a line of spaces alone"
+    if " " in value:
+        assert max(map(len, report.split(b"\r\n"))) <= 110
+
+
+@pytest.mark.parametrize("is_tried", [True, False])
+def test_who_ended_it_by_hand_is_not_told(is_tried: bool) -> None:
+    said = "450 4.2.0 mailbox full"
+    ended = failed(
+        state=_R.EXPIRED,
+        reply="expired by root: the customer, cf. ticket" + f"; before: {said}" * is_tried,
+        provider="main" if is_tried else None,
+        dsn="4.4.7",
+    )
+    cause = Cause(said=said, remedy="Check it.", attempted_at_ms=NOW_MS) if is_tried else Cause()
+    raw = content(due(ended), causes={0: cause})
+    _, (text, _, _), (_, one) = read(raw)
+    assert b"root" not in raw
+    assert b"ticket" not in raw
+    words = " ".join(text.get_content().split())
+    assert "ended by the administrator of this gateway" in words
+    assert (f"Before that, main answered: {said}" in words) is is_tried
+    assert "heck" not in words, "nothing is wrong with the address"
+    assert one["Diagnostic-Code"] == "X-Relaygw; ended by the administrator of this gateway"
+    assert bool(one["Last-Attempt-Date"]) is is_tried
+
+
+def test_mail_that_waits_untried_says_where_it_waits() -> None:
+    waits = failed(state=_R.PENDING, reply=None, dsn=None, provider=None)
+    _, (text, _, _), (_, one) = read(content(due(waits, kind=NoticeKind.DELAYED)))
+    said = "waits at this gateway and has not been tried yet"
+    assert said in " ".join(text.get_content().split())
+    assert said in one["Diagnostic-Code"]
+    assert (one["Action"], one["Status"], one["Last-Attempt-Date"]) == ("delayed", "4.3.0", None)
+
+
+@pytest.mark.parametrize("sign", ["x", "ü", "\U0001f600"])
+@pytest.mark.parametrize("many", [1000, 5000])
+def test_a_notice_has_a_size_that_can_be_delivered(sign: str, many: int) -> None:
+    reply = f"550 5.1.1 {sign * 900}"
+    people = tuple(failed(f"u{n}@cust.test", rcpt_no=n, reply=reply) for n in range(many))
+    head = HEAD[:-2] + b"\xff" * (MAX_WHOLE_BYTES - len(HEAD))
+    notice = due(*people, subject=sign * 900, dsn_ret="FULL", size_bytes=len(head))
+    raw = content(notice, head)
+    assert len(raw) <= MAX_NOTICE_BYTES
+    _, (text, _, _), blocks = read(raw)
+    listed = len(blocks) - 1
+    words = text.get_content()
+    assert (f"room for {listed} of the {many}" in words) is (listed < many)
+    assert listed >= 600
+    told = len(re.findall(r"^<u\d+@", words, re.MULTILINE))
+    assert f"and {many - told} more" in words
+
+
+def test_a_thousand_ordinary_refusals_are_all_in_the_report() -> None:
+    people = tuple(failed(f"u{n}@cust.test", rcpt_no=n) for n in range(1000))
+    assert len(read(content(due(*people)))[2]) == 1001
+
+
 def test_many_recipients_are_all_in_the_report() -> None:
     people = tuple(failed(f"u{n}@cust.test", rcpt_no=n) for n in range(300))
     raw = content(due(*people))
@@ -239,7 +313,12 @@ def test_another_than_the_sender_is_told_whose_mail_it_was() -> None:
         ("Auto-Submitted:\r\n auto-replied; x=y", True, False),
         ("Auto-Submitted: no", False, False),
         ("AUTO-SUBMITTED: No (not at all)", False, False),
+        ("Auto-Submitted: (hm) no", False, False),
+        ('Auto-Submitted: (a (b) ") \\) c) "no', True, False),
+        ("Auto-Submitted: (hm", True, False),
+        ("Auto-Submitted:\r\n (one)\r\n no ; x=y", False, False),
         ("Precedence: bulk", True, False),
+        ("Precedence: (really) bulk", True, False),
         ("Precedence: JUNK", True, False),
         ("Precedence: list", True, False),
         ("Precedence: first-class", False, False),
@@ -248,6 +327,10 @@ def test_another_than_the_sender_is_told_whose_mail_it_was() -> None:
         ("X-List-Id: news", False, False),
         ("Content-Type: multipart/report; report-type=delivery-status", True, True),
         ("Content-Type: Multipart/Report", True, True),
+        ("Content-Type: (c) multipart/report", True, True),
+        ("Content-Type: multipart / report ; x=y", True, True),
+        ("Content-Type:\r\n multipart(a(b)\\))/\r\n\treport", True, True),
+        ("Content-Type: text/plain (multipart/report)", False, False),
         ("Content-Type: multipart/mixed; x=multipart/report", False, False),
     ],
 )
