@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from relaygw.errors import StoreUnavailable
 from relaygw.feedback.believed import Told, believed, bounce_events
@@ -37,6 +38,17 @@ _SILENCE_EACH_S = 3600.0
 _SILENT_MS, _SILENT_MAILS = 86_400_000, 20
 
 _log = logging.getLogger("relaygw.feedback")
+
+
+class _Wait(NamedTuple):
+    """Until a post is read again, and whether that is one of its tries."""
+
+    wait_ms: int
+    counts: bool = True
+
+
+# however long a worker has mail in hand: its lease ends
+_IN_HAND = _Wait(5_000, counts=False)
 
 
 class Reader:
@@ -157,11 +169,12 @@ class Reader:
         told = [(post, event) for post in posts for event in self._events(post)]
         found = self._store.feedback.match([self._clue(*one) for one in told]) if told else []
         told, found = believed(told, found)
-        waiting = {
-            post.post_no: _LOOK_AGAIN_MS[post.tries - 1]
-            for (post, event), its in zip(told, found, strict=True)
-            if its.queue_id is None and self._may_come(post, event)
-        }
+        waiting: dict[int, _Wait] = {}
+        for (post, event), its in zip(told, found, strict=True):
+            if its.may_come:
+                waiting[post.post_no] = _IN_HAND
+            elif its.queue_id is None and self._may_come(post, event):
+                waiting.setdefault(post.post_no, _Wait(_LOOK_AGAIN_MS[post.tries - 1]))
         matched = [
             _matched(one, its)
             for one, its in zip(told, found, strict=True)
@@ -173,8 +186,8 @@ class Reader:
             end = start + _EVENTS_AT_ONCE
             done = read if end >= len(matched) else ()
             new += self._store.feedback.take(matched[start:end], read=done)
-        for post_no, wait_ms in waiting.items():
-            self._store.feedback.put_off(post_no, wait_ms=wait_ms)
+        for post_no, wait in waiting.items():
+            self._store.feedback.put_off(post_no, wait_ms=wait.wait_ms, counts=wait.counts)
         self._tell_unmatched(new)
         return new
 
@@ -234,8 +247,9 @@ class Reader:
         for provider in dict.fromkeys(one.provider for one in new if one.queue_id is None):
             if self._often.may(("unmatched", provider)):
                 _log.warning(
-                    "provider %s tells of mail that is not in this queue (any more); such events "
-                    "are kept, and counted in relaygw_provider_events_unmatched_total",
+                    "provider %s tells of mail that is not in this queue (any more), or that it "
+                    "was not sent; such events are kept without effect, and counted in "
+                    "relaygw_provider_events_unmatched_total",
                     provider,
                 )
 

@@ -61,7 +61,9 @@ _LEASE = BatchStatement(
     """,
     columns=2,
 )
-_PUT_OFF = Statement("UPDATE event_post SET due_at_ms = {?} WHERE post_no = {?}")
+_PUT_OFF = Statement(
+    "UPDATE event_post SET due_at_ms = {?}, tries = tries - {?} WHERE post_no = {?}"
+)
 _REMOVE = BatchStatement("DELETE FROM event_post WHERE post_no IN (VALUES {rows})", columns=1)
 _ADD_EVENT = insert_into(
     "provider_event",
@@ -207,10 +209,10 @@ class Feedback(Repository):
         with self._read() as tx:
             return int(_COUNT.fetch(tx, most)[0][0])
 
-    def put_off(self, post_no: int, *, wait_ms: int) -> None:
-        """Have a post read again after a time."""
+    def put_off(self, post_no: int, *, wait_ms: int, counts: bool = True) -> None:
+        """Have a post read again after a time; `counts`: this one was one of its tries."""
         with self._write() as tx:
-            _PUT_OFF.run(tx, tx.now_ms() + wait_ms, post_no)
+            _PUT_OFF.run(tx, tx.now_ms() + wait_ms, int(not counts), post_no)
 
     def match(self, clues: Sequence[Clue]) -> list[Found]:
         """Return the mail and the recipients that events are about; changes nothing."""

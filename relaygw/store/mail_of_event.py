@@ -2,6 +2,9 @@
 
 Our own mark names the mail. Without one it is found by the provider's id, which its reply told, or
 by the Message-ID: among the words of all mail, so some seconds after it was sent.
+
+Either way a provider is believed only about recipients whom it, or another of its service, was sent
+mail for. While a worker has a mail in hand nobody knows yet to whom it goes: its events wait.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from relaygw.errors import InvalidAddress
 from relaygw.mail.address import folded
 from relaygw.mail.outcome import provider_id
 from relaygw.mail.search import split_words
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import BatchStatement, Statement, Transaction
 from relaygw.store.find_index import FULL_TEXT
 
@@ -38,8 +41,22 @@ _IN_POSTGRES = Statement(
 )
 _RECIPIENTS = BatchStatement(
     """
-    SELECT queue_id, rcpt_no, address, provider, reply, state FROM recipient
-    WHERE queue_id IN (VALUES {rows}) ORDER BY queue_id, rcpt_no
+    SELECT recipient.queue_id, recipient.rcpt_no, recipient.address, recipient.provider,
+        recipient.reply, recipient.state, delivery.state, delivery.provider,
+        delivery.doubts > 0 OR delivery.reclaims > 0
+    FROM recipient LEFT JOIN delivery ON delivery.queue_id = recipient.queue_id
+        AND delivery.delivery_no = recipient.delivery_no
+    WHERE recipient.queue_id IN (VALUES {rows}) ORDER BY recipient.queue_id, recipient.rcpt_no
+    """,
+    columns=1,
+)
+_DOUBTED = BatchStatement(
+    """
+    SELECT recipient.queue_id, recipient.rcpt_no, attempt.provider
+    FROM recipient JOIN attempt ON attempt.queue_id = recipient.queue_id
+        AND (attempt.rcpt_no = recipient.rcpt_no
+            OR (attempt.rcpt_no IS NULL AND attempt.delivery_no = recipient.delivery_no))
+    WHERE recipient.queue_id IN (VALUES {rows}) AND attempt.state IN ('in doubt', 'interrupted')
     """,
     columns=1,
 )
@@ -56,7 +73,7 @@ class Clue:
     provider_id: str | None = None
     message_id: str | None = None  # without angle brackets
     address: str | None = None
-    providers: frozenset[str] = frozenset()  # whose mail it may be, where there is no mark
+    providers: frozenset[str] = frozenset()  # whose mail it may be
     was_sent: bool = False  # only recipients whom a provider took it for
 
 
@@ -65,6 +82,7 @@ class Found(NamedTuple):
 
     queue_id: str | None = None
     rcpt_nos: tuple[int, ...] = ()
+    may_come: bool = False  # a worker has it in hand: soon it is known who was sent it
 
 
 class _Person(NamedTuple):
@@ -73,22 +91,61 @@ class _Person(NamedTuple):
     provider: str | None
     reply: str | None
     state: str
+    stage: str | None  # of its delivery
+    last_provider: str | None  # that its delivery was tried at
+    is_doubted: bool | None
+    doubted_at: frozenset[str | None] = frozenset()
+
+    @property
+    def is_in_hand(self) -> bool:
+        """True while its outcome may be about to be written."""
+        return self.state == RecipientState.PENDING and self.stage == DeliveryState.ACTIVE
+
+    def may_be_with(self, providers: frozenset[str]) -> bool:
+        """True when one of these was sent its mail, or may have been."""
+        if self.state == RecipientState.CAPTURED:
+            return False
+        tried_at = {self.provider, *self.doubted_at}
+        if self.state == RecipientState.PENDING and self.is_doubted:
+            tried_at.add(self.last_provider)
+            if tried_at == {None}:  # nobody knows at whom
+                return True
+        return not tried_at.isdisjoint(providers)
 
 
 def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
     """Return what each event is about."""
     marked = {one.queue_id for one in clues if one.queue_id is not None}
-    people = _people(tx, marked)
+    people = _with_doubts(tx, _people(tx, marked))
     found = [
-        _by_address(one.queue_id, _asked_for(one, people[one.queue_id]), one.address)
-        if one.queue_id in people
-        else Found()
+        _by_mark(one, one.queue_id, people[one.queue_id]) if one.queue_id in people else Found()
         for one in clues
     ]
     return [
-        one if one.queue_id is not None else _by_id(tx, clue)
+        one if one.queue_id is not None or one.may_come else _by_id(tx, clue)
         for one, clue in zip(found, clues, strict=True)
     ]
+
+
+def _by_mark(clue: Clue, queue_id: str | None, people: Sequence[_Person]) -> Found:
+    """Return who of a mail it is about; nothing where another provider was sent that."""
+    if clue.was_sent:
+        return _by_address(queue_id, _asked_for(clue, people), clue.address)
+    named = _named(people, clue.address)
+    its = [one for one in people if one.may_be_with(clue.providers)]
+    if not set(its).isdisjoint(named):
+        return _by_address(queue_id, its, clue.address)
+    if any(one.is_in_hand for one in named):
+        return Found(may_come=True)
+    return Found(queue_id if its and not named else None)
+
+
+def _named(people: Sequence[_Person], address: str | None) -> Sequence[_Person]:
+    """Return recipients with an address, or all if it is not told."""
+    if address is None:
+        return people
+    wanted = _folded(address)
+    return [one for one in people if wanted and _folded(one.address) == wanted]
 
 
 def _asked_for(clue: Clue, people: Sequence[_Person]) -> Sequence[_Person]:
@@ -100,9 +157,7 @@ def _by_address(queue_id: str | None, people: Sequence[_Person], address: str | 
     if address is None:
         is_one = len({one.address for one in people}) == 1
         return Found(queue_id, tuple(one.rcpt_no for one in people) if is_one else ())
-    wanted = _folded(address)
-    those = (one.rcpt_no for one in people if wanted and _folded(one.address) == wanted)
-    return Found(queue_id, tuple(those))
+    return Found(queue_id, tuple(one.rcpt_no for one in _named(people, address)))
 
 
 def _folded(address: str) -> str | None:
@@ -117,6 +172,17 @@ def _people(tx: Transaction, queue_ids: Iterable[str]) -> dict[str, list[_Person
     for queue_id, *row in _RECIPIENTS.fetch(tx, [(one,) for one in sorted(queue_ids)]):
         people[queue_id].append(_Person(*row))
     return dict(people)
+
+
+def _with_doubts(tx: Transaction, people: dict[str, list[_Person]]) -> dict[str, list[_Person]]:
+    """Return recipients with the providers that may have had their mail once, or twice."""
+    at: dict[tuple[str, int], set[str | None]] = defaultdict(set)
+    for queue_id, rcpt_no, provider in _DOUBTED.fetch(tx, [(one,) for one in sorted(people)]):
+        at[queue_id, rcpt_no].add(provider)
+    return {
+        queue_id: [one._replace(doubted_at=frozenset(at[queue_id, one.rcpt_no])) for one in its]
+        for queue_id, its in people.items()
+    }
 
 
 # --- without a mark ------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from sqlalchemy import select
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewRecipient
+from relaygw.mail.outcome import Verdict
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Event, Kind, outweighs
 from relaygw.store import doubts, suppression, webhooks
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.feedback_tables import event_post, gateway_key, provider_event, verdict
-from relaygw.store.mail_of_event import Clue
+from relaygw.store.mail_of_event import Clue, Found
 from relaygw.store.store import Store, open_store
 from relaygw.store.verdicts import NewVerdict
 from tests.builders import accepted, taken, update_of
@@ -207,7 +210,7 @@ P = frozenset({"p"})
 
 
 def delivered(
-    store: Store, *people: str, reply: str = REPLY, provider: str = "p", **more: Any
+    store: Store, *people: str | NewRecipient, reply: str = REPLY, provider: str = "p", **more: Any
 ) -> str:
     """Have a provider take a mail, and its words written."""
     addresses = people or ("b@cust.test",)
@@ -229,9 +232,7 @@ def match(store: Store, **clue: Any) -> tuple[str | None, tuple[int, ...]]:
 
 def test_a_marked_mail_is_found_at_once_with_the_address_that_was_used(store: Store) -> None:
     redirected = NewRecipient(address="qa@shop.test", original="b@cust.test")
-    message = accepted(redirected, "Anna@Cust.test", '"c d"@xn--mller-kva.test')
-    store.intake.accept_batch([message])
-    one = message.queue_id
+    one = delivered(store, redirected, "Anna@Cust.test", '"c d"@xn--mller-kva.test')
     assert match(store, queue_id=one, address="qa@shop.test") == (one, (0,))
     assert match(store, queue_id=one, address="b@cust.test") == (one, ())
     assert match(store, queue_id=one, address="anna@CUST.test") == (one, (1,))
@@ -242,11 +243,62 @@ def test_a_marked_mail_is_found_at_once_with_the_address_that_was_used(store: St
 
 
 def test_the_only_recipient_need_not_be_named(store: Store) -> None:
-    queue_id = sent(store, "b@cust.test")
+    queue_id = delivered(store, "b@cust.test")
     assert match(store, queue_id=queue_id) == (queue_id, (0,))
-    twice = sent(store, "qa@shop.test", "qa@shop.test")
+    twice = delivered(store, "qa@shop.test", "qa@shop.test")
     assert match(store, queue_id=twice) == (twice, (0, 1)), "one address, sent once"
     assert match(store, queue_id=twice, address="qa@shop.test") == (twice, (0, 1))
+
+
+def test_a_mark_is_believed_of_those_who_were_sent_that_mail(store: Store) -> None:
+    mine = delivered(store)
+    assert match(store, queue_id=mine, providers=frozenset({"p", "p-promo"})) == (mine, (0,))
+    other = frozenset({"other"})
+    for address in (None, "b@cust.test", "nobody@cust.test"):
+        assert match(store, queue_id=mine, providers=other, address=address) == (None, ())
+
+
+def test_recipients_who_were_never_sent_get_no_verdict(store: Store) -> None:
+    """Captured, blocked, or still to be tried; beside one who was delivered."""
+    for state in (RecipientState.BLOCKED, RecipientState.PENDING, RecipientState.CAPTURED):
+        kept = replace(taken(1, provider=None), state=state)
+        is_captured = state is RecipientState.CAPTURED
+        second = NewRecipient(
+            address="b@cust.test", state=state if is_captured else RecipientState.PENDING
+        )
+        message = accepted("a@cust.test", second, at_ms=clock_ms() - MINUTE_MS)
+        store.intake.accept_batch([message])
+        one = message.queue_id
+        assert match(store, queue_id=one, address="b@cust.test") == (None, ()), "not tried yet"
+        store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
+        waits = state is RecipientState.PENDING
+        ending = DeliveryState.DEFERRED if waits else DeliveryState.FINISHED
+        people = (taken(0, provider="p"), *[kept] * (not is_captured))
+        update = update_of(
+            one, state=ending, provider="p", recipients=people, due_at_ms=clock_ms() + MINUTE_MS
+        )
+        store.leases.record_batch([update], incarnation="one", now_ms=clock_ms())
+        assert match(store, queue_id=one, address="a@cust.test") == (one, (0,))
+        assert match(store, queue_id=one, address="b@cust.test") == (None, ())
+
+
+def test_events_of_mail_in_hand_wait_until_it_is_known_to_whom_it_went(store: Store) -> None:
+    message = accepted(at_ms=clock_ms() - MINUTE_MS)
+    store.intake.accept_batch([message])
+    one = message.queue_id
+    clues = [Clue(queue_id=one, providers=P), Clue(queue_id=one, providers=frozenset({"other"}))]
+    store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
+    assert store.feedback.match(clues) == [Found(may_come=True)] * 2
+    doubted = replace(taken(0, provider="p"), state=RecipientState.PENDING, verdict=Verdict.DOUBT)
+    waiting = {"state": DeliveryState.DEFERRED, "due_at_ms": clock_ms() - 1, "doubted": True}
+    update = update_of(one, provider="p", recipients=(doubted,), **waiting)
+    store.leases.record_batch([update], incarnation="one", now_ms=clock_ms())
+    assert store.feedback.match(clues) == [Found(one, (0,)), Found()]
+    store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
+    assert store.feedback.match(clues) == [Found(one, (0,)), Found(may_come=True)], "settles it"
+    update = update_of(one, provider="other", recipients=(taken(0, provider="other"),))
+    store.leases.record_batch([update], incarnation="one", now_ms=clock_ms())
+    assert store.feedback.match(clues) == [Found(one, (0,))] * 2, "both may have it"
 
 
 @pytest.mark.parametrize(

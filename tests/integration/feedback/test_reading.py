@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,16 @@ from relaygw.feedback import reading
 from relaygw.feedback.format import Format
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.envelope import RecipientUpdate
+from relaygw.mail.mark import KEY, Marks
+from relaygw.mail.outcome import Stage, Verdict
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Event, Kind
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.feedback_tables import event_post
 from relaygw.store.store import Store
-from tests.builders import accepted
+from tests.builders import accepted, update_of
+from tests.contract.test_store_contract import entry_of
 from tests.feedback.documented import Sent, examples
 from tests.integration.events_rig import Listening, listening_at
 
@@ -100,6 +106,40 @@ def _words_of_all(store: Store, reply: str, at: Listening, queue_id: str) -> Non
         patch.setattr("relaygw.store.find_index.SETTLED_MS", 0)
         while store.find.index_batch(limit=100):
             pass
+
+
+async def test_an_event_before_the_outcome_of_marked_mail_waits_for_it(store: Store) -> None:
+    async with listening_at(store) as at:
+        message = accepted("bob@cust.test", at_ms=clock_ms() - 60_000)
+        store.intake.accept_batch([message])
+        store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
+        sent = replace(at.sent("sendgrid", "else@cust.test")[1], address="bob@cust.test")
+        sent = replace(sent, mark=Marks(store.feedback.shared_key(KEY)).make(message.queue_id))
+        for name in ("sendgrid", "mailgun"):
+            signed = at.signers[name].sign([_delivered(name).make(sent)], clock_ms())
+            assert await at.post(signed, name) == 200
+        for _ in range(len(reading._LOOK_AGAIN_MS) + 2):  # however long it takes
+            await at.until(lambda: all(row.due_at_ms > clock_ms() for row in at.rows(event_post)))
+            make_due(store)
+        assert (at.events(), len(at.rows(event_post))) == ([], 2)
+        doubted = RecipientUpdate(
+            rcpt_no=0,
+            state=RecipientState.PENDING,
+            reply="connection lost",
+            dsn="4.4.2",
+            provider="sendgrid",
+            stage=Stage.CONTENT,
+            verdict=Verdict.DOUBT,
+        )
+        waits = {"state": DeliveryState.DEFERRED, "due_at_ms": 2**50, "doubted": True}
+        outcome = update_of(message.queue_id, provider="sendgrid", recipients=(doubted,), **waits)
+        store.leases.record_batch([outcome], incarnation="one", now_ms=clock_ms())
+        await at.until(lambda: (make_due(store), not at.rows(event_post))[1])
+        told = {(row.provider, row.queue_id, row.rcpt_no) for row in at.events()}
+        assert told == {("sendgrid", message.queue_id, 0), ("mailgun", None, None)}
+        (person,) = entry_of(store, message.queue_id).recipients
+        assert (person.state, person.provider) == ("delivered", "sendgrid")
+        assert at.verdicts() == {f"{message.queue_id}/0": "delivered"}
 
 
 async def test_feedback_that_names_nobody_of_several_judges_nobody(store: Store) -> None:
