@@ -14,7 +14,7 @@ from itertools import chain
 import click
 
 from relaygw.cli.asked_mail import AskedMail, change, field_lines, suppression_lines, way_of
-from relaygw.cli.check_events import events_doubts, events_words
+from relaygw.cli.check_events import events_doubts, events_problems, events_words
 from relaygw.cli.check_secrets import unreadable_secrets
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
 from relaygw.cli.service_settings import service_warnings
@@ -84,7 +84,7 @@ def check(
 ) -> int:
     """Check the configuration; with --sender and --recipient explain what happens to mail.
 
-    Exit code 69: something failed --online.
+    Exit code 69: something failed --online; 78: events.bind is public and a secret cannot work.
     """
     if (sender is None) != (recipient is None) and not (online and sender is not None):
         raise click.UsageError("--sender and --recipient are used together; give both")
@@ -110,7 +110,16 @@ def check(
             raise CommandFailed(problem)
     if not wants_json:
         _tell(invocation, loaded, mail)
-    return _check_online(loaded.settings, mail, wants_json=wants_json) if online else os.EX_OK
+    events_code = _check_events(loaded.settings, mail)
+    online_code = _check_online(loaded.settings, mail, wants_json=wants_json) if online else 0
+    return events_code or online_code
+
+
+def _check_events(settings: Settings, mail: AskedMail) -> int:
+    problems = list(events_problems(settings)) if mail.recipient is None else []
+    for problem in problems:
+        warn(f"error: {problem}")
+    return os.EX_CONFIG if problems else os.EX_OK
 
 
 def _tell(invocation: Invocation, loaded: LoadedSettings, mail: AskedMail) -> None:

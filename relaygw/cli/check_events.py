@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from relaygw.cli.check_secrets import unreadable
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
 
@@ -16,12 +17,27 @@ def events_words(settings: Settings) -> str | None:
     return f"http://{settings.events.bind}/events/ for {', '.join(names)}"
 
 
-def events_doubts(settings: Settings) -> Iterator[str]:
-    """Yield why events may not come, or may not be believed; reads secrets."""
+def events_problems(settings: Settings) -> Iterator[str]:
+    """Yield why a listener that may be public could never believe a provider; reads secrets."""
+    if settings.events.bind is None or settings.events.bind.is_loopback:
+        return
+    yield from _unusable_secrets(settings)
+    for name, provider in settings.providers.items():
+        if provider.events is not None:
+            yield from unreadable(f"providers.{name}.events.secret", provider.events.secret)
+
+
+def _unusable_secrets(settings: Settings) -> Iterator[str]:
     from relaygw.feedback.receiving import settings_problems
 
     for name, problem in settings_problems(settings).items():
         yield f"providers.{name}.events.secret: {problem}"
+
+
+def events_doubts(settings: Settings) -> Iterator[str]:
+    """Yield why events may not come, or may not be believed; reads secrets."""
+    if settings.events.bind is None or settings.events.bind.is_loopback:
+        yield from _unusable_secrets(settings)  # else they are problems
     for name, provider in settings.providers.items():
         if provider.events is None:
             continue

@@ -12,13 +12,18 @@ from relaygw.settings.secrets import SecretRef
 def unreadable_secrets(settings: Settings) -> Iterator[str]:
     """Yield secrets that cannot be read here; commands are not run for a check."""
     for key, secret in _secrets(settings):
-        if secret is None or secret.kind == "command":
-            continue
-        try:
-            secret.read()
-        except SettingsError as error:
-            yield f"{key}: {error}"
+        yield from unreadable(key, secret)
     yield from _webhooks_unread(settings)
+
+
+def unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
+    """Yield why a secret cannot be read here, if it cannot."""
+    if secret is None or secret.kind == "command":
+        return
+    try:
+        secret.read()
+    except SettingsError as error:
+        yield f"{key}: {error}"
 
 
 def _webhooks_unread(settings: Settings) -> Iterator[str]:
@@ -36,9 +41,10 @@ def _webhooks_unread(settings: Settings) -> Iterator[str]:
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
+    has_public_events = settings.events.bind is not None and not settings.events.bind.is_loopback
     for name, provider in settings.providers.items():
         yield f"providers.{name}.password", provider.password
-        if provider.events is not None:
+        if provider.events is not None and not has_public_events:  # else they are problems
             yield f"providers.{name}.events.secret", provider.events.secret
         if provider.oauth is not None:
             yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret

@@ -273,7 +273,9 @@ def test_what_is_missing_for_events_is_a_warning(config: Path) -> None:
     settings["providers"]["mg"]["events"] = short  # type: ignore[index]
     config.write_text(yaml.safe_dump(settings))
     config.chmod(0o600)
-    told = check(config).stderr
+    result = check(config)
+    told = result.stderr
+    assert result.exit_code == 0
     assert "providers.ses.events: ses reports only mail with X-SES-CONFIGURATION-SET; add" in told
     assert "providers.pm.events.secret: env:RELAYGW_TEST_UNSET: the environment has no" in told
     assert "providers.mg.events.secret: is too short" in told
@@ -282,3 +284,12 @@ def test_what_is_missing_for_events_is_a_warning(config: Path) -> None:
     listening = check(config)
     assert "events      http://0.0.0.0:8026/events/ for mg, pm, ses" in listening.stdout
     assert "nothing listens" not in listening.stderr
+    assert listening.exit_code == 78, "it could never believe them, and is public"
+    words = "error: providers.pm.events.secret: env:RELAYGW_TEST_UNSET: the environment has no"
+    assert words in listening.stderr
+    assert "error: providers.mg.events.secret: is too short" in listening.stderr
+    assert listening.stderr.count("events.secret") == 2, "each is told once"
+    explained = check(config, "--sender", "a@shop.test", "--recipient", "b@cust.test")
+    assert explained.exit_code == 0
+    config.write_text(yaml.safe_dump({**settings, "events": {"bind": "127.0.0.1:8026"}}))
+    assert check(config).exit_code == 0
