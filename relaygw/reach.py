@@ -94,7 +94,8 @@ def _tls_reason(error: ssl.SSLError) -> str:
 
 
 def _in_words(error: BaseException) -> str:
-    if type(error).__name__ == "RemoteProtocolError" and "disconnected" in str(error):
+    is_end = type(error).__name__ == "RemoteProtocolError" and "disconnected" in str(error)
+    if is_end or isinstance(error, EOFError):
         return "it ended the connection without an answer in HTTP"
     names = {one.__name__ for one in type(error).__mro__}
     return next((words for name, words in _IN_WORDS if name in names), type(error).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -30,7 +31,12 @@ def local_time(at_ms: int) -> datetime:
 
 def rfc3339(at_ms: int) -> str:
     """Return a time as programs read it: `2026-01-31T12:00:00.000Z`."""
-    return utc_time(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(at_s: int) -> str:  # many events share one
+    return utc_time(at_s * 1000).isoformat()[:19]
 
 
 def rfc3339_or_none(at_ms: int | None) -> str | None:

@@ -7,21 +7,28 @@ is no success and is not followed; of an answer only its status and Retry-After 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from relaygw.errors import RelaygwError
 from relaygw.reach import addresses_of, is_public, reason_of
 
+if TYPE_CHECKING:
+    from h11 import Request
+
 LIMIT_S = 15.0  # for a post, from the name to the status
 CONNECT_S = 5.0  # for each of the host's addresses
+_MAX_HEAD = 65_536  # of an answer
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -78,11 +85,13 @@ async def send_post(
 async def _permitted(parts: SplitResult, host: str, allow_private: bool) -> list[str]:
     """Return the addresses of a host; raises NotTaken for one inside that nobody named."""
     name = parts.hostname or ""
+    if _is_literal(name):
+        return [name]
     try:
         found = await addresses_of(name, _port(parts))
     except (socket.gaierror, UnicodeError) as error:
         raise NotTaken(f"{host} cannot be reached ({reason_of(error)})") from None
-    if allow_private or _is_literal(name) or all(map(is_public, found)):
+    if allow_private or all(map(is_public, found)):
         return found
     if name == "localhost" and all(ip_address(one).is_loopback for one in found):
         return found
@@ -95,33 +104,72 @@ async def _ask(
     target: Target, addresses: list[str], body: bytes, headers: Mapping[str, str]
 ) -> tuple[int, str]:
     """Return status and Retry-After of the first address that can be connected to."""
-    import httpx2  # costs those who need it
+    from h11 import RemoteProtocolError
 
     parts = urlsplit(target.url)
     host = parts.netloc.rpartition("@")[2]
-    named = {**headers, "host": host}
-    auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-    # the name that the certificate has to have
-    more = {} if _is_literal(parts.hostname or "") else {"sni_hostname": parts.hostname}
-    limits = httpx2.Timeout(LIMIT_S, connect=CONNECT_S)
     try:
-        async with httpx2.AsyncClient(
-            verify=target.tls, trust_env=False, timeout=limits, follow_redirects=False
-        ) as client:
-            for number, address in enumerate(addresses, 1):
-                place = f"[{address}]" if ":" in address else address
-                url = parts._replace(netloc=f"{place}:{_port(parts)}", fragment="").geturl()
-                try:
-                    async with client.stream(
-                        *("POST", url), content=body, headers=named, auth=auth, extensions=more
-                    ) as response:
-                        return int(response.status_code), response.headers.get("retry-after", "")
-                except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                    if number == len(addresses):
-                        raise
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        reader, writer = await _connected(target, parts, addresses)
+        try:
+            return await _exchanged(reader, writer, _request_of(parts, headers, body), body)
+        finally:
+            writer.transport.abort()  # what else it says is not waited for
+    except (OSError, EOFError, RemoteProtocolError) as error:
         raise NotTaken(f"{host} cannot be reached ({reason_of(error)})") from None
-    raise NotTaken(f"{host} cannot be reached (it has no address)")
+
+
+async def _connected(
+    target: Target, parts: SplitResult, addresses: list[str]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first address that lets us; raises what the last one failed with."""
+    # the certificate has to have the name, or address, of the URL
+    tls: dict[str, Any] = {"ssl": target.tls, "server_hostname": parts.hostname}
+    for number, address in enumerate(addresses, 1):
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return await asyncio.open_connection(
+                    address, _port(parts), **(tls if parts.scheme == "https" else {})
+                )
+        except TimeoutError:
+            if number == len(addresses):
+                raise OSError(errno.ETIMEDOUT, "no connection in time") from None
+        except OSError:
+            if number == len(addresses):
+                raise
+    raise OSError(errno.EADDRNOTAVAIL, "it has no address")
+
+
+def _request_of(parts: SplitResult, headers: Mapping[str, str], body: bytes) -> Request:
+    from h11 import Request
+
+    more = {"host": parts.netloc.rpartition("@")[2], "connection": "close"}
+    if parts.username:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        more["authorization"] = f"Basic {b64encode(user.encode()).decode()}"
+    more["content-length"] = str(len(body))
+    path = parts._replace(scheme="", netloc="", path=parts.path or "/", fragment="").geturl()
+    return Request(method="POST", target=path, headers=list({**headers, **more}.items()))
+
+
+async def _exchanged(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request, body: bytes
+) -> tuple[int, str]:
+    """Send a request and read the head of its answer; raises EOFError, h11's errors, OSError."""
+    from h11 import CLIENT, NEED_DATA, Connection, Data, Response
+
+    http = Connection(CLIENT, max_incomplete_event_size=_MAX_HEAD)
+    # not waited for: who refuses a post may answer without reading it
+    writer.write((http.send(request) or b"") + (http.send(Data(data=body)) or b""))
+    while True:
+        event = http.next_event()
+        if isinstance(event, Response):
+            found = dict(event.headers).get(b"retry-after", b"")
+            return event.status_code, found.decode("latin-1")
+        if event is NEED_DATA:
+            data = await reader.read(_MAX_HEAD)
+            if not data:
+                raise EOFError
+            http.receive_data(data)
 
 
 def _port(parts: SplitResult) -> int:

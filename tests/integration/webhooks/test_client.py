@@ -130,6 +130,36 @@ def other_protocol(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"220 mx.test ESMTP\r\n\r\n")
 
 
+def refuses_unread(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 410 Gone\r\nRetry-After: 7\r\n\r\n"
+    )
+
+
+async def test_what_comes_before_the_answer_is_none() -> None:
+    with EventReceiver(refuses_unread) as receiver:
+        error = await refusal(receiver.url)
+    assert (error.is_gone, error.retry_after_s) == (True, 7)
+
+
+async def test_what_is_asked_of_a_receiver() -> None:
+    seen: list[tuple[str, dict[str, str]]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        seen.append((handler.path, {k.lower(): v for k, v in handler.headers.items()}))
+        handler.send_response(204)
+        handler.end_headers()
+
+    with EventReceiver(answer) as receiver:
+        host = f"127.0.0.1:{receiver.port}"
+        for path in ("", "?a=b&c=%20d", "/x/%C3%A4?q#part"):
+            assert await send(f"http://{host}{path}") == 204
+        receiver.check()
+    assert [path for path, _ in seen] == ["/", "/?a=b&c=%20d", "/x/%C3%A4?q"]
+    assert {headers["host"] for _, headers in seen} == {host}
+    assert {headers["connection"] for _, headers in seen} == {"close"}
+
+
 async def test_an_answer_without_end_is_an_answer_and_is_not_read() -> None:
     with EventReceiver(endless_body) as receiver:
         assert await send(receiver.url, limit_s=5) == 200
