@@ -37,6 +37,7 @@ from relaygw.settings.units import Network
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.store import Store
 
+LOCAL = "local"  # the protocol of what no SMTP client brought
 MAX_HOPS = 50
 MAX_BATCH_MESSAGES = 200
 MAX_BATCH_BYTES = 16 * 2**20
@@ -191,7 +192,7 @@ class Intake:
         kept = head[: facts.end]
         if facts.source_fields and is_whole:
             kept = without_fields(kept, facts.source_fields)
-        if origin.protocol == "local" and origin.source.listener is None:
+        if origin.protocol == LOCAL and origin.source.listener is None:
             kept = self._rewriter.whole_from(kept)  # the sendmail command knows no domain
         return self._rewriter.headers(kept)
 
@@ -259,11 +260,10 @@ class Intake:
         self, queue_id: str, recipients: list[ResolvedRecipient], origin: Origin, date: str
     ) -> str:
         source = origin.source
-        if source.uid is not None:  # as Postfix writes of its pickup
-            return (
-                f"Received: by {self.hostname} (relaygw, from userid {source.uid})\r\n"
-                f"\tid {queue_id}; {date}\r\n"
-            )
+        if source.uid is not None or origin.protocol == LOCAL:
+            # as Postfix writes of its pickup, and of its own mail
+            by = "relaygw" if source.uid is None else f"relaygw, from userid {source.uid}"
+            return f"Received: by {self.hostname} ({by})\r\n\tid {queue_id}; {date}\r\n"
         peer = "local"
         if source.client:
             peer = f"unknown [{'IPv6:' * (':' in source.client)}{source.client}]"

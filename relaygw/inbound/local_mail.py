@@ -17,7 +17,7 @@ from itertools import chain
 from relaygw.errors import InvalidAddress
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.drop_file import Drop, with_last_end
-from relaygw.inbound.intake import Intake, Origin, ResolvedRecipient, TooManyHops
+from relaygw.inbound.intake import LOCAL, Intake, Origin, ResolvedRecipient, TooManyHops
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.content import header_end, header_fields, normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
@@ -77,7 +77,7 @@ def compose_local(
             cwd=None if drop.cwd is None else escape(drop.cwd[:_MAX_CWD_CHARACTERS]),
         ),
         client_key=f"uid:{drop.uid}",
-        protocol="local",
+        protocol=LOCAL,
         smtputf8=_needs_smtputf8(sender, recipients),
         mode=mode,
         drop_id=drop.drop_id,
@@ -219,7 +219,7 @@ class Resender:
             # who sends it again stands in Received; routes go by where it first came in
             source=Source(uid=os.getuid(), listener=source.listener, user=source.user),
             client_key=_RESENT_KEY,
-            protocol="local",
+            protocol=LOCAL,
             smtputf8=entry.smtputf8 or _needs_smtputf8(sender, resolved),
             mode=mode,
             drop_id=drop_id,
@@ -260,9 +260,9 @@ class NoticeComposer:
         mode = strictest(intake.modes.of(source.listener, source.user, accepted_in=then), then)
         recipients = [_resolve(intake, target, mode)]
         origin = Origin(
-            source=replace(source, uid=os.getuid()),  # who makes it stands in Received
+            source=source,
             client_key=_NOTICE_KEY,
-            protocol="local",
+            protocol=LOCAL,
             smtputf8=_needs_smtputf8(target, recipients),
             mode=mode,
             drop_id=drop_id,

@@ -64,7 +64,10 @@ class JsonForm:
 
     def _accepted(self, event: Accepted) -> list[Line]:
         message = event.message
-        is_local = message.source.uid is not None and message.source.client is None
+        source = message.source
+        brought_by = "smtpd"
+        if source.client is None:  # a notice has no uid
+            brought_by = "bounce" if source.uid is None else "pickup"
         accepted = {
             "nrcpt": sum(len(part.recipients) for part in message.deliveries),
             "size": message.size_bytes,
@@ -72,7 +75,7 @@ class JsonForm:
             "routes": [part.route for part in message.deliveries],
             "mode": message.mode,
         }
-        lines = [self._about(message, "pickup" if is_local else "smtpd", "accepted", accepted)]
+        lines = [self._about(message, brought_by, "accepted", accepted)]
         for part in message.deliveries:
             for entry in part.recipients:
                 if entry.state is not RecipientState.PENDING:

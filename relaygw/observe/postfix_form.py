@@ -66,7 +66,7 @@ class PostfixForm:
         subject = f", subject={_quoted(message.subject)}" if self._with_subject else ""
         message_id = _free_text(message.message_id).replace(" ", "\\x20")
         lines = [
-            self._arrival(message),
+            *self._arrival(message),
             *([("cleanup", _INFO, f"{queue_id}: message-id={message_id}")] if message_id else ()),
             (
                 "qmgr",
@@ -83,21 +83,24 @@ class PostfixForm:
         ]
         return lines
 
-    def _arrival(self, message: AcceptedMessage) -> Line:
+    def _arrival(self, message: AcceptedMessage) -> list[Line]:
+        """Return the line that says who brought it; of a notice there is none, as of Postfix's."""
         source = message.source
+        if source.uid is None and source.client is None:
+            return []
         if source.uid is not None and source.client is None:
             sender = _address(message.given_sender)
             text = f"{message.queue_id}: uid={source.uid} from=<{sender}>"
             if self._with_subject:  # and what the program told of itself
                 text += f" script={_quoted(source.script)}" if source.script else ""
                 text += f" cwd={_quoted(source.cwd)}" if source.cwd else ""
-            return "pickup", _INFO, text
+            return [("pickup", _INFO, text)]
         text = f"{message.queue_id}: client=unknown[{source.client}]"
         if source.user and not source.host:
             text += f", sasl_username={_free_text(source.user)}"
         elif source.host and self._with_subject:
             text += f", source={_quoted(_origin(source))}"
-        return "smtpd", _INFO, text
+        return [("smtpd", _INFO, text)]
 
     def _settled(self, message: AcceptedMessage, entry: NewRecipient) -> Line:
         """Return the line of a recipient that was captured or blocked at acceptance."""

@@ -98,19 +98,23 @@ class Arguments:
         self.queue_id = value[1:] if value[:1] == b"I" else None
 
     def _take_notification(self, letter: bytes, value: bytes) -> None:
+        """Note what notices are wanted; a wrong wish never costs a mail, as with Postfix."""
         if letter == b"N":
             words = value.lower().split(b",")
             if not _NOTIFY_WORDS.issuperset(words) or (b"never" in words and len(words) > 1):
-                raise Failure(EX_USAGE, "-N takes never, or success,failure,delay")
-            self.notify = value
+                warn("-N takes never, or success,failure,delay; it is ignored")
+            else:
+                self.notify = value
         elif letter == b"R":
             if value not in (b"full", b"hdrs"):
-                raise Failure(EX_USAGE, "-R takes full or hdrs")
-            self.ret = value
+                warn("-R takes full or hdrs; it is ignored")
+            else:
+                self.ret = value
         elif letter == b"V":
             if not value.isascii() or not value.decode().isprintable() or len(value) > 100:
-                raise Failure(EX_USAGE, "-V takes up to 100 printable characters")
-            self.envid = value
+                warn("-V takes up to 100 printable characters; it is ignored")
+            else:
+                self.envid = value
 
 
 def _mode(value: bytes) -> str:

@@ -182,10 +182,13 @@ SENDMAIL: dict[str, Row] = {
     "that mode of -b": ("an unknown `-b`", "modes: `-bm -bs -bp -bv -bi`"),
     "-q with an interval": ("`-q15m` is a daemon", "the daemon is `relaygw serve`"),
     "-qR and -qS": ("selecting by site", "`relaygw queue flush --recipient @SITE`"),
-    "-N takes": ("an unknown value of `-N`", _DEFECT),
+    "-N takes": ("an unknown value of `-N`; the mail is taken without it", _DEFECT),
     "option -… needs a value": ("an option is the last word", _DEFECT),
-    "-R takes": ("an unknown value of `-R`", _DEFECT),
-    "-V takes": ("an envelope id that is too long or not ASCII", _DEFECT),
+    "-R takes": ("an unknown value of `-R`; the mail is taken without it", _DEFECT),
+    "-V takes": (
+        "an envelope id that is too long or not ASCII; the mail is taken without it",
+        _DEFECT,
+    ),
     "message is over": (
         "larger than the command accepts",
         "make it smaller; no provider accepts that much",

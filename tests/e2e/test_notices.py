@@ -86,6 +86,8 @@ def test_one_notice_tells_the_sender_of_all_that_failed(tmp_path: Path) -> None:
         gateway.wait_until_empty()
         (notice,) = notices(provider)
         assert notice.recipients == (SENDER,)
+        assert notice.content.startswith(b"Received: by gw.test (relaygw)\r\n\tid ")
+        assert not [line for line in gateway.lines if "unknown[None]" in line]
         _, *people = report(notice.content)
         assert [(one["Final-Recipient"], one["Status"]) for one in people] == [
             (f"rfc822; {BAD}", "5.1.1"),

@@ -81,6 +81,8 @@ def test_an_accepted_message_is_one_record() -> None:
     assert (record["event"], record["qid"], record["nrcpt"]) == ("accepted", message.queue_id, 2)
     assert (record["subject"], record["source"]) == ("x", {"uid": 33, "script": "33:a.php"})
     assert (record["routes"], record["daemon"]) == (["default"], "pickup")
+    (notice,) = written(Accepted(accepted(sender="", source=Source(user="shop"))))
+    assert notice["daemon"] == "bounce"
 
 
 def test_who_is_settled_at_the_door_has_an_outcome() -> None:

@@ -87,6 +87,13 @@ def test_who_handed_it_in_stands_at_both_ends(source: Source, arrival: str, orig
     assert line.endswith(f'subject="x", source="{origin}"')
 
 
+def test_a_notice_has_no_line_of_who_brought_it() -> None:
+    """As the bounces of Postfix: its own line is that of the mail which the notice is about."""
+    message = accepted(sender="", source=Source(listener="127.0.0.1:25", user="shop"))
+    daemons = [line.partition(":")[0] for line in texts(Accepted(message))]
+    assert set(daemons) <= {"cleanup", "qmgr"}
+
+
 def test_a_subject_cannot_name_another_source() -> None:
     forged = 'hello", source="uid=0 script=none'
     source = Source(uid=33, script='33:a".php')

@@ -98,10 +98,6 @@ def test_what_means_nothing_changes_nothing() -> None:
         ["-b", "x"],
         ["-f"],
         ["-X"],
-        ["-N", "sometimes"],
-        ["-N", "never,delay"],
-        ["-R", "half"],
-        ["-V", "a\nb"],
         ["-qRexample.test"],
     ],
 )
@@ -109,6 +105,19 @@ def test_what_is_refused(words: list[str]) -> None:
     with pytest.raises(Failure) as caught:
         parse(*words)
     assert caught.value.exit_code == EX_USAGE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-N", "sometimes"], ["-N", "never,delay"], ["-R", "half"], ["-V", "a\nb"], ["-V", "x" * 101]],
+)
+def test_a_wrong_wish_for_notices_is_ignored_with_a_word(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = parse(*words, "a@b.test")
+    assert (arguments.notify, arguments.ret, arguments.envid) == (None, None, None)
+    assert arguments.addresses == [b"a@b.test"]
+    assert capfd.readouterr().err.endswith("; it is ignored\n")
 
 
 def test_a_daemon_is_asked_for_in_another_way() -> None:
