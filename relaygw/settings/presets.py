@@ -41,6 +41,8 @@ class MarkField(Section):
     form: Literal["text", "json", "tags", "pairs"] = "text"
     inside: str | None = None  # json: the key of the object that it is a key of
     needs_header: str | None = None  # without this field the service reports nothing
+    max_bytes: int | None = None  # of its value: a longer one is refused, or not read
+    most_of: tuple[str, int] | None = None  # at most so many fields whose names begin so
 
 
 class Preset(Section):

@@ -1,14 +1,15 @@
 """The mark of a mail in the field that its provider reports it from, merged into what stands there.
 
 Nothing else of a field changes: what is added stands on lines of its own, where the form has white
-space. A field that cannot be read is left alone, and the mail goes without a mark.
+space. A field that cannot be read, or that would be more than its service takes, is left alone, and
+the mail goes without a mark.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import field as of_class
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class Marked(NamedTuple):
 
 
 class _Unreadable(Exception):
-    """Why a field cannot be merged into."""
+    """Why a field cannot be merged into, in words behind its name."""
 
 
 def put_mark(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]]) -> Marked | None:
@@ -59,14 +60,37 @@ def put_mark(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]]) -> M
         value = header[field.value_start : field.value_end].decode("latin-1")
         try:
             merged = _MERGES[mark.field.form](value, mark)
+            _check_length(merged, mark.field)
         except _Unreadable as error:
             mark.untold(f"its {name} {error}")
             return None
         # what stands before the value may be a name in another case, and a blank
         line = header[field.start : field.value_start] + merged.encode("latin-1") + b"\r\n"
         return Marked(line, (field.start, field.end))
+    if mark.field.most_of is not None and _are_too_many(mark, header[:end], gone):
+        return None
     whole = f"{name}: {_MERGES[mark.field.form]('', mark)}\r\n"
     return Marked(whole.encode("ascii"))
+
+
+def _check_length(value: str, field: MarkField) -> None:
+    """Raise _Unreadable for a value that is longer than the service takes, unfolded."""
+    if field.max_bytes is not None and len(value.replace("\r\n", "")) > field.max_bytes:
+        raise _Unreadable(f"would have more than {field.max_bytes} bytes with the mark")
+
+
+def _are_too_many(mark: Mark, header: bytes, gone: Collection[int]) -> bool:
+    """Return whether the service takes no more fields of the kind; that is told."""
+    assert mark.field.most_of is not None
+    prefix, most = mark.field.most_of
+    key = prefix.lower().encode("ascii")
+    if header.lower().count(key) < most:
+        return False
+    fields = (one for one in header_fields(header) if one.start not in gone)
+    if sum(one.name.lower().startswith(key) for one in fields) < most:
+        return False
+    mark.untold(f"it has {most} fields {prefix}… and the service takes no more")
+    return True
 
 
 def _text(_: str, mark: Mark) -> str:

@@ -117,6 +117,31 @@ async def test_what_cannot_be_merged_into_is_left_alone_and_told(value: bytes) -
     assert set(told) == {"its X-SMTPAPI is no JSON object that every program reads alike"}
 
 
+async def test_a_field_is_not_made_longer_than_its_service_takes() -> None:
+    def folded(length: int) -> bytes:
+        """Return JSON that has so many bytes once it is unfolded."""
+        rows = [b'"k%d":"%s"' % (row, b"v" * 880) for row in range(10)]
+        value = b'{"unique_args":{' + b",\r\n ".join([*rows, b'"z":"%s"}}'])
+        return value % (b"y" * (length - len(value.replace(b"\r\n", b"")) + 2))
+
+    room = len(f'"relaygw":"{TOKEN}",  ')  # and the blanks of its lines
+    fits, long = (b"X-SMTPAPI: " + folded(size) + b"\r\n" + BODY for size in (9_999 - room, 9_990))
+    assert TOKEN.encode() in await marked("sendgrid", fits)
+    told: list[str] = []
+    assert await marked("sendgrid", long, told=told) == long
+    assert set(told) == {"its X-SMTPAPI would have more than 10000 bytes with the mark"}
+
+
+async def test_no_field_is_added_to_as_many_as_the_service_takes() -> None:
+    nine = b"".join(b"x-pm-metadata-k%d: v\r\n" % number for number in range(9)) + BODY
+    assert TOKEN.encode() in await marked("postmark", nine + b"X-PM-Metadata-body: x\r\n")
+    ten, told = b"X-PM-Metadata-Z: v\r\n" + nine, list[str]()
+    assert await marked("postmark", ten, told=told) == ten
+    assert set(told) == {"it has 10 fields X-PM-Metadata-… and the service takes no more"}
+    replaced = await marked("postmark", b"X-PM-Metadata-relaygw: old\r\n" + nine)
+    assert values_of(replaced, b"X-PM-Metadata-relaygw") == [TOKEN.encode()]
+
+
 @each_of(
     "preset, name, before, after",
     [
