@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from relaygw.mail.dsn import encode_utf8_address, shown_orcpt
 from relaygw.mail.returned import EIGHT_BIT, part, quoted, returned_part
-from relaygw.mail.state import EXPIRED_BY, RecipientState
+from relaygw.mail.state import EXPIRED_BY, CaptureCode, RecipientState, capture_code
 from relaygw.mail.words import span
 
 MAX_NOTICE_BYTES = 200 * 1024
@@ -231,14 +231,23 @@ def _about(telling: Telling, one: NoticedRecipient) -> Iterator[str]:
         yield f"It was given up after {waited}."
     elif one.state is RecipientState.BLOCKED:
         yield "It was not sent: this gateway does not send to this address."
-    elif _is_untried(one):
-        yield "It waits at this gateway and has not been tried yet."
     if cause.explanation:
         yield cause.explanation
-    said = _plain(one.reply or "")[:_MAX_REPLY]
+    said = _plain(_last_words(one))[:_MAX_REPLY]
     if said:
         speaker = f"{one.provider} answered" if _is_reply(one) else "The gateway notes"
         yield f"{speaker}: {said}"
+
+
+def _last_words(one: NoticedRecipient) -> str:
+    """Return what was said of it last, without the names and notes of operators."""
+    if _is_ended_by_hand(one):
+        return "ended by the administrator of this gateway"
+    if _is_untried(one):
+        return "it waits at this gateway and has not been tried yet"
+    if one.state is RecipientState.BLOCKED and capture_code(one.reply) is CaptureCode.SUPPRESSED:
+        return CaptureCode.SUPPRESSED.sentence()
+    return one.reply or ""
 
 
 def _is_ended_by_hand(one: NoticedRecipient) -> bool:
@@ -337,11 +346,7 @@ def _recipient_report(telling: Telling, one: NoticedRecipient, *, is_short: bool
     host = _printable(cause.relay).partition("[")[0]
     if host and _is_reply(one):
         yield f"Remote-MTA: dns; {host[:255]}"
-    said = _printable(one.reply or "")[:_MAX_REPLY]
-    if _is_ended_by_hand(one):
-        said = "ended by the administrator of this gateway"
-    elif _is_untried(one):
-        said = "it waits at this gateway and has not been tried yet"
+    said = _printable(_last_words(one))[:_MAX_REPLY]
     if said:
         yield from _folded(f"Diagnostic-Code: {'smtp' if _is_reply(one) else 'X-Relaygw'}; {said}")
     if cause.attempted_at_ms is not None:

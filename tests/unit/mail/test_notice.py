@@ -26,7 +26,9 @@ from relaygw.mail.notice import (
 )
 from relaygw.mail.objection import objection
 from relaygw.mail.returned import MAX_HEADER_BYTES, MAX_WHOLE_BYTES
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import CaptureCode, RecipientState
+from relaygw.mail.suppression import Action, Listed, Suppression
+from relaygw.mail.suppression import Cause as SuppressionCause
 from tests.builders import NOW_MS
 
 HEAD = b"From: shop <a@shop.test>\r\nSubject: order 7\r\nTo: b@cust.test\r\n\r\nThanks.\r\n"
@@ -258,6 +260,23 @@ def test_who_ended_it_by_hand_is_not_told(is_tried: bool) -> None:
     assert "heck" not in words, "nothing is wrong with the address"
     assert one["Diagnostic-Code"] == "X-Relaygw; ended by the administrator of this gateway"
     assert bool(one["Last-Attempt-Date"]) is is_tried
+
+
+def test_who_suppressed_an_address_is_not_told() -> None:
+    entry = Suppression(
+        address="b@cust.test",
+        cause=SuppressionCause.MANUAL,
+        source="root",
+        detail="cf. ticket 7",
+        created_at_ms=NOW_MS,
+    )
+    reply = Listed(entry, Action.BLOCK).sentence
+    assert "root" in reply
+    raw = content(due(failed(state=_R.BLOCKED, reply=reply, provider=None, dsn="5.7.1")))
+    _, _, (_, one) = read(raw)
+    assert one["Diagnostic-Code"] == f"X-Relaygw; {CaptureCode.SUPPRESSED.sentence()}"
+    for secret in (b"root", b"ticket", b"relaygw suppress"):
+        assert secret not in raw
 
 
 def test_mail_that_waits_untried_says_where_it_waits() -> None:
