@@ -36,6 +36,7 @@ from relaygw.settings.suppression import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter, every_suppression
 
 _STDIN = "-"
+_SOON_MS = 2 * 86_400_000  # what ends within it is shown with its time
 
 
 def _take_domain(text: str) -> str:
@@ -125,7 +126,11 @@ def _row(one: Suppression) -> str:
 
 
 def _until(one: Suppression) -> str:
-    return "" if one.expires_at_ms is None else f"; until {utc_text(one.expires_at_ms, '%Y-%m-%d')}"
+    if one.expires_at_ms is None:
+        return ""
+    is_soon = abs(one.expires_at_ms - clock_ms()) < _SOON_MS
+    shown = utc_text(one.expires_at_ms) if is_soon else utc_text(one.expires_at_ms, "%Y-%m-%d")
+    return f"; until {shown}"
 
 
 # --- add and remove -----------------------------------------------------------------------

@@ -88,7 +88,7 @@ def labelled(
 
     Long words stay whole, to be copied, unless `breaks_words`: strangers write very long ones.
     """
-    lead = " " * indent + f"{label:<{label_cells - indent}}"
+    lead = f"{' ' * indent}{label} ".ljust(label_cells)
     width = max(terminal_width(), 40)
     text = printable(text)
     if not text.isascii():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.content import header_end, read_header
+from relaygw.mail.content import header_end, header_fields, read_header
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.hold import OF_KEY, HoldCause, HoldCode
 from relaygw.mail.sending_key import MAX_OWN_KEY_CHARACTERS, is_usable_key, sending_key
 from relaygw.policy.retry import is_doubt_spent, key_until_ms
 from relaygw.settings.idempotency import KeyHeader
@@ -49,13 +50,31 @@ def has_been_tried(claimed: ClaimedDelivery) -> bool:
     return claimed.attempts > 0 or claimed.provider is not None
 
 
-def own_key(content_start: bytes, header: str) -> str | None:
+class OwnKey(NamedTuple):
+    """The key that the sender of a mail set itself, and in how many fields; the first one's."""
+
+    value: str
+    fields: int
+
+    def problem(self, header: str) -> str | None:
+        """Return why the mail must not be sent with it, None if it may."""
+        if self.fields > 1:  # which one a provider reads is not known, and the next one is another
+            return f"({header}) is in {self.fields} fields; one is expected"
+        if not is_usable_key(self.value):
+            return f"({header}) is not 1 to {MAX_OWN_KEY_CHARACTERS} visible characters"
+        return None
+
+
+def own_key(content_start: bytes, header: str) -> OwnKey | None:
     """Return the key that the sender of a mail set itself, None without the field."""
     end = header_end(content_start)
     name = header.lower()
     if name.encode() not in content_start[:end].lower():
         return None
-    return read_header(content_start[:end], frozenset({name})).values.get(name)
+    value = read_header(content_start[:end], frozenset({name})).values.get(name)
+    if value is None:
+        return None
+    return OwnKey(value, sum(1 for _ in header_fields(content_start, 0, end, names={name})))
 
 
 def key_at_once(
@@ -80,9 +99,9 @@ async def plan_key(
 ) -> KeyPlan | HoldCause:
     """Return how to use keys in an attempt, or why it must not be made; raises StoreUnavailable."""
     own = own_key(content_start, header.header)
-    if own is not None and not is_usable_key(own):
-        what = f"its {header.header} is not 1 to {MAX_OWN_KEY_CHARACTERS} visible characters"
-        return HoldCause(HoldCode.HEADER, what)
+    problem = None if own is None else own.problem(header.header)
+    if problem is not None:
+        return HoldCause(HoldCode.HEADER, f"{OF_KEY} {problem}")
     generations: Mapping[int, int] = {}
     since_ms = claimed.claimed_at_ms
     if has_been_tried(claimed):

@@ -22,7 +22,7 @@ class HoldCode(StrEnum):
     NO_SENDER = "no_sender"  # no provider of its route may send as its sender
     OVER_QUOTA = "over_quota"
     NEEDS_8BITMIME = "needs_8bitmime"
-    HEADER = "header"  # a field of it that names recipients
+    HEADER = "header"  # a field of it that names recipients, or has an idempotency key
     LOST_PROVIDER = "lost_provider"  # in doubt with one that its route has no more
     OPERATOR = "operator"
     OTHER = "other"
@@ -57,6 +57,7 @@ _SENTENCES = {
     HoldCode.PROVIDER_DOWN: "waits for provider {}",
     HoldCode.REFUSED_ALIKE: "{} messages in a row were refused alike: {}",
 }
+OF_KEY = "its idempotency key"  # how the key of HEADER begins where the sender's own key is wrong
 _OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.outgoing
 _CODES = {code.value: code for code in HoldCode}
 _BETWEEN_PROVIDERS = ", "

@@ -18,6 +18,7 @@ from relaygw.mail.hold import HoldCode
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Event, Kind
+from relaygw.operations.story.facts import held_advice
 from relaygw.policy import retry
 from relaygw.settings.routes import Route
 from relaygw.store.audit import AuditEntry
@@ -229,7 +230,12 @@ async def test_mail_with_a_key_of_its_own_is_one_transaction(tmp_path: Path) -> 
         assert one.recipients == ("a@cust.test", "b@cust.test")
 
 
-@pytest.mark.parametrize("key", ["", "x" * 257, "a b", "z\u00fcrich"])
+TWICE = "one\r\n" + HEADER.lower() + ": "
+
+
+@pytest.mark.parametrize(
+    "key", ["", "x" * 257, "a b", "z\u00fcrich", f"{TWICE}two", f"{TWICE}one", f"{TWICE}"]
+)
 async def test_a_key_that_no_provider_takes_holds_its_own_mail_alone(
     tmp_path: Path, key: str
 ) -> None:
@@ -245,6 +251,8 @@ async def test_a_key_that_no_provider_takes_holds_its_own_mail_alone(
         assert cause is not None
         assert cause.code is HoldCode.HEADER
         assert HEADER in cause.sentence
+        (advice,) = held_advice(cause, wrong.queue_id, "", "p")
+        assert advice.command == f"relaygw queue delete --id {wrong.queue_id}"
         assert len(provider.messages) == 1
 
 

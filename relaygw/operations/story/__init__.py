@@ -196,6 +196,17 @@ def _in_hand(facts: Facts, part: DeliveryEntry) -> _Prospect:
 
 
 def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
+    """Say what it waits for, and that it is in doubt, whatever is said of its last attempt."""
+    outlook, advice = _waiting_for(facts, part, meanings)
+    last = facts.last_attempt(part)
+    is_said = not outlook.is_in_the_way and last is not None and last.state in _MAYBE_TAKEN
+    if facts.is_in_doubt(part) and not is_said:
+        text = f"it is in doubt: {part.provider} may have taken it already; {outlook.text}"
+        outlook = replace(outlook, text=text)
+    return outlook, advice
+
+
+def _waiting_for(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
     in_the_way = obstacles(facts, part)
     if in_the_way:
         # when it may go at the earliest, None when nobody knows
@@ -313,7 +324,7 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
         send = f"relaygw sandbox release {queue_id} --to {by_state[_R.CAPTURED][0].address}"
         advice.append(Advice("Nothing; to release it to an allowed address:", send))
     if _R.BLOCKED in by_state:
-        advice += _dropped(by_state[_R.BLOCKED])
+        advice += _dropped(facts, by_state[_R.BLOCKED])
     advice += report_advice(facts)
     taken = by_state.get(_R.DELIVERED)
     if taken and not advice:
@@ -326,15 +337,18 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
     return advice or [Advice("Nothing.")]
 
 
-def _dropped(members: Sequence[RecipientEntry]) -> Iterator[Advice]:
+def _dropped(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice]:
+    again = "send the mail again"
+    if not facts.entry.chunk_count:
+        again = "send a new message, as its content is no longer kept"
     suppressed = [one for one in members if capture_code(one.reply) is CaptureCode.SUPPRESSED]
     others = [one.address for one in members if one not in suppressed]
     if others:
-        text = f"If {some_of(others)} should receive, change recipients.block and send it again."
+        text = f"If {some_of(others)} should receive, change recipients.block and {again}."
         yield Advice(text)
     for one in suppressed[:_FEW]:
         _, command = told_remedy(one.reply or "")
-        text = f"Nothing; if {one.address} works again, lift it, then send the mail again:"
+        text = f"Nothing; if {one.address} works again, lift it, then {again}:"
         yield Advice(text, command)
 
 

@@ -76,7 +76,8 @@ def _parts(
 def _waiting(facts: Facts, outlook: Outlook, meanings: Meanings) -> str:
     part = next(one for one in facts.entry.deliveries if one.delivery_no == outlook.delivery_no)
     last = facts.last_attempt(part)
-    if last is not None and last.state in (AttemptState.IN_DOUBT, AttemptState.INTERRUPTED):
+    is_maybe_taken = (AttemptState.IN_DOUBT, AttemptState.INTERRUPTED)
+    if facts.is_in_doubt(part) or (last is not None and last.state in is_maybe_taken):
         return _PERHAPS
     if part.state is DeliveryState.HELD:
         code = HoldCode.OTHER if part.hold is None else part.hold.code

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from relaygw.mail.address import split
 from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
-from relaygw.mail.hold import DOUBTFUL, HoldCause, HoldCode
+from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState
 from relaygw.mail.suppression import Listed, Suppression
@@ -87,6 +87,11 @@ _ADVICE: dict[HoldCode, tuple[str, str]] = {
     HoldCode.OVER_QUOTA: _CONFIGURATION,
 }
 """What to do about held mail, and the command that does it."""
+_OWN_KEY = (
+    "Let the sending program write one field with a key, or none, and send it again; then delete "
+    "this mail:",
+    "relaygw queue delete --id {id}",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +128,17 @@ class Facts:
 
     def providers(self, part: DeliveryEntry) -> tuple[str, ...]:
         """Return which providers may take a delivery, in their order."""
-        state = self.circumstances(part)
-        if (state.doubts or state.reclaims) and part.provider is not None:
-            return (part.provider,)  # which may have taken it already
+        if self.is_in_doubt(part) and part.provider is not None:
+            return (part.provider,)
         moved_to = provider_of_route(part.route)
         route = next((one for one in self.settings.routes if one.name == part.route), None)
         names = (moved_to,) if moved_to is not None else route.providers if route else ()
         return tuple(name for name in names if name in self.settings.providers)
+
+    def is_in_doubt(self, part: DeliveryEntry) -> bool:
+        """True when its provider may have taken it already."""
+        state = self.circumstances(part)
+        return part.provider is not None and bool(state.doubts or state.reclaims)
 
     def members(self, part: DeliveryEntry) -> list[RecipientEntry]:
         """Return the recipients of a delivery."""
@@ -349,6 +358,8 @@ def held_advice(
     where = f"the log of {provider}" if provider else "the provider's log"
     of = {"id": queue_id, "message": message_id or queue_id, "log": where}
     rows = [_ADVICE.get(cause.code, ("Release it:", _RELEASE))]
+    if cause.code is HoldCode.HEADER and cause.key.startswith(OF_KEY):
+        rows = [_OWN_KEY]
     if cause.code in DOUBTFUL | {HoldCode.RECOVERED, HoldCode.RESTORED}:
         rows.append(("If it was:", "relaygw queue delete --id {id}"))
     return [Advice(text.format_map(of), command.format_map(of)) for text, command in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def addresses(desk: Desk, *words: str) -> list[str]:
     return [one["address"] for one in desk.lines("suppress", "list", "--json", *words)]
+
+
+def test_what_ends_soon_is_shown_with_its_time(desk: Desk) -> None:
+    soon = desk.run("suppress", "add", ANN, "--expires", "5s").output
+    assert re.search(r"; until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: ", soon)
+    assert " UTC: " in desk.run("suppress", "add", ANN, "--expires", "47h", "--dry-run").output
+    late = desk.run("suppress", "add", ANN, "--expires", "49h", "--dry-run").output
+    assert re.search(r"; until \d{4}-\d\d-\d\d UTC: ", late)
 
 
 def test_added_shown_and_lifted(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,25 @@ def test_blocked(rig: StoryRig) -> None:
         "Its recipient is on the block list, so it was dropped and not delivered."
     )
     assert "recipients.block" in advised(story)
+
+
+@pytest.mark.parametrize(
+    ("chunk_count", "what"),
+    [
+        (1, "lift it, then send the mail again:"),
+        (0, "lift it, then send a new message, as its content is no longer kept:"),
+    ],
+)
+def test_suppressed_mail_is_sent_again_as_far_as_it_is_kept(
+    rig: StoryRig, monkeypatch: pytest.MonkeyPatch, chunk_count: int, what: str
+) -> None:
+    reason = "suppressed: asked for, an operator; relaygw suppress remove b@x.test lifts it"
+    blocked = NewRecipient(address="b@x.test", state=RecipientState.BLOCKED, reason=reason)
+    message = rig.accept(blocked)
+    (entry,) = rig.store.queue.entries([message.queue_id])
+    kept = replace(entry, chunk_count=chunk_count)
+    monkeypatch.setattr(rig.store.queue, "entries", lambda _: [kept])
+    assert f"Nothing; if b@x.test works again, {what}" in advised(rig.story(message))
 
 
 # --- what is finished ---------------------------------------------------------------------
@@ -395,7 +415,11 @@ def test_what_is_in_doubt_waits_for_its_own_provider(tmp_path: Path) -> None:
         scope=UNREACHABLE, key="main", reason="no answer", remedy="", since_ms=NOW_MS, probe_at_ms=0
     )  # fmt: skip
     rig.store.holds.put_hold(hold)
-    assert rig.story(message).headline.startswith("main cannot be reached (no answer), next try")
+    story = rig.story(message)
+    assert story.headline.startswith(
+        "It is in doubt: main may have taken it already; main cannot be reached (no answer), next"
+    )
+    assert "may have arrived already" in story.answer
     rig.store.close()
 
 
