@@ -11,7 +11,7 @@ from dataclasses import replace
 from operator import itemgetter
 
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Meaning, provider_id
+from relaygw.mail.outcome import AttemptState, Meaning, Stage, provider_id
 from relaygw.mail.state import OPEN, CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span
@@ -37,7 +37,7 @@ from relaygw.operations.story.suppressed import (
     suppression_events,
     suppression_notes,
 )
-from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms
+from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms, key_until_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration, format_waits
@@ -330,11 +330,36 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
     if taken and not advice:
         own_id = provider_id(taken[0].reply or "")
         by_id = f" by its id {own_id}" if own_id else ""
-        is_unsure = any(one.state in _MAYBE_TAKEN for one in facts.record.attempts)
-        twice = " It may have arrived more than once." if is_unsure else ""
+        twice = min((_repeated(facts, one) for one in taken), key=_REPEATED.index)
+        if twice:
+            twice = f" {twice.format(taken[0].provider)}"
         asked = f"{taken[0].provider} can be asked{by_id}"
         advice.append(Advice(f"Nothing.{twice} If it is missing, {asked}."))
     return advice or [Advice("Nothing.")]
+
+
+_TWICE = "It may have arrived more than once."
+_ONE_KEY = "{} was given the same idempotency key each time, and sends one message for it."
+_REPEATED = (_TWICE, _ONE_KEY, "")
+
+
+def _repeated(facts: Facts, one: RecipientEntry) -> str:
+    """Return what is to be said of mail that was sent again after a doubt, "" of what was not."""
+    mine = facts.attempts_on(one)
+    doubts = [attempt for attempt in mine if attempt.state in _MAYBE_TAKEN]
+    is_settled = any(  # by an event: nothing was sent for that
+        attempt.state is AttemptState.DELIVERED and attempt.stage == Stage.LOCAL for attempt in mine
+    )
+    if not doubts or (is_settled and sum(attempt.times for attempt in doubts) == 1):
+        return ""
+    first_ms = min(attempt.since_ms for attempt in doubts)
+    provider = facts.settings.providers.get(one.provider or "")
+    key = provider.key_header if provider is not None else None
+    is_one = all(attempt.provider == one.provider for attempt in doubts)
+    # a release of what is held has another key
+    is_one = is_one and not any(action.at_ms > first_ms for action in facts.record.actions)
+    is_known = key is not None and one.changed_at_ms < key_until_ms(first_ms, key.life_s)
+    return _ONE_KEY if is_one and is_known else _TWICE
 
 
 def _dropped(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, Source
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import Event, Kind
 from relaygw.operations.queue_actions import (
     DELETE,
     EXPIRE,
@@ -26,6 +28,7 @@ from relaygw.operations.story.facts import held_advice, held_words
 from relaygw.policy.retry import Consequence
 from relaygw.policy.story import EventKind, as_object
 from relaygw.store.audit import AuditEntry
+from relaygw.store.feedback import MatchedEvent
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.release import Release
 from tests.builders import NOW_MS
@@ -405,6 +408,40 @@ def test_in_doubt(rig: StoryRig) -> None:
         f"relaygw queue release --id {message.queue_id}",
         f"relaygw queue delete --id {message.queue_id}",
     ]
+
+
+KEY = {"idempotency": {"header": "X-Key", "life": "24h"}}
+MAY, ONE_KEY = "It may have arrived more than once.", "main was given the same idempotency key"
+
+
+@pytest.mark.parametrize(
+    ("provider", "times", "by_event", "said"),
+    [
+        ({}, 1, False, MAY),
+        ({}, 1, True, None),
+        ({}, 2, True, MAY),
+        (KEY, 1, False, ONE_KEY),
+        (KEY, 1, True, None),
+    ],
+)
+def test_only_what_may_have_arrived_twice_is_said_to(
+    tmp_path: Path, provider: dict[str, Any], times: int, by_event: bool, said: str | None
+) -> None:
+    rig = StoryRig(tmp_path, providers={"main": {"host": "a.example.com", **provider}},
+                   routes=[{"name": "default", "providers": ["main"]}])  # fmt: skip
+    message = rig.accept()
+    for number in range(times):
+        at_ms = NOW_MS + number * 5 * MINUTE_MS
+        rig.attempt(message, (Stage.CONTENT, "connection lost"), at_ms=at_ms, in_doubt=True)
+    if by_event:
+        event = Event(key="1", kind=Kind.DELIVERED, at_ms=NOW_MS)
+        found = MatchedEvent(event=event, provider="main", queue_id=message.queue_id, rcpt_no=0)
+        rig.store.feedback.take([found])
+    else:
+        rig.attempt(message, (Stage.CONTENT, "250 2.0.0 ok"), at_ms=NOW_MS + 30 * MINUTE_MS)
+    text = advised(rig.story(message))
+    rig.store.close()
+    assert [one for one in (MAY, ONE_KEY) if one in text] == ([said] if said else [])
 
 
 def test_what_is_in_doubt_waits_for_its_own_provider(tmp_path: Path) -> None:
