@@ -11,7 +11,7 @@ from dataclasses import replace
 from operator import itemgetter
 
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Meaning, Stage, provider_id
+from relaygw.mail.outcome import AttemptState, Meaning, provider_id
 from relaygw.mail.state import OPEN, CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span
@@ -20,6 +20,7 @@ from relaygw.operations.queue_object import shown_state
 from relaygw.operations.resend import RESEND
 from relaygw.operations.story.answer import answer
 from relaygw.operations.story.causes import attempt_cause, headline, held_until
+from relaygw.operations.story.doubts import MAYBE_TAKEN, repeated, tried_again
 from relaygw.operations.story.events import acceptance, attempt_events, endings, notice_events
 from relaygw.operations.story.facts import (
     Facts,
@@ -37,7 +38,7 @@ from relaygw.operations.story.suppressed import (
     suppression_events,
     suppression_notes,
 )
-from relaygw.policy.retry import DOUBT_LADDER_S, LEAST_TRIES, given_up_at_ms, key_until_ms
+from relaygw.policy.retry import LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
 from relaygw.settings.units import format_duration, format_waits
@@ -61,7 +62,6 @@ _STALE_MS = 20_000
 """A heartbeat of this age: others may take over."""
 _R = RecipientState
 _FEW = 3
-_MAYBE_TAKEN = frozenset({AttemptState.IN_DOUBT, AttemptState.INTERRUPTED})
 TRASH_MS = 7 * 86_400_000
 """How long the trash keeps a message."""
 
@@ -199,7 +199,7 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect
     """Say what it waits for, and that it is in doubt, whatever is said of its last attempt."""
     outlook, advice = _waiting_for(facts, part, meanings)
     last = facts.last_attempt(part)
-    is_said = not outlook.is_in_the_way and last is not None and last.state in _MAYBE_TAKEN
+    is_said = not outlook.is_in_the_way and last is not None and last.state in MAYBE_TAKEN
     if facts.is_in_doubt(part) and not is_said:
         text = f"it is in doubt: {part.provider} may have taken it already; {outlook.text}"
         outlook = replace(outlook, text=text)
@@ -249,9 +249,8 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prosp
     advice, notes = [retry], [_wait_note(facts, part, meaning), _lifetime_note(facts, part)]
     match None if last is None else last.state:
         case AttemptState.IN_DOUBT:
-            waits = " and ".join(span(int(wait_s * 1000)) for wait_s in DOUBT_LADDER_S)
-            then = f"it is tried again {waits} after, only through {part.provider}, then held"
-            notes, advice = [Note("then", then)], [Advice("Nothing yet; it may arrive twice.")]
+            then, what = tried_again(facts, part)
+            notes, advice = [Note("then", then)], [Advice(what)]
         case AttemptState.THROTTLED:
             advice = [Advice("Nothing: relaygw keeps to the rate automatically.")]
             notes = list(_pace_notes(facts, part))
@@ -330,36 +329,10 @@ def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
     if taken and not advice:
         own_id = provider_id(taken[0].reply or "")
         by_id = f" by its id {own_id}" if own_id else ""
-        twice = min((_repeated(facts, one) for one in taken), key=_REPEATED.index)
-        if twice:
-            twice = f" {twice.format(taken[0].provider)}"
+        twice = repeated(facts, taken)
         asked = f"{taken[0].provider} can be asked{by_id}"
         advice.append(Advice(f"Nothing.{twice} If it is missing, {asked}."))
     return advice or [Advice("Nothing.")]
-
-
-_TWICE = "It may have arrived more than once."
-_ONE_KEY = "{} was given the same idempotency key each time, and sends one message for it."
-_REPEATED = (_TWICE, _ONE_KEY, "")
-
-
-def _repeated(facts: Facts, one: RecipientEntry) -> str:
-    """Return what is to be said of mail that was sent again after a doubt, "" of what was not."""
-    mine = facts.attempts_on(one)
-    doubts = [attempt for attempt in mine if attempt.state in _MAYBE_TAKEN]
-    is_settled = any(  # by an event: nothing was sent for that
-        attempt.state is AttemptState.DELIVERED and attempt.stage == Stage.LOCAL for attempt in mine
-    )
-    if not doubts or (is_settled and sum(attempt.times for attempt in doubts) == 1):
-        return ""
-    first_ms = min(attempt.since_ms for attempt in doubts)
-    provider = facts.settings.providers.get(one.provider or "")
-    key = provider.key_header if provider is not None else None
-    is_one = all(attempt.provider == one.provider for attempt in doubts)
-    # a release of what is held has another key
-    is_one = is_one and not any(action.at_ms > first_ms for action in facts.record.actions)
-    is_known = key is not None and one.changed_at_ms < key_until_ms(first_ms, key.life_s)
-    return _ONE_KEY if is_one and is_known else _TWICE
 
 
 def _dropped(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice]:

@@ -433,6 +433,8 @@ def test_only_what_may_have_arrived_twice_is_said_to(
     for number in range(times):
         at_ms = NOW_MS + number * 5 * MINUTE_MS
         rig.attempt(message, (Stage.CONTENT, "connection lost"), at_ms=at_ms, in_doubt=True)
+    is_risky = "it may arrive twice" in advised(rig.story(message, now_ms=at_ms + 1000))
+    assert is_risky == (not provider)
     if by_event:
         event = Event(key="1", kind=Kind.DELIVERED, at_ms=NOW_MS)
         found = MatchedEvent(event=event, provider="main", queue_id=message.queue_id, rcpt_no=0)
