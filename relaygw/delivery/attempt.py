@@ -100,7 +100,7 @@ class Attempt:
             )
             detail = answer.detail
             if meaning.verdict is Verdict.DOUBT:
-                detail += "; the message may be sent more than once"
+                detail += f"; {self.keys.doubt}"
             for rcpt_no in self.by_address[address]:
                 outcome = RecipientOutcome(
                     rcpt_no=rcpt_no,
@@ -132,10 +132,7 @@ class Attempt:
         try:
             self.end_part(self.transaction.replies or (unknown,) * len(self.part), classifier)
         except Exception as error:  # a defect in the meaning of a reply is no reason to send again
-            what = (
-                f"{type(error).__name__} while handling the reply; the message may be sent more "
-                "than once"
-            )
+            what = f"{type(error).__name__} while handling the reply; {self.keys.doubt}"
             self.outcomes += [
                 RecipientOutcome(
                     rcpt_no=rcpt_no, meaning=IN_DOUBT, stage=Stage.CONTENT, detail=what, dsn="4.4.2"

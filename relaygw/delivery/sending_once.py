@@ -31,6 +31,13 @@ class KeyPlan:
     until_ms: int | None = None  # a second try is harmless until then
     is_own: bool = False  # the sender set a key: it stays
 
+    @property
+    def doubt(self) -> str:
+        """What is told of an attempt that ends in doubt."""
+        if self.until_ms is None or self.until_ms <= clock_ms():
+            return "the message may be sent more than once"
+        return "its provider knows a second try by its idempotency key"
+
     def fields_for(
         self, claimed: ClaimedDelivery, recipients: Sequence[tuple[int, str]]
     ) -> tuple[Field, ...]:

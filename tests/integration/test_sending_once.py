@@ -101,6 +101,8 @@ async def test_a_lost_answer_is_asked_for_again_by_the_same_provider(
         assert (len(provider.mailbox), len(other.messages)) == (1, 0)
         states = [one.state for one in rig.store.queue.attempts(message.queue_id)]
         assert states == [*[AttemptState.IN_DOUBT] * 4, AttemptState.DELIVERED]
+        assert rig.log.getvalue().count("its provider knows a second try by its idempotency") == 4
+        assert "more than once" not in rig.log.getvalue()
 
 
 def test_the_first_retry_comes_within_seconds_and_there_are_not_many() -> None:
