@@ -74,8 +74,7 @@ class _Line(NamedTuple):
     number: int
     text: str
     problem: str = ""
-    # of one that cannot be read, as far as its bytes tell
-    is_comment: bool = False
+    is_comment: bool = False  # as far as its bytes tell, as the next
     has_address: bool = False
 
 
