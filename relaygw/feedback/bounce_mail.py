@@ -276,7 +276,7 @@ def _mention(
         queue_id=mail.queue_id,
         dsn=dsn,
         detail=document.words(said),
-        raw=document.cut(raw),
+        raw=document.cut(raw).strip(),
     )
     return Mention(tuple(replace(event, address=address) for address in addresses))
 
