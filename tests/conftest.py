@@ -8,13 +8,14 @@ import os
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests import durations, once
 from tests.postgres import PostgresServer, running_server
-from tests.queues import EmptyQueues
+from tests.queues import EmptyQueues, make_queue
 
 # what takes long on a busy machine is no failure
 hypothesis.settings.register_profile("tests", deadline=None)
@@ -88,3 +89,14 @@ def queue_url(empty_queues: EmptyQueues) -> Iterator[str]:
     """Return the URL of an empty queue, for a test that changes nothing but its rows."""
     with empty_queues.lend() as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of an empty queue on each database in turn."""
+    if request.param == "postgres":
+        found: str = request.getfixturevalue("queue_url")
+        return found
+    made = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(made)
+    return made

@@ -50,6 +50,12 @@ def members(value: object) -> Members:
     return value if isinstance(value, dict) else {}
 
 
+def objects(body: bytes) -> list[Members]:
+    """Return the objects of a list, or the one that stands alone."""
+    held = parse(body)
+    return list(map(members, held if isinstance(held, list) else [held]))
+
+
 def listed(value: object) -> list[Any]:
     """Return an array; an empty one for anything else."""
     return value if isinstance(value, list) else []

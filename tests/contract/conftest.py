@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store, open_store
-from tests.queues import make_queue
 
 
 def instance(incarnation: str, role: str = "delivery") -> Instance:
@@ -46,16 +44,6 @@ def forget_watched(store: Store, before_ms: int) -> bool:
     """Delete what was watched before a time."""
     with clock_at(store, before_ms):
         return store.watch.forget_watched(0)
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        url: str = request.getfixturevalue("queue_url")
-        return url
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    return url
 
 
 @pytest.fixture

@@ -74,9 +74,7 @@ def _key(secret: str) -> ec.EllipticCurvePublicKey:
 
 
 def _read(body: bytes) -> list[Event]:
-    held = document.parse(body)
-    each = map(document.members, held if isinstance(held, list) else [held])
-    return [event for event in map(_event, each) if event is not None]
+    return [event for event in map(_event, document.objects(body)) if event is not None]
 
 
 def _event(told: Members) -> Event | None:

@@ -24,20 +24,9 @@ from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.store import Store
 from tests.builders import accepted
 from tests.contract.conftest import instance, open_store
-from tests.queues import make_queue
 
 PATIENCE_S = 60.0
 PACE = {"look_s": 0.02, "queue_look_s": 0.05}
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        url: str = request.getfixturevalue("queue_url")
-        return url
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    return url
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import random
 import resource
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,6 @@ from relaygw.webhooks.sender import Pace, Sender
 from tests.campaign import times
 from tests.contract.conftest import instance
 from tests.fakes.event_receiver import SECRET, EventReceiver
-from tests.queues import make_queue
 
 FAST = Pace(
     idle_s=0.02,
@@ -39,16 +37,6 @@ FAST = Pace(
     limit_s=5.0,
 )
 KINDS = (Kind.HARD, Kind.COMPLAINED, Kind.UNSUBSCRIBED, Kind.SOFT)
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        found: str = request.getfixturevalue("queue_url")
-        return found
-    made = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(made)
-    return made
 
 
 @pytest.fixture
