@@ -19,6 +19,8 @@ from typing import TypeVar
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, RelaygwError, StoreUnavailable, Unstorable
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
+from relaygw.inbound.screen import Looked, Screen
+from relaygw.inbound.sources import MailClasses
 from relaygw.mail.address import folded
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
@@ -86,12 +88,22 @@ class Origin:
     drop_id: str | None = None  # of the file in the maildrop that it came in
     given_sender: str = ""  # before rewriting
     dsn: DsnRequest = NO_REQUEST
+    refused_recipients: int = 0  # before these
 
 
 class Intake:
     """The settings of acceptance, compiled once per process."""
 
-    def __init__(self, settings: Settings, *, state_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        state_dir: Path,
+        classes: MailClasses | None = None,  # of a front that counts
+        screen: Screen | None = None,
+    ) -> None:
+        self._classes = classes
+        self._screen = screen
         self.hostname = settings.hostname
         self.state_dir = state_dir
         self.modes = Modes(settings)
@@ -158,11 +170,12 @@ class Intake:
         header = added + self._kept_fields(content.head, facts, origin, is_whole=is_whole)
         head = header + content.head[facts.end :]
         size_bytes = content.size_bytes + len(head) - len(content.head)
+        deliveries = self._deliveries(sender, recipients, facts, origin)
         message = AcceptedMessage(
             queue_id=queue_id,
             accepted_at_ms=now_ms,
             sender=sender,
-            deliveries=self._deliveries(sender, recipients, facts, origin),
+            deliveries=deliveries,
             content=() if content.is_spooled else (head,),
             stored_chunks=-(-size_bytes // CHUNK_BYTES) if content.is_spooled else 0,
             size_bytes=size_bytes,
@@ -181,7 +194,14 @@ class Intake:
             dsn_envid=origin.dsn.envid,
             link_value=link_value(facts, self._link_header) if self._link_header else None,
             is_bounce_mail=any(one.decision is _BOUNCE_MAIL for one in recipients),
+            mail_class=None
+            if self._classes is None
+            else self._classes.of(source, sender, facts.subject, deliveries[0].stream, now_ms),
+            refused_recipients=origin.refused_recipients,
         )
+        if self._screen is not None:
+            hold = self._screen.hold_of(Looked(message, facts, content))
+            message = message if hold is None else replace(message, hold=hold)
         chunks = content.chunks(head) if content.is_spooled else iter(())
         return message, chunks if is_whole else without_late_fields(chunks)
 

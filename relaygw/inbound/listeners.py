@@ -17,6 +17,7 @@ from relaygw.inbound.connection import Connection
 from relaygw.inbound.intake import GroupCommitter, Intake
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
+from relaygw.inbound.sources import SourceCounts
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.events import Accepted
@@ -164,7 +165,9 @@ class FrontService:
         *,
         intake: Intake,
         notify: Callable[[], None],
+        counts: SourceCounts | None = None,
     ) -> None:
+        self._counts = counts
         self._settings = settings
         self._observer = observer
         self._log = observer.log
@@ -257,7 +260,12 @@ class FrontService:
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:
         self._notify()
+        if self._counts is not None:
+            self._counts.add(messages)
         self._observer.tell([Accepted(message) for message in messages])
+        for message in messages:
+            if message.hold is not None:  # as Postfix's cleanup says it
+                self._log.note("cleanup", f"{message.queue_id}: hold: {message.hold.sentence}")
 
     async def _check_time(self) -> None:
         loop = asyncio.get_running_loop()

@@ -362,6 +362,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         smtputf8=envelope.smtp_utf8,
         mode=session.mode,
         dsn=envelope.dsn,
+        refused_recipients=envelope.rcpt_commands - len(envelope.recipients),
     )
     message, chunks = listener.intake.compose(
         sender=envelope.mail_from or "",

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from relaygw.mail.hold import HoldCause
+from relaygw.mail.mail_class import MailClass
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import Listed
@@ -85,6 +86,9 @@ class AcceptedMessage:
     dsn_envid: str | None = None
     link_value: str | None = None  # of its web.link_header
     is_bounce_mail: bool = False  # to bounces.inbound: it is read, see feedback.bounce_mail
+    mail_class: MailClass | None = None  # what it is counted as; not stored. None: not counted
+    refused_recipients: int = 0  # that its client named and was refused; not stored
+    hold: HoldCause | None = None  # held from the start; captured recipients stay captured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,9 @@ class HoldCode(StrEnum):
     OVER_QUOTA = "over_quota"
     NEEDS_8BITMIME = "needs_8bitmime"
     HEADER = "header"  # a field of it that names recipients, or has an idempotency key
+    GUARD = "guard"  # its class of mail is held: see policy.guard
+    STORM = "storm"  # the same mail to the same recipient, over and over
+    CONTENT_CHECK = "content_check"  # what must not be mailed was found in it
     LOST_PROVIDER = "lost_provider"  # in doubt with one that its route has no more
     OPERATOR = "operator"
     OTHER = "other"
@@ -40,6 +43,8 @@ OF_CONFIGURATION = frozenset(
     }
 )
 """What another configuration may settle: a look at it again is worth while."""
+SCREENED = frozenset({HoldCode.GUARD, HoldCode.STORM, HoldCode.CONTENT_CHECK})
+"""What mail is held for at acceptance; the key is a word for what held it, and the reason."""
 DOUBTFUL = frozenset({HoldCode.IN_DOUBT, HoldCode.LOST_PROVIDER})  # a provider may have it already
 # `{}` stands for a part of the key, in its order; only the last one may have spaces
 _SENTENCES = {
@@ -53,6 +58,9 @@ _SENTENCES = {
     HoldCode.OVER_QUOTA: "no daily_quota of route {} covers its {} recipients",
     HoldCode.NEEDS_8BITMIME: "needs 8BITMIME, which no provider of route {} has for it: {}",
     HoldCode.LOST_PROVIDER: "in doubt with {}, which route {} has no more",
+    HoldCode.GUARD: "held by the guard, {}: {}",
+    HoldCode.STORM: "storm {}: {}",
+    HoldCode.CONTENT_CHECK: "content check, {}: {}",
     HoldCode.OPERATOR: "operator: {}",
     HoldCode.PROVIDER_DOWN: "waits for provider {}",
     HoldCode.REFUSED_ALIKE: "{} messages in a row were refused alike: {}",

@@ -135,6 +135,19 @@ _HELD: dict[str, tuple[str, str]] = {
         "it comes from a backup, and may have been sent since",
         "check the mail log, then use relaygw queue release --reason restored, or delete",
     ),
+    HoldCode.GUARD.value: (
+        "the guard holds its class of mail",
+        "relaygw queue list --reason guard shows it; then use relaygw queue release or delete",
+    ),
+    HoldCode.STORM.value: (
+        "the same mail went to the same recipient too often",
+        "relaygw queue list --reason storm shows it; then use relaygw queue release or delete",
+    ),
+    HoldCode.CONTENT_CHECK.value: (
+        "the content check found what must not be mailed",
+        "relaygw queue list --reason 'content check' shows it; then use relaygw queue release or "
+        "delete",
+    ),
     HoldCode.OPERATOR.value: (
         "an operator holds it",
         "relaygw queue release --reason 'operator:' releases it",

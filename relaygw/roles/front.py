@@ -8,11 +8,14 @@ import signal
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
+from relaygw.inbound.screen import refreshed
+from relaygw.inbound.sources import SourceCounts, counts_kept
 from relaygw.observe.counters import FrontMetrics
 from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
+from relaygw.roles.screening import mail_classes, screen
 from relaygw.roles.uses import uses_kept
 from relaygw.store import hints
 
@@ -32,16 +35,27 @@ async def front(context: RoleContext) -> int:
     sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
     history = History()
     metrics = FrontMetrics() if can_count(context.metrics, log) else None
+    settings = context.loaded.settings
+    classes, counts = mail_classes(settings), SourceCounts()
+    screened = screen(settings, store, log)
     service = FrontService(
-        context.loaded.settings,
+        settings,
         store,
         FrontObserver(log, history, metrics),
-        intake=Intake(context.loaded.settings, state_dir=context.loaded.state_dir),
+        intake=Intake(
+            settings, state_dir=context.loaded.state_dir, classes=classes, screen=screened
+        ),
         notify=notifier(context, sender.send),
+        counts=counts,
     )
     with registered(context, "front", store, later=True):
         beat = asyncio.create_task(Heartbeat(context, "front", store).beat())
-        async with history_kept(history, store), uses_kept(service.uses, store):
+        async with (
+            history_kept(history, store),
+            uses_kept(service.uses, store),
+            counts_kept(counts, classes, store),
+            refreshed(screened),
+        ):
             await service.start(context.sockets)
             sender.send()  # for what a front before this one committed and died over
             await first_of(stop.wait(), retire.wait())

@@ -40,6 +40,7 @@ from relaygw.settings.addresses import (
 )
 from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
 from relaygw.settings.events import Events, events_conflicts
+from relaygw.settings.guard import ContentCheck, Digest, Expected, Guard, Silence, Storms
 from relaygw.settings.listener import (
     Listener,
     User,
@@ -50,7 +51,7 @@ from relaygw.settings.listener import (
 from relaygw.settings.provider import Provider
 from relaygw.settings.relay_to import RelayEntry
 from relaygw.settings.routes import Route, route_conflicts
-from relaygw.settings.secrets import SecretRef
+from relaygw.settings.secrets import SecretRef, SecretUrl
 from relaygw.settings.section import Conflict, Mode, Section, checked, fits, raise_conflicts
 from relaygw.settings.suppression import Suppression
 from relaygw.settings.units import Duration, Interval, Share
@@ -260,6 +261,8 @@ class Sandbox(Section):
     spamd: HostPort | None = Field(default=None, examples=["127.0.0.1:783"])  # of SpamAssassin
     # hosts of links that are checked though their addresses are private
     link_hosts: tuple[Host, ...] = Field(default=(), examples=[["shop.internal"]])
+    # hosts of the live shop: links to them are marked in captured mail
+    production_hosts: tuple[Host, ...] = Field(default=(), examples=[["www.example.com"]])
 
 
 def _check_file_path(path: str) -> str:
@@ -332,6 +335,15 @@ class Settings(Section):
     alerts: tuple[Alert, ...] = ()
     alert_rules: AlertRules = AlertRules()
     webhooks: tuple[Webhook, ...] = ()
+    guard: Guard = Guard()
+    silence: Silence = Silence()
+    expect: tuple[Expected, ...] = ()
+    # called each minute while mail is accepted, claimed and not late
+    heartbeat_url: SecretUrl | None = Field(default=None, examples=["env:HEARTBEAT_URL"])
+    storms: Storms = Storms()
+    duplicates: Literal["send", "once"] = "send"
+    content_check: ContentCheck = ContentCheck()
+    digest: Digest = Digest()
     log: Log = Log()
     web: Web = Web()
     metrics: Metrics = Metrics()

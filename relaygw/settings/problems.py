@@ -28,7 +28,7 @@ _CREDENTIALS = frozenset(
     | {"client_id", "client_secret", "refresh_token", "secret"}
 )
 _URLS = ("url", "token_url", "relay_to")  # keys of URLs, any of which may carry a password
-_SECRET_URLS = ("webhook", "apprise")  # keys of URLs that are secrets themselves
+_SECRET_URLS = ("webhook", "apprise", "heartbeat_url")  # keys of URLs that are secrets themselves
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[A-Za-z0-9.-]+")
 _FIRST_LABEL = re.compile(r"[A-Za-z0-9-]+(?=\.)")

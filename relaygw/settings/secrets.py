@@ -345,16 +345,21 @@ def _secrets(settings: Settings) -> dict[Keys, SecretRef]:
         for key in ("client_secret", "refresh_token"):
             found["providers", name, "oauth", key] = getattr(provider.oauth, key, None)
         found["providers", name, "events", "secret"] = getattr(provider.events, "secret", None)
+    urls: dict[Keys, SecretUrl | None] = {
+        ("heartbeat_url",): settings.heartbeat_url,
+        ("digest", "webhook"): settings.digest.webhook,
+    }
     for number, alert in enumerate(settings.alerts):
         found["alerts", number, "apprise"] = alert.apprise
-        if alert.webhook is not None and alert.webhook.host is None:  # else written as it is
-            found["alerts", number, "webhook"] = alert.webhook.reference
+        urls["alerts", number, "webhook"] = alert.webhook
     for number, webhook in enumerate(settings.webhooks):
         found["webhooks", number, "secret"] = webhook.secret
-        if webhook.url.host is None:
-            found["webhooks", number, "url"] = webhook.url.reference
+        urls["webhooks", number, "url"] = webhook.url
     for number, token in enumerate(settings.web.tokens):
         found["web", "tokens", number, "token"] = token.token
+    for keys, url in urls.items():
+        if url is not None and url.host is None:  # else written as it is
+            found[keys] = url.reference
     return {keys: secret for keys, secret in found.items() if secret is not None}
 
 

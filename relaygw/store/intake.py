@@ -89,9 +89,10 @@ class Intake(Repository):
     ) -> None:
         """Store all of `messages` or none; a delivery without pending recipients is finished.
 
-        With `hold` the others are held for it from the start; `entry` says who stores them. Raises
-        AlreadyAccepted when one has the drop id of a message that was stored before, and
-        StoreUnavailable when content that was stored ahead of its message is not there any more.
+        The others are held from the start for `hold`, or for what the message says; `entry` says
+        who stores them. Raises AlreadyAccepted when one has the drop id of a message that was
+        stored before, and StoreUnavailable when content that was stored ahead of its message is
+        not there any more.
         """
 
         def write() -> None:
@@ -101,8 +102,7 @@ class Intake(Repository):
                     note_bounce_mail(tx, messages)
                 if self._rules.webhooks:
                     add_accepted(tx, messages, self._rules)
-                if hold is not None:
-                    _hold(tx, messages, hold)
+                _hold(tx, messages, hold)
                 if entry is not None:
                     add_audit(tx, entry, entry.affected)
 
@@ -169,9 +169,14 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
     _INSERT_CHUNKS.run(tx, chunks)
 
 
-def _hold(tx: Transaction, messages: Sequence[AcceptedMessage], cause: HoldCause) -> None:
-    why = (cause.sentence, cause.code.value, cause.key)
-    _HOLD.run(tx, [(one.queue_id, one.accepted_at_ms + tx.ahead_ms, *why) for one in messages])
+def _hold(tx: Transaction, messages: Sequence[AcceptedMessage], for_all: HoldCause | None) -> None:
+    rows: list[Row] = []
+    for one in messages:
+        cause = for_all or one.hold
+        if cause is not None:
+            at_ms = one.accepted_at_ms + tx.ahead_ms
+            rows.append((one.queue_id, at_ms, cause.sentence, cause.code.value, cause.key))
+    _HOLD.run(tx, rows)
 
 
 def _check_stored(tx: Transaction, accepted: AcceptedMessage) -> None:

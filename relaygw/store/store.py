@@ -28,6 +28,7 @@ from relaygw.store.reports import Reports
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
 from relaygw.store.sessions import Sessions
+from relaygw.store.sources import Sources
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.suppression_list import Suppressions
 from relaygw.store.watch import Watch
@@ -58,6 +59,7 @@ class Store:
     suppressions: Suppressions
     notices: Notices
     doubts: Doubts
+    sources: Sources
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -112,6 +114,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         suppressions=Suppressions(database, rules),
         notices=Notices(database, rules),
         doubts=Doubts(database),
+        sources=Sources(database),
     )
 
 

@@ -15,6 +15,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.mail_class import MailClass
 from relaygw.mail.outcome import Verdict
 from relaygw.mail.search import parse_find, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -33,6 +34,7 @@ from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection
 from relaygw.store.sessions import WebSession
 from relaygw.store.shape import ShapeKey
+from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store, open_store, store_on
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
@@ -485,6 +487,14 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     people = {"sender": "", "stream": "transactional"}
     assert call("suppressions.listed_for", ["b@cust.test"], **people) == {}
     assert not call("doubts.still_wait", seen.queue_id, [0])
+    mail_class = MailClass.of(
+        ("h", "", "", None, ""), sender_domain="", template="t", stream="transactional"
+    )
+    counted_mail = [ClassCount(mail_class, wrong.now_ms(), wrong.now_ms(), 1, 1)]
+    assert call("sources.count_mail", counted_mail) == set()
+    (hour,) = call("sources.class_hours", now_ms - HOUR_MS)
+    assert 0 <= wrong.now_ms() - hour.hour_at_ms < HOUR_MS + TOLERANCE_MS
+    assert not call("sources.forget_sources", 60_000)
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply
@@ -516,6 +526,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "watch.in_hand_since": ((now_ms + 60_000,), {}),
         "watch.lost_instances": ((now_ms - 60_000,), {}),
         "watch.history": ((now_ms - 300_000,), {}),
+        "sources.known_classes": ((now_ms - 60_000,), {}),
         "watch.incidents": ((now_ms - 60_000,), {}),
         "outbox.endpoints": ((), {}),
         "doubts.history": ((put_off.queue_id, [0]), {}),

@@ -88,6 +88,13 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "checked again when a worker starts",
         "`held`",
     ),
+    HoldCode.GUARD: (
+        "`held`: by the [guard](guard.md)",
+        "it does not: an operator releases its class of mail",
+        "`held`",
+    ),
+    HoldCode.STORM: ("`held`: a storm of the same mail", "it does not", "`held`"),
+    HoldCode.CONTENT_CHECK: ("`held`: by the content check", "it does not", "`held`"),
     HoldCode.OPERATOR: (
         "`held`: operator",
         "it does not: an operator has to release it",

@@ -84,6 +84,7 @@ SEAMS = (
     "store.find.",
     "store.reports.",
     "store.watch.",
+    "store.sources.",
     "store.sessions.",
     "store.feedback.",
     "store.mail_of_event.",

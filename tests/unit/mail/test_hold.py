@@ -31,6 +31,11 @@ CAUSES = {
     ),
     "field X-SMTPAPI cannot be read": HoldCause(HoldCode.HEADER, "field X-SMTPAPI cannot be read"),
     "its header has no end": HoldCause(HoldCode.HEADER, "its header has no end"),
+    "held by the guard, 0f: 40 mails of a new script": HoldCause(
+        HoldCode.GUARD, "0f 40 mails of a new script"
+    ),
+    "storm 0f: the same: twice": HoldCause(HoldCode.STORM, "0f the same: twice"),
+    "content check, iban: it has an IBAN": HoldCause(HoldCode.CONTENT_CHECK, "iban it has an IBAN"),
     "operator: ask {me} first": HoldCause(HoldCode.OPERATOR, "ask {me} first"),
     "operator: ": HoldCause(HoldCode.OPERATOR, ""),
     "waits for provider main": provider_down("main"),

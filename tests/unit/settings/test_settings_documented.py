@@ -41,7 +41,7 @@ def keys_of(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Fie
 KEYS = dict(keys_of(Settings))
 INSIDE_OPTIONAL = (
     *("providers.NAME.oauth.", "providers.NAME.replies[].", "providers.NAME.events."),
-    *("users[].", "web.users[].", "web.tokens[].", "alerts[].", "webhooks[]."),
+    *("users[].", "web.users[].", "web.tokens[].", "alerts[].", "webhooks[].", "expect[]."),
 )
 """Sections that are left out as a rule: the page has their keys, the annotated file only them."""
 COMMON = [key for key in KEYS if not key.startswith(INSIDE_OPTIONAL)]

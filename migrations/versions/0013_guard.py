@@ -1,0 +1,50 @@
+"""Who sends what, and what is watched for: a function for each subject."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0012"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    _sources()
+
+
+def _text(*names: str, null: bool = False) -> list[sa.Column[str]]:
+    return [sa.Column(name, sa.Text, nullable=null) for name in names]
+
+
+def _numbers(*names: str, null: bool = False) -> list[sa.Column[int]]:
+    return [sa.Column(name, sa.Integer, nullable=null) for name in names]
+
+
+def _times(*names: str, null: bool = False) -> list[sa.Column[int]]:
+    return [sa.Column(name, sa.BigInteger, nullable=null) for name in names]
+
+
+def _sources() -> None:
+    op.create_table(
+        "mail_class",
+        sa.Column("class_id", sa.Text, primary_key=True),
+        *_text("source_id", "host", "listener", "user_name", "script", "sender_domain"),
+        *_text("template", "stream"),
+        *_times("uid", null=True),
+        *_times("first_seen_ms", "last_seen_ms", "messages"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("mail_class_source", "mail_class", ["source_id"])
+    op.create_index("mail_class_seen", "mail_class", ["last_seen_ms"])
+    op.create_table(
+        "class_hour",
+        sa.Column("class_id", sa.Text, primary_key=True),
+        sa.Column("hour", sa.Integer, primary_key=True),
+        *_numbers("messages", "recipients", "refused"),
+        *_times("gap_ms"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("class_hour_hour", "class_hour", ["hour"])

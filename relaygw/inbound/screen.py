@@ -1,0 +1,116 @@
+"""The screen: what looks at a message that is about to be accepted, and may hold it.
+
+Each check looks at every message, and the first hold counts. A check never refuses mail: when it
+fails, the mail goes on and the log tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from relaygw.inbound.content import ReceivedContent
+from relaygw.mail.content import HeaderFacts
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.hold import HoldCause, HoldCode
+
+REFRESH_EACH_S = 2.0
+_TELL_AGAIN_S = 60.0
+
+
+class Looked(NamedTuple):
+    """A message as checks see it; its `mail_class` is set, nothing of it is stored yet."""
+
+    message: AcceptedMessage
+    facts: HeaderFacts
+    content: ReceivedContent  # `head` is all of it, or the first 256 KiB of large content
+
+
+class ScreenHold(NamedTuple):
+    """Why a message is held; mail that is held alike has the same `key` and the same `reason`."""
+
+    code: HoldCode  # one of mail.hold.SCREENED
+    key: str  # a word: the class of mail, the storm, what was found
+    reason: str  # the end of a sentence, for people
+
+    @property
+    def cause(self) -> HoldCause:
+        """The cause as the queue keeps it."""
+        return HoldCause(self.code, f"{self.key} {self.reason}")
+
+
+class Check:
+    """One check; those of a front run in its event loop."""
+
+    name = ""  # in the log
+
+    def look(self, looked: Looked) -> ScreenHold | None:
+        """Return why a message is held, None to let it go; takes microseconds."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Read what it goes by, every two seconds in a thread; may block."""
+
+
+class Screen:
+    """The checks of a front, in order."""
+
+    def __init__(self, checks: Sequence[Check], *, told: Callable[[str], None]) -> None:
+        self.checks = tuple(checks)
+        self._told = told  # a line for the log
+        self._told_at_s: dict[str, float] = {}
+
+    def hold_of(self, looked: Looked) -> HoldCause | None:
+        """Return the first hold of a message."""
+        found: ScreenHold | None = None
+        for check in self.checks:
+            try:
+                held = check.look(looked)
+            except Exception as error:
+                self._tell(check, "failed, and the mail was let through", error)
+                continue
+            found = found or held
+        return None if found is None else found.cause
+
+    def refresh(self) -> None:
+        """Let all checks read what they go by; what fails is told, and goes by what it has."""
+        for check in self.checks:
+            try:
+                check.refresh()
+            except Exception as error:
+                self._tell(check, "goes by what it read before", error)
+
+    def _tell(self, check: Check, what: str, error: Exception) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_at_s.get(check.name, float("-inf")) >= _TELL_AGAIN_S:
+            self._told_at_s[check.name] = now_s
+            self._told(f"warning: check {check.name} {what}: {type(error).__name__}: {error}")
+
+
+@asynccontextmanager
+async def refreshed(
+    screen: Screen | None, *, each_s: float = REFRESH_EACH_S
+) -> AsyncIterator[None]:
+    """Refresh the checks before a with block begins, if that takes no longer, and within it."""
+    if screen is None:
+        yield
+        return
+    first = asyncio.create_task(asyncio.to_thread(screen.refresh))
+    await asyncio.wait({first}, timeout=each_s)
+    keeping = asyncio.create_task(_keep_refreshing(screen, each_s), name="screen")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
+
+
+async def _keep_refreshing(screen: Screen, each_s: float) -> None:
+    while True:
+        await asyncio.sleep(each_s)
+        await asyncio.to_thread(screen.refresh)

@@ -1,0 +1,43 @@
+"""Tables of who sends what, and of what is watched for: a block for each subject."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index
+from sqlalchemy.types import BigInteger, Integer, Text
+
+from relaygw.store.schema import columns, key, table
+
+# --- sources: classes of mail, and their counts by hour -----------------------------------
+
+mail_class = table(  # see mail.mail_class
+    "mail_class",
+    key("class_id"),
+    *columns(Text, "source_id host listener user_name script sender_domain template stream"),
+    *columns(BigInteger, "uid", null=True),
+    *columns(BigInteger, "first_seen_ms last_seen_ms"),
+    *columns(BigInteger, "messages"),  # ever
+    sqlite_with_rowid=False,
+)
+Index("mail_class_source", mail_class.c.source_id)
+Index("mail_class_seen", mail_class.c.last_seen_ms)
+
+class_hour = table(
+    "class_hour",
+    key("class_id"),
+    key("hour", Integer),  # since the epoch, by the database's clock
+    *columns(Integer, "messages recipients"),
+    *columns(Integer, "refused"),  # of the recipients, at acceptance
+    *columns(BigInteger, "gap_ms"),  # the longest wait for one of these; 0 before the first ever
+    sqlite_with_rowid=False,
+)
+Index("class_hour_hour", class_hour.c.hour)
+
+# --- guard ----------------------------------------------------------------------------------
+
+# --- silence --------------------------------------------------------------------------------
+
+# --- storms ---------------------------------------------------------------------------------
+
+# --- the gateway itself ---------------------------------------------------------------------
+
+# --- digest ---------------------------------------------------------------------------------

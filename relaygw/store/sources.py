@@ -1,0 +1,303 @@
+"""Who sends what: classes of mail and their counts by hour, added up by all fronts.
+
+Nothing is synced by itself: a power cut may forget the last counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Select, delete, func, select
+
+from relaygw.mail.mail_class import MailClass, elsewhere, others_of
+from relaygw.store.database import (
+    BatchStatement,
+    Repository,
+    Row,
+    Statement,
+    Transaction,
+    Write,
+    insert_into,
+)
+from relaygw.store.guard_tables import class_hour, mail_class
+
+HOUR_MS = 3_600_000
+MAX_CLASSES = 20_000
+MAX_CLASSES_OF_SOURCE = 200
+MAX_HOURS = 500_000  # rows of counts by hour
+KEPT_MS = 60 * 86_400_000
+_RARE_MS = 86_400_000  # so long a class stays that was seen once or twice
+_RARE = 2  # messages
+_PRUNED_AT_ONCE = 2000  # rows
+
+_SEEN = BatchStatement(
+    "SELECT class_id, last_seen_ms FROM mail_class WHERE class_id IN (VALUES {rows})", columns=1
+)
+_OF_SOURCES = BatchStatement(
+    """
+    SELECT source_id, count(*) FROM mail_class WHERE source_id IN (VALUES {rows})
+    GROUP BY source_id
+    """,
+    columns=1,
+)
+_TOTAL = Statement("SELECT count(*) FROM mail_class")
+_ADD_CLASS = insert_into(
+    "mail_class",
+    "class_id source_id host listener user_name uid script sender_domain template stream"
+    " first_seen_ms last_seen_ms messages",
+    on_conflict="""(class_id) DO UPDATE SET
+        messages = mail_class.messages + excluded.messages,
+        first_seen_ms = CASE WHEN excluded.first_seen_ms < mail_class.first_seen_ms
+            THEN excluded.first_seen_ms ELSE mail_class.first_seen_ms END,
+        last_seen_ms = CASE WHEN excluded.last_seen_ms > mail_class.last_seen_ms
+            THEN excluded.last_seen_ms ELSE mail_class.last_seen_ms END""",
+)
+_ADD_HOUR = insert_into(
+    "class_hour",
+    "class_id hour messages recipients refused gap_ms",
+    on_conflict="""(class_id, hour) DO UPDATE SET
+        messages = class_hour.messages + excluded.messages,
+        recipients = class_hour.recipients + excluded.recipients,
+        refused = class_hour.refused + excluded.refused,
+        gap_ms = CASE WHEN excluded.gap_ms > class_hour.gap_ms
+            THEN excluded.gap_ms ELSE class_hour.gap_ms END""",
+)
+
+
+@dataclass(slots=True)
+class ClassCount:
+    """What was accepted of a class within an hour, as a front counts it."""
+
+    mail_class: MailClass
+    first_ms: int
+    last_ms: int = 0
+    messages: int = 0
+    recipients: int = 0
+    refused: int = 0
+    gap_ms: int = 0  # the longest between two of these
+
+    def add(self, at_ms: int, recipients: int, refused: int) -> None:
+        """Count a message."""
+        if self.messages and at_ms - self.last_ms > self.gap_ms:
+            self.gap_ms = at_ms - self.last_ms
+        self.last_ms = max(at_ms, self.last_ms)
+        self.messages += 1
+        self.recipients += recipients
+        self.refused += refused
+
+    def join(self, other: ClassCount) -> None:
+        """Add another count of the same hour, whose class is counted with this one's."""
+        early, late = sorted((self, other), key=lambda one: one.first_ms)
+        between_ms = max(0, late.first_ms - early.last_ms)
+        self.gap_ms = max(self.gap_ms, other.gap_ms, between_ms)
+        self.first_ms = early.first_ms
+        self.last_ms = max(self.last_ms, other.last_ms)
+        self.messages += other.messages
+        self.recipients += other.recipients
+        self.refused += other.refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenClass:
+    """A class as the queue knows it."""
+
+    mail_class: MailClass
+    first_seen_ms: int
+    last_seen_ms: int
+    messages: int  # ever
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassHour:
+    """What was accepted of a class in an hour."""
+
+    class_id: str
+    hour_at_ms: int  # when it began
+    messages: int
+    recipients: int
+    refused: int
+    gap_ms: int  # the longest wait for one of these; 0 where that is not known
+
+
+class Sources(Repository):
+    """Classes of mail and their counts."""
+
+    def count_mail(self, counts: Sequence[ClassCount]) -> set[str]:
+        """Add what a front counted; return the ids of classes that were counted with others.
+
+        That happens to new ones where their source, or the queue, has too many classes.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            seen: dict[str, int] = dict(
+                _SEEN.fetch(tx, [(one,) for one in {c.mail_class.class_id for c in counts}])
+            )
+            instead = _folded(tx, counts, seen)
+            if instead:
+                counts = [_counted_as(one, instead.get(one.mail_class.class_id)) for one in counts]
+                others = {(one.class_id,) for one in instead.values()}
+                seen |= dict(_SEEN.fetch(tx, sorted(others)))
+            classes, hours = _rows(tx, counts, seen)
+            _ADD_CLASS.run(tx, classes)
+            _ADD_HOUR.run(tx, hours)
+            return set(instead)
+
+    def known_classes(self, since_ms: int = 0) -> list[SeenClass]:
+        """Return the classes last seen since a time, the latest first."""
+        with self._read() as tx:
+            query = select(mail_class).order_by(mail_class.c.last_seen_ms.desc())
+            if since_ms:
+                query = query.where(mail_class.c.last_seen_ms >= tx.to_stored(since_ms))
+            return [_seen_class(tx, row) for row in tx.execute(query)]
+
+    def class_hours(
+        self, since_ms: int, *, until_ms: int | None = None, class_ids: Collection[str] = ()
+    ) -> list[ClassHour]:
+        """Return counts of hours that began in a time, of these classes or of all, by hour."""
+        with self._read() as tx:
+            hour = class_hour.c.hour
+            query = select(class_hour).where(hour >= -(-tx.to_stored(since_ms) // HOUR_MS))
+            if until_ms is not None:
+                query = query.where(hour < -(-tx.to_stored(until_ms) // HOUR_MS))
+            if class_ids:
+                query = query.where(class_hour.c.class_id.in_(class_ids))
+            rows = tx.execute(query.order_by(hour, class_hour.c.class_id))
+            return [
+                tx.entry(ClassHour, row, hour_at_ms=tx.to_local(row.hour * HOUR_MS)) for row in rows
+            ]
+
+    def forget_sources(self, older_than_ms: int = KEPT_MS) -> bool:
+        """Delete what is so old, what came once or twice over a day ago, and what is too much.
+
+        Some 2,000 rows at a time; True: more is left.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            now_ms = tx.now_ms()
+            gone = _forgotten_classes(tx, now_ms, older_than_ms)
+            if gone:
+                tx.execute(delete(class_hour).where(class_hour.c.class_id.in_(gone)))
+                tx.execute(delete(mail_class).where(mail_class.c.class_id.in_(gone)))
+            return _forget_hours(tx, now_ms - older_than_ms) or len(gone) == _PRUNED_AT_ONCE
+
+
+def _folded(
+    tx: Transaction, counts: Sequence[ClassCount], seen: dict[str, int]
+) -> dict[str, MailClass]:
+    """Return the new classes there is no room for, and what they are counted as."""
+    new = {
+        one.mail_class.class_id: one.mail_class
+        for one in counts
+        if one.mail_class.class_id not in seen
+    }
+    if not new:
+        return {}
+    sources = {(one.source_id,) for one in new.values()}
+    of_source: Counter[str] = Counter(dict(_OF_SOURCES.fetch(tx, sorted(sources))))
+    total: int = _TOTAL.fetch(tx)[0][0]
+    instead: dict[str, MailClass] = {}
+    for class_id, one in new.items():
+        others = others_of(one.source, one.stream)
+        if one.class_id == others.class_id:
+            continue
+        is_known_source = of_source[one.source_id] > 0
+        if total >= MAX_CLASSES and not is_known_source:
+            instead[class_id] = elsewhere(one.stream)
+        elif total >= MAX_CLASSES or of_source[one.source_id] >= MAX_CLASSES_OF_SOURCE:
+            instead[class_id] = others
+        else:
+            of_source[one.source_id] += 1
+            total += 1
+    return instead
+
+
+def _counted_as(count: ClassCount, instead: MailClass | None) -> ClassCount:
+    if instead is None:
+        return count
+    return ClassCount(
+        instead,
+        count.first_ms,
+        count.last_ms,
+        count.messages,
+        count.recipients,
+        count.refused,
+        count.gap_ms,
+    )
+
+
+def _rows(
+    tx: Transaction, counts: Sequence[ClassCount], seen: dict[str, int]
+) -> tuple[list[Row], list[Row]]:
+    """Return rows of classes and of hours, each key once and in order: fronts never deadlock."""
+    joined: dict[tuple[str, int], ClassCount] = {}
+    for one in counts:
+        hour = tx.to_stored(one.first_ms) // HOUR_MS
+        before = joined.setdefault((one.mail_class.class_id, hour), one)
+        if before is not one:
+            before.join(one)
+    classes: dict[str, Row] = {}
+    hours: list[Row] = []
+    for (class_id, hour), one in sorted(joined.items()):
+        first_ms, last_ms = tx.to_stored(one.first_ms), tx.to_stored(one.last_ms)
+        before_ms = seen.get(class_id, first_ms)
+        seen[class_id] = max(last_ms, before_ms)
+        gap_ms = max(one.gap_ms, first_ms - before_ms)
+        hours.append((class_id, hour, one.messages, one.recipients, one.refused, gap_ms))
+        earlier = classes.get(class_id)
+        if earlier is not None:  # of the hour before
+            first_ms = earlier[-3]
+        total = one.messages + (0 if earlier is None else earlier[-1])
+        classes[class_id] = (*_fields(one.mail_class), first_ms, last_ms, total)
+    return list(classes.values()), hours
+
+
+def _fields(one: MailClass) -> Row:
+    names = (one.host, one.listener, one.user, one.uid, one.script)
+    return (one.class_id, one.source_id, *names, one.sender_domain, one.template, one.stream)
+
+
+def _seen_class(tx: Transaction, row: Any) -> SeenClass:
+    names = {one.name: "user_name" if one.name == "user" else one.name for one in fields(MailClass)}
+    found = MailClass(**{name: row._mapping[column] for name, column in names.items()})
+    return tx.entry(SeenClass, row, "first_seen_ms", "last_seen_ms", mail_class=found)
+
+
+# --- what is too old, or too much -------------------------------------------------------------
+
+
+def _forgotten_classes(tx: Transaction, now_ms: int, older_than_ms: int) -> list[str]:
+    seen_ms, messages = mail_class.c.last_seen_ms, mail_class.c.messages
+    is_rare = (seen_ms < now_ms - _RARE_MS) & (messages <= _RARE)
+    # a day that comes once a year stays: only where room is wanted, rare ones go
+    crowded = (
+        select(mail_class.c.source_id)
+        .group_by(mail_class.c.source_id)
+        .having(func.count() >= MAX_CLASSES_OF_SOURCE // 2)
+    )
+    is_old = seen_ms < now_ms - older_than_ms
+    query: Select[Any] = select(mail_class.c.class_id).limit(_PRUNED_AT_ONCE)
+    gone = [one for (one,) in tx.execute(query.where(is_old))]
+    if not gone:
+        gone = [
+            one for (one,) in tx.execute(query.where(is_rare, mail_class.c.source_id.in_(crowded)))
+        ]
+    total: int = tx.execute(select(func.count()).select_from(mail_class)).scalar_one()
+    too_many = min(total - MAX_CLASSES * 9 // 10, _PRUNED_AT_ONCE)
+    if not gone and too_many > 0:
+        smallest = query.where(seen_ms < now_ms - _RARE_MS).order_by(messages, seen_ms)
+        gone = [one for (one,) in tx.execute(smallest.limit(too_many))]
+    return gone
+
+
+def _forget_hours(tx: Transaction, end_ms: int) -> bool:
+    """Delete hours before a time, and the oldest of what is too much; True: more is left."""
+    hour = class_hour.c.hour
+    first: int | None = tx.execute(select(func.min(hour))).scalar()
+    if first is None:
+        return False
+    total: int = tx.execute(select(func.count()).select_from(class_hour)).scalar_one()
+    if total <= MAX_HOURS and first >= end_ms // HOUR_MS:
+        return False
+    tx.execute(delete(class_hour).where(hour <= first))
+    return True

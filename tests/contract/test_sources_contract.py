@@ -1,0 +1,98 @@
+"""What every store must do with counts of classes of mail, and with mail that a check holds."""
+
+from __future__ import annotations
+
+from relaygw.mail.envelope import NewRecipient
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass, others_of
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store import sources
+from relaygw.store.sources import HOUR_MS, ClassCount
+from relaygw.store.store import Store
+from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import clock_at
+from tests.contract.test_store_contract import claim
+
+SOURCE = ("10.0.0.5", "127.0.0.1:25", "", 33, "60:index.php")
+NOON_MS = NOW_MS - NOW_MS % HOUR_MS
+
+
+def class_of(template: str, *, host: str = "10.0.0.5") -> MailClass:
+    return MailClass.of(
+        (host, *SOURCE[1:]), sender_domain="shop.test", template=template, stream="transactional"
+    )
+
+
+def seen(mail_class: MailClass, *at_ms: int, recipients: int = 1) -> ClassCount:
+    count = ClassCount(mail_class, at_ms[0])
+    for one in at_ms:
+        count.add(one, recipients, 0)
+    return count
+
+
+def test_counts_of_several_fronts_add_up(store: Store) -> None:
+    order = class_of("Order #")
+    first, second = NOON_MS + 1000, NOON_MS + 61_000
+    store.sources.count_mail([seen(order, first, first + 5000, recipients=2)])
+    store.sources.count_mail([seen(order, second), seen(class_of("Login"), second)])
+    store.sources.count_mail([seen(order, second + HOUR_MS)])
+    known = {one.mail_class.template: one for one in store.sources.known_classes()}
+    assert known["Order #"].mail_class == order
+    assert (known["Order #"].first_seen_ms, known["Order #"].messages) == (first, 4)
+    assert known["Order #"].last_seen_ms == second + HOUR_MS
+    assert list(known) == ["Order #", "Login"]  # the latest first
+    hours = store.sources.class_hours(NOON_MS, class_ids=[order.class_id])
+    assert [(one.hour_at_ms, one.messages, one.recipients) for one in hours] == [
+        (NOON_MS, 3, 5),
+        (NOON_MS + HOUR_MS, 1, 1),
+    ]
+    # the longest wait for one, whoever counted the one before
+    assert [one.gap_ms for one in hours] == [55_000, HOUR_MS]
+    assert len(store.sources.class_hours(NOON_MS, until_ms=NOON_MS + HOUR_MS)) == 2
+
+
+def test_what_is_too_much_for_a_source_is_counted_as_one(store: Store) -> None:
+    many = [seen(class_of(f"Subject {n}"), NOON_MS) for n in range(250)]
+    folded = store.sources.count_mail(many)
+    assert len(folded) == 50
+    others = others_of(SOURCE, "transactional")
+    known = {one.mail_class: one.messages for one in store.sources.known_classes()}
+    assert (len(known), known[others]) == (201, 50)
+    assert others.template == OTHER_SUBJECTS
+    # what is known is counted as ever
+    assert store.sources.count_mail(many[:1]) == set()
+
+
+def test_the_whole_is_bounded_and_makes_room_for_new(store: Store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(sources, "MAX_CLASSES", 20)
+    many = [seen(class_of("Spam", host=f"10.0.1.{n}"), NOON_MS) for n in range(60)]
+    store.sources.count_mail(many)
+    known = store.sources.known_classes()
+    assert (len(known), sum(one.messages for one in known)) == (21, 60)
+    with clock_at(store, NOON_MS + 49 * HOUR_MS):
+        assert not store.sources.forget_sources()
+    assert len(store.sources.known_classes()) == 18
+    with clock_at(store, NOON_MS + sources.KEPT_MS + 2 * HOUR_MS):
+        while store.sources.forget_sources():
+            pass
+    assert store.sources.known_classes() == []
+    assert store.sources.class_hours(0) == []
+
+
+def test_held_mail_is_never_claimed_and_what_is_captured_stays_so(store: Store) -> None:
+    captured = NewRecipient(address="c@x.test", state=RecipientState.CAPTURED)
+    hold = HoldCause(HoldCode.GUARD, "0f 40 mails of a new script")
+    held = accepted("b@cust.test", captured, hold=hold)
+    only_captured = accepted(captured, hold=hold)
+    free = accepted()
+    store.intake.accept_batch([held, only_captured, free])
+    assert [one.queue_id for one in claim(store)] == [free.queue_id]
+    found = {
+        one.queue_id: one for one in store.queue.entries([held.queue_id, only_captured.queue_id])
+    }
+    (part,) = found[held.queue_id].deliveries
+    assert (part.state, part.hold) == (DeliveryState.HELD, hold)
+    states = {one.address: one.state for one in found[held.queue_id].recipients}
+    assert states == {"b@cust.test": RecipientState.PENDING, "c@x.test": RecipientState.CAPTURED}
+    (part,) = found[only_captured.queue_id].deliveries
+    assert part.state is DeliveryState.FINISHED

@@ -1,0 +1,76 @@
+"""Checks hold mail, and never lose any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from relaygw.inbound.content import ReceivedContent
+from relaygw.inbound.intake import Intake, Origin
+from relaygw.inbound.screen import Check, Looked, Screen, ScreenHold
+from relaygw.inbound.sources import MailClasses
+from relaygw.mail.envelope import AcceptedMessage, Source
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.settings.model import Settings
+
+SETTINGS = Settings.model_validate(
+    {
+        "mode": "production",
+        "hostname": "gw.test",
+        "listeners": [{"bind": "127.0.0.1:0"}],
+        "providers": {"main": {"host": "smtp.example.com"}},
+        "routes": [{"name": "default", "providers": ["main"]}],
+    }
+)
+
+
+class Spam(Check):
+    name = "spam"
+
+    def look(self, looked: Looked) -> ScreenHold | None:
+        if b"pills" not in looked.content.head:
+            return None
+        assert looked.message.mail_class is not None
+        return ScreenHold(HoldCode.GUARD, looked.message.mail_class.class_id, "it sells pills")
+
+
+class Broken(Check):
+    name = "broken"
+
+    def look(self, looked: Looked) -> ScreenHold | None:
+        raise KeyError(looked.message.queue_id)
+
+    def refresh(self) -> None:
+        raise OSError("gone")
+
+
+def composed(tmp_path: Path, screen: Screen, text: bytes) -> AcceptedMessage:
+    intake = Intake(SETTINGS, state_dir=tmp_path, classes=MailClasses(), screen=screen)
+    content = ReceivedContent(tmp_path)
+    content.add(b"Subject: Order 12\r\n\r\n" + text)
+    content.read_head()
+    message, _ = intake.compose(
+        sender="a@Shop.test",
+        recipients=[intake.resolve_recipient("b@cust.test")],
+        content=content,
+        origin=Origin(
+            source=Source(client="10.0.0.5", listener="127.0.0.1:25"),
+            client_key="10.0.0.0/24",
+            protocol="ESMTP",
+        ),
+    )
+    return message
+
+
+def test_the_first_hold_counts_and_a_broken_check_lets_mail_go(tmp_path: Path) -> None:
+    told: list[str] = []
+    screen = Screen([Broken(), Spam(), Broken()], told=told.append)
+    free = composed(tmp_path, screen, b"thanks\r\n")
+    assert free.mail_class is not None
+    shown = (free.mail_class.host, free.mail_class.sender_domain, free.mail_class.template)
+    assert (shown, free.hold) == (("10.0.0.5", "shop.test", "Order #"), None)
+    held = composed(tmp_path, screen, b"pills\r\n")
+    assert held.mail_class == free.mail_class
+    assert held.hold == HoldCause(HoldCode.GUARD, f"{held.mail_class.class_id} it sells pills")
+    (line,) = told  # not again for each mail
+    assert "check broken failed, and the mail was let through: KeyError" in line
+    screen.refresh()
