@@ -19,6 +19,7 @@ _COMMANDS = {
     "send-test": "Send a test message through the gateway and follow it to its outcome.",
     "find": "Find mail in any state, newest first.",
     "queue": "Show and change mail in the queue.",
+    "sources": "List who sends what, the most mail first.",
     "sandbox": "Show, release and delete captured mail.",
     "suppress": "Show, change, import and export suppressed addresses.",
     "provider": "Show, hold and release providers.",
@@ -36,13 +37,11 @@ _COMMANDS = {
     "install-sendmail": "Install sendmail, mailq and newaliases, and create the maildrop.",
 }
 """Each is in the module of its name; with its first sentence, so that `--help` loads none."""
-_LATER = ("sources",)
 
 
 @click.group(
     cls=Root,
     files=_COMMANDS,
-    later=_LATER,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="relaygw", message="%(prog)s %(version)s")

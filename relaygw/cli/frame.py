@@ -212,23 +212,14 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands; those of a later version are refused by name."""
+    """A group of commands."""
 
     command_class = Command
     group_class = type
 
-    def __init__(self, *args: Any, later: tuple[str, ...] = (), **keywords: Any) -> None:
+    def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         _complete(self.params)
-        self._later = frozenset(later)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; see click."""
-        if args[0] in self._later:
-            raise click.UsageError(f"{args[0]} is not in this version yet", ctx=ctx)
-        return super().resolve_command(ctx, args)
 
 
 class Root(Group):

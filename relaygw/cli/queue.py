@@ -48,6 +48,9 @@ _EMPTY_WORDS = {
     ShapeKey.PROVIDER: "(not tried)",
     ShapeKey.REASON: "(none)",
     ShapeKey.RECIPIENT: "(no domain)",
+    ShapeKey.SUBJECT: "(no subject)",
+    ShapeKey.SCRIPT: "(no script)",
+    ShapeKey.UID: "(no uid)",
 }
 _D = DeliveryState
 

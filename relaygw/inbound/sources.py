@@ -1,14 +1,15 @@
 """Who sends what, as this front counts it: in memory, written to the queue every few seconds.
 
-Memory is bounded whatever clients send: so many sources, so many classes of each; what is more is
-counted as one. What a kill loses are the counts of the last seconds, never mail.
+Memory is bounded whatever clients send: so many classes in all, so many of a source; what is more
+is counted as one. What a kill loses are the counts of the last seconds, never mail.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from relaygw.errors import StoreUnavailable, Unstorable
@@ -18,13 +19,12 @@ from relaygw.mail.mail_class import LOCAL_HOST, MailClass, MailSource, elsewhere
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.template import subject_template
-from relaygw.store.sources import HOUR_MS, MAX_CLASSES_OF_SOURCE, ClassCount
+from relaygw.store.sources import HOUR_MS, MAX_CLASSES, MAX_CLASSES_OF_SOURCE, ClassCount
 from relaygw.store.store import Store
 
 WRITE_EACH_S = 5.0
-MAX_SOURCES = 2000
 MAX_COUNTS = 20_000  # that wait to be written while the store is away; more are not counted
-_WRITTEN_AT_ONCE = 500  # classes of a transaction: mail waits for it
+_WRITTEN_AT_ONCE = 200  # classes of a transaction: mail waits for it
 _FORGET_MS = 86_400_000  # a class that was not seen for so long makes room
 _LOOK_EACH_MS = 60_000
 _MAX_TEXT = 200
@@ -35,65 +35,20 @@ class _Known:
 
     __slots__ = ("mail_class", "seen_ms")
 
-    def __init__(self, mail_class: MailClass) -> None:
+    def __init__(self, mail_class: MailClass, seen_ms: int) -> None:
         self.mail_class = mail_class
-        self.seen_ms = 0
+        self.seen_ms = seen_ms
 
 
-class _Classes:
-    """The classes of one source."""
-
-    __slots__ = ("known", "looked_ms", "others", "seen_ms", "source")
-
-    def __init__(self, source: MailSource) -> None:
-        self.source = source
-        self.known: dict[tuple[str, str, str], _Known] = {}
-        self.others: dict[str, MailClass] = {}
-        self.seen_ms = 0
-        self.looked_ms = 0
-
-    def of(self, key: tuple[str, str, str], now_ms: int) -> MailClass:
-        found = self.known.get(key) or self._new(key, now_ms)
-        if found is None:
-            return self._others(key[2])
-        found.seen_ms = self.seen_ms = now_ms
-        return found.mail_class
-
-    def _new(self, key: tuple[str, str, str], now_ms: int) -> _Known | None:
-        if len(self.known) >= MAX_CLASSES_OF_SOURCE and now_ms - self.looked_ms > _LOOK_EACH_MS:
-            self.looked_ms = now_ms
-            old_ms = now_ms - _FORGET_MS
-            self.known = {key: one for key, one in self.known.items() if one.seen_ms > old_ms}
-        if len(self.known) >= MAX_CLASSES_OF_SOURCE:
-            self.seen_ms = now_ms
-            return None
-        domain, template, stream = key
-        new = MailClass.of(
-            self.source,
-            sender_domain=_short(domain),
-            template=printable(template),
-            stream=stream,
-        )
-        self.known[key] = _Known(new)
-        return self.known[key]
-
-    def _others(self, stream: str) -> MailClass:
-        if stream not in self.others:
-            self.others[stream] = others_of(self.source, stream)
-        return self.others[stream]
-
-    def fold(self, class_ids: Collection[str]) -> None:
-        """Count these classes with the others from now on."""
-        for key, one in self.known.items():
-            if one.mail_class.class_id in class_ids:
-                one.mail_class = self._others(key[2])
+_Key = tuple[str, str, str, int | None, str, str, str, str]  # source, domain, template, stream
 
 
 class MailClasses:
     """Which class a message belongs to."""
 
     def __init__(self) -> None:
-        self._sources: dict[MailSource, _Classes] = {}
+        self._known: dict[_Key, _Known] = {}
+        self._of_source: Counter[MailSource] = Counter()  # how many of these
         self._looked_ms = 0
 
     def of(self, source: Source, sender: str, subject: str, stream: str, now_ms: int) -> MailClass:
@@ -104,29 +59,55 @@ class MailClasses:
             source.user or "",
             source.uid,
             source.script or "",
+            sender_domain(sender),
+            subject_template(subject),
+            stream,
         )
-        classes = self._sources.get(key) or self._new(key, now_ms)
-        if classes is None:
-            return elsewhere(stream)
-        return classes.of((sender_domain(sender), subject_template(subject), stream), now_ms)
-
-    def _new(self, key: MailSource, now_ms: int) -> _Classes | None:
-        if len(self._sources) >= MAX_SOURCES and now_ms - self._looked_ms > _LOOK_EACH_MS:
-            self._looked_ms = now_ms
-            old_ms = now_ms - _FORGET_MS
-            self._sources = {key: one for key, one in self._sources.items() if one.seen_ms > old_ms}
-        if len(self._sources) >= MAX_SOURCES:
-            return None
-        host, listener, user, uid, script = key
-        shown = (_short(host), listener, _short(user), uid, _short(script))
-        classes = self._sources[key] = _Classes(shown)
-        return classes
+        found = self._known.get(key)
+        if found is None:
+            return self._new(key, now_ms)
+        found.seen_ms = now_ms
+        return found.mail_class
 
     def fold(self, class_ids: Collection[str]) -> None:
-        """Count these classes with the others of their source: the queue has too many of it."""
-        if class_ids:
-            for one in self._sources.values():
-                one.fold(class_ids)
+        """Count these with the others of their source: the queue has too many classes."""
+        for key, one in self._known.items() if class_ids else ():
+            if one.mail_class.class_id in class_ids:
+                one.mail_class = _others(key)
+
+    def _new(self, key: _Key, now_ms: int) -> MailClass:
+        source: MailSource = key[:5]
+        if not self._has_room(source) and now_ms - self._looked_ms > _LOOK_EACH_MS:
+            self._forget(now_ms - _FORGET_MS)
+            self._looked_ms = now_ms
+        if not self._has_room(source):
+            return _others(key) if source in self._of_source else elsewhere(key[7])
+        new = MailClass.of(
+            _shown(source),
+            sender_domain=_short(key[5]),
+            template=printable(key[6]),
+            stream=key[7],
+        )
+        self._known[key] = _Known(new, now_ms)
+        self._of_source[source] += 1
+        return new
+
+    def _has_room(self, source: MailSource) -> bool:
+        is_one_more = self._of_source[source] < MAX_CLASSES_OF_SOURCE
+        return is_one_more and len(self._known) < MAX_CLASSES
+
+    def _forget(self, before_ms: int) -> None:
+        self._known = {key: one for key, one in self._known.items() if one.seen_ms > before_ms}
+        self._of_source = Counter(key[:5] for key in self._known)
+
+
+def _others(key: _Key) -> MailClass:
+    return others_of(_shown(key[:5]), key[7])
+
+
+def _shown(source: MailSource) -> MailSource:
+    host, listener, user, uid, script = source
+    return _short(host), listener, _short(user), uid, _short(script)
 
 
 def _short(text: str) -> str:
@@ -182,13 +163,29 @@ class SourceCounts:
 
 @asynccontextmanager
 async def counts_kept(
-    counts: SourceCounts, classes: MailClasses | None, store: Store, *, each_s: float = WRITE_EACH_S
+    counts: SourceCounts,
+    classes: MailClasses | None,
+    store: Store,
+    *,
+    told: Callable[[str], None] = lambda _line: None,
+    each_s: float = WRITE_EACH_S,
 ) -> AsyncIterator[None]:
-    """Write the counts within a with block, the last ones at its end."""
+    """Write the counts within a with block, the last ones at its end; `told` what is lost."""
     if classes is None:
         yield
         return
-    writing = asyncio.create_task(_keep_writing(counts, classes, store, each_s), name="sources")
+
+    async def keep_writing() -> None:
+        lost = 0
+        while True:
+            await asyncio.sleep(each_s)
+            # a write that was begun is finished: what was counted is in it once
+            await asyncio.shield(asyncio.ensure_future(write_counts(counts, classes, store)))
+            if counts.uncounted > lost:
+                told(f"warning: {counts.uncounted - lost} messages are missing in relaygw sources")
+                lost = counts.uncounted
+
+    writing = asyncio.create_task(keep_writing(), name="sources")
     try:
         yield
     finally:
@@ -196,15 +193,6 @@ async def counts_kept(
         with contextlib.suppress(asyncio.CancelledError):
             await writing
         await write_counts(counts, classes, store)
-
-
-async def _keep_writing(
-    counts: SourceCounts, classes: MailClasses, store: Store, each_s: float
-) -> None:
-    while True:
-        await asyncio.sleep(each_s)
-        # a write that was begun is finished: what was counted is in it once
-        await asyncio.shield(asyncio.ensure_future(write_counts(counts, classes, store)))
 
 
 async def write_counts(counts: SourceCounts, classes: MailClasses, store: Store) -> None:

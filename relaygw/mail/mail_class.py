@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 OTHER_SUBJECTS = "(other subjects)"
@@ -58,6 +59,7 @@ class MailClass:
         return self.host, self.listener, self.user, self.uid, self.script
 
 
+@lru_cache(maxsize=1024)
 def others_of(source: MailSource, stream: str) -> MailClass:
     """Return the class of all mail of a source and stream that is not counted apart."""
     return MailClass.of(source, sender_domain="", template=OTHER_SUBJECTS, stream=stream)

@@ -98,7 +98,10 @@ _ROWS = (
     Selector(
         "client", _K.WHOLE, "Client address or user is exactly TEXT.", label="Client or user is"
     ),
-    Selector("host", _K.WHOLE, "Another relaygw accepted it on host TEXT.", label="Host is"),
+    Selector(
+        "host", _K.WHOLE, "Host or client that sent it is exactly TEXT; local: sendmail here.",
+        label="Host is",
+    ),
     Selector("uid", _K.NUMBER, "User ID of the local program is N.", label="User ID is"),
     Selector(
         "script", _K.PART, "Script that sent it contains TEXT.",

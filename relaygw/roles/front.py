@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
@@ -53,7 +54,7 @@ async def front(context: RoleContext) -> int:
         async with (
             history_kept(history, store),
             uses_kept(service.uses, store),
-            counts_kept(counts, classes, store),
+            counts_kept(counts, classes, store, told=partial(log.note, "qmgr")),
             refreshed(screened),
         ):
             await service.start(context.sockets)

@@ -16,6 +16,7 @@ from sqlalchemy import Select, TextClause, and_, exists, func, or_, select, unio
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
+from relaygw.mail.mail_class import LOCAL_HOST
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
@@ -130,7 +131,7 @@ def _source_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
     if (client := selection.client) is not None:
         yield (message.c.source_client == client) | (message.c.source_user == client)
     if selection.host is not None:
-        yield func.lower(message.c.source_host) == selection.host.lower()
+        yield func.lower(HOST) == selection.host.lower()
     if selection.uid is not None:
         yield message.c.source_uid == selection.uid
     if selection.script is not None:
@@ -347,6 +348,8 @@ def count_rare(tx: Transaction, since_ms: int) -> Counter[RecipientState]:
     return Counter({RecipientState(state): number for state, number in tx.execute(query)})
 
 
+HOST = func.coalesce(message.c.source_host, message.c.source_client, LOCAL_HOST)
+"""Where a message came from, as classes of mail name it."""
 IS_ITS_RECIPIENT = (recipient.c.queue_id == delivery.c.queue_id) & (
     recipient.c.delivery_no == delivery.c.delivery_no
 )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import case, func, literal, select
+from sqlalchemy import Text, case, cast, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.state import RecipientState
+from relaygw.policy.template import subject_template
 from relaygw.store.database import Transaction
 from relaygw.store.selection import (
+    HOST,
     IS_ITS_RECIPIENT,
     Selection,
     delivery_conditions,
@@ -30,6 +33,10 @@ class ShapeKey(StrEnum):
     PROVIDER = "provider"
     REASON = "reason"
     ROUTE = "route"
+    SUBJECT = "subject"  # its template
+    SCRIPT = "script"
+    HOST = "host"
+    UID = "uid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,10 @@ _KEYS: dict[ShapeKey, ColumnElement[Any]] = {
     ShapeKey.PROVIDER: func.coalesce(delivery.c.provider, ""),
     ShapeKey.REASON: func.coalesce(delivery.c.reason, ""),
     ShapeKey.ROUTE: delivery.c.route,
+    ShapeKey.SUBJECT: message.c.subject,
+    ShapeKey.SCRIPT: func.coalesce(message.c.source_script, ""),
+    ShapeKey.HOST: HOST,
+    ShapeKey.UID: func.coalesce(cast(message.c.source_uid, Text), ""),
 }
 
 
@@ -67,4 +78,8 @@ def count_shape(
     key = _KEYS[by].label("key")
     counted = select(key, step.label("step"), func.count().label("number")).select_from(rows)
     found = tx.execute(counted.where(*conditions).group_by("key", "step"))
-    return [ShapeCount(key=row.key, step=row.step, number=row.number) for row in found]
+    numbers: Counter[tuple[str, int]] = Counter()
+    for row in found:
+        name = subject_template(row.key) if by is ShapeKey.SUBJECT else row.key
+        numbers[name, row.step] += row.number
+    return [ShapeCount(key=name, step=at, number=number) for (name, at), number in numbers.items()]

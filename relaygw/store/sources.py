@@ -6,11 +6,11 @@ Nothing is synced by itself: a power cut may forget the last counts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import ColumnElement, Select, case, delete, func, select
 
 from relaygw.mail.mail_class import MailClass, elsewhere, others_of
 from relaygw.store.database import (
@@ -31,7 +31,7 @@ MAX_HOURS = 500_000  # rows of counts by hour
 KEPT_MS = 60 * 86_400_000
 _RARE_MS = 86_400_000  # so long a class stays that was seen once or twice
 _RARE = 2  # messages
-_PRUNED_AT_ONCE = 2000  # rows
+_PRUNED_AT_ONCE = 200  # rows
 
 _SEEN = BatchStatement(
     "SELECT class_id, last_seen_ms FROM mail_class WHERE class_id IN (VALUES {rows})", columns=1
@@ -65,6 +65,10 @@ _ADD_HOUR = insert_into(
         gap_ms = CASE WHEN excluded.gap_ms > class_hour.gap_ms
             THEN excluded.gap_ms ELSE class_hour.gap_ms END""",
 )
+
+
+_COLUMNS = {"user": "user_name"}  # of fields of classes, where they have another name
+_COUNTS = ("messages", "recipients", "refused")
 
 
 @dataclass(slots=True)
@@ -108,6 +112,21 @@ class SeenClass:
     first_seen_ms: int
     last_seen_ms: int
     messages: int  # ever
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSum:
+    """What was accepted of classes with one key since an hour; `total` and times are of ever."""
+
+    key: str | int | None
+    classes: int
+    messages: int
+    recipients: int
+    refused: int
+    busiest_hour: int  # messages
+    first_seen_ms: int
+    last_seen_ms: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,18 +187,80 @@ class Sources(Repository):
                 tx.entry(ClassHour, row, hour_at_ms=tx.to_local(row.hour * HOUR_MS)) for row in rows
             ]
 
-    def forget_sources(self, older_than_ms: int = KEPT_MS) -> bool:
-        """Delete what is so old, what came once or twice over a day ago, and what is too much.
+    def sum_mail(self, by: str, since_ms: int) -> list[SourceSum]:
+        """Return what was accepted since the hour of a time, by a field of classes; most first."""
+        key = mail_class.c[_COLUMNS.get(by, by)].label("key")
+        is_its = class_hour.c.class_id == mail_class.c.class_id
+        with self._read() as tx:
+            since_hour = tx.to_stored(since_ms) // HOUR_MS
+            hourly = (
+                select(key, *(func.sum(class_hour.c[name]).label(name) for name in _COUNTS))
+                .join(class_hour, is_its)
+                .where(class_hour.c.hour >= since_hour)
+                .group_by(key, class_hour.c.hour)
+                .subquery()
+            )
+            sums = (func.sum(hourly.c[name]).label(name) for name in _COUNTS)
+            busiest = func.max(hourly.c.messages).label("busiest_hour")
+            counted = {
+                row.key: row._mapping
+                for row in tx.execute(select(hourly.c.key, *sums, busiest).group_by(hourly.c.key))
+            }
+            seen = (
+                func.count().label("classes"),
+                func.min(mail_class.c.first_seen_ms).label("first_seen_ms"),
+                func.max(mail_class.c.last_seen_ms).label("last_seen_ms"),
+                func.sum(mail_class.c.messages).label("total"),
+            )
+            is_recent = mail_class.c.last_seen_ms >= since_hour * HOUR_MS
+            rows = tx.execute(select(key, *seen).where(is_recent).group_by(key))
+            found = [
+                tx.entry(SourceSum, row, "first_seen_ms", "last_seen_ms", **_numbers(row, counted))
+                for row in rows
+                if row.key in counted
+            ]
+        return sorted(found, key=lambda one: (-one.messages, -one.last_seen_ms))
 
-        Some 2,000 rows at a time; True: more is left.
+    def count_classes(self, since_ms: int) -> tuple[int, int, int]:
+        """Return how many classes were seen since a time, how many of these first, of sources."""
+        with self._read() as tx:
+            since_ms = tx.to_stored(since_ms)
+            is_new = mail_class.c.first_seen_ms >= since_ms
+            numbers = (
+                func.count(),
+                func.coalesce(func.sum(case((is_new, 1), else_=0)), 0),
+                func.count(mail_class.c.source_id.distinct()),
+            )
+            row = tx.execute(select(*numbers).where(mail_class.c.last_seen_ms >= since_ms)).one()
+            return int(row[0]), int(row[1]), int(row[2])
+
+    def forget_sources(self, older_than_ms: int = KEPT_MS) -> bool:
+        """Delete what is so old, what a crowded source sent once or twice, and what is too much.
+
+        A few hundred rows at a time, found without the lock on writing; True: more is left.
         """
-        with self._write(Write.UNSYNCED) as tx:
+        with self._read() as tx:
             now_ms = tx.now_ms()
             gone = _forgotten_classes(tx, now_ms, older_than_ms)
-            if gone:
-                tx.execute(delete(class_hour).where(class_hour.c.class_id.in_(gone)))
-                tx.execute(delete(mail_class).where(mail_class.c.class_id.in_(gone)))
-            return _forget_hours(tx, now_ms - older_than_ms) or len(gone) == _PRUNED_AT_ONCE
+            hour = _forgotten_hour(tx, now_ms - older_than_ms)
+        if not gone and hour is None:
+            return False
+        with self._write(Write.UNSYNCED) as tx:
+            tx.execute(delete(class_hour).where(class_hour.c.class_id.in_(gone)))
+            tx.execute(delete(mail_class).where(mail_class.c.class_id.in_(gone)))
+            if hour is not None:
+                ids = select(class_hour.c.class_id).where(class_hour.c.hour == hour)
+                some = class_hour.c.class_id.in_(ids.limit(_PRUNED_AT_ONCE))
+                tx.execute(delete(class_hour).where(class_hour.c.hour == hour, some))
+        return hour is not None or len(gone) == _PRUNED_AT_ONCE
+
+
+def _numbers(row: Any, counted: Mapping[Any, Mapping[Any, Any]]) -> dict[str, Any]:
+    names = (*_COUNTS, "busiest_hour")  # PostgreSQL sums up to decimals
+    return {
+        "total": int(row.total),
+        **{name: int(counted[row.key][name]) for name in names},
+    }
 
 
 def _folded(
@@ -258,8 +339,8 @@ def _fields(one: MailClass) -> Row:
 
 
 def _seen_class(tx: Transaction, row: Any) -> SeenClass:
-    names = {one.name: "user_name" if one.name == "user" else one.name for one in fields(MailClass)}
-    found = MailClass(**{name: row._mapping[column] for name, column in names.items()})
+    names = (one.name for one in fields(MailClass))
+    found = MailClass(**{name: row._mapping[_COLUMNS.get(name, name)] for name in names})
     return tx.entry(SeenClass, row, "first_seen_ms", "last_seen_ms", mail_class=found)
 
 
@@ -268,36 +349,34 @@ def _seen_class(tx: Transaction, row: Any) -> SeenClass:
 
 def _forgotten_classes(tx: Transaction, now_ms: int, older_than_ms: int) -> list[str]:
     seen_ms, messages = mail_class.c.last_seen_ms, mail_class.c.messages
-    is_rare = (seen_ms < now_ms - _RARE_MS) & (messages <= _RARE)
-    # a day that comes once a year stays: only where room is wanted, rare ones go
+    query: Select[Any] = select(mail_class.c.class_id).order_by(messages, seen_ms)
+
+    def found(limit: int, *conditions: ColumnElement[bool]) -> list[str]:
+        return [one for (one,) in tx.execute(query.where(*conditions).limit(limit))]
+
+    gone = found(_PRUNED_AT_ONCE, seen_ms < now_ms - older_than_ms)
+    if gone:
+        return gone
+    # what comes once a month stays, unless its source has many that come once
     crowded = (
         select(mail_class.c.source_id)
         .group_by(mail_class.c.source_id)
         .having(func.count() >= MAX_CLASSES_OF_SOURCE // 2)
     )
-    is_old = seen_ms < now_ms - older_than_ms
-    query: Select[Any] = select(mail_class.c.class_id).limit(_PRUNED_AT_ONCE)
-    gone = [one for (one,) in tx.execute(query.where(is_old))]
-    if not gone:
-        gone = [
-            one for (one,) in tx.execute(query.where(is_rare, mail_class.c.source_id.in_(crowded)))
-        ]
+    is_of_yesterday = seen_ms < now_ms - _RARE_MS
+    is_crowd = (messages <= _RARE) & mail_class.c.source_id.in_(crowded)
+    gone = found(_PRUNED_AT_ONCE, is_of_yesterday, is_crowd)
+    if gone:
+        return gone
     total: int = tx.execute(select(func.count()).select_from(mail_class)).scalar_one()
     too_many = min(total - MAX_CLASSES * 9 // 10, _PRUNED_AT_ONCE)
-    if not gone and too_many > 0:
-        smallest = query.where(seen_ms < now_ms - _RARE_MS).order_by(messages, seen_ms)
-        gone = [one for (one,) in tx.execute(smallest.limit(too_many))]
-    return gone
+    return found(too_many, is_of_yesterday) if too_many > 0 else []
 
 
-def _forget_hours(tx: Transaction, end_ms: int) -> bool:
-    """Delete hours before a time, and the oldest of what is too much; True: more is left."""
-    hour = class_hour.c.hour
-    first: int | None = tx.execute(select(func.min(hour))).scalar()
-    if first is None:
-        return False
+def _forgotten_hour(tx: Transaction, end_ms: int) -> int | None:
+    """Return the oldest hour where it is before a time, or one of too many; else None."""
+    first: int | None = tx.execute(select(func.min(class_hour.c.hour))).scalar()
+    if first is None or first < end_ms // HOUR_MS:
+        return first
     total: int = tx.execute(select(func.count()).select_from(class_hour)).scalar_one()
-    if total <= MAX_HOURS and first >= end_ms // HOUR_MS:
-        return False
-    tx.execute(delete(class_hour).where(hour <= first))
-    return True
+    return first if total > MAX_HOURS else None

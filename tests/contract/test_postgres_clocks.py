@@ -494,6 +494,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("sources.count_mail", counted_mail) == set()
     (hour,) = call("sources.class_hours", now_ms - HOUR_MS)
     assert 0 <= wrong.now_ms() - hour.hour_at_ms < HOUR_MS + TOLERANCE_MS
+    assert call("sources.count_classes", now_ms - 60_000) == (1, 1, 1)
     assert not call("sources.forget_sources", 60_000)
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
@@ -527,6 +528,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "watch.lost_instances": ((now_ms - 60_000,), {}),
         "watch.history": ((now_ms - 300_000,), {}),
         "sources.known_classes": ((now_ms - 60_000,), {}),
+        "sources.sum_mail": (("host", now_ms - 60_000), {}),
         "watch.incidents": ((now_ms - 60_000,), {}),
         "outbox.endpoints": ((), {}),
         "doubts.history": ((put_off.queue_id, [0]), {}),

@@ -48,6 +48,11 @@ def test_counts_of_several_fronts_add_up(store: Store) -> None:
     ]
     # the longest wait for one, whoever counted the one before
     assert [one.gap_ms for one in hours] == [55_000, HOUR_MS]
+    (by_uid,) = store.sources.sum_mail("uid", NOON_MS)
+    assert (by_uid.key, by_uid.classes, by_uid.messages, by_uid.total) == (33, 2, 5, 5)
+    assert (by_uid.busiest_hour, by_uid.first_seen_ms) == (4, first)
+    assert [one.messages for one in store.sources.sum_mail("class_id", NOON_MS)] == [4, 1]
+    assert store.sources.sum_mail("user", NOON_MS + 2 * HOUR_MS) == []
     assert len(store.sources.class_hours(NOON_MS, until_ms=NOON_MS + HOUR_MS)) == 2
 
 

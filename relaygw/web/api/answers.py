@@ -167,6 +167,29 @@ class Status(Answer):
     warnings: list[str]
 
 
+class SourceOfMail(Answer):
+    """A class of mail, or several by what they have in common: the rest is null."""
+
+    class_: str | None = said("id of the class", alias="class")
+    source: str | None = said("id of the source")
+    host: str | None = said("host or client; local: the sendmail command of the gateway")
+    listener: str | None
+    user: str | None = said("login")
+    uid: int | None
+    script: str | None
+    sender_domain: str | None = said("of the envelope")
+    template: str | None = said("the subject without numbers, names and dates")
+    stream: str | None
+    classes: int
+    messages: int = said("accepted in the time that was asked for")
+    recipients: int
+    refused: int = said("of the recipients, at acceptance")
+    busiest_hour: int = said("messages")
+    total: int = said("messages ever")
+    first_seen: Time
+    last_seen: Time
+
+
 class Incident(Answer):
     """Something that is or was wrong."""
 
@@ -245,6 +268,7 @@ class Waited(Answer):
 
 COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the description
     *(
+        SourceOfMail,
         Message,
         MessageShown,
         Report,

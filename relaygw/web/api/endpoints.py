@@ -22,6 +22,7 @@ from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object, shown_object
 from relaygw.operations.selectors import SELECTORS
+from relaygw.operations.sources import BY, source_object, source_rows
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object as story_object
@@ -287,6 +288,28 @@ _TRAIL = {
     "action": "is it, or one below it: `queue` for `queue.delete`",
     "target": "is exactly this",
 }
+
+
+@_get(
+    "/sources",
+    answer_with(sources=list[answers.SourceOfMail]),
+    parameters={
+        "by": f"{', '.join(BY)}; without it each class of mail for itself",
+        "since": f"mail since the hour of this time: {_SINCE}; default one day",
+        "limit": _LIMIT["limit"],
+    },
+)
+async def list_sources(web: WebContext, call: Call) -> dict[str, Any]:
+    """List who sends what.
+
+    Classes of mail, or rows by one of their parts, the most mail first; counted by whole hours.
+    """
+    by, limit = call.given.get("by"), requests.limit_of(call.given)
+    if by is not None and by not in BY:
+        raise Problem(400, f"by {by[:40]!r} is not known", expected=", ".join(BY))
+    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 24 * _HOUR_MS)
+    rows = await web.read(lambda: source_rows(web.store, by=by, since_ms=since_ms))
+    return {"sources": [source_object(row, by=by) for row in rows[:limit]]}
 
 
 @_get("/status", answers.Status)

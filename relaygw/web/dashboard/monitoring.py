@@ -61,6 +61,8 @@ _FAMILIES = {  # the labels of each, and what it means
     "provider_quota_used_ratio": ("provider", "Share of daily_quota used in the last 24 hours."),
     "instances": ("role", "Processes with a fresh heartbeat."),
     "waiting_untended": ("kind", "Deliveries that need attention, by reason."),
+    "mail_classes": ("age", "Classes of mail seen in the last day: new in it, or known before."),
+    "mail_sources": ("", "Sources of mail seen in the last day."),
     "instances_lost": ("role", "Processes that died in the last day and have not come back."),
     "build_info": ("version", "The version that answers."),
     "volume_free_ratio": ("", "Free share of the volume of the state directory."),
@@ -71,6 +73,7 @@ _FAMILIES = {  # the labels of each, and what it means
     ),
     "maildrop_oldest_age_seconds": ("", "Age of the oldest file in the maildrop; 0 without any."),
 }
+_DAY_MS = 86_400_000
 _Gauge = tuple[str, Numbers]
 
 
@@ -112,6 +115,7 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> list[Gauge
             *_limits(store, settings.providers),
             ("instances", {(role,): float(running[role]) for role in ROLES}),
             ("waiting_untended", {(kind,): float(number) for kind, number in waiting.items()}),
+            *_sources(store, now_ms),
             ("instances_lost", {(role,): float(lost[role]) for role in ROLES}),
         ]
     )
@@ -146,6 +150,12 @@ def _cause(hold: Hold) -> str:
     if hold.probe_at_ms is None:
         return "operator"
     return "credential" if hold.scope == Scope.CREDENTIAL else "account"
+
+
+def _sources(store: Store, now_ms: int) -> Iterator[_Gauge]:
+    classes, new, sources = store.sources.count_classes(now_ms - _DAY_MS)
+    yield "mail_classes", {("new",): float(new), ("known",): float(classes - new)}
+    yield "mail_sources", {(): float(sources)}
 
 
 def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[_Gauge]:

@@ -12,10 +12,12 @@ from typing import Any
 
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
+from relaygw.inbound.screen import Screen, refreshed
+from relaygw.inbound.sources import MailClasses, SourceCounts, counts_kept
 from relaygw.mail import drop
 from relaygw.observe.observer import FrontObserver
 from relaygw.settings.model import Settings
-from relaygw.store.store import open_store
+from relaygw.store.store import Store, open_store
 from tests.logs import text_log
 from tests.queues import make_queue
 
@@ -81,12 +83,17 @@ class Rig:
 
 @asynccontextmanager
 async def running_front(
-    directory: Path, *, users: list[dict[str, Any]] | None = None, **listener: Any
+    directory: Path,
+    *,
+    users: list[dict[str, Any]] | None = None,
+    settings: dict[str, Any] | None = None,
+    screened: Callable[[Store], Screen] | None = None,
+    **listener: Any,
 ) -> AsyncIterator[Rig]:
-    """Serve one listener in sandbox mode."""
+    """Serve one listener in sandbox mode, or as `settings` say; mail is counted with a screen."""
     url = f"sqlite:///{directory}/queue.db"
     make_queue(url)
-    settings = Settings.model_validate(
+    loaded = Settings.model_validate(
         {
             "mode": "sandbox",
             "hostname": "gw.test",
@@ -94,23 +101,28 @@ async def running_front(
             "listeners": [{"bind": "127.0.0.1:0", **listener}],
             "maildrop": {"path": str(directory / "maildrop")},
             "users": users or [],
+            **(settings or {}),
         }
     )
     store = open_store(url)
     log = io.StringIO()
+    screen = None if screened is None else screened(store)
+    classes, counts = (None if screen is None else MailClasses()), SourceCounts()
     service = FrontService(
-        settings,
+        loaded,
         store,
         FrontObserver(text_log(log)),
-        intake=Intake(settings, state_dir=directory),
+        intake=Intake(loaded, state_dir=directory, classes=classes, screen=screen),
         notify=lambda: None,
+        counts=counts,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     rig = Rig(listening.getsockname()[1], log)
     await service.start([listening])
     await until((directory / "maildrop" / drop.QUEUE_SOCKET).exists)
     try:
-        yield rig
+        async with counts_kept(counts, classes, store, each_s=0.05), refreshed(screen):
+            yield rig
     finally:
         await rig.close()
         await service.stop()

@@ -12,7 +12,9 @@ import openapi_spec_validator
 import pytest
 from starlette.routing import Route
 
+from relaygw.mail.mail_class import MailClass
 from relaygw.store.holds import Hold
+from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 from relaygw.web.api.openapi import document
@@ -122,6 +124,13 @@ async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     await post("/suppressions/add", {"addresses": ["Ann@x.test", "bob@x.test"]})
     await get("/suppressions", "/suppressions?limit=1&q=x.test")
     await get("/suppressions", "/suppressions?reason=x", 400)
+    mail_class = MailClass.of(
+        ("h", "", "", 33, "x.php"), sender_domain="", template="t", stream="transactional"
+    )
+    store.sources.count_mail([ClassCount(mail_class, now, now, 1, 1)])
+    for asked in ("/sources", "/sources?by=uid&since=2h&limit=5"):
+        await get("/sources", asked)
+    await get("/sources", "/sources?by=x", 400)
     await post("/suppressions/remove", {"addresses": ["ann@x.test", "eve@x.test"]})
     await get("/audit")
     await get("/access", status=403)  # an operator's token

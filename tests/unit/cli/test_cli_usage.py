@@ -73,18 +73,6 @@ def test_a_group_alone_shows_its_help_on_stderr() -> None:
         assert "Commands:" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("sources",),
-    ],
-)
-def test_what_comes_later_is_refused_by_name(words: tuple[str, ...]) -> None:
-    result = run(*words)
-    assert result.exit_code == 64
-    assert "is not in this version yet" in result.stderr
-
-
 @each_of(
     "words",
     [

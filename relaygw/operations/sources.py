@@ -1,0 +1,72 @@
+"""Who sends what: classes of mail with their counts, or these by one of their parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from relaygw.mail.clock import rfc3339
+from relaygw.mail.mail_class import MailClass
+from relaygw.mail.words import fields
+from relaygw.store.sources import HOUR_MS, SourceSum
+from relaygw.store.store import Store
+
+BY = {
+    **{"script": "script", "host": "host", "subject": "template", "sender": "sender_domain"},
+    **{"uid": "uid", "user": "user"},
+}
+"""What classes are counted by, and what that is of a class; by nothing is each for itself."""
+_PARTS = {  # of a class, as JSON names them
+    **{"class": "class_id", "source": "source_id", "host": "host", "listener": "listener"},
+    **{"user": "user", "uid": "uid", "script": "script", "sender_domain": "sender_domain"},
+    **{"template": "template", "stream": "stream"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRow:
+    """Mail that is counted together."""
+
+    counted: SourceSum
+    mail_class: MailClass | None  # None: of several, which have the key in common
+
+
+def source_rows(store: Store, *, by: str | None, since_ms: int) -> list[SourceRow]:
+    """Return what was accepted since the hour of a time, the most mail first."""
+    if by is not None:
+        found = store.sources.sum_mail(BY[by], since_ms)
+        return [SourceRow(counted=one, mail_class=None) for one in found]
+    found = store.sources.sum_mail("class_id", since_ms)
+    known = store.sources.known_classes(since_ms - since_ms % HOUR_MS)
+    classes = {one.mail_class.class_id: one.mail_class for one in known}
+    return [
+        SourceRow(counted=one, mail_class=classes[str(one.key)])
+        for one in found
+        if one.key in classes
+    ]
+
+
+def source_object(row: SourceRow, *, by: str | None) -> dict[str, Any]:
+    """Return a row for JSON; what its classes may not have in common is null."""
+    one, counted = row.mail_class, row.counted
+    if one is not None:
+        parts = {name: getattr(one, attribute) for name, attribute in _PARTS.items()}
+    else:
+        parts = {**dict.fromkeys(_PARTS), BY[by or ""]: counted.key}
+    return {
+        **parts,
+        **fields(counted, "classes", "messages", "recipients", "refused", "busiest_hour", "total"),
+        "first_seen": rfc3339(counted.first_seen_ms),
+        "last_seen": rfc3339(counted.last_seen_ms),
+    }
+
+
+def sender_words(one: MailClass) -> str:
+    """Return who sends a class of mail, in a few words."""
+    who = [
+        one.host,
+        *([f"user {one.user}"] if one.user else []),
+        *([f"uid {one.uid}"] if one.uid is not None else []),
+        *([one.script] if one.script else []),
+    ]
+    return " ".join(who)

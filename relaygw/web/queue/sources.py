@@ -1,0 +1,81 @@
+"""The page of who sends what."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.mail_class import OTHER_SOURCES, OTHER_SUBJECTS
+from relaygw.operations.sources import BY, SourceRow, sender_words, source_rows
+from relaygw.web.context import WebContext, reads
+from relaygw.web.page import Problem, render
+
+PAGE_ROWS = 100
+_PLACE = "/sources"
+_DAY_MS = 86_400_000
+_DAYS = {"1": "24 hours", "7": "7 days", "60": "60 days"}
+_LABELS = {
+    **{"": "Class", "script": "Script", "host": "Host", "subject": "Template"},
+    **{"sender": "Sender's domain", "uid": "User ID", "user": "Login"},
+}
+
+_SELECTORS = {  # of the list of mail
+    **{"script": "script", "host": "host", "sender": "sender_domain", "uid": "uid"},
+    **{"user": "client"},
+}
+
+
+@reads
+def show_sources(web: WebContext, request: Request) -> Response:
+    """Show who sends what, the most mail first."""
+    query = request.query_params
+    by, days = query.get("by", ""), query.get("days", "1")
+    if by not in _LABELS:
+        raise Problem(400, f"by {by[:40]!r} is not known", expected=", ".join(BY))
+    if days not in _DAYS:
+        raise Problem(400, f"days {days[:40]!r} is not known", expected=", ".join(_DAYS))
+    since_ms = clock_ms() - int(days) * _DAY_MS
+    rows = source_rows(web.store, by=by or None, since_ms=since_ms)
+    context = {
+        "rows": [_shown(row, by, int(days)) for row in rows[:PAGE_ROWS]],
+        "number": len(rows),
+        "by": by,
+        "days": days,
+        "label": _LABELS[by],
+        "tabs": [
+            (label, f"{_PLACE}?{urlencode({'by': name, 'days': days})}", name == by)
+            for name, label in _LABELS.items()
+        ],
+        "spans": [
+            (label, f"{_PLACE}?{urlencode({'by': by, 'days': number})}", number == days)
+            for number, label in _DAYS.items()
+        ],
+    }
+    return render(request, "sources.html", context, mode=web.mode)
+
+
+def _shown(row: SourceRow, by: str, days: int) -> dict[str, Any]:
+    one, key = row.mail_class, row.counted.key
+    shown = {"counted": row.counted, "who": "", "kind": "", "path": _mail_path(row, by, days)}
+    if one is None:
+        return {**shown, "key": "none" if key in (None, "") else key}
+    kind = f"{one.sender_domain or '<>'}, {one.stream}"
+    who = sender_words(one)
+    return {**shown, "key": one.template or "(no subject)", "who": who, "kind": kind}
+
+
+def _mail_path(row: SourceRow, by: str, days: int) -> str:
+    """Return the list of the mail of a row, "" where no selectors say which it is."""
+    one, chosen = row.mail_class, {}
+    if one is None:
+        chosen = {_SELECTORS[by]: row.counted.key} if by in _SELECTORS else {}
+    elif one.template != OTHER_SUBJECTS:
+        chosen = {_SELECTORS[name]: getattr(one, BY[name]) for name in _SELECTORS}
+    words = {name: value for name, value in chosen.items() if value not in (None, "")}
+    if not words or words.get("host") == OTHER_SOURCES:
+        return ""
+    return f"/queue?{urlencode({'state': 'all', 'since': f'{days}d', **words})}"

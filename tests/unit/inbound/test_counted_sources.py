@@ -1,0 +1,157 @@
+"""A front counts by class, and hostile clients do not fill its memory or the queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.inbound import sources
+from relaygw.inbound.sources import MailClasses, SourceCounts, write_counts
+from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Source
+from relaygw.mail.mail_class import OTHER_SOURCES, OTHER_SUBJECTS
+from relaygw.mail.state import RecipientState
+from relaygw.store.sources import MAX_CLASSES_OF_SOURCE, ClassCount
+from relaygw.store.store import Store, open_store
+from tests.altered_store import AlteredStore
+from tests.builders import NOW_MS, accepted
+from tests.campaign import times
+from tests.queues import make_queue
+
+SUBJECTS = times(20_000, campaign=1_000_000)
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    made = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(made)
+    return made
+
+
+def words(number: int) -> str:
+    """Return a subject that no other number has, of letters alone."""
+    letters = "".join(chr(103 + int(digit)) for digit in str(number))  # no hexadecimal ones
+    return f"zz{letters} buy {letters[::-1]}x"
+
+
+def counted(
+    classes: MailClasses, subject: str, *, at_ms: int = NOW_MS, client: str = "10.0.0.5"
+) -> AcceptedMessage:
+    source = Source(client=client, listener="127.0.0.1:25")
+    mail_class = classes.of(source, "a@shop.test", subject, "transactional", at_ms)
+    return accepted(at_ms=at_ms, mail_class=mail_class)
+
+
+async def test_a_million_subjects_of_one_client_are_a_few_rows(url: str) -> None:
+    store = open_store(url)
+    classes, counts = MailClasses(), SourceCounts()
+    template = counted(classes, "Order 1")
+    counts.add([template])
+    for number in range(SUBJECTS):
+        source = Source(client="10.0.0.5", listener="127.0.0.1:25")
+        sender = f"a@{number}.test"
+        found = classes.of(source, sender, words(number), "transactional", NOW_MS)
+        counts.add([replace(template, mail_class=found)])
+        if number % 5000 == 0:
+            await write_counts(counts, classes, store)
+    await write_counts(counts, classes, store)
+    known = {one.mail_class.template: one.messages for one in store.sources.known_classes()}
+    assert len(known) == MAX_CLASSES_OF_SOURCE + 1
+    assert sum(known.values()) == SUBJECTS + 1
+    assert known[OTHER_SUBJECTS] > SUBJECTS * 0.9
+    assert len(classes._known) == MAX_CLASSES_OF_SOURCE
+    # mail that was known before is counted as ever
+    counts.add([counted(classes, "Order 2")])
+    assert next(iter(counts.take())).mail_class == template.mail_class
+    store.close()
+
+
+def test_sources_are_bounded_and_old_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_CLASSES", 300)
+    classes = MailClasses()
+    for number in range(500):
+        found = counted(classes, "x", client=f"10.1.{number // 250}.{number % 250}").mail_class
+    assert found is not None and found.host == OTHER_SOURCES
+    assert len(classes._known) == len(classes._of_source) == 300
+    of_known = counted(classes, "y", client="10.1.0.0").mail_class
+    assert of_known is not None and of_known.template == OTHER_SUBJECTS
+    assert of_known.host == "10.1.0.0"
+    later = counted(classes, "x", client="10.9.9.9", at_ms=NOW_MS + 2 * DAY_MS).mail_class
+    assert later is not None and later.host == "10.9.9.9"
+    assert len(classes._known) == len(classes._of_source) == 1
+
+
+def test_templates_make_room_after_a_day() -> None:
+    classes = MailClasses()
+    for number in range(MAX_CLASSES_OF_SOURCE + 1):
+        last = counted(classes, words(number)).mail_class
+    assert last is not None and last.template == OTHER_SUBJECTS
+    later = counted(classes, "New", at_ms=NOW_MS + 2 * DAY_MS).mail_class
+    assert later is not None and later.template == "New"
+
+
+def test_recipients_are_counted_with_those_that_were_refused() -> None:
+    classes, counts = MailClasses(), SourceCounts()
+    blocked = NewRecipient(address="c@x.test", state=RecipientState.BLOCKED)
+    mail_class = counted(classes, "x").mail_class
+    counts.add(
+        [
+            accepted("b@x.test", blocked, mail_class=mail_class, refused_recipients=3),
+            accepted(mail_class=mail_class, at_ms=NOW_MS + 7000),
+            accepted(mail_class=None),
+            accepted(mail_class=mail_class, is_bounce_mail=True),
+        ]
+    )
+    (count,) = counts.take()
+    assert (count.messages, count.recipients, count.refused, count.gap_ms) == (2, 6, 4, 7000)
+
+
+class Away(AlteredStore):
+    error: Exception | None = StoreUnavailable("away")
+
+    def count_mail(self, counts: list[ClassCount]) -> set[str]:
+        if self.error is not None:
+            raise self.error
+        found: set[str] = super().count_mail(counts)  # type: ignore[misc]
+        return found
+
+
+async def test_counts_wait_for_the_queue_within_bounds(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_COUNTS", 30)
+    store = Away(url)
+    classes, counts = MailClasses(), SourceCounts()
+    for number in range(20):
+        counts.add([counted(classes, words(number))])
+    await write_counts(counts, classes, store)  # type: ignore[arg-type]
+    for number in range(40):
+        counts.add([counted(classes, words(number), at_ms=NOW_MS + 9000)])
+    assert (len(counts._counts), counts.uncounted) == (30, 10)
+    store.error = None
+    await write_counts(counts, classes, store)  # type: ignore[arg-type]
+    known = store.real.sources.known_classes()
+    assert sorted(one.messages for one in known) == [*[1] * 10, *[2] * 20]
+    store.error = Unstorable("a defect")
+    counts.add([counted(classes, "x")])
+    await write_counts(counts, classes, store)  # type: ignore[arg-type]
+    assert (counts.take(), counts.uncounted) == ([], 11), "what is refused for good is not kept"
+    store.close()
+
+
+async def test_a_second_front_learns_what_the_queue_has_no_room_for(url: str) -> None:
+    store: Store = open_store(url)
+    first, second = MailClasses(), MailClasses()
+    counts = SourceCounts()
+    for number in range(MAX_CLASSES_OF_SOURCE):
+        counts.add([counted(first, words(number))])
+    await write_counts(counts, first, store)
+    counts.add([counted(second, "New")])
+    await write_counts(counts, second, store)
+    assert len(store.sources.known_classes()) == MAX_CLASSES_OF_SOURCE + 1
+    again = counted(second, "New").mail_class
+    assert again is not None and again.template == OTHER_SUBJECTS
+    store.close()
