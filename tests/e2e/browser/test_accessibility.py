@@ -83,6 +83,7 @@ def test_lists_and_what_they_ask(visit: Visit, ids: dict[str, str]) -> None:
     check(visit, f"/sandbox/{ids['order']}/release")
     for path in (
         *("/sandbox?query=zzz", "/sandbox/NOTHING-THERE"),
+        *("/sources", "/sources?by=host"),
         *("/suppression", "/suppression?q=zzz"),
         *("/find?q=customer", "/find?q=zzz", "/find?q=after:soon", "/queue?result=captured"),
     ):
