@@ -8,6 +8,8 @@ from hashlib import blake2b
 
 OTHER_SUBJECTS = "(other subjects)"
 """The template of all mail of a source that has too many."""
+OTHER_SENDERS = "(other senders)"
+"""The sender's domain of these."""
 OTHER_SOURCES = "(other sources)"
 """The host of all mail from more sources than are counted apart."""
 MailSource = tuple[str, str, str, int | None, str]  # host, listener, user, uid, script
@@ -62,7 +64,7 @@ class MailClass:
 @lru_cache(maxsize=1024)
 def others_of(source: MailSource, stream: str) -> MailClass:
     """Return the class of all mail of a source and stream that is not counted apart."""
-    return MailClass.of(source, sender_domain="", template=OTHER_SUBJECTS, stream=stream)
+    return MailClass.of(source, sender_domain=OTHER_SENDERS, template=OTHER_SUBJECTS, stream=stream)
 
 
 def elsewhere(stream: str) -> MailClass:

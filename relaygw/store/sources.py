@@ -53,6 +53,7 @@ _ADD_CLASS = insert_into(
         first_seen_ms = CASE WHEN excluded.first_seen_ms < mail_class.first_seen_ms
             THEN excluded.first_seen_ms ELSE mail_class.first_seen_ms END,
         last_seen_ms = CASE WHEN excluded.last_seen_ms > mail_class.last_seen_ms
+            OR mail_class.last_seen_ms > {?}
             THEN excluded.last_seen_ms ELSE mail_class.last_seen_ms END""",
 )
 _ADD_HOUR = insert_into(
@@ -159,7 +160,8 @@ class Sources(Repository):
                 others = {(one.class_id,) for one in instead.values()}
                 seen |= dict(_SEEN.fetch(tx, sorted(others)))
             classes, hours = _rows(tx, counts, seen)
-            _ADD_CLASS.run(tx, classes)
+            # later than that no class was seen: the clock was wrong
+            _ADD_CLASS.run(tx, classes, tx.now_ms() + HOUR_MS)
             _ADD_HOUR.run(tx, hours)
             return set(instead)
 
@@ -242,7 +244,7 @@ class Sources(Repository):
         with self._read() as tx:
             now_ms = tx.now_ms()
             gone = _forgotten_classes(tx, now_ms, older_than_ms)
-            hour = _forgotten_hour(tx, now_ms - older_than_ms)
+            hour = _forgotten_hour(tx, now_ms, now_ms - older_than_ms)
         if not gone and hour is None:
             return False
         with self._write(Write.UNSYNCED) as tx:
@@ -373,10 +375,15 @@ def _forgotten_classes(tx: Transaction, now_ms: int, older_than_ms: int) -> list
     return found(too_many, is_of_yesterday) if too_many > 0 else []
 
 
-def _forgotten_hour(tx: Transaction, end_ms: int) -> int | None:
-    """Return the oldest hour where it is before a time, or one of too many; else None."""
-    first: int | None = tx.execute(select(func.min(class_hour.c.hour))).scalar()
+def _forgotten_hour(tx: Transaction, now_ms: int, end_ms: int) -> int | None:
+    """Return an hour before a time, to come, or the oldest of too many; None without one."""
+    hour = class_hour.c.hour
+    ends = tx.execute(select(func.min(hour), func.max(hour))).one()
+    first: int | None = ends[0]
+    last: int = ends[1]
     if first is None or first < end_ms // HOUR_MS:
         return first
+    if last > now_ms // HOUR_MS + 1:  # the clock was wrong
+        return last
     total: int = tx.execute(select(func.count()).select_from(class_hour)).scalar_one()
     return first if total > MAX_HOURS else None

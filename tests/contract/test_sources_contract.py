@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass, others_of
@@ -82,6 +84,32 @@ def test_the_whole_is_bounded_and_makes_room_for_new(store: Store, monkeypatch) 
             pass
     assert store.sources.known_classes() == []
     assert store.sources.class_hours(0) == []
+
+
+def test_a_clock_that_was_wrong_does_no_lasting_harm(store: Store) -> None:
+    order = class_of("Order #")
+    for at_ms in (NOON_MS + 400 * 24 * HOUR_MS, NOON_MS):
+        with clock_at(store, at_ms):
+            store.sources.count_mail([seen(order, at_ms)])
+    with clock_at(store, NOON_MS):
+        (known,) = store.sources.known_classes()
+        assert (known.first_seen_ms, known.last_seen_ms) == (NOON_MS, NOON_MS)
+        assert store.sources.forget_sources()
+        assert not store.sources.forget_sources()
+    assert [one.hour_at_ms for one in store.sources.class_hours(0)] == [NOON_MS]
+
+
+def test_fronts_that_count_at_once_neither_lose_nor_wait_for_each_other(store: Store) -> None:
+    many = [class_of(f"Subject {letter}") for letter in "abcdefghijklmnopqrst"]
+
+    def count(number: int) -> None:
+        for _ in range(10):
+            mixed = many[number:] + many[:number]
+            store.sources.count_mail([seen(one, NOON_MS + number) for one in mixed])
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(count, (0, 5, 10, 15)))
+    assert [one.messages for one in store.sources.known_classes()] == [40] * 20
 
 
 def test_held_mail_is_never_claimed_and_what_is_captured_stays_so(store: Store) -> None:

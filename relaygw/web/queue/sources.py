@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.mail_class import OTHER_SOURCES, OTHER_SUBJECTS
+from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS
 from relaygw.operations.sources import BY, SourceRow, sender_words, source_rows
 from relaygw.web.context import WebContext, reads
 from relaygw.web.page import Problem, render
@@ -23,6 +24,7 @@ _LABELS = {
     **{"sender": "Sender's domain", "uid": "User ID", "user": "Login"},
 }
 
+_FOLDED = re.compile("[#@…]")  # see policy.template
 _SELECTORS = {  # of the list of mail
     **{"script": "script", "host": "host", "sender": "sender_domain", "uid": "uid"},
     **{"user": "client"},
@@ -46,14 +48,8 @@ def show_sources(web: WebContext, request: Request) -> Response:
         "by": by,
         "days": days,
         "label": _LABELS[by],
-        "tabs": [
-            (label, f"{_PLACE}?{urlencode({'by': name, 'days': days})}", name == by)
-            for name, label in _LABELS.items()
-        ],
-        "spans": [
-            (label, f"{_PLACE}?{urlencode({'by': by, 'days': number})}", number == days)
-            for number, label in _DAYS.items()
-        ],
+        "labels": _LABELS,
+        "spans": _DAYS,
     }
     return render(request, "sources.html", context, mode=web.mode)
 
@@ -75,7 +71,8 @@ def _mail_path(row: SourceRow, by: str, days: int) -> str:
         chosen = {_SELECTORS[by]: row.counted.key} if by in _SELECTORS else {}
     elif one.template != OTHER_SUBJECTS:
         chosen = {_SELECTORS[name]: getattr(one, BY[name]) for name in _SELECTORS}
+        chosen["subject"] = max(_FOLDED.split(one.template), key=len).strip()
     words = {name: value for name, value in chosen.items() if value not in (None, "")}
-    if not words or words.get("host") == OTHER_SOURCES:
+    if not words or {OTHER_SOURCES, OTHER_SENDERS} & set(words.values()):
         return ""
     return f"/queue?{urlencode({'state': 'all', 'since': f'{days}d', **words})}"

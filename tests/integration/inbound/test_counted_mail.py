@@ -63,4 +63,7 @@ async def test_accepted_mail_is_counted_and_what_a_check_holds_waits(tmp_path: P
         assert [one.queue_id for one in waiting] == [held]
         assert f"{held}: hold: held by the guard, 0f: it sells pills" in rig.log.getvalue()
         assert told == []
-        store.close()
+        await send(client, "Last 5", "b@cust.test")
+    # what is counted when a front ends is written
+    assert "Last #" in {one.mail_class.template for one in store.sources.known_classes()}
+    store.close()
