@@ -10,7 +10,7 @@ from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass, others_of
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import sources
 from relaygw.store.sources import HOUR_MS, ClassCount
-from relaygw.store.store import Store
+from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import clock_at
 from tests.contract.test_store_contract import claim
@@ -99,13 +99,17 @@ def test_a_clock_that_was_wrong_does_no_lasting_harm(store: Store) -> None:
     assert [one.hour_at_ms for one in store.sources.class_hours(0)] == [NOON_MS]
 
 
-def test_fronts_that_count_at_once_neither_lose_nor_wait_for_each_other(store: Store) -> None:
+def test_fronts_that_count_at_once_neither_lose_nor_wait_for_each_other(
+    store: Store, url: str
+) -> None:
     many = [class_of(f"Subject {letter}") for letter in "abcdefghijklmnopqrst"]
 
     def count(number: int) -> None:
+        own = open_store(url)
         for _ in range(10):
             mixed = many[number:] + many[:number]
-            store.sources.count_mail([seen(one, NOON_MS + number) for one in mixed])
+            own.sources.count_mail([seen(one, NOON_MS + number) for one in mixed])
+        own.close()
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(count, (0, 5, 10, 15)))
