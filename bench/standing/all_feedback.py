@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +36,15 @@ class Run:
 
 def all_feedback(setting: Setting) -> Result:
     """Throughput with notices, events, suppression, webhooks and keys against none of them."""
+    return compared(setting, lambda is_on: _run(setting, is_on=is_on))
+
+
+def compared(setting: Setting, run: Callable[[bool], Run]) -> Result:
+    """Return what a run with something on costs against one without it, in pairs."""
     pairs = []
     for number in range(setting.size.rounds):
         order = [False, True] if number % 2 == 0 else [True, False]
-        runs = {is_on: _run(setting, is_on=is_on) for is_on in order}
+        runs = {is_on: run(is_on) for is_on in order}
         pairs.append((runs[False], runs[True]))
         off, on = pairs[-1]
         setting.say(

@@ -28,6 +28,7 @@ from bench.standing.fleet_outage import fleet_outage
 from bench.standing.fleet_restarts import fleet_restarts
 from bench.standing.fleet_slow_reply import fleet_slow_reply
 from bench.standing.fleet_takeover import fleet_takeover
+from bench.standing.guard import guard
 from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
@@ -70,6 +71,7 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "observing": observing,
     "webhooks": webhooks,
     "all-feedback": all_feedback,
+    "guard": guard,
     "queue-commands": queue_commands,
     "queue-commands-postgres": queue_commands_postgres,
 }

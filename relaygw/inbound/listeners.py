@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from relaygw.access import Uses
+from relaygw.inbound.committer import GroupCommitter
 from relaygw.inbound.connection import Connection
-from relaygw.inbound.intake import GroupCommitter, Intake
+from relaygw.inbound.intake import Intake
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.sources import SourceCounts

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from relaygw.inbound.committer import GroupCommitter
 from relaygw.inbound.drop_directory import DropDirectory, MaildropUnusable
-from relaygw.inbound.intake import GroupCommitter, Intake
+from relaygw.inbound.intake import Intake
 from relaygw.inbound.pickup import Pickup, SetAside
 from relaygw.inbound.queue_listing import QueueListing
 from relaygw.mail.drop import MAX_CONTENT_BYTES, WAKE_SOCKET

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, Unstorable
-from relaygw.inbound import intake
-from relaygw.inbound.intake import GroupCommitter
+from relaygw.inbound.committer import GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.store.selection import Selection
 from tests.altered_store import AlteredStore
@@ -110,7 +109,7 @@ async def test_a_client_that_leaves_does_not_withdraw_its_message(store: GatedSt
 async def test_too_much_waiting_mail_is_refused(
     store: GatedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "MAX_PENDING_BYTES", 100)
+    monkeypatch.setattr("relaygw.inbound.committer.MAX_PENDING_BYTES", 100)
     committer = GroupCommitter(store, committed=lambda _: None)
     first = asyncio.create_task(committer.submit(accepted(content=b"x" * 90)))
     await asyncio.sleep(0)

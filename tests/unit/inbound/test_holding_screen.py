@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.intake import Intake, Origin
@@ -12,15 +13,13 @@ from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.settings.model import Settings
 
-SETTINGS = Settings.model_validate(
-    {
-        "mode": "production",
-        "hostname": "gw.test",
-        "listeners": [{"bind": "127.0.0.1:0"}],
-        "providers": {"main": {"host": "smtp.example.com"}},
-        "routes": [{"name": "default", "providers": ["main"]}],
-    }
-)
+SETTINGS: dict[str, Any] = {
+    "mode": "production",
+    "hostname": "gw.test",
+    "listeners": [{"bind": "127.0.0.1:0"}],
+    "providers": {"main": {"host": "smtp.example.com"}},
+    "routes": [{"name": "default", "providers": ["main"]}],
+}
 
 
 class Spam(Check):
@@ -43,8 +42,9 @@ class Broken(Check):
         raise OSError("gone")
 
 
-def composed(tmp_path: Path, screen: Screen, text: bytes) -> AcceptedMessage:
-    intake = Intake(SETTINGS, state_dir=tmp_path, classes=MailClasses(), screen=screen)
+def composed(tmp_path: Path, screen: Screen, text: bytes, **more: Any) -> AcceptedMessage:
+    settings = Settings.model_validate({**SETTINGS, **more})
+    intake = Intake(settings, state_dir=tmp_path, classes=MailClasses(), screen=screen)
     content = ReceivedContent(tmp_path)
     content.add(b"Subject: Order 12\r\n\r\n" + text)
     content.read_head()
@@ -74,3 +74,9 @@ def test_the_first_hold_counts_and_a_broken_check_lets_mail_go(tmp_path: Path) -
     (line,) = told  # not again for each mail
     assert "check broken failed, and the mail was let through: KeyError" in line
     screen.refresh()
+
+
+def test_what_is_only_captured_is_looked_at_and_not_held(tmp_path: Path) -> None:
+    screen = Screen([Spam()], told=lambda _: None)
+    captured = composed(tmp_path, screen, b"pills\r\n", mode="sandbox")
+    assert (captured.hold, captured.mail_class is None) == (None, False)

@@ -17,7 +17,8 @@ import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound import maildrop
-from relaygw.inbound.intake import GroupCommitter, Intake
+from relaygw.inbound.committer import GroupCommitter
+from relaygw.inbound.intake import Intake
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.search import EVERYTHING

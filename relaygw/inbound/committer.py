@@ -1,0 +1,118 @@
+"""The commit: all messages that wait share one synced transaction; what is too much is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, Unstorable
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.store.batch_writer import BatchWriter
+from relaygw.store.store import Store
+
+MAX_BATCH_MESSAGES = 200
+MAX_BATCH_BYTES = 16 * 2**20
+MAX_PENDING_BYTES = 64 * 2**20
+LARGE_MESSAGES_AT_ONCE = 2
+"""Large messages that are written at once: one is read from its file while one is stored."""
+
+T = TypeVar("T")
+Failure = StoreUnavailable | AlreadyAccepted
+
+
+class GroupCommitter:
+    """Commits messages for all sessions of a front; owns the store's writing thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        committed: Callable[[Sequence[AcceptedMessage]], None],
+        wrote: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self._store = store
+        self._wrote = wrote  # told by the store's thread how long a batch took
+        self._committed = committed
+        self._writer: BatchWriter[AcceptedMessage, Failure | None] = BatchWriter(
+            "commit", size=_batch_size, write_all=self._accept, refused=_failure, told=self._told
+        )
+        self.large_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
+        """Whose turn it is to have a chunk of large content in memory."""
+        # large content has a thread of its own: a small message waits for one chunk at most
+        self._bulk_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
+        self._pending_bytes = 0
+
+    async def submit(self, message: AcceptedMessage) -> None:
+        """Return once `message` is durable; cancelling the caller does not withdraw it.
+
+        Raises StoreUnavailable (nothing stored), AlreadyAccepted (its drop id was stored before),
+        IntakeFull (too much waits already).
+        """
+        size_bytes = _size_bytes(message)
+        if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
+            raise IntakeFull(f"{self._pending_bytes} bytes wait to be written")
+        self._pending_bytes += size_bytes
+        failure = await self._writer.add(message)
+        if failure is not None:
+            raise failure
+
+    def work_aside(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run blocking work on large content where it holds up no small message."""
+        return asyncio.get_running_loop().run_in_executor(self._bulk_thread, work)
+
+    async def add_chunks(self, queue_id: str, chunks: Iterator[bytes]) -> None:
+        """Store content ahead of its large message, a transaction a chunk; `chunks` may block."""
+        numbered = enumerate(chunks)
+
+        def store_next() -> bool:
+            for number, body in numbered:
+                self._store.intake.add_chunks(queue_id, number, [body])
+                return True
+            return False
+
+        while await self.work_aside(store_next):
+            pass
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more, and stop the threads."""
+        await self._writer.drain()
+        await asyncio.to_thread(self._bulk_thread.shutdown)
+
+    def _accept(self, messages: Sequence[AcceptedMessage]) -> list[Failure | None]:
+        began_s = time.monotonic()
+        self._store.intake.accept_batch(messages)
+        with contextlib.suppress(Exception):  # it is durable, whatever is wrong with counting
+            self._wrote(time.monotonic() - began_s)
+        return [None] * len(messages)
+
+    def _told(
+        self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]
+    ) -> None:
+        self._pending_bytes -= sum(map(_size_bytes, messages))
+        stored = [one for one, failure in zip(messages, failures, strict=True) if failure is None]
+        if stored:
+            self._committed(stored)
+
+
+def _batch_size(waiting: Sequence[AcceptedMessage]) -> int:
+    size_bytes = 0
+    for number, message in enumerate(waiting[:MAX_BATCH_MESSAGES]):
+        size_bytes += _size_bytes(message)
+        if number and size_bytes > MAX_BATCH_BYTES:
+            return number
+    return min(len(waiting), MAX_BATCH_MESSAGES)
+
+
+def _size_bytes(message: AcceptedMessage) -> int:
+    return sum(map(len, message.content))
+
+
+def _failure(_: AcceptedMessage, error: Exception) -> Failure:
+    if isinstance(error, StoreUnavailable | AlreadyAccepted):
+        return error
+    # a defect is the front's trouble, never the client's
+    return Unstorable(f"{type(error).__name__}: {error}")
