@@ -107,7 +107,8 @@ def _others(key: _Key) -> MailClass:
 
 def _shown(source: MailSource) -> MailSource:
     host, listener, user, uid, script = source
-    return _short(host), listener, _short(user), uid, _short(script)
+    # gateways that share a queue have listeners on different addresses
+    return _short(host), listener[listener.rfind(":") :], _short(user), uid, _short(script)
 
 
 def _short(text: str) -> str:

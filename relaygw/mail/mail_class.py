@@ -21,7 +21,7 @@ class MailClass:
     """A source (the first five), and what is alike in its mail. All texts are short."""
 
     host: str  # where a trusted relaygw took it, else the client's address, else LOCAL_HOST
-    listener: str  # "" is none, as with the next ones
+    listener: str  # its port, as ":25"; "" is none, as with the next ones
     user: str
     uid: int | None
     script: str

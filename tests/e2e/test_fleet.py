@@ -50,6 +50,12 @@ def test_instances_share_a_queue_and_send_each_message_once(start: Start) -> Non
         for gateway in fleet:
             gateway.wait_until_empty()
         assert arrived(provider) == Counter(sent)
+        fleet[0].wait_until(
+            lambda: (
+                [one.messages for one in fleet[0].store.sources.sum_mail("host", 0)] == [len(sent)]
+            ),
+            "all counted",
+        )
         names = {
             entry.name
             for entry in fleet[0].store.instances.registered()

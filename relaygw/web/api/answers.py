@@ -173,7 +173,7 @@ class SourceOfMail(Answer):
     class_: str | None = said("id of the class", alias="class")
     source: str | None = said("id of the source")
     host: str | None = said("host or client; local: the sendmail command of the gateway")
-    listener: str | None
+    listener: str | None = said("its port, as :25")
     user: str | None = said("login")
     uid: int | None
     script: str | None
