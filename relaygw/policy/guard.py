@@ -1,0 +1,382 @@
+"""The guard: which sources send as a compromised host does. Pure; docs/guard.md has the rules.
+
+A source is judged by what it sent in the last hour, and in each hour of the last day: what went
+wrong once stays told of for a day. What a source or class did before is its history.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from relaygw.mail.mail_class import OTHER_SOURCES, MailClass
+from relaygw.settings.guard import Guard
+from relaygw.settings.routes import Stream
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+HISTORY_DAYS = 14
+_USUAL_FACTOR = 4.0  # times what is usual at this hour
+_BUSIEST_FACTOR = 1.5  # and times the busiest hour
+_NEWNESS_FACTOR = 2.0  # times what a source usually sends of new templates
+_HELD_FACTOR = 25.0  # what is known is held beyond so many times its busiest hour
+_REFUSED_LEAST = 10  # recipients
+
+
+class HourCount(NamedTuple):
+    """What came within an hour."""
+
+    messages: int = 0
+    recipients: int = 0
+    refused: int = 0  # of the recipients, by this gateway
+
+
+_NOTHING = HourCount()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Counted:
+    """A class and its counts."""
+
+    mail_class: MailClass
+    first_seen_ms: int
+    hours: Mapping[int, HourCount]  # by hours since the epoch; of 15 days, more does no harm
+
+    @property
+    def class_id(self) -> str:
+        """What tells it from others."""
+        return self.mail_class.class_id
+
+    @property
+    def is_promotional(self) -> bool:
+        """True for mail that people subscribe to."""
+        return self.mail_class.stream == Stream.PROMOTIONAL
+
+
+class Trouble(StrEnum):
+    """What a source does."""
+
+    NEW = "new"  # much mail of templates that it did not send before
+    BURST = "burst"  # much more of what is known than is usual
+    FLOOD = "flood"  # much mail in all
+    REFUSED = "refused"  # many of its recipients are refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What of a source is to be held: some classes, or all that is new since a time, or all."""
+
+    class_ids: tuple[str, ...] = ()
+    new_since_ms: int | None = None  # transactional classes that were first seen since then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A source, and what is wrong with its mail."""
+
+    trouble: Trouble
+    key: str  # of its incident
+    source_id: str
+    class_ids: tuple[str, ...]  # whose mail it is, the most first
+    per_hour: int  # messages; of REFUSED recipients
+    limit: int
+    since_ms: int
+    held: Held | None = None  # what is parked where guard.action says hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known beside the counts of a source."""
+
+    counting_since_ms: int  # when this queue first counted anything
+    allowed: Mapping[str, int] = field(default_factory=dict)  # source or class: messages an hour
+    alarmed: Mapping[str, int] = field(default_factory=dict)  # keys of open incidents: since when
+    bounced: int = 0  # of its recipients, at providers within the last hour
+
+
+def is_worth_a_look(two_hours: HourCount, bounced: int, guard: Guard) -> bool:
+    """Return whether a source can be a suspect, by what it sent in this hour and the one before."""
+    is_much = two_hours.messages > guard.new_per_hour
+    return is_much or two_hours.refused + bounced >= _REFUSED_LEAST
+
+
+def judge(classes: Sequence[Counted], guard: Guard, known: Known, *, now_ms: int) -> list[Suspect]:
+    """Return what is wrong with one source; `classes` are all of it."""
+    if not classes:
+        return []
+    judging = _Judging(classes, guard, known)
+    found: dict[str, Suspect] = {}
+    for moment in _moments(now_ms):
+        for suspect in judging.at(moment):
+            found.setdefault(suspect.key, suspect)
+    return list(found.values())
+
+
+class _Moment(NamedTuple):
+    """An hour that is judged: one that is over, or the 60 minutes that end now."""
+
+    at_ms: int
+    hour: int
+    earlier: float = 0.0  # how much of the hour before belongs to it
+    is_now: bool = False
+
+
+def _moments(now_ms: int) -> Iterator[_Moment]:
+    hour, into_ms = divmod(now_ms, HOUR_MS)
+    yield _Moment(now_ms, hour, 1 - into_ms / HOUR_MS, is_now=True)
+    for past in range(hour - 1, hour - 24, -1):
+        yield _Moment((past + 1) * HOUR_MS - 1, past)
+
+
+class _Judging:
+    """One source while it is judged."""
+
+    def __init__(self, classes: Sequence[Counted], guard: Guard, known: Known) -> None:
+        self._classes = classes
+        self._guard = guard
+        self._known = known
+        self._source_id = classes[0].mail_class.source_id
+        self._may_hold = classes[0].mail_class.host != OTHER_SOURCES  # else several are one
+        self._first_ms = min(one.first_seen_ms for one in classes)
+        self._totals = _total_by_hour(classes)
+        self._newness = _new_by_hour(classes)
+
+    def at(self, moment: _Moment) -> Iterator[Suspect]:
+        """Find what was wrong in that hour."""
+        hours = (self._totals.get(moment.hour - late, _NOTHING) for late in range(2))
+        two_hours = HourCount(*(sum(counts) for counts in zip(*hours, strict=True)))
+        bounced = self._known.bounced * moment.is_now
+        if not is_worth_a_look(two_hours, bounced, self._guard):
+            return
+        new = [*self._much_new(moment)]
+        volume = self._burst(moment) or (None if new else self._flood(moment))
+        refused = self._much_refused(moment, bounced)
+        yield from filter(None, [*new, volume, refused])
+
+    def _is_quiet(self, moment: _Moment) -> bool:
+        day = datetime.fromtimestamp(moment.at_ms / 1000).date()
+        return any(day in days for days in self._guard.quiet)
+
+    def _is_new_source(self, moment: _Moment) -> bool:
+        return self._first_ms > moment.at_ms - DAY_MS
+
+    # --- what is new ------------------------------------------------------------------------
+
+    def _much_new(self, moment: _Moment) -> Iterator[Suspect]:
+        """Look for mail of templates that are new, together: subjects may be random."""
+        limit = max(
+            self._guard.new_per_hour,
+            self._known.allowed.get(self._source_id, 0),
+            self._usual_newness(moment),
+        )
+        for key, members in self._cohorts(moment).items():
+            counts = {one: _messages(one, moment) for one in members}
+            if sum(counts.values()) > limit:
+                held = self._held_new(counts, limit, moment)
+                yield self._suspect(Trouble.NEW, key, moment, counts, limit, held)
+
+    def _cohorts(self, moment: _Moment) -> dict[str, list[Counted]]:
+        """Return classes that are new, by the day of their first mail; each has its incident.
+
+        They are new for a day, and as long as that incident lasts. On the first day of a queue
+        all is new: what has come most of the time has an incident apart from what came later.
+        """
+        cohorts: dict[str, list[Counted]] = {}
+        base_ms = self._base_ms(moment)
+        for one in self._classes:
+            key = self._cohort(one)
+            if one.is_promotional or one.class_id in self._known.allowed:
+                continue
+            if one.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
+                is_base = one.first_seen_ms <= base_ms and key not in self._known.alarmed
+                cohorts.setdefault(f"{key} first" if is_base else key, []).append(one)
+        return cohorts
+
+    def _cohort(self, one: Counted) -> str:
+        return f"{self._source_id} {one.first_seen_ms // DAY_MS}"
+
+    def _base_ms(self, moment: _Moment) -> int:
+        """Return until when mail was first seen that a queue was set up for, on its first day."""
+        counting_ms = moment.at_ms - self._known.counting_since_ms
+        return moment.at_ms - counting_ms // 2 if counting_ms < DAY_MS else 0
+
+    def _lasts(self, key: str, moment: _Moment) -> bool:
+        alarmed_ms = self._known.alarmed.get(key, self._known.alarmed.get(f"{key} first"))
+        return alarmed_ms is not None and moment.at_ms - alarmed_ms < HISTORY_DAYS * DAY_MS
+
+    def _held_new(
+        self, counts: Mapping[Counted, float], limit: float, moment: _Moment
+    ) -> Held | None:
+        if self._is_quiet(moment) and not self._is_new_source(moment):
+            return None
+        base_ms = self._base_ms(moment)
+        later = {one: count for one, count in counts.items() if one.first_seen_ms > base_ms}
+        if sum(later.values()) <= limit:
+            return None
+        return Held(new_since_ms=min(one.first_seen_ms for one in later))
+
+    def _usual_newness(self, moment: _Moment) -> int:
+        """Return a limit by what is usual: some sources write each subject anew.
+
+        By the third of the busiest days: an attack makes nothing usual. The first day of a source
+        tells nothing, all of it is new then.
+        """
+        first, end = self._first_ms // HOUR_MS + 24, moment.hour - 22
+        days: Counter[int] = Counter()
+        for hour, messages in self._newness.items():
+            if max(first, end - HISTORY_DAYS * 24) <= hour < end:
+                day = (end - 1 - hour) // 24
+                days[day] = max(days[day], messages)
+        busiest = sorted(days.values(), reverse=True)
+        return int(_NEWNESS_FACTOR * busiest[2]) if len(busiest) > 2 else 0
+
+    # --- what is much -----------------------------------------------------------------------
+
+    def _history_end(self, moment: _Moment) -> int:
+        """Return the hour that ends what is known: a day ago, or when an incident began."""
+        end = moment.hour - 22
+        if self._lasts(self._source_id, moment):
+            end = min(end, self._known.alarmed[self._source_id] // HOUR_MS)
+        return end
+
+    def _burst(self, moment: _Moment) -> Suspect | None:
+        """Look for classes that are known, and come much more often than at this hour before."""
+        counts: dict[Counted, float] = {}
+        limits: list[float] = []
+        held: list[str] = []
+        for one in () if self._is_quiet(moment) else self._classes:
+            count = _messages(one, moment)
+            is_known = one.first_seen_ms <= moment.at_ms - DAY_MS
+            if count <= self._guard.new_per_hour or one.is_promotional or not is_known:
+                continue
+            if self._lasts(self._cohort(one), moment):
+                continue
+            limit, most = self._usual(one, moment)
+            if count > limit:
+                counts[one] = count
+                limits.append(limit)
+                if count > max(self._guard.source_per_hour, most * _HELD_FACTOR):
+                    held.append(one.class_id)
+        if not counts:
+            return None
+        parked = Held(class_ids=tuple(held)) if held else None
+        return self._suspect(Trouble.BURST, self._source_id, moment, counts, sum(limits), parked)
+
+    def _usual(self, one: Counted, moment: _Moment) -> tuple[float, int]:
+        """Return the limit of a class at an hour, and its busiest hour so far."""
+        end = self._history_end(moment)
+        most = usual = 0
+        for hour, count in one.hours.items():
+            if end - HISTORY_DAYS * 24 <= hour < end:
+                most = max(most, count.messages)
+                if (moment.hour - hour + 1) % 24 <= 2:  # an hour sooner or later, too
+                    usual = max(usual, count.messages)
+        allowed = self._known.allowed
+        least = allowed.get(one.class_id, allowed.get(self._source_id, 0))
+        limit = max(usual * _USUAL_FACTOR, most * _BUSIEST_FACTOR)
+        return max(limit, least, self._guard.new_per_hour), most
+
+    def _flood(self, moment: _Moment) -> Suspect | None:
+        """Look at all mail of a source, of both streams."""
+        is_new = self._is_new_source(moment)
+        if self._is_quiet(moment) and not is_new:
+            return None
+        end = self._history_end(moment)
+        most = max((one.messages for hour, one in self._totals.items() if hour < end), default=0)
+        ids = [self._source_id, *(one.class_id for one in self._classes)]
+        allowed = sum(self._known.allowed.get(one, 0) for one in ids)
+        limit = max(self._guard.source_per_hour, most * _USUAL_FACTOR, allowed)
+        counts = {one: _messages(one, moment) for one in self._classes}
+        if sum(counts.values()) <= limit:
+            return None
+        held = is_new and self._held_new(counts, limit, moment) is not None
+        parked = Held() if held else None
+        return self._suspect(Trouble.FLOOD, self._source_id, moment, counts, limit, parked)
+
+    # --- what is refused --------------------------------------------------------------------
+
+    def _much_refused(self, moment: _Moment, bounced: int) -> Suspect | None:
+        recipients: dict[Counted, float] = {}
+        refused: dict[Counted, float] = {}
+        for one in self._classes:
+            now, before = _hours(one, moment)
+            recipients[one] = now.recipients + before.recipients * moment.earlier
+            refused[one] = now.refused + before.refused * moment.earlier
+        total, count = sum(recipients.values()), sum(refused.values()) + bounced
+        share = max(self._guard.refused_share, 2 * self._usual_refused(moment))
+        if count < _REFUSED_LEAST or count <= share * total:
+            return None
+        key, whose = f"{self._source_id} refused", refused if any(refused.values()) else recipients
+        held = None
+        if self._is_new_source(moment):
+            held = self._held_new(recipients, 0, moment)
+        return self._suspect(
+            Trouble.REFUSED, key, moment, whose, share * total, held, per_hour=count
+        )
+
+    def _usual_refused(self, moment: _Moment) -> float:
+        end = self._history_end(moment)
+        earlier = [one for hour, one in self._totals.items() if hour < end]
+        refused = sum(one.refused for one in earlier)
+        return refused / sum(one.recipients for one in earlier) if refused else 0.0
+
+    def _suspect(
+        self,
+        trouble: Trouble,
+        key: str,
+        moment: _Moment,
+        counts: Mapping[Counted, float],
+        limit: float,
+        held: Held | None,
+        *,
+        per_hour: float | None = None,
+    ) -> Suspect:
+        ordered = sorted(filter(counts.__getitem__, counts), key=counts.__getitem__, reverse=True)
+        begun_ms = (moment.hour - (moment.earlier > 0)) * HOUR_MS
+        first_ms = min((one.first_seen_ms for one in ordered), default=begun_ms)
+        return Suspect(
+            trouble=trouble,
+            key=key,
+            source_id=self._source_id,
+            class_ids=tuple(one.class_id for one in ordered),
+            per_hour=int(sum(counts.values()) if per_hour is None else per_hour),
+            limit=int(limit),
+            since_ms=max(begun_ms, first_ms),
+            held=held if moment.is_now and self._may_hold else None,
+        )
+
+
+# --- counts -----------------------------------------------------------------------------------
+
+
+def _hours(one: Counted, moment: _Moment) -> tuple[HourCount, HourCount]:
+    return one.hours.get(moment.hour, _NOTHING), one.hours.get(moment.hour - 1, _NOTHING)
+
+
+def _messages(one: Counted, moment: _Moment) -> float:
+    now, before = _hours(one, moment)
+    return now.messages + before.messages * moment.earlier
+
+
+def _total_by_hour(classes: Iterable[Counted]) -> dict[int, HourCount]:
+    totals: dict[int, HourCount] = {}
+    for one in classes:
+        for hour, count in one.hours.items():
+            before = totals.get(hour, _NOTHING)
+            totals[hour] = HourCount(*(a + b for a, b in zip(before, count, strict=True)))
+    return totals
+
+
+def _new_by_hour(classes: Iterable[Counted]) -> Counter[int]:
+    """Return how much came in each hour of what was no day old then."""
+    newness: Counter[int] = Counter()
+    for one in classes:
+        first = one.first_seen_ms // HOUR_MS
+        if not one.is_promotional:
+            for hour in range(first, first + 24):
+                newness[hour] += one.hours.get(hour, _NOTHING).messages
+    return newness

@@ -1,0 +1,204 @@
+"""The guard's judgement: time is an argument, histories are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
+
+from relaygw.mail.mail_class import MailClass
+from relaygw.policy.guard import (
+    DAY_MS,
+    HOUR_MS,
+    Counted,
+    Held,
+    HourCount,
+    Known,
+    Suspect,
+    Trouble,
+    judge,
+)
+from relaygw.settings.guard import Days, Guard
+from tests.tables import each_of
+
+NOW_MS = 1_800_000_000_000 // DAY_MS * DAY_MS + 15 * HOUR_MS + HOUR_MS // 2
+HOUR = NOW_MS // HOUR_MS
+SHOP = ("10.0.0.5", "", "", 33, "checkout.php")
+OLD = Known(counting_since_ms=NOW_MS - 50 * DAY_MS)
+
+
+def counted(
+    template: str,
+    hours: Mapping[int, int | HourCount],
+    *,
+    first_ms: int | None = None,
+    stream: str = "transactional",
+    **more: Any,
+) -> Counted:
+    """Return a class that came so often, by hours before this one."""
+    source = more.get("source", SHOP)
+    counts = {
+        HOUR - ago: one if isinstance(one, HourCount) else HourCount(one, one)
+        for ago, one in hours.items()
+    }
+    return Counted(
+        mail_class=MailClass.of(source, sender_domain="s.test", template=template, stream=stream),
+        first_seen_ms=first_ms if first_ms is not None else (HOUR - max(hours)) * HOUR_MS,
+        hours=counts,
+    )
+
+
+def orders(now: int, *, usual: int = 20, days: int = 20) -> Counted:
+    """Return order mail with a history: by day, none at night."""
+    hours = {ago: usual for ago in range(1, days * 24) if 8 <= (HOUR - ago) % 24 <= 21}
+    return counted("Order #", {**hours, 0: now})
+
+
+def found(*classes: Counted, known: Known = OLD, now_ms: int = NOW_MS, **guard: Any) -> list[Any]:
+    """Return what is wrong, as trouble and whether something of it is held."""
+    return [
+        (one.trouble.value, one.held is not None)
+        for one in judge(classes, Guard(**guard), known, now_ms=now_ms)
+    ]
+
+
+MINUTE_MS = 60_000
+FRESH_MS = NOW_MS - MINUTE_MS
+
+CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
+    "usual orders": (lambda: found(orders(25)), []),
+    "a new script": (
+        lambda: found(counted("Win #", {0: 31}, first_ms=FRESH_MS)),
+        [("new", True)],
+    ),
+    "no more than the limit": (lambda: found(counted("Win #", {0: 30}, first_ms=FRESH_MS)), []),
+    "random subjects of a known script": (
+        lambda: found(
+            orders(10), *(counted(f"x{n}", {0: 1}, first_ms=FRESH_MS) for n in range(31))
+        ),
+        [("new", True)],
+    ),
+    "on both sides of a full hour": (
+        lambda: found(
+            counted("Win #", {1: 20, 0: 15}, first_ms=NOW_MS - 30 * MINUTE_MS),
+            now_ms=HOUR * HOUR_MS + MINUTE_MS,
+        ),
+        [("new", True)],
+    ),
+    "told of for a day": (lambda: found(counted("Win #", {20: 40})), [("new", False)]),
+    "and then over": (lambda: found(counted("Win #", {25: 40}), known=OLD), []),
+    "a newsletter is no new template": (
+        lambda: found(orders(10), counted("News", {0: 400}, stream="promotional")),
+        [],
+    ),
+    "any new source": (
+        lambda: found(counted("News", {0: 501}, stream="promotional", first_ms=FRESH_MS)),
+        [("flood", True)],
+    ),
+    "a known source": (
+        lambda: found(orders(10), counted("News", {0: 2000}, stream="promotional")),
+        [("flood", False)],
+    ),
+    "more than is usual": (lambda: found(orders(81)), [("burst", False)]),
+    "a sale day": (lambda: found(orders(200)), [("burst", False)]),
+    "a sale day that was told": (
+        lambda: found(orders(200), quiet=(Days(date(2027, 1, 15), date(2027, 1, 15)),)),
+        [],
+    ),
+    "beyond any sale": (lambda: found(orders(501)), [("burst", True)]),
+    "known subject, new flood": (
+        lambda: found(counted("Contact", {0: 60, **{24 * d: 1 for d in range(1, 15)}})),
+        [("burst", False)],
+    ),
+    "each subject anew, as ever": (
+        lambda: found(
+            orders(10),
+            *(
+                counted(f"Re {day}", {day * 24: 60}, first_ms=(HOUR - 24 * day) * HOUR_MS)
+                for day in range(10)
+            ),
+        ),
+        [],
+    ),
+    "an attack makes nothing usual": (
+        lambda: found(
+            orders(10),
+            counted("Spam", {48: 300}, first_ms=(HOUR - 48) * HOUR_MS),
+            counted("Spam 2", {0: 60}, first_ms=FRESH_MS),
+        ),
+        [("new", True)],
+    ),
+    "refused recipients": (
+        lambda: found(orders(10), counted("List", {0: HourCount(20, 20, 12), 40: 3})),
+        [("refused", False)],
+    ),
+    "refused by providers": (
+        lambda: found(orders(20), known=Known(counting_since_ms=0, bounced=11)),
+        [("refused", False)],
+    ),
+    "as many as ever": (
+        lambda: found(counted("List", {0: HourCount(30, 30, 12), 72: HourCount(100, 100, 40)})),
+        [],
+    ),
+    "allowed up to": (
+        lambda: found(
+            counted("Win #", {0: 90}, first_ms=FRESH_MS),
+            known=Known(
+                counting_since_ms=0,
+                allowed={
+                    MailClass.of(SHOP, sender_domain="", template="", stream="").source_id: 100
+                },
+            ),
+        ),
+        [],
+    ),
+    "first day: what came all the time": (
+        lambda: found(
+            counted("Order #", {0: 90}, first_ms=NOW_MS - 9 * MINUTE_MS),
+            known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
+        ),
+        [("new", False)],
+    ),
+    "first day: what came later": (
+        lambda: found(
+            counted("Order #", {0: 20}, first_ms=NOW_MS - 10 * MINUTE_MS),
+            counted("Win #", {0: 90}, first_ms=FRESH_MS),
+            known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
+        ),
+        [("new", True)],
+    ),
+    "other sources are never held": (
+        lambda: found(
+            counted("x", {0: 90}, first_ms=FRESH_MS, source=("(other sources)", "", "", None, ""))
+        ),
+        [("new", False)],
+    ),
+}
+
+
+@each_of("case", CASES)
+def test_what_is_wrong_with_a_source(case: str) -> None:
+    look, expected = CASES[case]
+    assert look() == expected
+
+
+def suspects(*classes: Counted, known: Known = OLD, now_ms: int = NOW_MS) -> list[Suspect]:
+    return judge(classes, Guard(), known, now_ms=now_ms)
+
+
+def test_held_is_what_is_new_and_nothing_of_what_is_known() -> None:
+    spam = [counted(f"x{n}", {0: 1}, first_ms=FRESH_MS + n) for n in range(40)]
+    (one,) = suspects(orders(25), *spam)
+    assert (one.trouble, one.per_hour, one.limit) == (Trouble.NEW, 40, 30)
+    assert one.held == Held(new_since_ms=FRESH_MS)
+    assert set(one.class_ids) == {each.class_id for each in spam}
+
+
+def test_an_attack_that_goes_on_has_one_incident_until_it_is_over() -> None:
+    begun = 100
+    spam = counted("Win #", dict.fromkeys(range(begun), 60))
+    (first,) = suspects(spam, now_ms=(HOUR - begun + 2) * HOUR_MS)
+    known = Known(counting_since_ms=0, alarmed={first.key: (HOUR - begun + 2) * HOUR_MS})
+    (now,) = suspects(spam, known=known)
+    assert now.key == first.key
+    assert now.trouble is Trouble.NEW
