@@ -13,11 +13,12 @@ from functools import lru_cache
 MAX_TEMPLATE = 120
 _MAX_READ = 160
 _MAX_WORD = 30
+_LONGEST_NAME = 3  # words in front of a comma
 _GAP, _NUMBER, _ADDRESS = "…", "#", "@"
 
 _QUOTES = re.compile(r"\"[^\"]*\"|[„“][^“”]*[“”]|»[^«]*«|«[^»]*»|‚[^‘]*‘|‹[^›]*›|›[^‹]*‹")
 _QUOTE = re.compile('["„“«»‚‹›]')
-_NUMBERED = re.compile(r"[#№]?[A-Za-z0-9_./:-]*\d(?:[A-Za-z0-9_./:-]*[A-Za-z0-9])?")
+_NUMBERED = re.compile(r"[#№]?[A-Za-z0-9_./:-]*\d(?:[A-Za-z0-9_./:,-]*[A-Za-z0-9])?")
 _ADDRESSES = re.compile(r"[^\s<>(),;:\[\]]+@[^\s<>(),;:\[\]]+")
 
 
@@ -42,7 +43,7 @@ _DATES = _words(
     "lunedì martedì mercoledì giovedì venerdì sabato domenica "
     "januari februari maart mei augustus "
     "maandag dinsdag woensdag donderdag vrijdag zaterdag zondag"
-) - {"may", "mars"}  # words of their own
+)
 _SALUTATIONS = _words(
     "hello hi hey dear hallo liebe lieber geehrte geehrter moin servus bonjour salut cher chère "
     "hola estimado estimada querido querida ciao caro cara gentile beste geachte "
@@ -95,7 +96,7 @@ def _folded(word: str) -> tuple[str, int]:
         return word, _SAID_BY
     if plain in _TITLES:
         return word, _TITLE
-    if plain in _DATES:
+    if plain in _DATES and word != "may":
         return _GAP, _PLAIN
     if "@" in word:
         return _ADDRESSES.sub(_ADDRESS, word), _PLAIN
@@ -106,9 +107,13 @@ def _folded(word: str) -> tuple[str, int]:
 
 
 def _fold_ends(words: list[str]) -> None:
-    """Fold a name that is spoken to, at the begin or the end: `Anna, your cart`, `Come, Anna!`."""
-    if len(words) > 2 and words[0][0].isupper() and words[0][-1] == ",":
-        words[0] = f"{_GAP},"
+    """Fold a name that is spoken to, at begin or end: `Ann Lee, your cart`, `Come, Ann!`."""
+    for number, word in enumerate(words[:_LONGEST_NAME]):
+        if not word[0].isupper():
+            break
+        if word[-1] == "," and number + 1 < len(words):
+            words[: number + 1] = [f"{_GAP},"]
+            break
     if len(words) > 2 and words[-2][-1] == "," and words[-1][0].isupper():
         last = words[-1]
         words[-1] = _GAP + last[len(last.rstrip(_ENDS)) :]
