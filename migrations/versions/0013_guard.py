@@ -38,7 +38,6 @@ def _sources() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("mail_class_source", "mail_class", ["source_id"])
-    op.create_index("mail_class_seen", "mail_class", ["last_seen_ms"])
     op.create_table(
         "class_hour",
         sa.Column("class_id", sa.Text, primary_key=True),

@@ -44,14 +44,14 @@ def sources(
     now_ms = clock_ms()
     since_ms = read_moment(since, now_ms=now_ms) or 0
     with invocation.open_store() as store:
-        rows = source_rows(store, by=by, since_ms=since_ms)
+        rows, number = source_rows(store, by=by, since_ms=since_ms, limit=limit)
     if wants_json:
-        print_lines(as_json(source_object(row, by=by)) for row in rows[:limit])
+        print_lines(as_json(source_object(row, by=by)) for row in rows)
     else:
-        print_lines(_lines(rows, by, limit, now_ms))
+        print_lines(_lines(rows, by, number, now_ms))
 
 
-def _lines(rows: Sequence[SourceRow], by: str | None, limit: int, now_ms: int) -> Iterator[str]:
+def _lines(rows: Sequence[SourceRow], by: str | None, number: int, now_ms: int) -> Iterator[str]:
     left = max(terminal_width() - sum(1 - width for width in _NUMBERS), _LEAST_WORDS)
     texts, heads = [left], [(by or "").upper()]
     if by is None:
@@ -60,14 +60,14 @@ def _lines(rows: Sequence[SourceRow], by: str | None, limit: int, now_ms: int) -
         heads = ["CLASS", "FROM", "TEMPLATE"]
     widths = (*_NUMBERS, *texts)
     yield aligned(widths, "MESSAGES", "RCPTS", "REFUSED", "TOP/H", "FIRST", "LAST", *heads)
-    for row in rows[:limit]:
+    for row in rows:
         one = row.counted
         ages = (age(now_ms - at_ms) for at_ms in (one.first_seen_ms, one.last_seen_ms))
         numbers = (one.messages, one.recipients, one.refused, one.busiest_hour, *ages)
         yield aligned(widths, *numbers, *_words(row, by))
-    more = f", {len(rows) - limit:,} more" if len(rows) > limit else ""
+    more = f", {number - len(rows):,} more" if number > len(rows) else ""
     noun = ("row", "rows") if by else ("class", "classes")
-    yield f"-- {counted(min(len(rows), limit), *noun)}{more}"
+    yield f"-- {counted(len(rows), *noun)}{more}"
 
 
 def _words(row: SourceRow, by: str | None) -> Iterator[str]:

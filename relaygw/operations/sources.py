@@ -8,7 +8,7 @@ from typing import Any
 from relaygw.mail.clock import rfc3339
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.words import fields
-from relaygw.store.sources import HOUR_MS, SourceSum
+from relaygw.store.sources import SourceSum
 from relaygw.store.store import Store
 
 BY = {
@@ -16,6 +16,7 @@ BY = {
     **{"uid": "uid", "user": "user"},
 }
 """What classes are counted by, and what that is of a class; by nothing is each for itself."""
+_CLASSES_AT_ONCE = 500
 _PARTS = {  # of a class, as JSON names them
     **{"class": "class_id", "source": "source_id", "host": "host", "listener": "listener"},
     **{"user": "user", "uid": "uid", "script": "script", "sender_domain": "sender_domain"},
@@ -31,19 +32,26 @@ class SourceRow:
     mail_class: MailClass | None  # None: of several, which have the key in common
 
 
-def source_rows(store: Store, *, by: str | None, since_ms: int) -> list[SourceRow]:
-    """Return what was accepted since the hour of a time, the most mail first."""
+def source_rows(
+    store: Store, *, by: str | None, since_ms: int, limit: int
+) -> tuple[list[SourceRow], int]:
+    """Return the rows with most of the mail since the hour of a time, and how many there are."""
+    found = store.sources.sum_mail("class_id" if by is None else BY[by], since_ms)
+    shown = found[:limit]
     if by is not None:
-        found = store.sources.sum_mail(BY[by], since_ms)
-        return [SourceRow(counted=one, mail_class=None) for one in found]
-    found = store.sources.sum_mail("class_id", since_ms)
-    known = store.sources.known_classes(since_ms - since_ms % HOUR_MS)
-    classes = {one.mail_class.class_id: one.mail_class for one in known}
-    return [
-        SourceRow(counted=one, mail_class=classes[str(one.key)])
-        for one in found
-        if one.key in classes
-    ]
+        return [SourceRow(counted=one, mail_class=None) for one in shown], len(found)
+    rows: list[SourceRow] = []
+    for start in range(0, len(shown), _CLASSES_AT_ONCE):
+        part = {str(one.key): one for one in shown[start : start + _CLASSES_AT_ONCE]}
+        known = store.sources.known_classes(class_ids=part.keys())
+        classes = {one.mail_class.class_id: one.mail_class for one in known}
+        # what was forgotten meanwhile is left out
+        rows += [
+            SourceRow(counted=one, mail_class=classes[key])
+            for key, one in part.items()
+            if key in classes
+        ]
+    return rows, len(found)
 
 
 def source_object(row: SourceRow, *, by: str | None) -> dict[str, Any]:

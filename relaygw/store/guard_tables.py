@@ -14,12 +14,11 @@ mail_class = table(  # see mail.mail_class
     key("class_id"),
     *columns(Text, "source_id host listener user_name script sender_domain template stream"),
     *columns(BigInteger, "uid", null=True),
-    *columns(BigInteger, "first_seen_ms last_seen_ms"),
+    *columns(BigInteger, "first_seen_ms last_seen_ms"),  # without an index: it changes all the time
     *columns(BigInteger, "messages"),  # ever
     sqlite_with_rowid=False,
 )
 Index("mail_class_source", mail_class.c.source_id)
-Index("mail_class_seen", mail_class.c.last_seen_ms)
 
 class_hour = table(
     "class_hour",

@@ -165,12 +165,16 @@ class Sources(Repository):
             _ADD_HOUR.run(tx, hours)
             return set(instead)
 
-    def known_classes(self, since_ms: int = 0) -> list[SeenClass]:
-        """Return the classes last seen since a time, the latest first."""
+    def known_classes(
+        self, since_ms: int = 0, *, class_ids: Collection[str] = ()
+    ) -> list[SeenClass]:
+        """Return the classes last seen since a time, of these or all, the latest first."""
         with self._read() as tx:
             query = select(mail_class).order_by(mail_class.c.last_seen_ms.desc())
             if since_ms:
                 query = query.where(mail_class.c.last_seen_ms >= tx.to_stored(since_ms))
+            if class_ids:
+                query = query.where(mail_class.c.class_id.in_(class_ids))
             return [_seen_class(tx, row) for row in tx.execute(query)]
 
     def class_hours(

@@ -308,8 +308,8 @@ async def list_sources(web: WebContext, call: Call) -> dict[str, Any]:
     if by is not None and by not in BY:
         raise Problem(400, f"by {by[:40]!r} is not known", expected=", ".join(BY))
     since_ms = requests.since_of(call.given, default_ms=clock_ms() - 24 * _HOUR_MS)
-    rows = await web.read(lambda: source_rows(web.store, by=by, since_ms=since_ms))
-    return {"sources": [source_object(row, by=by) for row in rows[:limit]]}
+    rows, _ = await web.read(lambda: source_rows(web.store, by=by, since_ms=since_ms, limit=limit))
+    return {"sources": [source_object(row, by=by) for row in rows]}
 
 
 @_get("/status", answers.Status)

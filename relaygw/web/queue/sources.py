@@ -41,10 +41,10 @@ def show_sources(web: WebContext, request: Request) -> Response:
     if days not in _DAYS:
         raise Problem(400, f"days {days[:40]!r} is not known", expected=", ".join(_DAYS))
     since_ms = clock_ms() - int(days) * _DAY_MS
-    rows = source_rows(web.store, by=by or None, since_ms=since_ms)
+    rows, number = source_rows(web.store, by=by or None, since_ms=since_ms, limit=PAGE_ROWS)
     context = {
-        "rows": [_shown(row, by, int(days)) for row in rows[:PAGE_ROWS]],
-        "number": len(rows),
+        "rows": [_shown(row, by, int(days)) for row in rows],
+        "number": number,
         "by": by,
         "days": days,
         "label": _LABELS[by],
