@@ -13,6 +13,7 @@ from itertools import product
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from relaygw.mail.finding import Kind as Finding
 from relaygw.mail.state import RecipientState, capture_code
 from relaygw.mail.suppression import STREAMS, Cause
 from relaygw.mail.verdict import PASSING, Kind
@@ -21,6 +22,7 @@ from relaygw.observe.observer import (
     BOUNCED,
     CAPTURED,
     DEFERRED,
+    FOUND,
     MAILDROP,
     NOTICE_RESULTS,
     NOTICES,
@@ -107,6 +109,11 @@ class FrontMetrics:
         self.replies = CounterTally(
             "relaygw_smtp_replies_total", "Replies to clients, by code.", "listener", "code"
         )
+        self.found = CounterTally(
+            "relaygw_content_found_total",
+            *("Messages in which the content check found something.", "kind", "result"),
+            from_zero=product(Finding, FOUND),
+        )
         self.sessions = _gauge(
             "relaygw_smtp_sessions", "Open SMTP sessions.", "livesum", "listener"
         )
@@ -130,7 +137,7 @@ class FrontMetrics:
 
     def write(self) -> None:
         """Write the counts since the last time."""
-        for tally in (self._received, self._captured, self.replies):
+        for tally in (self._received, self._captured, self.replies, self.found):
             tally.write()
         self.batches.write()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -69,6 +69,14 @@ class FrontObserver(Observer["FrontMetrics"]):
     def listener(self, name: str) -> ListenerObserver:
         """Return what is told at the listener of that name."""
         return ListenerObserver(name, self._history, self._metrics)
+
+    def found(self, kinds: Iterable[str], *, is_held: bool) -> None:
+        """Tell what the content check found in a mail."""
+        for kind in kinds:
+            if self._metrics is not None:
+                self._metrics.found.add(kind, FOUND[is_held])
+            if self._history is not None:
+                self._history.add(Series.FOUND, f"{FOUND[is_held]} {kind}")
 
     def sample(self) -> None:
         """Write the counts since the last time."""
@@ -147,6 +155,7 @@ class Series(StrEnum):
     # mail that came to its end, by provider and greatest ms of its time in the queue, see waits; in
     # slices of half an hour
     IN_QUEUE = "in_queue"
+    FOUND = "found"  # messages, by what the content check did and found: "held card_number"
     REFUSED = "refused"  # replies to clients from 400 on, by code and status: "554 5.7.1"
     # the greatest number within a slice
     QUEUE = "queue"  # open deliveries, by state
@@ -272,6 +281,7 @@ OTHER = CaptureCode.OTHER.value
 _REFUSED = {scope: f"refused_{scope.value.replace(' ', '_')}" for scope in Scope}
 _NOT_NOW = {Verdict.THROTTLE: "throttled", Verdict.HOLD: "held", Verdict.DOUBT: "in_doubt"}
 
+FOUND = ("warned", "held")  # what the content check did
 _NEVER_CAPTURED = (CaptureCode.OTHER, CaptureCode.SUPPRESSED)
 CAPTURED = tuple(code.value for code in CaptureCode if code not in _NEVER_CAPTURED)
 DEFERRED = (*_NOT_NOW.values(), "local", "unreachable", "no_answer", *_REFUSED.values())

@@ -38,11 +38,12 @@ async def front(context: RoleContext) -> int:
     metrics = FrontMetrics() if can_count(context.metrics, log) else None
     settings = context.loaded.settings
     classes, counts = mail_classes(settings), SourceCounts()
-    screened = screen(settings, store, log)
+    observer = FrontObserver(log, history, metrics)
+    screened = screen(settings, store, observer)
     service = FrontService(
         settings,
         store,
-        FrontObserver(log, history, metrics),
+        observer,
         intake=Intake(
             settings, state_dir=context.loaded.state_dir, classes=classes, screen=screened
         ),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from relaygw.mail.iban import is_iban
 from relaygw.settings.addresses import Address
 from relaygw.settings.secrets import SecretUrl
 from relaygw.settings.section import Count, Section, Written
@@ -106,11 +107,28 @@ class Storms(Section):
 _OnMatch = Literal["off", "warn", "hold"]
 
 
+def _parse_iban(text: str) -> str:
+    iban = "".join(text.split()).upper()
+    if not is_iban(iban):
+        raise ValueError("is not an IBAN; write e.g. DE89 3704 0044 0532 0130 00")
+    return iban
+
+
+_Iban = Annotated[str, AfterValidator(_parse_iban)]
+
+
 class ContentCheck(Section):
     """What happens to mail with card numbers, passwords and the like, by its route's stream."""
 
     transactional: _OnMatch = "off"
     promotional: _OnMatch = "off"
+    # of the shop itself, e.g. for advance payment: no find
+    own_ibans: tuple[_Iban, ...] = Field(default=(), examples=[["DE89 3704 0044 0532 0130 00"]])
+
+    @property
+    def is_on(self) -> bool:
+        """True where mail of a stream is looked at."""
+        return (self.transactional, self.promotional) != ("off", "off")
 
 
 class Digest(Section):

@@ -1,0 +1,45 @@
+"""The check for what must not be mailed, as the settings want it for each stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from relaygw.inbound.screen import Check, Looked, ScreenHold
+from relaygw.mail.finding import Kind
+from relaygw.mail.hold import HoldCode
+from relaygw.policy.content_check import find_in
+from relaygw.settings.guard import ContentCheck
+
+Found = Callable[[str, Mapping[Kind, int], bool], None]
+"""Is told of what was found: queue id, how many of each kind, whether the mail is held."""
+
+
+class ContentLook(Check):
+    """Looks for it in the mail of the streams that it is on for."""
+
+    name = "content"
+
+    def __init__(self, settings: ContentCheck, told: Found) -> None:
+        wanted = {"transactional": settings.transactional, "promotional": settings.promotional}
+        self._wanted = {stream: wish for stream, wish in wanted.items() if wish != "off"}
+        self._own_ibans = frozenset(settings.own_ibans)
+        self._told = told
+
+    def look(self, looked: Looked) -> ScreenHold | None:
+        """Return a hold for mail of which one part at least goes by a stream that wants it."""
+        wishes = {self._wanted.get(one.stream) for one in looked.message.deliveries} - {None}
+        if not wishes:
+            return None
+        found = find_in(
+            looked.content.head,
+            header_end=looked.facts.end,
+            subject=looked.facts.subject,
+            own_ibans=self._own_ibans,
+        )
+        if not found:
+            return None
+        is_held = "hold" in wishes
+        self._told(looked.message.queue_id, found, is_held)
+        if not is_held:
+            return None
+        return ScreenHold(HoldCode.CONTENT_CHECK, "+".join(found), "found in its text")
