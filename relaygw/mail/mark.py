@@ -50,5 +50,6 @@ class Marks:
 
     def _hidden(self, tag: bytes, raw: bytes) -> bytes:
         """Return `raw` hidden, or what was hidden shown again."""
-        cover = self._hash(b"cover", tag, _MAX_ID_BYTES)
-        return bytes(one ^ other for one, other in zip(raw, cover, strict=False))
+        cover = self._hash(b"cover", tag, _MAX_ID_BYTES)[: len(raw)]
+        number = int.from_bytes(raw[:_MAX_ID_BYTES]) ^ int.from_bytes(cover)
+        return number.to_bytes(len(cover))

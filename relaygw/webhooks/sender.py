@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,6 +57,7 @@ class Sender:
     _names: dict[str, str] = field(default_factory=dict)  # by the id of each receiver
     _labels: dict[str, str] = field(default_factory=dict)  # so, for who has no settings of it
     _targets: dict[str, Target] = field(default_factory=dict)  # as they were read, until one fails
+    _duty_until_s: dict[str, float] = field(default_factory=dict)  # not asked again before
     _taken: dict[str, str] = field(default_factory=dict)  # the last post that each took
     _seen: Unchanged = field(default_factory=Unchanged)
 
@@ -90,11 +92,7 @@ class Sender:
 
     async def _step(self, name: str, webhook: Webhook) -> float:
         """Send a post, if one waits and this instance has the duty; return the pause after it."""
-        if not await asyncio.to_thread(self._has_duty, webhook.endpoint):
-            return self.pace.duty_s
-        post = await asyncio.to_thread(
-            self.store.outbox.next_post, webhook.endpoint, limit=MAX_EVENTS, fits=fits
-        )
+        post = await asyncio.to_thread(self._next_post, webhook.endpoint)
         if post is None:
             return self.pace.idle_s
         exchange = asyncio.ensure_future(self._exchange(name, webhook, post))
@@ -106,6 +104,15 @@ class Sender:
             raise
         # what does not fill a post waits for more, so that a busy gateway makes few of them
         return 0.0 if post.is_full else self.pace.idle_s
+
+    def _next_post(self, endpoint: str) -> WebhookPost | None:
+        # one instance sends, and looks whether it is that one now and then: it costs more than a
+        # look for a post, and two that send the same post for a moment tell the receiver its id
+        if time.monotonic() >= self._duty_until_s.get(endpoint, 0.0):
+            if not self._has_duty(endpoint):
+                return None
+            self._duty_until_s[endpoint] = time.monotonic() + self.pace.idle_s
+        return self.store.outbox.next_post(endpoint, limit=MAX_EVENTS, fits=fits)
 
     def _has_duty(self, endpoint: str) -> bool:
         return self.store.watch.duty(f"{DUTY} {endpoint}", self.incarnation)
