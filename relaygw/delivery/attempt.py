@@ -10,7 +10,7 @@ from functools import partial
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.marking import marking_of
-from relaygw.delivery.sending_once import NO_KEY, Field, KeyPlan, key_at_once
+from relaygw.delivery.sending_once import NO_KEY, KeyPlan, key_at_once
 from relaygw.errors import ContentDamaged
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
@@ -114,12 +114,12 @@ class Attempt:
                 self.outcomes.append(outcome)
         self.part = ()
 
-    def key_fields(self) -> tuple[Field, ...]:
-        """Return the field with the idempotency key of the part that is being sent, if any."""
+    def key_line(self) -> bytes:
+        """Return the line with the idempotency key of the part that is being sent, if any."""
         if self.keys.header is None:
-            return ()
+            return b""
         people = [(self.by_address[address][0], address) for address in self.part]
-        return self.keys.fields_for(self.claimed, people)
+        return self.keys.line_for(self.claimed, people)
 
     def cut_short(self, classifier: Classifier) -> None:
         """Account for a part that something else than the provider has ended; never raises.
@@ -182,7 +182,7 @@ class Upstream:
         claimed: ClaimedDelivery,
         addresses: tuple[str, ...],
         field_rule: FieldRule | None,
-        key_fields: tuple[Field, ...] = (),
+        key_line: bytes = b"",
     ) -> OutgoingMail:
         """Return what goes to some recipients of a delivery. Raises ContentDamaged."""
         content, store, provider = claimed.content, self._context.store, self._provider
@@ -202,11 +202,11 @@ class Upstream:
             has_long_line=claimed.has_long_line,
             smtputf8=claimed.smtputf8,
             added=(
-                source_field(claimed.source, self._context.settings.hostname)
+                source_field(claimed.source, self._context.settings.hostname) + key_line
                 if provider.send_source
-                else b""
+                else key_line
             ),
-            fields=self._fields + key_fields,
+            fields=self._fields,
             field_rule=field_rule,
             mark=self._marking.mark(claimed.queue_id) if self._marking is not None else None,
             max_size_bytes=provider.max_message_size,
@@ -225,12 +225,12 @@ class Upstream:
         addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
         if not 0 < len(addresses) <= self.max_recipients:
             return None
-        fields: tuple[Field, ...] | None = ()
+        line: bytes | None = b""
         if self.key_header is not None:
-            fields = key_at_once(self.key_header, claimed, addresses)
-        if fields is None:
+            line = key_at_once(self.key_header, claimed, addresses)
+        if line is None:
             return None
-        return self.mail(claimed, addresses, screened.field_rule, fields)
+        return self.mail(claimed, addresses, screened.field_rule, line)
 
     async def fields_found(self, claimed: ClaimedDelivery, field_rule: FieldRule) -> FieldsFound:
         """Return what of a delivery's header stays behind, or keeps it from being sent."""
@@ -281,7 +281,7 @@ class Line:
             end = start + at_once
             attempt.part = tuple(addresses[start:end])
             rule = attempt.screened.field_rule
-            mail = upstream.mail(claimed, attempt.part, rule, attempt.key_fields())
+            mail = upstream.mail(claimed, attempt.part, rule, attempt.key_line())
             is_last = end >= len(addresses)
             try:
                 replies = await self._transact(attempt, mail, check_lease, fence, may_chain=is_last)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.mail.mark import Marks
@@ -38,8 +37,7 @@ class Marking:
 
     def mark(self, queue_id: str) -> Mark:
         """Return the mark of a message."""
-        untold = partial(self._tell, queue_id)
-        return Mark(field=self._field, token=self._marks.make(queue_id), untold=untold)
+        return Mark(self._field, self._marks.make(queue_id), queue_id, self._tell)
 
     def _tell(self, queue_id: str, why: str) -> None:
         """Say now and then that mail goes without its mark."""

@@ -7,7 +7,7 @@ first try is then no part of the second one, and both are the same to the byte.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from relaygw.delivery.context import WorkerContext
@@ -19,15 +19,12 @@ from relaygw.mail.sending_key import MAX_OWN_KEY_CHARACTERS, is_usable_key, send
 from relaygw.policy.retry import is_doubt_spent, key_until_ms
 from relaygw.settings.idempotency import KeyHeader
 
-Field = tuple[str, str]
 
-
-@dataclass(frozen=True, slots=True)
-class KeyPlan:
+class KeyPlan(NamedTuple):
     """How one attempt uses keys; without a header it does not."""
 
     header: str | None = None
-    generations: Mapping[int, int] = field(default_factory=dict)  # by recipient, else 0
+    generations: Mapping[int, int] = MappingProxyType({})  # by recipient, else 0
     until_ms: int | None = None  # a second try is harmless until then
     is_own: bool = False  # the sender set a key: it stays
 
@@ -38,18 +35,24 @@ class KeyPlan:
             return "the message may be sent more than once"
         return "its provider knows a second try by its idempotency key"
 
-    def fields_for(
-        self, claimed: ClaimedDelivery, recipients: Sequence[tuple[int, str]]
-    ) -> tuple[Field, ...]:
-        """Return the field with the key of a transaction, if it needs one."""
+    def line_for(self, claimed: ClaimedDelivery, recipients: Sequence[tuple[int, str]]) -> bytes:
+        """Return the line with the key of a transaction, empty if it needs none."""
         if self.header is None or self.is_own:
-            return ()
-        generation = max(self.generations.get(number, 0) for number, _ in recipients)
-        key = sending_key(claimed.queue_id, claimed.sender, recipients, generation=generation)
-        return ((self.header, key),)
+            return b""
+        generation = 0
+        if self.generations:
+            generation = max(self.generations.get(number, 0) for number, _ in recipients)
+        return _line(self.header, claimed, recipients, generation)
 
 
 NO_KEY = KeyPlan()
+
+
+def _line(
+    header: str, claimed: ClaimedDelivery, recipients: Sequence[tuple[int, str]], generation: int
+) -> bytes:
+    key = sending_key(claimed.queue_id, claimed.sender, recipients, generation=generation)
+    return f"{header}: {key}\r\n".encode("ascii")
 
 
 def has_been_tried(claimed: ClaimedDelivery) -> bool:
@@ -86,16 +89,20 @@ def own_key(content_start: bytes, header: str) -> OwnKey | None:
 
 def key_at_once(
     header: KeyHeader, claimed: ClaimedDelivery, addresses: Sequence[str]
-) -> tuple[Field, ...] | None:
-    """Return the key of mail that is begun without a look at what was before, None if it needs one.
+) -> bytes | None:
+    """Return the line with the key of mail that is begun without a look at what was before.
+
+    None: it needs one.
 
     That is so for a first try to one recipient.
     """
     content = claimed.content or b""
     if len(addresses) > 1 or has_been_tried(claimed) or own_key(content, header.header) is not None:
         return None
-    number = next(one.rcpt_no for one in claimed.recipients if one.address == addresses[0])
-    return KeyPlan(header.header).fields_for(claimed, [(number, addresses[0])])
+    for one in claimed.recipients:
+        if one.address == addresses[0]:
+            return _line(header.header, claimed, [(one.rcpt_no, one.address)], 0)
+    return None
 
 
 async def plan_key(

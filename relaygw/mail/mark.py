@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hmac
 import re
+from binascii import b2a_base64
 from hashlib import blake2b
 
 KEY = "mark"
@@ -17,6 +18,7 @@ KEY = "mark"
 NAME = "relaygw"
 """What the mark is called among the tags and variables of a provider."""
 _TAG_BYTES = 12
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _MAX_ID_BYTES = 32
 _FORM = re.compile(r"[A-Za-z0-9_-]{17,59}")
 _QUEUE_ID = re.compile(rb"[A-Z0-9]{1,32}")
@@ -32,7 +34,8 @@ class Marks:
         """Return the mark of a message."""
         raw = queue_id.encode("ascii")
         tag = self._hash(b"tag", raw, _TAG_BYTES)
-        return base64.urlsafe_b64encode(tag + self._hidden(tag, raw)).rstrip(b"=").decode()
+        told = b2a_base64(tag + self._hidden(tag, raw), newline=False)
+        return told.rstrip(b"=").translate(_URL_SAFE).decode()
 
     def read(self, mark: str) -> str | None:
         """Return the queue id that a mark was made of, None for what is no mark of this queue."""

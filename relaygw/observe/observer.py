@@ -199,31 +199,27 @@ class History:
                     add(Series.ACCEPTED, delivery.route)
 
     def _attempted(self, event: Attempted) -> None:
-        add, provider = self.add, event.report.provider
+        provider = event.report.provider
+        counts, slower = self._counts(), self._counts(waits.SLICE_S)
         if event.update.state is DeliveryState.FINISHED:
             bound_ms = waits.bound_of(event.at_ms - event.claimed.accepted_at_ms)
-            add(Series.IN_QUEUE, f"{provider} {bound_ms}", slice_s=waits.SLICE_S)
+            slower[Series.IN_QUEUE, f"{provider} {bound_ms}"] += 1
         outcomes = {outcome.rcpt_no: outcome for outcome in event.report.outcomes}
+        sent = 0
         for change in event.update.recipients:
             outcome = outcomes.get(change.rcpt_no)
             if change.state is RecipientState.DELIVERED:
-                add(Series.DELIVERED, provider)
+                sent += 1
             elif change.state in (RecipientState.BOUNCED, RecipientState.EXPIRED):
-                add(Series.BOUNCED, provider)
-                add(Series.BOUNCED_FOR, bounce_reason(change.state, outcome))
+                counts[Series.BOUNCED, provider] += 1
+                counts[Series.BOUNCED_FOR, bounce_reason(change.state, outcome)] += 1
             elif change.state is RecipientState.PENDING:
-                add(Series.DEFERRED, provider)
-                add(Series.DEFERRED_FOR, deferral_reason(outcome))
-
-        if self._counts_senders:
-            self._sent(event)
-
-    def _sent(self, event: Attempted) -> None:
-        changes = event.update.recipients
-        number = sum(one.state is RecipientState.DELIVERED for one in changes)
-        if number:
-            domain = self._domain_of(event.claimed.sender)
-            self.add(Series.SENT, domain, number, slice_s=waits.SLICE_S)
+                counts[Series.DEFERRED, provider] += 1
+                counts[Series.DEFERRED_FOR, deferral_reason(outcome)] += 1
+        if sent:
+            counts[Series.DELIVERED, provider] += sent
+            if self._counts_senders:
+                slower[Series.SENT, self._domain_of(event.claimed.sender)] += sent
 
     def _judged(self, event: Judged) -> None:
         self.add(Series.VERDICTS, f"{event.provider} {event.kind}")
@@ -248,11 +244,15 @@ class History:
 
     def add(self, series: Series, label: str, count: int = 1, *, slice_s: int = SLICE_S) -> None:
         """Count in the slice of now."""
+        self._counts(slice_s)[series, label] += count
+
+    def _counts(self, slice_s: int = SLICE_S) -> Counter[tuple[str, str]]:
+        """Return what was counted in the slice of now, to count in."""
         slice_at_s = int(time.time()) // slice_s * slice_s
         counts = self._slices.get(slice_at_s)
         if counts is None:
             counts = self._slices[slice_at_s] = Counter()
-        counts[series, label] += count
+        return counts
 
     def take(self) -> list[tuple[int, Counts]]:
         """Return what was counted since the last time, by slices, whose begin is in ms."""

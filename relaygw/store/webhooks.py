@@ -6,7 +6,7 @@ receivers nothing is done. Their order is that of the changes (see `store.outbox
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptState, attempt_state
@@ -17,6 +17,7 @@ from relaygw.store.rules import StoreRules
 from relaygw.store.verdicts import NewVerdict
 
 MAX_REPLY = 500  # characters
+_WORDS = {state: told.value for state, told in OF_OUTCOME.items()}
 _COLUMNS = "endpoint queue_id rcpt_no kind at_ms queued_at_ms verdict provider reply dsn"
 _ADD = insert_into("webhook_event", _COLUMNS)
 # an outcome is one as long as its lease is not over, and its recipient waits: what an event of a
@@ -44,12 +45,15 @@ def add_outcomes(
     rules: StoreRules,
 ) -> None:
     """Have the receivers told of outcomes, before they are written and their leases end."""
-    rows = [
-        (one.endpoint, *what, *told)
-        for what, kind, told in _outcomes(updates, now_ms)
-        for one in rules.webhooks
-        if kind in one.kinds
-    ]
+    rows: list[Row] = []
+    for entry in updates:
+        for one in entry.recipients:
+            kind = _told(entry, one)
+            for rule in rules.webhooks:
+                if kind in rule.kinds:
+                    what = (rule.endpoint, entry.queue_id, entry.delivery_no, one.rcpt_no)
+                    reply = (one.reply or "")[:MAX_REPLY]
+                    rows.append((*what, kind, now_ms, one.provider, reply, one.dsn))
     _ADD_LEASED.run(tx, rows, incarnation)
 
 
@@ -111,19 +115,9 @@ def _add_changes(
     _ADD.run(tx, rows)
 
 
-def _outcomes(updates: Sequence[DeliveryUpdate], now_ms: int) -> Iterator[tuple[Row, str, Row]]:
-    for entry in updates:
-        for one in entry.recipients:
-            kind = _told(entry, one)
-            if kind is not None:
-                where = (entry.queue_id, entry.delivery_no, one.rcpt_no)
-                reply = (one.reply or "")[:MAX_REPLY]
-                yield where, kind.value, (kind.value, now_ms, one.provider, reply, one.dsn)
-
-
-def _told(entry: DeliveryUpdate, one: RecipientUpdate) -> Told | None:
+def _told(entry: DeliveryUpdate, one: RecipientUpdate) -> str | None:
     """Return what is told; of what waits only that it was tried, not each time it was put off."""
     if one.state is not RecipientState.PENDING:
-        return OF_OUTCOME[one.state]
+        return _WORDS[one.state]
     state = attempt_state(one.state, entry.state, one.verdict)
-    return Told.DEFERRED if state is AttemptState.DEFERRED and one.charged else None
+    return Told.DEFERRED.value if state is AttemptState.DEFERRED and one.charged else None

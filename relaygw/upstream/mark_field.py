@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from dataclasses import field as of_class
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
-from relaygw.mail.content import header_end, header_fields
+from relaygw.mail.content import HeaderField, header_end, header_fields
 from relaygw.mail.mark import NAME
 from relaygw.settings.presets import MarkField
 
@@ -25,14 +24,13 @@ _TAG = re.compile(rf"(?<![^\s,]){NAME}[ \t]*=[^,\r\n]*")
 _PAIR = re.compile(rf"(?<![^\s|]){NAME}[ \t]*:[^|\r\n]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """A mail's mark, and the field for it; `untold` is told why a mail goes without it."""
+class Mark(NamedTuple):
+    """A mail's mark, and the field for it."""
 
     field: MarkField
     token: str
-    # no part of what is sent: chained mail is known by what is
-    untold: Callable[[str], None] = of_class(default=lambda _why: None, compare=False)
+    queue_id: str
+    untold: Callable[[str, str], None]  # is told which mail goes without its mark, and why
 
 
 class Marked(NamedTuple):
@@ -48,29 +46,37 @@ class _Unreadable(Exception):
 
 def put_mark(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]]) -> Marked | None:
     """Return what marks a mail with this header, less the `removed` ranges; None: nothing can."""
-    name = mark.field.header
-    gone = {start for start, _ in removed}
+    place = mark.field
     end = header_end(header)
-    key = name.lower()
     # nearly all mail has none: a look through all fields costs ten times this one
-    may_have = key.encode("ascii") in header[:end].lower()
-    for field in header_fields(header, 0, end, names={key}) if may_have else ():
-        if field.start in gone:
-            continue
-        value = header[field.value_start : field.value_end].decode("latin-1")
-        try:
-            merged = _MERGES[mark.field.form](value, mark)
-            _check_length(merged, mark.field)
-        except _Unreadable as error:
-            mark.untold(f"its {name} {error}")
-            return None
-        # what stands before the value may be a name in another case, and a blank
-        line = header[field.start : field.value_start] + merged.encode("latin-1") + b"\r\n"
-        return Marked(line, (field.start, field.end))
-    if mark.field.most_of is not None and _are_too_many(mark, header[:end], gone):
+    if _key_of(place.header) in header[:end].lower():
+        gone = {start for start, _ in removed}
+        for field in header_fields(header, 0, end, names={place.header.lower()}):
+            if field.start not in gone:
+                return _merged(mark, header, field)
+    if place.most_of is not None and _are_too_many(mark, header[:end], removed):
         return None
-    whole = f"{name}: {_MERGES[mark.field.form]('', mark)}\r\n"
+    whole = f"{place.header}: {_MERGES[place.form]('', mark)}\r\n"
     return Marked(whole.encode("ascii"))
+
+
+@cache
+def _key_of(name: str) -> bytes:
+    return name.lower().encode("ascii")
+
+
+def _merged(mark: Mark, header: bytes, field: HeaderField) -> Marked | None:
+    """Return a field with the mark in it; None, and that is told, where it cannot be."""
+    value = header[field.value_start : field.value_end].decode("latin-1")
+    try:
+        merged = _MERGES[mark.field.form](value, mark)
+        _check_length(merged, mark.field)
+    except _Unreadable as error:
+        mark.untold(mark.queue_id, f"its {mark.field.header} {error}")
+        return None
+    # what stands before the value may be a name in another case, and a blank
+    line = header[field.start : field.value_start] + merged.encode("latin-1") + b"\r\n"
+    return Marked(line, (field.start, field.end))
 
 
 def _check_length(value: str, field: MarkField) -> None:
@@ -79,17 +85,18 @@ def _check_length(value: str, field: MarkField) -> None:
         raise _Unreadable(f"would have more than {field.max_bytes} bytes with the mark")
 
 
-def _are_too_many(mark: Mark, header: bytes, gone: Collection[int]) -> bool:
+def _are_too_many(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]]) -> bool:
     """Return whether the service takes no more fields of the kind; that is told."""
     assert mark.field.most_of is not None
     prefix, most = mark.field.most_of
     key = prefix.lower().encode("ascii")
     if header.lower().count(key) < most:
         return False
+    gone = {start for start, _ in removed}
     fields = (one for one in header_fields(header) if one.start not in gone)
     if sum(one.name.lower().startswith(key) for one in fields) < most:
         return False
-    mark.untold(f"it has {most} fields {prefix}… and the service takes no more")
+    mark.untold(mark.queue_id, f"it has {most} fields {prefix}… and the service takes no more")
     return True
 
 

@@ -274,7 +274,8 @@ async def sift(
     found, marked = NOTHING, None
     if fields or rule is not None or mark is not None:
         start = content if isinstance(content, bytes) else await beginning(content)
-        added += missing_fields(fields, start)
+        if fields:
+            added += missing_fields(fields, start)
         if rule is not None:
             found = await _look(rule, added, start, is_whole=start is content)
         if mark is not None and found.obstacle is None:
@@ -282,15 +283,18 @@ async def sift(
     if not added and not found.removed and marked is None:
         return Sifted(content=content, found=found)
     line, removed = _less(found.removed, marked)
-    if isinstance(content, bytes):
-        changed: Content = line + without_fields(added + content, removed)
-    else:
+    changed: Content
+    if not isinstance(content, bytes):
         changed = _changed_stream(added, content, removed, line)
+    elif removed:
+        changed = line + without_fields(added + content, removed)
+    else:  # nearly all mail
+        changed = line + added + content
     return Sifted(
         content=changed,
         grown_bytes=len(line) + len(added) - sum(end - start for start, end in removed),
         is_8bit=not added.isascii(),
-        has_long_line=has_long_line(added) or has_long_line(line),
+        has_long_line=has_long_line(line + added),
         found=found,
     )
 

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from relaygw.delivery.marking import Marking
+from relaygw.mail.mark import Marks
 from relaygw.policy.recipient_fields import FieldRule
 from relaygw.settings.presets import presets
 from relaygw.upstream.mark_field import Mark
@@ -19,7 +21,8 @@ BODY = b"Subject: x\r\nTo: b@cust.test\r\n\r\nhello\r\n"
 def mark_for(preset: str, told: list[str] | None = None) -> Mark:
     field = presets()[preset].mark
     assert field is not None
-    return Mark(field=field, token=TOKEN, untold=(told if told is not None else []).append)
+    note = [] if told is None else told
+    return Mark(field, TOKEN, "4QID", lambda _, why: note.append(why))
 
 
 async def marked(
@@ -191,9 +194,11 @@ async def test_the_mark_stands_in_front_of_what_is_added(content: bytes) -> None
     )
 
 
-def test_marks_of_the_same_mail_are_the_same_whoever_is_told() -> None:
+def test_marks_of_the_same_mail_are_the_same() -> None:
     """A chained transaction is known by its mail."""
-    one, other = (
-        Mark(field=presets()["sendgrid"].mark, token="t", untold=lambda _: None) for _ in range(2)
-    )
+    field = presets()["sendgrid"].mark
+    assert field is not None
+    marking = Marking("main", field, Marks(b"k" * 32), print)
+    one, other = marking.mark("4QID"), marking.mark("4QID")
+    assert one is not other
     assert one == other
