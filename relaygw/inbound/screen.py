@@ -23,7 +23,7 @@ _TELL_AGAIN_S = 60.0
 
 
 class Looked(NamedTuple):
-    """A message as checks see it; its `mail_class` is set, nothing of it is stored yet."""
+    """A message as checks see it, nothing of it is stored; `mail_class` is set if it is counted."""
 
     message: AcceptedMessage
     facts: HeaderFacts
@@ -99,18 +99,22 @@ async def refreshed(
     if screen is None:
         yield
         return
-    first = asyncio.create_task(asyncio.to_thread(screen.refresh))
-    await asyncio.wait({first}, timeout=each_s)
-    keeping = asyncio.create_task(_keep_refreshing(screen, each_s), name="screen")
+    is_read, stop = asyncio.Event(), asyncio.Event()
+    keeping = asyncio.create_task(_keep_refreshing(screen, each_s, is_read, stop), name="screen")
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(is_read.wait(), each_s)
     try:
         yield
     finally:
-        keeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeping
+        stop.set()
+        await asyncio.wait({keeping}, timeout=each_s)  # for a read that was begun
 
 
-async def _keep_refreshing(screen: Screen, each_s: float) -> None:
-    while True:
-        await asyncio.sleep(each_s)
+async def _keep_refreshing(
+    screen: Screen, each_s: float, is_read: asyncio.Event, stop: asyncio.Event
+) -> None:
+    while not stop.is_set():
         await asyncio.to_thread(screen.refresh)
+        is_read.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), each_s)

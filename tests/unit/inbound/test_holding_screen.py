@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.intake import Intake, Origin
-from relaygw.inbound.screen import Check, Looked, Screen, ScreenHold
+from relaygw.inbound.screen import Check, Looked, Screen, ScreenHold, refreshed
 from relaygw.inbound.sources import MailClasses
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.settings.model import Settings
+from tests.integration.inbound.front_rig import until
 
 SETTINGS: dict[str, Any] = {
     "mode": "production",
@@ -80,3 +82,23 @@ def test_what_is_only_captured_is_looked_at_and_not_held(tmp_path: Path) -> None
     screen = Screen([Spam()], told=lambda _: None)
     captured = composed(tmp_path, screen, b"pills\r\n", mode="sandbox")
     assert (captured.hold, captured.mail_class is None) == (None, False)
+
+
+class Reading(Check):
+    name = "reading"
+    number = 0
+
+    def refresh(self) -> None:
+        self.number += 1
+
+
+async def test_checks_have_read_before_the_first_mail_and_read_on() -> None:
+    check = Reading()
+    async with refreshed(Screen([check], told=lambda _: None), each_s=0.01):
+        assert check.number >= 1
+        await until(lambda: check.number >= 3)
+    ended = check.number
+    await asyncio.sleep(0.03)
+    assert check.number == ended
+    async with refreshed(None):
+        pass
