@@ -13,13 +13,21 @@ from functools import lru_cache
 MAX_TEMPLATE = 120
 _MAX_READ = 160
 _MAX_WORD = 30
+_MAX_QUOTED = 80
 _LONGEST_NAME = 3  # words in front of a comma
 _GAP, _NUMBER, _ADDRESS = "…", "#", "@"
 
-_QUOTES = re.compile(r"\"[^\"]*\"|[„“][^“”]*[“”]|»[^«]*«|«[^»]*»|‚[^‘]*‘|‹[^›]*›|›[^‹]*‹")
+# each is linear in the text, or nearly: a hostile subject costs no more than a long one
+_QUOTES = re.compile(
+    "|".join(
+        f"{start}[^{start}{end}]{{0,{_MAX_QUOTED}}}{end}"
+        for start, end in ('""', "„“", "“”", "»«", "«»", "‚‘", "‹›", "›‹")
+    )
+)
 _QUOTE = re.compile('["„“«»‚‹›]')
-_NUMBERED = re.compile(r"[#№]?[A-Za-z0-9_./:-]*\d(?:[A-Za-z0-9_./:,-]*[A-Za-z0-9])?")
-_ADDRESSES = re.compile(r"[^\s<>(),;:\[\]]+@[^\s<>(),;:\[\]]+")
+_RUN = re.compile(r"[#№]?[A-Za-z\d_./:,-]+")
+_ADDRESS_RUN = re.compile(r"[^\s<>(),;:\[\]]+")
+_DIGIT = re.compile(r"\d")
 
 
 def _words(text: str) -> frozenset[str]:
@@ -99,11 +107,23 @@ def _folded(word: str) -> tuple[str, int]:
     if plain in _DATES and word != "may":
         return _GAP, _PLAIN
     if "@" in word:
-        return _ADDRESSES.sub(_ADDRESS, word), _PLAIN
+        return _ADDRESS_RUN.sub(_without_address, word), _PLAIN
     if len(word) >= 8 and _HEX.issuperset(word):
         return _NUMBER, _PLAIN
-    numbered = _NUMBERED.sub(_NUMBER, word)
-    return (numbered if len(numbered) <= _MAX_WORD else _GAP), _PLAIN
+    if _DIGIT.search(word):
+        word = _RUN.sub(_without_number, word)
+    return (word if len(word) <= _MAX_WORD else _GAP), _PLAIN
+
+
+def _without_number(run: re.Match[str]) -> str:
+    text = run[0]
+    if not _DIGIT.search(text):
+        return text
+    return _NUMBER + text[len(text.rstrip("_./:,-")) :]
+
+
+def _without_address(run: re.Match[str]) -> str:
+    return _ADDRESS if "@" in run[0] else run[0]
 
 
 def _fold_ends(words: list[str]) -> None:
