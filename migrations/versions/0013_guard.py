@@ -13,6 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     _sources()
+    _gateway()
 
 
 def _text(*names: str, null: bool = False) -> list[sa.Column[str]]:
@@ -47,3 +48,22 @@ def _sources() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("class_hour_hour", "class_hour", ["hour"])
+
+
+def _gateway() -> None:
+    op.create_table(
+        "home",
+        sa.Column("name", sa.Text, primary_key=True),
+        *_text("mark", "hostname"),
+        *_times("since_ms"),
+        sqlite_with_rowid=False,
+    )
+    keys = {"token_use": ("token", "kind", "value"), "throttled": ("listener", "client", "cause")}
+    for name, key in keys.items():
+        more = ("times",) if name == "throttled" else ()
+        op.create_table(
+            name,
+            *(sa.Column(one, sa.Text, primary_key=True) for one in key),
+            *_times("first_seen_ms", "last_seen_ms", *more),
+            sqlite_with_rowid=False,
+        )

@@ -11,16 +11,27 @@ from typing import TYPE_CHECKING
 import click
 
 from relaygw.cli.audit import note_action
-from relaygw.cli.frame import CommandFailed, Group, Invocation, check_queue_file, pass_invocation
+from relaygw.cli.frame import (
+    CommandFailed,
+    Group,
+    Invocation,
+    check_queue_file,
+    login_name,
+    pass_invocation,
+)
 from relaygw.cli.mail_change import raise_if_alone
 from relaygw.cli.text import Progress, print_lines
 from relaygw.errors import StoreFull
+from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted, printable, size
+from relaygw.policy.untended import AWAY_REMEDY, away_words
+from relaygw.store.home import home_elsewhere
 
 if TYPE_CHECKING:
     from relaygw.store.backup import Contents
     from relaygw.store.recovery import Recovered
 
+WAITING = (DeliveryState.INCOMING, DeliveryState.DEFERRED)
 _REMEDY = "restore a backup, or stop relaygw and save what is readable: relaygw db recover"
 
 
@@ -122,6 +133,32 @@ def _recovered_lines(done: Recovered) -> Iterator[str]:
     yield f"the old queue: {done.aside}"
 
 
+@db.command()
+@pass_invocation
+def adopt(invocation: Invocation) -> None:
+    """Let the queue be sent from this machine.
+
+    A SQLite queue belongs to the machine that it was made on. In mode production, a gateway on
+    another one starts held: it accepts mail and sends nothing. This command confirms that this is
+    the machine that sends. On a copy of that machine, such as a staging host, do not run it.
+    """
+    loaded = invocation.load_running()
+    from relaygw import roles
+
+    if loaded.settings.queue.is_postgres:
+        problem = "this is for SQLite; a queue in PostgreSQL belongs to no machine"
+        raise CommandFailed(problem, exit_code=os.EX_USAGE)
+    with invocation.open_store(loaded) as store:
+        before = roles.adopt_queue(store, loaded.settings, actor=login_name())
+        waiting = sum(one.deliveries for one in store.queue.counts() if one.state in WAITING)
+    if before is None:
+        click.echo("the queue belongs to this machine: nothing to do")
+        return
+    roles.wake_workers(loaded)
+    click.echo(f"adopted: the queue belonged to {printable(before.hostname)}")
+    click.echo(f"waiting: {counted(waiting, 'delivery', 'deliveries')}")
+
+
 # --- copies -------------------------------------------------------------------------------
 
 
@@ -211,6 +248,9 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
         click.echo(f"the old queue: {done.aside}")
     with invocation.open_store(loaded) as store:
         note_action(store, "db.restore", str(file), done.contents.messages)
+        home = home_elsewhere(store.homes, loaded.settings)
+    if home is not None:
+        click.echo(f"warning: {away_words(printable(home.hostname))}; {AWAY_REMEDY}", err=True)
 
 
 def _make_directory(url: str) -> None:

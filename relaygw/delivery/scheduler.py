@@ -57,6 +57,7 @@ class Scheduler:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._turns = itertools.count(1)
         self._is_stopping = False
+        self._is_open = False
         self._shut: set[str] = set()  # providers that were down at the last look
         self._reopened: set[str] = set()  # and not any more at the one before
 
@@ -69,6 +70,16 @@ class Scheduler:
             timer.cancel()
         for lane in self._lanes:
             self._give_back(lane)
+
+    def open(self) -> None:
+        """Start what may start from now on: until then nothing does, whatever is hinted."""
+        self._is_open = True
+        self.run_all(has_more=True)
+
+    @property
+    def is_open(self) -> bool:
+        """False as long as nobody knows that mail may leave from here."""
+        return self._is_open
 
     def run_all(self, *, has_more: bool = False) -> None:
         """Start what may start at all gates; `has_more`: the store has something new."""
@@ -95,6 +106,8 @@ class Scheduler:
 
     async def tend(self, gate: Gate, connections: int) -> None:
         """Do what a gate with so many connections needs once a second."""
+        if not self._is_open:
+            return
         if gate.is_held and gate.probe_at_s is not None and not gate.is_probed_by_mail:
             self._context.spawn(self._try_new_key(gate))
         lanes = self._lanes_of[gate.provider]
@@ -132,7 +145,8 @@ class Scheduler:
             self._context.spawn(self._deliver(gate, lane, claimed))
 
     def _may_start(self, gate: Gate) -> bool:
-        return not self._is_stopping and self._leases.is_held() and gate.is_open(time.monotonic())
+        may_start = self._is_open and not self._is_stopping and self._leases.is_held()
+        return may_start and gate.is_open(time.monotonic())
 
     def _next_turn(self, gate: Gate) -> tuple[Lane, ClaimedDelivery] | None:
         """Take the delivery whose turn it is, if permits, rate and quota allow it now."""

@@ -30,8 +30,10 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import awake_s
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.policy.recipients import Screen
+from relaygw.policy.untended import AWAY_REMEDY, away_words
 from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
+from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Lifeline
 from relaygw.store.limits import Account
 from relaygw.store.store import Store
@@ -94,6 +96,7 @@ class Worker:
         )
         self._reconciler = Reconciler(context, self.wake)
         self.clock = ClockWatch()
+        self._is_away = False  # from the home of the queue, and the log says so
 
     # --- life ----------------------------------------------------------------------------
 
@@ -144,6 +147,7 @@ class Worker:
             with self._context.noting():
                 await self._mind_clock()
                 await self._obey_others()
+                await self._open_at_home()
             for name, gate in self._gates.items():
                 self._pools[name].close_expired()
                 if gate.is_wanted():
@@ -176,6 +180,18 @@ class Worker:
             gate.account = accounts.get(gate.limit_group, gate.account)
         obey_outages(holds, untaught())
         await self._holds.obey(holds, untaught())
+
+    async def _open_at_home(self) -> None:
+        """Begin to send once the holds are known, and that mail may leave from this machine."""
+        if self._scheduler.is_open:
+            return
+        homes, settings = self._context.store.homes, self._context.settings
+        home = await self._context.call(home_elsewhere, homes, settings)
+        if home is None:
+            self._scheduler.open()
+        elif not self._is_away:
+            self._is_away = True
+            self._context.note(f"warning: {away_words(home.hostname)}; {AWAY_REMEDY}")
 
     async def _mind_clock(self) -> None:
         """Notice when the clock is set; what was put off before it was set back waits anew."""

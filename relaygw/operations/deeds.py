@@ -37,6 +37,7 @@ _VERBS = {  # {} is how many messages
     "webhooks.resume": "let a receiver of events be tried again",
     "webhooks.replay": "sent events again",
     "webhooks.test": "sent a test event",
+    "db.adopt": "made this machine the home of the queue:",
     "db.restore": "replaced the queue with a copy, with {}",
     SETTINGS_CHANGE: "",
 }

@@ -62,6 +62,7 @@ class Standing:
     lanes: Sequence[Lane] = ()
     holds: frozenset[tuple[str, str]] = frozenset()  # in force: scope and key
     others: Sequence[str] = ()  # workers with other settings: they may know other routes
+    home: str | None = None  # the machine that the queue belongs to, where this is another one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,11 @@ class Untended:
 
 ROUTE_GONE = "route_gone"
 STUCK = "stuck"
+OTHER_MACHINE = "other_machine"
+AWAY_REMEDY = (
+    "if this is the machine that sends: relaygw db adopt; on a copy of it: set mode: staging, and "
+    "reload"
+)
 _HELD: dict[str, tuple[str, str]] = {
     HoldCode.MODE.value: (
         "the mode or the recipient lists do not permit it",
@@ -155,16 +161,41 @@ _HELD: dict[str, tuple[str, str]] = {
     HoldCode.OTHER.value: ("", "relaygw queue explain ID shows why, and what to do"),
 }
 """What is told of held mail: why, and the remedy; docs/states.md has a row for each."""
-KINDS = (*_HELD, ROUTE_GONE, STUCK)
+KINDS = (*_HELD, ROUTE_GONE, STUCK, OTHER_MACHINE)
 
 
 def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Untended]:
     """Return what waits for somebody, the longest held first."""
     return [
+        *_away(standing),
         *_held(standing, settings, now_ms),
         *_without_route(standing, settings, now_ms),
         *_stuck(standing.in_hand, settings, now_ms),
     ]
+
+
+# --- on another machine -------------------------------------------------------------------
+
+
+def away_words(home: str) -> str:
+    """Return why nothing is sent, as a sentence."""
+    return (
+        f"nothing is sent: the queue belongs to another machine ({home}), and this one may be a "
+        "copy of it; mail is accepted, and waits"
+    )
+
+
+def _away(standing: Standing) -> Iterator[Untended]:
+    if standing.home is not None:
+        yield Untended(
+            kind=OTHER_MACHINE,
+            rule=Rule.HELD,
+            key=OTHER_MACHINE,
+            deliveries=sum(lane.deliveries for lane in standing.lanes),
+            since_ms=None,
+            summary=away_words(standing.home),
+            remedy=AWAY_REMEDY,
+        )
 
 
 # --- held ---------------------------------------------------------------------------------

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError, StoreUnavailable
+from relaygw.machine import this_machine
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.told import Told
 from relaygw.policy.retry import doubt_waits
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 from relaygw.store import hints, migrate
+from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Place
+from relaygw.store.home import Home, is_bound
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at
@@ -49,7 +52,38 @@ def prepare_schema(loaded: LoadedSettings) -> bool:
     if loaded.settings.queue.is_postgres:
         return migrate.set_up_if_empty(queue_place(loaded))
     upgrade_schema(loaded)
+    _learn_home(loaded)
     return False
+
+
+def _learn_home(loaded: LoadedSettings) -> None:
+    """Note which machine a SQLite queue is on, where it is not known yet."""
+    machine = this_machine()
+    if is_bound(loaded.settings, machine):
+        with contextlib.closing(open_store(loaded, is_checked=True)) as store:
+            found = store.homes.home()
+            if found is None or not found.mark:
+                name, now_ms = loaded.settings.hostname, clock_ms()
+                store.homes.learn(Home(mark=machine.mark, hostname=name, since_ms=now_ms))
+
+
+def adopt_queue(store: Store, settings: Settings, *, actor: str) -> Home | None:
+    """Make this machine the home of a SQLite queue; return the one before, None if it was this."""
+    machine, now_ms = this_machine(), clock_ms()
+    before = store.homes.home()
+    if machine.is_container or before is None or before.mark in ("", machine.mark):
+        return None
+    new = Home(mark=machine.mark, hostname=settings.hostname, since_ms=now_ms)
+    entry = AuditEntry(
+        at_ms=now_ms,
+        actor=actor,
+        action="db.adopt",
+        target=new.hostname,
+        affected=1,
+        detail=f"it belonged to {before.hostname}",
+    )
+    store.homes.adopt(new, entry=entry)
+    return before
 
 
 def open_store(

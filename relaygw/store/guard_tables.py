@@ -39,4 +39,27 @@ Index("class_hour_hour", class_hour.c.hour)
 
 # --- the gateway itself ---------------------------------------------------------------------
 
+home = table(  # one row, of SQLite: the machine that the queue belongs to, see store.home
+    "home",
+    key("name"),
+    *columns(Text, "mark hostname"),
+    *columns(BigInteger, "since_ms"),
+    sqlite_with_rowid=False,
+)
+
+token_use = table(  # what tokens of the API were used with: user agents and networks
+    "token_use",
+    *(key(name) for name in ("token", "kind", "value")),
+    *columns(BigInteger, "first_seen_ms last_seen_ms"),
+    sqlite_with_rowid=False,
+)
+
+throttled = table(  # clients that a listener answered 450 or 421 for coming too often
+    "throttled",
+    *(key(name) for name in ("listener", "client", "cause")),
+    *columns(BigInteger, "first_seen_ms last_seen_ms"),
+    *columns(BigInteger, "times"),
+    sqlite_with_rowid=False,
+)
+
 # --- digest ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from relaygw.store.doubts import Doubts
 from relaygw.store.feedback import Feedback
 from relaygw.store.find import Find
 from relaygw.store.holds import Holds
+from relaygw.store.home import Homes
 from relaygw.store.instances import Instances
 from relaygw.store.intake import Intake
 from relaygw.store.janitor import Janitor
@@ -31,6 +32,7 @@ from relaygw.store.sessions import Sessions
 from relaygw.store.sources import Sources
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.suppression_list import Suppressions
+from relaygw.store.visitors import Visitors
 from relaygw.store.watch import Watch
 
 _CHUNKS_A_STEP = 4
@@ -60,6 +62,8 @@ class Store:
     notices: Notices
     doubts: Doubts
     sources: Sources
+    homes: Homes
+    visitors: Visitors
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -115,6 +119,8 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         notices=Notices(database, rules),
         doubts=Doubts(database),
         sources=Sources(database),
+        homes=Homes(database),
+        visitors=Visitors(database),
     )
 
 

@@ -15,8 +15,10 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.words import printable
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
 from relaygw.store.database import Repository, Transaction, Write, insert_into
+from relaygw.store.home import home_elsewhere
 from relaygw.store.leases import is_alive
 from relaygw.store.selection import PENDING_RECIPIENTS
 from relaygw.store.tables import IS_OPEN, delivery, duty, history, incident, instance, lost_instance
@@ -280,6 +282,7 @@ def standing_of(
     """Return what `policy.untended` judges, with `settings` and theirs; StoreUnavailable."""
     is_held = any(lane.state is DeliveryState.HELD for lane in lanes)
     is_in_hand = any(lane.state is DeliveryState.ACTIVE for lane in lanes)
+    home = home_elsewhere(store.homes, settings)
     before_ms = now_ms - int(shortest_in_hand_s(settings) * 1000)
     return Standing(
         held=store.holds.held_mail() if is_held else (),
@@ -294,6 +297,7 @@ def standing_of(
             if lane.state in (DeliveryState.INCOMING, DeliveryState.DEFERRED)
         ),
         holds=frozenset((hold.scope, hold.key) for hold in holds),
+        home=None if home is None else printable(home.hostname),
         others=tuple(
             f"{one.role} {one.pid} on {one.name}"
             for one in instances

@@ -18,6 +18,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import counted
 from relaygw.settings.model import Settings
 from relaygw.settings.webhooks import Webhook, named_webhooks
+from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.outbox import WebhookEvent, WebhookPost
 from relaygw.store.store import Store
@@ -59,6 +60,7 @@ class Sender:
     _targets: dict[str, Target] = field(default_factory=dict)  # as they were read, until one fails
     _duty_until_s: dict[str, float] = field(default_factory=dict)  # not asked again before
     _taken: dict[str, str] = field(default_factory=dict)  # the last post that each took
+    _is_home: bool = False  # what the queue has may leave from here
     _seen: Unchanged = field(default_factory=Unchanged)
 
     async def run(self) -> None:
@@ -109,10 +111,15 @@ class Sender:
         # one instance sends, and looks whether it is that one now and then: it costs more than a
         # look for a post, and two that send the same post for a moment tell the receiver its id
         if time.monotonic() >= self._duty_until_s.get(endpoint, 0.0):
-            if not self._has_duty(endpoint):
+            if not self._may_send(endpoint):
                 return None
             self._duty_until_s[endpoint] = time.monotonic() + self.pace.idle_s
         return self.store.outbox.next_post(endpoint, limit=MAX_EVENTS, fits=fits)
+
+    def _may_send(self, endpoint: str) -> bool:
+        """True with the duty for a receiver; a copy of a production host tells none."""
+        self._is_home = self._is_home or home_elsewhere(self.store.homes, self.settings) is None
+        return self._is_home and self._has_duty(endpoint)
 
     def _has_duty(self, endpoint: str) -> bool:
         return self.store.watch.duty(f"{DUTY} {endpoint}", self.incarnation)

@@ -24,6 +24,7 @@ from relaygw.mail.verdict import Event, Kind
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.holds import Hold
+from relaygw.store.home import Home
 from relaygw.store.limits import SenderNote
 from relaygw.store.mail_of_event import Clue
 from relaygw.store.outbox import Sent
@@ -36,6 +37,7 @@ from relaygw.store.sessions import WebSession
 from relaygw.store.shape import ShapeKey
 from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store, open_store, store_on
+from relaygw.store.visitors import Throttled, TokenUse
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
 from tests.builders import accepted
@@ -499,6 +501,15 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply
+    at = {"first_seen_ms": wrong.now_ms(), "last_seen_ms": wrong.now_ms()}
+    call("visitors.note_uses", [TokenUse(token="t", kind="agent", value="curl", **at)])
+    call(
+        "visitors.note_throttled",
+        [Throttled(listener="l", client="c", cause="rate", times=1, **at)],
+    )
+    call("homes.learn", Home(mark="m", hostname="h", since_ms=wrong.now_ms()))
+    here = Home(mark="n", hostname="h", since_ms=wrong.now_ms())
+    call("homes.adopt", here, entry=entry("db.adopt"))
     everything = [one.queue_id for one in (sent, put_off, held, trash, kept, seen)]
     asked: dict[str, Any] = {
         "queue.search": ((old,), {"limit": 9}),
@@ -531,6 +542,9 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "sources.sum_mail": (("host", now_ms - 60_000), {}),
         "watch.incidents": ((now_ms - 60_000,), {}),
         "outbox.endpoints": ((), {}),
+        "visitors.uses": ((now_ms - 60_000,), {}),
+        "visitors.throttled": ((now_ms - 60_000,), {}),
+        "homes.home": ((), {}),
         "doubts.history": ((put_off.queue_id, [0]), {}),
     }
     told = {verb: call(verb, *given, **named) for verb, (given, named) in asked.items()}

@@ -49,6 +49,12 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "within seconds where it knows a retry by its key; an event of it ends the doubt",
         "`in_doubt`, at once",
     ),
+    "other_machine": (
+        "all mail, on a machine that is not the queue's "
+        "[home](operating.md#a-copy-of-a-production-host)",
+        "it does not: `relaygw db adopt`, or another mode, lets it go",
+        "`held`",
+    ),
     "route_gone": (
         "`incoming` or `deferred`, its route is gone",
         "it takes the current route within 5 s, once all workers run the same settings; mail in "

@@ -225,5 +225,6 @@ def test_what_is_counted_has_a_name_without_addresses() -> None:
         held=[held(cause) for cause in HELD],
         lanes=[lane("gone")],
         in_hand=[in_hand("default", age_s=9000)],
+        home="shop1.test",
     )
     assert {one.kind for one in found} == set(KINDS)
