@@ -24,20 +24,25 @@ def deliver(url: str, directory: Path, incarnation: str, provider: dict[str, Any
     """Deliver what is in the queue; an ordinary doubt waits a moment, not minutes."""
     retry.KEYED_LADDER_S = (0.05,)
     retry.DOUBT_LADDER_S = (0.05, 0.1)
-    asyncio.run(_deliver(url, directory, incarnation, provider))
+    settings = settings_of(provider, f"{incarnation}.test")  # each instance has its own
+    store = open_store(url, rules=StoreRules(doubt_waits=doubt_waits(settings.providers)))
+    asyncio.run(work(settings, store, directory, incarnation))
 
 
-async def _deliver(url: str, directory: Path, incarnation: str, provider: dict[str, Any]) -> None:
-    settings = Settings.model_validate(
+def settings_of(provider: dict[str, Any], hostname: str) -> Settings:
+    """Return settings with one route, to one provider."""
+    return Settings.model_validate(
         {
             "mode": "production",
-            "hostname": f"{incarnation}.test",  # each instance has its own
+            "hostname": hostname,
             "providers": {"p": Provider.model_validate(provider)},
             "routes": [Route(name="default", providers=("p",))],
         }
     )
-    rules = StoreRules(doubt_waits=doubt_waits(settings.providers))
-    store = open_store(url, rules=rules)
+
+
+async def work(settings: Settings, store: Store, directory: Path, incarnation: str) -> None:
+    """Deliver until nothing is left, with a lifeline in this directory; close the store."""
     lifeline = Lifeline(directory, incarnation)
     store.instances.register(
         Instance(

@@ -111,6 +111,21 @@ async def until(is_so: Any, patience_s: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
+@contextlib.contextmanager
+def looks_at(store: Store) -> Iterator[list[int]]:
+    """Return a list that grows by a number, that of the events, with each look for a post."""
+    real, found = store.outbox.next_post, list[int]()
+
+    def next_post(*given: Any, **more: Any) -> Any:
+        post = real(*given, **more)
+        found.append(len(post.events) if post else 0)
+        return post
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.outbox, "next_post", next_post)
+        yield found
+
+
 def by_message(receiver: EventReceiver) -> dict[str, list[str]]:
     found = defaultdict(list)
     for one in receiver.events:
@@ -131,32 +146,30 @@ async def test_what_happened_arrives_in_order_in_few_posts(store: Store) -> None
     assert len({one["id"] for one in receiver.events}) == 240
 
 
-async def hurt(receiver: EventReceiver, chance: random.Random) -> None:
-    """Have a receiver fail in every way there is, again and again, until it is cancelled."""
+def close(handler: Any) -> None:
+    handler.close_connection = True
 
-    def close(handler: Any) -> None:
-        handler.close_connection = True
 
-    while True:
-        receiver.answer = chance.choice([200, 500, 429, 302, close, 404])
-        receiver.headers = {"Retry-After": "0", "Location": receiver.url}
-        await asyncio.sleep(chance.uniform(0.02, 0.1))
+PAINS = (200, 500, 429, 302, close, 404)
 
 
 async def dead_then_back(store: Store, *, messages: int, seed: int) -> None:
+    """Have a receiver do whatever there is, in any order, one after another, while events come."""
+    events = [(f"Q{number:03}", kind) for kind in KINDS for number in range(messages // 4)]
+    pains = random.Random(seed).sample(PAINS, len(PAINS)) * times(1, campaign=3)
+    share = -(-messages // len(pains))
     with EventReceiver(503) as receiver:
+        receiver.headers = {"Retry-After": "0", "Location": receiver.url}
         settings = settings_for(receiver)
         two = sender(store, settings), sender(store, settings, "two")
         async with running(*two):
-            pain = asyncio.create_task(hurt(receiver, random.Random(seed)))
-            for number in range(messages):
-                queue_id = f"Q{number % (messages // 4):03}"
-                happen(store, settings, (queue_id, KINDS[number // (messages // 4)]))
-            await asyncio.sleep(1)
-            pain.cancel()
-            receiver.answer, receiver.headers = 200, {}
-            await asyncio.to_thread(receiver.wait_for, messages, 60)
-            await until(lambda: store.outbox.endpoints()[0].waiting == 0)
+            for number, receiver.answer in enumerate(pains):
+                asked = receiver.asked
+                happen(store, settings, *events[number * share :][:share])
+                await asyncio.to_thread(receiver.wait_for_asked, asked + 1)
+            receiver.answer = 200
+            await asyncio.to_thread(receiver.wait_for, messages)
+            await until(lambda: not waiting(store))
         receiver.check()
     assert len(receiver.events) == messages, "each once: no mark was lost"
     assert set(map(tuple, by_message(receiver).values())) == {KINDS}
@@ -288,10 +301,12 @@ async def test_one_that_is_gone_is_left_alone(store: Store) -> None:
         settings = settings_for(receiver)
         happen(store, settings, ("Q1", Kind.HARD))
         mine = sender(store, settings)
-        async with running(mine):
-            await until(lambda: mine.notes)  # type: ignore[attr-defined]
-            happen(store, settings, ("Q2", Kind.HARD))
-            await asyncio.sleep(0.5)
+        with looks_at(store) as looks:
+            async with running(mine):
+                await until(lambda: mine.notes)  # type: ignore[attr-defined]
+                happen(store, settings, ("Q2", Kind.HARD))
+                looked = len(looks)
+                await until(lambda: len(looks) > looked + 2)
     assert receiver.asked == 1
     (note,) = mine.notes  # type: ignore[attr-defined]
     assert "webhook-1 is disabled" in note
@@ -365,16 +380,7 @@ async def test_memory_stays_flat_while_a_receiver_says_nothing(store: Store) -> 
         settings = settings_for(receiver)
         many = [(f"Q{number:05}", Kind.HARD) for number in range(5_000)]
         happen(store, settings, *many)
-        read: list[int] = []
-        real = store.outbox.next_post
-
-        def next_post(*given: Any, **more: Any) -> Any:
-            post = real(*given, **more)
-            read.append(len(post.events) if post else 0)
-            return post
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store.outbox, "next_post", next_post)
+        with looks_at(store) as read:
             pace = Pace(**{**vars_of(FAST), "limit_s": 0.3})
             async with running(sender(store, settings, pace=pace)):
                 await asyncio.to_thread(receiver.wait_for_asked, 2)
