@@ -50,16 +50,16 @@ def png_bomb(side: int = 60_000) -> bytes:
         )
 
     head = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
-    lines = zlib.compress(bytes(4 * 2**20), 9)
+    lines = zlib.compress(bytes(4 * 2**20), 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
 @functools.cache
 def zip_bomb() -> bytes:
-    """Return an archive of 64 MiB of zeros."""
+    """Return an archive of 16 MiB of zeros."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("zeros", bytes(64 * 2**20))
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("zeros", bytes(16 * 2**20))
     return packed.getvalue()
 
 

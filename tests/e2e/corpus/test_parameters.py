@@ -8,8 +8,8 @@ import pytest
 
 from tests.e2e.corpus.rig import ALIVE, DATA, EHLO, QUEUED, RCPT, Case, Rig, running_rig
 
-_LIMIT = "10MiB"
-_LARGE = b"Subject: t\r\n\r\n" + (b"x" * 76 + b"\r\n") * (20 * 10**6 // 78) + b".\r\n"
+_LIMIT = "1MiB"
+_LARGE = b"Subject: t\r\n\r\n" + (b"x" * 76 + b"\r\n") * (2 * 10**6 // 78) + b".\r\n"
 
 # id, parameter, reply to MAIL
 _ROWS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,11 +26,15 @@ from tests.integration.web.test_gateway_api import API, client_of
 from tests.integration.web.test_pages_queue import log_in
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
-DESCRIBED = document("")
+
+
+@functools.cache
+def described() -> dict[str, Any]:
+    return document("")
 
 
 def operations() -> set[tuple[str, str]]:
-    return {(method, path) for path, methods in DESCRIBED["paths"].items() for method in methods}
+    return {(method, path) for path, methods in described()["paths"].items() for method in methods}
 
 
 def routes_of_the_api(store: Store) -> set[tuple[str, str]]:
@@ -46,10 +51,10 @@ def routes_of_the_api(store: Store) -> set[tuple[str, str]]:
 
 def answer_schema(method: str, path: str, status: int) -> dict[str, Any]:
     """Return the schema of an answer, with the components that it refers to."""
-    described = DESCRIBED["paths"][path][method]["responses"][str(status)]
+    responses = described()["paths"][path][method]["responses"]
     return {
-        **described["content"]["application/json"]["schema"],
-        "components": DESCRIBED["components"],
+        **responses[str(status)]["content"]["application/json"]["schema"],
+        "components": described()["components"],
     }
 
 
@@ -63,7 +68,7 @@ def check(method: str, path: str, answer: httpx2.Response) -> None:
 
 
 def test_it_is_openapi() -> None:
-    openapi_spec_validator.validate(DESCRIBED)
+    openapi_spec_validator.validate(described())
 
 
 def test_it_describes_every_route_and_nothing_else(store: Store) -> None:
@@ -150,13 +155,13 @@ async def test_the_document_is_served_below_a_path(serve: Serve) -> None:
     client = await serve(sandbox(base_path="/mail"))
     served = (await client.get("/mail/api/docs/openapi.json")).json()
     assert served["servers"] == [{"url": "/mail"}]
-    assert served["paths"].keys() == DESCRIBED["paths"].keys()
+    assert served["paths"].keys() == described()["paths"].keys()
 
 
 async def test_a_page_shows_all_of_it(serve: Serve) -> None:
     client = await log_in(await serve(gateway()), "vera")
     page = (await client.get("/api/docs")).text
-    for path, methods in DESCRIBED["paths"].items():
+    for path, methods in described()["paths"].items():
         for method, one in methods.items():
             assert f'id="{one["operationId"]}"' in page
             assert f"<code>{path}</code>" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,15 @@ PRESETS = [
     "zeptomail",
     "zoho",
 ]
-CLASSIFIERS = {
-    name: Classifier(Provider(host="smtp.example.com", preset=None if name == GENERIC else name))
-    for name in (*PRESETS, GENERIC)
-}
+EVERYONE = [*PRESETS, GENERIC]
 _STATUS = re.compile(r"[245]\.\d+\.\d+(?= )")
+
+
+@cache
+def classifier(name: str) -> Classifier:
+    """Return the classifier of a preset, or the generic one."""
+    preset = None if name == GENERIC else name
+    return Classifier(Provider(host="smtp.example.com", preset=preset))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,7 @@ class Documented:
         return SmtpReply(int(code), tuple(text.split("|")))
 
     def meaning(self, reply: SmtpReply | None = None) -> Meaning:
-        return CLASSIFIERS[self.provider].meaning(Stage[self.stage.upper()], reply or self.reply)
+        return classifier(self.provider).meaning(Stage[self.stage.upper()], reply or self.reply)
 
     def check(self, reply: SmtpReply | None = None) -> None:
         meaning = self.meaning(reply)
@@ -141,7 +146,7 @@ def test_variants(one: Documented) -> None:
         one.check(reply)
 
 
-@each_of("section", [*PRESETS, GENERIC])
+@each_of("section", EVERYONE)
 def test_every_row_is_documented(section: str) -> None:
     """Explanations are unique, so that they name the row which decided."""
     hit = {one.meaning().explanation for one in LINES}
@@ -162,30 +167,32 @@ def test_the_sections_are_the_presets() -> None:
     assert set(catalogue()) == {*PRESETS, GENERIC}
 
 
-@each_of("other", [*PRESETS, GENERIC])
+@each_of("other", EVERYONE)
 def test_no_row_leaks(other: str) -> None:
     """What one provider says is judged at another by that one's rows and the generic ones."""
     own = {row.explanation for row in (*catalogue()[other], *catalogue()[GENERIC])}
     for one in LINES:
-        meaning = CLASSIFIERS[other].meaning(Stage[one.stage.upper()], one.reply)
-        assert meaning.explanation in own or meaning == UNKNOWN[meaning.scope]
+        meaning = classifier(other).meaning(Stage[one.stage.upper()], one.reply)
+        assert meaning.explanation in own or meaning == unknown()[meaning.scope]
 
 
 def test_the_same_words_mean_other_things_elsewhere() -> None:
     """Mailtrap's 535 is no bad password, Mailgun's 421 is no pause; at others they are."""
     many = SmtpReply(535, ("5.7.8 Too many connections per account",))
-    assert CLASSIFIERS["mailtrap"].meaning(Stage.AUTH, many).verdict is Verdict.THROTTLE
-    assert CLASSIFIERS["brevo"].meaning(Stage.AUTH, many).verdict is Verdict.HOLD
+    assert classifier("mailtrap").meaning(Stage.AUTH, many).verdict is Verdict.THROTTLE
+    assert classifier("brevo").meaning(Stage.AUTH, many).verdict is Verdict.HOLD
     closed = SmtpReply(421, ("Domain x.example is not allowed to send: Account disabled",))
-    assert CLASSIFIERS["mailgun"].meaning(Stage.DATA, closed).verdict is Verdict.HOLD
-    assert CLASSIFIERS[GENERIC].meaning(Stage.DATA, closed).verdict is Verdict.RETRY
+    assert classifier("mailgun").meaning(Stage.DATA, closed).verdict is Verdict.HOLD
+    assert classifier(GENERIC).meaning(Stage.DATA, closed).verdict is Verdict.RETRY
 
 
-UNKNOWN = {
-    meaning.scope: meaning
-    for stage in (Stage.RCPT, Stage.CONTENT, Stage.GREETING)
-    for meaning in [CLASSIFIERS[GENERIC].meaning(stage, SmtpReply(399))]
-}
+@cache
+def unknown() -> dict[Scope, Meaning]:
+    """Return what a reply means that no row knows, by whom it is about."""
+    stages = (Stage.RCPT, Stage.CONTENT, Stage.GREETING)
+    found = [classifier(GENERIC).meaning(stage, SmtpReply(399)) for stage in stages]
+    return {meaning.scope: meaning for meaning in found}
+
 
 WORDS = st.lists(
     st.sampled_from(
@@ -239,7 +246,7 @@ ANY_TEXT = st.one_of(
 
 
 @given(
-    st.sampled_from([*PRESETS, GENERIC]),
+    st.sampled_from(EVERYONE),
     st.sampled_from(Stage),
     st.integers(0, 999),
     st.lists(ANY_TEXT, min_size=1, max_size=4),
@@ -247,7 +254,7 @@ ANY_TEXT = st.one_of(
 def test_promises_hold_for_every_reply(
     provider: str, stage: Stage, code: int, lines: list[str]
 ) -> None:
-    meaning = CLASSIFIERS[provider].meaning(stage, SmtpReply(code, tuple(lines)))
+    meaning = classifier(provider).meaning(stage, SmtpReply(code, tuple(lines)))
     is_delivered = stage is Stage.CONTENT and 200 <= code < 300
     assert (meaning.verdict is Verdict.DELIVERED) == is_delivered
     if meaning.verdict is Verdict.BOUNCE:
@@ -263,7 +270,7 @@ def test_promises_hold_for_every_reply(
 
 
 @given(
-    st.sampled_from([*PRESETS, GENERIC]),
+    st.sampled_from(EVERYONE),
     st.sampled_from([Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT]),
     st.integers(400, 499) | st.integers(540, 599).filter(lambda code: code != 556),  # RFC 7504
     st.from_regex(r"[j-z ]{0,40}", fullmatch=True),
@@ -271,27 +278,27 @@ def test_promises_hold_for_every_reply(
 def test_what_no_row_knows_is_tried_again(
     provider: str, stage: Stage, code: int, text: str
 ) -> None:
-    meaning = CLASSIFIERS[provider].meaning(stage, SmtpReply(code, (text,)))
+    meaning = classifier(provider).meaning(stage, SmtpReply(code, (text,)))
     assert meaning.verdict is Verdict.RETRY
     assert meaning.wait_s == ()
 
 
-@given(st.sampled_from([*PRESETS, GENERIC]), st.sampled_from(sorted(BEFORE_MAIL)))
+@given(st.sampled_from(EVERYONE), st.sampled_from(sorted(BEFORE_MAIL)))
 def test_an_odd_refusal_before_mail_never_bounces(provider: str, stage: Stage) -> None:
-    meaning = CLASSIFIERS[provider].meaning(stage, SmtpReply(599, ("5.9.9 zzz",)))
+    meaning = classifier(provider).meaning(stage, SmtpReply(599, ("5.9.9 zzz",)))
     assert meaning.verdict in (Verdict.RETRY, Verdict.HOLD)
 
 
 @pytest.mark.parametrize("sign", ["<", "<@", "@", "a", "<a@", "-", "5.1.1 "])
 def test_no_text_is_slow(sign: str) -> None:
     """Longer than any reply that is read; a rule that goes wild would time out here."""
-    for classifier in CLASSIFIERS.values():
-        classifier.meaning(Stage.CONTENT, SmtpReply(550, (sign * 30_000,)))
-        classifier.meaning(Stage.CONTENT, SmtpReply(450, tuple([sign * 500] * 60)))
+    for name in EVERYONE:
+        classifier(name).meaning(Stage.CONTENT, SmtpReply(550, (sign * 30_000,)))
+        classifier(name).meaning(Stage.CONTENT, SmtpReply(450, tuple([sign * 500] * 60)))
 
 
 def test_limits_default_by_stage() -> None:
-    gmail = CLASSIFIERS["gmail"]
+    gmail = classifier("gmail")
     busy = SmtpReply(421, ("4.4.5 Server busy, try again later.",))
     assert gmail.meaning(Stage.GREETING, busy).limit is Limit.CONNECTIONS
     assert gmail.meaning(Stage.RCPT, busy).limit is Limit.RATE
