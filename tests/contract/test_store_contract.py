@@ -28,6 +28,7 @@ from relaygw.store.store import Store, read_content
 from relaygw.store.tables import account, duty, usage
 from tests.builders import NOW_MS, accepted, part_on, taken, update_of
 from tests.contract.conftest import clock_at, instance, open_store, purge_before, shed_content
+from tests.processes import PROCESSES
 
 ALL_STATES = frozenset(DeliveryState)
 ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")
@@ -834,10 +835,10 @@ def _claim_all(url: str, name: str, got: multiprocessing.Queue[list[str]]) -> No
 def test_two_processes_never_claim_the_same(store: Store, url: str) -> None:
     messages = [accepted() for _ in range(300)]
     store.intake.accept_batch(messages)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    got: multiprocessing.Queue[list[str]] = context.Queue()
-    processes = [context.Process(target=_claim_all, args=(url, name, got)) for name in ("p1", "p2")]
+    got: multiprocessing.Queue[list[str]] = PROCESSES.Queue()
+    processes = [
+        PROCESSES.Process(target=_claim_all, args=(url, name, got)) for name in ("p1", "p2")
+    ]
     for process in processes:
         process.start()
     claimed = got.get(timeout=60) + got.get(timeout=60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store, read_content
 from tests.builders import accepted, update_of
 from tests.contract.conftest import instance
+from tests.processes import PROCESSES
 
 PATIENCE_S = 60.0
 PIECES = [b"Subject: x\r\n\r\n" + b"x" * 262_130 + b"\r\n", *[b"y" * 262_142 + b"\r\n"] * 5]
@@ -118,9 +118,7 @@ def test_killed_at_any_write_both_are_there_or_none(
     url: str, store: Store, tmp_path: Path, before: str
 ) -> None:
     queue_id = bounced(store)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=resend_and_die, args=(url, tmp_path, queue_id, before))
+    process = PROCESSES.Process(target=resend_and_die, args=(url, tmp_path, queue_id, before))
     process.start()
     process.join(PATIENCE_S)
     assert process.exitcode == (0 if before == "never" else -signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -38,6 +37,7 @@ from relaygw.store.store import Store, open_store
 from relaygw.store.suppression_list import SuppressionFilter, every_suppression
 from tests.builders import accepted, update_of
 from tests.contract.conftest import clock_at, instance
+from tests.processes import PROCESSES
 
 DAY_MS = 86_400_000
 RULES = SuppressionRules(
@@ -427,9 +427,7 @@ def test_killed_at_any_step_the_event_and_its_effect_are_one(
     url: str, store: Store, at: str
 ) -> None:
     queue_id = mail(store)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=take_and_die, args=(url, queue_id, at))
+    process = PROCESSES.Process(target=take_and_die, args=(url, queue_id, at))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL

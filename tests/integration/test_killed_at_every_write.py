@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +21,13 @@ from tests.builders import NOW_MS, accepted
 from tests.campaign import times
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.integration import dying_worker
+from tests.processes import PROCESSES
 from tests.queues import make_queue
 
 PATIENCE_S = 60.0
 STRIDE = times(2, campaign=1)
 PART = 2
 TOLD = (AttemptState.IN_DOUBT, AttemptState.INTERRUPTED)
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Return what forks workers from a process that has loaded their code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.integration.dying_worker"])
-    return context
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +41,10 @@ class Killed:
 
     def __init__(
         self,
-        processes: ForkServerContext,
         provider: ThreadedProvider,
         directory: Path,
         settings: dict[str, Any],
     ) -> None:
-        self._processes = processes
         self._provider = provider
         self._directory = directory
         self._settings = provider.settings(**settings).model_dump(mode="json") | settings
@@ -63,7 +52,7 @@ class Killed:
 
     def deliver(self, incarnation: str, *, number: int = 0, is_after: bool = False) -> bool:
         """Return True if the worker was killed, False if it came to its end."""
-        worker = self._processes.Process(
+        worker = PROCESSES.Process(
             target=dying_worker.deliver,
             args=(self._directory, incarnation, self._settings, number, is_after),
         )
@@ -112,7 +101,6 @@ ALL = frozenset(DeliveryState)
     ids=["parts", "chained"],
 )
 def test_killed_at_any_write_nothing_is_sent_twice_untold(
-    processes: ForkServerContext,
     provider: ThreadedProvider,
     tmp_path: Path,
     recipients: tuple[int, ...],
@@ -126,7 +114,7 @@ def test_killed_at_any_write_nothing_is_sent_twice_untold(
         directory = tmp_path / str(number)
         directory.mkdir()
         shutil.copy(empty, directory)
-        killed = Killed(processes, provider, directory, settings)
+        killed = Killed(provider, directory, settings)
         mail = [
             accepted(
                 *(f"r{n}-{place}-{number}-{tmp_path.name}@cust.test" for n in range(count)),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -19,18 +17,11 @@ from relaygw.store.store import Store, open_store
 from tests.builders import accepted
 from tests.contract.conftest import instance
 from tests.integration import dying_notices
+from tests.processes import PROCESSES
 from tests.queues import make_queue
 
 PATIENCE_S = 60.0
 ALL = Selection(states=frozenset(DeliveryState))
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Return what forks from a process that has loaded the code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.integration.dying_notices"])
-    return context
 
 
 def told(store: Store) -> Counter[str]:
@@ -40,9 +31,7 @@ def told(store: Store) -> Counter[str]:
 
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
-def test_whenever_its_process_is_killed_there_is_one(
-    tmp_path: Path, processes: ForkServerContext, is_after: bool
-) -> None:
+def test_whenever_its_process_is_killed_there_is_one(tmp_path: Path, is_after: bool) -> None:
     for number in itertools.count(1):
         directory = tmp_path / str(number)
         directory.mkdir()
@@ -52,7 +41,7 @@ def test_whenever_its_process_is_killed_there_is_one(
         store.intake.accept_batch([message])
         was_killed = False
         for incarnation, at in (("first", number), ("second", 0)):
-            process = processes.Process(
+            process = PROCESSES.Process(
                 target=dying_notices.work, args=(directory, incarnation, at, is_after)
             )
             process.start()

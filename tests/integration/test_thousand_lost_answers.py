@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import multiprocessing
 import time
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from tests.fakes.keyed_provider import KEYED, SPARED, KeyedProvider
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.integration import loyal_worker
 from tests.integration.delivery_rig import Rig, running
+from tests.processes import PROCESSES
 
 LOST = times(30, campaign=1000)
 KILLED_MAIL = times(18, campaign=120)
@@ -128,21 +127,10 @@ def _event(message: AcceptedMessage, kinds: itertools.cycle[Kind]) -> MatchedEve
 # --- killed ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Return what forks workers from a process that has loaded their code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.integration.loyal_worker"])
-    return context
-
-
 class Fleet:
     """Two instances, each on a host of its own, that are killed in turn while they wait."""
 
-    def __init__(
-        self, processes: ForkServerContext, url: str, directory: Path, provider: dict[str, Any]
-    ) -> None:
-        self._processes = processes
+    def __init__(self, url: str, directory: Path, provider: dict[str, Any]) -> None:
         self._url = url
         self._provider = provider
         self._hosts = [directory / "a", directory / "b"]
@@ -154,7 +142,7 @@ class Fleet:
 
     def _start(self, host: Path) -> BaseProcess:
         name = f"{host.name}{next(self._numbers)}"
-        worker = self._processes.Process(
+        worker = PROCESSES.Process(
             target=loyal_worker.deliver, args=(self._url, host, name, self._provider)
         )
         worker.start()
@@ -176,14 +164,14 @@ class Fleet:
 @pytest.mark.campaign
 @pytest.mark.parametrize("knows_keys", [True, False], ids=["key", "keys off"])
 def test_extras_after_kills_of_two_instances(
-    processes: ForkServerContext, tmp_path: Path, queue_url: str, knows_keys: bool
+    tmp_path: Path, queue_url: str, knows_keys: bool
 ) -> None:
     options = {"kind": KeyedProvider, "loses_first": True, "hangs_each": 3}
     with ThreadedProvider(knows_keys=knows_keys, **options) as provider:
         settings = provider.settings(**KEYED).model_dump(mode="json") | KEYED
         store = open_store(queue_url, rules=StoreRules(doubt_waits={"p": 0.0}))
         store.intake.accept_batch(mail(KILLED_MAIL))
-        fleet = Fleet(processes, queue_url, tmp_path, settings)
+        fleet = Fleet(queue_url, tmp_path, settings)
         killed_at = 0
         try:
             for place in itertools.cycle([0, 1]):

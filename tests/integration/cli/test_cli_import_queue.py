@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import re
 import shutil
@@ -11,7 +10,6 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -27,6 +25,7 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.integration.cli.conftest import Desk
 from tests.integration.postfix import dying_import
 from tests.integration.postfix.stopped_postfix import FilledPostfix
+from tests.processes import PROCESSES
 
 D, R = DeliveryState, RecipientState
 PER_QUEUE = 10
@@ -150,27 +149,18 @@ def test_no_postfix_starts_meanwhile(postfix: FilledPostfix, queue: Path) -> Non
         assert "already running" in done.stderr + (postfix.base / "mail.log").read_text()
 
 
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Return what forks imports from a process that has loaded their code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.integration.postfix.dying_import"])
-    return context
-
-
 @pytest.mark.campaign
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 def test_killed_at_any_step_each_mail_comes_over_once(
     desk: Desk,
     postfix: FilledPostfix,
     queue: Path,
-    processes: ForkServerContext,
     is_after: bool,
 ) -> None:
     words = ["--config", str(desk.config), "import-queue", str(queue)]
     kills = 0
     for step in range(0, STEPS, _STRIDE):
-        process = processes.Process(
+        process = PROCESSES.Process(
             target=dying_import.run, args=(words, step), kwargs={"is_after": is_after}
         )
         process.start()
