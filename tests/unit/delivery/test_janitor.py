@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from relaygw.delivery.janitor import Janitor
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.mail_class import MailClass
 from relaygw.roles.delivery import bury_dead, has_lock_file
 from relaygw.settings.model import Settings
 from relaygw.store.instances import Instance, Lifeline
+from relaygw.store.sources import HOUR_MS, KEPT_MS, ClassCount
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log
@@ -65,3 +68,22 @@ def test_a_worker_of_this_host_lives_as_long_as_it_holds_its_lock(
     assert store.instances.heartbeat("late") == is_locked
     if line is not None:
         line.release()
+
+
+async def test_who_sent_long_ago_is_forgotten(store: Store) -> None:
+    now_ms = clock_ms()
+    for template, ago_ms in (("old", KEPT_MS + 1), ("new", KEPT_MS - HOUR_MS)):
+        mail_class = MailClass.of(
+            ("h", "", "", None, ""), sender_domain="", template=template, stream="promotional"
+        )
+        store.sources.count_mail([ClassCount(mail_class, now_ms - ago_ms, now_ms - ago_ms, 1, 1)])
+    janitor = Janitor(
+        SETTINGS,
+        store,
+        text_log(io.StringIO()),
+        incarnation="judge",
+        bury_dead_of_this_host=list,
+        wake_workers=lambda: None,
+    )
+    await janitor._clean_up(0)
+    assert [one.mail_class.template for one in store.sources.known_classes()] == ["new"]
