@@ -181,7 +181,7 @@ class Intake:
             is_bounce_mail=any(one.decision is _BOUNCE_MAIL for one in recipients),
             mail_class=None
             if self._classes is None
-            else self._classes.of(source, sender, facts.subject, deliveries[0].stream, now_ms),
+            else self._classes.of(source, sender, facts.subject, deliveries[0].stream),
             refused_recipients=origin.refused_recipients,
         )
         if self._screen is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from contextlib import asynccontextmanager
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import sender_domain
-from relaygw.mail.mail_class import LOCAL_HOST, MailClass, MailSource, elsewhere, others_of
+from relaygw.mail.mail_class import LOCAL_HOST, MailClass, elsewhere, others_of
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.template import subject_template
@@ -25,33 +26,36 @@ from relaygw.store.store import Store
 WRITE_EACH_S = 5.0
 MAX_COUNTS = 20_000  # that wait to be written while the store is away; more are not counted
 _WRITTEN_AT_ONCE = 200  # classes of a transaction: mail waits for it
-_FORGET_MS = 86_400_000  # a class that was not seen for so long makes room
-_LOOK_EACH_MS = 60_000
+_FOLLOW_EACH_S = 600.0  # what the queue knows is read again: it forgets old classes
+_START_S = 2.0  # how long the first look may hold up a front
 _MAX_TEXT = 200
-
-
-class _Known:
-    """A class, and when it was last seen."""
-
-    __slots__ = ("mail_class", "seen_ms")
-
-    def __init__(self, mail_class: MailClass, seen_ms: int) -> None:
-        self.mail_class = mail_class
-        self.seen_ms = seen_ms
 
 
 _Key = tuple[str, str, str, int | None, str, str, str, str]  # source, domain, template, stream
 
 
+class Known:
+    """What the queue knows of classes: their ids, and how many each source has."""
+
+    def __init__(self, ids: Sequence[tuple[str, str]] = ()) -> None:
+        """`ids`: of each class, with that of its source."""
+        self.apart = {class_id for class_id, _ in ids}
+        self.of_source = Counter(source_id for _, source_id in ids)
+
+
 class MailClasses:
-    """Which class a message belongs to."""
+    """Which class a message belongs to, as the queue knows them; a new one needs room.
+
+    What is known keeps its place however many subjects a flood has.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[_Key, _Known] = {}
-        self._of_source: Counter[MailSource] = Counter()  # how many of these
-        self._looked_ms = 0
+        self._found: dict[_Key, MailClass] = {}  # so that no hash is made of each mail
+        self._apart: set[str] = set()  # ids of classes that are counted apart
+        self._of_source: Counter[str] = Counter()  # how many these are, by id of the source
+        self._folded: set[str] = set()  # ids of those that the queue had no room for
 
-    def of(self, source: Source, sender: str, subject: str, stream: str, now_ms: int) -> MailClass:
+    def of(self, source: Source, sender: str, subject: str, stream: str) -> MailClass:
         """Return the class of a message; costs a few microseconds."""
         key = (
             source.host or source.client or LOCAL_HOST,
@@ -63,52 +67,47 @@ class MailClasses:
             subject_template(subject),
             stream,
         )
-        found = self._known.get(key)
-        if found is None:
-            return self._new(key, now_ms)
-        found.seen_ms = now_ms
-        return found.mail_class
+        return self._found.get(key) or self._find(key)
+
+    def follow(self, known: Known) -> None:
+        """Take what the queue knows now, which others counted, and which it has forgotten."""
+        self._apart, self._of_source = known.apart, known.of_source
+        self._folded.clear()
+        self._found.clear()
 
     def fold(self, class_ids: Collection[str]) -> None:
-        """Count these with the others of their source: the queue has too many classes."""
-        for key, one in self._known.items() if class_ids else ():
-            if one.mail_class.class_id in class_ids:
-                one.mail_class = _others(key)
+        """Count these with the others of their source: the queue has no room for them."""
+        self._folded.update(class_ids)
+        for key, one in self._found.items() if class_ids else ():
+            if one.class_id in class_ids:
+                self._found[key] = others_of(one.source, one.stream)
 
-    def _new(self, key: _Key, now_ms: int) -> MailClass:
-        source: MailSource = key[:5]
-        if not self._has_room(source) and now_ms - self._looked_ms > _LOOK_EACH_MS:
-            self._forget(now_ms - _FORGET_MS)
-            self._looked_ms = now_ms
-        if not self._has_room(source):
-            return _others(key) if source in self._of_source else elsewhere(key[7])
-        new = MailClass.of(
-            _shown(source),
-            sender_domain=_short(key[5]),
-            template=printable(key[6]),
-            stream=key[7],
+    def _find(self, key: _Key) -> MailClass:
+        host, listener, user, uid, script, domain, template, stream = key
+        # gateways that share a queue have listeners on different addresses
+        port = listener[listener.rfind(":") :]
+        found = MailClass.of(
+            (_short(host), port, _short(user), uid, _short(script)),
+            sender_domain=_short(domain),
+            template=printable(template),
+            stream=stream,
         )
-        self._known[key] = _Known(new, now_ms)
-        self._of_source[source] += 1
-        return new
+        if found.class_id not in self._apart and not self._take_place(found):
+            is_known = self._of_source[found.source_id] > 0
+            # not remembered: there is no end of these
+            return others_of(found.source, stream) if is_known else elsewhere(stream)
+        if len(self._found) >= MAX_CLASSES:
+            self._found.clear()
+        self._found[key] = found
+        return found
 
-    def _has_room(self, source: MailSource) -> bool:
-        is_one_more = self._of_source[source] < MAX_CLASSES_OF_SOURCE
-        return is_one_more and len(self._known) < MAX_CLASSES
-
-    def _forget(self, before_ms: int) -> None:
-        self._known = {key: one for key, one in self._known.items() if one.seen_ms > before_ms}
-        self._of_source = Counter(key[:5] for key in self._known)
-
-
-def _others(key: _Key) -> MailClass:
-    return others_of(_shown(key[:5]), key[7])
-
-
-def _shown(source: MailSource) -> MailSource:
-    host, listener, user, uid, script = source
-    # gateways that share a queue have listeners on different addresses
-    return _short(host), listener[listener.rfind(":") :], _short(user), uid, _short(script)
+    def _take_place(self, new: MailClass) -> bool:
+        is_full = self._of_source[new.source_id] >= MAX_CLASSES_OF_SOURCE
+        if is_full or len(self._apart) >= MAX_CLASSES or new.class_id in self._folded:
+            return False
+        self._apart.add(new.class_id)
+        self._of_source[new.source_id] += 1
+        return True
 
 
 def _short(text: str) -> str:
@@ -171,29 +170,56 @@ async def counts_kept(
     told: Callable[[str], None] = lambda _line: None,
     each_s: float = WRITE_EACH_S,
 ) -> AsyncIterator[None]:
-    """Write the counts within a with block, the last ones at its end; `told` what is lost."""
+    """Write the counts within a with block, the last ones at its end; `told` what is lost.
+
+    Before it begins, what the queue knows is read, if that takes no longer than two seconds.
+    """
     if classes is None:
         yield
         return
-
-    async def keep_writing() -> None:
-        lost = 0
-        while True:
-            await asyncio.sleep(each_s)
-            # a write that was begun is finished: what was counted is in it once
-            await asyncio.shield(asyncio.ensure_future(write_counts(counts, classes, store)))
-            if counts.uncounted > lost:
-                told(f"warning: {counts.uncounted - lost} messages are missing in relaygw sources")
-                lost = counts.uncounted
-
-    writing = asyncio.create_task(keep_writing(), name="sources")
+    is_read = asyncio.Event()
+    keeping = asyncio.create_task(
+        _keep_writing(counts, classes, store, told, each_s, is_read), name="sources"
+    )
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(is_read.wait(), _START_S)
     try:
         yield
     finally:
-        writing.cancel()
+        keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await writing
+            await keeping
         await write_counts(counts, classes, store)
+
+
+async def _keep_writing(
+    counts: SourceCounts,
+    classes: MailClasses,
+    store: Store,
+    told: Callable[[str], None],
+    each_s: float,
+    is_read: asyncio.Event,
+) -> None:
+    lost, follow_at_s = 0, 0.0
+    while True:
+        if time.monotonic() >= follow_at_s and await follow_queue(classes, store):
+            follow_at_s = time.monotonic() + _FOLLOW_EACH_S
+        is_read.set()
+        await asyncio.sleep(each_s)
+        # a write that was begun is finished: what was counted is in it once
+        await asyncio.shield(asyncio.ensure_future(write_counts(counts, classes, store)))
+        if counts.uncounted > lost:
+            told(f"warning: {counts.uncounted - lost} messages are missing in relaygw sources")
+            lost = counts.uncounted
+
+
+async def follow_queue(classes: MailClasses, store: Store) -> bool:
+    """Take what the queue knows of classes; False if it does not answer."""
+    try:
+        classes.follow(await asyncio.to_thread(lambda: Known(store.sources.class_ids())))
+    except StoreUnavailable:
+        return False
+    return True
 
 
 async def write_counts(counts: SourceCounts, classes: MailClasses, store: Store) -> None:

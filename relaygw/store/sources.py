@@ -43,6 +43,7 @@ _OF_SOURCES = BatchStatement(
     """,
     columns=1,
 )
+_IDS = Statement("SELECT class_id, source_id FROM mail_class")
 _TOTAL = Statement("SELECT count(*) FROM mail_class")
 _ADD_CLASS = insert_into(
     "mail_class",
@@ -176,6 +177,11 @@ class Sources(Repository):
             if class_ids:
                 query = query.where(mail_class.c.class_id.in_(class_ids))
             return [_seen_class(tx, row) for row in tx.execute(query)]
+
+    def class_ids(self) -> list[tuple[str, str]]:
+        """Return the ids of all classes, each with that of its source."""
+        with self._read() as tx:
+            return [(one, source) for one, source in _IDS.fetch(tx)]
 
     def class_hours(
         self, since_ms: int, *, until_ms: int | None = None, class_ids: Collection[str] = ()

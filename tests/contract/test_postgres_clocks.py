@@ -496,6 +496,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("sources.count_mail", counted_mail) == set()
     (hour,) = call("sources.class_hours", now_ms - HOUR_MS)
     assert 0 <= wrong.now_ms() - hour.hour_at_ms < HOUR_MS + TOLERANCE_MS
+    assert call("sources.class_ids") == [(mail_class.class_id, mail_class.source_id)]
     assert call("sources.count_classes", now_ms - 60_000) == (1, 1, 1)
     assert not call("sources.forget_sources", 60_000)
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])

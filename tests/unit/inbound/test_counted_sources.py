@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.inbound import sources
-from relaygw.inbound.sources import MailClasses, SourceCounts, write_counts
+from relaygw.inbound.sources import Known, MailClasses, SourceCounts, follow_queue, write_counts
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Source
 from relaygw.mail.mail_class import OTHER_SOURCES, OTHER_SUBJECTS
 from relaygw.mail.state import RecipientState
@@ -21,7 +21,6 @@ from tests.campaign import times
 from tests.queues import make_queue
 
 SUBJECTS = times(20_000, campaign=1_000_000)
-DAY_MS = 86_400_000
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def counted(
     classes: MailClasses, subject: str, *, at_ms: int = NOW_MS, client: str = "10.0.0.5"
 ) -> AcceptedMessage:
     source = Source(client=client, listener="127.0.0.1:25")
-    mail_class = classes.of(source, "a@shop.test", subject, "transactional", at_ms)
+    mail_class = classes.of(source, "a@shop.test", subject, "transactional")
     return accepted(at_ms=at_ms, mail_class=mail_class)
 
 
@@ -53,7 +52,7 @@ async def test_a_million_subjects_of_one_client_are_a_few_rows(url: str) -> None
     for number in range(SUBJECTS):
         source = Source(client="10.0.0.5", listener="127.0.0.1:25")
         sender = f"a@{number}.test"
-        found = classes.of(source, sender, words(number), "transactional", NOW_MS)
+        found = classes.of(source, sender, words(number), "transactional")
         counts.add([replace(template, mail_class=found)])
         if number % 5000 == 0:
             await write_counts(counts, classes, store)
@@ -62,7 +61,7 @@ async def test_a_million_subjects_of_one_client_are_a_few_rows(url: str) -> None
     assert len(known) == MAX_CLASSES_OF_SOURCE + 1
     assert sum(known.values()) == SUBJECTS + 1
     assert known[OTHER_SUBJECTS] > SUBJECTS * 0.9
-    assert len(classes._known) == MAX_CLASSES_OF_SOURCE
+    assert len(classes._found) <= MAX_CLASSES_OF_SOURCE
     # mail that was known before is counted as ever
     counts.add([counted(classes, "Order 2")])
     assert next(iter(counts.take())).mail_class == template.mail_class
@@ -75,22 +74,44 @@ def test_sources_are_bounded_and_old_ones_make_room(monkeypatch: pytest.MonkeyPa
     for number in range(500):
         found = counted(classes, "x", client=f"10.1.{number // 250}.{number % 250}").mail_class
     assert found is not None and found.host == OTHER_SOURCES
-    assert len(classes._known) == len(classes._of_source) == 300
+    assert len(classes._found) == len(classes._of_source) == 300
     of_known = counted(classes, "y", client="10.1.0.0").mail_class
     assert of_known is not None and of_known.template == OTHER_SUBJECTS
     assert of_known.host == "10.1.0.0"
-    later = counted(classes, "x", client="10.9.9.9", at_ms=NOW_MS + 2 * DAY_MS).mail_class
+    classes.follow(Known())  # the queue has forgotten them
+    later = counted(classes, "x", client="10.9.9.9").mail_class
     assert later is not None and later.host == "10.9.9.9"
-    assert len(classes._known) == len(classes._of_source) == 1
+    assert len(classes._found) == len(classes._apart) == 1
 
 
-def test_templates_make_room_after_a_day() -> None:
+def test_texts_that_end_differently_behind_their_limit_fill_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sources, "MAX_CLASSES", 300)
     classes = MailClasses()
-    for number in range(MAX_CLASSES_OF_SOURCE + 1):
-        last = counted(classes, words(number)).mail_class
-    assert last is not None and last.template == OTHER_SUBJECTS
-    later = counted(classes, "New", at_ms=NOW_MS + 2 * DAY_MS).mail_class
-    assert later is not None and later.template == "New"
+    for number in range(1000):
+        source = Source(client="10.0.0.5", uid=33, script=f"{'x' * 300}{number}")
+        classes.of(source, "a@shop.test", "Order 1", "transactional")
+    assert len(classes._apart) == 1 and len(classes._found) <= 300
+
+
+async def test_known_mail_keeps_its_place_through_a_flood_and_a_restart(url: str) -> None:
+    store = open_store(url)
+    classes, counts = MailClasses(), SourceCounts()
+    order = counted(classes, "Order 1")
+    counts.add([order])
+    await write_counts(counts, classes, store)
+    restarted = MailClasses()
+    assert await follow_queue(restarted, store)
+    for number in range(MAX_CLASSES_OF_SOURCE * 2):
+        flood = counted(restarted, words(number))
+        counts.add([flood])
+    assert flood.mail_class is not None and flood.mail_class.template == OTHER_SUBJECTS
+    assert counted(restarted, "Order 2").mail_class == order.mail_class
+    await write_counts(counts, restarted, store)
+    assert await follow_queue(restarted, store)
+    assert counted(restarted, "Order 3").mail_class == order.mail_class
+    store.close()
 
 
 def test_recipients_are_counted_with_those_that_were_refused() -> None:
