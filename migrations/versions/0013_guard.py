@@ -14,6 +14,7 @@ depends_on = None
 def upgrade() -> None:
     _sources()
     _gateway()
+    _digest()
 
 
 def _text(*names: str, null: bool = False) -> list[sa.Column[str]]:
@@ -67,3 +68,13 @@ def _gateway() -> None:
             *_times("first_seen_ms", "last_seen_ms", *more),
             sqlite_with_rowid=False,
         )
+
+
+def _digest() -> None:
+    op.create_table(
+        "digest",
+        sa.Column("way", sa.Text, primary_key=True),
+        *_times("until_ms", "again_at_ms"),
+        *_numbers("tries"),
+        sqlite_with_rowid=False,
+    )

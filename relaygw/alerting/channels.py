@@ -18,7 +18,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,25 +58,39 @@ class Webhook:
 
     async def send(self, notice: Notice) -> str:
         """Post a notice; any answer from 200 to 299 takes it."""
-        url = await _read(self.url)
-        host = urlsplit(url).netloc.rpartition("@")[2]
-        try:
-            async with asyncio.timeout(self.limit_s):
-                status = await _post(url, host, self._body(notice, host))
-        except TimeoutError:
-            raise NotSent(f"{host} did not answer within {self.limit_s:g} s") from None
-        if not 200 <= status < 300:
-            raise NotSent(f"{host} answered {status}")
-        return f"{host} answered {status}"
+        return await post(self.url, lambda host: self._body(notice, host), limit_s=self.limit_s)
 
     def _body(self, notice: Notice, host: str) -> dict[str, Any]:
-        is_slack = self.shape == "slack" or (
-            self.shape == "auto" and host.partition(":")[0].lower().endswith(_SLACK_HOSTS)
-        )
-        if not is_slack:
+        if self.shape != "slack" and not (self.shape == "auto" and is_slack(host)):
             return notice.as_json()
         # Slack knows links and mentions by three characters, which a reply above all may have
         return {"text": html.escape(notice.text, quote=False)}
+
+
+class MayBeTaken(NotSent):
+    """The receiver got it or a part of it, and nobody knows what it did with it."""
+
+
+def is_slack(host: str) -> bool:
+    """True for a host that takes what Slack takes."""
+    return host.partition(":")[0].lower().endswith(_SLACK_HOSTS)
+
+
+async def post(url: SecretUrl, body: Callable[[str], dict[str, Any]], *, limit_s: float) -> str:
+    """Post JSON made for a host, which takes it by an answer from 200 to 299; raises NotSent."""
+    address = await _read(url)
+    host = urlsplit(address).netloc.rpartition("@")[2]
+    try:
+        async with asyncio.timeout(limit_s):
+            status = await _post(address, host, body(host))
+    except TimeoutError:
+        raise MayBeTaken(f"{host} did not answer within {limit_s:g} s") from None
+    if not 200 <= status < 300:
+        raise NotSent(f"{host} answered {status}")
+    return f"{host} answered {status}"
+
+
+_CONNECT_S = 5.0
 
 
 async def _post(url: str, host: str, body: dict[str, Any]) -> int:
@@ -84,14 +98,19 @@ async def _post(url: str, host: str, body: dict[str, Any]) -> int:
     import httpx2  # costs those who need it
 
     context = await asyncio.to_thread(ssl.create_default_context)
+    limit = httpx2.Timeout(None, connect=_CONNECT_S)
     try:
         async with (
-            httpx2.AsyncClient(verify=context, timeout=None, follow_redirects=False) as client,
+            httpx2.AsyncClient(verify=context, timeout=limit, follow_redirects=False) as client,
             client.stream("POST", url, json=body) as response,
         ):
             return int(response.status_code)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise NotSent(f"{host} cannot be reached ({reason_of(error)})") from None
+        is_certain = isinstance(
+            error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.InvalidURL
+        )
+        kind = NotSent if is_certain else MayBeTaken
+        raise kind(f"{host} cannot be reached ({reason_of(error)})") from None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -24,6 +24,7 @@ _COMMANDS = {
     "suppress": "Show, change, import and export suppressed addresses.",
     "provider": "Show, hold and release providers.",
     "alerts": "Show current and past incidents, and test the alert channels.",
+    "digest": "Show the digest of the last whole day or week; nothing is sent.",
     "webhooks": "Show receivers of events, test them, and send events again.",
     "audit": "List what operators did to mail and providers, newest first.",
     "drain": "Send all queued mail; return when the queue is empty or time is up.",

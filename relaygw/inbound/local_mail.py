@@ -240,7 +240,7 @@ class Resender:
 
 
 class NoticeComposer:
-    """Makes messages to be stored of notices to senders: see delivery.notices.
+    """Makes messages to be stored of notices to senders, see delivery.notices, and of digests.
 
     Policy is that of now, the mode the stricter of now and of when the mail came in that it tells
     of; at each attempt as if it had come in the same way.
@@ -255,15 +255,28 @@ class NoticeComposer:
         self, notice: DueNotice, target: str, content: bytes, drop_id: str
     ) -> AcceptedMessage:
         """Return the message that tells `target`."""
-        intake, then = self._intake, Mode(notice.mode)
+        modes, then = self._intake.modes, Mode(notice.mode)
         source = Source(listener=notice.source_listener, user=notice.source_user)
-        mode = strictest(intake.modes.of(source.listener, source.user, accepted_in=then), then)
+        mode = strictest(modes.of(source.listener, source.user, accepted_in=then), then)
+        return self._own("", target, content, drop_id, source=source, mode=mode)
+
+    def compose_own(
+        self, sender: str, target: str, content: bytes, drop_id: str
+    ) -> AcceptedMessage:
+        """Return a message about no other: see alerting.digest_sender."""
+        mode = self._intake.modes.of(None, None)
+        return self._own(sender, target, content, drop_id, source=Source(), mode=mode)
+
+    def _own(
+        self, sender: str, target: str, content: bytes, drop_id: str, *, source: Source, mode: Mode
+    ) -> AcceptedMessage:
+        intake = self._intake
         recipients = [_resolve(intake, target, mode)]
         origin = Origin(
             source=source,
             client_key=_NOTICE_KEY,
             protocol=LOCAL,
-            smtputf8=_needs_smtputf8(target, recipients),
+            smtputf8=_needs_smtputf8(f"{sender}{target}", recipients),
             mode=mode,
             drop_id=drop_id,
         )
@@ -271,7 +284,7 @@ class NoticeComposer:
         try:
             received.add(content)
             received.read_head()
-            message, _ = _composed(intake, "", recipients, received, origin)
+            message, _ = _composed(intake, sender, recipients, received, origin)
             return replace(message, source=source)
         finally:
             received.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 
@@ -85,12 +85,30 @@ async def _tended(
     )
     composer = NoticeComposer(Intake(settings, state_dir=state_dir))
     notices = Notices(settings, store, observer, composer=composer, wake_workers=wake_workers)
-    tasks = [asyncio.create_task(janitor.run()), asyncio.create_task(notices.run())]
+    running = [janitor.run(), notices.run()]
+    if settings.digest.is_on:
+        running.append(_digests(context, store, composer, wake_workers))
+    tasks = [asyncio.create_task(one) for one in running]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _digests(
+    context: RoleContext, store: Store, composer: NoticeComposer, wake_workers: Callable[[], None]
+) -> Coroutine[None, None, None]:
+    from relaygw.alerting.digest_sender import DigestSender  # costs those who want it
+
+    return DigestSender(
+        settings=context.loaded.settings,
+        store=store,
+        incarnation=context.incarnation,
+        composer=composer,
+        log=context.log,
+        wake_workers=wake_workers,
+    ).run()
 
 
 def _history_of(settings: Settings) -> History:

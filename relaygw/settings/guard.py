@@ -139,6 +139,11 @@ class Digest(Section):
     webhook: SecretUrl | None = Field(default=None, examples=["env:DIGEST_URL"])
     every: Interval = _DAY_S
 
+    @property
+    def is_on(self) -> bool:
+        """True where somebody gets it."""
+        return self.to is not None or self.webhook is not None
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Check that it comes daily or weekly, with what goes with its kind."""
         if self.every not in (_DAY_S, 7 * _DAY_S):

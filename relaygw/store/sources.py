@@ -199,8 +199,11 @@ class Sources(Repository):
                 tx.entry(ClassHour, row, hour_at_ms=tx.to_local(row.hour * HOUR_MS)) for row in rows
             ]
 
-    def sum_mail(self, by: str, since_ms: int) -> list[SourceSum]:
-        """Return what was accepted since the hour of a time, by a field of classes; most first."""
+    def sum_mail(self, by: str, since_ms: int, *, until_ms: int | None = None) -> list[SourceSum]:
+        """Return what was accepted since the hour of a time, by a field of classes; most first.
+
+        `until_ms`: what was accepted in hours that began before.
+        """
         key = mail_class.c[_COLUMNS.get(by, by)].label("key")
         is_its = class_hour.c.class_id == mail_class.c.class_id
         with self._read() as tx:
@@ -208,7 +211,7 @@ class Sources(Repository):
             hourly = (
                 select(key, *(func.sum(class_hour.c[name]).label(name) for name in _COUNTS))
                 .join(class_hour, is_its)
-                .where(class_hour.c.hour >= since_hour)
+                .where(class_hour.c.hour >= since_hour, *_begun_before(tx, until_ms))
                 .group_by(key, class_hour.c.hour)
                 .subquery()
             )
@@ -265,6 +268,10 @@ class Sources(Repository):
                 some = class_hour.c.class_id.in_(ids.limit(_PRUNED_AT_ONCE))
                 tx.execute(delete(class_hour).where(class_hour.c.hour == hour, some))
         return hour is not None or len(gone) == _PRUNED_AT_ONCE
+
+
+def _begun_before(tx: Transaction, until_ms: int | None) -> list[ColumnElement[bool]]:
+    return [] if until_ms is None else [class_hour.c.hour < -(-tx.to_stored(until_ms) // HOUR_MS)]
 
 
 def _numbers(row: Any, counted: Mapping[Any, Mapping[Any, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from relaygw.errors import QueueDamaged
 from relaygw.store.audit import Audit
 from relaygw.store.database import Database, Place
+from relaygw.store.digests import Digests
 from relaygw.store.doubts import Doubts
 from relaygw.store.feedback import Feedback
 from relaygw.store.find import Find
@@ -64,6 +65,7 @@ class Store:
     sources: Sources
     homes: Homes
     visitors: Visitors
+    digests: Digests
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -121,6 +123,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         sources=Sources(database),
         homes=Homes(database),
         visitors=Visitors(database),
+        digests=Digests(database),
     )
 
 

@@ -499,6 +499,9 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("sources.class_ids") == [(mail_class.class_id, mail_class.source_id)]
     assert call("sources.count_classes", now_ms - 60_000) == (1, 1, 1)
     assert not call("sources.forget_sources", 60_000)
+    begun = call("digests.digest_state", "mail", until_ms=1)
+    assert call("digests.pass_digest", "mail", state=begun, until_ms=2)
+    call("digests.put_off_digest", "mail", state=begun, until_ms=2, wait_ms=0)
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply

@@ -85,6 +85,7 @@ SEAMS = (
     "store.find.",
     "store.reports.",
     "store.watch.",
+    "store.digests.",
     "store.sources.",
     "store.home.",
     "store.visitors.",
