@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _DAY_S = 86_400.0
 _MAX_DAYS = 366
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Days(Written):
@@ -58,7 +60,7 @@ class Days(Written):
 
 
 def _day(text: str) -> date:
-    if len(text.strip()) != len("2026-11-27"):  # Python reads weeks, too
+    if not _DAY.fullmatch(text.strip()):  # Python reads weeks, too
         raise ValueError(text)
     return date.fromisoformat(text.strip())
 
@@ -159,4 +161,6 @@ def counts_sources(settings: Settings) -> bool:
         or settings.silence.enabled
         or bool(settings.expect)
         or settings.storms.action != "off"
+        or settings.digest.to is not None
+        or settings.digest.webhook is not None
     )
