@@ -52,6 +52,14 @@ class AlreadyAccepted(RelaygwError):
     """A message with this drop id was stored before; nothing was changed. No trouble at all."""
 
 
+class TakenBefore(RelaygwError):
+    """The same message was taken within the last minute, as `queue_id`; nothing was changed."""
+
+    def __init__(self, queue_id: str) -> None:
+        super().__init__(f"the same message was taken as {queue_id}")
+        self.queue_id = queue_id
+
+
 class SchemaMismatch(RelaygwError):
     """The database has a schema that this version does not know; the text names the command."""
 

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _sources()
     _gateway()
     _digest()
+    _storms()
 
 
 def _text(*names: str, null: bool = False) -> list[sa.Column[str]]:
@@ -78,3 +79,35 @@ def _digest() -> None:
         *_numbers("tries"),
         sqlite_with_rowid=False,
     )
+
+
+def _storms() -> None:
+    op.create_table(
+        "storm",
+        sa.Column("storm_id", sa.Text, primary_key=True),
+        sa.Column("slice_at_ms", sa.BigInteger, primary_key=True),
+        sa.Column("front", sa.Text, primary_key=True),
+        *_numbers("messages", "held", "same_ids"),
+        *_text("host", "script", "template", "recipient_domain", "first_id", "last_id"),
+        *_times("first_ms"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("storm_slice", "storm", ["slice_at_ms"])
+    op.create_table(
+        "repeated_mail",
+        sa.Column("queue_id", sa.Text, primary_key=True),
+        *_numbers("number"),
+        *_text("first_id"),
+        *_text("earlier_id", null=True),
+        *_numbers("again"),
+        *_times("again_ms", null=True),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "recent_mail",
+        sa.Column("mail_key", sa.Text, primary_key=True),
+        *_text("queue_id"),
+        *_times("at_ms"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("recent_mail_at", "recent_mail", ["at_ms"])

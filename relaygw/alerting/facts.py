@@ -15,6 +15,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
 from relaygw.policy.receivers import Endpoint
+from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended, untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificates import certificate_end
@@ -54,6 +55,7 @@ class QueueFacts:
     suppressed: int = 0  # addresses, within the last hour
     webhooks: Sequence[Endpoint] = ()
     complaints: Mapping[str, Complaints] = field(default_factory=dict)  # by sender's domain
+    storms: Sequence[Storm] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,14 @@ class QueueFactsReader:
             untended=untended(standing, self._settings, now_ms=now_ms),
             webhooks=self._store.outbox.endpoints() if self._settings.webhooks else (),
             complaints=self._complaints(now_ms - DAY_MS),
+            storms=self._storms(),
         )
+
+    def _storms(self) -> Sequence[Storm]:
+        storms = self._settings.storms
+        if storms.action == "off":
+            return ()
+        return self._store.repeats.storms(int(storms.window * 1000))
 
     def _complaints(self, since_ms: int) -> dict[str, Complaints]:
         told = self._store.watch.history(since_ms, series=[Series.COMPLAINTS])

@@ -18,6 +18,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.mail.verdict import Kind
 from relaygw.observe.observer import Series
 from relaygw.policy.receivers import trouble_of
+from relaygw.policy.storms import told_of
 from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
@@ -68,6 +69,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _complaints(facts, rules),
         _suppression(facts, rules),
         _volume(facts, rules),
+        _storms(facts, settings),
         _quota(facts, rules),
         _in_doubt(facts),
         _untended(facts),
@@ -268,6 +270,11 @@ def _volume(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
                 f"check who sends it: relaygw queue list --route {route}; relaygw provider hold "
                 "stops it, and no mail is lost",
             )
+
+
+def _storms(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
+    for told in told_of(facts.queue.storms, settings.storms):
+        yield Finding(Rule.STORM, *told)
 
 
 def _quota(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:

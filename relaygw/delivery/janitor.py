@@ -22,6 +22,7 @@ _FIRST_ORPHANS_STEP = 120  # not while a start with a long queue has enough to d
 TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
 WATCHED_S = 15 * 86400.0  # a day more than is shown: a weekly digest looks at two weeks
+STORMS_S = 2 * 86400.0
 _SHED_PAUSE_S = 0.01
 _UNSEEN = "; what it was sending may be sent more than once"
 _PAUSE_S = 0.2  # between steps of a long purge
@@ -90,6 +91,7 @@ class Janitor:
             await _repeat(self._lift_step)
             await _repeat(self._trim_step)
             await _repeat(self._store.sources.forget_sources)
+            await _repeat(lambda: self._store.repeats.forget_repeats(_ms(STORMS_S)))
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await _repeat(lambda: self._purge(orphans=ORPHANS_S))
             await _repeat(lambda: self._store.watch.forget_watched(_ms(WATCHED_S)))

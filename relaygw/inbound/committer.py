@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, Unstorable
+from relaygw.errors import AlreadyAccepted, IntakeFull, StoreUnavailable, TakenBefore, Unstorable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.store import Store
@@ -21,7 +21,7 @@ LARGE_MESSAGES_AT_ONCE = 2
 """Large messages that are written at once: one is read from its file while one is stored."""
 
 T = TypeVar("T")
-Failure = StoreUnavailable | AlreadyAccepted
+Failure = StoreUnavailable | AlreadyAccepted | TakenBefore
 
 
 class GroupCommitter:
@@ -33,8 +33,10 @@ class GroupCommitter:
         *,
         committed: Callable[[Sequence[AcceptedMessage]], None],
         wrote: Callable[[float], None] = lambda _seconds: None,
+        refused: Callable[[str, Exception | None], None] = lambda _queue_id, _why: None,
     ) -> None:
         self._store = store
+        self._refused = refused  # told of each message that is not stored
         self._wrote = wrote  # told by the store's thread how long a batch took
         self._committed = committed
         self._writer: BatchWriter[AcceptedMessage, Failure | None] = BatchWriter(
@@ -46,19 +48,24 @@ class GroupCommitter:
         self._bulk_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
         self._pending_bytes = 0
 
-    async def submit(self, message: AcceptedMessage) -> None:
-        """Return once `message` is durable; cancelling the caller does not withdraw it.
+    async def submit(self, message: AcceptedMessage) -> str:
+        """Return its queue id once `message` is durable; cancelling the caller withdraws nothing.
 
-        Raises StoreUnavailable (nothing stored), AlreadyAccepted (its drop id was stored before),
+        Or the queue id of another one where that is durable and the same (`mail_key`). Raises
+        StoreUnavailable (nothing stored), AlreadyAccepted (its drop id was stored before),
         IntakeFull (too much waits already).
         """
         size_bytes = _size_bytes(message)
         if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
+            self._refused(message.queue_id, None)
             raise IntakeFull(f"{self._pending_bytes} bytes wait to be written")
         self._pending_bytes += size_bytes
         failure = await self._writer.add(message)
+        if isinstance(failure, TakenBefore):  # as after a lost reply: it is taken, once
+            return failure.queue_id
         if failure is not None:
             raise failure
+        return message.queue_id
 
     def work_aside(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run blocking work on large content where it holds up no small message."""
@@ -74,8 +81,12 @@ class GroupCommitter:
                 return True
             return False
 
-        while await self.work_aside(store_next):
-            pass
+        try:
+            while await self.work_aside(store_next):
+                pass
+        except BaseException:
+            self._refused(queue_id, None)
+            raise
 
     async def drain(self) -> None:
         """Return when nothing waits any more, and stop the threads."""
@@ -84,10 +95,13 @@ class GroupCommitter:
 
     def _accept(self, messages: Sequence[AcceptedMessage]) -> list[Failure | None]:
         began_s = time.monotonic()
-        self._store.intake.accept_batch(messages)
+        again = self._store.intake.accept_batch(messages)
         with contextlib.suppress(Exception):  # it is durable, whatever is wrong with counting
             self._wrote(time.monotonic() - began_s)
-        return [None] * len(messages)
+        if not again:
+            return [None] * len(messages)
+        firsts = (again.get(one.queue_id) for one in messages)
+        return [None if first is None else TakenBefore(first) for first in firsts]
 
     def _told(
         self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]
@@ -96,6 +110,10 @@ class GroupCommitter:
         stored = [one for one, failure in zip(messages, failures, strict=True) if failure is None]
         if stored:
             self._committed(stored)
+        if len(stored) < len(messages):
+            for message, failure in zip(messages, failures, strict=True):
+                if failure is not None:
+                    self._refused(message.queue_id, failure)
 
 
 def _batch_size(waiting: Sequence[AcceptedMessage]) -> int:

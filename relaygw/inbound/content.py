@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
@@ -51,6 +52,7 @@ class ReceivedContent:
         self.error: OSError | None = None  # the spool file could not be written
         self.is_lost = False  # by one of these two: there is nothing left to store
         self.raw_bytes = 0  # as read from the connection, the end of data included
+        self.digest: bytes | None = None  # of all of it, see take_digest
 
     def add(self, data: bytes) -> None:
         """Append normalised content."""
@@ -71,7 +73,7 @@ class ReceivedContent:
         line_start = data.rfind(b"\n") + 1
         self._last_line_bytes = len(data) - line_start + (0 if line_start else carried_bytes)
 
-    def read_head(self) -> None:
+    def read_head(self, with_digest: bool = False) -> None:
         """Call after the last `add`, and only when its turn has come: it takes memory."""
         if self._file is not None:
             self._file.flush()
@@ -80,6 +82,19 @@ class ReceivedContent:
         elif self._parts:
             self.head = b"".join(self._parts)
         self._parts = []
+        if with_digest:
+            self.take_digest()
+
+    def take_digest(self) -> bytes:
+        """Return the digest of all content, kept as well; call after `read_head`."""
+        whole = blake2b(self.head, digest_size=32)
+        if self._file is not None:
+            at_byte = self._file.tell()
+            while piece := self._file.read(CHUNK_BYTES):
+                whole.update(piece)
+            self._file.seek(at_byte)
+        self.digest = whole.digest()
+        return self.digest
 
     def chunks(self, head: bytes) -> Iterator[bytes]:
         """Yield spooled content in chunks of at most CHUNK_BYTES, `head` in place of its own."""

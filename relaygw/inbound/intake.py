@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 
@@ -86,9 +87,11 @@ class Intake:
         state_dir: Path,
         classes: MailClasses | None = None,  # of a front that counts
         screen: Screen | None = None,
+        takes_once: bool = False,  # exact duplicates, see `duplicates`
     ) -> None:
         self._classes = classes
         self._screen = screen
+        self.takes_once = takes_once
         self.hostname = settings.hostname
         self.state_dir = state_dir
         self.modes = Modes(settings)
@@ -183,6 +186,9 @@ class Intake:
             if self._classes is None
             else self._classes.of(source, sender, facts.subject, deliveries[0].stream),
             refused_recipients=origin.refused_recipients,
+            mail_key=self._mail_key(sender, recipients, content, origin)
+            if self.takes_once
+            else None,
         )
         if self._screen is not None:
             hold = self._screen.hold_of(Looked(message, facts, content))
@@ -190,6 +196,25 @@ class Intake:
                 message = replace(message, hold=hold)
         chunks = content.chunks(head) if content.is_spooled else iter(())
         return message, chunks if is_whole else without_late_fields(chunks)
+
+    def _mail_key(
+        self,
+        sender: str,
+        recipients: list[ResolvedRecipient],
+        content: ReceivedContent,
+        origin: Origin,
+    ) -> str:
+        """Return what is the same of an exact duplicate: client, envelope, fates, and content."""
+        source = origin.source
+        client = source.client or self.hostname  # local users are of one host
+        whole = blake2b(content.digest or content.take_digest(), digest_size=16)
+        who = (client, source.user, source.uid, str(origin.mode or self._mode), sender, origin.dsn)
+        people = sorted(
+            (one.address, one.original or "", one.decision.fate.value, str(one.dsn_notify))
+            for one in recipients
+        )
+        whole.update(repr((who, people)).encode("utf-8", "replace"))
+        return whole.hexdigest()
 
     def _kept_fields(
         self, head: bytes, facts: HeaderFacts, origin: Origin, *, is_whole: bool

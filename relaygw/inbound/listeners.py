@@ -13,17 +13,19 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from relaygw.access import Uses
+from relaygw.errors import TakenBefore
 from relaygw.inbound.committer import GroupCommitter
 from relaygw.inbound.connection import Connection
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
+from relaygw.inbound.screen import Screen
 from relaygw.inbound.sources import SourceCounts
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.observer import FrontObserver, ListenerObserver
+from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
 from relaygw.policy.admission import client_key, guesser, is_trusted, parse_client
 from relaygw.settings.listener import Listener
 from relaygw.settings.model import Settings
@@ -167,13 +169,17 @@ class FrontService:
         intake: Intake,
         notify: Callable[[], None],
         counts: SourceCounts | None = None,
+        screen: Screen | None = None,
     ) -> None:
+        self._screen = screen
         self._counts = counts
         self._settings = settings
         self._observer = observer
         self._log = observer.log
         self._notify = notify
-        self._committer = GroupCommitter(store, committed=self._committed, wrote=observer.wrote)
+        self._committer = GroupCommitter(
+            store, committed=self._committed, wrote=observer.wrote, refused=self._refused
+        )
         self._intake = intake
         self._session_left = asyncio.Event()
         self._maildrop = Maildrop(
@@ -267,6 +273,17 @@ class FrontService:
         for message in messages:
             if message.hold is not None:  # as Postfix's cleanup says it
                 self._log.note("cleanup", f"{message.queue_id}: hold: {message.hold.sentence}")
+
+        if self._screen is not None:
+            self._screen.committed(messages)
+
+    def _refused(self, queue_id: str, why: Exception | None) -> None:
+        if self._screen is not None:
+            self._screen.withdrawn(queue_id)
+        if isinstance(why, TakenBefore):
+            self._observer.repeated(DUPLICATE)
+            text = f"{why.queue_id}: the same message came again, and was not taken twice"
+            self._log.note("cleanup", text)
 
     async def _check_time(self) -> None:
         loop = asyncio.get_running_loop()

@@ -206,6 +206,8 @@ class Pickup:
     async def _store(self, drop: Drop) -> Exception | None:
         """Return None once the mail of `drop` is durable, else what went wrong."""
         try:
+            if drop.content.is_spooled and self._service.intake.takes_once:
+                await self._service.committer.work_aside(drop.content.take_digest)
             message, chunks = compose_local(
                 self._service.intake, drop, limit_bytes=self._service.limit_bytes
             )

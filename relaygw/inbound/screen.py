@@ -52,8 +52,14 @@ class Check:
         """Return why a message is held, None to let it go; takes microseconds."""
         raise NotImplementedError
 
+    def committed(self, messages: Sequence[AcceptedMessage]) -> None:
+        """Hear of messages that are durable."""
+
+    def withdrawn(self, queue_id: str) -> None:
+        """Hear of one it looked at that was not accepted."""
+
     def refresh(self) -> None:
-        """Read what it goes by, every two seconds in a thread; may block."""
+        """Read what it goes by, and write what it knows; every two seconds in a thread."""
 
 
 class Screen:
@@ -76,6 +82,19 @@ class Screen:
             found = found or held
         return None if found is None else found.cause
 
+    def committed(self, messages: Sequence[AcceptedMessage]) -> None:
+        """Tell the checks what is durable."""
+        for check in self.checks:
+            try:
+                check.committed(messages)
+            except Exception as error:
+                self._tell(check, "did not count mail", error)
+
+    def withdrawn(self, queue_id: str) -> None:
+        """Tell the checks what was not accepted."""
+        for check in self.checks:
+            check.withdrawn(queue_id)
+
     def refresh(self) -> None:
         """Let all checks read what they go by; what fails is told, and goes by what it has."""
         for check in self.checks:
@@ -95,7 +114,10 @@ class Screen:
 async def refreshed(
     screen: Screen | None, *, each_s: float = REFRESH_EACH_S
 ) -> AsyncIterator[None]:
-    """Refresh the checks before a with block begins, if that takes no longer, and within it."""
+    """Refresh the checks before a with block begins, if that takes no longer, and within it.
+
+    Once more at its end: what they know is written.
+    """
     if screen is None:
         yield
         return
@@ -108,6 +130,8 @@ async def refreshed(
     finally:
         stop.set()
         await asyncio.wait({keeping}, timeout=each_s)  # for a read that was begun
+        last = asyncio.create_task(asyncio.to_thread(screen.refresh))
+        await asyncio.wait({last}, timeout=each_s)
 
 
 async def _keep_refreshing(

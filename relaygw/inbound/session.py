@@ -326,7 +326,8 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
     try:
         if content.is_spooled:
             async with listener.committer.large_turn:
-                await listener.committer.work_aside(content.read_head)
+                with_digest = listener.intake.takes_once
+                await listener.committer.work_aside(partial(content.read_head, with_digest))
                 queue_id = await _store(session, envelope, content)
         else:
             content.read_head()
@@ -379,8 +380,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
             "not trusted; if it is one of your relaygw hosts, add it to trust_source of the "
             "listener"
         )
-    await listener.committer.submit(message)
-    return message.queue_id
+    return await listener.committer.submit(message)
 
 
 _COMMANDS: dict[bytes, Callable[[Session, bytes], Awaitable[None]]] = {

@@ -89,6 +89,7 @@ class AcceptedMessage:
     mail_class: MailClass | None = None  # what it is counted as; not stored. None: not counted
     refused_recipients: int = 0  # that its client named and was refused; not stored
     hold: HoldCause | None = None  # held from the start; captured recipients stay captured
+    mail_key: str | None = None  # of client, envelope and content: taken once; None: each time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

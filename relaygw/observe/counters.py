@@ -26,6 +26,7 @@ from relaygw.observe.observer import (
     MAILDROP,
     NOTICE_RESULTS,
     NOTICES,
+    REPEATED,
     bounce_reason,
     deferral_reason,
     suppressed_of,
@@ -114,6 +115,11 @@ class FrontMetrics:
             *("Messages in which the content check found something.", "kind", "result"),
             from_zero=product(Finding, FOUND),
         )
+        self.repeated = CounterTally(
+            "relaygw_repeated_messages_total",
+            *("Messages that a recipient had before, by what they had in common.", "what"),
+            from_zero=product(REPEATED),
+        )
         self.sessions = _gauge(
             "relaygw_smtp_sessions", "Open SMTP sessions.", "livesum", "listener"
         )
@@ -137,7 +143,8 @@ class FrontMetrics:
 
     def write(self) -> None:
         """Write the counts since the last time."""
-        for tally in (self._received, self._captured, self.replies, self.found):
+        counted = (self._received, self._captured, self.replies, self.found, self.repeated)
+        for tally in counted:
             tally.write()
         self.batches.write()
 

@@ -66,6 +66,11 @@ class _Reader(Protocol):
 class FrontObserver(Observer["FrontMetrics"]):
     """What a front tells."""
 
+    def repeated(self, what: str) -> None:
+        """Tell of a message that came before: see REPEATED."""
+        if self._metrics is not None:
+            self._metrics.repeated.add(what)
+
     def listener(self, name: str) -> ListenerObserver:
         """Return what is told at the listener of that name."""
         return ListenerObserver(name, self._history, self._metrics)
@@ -286,6 +291,8 @@ _NEVER_CAPTURED = (CaptureCode.OTHER, CaptureCode.SUPPRESSED)
 CAPTURED = tuple(code.value for code in CaptureCode if code not in _NEVER_CAPTURED)
 DEFERRED = (*_NOT_NOW.values(), "local", "unreachable", "no_answer", *_REFUSED.values())
 BOUNCED = ("expired", "local", *_REFUSED.values())
+DUPLICATE = "duplicate"  # of one that was taken, and not taken itself
+REPEATED = ("same", "message_id", "held", DUPLICATE)
 NOTICES = ("failed", "delayed", "relayed")
 NOTICE_RESULTS = ("made", "none", "error", "null_sender")  # null_sender: failed, and never told
 """What is counted from zero on: a count that begins with 1 is no increase to Prometheus."""

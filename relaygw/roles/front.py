@@ -45,10 +45,15 @@ async def front(context: RoleContext) -> int:
         store,
         observer,
         intake=Intake(
-            settings, state_dir=context.loaded.state_dir, classes=classes, screen=screened
+            settings,
+            state_dir=context.loaded.state_dir,
+            classes=classes,
+            screen=screened,
+            takes_once=settings.duplicates == "once",
         ),
         notify=notifier(context, sender.send),
         counts=counts,
+        screen=screened,
     )
     with registered(context, "front", store, later=True):
         beat = asyncio.create_task(Heartbeat(context, "front", store).beat())

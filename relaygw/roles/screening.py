@@ -8,6 +8,7 @@ from functools import partial
 from relaygw.inbound.content_check import ContentLook
 from relaygw.inbound.screen import Check, Screen
 from relaygw.inbound.sources import MailClasses
+from relaygw.inbound.storms import StormCheck
 from relaygw.mail.finding import Kind, words_of
 from relaygw.observe.observer import FrontObserver
 from relaygw.settings.guard import counts_sources
@@ -28,7 +29,10 @@ def screen(settings: Settings, store: Store, observer: FrontObserver) -> Screen 
     return Screen(checks, told=lambda line: observer.log.note("cleanup", line))
 
 
-def _checks(settings: Settings, _store: Store, observer: FrontObserver) -> Iterator[Check]:
+def _checks(settings: Settings, store: Store, observer: FrontObserver) -> Iterator[Check]:
+    if settings.storms.action != "off":
+        told = partial(observer.log.note, "cleanup")
+        yield StormCheck(settings.storms, store, told=told, counted=observer.repeated)
     if settings.content_check.is_on:
         yield ContentLook(settings.content_check, partial(_tell_found, observer))
 

@@ -30,6 +30,7 @@ class Rule(StrEnum):
     SENDER_COMPLAINTS = "sender_complaints"
     SUPPRESSION = "suppression"
     VOLUME_ANOMALY = "volume_anomaly"
+    STORM = "storm"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"
     HELD = "held"

@@ -37,6 +37,38 @@ Index("class_hour_hour", class_hour.c.hour)
 
 # --- storms ---------------------------------------------------------------------------------
 
+storm = table(  # the same mail to one recipient, counted from the second one on
+    "storm",
+    key("storm_id"),
+    key("slice_at_ms", BigInteger),  # of the window, by the database's clock
+    key("front"),  # each has rows of its own
+    *columns(Integer, "messages held same_ids"),
+    *columns(Text, "host script template recipient_domain first_id last_id"),
+    *columns(BigInteger, "first_ms"),
+    sqlite_with_rowid=False,
+)
+Index("storm_slice", storm.c.slice_at_ms)
+
+repeated_mail = table(  # what a story tells of it
+    "repeated_mail",
+    key("queue_id"),
+    *columns(Integer, "number"),  # which one of the same mail it was; 0: the only one
+    *columns(Text, "first_id"),
+    *columns(Text, "earlier_id", null=True),  # had the same Message-ID
+    *columns(Integer, "again"),  # times it came again and was not taken
+    *columns(BigInteger, "again_ms", null=True),
+    sqlite_with_rowid=False,
+)
+
+recent_mail = table(  # what was taken within the last minute, for `duplicates: once`
+    "recent_mail",
+    key("mail_key"),
+    *columns(Text, "queue_id"),
+    *columns(BigInteger, "at_ms"),
+    sqlite_with_rowid=False,
+)
+Index("recent_mail_at", recent_mail.c.at_ms)
+
 # --- the gateway itself ---------------------------------------------------------------------
 
 home = table(  # one row, of SQLite: the machine that the queue belongs to, see store.home

@@ -21,6 +21,7 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
+from relaygw.store.repeats import taken_before
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.webhooks import add_accepted
 
@@ -86,8 +87,11 @@ class Intake(Repository):
         *,
         hold: HoldCause | None = None,
         entry: AuditEntry | None = None,
-    ) -> None:
+    ) -> dict[str, str]:
         """Store all of `messages` or none; a delivery without pending recipients is finished.
+
+        But for those whose `mail_key` another has that was taken within the last minute, and is
+        durable: these are left out and returned, with the queue id of the other.
 
         The others are held from the start for `hold`, or for what the message says; `entry` says
         who stores them. Raises AlreadyAccepted when one has the drop id of a message that was
@@ -95,24 +99,31 @@ class Intake(Repository):
         not there any more.
         """
 
+        new, again = messages, dict[str, str]()
+
         def write() -> None:
+            nonlocal new, again
             with self._write() as tx:
-                insert_messages(tx, messages)
-                if any(one.is_bounce_mail for one in messages):
-                    note_bounce_mail(tx, messages)
+                if any(one.mail_key is not None for one in messages):
+                    again = taken_before(tx, messages)
+                    new = [one for one in messages if one.queue_id not in again]
+                insert_messages(tx, new)
+                if any(one.is_bounce_mail for one in new):
+                    note_bounce_mail(tx, new)
                 if self._rules.webhooks:
-                    add_accepted(tx, messages, self._rules)
-                _hold(tx, messages, hold)
+                    add_accepted(tx, new, self._rules)
+                _hold(tx, new, hold)
                 if entry is not None:
                     add_audit(tx, entry, entry.affected)
 
         def is_stored() -> bool:
-            # one transaction: the first is there if all of them are
+            # one transaction: the first is there if all of them are; duplicates never are
             with self._read() as tx:
-                return bool(_ACCEPTED.fetch(tx, messages[0].queue_id))
+                return not new or bool(_ACCEPTED.fetch(tx, new[0].queue_id))
 
         self._database.refuse_if_broken()
         self._database.outlive_restarts(write, is_done=is_stored)
+        return again
 
     def add_chunks(self, queue_id: str, first_no: int, bodies: Sequence[bytes]) -> None:
         """Store content ahead of its large message; cleared when for an hour no more comes."""

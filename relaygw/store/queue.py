@@ -35,6 +35,7 @@ from relaygw.store.queue_entry import (
     load_waiting,
     lock_messages,
 )
+from relaygw.store.repeats import repeated
 from relaygw.store.reports import load_reports
 from relaygw.store.rules import StoreRules
 from relaygw.store.selection import (
@@ -121,6 +122,7 @@ class Queue(Repository):
                 finished_at_ms=tx.to_local(finished_at_ms),
                 notices=notices_of(tx, queue_id),
                 notice_of=told_by(tx, queue_id),
+                repeated=repeated(tx, queue_id),
             )
 
     # --- counts --------------------------------------------------------------------------

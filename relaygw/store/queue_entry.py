@@ -22,9 +22,11 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
 from relaygw.store.feedback_tables import key_generation, notice, provider_event, verdict
 from relaygw.store.find_index import forget_words
+from relaygw.store.guard_tables import repeated_mail
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
 if TYPE_CHECKING:
+    from relaygw.store.repeats import Repeated
     from relaygw.store.reports import Report
 
 Key = tuple[str, int]  # a delivery: queue id and delivery number
@@ -136,6 +138,7 @@ class MessageRecord:
     finished_at_ms: int | None = None
     notices: tuple[NoticeEntry, ...] = ()  # that tell of it, oldest first
     notice_of: str | None = None  # the mail that it tells of, if it is a notice
+    repeated: Repeated | None = None  # it came more than once
 
 
 class Waiting(NamedTuple):
@@ -187,7 +190,7 @@ def part_delivery(tx: Transaction, key: Key, rcpt_nos: Collection[int], **change
 def delete_messages(tx: Transaction, queue_ids: Sequence[str]) -> int:
     """Delete messages with all that belongs to them."""
     for batch in in_batches(queue_ids):
-        kept_beside = (attempt, notice, verdict, provider_event, key_generation)
+        kept_beside = (attempt, notice, verdict, provider_event, key_generation, repeated_mail)
         for table in (chunk, *kept_beside, recipient, delivery, message):
             tx.execute(delete(table).where(table.c.queue_id.in_(batch)))
         forget_words(tx, batch)

@@ -26,6 +26,7 @@ from relaygw.store.notices import Notices
 from relaygw.store.outbox import Outbox
 from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.repeats import Repeats
 from relaygw.store.reports import Reports
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
@@ -66,6 +67,7 @@ class Store:
     homes: Homes
     visitors: Visitors
     digests: Digests
+    repeats: Repeats
 
     def clock_ms(self) -> int:
         """Return the time by the queue's clock, as it was last measured; it costs no call."""
@@ -124,6 +126,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         homes=Homes(database),
         visitors=Visitors(database),
         digests=Digests(database),
+        repeats=Repeats(database),
     )
 
 

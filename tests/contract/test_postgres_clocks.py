@@ -30,6 +30,7 @@ from relaygw.store.mail_of_event import Clue
 from relaygw.store.outbox import Sent
 from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.release import Release
+from relaygw.store.repeats import Repeat
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection
@@ -502,6 +503,11 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     begun = call("digests.digest_state", "mail", until_ms=1)
     assert call("digests.pass_digest", "mail", state=begun, until_ms=2)
     call("digests.put_off_digest", "mail", state=begun, until_ms=2, wait_ms=0)
+    again = Repeat("5e", put_off.queue_id, wrong.now_ms(), 2, "F", None, False, "h", "", "t", "d")
+    windows = {"watched": ["5e"], "window_ms": HOUR_MS, "slice_ms": 60_000}
+    assert call("repeats.count_repeats", "a", [again], **windows) == {}
+    assert call("repeats.count_repeats", "b", [], **windows) == {"5e": 1}
+    assert not call("repeats.forget_repeats", 60_000)
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
     assert call("find.progress").waiting > 0  # what is new waits for its reply
@@ -544,6 +550,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "watch.history": ((now_ms - 300_000,), {}),
         "sources.known_classes": ((now_ms - 60_000,), {}),
         "sources.sum_mail": (("host", now_ms - 60_000), {}),
+        "repeats.storms": ((HOUR_MS,), {}),
         "watch.incidents": ((now_ms - 60_000,), {}),
         "outbox.endpoints": ((), {}),
         "visitors.uses": ((now_ms - 60_000,), {}),

@@ -143,6 +143,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "sender_complaints": ("alerting/rules.py", "reported it as "),
     "suppression": ("alerting/rules.py", "addresses were suppressed in the last hour"),
     "volume_anomaly": ("alerting/rules.py", "the busiest hour of the last"),
+    "storm": ("policy/storms.py", "the same mail came"),
     "quota_near": ("alerting/rules.py", "of its daily quota"),
     "in_doubt": ("alerting/rules.py", "after the final dot"),
     "held": ("policy/untended.py", "held, the longest for"),

@@ -89,6 +89,7 @@ SEAMS = (
     "store.sources.",
     "store.home.",
     "store.visitors.",
+    "store.repeats.",
     "store.sessions.",
     "store.feedback.",
     "store.mail_of_event.",

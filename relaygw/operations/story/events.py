@@ -19,11 +19,19 @@ from relaygw.mail.outcome import (
     provider_id,
 )
 from relaygw.mail.state import RecipientState
-from relaygw.mail.words import some_of, span
-from relaygw.operations.story.facts import Facts, Meanings, held_words, meaning_notes, reply_of
+from relaygw.mail.words import counted, some_of, span
+from relaygw.operations.story.facts import (
+    Facts,
+    Meanings,
+    held_words,
+    meaning_notes,
+    reply_of,
+    seen_from,
+)
 from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.section import Mode
+from relaygw.settings.units import format_duration
 from relaygw.store.queue_entry import AttemptEntry, DeliveryEntry, RecipientEntry
 
 _MODES = {
@@ -68,6 +76,7 @@ def acceptance(facts: Facts) -> StoryEvent:
     for part in facts.entry.deliveries:
         if part.released not in _LET_GO:  # these were added later, by an operator
             notes += _part_notes(facts, part, explainer)
+    notes += _repeat_notes(facts)
     if facts.fields.names and any(one.state not in _NOT_SENT for one in facts.entry.recipients):
         names = ", ".join(facts.fields.names)
         notes.append(Note("left out", f"{names}: names recipients ({facts.fields.why})"))
@@ -125,6 +134,28 @@ def _source_notes(facts: Facts) -> Iterator[Note]:
     ):
         if fact is not None:
             yield Note(label, fact)
+
+
+def _repeat_notes(facts: Facts) -> Iterator[Note]:
+    """Yield what came before it, or after it, that was the same."""
+    found = facts.record.repeated
+    if found is None:
+        return
+    window = format_duration(facts.settings.storms.window)
+    if found.number == 1:
+        yield Note("same mail", f"the same mail came to the same recipient again within {window}")
+    elif found.number:
+        what = f"number {found.number} of the same mail to the same recipient within {window}"
+        yield Note("same mail", f"{what}; the first was {found.first_id}")
+    if found.earlier_id is not None:
+        yield Note("same id", f"its Message-ID is that of {found.earlier_id}, minutes before")
+    if found.again and found.again_ms is not None:
+        last = seen_from(found.again_ms, facts.now_ms)
+        yield Note(
+            "duplicates",
+            f"it came again {counted(found.again, 'time')} within a minute and was not accepted "
+            f"twice (duplicates: once), the last time {last}",
+        )
 
 
 def _part_notes(facts: Facts, part: DeliveryEntry, explainer: Explainer) -> Iterator[Note]:

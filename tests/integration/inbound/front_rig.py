@@ -112,9 +112,16 @@ async def running_front(
         loaded,
         store,
         FrontObserver(text_log(log)),
-        intake=Intake(loaded, state_dir=directory, classes=classes, screen=screen),
+        intake=Intake(
+            loaded,
+            state_dir=directory,
+            classes=classes,
+            screen=screen,
+            takes_once=loaded.duplicates == "once",
+        ),
         notify=lambda: None,
         counts=counts,
+        screen=screen,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     rig = Rig(listening.getsockname()[1], log)

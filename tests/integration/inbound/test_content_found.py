@@ -66,4 +66,5 @@ async def test_what_is_found_is_told_of_or_held_and_never_shown(tmp_path: Path) 
         "warned card_number": 1,
     }
     store.close()
-    assert screen(Settings.model_validate(SETTINGS), store, observer) is None
+    off = {**SETTINGS, "storms": {"action": "off"}}
+    assert screen(Settings.model_validate(off), store, observer) is None

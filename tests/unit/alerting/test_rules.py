@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_fin
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail
 from relaygw.policy.receivers import Endpoint
+from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
@@ -113,6 +115,20 @@ def test_nothing_is_wrong_with_a_gateway_that_works() -> None:
 
 LOST = LostInstance(
     incarnation="x", name="gw2", role="front", pid=1, heartbeat_at_ms=NOW_MS - 25_000, leases=0
+)
+
+
+STORM = Storm(
+    messages=6,
+    held=0,
+    same_ids=1,
+    host="10.0.0.5",
+    script="",
+    template="Order #",
+    recipient_domain="cust.test",
+    first_id="A",
+    last_id="B",
+    first_ms=NOW_MS - 5,
 )
 
 
@@ -432,6 +448,23 @@ def test_many_are_suppressed(suppressed: int, delivered: int, is_wrong: bool) ->
     assert [one.rule for one in found] == [Rule.SUPPRESSION] * is_wrong
 
 
+@each_of(
+    "changes, keys",
+    [
+        ([{}], ["10.0.0.5"]),
+        ([{"messages": 5, "same_ids": 0}], []),
+        ([{"messages": 5}], ["10.0.0.5 Message-ID"]),
+        ([{"messages": 2}, {"messages": 9}, {"messages": 7}], ["10.0.0.5"]),
+        ([{}, {"host": "local"}], ["10.0.0.5", "local"]),
+        ([{"host": f"10.0.1.{n}"} for n in range(50)], [f"10.0.1.{n}" for n in range(20)]),
+    ],
+)
+def test_a_storm_is_told_once_for_each_host(changes: list[dict[str, Any]], keys: list[str]) -> None:
+    queue = QueueFacts(storms=[replace(STORM, **one) for one in changes])
+    found = fleet_findings(FleetFacts(now_ms=NOW_MS, queue=queue), SETTINGS)
+    assert [one.kind for one in found] == [("storm", key) for key in keys]
+
+
 def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
     everything = FleetFacts(
         now_ms=NOW_MS,
@@ -451,6 +484,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             untended=[waiting(rule) for rule in (Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK)],
             webhooks=[receiver(paused_at_ms=NOW_MS)],
             suppressed=100,
+            storms=[STORM],
         ),
         lost=(LOST,),
         clock_step="set back by 3600 s",

@@ -55,11 +55,12 @@ class TroubledStore(AlteredStore):
 
     failures = 0
 
-    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> None:
+    def accept_batch(self, messages: Sequence[AcceptedMessage]) -> dict[str, str]:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("no database")
-        super().accept_batch(messages)
+        again: dict[str, str] = super().accept_batch(messages)
+        return again
 
 
 @dataclass

@@ -1,0 +1,308 @@
+"""The same mail to the same recipient, over and over, as a front finds it.
+
+Of each recipient of mail to be sent a front remembers a hash of address, subject and sender. Only
+when one comes again the content is looked at, and counted from then on; the mail before it counts
+as the same where it has about the same size. What other fronts counted is read every two seconds.
+Memory is bounded: what is remembered longest goes.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from relaygw.errors import Unstorable
+from relaygw.inbound.screen import Check, Looked, ScreenHold
+from relaygw.mail.address import split
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.fingerprint import fingerprint
+from relaygw.mail.hold import HoldCode
+from relaygw.mail.state import RecipientState
+from relaygw.mail.words import printable
+from relaygw.policy.storms import SAME_ID_MS, slice_ms, storm_reason
+from relaygw.settings.guard import Storms
+from relaygw.store.repeats import Repeat
+from relaygw.store.store import Store
+
+MAX_KEYS = 20_000  # of the present time, and as many of the time before
+MAX_STORMS = 10_000  # contents that are counted
+MAX_WAITING = 20_000  # repeats to be written; of more the oldest are not told of
+MAX_LOOKED = 20  # recipients of a message who had it before
+_MAX_OPEN = 10_000
+_MAX_WATCHED = 1000
+_WRITTEN_AT_ONCE = 1000
+_SIZE_BYTES = 64  # so much, and a twentieth, may two sizes differ that are about the same
+SAME, SAME_ID, HELD = "same", "message_id", "held"
+
+
+class _Seen(NamedTuple):
+    """The last mail with a key."""
+
+    queue_id: str
+    at_ms: int
+    message_id: int  # its hash
+    size_bytes: int
+    is_counted: bool
+
+
+class _Count:
+    """How often a recipient had a content, from this front and others."""
+
+    __slots__ = (
+        *("assumed_ms", "first_id", "is_told", "last_ms", "opened", "others", "slices"),
+        *("storm_id", "untold"),
+    )
+
+    def __init__(self, storm_id: str, first_id: str) -> None:
+        self.storm_id = storm_id
+        self.first_id = first_id
+        self.slices: dict[int, int] = {}
+        self.others = 0
+        self.opened = 0  # being accepted
+        self.last_ms = 0
+        self.is_told = False  # in the log
+        self.untold: Repeat | None = None  # the first one, until there is a second
+        self.assumed_ms: int | None = None  # when one came that was taken for the first
+
+    @property
+    def is_several(self) -> bool:
+        """True once it came more than once."""
+        return self.untold is None and bool(self.slices)
+
+    def within(self, since_ms: int) -> int:
+        """Return how many came since a time."""
+        if self.slices and min(self.slices) <= since_ms:
+            self.slices = {at_ms: n for at_ms, n in self.slices.items() if at_ms > since_ms}
+        return sum(self.slices.values()) + self.others
+
+    def add(self, at_ms: int, step_ms: int) -> None:
+        """Count one that was accepted."""
+        at_slice = at_ms - at_ms % step_ms
+        self.slices[at_slice] = self.slices.get(at_slice, 0) + 1
+        self.last_ms = max(at_ms, self.last_ms)
+
+
+class _Mark(NamedTuple):
+    """What a look at a message did for a recipient."""
+
+    key: int
+    before: _Seen | None
+    content: _Count | None = None  # of what came again
+    recipient: str = ""
+    earlier_id: str | None = None
+
+
+class StormCheck(Check):
+    """Counts what comes again, and holds what comes too often where that is wanted."""
+
+    name = "storms"
+
+    def __init__(
+        self,
+        settings: Storms,
+        store: Store,
+        *,
+        told: Callable[[str], None],
+        counted: Callable[[str], None] = lambda _what: None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._told = told  # a line for the log
+        self._counted = counted  # a word for metrics
+        self._front = secrets.token_hex(8)
+        self._window_ms = int(settings.window * 1000)
+        self._step_ms = slice_ms(settings.window)
+        self._reason = storm_reason(settings)
+        self._new: dict[int, _Seen] = {}
+        self._old: dict[int, _Seen] = {}
+        self._turned_ms = 0
+        self._counts: dict[str, _Count] = {}
+        self._open: dict[str, list[_Mark]] = {}
+        self._waiting: deque[Repeat] = deque(maxlen=MAX_WAITING)
+        self._writing = threading.Lock()
+
+    # --- a message comes -------------------------------------------------------------------
+
+    def look(self, looked: Looked) -> ScreenHold | None:
+        """Remember who gets it; look at its content only for who had such a one before."""
+        message = looked.message
+        now_ms = message.accepted_at_ms
+        if len(self._new) >= MAX_KEYS or not 0 <= now_ms - self._turned_ms <= self._window_ms:
+            self._old, self._new, self._turned_ms = self._new, {}, now_ms
+        message_id = hash(message.message_id)
+        seen = _Seen(message.queue_id, now_ms, message_id, message.size_bytes, is_counted=False)
+        marks: list[_Mark] = []
+        again: list[tuple[int, str, _Seen]] = []
+        for part in message.deliveries:
+            for one in part.recipients:
+                if one.state is not RecipientState.PENDING:
+                    continue
+                given = (one.original or one.address).lower()  # several may go to one instead
+                key = hash((given, message.subject, message.sender))
+                before = self._new.get(key) or self._old.get(key)
+                if before is None:
+                    marks.append(_Mark(key, None))
+                elif before.queue_id != message.queue_id:
+                    again.append((key, given, before))
+                self._new[key] = seen
+        found = self._repeated(looked, seen, again[:MAX_LOOKED], marks) if again else None
+        if marks:
+            self._remember(message.queue_id, marks)
+        return found
+
+    def _repeated(
+        self, looked: Looked, seen: _Seen, again: list[tuple[int, str, _Seen]], marks: list[_Mark]
+    ) -> ScreenHold | None:
+        content = fingerprint(looked.content.head, looked.facts.end)
+        seen = seen._replace(is_counted=True)
+        held: ScreenHold | None = None
+        for key, recipient, before in again:
+            if not 0 <= seen.at_ms - before.at_ms <= self._window_ms:
+                marks.append(_Mark(key, before))
+                continue
+            count = self._count_of(recipient, content, before, seen)
+            count.opened += 1
+            is_same_id = before.message_id == seen.message_id
+            is_lately = seen.at_ms - before.at_ms <= SAME_ID_MS
+            earlier_id = before.queue_id if is_same_id and is_lately else None
+            marks.append(_Mark(key, before, count, recipient, earlier_id))
+            self._new[key] = seen
+            number = count.within(seen.at_ms - self._window_ms) + count.opened
+            if number > self._settings.same and self._settings.action == "hold":
+                held = ScreenHold(HoldCode.STORM, count.storm_id[:8], self._reason)
+        return held
+
+    def _count_of(self, recipient: str, content: bytes, before: _Seen, seen: _Seen) -> _Count:
+        whole = blake2b(recipient.encode("utf-8", "replace") + b"\0" + content, digest_size=16)
+        storm_id = whole.hexdigest()
+        count = self._counts.get(storm_id)
+        if count is None or seen.at_ms - count.last_ms > self._window_ms:
+            if len(self._counts) >= MAX_STORMS:
+                self._make_room(seen.at_ms)
+            count = self._counts[storm_id] = _Count(storm_id, seen.queue_id)
+            difference = abs(before.size_bytes - seen.size_bytes)
+            if not before.is_counted and difference <= _SIZE_BYTES + before.size_bytes // 20:
+                count.first_id, count.assumed_ms = before.queue_id, before.at_ms
+                count.add(before.at_ms, self._step_ms)
+        return count
+
+    def _make_room(self, now_ms: int) -> None:
+        """Forget what is over, else the half that was quiet longest."""
+        kept = [one for one in self._counts.values() if now_ms - one.last_ms <= self._window_ms]
+        if len(kept) > MAX_STORMS // 2:
+            kept = sorted(kept, key=lambda one: one.last_ms)[-MAX_STORMS // 2 :]
+        self._counts = {one.storm_id: one for one in kept}
+
+    def _remember(self, queue_id: str, marks: list[_Mark]) -> None:
+        if len(self._open) >= _MAX_OPEN:  # one whose end nobody told
+            self.withdrawn(next(iter(self._open)))
+        self._open[queue_id] = marks
+
+    # --- what became of it -----------------------------------------------------------------
+
+    def committed(self, messages: Sequence[AcceptedMessage]) -> None:
+        """Count what is durable."""
+        for message in messages:
+            for mark in self._open.pop(message.queue_id, ()):
+                if mark.content is not None:
+                    mark.content.opened -= 1
+                    self._count(message, mark, mark.content)
+
+    def withdrawn(self, queue_id: str) -> None:
+        """Forget what was not accepted: its client comes with it again."""
+        for mark in self._open.pop(queue_id, ()):
+            if mark.content is not None:
+                mark.content.opened -= 1
+            seen = self._new.get(mark.key)
+            if seen is not None and seen.queue_id == queue_id:
+                del self._new[mark.key]
+                if mark.before is not None:
+                    self._new[mark.key] = mark.before
+
+    def _count(self, message: AcceptedMessage, mark: _Mark, count: _Count) -> None:
+        at_ms = message.accepted_at_ms
+        count.add(at_ms, self._step_ms)
+        number = count.within(at_ms - self._window_ms)
+        is_held = message.hold is not None and message.hold.code is HoldCode.STORM
+        repeat = _repeat_of(message, mark, count, number, is_held=is_held)
+        if count.assumed_ms is not None:
+            first = repeat._replace(queue_id=count.first_id, at_ms=count.assumed_ms, number=1)
+            count.untold = first._replace(earlier_id=None, is_held=False)
+            count.assumed_ms = None
+        if count.untold is not None:
+            self._waiting.append(count.untold)
+            count.untold = None
+        elif number == 1 and mark.earlier_id is None:
+            count.untold = repeat
+            return
+        self._waiting.append(repeat)
+        self._tell(message, count, number)
+        for what, is_so in ((SAME, number > 1), (SAME_ID, mark.earlier_id), (HELD, is_held)):
+            if is_so:
+                self._counted(what)
+
+    def _tell(self, message: AcceptedMessage, count: _Count, number: int) -> None:
+        is_storm = number > self._settings.same
+        if is_storm and not count.is_told:
+            first = f"the first was {count.first_id}"
+            self._told(f"{message.queue_id}: warning: storm: {self._reason}; {first}")
+        count.is_told = is_storm
+
+    # --- with the other fronts, in a thread -------------------------------------------------
+
+    def refresh(self) -> None:
+        """Write what came again, and read what others counted."""
+        with self._writing:
+            since_ms = clock_ms() - self._window_ms
+            counts = tuple(self._counts.values())
+            watched = [one for one in counts if one.last_ms > since_ms and one.is_several]
+            watched.sort(key=lambda one: -one.last_ms)
+            if watched or self._waiting:
+                self._write(watched[:_MAX_WATCHED])
+
+    def _write(self, watched: Sequence[_Count]) -> None:
+        ids = [one.storm_id for one in watched]
+        while True:
+            number = min(len(self._waiting), _WRITTEN_AT_ONCE)
+            repeats = [self._waiting.popleft() for _ in range(number)]
+            try:
+                others = self._store.repeats.count_repeats(
+                    self._front,
+                    repeats,
+                    watched=ids,
+                    window_ms=self._window_ms,
+                    slice_ms=self._step_ms,
+                )
+            except Unstorable:  # it would be so again
+                raise
+            except Exception:
+                self._waiting.extendleft(reversed(repeats))
+                raise
+            if not self._waiting:
+                break
+        for one in watched:
+            one.others = others.get(one.storm_id, 0)
+
+
+def _repeat_of(
+    message: AcceptedMessage, mark: _Mark, count: _Count, number: int, *, is_held: bool
+) -> Repeat:
+    found = message.mail_class
+    return Repeat(
+        storm_id=count.storm_id,
+        queue_id=message.queue_id,
+        at_ms=message.accepted_at_ms,
+        number=number,
+        first_id=count.first_id,
+        earlier_id=mark.earlier_id,
+        is_held=is_held,
+        host="" if found is None else found.host,
+        script="" if found is None else found.script,
+        template="" if found is None else found.template,
+        recipient_domain=printable((split(mark.recipient)[1] or "")[:255]),
+    )

@@ -1,0 +1,251 @@
+"""Mail that came more than once: storms, as all fronts count them, and what was taken once only.
+
+Counts and notes are not synced by themselves: a power cut may forget the last ones. Whether a
+message was taken before is decided in the transaction that accepts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import delete, exists, func, select
+
+from relaygw.mail.envelope import AcceptedMessage, first_id_at
+from relaygw.policy.storms import Storm
+from relaygw.store.database import (
+    BatchStatement,
+    Repository,
+    Row,
+    Statement,
+    Transaction,
+    Write,
+    insert_into,
+)
+from relaygw.store.guard_tables import recent_mail, repeated_mail, storm
+from relaygw.store.tables import message
+
+ONCE_MS = 60_000
+"""An exact duplicate that comes within this time is the same message."""
+_FORGET_ONCE_MS = 10 * ONCE_MS
+_PRUNED_AT_ONCE = 2000  # rows
+_MOST_STORMS = 1000
+_STRAYS_MS = 3_600_000
+
+_ADD_STORM = insert_into(
+    "storm",
+    "storm_id slice_at_ms front messages held same_ids host script template recipient_domain"
+    " first_id last_id first_ms",
+    on_conflict="""(storm_id, slice_at_ms, front) DO UPDATE SET
+        messages = storm.messages + excluded.messages, held = storm.held + excluded.held,
+        same_ids = storm.same_ids + excluded.same_ids, last_id = excluded.last_id""",
+)
+_ADD_REPEATED = insert_into(
+    "repeated_mail",
+    "queue_id number first_id earlier_id again",
+    on_conflict="""(queue_id) DO UPDATE SET
+        number = excluded.number, first_id = excluded.first_id, earlier_id = excluded.earlier_id""",
+)
+_OTHERS = BatchStatement(
+    """
+    SELECT storm_id, sum(messages) FROM storm
+    WHERE storm_id IN (VALUES {rows}) AND front <> {?} AND slice_at_ms > {?} GROUP BY storm_id
+    """,
+    columns=1,
+)
+_TAKE = insert_into(
+    "recent_mail",
+    "mail_key queue_id at_ms",
+    on_conflict=f"""(mail_key) DO UPDATE SET
+        queue_id = excluded.queue_id, at_ms = excluded.at_ms
+        WHERE recent_mail.at_ms < excluded.at_ms - {ONCE_MS}
+            OR recent_mail.at_ms > excluded.at_ms + {ONCE_MS}""",
+)
+_TAKEN = BatchStatement(
+    "SELECT mail_key, queue_id FROM recent_mail WHERE mail_key IN (VALUES {rows})", columns=1
+)
+_DROP_OF = Statement("SELECT 1 FROM message WHERE drop_id = {?}")
+_AGAIN = insert_into(
+    "repeated_mail",
+    "queue_id number first_id again again_ms",
+    on_conflict="""(queue_id) DO UPDATE SET
+        again = repeated_mail.again + excluded.again, again_ms = excluded.again_ms""",
+)
+
+
+class Repeat(NamedTuple):
+    """A message that a recipient had before, as a front found it."""
+
+    storm_id: str  # of this recipient and content
+    queue_id: str
+    at_ms: int
+    number: int  # which one it was within the window; 1: it was noted when the second came
+    first_id: str
+    earlier_id: str | None  # the message before it, where that had the same Message-ID
+    is_held: bool
+    host: str
+    script: str
+    template: str
+    recipient_domain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """How often a message came, as its story tells it."""
+
+    number: int  # which one of the same mail it was, 0: it was the only one
+    first_id: str
+    earlier_id: str | None
+    again: int  # times it came again and was not taken
+    again_ms: int | None  # the last time
+
+
+class Repeats(Repository):
+    """What came more than once."""
+
+    def count_repeats(
+        self,
+        front: str,
+        repeats: Sequence[Repeat],
+        *,
+        watched: Collection[str],
+        window_ms: int,
+        slice_ms: int,
+    ) -> dict[str, int]:
+        """Add what a front found; return how often other fronts had the `watched` in the window.
+
+        Two transactions: an error may come when all is added.
+        """
+        told = {
+            one.queue_id: (one.queue_id, one.number, one.first_id, one.earlier_id, 0)
+            for one in sorted(repeats, key=lambda one: (one.number, one.earlier_id or ""))
+        }
+        if repeats:
+            with self._write(Write.UNSYNCED) as tx:
+                _ADD_STORM.run(tx, _storm_rows(tx, front, repeats, slice_ms))
+                _ADD_REPEATED.run(tx, sorted(told.values()))
+        with self._read() as tx:
+            since_ms = tx.now_ms() - window_ms
+            rows = _OTHERS.fetch(tx, [(one,) for one in sorted(watched)], front, since_ms)
+            return {storm_id: int(number) for storm_id, number in rows}
+
+    def storms(self, window_ms: int) -> list[Storm]:
+        """Return what came more than once within a window, the most first; 1,000 at most."""
+        one = storm.c
+        numbers = [func.sum(one[name]).label(name) for name in ("messages", "held", "same_ids")]
+        texts = ("host", "script", "template", "recipient_domain", "last_id")
+        firsts = [func.min(one[name]).label(name) for name in ("first_id", "first_ms")]
+        with self._read() as tx:
+            query = (
+                select(*numbers, *(func.max(one[name]).label(name) for name in texts), *firsts)
+                .where(one.slice_at_ms > tx.now_ms() - window_ms)
+                .group_by(one.storm_id)
+                .order_by(func.sum(one.messages).desc())
+                .limit(_MOST_STORMS)
+            )
+            return [
+                tx.entry(
+                    Storm,
+                    row,
+                    "first_ms",
+                    messages=int(row.messages),
+                    held=int(row.held),
+                    same_ids=int(row.same_ids),
+                )
+                for row in tx.execute(query)
+            ]
+
+    def forget_repeats(self, older_than_ms: int) -> bool:
+        """Delete counts that are so old, and what `duplicates` is done with; True: do it again.
+
+        What is told of a message goes with it; where that went first, after so long.
+        """
+        with self._write(Write.UNSYNCED) as tx:
+            now_ms = tx.now_ms()
+            is_far = func.abs(recent_mail.c.at_ms - now_ms) > _FORGET_ONCE_MS
+            keys = select(recent_mail.c.mail_key).where(is_far).limit(_PRUNED_AT_ONCE)
+            gone = tx.execute(delete(recent_mail).where(recent_mail.c.mail_key.in_(keys))).rowcount
+            is_old = storm.c.slice_at_ms < now_ms - older_than_ms
+            ids = select(storm.c.storm_id).where(is_old).limit(_PRUNED_AT_ONCE)
+            over = tx.execute(delete(storm).where(storm.c.storm_id.in_(ids), is_old)).rowcount
+            _forget_strays(tx, now_ms - older_than_ms)
+            return max(gone, over) >= _PRUNED_AT_ONCE
+
+
+def _forget_strays(tx: Transaction, until_ms: int) -> None:
+    one = repeated_mail.c.queue_id
+    is_old = (one >= first_id_at(until_ms - _STRAYS_MS)) & (one < first_id_at(until_ms))
+    has_mail = exists().where(message.c.queue_id == one)
+    tx.execute(delete(repeated_mail).where(is_old, ~has_mail))
+
+
+def _storm_rows(tx: Transaction, front: str, repeats: Sequence[Repeat], slice_ms: int) -> list[Row]:
+    rows: dict[tuple[str, int], Row] = {}
+    for one in repeats:
+        at_ms = tx.to_stored(one.at_ms)
+        key = (one.storm_id, at_ms - at_ms % slice_ms)
+        before = rows.get(key, (*key, front, 0, 0, 0))
+        messages, held, same_ids = before[3:6]
+        rows[key] = (
+            *before[:3],
+            messages + 1,
+            held + one.is_held,
+            same_ids + (one.earlier_id is not None),
+            *(one.host, one.script, one.template, one.recipient_domain),
+            *(one.first_id, one.queue_id),
+            before[-1] if messages else at_ms,
+        )
+    return sorted(rows.values())  # in one order: fronts never deadlock
+
+
+# --- taken once -------------------------------------------------------------------------------
+
+
+def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[str, str]:
+    """Return which of these are duplicates, and of what; notes when the others were taken.
+
+    Who has the same at this moment waits for this transaction to end: the first is durable, or was
+    never there.
+    """
+    firsts: dict[str, AcceptedMessage] = {}
+    for one in messages:
+        if one.mail_key is not None:
+            firsts.setdefault(one.mail_key, one)
+    at_ms = [(key, one.queue_id, tx.to_stored(one.accepted_at_ms)) for key, one in firsts.items()]
+    _TAKE.run(tx, sorted(at_ms))
+    taken: dict[str, str] = dict(_TAKEN.fetch(tx, [(key,) for key in sorted(firsts)]))
+    again = {
+        one.queue_id: taken[one.mail_key]
+        for one in messages
+        if one.mail_key is not None
+        and taken[one.mail_key] != one.queue_id
+        and not _is_stored_drop(tx, one)
+    }
+    if again:
+        _note_again(tx, messages, again)
+    return again
+
+
+def _is_stored_drop(tx: Transaction, one: AcceptedMessage) -> bool:
+    """True for a file of the maildrop that was stored itself, and could not be removed."""
+    return one.drop_id is not None and bool(_DROP_OF.fetch(tx, one.drop_id))
+
+
+def _note_again(
+    tx: Transaction, messages: Sequence[AcceptedMessage], again: dict[str, str]
+) -> None:
+    notes: dict[str, Row] = {}
+    for one in messages:
+        first_id = again.get(one.queue_id)
+        if first_id is not None:
+            times = notes[first_id][3] + 1 if first_id in notes else 1
+            at_ms = tx.to_stored(one.accepted_at_ms)
+            notes[first_id] = (first_id, 0, first_id, times, at_ms)
+    _AGAIN.run(tx, sorted(notes.values()))
+
+
+def repeated(tx: Transaction, queue_id: str) -> Repeated | None:
+    """Return what is told of a message, None of one that came once."""
+    found = tx.execute(select(repeated_mail).where(repeated_mail.c.queue_id == queue_id)).first()
+    return None if found is None else tx.entry(Repeated, found, "again_ms")

@@ -1,0 +1,104 @@
+"""Mail that comes again by SMTP and through the maildrop: held as a storm, or taken once."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from relaygw.inbound.content import MEMORY_BYTES
+from relaygw.inbound.screen import Screen
+from relaygw.inbound.storms import StormCheck
+from relaygw.mail.state import DeliveryState
+from relaygw.operations.story import tell_story
+from relaygw.settings.guard import Storms
+from relaygw.settings.model import Settings
+from relaygw.store.selection import Selection
+from relaygw.store.store import Store, open_store
+from tests.integration.inbound.front_rig import Client, running_front, until
+from tests.unit.inbound.test_drop_file import drop_bytes
+
+SETTINGS: dict[str, Any] = {
+    "mode": "production",
+    "providers": {"main": {"host": "smtp.provider.test"}},
+    "routes": [{"name": "default", "providers": ["main"]}],
+}
+MAIL = b"Subject: Order 1\r\nMessage-ID: <%d@shop.test>\r\n\r\nThank you\r\n"
+HELD = Selection(states=frozenset({DeliveryState.HELD}))
+
+
+async def send(client: Client, content: bytes, *, sender: str = "a@shop.test") -> str:
+    """Send a message; return its queue id."""
+    await client.command(f"MAIL FROM:<{sender}>".encode())
+    await client.command(b"RCPT TO:<b@cust.test>")
+    await client.command(b"DATA")
+    reply = await client.command(content + b".")
+    assert reply.startswith("250 2.0.0 "), reply
+    return reply.split()[-1]
+
+
+def story_of(store: Store, directory: Path, queue_id: str) -> str:
+    """Return the labels and texts of what is told of a message's acceptance."""
+    loaded = Settings.model_validate({**SETTINGS, "listeners": [{"bind": "127.0.0.1:0"}]})
+    story = tell_story(store, loaded, queue_id, now_ms=store.clock_ms())
+    assert story is not None
+    return "\n".join(f"{one.label}: {one.text}" for one in story.events[0].notes)
+
+
+async def test_a_storm_is_held_and_told_of_in_the_story_of_each(tmp_path: Path) -> None:
+    def screened(store: Store) -> Screen:
+        check = StormCheck(Storms(same=2, action="hold"), store, told=print)
+        return Screen([check], told=print)
+
+    async with running_front(tmp_path, settings=SETTINGS, screened=screened) as rig:
+        store = open_store(f"sqlite:///{tmp_path}/queue.db")
+        client = await rig.greeted()
+        sent = [await send(client, MAIL % number) for number in (1, 2, 2, 3)]
+        assert [one.queue_id for one in store.queue.search(HELD, limit=9)] == sent[2:]
+        (part,) = store.queue.entries(sent[3:])[0].deliveries
+        assert part.reason is not None
+        assert "the same mail went to the same recipient more than 2 times within 1h" in part.reason
+    told = [story_of(store, tmp_path, one) for one in sent]
+    store.close()
+    assert "same mail: the same mail came to the same recipient again within 1h" in told[0]
+    assert (
+        f"number 2 of the same mail to the same recipient within 1h; the first was {sent[0]}"
+        in (told[1])
+    )
+    assert f"same id: its Message-ID is that of {sent[1]}, minutes before" in told[2]
+    assert "same id" not in told[3]
+
+
+async def test_an_exact_duplicate_is_taken_once_whichever_way_it_comes(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "duplicates": "once"}
+    large = b"Subject: large\r\n\r\n" + b"x" * 70 + b"\r\n"
+    large += b"0123456789abcdef\r\n" * (MEMORY_BYTES // 18)
+    async with running_front(tmp_path, settings=settings) as rig:
+        store = open_store(f"sqlite:///{tmp_path}/queue.db")
+        client, other = await rig.greeted(), await rig.greeted()
+        first = await send(client, MAIL % 1)
+        assert await send(client, MAIL % 1) == first
+        assert await send(other, MAIL % 1) == first, "of one client, by another connection"
+        big = await send(client, large)
+        assert await send(client, large) == big
+        changed = large[:-3] + b"!\r\n"  # at its very end
+        different = [
+            await send(client, MAIL % 2),
+            await send(client, MAIL % 1, sender="c@shop.test"),
+            await send(client, changed),
+        ]
+        for content in (b"Subject: cron\n\nx\n", b"Subject: cron\n\nx\n", b"Subject: cron\n\ny\n"):
+            path = tmp_path / "maildrop" / f"{secrets.token_hex(16)}.drop"
+            path.write_bytes(drop_bytes(content))
+        await until(lambda: not list((tmp_path / "maildrop").glob("*.drop")))
+        known = store.queue.search(Selection(states=frozenset(DeliveryState)), limit=99)
+        crons = [one.queue_id for one in known if one.subject == "cron"]
+        assert {one.queue_id for one in known} == {first, big, *different, *crons}
+        assert len(crons) == 2
+        log = rig.log.getvalue()
+        again = "the same message came again, and was not taken twice"
+        assert log.count(f"{first}: {again}") == 2
+        assert log.count(again) == 4
+        told = story_of(store, tmp_path, first)
+        assert "it came again 2 times within a minute and was not accepted twice" in told
+        store.close()

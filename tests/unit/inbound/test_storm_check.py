@@ -1,0 +1,218 @@
+"""A front tells a storm from other mail, and hostile clients do not fill its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relaygw.inbound import storms
+from relaygw.inbound.content import ReceivedContent
+from relaygw.inbound.screen import Looked, Screen
+from relaygw.inbound.storms import StormCheck
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.content import read_header
+from relaygw.mail.envelope import AcceptedMessage, NewRecipient
+from relaygw.mail.hold import HoldCode
+from relaygw.mail.state import RecipientState
+from relaygw.policy.storms import told_of
+from relaygw.settings.guard import Storms
+from relaygw.store.store import Store, open_store
+from tests.builders import accepted
+from tests.queues import make_queue
+
+MINUTE_MS = 60_000
+HOLD = Storms(same=3, action="hold")
+CONTENT = b"Subject: Order 1\r\n\r\nThank you\r\n"
+
+
+class Front:
+    """A check, and messages that come by it."""
+
+    def __init__(self, store: Store, directory: Path, settings: Storms = HOLD) -> None:
+        self.lines: list[str] = []
+        self.counted: list[str] = []
+        self.settings = settings
+        self.store = store
+        self._directory = directory
+        self.now_ms = clock_ms()
+        self.check = StormCheck(
+            settings, store, told=self.lines.append, counted=self.counted.append
+        )
+        self._screen = Screen([self.check], told=self.lines.append)
+
+    def look(
+        self,
+        *recipients: str | NewRecipient,
+        content: bytes = CONTENT,
+        message_id: str | None = None,
+        later_ms: int = 1000,
+    ) -> AcceptedMessage:
+        """Return a message as it would be committed."""
+        self.now_ms += later_ms
+        facts = read_header(content)
+        message = accepted(
+            *recipients,
+            at_ms=self.now_ms,
+            content=content,
+            subject=facts.subject,
+        )
+        message = replace(message, message_id=message_id or f"<{message.queue_id}@x.test>")
+        received = ReceivedContent(self._directory)
+        received.add(content)
+        received.read_head()
+        return replace(message, hold=self._screen.hold_of(Looked(message, facts, received)))
+
+    def take(self, *recipients: str | NewRecipient, **more: object) -> bool:
+        """Accept a message; return whether it is held."""
+        message = self.look(*recipients, **more)  # type: ignore[arg-type]
+        self._screen.committed([message])
+        if message.hold is not None:
+            assert message.hold.code is HoldCode.STORM
+        return message.hold is not None
+
+    def take_all(self, number: int, *recipients: str) -> list[bool]:
+        return [self.take(*recipients) for _ in range(number)]
+
+    def told(self) -> list[str]:
+        """Return what an alert would tell."""
+        self.check.refresh()
+        found = self.store.repeats.storms(int(self.settings.window * 1000))
+        return [one.summary for one in told_of(found, self.settings)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def front(store: Store, tmp_path: Path) -> Front:
+    return Front(store, tmp_path)
+
+
+def test_the_same_mail_to_the_same_recipient_is_held_above_the_limit(front: Front) -> None:
+    assert front.take_all(6) == [False] * 3 + [True] * 3
+    (line,) = front.lines
+    assert "warning: storm: the same mail went to the same recipient more than 3 times" in line
+    (told,) = front.told()
+    assert "the same mail came 6 times within 1h, 3 of them held" in told
+    assert sorted(front.counted) == ["held"] * 3 + ["same"] * 5
+    # other mail flows on
+    assert not front.take("c@cust.test")
+    assert not front.take(content=CONTENT.replace(b"1", b"2"))
+    # and the storm is over when the window is
+    assert not front.take(later_ms=61 * MINUTE_MS)
+
+
+def test_one_mail_an_hour_is_no_storm_and_six_an_hour_are(store: Store, tmp_path: Path) -> None:
+    slow, quick = Front(store, tmp_path), Front(store, tmp_path)
+    assert not any(slow.take(later_ms=20 * MINUTE_MS) for _ in range(50))
+    assert [quick.take(later_ms=10 * MINUTE_MS) for _ in range(8)][3:] == [True] * 5
+
+
+def test_what_is_alike_but_not_the_same_is_no_storm(front: Front) -> None:
+    for number in range(40):
+        # a form of one shop, mailed to its owner
+        text = b"Subject: New message\r\n\r\nNumber %d says %d\r\n" % (number, number * 17)
+        assert not front.take("owner@shop.test", content=text)
+        # a mailing
+        assert not front.take(f"{number}@cust.test", content=b"Subject: Sale\r\n\r\nHi\r\n")
+        # what a test of a shop sends again and again, and nobody gets
+        captured = NewRecipient(address="x@cust.test", state=RecipientState.CAPTURED)
+        assert not front.take(captured)
+        # staging sends all mail to one inbox
+        redirected = NewRecipient(address="dev@shop.test", original=f"{number}@cust.test")
+        assert not front.take(redirected, content=b"Subject: Hi\r\n\r\nYou\r\n")
+    reset = b"Subject: Reset\r\n\r\nhttps://shop.test/reset/8fe1c2b7a90d4e3f%d\r\n"
+    assert not any(front.take(content=reset % number) for number in range(2))
+    assert front.told() == []
+    assert front.lines == []
+
+
+def test_tokens_and_the_case_of_an_address_hide_no_storm(front: Front) -> None:
+    names = ["b@cust.test", "B@cust.test", "b@Cust.test", "b@cust.TEST"]
+    link = b"Subject: Reset\r\nMessage-ID: <%d@x>\r\n\r\nhttps://shop.test/r/8fe1c2b7a90d4e%d\r\n"
+    held = [front.take(name, content=link % (n, n + 10)) for n, name in enumerate(names)]
+    assert held == [False] * 3 + [True]
+
+
+def test_a_mailing_that_goes_out_again_and_again_is_a_storm_for_each(front: Front) -> None:
+    people = [f"{number}@cust.test" for number in range(100)]
+    assert front.take_all(4, *people) == [False] * 3 + [True]
+
+
+def test_a_message_id_that_comes_again_within_minutes_is_told(front: Front) -> None:
+    one = {"message_id": "<1@shop.test>"}
+    front.take(**one)
+    assert not front.take("c@cust.test", **one), "another recipient: a client may split a message"
+    assert front.told() == []
+    front.take(later_ms=MINUTE_MS, **one)
+    (told,) = front.told()
+    assert "a Message-ID came again within minutes" in told
+    assert front.counted == ["same", "message_id"]
+    other = {"message_id": "<2@shop.test>"}
+    front.take("d@cust.test", **other)
+    front.take("d@cust.test", later_ms=11 * MINUTE_MS, **other)
+    assert front.counted == ["same", "message_id", "same"]
+
+
+def test_what_is_not_accepted_is_not_counted(front: Front) -> None:
+    for _ in range(20):  # a client that comes again while the queue does not answer
+        message = front.look()
+        assert message.hold is None
+        front.check.withdrawn(message.queue_id)
+    assert front.take_all(4) == [False] * 3 + [True]
+
+
+def test_many_at_the_same_time_are_held_as_exactly(front: Front) -> None:
+    messages = [front.look() for _ in range(10)]
+    assert [one.hold is not None for one in messages] == [False] * 3 + [True] * 7
+
+
+def test_two_fronts_count_together(store: Store, tmp_path: Path) -> None:
+    one, other = Front(store, tmp_path), Front(store, tmp_path)
+    for front in (one, other):
+        assert front.take_all(2) == [False] * 2
+    for front in (one, other, one, other):
+        front.check.refresh()
+    assert one.take_all(1) == [True]
+    (told,) = one.told()
+    assert "came 5 times" in told
+    # of a front that is gone nothing is forgotten
+    new = Front(store, tmp_path)
+    assert new.take_all(2) == [False] * 2
+    new.check.refresh()
+    assert new.take_all(1) == [True]
+
+
+def test_memory_is_bounded_whatever_comes(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, number in (("MAX_KEYS", 50), ("MAX_STORMS", 20), ("_MAX_OPEN", 30)):
+        monkeypatch.setattr(storms, name, number)
+    check = front.check = StormCheck(HOLD, front.store, told=front.lines.append)
+    front._screen = Screen([check], told=front.lines.append)
+    for number in range(200):
+        front.take(f"{number}@cust.test")
+        front.take(content=b"Subject: x\r\n\r\n%d\r\n" % number)
+        front.look(f"never-{number}@cust.test")
+    assert len(check._new) + len(check._old) <= 2 * 50
+    assert len(check._counts) <= 20
+    assert len(check._open) <= 30
+    assert front.take_all(4, "late@cust.test") == [False] * 3 + [True]
+
+
+def test_a_queue_that_is_away_loses_no_count(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    front.take_all(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(front.store.repeats, "_write", lambda _kind: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            front.check.refresh()
+    front.take_all(1)
+    (told,) = front.told()
+    assert "came 4 times" in told

@@ -1,0 +1,79 @@
+"""Copies of a mail have one fingerprint; other mail, however alike, has another."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+from relaygw.mail.content import read_header
+from relaygw.mail.fingerprint import fingerprint
+from tests.tables import each_of
+
+
+def of(content: str) -> bytes:
+    data = content.replace("\n", "\r\n").encode()
+    return fingerprint(data, read_header(data).end)
+
+
+def html(token: str, number: str = "100000123") -> str:
+    return (
+        f'<p>Order {number}</p><a href="https://shop.test/r/{token}?id=12">x</a>'
+        f'<img src="https://t.shop.test/o.gif?u={token}">'
+    )
+
+
+def mail(text: str, more: str = "") -> str:
+    return f"{more}Subject: Order\nFrom: a@shop.test\n\n{text}\n"
+
+
+def encoded(text: str) -> str:
+    lines = base64.encodebytes(text.encode() * 3).decode()
+    return f"Subject: Order\nContent-Transfer-Encoding: base64\n\n{lines}"
+
+
+def multipart(boundary: str) -> str:
+    return (
+        f'Subject: Order\nContent-Type: multipart/related; boundary="{boundary}"\n\n--{boundary}\n'
+        f"Content-Type: text/html\n\n<img src=cid:{boundary}@x.test>\n--{boundary}\n"
+        f"Content-ID: <{boundary}@x.test>\n\npicture\n--{boundary}--\n"
+    )
+
+
+A, B = "8fe1c2b7a90d4e3f", "1b9c7e5d3f2a4c6b8d"
+SAME = [
+    (mail("hello"), mail("hello", "Message-ID: <1@x>\nDate: today\nReceived: by x\nX-Id: 7\n")),
+    (mail("hello"), "SUBJECT: Order\nFrom:\n a@shop.test\n\nhello\n"),
+    (mail(html(A)), mail(html(B))),
+    (mail(f"see =\nhttps://x.test/?t=3D{A} now"), mail(f"see https://x.te=\nst/?t=3D{B} now")),
+    (encoded(html(A)), encoded(html(B + "00"))),
+    (multipart("_=_swift_1"), multipart("b1_" + A)),
+    (mail("id 123e4567-e89b-12d3-a456-426614174000"), mail(f"id {A}")),
+]
+OTHER = [
+    (mail("hello"), mail("hello!")),
+    (mail("hello"), mail("hello").replace("Order", "Order 2")),
+    (mail(html(A)), mail(html(A, "100000124"))),
+    (encoded(html(A)), encoded(html(A, "100000124"))),
+    (mail("parcel 00340434161094012345"), mail("parcel 00340434161094012346")),
+    (mail("https://x.test/lead?id=10000017"), mail("https://x.test/lead?id=10000018")),
+    (mail(""), mail("\n")),
+]
+
+
+@each_of(
+    "one, other, is_same",
+    [*[(*pair, True) for pair in SAME], *[(*pair, False) for pair in OTHER]],
+)
+def test_only_copies_have_one_fingerprint(one: str, other: str, is_same: bool) -> None:
+    assert (of(one) == of(other)) is is_same
+
+
+@each_of(
+    "piece",
+    [b"a", b"A\r\n", b"http://", b"-", b"=\r\n", b"\r\n--", b"cid:", b"A" * 60 + b"\r\n"],
+)
+def test_hostile_content_takes_no_longer_than_other(piece: bytes) -> None:
+    data = b"Subject: x\r\n\r\n" + piece * (2**20 // len(piece))
+    began_s = time.process_time()
+    fingerprint(data, 12)
+    assert time.process_time() - began_s < 1.0
