@@ -13,6 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     _sources()
+    _guard()
     _gateway()
     _digest()
     _storms()
@@ -50,6 +51,17 @@ def _sources() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("class_hour_hour", "class_hour", ["hour"])
+
+
+def _guard() -> None:
+    op.create_table(
+        "guard_entry",
+        sa.Column("target", sa.Text, primary_key=True),
+        *_text("source_id", "action", "label", "reason", "actor"),
+        *_times("per_hour", "new_since_ms", null=True),
+        *_times("at_ms"),
+        sqlite_with_rowid=False,
+    )
 
 
 def _gateway() -> None:

@@ -49,6 +49,7 @@ class Finding:
     summary: str
     remedy: str
     since_ms: int | None = None  # when it began, where that is known
+    is_certain: bool = False  # told at once: it does not come and go
 
     @property
     def kind(self) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relaygw.alerting.facts import FleetFacts, QueueFacts, QueueFactsReader, host_facts
+from relaygw.alerting.guard import GuardWatch
 from relaygw.alerting.notifier import FORGET_MS, Notifier
 from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
 from relaygw.errors import StoreUnavailable
@@ -61,6 +62,7 @@ class Watch:
     def __post_init__(self) -> None:
         lasting_s = self.settings.alert_rules.lasting
         self._facts = QueueFactsReader(self.store, self.settings)
+        self._guard = GuardWatch(self.store, self.settings)
         self._fleet, self._host, self._away = (Hysteresis(lasting_s) for _ in range(3))
 
     async def run(self) -> None:
@@ -97,6 +99,7 @@ class Watch:
             self._look_at_host(now_ms)
         if not duty(DUTY, self.incarnation):
             self._queue = None
+            self._guard = GuardWatch(self.store, self.settings)
             return []
         self.notifier.write()
         self._look_at_fleet(now_ms)
@@ -128,7 +131,9 @@ class Watch:
             queue=self._queue,
             clock_step=self.clock_step(),
         )
-        self._settle(self._fleet, fleet_findings(facts, self.settings), shared, now_ms)
+        findings = fleet_findings(facts, self.settings)
+        findings += self._guard.look(shared, now_ms=now_ms)
+        self._settle(self._fleet, findings, shared, now_ms)
 
     def _settle(
         self,
@@ -213,7 +218,8 @@ class Hysteresis:
         return [
             (finding, self._since_ms[kind])
             for kind, finding in found.items()
-            if kind not in known and now_ms - self._since_ms[kind] >= self._lasting_ms
+            if kind not in known
+            and (finding.is_certain or now_ms - self._since_ms[kind] >= self._lasting_ms)
         ]
 
     def ended(

@@ -10,9 +10,10 @@ from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, pass_invocatio
 from relaygw.cli.selection import TIME
 from relaygw.cli.text import aligned, as_json, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.mail_class import sender_words
 from relaygw.mail.words import age, counted
 from relaygw.operations.selectors import TIMES, read_moment
-from relaygw.operations.sources import BY, SourceRow, sender_words, source_object, source_rows
+from relaygw.operations.sources import BY, SourceRow, source_object, source_rows
 
 _NUMBERS = (-8, -8, -7, -7, -5, -5)
 _LEAST_WORDS = 20

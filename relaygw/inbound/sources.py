@@ -16,7 +16,14 @@ from contextlib import asynccontextmanager
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import sender_domain
-from relaygw.mail.mail_class import LOCAL_HOST, MailClass, elsewhere, others_of
+from relaygw.mail.mail_class import (
+    LOCAL_HOST,
+    MailClass,
+    elsewhere,
+    others_of,
+    short_text,
+    shown_source,
+)
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.template import subject_template
@@ -28,7 +35,6 @@ MAX_COUNTS = 20_000  # that wait to be written while the store is away; more are
 _WRITTEN_AT_ONCE = 200  # classes of a transaction: mail waits for it
 _FOLLOW_EACH_S = 600.0  # what the queue knows is read again: it forgets old classes
 _START_S = 2.0  # how long the first look may hold up a front
-_MAX_TEXT = 200
 
 
 _Key = tuple[str, str, str, int | None, str, str, str, str]  # source, domain, template, stream
@@ -83,12 +89,10 @@ class MailClasses:
                 self._found[key] = others_of(one.source, one.stream)
 
     def _find(self, key: _Key) -> MailClass:
-        host, listener, user, uid, script, domain, template, stream = key
-        # gateways that share a queue have listeners on different addresses
-        port = listener[listener.rfind(":") :]
+        *_, domain, template, stream = key
         found = MailClass.of(
-            (_short(host), port, _short(user), uid, _short(script)),
-            sender_domain=_short(domain),
+            shown_source(key[:5]),
+            sender_domain=short_text(domain),
             template=printable(template),
             stream=stream,
         )
@@ -108,10 +112,6 @@ class MailClasses:
         self._apart.add(new.class_id)
         self._of_source[new.source_id] += 1
         return True
-
-
-def _short(text: str) -> str:
-    return printable(text[:_MAX_TEXT])
 
 
 class SourceCounts:

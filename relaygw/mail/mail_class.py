@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
+from relaygw.mail.words import printable
+
 OTHER_SUBJECTS = "(other subjects)"
 """The template of all mail of a source that has too many."""
 OTHER_SENDERS = "(other senders)"
@@ -14,6 +16,7 @@ OTHER_SOURCES = "(other sources)"
 """The host of all mail from more sources than are counted apart."""
 MailSource = tuple[str, str, str, int | None, str]  # host, listener, user, uid, script
 LOCAL_HOST = "local"  # where the sendmail command of a gateway's own host leaves mail
+_MAX_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,29 @@ class MailClass:
     def source(self) -> MailSource:
         """What makes its source."""
         return self.host, self.listener, self.user, self.uid, self.script
+
+
+def shown_source(source: MailSource) -> MailSource:
+    """Return a source as classes name it: short, and the same at all gateways of a queue."""
+    host, listener, user, uid, script = source
+    port = listener[listener.rfind(":") :]  # they listen on different addresses
+    return short_text(host), port, short_text(user), uid, short_text(script)
+
+
+def short_text(text: str) -> str:
+    """Return what can be stored and shown of a text."""
+    return printable(text[:_MAX_TEXT])
+
+
+def sender_words(one: MailClass) -> str:
+    """Return who sends a class of mail, in a few words."""
+    who = [
+        one.host,
+        *([f"user {one.user}"] if one.user else []),
+        *([f"uid {one.uid}"] if one.uid is not None else []),
+        *([one.script] if one.script else []),
+    ]
+    return " ".join(who)
 
 
 @lru_cache(maxsize=1024)

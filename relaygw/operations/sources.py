@@ -67,14 +67,3 @@ def source_object(row: SourceRow, *, by: str | None) -> dict[str, Any]:
         "first_seen": rfc3339(counted.first_seen_ms),
         "last_seen": rfc3339(counted.last_seen_ms),
     }
-
-
-def sender_words(one: MailClass) -> str:
-    """Return who sends a class of mail, in a few words."""
-    who = [
-        one.host,
-        *([f"user {one.user}"] if one.user else []),
-        *([f"uid {one.uid}"] if one.uid is not None else []),
-        *([one.script] if one.script else []),
-    ]
-    return " ".join(who)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 from relaygw.mail.mail_class import OTHER_SOURCES, MailClass
@@ -96,6 +97,7 @@ class Known:
     allowed: Mapping[str, int] = field(default_factory=dict)  # source or class: messages an hour
     alarmed: Mapping[str, int] = field(default_factory=dict)  # keys of open incidents: since when
     bounced: int = 0  # of its recipients, at providers within the last hour
+    busiest_hour: int = 0  # of the source, longer ago than the counts tell
 
 
 def is_worth_a_look(two_hours: HourCount, bounced: int, guard: Guard) -> bool:
@@ -104,13 +106,23 @@ def is_worth_a_look(two_hours: HourCount, bounced: int, guard: Guard) -> bool:
     return is_much or two_hours.refused + bounced >= _REFUSED_LEAST
 
 
-def judge(classes: Sequence[Counted], guard: Guard, known: Known, *, now_ms: int) -> list[Suspect]:
-    """Return what is wrong with one source; `classes` are all of it."""
+def judge(
+    classes: Sequence[Counted],
+    guard: Guard,
+    known: Known,
+    *,
+    now_ms: int,
+    is_whole_day: bool = True,
+) -> list[Suspect]:
+    """Return what is wrong with one source; `classes` are all of it.
+
+    Not of a whole day: for who looks often, and has no incident that lasts.
+    """
     if not classes:
         return []
     judging = _Judging(classes, guard, known)
     found: dict[str, Suspect] = {}
-    for moment in _moments(now_ms):
+    for moment in islice(_moments(now_ms), None if is_whole_day else 1):
         for suspect in judging.at(moment):
             found.setdefault(suspect.key, suspect)
     return list(found.values())
@@ -289,6 +301,7 @@ class _Judging:
         most = max((one.messages for hour, one in self._totals.items() if hour < end), default=0)
         ids = [self._source_id, *(one.class_id for one in self._classes)]
         allowed = sum(self._known.allowed.get(one, 0) for one in ids)
+        most = max(most, self._known.busiest_hour)
         limit = max(self._guard.source_per_hour, most * _USUAL_FACTOR, allowed)
         counts = {one: _messages(one, moment) for one in self._classes}
         if sum(counts.values()) <= limit:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from relaygw.inbound.content_check import ContentLook
+from relaygw.inbound.guard import GuardCheck
 from relaygw.inbound.screen import Check, Screen
 from relaygw.inbound.sources import MailClasses
 from relaygw.inbound.storms import StormCheck
@@ -30,6 +31,8 @@ def screen(settings: Settings, store: Store, observer: FrontObserver) -> Screen 
 
 
 def _checks(settings: Settings, store: Store, observer: FrontObserver) -> Iterator[Check]:
+    if counts_sources(settings):
+        yield GuardCheck(store)
     if settings.storms.action != "off":
         told = partial(observer.log.note, "cleanup")
         yield StormCheck(settings.storms, store, told=told, counted=observer.repeated)

@@ -31,6 +31,8 @@ class Rule(StrEnum):
     SUPPRESSION = "suppression"
     VOLUME_ANOMALY = "volume_anomaly"
     STORM = "storm"
+    SOURCE_NEW = "source_new"
+    SOURCE_VOLUME = "source_volume"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"
     HELD = "held"

@@ -33,6 +33,15 @@ Index("class_hour_hour", class_hour.c.hour)
 
 # --- guard ----------------------------------------------------------------------------------
 
+guard_entry = table(  # what is held, and what may come: see store.guard
+    "guard_entry",
+    key("target"),  # a class or a source
+    *columns(Text, "source_id action label reason actor"),
+    *columns(BigInteger, "per_hour new_since_ms", null=True),
+    *columns(BigInteger, "at_ms"),
+    sqlite_with_rowid=False,
+)
+
 # --- silence --------------------------------------------------------------------------------
 
 # --- storms ---------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ class Sources(Repository):
                 query = query.where(mail_class.c.last_seen_ms >= tx.to_stored(since_ms))
             if class_ids:
                 query = query.where(mail_class.c.class_id.in_(class_ids))
-            return [_seen_class(tx, row) for row in tx.execute(query)]
+            return [seen_class(tx, row) for row in tx.execute(query)]
 
     def class_ids(self) -> list[tuple[str, str]]:
         """Return the ids of all classes, each with that of its source."""
@@ -357,7 +357,8 @@ def _fields(one: MailClass) -> Row:
     return (one.class_id, one.source_id, *names, one.sender_domain, one.template, one.stream)
 
 
-def _seen_class(tx: Transaction, row: Any) -> SeenClass:
+def seen_class(tx: Transaction, row: Any) -> SeenClass:
+    """Return a row of mail_class."""
     names = (one.name for one in fields(MailClass))
     found = MailClass(**{name: row._mapping[_COLUMNS.get(name, name)] for name in names})
     return tx.entry(SeenClass, row, "first_seen_ms", "last_seen_ms", mail_class=found)

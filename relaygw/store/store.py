@@ -14,6 +14,7 @@ from relaygw.store.digests import Digests
 from relaygw.store.doubts import Doubts
 from relaygw.store.feedback import Feedback
 from relaygw.store.find import Find
+from relaygw.store.guard import Guards
 from relaygw.store.holds import Holds
 from relaygw.store.home import Homes
 from relaygw.store.instances import Instances
@@ -64,6 +65,7 @@ class Store:
     notices: Notices
     doubts: Doubts
     sources: Sources
+    guard: Guards
     homes: Homes
     visitors: Visitors
     digests: Digests
@@ -123,6 +125,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         notices=Notices(database, rules),
         doubts=Doubts(database),
         sources=Sources(database),
+        guard=Guards(database),
         homes=Homes(database),
         visitors=Visitors(database),
         digests=Digests(database),

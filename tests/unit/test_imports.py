@@ -90,6 +90,7 @@ SEAMS = (
     "store.home.",
     "store.visitors.",
     "store.repeats.",
+    "store.guard.",
     "store.sessions.",
     "store.feedback.",
     "store.mail_of_event.",

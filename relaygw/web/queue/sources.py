@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS
-from relaygw.operations.sources import BY, SourceRow, sender_words, source_rows
+from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS, sender_words
+from relaygw.operations.sources import BY, SourceRow, source_rows
 from relaygw.web.context import WebContext, reads
 from relaygw.web.page import Problem, render
 

@@ -1,0 +1,37 @@
+"""The guard's check: mail of classes and sources that are held, by the guard or an operator."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from relaygw.inbound.screen import Check, Looked, ScreenHold
+from relaygw.mail.hold import HoldCode
+from relaygw.store.guard import HeldMailScope
+from relaygw.store.store import Store
+
+
+class GuardCheck(Check):
+    """Holds what the queue says is held."""
+
+    name = "guard"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: dict[str, list[HeldMailScope]] = {}  # by source
+
+    def look(self, looked: Looked) -> ScreenHold | None:
+        """Return the hold of a message's class."""
+        one = looked.message.mail_class
+        if not self._held or one is None:
+            return None
+        for scope in self._held.get(one.source_id, ()):
+            if scope.covers(one):
+                return ScreenHold(HoldCode.GUARD, scope.target, scope.reason)
+        return None
+
+    def refresh(self) -> None:
+        """Read what is held."""
+        held: dict[str, list[HeldMailScope]] = defaultdict(list)
+        for scope in self._store.guard.held_scopes():
+            held[scope.source_id].append(scope)
+        self._held = dict(held)

@@ -1,0 +1,270 @@
+"""What the guard goes by: what is held or allowed, and counts and mail of sources."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Select, delete, func, or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from relaygw.mail.envelope import first_id_at
+from relaygw.mail.hold import sender_domain
+from relaygw.mail.mail_class import LOCAL_HOST, MailClass, MailSource, short_text, shown_source
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.words import printable
+from relaygw.policy.guard import HourCount
+from relaygw.policy.template import subject_template
+from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.database import Repository, Transaction, insert_into
+from relaygw.store.guard_tables import class_hour, guard_entry, mail_class
+from relaygw.store.sources import HOUR_MS, SeenClass, seen_class
+from relaygw.store.tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
+
+_WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
+_PROMOTIONAL = "promotional"
+_ENTRY = "target source_id action label reason actor per_hour new_since_ms at_ms"
+_PUT = insert_into("guard_entry", _ENTRY, on_conflict="DO NOTHING")
+_SOURCE = (
+    *(message.c.source_host, message.c.source_client, message.c.source_listener),
+    *(message.c.source_user, message.c.source_uid, message.c.source_script),
+)
+_LOOKED_AT = 500  # messages
+
+
+class GuardAction(StrEnum):
+    """What happens to mail of a source or class."""
+
+    HOLD = "hold"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardEntry:
+    """A source or class of mail that is held, or may send more than others."""
+
+    target: str  # the id of a class, or of a source
+    source_id: str
+    action: GuardAction
+    label: str  # what it is, for people
+    reason: str
+    actor: str
+    at_ms: int
+    per_hour: int | None = None  # what may come; of ALLOW
+    new_since_ms: int | None = None  # only transactional classes that were first seen since then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldMailScope:
+    """What an entry holds."""
+
+    target: str
+    source_id: str
+    reason: str
+    is_of_new: bool  # of templates that are new, of the transactional stream
+    excepted: frozenset[str]  # classes of the source
+
+    def covers(self, one: MailClass) -> bool:
+        """Return whether mail of a class is held."""
+        if self.target != self.source_id:
+            return one.class_id == self.target
+        if one.source_id != self.source_id or one.class_id in self.excepted:
+            return False
+        return not self.is_of_new or one.stream != _PROMOTIONAL
+
+
+class Guards(Repository):
+    """Entries of the guard, and what it looks at."""
+
+    def guard_entries(self) -> list[GuardEntry]:
+        """Return what is held and allowed, the latest first."""
+        query = select(guard_entry).order_by(guard_entry.c.at_ms.desc(), guard_entry.c.target)
+        with self._read() as tx:
+            return [_entry(tx, row) for row in tx.execute(query)]
+
+    def put_guard_entry(
+        self, new: GuardEntry, *, entry: AuditEntry, is_renewing: bool = False
+    ) -> bool:
+        """Add an entry, audited; False where its target has one, unless that is renewed."""
+        with self._write() as tx:
+            if is_renewing:
+                tx.execute(delete(guard_entry).where(guard_entry.c.target == new.target))
+            times = (tx.to_stored(new.new_since_ms), tx.to_stored(new.at_ms))
+            what = (new.target, new.source_id, new.action.value, new.label, new.reason)
+            if not _PUT.run(tx, [(*what, new.actor, new.per_hour, *times)]):
+                return False
+            add_audit(tx, entry, 1)
+            return True
+
+    def drop_guard_entry(self, target: str, *, entry: AuditEntry) -> bool:
+        """Remove an entry, audited; False if there was none."""
+        with self._write() as tx:
+            gone = tx.execute(delete(guard_entry).where(guard_entry.c.target == target)).rowcount
+            if gone:
+                add_audit(tx, entry, 1)
+            return bool(gone)
+
+    def held_scopes(self) -> list[HeldMailScope]:
+        """Return what is held, classes before sources."""
+        with self._read() as tx:
+            entries = tx.execute(select(guard_entry)).all()
+            allowed = {one.target for one in entries if one.action == GuardAction.ALLOW}
+            held = [one for one in entries if one.action == GuardAction.HOLD]
+            return [
+                HeldMailScope(
+                    target=one.target,
+                    source_id=one.source_id,
+                    reason=one.reason,
+                    is_of_new=one.new_since_ms is not None,
+                    excepted=frozenset(allowed | set(_older_classes(tx, one))),
+                )
+                for one in sorted(held, key=lambda one: one.target == one.source_id)
+            ]
+
+    # --- counts --------------------------------------------------------------------------
+
+    def counting_since_ms(self) -> int | None:
+        """Return when the first mail was counted that is still known; None without any."""
+        with self._read() as tx:
+            first_ms: int | None = tx.execute(select(func.min(mail_class.c.first_seen_ms))).scalar()
+            return tx.to_local(first_ms)
+
+    def source_sums(self, since_ms: int) -> dict[str, HourCount]:
+        """Return what was accepted since the hour of a time, by source."""
+        numbers = [func.sum(class_hour.c[name]) for name in HourCount._fields]
+        with self._read() as tx:
+            rows = tx.execute(
+                select(mail_class.c.source_id, *numbers)
+                .join(class_hour, class_hour.c.class_id == mail_class.c.class_id)
+                .where(class_hour.c.hour >= tx.to_stored(since_ms) // HOUR_MS)
+                .group_by(mail_class.c.source_id)
+            )
+            return {source_id: HourCount(*map(int, counts)) for source_id, *counts in rows}
+
+    def busiest_hour(self, source_id: str, until_ms: int) -> int:
+        """Return how much a source sent in its busiest hour before the hour of a time."""
+        is_its = class_hour.c.class_id == mail_class.c.class_id
+        with self._read() as tx:
+            hours = (
+                select(func.sum(class_hour.c.messages).label("messages"))
+                .join(mail_class, is_its)
+                .where(mail_class.c.source_id == source_id)
+                .where(class_hour.c.hour < tx.to_stored(until_ms) // HOUR_MS)
+                .group_by(class_hour.c.hour)
+                .subquery()
+            )
+            return int(tx.execute(select(func.max(hours.c.messages))).scalar() or 0)
+
+    def classes_of(self, ids: Collection[str]) -> list[SeenClass]:
+        """Return the classes with these ids, or of sources with these ids."""
+        is_it = or_(mail_class.c.source_id.in_(ids), mail_class.c.class_id.in_(ids))
+        query = select(mail_class).where(is_it).order_by(mail_class.c.messages.desc())
+        with self._read() as tx:
+            return [seen_class(tx, row) for row in tx.execute(query)]
+
+    # --- mail ----------------------------------------------------------------------------
+
+    def bounced_since(self, since_ms: int) -> Counter[str]:
+        """Count the recipients that bounced since a time, by source."""
+        query = (
+            select(*_SOURCE, func.count())
+            .select_from(recipient)
+            .join(message, message.c.queue_id == recipient.c.queue_id)
+            .where(HAS_RARE_OUTCOME, recipient.c.state == RecipientState.BOUNCED.value)
+            .group_by(*_SOURCE)
+        )
+        found: Counter[str] = Counter()
+        with self._read() as tx:
+            since = recipient.c.changed_at_ms >= tx.to_stored(since_ms)
+            for *source, number in tx.execute(query.where(since)):
+                found[_class_of(source, "", "", "").source_id] += number
+        return found
+
+    def waiting_of(
+        self, scope: HeldMailScope, source: MailSource, *, after: str = ""
+    ) -> tuple[list[str], str]:
+        """Return waiting messages behind an id that a scope covers, and where to go on, or ""."""
+        query = (
+            select(message.c.queue_id, message.c.sender, message.c.subject, delivery.c.stream)
+            .add_columns(*_SOURCE)
+            .join(delivery, delivery.c.queue_id == message.c.queue_id)
+            .where(IS_OPEN, delivery.c.state.in_(_WAITING), delivery.c.queue_id > after)
+            .where(*_is_of(source))
+            .order_by(delivery.c.queue_id)
+            .limit(_LOOKED_AT)
+        )
+        with self._read() as tx:
+            rows = tx.execute(query).all()
+        found = [
+            queue_id
+            for queue_id, sender, subject, stream, *parts in rows
+            if scope.covers(_class_of(parts, sender, subject, stream))
+        ]
+        return list(dict.fromkeys(found)), rows[-1].queue_id if len(rows) == _LOOKED_AT else ""
+
+    def recipient_domains(
+        self, source: MailSource, class_ids: Collection[str], *, since_ms: int
+    ) -> list[str]:
+        """Return domains that mail of these classes went to since a time, the most usual first."""
+        query = (
+            select(message.c.queue_id, message.c.sender, message.c.subject, delivery.c.stream)
+            .add_columns(*_SOURCE)
+            .join(delivery, delivery.c.queue_id == message.c.queue_id)
+            .where(message.c.queue_id >= first_id_at(max(since_ms, 0)))
+            .where(*_is_of(source))
+            .order_by(message.c.queue_id.desc())
+            .limit(_LOOKED_AT)
+        )
+        with self._read() as tx:
+            found = [
+                (queue_id, _class_of(parts, sender, subject, stream))
+                for queue_id, sender, subject, stream, *parts in tx.execute(query)
+            ]
+            own = [(queue_id, one) for queue_id, one in found if one.source == source]
+            wanted = [queue_id for queue_id, one in own if one.class_id in class_ids]
+            ids = wanted or [queue_id for queue_id, _ in own]  # which are counted as one class
+            addresses = select(recipient.c.address).where(recipient.c.queue_id.in_(ids))
+            domains = Counter(
+                sender_domain(address) for (address,) in tx.execute(addresses.limit(_LOOKED_AT))
+            )
+        return [printable(domain[:100]) for domain, _ in domains.most_common()]
+
+
+def _entry(tx: Transaction, row: Any) -> GuardEntry:
+    action = GuardAction(row.action)
+    return tx.entry(GuardEntry, row, "at_ms", "new_since_ms", action=action)
+
+
+def _older_classes(tx: Transaction, held: Any) -> Iterator[str]:
+    """Yield the classes of a source that are not new: they flow on."""
+    if held.new_since_ms is not None:
+        query: Select[Any] = select(mail_class.c.class_id)
+        is_old = mail_class.c.first_seen_ms < held.new_since_ms
+        yield from tx.execute(
+            query.where(mail_class.c.source_id == held.source_id, is_old)
+        ).scalars()
+
+
+def _class_of(source: Sequence[Any], sender: str, subject: str, stream: str) -> MailClass:
+    """Return the class of stored mail, as the front says it; see inbound.sources."""
+    host, client, listener, user, uid, script = source
+    parts = (host or client or LOCAL_HOST, listener or "", user or "", uid, script or "")
+    return MailClass.of(
+        shown_source(parts),
+        sender_domain=short_text(sender_domain(sender)),
+        template=printable(subject_template(subject)),
+        stream=stream,
+    )
+
+
+def _is_of(source: MailSource) -> Iterator[ColumnElement[bool]]:
+    """Yield what holds of mail of a source; `_class_of` says whether it is."""
+    *_, uid, script = source
+    yield message.c.source_uid.is_(None) if uid is None else message.c.source_uid == uid
+    if not script:
+        yield or_(message.c.source_script.is_(None), message.c.source_script == "")
+    elif script.isascii() and "?" not in script:  # else it may be written in another way
+        yield message.c.source_script.startswith(script, autoescape=True)
