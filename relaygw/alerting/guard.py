@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relaygw.alerting.rules import Finding
 from relaygw.mail.hold import HoldCause, HoldCode
@@ -27,13 +27,11 @@ from relaygw.policy.guard import (
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.guard import GuardAction, GuardEntry
+from relaygw.store.guard import GUARD, GuardAction, GuardEntry
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
-GUARD = "guard"
-"""The actor of what it does by itself."""
 MOST_SOURCES = 50  # that are looked at: those that send most
 _MOST_TOLD = 20  # of them
 _EXAMPLES = 3
@@ -126,13 +124,15 @@ class GuardWatch:
                 busiest_hour=history.busiest,
             )
             is_alarmed = any(key.startswith(source_id) for key in alarmed)
-            suspects = judge(
-                self._counted(classes, history, now_ms),
-                self._guard,
-                known,
-                now_ms=now_ms,
-                is_whole_day=history.is_whole_day or is_alarmed,
-            )
+            is_whole_day = history.is_whole_day or is_alarmed
+            counted = self._counted(classes, history, now_ms)
+            suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
+            if suspects:
+                elsewhere = self._store.guard.known_elsewhere(source_id, now_ms - DAY_MS)
+                counted = [_known_elsewhere(one, elsewhere) for one in counted]
+                suspects = judge(
+                    counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day
+                )
             history.is_whole_day = False
             named = {one.mail_class.class_id: one.mail_class for one in classes}
             found += [(suspect, named) for suspect in suspects]
@@ -268,14 +268,26 @@ class GuardWatch:
             domains = self._store.guard.recipient_domains(
                 named[0].source, suspect.class_ids, since_ms=suspect.since_ms
             )
-        return Finding(
-            _RULES[suspect.trouble],
-            suspect.key,
-            _summary(suspect, named, domains),
-            _remedy(suspect, is_held=is_held),
-            since_ms=suspect.since_ms,
-            is_certain=True,
-        )
+        return finding_of(suspect, named, domains, is_held=is_held)
+
+
+def finding_of(
+    suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str], *, is_held: bool
+) -> Finding:
+    """Return what is told of a suspect, whose mail is of these classes and went there."""
+    return Finding(
+        _RULES[suspect.trouble],
+        suspect.key,
+        _summary(suspect, named, domains),
+        _remedy(suspect, is_held=is_held),
+        since_ms=suspect.since_ms,
+        is_certain=True,
+    )
+
+
+def _known_elsewhere(one: Counted, elsewhere: Mapping[str, bool]) -> Counted:
+    moved = elsewhere.get(one.class_id)
+    return replace(one, is_known_mail=moved is not None, is_moved=bool(moved))
 
 
 def _entry(action: str, target: str, number: int, now_ms: int, detail: str) -> AuditEntry:

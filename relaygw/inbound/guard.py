@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 
 from relaygw.inbound.screen import Check, Looked, ScreenHold
 from relaygw.mail.hold import HoldCode
-from relaygw.store.guard import HeldMailScope
+from relaygw.store.guard import GuardEntry, HeldMailScope
 from relaygw.store.store import Store
+
+_EACH_S = 60.0
 
 
 class GuardCheck(Check):
@@ -18,6 +21,8 @@ class GuardCheck(Check):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._held: dict[str, list[HeldMailScope]] = {}  # by source
+        self._entries: list[GuardEntry] = []
+        self._due_s = 0.0
 
     def look(self, looked: Looked) -> ScreenHold | None:
         """Return the hold of a message's class."""
@@ -30,8 +35,12 @@ class GuardCheck(Check):
         return None
 
     def refresh(self) -> None:
-        """Read what is held."""
+        """Read what is held; what it covers is read again each minute only."""
+        entries = self._store.guard.guard_entries()
+        if entries == self._entries and time.monotonic() < self._due_s:
+            return
         held: dict[str, list[HeldMailScope]] = defaultdict(list)
         for scope in self._store.guard.held_scopes():
             held[scope.source_id].append(scope)
-        self._held = dict(held)
+        self._held, self._entries = dict(held), entries
+        self._due_s = time.monotonic() + _EACH_S

@@ -46,10 +46,12 @@ class Counted:
     mail_class: MailClass
     first_seen_ms: int
     hours: Mapping[int, HourCount]  # by hours since the epoch; of 15 days, more does no harm
+    is_known_mail: bool = False  # a day old from another source: its template, sender's domain
+    is_moved: bool = False  # that source has another host or listener, nothing else
 
     @property
     def class_id(self) -> str:
-        """What tells it from others."""
+        """Its id."""
         return self.mail_class.class_id
 
     @property
@@ -201,7 +203,7 @@ class _Judging:
         base_ms = self._base_ms(moment)
         for one in self._classes:
             key = self._cohort(one)
-            if one.is_promotional or one.class_id in self._known.allowed:
+            if one.is_promotional or one.is_moved or one.class_id in self._known.allowed:
                 continue
             if one.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
                 is_base = one.first_seen_ms <= base_ms and key not in self._known.alarmed
@@ -226,7 +228,11 @@ class _Judging:
         if self._is_quiet(moment) and not self._is_new_source(moment):
             return None
         base_ms = self._base_ms(moment)
-        later = {one: count for one, count in counts.items() if one.first_seen_ms > base_ms}
+        later = {
+            one: count
+            for one, count in counts.items()
+            if one.first_seen_ms > base_ms and not one.is_known_mail
+        }
         if sum(later.values()) <= limit:
             return None
         return Held(new_since_ms=min(one.first_seen_ms for one in later))
@@ -323,13 +329,10 @@ class _Judging:
         share = max(self._guard.refused_share, 2 * self._usual_refused(moment))
         if count < _REFUSED_LEAST or count <= share * total:
             return None
-        key, whose = f"{self._source_id} refused", refused if any(refused.values()) else recipients
-        held = None
-        if self._is_new_source(moment):
-            held = self._held_new(recipients, 0, moment)
-        return self._suspect(
-            Trouble.REFUSED, key, moment, whose, share * total, held, per_hour=count
-        )
+        whose = refused if any(refused.values()) else recipients
+        held = self._held_new(recipients, 0, moment) if self._is_new_source(moment) else None
+        key, limit = f"{self._source_id} refused", share * total
+        return self._suspect(Trouble.REFUSED, key, moment, whose, limit, held, per_hour=count)
 
     def _usual_refused(self, moment: _Moment) -> float:
         end = self._history_end(moment)

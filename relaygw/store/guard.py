@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select
+from sqlalchemy import Select, and_, case, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.hold import sender_domain
-from relaygw.mail.mail_class import LOCAL_HOST, MailClass, MailSource, short_text, shown_source
+from relaygw.mail.mail_class import (
+    LOCAL_HOST,
+    OTHER_SUBJECTS,
+    MailClass,
+    MailSource,
+    short_text,
+    shown_source,
+)
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.guard import HourCount
@@ -33,6 +40,9 @@ _SOURCE = (
     *(message.c.source_user, message.c.source_uid, message.c.source_script),
 )
 _LOOKED_AT = 500  # messages
+_DAY_MS = 86_400_000
+GUARD = "guard"
+"""The actor of what the guard does by itself."""
 
 
 class GuardAction(StrEnum):
@@ -66,12 +76,15 @@ class HeldMailScope:
     reason: str
     is_of_new: bool  # of templates that are new, of the transactional stream
     excepted: frozenset[str]  # classes of the source
+    known_mail: frozenset[tuple[str, str]]  # sender's domain and template: excepted as well
 
     def covers(self, one: MailClass) -> bool:
         """Return whether mail of a class is held."""
         if self.target != self.source_id:
             return one.class_id == self.target
         if one.source_id != self.source_id or one.class_id in self.excepted:
+            return False
+        if (one.sender_domain, one.template) in self.known_mail:
             return False
         return not self.is_of_new or one.stream != _PROMOTIONAL
 
@@ -120,6 +133,7 @@ class Guards(Repository):
                     reason=one.reason,
                     is_of_new=one.new_since_ms is not None,
                     excepted=frozenset(allowed | set(_older_classes(tx, one))),
+                    known_mail=_known_mail(tx, one),
                 )
                 for one in sorted(held, key=lambda one: one.target == one.source_id)
             ]
@@ -157,6 +171,31 @@ class Guards(Repository):
                 .subquery()
             )
             return int(tx.execute(select(func.max(hours.c.messages))).scalar() or 0)
+
+    def known_elsewhere(self, source_id: str, before_ms: int) -> dict[str, bool]:
+        """Return the classes of a source that others sent before a time.
+
+        True: another that differs by its host or listener alone.
+        """
+        other = mail_class.alias()
+        is_same_mail = and_(
+            *(other.c[name] == mail_class.c[name] for name in ("sender_domain", "template")),
+            other.c.template != OTHER_SUBJECTS,
+            other.c.source_id != source_id,
+        )
+        is_moved = and_(
+            *(other.c[name] == mail_class.c[name] for name in ("user_name", "script", "stream")),
+            func.coalesce(other.c.uid, -1) == func.coalesce(mail_class.c.uid, -1),
+        )
+        query = (
+            select(mail_class.c.class_id, func.max(case((is_moved, 1), else_=0)))
+            .join(other, is_same_mail)
+            .where(mail_class.c.source_id == source_id)
+            .group_by(mail_class.c.class_id)
+        )
+        with self._read() as tx:
+            rows = tx.execute(query.where(other.c.first_seen_ms < tx.to_stored(before_ms)))
+            return {class_id: bool(moved) for class_id, moved in rows}
 
     def classes_of(self, ids: Collection[str]) -> list[SeenClass]:
         """Return the classes with these ids, or of sources with these ids."""
@@ -246,6 +285,19 @@ def _older_classes(tx: Transaction, held: Any) -> Iterator[str]:
         yield from tx.execute(
             query.where(mail_class.c.source_id == held.source_id, is_old)
         ).scalars()
+
+
+def _known_mail(tx: Transaction, held: Any) -> frozenset[tuple[str, str]]:
+    """Return what other sources had sent for a day when the guard itself held a source."""
+    if held.target != held.source_id or (held.actor != GUARD and held.new_since_ms is None):
+        return frozenset()
+    rows = tx.execute(
+        select(mail_class.c.sender_domain, mail_class.c.template)
+        .distinct()
+        .where(mail_class.c.first_seen_ms < held.at_ms - _DAY_MS)
+        .where(mail_class.c.source_id != held.source_id, mail_class.c.template != OTHER_SUBJECTS)
+    )
+    return frozenset((domain, template) for domain, template in rows)
 
 
 def _class_of(source: Sequence[Any], sender: str, subject: str, stream: str) -> MailClass:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -23,6 +23,7 @@ from relaygw.mail.suppression import Cause, Suppression
 from relaygw.mail.verdict import Event, Kind
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.feedback import MatchedEvent, NewPost
+from relaygw.store.guard import GuardAction, GuardEntry
 from relaygw.store.holds import Hold
 from relaygw.store.home import Home
 from relaygw.store.limits import SenderNote
@@ -276,6 +277,34 @@ def wrong(request: pytest.FixtureRequest, right: Store, queue_url: str) -> Itera
     store.close()
 
 
+def walk_guard(call: Callable[..., Any], seen: MailClass, now_ms: int, entry: AuditEntry) -> None:
+    """Go through the verbs of the guard."""
+    new = GuardEntry(
+        target=seen.source_id,
+        source_id=seen.source_id,
+        action=GuardAction.HOLD,
+        label="h",
+        reason="spam",
+        actor="guard",
+        at_ms=now_ms,
+        new_since_ms=now_ms - 60_000,
+    )
+    assert call("guard.put_guard_entry", new, entry=entry)
+    (kept,) = call("guard.guard_entries")
+    assert abs(kept.at_ms - now_ms) <= TOLERANCE_MS
+    assert abs(call("guard.counting_since_ms") - now_ms) <= TOLERANCE_MS
+    (scope,) = call("guard.held_scopes")
+    assert scope.covers(seen)
+    assert call("guard.source_sums", now_ms)[seen.source_id].messages == 1
+    assert call("guard.busiest_hour", seen.source_id, now_ms + HOUR_MS) == 1
+    assert call("guard.known_elsewhere", seen.source_id, now_ms + 60_000) == {}
+    assert len(call("guard.classes_of", [seen.source_id])) == 1
+    call("guard.bounced_since", now_ms - 60_000)
+    assert call("guard.waiting_of", scope, seen.source) == ([], "")
+    assert call("guard.recipient_domains", seen.source, [], since_ms=now_ms) == []
+    assert call("guard.drop_guard_entry", seen.source_id, entry=entry)
+
+
 def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     """Use every verb as a gateway would; return what those said that tell of times."""
     used: set[str] = set()
@@ -499,6 +528,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert 0 <= wrong.now_ms() - hour.hour_at_ms < HOUR_MS + TOLERANCE_MS
     assert call("sources.class_ids") == [(mail_class.class_id, mail_class.source_id)]
     assert call("sources.count_classes", now_ms - 60_000) == (1, 1, 1)
+    walk_guard(call, mail_class, now_ms, entry("guard.hold"))
     assert not call("sources.forget_sources", 60_000)
     begun = call("digests.digest_state", "mail", until_ms=1)
     assert call("digests.pass_digest", "mail", state=begun, until_ms=2)

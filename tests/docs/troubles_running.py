@@ -144,6 +144,8 @@ ALERTS: dict[str, tuple[str, str]] = {
     "suppression": ("alerting/rules.py", "addresses were suppressed in the last hour"),
     "volume_anomaly": ("alerting/rules.py", "the busiest hour of the last"),
     "storm": ("policy/storms.py", "the same mail came"),
+    "source_new": ("alerting/guard.py", " messages of "),
+    "source_volume": ("alerting/guard.py", "usual is less than"),
     "quota_near": ("alerting/rules.py", "of its daily quota"),
     "in_doubt": ("alerting/rules.py", "after the final dot"),
     "held": ("policy/untended.py", "held, the longest for"),

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from relaygw.alerting.facts import Complaints, FleetFacts, HostFacts, QueueFacts
+from relaygw.alerting.guard import finding_of
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
 from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
+from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail
+from relaygw.policy.guard import Suspect, Trouble
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended
@@ -465,6 +468,23 @@ def test_a_storm_is_told_once_for_each_host(changes: list[dict[str, Any]], keys:
     assert [one.kind for one in found] == [("storm", key) for key in keys]
 
 
+def guard_finding(trouble: Trouble) -> Finding:
+    """Return what is told of a source."""
+    one = MailClass.of(
+        ("h", "", "", 33, "up.php"), sender_domain="s", template="Win #", stream="transactional"
+    )
+    suspect = Suspect(
+        trouble=trouble,
+        key=one.source_id,
+        source_id=one.source_id,
+        class_ids=(one.class_id,),
+        per_hour=40,
+        limit=30,
+        since_ms=NOW_MS,
+    )
+    return finding_of(suspect, [one], ["web.test"], is_held=trouble is Trouble.NEW)
+
+
 def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
     everything = FleetFacts(
         now_ms=NOW_MS,
@@ -498,6 +518,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
     findings: list[Finding] = [
         *fleet_findings(everything, SETTINGS),
         *host_findings(host, SETTINGS),
+        *(guard_finding(trouble) for trouble in Trouble),
     ]
     assert {one.rule for one in findings} == set(Rule)
     assert all(one.remedy and "\n" not in one.summary + one.remedy for one in findings)

@@ -1,0 +1,107 @@
+"""A PHP script that sends spam among orders: told within a minute, held, and orders flow on."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.hold import HoldCode
+from relaygw.mail.mail_class import MailClass
+from relaygw.mail.state import DeliveryState
+from relaygw.policy.guard import HOUR_MS
+from relaygw.store.selection import Selection
+from relaygw.store.sources import ClassCount
+from tests.campaign import times
+from tests.e2e.fleet import Start, send_all, starter
+from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
+from tests.e2e.sendmail_rig import Installation
+from tests.fakes.notice_receiver import NoticeReceiver
+from tests.fakes.scripted_provider import ThreadedProvider
+
+SPAM = times(60, campaign=500)
+CLIENTS = Path(__file__).parent / "clients"
+HELD = Selection(states=frozenset({DeliveryState.HELD}))
+
+
+@pytest.fixture
+def start(tmp_path: Path, queue_url: str) -> Iterator[Start]:
+    """Return what starts a gateway of the fleet by a name; they share one database."""
+    with ExitStack() as gateways:
+        yield starter(tmp_path, queue_url, gateways)
+
+
+def know_orders(gateway: Gateway, subject: str = "order #", usual: int = 1000) -> None:
+    """Let the queue have counted orders of the last days."""
+    now_ms = clock_ms()
+    source = ("127.0.0.1", ":0", "", None, "")  # as its listener is written
+    orders = MailClass.of(
+        source, sender_domain="shop.test", template=subject, stream="transactional"
+    )
+    hours = [now_ms - ago * HOUR_MS for ago in range(1, 15 * 24)]
+    counts = [ClassCount(orders, at_ms, at_ms, usual, usual) for at_ms in reversed(hours)]
+    for first in range(0, len(counts), 100):
+        gateway.store.sources.count_mail(counts[first : first + 100])
+
+
+def spam(command: Installation, count: int) -> subprocess.Popen[str]:
+    """Start the script."""
+    options = ["-d", f"sendmail_path={command.sendmail} -t -i", "-d", "mail.add_x_header=1"]
+    return subprocess.Popen(
+        ["php", *options, str(CLIENTS / "spam.php"), str(count)],
+        env=command.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_spam_of_a_script_is_told_and_held_and_orders_flow_on(
+    start: Start, command: Installation
+) -> None:
+    with ThreadedProvider() as provider, NoticeReceiver() as receiver:
+        settings: dict[str, Any] = {
+            "providers": {"p": provider_settings(provider.port)},
+            "guard": {"action": "hold"},
+            "alerts": [{"webhook": receiver.url, "on": ["source_new", "source_volume"]}],
+        }
+        shop = start("gw1", **settings, maildrop={"path": str(command.maildrop)})
+        other = start("gw2", **settings)
+        for gateway in (shop, other):
+            know_orders(gateway)
+        shop.wait_until((command.maildrop / "wake").exists, "a front at the maildrop")
+        script = spam(command, SPAM)
+        begun_s, orders = time.monotonic(), 0
+        while not receiver.bodies or script.poll() is None:
+            for gateway in (shop, other):
+                orders += len(send_all(gateway, 5, first=orders))
+            assert time.monotonic() - begun_s < PATIENCE_S, "no alert"
+            time.sleep(0.05)
+        script.communicate()
+        took_s = receiver.taken_at_s[0] - begun_s
+        shop.wait_until(lambda: arrived(provider, "order") == orders, "all orders")
+        # what waited when it was noticed is held, too, and what came since
+        free = arrived(provider, "victim")
+        shop.wait_until(
+            lambda: len(shop.store.queue.search(HELD, limit=1000)) == SPAM - free, "held"
+        )
+        held = shop.store.queue.search(HELD, limit=1000)
+    print(f"told after {took_s:.1f} s; {orders} orders sent; {len(held)} of {SPAM} spam held")
+    assert took_s < 60
+    assert {one.source.script for one in held} == {"0:spam.php"}, "no order is held"
+    assert {one.deliveries[0].hold.code for one in held} == {HoldCode.GUARD}
+    (body,) = receiver.bodies
+    assert body["rule"] == "source_new"
+    for word in ("script 0:spam.php", "uid ", "host local", "new templates", "web.test"):
+        assert word in body["summary"]
+    assert "relaygw guard release" in body["remedy"]
+
+
+def arrived(provider: ThreadedProvider, word: str) -> int:
+    """Count the mail that a provider got with a word in it."""
+    return sum(word.encode() in one.content for one in provider.messages)
