@@ -14,6 +14,7 @@ depends_on = None
 def upgrade() -> None:
     _sources()
     _guard()
+    _silence()
     _gateway()
     _digest()
     _storms()
@@ -62,6 +63,26 @@ def _guard() -> None:
         *_times("at_ms"),
         sqlite_with_rowid=False,
     )
+
+
+def _silence() -> None:
+    op.create_table(
+        "mail_kind",
+        sa.Column("kind_id", sa.Text, primary_key=True),
+        *_text("sender_domain", "stream"),
+        *_text("template", null=True),
+        *_times("first_seen_ms", "last_seen_ms", "messages"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "kind_hour",
+        sa.Column("kind_id", sa.Text, primary_key=True),
+        sa.Column("hour", sa.Integer, primary_key=True),
+        *_numbers("messages"),
+        *_times("gap_ms"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("kind_hour_hour", "kind_hour", ["hour"])
 
 
 def _gateway() -> None:

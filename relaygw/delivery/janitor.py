@@ -92,6 +92,7 @@ class Janitor:
             await _repeat(self._trim_step)
             await _repeat(self._store.sources.forget_sources)
             await _repeat(lambda: self._store.repeats.forget_repeats(_ms(STORMS_S)))
+            await _repeat(self._store.rhythms.forget_kinds)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await _repeat(lambda: self._purge(orphans=ORPHANS_S))
             await _repeat(lambda: self._store.watch.forget_watched(_ms(WATCHED_S)))

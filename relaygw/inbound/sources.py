@@ -228,7 +228,7 @@ async def write_counts(counts: SourceCounts, classes: MailClasses, store: Store)
     while taken:
         part = taken[:_WRITTEN_AT_ONCE]
         try:
-            folded = await asyncio.to_thread(store.sources.count_mail, part)
+            folded = await asyncio.to_thread(_write, store, part)
             classes.fold(folded)
         except Unstorable:  # it would be so again
             counts.uncounted += sum(one.messages for one in part)
@@ -236,3 +236,11 @@ async def write_counts(counts: SourceCounts, classes: MailClasses, store: Store)
             break
         del taken[:_WRITTEN_AT_ONCE]
     counts.put_back(taken)
+
+
+def _write(store: Store, counts: Sequence[ClassCount]) -> set[str]:
+    folded = store.sources.count_mail(counts)
+    with contextlib.suppress(StoreUnavailable, Unstorable):  # again would count the classes twice
+        apart = [one for one in counts if one.mail_class.class_id not in folded]
+        store.rhythms.count_kinds(apart)
+    return folded

@@ -42,7 +42,27 @@ guard_entry = table(  # what is held, and what may come: see store.guard
     sqlite_with_rowid=False,
 )
 
-# --- silence --------------------------------------------------------------------------------
+# --- silence: kinds of mail, see policy.silence, and their counts by hour -------------------
+
+mail_kind = table(
+    "mail_kind",
+    key("kind_id"),
+    *columns(Text, "sender_domain stream"),
+    *columns(Text, "template", null=True),  # null: all of that domain and stream
+    *columns(BigInteger, "first_seen_ms last_seen_ms"),
+    *columns(BigInteger, "messages"),  # ever
+    sqlite_with_rowid=False,
+)
+
+kind_hour = table(
+    "kind_hour",
+    key("kind_id"),
+    key("hour", Integer),  # since the epoch, by the database's clock
+    *columns(Integer, "messages"),
+    *columns(BigInteger, "gap_ms"),  # the longest wait for one of these; 0 before the first ever
+    sqlite_with_rowid=False,
+)
+Index("kind_hour_hour", kind_hour.c.hour)
 
 # --- storms ---------------------------------------------------------------------------------
 

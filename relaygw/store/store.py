@@ -29,6 +29,7 @@ from relaygw.store.queue import Queue
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.repeats import Repeats
 from relaygw.store.reports import Reports
+from relaygw.store.rhythms import Rhythms
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
 from relaygw.store.sessions import Sessions
@@ -66,6 +67,7 @@ class Store:
     doubts: Doubts
     sources: Sources
     guard: Guards
+    rhythms: Rhythms
     homes: Homes
     visitors: Visitors
     digests: Digests
@@ -126,6 +128,7 @@ def store_on(database: Database, rules: StoreRules = NO_RULES) -> Store:
         doubts=Doubts(database),
         sources=Sources(database),
         guard=Guards(database),
+        rhythms=Rhythms(database),
         homes=Homes(database),
         visitors=Visitors(database),
         digests=Digests(database),

@@ -1,0 +1,204 @@
+"""A gateway of a shop through many days, judged by a clock that is an argument."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import merge
+from itertools import pairwise
+
+from bench.shops.ledger import Ledger
+from bench.shops.profiles import Shop
+from bench.shops.traffic import BEGIN_MS, DAY_MS, HOUR_MS, Mail, Stop, Traffic, template_of
+from relaygw.policy.silence import LEAST_MS, WEEKS, Expect, MailKind, Silent, silent_kinds, unmet
+
+LOOK_MS = 5 * 60_000
+_ZONES_MS = 3 * HOUR_MS
+_STOPPED_FOR_MS = 6 * DAY_MS
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Somebody is told."""
+
+    at_ms: int
+    rule: str
+    key: str
+    words: str = ""
+
+    def __str__(self) -> str:
+        day, into_ms = divmod(self.at_ms - BEGIN_MS, DAY_MS)
+        hour, minute = divmod(into_ms // 60_000, 60)
+        return f"day {day:2} {hour:02}:{minute:02}  {self.rule}  {self.key}  {self.words}".rstrip()
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A planted stop and what became of it."""
+
+    stop: Stop
+    last_ms: int
+    longest_ms: int  # the longest pause of this mail in the weeks before
+    told_ms: int | None
+
+    @property
+    def limit_ms(self) -> int:
+        """By when somebody has to be told, after the last mail."""
+        return max(LEAST_MS, 4 * self.longest_ms)
+
+    @property
+    def is_found(self) -> bool:
+        """True when somebody was told in time."""
+        return self.told_ms is not None and self.told_ms - self.last_ms <= self.limit_ms
+
+
+Judge = Callable[[Ledger, int], Iterator[Alarm]]
+"""Another policy that looks at the counts, at a time."""
+
+
+@dataclass
+class Simulation:
+    """One shop, its mail, and who is told of what."""
+
+    shop: Shop
+    seed: int
+    days: int = 90
+    stops: Sequence[Stop] = ()
+    planted: Sequence[Mail] = ()
+    judges: Sequence[Judge] = ()
+    look_ms: int = LOOK_MS
+    alarms: list[Alarm] = field(default_factory=list)
+    mails: int = 0
+    times: defaultdict[MailKind, list[int]] = field(default_factory=lambda: defaultdict(list))
+    ledger: Ledger = field(default_factory=Ledger)
+    _open: dict[tuple[str, str], Alarm] = field(default_factory=dict)
+    _silent: dict[str, Silent | None] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Let all days pass."""
+        traffic = Traffic(self.shop, self.seed)
+        look_ms = BEGIN_MS
+        for day in range(self.days):
+            planted = [one for one in self.planted if _day_of(one.at_ms) == day]
+            for mail in merge(self._coming(traffic, day), planted, key=lambda one: one.at_ms):
+                while mail.at_ms >= look_ms:
+                    self._look(look_ms)
+                    look_ms += self.look_ms
+                self.ledger.count(mail)
+                self.mails += mail.messages
+                if self.stops:
+                    self._note_time(mail)
+        while look_ms < BEGIN_MS + self.days * DAY_MS - _ZONES_MS:  # elsewhere the last day ended
+            self._look(look_ms)
+            look_ms += self.look_ms
+
+    def _note_time(self, mail: Mail) -> None:
+        kind = MailKind.of(
+            mail.mail_class.sender_domain, mail.mail_class.stream, mail.mail_class.template
+        )
+        self.times[kind].append(mail.at_ms)
+        self.times[kind.whole].append(mail.at_ms)
+
+    def _coming(self, traffic: Traffic, day: int) -> list[Mail]:
+        mails = traffic.of_day(day)
+        if not self.stops:
+            return mails
+        return [one for one in mails if not self._is_stopped(one)]
+
+    def _is_stopped(self, mail: Mail) -> bool:
+        return any(stop.covers(mail.mail_class.template, mail.at_ms) for stop in self.stops)
+
+    def _look(self, now_ms: int) -> None:
+        if (now_ms - BEGIN_MS) % DAY_MS == 0:
+            self.ledger.learn(now_ms)
+        found = list(self._quiet(now_ms))
+        for judge in self.judges:
+            found.extend(judge(self.ledger, now_ms))
+        kinds = {(one.rule, one.key): one for one in found}
+        new = [one for kind, one in kinds.items() if kind not in self._open]
+        self.alarms.extend(new)
+        self._open = kinds
+
+    def _quiet(self, now_ms: int) -> Iterator[Alarm]:
+        silent = silent_kinds(
+            self.ledger.rhythms,
+            self.ledger.last,
+            now_ms=now_ms,
+            up_since_ms=BEGIN_MS,
+            told=self._silent,
+        )
+        self._silent = {one.kind.key: one for one in silent}
+        for one in silent:
+            words = f"{_minutes(now_ms - one.last_ms)}, usually up to {_minutes(one.usual_ms)}"
+            yield Alarm(now_ms, "silence", one.kind.key, words)
+        if self.shop.expects and now_ms >= BEGIN_MS + DAY_MS:
+            expects = [Expect(*one) for one in self.shop.expects]
+            for expect, came in unmet(expects, self._of_last_day(now_ms)):
+                yield Alarm(now_ms, "silence", f"expect {expect.subject}", f"{came} came")
+
+    def _of_last_day(self, now_ms: int) -> dict[str, int]:
+        first = (now_ms - DAY_MS) // HOUR_MS
+        found: dict[str, int] = {}
+        for one in self.ledger.classes.values():
+            if one.last_ms // HOUR_MS >= first:
+                came = sum(
+                    one.hours[hour][0] for hour in range(first, first + 26) if hour in one.hours
+                )
+                template = one.mail_class.template
+                found[template] = found.get(template, 0) + came
+        return found
+
+
+def _day_of(at_ms: int) -> int:
+    return (at_ms - BEGIN_MS) // DAY_MS
+
+
+def _minutes(span_ms: int) -> str:
+    minutes = span_ms // 60_000
+    return f"{minutes} min" if minutes < 180 else f"{minutes / 60:.1f} h"
+
+
+# --- planted stops --------------------------------------------------------------------------
+
+
+def plan_stops(shop: Shop, seed: int, number: int, days: int) -> list[Stop]:
+    """Return stops of mail with a rhythm, at any hour of different weeks; one in three of all."""
+    rng = random.Random(f"stops {shop.name} {seed}")
+    promised = [template_of(one.subject) for one in shop.flows if one.is_promised]
+    first, each = 30, (days - 30 - 8) // number
+    stops = []
+    for one in range(number):
+        day = first + one * each + rng.randrange(max(1, each - 10))
+        from_ms = BEGIN_MS + day * DAY_MS + rng.randrange(DAY_MS)
+        flow = None if rng.random() < 1 / 3 else rng.choice(promised)
+        stops.append(Stop(flow, from_ms, from_ms + _STOPPED_FOR_MS))
+    return stops
+
+
+def missed(sim: Simulation) -> list[Missed]:
+    """Return what became of each planted stop."""
+    found = []
+    for stop in sim.stops:
+        kinds = [
+            kind
+            for kind in sim.times
+            if (kind.template is None if stop.flow is None else kind.template == stop.flow)
+        ]
+        kind = max(kinds, key=lambda one: len(sim.times[one]))
+        before = [at_ms for at_ms in sim.times[kind] if at_ms < stop.from_ms]
+        recent = [at_ms for at_ms in before if at_ms > stop.from_ms - WEEKS * 7 * DAY_MS]
+        told = [
+            one.at_ms
+            for one in sim.alarms
+            if one.rule == "silence"
+            and before[-1] < one.at_ms <= stop.until_ms
+            and one.key in (kind.key, kind.whole.key)
+        ]
+        pauses = (
+            b - a for a, b in pairwise(recent) if not any(a < o.from_ms < b for o in sim.stops)
+        )
+        longest_ms = max(pauses, default=0)
+        found.append(Missed(stop, before[-1], longest_ms, min(told, default=None)))
+    return found

@@ -1,0 +1,274 @@
+"""When mail that has a rhythm is silent. Pure; docs/guard.md says what it promises.
+
+A **kind** of mail is what has one sender domain, template and stream, from whatever host, user or
+script: hosts come and go. All mail of a domain and stream is a kind, too. Its **rhythm** is how
+long it usually pauses, for each hour of the week.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass
+
+HOUR_MS = 3_600_000
+WEEK = 168  # hours
+WEEKS = 8  # that a rhythm is made of
+LEARNT_MS = 14 * 86_400_000  # nothing that is known for less has a rhythm
+LEAST_MESSAGES = 8
+LEAST_MS = 30 * 60_000
+ENDED_MS = 14 * 86_400_000  # what is silent for longer was ended on purpose
+MOST_TOLD = 20  # kinds at a time; the others are told of in one line
+_OFTEN_MS = 6 * HOUR_MS
+_BACK = 3  # messages
+_LOOK_MS = 60_000  # what is told a minute early is told in time
+_FACTOR = 4.0
+_REGULAR_FACTOR = 1.5  # where no week was much longer than another
+_REGULAR = 0.8  # the shortest against the longest
+_REGULAR_WEEKS = 4
+_WEEKS_SHARE = 0.75  # mail that comes in fewer weeks is sent when somebody likes to
+_RARE = 4  # messages a day: the rhythm of less takes twice as long to learn
+_REGULAR_MS = 12 * HOUR_MS  # of shorter pauses chance makes some look so
+_DIGITS = re.compile(r"\d+")
+
+
+class MailKind(NamedTuple):
+    """What mail is alike."""
+
+    sender_domain: str
+    stream: str
+    template: str | None = None  # None: all of that domain and stream
+
+    @classmethod
+    def of(cls, sender_domain: str, stream: str, template: str | None = None) -> MailKind:
+        """Return a kind; domains of hosts with numbers are one."""
+        return cls(_DIGITS.sub("#", sender_domain), stream, template)
+
+    @property
+    def whole(self) -> MailKind:
+        """The kind of all mail of its domain and stream."""
+        return self._replace(template=None)
+
+    @property
+    def key(self) -> str:
+        """What tells it from others, in one line."""
+        words = [self.sender_domain, self.stream]
+        return " ".join(words if self.template is None else [*words, self.template])
+
+    @property
+    def kind_id(self) -> str:
+        """16 hex digits, the same wherever they are made."""
+        text = "\0".join([self.sender_domain, self.stream, *filter(None, [self.template])])
+        is_whole = "whole" if self.template is None else "one"
+        return blake2b(f"{is_whole} {text}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+    @classmethod
+    def kinds_of(cls, mail_class: MailClass) -> tuple[MailKind, ...]:
+        """Return the kinds that mail of a class is of, none of mail that is not counted apart."""
+        if not mail_class.sender_domain or mail_class.template == OTHER_SUBJECTS:
+            return ()
+        one = cls.of(mail_class.sender_domain, mail_class.stream, mail_class.template)
+        return one, one.whole
+
+
+class MailHour(NamedTuple):
+    """What came of a kind in an hour in which something came."""
+
+    hour: int  # since the epoch
+    messages: int
+    gap_ms: int  # the longest wait that ended in it; 0 where that is not known
+
+
+@dataclass(frozen=True, slots=True)
+class LastMail:
+    """What is known of a kind at this moment."""
+
+    first_ms: int
+    last_ms: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A kind of mail that has stopped coming."""
+
+    kind: MailKind
+    last_ms: int
+    usual_ms: int  # the longest pause that is usual at these hours
+    messages: int  # that had come by then
+
+    def lasts(self, seen: LastMail) -> bool:
+        """True when one or two messages came of what comes often: that is not its rhythm."""
+        return self.usual_ms < _OFTEN_MS and 0 <= seen.messages - self.messages < _BACK
+
+
+# --- how long it usually pauses ---------------------------------------------------------------
+
+
+class Rhythm:
+    """For how long a kind of mail may pause, by hour of the week."""
+
+    __slots__ = ("_may_s", "_usual_s")
+
+    def __init__(self, usual_s: Sequence[int], may_s: Sequence[int]) -> None:
+        self._usual_s = array("I", usual_s)
+        self._may_s = array("I", may_s)
+
+    @classmethod
+    def of(cls, hours: Sequence[MailHour]) -> Rhythm | None:
+        """Return the rhythm of hours in order; None: there is none, or not yet."""
+        if not hours or sum(one.messages for one in hours) < LEAST_MESSAGES:
+            return None
+        span = hours[-1].hour - hours[0].hour + 1
+        is_rare = sum(one.messages for one in hours) < span / 24 * _RARE
+        if span * HOUR_MS < LEARNT_MS * (1 + is_rare) - HOUR_MS:
+            return None
+        if len({one.hour // WEEK for one in hours}) < span / WEEK * _WEEKS_SHARE:
+            return None
+        pauses = [_usual(weeks) for weeks in _pauses(hours)]
+        usual = [weeks[-1] if weeks else 0 for weeks in pauses]
+        may = [
+            max(LEAST_MS, int(longest * _factor(weeks)))
+            for longest, weeks in zip(usual, pauses, strict=True)
+        ]
+        return cls([one // 1000 for one in usual], [one // 1000 for one in may])
+
+    def broken(self, since_ms: int, now_ms: int) -> int | None:
+        """Return the longest usual pause if nothing came since a time and that is too long.
+
+        A pause in the busy hours counts by itself, however quiet the night before it was: what is
+        usual is that of the hours it takes to be too long.
+        """
+        may_s = usual_s = 0
+        for hour in range(now_ms // HOUR_MS, since_ms // HOUR_MS - 1, -1):
+            may_s = max(may_s, self._may_s[hour % WEEK])
+            usual_s = max(usual_s, self._usual_s[hour % WEEK])
+            allowed_ms = may_s * 1000 - _LOOK_MS
+            if now_ms - max(since_ms, hour * HOUR_MS) >= allowed_ms:
+                return usual_s * 1000
+            if now_ms - since_ms < allowed_ms:
+                return None
+        return None
+
+
+def _pauses(hours: Sequence[MailHour]) -> list[list[int]]:
+    """Return the longest pause that touched each hour of the week, week by week."""
+    longest: dict[int, int] = {}
+    before = hours[0].hour
+    for one in hours:
+        hour, empty = one.hour, one.hour - before - 1
+        gap_ms = max(one.gap_ms, empty * HOUR_MS)
+        for touched in range(before, hour + 1):
+            if gap_ms > longest.get(touched, 0):
+                longest[touched] = gap_ms
+        before = hour
+    found: list[list[int]] = [[] for _ in range(WEEK)]
+    for hour, pause_ms in longest.items():
+        found[hour % WEEK].append(pause_ms)
+    return [sorted(weeks) for weeks in found]
+
+
+def _usual(weeks: Sequence[int]) -> Sequence[int]:
+    """Return some pauses without the longest ones, of which somebody would have been told."""
+    end = len(weeks)
+    while end > max(4, len(weeks) * 3 / 4) and weeks[end - 1] > _told_after(weeks[end - 2]):
+        end -= 1
+    return weeks[:end]
+
+
+def _told_after(pause_ms: int) -> float:
+    return max(LEAST_MS, _FACTOR * pause_ms)
+
+
+def _factor(weeks: Sequence[int]) -> float:
+    is_known = len(weeks) >= _REGULAR_WEEKS and weeks[0] >= _REGULAR_MS
+    return _REGULAR_FACTOR if is_known and weeks[0] >= _REGULAR * weeks[-1] else _FACTOR
+
+
+# --- what is silent now -----------------------------------------------------------------------
+
+
+def silent_kinds(
+    rhythms: Mapping[MailKind, Rhythm],
+    last: Mapping[MailKind, LastMail],
+    *,
+    now_ms: int,
+    up_since_ms: int,
+    told: Mapping[str, Silent | None],
+) -> list[Silent]:
+    """Return what should have come and did not.
+
+    `up_since_ms`: before that the gateway took no mail. `told`: what is told of already, by key,
+    as it was found the last time. Where all of a domain is silent, only that is new.
+    """
+    found = list(_silent(rhythms, last, now_ms, up_since_ms, told))
+    whole = {one.kind for one in found if one.kind.template is None}
+    return [
+        one
+        for one in found
+        if one.kind in whole or one.kind.whole not in whole or one.kind.key in told
+    ]
+
+
+def _silent(
+    rhythms: Mapping[MailKind, Rhythm],
+    last: Mapping[MailKind, LastMail],
+    now_ms: int,
+    up_since_ms: int,
+    told: Mapping[str, Silent | None],
+) -> Iterator[Silent]:
+    for kind, rhythm in rhythms.items():
+        seen, before = last.get(kind), told.get(kind.key) if told else None
+        if seen is None:
+            continue
+        usual_ms = None
+        if now_ms - seen.last_ms >= LEAST_MS - _LOOK_MS:
+            since_ms = max(seen.last_ms, up_since_ms)
+            usual_ms = rhythm.broken(since_ms, now_ms)
+            if usual_ms is not None and rhythm.broken(since_ms, now_ms - ENDED_MS) is not None:
+                continue
+        if usual_ms is not None:
+            yield Silent(kind, seen.last_ms, usual_ms, seen.messages)
+        elif before is not None and before.lasts(seen):
+            yield before
+
+
+# --- what has to come each day ----------------------------------------------------------------
+
+
+class Expect(NamedTuple):
+    """Mail that has to come."""
+
+    subject: str  # of its template; `*` stands for any text
+    at_least: int  # a day
+
+    def matches(self, template: str) -> bool:
+        """True for a template that it means; upper and lower case are alike."""
+        first, *others = self.subject.lower().split("*")
+        text = template.lower()
+        if not others:
+            return text == first
+        if not text.startswith(first):
+            return False
+        at = len(first)
+        for part in others[:-1]:
+            found = text.find(part, at)
+            if found < 0:
+                return False
+            at = found + len(part)
+        return text.endswith(others[-1]) and len(text) - len(others[-1]) >= at
+
+
+def unmet(
+    expects: Iterable[Expect], of_last_day: Mapping[str, int]
+) -> Iterator[tuple[Expect, int]]:
+    """Return what did not come as often as it has to, and how often it came, by template."""
+    for expect in expects:
+        came = sum(number for name, number in of_last_day.items() if expect.matches(name))
+        if came < expect.at_least:
+            yield expect, came

@@ -1,0 +1,197 @@
+"""Kinds of mail and how often they come, whatever host they come from: what silence goes by.
+
+Nothing is synced by itself: a power cut may forget the last counts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Select, delete, func, or_, select
+
+from relaygw.policy.silence import LEARNT_MS, LEAST_MESSAGES, LastMail, MailHour, MailKind
+from relaygw.store.database import (
+    BatchStatement,
+    Repository,
+    Row,
+    Statement,
+    Transaction,
+    Write,
+    insert_into,
+)
+from relaygw.store.guard_tables import kind_hour, mail_kind
+from relaygw.store.sources import HOUR_MS, KEPT_MS, ClassCount
+
+MAX_KINDS = 20_000
+MAX_RHYTHMS = 2000  # kinds with the most mail
+MAX_HOURS = 500_000
+_RARE_KEPT_MS = 7 * 86_400_000  # for how long a kind stays that came less than LEAST_MESSAGES times
+_PRUNED_AT_ONCE = 500  # rows
+_READ_AT_ONCE = 200  # kinds
+
+_SEEN = BatchStatement(
+    "SELECT kind_id, last_seen_ms FROM mail_kind WHERE kind_id IN (VALUES {rows})", columns=1
+)
+_TOTAL = Statement("SELECT count(*) FROM mail_kind")
+_ADD_KIND = insert_into(
+    "mail_kind",
+    "kind_id sender_domain stream template first_seen_ms last_seen_ms messages",
+    on_conflict="""(kind_id) DO UPDATE SET
+        messages = mail_kind.messages + excluded.messages,
+        last_seen_ms = CASE WHEN excluded.last_seen_ms > mail_kind.last_seen_ms
+            THEN excluded.last_seen_ms ELSE mail_kind.last_seen_ms END""",
+)
+_ADD_HOUR = insert_into(
+    "kind_hour",
+    "kind_id hour messages gap_ms",
+    on_conflict="""(kind_id, hour) DO UPDATE SET
+        messages = kind_hour.messages + excluded.messages,
+        gap_ms = CASE WHEN excluded.gap_ms > kind_hour.gap_ms
+            THEN excluded.gap_ms ELSE kind_hour.gap_ms END""",
+)
+
+
+class Rhythms(Repository):
+    """Kinds of mail and their counts by hour."""
+
+    def count_kinds(self, counts: Sequence[ClassCount]) -> None:
+        """Add what a front counted; new kinds beyond MAX_KINDS are left out."""
+        with self._write(Write.UNSYNCED) as tx:
+            kinds, hours = _rows(tx, _by_kind(tx, counts))
+            _ADD_KIND.run(tx, kinds)
+            _ADD_HOUR.run(tx, hours)
+
+    def rhythmic(self) -> dict[MailKind, LastMail]:
+        """Return the kinds that are known for long enough to have a rhythm; the most mail first."""
+        with self._read() as tx:
+            query = (
+                select(mail_kind)
+                .where(mail_kind.c.messages >= LEAST_MESSAGES)
+                .where(mail_kind.c.first_seen_ms <= tx.now_ms() - LEARNT_MS)
+                .order_by(mail_kind.c.messages.desc())
+                .limit(MAX_RHYTHMS)
+            )
+            return {
+                MailKind(row.sender_domain, row.stream, row.template): LastMail(
+                    tx.to_local(row.first_seen_ms), tx.to_local(row.last_seen_ms), row.messages
+                )
+                for row in tx.execute(query)
+            }
+
+    def kind_hours(
+        self, kinds: Iterable[MailKind], since_ms: int
+    ) -> dict[MailKind, list[MailHour]]:
+        """Return the counts of kinds in hours that began in a time, in order."""
+        named = {kind.kind_id: kind for kind in kinds}
+        found: defaultdict[MailKind, list[MailHour]] = defaultdict(list)
+        ids = sorted(named)
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            some = ids[start : start + _READ_AT_ONCE]
+            with self._read() as tx:
+                query = (
+                    select(kind_hour)
+                    .where(kind_hour.c.kind_id.in_(some))
+                    .where(kind_hour.c.hour >= tx.to_stored(since_ms) // HOUR_MS)
+                    .order_by(kind_hour.c.kind_id, kind_hour.c.hour)
+                )
+                for row in tx.execute(query):
+                    found[named[row.kind_id]].append(MailHour(row.hour, row.messages, row.gap_ms))
+        return dict(found)
+
+    def messages_by_template(self, since_ms: int) -> dict[str, int]:
+        """Return how many messages came since the hour of a time."""
+        with self._read() as tx:
+            total = func.sum(kind_hour.c.messages).label("total")
+            query = (
+                select(mail_kind.c.template, total)
+                .join(kind_hour, kind_hour.c.kind_id == mail_kind.c.kind_id)
+                .where(kind_hour.c.hour >= tx.to_stored(since_ms) // HOUR_MS)
+                .where(mail_kind.c.template.is_not(None))
+                .group_by(mail_kind.c.template)
+            )
+            return {row.template: int(row.total) for row in tx.execute(query)}
+
+    def forget_kinds(self, older_than_ms: int = KEPT_MS) -> bool:
+        """Delete what is so old, what came seldom, and what is too much; True: more is left.
+
+        A few hundred rows at a time, found without the lock on writing.
+        """
+        with self._read() as tx:
+            end_ms = tx.now_ms() - older_than_ms
+            gone = _forgotten_kinds(tx, end_ms)
+            hour = _forgotten_hour(tx, end_ms)
+        if not gone and hour is None:
+            return False
+        with self._write(Write.UNSYNCED) as tx:
+            tx.execute(delete(kind_hour).where(kind_hour.c.kind_id.in_(gone)))
+            tx.execute(delete(mail_kind).where(mail_kind.c.kind_id.in_(gone)))
+            if hour is not None:
+                ids = select(kind_hour.c.kind_id).where(kind_hour.c.hour == hour)
+                some = kind_hour.c.kind_id.in_(ids.limit(_PRUNED_AT_ONCE))
+                tx.execute(delete(kind_hour).where(kind_hour.c.hour == hour, some))
+        return hour is not None or len(gone) == _PRUNED_AT_ONCE
+
+
+def _by_kind(
+    tx: Transaction, counts: Sequence[ClassCount]
+) -> dict[tuple[MailKind, int], ClassCount]:
+    joined: dict[tuple[MailKind, int], ClassCount] = {}
+    for one in sorted(counts, key=lambda count: count.first_ms):
+        hour = tx.to_stored(one.first_ms) // HOUR_MS
+        for kind in MailKind.kinds_of(one.mail_class):
+            before = joined.get((kind, hour))
+            if before is None:
+                joined[kind, hour] = replace(one)
+            else:
+                before.join(one)
+    return joined
+
+
+def _rows(
+    tx: Transaction, joined: Mapping[tuple[MailKind, int], ClassCount]
+) -> tuple[list[Row], list[Row]]:
+    """Return rows of kinds and of hours, each key once and in order: fronts never deadlock."""
+    ids = {kind: kind.kind_id for kind, _ in joined}
+    seen: dict[str, int] = dict(
+        _SEEN.fetch(tx, sorted((one,) for one in ids.values())) if ids else ()
+    )
+    room = MAX_KINDS - _TOTAL.fetch(tx)[0][0] if len(seen) < len(ids) else 0
+    kinds: dict[str, Row] = {}
+    hours: list[Row] = []
+    for (kind, hour), one in sorted(joined.items(), key=lambda item: item[1].first_ms):
+        kind_id = ids[kind]
+        first_ms, last_ms = tx.to_stored(one.first_ms), tx.to_stored(one.last_ms)
+        before_ms = seen.get(kind_id, first_ms)
+        if kind_id not in seen:
+            room -= 1
+            if room < 0:
+                continue
+        seen[kind_id] = max(last_ms, before_ms)
+        hours.append((kind_id, hour, one.messages, max(one.gap_ms, first_ms - before_ms)))
+        *_, earlier_ms, _, total = kinds.get(kind_id, (first_ms, last_ms, 0))
+        kinds[kind_id] = (kind_id, *kind, earlier_ms, seen[kind_id], total + one.messages)
+    return [kinds[one] for one in sorted(kinds)], sorted(hours)
+
+
+def _forgotten_kinds(tx: Transaction, end_ms: int) -> Collection[str]:
+    seen_ms, messages = mail_kind.c.last_seen_ms, mail_kind.c.messages
+    is_rare = (messages < LEAST_MESSAGES) & (seen_ms < tx.now_ms() - _RARE_KEPT_MS)
+    query: Select[Any] = select(mail_kind.c.kind_id).limit(_PRUNED_AT_ONCE)
+    gone = tx.execute(query.where(or_(seen_ms < end_ms, is_rare))).scalars().all()
+    too_many = _TOTAL.fetch(tx)[0][0] - MAX_KINDS * 9 // 10
+    if gone or too_many <= 0:
+        return gone
+    smallest = query.order_by(messages, seen_ms).limit(min(too_many, _PRUNED_AT_ONCE))
+    return tx.execute(smallest).scalars().all()
+
+
+def _forgotten_hour(tx: Transaction, end_ms: int) -> int | None:
+    """Return an hour that is too old, or the oldest where there are too many; None: neither."""
+    first: int | None = tx.execute(select(func.min(kind_hour.c.hour))).scalar()
+    if first is None or first < end_ms // HOUR_MS:
+        return first
+    total: int = tx.execute(select(func.count()).select_from(kind_hour)).scalar_one()
+    return first if total > MAX_HOURS else None
