@@ -83,6 +83,7 @@ def count(store: Store, table: Any) -> int:
         return len(tx.execute(select(table)).all())
 
 
+@pytest.mark.campaign
 def test_an_event_at_one_instance_is_known_to_every_other_within_a_second(start: Start) -> None:
     with sendgrid() as provider:
         settings = {"sendgrid": sendgrid_at(provider.port)}
@@ -92,7 +93,7 @@ def test_an_event_at_one_instance_is_known_to_every_other_within_a_second(start:
         )
         url = events_url(listening)
         took_s = []
-        for number in range(times(5, campaign=100)):
+        for number in range(times(3, campaign=100)):
             address = f"{number}@cust.test"
             queue_id, sent = sent_by(other, provider, address)
             began_s = time.monotonic()

@@ -19,8 +19,6 @@ from tests.e2e.fleet import starter
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.event_receiver import SECRET, EventReceiver
 from tests.fakes.scripted_provider import ThreadedProvider
-from tests.postgres import running_server
-from tests.queues import new_queue
 
 MAIL = b"Subject: order\r\nX-Order-Id: 100000123\r\n\r\nhello\r\n"
 
@@ -93,7 +91,9 @@ def kill(gateway: Gateway, victim: str) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_of_kills_and_a_dead_receiver_no_event_is_lost(tmp_path: Path, database: str) -> None:
+def test_of_kills_and_a_dead_receiver_no_event_is_lost(
+    request: pytest.FixtureRequest, tmp_path: Path, database: str
+) -> None:
     """A post may come twice, with the id that it had; no event is missing or out of its order."""
     with ExitStack() as stack:
         provider = stack.enter_context(ThreadedProvider())
@@ -103,8 +103,7 @@ def test_of_kills_and_a_dead_receiver_no_event_is_lost(tmp_path: Path, database:
             "webhooks": [told_to(receiver)],
         }
         if database == "postgres":
-            server = stack.enter_context(running_server())
-            start = starter(tmp_path, new_queue(server), stack)
+            start = starter(tmp_path, request.getfixturevalue("queue_url"), stack)
             gateways = [start(name, **more) for name in ("one", "two")]
         else:
             gateways = [stack.enter_context(Gateway(tmp_path, **more))]

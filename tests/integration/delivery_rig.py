@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from relaygw.delivery.worker import Worker
 from relaygw.mail.envelope import AcceptedMessage
@@ -26,6 +27,7 @@ from tests.queues import make_queue
 
 ALL_STATES = frozenset(DeliveryState)
 PATIENCE_S = 200.0
+Found = TypeVar("Found")
 
 
 class Rig:
@@ -54,32 +56,35 @@ class Rig:
     async def wait_for(self, message: AcceptedMessage, *states: DeliveryState) -> QueueEntry:
         """Wait until the deliveries of a message are in these states."""
         entry = None
+
+        def is_so() -> QueueEntry | None:
+            nonlocal entry
+            entry = self.entry(message)
+            return entry if [part.state for part in entry.deliveries] == list(states) else None
+
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    entry = await asyncio.to_thread(self.entry, message)
-                    if [part.state for part in entry.deliveries] == list(states):
-                        return entry
-                    await asyncio.sleep(0.02)
+            return await self._until(is_so)
         except TimeoutError:
             tail = "".join(self.log.getvalue().splitlines(keepends=True)[-30:])
             raise AssertionError(f"not {list(states)} in {PATIENCE_S} s: {entry}\n{tail}") from None
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it may ask the store."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                if await asyncio.to_thread(condition):
-                    return
-                await asyncio.sleep(0.02)
+        await self._until(lambda: condition() or None)
 
     async def wait_for_holds(self) -> list[Hold]:
         """Wait until something is held."""
+        return await self._until(lambda: self.store.holds.in_force() or None)
+
+    async def _until(self, look: Callable[[], Found | None]) -> Found:
+        """Look until something is found; return that."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                if found := await asyncio.to_thread(self.store.holds.in_force):
+                began_s = time.monotonic()
+                if (found := await asyncio.to_thread(look)) is not None:
                     return found
-                await asyncio.sleep(0.02)
+                # looking takes an eighth of the time at most
+                await asyncio.sleep(max(0.02, 7 * (time.monotonic() - began_s)))
 
 
 @asynccontextmanager
