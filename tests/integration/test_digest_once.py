@@ -95,6 +95,22 @@ async def test_several_instances_send_one_mail_of_the_last_day(
         one.close()
 
 
+async def test_several_instances_post_one(queue_url: str, tmp_path: Path) -> None:
+    with NoticeReceiver() as receiver:
+        settings = settings_of(webhook=receiver.url)
+        stores = [open_store(queue_url) for _ in range(3)]
+        begun(stores[0], "webhook")
+        made = [sender_on(one, tmp_path, f"i{n}", settings) for n, one in enumerate(stores)]
+        for sender, _ in made:  # as if each had the duty
+            sender.store.watch.duty = lambda *_: True  # type: ignore[method-assign]
+        due = [sender._due() for sender, _ in made]  # before anybody has told
+        assert list(map(len, due)) == [1, 1, 1]
+        await asyncio.gather(*(made[n][0]._post(one) for n, (one,) in enumerate(due)))
+        assert len(receiver.bodies) == 1
+        for store in stores:
+            store.close()
+
+
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 def test_whenever_its_process_is_killed_there_is_one(tmp_path: Path, is_after: bool) -> None:
     processes = multiprocessing.get_context("forkserver")
