@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from relaygw.inbound.screen import Check, Looked, ScreenHold
 from relaygw.mail.finding import Kind
 from relaygw.mail.hold import HoldCode
+from relaygw.mail.state import RecipientState
 from relaygw.policy.content_check import find_in
 from relaygw.settings.guard import ContentCheck
 
@@ -38,7 +39,8 @@ class ContentLook(Check):
         )
         if not found:
             return None
-        is_held = "hold" in wishes
+        states = (one.state for part in looked.message.deliveries for one in part.recipients)
+        is_held = "hold" in wishes and RecipientState.PENDING in states
         self._told(looked.message.queue_id, found, is_held)
         if not is_held:
             return None

@@ -213,6 +213,7 @@ class ContentFacts:
     inlines: int = 0
     snippet: str = ""
     words: str = ""  # of the body, with names of attachments; empty when read from the store
+    tags: tuple[str, ...] = ()  # that it gets when it is read; empty when read from the store
 
 
 def hidden_recipients(

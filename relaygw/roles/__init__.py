@@ -114,6 +114,7 @@ def store_rules(settings: Settings) -> StoreRules:
         ),
         doubt_waits=doubt_waits(settings.providers),
         siblings=_siblings(settings),
+        production_hosts=settings.sandbox.production_hosts,
     )
 
 

@@ -103,7 +103,7 @@ def write_index(tx: Transaction, facts: Mapping[str, ContentFacts]) -> None:
     numbered = tx.execute(
         select(_I.index_no, _I.queue_id).where(_I.queue_id.in_(queue_ids)).order_by(_I.index_no)
     ).all()
-    kept = {one: json.dumps(asdict(replace(facts[one], words=""))) for one in queue_ids}
+    kept = {one: _written_facts(facts[one]) for one in queue_ids}
     _INSERT_FACTS.run(tx, [(number, kept[one]) for number, one in numbered])
     texts = [(number, records[one][1]) for number, one in numbered]
     _INSERT_TEXT.run(tx, texts)
@@ -135,6 +135,12 @@ def facts_of(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, ContentFact
     )
     rows = rows_in(tx, query, _I.queue_id, queue_ids)
     return {queue_id: _read_facts(text) for queue_id, text in rows}
+
+
+def _written_facts(facts: ContentFacts) -> str:
+    values = asdict(replace(facts, words=""))
+    del values["tags"]  # the message has them
+    return json.dumps(values)
 
 
 def _read_facts(text: str) -> ContentFacts:

@@ -28,6 +28,7 @@ class StoreRules:
     doubt_waits: Mapping[str, float] = field(default_factory=dict)
     # providers of one service by each of them: its account may report of all at one of them
     siblings: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    production_hosts: tuple[str, ...] = ()  # captured mail with links to them is tagged
 
     def siblings_of(self, provider: str) -> frozenset[str]:
         """Return the providers whose mail the events of one may be about."""

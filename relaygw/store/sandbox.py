@@ -18,9 +18,10 @@ from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.captured_index import FULL_TEXT, facts_of, forget_captured, matching, write_index
-from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
+from relaygw.store.database import Database, Repository, Statement, Transaction, Write, insert_into
 from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries, rows_in
 from relaygw.store.release import Release, release
+from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.tables import (
     IS_OPEN,
     IS_UNINDEXED,
@@ -42,6 +43,7 @@ _I = captured_index.c
 _T = captured_tag.c
 _IS_CAPTURED = message.c.captured_at_ms.is_not(None)
 _INSERT_TAGS = insert_into("captured_tag", "queue_id tag tag_key")
+_ADD_TAGS = insert_into("captured_tag", "queue_id tag tag_key", on_conflict="DO NOTHING")
 # asked each second: as a text it keeps SQLAlchemy's compiler out of the memory of an idle process
 _HAS_UNINDEXED = Statement(f"SELECT 1 FROM message WHERE {IS_UNINDEXED} LIMIT 1")
 _IS_ITS_DELIVERY = delivery.c.queue_id == message.c.queue_id
@@ -64,6 +66,10 @@ class CapturedEntry:
 class Sandbox(Repository):
     """Captured mail, its index and its tags."""
 
+    def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
+        super().__init__(database)
+        self.production_hosts = rules.production_hosts
+
     # --- content -------------------------------------------------------------------------
 
     def unindexed(self, *, limit: int) -> list[QueueEntry]:
@@ -83,6 +89,7 @@ class Sandbox(Repository):
         for batch in _index_batches(facts):
             with self._write(Write.UNSYNCED) as tx:
                 write_index(tx, batch)
+                _add_tags(tx, {one: batch[one].tags for one in batch if batch[one].tags})
                 has_to_merge = FULL_TEXT.is_there(tx)
             for _ in range(_MERGE_STEPS if has_to_merge else 0):
                 with self._write(Write.UNSYNCED) as tx:
@@ -308,6 +315,20 @@ def _set_tags(tx: Transaction, queue_ids: Sequence[str], tags: Mapping[str, str]
     rows = [(one, tag, key) for one in captured for key, tag in tags.items()]
     tx.execute(delete(captured_tag).where(_T.queue_id.in_(queue_ids)))
     _INSERT_TAGS.run(tx, rows)
+
+
+def _add_tags(tx: Transaction, tags: Mapping[str, Sequence[str]]) -> None:
+    """Add tags to what is captured still, and keep those it has."""
+    if not tags:
+        return
+    is_mine = message.c.queue_id.in_(tags) & _IS_CAPTURED
+    there = tx.execute(select(message.c.queue_id).where(is_mine).order_by(message.c.queue_id))
+    rows = [
+        (one, tag, key)
+        for one in there.scalars().all()
+        for key, tag in _spellings(tx, tags[one]).items()
+    ]
+    _ADD_TAGS.run(tx, rows)
 
 
 def _mark_read(tx: Transaction, queue_ids: Sequence[str], at_ms: int | None) -> int:

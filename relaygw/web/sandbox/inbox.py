@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.inbox import PAGE_ROWS, Choice, Filter, ticked_ids
 from relaygw.web.mail.html_page import SCHEMES
+from relaygw.web.mail.production import PRODUCTION_TAG
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_batches, read_search
 from relaygw.web.sandbox.index import PATIENCE_S
@@ -95,7 +96,7 @@ def make_row(one: CapturedEntry, query: str, mode: str, *, page: int = 1) -> dic
         "to": first if len(to) < 2 else f"{first} +{len(to) - 1}",
         "to_title": ", ".join(map(_whole, to[:20])),
         "from_title": _whole(facts.sender) or entry.sender,
-        "tags": [make_tag(tag) for tag in one.tags[:_MAX_SHOWN_TAGS]],
+        "tags": [make_tag(tag) for tag in _shown_tags(one.tags)],
         "more_tags": max(0, len(one.tags) - _MAX_SHOWN_TAGS),
         "reason": ", ".join(why for why in words.capture_reasons(entry) if why != usual),
         "at_ms": entry.captured_at_ms or entry.accepted_at_ms,
@@ -104,8 +105,14 @@ def make_row(one: CapturedEntry, query: str, mode: str, *, page: int = 1) -> dic
 
 def make_tag(name: str) -> dict[str, Any]:
     """Return a tag; the same name always has the same colour."""
-    colour = crc32(name.lower().encode("utf-8", "replace")) % TAG_COLOURS
+    colour: int | str = crc32(name.lower().encode("utf-8", "replace")) % TAG_COLOURS
+    colour = "live" if name == PRODUCTION_TAG else colour
     return {"name": name, "path": list_path(tag_term(name)), "colour": colour}
+
+
+def _shown_tags(tags: Sequence[str]) -> list[str]:
+    """Return the first few; a mark of ours is seen whatever else there is."""
+    return sorted(tags, key=lambda name: name != PRODUCTION_TAG)[:_MAX_SHOWN_TAGS]
 
 
 def _whole(contact: Contact) -> str:

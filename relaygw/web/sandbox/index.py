@@ -7,12 +7,14 @@ import contextlib
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content import ContentFacts
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.production import PRODUCTION_TAG, hosts_linked
 from relaygw.web.mail.text import read_facts
 
 PATIENCE_S = 1.0  # how long a request waits for the reading of what came in while nobody read
@@ -72,7 +74,9 @@ class Indexer:
 
     def _read(self, entry: QueueEntry) -> ContentFacts:
         try:
-            return read_facts(load_tree(self._store, entry))
+            tree = load_tree(self._store, entry)
+            is_live = hosts_linked(tree, self._store.sandbox.production_hosts)
+            return replace(read_facts(tree), tags=(PRODUCTION_TAG,) if is_live else ())
         except StoreUnavailable:
             raise
         except Exception:  # a defect: the others are to be found all the same

@@ -21,6 +21,7 @@ from relaygw.web.context import WebContext
 from relaygw.web.mail.html_check import table
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.production import hosts_linked, hosts_named
 from relaygw.web.mail.text import people_of
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render
@@ -119,7 +120,10 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
             "visitable": visitable(shown["links"]),
             "has_spamd": web.settings.sandbox.spamd is not None,
         }
+    live = web.settings.sandbox.production_hosts
     return {
+        "live_hosts": hosts_linked(tree, live),
+        "live_links": {one.target for one in shown["links"] if hosts_named(one.target, live)},
         "entry": entry,
         "sender": people.sender,
         "contacts": [*contacts, ("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],
