@@ -8,9 +8,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from relaygw.alerting.rules import Finding
-from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import MailClass, sender_words
-from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted, some_of
 from relaygw.policy.guard import (
     DAY_MS,
@@ -27,7 +25,7 @@ from relaygw.policy.guard import (
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.guard import GUARD, GuardAction, GuardEntry
+from relaygw.store.guard import GUARD, GuardAction, GuardEntry, hold_waiting, release_left
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
@@ -42,7 +40,6 @@ _RULES = {
     Trouble.FLOOD: Rule.SOURCE_VOLUME,
     Trouble.REFUSED: Rule.SOURCE_VOLUME,
 }
-_WAITING = frozenset({DeliveryState.INCOMING, DeliveryState.DEFERRED})
 
 
 @dataclass(slots=True)
@@ -71,6 +68,7 @@ class GuardWatch:
         if is_mail_due or self._mail_due_ms > now_ms + 2 * _MAIL_EACH_MS:  # the clock was set
             self._mail_due_ms = now_ms + _MAIL_EACH_MS
             self._bounced = guard.bounced_since(now_ms - HOUR_MS)
+            release_left(self._store)
         found: list[Finding] = []
         if self._guard.action != "off":
             alarmed = {
@@ -87,7 +85,7 @@ class GuardWatch:
                 found.append(self._finding(suspect, classes, alarmed, is_held=is_held))
             found += _more(suspects[_MOST_TOLD:])
         if is_mail_due:
-            self._hold_waiting(now_ms)
+            hold_waiting(self._store, actor=GUARD, now_ms=now_ms)
         return found
 
     # --- who is a suspect -------------------------------------------------------------------
@@ -223,34 +221,6 @@ class GuardWatch:
         detail = f"{reason}: {suspect.per_hour} an hour, more than {suspect.limit}"
         audited = _entry("guard.hold", f"{target} {label}", 1, now_ms, detail)
         return self._store.guard.put_guard_entry(new, entry=audited)
-
-    def _hold_waiting(self, now_ms: int) -> None:
-        """Hold what waits already: what is being sent is looked at again when it is put off."""
-        scopes = self._store.guard.held_scopes()
-        sources = (
-            {
-                one.mail_class.source_id: one.mail_class.source
-                for one in self._store.guard.classes_of({scope.source_id for scope in scopes})
-            }
-            if scopes
-            else {}
-        )
-        for scope in scopes:
-            after: str | None = "" if scope.source_id in sources else None
-            while after is not None:
-                ids, last = self._store.guard.waiting_of(
-                    scope, sources[scope.source_id], after=after
-                )
-                after = last or None
-                if ids:
-                    target, detail = " ".join(ids), f"guard {scope.target}"
-                    self._store.queue.change_state(
-                        ids,
-                        from_states=_WAITING,
-                        to=DeliveryState.HELD,
-                        hold=HoldCause(HoldCode.GUARD, f"{scope.target} {scope.reason}"),
-                        entry=_entry("queue.hold", target, len(ids), now_ms, detail),
-                    )
 
     # --- what is told -----------------------------------------------------------------------
 

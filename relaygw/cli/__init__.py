@@ -20,6 +20,7 @@ _COMMANDS = {
     "find": "Find mail in any state, newest first.",
     "queue": "Show and change mail in the queue.",
     "sources": "List who sends what, the most mail first.",
+    "guard": "Show, hold, release and allow sources and classes of mail.",
     "sandbox": "Show, release and delete captured mail.",
     "suppress": "Show, change, import and export suppressed addresses.",
     "provider": "Show, hold and release providers.",

@@ -143,7 +143,8 @@ _HELD: dict[str, tuple[str, str]] = {
     ),
     HoldCode.GUARD.value: (
         "the guard holds its class of mail",
-        "relaygw queue list --reason guard shows it; then use relaygw queue release or delete",
+        "relaygw guard list shows which; relaygw guard release sends it, relaygw queue delete "
+        "--reason 'held by the guard' deletes it",
     ),
     HoldCode.STORM.value: (
         "the same mail went to the same recipient too often",

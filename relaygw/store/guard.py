@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, and_, case, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
-from relaygw.mail.hold import sender_domain
+from relaygw.mail.hold import HoldCause, HoldCode, sender_domain
 from relaygw.mail.mail_class import (
     LOCAL_HOST,
     OTHER_SUBJECTS,
@@ -30,6 +30,9 @@ from relaygw.store.database import Repository, Transaction, insert_into
 from relaygw.store.guard_tables import class_hour, guard_entry, mail_class
 from relaygw.store.sources import HOUR_MS, SeenClass, seen_class
 from relaygw.store.tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
+
+if TYPE_CHECKING:
+    from relaygw.store.store import Store
 
 _WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
 _PROMOTIONAL = "promotional"
@@ -320,3 +323,50 @@ def _is_of(source: MailSource) -> Iterator[ColumnElement[bool]]:
         yield or_(message.c.source_script.is_(None), message.c.source_script == "")
     elif script.isascii() and "?" not in script:  # else it may be written in another way
         yield message.c.source_script.startswith(script, autoescape=True)
+
+
+def release_left(store: Store) -> None:
+    """Release mail whose entry is gone: a front holds on for two seconds after a release."""
+    causes = [one for one in store.holds.held_causes() if one.code is HoldCode.GUARD]
+    if not causes:
+        return
+    # read behind it: what is held for an entry has one by now
+    entries = store.guard.guard_entries()
+    held = {one.target for one in entries if one.action is GuardAction.HOLD}
+    for cause in causes:
+        if cause.key.partition(" ")[0] not in held:
+            while store.holds.release_held(cause, limit=_LOOKED_AT):
+                pass
+
+
+def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> int:
+    """Hold the waiting mail that the entries cover, or that of one target; return how much.
+
+    Audited, as an operator's holds are. What is being sent stays as it is.
+    """
+    scopes = [one for one in store.guard.held_scopes() if target in ("", one.target)]
+    ids = {one.source_id for one in scopes}
+    classes = store.guard.classes_of(ids) if ids else []
+    sources = {one.mail_class.source_id: one.mail_class.source for one in classes}
+    held = 0
+    for scope in scopes:
+        after, goes_on = "", scope.source_id in sources
+        while goes_on:
+            found, after = store.guard.waiting_of(scope, sources[scope.source_id], after=after)
+            goes_on = bool(after)
+            if found:
+                held += store.queue.change_state(
+                    found,
+                    from_states=frozenset(map(DeliveryState, _WAITING)),
+                    to=DeliveryState.HELD,
+                    hold=HoldCause(HoldCode.GUARD, f"{scope.target} {scope.reason}"),
+                    entry=AuditEntry(
+                        at_ms=now_ms,
+                        actor=actor,
+                        action="queue.hold",
+                        target=" ".join(found),
+                        affected=len(found),
+                        detail=f"guard={scope.target!r}",
+                    ),
+                )
+    return held

@@ -95,8 +95,8 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "`held`",
     ),
     HoldCode.GUARD: (
-        "`held`: by the [guard](guard.md)",
-        "it does not: an operator releases its class of mail",
+        "`held`: by the [guard](guard.md#guard)",
+        "it does not: `relaygw guard release` ends it",
         "`held`",
     ),
     HoldCode.STORM: ("`held`: a storm of the same mail", "it does not", "`held`"),
