@@ -1,8 +1,8 @@
 """What two copies of a mail have in common: their content without what differs in each.
 
 Left out are all fields but those that people read (so Message-ID, Date, Received and signatures),
-MIME boundaries and Content-IDs, tokens in links, and hexadecimal words such as UUIDs. Numbers stay:
-mail about two orders is never the same. Time grows with the size alone.
+MIME boundaries and Content-IDs, tokens in links, hexadecimal words such as UUIDs, and blanks at the
+end. Numbers stay: mail about two orders is never the same. Time grows with the size alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _without_tokens(body: bytes) -> bytes:
     for name, field in _PART_NAMES.items():
         if name in small:
             body = field.sub(b"", body)
-    return _HEX.sub(_unless_number, body)
+    return _HEX.sub(_unless_number, body).rstrip()
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

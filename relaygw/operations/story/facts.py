@@ -83,6 +83,11 @@ _ADVICE: dict[HoldCode, tuple[str, str]] = {
         "sending program write ASCII.",
         "",
     ),
+    HoldCode.STORM: (
+        "Stop the program that sends it, then delete it; or, where its recipient is to get it once "
+        "more:",
+        _RELEASE,
+    ),
     HoldCode.NO_SENDER: _CONFIGURATION,
     HoldCode.OVER_QUOTA: _CONFIGURATION,
 }

@@ -41,6 +41,7 @@ def multipart(boundary: str) -> str:
 
 A, B = "8fe1c2b7a90d4e3f", "1b9c7e5d3f2a4c6b8d"
 SAME = [
+    (mail("hello"), mail("hello\n\n")),
     (mail("hello"), mail("hello", "Message-ID: <1@x>\nDate: today\nReceived: by x\nX-Id: 7\n")),
     (mail("hello"), "SUBJECT: Order\nFrom:\n a@shop.test\n\nhello\n"),
     (mail(html(A)), mail(html(B))),
@@ -56,7 +57,7 @@ OTHER = [
     (encoded(html(A)), encoded(html(A, "100000124"))),
     (mail("parcel 00340434161094012345"), mail("parcel 00340434161094012346")),
     (mail("https://x.test/lead?id=10000017"), mail("https://x.test/lead?id=10000018")),
-    (mail(""), mail("\n")),
+    (mail(""), mail("x")),
 ]
 
 
