@@ -55,8 +55,8 @@ class AlreadyAccepted(RelaygwError):
 class TakenBefore(RelaygwError):
     """The same message was taken within the last minute, as `queue_id`; nothing was changed."""
 
-    def __init__(self, queue_id: str) -> None:
-        super().__init__(f"the same message was taken as {queue_id}")
+    def __init__(self, queue_id: str, client: str) -> None:
+        super().__init__(f"{queue_id}: the same message came again from {client}")
         self.queue_id = queue_id
 
 

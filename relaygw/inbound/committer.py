@@ -100,8 +100,7 @@ class GroupCommitter:
             self._wrote(time.monotonic() - began_s)
         if not again:
             return [None] * len(messages)
-        firsts = (again.get(one.queue_id) for one in messages)
-        return [None if first is None else TakenBefore(first) for first in firsts]
+        return [_before(one, again.get(one.queue_id)) for one in messages]
 
     def _told(
         self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]
@@ -127,6 +126,13 @@ def _batch_size(waiting: Sequence[AcceptedMessage]) -> int:
 
 def _size_bytes(message: AcceptedMessage) -> int:
     return sum(map(len, message.content))
+
+
+def _before(message: AcceptedMessage, first_id: str | None) -> TakenBefore | None:
+    if first_id is None:
+        return None
+    source = message.source
+    return TakenBefore(first_id, source.client or f"local user {source.uid}")
 
 
 def _failure(_: AcceptedMessage, error: Exception) -> Failure:

@@ -282,8 +282,7 @@ class FrontService:
             self._screen.withdrawn(queue_id)
         if isinstance(why, TakenBefore):
             self._observer.repeated(DUPLICATE)
-            text = f"{why.queue_id}: the same message came again, and was not taken twice"
-            self._log.note("cleanup", text)
+            self._log.note("cleanup", f"{why}; not accepted twice")
 
     async def _check_time(self) -> None:
         loop = asyncio.get_running_loop()

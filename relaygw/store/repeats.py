@@ -65,6 +65,13 @@ _TAKE = insert_into(
 _TAKEN = BatchStatement(
     "SELECT mail_key, queue_id FROM recent_mail WHERE mail_key IN (VALUES {rows})", columns=1
 )
+_FAILED = BatchStatement(
+    """
+    SELECT DISTINCT queue_id FROM recipient
+    WHERE queue_id IN (VALUES {rows}) AND state IN ('bounced', 'expired', 'blocked', 'cancelled')
+    """,
+    columns=1,
+)
 _DROP_OF = Statement("SELECT 1 FROM message WHERE drop_id = {?}")
 _AGAIN = insert_into(
     "repeated_mail",
@@ -165,6 +172,7 @@ class Repeats(Repository):
             now_ms = tx.now_ms()
             is_far = func.abs(recent_mail.c.at_ms - now_ms) > _FORGET_ONCE_MS
             keys = select(recent_mail.c.mail_key).where(is_far).limit(_PRUNED_AT_ONCE)
+            keys = keys.with_for_update(skip_locked=True)  # who has one uses it again
             gone = tx.execute(delete(recent_mail).where(recent_mail.c.mail_key.in_(keys))).rowcount
             is_old = storm.c.slice_at_ms < now_ms - older_than_ms
             ids = select(storm.c.storm_id).where(is_old).limit(_PRUNED_AT_ONCE)
@@ -223,6 +231,10 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
         and not _is_stored_drop(tx, one)
     }
     if again:
+        # who sends again what somebody did not get, wants it sent
+        rows = [(first_id,) for first_id in sorted(set(again.values()))]
+        failed = {first_id for (first_id,) in _FAILED.fetch(tx, rows)}
+        again = {mine: first_id for mine, first_id in again.items() if first_id not in failed}
         _note_again(tx, messages, again)
     return again
 

@@ -9,7 +9,8 @@ import pytest
 
 from relaygw.errors import AlreadyAccepted
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.envelope import AcceptedMessage, NewRecipient
+from relaygw.mail.state import RecipientState
 from relaygw.policy.storms import Storm
 from relaygw.store.intake import insert_messages
 from relaygw.store.queue_entry import delete_messages
@@ -114,6 +115,14 @@ def test_a_duplicate_is_taken_once_within_a_minute(store: Store) -> None:
         assert not store.repeats.forget_repeats(HOUR_MS)
     again = accepted(at_ms=now_ms - ONCE_MS - 1, mail_key="k")
     assert store.intake.accept_batch([again]) == {}
+
+
+def test_mail_that_somebody_did_not_get_may_be_sent_again_at_once(store: Store) -> None:
+    blocked = NewRecipient(address="c@cust.test", state=RecipientState.BLOCKED)
+    for _ in range(2):
+        message = accepted("b@cust.test", blocked, at_ms=clock_ms(), mail_key="k")
+        assert store.intake.accept_batch([message]) == {}
+        assert stored(store, message) == [message.queue_id]
 
 
 def test_a_file_that_could_not_be_removed_is_no_duplicate_of_itself(store: Store) -> None:

@@ -169,5 +169,5 @@ def test_kills_lose_nothing_and_send_nothing_twice_where_duplicates_are_taken_on
         numbers = clients.acknowledged
         assert {number: len(ids) for number, ids in numbers.items() if len(ids) > 1} == {}
         assert arrived(provider) == Counter(dict.fromkeys(numbers, 1))
-        text = "the same message came again, and was not taken twice"
+        text = "the same message came again from"
         assert any(text in line for line in fleet[1].lines)
