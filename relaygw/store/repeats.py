@@ -217,18 +217,17 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
     never there.
     """
     firsts: dict[str, AcceptedMessage] = {}
-    for one in messages:
-        if one.mail_key is not None:
-            firsts.setdefault(one.mail_key, one)
+    keyed = [(one.mail_key, one) for one in messages if one.mail_key is not None]
+    for key, one in keyed:
+        firsts.setdefault(key, one)
     at_ms = [(key, one.queue_id, tx.to_stored(one.accepted_at_ms)) for key, one in firsts.items()]
-    _TAKE.run(tx, sorted(at_ms))
+    if _TAKE.run(tx, sorted(at_ms)) == len(keyed):
+        return {}  # nearly always
     taken: dict[str, str] = dict(_TAKEN.fetch(tx, [(key,) for key in sorted(firsts)]))
     again = {
-        one.queue_id: taken[one.mail_key]
-        for one in messages
-        if one.mail_key is not None
-        and taken[one.mail_key] != one.queue_id
-        and not _is_stored_drop(tx, one)
+        one.queue_id: taken[key]
+        for key, one in keyed
+        if taken[key] != one.queue_id and not _is_stored_drop(tx, one)
     }
     if again:
         # who sends again what somebody did not get, wants it sent
