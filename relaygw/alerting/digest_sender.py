@@ -28,6 +28,7 @@ from relaygw.store.store import Store
 DUTY = "digest"
 MAIL, WEBHOOK = "mail", "webhook"  # the ways
 LOOK_S = 30.0
+SETTLED_MS = 60_000  # so long after its end a period is counted everywhere
 _LADDER_S = (60.0, 300.0, 1800.0, 3600.0)
 _POST_S = 20.0
 
@@ -83,13 +84,13 @@ class DigestSender:
         if not ways or not self.store.watch.duty(DUTY, self.incarnation):
             return []
         now_ms = self.store.clock_ms()
-        period = last_period(now_ms, given.every)
+        period = last_period(now_ms - SETTLED_MS, given.every)
         found = []
         for way in ways:
             state = self.store.digests.digest_state(way, until_ms=period.until_ms)
             if state.until_ms > now_ms:  # the clock was set back since
                 self.store.digests.pass_digest(way, state=state, until_ms=period.until_ms)
-            elif self._is_new(period, state) and now_ms >= state.again_at_ms:
+            elif self._is_new(period, state) and not _waits(state, now_ms):
                 found.append(_Due(way=way, state=state, period=period))
         return found
 
@@ -156,6 +157,11 @@ class DigestSender:
 
     def _note(self, text: str) -> None:
         self.log.note("qmgr", text)
+
+
+def _waits(state: DigestState, now_ms: int) -> bool:
+    """True until it is to be tried again; a clock that was set back makes it no longer."""
+    return 0 < state.again_at_ms - now_ms <= _LADDER_S[-1] * 1000
 
 
 def _body(digest: Digest, host: str) -> dict[str, Any]:
