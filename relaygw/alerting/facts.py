@@ -15,23 +15,28 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
 from relaygw.policy.receivers import Endpoint
+from relaygw.policy.settings_change import SETTINGS_CHANGE
 from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended, untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificates import certificate_end
 from relaygw.settings.model import Settings, fingerprint
+from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
+from relaygw.store.visitors import TokenUse
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident, standing_of
 
 _RECENT_MS = 2 * HOUR_MS
 _USUAL_MS = 7 * DAY_MS
 _ENOUGH_MS = DAY_MS
 """Without so much history nobody knows what is usual."""
+NEWS_MS = 900_000  # for how long is told of what happened once
+_MOST_CHANGES = 50
 _RECENT_SERIES = (
     *(Series.ACCEPTED, Series.DELIVERED, Series.BOUNCED, Series.VERDICTS),
-    *(Series.REFUSED, Series.QUEUE),
+    *(Series.REFUSED, Series.QUEUE, Series.LOGIN_FAILURES),
 )
 
 
@@ -56,6 +61,8 @@ class QueueFacts:
     webhooks: Sequence[Endpoint] = ()
     complaints: Mapping[str, Complaints] = field(default_factory=dict)  # by sender's domain
     storms: Sequence[Storm] = ()
+    changes: Sequence[AuditEntry] = ()  # of configurations, lately; the newest first
+    strangers: Sequence[TokenUse] = ()  # what tokens were lately used with first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +125,11 @@ class QueueFactsReader:
             webhooks=self._store.outbox.endpoints() if self._settings.webhooks else (),
             complaints=self._complaints(now_ms - DAY_MS),
             storms=self._storms(),
+            changes=self._store.audit.entries(
+                limit=_MOST_CHANGES,
+                trail=Trail(action=SETTINGS_CHANGE, since_ms=now_ms - NEWS_MS),
+            ),
+            strangers=self._store.visitors.uses(now_ms - NEWS_MS, are_strange=True),
         )
 
     def _storms(self) -> Sequence[Storm]:

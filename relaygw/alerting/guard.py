@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from relaygw.alerting.rules import Finding
+from relaygw.alerting.finding import Finding
 from relaygw.mail.mail_class import MailClass, sender_words
 from relaygw.mail.words import counted, some_of
 from relaygw.policy.guard import (

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 
 from relaygw.alerting.facts import FleetFacts, HostFacts
+from relaygw.alerting.finding import Finding
+from relaygw.alerting.gateway_rules import own_findings
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
@@ -40,23 +41,6 @@ _UNREACHED_REMEDY = (
 _LIST_HOLDS = "relaygw provider list shows why; relaygw provider release ends it"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something is wrong now."""
-
-    rule: Rule
-    key: str
-    summary: str
-    remedy: str
-    since_ms: int | None = None  # when it began, where that is known
-    is_certain: bool = False  # told at once: it does not come and go
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """What tells it from others."""
-        return self.rule.value, self.key
-
-
 def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
     """Return what is wrong with the queue and its providers."""
     rules = settings.alert_rules
@@ -76,6 +60,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _untended(facts),
         _clock_step(facts),
         _webhooks(facts, settings),
+        own_findings(facts, rules),
     )
     return list({one.kind: one for one in found}.values())
 

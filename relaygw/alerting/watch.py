@@ -18,9 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relaygw.alerting.facts import FleetFacts, QueueFacts, QueueFactsReader, host_facts
+from relaygw.alerting.finding import Finding
 from relaygw.alerting.guard import GuardWatch
 from relaygw.alerting.notifier import FORGET_MS, Notifier
-from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
+from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.policy.untended import LOST_MS

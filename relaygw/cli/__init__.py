@@ -21,6 +21,7 @@ _COMMANDS = {
     "queue": "Show and change mail in the queue.",
     "sources": "List who sends what, the most mail first.",
     "guard": "Show, hold, release and allow sources and classes of mail.",
+    "clients": "List throttled clients and exempt networks.",
     "sandbox": "Show, release and delete captured mail.",
     "suppress": "Show, change, import and export suppressed addresses.",
     "provider": "Show, hold and release providers.",

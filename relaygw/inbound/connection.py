@@ -17,6 +17,7 @@ from relaygw.inbound import replies
 from relaygw.inbound.content import Arrival, ContentReader
 from relaygw.inbound.proxy import BadHeader, ProxyHeaderReader
 from relaygw.inbound.session import Envelope, Session
+from relaygw.inbound.throttled import CONNECTIONS
 from relaygw.inbound.tls import TlsLayer
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Connection(_WithoutHandlers, SMTP):
         if not self._is_within_limits:
             self.say(replies.TOO_MANY_CONNECTIONS.format(client=self.client.address))
             self.listener.note(f"too many connections from {self.peer}")
+            self.listener.throttled.note(self.listener.name, self.client.guesser, CONNECTIONS)
             return False
         self.say(f"220 {self.hostname} ESMTP relaygw")
         return True

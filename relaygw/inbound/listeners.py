@@ -21,6 +21,7 @@ from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.screen import Screen
 from relaygw.inbound.sources import SourceCounts
+from relaygw.inbound.throttled import RATE, ThrottledClients
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.events import Accepted
@@ -55,6 +56,7 @@ class Client:
     key: str  # whose turn it is, see policy.admission
     is_trusted: bool  # may send without a login
     is_local: bool = False  # nothing it says crosses a network
+    is_exempt: bool = False  # from limits of one client
     guesser: str = ""  # who is behind its wrong passwords
 
 
@@ -74,7 +76,7 @@ class ClientTable:
         self._open[client.address] += 1
         self.total += 1
         is_one_too_many = self._open[client.address] > self._listener.max_connections_per_client
-        is_within = client.is_trusted or not is_one_too_many
+        is_within = client.is_trusted or client.is_exempt or not is_one_too_many
         return client, is_within and self.total <= self._max_connections
 
     def is_balancer(self, address: str) -> bool:
@@ -86,8 +88,9 @@ class ClientTable:
         """Count a connection of `balancer` as its client's; unnamed it has no rights."""
         self.leave(balancer)
         client, is_within = self.arrive(address or balancer.address)
-        is_trusted = client.is_trusted and address is not None
-        return replace(client, is_trusted=is_trusted, is_local=False), is_within
+        is_named = address is not None  # else it has no rights
+        client = replace(client, is_local=False, is_trusted=client.is_trusted and is_named)
+        return replace(client, is_exempt=client.is_exempt and is_named), is_within
 
     def leave(self, client: Client) -> None:
         """Count a connection as closed."""
@@ -100,7 +103,12 @@ class ClientTable:
         parsed = parse_client(address)
         may_send = is_trusted(parsed, self._listener.allow)
         client = Client(
-            str(parsed), client_key(parsed), may_send, parsed.is_loopback, guesser(parsed)
+            str(parsed),
+            client_key(parsed),
+            may_send,
+            is_local=parsed.is_loopback,
+            is_exempt=is_trusted(parsed, self._listener.exempt),
+            guesser=guesser(parsed),
         )
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
@@ -144,6 +152,7 @@ class ActiveListener:
     certificate: Certificate | None
     rates: ClientRates | None
     observer: ListenerObserver
+    throttled: ThrottledClients
     connections: set[Connection] = field(default_factory=set)
     is_stopping: bool = False
 
@@ -155,6 +164,13 @@ class ActiveListener:
     def note(self, text: str) -> None:
         """Write a line of the log."""
         self.log.note("smtpd", text)
+
+    def is_too_fast(self, client: Client, user: str | None) -> bool:
+        """Count a message of a client, or of who has logged in; True when that is too much."""
+        if self.rates is None or client.is_exempt or self.rates.take(user or client.address):
+            return False
+        self.throttled.note(self.name, f"user {user}" if user else client.guesser, RATE)
+        return True
 
 
 class FrontService:
@@ -186,6 +202,7 @@ class FrontService:
             settings, store=store, intake=intake, committer=self._committer, log=self._log
         )
         self.uses: Uses = {}
+        self.throttled = ThrottledClients()
         is_known = bool(settings.users)
         self._authenticator = Authenticator(settings.users, self.uses) if is_known else None
         self._listeners: list[ActiveListener] = []
@@ -263,6 +280,7 @@ class FrontService:
             log=self._log,
             session_left=self._session_left,
             observer=self._observer.listener(name),
+            throttled=self.throttled,
         )
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:

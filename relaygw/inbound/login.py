@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from relaygw.access import LoginBusy, Passwords, Uses
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
+from relaygw.inbound.throttled import LOGINS
 from relaygw.mail.clock import clock_ms
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.listener import User
@@ -114,6 +115,7 @@ async def _verify(session: Session, mechanism: str, name: bytes, password: bytes
         login = await authenticator.log_in(user, password, guesser=guesser)
     except LoginBusy as error:
         session.listener.note(f"warning: {peer}: SASL {mechanism} authentication deferred: {error}")
+        session.listener.throttled.note(session.listener.name, guesser, LOGINS)
         _count_failure(session)
         session.connection.say(replies.LOGIN_BUSY)
         return
@@ -126,6 +128,7 @@ async def _verify(session: Session, mechanism: str, name: bytes, password: bytes
     session.listener.note(
         f"warning: {peer}: SASL {mechanism} authentication failed: sasl_username={shown}"
     )
+    session.listener.observer.login_failed(session.connection.client.key)
     _count_failure(session)
     raise Refusal(replies.AUTH_FAILED)
 

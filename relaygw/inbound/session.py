@@ -247,9 +247,8 @@ async def _mail(session: Session, argument: bytes) -> None:
     if not listener.intake.has_space():
         connection.say(replies.NO_SPACE)
         return
-    client = connection.client.address
-    if listener.rates is not None and not listener.rates.take(login.name if login else client):
-        raise Refusal(replies.TOO_FAST.format(client=client))
+    if listener.is_too_fast(connection.client, login.name if login else None):
+        raise Refusal(replies.TOO_FAST.format(client=connection.client.address))
     connection.envelope.mail_from = sender
     connection.envelope.smtp_utf8 = wanted.smtputf8
     connection.envelope.dsn = wanted.dsn

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SLICE_S = 300
 MAX_DOMAINS = 500  # of senders
+MAX_NETWORKS = 100  # with wrong passwords, between two slices
 MAX_COUNTS = 10_000  # so many different counts wait at most, some days of a queue that is away
 
 Counts = dict[tuple[str, str], int]
@@ -106,6 +107,11 @@ class ListenerObserver:
         if self._history is not None and reply[0] in "45":
             self._history.refused(reply)
 
+    def login_failed(self, network: str) -> None:
+        """Tell of a wrong password of somebody in a network."""
+        if self._history is not None:
+            self._history.login_failed("smtp", network)
+
     def sample(self, sessions: int) -> None:
         """Write how many sessions are open."""
         if self._metrics is not None:
@@ -162,6 +168,7 @@ class Series(StrEnum):
     IN_QUEUE = "in_queue"
     FOUND = "found"  # messages, by what the content check did and found: "held card_number"
     REFUSED = "refused"  # replies to clients from 400 on, by code and status: "554 5.7.1"
+    LOGIN_FAILURES = "login_failures"  # by kind (smtp, web) and network
     # the greatest number within a slice
     QUEUE = "queue"  # open deliveries, by state
     OLDEST_S = "oldest_s"  # age of the oldest mail that waits and is not held, by route
@@ -176,6 +183,8 @@ class History:
     def __init__(self, *, counts_senders: bool = False) -> None:
         self._counts_senders = counts_senders
         self._domains: set[str] = set()
+        self._networks: set[str] = set()
+        self._begun_s = 0  # the latest slice
         self._slices: dict[int, Counter[tuple[str, str]]] = {}
 
     def read(self, events: Sequence[Event]) -> None:
@@ -234,12 +243,12 @@ class History:
 
     def _domain_of(self, sender: str) -> str:
         """Return a label; of very many domains a process tells some apart."""
-        domain = sender.rpartition("@")[2].lower()
-        if domain not in self._domains:
-            if len(self._domains) >= MAX_DOMAINS:
-                return OTHER
-            self._domains.add(domain)
-        return domain
+        return _one_of(self._domains, sender.rpartition("@")[2].lower(), MAX_DOMAINS)
+
+    def login_failed(self, kind: str, network: str) -> None:
+        """Count a wrong password or token, by who tries: of very many networks some."""
+        network = _one_of(self._networks, network, MAX_NETWORKS)
+        self.add(Series.LOGIN_FAILURES, f"{kind} {network}")
 
     def refused(self, reply: str) -> None:
         """Count a refusal by its code and enhanced status; few, whatever the text tells."""
@@ -256,6 +265,9 @@ class History:
         slice_at_s = int(time.time()) // slice_s * slice_s
         counts = self._slices.get(slice_at_s)
         if counts is None:
+            if slice_at_s != self._begun_s:
+                self._begun_s = slice_at_s
+                self._networks.clear()
             counts = self._slices[slice_at_s] = Counter()
         return counts
 
@@ -296,6 +308,15 @@ REPEATED = ("same", "message_id", "held", DUPLICATE)
 NOTICES = ("failed", "delayed", "relayed")
 NOTICE_RESULTS = ("made", "none", "error", "null_sender")  # null_sender: failed, and never told
 """What is counted from zero on: a count that begins with 1 is no increase to Prometheus."""
+
+
+def _one_of(known: set[str], name: str, most: int) -> str:
+    """Return a label; of more names than `most` only the first are told apart."""
+    if name not in known:
+        if len(known) >= most:
+            return OTHER
+        known.add(name)
+    return name
 
 
 def suppressed_of(event: Attempted) -> list[tuple[str, str, str]]:

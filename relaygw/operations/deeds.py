@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from relaygw.mail.clock import rfc3339
 from relaygw.mail.words import counted, fields, some_of, span
-from relaygw.operations.audit import SETTINGS_CHANGE
 from relaygw.operations.resend import RESEND
+from relaygw.policy.settings_change import SETTINGS_CHANGE, parse_change
 from relaygw.store.audit import AuditEntry
 
 _VERBS = {  # {} is how many messages
@@ -157,14 +156,12 @@ def _parts(entry: AuditEntry) -> tuple[list[str], list[str]]:
 
 
 def _settings(detail: str) -> str:
-    try:
-        noted = json.loads(detail)
-        changed, after = noted.get("changed") or [], noted.get("after", "")
-    except (ValueError, AttributeError):
+    noted = parse_change(detail)
+    if noted.after is None:
         return f"changed the settings ({detail})"
-    if not changed:
-        return f"recorded the settings for the first time ({after})"
-    return f"changed the settings of {some_of(changed, 20)} (now {after})"
+    if not noted.changed:
+        return f"recorded the settings for the first time ({noted.after})"
+    return f"changed the settings of {some_of(noted.changed, 20)} (now {noted.after})"
 
 
 def _value(name: str, value: str) -> str:

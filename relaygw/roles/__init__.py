@@ -190,5 +190,6 @@ def note_settings(loaded: LoadedSettings, *, occasion: str) -> None:
     from relaygw.operations.audit import note_settings
 
     with contextlib.closing(open_store(loaded)) as store:
-        note_settings(store, loaded.settings, occasion=occasion, now_ms=clock_ms())
+        now_ms, files = clock_ms(), loaded.files
+        note_settings(store, loaded.settings, occasion=occasion, now_ms=now_ms, files=files)
         note_logins(store, loaded.settings, now_ms=clock_ms())

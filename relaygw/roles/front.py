@@ -17,7 +17,7 @@ from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.roles.screening import mail_classes, screen
-from relaygw.roles.uses import uses_kept
+from relaygw.roles.uses import uses_kept, written
 from relaygw.store import hints
 
 RETIRE_S = 60.0
@@ -60,6 +60,7 @@ async def front(context: RoleContext) -> int:
         async with (
             history_kept(history, store),
             uses_kept(service.uses, store),
+            written(service.throttled, store.visitors.note_throttled),
             counts_kept(counts, classes, store, told=partial(log.note, "qmgr")),
             refreshed(screened),
         ):

@@ -6,14 +6,17 @@ import asyncio
 
 from relaygw import service_file
 from relaygw.access import Uses
+from relaygw.alerting.history import history_kept
+from relaygw.observe.observer import History
 from relaygw.roles import open_store, wake_workers
 from relaygw.roles.feedback import feedback_kept
 from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
 from relaygw.roles.telling import webhooks_told
-from relaygw.roles.uses import uses_kept
+from relaygw.roles.uses import uses_kept, written
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import STALE_AFTER_S, MetricsPage
 from relaygw.web.findable import keep_findable
+from relaygw.web.gate.visits import Visits
 from relaygw.web.sandbox.index import Indexer, keep_indexed
 from relaygw.web.server import serve_web
 
@@ -34,7 +37,8 @@ async def web(context: RoleContext) -> int:
             return "the store accepts nothing" if heartbeat.age_s > STALE_AFTER_S else None
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
-        indexer, uses = Indexer(store), Uses()
+        indexer, uses, history = Indexer(store), Uses(), History()
+        visits = Visits(history)
         reading = asyncio.gather(
             keep_indexed(indexer, stop), keep_findable(store, settings.web.link_header, stop)
         )
@@ -48,11 +52,14 @@ async def web(context: RoleContext) -> int:
             wake_workers=lambda: wake_workers(context.loaded),
             state_dir=context.loaded.state_dir,
             uses=uses,
+            visits=visits,
         )
         pages, *others = context.sockets
         events = others.pop() if settings.events.bind is not None else None
         async with (
             uses_kept(uses, store),
+            history_kept(history, store),
+            written(visits, store.visitors.note_uses),
             webhooks_told(context, store),
             feedback_kept(context, store, events, stop),
         ):

@@ -44,6 +44,9 @@ class Rule(StrEnum):
     MAILDROP_STUCK = "maildrop_stuck"
     CLOCK_STEP = "clock_step"
     WEBHOOK_FAILING = "webhook_failing"
+    CONFIG_CHANGED = "config_changed"
+    LOGIN_FAILURES = "login_failures"
+    API_STRANGER = "api_stranger"
 
 
 _KINDS = ("webhook", "command", "email", "apprise")
@@ -121,6 +124,7 @@ class AlertRules(Section):
     complaint_least: Count = 3  # and so many at least
     no_delivery: Interval = 900.0  # nothing delivered for so long while mail waits
     refusals: Count = 10  # 451 and 452 replies within five minutes
+    login_failures: Count = 10  # within an hour, by SMTP or at the pages
     volume_factor: float = Field(default=4.0, strict=True, gt=1, le=1000)
     volume_least: Count = 500  # recipients within an hour
     quota_near: Share = 0.9

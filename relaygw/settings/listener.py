@@ -102,8 +102,9 @@ class Listener(Section):
     max_message_size: Size = Field(default=50 * 2**20, ge=1)
     max_recipients: Count = 1000
     max_connections: Count = 1000
-    max_connections_per_client: Count = 50  # networks in allow are exempt
+    max_connections_per_client: Count = 50  # networks in allow and in exempt may have more
     rate_per_client: Rate | None = None  # messages of one client, for each front process
+    exempt: tuple[Network, ...] = ()  # whose clients have neither of these limits
     trust_source: tuple[Network, ...] = ()  # whose word on user and script is taken
 
 

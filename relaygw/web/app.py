@@ -29,6 +29,7 @@ from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.gate.identity import Identity
 from relaygw.web.gate.login import LoginPages
+from relaygw.web.gate.visits import Visits
 from relaygw.web.mail.preview import preview_routes
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
@@ -59,15 +60,16 @@ def create_app(
     wake_workers: Callable[[], None] = lambda: None,
     state_dir: Path | None = None,
     uses: Uses | None = None,
+    visits: Visits | None = None,
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
     `is_ready` says why /readyz is not, in a line that everyone may read. `stop` ends answers that
     would go on for ever. `wake_workers` lets workers look at the queue at once. Large content of
-    mail that is sent again passes through `state_dir`. `uses` is told who asks.
+    mail that is sent again passes through `state_dir`. `uses` and `visits` are told who asks.
     """
     uses = {} if uses is None else uses
-    options, identity = settings.web, Identity(store, settings, uses)
+    options, identity = settings.web, Identity(store, settings, uses, visits)
     instance = settings.hostname if settings.queue.is_postgres else None
     stop, indexer = stop or asyncio.Event(), indexer or Indexer(store)
     state_dir = state_dir or Path(tempfile.gettempdir())

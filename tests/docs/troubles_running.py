@@ -157,6 +157,9 @@ ALERTS: dict[str, tuple[str, str]] = {
     "maildrop_stuck": ("observe/maildrop.py", "files in the maildrop"),
     "clock_step": ("alerting/rules.py", "the clock of the queue was"),
     "webhook_failing": ("policy/receivers.py", "has failed for more than a day"),
+    "config_changed": ("alerting/gateway_rules.py", "changed by a "),
+    "login_failures": ("alerting/gateway_rules.py", "failed within an hour, from "),
+    "api_stranger": ("alerting/gateway_rules.py", "never used with before"),
 }
 """Where the summary of each rule stands."""
 

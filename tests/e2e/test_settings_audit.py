@@ -26,7 +26,7 @@ def test_start_and_reload_note_what_changed(tmp_path: Path) -> None:
     )
     with gateway:
         gateway.wait_until(lambda: len(changes(gateway)) == 1, "the start is noted")
-        gateway.settings["retry"] = {"max": "2h"}
+        gateway.settings["retry"]["max"] = "2h"
         gateway.write_config()
         gateway.reload()
         gateway.wait_until(lambda: len(changes(gateway)) == 2, "the reload is noted")
@@ -35,12 +35,12 @@ def test_start_and_reload_note_what_changed(tmp_path: Path) -> None:
             f"{occasion} on {gateway.settings['hostname']}" for occasion in ("start", "reload")
         )
         noted = json.loads(change.detail)
-        assert (noted["changed"], noted["by"]) == (["retry"], "reload")
+        assert (noted["changed"], noted["by"]) == (["retry.max"], "reload")
         assert noted["before"] == json.loads(first.detail)["after"] != noted["after"]
         assert "2h" not in change.detail
         gateway.stop()
         gateway.start()
-        gateway.settings["retry"] = {"max": "3h"}
+        gateway.settings["retry"]["max"] = "3h"
         gateway.reload()
         gateway.wait_until(lambda: len(changes(gateway)) > 2, "the next reload is noted")
         newest, *_ = found = changes(gateway)

@@ -16,7 +16,6 @@ from relaygw.mail.search import OUTCOMES
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
-from relaygw.operations.access import access_object, review
 from relaygw.operations.deeds import audit_object
 from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
@@ -29,7 +28,7 @@ from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
 from relaygw.store.find import NoPlace
 from relaygw.store.watch import HISTORY_SLICE_MS
-from relaygw.web.api import answers, mail_answers, requests, suppressions
+from relaygw.web.api import answers, mail_answers, requests, suppressions, visitors
 from relaygw.web.api.answer import Time, said
 from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
@@ -373,20 +372,8 @@ async def list_audit(web: WebContext, call: Call) -> dict[str, Any]:
     return {"entries": list(map(audit_object, found))}
 
 
-@_get(
-    "/access",
-    answer_with(logins=list[answers.Login]),
-    errors=(400, 401, 403, 503),
-    is_for_admins=True,
-)
-async def list_access(web: WebContext, _: Call) -> dict[str, Any]:
-    """List who may log in.
-
-    To pages and API, by tokens and by SMTP: with which role, since when, and when last, to the
-    minute.
-    """
-    found = await web.read(lambda: review(web.store, web.settings, web.uses))
-    return {"logins": list(map(access_object, found))}
+for _path, _answer, _list in visitors.LISTS:
+    _get(_path, _answer, errors=(400, 401, 403, 503), is_for_admins=True)(_list)
 
 
 _WAIT = Endpoint(

@@ -29,6 +29,7 @@ from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
 from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of
 from relaygw.web.gate.guards import is_for_programs, route_path
+from relaygw.web.gate.visits import Visits
 
 How = Literal["session", "password", "token", "open"]  # open: nobody has to log in here
 
@@ -166,7 +167,9 @@ def is_open(settings: Settings) -> bool:
 class Identity:
     """Knows the users, tokens and sessions of one web role."""
 
-    def __init__(self, store: Store, settings: Settings, uses: Uses) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, uses: Uses, visits: Visits | None = None
+    ) -> None:
         web = settings.web
         self.is_open = is_open(settings)
         self.forwarded = Forwarded(web.proxies)
@@ -175,6 +178,7 @@ class Identity:
         self.has_users = bool(web.users)
         self._tokens = Tokens(web.tokens)
         self._uses = uses
+        self._visits = visits or Visits()
         self._csrf_key = secrets.token_bytes(32)  # where a browser has no session to make it of
 
     async def principal(self, connection: HTTPConnection) -> Principal | None:
@@ -191,11 +195,19 @@ class Identity:
             return await self._program(connection)
         return None
 
+    def failed(self, connection: HTTPConnection) -> None:
+        """Note a failed login, by who tries."""
+        self._visits.failed(self.forwarded.client(connection))
+
     async def _program(self, connection: HTTPConnection) -> Principal | None:
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             token = await self._tokens.holder(given.strip().encode())
-            return None if token is None else self._principal(token, "", "token")
+            if token is None:
+                self.failed(connection)
+                return None
+            self._visits.used(token.name, connection, self.forwarded.client(connection))
+            return self._principal(token, "", "token")
         if scheme.lower() != "basic":
             return None
         try:
@@ -205,7 +217,10 @@ class Identity:
             return None
         known = await self._by_password(connection, name, password) if colon else None
         if known is None:
+            self.failed(connection)
             return None
+        if isinstance(known, WebToken):
+            self._visits.used(known.name, connection, self.forwarded.client(connection))
         return self._principal(known, csrf_token(self._csrf_key, known.name), "password")
 
     async def _by_password(

@@ -65,6 +65,7 @@ class LoginPages:
             problem = _BUSY.format(minutes=round(LOCKED_S / 60))
             return _form(request, wanted, name=name, problem=problem, status_code=429)
         if user is None:
+            self._identity.failed(request)
             return _form(request, wanted, name=name, problem=_WRONG, status_code=403)
         sessions = self._identity.sessions
         earlier = cookie_of(request)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from relaygw.mail.clock import clock_ms, utc_time
 from relaygw.mail.words import counted
 from relaygw.operations.access import review
+from relaygw.operations.clients import CAUSES, exempt_networks
 from relaygw.operations.deeds import KINDS, deed_of
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.web.context import WebContext, reads
@@ -20,6 +21,7 @@ from relaygw.web.queue.selection import WrongValue, check_length, read_time
 
 PAGE_ENTRIES = 100
 _DAY_MS = 86_400_000
+_THROTTLED_DAYS = 14
 _LOGINS = {"web": "person", "token": "token", "smtp": "sender by SMTP"}
 _MAX_PAGE = 10_000
 _NAMES = ("who", "action", "since", "until")
@@ -66,14 +68,21 @@ def show_audit(web: WebContext, request: Request) -> Response:
 
 @reads
 def show_access(web: WebContext, request: Request) -> Response:
-    """Show who may log in, and who did last."""
+    """Show who may log in, and who did last; which clients were throttled, and who never is."""
     require(request, Role.ADMIN)
     now_ms = clock_ms()
     logins = [
         (one, "" if one.since_ms is None else counted((now_ms - one.since_ms) // _DAY_MS, "day"))
         for one in review(web.store, web.settings, web.uses)
     ]
-    return render(request, "access.html", {"logins": logins, "kinds": _LOGINS}, mode=web.mode)
+    context = {
+        "logins": logins,
+        "kinds": _LOGINS,
+        "throttled": web.store.visitors.throttled(now_ms - _THROTTLED_DAYS * _DAY_MS),
+        "exempt": list(exempt_networks(web.settings)),
+        "causes": CAUSES,
+    }
+    return render(request, "access.html", context, mode=web.mode)
 
 
 def make_deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:

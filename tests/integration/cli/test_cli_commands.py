@@ -400,7 +400,7 @@ def test_changes_of_the_configuration_are_in_the_trail(desk: Desk) -> None:
     change, first = desk.lines("audit", "--json", "--action", "settings")
     assert first["detail"].endswith("seen first")
     assert change["actor"] == "reload on gw.shop.test"
-    assert change["detail"].startswith("providers (settings ")
+    assert change["detail"].startswith("providers.main.host (settings ")
     assert "elsewhere" not in json.dumps(change)
     # back again, which an earlier entry was like
     desk.config.write_text(desk.config.read_text().replace("smtp.elsewhere", "smtp.provider"))

@@ -12,8 +12,10 @@ import pytest
 from relaygw.access import Uses
 from relaygw.mail.clock import clock_ms
 from relaygw.operations.access import note_logins
+from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
+from relaygw.store.visitors import Throttled
 from relaygw.web.app import create_app
 from relaygw.web.queue import audit
 from tests.integration.web.people import PASSWORDS, ROLES, TOKENS, with_logins
@@ -138,11 +140,39 @@ async def test_admins_review_who_may_log_in(serve: Serve, store: Store) -> None:
     assert '<a href="/access">' in (await client.get("/audit")).text
 
 
+async def test_admins_see_who_was_throttled_and_who_never_is(serve: Serve, store: Store) -> None:
+    at_ms, listener = clock_ms() - HOUR_MS, "127.0.0.1:25"
+    times = {"first_seen_ms": at_ms, "last_seen_ms": at_ms}
+    store.visitors.note_throttled(
+        Throttled(listener=listener, client=client, cause=cause, times=7, **times)
+        for client, cause in (("192.0.2.7", "rate"), ("<b>x</b>", "logins"))
+    )
+    listeners = [{"bind": listener, "exempt": ["198.51.100.0/24"]}]
+    given = {"mode": "sandbox", "listeners": listeners}
+    settings = with_logins().model_copy(
+        update={"listeners": Settings.model_validate(given).listeners}
+    )
+    client = await log_in(await serve(settings), "anna")
+    page = (await client.get("/access")).text
+    assert "192.0.2.7" in page
+    assert "more mail than rate_per_client" in page
+    assert "198.51.100.0/24" in page
+    assert "<b>x" not in page
+    told = (await client.get("/api/gateway/v1/clients")).json()
+    assert {one["client"]: one["times"] for one in told["throttled"]} == {
+        "192.0.2.7": 7,
+        "<b>x</b>": 7,
+    }
+    (exempt,) = (one for one in told["exempt"] if one["by"] == "exempt")
+    limits = ["max_connections_per_client", "rate_per_client"]
+    assert (exempt["network"], exempt["limits"]) == ("198.51.100.0/24", limits)
+
+
 async def test_the_review_is_for_admins_alone(serve: Serve) -> None:
     for name, role in ROLES.items():
         client = await log_in(await serve(with_logins()), name)
         status = 200 if role == "admin" else 403
-        for path in ("/access", "/api/gateway/v1/access"):
+        for path in ("/access", "/api/gateway/v1/access", "/api/gateway/v1/clients"):
             answer = await client.get(path, headers={"Accept": "application/json"})
             assert (answer.status_code, name, path) == (status, name, path)
         assert ("/access" in (await client.get("/audit")).text) is (role == "admin")

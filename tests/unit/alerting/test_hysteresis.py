@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relaygw.alerting.rules import Finding
+from relaygw.alerting.finding import Finding
 from relaygw.alerting.watch import Hysteresis
 from relaygw.settings.alerts import Rule
 from relaygw.store.watch import Incident

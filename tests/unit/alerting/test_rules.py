@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from relaygw.alerting.facts import Complaints, FleetFacts, HostFacts, QueueFacts
+from relaygw.alerting.finding import Finding
 from relaygw.alerting.guard import finding_of
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
-from relaygw.alerting.rules import HOST_RULES, Finding, fleet_findings, host_findings
+from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail
@@ -20,8 +21,10 @@ from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
+from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount
+from relaygw.store.visitors import TokenUse
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from tests.tables import each_of
 
@@ -47,6 +50,19 @@ def receiver(**more: Any) -> Endpoint:
     names = (one for one in Endpoint.__slots__ if one not in values)
     mine = {"endpoint": SETTINGS.webhooks[0].endpoint, "last_error": "shop.test answered 500"}
     return Endpoint(**dict.fromkeys(names) | values | mine | more)
+
+
+CHANGE = AuditEntry(
+    at_ms=NOW_MS,
+    actor="start on gw1",
+    action="settings.change",
+    target="gw1",
+    affected=1,
+    detail='{"changed": ["mode"]}',
+)
+STRANGER = TokenUse(
+    token="ci", kind="agent", value="curl", first_seen_ms=NOW_MS, last_seen_ms=NOW_MS
+)
 
 
 def hold(scope: str, key: str = "main", **more: Any) -> Hold:
@@ -496,7 +512,10 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
                 point("accepted", 5000, "default", minutes_ago=20),
                 point("bounced", 100),
                 point("refused", 100, "451 4.3.0"),
+                point("login_failures", 100, "smtp 192.0.2.0/24"),
             ),
+            changes=[CHANGE],
+            strangers=[STRANGER],
             doubts={"main": 1},
             quotas={"main": 1.0},
             busiest_hour={},

@@ -1,0 +1,101 @@
+"""Rules about the gateway itself: who changed it, and who tries to get in. Pure, as the others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from relaygw.alerting.finding import Finding
+from relaygw.alerting.history import HOUR_MS, totals
+from relaygw.mail.words import printable, some_of
+from relaygw.observe.observer import OTHER, Series
+from relaygw.policy.settings_change import parse_change
+from relaygw.settings.alerts import AlertRules, Rule
+from relaygw.store.audit import AuditEntry
+from relaygw.store.visitors import TokenUse
+
+if TYPE_CHECKING:
+    from relaygw.alerting.facts import FleetFacts
+
+_MOST_KEYS = 8
+_MOST_NAMES = 3
+_DOORS = {"smtp": "by SMTP", "web": "at the web pages and the API"}
+
+
+def own_findings(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    """Return what happened to the gateway that somebody should know of."""
+    yield from _config_changed(facts)
+    yield from _login_failures(facts, rules)
+    yield from _api_strangers(facts)
+
+
+def _config_changed(facts: FleetFacts) -> Iterator[Finding]:
+    """Tell of a change once, also where several gateways made it one after the other."""
+    same: defaultdict[str, list[AuditEntry]] = defaultdict(list)
+    for entry in facts.queue.changes:
+        change = parse_change(entry.detail)
+        if change.changed:
+            same[change.what].append(entry)
+    for what, entries in same.items():
+        first = entries[-1]
+        change = parse_change(first.detail)
+        hosts = some_of(sorted({one.target for one in entries}), _MOST_NAMES)
+        by = first.actor.partition(" ")[0]
+        whose = some_of(change.files, _MOST_NAMES) or "none of its files was written since"
+        yield Finding(
+            Rule.CONFIG_CHANGED,
+            what,
+            printable(
+                f"the configuration of {hosts} changed by a {by}: "
+                f"{some_of(change.changed, _MOST_KEYS)}; {whose}"
+            ),
+            "if nobody of you did this, look who may write the file, and stop the gateway; "
+            "relaygw audit --action settings.change lists all changes",
+            first.at_ms,
+            is_certain=True,
+        )
+
+
+def _login_failures(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
+    since_ms = facts.now_ms - HOUR_MS
+    failed = totals(facts.queue.points, Series.LOGIN_FAILURES, since_ms=since_ms)
+    for kind, door in _DOORS.items():
+        mine = {
+            network.removeprefix(f"{kind} "): number
+            for network, number in failed.items()
+            if network.startswith(f"{kind} ")
+        }
+        count = sum(mine.values())
+        if count >= rules.login_failures:
+            most = sorted(mine, key=lambda one: (one == OTHER, -mine[one], one))
+            named = [f"{'others' if one == OTHER else one} ({mine[one]})" for one in most]
+            yield Finding(
+                Rule.LOGIN_FAILURES,
+                kind,
+                f"{count} logins {door} failed within an hour, from {some_of(named, _MOST_NAMES)}",
+                "the log names the users that exist; correct the password of the program, or keep "
+                "that network out: a firewall, web.networks",
+                is_certain=True,
+            )
+
+
+def _api_strangers(facts: FleetFacts) -> Iterator[Finding]:
+    by_token: defaultdict[str, list[TokenUse]] = defaultdict(list)
+    for use in facts.queue.strangers:
+        by_token[use.token].append(use)
+    for token, uses in by_token.items():
+        words = {"agent": "by the user agent {}", "network": "from {}"}
+        new = [words[one.kind].format(one.value) for one in uses]
+        yield Finding(
+            Rule.API_STRANGER,
+            token,
+            printable(
+                f"the token {token} of the API is used {some_of(new, _MOST_NAMES)}, which it was "
+                "never used with before"
+            ),
+            "if that is not one of your programs, a stranger knows the token: write a new one, and "
+            "reload; relaygw users list shows who may log in",
+            min(one.first_seen_ms for one in uses),
+            is_certain=True,
+        )
