@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from importlib import import_module
 from typing import Any, Protocol
 
 from relaygw.alerting.channels import MayBeTaken, is_slack, post
@@ -131,6 +132,7 @@ class DigestSender:
         url, until_ms = self.settings.digest.webhook, due.period.until_ms
         assert url is not None
         digest = await asyncio.to_thread(self._read, due)
+        await asyncio.to_thread(import_module, "httpx2")  # takes its time, and mail goes on
         passed = self.store.digests.pass_digest
         if not await asyncio.to_thread(passed, WEBHOOK, state=due.state, until_ms=until_ms):
             return

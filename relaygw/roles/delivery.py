@@ -87,7 +87,7 @@ async def _tended(
     notices = Notices(settings, store, observer, composer=composer, wake_workers=wake_workers)
     running = [janitor.run(), notices.run()]
     if settings.digest.is_on:
-        running.append(_digests(context, store, composer, wake_workers))
+        running.append(_digests(context, store, wake_workers))
     tasks = [asyncio.create_task(one) for one in running]
     try:
         yield
@@ -97,15 +97,16 @@ async def _tended(
 
 
 def _digests(
-    context: RoleContext, store: Store, composer: NoticeComposer, wake_workers: Callable[[], None]
+    context: RoleContext, store: Store, wake_workers: Callable[[], None]
 ) -> Coroutine[None, None, None]:
     from relaygw.alerting.digest_sender import DigestSender  # costs those who want it
 
+    settings, state_dir = context.loaded.settings, context.loaded.state_dir
     return DigestSender(
-        settings=context.loaded.settings,
+        settings=settings,
         store=store,
         incarnation=context.incarnation,
-        composer=composer,
+        composer=NoticeComposer(Intake(settings, state_dir=state_dir)),  # in another thread
         log=context.log,
         wake_workers=wake_workers,
     ).run()
