@@ -22,7 +22,6 @@ _FIRST_ORPHANS_STEP = 120  # not while a start with a long queue has enough to d
 TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
 WATCHED_S = 15 * 86400.0  # a day more than is shown: a weekly digest looks at two weeks
-STORMS_S = 2 * 86400.0
 _SHED_PAUSE_S = 0.01
 _UNSEEN = "; what it was sending may be sent more than once"
 _PAUSE_S = 0.2  # between steps of a long purge
@@ -45,6 +44,7 @@ class Janitor:
         """`has_lock_file`: of an incarnation whose lock says whether it lives, late or not."""
         self._queue, self._sandbox = settings.queue, settings.sandbox
         self._expire_ms = settings.suppression.rules().expire_ms
+        self._storms_ms = 2 * _ms(settings.storms.window)
         self._store = store
         self._log = log
         self._incarnation = incarnation
@@ -91,7 +91,7 @@ class Janitor:
             await _repeat(self._lift_step)
             await _repeat(self._trim_step)
             await _repeat(self._store.sources.forget_sources)
-            await _repeat(lambda: self._store.repeats.forget_repeats(_ms(STORMS_S)))
+            await _repeat(lambda: self._store.repeats.forget_repeats(self._storms_ms))
             await _repeat(self._store.rhythms.forget_kinds)
         if number % ORPHANS_EVERY_STEPS == _FIRST_ORPHANS_STEP:
             await _repeat(lambda: self._purge(orphans=ORPHANS_S))

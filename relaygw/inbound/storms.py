@@ -2,7 +2,7 @@
 
 Of each recipient of mail to be sent a front remembers a hash of address, subject and sender. Only
 when one comes again the content is looked at, and counted from then on; the mail before it counts
-as the same where it has about the same size. What other fronts counted is read every two seconds.
+where its text begins with the same bytes. What other fronts counted is read every two seconds.
 Memory is bounded: what is remembered longest goes.
 """
 
@@ -36,7 +36,7 @@ MAX_LOOKED = 20  # recipients of a message who had it before
 _MAX_OPEN = 10_000
 _MAX_WATCHED = 1000
 _WRITTEN_AT_ONCE = 1000
-_SIZE_BYTES = 64  # so much, and a twentieth, may two sizes differ that are about the same
+_BEGIN_BYTES = 4096  # of the text of each mail
 SAME, SAME_ID, HELD = "same", "message_id", "held"
 
 
@@ -46,7 +46,7 @@ class _Seen(NamedTuple):
     queue_id: str
     at_ms: int
     message_id: int  # its hash
-    size_bytes: int
+    begin: int  # the hash of its first bytes
     is_counted: bool
 
 
@@ -134,8 +134,9 @@ class StormCheck(Check):
         now_ms = message.accepted_at_ms
         if len(self._new) >= MAX_KEYS or not 0 <= now_ms - self._turned_ms <= self._window_ms:
             self._old, self._new, self._turned_ms = self._new, {}, now_ms
-        message_id = hash(message.message_id)
-        seen = _Seen(message.queue_id, now_ms, message_id, message.size_bytes, is_counted=False)
+        end = looked.facts.end
+        begin = hash(looked.content.head[end : end + _BEGIN_BYTES])
+        seen = _Seen(message.queue_id, now_ms, hash(message.message_id), begin, is_counted=False)
         marks: list[_Mark] = []
         again: list[tuple[int, str, _Seen]] = []
         for part in message.deliveries:
@@ -185,8 +186,7 @@ class StormCheck(Check):
             if len(self._counts) >= MAX_STORMS:
                 self._make_room(seen.at_ms)
             count = self._counts[storm_id] = _Count(storm_id, seen.queue_id)
-            difference = abs(before.size_bytes - seen.size_bytes)
-            if not before.is_counted and difference <= _SIZE_BYTES + before.size_bytes // 20:
+            if not before.is_counted and before.begin == seen.begin:
                 count.first_id, count.assumed_ms = before.queue_id, before.at_ms
                 count.add(before.at_ms, self._step_ms)
         return count

@@ -139,8 +139,17 @@ def test_what_is_alike_but_not_the_same_is_no_storm(front: Front) -> None:
 def test_tokens_and_the_case_of_an_address_hide_no_storm(front: Front) -> None:
     names = ["b@cust.test", "B@cust.test", "b@Cust.test", "b@cust.TEST"]
     link = b"Subject: Reset\r\nMessage-ID: <%d@x>\r\n\r\nhttps://shop.test/r/8fe1c2b7a90d4e%d\r\n"
+    names.append(names[0])
     held = [front.take(name, content=link % (n, n + 10)) for n, name in enumerate(names)]
-    assert held == [False] * 3 + [True]
+    assert held == [False] * 4 + [True], "the content of the first is not looked at"
+
+
+def test_two_mails_that_only_look_alike_are_never_held(store: Store, tmp_path: Path) -> None:
+    front = Front(store, tmp_path, Storms(same=1, action="hold"))
+    form = b"Subject: New message\r\n\r\nFrom %s: please call me back\r\n"
+    names = (b"Ann", b"Bob", b"Cid", b"Dan", b"Ann")
+    assert [front.take(content=form % name) for name in names] == [False] * 5
+    assert front.take(content=form % b"Dan"), "its second one"
 
 
 def test_a_mailing_that_goes_out_again_and_again_is_a_storm_for_each(front: Front) -> None:
