@@ -17,11 +17,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from relaygw.alerting.dead_man import CALL_EACH_S, DeadMansSignal, mail_trouble
 from relaygw.alerting.facts import FleetFacts, QueueFacts, QueueFactsReader, host_facts
 from relaygw.alerting.finding import Finding
 from relaygw.alerting.guard import GuardWatch
 from relaygw.alerting.notifier import FORGET_MS, Notifier
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
+from relaygw.alerting.silence import SilenceWatch
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.policy.untended import LOST_MS
@@ -42,7 +44,8 @@ class Watch:
     """The watch of one delivery worker; runs in an event loop of its own.
 
     `unreached` tells for how many seconds connecting to providers has been in vain, `clock_step`
-    how the clock of the queue was set lately, if it was.
+    how the clock of the queue was set lately, if it was; `claimed_s` for how many seconds its
+    worker has not looked for due mail.
     """
 
     settings: Settings
@@ -53,17 +56,24 @@ class Watch:
     note: Callable[[str], None]
     unreached: Callable[[], Mapping[str, float]] = dict
     clock_step: Callable[[], str | None] = lambda: None
+    claimed_s: Callable[[], float] = lambda: 0.0
     look_s: float = 5.0  # how often it looks
     queue_look_s: float = 30.0  # at the whole queue, which takes longer the more there is
+    call_s: float = CALL_EACH_S  # to the monitor elsewhere
     _own: list[Incident] = field(default_factory=list)  # of the store itself: nowhere but here
     _queue: QueueFacts | None = None
     _queue_due_s: float = 0.0
+    _is_on_duty: bool = False
     _looking: asyncio.Future[list[Incident]] | None = None
 
     def __post_init__(self) -> None:
         lasting_s = self.settings.alert_rules.lasting
         self._facts = QueueFactsReader(self.store, self.settings)
         self._guard = GuardWatch(self.store, self.settings)
+        self._silence = SilenceWatch(self.store, self.settings)
+        url = self.settings.heartbeat_url
+        self._signal = DeadMansSignal(url, self.note, each_s=self.call_s) if url else None
+        self._trouble: str | None = None
         self._fleet, self._host, self._away = (Hysteresis(lasting_s) for _ in range(3))
 
     async def run(self) -> None:
@@ -76,6 +86,8 @@ class Watch:
         finally:
             if self._looking is not None:  # its thread goes on when nobody waits for it
                 await asyncio.wait([self._looking], timeout=_DRAIN_S)
+            if self._signal is not None:
+                self._signal.stop()
             await self.notifier.drain(_DRAIN_S)
 
     async def _look(self) -> None:
@@ -84,6 +96,8 @@ class Watch:
         try:
             self._looking = asyncio.ensure_future(asyncio.to_thread(self._look_at_all))
             incidents = await asyncio.shield(self._looking)
+            if self._signal is not None and self._is_on_duty:
+                self._signal.beat(self._trouble)
         except StoreUnavailable as error:
             trouble = str(error)
         except Exception as error:  # a defect here stops neither mail nor the next look
@@ -98,9 +112,11 @@ class Watch:
         now_ms, duty = clock_ms(), self.store.watch.duty
         if duty(f"{DUTY} {self.settings.hostname}", self.incarnation):
             self._look_at_host(now_ms)
-        if not duty(DUTY, self.incarnation):
+        self._is_on_duty = duty(DUTY, self.incarnation)
+        if not self._is_on_duty:
             self._queue = None
             self._guard = GuardWatch(self.store, self.settings)
+            self._silence = SilenceWatch(self.store, self.settings)
             return []
         self.notifier.write()
         self._look_at_fleet(now_ms)
@@ -134,6 +150,17 @@ class Watch:
         )
         findings = fleet_findings(facts, self.settings)
         findings += self._guard.look(shared, now_ms=now_ms)
+        findings += self._silence.look(shared, now_ms=now_ms)
+        if self._signal is not None:
+            self._trouble = mail_trouble(
+                self.store,
+                self.settings,
+                self._queue,
+                findings,
+                state_dir=self.state_dir,
+                claimed_s=self.claimed_s(),
+                now_ms=now_ms,
+            )
         self._settle(self._fleet, findings, shared, now_ms)
 
     def _settle(

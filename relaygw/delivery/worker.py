@@ -96,6 +96,7 @@ class Worker:
         )
         self._reconciler = Reconciler(context, self.wake)
         self.clock = ClockWatch()
+        self._looked_s = time.monotonic()
         self._is_away = False  # from the home of the queue, and the log says so
 
     # --- life ----------------------------------------------------------------------------
@@ -172,6 +173,7 @@ class Worker:
         gates = self._gates.values()
         before = {gate: gate.teachings for gate in gates if not gate.teachings_under_way}
         holds, accounts = await self._context.call(self._look)
+        self._looked_s = time.monotonic()
 
         def untaught() -> Iterator[Gate]:
             return (gate for gate, teachings in before.items() if gate.teachings == teachings)
@@ -223,6 +225,10 @@ class Worker:
         now_s = time.monotonic()
         since = {name: pool.unreached_since_s for name, pool in self._pools.items()}
         return {name: now_s - begun_s for name, begun_s in since.items() if begun_s is not None}
+
+    def claimed_s(self) -> float:
+        """Return for how many seconds it has not looked for due mail; for any thread."""
+        return time.monotonic() - self._looked_s
 
     def _read_hints(self) -> None:
         assert self._hints is not None

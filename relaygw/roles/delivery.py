@@ -133,6 +133,7 @@ def _watching(
             notifier=open_notifier(settings, store, note),
             note=note,
             unreached=worker.unreached,
+            claimed_s=worker.claimed_s,
             clock_step=worker.clock.recent_step,
         ).run()
     )

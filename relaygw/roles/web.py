@@ -13,8 +13,9 @@ from relaygw.roles.feedback import feedback_kept
 from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
 from relaygw.roles.telling import webhooks_told
 from relaygw.roles.uses import uses_kept, written
+from relaygw.store.instances import STALE_AFTER_S
 from relaygw.web.app import create_app
-from relaygw.web.dashboard.monitoring import STALE_AFTER_S, MetricsPage
+from relaygw.web.dashboard.monitoring import MetricsPage
 from relaygw.web.findable import keep_findable
 from relaygw.web.gate.visits import Visits
 from relaygw.web.sandbox.index import Indexer, keep_indexed

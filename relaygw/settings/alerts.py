@@ -33,6 +33,7 @@ class Rule(StrEnum):
     STORM = "storm"
     SOURCE_NEW = "source_new"
     SOURCE_VOLUME = "source_volume"
+    SILENCE = "silence"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"
     HELD = "held"

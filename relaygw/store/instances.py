@@ -15,7 +15,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
@@ -207,6 +207,22 @@ def silent_incarnations(
     """Return the incarnations whose heartbeat is older: to be shown, nobody is buried for it."""
     oldest_ms = now_ms - int(for_s * 1000)
     return frozenset(one.incarnation for one in instances if one.heartbeat_at_ms < oldest_ms)
+
+
+STALE_AFTER_S = 15.0  # a front without a heartbeat for longer does not count
+
+
+def front_trouble(fronts: Sequence[Instance], *, now_ms: int) -> str | None:
+    """Return why none of these fronts takes mail, in one line without names; None if one does."""
+    if not fronts:
+        return "no front is registered"
+    running = [entry for entry in fronts if entry.state == "running"]
+    if not running:
+        return "every front is stopping"
+    stale = silent_incarnations(running, STALE_AFTER_S, now_ms=now_ms)
+    if all(entry.incarnation in stale for entry in running):
+        return f"no front has sent a heartbeat for {STALE_AFTER_S:.0f} s"
+    return None
 
 
 class Steadiness:

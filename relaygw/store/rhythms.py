@@ -64,13 +64,13 @@ class Rhythms(Repository):
             _ADD_KIND.run(tx, kinds)
             _ADD_HOUR.run(tx, hours)
 
-    def rhythmic(self) -> dict[MailKind, LastMail]:
+    def rhythmic(self, known_for_ms: int = LEARNT_MS) -> dict[MailKind, LastMail]:
         """Return the kinds that are known for long enough to have a rhythm; the most mail first."""
         with self._read() as tx:
             query = (
                 select(mail_kind)
                 .where(mail_kind.c.messages >= LEAST_MESSAGES)
-                .where(mail_kind.c.first_seen_ms <= tx.now_ms() - LEARNT_MS)
+                .where(mail_kind.c.first_seen_ms <= tx.now_ms() - known_for_ms)
                 .order_by(mail_kind.c.messages.desc())
                 .limit(MAX_RHYTHMS)
             )
@@ -98,8 +98,15 @@ class Rhythms(Repository):
                     .order_by(kind_hour.c.kind_id, kind_hour.c.hour)
                 )
                 for row in tx.execute(query):
-                    found[named[row.kind_id]].append(MailHour(row.hour, row.messages, row.gap_ms))
+                    hour = round(tx.to_local(row.hour * HOUR_MS) / HOUR_MS)
+                    found[named[row.kind_id]].append(MailHour(hour, row.messages, row.gap_ms))
         return dict(found)
+
+    def counting_since_ms(self) -> int | None:
+        """Return when the first mail was counted that is known, None before."""
+        with self._read() as tx:
+            first_ms = tx.execute(select(func.min(mail_kind.c.first_seen_ms))).scalar()
+            return tx.to_local(first_ms)
 
     def messages_by_template(self, since_ms: int) -> dict[str, int]:
         """Return how many messages came since the hour of a time."""

@@ -540,11 +540,11 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     assert call("repeats.count_repeats", "b", [], **windows) == {"5e": 1}
     assert not call("repeats.forget_repeats", 60_000)
     of_shop = replace(mail_class, sender_domain="shop.test")
-    call("rhythms.count_kinds", [ClassCount(of_shop, wrong.now_ms(), wrong.now_ms(), 1, 1)])
+    call("rhythms.count_kinds", [ClassCount(of_shop, wrong.now_ms(), wrong.now_ms(), 8, 8)])
     kind = MailKind.of("shop.test", "transactional", "t")
     (kind_hour,) = call("rhythms.kind_hours", [kind], now_ms - HOUR_MS)[kind]
-    assert kind_hour.messages == 1
-    assert call("rhythms.messages_by_template", now_ms - 60_000) == {"t": 1}
+    assert kind_hour.messages == 8
+    assert call("rhythms.messages_by_template", now_ms - 60_000) == {"t": 8}
     assert not call("rhythms.forget_kinds", 60_000)
     call("watch.sums", now_ms - 300_000, step_ms=60_000, series=["messages"])
     call("find.index_batch", limit=9)
@@ -589,7 +589,8 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "sources.known_classes": ((now_ms - 60_000,), {}),
         "sources.sum_mail": (("host", now_ms - 60_000), {}),
         "repeats.storms": ((HOUR_MS,), {}),
-        "rhythms.rhythmic": ((), {}),
+        "rhythms.counting_since_ms": ((), {}),
+        "rhythms.rhythmic": ((-HOUR_MS,), {}),
         "watch.incidents": ((now_ms - 60_000,), {}),
         "outbox.endpoints": ((), {}),
         "visitors.uses": ((now_ms - 60_000,), {}),

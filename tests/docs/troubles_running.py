@@ -146,6 +146,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "storm": ("policy/storms.py", "the same mail came"),
     "source_new": ("alerting/guard.py", " messages of "),
     "source_volume": ("alerting/guard.py", "usual is less than"),
+    "silence": ("alerting/silence.py", "longest usual pause at this time"),
     "quota_near": ("alerting/rules.py", "of its daily quota"),
     "in_doubt": ("alerting/rules.py", "after the final dot"),
     "held": ("policy/untended.py", "held, the longest for"),

@@ -5,6 +5,8 @@
         receiver.wait_for(1)
         assert receiver.bodies[0]["state"] == "open"
 
+A GET, as of `heartbeat_url`, counts as a notice without fields.
+
 `behaviour` may be changed while it runs: ANSWER (200), FAIL (500), HANG (reads, says nothing),
 CLOSE (closes without a word), DRIP (a byte of an endless header now and then), REDIRECT.
 `bodies` are those that were answered with 200; `asked` counts all requests.
@@ -48,6 +50,9 @@ class NoticeReceiver:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 receiver._take(self, body)
+
+            def do_GET(self) -> None:
+                receiver._take(self, {})
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -40,7 +40,7 @@ from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
 from relaygw.settings.web import Web
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.store.instances import silent_incarnations
+from relaygw.store.instances import front_trouble, silent_incarnations
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import standing_of
@@ -200,7 +200,6 @@ def _ends(settings: Settings) -> Numbers:
     return ends
 
 
-STALE_AFTER_S = 15.0  # a front without a heartbeat for longer does not count
 READY_WITHIN_S = 3.0  # how long a look at the store may take: load balancers wait no longer
 _SILENT_STORE = "the store does not answer"
 
@@ -213,17 +212,9 @@ def front_problem(store: Store, instance: str | None) -> str | None:
     try:
         registered = [one for one in store.instances.registered() if one.role == "front"]
         fronts = [one for one in registered if instance in (None, one.name)]
-        stale = silent_incarnations(fronts, STALE_AFTER_S, now_ms=clock_ms())
     except StoreUnavailable:
         return _SILENT_STORE
-    if not fronts:
-        return "no front is registered"
-    running = [entry for entry in fronts if entry.state == "running"]
-    if not running:
-        return "every front is stopping"
-    if all(entry.incarnation in stale for entry in running):
-        return f"no front has sent a heartbeat for {STALE_AFTER_S:.0f} s"
-    return None
+    return front_trouble(fronts, now_ms=clock_ms())
 
 
 def health_routes(

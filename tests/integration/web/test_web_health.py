@@ -10,10 +10,9 @@ import httpx2
 import pytest
 
 from relaygw.settings.model import Settings
-from relaygw.store.instances import Instance
+from relaygw.store.instances import STALE_AFTER_S, Instance
 from relaygw.store.store import Store
 from relaygw.web.app import create_app
-from relaygw.web.dashboard.monitoring import STALE_AFTER_S
 from relaygw.web.server import serve_web
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
