@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour, totals
+from relaygw.errors import SettingsError
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
@@ -19,7 +20,7 @@ from relaygw.policy.settings_change import SETTINGS_CHANGE
 from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended, untended
 from relaygw.settings.alerts import Rule
-from relaygw.settings.certificates import certificate_end
+from relaygw.settings.certificates import certificate_end, server_context
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.holds import Hold
@@ -72,6 +73,7 @@ class HostFacts:
     host: str
     volumes: Mapping[str, float] = field(default_factory=dict)  # directory: free share
     certificates: Mapping[str, float] = field(default_factory=dict)  # listener: seconds left
+    unusable: Mapping[str, str] = field(default_factory=dict)  # listener: what is wrong with it
     maildrop: LeftMail | None = None
 
 
@@ -184,15 +186,27 @@ def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
     with contextlib.suppress(OSError):
         volume = os.statvfs(state_dir)
         volumes[str(state_dir)] = volume.f_bavail / max(volume.f_blocks, 1)
-    left: dict[str, float] = {}
-    for listener in settings.listeners:
-        if listener.tls.mode != "off" and listener.tls.cert is not None:
-            with contextlib.suppress(OSError, ValueError):  # the front says what is wrong with it
-                end = certificate_end(Path(listener.tls.cert))
-                left[str(listener.bind)] = end.timestamp() - time.time()
+    left, unusable = _certificates(settings)
     return HostFacts(
         host=settings.hostname,
         volumes=volumes,
         certificates=left,
+        unusable=unusable,
         maildrop=look_at_maildrop(settings.maildrop.path),
     )
+
+
+def _certificates(settings: Settings) -> tuple[dict[str, float], dict[str, str]]:
+    """Return how long those of listeners last, and what is wrong with those nobody can use."""
+    left: dict[str, float] = {}
+    unusable: dict[str, str] = {}
+    for listener in settings.listeners:
+        if listener.tls.mode != "off" and listener.tls.cert is not None:
+            name = str(listener.bind)
+            try:
+                end = certificate_end(Path(listener.tls.cert))
+                left[name] = end.timestamp() - time.time()
+                server_context(listener.tls)
+            except (OSError, ValueError, SettingsError) as error:
+                unusable[name] = str(error)
+    return left, unusable

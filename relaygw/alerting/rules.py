@@ -79,6 +79,10 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
             summary = f"the certificate of {listener} on {host} {_end_words(left_s)}"
             remedy = "renew it; the file is reloaded automatically"
             found.append(Finding(Rule.CERTIFICATE_EXPIRING, f"{host} {listener}", summary, remedy))
+    for listener, problem in facts.unusable.items():
+        summary = f"{host} cannot use the file of the certificate for {listener}: {problem}"
+        remedy = "until then clients see the one before it; relaygw check shows what is wrong"
+        found.append(Finding(Rule.CERTIFICATE_EXPIRING, f"{host} {listener}", summary, remedy))
     left = facts.maildrop
     if left is not None and left.summary is not None:
         # mail of local programs, who were told that it is on its way

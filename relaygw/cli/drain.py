@@ -36,6 +36,8 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.words import fields, printable
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S, silent_words
+from relaygw.policy.untended import AWAY_REMEDY, away_words
+from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.queue import LaneCount
 from relaygw.store.queue_entry import QueueEntry
@@ -85,6 +87,8 @@ def drain(invocation: frame.Invocation, wait_s: float, grace_s: float, wants_jso
         return os.EX_TEMPFAIL if files else os.EX_OK
     with invocation.open_store(loaded) as store:
         _check_worker(store)
+        if (home := home_elsewhere(store.homes, loaded.settings)) is not None:
+            frame.warn(f"warning: {away_words(printable(home.hostname))}; {AWAY_REMEDY}")
         progress = _Progress()
         wake = partial(roles.wake_workers, loaded)
         run = Drain(store, maildrop=maildrop, actor=frame.login_name(), wake=wake)

@@ -17,7 +17,7 @@ from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState
 from relaygw.mail.suppression import Listed, Suppression
-from relaygw.mail.words import span
+from relaygw.mail.words import printable, span
 from relaygw.operations.providers import Usage, holds_of, read_usages
 from relaygw.policy.recipient_fields import NOTHING, FieldsFound
 from relaygw.policy.recipients import Screen
@@ -27,6 +27,7 @@ from relaygw.policy.untended import known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import (
     AttemptEntry,
@@ -115,6 +116,7 @@ class Facts:
     queued: Mapping[str, int] = field(default_factory=dict)  # deliveries that wait, by route
     listed: Mapping[str, Listed] = field(default_factory=dict)  # who is suppressed of those
     suppressed: Sequence[Suppression] = ()  # because of this mail, and still so
+    home: str | None = None  # the machine of the queue, where this one sends nothing
 
     def circumstances(self, part: DeliveryEntry) -> DeliveryCircumstances:
         """Return what only the record knows of a delivery."""
@@ -198,7 +200,13 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
         fields=NOTHING if rule is None or head is None else rule.look(head),
         usages=read_usages(store, settings.providers) if is_open else {},
         queued=_queued(store) if is_due else {},
+        home=_home_elsewhere(store, settings),
     )
+
+
+def _home_elsewhere(store: Store, settings: Settings) -> str | None:
+    home = home_elsewhere(store.homes, settings)
+    return None if home is None else printable(home.hostname)
 
 
 def _queued(store: Store) -> dict[str, int]:
@@ -281,6 +289,10 @@ def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
     if not any(one.role == "delivery" for one in facts.instances):
         advice = Advice("Start the gateway; to see what runs:", "relaygw status")
         return [Obstacle("no delivery worker runs", advice)]
+    if facts.home is not None:
+        advice = Advice("If this is the machine that sends, and not a copy:", "relaygw db adopt")
+        what = f"the queue belongs to another machine ({facts.home})"
+        return [Obstacle(f"{what}, so nothing is sent from this one", advice)]
     names = facts.providers(part)
     if not names or part.route not in known_routes(facts.settings):
         moved_to = provider_of_route(part.route)

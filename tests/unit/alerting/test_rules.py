@@ -424,6 +424,10 @@ def test_mail_in_doubt() -> None:
             [("certificate_expiring", "gw1 :465")],
         ),
         (
+            HostFacts(host="gw1", unusable={":465": "key.pem cannot be read"}),
+            [("certificate_expiring", "gw1 :465")],
+        ),
+        (
             HostFacts(host="gw1", certificates={":465": -5.0}),
             [("certificate_expiring", "gw1 :465")],
         ),
