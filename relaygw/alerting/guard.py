@@ -12,16 +12,15 @@ from relaygw.mail.mail_class import MailClass, sender_words
 from relaygw.mail.words import counted, some_of
 from relaygw.policy.guard import (
     DAY_MS,
+    FIRST_DAY,
     HISTORY_DAYS,
-    HOUR_MS,
-    Counted,
-    HourCount,
     Known,
     Suspect,
     Trouble,
     is_worth_a_look,
     judge,
 )
+from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
@@ -49,7 +48,8 @@ class _History:
     hour: int
     hours: Mapping[str, Mapping[int, HourCount]]  # by class, before the hour before this one
     busiest: int
-    is_whole_day: bool = True  # until the hours of the last day were looked at
+    known: Known | None = None  # by which its hours of the last day were judged
+    earlier: Sequence[Suspect] = ()  # what was wrong in these
 
 
 class GuardWatch:
@@ -79,11 +79,14 @@ class GuardWatch:
             entries = guard.guard_entries()
             held = {one.target for one in entries if one.action is GuardAction.HOLD}
             suspects = self._suspects(entries, alarmed, now_ms)
-            for suspect, classes in suspects[:_MOST_TOLD]:
+            told: dict[str, Finding] = {}
+            for suspect, classes in suspects:
                 is_held, is_new = self._hold(suspect, classes, held, now_ms)
                 is_mail_due |= is_new
-                found.append(self._finding(suspect, classes, alarmed, is_held=is_held))
-            found += _more(suspects[_MOST_TOLD:])
+                if suspect.key not in told and len(told) < _MOST_TOLD:
+                    told[suspect.key] = self._finding(suspect, classes, alarmed, is_held=is_held)
+            more = len({suspect.key for suspect, _ in suspects} - {*told})
+            found = [*told.values(), *_more(more)]
         if is_mail_due:
             hold_waiting(self._store, actor=GUARD, now_ms=now_ms)
         return found
@@ -93,7 +96,8 @@ class GuardWatch:
     def _suspects(
         self, entries: Sequence[GuardEntry], alarmed: Mapping[str, int], now_ms: int
     ) -> list[tuple[Suspect, dict[str, MailClass]]]:
-        sums = self._store.guard.source_sums(now_ms - HOUR_MS)
+        is_first = any(key.endswith(FIRST_DAY) for key in alarmed)
+        sums = self._store.guard.source_sums(now_ms - (DAY_MS if is_first else HOUR_MS))
         wanted = {key.partition(" ")[0] for key in alarmed} - {""}
         busy = [
             one
@@ -121,20 +125,33 @@ class GuardWatch:
                 bounced=self._bounced.get(source_id, 0),
                 busiest_hour=history.busiest,
             )
-            is_alarmed = any(key.startswith(source_id) for key in alarmed)
-            is_whole_day = history.is_whole_day or is_alarmed
-            counted = self._counted(classes, history, now_ms)
-            suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
-            if suspects:
-                elsewhere = self._store.guard.known_elsewhere(source_id, now_ms - DAY_MS)
-                counted = [_known_elsewhere(one, elsewhere) for one in counted]
-                suspects = judge(
-                    counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day
-                )
-            history.is_whole_day = False
+            suspects = self._judged(source_id, classes, history, known, now_ms)
             named = {one.mail_class.class_id: one.mail_class for one in classes}
             found += [(suspect, named) for suspect in suspects]
         return sorted(found, key=lambda one: -one[0].per_hour)
+
+    def _judged(
+        self,
+        source_id: str,
+        classes: Sequence[SeenClass],
+        history: _History,
+        known: Known,
+        now_ms: int,
+    ) -> list[Suspect]:
+        """Judge a source; the hours that are over once an hour, or when something has changed."""
+        is_whole_day = history.known != replace(known, bounced=0)
+        counted = self._counted(classes, history, now_ms)
+        suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
+        if suspects:
+            elsewhere = self._store.guard.known_elsewhere(source_id, now_ms - DAY_MS)
+            counted = [_known_elsewhere(one, elsewhere) for one in counted]
+            suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
+        if is_whole_day:
+            history.known = replace(known, bounced=0)
+            history.earlier = [replace(one, held=None) for one in suspects]
+            return suspects
+        keys = {one.key for one in suspects}
+        return [*suspects, *(one for one in history.earlier if one.key not in keys)]
 
     def _history(self, source_id: str, class_ids: Sequence[str], now_ms: int) -> _History:
         hour = now_ms // HOUR_MS
@@ -318,10 +335,10 @@ def _remedy(suspect: Suspect, *, is_held: bool) -> str:
     )
 
 
-def _more(suspects: Sequence[tuple[Suspect, dict[str, MailClass]]]) -> list[Finding]:
+def _more(number: int) -> list[Finding]:
     """Return one finding of all that there are too many of."""
-    if not suspects:
+    if not number:
         return []
-    summary = f"{len(suspects)} more sources send much more than before"
+    summary = f"{number} more sources send much more than before"
     remedy = "relaygw sources --since 1h shows them"
     return [Finding(Rule.SOURCE_VOLUME, "", summary, remedy, is_certain=True)]

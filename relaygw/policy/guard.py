@@ -7,18 +7,25 @@ wrong once stays told of for a day. What a source or class did before is its his
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from typing import NamedTuple
 
-from relaygw.mail.mail_class import OTHER_SOURCES, MailClass
+from relaygw.mail.mail_class import OTHER_SOURCES
+from relaygw.policy.mail_counts import (
+    HOUR_MS,
+    NOTHING,
+    Counted,
+    HourCount,
+    new_by_hour,
+    program_of,
+    total_by_hour,
+)
 from relaygw.settings.guard import Guard
-from relaygw.settings.routes import Stream
 
-HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 HISTORY_DAYS = 14
 _USUAL_FACTOR = 4.0  # times what is usual at this hour
@@ -26,38 +33,10 @@ _BUSIEST_FACTOR = 1.5  # and times the busiest hour
 _NEWNESS_FACTOR = 2.0  # times what a source usually sends of new templates
 _HELD_FACTOR = 25.0  # what is known is held beyond so many times its busiest hour
 _REFUSED_LEAST = 10  # recipients
-
-
-class HourCount(NamedTuple):
-    """What came within an hour."""
-
-    messages: int = 0
-    recipients: int = 0
-    refused: int = 0  # of the recipients, by this gateway
-
-
-_NOTHING = HourCount()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Counted:
-    """A class and its counts."""
-
-    mail_class: MailClass
-    first_seen_ms: int
-    hours: Mapping[int, HourCount]  # by hours since the epoch; of 15 days, more does no harm
-    is_known_mail: bool = False  # a day old from another source: its template, sender's domain
-    is_moved: bool = False  # that source has another host or listener, nothing else
-
-    @property
-    def class_id(self) -> str:
-        """Its id."""
-        return self.mail_class.class_id
-
-    @property
-    def is_promotional(self) -> bool:
-        """True for mail that people subscribe to."""
-        return self.mail_class.stream == Stream.PROMOTIONAL
+_FIRST_DAY_FACTOR = 4  # what is held on the first day of a queue is more than so many limits
+_ZONES_H = (-3, 0, 3)  # a sale may begin by a shop's clock
+FIRST_DAY = "first day"
+"""Ends the key of an incident about a queue that has no history."""
 
 
 class Trouble(StrEnum):
@@ -156,12 +135,12 @@ class _Judging:
         self._source_id = classes[0].mail_class.source_id
         self._may_hold = classes[0].mail_class.host != OTHER_SOURCES  # else several are one
         self._first_ms = min(one.first_seen_ms for one in classes)
-        self._totals = _total_by_hour(classes)
-        self._newness = _new_by_hour(classes)
+        self._totals = total_by_hour(classes)
+        self._newness = new_by_hour(classes)
 
     def at(self, moment: _Moment) -> Iterator[Suspect]:
         """Find what was wrong in that hour."""
-        hours = (self._totals.get(moment.hour - late, _NOTHING) for late in range(2))
+        hours = (self._totals.get(moment.hour - late, NOTHING) for late in range(2))
         two_hours = HourCount(*(sum(counts) for counts in zip(*hours, strict=True)))
         bounced = self._known.bounced * moment.is_now
         if not is_worth_a_look(two_hours, bounced, self._guard):
@@ -172,8 +151,9 @@ class _Judging:
         yield from filter(None, [*new, volume, refused])
 
     def _is_quiet(self, moment: _Moment) -> bool:
-        day = datetime.fromtimestamp(moment.at_ms / 1000).date()
-        return any(day in days for days in self._guard.quiet)
+        at = datetime.fromtimestamp(moment.at_ms / 1000)
+        days = {(at + timedelta(hours=late)).date() for late in _ZONES_H}
+        return any(day in quiet for quiet in self._guard.quiet for day in days)
 
     def _is_new_source(self, moment: _Moment) -> bool:
         return self._first_ms > moment.at_ms - DAY_MS
@@ -194,44 +174,43 @@ class _Judging:
                 yield self._suspect(Trouble.NEW, key, moment, counts, limit, held)
 
     def _cohorts(self, moment: _Moment) -> dict[str, list[Counted]]:
-        """Return classes that are new, by the day of their first mail; each has its incident.
+        """Return classes that are new, each with its incident, by the day of their first mail.
 
         They are new for a day, and as long as that incident lasts. On the first day of a queue
-        all is new: what has come most of the time has an incident apart from what came later.
+        all is new: then each program has one, whatever hosts it runs on.
         """
         cohorts: dict[str, list[Counted]] = {}
-        base_ms = self._base_ms(moment)
         for one in self._classes:
-            key = self._cohort(one)
             if one.is_promotional or one.is_moved or one.class_id in self._known.allowed:
                 continue
+            key = self._cohort(one)
             if one.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
-                is_base = one.first_seen_ms <= base_ms and key not in self._known.alarmed
-                cohorts.setdefault(f"{key} first" if is_base else key, []).append(one)
+                cohorts.setdefault(key, []).append(one)
         return cohorts
 
     def _cohort(self, one: Counted) -> str:
+        if one.first_seen_ms < self._known.counting_since_ms + DAY_MS:
+            return f"{program_of(one.mail_class)} {FIRST_DAY}"
         return f"{self._source_id} {one.first_seen_ms // DAY_MS}"
 
-    def _base_ms(self, moment: _Moment) -> int:
-        """Return until when mail was first seen that a queue was set up for, on its first day."""
-        counting_ms = moment.at_ms - self._known.counting_since_ms
-        return moment.at_ms - counting_ms // 2 if counting_ms < DAY_MS else 0
-
     def _lasts(self, key: str, moment: _Moment) -> bool:
-        alarmed_ms = self._known.alarmed.get(key, self._known.alarmed.get(f"{key} first"))
+        alarmed_ms = self._known.alarmed.get(key)
         return alarmed_ms is not None and moment.at_ms - alarmed_ms < HISTORY_DAYS * DAY_MS
 
     def _held_new(
         self, counts: Mapping[Counted, float], limit: float, moment: _Moment
     ) -> Held | None:
+        """Return what of it is held; on a first day only what is much, and came late."""
         if self._is_quiet(moment) and not self._is_new_source(moment):
             return None
-        base_ms = self._base_ms(moment)
+        since_ms = 0
+        counting_ms = moment.at_ms - self._known.counting_since_ms
+        if counting_ms < DAY_MS:
+            since_ms, limit = moment.at_ms - counting_ms // 2, limit * _FIRST_DAY_FACTOR
         later = {
             one: count
             for one, count in counts.items()
-            if one.first_seen_ms > base_ms and not one.is_known_mail
+            if one.first_seen_ms > since_ms and not one.is_known_mail
         }
         if sum(later.values()) <= limit:
             return None
@@ -370,29 +349,9 @@ class _Judging:
 
 
 def _hours(one: Counted, moment: _Moment) -> tuple[HourCount, HourCount]:
-    return one.hours.get(moment.hour, _NOTHING), one.hours.get(moment.hour - 1, _NOTHING)
+    return one.hours.get(moment.hour, NOTHING), one.hours.get(moment.hour - 1, NOTHING)
 
 
 def _messages(one: Counted, moment: _Moment) -> float:
     now, before = _hours(one, moment)
     return now.messages + before.messages * moment.earlier
-
-
-def _total_by_hour(classes: Iterable[Counted]) -> dict[int, HourCount]:
-    totals: dict[int, HourCount] = {}
-    for one in classes:
-        for hour, count in one.hours.items():
-            before = totals.get(hour, _NOTHING)
-            totals[hour] = HourCount(*(a + b for a, b in zip(before, count, strict=True)))
-    return totals
-
-
-def _new_by_hour(classes: Iterable[Counted]) -> Counter[int]:
-    """Return how much came in each hour of what was no day old then."""
-    newness: Counter[int] = Counter()
-    for one in classes:
-        first = one.first_seen_ms // HOUR_MS
-        if not one.is_promotional:
-            for hour in range(first, first + 24):
-                newness[hour] += one.hours.get(hour, _NOTHING).messages
-    return newness

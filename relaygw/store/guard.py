@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, and_, case, delete, func, or_, select
+from sqlalchemy import Select, and_, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
@@ -23,7 +23,7 @@ from relaygw.mail.mail_class import (
 )
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
-from relaygw.policy.guard import HourCount
+from relaygw.policy.mail_counts import HourCount, same_script
 from relaygw.policy.template import subject_template
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Transaction, insert_into
@@ -178,27 +178,31 @@ class Guards(Repository):
     def known_elsewhere(self, source_id: str, before_ms: int) -> dict[str, bool]:
         """Return the classes of a source that others sent before a time.
 
-        True: another that differs by its host or listener alone.
+        True: another that differs by its host or listener, or numbers in its script, alone.
         """
-        other = mail_class.alias()
-        is_same_mail = and_(
-            *(other.c[name] == mail_class.c[name] for name in ("sender_domain", "template")),
-            other.c.template != OTHER_SUBJECTS,
-            other.c.source_id != source_id,
-        )
-        is_moved = and_(
-            *(other.c[name] == mail_class.c[name] for name in ("user_name", "script", "stream")),
-            func.coalesce(other.c.uid, -1) == func.coalesce(mail_class.c.uid, -1),
-        )
+        other, named = mail_class.alias(), ("user_name", "uid", "script")
         query = (
-            select(mail_class.c.class_id, func.max(case((is_moved, 1), else_=0)))
-            .join(other, is_same_mail)
+            select(mail_class.c.class_id, *mail_class.c[named], *other.c[named])
+            .distinct()
+            .join(
+                other,
+                and_(
+                    other.c.sender_domain == mail_class.c.sender_domain,
+                    other.c.template == mail_class.c.template,
+                    other.c.template != OTHER_SUBJECTS,
+                    other.c.source_id != source_id,
+                ),
+            )
             .where(mail_class.c.source_id == source_id)
-            .group_by(mail_class.c.class_id)
         )
+        found: dict[str, bool] = {}
         with self._read() as tx:
             rows = tx.execute(query.where(other.c.first_seen_ms < tx.to_stored(before_ms)))
-            return {class_id: bool(moved) for class_id, moved in rows}
+            for class_id, user, uid, script, other_user, other_uid, other_script in rows:
+                is_same = (user, uid) == (other_user, other_uid)
+                is_moved = is_same and same_script(script) == same_script(other_script)
+                found[class_id] = found.get(class_id, False) or is_moved
+        return found
 
     def classes_of(self, ids: Collection[str]) -> list[SeenClass]:
         """Return the classes with these ids, or of sources with these ids."""

@@ -8,7 +8,8 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import RecipientUpdate, Source
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import RecipientState
-from relaygw.policy.guard import DAY_MS, HOUR_MS
+from relaygw.policy.guard import DAY_MS
+from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry
 from relaygw.store.sources import ClassCount

@@ -15,7 +15,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.guard import HOUR_MS
+from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.selection import Selection
 from relaygw.store.sources import ClassCount
 from tests.campaign import times
