@@ -23,6 +23,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
+from relaygw.mail.mail_class import MailClass
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
@@ -182,20 +183,28 @@ class Intake:
             dsn_envid=origin.dsn.envid,
             link_value=link_value(facts, self._link_header) if self._link_header else None,
             is_bounce_mail=any(one.decision is _BOUNCE_MAIL for one in recipients),
-            mail_class=None
-            if self._classes is None
-            else self._classes.of(source, sender, facts.subject, deliveries[0].stream),
+            mail_class=self._class_of(source, sender, facts.subject, deliveries[0].stream),
             refused_recipients=origin.refused_recipients,
-            mail_key=self._mail_key(sender, recipients, content, origin)
-            if self.takes_once
-            else None,
+            mail_key=self._mail_key(sender, recipients, content, origin),
         )
-        if self._screen is not None:
-            hold = self._screen.hold_of(Looked(message, facts, content))
-            if hold is not None and _is_to_be_sent(message):
-                message = replace(message, hold=hold)
-        chunks = content.chunks(head) if content.is_spooled else iter(())
-        return message, chunks if is_whole else without_late_fields(chunks)
+        chunks = _chunks_ahead(content, head, is_whole=is_whole)
+        return self._screened(message, facts, content), chunks
+
+    def _class_of(self, source: Source, sender: str, subject: str, stream: str) -> MailClass | None:
+        if self._classes is None:
+            return None
+        return self._classes.of(source, sender, subject, stream)
+
+    def _screened(
+        self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
+    ) -> AcceptedMessage:
+        """Return the message, held if a check wants that and something of it is to be sent."""
+        if self._screen is None:
+            return message
+        hold = self._screen.hold_of(Looked(message, facts, content))
+        if hold is None or not _is_to_be_sent(message):
+            return message
+        return replace(message, hold=hold)
 
     def _mail_key(
         self,
@@ -203,8 +212,10 @@ class Intake:
         recipients: list[ResolvedRecipient],
         content: ReceivedContent,
         origin: Origin,
-    ) -> str:
+    ) -> str | None:
         """Return what is the same of an exact duplicate: client, envelope, fates, and content."""
+        if not self.takes_once:
+            return None
         source = origin.source
         client = source.client or self.hostname  # local users are of one host
         whole = blake2b(content.digest or content.take_digest(), digest_size=16)
@@ -327,6 +338,12 @@ class Intake:
             return seen, True
         user = told.user if told.user is not None else seen.user
         return replace(seen, host=told.host, uid=told.uid, user=user, script=told.script), False
+
+
+def _chunks_ahead(content: ReceivedContent, head: bytes, *, is_whole: bool) -> Iterator[bytes]:
+    """Return large content with another `head`; `is_whole`: its header ends there."""
+    chunks = content.chunks(head) if content.is_spooled else iter(())
+    return chunks if is_whole else without_late_fields(chunks)
 
 
 def _is_to_be_sent(message: AcceptedMessage) -> bool:

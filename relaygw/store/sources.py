@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, delete, func, select
+from sqlalchemy import ColumnElement, case, delete, func, select
 
 from relaygw.mail.mail_class import MailClass, elsewhere, others_of
 from relaygw.store.database import (
@@ -22,16 +22,13 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
+from relaygw.store.forgotten_sources import FORGOTTEN_AT_ONCE, forgotten_classes, forgotten_hour
 from relaygw.store.guard_tables import class_hour, mail_class
 
 HOUR_MS = 3_600_000
 MAX_CLASSES = 20_000
 MAX_CLASSES_OF_SOURCE = 200
-MAX_HOURS = 500_000  # rows of counts by hour
 KEPT_MS = 60 * 86_400_000
-_RARE_MS = 86_400_000  # so long a class stays that was seen once or twice
-_RARE = 2  # messages
-_PRUNED_AT_ONCE = 200  # rows
 
 _SEEN = BatchStatement(
     "SELECT class_id, last_seen_ms FROM mail_class WHERE class_id IN (VALUES {rows})", columns=1
@@ -256,8 +253,9 @@ class Sources(Repository):
         """
         with self._read() as tx:
             now_ms = tx.now_ms()
-            gone = _forgotten_classes(tx, now_ms, older_than_ms)
-            hour = _forgotten_hour(tx, now_ms, now_ms - older_than_ms)
+            bounds = {"most": MAX_CLASSES, "most_of_source": MAX_CLASSES_OF_SOURCE}
+            gone = forgotten_classes(tx, now_ms, older_than_ms, **bounds)
+            hour = forgotten_hour(tx, now_ms // HOUR_MS, (now_ms - older_than_ms) // HOUR_MS)
         if not gone and hour is None:
             return False
         with self._write(Write.UNSYNCED) as tx:
@@ -265,9 +263,9 @@ class Sources(Repository):
             tx.execute(delete(mail_class).where(mail_class.c.class_id.in_(gone)))
             if hour is not None:
                 ids = select(class_hour.c.class_id).where(class_hour.c.hour == hour)
-                some = class_hour.c.class_id.in_(ids.limit(_PRUNED_AT_ONCE))
+                some = class_hour.c.class_id.in_(ids.limit(FORGOTTEN_AT_ONCE))
                 tx.execute(delete(class_hour).where(class_hour.c.hour == hour, some))
-        return hour is not None or len(gone) == _PRUNED_AT_ONCE
+        return hour is not None or len(gone) == FORGOTTEN_AT_ONCE
 
 
 def _begun_before(tx: Transaction, until_ms: int | None) -> list[ColumnElement[bool]]:
@@ -362,46 +360,3 @@ def seen_class(tx: Transaction, row: Any) -> SeenClass:
     names = (one.name for one in fields(MailClass))
     found = MailClass(**{name: row._mapping[_COLUMNS.get(name, name)] for name in names})
     return tx.entry(SeenClass, row, "first_seen_ms", "last_seen_ms", mail_class=found)
-
-
-# --- what is too old, or too much -------------------------------------------------------------
-
-
-def _forgotten_classes(tx: Transaction, now_ms: int, older_than_ms: int) -> list[str]:
-    seen_ms, messages = mail_class.c.last_seen_ms, mail_class.c.messages
-    query: Select[Any] = select(mail_class.c.class_id).order_by(messages, seen_ms)
-
-    def found(limit: int, *conditions: ColumnElement[bool]) -> list[str]:
-        return [one for (one,) in tx.execute(query.where(*conditions).limit(limit))]
-
-    gone = found(_PRUNED_AT_ONCE, seen_ms < now_ms - older_than_ms)
-    if gone:
-        return gone
-    # what comes once a month stays, unless its source has many that come once
-    crowded = (
-        select(mail_class.c.source_id)
-        .group_by(mail_class.c.source_id)
-        .having(func.count() >= MAX_CLASSES_OF_SOURCE // 2)
-    )
-    is_of_yesterday = seen_ms < now_ms - _RARE_MS
-    is_crowd = (messages <= _RARE) & mail_class.c.source_id.in_(crowded)
-    gone = found(_PRUNED_AT_ONCE, is_of_yesterday, is_crowd)
-    if gone:
-        return gone
-    total: int = tx.execute(select(func.count()).select_from(mail_class)).scalar_one()
-    too_many = min(total - MAX_CLASSES * 9 // 10, _PRUNED_AT_ONCE)
-    return found(too_many, is_of_yesterday) if too_many > 0 else []
-
-
-def _forgotten_hour(tx: Transaction, now_ms: int, end_ms: int) -> int | None:
-    """Return an hour before a time, to come, or the oldest of too many; None without one."""
-    hour = class_hour.c.hour
-    ends = tx.execute(select(func.min(hour), func.max(hour))).one()
-    first: int | None = ends[0]
-    last: int = ends[1]
-    if first is None or first < end_ms // HOUR_MS:
-        return first
-    if last > now_ms // HOUR_MS + 1:  # the clock was wrong
-        return last
-    total: int = tx.execute(select(func.count()).select_from(class_hour)).scalar_one()
-    return first if total > MAX_HOURS else None
