@@ -147,9 +147,7 @@ class Intake:
         may_loop: bool = False,  # as what is only captured may
     ) -> tuple[AcceptedMessage, Iterator[bytes]]:
         """Return the message and chunks of large content to store ahead; raises TooManyHops."""
-        facts = read_header(content.head, self._wanted)
-        if facts.hops >= MAX_HOPS and not may_loop:
-            raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
+        facts = self._read_header(content, may_loop=may_loop)
         now_ms = clock_ms()
         queue_id = self._ids.next_id(now_ms)
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
@@ -189,6 +187,12 @@ class Intake:
         )
         chunks = _chunks_ahead(content, head, is_whole=is_whole)
         return self._screened(message, facts, content), chunks
+
+    def _read_header(self, content: ReceivedContent, *, may_loop: bool) -> HeaderFacts:
+        facts = read_header(content.head, self._wanted)
+        if facts.hops >= MAX_HOPS and not may_loop:
+            raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
+        return facts
 
     def _class_of(self, source: Source, sender: str, subject: str, stream: str) -> MailClass | None:
         if self._classes is None:
