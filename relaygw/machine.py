@@ -18,7 +18,7 @@ PROGRAM = UUID("6f2c1c5e-0d0b-4f0c-9d57-3b8e6a41c7d2")
 _IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 _OF_THIS_START = "/run/machine-id"  # systemd's, where /etc cannot be written: another each time
 _OF_CONTAINERS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
-_OF_KUBERNETES = "KUBERNETES_SERVICE_HOST"
+_VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")  # of Kubernetes; of LXC, nspawn and Podman
 
 
 class Machine(NamedTuple):
@@ -31,7 +31,8 @@ class Machine(NamedTuple):
 def this_machine(root: Path = Path("/")) -> Machine:
     """Return what is known of this machine."""
     places = (root / one.lstrip("/") for one in _OF_CONTAINERS)
-    is_container = _OF_KUBERNETES in os.environ or any(one.exists() for one in places)
+    is_told = any(os.environ.get(name) for name in _VARIABLES)
+    is_container = is_told or any(one.exists() for one in places)
     return Machine(_mark(root), is_container)
 
 

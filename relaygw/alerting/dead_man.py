@@ -24,6 +24,7 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 from relaygw.settings.secrets import SecretUrl
+from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import front_trouble
 from relaygw.store.store import Store
 
@@ -130,6 +131,8 @@ def mail_trouble(
         one.rule is Rule.FRONT_REFUSING for one in findings
     ):
         return "the front refuses mail"
+    if home_elsewhere(store.homes, settings) is not None:
+        return "the queue belongs to another machine, so nothing is sent from this one"
     if claimed_s > CLAIMED_S:
         return f"the delivery worker has not looked for due mail for {CLAIMED_S:.0f} s"
     for route in _late_routes(store, settings, queue, now_ms):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relaygw.errors import SettingsError, StoreUnavailable
+from relaygw.errors import SettingsError, StoreFull, StoreUnavailable
 from relaygw.machine import this_machine
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.told import Told
@@ -64,7 +64,8 @@ def _learn_home(loaded: LoadedSettings) -> None:
             found = store.homes.home()
             if found is None or not found.mark:
                 name, now_ms = loaded.settings.hostname, clock_ms()
-                store.homes.learn(Home(mark=machine.mark, hostname=name, since_ms=now_ms))
+                with contextlib.suppress(StoreFull):  # the next start may know it
+                    store.homes.learn(Home(mark=machine.mark, hostname=name, since_ms=now_ms))
 
 
 def adopt_queue(store: Store, settings: Settings, *, actor: str) -> Home | None:

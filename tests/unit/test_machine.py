@@ -14,8 +14,9 @@ AN_ID = "0f9a3c5d7e1b42a68c0d2e4f6a8b1c3d"
 
 
 @pytest.fixture(autouse=True)
-def outside_of_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+def outside_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KUBERNETES_SERVICE_HOST", "container"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def write(root: Path, name: str, text: str) -> None:

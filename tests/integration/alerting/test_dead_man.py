@@ -15,12 +15,14 @@ from relaygw.alerting.facts import QueueFacts
 from relaygw.alerting.finding import Finding
 from relaygw.alerting.notifier import Notifier
 from relaygw.alerting.watch import Watch
+from relaygw.machine import Machine
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.observe.observer import Series
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretUrl
+from relaygw.store import home
 from relaygw.store.instances import STALE_AFTER_S
 from relaygw.store.store import Store
 from relaygw.store.watch import HistoryPoint
@@ -119,6 +121,16 @@ def test_all_is_well_while_mail_is_accepted_claimed_and_not_late(
     assert trouble(store, tmp_path / "gone") == "the front refuses mail"
     slow = "the delivery worker has not looked for due mail for 30 s"
     assert trouble(store, tmp_path, claimed_s=31) == slow
+
+
+def test_a_copy_of_a_production_host_does_not_speak_for_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home, "this_machine", lambda: Machine("here"))
+    store.instances.register(instance("f1", role="front"))
+    store.homes.learn(home.Home(mark="elsewhere", hostname="shop1.test", since_ms=clock_ms()))
+    assert "another machine" in str(trouble(store, tmp_path))
+    assert trouble(store, tmp_path, mode="staging") is None
 
 
 def test_mail_is_late_when_it_is_due_for_five_minutes(store: Store, tmp_path: Path) -> None:
