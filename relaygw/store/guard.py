@@ -196,6 +196,8 @@ class Guards(Repository):
             .where(mail_class.c.source_id == source_id)
         )
         found: dict[str, bool] = {}
+        lasted_ms = other.c.last_seen_ms - other.c.first_seen_ms
+        query = query.where(lasted_ms >= _DAY_MS)  # one day of spam makes nothing known
         with self._read() as tx:
             rows = tx.execute(query.where(other.c.first_seen_ms < tx.to_stored(before_ms)))
             for class_id, user, uid, script, other_user, other_uid, other_script in rows:
@@ -302,6 +304,7 @@ def _known_mail(tx: Transaction, held: Any) -> frozenset[tuple[str, str]]:
         select(mail_class.c.sender_domain, mail_class.c.template)
         .distinct()
         .where(mail_class.c.first_seen_ms < held.at_ms - _DAY_MS)
+        .where(mail_class.c.last_seen_ms - mail_class.c.first_seen_ms >= _DAY_MS)
         .where(mail_class.c.source_id != held.source_id, mail_class.c.template != OTHER_SUBJECTS)
     )
     return frozenset((domain, template) for domain, template in rows)

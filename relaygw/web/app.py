@@ -39,7 +39,7 @@ from relaygw.web.queue.found import show_found
 from relaygw.web.queue.linked import show_linked
 from relaygw.web.queue.resend import resend, show_resend
 from relaygw.web.queue.selection import queued_of
-from relaygw.web.queue.sources import show_sources
+from relaygw.web.queue.sources import change_guard, show_sources
 from relaygw.web.queue.suppression import change_suppression, show_suppression
 from relaygw.web.sandbox import changes, checks
 from relaygw.web.sandbox.captured import captured_of
@@ -125,6 +125,7 @@ def _page_routes(web: WebContext) -> list[Route]:
         ("GET", "/audit", show_audit),
         ("GET", "/access", show_access),
         ("GET", "/sources", show_sources),
+        ("POST", "/guard/change", change_guard),
         ("GET", "/suppression", show_suppression),
         ("POST", "/suppression/change", change_suppression),
         ("GET", "/find", show_found),

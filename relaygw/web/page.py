@@ -133,6 +133,10 @@ _WORDS = {
     "dropped": "{} dropped, not sent; this is the new one.",
     "suppressed": "The address is suppressed.",
     "lifted": "The address is not suppressed any more.",
+    "guard_held": "It is held from now on; {} that waited, too.",
+    "guard_released": "It is released; {} due now.",
+    "guard_allowed": "It may send more than others; {} due now.",
+    "guard_forgot": "It is judged as others again.",
     "provider_held": "The provider is held.",
     "provider_released": "The provider is released.",
 }

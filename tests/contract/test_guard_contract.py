@@ -54,7 +54,9 @@ def test_of_a_source_only_what_is_new_is_held(store: Store) -> None:
     old, spam = class_of("Order #"), class_of("Win #")
     moved = class_of("Shipped #", ("10.0.0.9", ":25", "", 33, "60:index.php"))
     count(store, old, 3 * DAY_MS)
-    count(store, moved, 3 * DAY_MS)
+    for days in (3, 1):
+        count(store, moved, days * DAY_MS)
+    count(store, class_of("Win #", ("10.0.0.8", "", "", None, "")), 2 * DAY_MS, 400)  # spam then
     count(store, spam, HOUR_MS, 40)
     new = held(spam, new_since_ms=clock_ms() - 2 * HOUR_MS)
     assert store.guard.put_guard_entry(new, entry=audited())

@@ -28,7 +28,7 @@ from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
 from relaygw.store.find import NoPlace
 from relaygw.store.watch import HISTORY_SLICE_MS
-from relaygw.web.api import answers, mail_answers, requests, suppressions, visitors
+from relaygw.web.api import answers, guard, mail_answers, requests, suppressions, visitors
 from relaygw.web.api.answer import Time, said
 from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
@@ -194,6 +194,9 @@ def _change_by(action: QueueAction) -> Endpoint:
 ENDPOINTS += map(_change_by, ACTIONS.values())
 _post("/queue/resend", mail_answers.Resending, body=Resend, errors=(400, 401, 403, 503))(resend)
 
+_get("/guard", guard.LISTED)(guard.list_guarded)
+for _verb, _done, _takes, _change in guard.CHANGES:
+    _post(f"/guard/{{id}}/{_verb}", _done, body=_takes, errors=(400, 401, 403, 404, 503))(_change)
 _get("/suppressions", suppressions.LISTED, parameters=suppressions.LIST_PARAMETERS)(
     suppressions.list_suppressions
 )

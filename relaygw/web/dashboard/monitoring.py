@@ -39,6 +39,7 @@ from relaygw.settings.certificates import certificate_end
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
 from relaygw.settings.web import Web
+from relaygw.store.guard import GuardAction
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import front_trouble, silent_incarnations
 from relaygw.store.queue import LaneCount
@@ -63,6 +64,7 @@ _FAMILIES = {  # the labels of each, and what it means
     "waiting_untended": ("kind", "Deliveries that need attention, by reason."),
     "mail_classes": ("age", "Classes of mail seen in the last day: new in it, or known before."),
     "mail_sources": ("", "Sources of mail seen in the last day."),
+    "guard_entries": ("action", "Sources and classes that the guard holds or allows."),
     "instances_lost": ("role", "Processes that died in the last day and have not come back."),
     "build_info": ("version", "The version that answers."),
     "volume_free_ratio": ("", "Free share of the volume of the state directory."),
@@ -156,6 +158,8 @@ def _sources(store: Store, now_ms: int) -> Iterator[_Gauge]:
     classes, new, sources = store.sources.count_classes(now_ms - _DAY_MS)
     yield "mail_classes", {("new",): float(new), ("known",): float(classes - new)}
     yield "mail_sources", {(): float(sources)}
+    entries = Counter(one.action.value for one in store.guard.guard_entries())
+    yield "guard_entries", {(action.value,): float(entries[action]) for action in GuardAction}
 
 
 def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[_Gauge]:

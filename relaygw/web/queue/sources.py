@@ -11,9 +11,13 @@ from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS, sender_words
+from relaygw.operations import guard
+from relaygw.operations.guard import UnknownTarget, guarded, suspects
 from relaygw.operations.sources import BY, SourceRow, source_rows
+from relaygw.store.watch import Incident
 from relaygw.web.context import WebContext, reads
-from relaygw.web.page import Problem, render
+from relaygw.web.gate.identity import Role, require
+from relaygw.web.page import Problem, note_of, notice_of, redirect, render, with_notice
 
 PAGE_ROWS = 100
 _PLACE = "/sources"
@@ -50,18 +54,28 @@ def show_sources(web: WebContext, request: Request) -> Response:
         "label": _LABELS[by],
         "labels": _LABELS,
         "spans": _DAYS,
+        "guarded": guarded(web.store),
+        "alerts": [(one, _source_of(one)) for one in suspects(web.store, clock_ms())],
+        "notice": notice_of(query),
     }
     return render(request, "sources.html", context, mode=web.mode)
 
 
 def _shown(row: SourceRow, by: str, days: int) -> dict[str, Any]:
     one, key = row.mail_class, row.counted.key
-    shown = {"counted": row.counted, "who": "", "kind": "", "path": _mail_path(row, by, days)}
+    shown = {
+        "counted": row.counted,
+        "who": "",
+        "kind": "",
+        "id": "",
+        "path": _mail_path(row, by, days),
+    }
     if one is None:
         return {**shown, "key": "none" if key in (None, "") else key}
     kind = f"{one.sender_domain or '<>'}, {one.stream}"
     who = sender_words(one)
-    return {**shown, "key": one.template or "(no subject)", "who": who, "kind": kind}
+    words = {"key": one.template or "(no subject)", "who": who, "kind": kind}
+    return {**shown, **words, "id": one.class_id}
 
 
 def _mail_path(row: SourceRow, by: str, days: int) -> str:
@@ -76,3 +90,49 @@ def _mail_path(row: SourceRow, by: str, days: int) -> str:
     if not words or {OTHER_SOURCES, OTHER_SENDERS} & set(words.values()):
         return ""
     return f"/queue?{urlencode({'state': 'all', 'since': f'{days}d', **words})}"
+
+
+# --- the guard ------------------------------------------------------------------------------
+
+_ID = re.compile("[0-9a-f]{16}")
+_DONE = {"hold": "guard_held", "allow": "guard_allowed", "release": "guard_released"}
+
+
+def _source_of(alert: Incident) -> str:
+    """Return the id of the source that an alert is about, "" of several."""
+    found = alert.key.partition(" ")[0]
+    return found if _ID.fullmatch(found) else ""
+
+
+async def change_guard(web: WebContext, request: Request) -> Response:
+    """Hold, allow or release a class or source."""
+    actor = require(request, Role.OPERATOR).name
+    form = await request.form()
+    target, action = str(form.get("id", "")), str(form.get("action", ""))
+    if action not in (*_DONE, "forget"):
+        expected = ", ".join((*_DONE, "forget"))
+        raise Problem(400, f"action {action[:40]!r} is not known", expected=expected)
+
+    def change() -> int:
+        store, settings, now_ms = web.store, web.settings.guard, clock_ms()
+        match action:
+            case "hold":
+                note = note_of(form)
+                return guard.hold_mail(
+                    store, target, is_all=False, note=note, actor=actor, now_ms=now_ms
+                )[1]
+            case "allow":
+                return guard.allow_mail(
+                    store, target, settings, per_hour=None, actor=actor, now_ms=now_ms
+                )[1]
+            case "release":
+                return guard.release_mail(store, target, settings, actor=actor, now_ms=now_ms)[1]
+        guard.forget_allowed(store, target, actor=actor, now_ms=now_ms)
+        return 0
+
+    try:
+        number = await web.change(change)
+    except UnknownTarget as error:
+        raise Problem(404, str(error)) from None
+    web.wake_workers()
+    return redirect(request, with_notice(_PLACE, _DONE.get(action, "guard_forgot"), number))

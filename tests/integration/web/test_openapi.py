@@ -136,6 +136,9 @@ async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     for asked in ("/sources", "/sources?by=uid&since=2h&limit=5"):
         await get("/sources", asked)
     await get("/sources", "/sources?by=x", 400)
+    for verb in ("hold", "release", "allow", "hold"):
+        await post(f"/guard/{{id}}/{verb}", {}, f"/guard/{mail_class.class_id}/{verb}")
+    await get("/guard")
     await post("/suppressions/remove", {"addresses": ["ann@x.test", "eve@x.test"]})
     await get("/audit")
     for asked in ("/access", "/clients"):
