@@ -42,7 +42,7 @@ def _config_changed(facts: FleetFacts) -> Iterator[Finding]:
         change = parse_change(first.detail)
         hosts = some_of(sorted({one.target for one in entries}), _MOST_NAMES)
         by = first.actor.partition(" ")[0]
-        whose = some_of(change.files, _MOST_NAMES) or "none of its files was written since"
+        whose = some_of(change.who, _MOST_NAMES) or "none of its files was written since"
         yield Finding(
             Rule.CONFIG_CHANGED,
             what,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def note_settings(
         "after": hash_of(keys),
         "changed": [name for name, _ in changed],
         "what": hash_of(changed),
-        "files": list(_written(files, since_ms=0 if last is None else last.at_ms)),
+        "who": list(_who(files, since_ms=last.at_ms if last else 0, is_start=occasion == "start")),
         "keys": keys,
     }
     entry = AuditEntry(
@@ -69,8 +70,10 @@ def note_settings(
     return store.audit.add(entry, only_after=last or _NOTHING_BEFORE)
 
 
-def _written(files: Sequence[Path], *, since_ms: int) -> Iterator[str]:
-    """Yield whose files were written since, and when."""
+def _who(files: Sequence[Path], *, since_ms: int, is_start: bool) -> Iterator[str]:
+    """Yield who started the gateway, where that is known; whose files were written since, when."""
+    if is_start and (caller := os.environ.get("SUDO_USER")):
+        yield f"started by {caller} (sudo)"
     for file in files:
         with contextlib.suppress(OSError):
             found = file.stat()

@@ -30,7 +30,7 @@ class SettingsChange:
     keys: Tree | None = None  # None: of a version that noted no keys
     changed: tuple[str, ...] = ()
     what: str = ""  # the same for the same change of several gateways
-    files: tuple[str, ...] = ()  # who wrote what, in words
+    who: tuple[str, ...] = ()  # who started it, and wrote what, in words
 
 
 def keys_of(settings: Settings) -> Tree:
@@ -97,5 +97,5 @@ def parse_change(detail: str) -> SettingsChange:
         keys=keys if isinstance(keys, dict) else None,
         changed=tuple(map(str, noted.get("changed") or ())),
         what=str(noted.get("what", "")),
-        files=tuple(map(str, noted.get("files") or ())),
+        who=tuple(map(str, noted.get("who") or ())),
     )

@@ -22,7 +22,7 @@ def found(**facts: Any) -> list[Finding]:
 
 
 def change(host: str, *changed: str, what: str = "w", at_ms: int = NOW_MS) -> AuditEntry:
-    detail = {"number": 2, "changed": changed, "what": what, "files": ["relaygw.yaml, of eve"]}
+    detail = {"number": 2, "changed": changed, "what": what, "who": ["relaygw.yaml, of eve"]}
     return AuditEntry(
         at_ms=at_ms,
         actor=f"reload on {host}",
