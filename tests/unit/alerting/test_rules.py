@@ -543,7 +543,8 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
         *host_findings(host, SETTINGS),
         *(guard_finding(trouble) for trouble in Trouble),
     ]
-    assert {one.rule for one in findings} == set(Rule)
+    # what silence says is looked at where its rhythms are
+    assert {one.rule for one in findings} == set(Rule) - {Rule.SILENCE}
     assert all(one.remedy and "\n" not in one.summary + one.remedy for one in findings)
 
 
