@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from binascii import Error, a2b_base64
 from hashlib import blake2b
+from itertools import islice
 
 from relaygw.mail.content import header_fields
 
-MAX_BYTES = 65_536
-"""Of larger content, what stands behind this is not looked at."""
+TOKEN_BYTES = 65_536
+"""Of larger text, what stands behind this counts byte by byte."""
 _READ = ("subject", "from", "to", "cc", "reply-to")
 _BASE64 = re.compile(
     rb"(?:^[A-Za-z0-9+/]{40,1000}={0,2}(?:\r\n|\Z))+(?:[A-Za-z0-9+/]{1,1000}={0,2}(?:\r\n|\Z))?",
@@ -22,39 +23,39 @@ _BASE64 = re.compile(
 )
 _LINK = re.compile(rb"https?://[^\s\"'<>]+")
 _WORD_OF_LINK = re.compile(rb"[A-Za-z0-9_-]{8,}")
-_BOUNDARY = re.compile(rb"\r\n--[^\r\n]+")
 _PART_NAMES = {
-    b"boundary=": re.compile(rb"boundary=[^\r\n;]*", re.I),
-    b"cid:": re.compile(rb"cid:[^\s\"'<>]+", re.I),
-    b"content-id:": re.compile(rb"\r\ncontent-id:[^\r\n]*", re.I),
+    b"boundary=": re.compile(rb"boundary=\"?([^\"\r\n; ]{8,100})", re.I),
+    b"content-id:": re.compile(rb"\r\ncontent-id:\s*<?([^\s<>]{8,200})", re.I),
 }
+_MAX_NAMES = 10  # of a kind
 _HEX = re.compile(rb"[0-9A-Fa-f-]{16,}")
 _LONG_WORD = 32
 
 
 def fingerprint(content: bytes, header_bytes: int) -> bytes:
     """Return 16 bytes that are the same for copies of a mail; of normalised content."""
-    end = min(header_bytes, MAX_BYTES)
     known = blake2b(digest_size=16)
-    for field in header_fields(content, 0, end, names=_READ):
+    for field in header_fields(content, 0, min(header_bytes, TOKEN_BYTES), names=_READ):
         words = b" ".join(content[field.value_start : field.value_end].split())
         known.update(b"%b:%b\n" % (field.name.lower(), words))
-    is_base64 = b"base64" in content[: header_bytes + MAX_BYTES].lower()
-    body = content[header_bytes : header_bytes + MAX_BYTES]
-    known.update(_without_tokens(_BASE64.sub(_decoded, body) if is_base64 else body))
+    small = content.lower()
+    body = content[header_bytes:]
+    for name, pattern in _PART_NAMES.items():
+        if name in small:
+            found = islice(pattern.finditer(content), _MAX_NAMES)
+            for one in sorted({match[1] for match in found}, key=len, reverse=True):
+                body = body.replace(one, b"")
+    body = body.rstrip()
+    text = body[:TOKEN_BYTES]
+    known.update(_without_tokens(_BASE64.sub(_decoded, text) if b"base64" in small else text))
+    known.update(body[TOKEN_BYTES:])
     return known.digest()
 
 
-def _without_tokens(body: bytes) -> bytes:
-    if b"=\r\n" in body or b"=3D" in body:  # quoted-printable: lines break elsewhere in each
-        body = body.replace(b"=\r\n", b"").replace(b"=3D", b"=")
-    body = _LINK.sub(_without_words, body)
-    body = _BOUNDARY.sub(b"\r\n--", body)
-    small = body.lower()
-    for name, field in _PART_NAMES.items():
-        if name in small:
-            body = field.sub(b"", body)
-    return _HEX.sub(_unless_number, body).rstrip()
+def _without_tokens(text: bytes) -> bytes:
+    if b"=\r\n" in text or b"=3D" in text:  # quoted-printable: lines break elsewhere in each
+        text = text.replace(b"=\r\n", b"").replace(b"=3D", b"=")
+    return _HEX.sub(_unless_number, _LINK.sub(_without_words, text)).rstrip()
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

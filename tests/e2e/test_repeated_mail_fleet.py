@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,16 +149,21 @@ class Impatient:
                     self.acknowledged.setdefault(number, set()).add(queue_id)
 
 
+@pytest.mark.parametrize("is_fleet", [True, False], ids=["fleet", "sqlite"])
 def test_kills_lose_nothing_and_send_nothing_twice_where_duplicates_are_taken_once(
-    start: Start,
+    tmp_path: Path, request: pytest.FixtureRequest, is_fleet: bool
 ) -> None:
-    with ThreadedProvider() as provider:
-        common = {
+    with ThreadedProvider() as provider, ExitStack() as gateways:
+        common: dict[str, Any] = {
             "providers": {"p": provider_settings(provider.port)},
             "duplicates": "once",
             "storms": {"action": "off"},
         }
-        fleet = start("gw1", **common), start("gw2", **common)
+        if is_fleet:
+            start = starter(tmp_path, request.getfixturevalue("queue_url"), gateways)
+            fleet = start("gw1", **common), start("gw2", **common)
+        else:
+            fleet = (gateways.enter_context(Gateway(tmp_path, **common)),) * 2
         with Impatient(*fleet) as clients:
             for number in range(KILLS):
                 seen = len(clients.acknowledged)

@@ -152,7 +152,7 @@ def _repeat_notes(facts: Facts) -> Iterator[Note]:
     if found.again and found.again_ms is not None:
         last = seen_from(found.again_ms, facts.now_ms)
         yield Note(
-            "duplicates",
+            "again",
             f"it came again {counted(found.again, 'time')} within a minute and was not accepted "
             f"twice (duplicates: once), the last time {last}",
         )

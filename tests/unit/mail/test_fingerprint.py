@@ -31,15 +31,16 @@ def encoded(text: str) -> str:
     return f"Subject: Order\nContent-Transfer-Encoding: base64\n\n{lines}"
 
 
-def multipart(boundary: str) -> str:
+def multipart(boundary: str, picture: str = "picture") -> str:
     return (
         f'Subject: Order\nContent-Type: multipart/related; boundary="{boundary}"\n\n--{boundary}\n'
         f"Content-Type: text/html\n\n<img src=cid:{boundary}@x.test>\n--{boundary}\n"
-        f"Content-ID: <{boundary}@x.test>\n\npicture\n--{boundary}--\n"
+        f"Content-ID: <{boundary}@x.test>\n\n{picture}\n--{boundary}--\n"
     )
 
 
 A, B = "8fe1c2b7a90d4e3f", "1b9c7e5d3f2a4c6b8d"
+LARGE = "0123456789abcdef\n" * 6000
 SAME = [
     (mail("hello"), mail("hello\n\n")),
     (mail("hello"), mail("hello", "Message-ID: <1@x>\nDate: today\nReceived: by x\nX-Id: 7\n")),
@@ -48,9 +49,11 @@ SAME = [
     (mail(f"see =\nhttps://x.test/?t=3D{A} now"), mail(f"see https://x.te=\nst/?t=3D{B} now")),
     (encoded(html(A)), encoded(html(B + "00"))),
     (multipart("_=_swift_1"), multipart("b1_" + A)),
+    (multipart("_=_swift_1", LARGE), multipart("b1_" + A, LARGE)),
     (mail("id 123e4567-e89b-12d3-a456-426614174000"), mail(f"id {A}")),
 ]
 OTHER = [
+    (multipart("_=_swift_1", LARGE), multipart("_=_swift_1", LARGE + "x")),
     (mail("hello"), mail("hello!")),
     (mail("hello"), mail("hello").replace("Order", "Order 2")),
     (mail(html(A)), mail(html(A, "100000124"))),
