@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections import Counter
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,8 +21,9 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
 
 CLIENTS = Path(__file__).parent / "clients"
-KILLS = times(3, campaign=60)
+KILLS = times(3, campaign=30)
 SENDERS = 4
+SLOW_S = 55.0  # nearly a minute
 
 
 @pytest.fixture
@@ -124,6 +125,7 @@ class Impatient:
         self._next = 0
         self._is_over = threading.Event()
         self.acknowledged: dict[int, set[str]] = {}
+        self.slow: set[int] = set()  # that took so long that the second one is another mail
         self._threads = [threading.Thread(target=self._run) for _ in range(SENDERS)]
 
     def __enter__(self) -> Impatient:
@@ -140,6 +142,7 @@ class Impatient:
         while not self._is_over.is_set():
             with self._lock:
                 number, self._next = self._next, self._next + 1
+            begun_s = time.monotonic()
             for gateway in self._gateways:
                 queue_id = None
                 while queue_id is None:  # whatever became of it before
@@ -147,6 +150,8 @@ class Impatient:
                         queue_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT % number)
                 with self._lock:
                     self.acknowledged.setdefault(number, set()).add(queue_id)
+            if time.monotonic() - begun_s > SLOW_S:
+                self.slow.add(number)
 
 
 @pytest.mark.parametrize("is_fleet", [True, False], ids=["fleet", "sqlite"])
@@ -172,8 +177,11 @@ def test_kills_lose_nothing_and_send_nothing_twice_where_duplicates_are_taken_on
                 gateway.kill("front")
         for gateway in fleet:
             gateway.wait_until_empty()
-        numbers = clients.acknowledged
-        assert {number: len(ids) for number, ids in numbers.items() if len(ids) > 1} == {}
-        assert arrived(provider) == Counter(dict.fromkeys(numbers, 1))
+        numbers, slow = clients.acknowledged, clients.slow
+        assert len(numbers) > 10 * len(slow)
+        assert [one for one, ids in numbers.items() if len(ids) > 1 and one not in slow] == []
+        got = arrived(provider)
+        assert got.keys() == numbers.keys()
+        assert [one for one, number in got.items() if number > 1 and one not in slow] == []
         text = "the same message came again from"
         assert any(text in line for line in fleet[1].lines)
