@@ -18,11 +18,14 @@ from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import sender_domain
 from relaygw.mail.mail_class import (
     LOCAL_HOST,
+    OTHER_SCRIPTS,
     MailClass,
+    MailSource,
     elsewhere,
     others_of,
     short_text,
     shown_source,
+    source_id,
 )
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
@@ -31,6 +34,8 @@ from relaygw.store.sources import HOUR_MS, MAX_CLASSES, MAX_CLASSES_OF_SOURCE, C
 from relaygw.store.store import Store
 
 WRITE_EACH_S = 5.0
+MAX_NEW_SCRIPTS = 30  # an hour, of a host, login and uid
+_NEW_WITHIN_S = 3600.0
 MAX_COUNTS = 20_000  # that wait to be written while the store is away; more are not counted
 _WRITTEN_AT_ONCE = 200  # classes of a transaction: mail waits for it
 _FOLLOW_EACH_S = 600.0  # what the queue knows is read again: it forgets old classes
@@ -60,6 +65,8 @@ class MailClasses:
         self._apart: set[str] = set()  # ids of classes that are counted apart
         self._of_source: Counter[str] = Counter()  # how many these are, by id of the source
         self._folded: set[str] = set()  # ids of those that the queue had no room for
+        self._new_scripts: Counter[MailSource] = Counter()  # of this hour, by the rest of a source
+        self._hour = 0
 
     def of(self, source: Source, sender: str, subject: str, stream: str) -> MailClass:
         """Return the class of a message; costs a few microseconds."""
@@ -91,7 +98,7 @@ class MailClasses:
     def _find(self, key: _Key) -> MailClass:
         *_, domain, template, stream = key
         found = MailClass.of(
-            shown_source(key[:5]),
+            self._source_of(shown_source(key[:5])),
             sender_domain=short_text(domain),
             template=printable(template),
             stream=stream,
@@ -104,6 +111,17 @@ class MailClasses:
             self._found.clear()
         self._found[key] = found
         return found
+
+    def _source_of(self, source: MailSource) -> MailSource:
+        """Return a source, of too many new scripts one for all: who has a login names any."""
+        if not source[4] or self._of_source[source_id(source)]:
+            return source
+        hour = int(time.monotonic() / _NEW_WITHIN_S)
+        if hour != self._hour:
+            self._hour, self._new_scripts = hour, Counter()
+        other: MailSource = (*source[:4], OTHER_SCRIPTS)
+        self._new_scripts[other] += 1
+        return source if self._new_scripts[other] <= MAX_NEW_SCRIPTS else other
 
     def _take_place(self, new: MailClass) -> bool:
         is_full = self._of_source[new.source_id] >= MAX_CLASSES_OF_SOURCE

@@ -12,6 +12,8 @@ OTHER_SUBJECTS = "(other subjects)"
 """The template of all mail of a source that has too many."""
 OTHER_SENDERS = "(other senders)"
 """The sender's domain of these."""
+OTHER_SCRIPTS = "(other scripts)"
+"""The script of all mail of a host, login and uid that has too many new ones within an hour."""
 OTHER_SOURCES = "(other sources)"
 """The host of all mail from more sources than are counted apart."""
 MailSource = tuple[str, str, str, int | None, str]  # host, listener, user, uid, script
@@ -74,6 +76,11 @@ def shown_source(source: MailSource) -> MailSource:
 def short_text(text: str) -> str:
     """Return what can be stored and shown of a text."""
     return printable(text[:_MAX_TEXT])
+
+
+def source_id(source: MailSource) -> str:
+    """Return the id of a source as classes name it."""
+    return _id(*source)
 
 
 def sender_words(one: MailClass) -> str:

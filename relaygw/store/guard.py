@@ -15,6 +15,7 @@ from relaygw.mail.envelope import first_id_at
 from relaygw.mail.hold import HoldCause, HoldCode, sender_domain
 from relaygw.mail.mail_class import (
     LOCAL_HOST,
+    OTHER_SCRIPTS,
     OTHER_SUBJECTS,
     MailClass,
     MailSource,
@@ -271,7 +272,12 @@ class Guards(Repository):
                 (queue_id, _class_of(parts, sender, subject, stream))
                 for queue_id, sender, subject, stream, *parts in tx.execute(query)
             ]
-            own = [(queue_id, one) for queue_id, one in found if one.source == source]
+            is_of_all = source[4] == OTHER_SCRIPTS
+            own = [
+                (queue_id, one)
+                for queue_id, one in found
+                if one.source == source or (is_of_all and one.source[:4] == source[:4])
+            ]
             wanted = [queue_id for queue_id, one in own if one.class_id in class_ids]
             ids = wanted or [queue_id for queue_id, _ in own]  # which are counted as one class
             addresses = select(recipient.c.address).where(recipient.c.queue_id.in_(ids))
@@ -325,10 +331,11 @@ def _class_of(source: Sequence[Any], sender: str, subject: str, stream: str) -> 
 def _is_of(source: MailSource) -> Iterator[ColumnElement[bool]]:
     """Yield what holds of mail of a source; `_class_of` says whether it is."""
     *_, uid, script = source
+    is_as_written = script.isascii() and "?" not in script and script != OTHER_SCRIPTS
     yield message.c.source_uid.is_(None) if uid is None else message.c.source_uid == uid
     if not script:
         yield or_(message.c.source_script.is_(None), message.c.source_script == "")
-    elif script.isascii() and "?" not in script:  # else it may be written in another way
+    elif is_as_written:
         yield message.c.source_script.startswith(script, autoescape=True)
 
 

@@ -11,7 +11,7 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.inbound import sources
 from relaygw.inbound.sources import Known, MailClasses, SourceCounts, follow_queue, write_counts
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Source
-from relaygw.mail.mail_class import OTHER_SOURCES, OTHER_SUBJECTS
+from relaygw.mail.mail_class import OTHER_SCRIPTS, OTHER_SOURCES, OTHER_SUBJECTS
 from relaygw.mail.state import RecipientState
 from relaygw.store.sources import MAX_CLASSES_OF_SOURCE, ClassCount
 from relaygw.store.store import Store, open_store
@@ -66,6 +66,27 @@ async def test_a_million_subjects_of_one_client_are_a_few_rows(url: str) -> None
     counts.add([counted(classes, "Order 2")])
     assert next(iter(counts.take())).mail_class == template.mail_class
     store.close()
+
+
+def test_many_new_scripts_of_a_host_are_one_and_known_ones_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    classes, now_s = MailClasses(), [0.0]
+    monkeypatch.setattr(sources.time, "monotonic", lambda: now_s[0])
+
+    def script_of(script: str, uid: int = 33) -> str:
+        source = Source(uid=uid, script=script)
+        return classes.of(source, "a@shop.test", "x", "transactional").script
+
+    first = [script_of(f"33:{words(number)}.php") for number in range(100)]
+    assert len({*first}) == sources.MAX_NEW_SCRIPTS + 1
+    assert first[-1] == OTHER_SCRIPTS
+    assert script_of("34:b.php", uid=34) == "34:b.php"
+    # known ones, and new ones of the next hour
+    classes._found.clear()
+    assert script_of(first[0]) == first[0]
+    now_s[0] = 3601.0
+    assert script_of("33:new.php") == "33:new.php"
 
 
 def test_sources_are_bounded_and_old_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
