@@ -6,6 +6,7 @@ from collections import defaultdict
 
 from bench.shops.traffic import Mail
 from relaygw.mail.mail_class import MailClass
+from relaygw.policy.mail_counts import HourCount
 from relaygw.policy.silence import (
     HOUR_MS,
     LEARNT_MS,
@@ -18,6 +19,8 @@ from relaygw.policy.silence import (
     Rhythm,
 )
 
+_NOTHING = HourCount()
+
 
 class _Class:
     __slots__ = ("first_ms", "hours", "kinds", "last_ms", "mail_class")
@@ -26,7 +29,7 @@ class _Class:
         self.mail_class: MailClass = mail.mail_class
         self.kinds = MailKind.kinds_of(mail.mail_class)
         self.first_ms = self.last_ms = mail.at_ms
-        self.hours: dict[int, list[int]] = {}  # messages, recipients, refused
+        self.hours: dict[int, HourCount] = {}
 
 
 class _KindCount:
@@ -53,6 +56,8 @@ class Ledger:
     def __init__(self) -> None:
         self.classes: dict[str, _Class] = {}
         self.of_source: defaultdict[str, list[_Class]] = defaultdict(list)
+        self.of_mail: defaultdict[tuple[str, str], list[_Class]] = defaultdict(list)
+        self.source_hours: defaultdict[str, dict[int, HourCount]] = defaultdict(dict)
         self.rhythms: dict[MailKind, Rhythm] = {}
         self._kinds: dict[MailKind, _KindCount] = {}
 
@@ -68,15 +73,27 @@ class Ledger:
         if one is None:
             one = self.classes[class_id] = _Class(mail)
             self.of_source[mail.mail_class.source_id].append(one)
-        hour = one.hours.setdefault(at_ms // HOUR_MS, [0, 0, 0])
-        hour[0] += mail.messages
-        hour[1] += mail.recipients
-        hour[2] += mail.refused
+            self.of_mail[mail.mail_class.sender_domain, mail.mail_class.template].append(one)
+        hour = at_ms // HOUR_MS
+        of_source = self.source_hours[mail.mail_class.source_id]
+        for hours in (one.hours, of_source):
+            before = hours.get(hour, _NOTHING)
+            hours[hour] = HourCount(
+                before.messages + mail.messages,
+                before.recipients + mail.recipients,
+                before.refused + mail.refused,
+            )
         one.last_ms = at_ms
         for kind in one.kinds:
             if kind not in self._kinds:
                 self._kinds[kind] = _KindCount(at_ms)
             self._kinds[kind].count(mail)
+
+    def forget_hours(self, before: int) -> None:
+        """Forget old hours of classes; those of sources and kinds stay."""
+        for one in self.classes.values():
+            if one.hours and next(iter(one.hours)) < before:
+                one.hours = {hour: count for hour, count in one.hours.items() if hour >= before}
 
     def learn(self, now_ms: int) -> None:
         """Make the rhythms anew, as the watch does a few times a day."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from bench.shops.ledger import Ledger
 from bench.shops.profiles import Shop
@@ -15,6 +15,7 @@ from bench.shops.traffic import BEGIN_MS, DAY_MS, HOUR_MS, Mail, Stop, Traffic, 
 from relaygw.policy.silence import LEAST_MS, WEEKS, Expect, MailKind, Silent, silent_kinds, unmet
 
 LOOK_MS = 5 * 60_000
+_KEPT_MS = 17 * DAY_MS
 _ZONES_MS = 3 * HOUR_MS
 _STOPPED_FOR_MS = 6 * DAY_MS
 
@@ -54,8 +55,8 @@ class Missed:
         return self.told_ms is not None and self.told_ms - self.last_ms <= self.limit_ms
 
 
-Judge = Callable[[Ledger, int], Iterator[Alarm]]
-"""Another policy that looks at the counts, at a time."""
+Judge = Callable[[Ledger, int, Mapping[tuple[str, str], Alarm]], Iterator[Alarm]]
+"""Another policy that looks at the counts, at a time, and at the alarms that last."""
 
 
 @dataclass
@@ -66,9 +67,10 @@ class Simulation:
     seed: int
     days: int = 90
     stops: Sequence[Stop] = ()
-    planted: Sequence[Mail] = ()
+    planted: Sequence[Mail] = ()  # by time
     judges: Sequence[Judge] = ()
     look_ms: int = LOOK_MS
+    is_silence_told: bool = True
     alarms: list[Alarm] = field(default_factory=list)
     mails: int = 0
     times: defaultdict[MailKind, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -78,18 +80,16 @@ class Simulation:
 
     def run(self) -> None:
         """Let all days pass."""
-        traffic = Traffic(self.shop, self.seed)
-        look_ms = BEGIN_MS
-        for day in range(self.days):
-            planted = [one for one in self.planted if _day_of(one.at_ms) == day]
-            for mail in merge(self._coming(traffic, day), planted, key=lambda one: one.at_ms):
-                while mail.at_ms >= look_ms:
-                    self._look(look_ms)
-                    look_ms += self.look_ms
-                self.ledger.count(mail)
-                self.mails += mail.messages
-                if self.stops:
-                    self._note_time(mail)
+        traffic, look_ms = Traffic(self.shop, self.seed), BEGIN_MS
+        coming = chain.from_iterable(self._coming(traffic, day) for day in range(self.days))
+        for mail in merge(coming, self.planted, key=lambda one: one.at_ms):
+            while mail.at_ms >= look_ms:
+                self._look(look_ms)
+                look_ms += self.look_ms
+            self.ledger.count(mail)
+            self.mails += mail.messages
+            if self.stops:
+                self._note_time(mail)
         while look_ms < BEGIN_MS + self.days * DAY_MS - _ZONES_MS:  # elsewhere the last day ended
             self._look(look_ms)
             look_ms += self.look_ms
@@ -113,13 +113,13 @@ class Simulation:
     def _look(self, now_ms: int) -> None:
         if (now_ms - BEGIN_MS) % DAY_MS == 0:
             self.ledger.learn(now_ms)
-        found = list(self._quiet(now_ms))
+            self.ledger.forget_hours((now_ms - _KEPT_MS) // HOUR_MS)
+        found = list(self._quiet(now_ms)) if self.is_silence_told else []
         for judge in self.judges:
-            found.extend(judge(self.ledger, now_ms))
+            found.extend(judge(self.ledger, now_ms, self._open))
         kinds = {(one.rule, one.key): one for one in found}
-        new = [one for kind, one in kinds.items() if kind not in self._open]
-        self.alarms.extend(new)
-        self._open = kinds
+        self.alarms.extend(one for kind, one in kinds.items() if kind not in self._open)
+        self._open = {kind: self._open.get(kind, one) for kind, one in kinds.items()}
 
     def _quiet(self, now_ms: int) -> Iterator[Alarm]:
         silent = silent_kinds(
@@ -143,16 +143,10 @@ class Simulation:
         found: dict[str, int] = {}
         for one in self.ledger.classes.values():
             if one.last_ms // HOUR_MS >= first:
-                came = sum(
-                    one.hours[hour][0] for hour in range(first, first + 26) if hour in one.hours
-                )
+                came = sum(count.messages for hour, count in one.hours.items() if hour >= first)
                 template = one.mail_class.template
                 found[template] = found.get(template, 0) + came
         return found
-
-
-def _day_of(at_ms: int) -> int:
-    return (at_ms - BEGIN_MS) // DAY_MS
 
 
 def _minutes(span_ms: int) -> str:

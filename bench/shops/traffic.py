@@ -11,7 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from bench.shops.profiles import DAY_H, Flow, Shop
-from relaygw.mail.mail_class import LOCAL_HOST, MailClass
+from relaygw.mail.mail_class import MailClass
 from relaygw.policy.template import subject_template
 
 DAY_MS = 86_400_000
@@ -175,33 +175,37 @@ class Compromise:
     mails: tuple[Mail, ...]
 
 
+_SHELL = "/var/www/shop/pub/media/up.php"
 _SPAM = (
     *("You have won a prize", "Cheap pills online", "Your account is suspended"),
     *("Invoice overdue - open the attachment", "Crypto doubles in a week"),
 )
-_KINDS = ("new script", "script of the shop", "login", "known subject", "harvested addresses")
+_KINDS = (
+    *("new script", "script of the shop", "login", "known subject", "harvested addresses"),
+    "form of the shop",
+)
 
 
 def compromise(shop: Shop, kind: int, at_ms: int, rng: random.Random) -> Compromise:
-    """Return one of five kinds of misuse, some hundred mails from that time on."""
+    """Return one of six kinds of misuse, some hundred mails from that time on."""
     name = _KINDS[kind % len(_KINDS)]
-    script, user, subject = "/var/www/shop/pub/media/up.php", "", rng.choice(_SPAM)
-    an_hour, number, refused = rng.choice((60, 200, 600, 2000)), 500, 0
-    source_shop = shop
+    host, flow = "10.0.0.11", Flow(subject=rng.choice(_SPAM), a_day=0, script=_SHELL)
+    an_hour, refused = rng.choice((60, 200, 600, 2000)), 0
     match name:
         case "script of the shop":
-            script = "/var/www/shop/pub/index.php"
+            flow = replace(flow, script="/var/www/shop/pub/index.php")
         case "login":
-            script, user = "", "shop"
+            host, flow = "203.0.113.7", replace(flow, script="", user="shop")
         case "known subject":
-            subject, an_hour = shop.flows[0].subject, 2000
+            flow = replace(flow, subject=shop.flows[0].subject)
         case "harvested addresses":
             an_hour, refused = 100, 2
-    flow = Flow(subject=subject, a_day=0, script=script, user=user)
-    traffic = Traffic(replace(source_shop, deploys_each_d=0), rng.randrange(10**6))
-    host = LOCAL_HOST if user else "10.0.0.11"
+        case "form of the shop":
+            flow, an_hour = shop.flows[-1], 300
+    day = (at_ms - BEGIN_MS) // DAY_MS
+    traffic = Traffic(shop, rng.randrange(10**6))
     mails = []
-    for sent in range(number):
+    for _ in range(500):
         at_ms += int(rng.expovariate(an_hour / HOUR_MS))
-        mails.append(Mail(at_ms, traffic.class_of(flow, host, 0), 1, 4, refused if sent else 0))
+        mails.append(Mail(at_ms, traffic.class_of(flow, host, day), 1, 4, refused))
     return Compromise(f"{name}, {an_hour} an hour", mails[0].at_ms, tuple(mails))
