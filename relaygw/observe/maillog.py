@@ -274,6 +274,8 @@ def open_log(settings: Log, *, hostname: str) -> MailLog:
 
 _FRAMES = 4  # of a traceback, the innermost ones
 _DAEMONS = {"relaygw": "web", "uvicorn": "web", "starlette": "web", "alembic": "master"}
+_TELL_ADDRESSES = ("httpx2", "httpcore2")
+"""Below WARNING they tell whom they call, and an address may be a token."""
 _NO_NAME = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -282,6 +284,8 @@ def carry_library_records(log: MailLog) -> None:
     root = logging.getLogger()
     others = [handler for handler in root.handlers if not isinstance(handler, LibraryHandler)]
     root.handlers[:] = [*others, LibraryHandler(log)]
+    for name in _TELL_ADDRESSES:
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     threading.excepthook = _note_dead_thread
 

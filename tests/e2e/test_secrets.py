@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.e2e.gateway import Gateway
+from tests.fakes.notice_receiver import NoticeReceiver
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.fakes.token_endpoint import TokenEndpoint
 from tests.forked import run_relaygw
@@ -26,6 +27,7 @@ SECRETS = {
     "env": "cAnary+refresh/7f3a3=&x",
     "token": "cAnary.token.7f3a4-with-some-length",
     "plain": "cAnary+plain/7f3a5=&x",
+    "heartbeat": "cAnary-heartbeat-7f3a6",
 }
 
 
@@ -99,7 +101,16 @@ def test_no_secret_shows_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             {"name": name, "sender": [f"{name}@x.test"], "providers": [name]} for name in providers
         ]
         routes.append({"name": "default", "providers": ["file"]})
-        shown = run_all(stack.enter_context(Gateway(tmp_path, providers=providers, routes=routes)))
+        monitor = stack.enter_context(NoticeReceiver())
+        heartbeat = f"http://127.0.0.1:{monitor.port}/ping/{SECRETS['heartbeat']}"
+        monkeypatch.setenv("CANARY_HEARTBEAT", heartbeat)
+        gateway = Gateway(
+            tmp_path, providers=providers, routes=routes, heartbeat_url="env:CANARY_HEARTBEAT"
+        )
+        stack.enter_context(gateway)
+        gateway.wait_for_log("heartbeat_url is called each minute")
+        shown = run_all(gateway)
+        assert monitor.asked == len(monitor.bodies) == 1
     for told in ("DEBUG:asyncio:", "FAILED", "***"):
         assert told in shown["online"]
     for told in ("DEBUG:asyncio:", "535", "***"):
