@@ -21,7 +21,7 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
 
 CLIENTS = Path(__file__).parent / "clients"
-KILLS = times(3, campaign=30)
+KILLS = times(3, campaign=14)  # each start takes longer than the one before
 SENDERS = 4
 SLOW_S = 55.0  # nearly a minute
 
