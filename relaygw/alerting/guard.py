@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from relaygw.store.watch import Incident
 MOST_SOURCES = 50  # that are looked at: those that send most
 _MOST_TOLD = 20  # of them
 _EXAMPLES = 3
+_LONG_S, _LOAD, _REST_S = 0.25, 20, 15.0
 _MAIL_EACH_MS = 30_000  # what waits, and what bounced, is looked at
 _RULES = {
     Trouble.NEW: Rule.SOURCE_NEW,
@@ -60,14 +62,30 @@ class GuardWatch:
         self._guard = settings.guard
         self._histories: dict[str, _History] = {}
         self._bounced: Mapping[str, int] = {}
+        self._known_mail: Mapping[tuple[str, str], Sequence[tuple[str, str]]] | None = None
         self._mail_due_ms = 0
+        self._found: list[Finding] = []
+        self._due_s = 0.0
 
     def look(self, incidents: Sequence[Incident], *, now_ms: int) -> list[Finding]:
-        """Return what is wrong now, and hold what is to be held. Raises StoreUnavailable."""
+        """Return what is wrong now, and hold what is to be held. Raises StoreUnavailable.
+
+        After a look that took long it is what was wrong then, for up to 15 s.
+        """
+        begun_s = time.monotonic()
+        if begun_s >= self._due_s:
+            self._found = self._look(incidents, now_ms)
+            took_s = time.monotonic() - begun_s
+            if took_s > _LONG_S:
+                self._due_s = begun_s + min(_LOAD * took_s, _REST_S)
+        return self._found
+
+    def _look(self, incidents: Sequence[Incident], now_ms: int) -> list[Finding]:
         guard, is_mail_due = self._store.guard, now_ms >= self._mail_due_ms
         if is_mail_due or self._mail_due_ms > now_ms + 2 * _MAIL_EACH_MS:  # the clock was set
             self._mail_due_ms = now_ms + _MAIL_EACH_MS
             self._bounced = guard.bounced_since(now_ms - HOUR_MS)
+            self._known_mail = None
             release_left(self._store)
         found: list[Finding] = []
         if self._guard.action != "off":
@@ -143,8 +161,7 @@ class GuardWatch:
         counted = self._counted(classes, history, now_ms)
         suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
         if suspects:
-            elsewhere = self._store.guard.known_elsewhere(source_id, now_ms - DAY_MS)
-            counted = [_known_elsewhere(one, elsewhere) for one in counted]
+            counted = [self._known_elsewhere(one, now_ms) for one in counted]
             suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
         if is_whole_day:
             history.known = replace(known, bounced=0)
@@ -152,6 +169,14 @@ class GuardWatch:
             return suspects
         keys = {one.key for one in suspects}
         return [*suspects, *(one for one in history.earlier if one.key not in keys)]
+
+    def _known_elsewhere(self, one: Counted, now_ms: int) -> Counted:
+        if self._known_mail is None:
+            self._known_mail = self._store.guard.known_mail(now_ms - DAY_MS)
+        mine = one.mail_class
+        senders = self._known_mail.get((mine.sender_domain, mine.template), ())
+        programs = {program for source_id, program in senders if source_id != mine.source_id}
+        return replace(one, is_known_mail=bool(programs), is_moved=one.program in programs)
 
     def _history(self, source_id: str, class_ids: Sequence[str], now_ms: int) -> _History:
         hour = now_ms // HOUR_MS
@@ -270,11 +295,6 @@ def finding_of(
         since_ms=suspect.since_ms,
         is_certain=True,
     )
-
-
-def _known_elsewhere(one: Counted, elsewhere: Mapping[str, bool]) -> Counted:
-    moved = elsewhere.get(one.class_id)
-    return replace(one, is_known_mail=moved is not None, is_moved=bool(moved))
 
 
 def _entry(action: str, target: str, number: int, now_ms: int, detail: str) -> AuditEntry:

@@ -21,7 +21,6 @@ from relaygw.policy.mail_counts import (
     Counted,
     HourCount,
     new_by_hour,
-    program_of,
     total_by_hour,
 )
 from relaygw.settings.guard import Guard
@@ -191,7 +190,7 @@ class _Judging:
 
     def _cohort(self, one: Counted) -> str:
         if one.first_seen_ms < self._known.counting_since_ms + DAY_MS:
-            return f"{program_of(one.mail_class)} {FIRST_DAY}"
+            return f"{one.program} {FIRST_DAY}"
         return f"{self._source_id} {one.first_seen_ms // DAY_MS}"
 
     def _lasts(self, key: str, moment: _Moment) -> bool:

@@ -42,6 +42,12 @@ class Counted:
         return self.mail_class.class_id
 
     @property
+    def program(self) -> str:
+        """What sends it."""
+        one = self.mail_class
+        return program_of(one.source_id, one.user, one.uid, one.script)
+
+    @property
     def is_promotional(self) -> bool:
         """True for mail that people subscribe to."""
         return self.mail_class.stream == Stream.PROMOTIONAL
@@ -68,13 +74,9 @@ def new_by_hour(classes: Iterable[Counted]) -> Counter[int]:
     return newness
 
 
-def program_of(one: MailClass) -> str:
-    """Return what a script is wherever it runs; a source without a script is its host's."""
-    if not one.script:
-        return one.source_id
-    return f"{one.user} {one.uid} {same_script(one.script)}".strip()
+def program_of(source_id: str, user: str, uid: int | None, script: str) -> str:
+    """Return what sends mail, on whatever host; without a script it is the source itself.
 
-
-def same_script(script: str) -> str:
-    """Return a script without numbers: a release may lie in a directory of its own."""
-    return _DIGITS.sub("#", script)
+    Numbers in the name of a script do not count: a release may have a directory of its own.
+    """
+    return f"{user} {uid} {_DIGITS.sub('#', script)}".strip() if script else source_id

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, and_, delete, func, or_, select
+from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
@@ -24,7 +24,7 @@ from relaygw.mail.mail_class import (
 )
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
-from relaygw.policy.mail_counts import HourCount, same_script
+from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.policy.template import subject_template
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Transaction, insert_into
@@ -176,36 +176,25 @@ class Guards(Repository):
             )
             return int(tx.execute(select(func.max(hours.c.messages))).scalar() or 0)
 
-    def known_elsewhere(self, source_id: str, before_ms: int) -> dict[str, bool]:
-        """Return the classes of a source that others sent before a time.
+    def known_mail(self, before_ms: int) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        """Return what came for a day or longer, and first before a time: by whom.
 
-        True: another that differs by its host or listener, or numbers in its script, alone.
+        By sender's domain and template: sources, and the programs that they are.
         """
-        other, named = mail_class.alias(), ("user_name", "uid", "script")
+        names = ("sender_domain", "template", "source_id", "user_name", "uid", "script")
+        lasted_ms = mail_class.c.last_seen_ms - mail_class.c.first_seen_ms
         query = (
-            select(mail_class.c.class_id, *mail_class.c[named], *other.c[named])
-            .distinct()
-            .join(
-                other,
-                and_(
-                    other.c.sender_domain == mail_class.c.sender_domain,
-                    other.c.template == mail_class.c.template,
-                    other.c.template != OTHER_SUBJECTS,
-                    other.c.source_id != source_id,
-                ),
-            )
-            .where(mail_class.c.source_id == source_id)
+            select(*mail_class.c[names])
+            .where(lasted_ms >= _DAY_MS)  # one day of spam makes nothing known
+            .where(mail_class.c.template != OTHER_SUBJECTS)
         )
-        found: dict[str, bool] = {}
-        lasted_ms = other.c.last_seen_ms - other.c.first_seen_ms
-        query = query.where(lasted_ms >= _DAY_MS)  # one day of spam makes nothing known
+        found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
         with self._read() as tx:
-            rows = tx.execute(query.where(other.c.first_seen_ms < tx.to_stored(before_ms)))
-            for class_id, user, uid, script, other_user, other_uid, other_script in rows:
-                is_same = (user, uid) == (other_user, other_uid)
-                is_moved = is_same and same_script(script) == same_script(other_script)
-                found[class_id] = found.get(class_id, False) or is_moved
-        return found
+            is_older = mail_class.c.first_seen_ms < tx.to_stored(before_ms)
+            for domain, template, source_id, user, uid, script in tx.execute(query.where(is_older)):
+                program = program_of(source_id, user, uid, script)
+                found[domain, template].append((source_id, program))
+        return dict(found)
 
     def classes_of(self, ids: Collection[str]) -> list[SeenClass]:
         """Return the classes with these ids, or of sources with these ids."""

@@ -73,10 +73,8 @@ def test_of_a_source_only_what_is_new_is_held(store: Store) -> None:
     assert covered == {"Win #"}
     assert not scope.covers(class_of("Win #", ("10.0.0.5", ":25", "", 34, "")))
     assert {one.target for one in store.guard.guard_entries()} == {new.target, other.target}
-    assert store.guard.known_elsewhere(spam.source_id, clock_ms() - DAY_MS) == {}
-    count(store, class_of("Shipped #"), 0)
-    elsewhere = store.guard.known_elsewhere(spam.source_id, clock_ms() - DAY_MS)
-    assert elsewhere == {class_of("Shipped #").class_id: True}
+    known = store.guard.known_mail(clock_ms() - DAY_MS)
+    assert known == {("shop.test", "Shipped #"): [(moved.source_id, "33 #:index.php")]}
     renewed = held(spam, actor="ann", new_since_ms=None)
     assert store.guard.put_guard_entry(renewed, entry=audited(), is_renewing=True)
     (scope,) = store.guard.held_scopes()
