@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.tables import each_of
@@ -117,8 +118,18 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -185,12 +196,12 @@ def test_every_room_has_a_level() -> None:
 
 
 def test_the_rule_bites(tmp_path: Path) -> None:
-    assert list(imports_of_text("from relaygw.store.sqlite import X", tmp_path)) == [
-        "relaygw.store.sqlite.X"
-    ]
+    assert imports_of_text("from relaygw.store.sqlite import X", tmp_path) == (
+        "relaygw.store.sqlite.X",
+    )
 
 
-def imports_of_text(text: str, directory: Path) -> Iterator[str]:
+def imports_of_text(text: str, directory: Path) -> tuple[str, ...]:
     path = directory / "module.py"
     path.write_text(text)
     return imports_of(path)
@@ -198,4 +209,4 @@ def imports_of_text(text: str, directory: Path) -> Iterator[str]:
 
 @each_of("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_says_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} has no docstring"
+    assert ast.get_docstring(tree_of(path)), f"{path.name} has no docstring"

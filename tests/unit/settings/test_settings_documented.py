@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -81,16 +82,21 @@ def test_the_page_tells_the_default(key: str) -> None:
         assert yaml.safe_load(ROWS[key]) == value_at(BARE.model_dump(mode="json"), key)
 
 
+@cache
+def annotated() -> tuple[str, Any, Any]:
+    """Return the text of the annotated file, its values, and what is in force with it."""
+    text = ANNOTATED.read_text()
+    loaded = load_settings(config=ANNOTATED, environ={}).settings
+    return text, yaml.safe_load(text), loaded.model_dump(mode="json")
+
+
 @each_of("key", COMMON)
 def test_the_annotated_file_has_the_key_with_its_default_and_a_comment(key: str) -> None:
-    text = ANNOTATED.read_text()
-    written = value_at(yaml.safe_load(text), key)
-    loaded = load_settings(config=ANNOTATED, environ={}).settings
+    text, tree, in_force = annotated()
+    written = value_at(tree, key)
     is_own = KEYS[key].is_required() or key.endswith((".username", ".password"))
     if not is_own and written is not None and KEYS[key].default_factory is None:
-        assert value_at(loaded.model_dump(mode="json"), key) == value_at(
-            BARE.model_dump(mode="json"), key
-        )
+        assert value_at(in_force, key) == value_at(BARE.model_dump(mode="json"), key)
     name = re.split(r"\.", key)[-1]
     assert re.search(rf"^ *# .+\n *(?:- )?{name}: ", text, re.M)
 
