@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.record_durations and not hasattr(config, "workerinput"):
         config.pluginmanager.register(durations.Recorder())
     once.directory()  # of all workers, which begin after this
+    tempfile.tempdir = once.fast_place()  # of tmp_path too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
