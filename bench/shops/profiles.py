@@ -44,7 +44,7 @@ class Flow:
     day: Curve = EVENING
     week: Sequence[float] = EVEN_WEEK
     at_h: Sequence[float] = ()  # of a timetable: a batch at these hours; `a_day` is shared by them
-    script: str = "/var/www/shop/bin/magento"
+    script: str = "33:Sendmail.php"  # as PHP names it
     user: str = ""
     stream: str = "transactional"
     recipients: int = 1
@@ -60,7 +60,7 @@ class Campaign:
     at_h: float
     messages: int
     an_hour: int
-    script: str = "/var/www/shop/bin/newsletter"
+    script: str = "33:newsletter.php"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,6 @@ class Shop:
     campaigns: Sequence[Campaign] = ()
     hosts: int = 1
     scaled: bool = False  # hosts come and go each hour, with the load
-    deploys_each_d: int = 0  # scripts lie in a directory of the release
     zone_h: int = 1  # its clock ahead of the gateway's, before the clocks change
     changes_clock_d: int | None = None  # on this day its clock goes back an hour
     sale_days: Sequence[int] = ()
@@ -96,9 +95,9 @@ def _shop_flows(orders: float, *, day: Curve = EVENING, week: Curve = EVEN_WEEK)
         flow("Your order #{n} is confirmed", 1.0, is_promised=True),
         flow("Invoice {n}", 0.95, day=NOON, is_promised=True),
         flow("Your parcel {n} is on its way", 0.9, day=NOON, week=WORKDAYS),
-        flow("Welcome {name}!", 0.2, script="/var/www/shop/pub/index.php"),
-        flow("Reset your password", 0.1, script="/var/www/shop/pub/index.php"),
-        flow("Contact form: {word}", 0.05, script="/var/www/shop/pub/index.php"),
+        flow("Welcome {name}!", 0.2, script="33:index.php"),
+        flow("Reset your password", 0.1, script="33:index.php"),
+        flow("Contact form: {word}", 0.05, script="33:index.php"),
         flow("How did you like {quoted}?", 0.5, at_h=(10,), grows_with_sale=False),
         flow("Credit memo for order {n}", 0.03, day=NOON, week=WORKDAYS),
     ]
@@ -187,7 +186,6 @@ _SCALED = Shop(
     flows=_shop_flows(400),
     hosts=3,
     scaled=True,
-    deploys_each_d=6,
     noise=0.3,
 )
 _BATCH = Shop(

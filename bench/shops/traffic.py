@@ -65,18 +65,16 @@ class Traffic:
             number = flow.a_day * self._factor(flow, day, busy)
             for at_ms in self._times(flow, day, number):
                 host = rng.choice(hosts[(at_ms // HOUR_MS) % DAY_H])
-                found.append(Mail(at_ms, self.class_of(flow, host, day), 1, flow.recipients))
+                found.append(Mail(at_ms, self.class_of(flow, host), 1, flow.recipients))
         found.extend(self._campaigns(day))
         return sorted(found, key=lambda one: one.at_ms)
 
-    def class_of(self, flow: Flow, host: str, day: int) -> MailClass:
+    def class_of(self, flow: Flow, host: str) -> MailClass:
         """Return the class of a message with this flow's subject, as the front would."""
-        script = flow.script
-        if self.shop.deploys_each_d:
-            release = day // self.shop.deploys_each_d * self.shop.deploys_each_d
-            script = script.replace("/shop/", f"/releases/{20260831 + release}/")
         template = subject_template(self._subject(flow.subject))
-        return _class((host, "", flow.user, 33, script), self.shop.domain, template, flow.stream)
+        return _class(
+            (host, "", flow.user, 33, flow.script), self.shop.domain, template, flow.stream
+        )
 
     def _subject(self, pattern: str) -> str:
         if "{" not in pattern:
@@ -130,7 +128,7 @@ class Traffic:
                 continue
             subject = f"{self._random.choice(_GOODS)}: news of week {day // 7}"
             flow = Flow(subject=subject, a_day=0, script=one.script, stream="promotional")
-            mail_class = self.class_of(flow, "10.0.0.11", day)
+            mail_class = self.class_of(flow, "10.0.0.11")
             at_ms = BEGIN_MS + day * DAY_MS + int(one.at_h * HOUR_MS) - self._zone_ms(day)
             left, a_minute = one.messages, max(1, one.an_hour // 60)
             while left > 0:
@@ -175,7 +173,7 @@ class Compromise:
     mails: tuple[Mail, ...]
 
 
-_SHELL = "/var/www/shop/pub/media/up.php"
+_SHELL = "33:up.php"
 _SPAM = (
     *("You have won a prize", "Cheap pills online", "Your account is suspended"),
     *("Invoice overdue - open the attachment", "Crypto doubles in a week"),
@@ -193,7 +191,7 @@ def compromise(shop: Shop, kind: int, at_ms: int, rng: random.Random) -> Comprom
     an_hour, refused = rng.choice((60, 200, 600, 2000)), 0
     match name:
         case "script of the shop":
-            flow = replace(flow, script="/var/www/shop/pub/index.php")
+            flow = replace(flow, script="33:index.php")
         case "login":
             host, flow = "203.0.113.7", replace(flow, script="", user="shop")
         case "known subject":
@@ -202,10 +200,9 @@ def compromise(shop: Shop, kind: int, at_ms: int, rng: random.Random) -> Comprom
             an_hour, refused = 100, 2
         case "form of the shop":
             flow, an_hour = shop.flows[-1], 300
-    day = (at_ms - BEGIN_MS) // DAY_MS
     traffic = Traffic(shop, rng.randrange(10**6))
     mails = []
     for _ in range(500):
         at_ms += int(rng.expovariate(an_hour / HOUR_MS))
-        mails.append(Mail(at_ms, traffic.class_of(flow, host, day), 1, 4, refused))
+        mails.append(Mail(at_ms, traffic.class_of(flow, host), 1, 4, refused))
     return Compromise(f"{name}, {an_hour} an hour", mails[0].at_ms, tuple(mails))
