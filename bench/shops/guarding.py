@@ -11,7 +11,7 @@ from bench.shops.profiles import Shop
 from bench.shops.simulation import Alarm, Simulation
 from bench.shops.traffic import BEGIN_MS, DAY_MS, HOUR_MS, Compromise, compromise
 from relaygw.mail.clock import utc_time
-from relaygw.policy.guard import Known, Suspect, is_worth_a_look, judge
+from relaygw.policy.guard import FIRST_DAY, Known, Suspect, is_worth_a_look, judge
 from relaygw.policy.mail_counts import Counted, HourCount
 from relaygw.settings.guard import Days, Guard
 
@@ -41,18 +41,19 @@ class GuardJudge:
             key: one.at_ms for (rule, key), one in lasting.items() if rule.startswith("source")
         }
         wanted = {key.partition(" ")[0] for key in alarmed}
+        is_first = any(key.endswith(FIRST_DAY) for key in alarmed)
         for source_id, hours in ledger.source_hours.items():
-            if source_id in wanted or self._is_busy(hours, now_ms):
+            if source_id in wanted or self._is_busy(hours, now_ms, 24 if is_first else 1):
                 for one in self._suspects(ledger, source_id, alarmed, now_ms):
                     rule = _RULES.get(one.trouble.value, "source_volume")
                     first = ledger.classes[one.class_ids[0]].mail_class
                     what = f"“{first.template}” of {first.script} on {first.host}"
                     words = f"{one.trouble}: {one.per_hour} > {one.limit}, {what}"
-                    yield Alarm(now_ms, rule, one.key, words)
+                    yield Alarm(now_ms, rule, one.key, words, source_id)
 
-    def _is_busy(self, hours: Mapping[int, HourCount], now_ms: int) -> bool:
+    def _is_busy(self, hours: Mapping[int, HourCount], now_ms: int, back: int) -> bool:
         hour = now_ms // HOUR_MS
-        recent = [hours[each] for each in (hour - 1, hour) if each in hours]
+        recent = [hours[each] for each in range(hour - back, hour + 1) if each in hours]
         if not recent:
             return False
         both = HourCount(*(sum(column) for column in zip(*recent, strict=True)))
@@ -149,8 +150,7 @@ def caught(sim: Simulation, planted: list[Compromise]) -> list[Caught]:
             (
                 alarm.at_ms
                 for alarm in sim.alarms
-                if alarm.rule.startswith("source")
-                and alarm.key.partition(" ")[0] in sources
+                if alarm.source_id in sources
                 and one.at_ms <= alarm.at_ms <= one.mails[-1].at_ms + DAY_MS
             ),
             default=None,

@@ -28,6 +28,7 @@ class Alarm:
     rule: str
     key: str
     words: str = ""
+    source_id: str = ""
 
     def __str__(self) -> str:
         day, into_ms = divmod(self.at_ms - BEGIN_MS, DAY_MS)
