@@ -48,6 +48,4 @@ def test_a_script_that_is_new_is_told_of_and_the_shop_is_not() -> None:
     sim.run()
     (found,) = caught(sim, [planted])
     assert found.is_found
-    assert {one.key.partition(" ")[0] for one in sim.alarms} == {
-        planted.mails[0].mail_class.source_id
-    }
+    assert {one.source_id for one in sim.alarms} == {planted.mails[0].mail_class.source_id}
