@@ -63,8 +63,7 @@ class GuardJudge:
         self, ledger: Ledger, source_id: str, alarmed: Mapping[str, int], now_ms: int
     ) -> list[Suspect]:
         hour = now_ms // HOUR_MS
-        is_alarmed = any(key.startswith(source_id) for key in alarmed)
-        is_whole_day = is_alarmed or self._looked.get(source_id) != hour
+        is_whole_day = bool(alarmed) or self._looked.get(source_id) != hour
         self._looked[source_id] = hour
         counted = [
             Counted(mail_class=one.mail_class, first_seen_ms=one.first_ms, hours=one.hours)
