@@ -25,7 +25,14 @@ from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.guard import GUARD, GuardAction, GuardEntry, hold_waiting, release_left
+from relaygw.store.guard import (
+    GUARD,
+    GuardAction,
+    GuardEntry,
+    MailSender,
+    hold_waiting,
+    release_left,
+)
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
@@ -62,7 +69,7 @@ class GuardWatch:
         self._guard = settings.guard
         self._histories: dict[str, _History] = {}
         self._bounced: Mapping[str, int] = {}
-        self._known_mail: Mapping[tuple[str, str], Sequence[tuple[str, str]]] | None = None
+        self._known_mail: Mapping[tuple[str, str], Sequence[MailSender]] | None = None
         self._mail_due_ms = 0
         self._found: list[Finding] = []
         self._due_s = 0.0
@@ -174,8 +181,12 @@ class GuardWatch:
         if self._known_mail is None:
             self._known_mail = self._store.guard.known_mail(now_ms - DAY_MS)
         mine = one.mail_class
-        senders = self._known_mail.get((mine.sender_domain, mine.template), ())
-        programs = {program for source_id, program in senders if source_id != mine.source_id}
+        times: dict[str, list[int]] = defaultdict(list)  # by program, whatever hosts it has
+        for sender in self._known_mail.get((mine.sender_domain, mine.template), ()):
+            if sender.source_id != mine.source_id:
+                times[sender.program] += (sender.first_ms, sender.last_ms)
+        # one day of spam makes nothing known
+        programs = {one for one, seen in times.items() if max(seen) - min(seen) >= DAY_MS}
         return replace(one, is_known_mail=bool(programs), is_moved=one.program in programs)
 
     def _history(self, source_id: str, class_ids: Sequence[str], now_ms: int) -> _History:

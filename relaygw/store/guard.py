@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
@@ -93,6 +93,15 @@ class HeldMailScope:
         return not self.is_of_new or one.stream != _PROMOTIONAL
 
 
+class MailSender(NamedTuple):
+    """A source that sent some mail, the program that it is, and for how long."""
+
+    source_id: str
+    program: str
+    first_ms: int
+    last_ms: int
+
+
 class Guards(Repository):
     """Entries of the guard, and what it looks at."""
 
@@ -176,24 +185,20 @@ class Guards(Repository):
             )
             return int(tx.execute(select(func.max(hours.c.messages))).scalar() or 0)
 
-    def known_mail(self, before_ms: int) -> dict[tuple[str, str], list[tuple[str, str]]]:
-        """Return what came for a day or longer, and first before a time: by whom.
-
-        By sender's domain and template: sources, and the programs that they are.
-        """
+    def known_mail(self, before_ms: int) -> dict[tuple[str, str], list[MailSender]]:
+        """Return who sent mail first before a time, by sender's domain and template."""
         names = ("sender_domain", "template", "source_id", "user_name", "uid", "script")
-        lasted_ms = mail_class.c.last_seen_ms - mail_class.c.first_seen_ms
-        query = (
-            select(*mail_class.c[names])
-            .where(lasted_ms >= _DAY_MS)  # one day of spam makes nothing known
-            .where(mail_class.c.template != OTHER_SUBJECTS)
-        )
-        found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+        seen = (mail_class.c.first_seen_ms, mail_class.c.last_seen_ms)
+        query = select(*mail_class.c[names], *seen).where(mail_class.c.template != OTHER_SUBJECTS)
+        found: dict[tuple[str, str], list[MailSender]] = defaultdict(list)
         with self._read() as tx:
             is_older = mail_class.c.first_seen_ms < tx.to_stored(before_ms)
-            for domain, template, source_id, user, uid, script in tx.execute(query.where(is_older)):
-                program = program_of(source_id, user, uid, script)
-                found[domain, template].append((source_id, program))
+            for domain, template, source_id, *program, first_ms, last_ms in tx.execute(
+                query.where(is_older)
+            ):
+                times = tx.to_local(first_ms), tx.to_local(last_ms)
+                sender = MailSender(source_id, program_of(source_id, *program), *times)
+                found[domain, template].append(sender)
         return dict(found)
 
     def classes_of(self, ids: Collection[str]) -> list[SeenClass]:
@@ -295,11 +300,12 @@ def _known_mail(tx: Transaction, held: Any) -> frozenset[tuple[str, str]]:
     """Return what other sources had sent for a day when the guard itself held a source."""
     if held.target != held.source_id or (held.actor != GUARD and held.new_since_ms is None):
         return frozenset()
+    first_ms = func.min(mail_class.c.first_seen_ms)
     rows = tx.execute(
         select(mail_class.c.sender_domain, mail_class.c.template)
-        .distinct()
-        .where(mail_class.c.first_seen_ms < held.at_ms - _DAY_MS)
-        .where(mail_class.c.last_seen_ms - mail_class.c.first_seen_ms >= _DAY_MS)
+        .group_by(mail_class.c.sender_domain, mail_class.c.template)
+        .having(func.max(mail_class.c.last_seen_ms) - first_ms >= _DAY_MS)
+        .having(first_ms < held.at_ms - _DAY_MS)
         .where(mail_class.c.source_id != held.source_id, mail_class.c.template != OTHER_SUBJECTS)
     )
     return frozenset((domain, template) for domain, template in rows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import RecipientUpdate, Source
 from relaygw.mail.mail_class import MailClass
@@ -74,7 +76,10 @@ def test_of_a_source_only_what_is_new_is_held(store: Store) -> None:
     assert not scope.covers(class_of("Win #", ("10.0.0.5", ":25", "", 34, "")))
     assert {one.target for one in store.guard.guard_entries()} == {new.target, other.target}
     known = store.guard.known_mail(clock_ms() - DAY_MS)
-    assert known == {("shop.test", "Shipped #"): [(moved.source_id, "33 #:index.php")]}
+    assert {*known} == {("shop.test", one) for one in ("Shipped #", "Order #", "Win #")}
+    (sender,) = known["shop.test", "Shipped #"]
+    assert sender[:2] == (moved.source_id, "33 #:index.php")
+    assert sender.last_ms - sender.first_ms == pytest.approx(2 * DAY_MS, abs=60_000)
     renewed = held(spam, actor="ann", new_since_ms=None)
     assert store.guard.put_guard_entry(renewed, entry=audited(), is_renewing=True)
     (scope,) = store.guard.held_scopes()
