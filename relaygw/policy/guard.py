@@ -32,7 +32,6 @@ _BUSIEST_FACTOR = 1.5  # and times the busiest hour
 _NEWNESS_FACTOR = 2.0  # times what a source usually sends of new templates
 _HELD_FACTOR = 25.0  # what is known is held beyond so many times its busiest hour
 _REFUSED_LEAST = 10  # recipients
-_MOVED_FACTOR = 2
 _FIRST_DAY_FACTOR = 4  # what is held on the first day of a queue is more than so many limits
 _ZONES_H = (-3, 0, 3)  # a sale may begin by a shop's clock
 FIRST_DAY = "first day"
@@ -276,7 +275,7 @@ class _Judging:
         least = allowed.get(one.class_id, allowed.get(self._source_id, 0))
         limit = max(usual * _USUAL_FACTOR, most * _BUSIEST_FACTOR)
         # where hosts come and go, the share of one says little
-        shared = self._guard.new_per_hour * (_MOVED_FACTOR if one.is_moved else 1)
+        shared = self._guard.source_per_hour if one.is_moved else self._guard.new_per_hour
         return max(limit, least, shared), most
 
     def _flood(self, moment: _Moment) -> Suspect | None:
