@@ -52,8 +52,9 @@ class Missed:
 
     @property
     def is_found(self) -> bool:
-        """True when somebody was told in time."""
-        return self.told_ms is not None and self.told_ms - self.last_ms <= self.limit_ms
+        """True when somebody was told in time; looks are minutes apart here."""
+        limit_ms = self.limit_ms + LOOK_MS
+        return self.told_ms is not None and self.told_ms - self.last_ms <= limit_ms
 
 
 Judge = Callable[[Ledger, int, Mapping[tuple[str, str], Alarm]], Iterator[Alarm]]

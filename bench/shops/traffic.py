@@ -17,6 +17,7 @@ from relaygw.policy.template import subject_template
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 BEGIN_MS = int(datetime(2026, 8, 31, tzinfo=UTC).timestamp() * 1000)  # a Monday
+_FIRST = "10.0.0.11"
 _NAMES = ("Ann", "Ben Miller", "Çelik", "Dr. Eva Stein", "Fatma Yılmaz", "Greta", "Li Wei", "Ole")
 _GOODS = ("Hat", "Blue shirt, L", "USB cable 2 m", "Tea", "Garden chair", "Set of 6 glasses")
 _WORDS = (
@@ -64,7 +65,8 @@ class Traffic:
         for flow in shop.flows:
             number = flow.a_day * self._factor(flow, day, busy)
             for at_ms in self._times(flow, day, number):
-                host = rng.choice(hosts[(at_ms // HOUR_MS) % DAY_H])
+                # hosts that come and go serve the shop; its cron has one of its own
+                host = _FIRST if flow.at_h else rng.choice(hosts[(at_ms // HOUR_MS) % DAY_H])
                 found.append(Mail(at_ms, self.class_of(flow, host), 1, flow.recipients))
         found.extend(self._campaigns(day))
         return sorted(found, key=lambda one: one.at_ms)
@@ -128,7 +130,7 @@ class Traffic:
                 continue
             subject = f"{self._random.choice(_GOODS)}: news of week {day // 7}"
             flow = Flow(subject=subject, a_day=0, script=one.script, stream="promotional")
-            mail_class = self.class_of(flow, "10.0.0.11")
+            mail_class = self.class_of(flow, _FIRST)
             at_ms = BEGIN_MS + day * DAY_MS + int(one.at_h * HOUR_MS) - self._zone_ms(day)
             left, a_minute = one.messages, max(1, one.an_hour // 60)
             while left > 0:
@@ -187,7 +189,7 @@ _KINDS = (
 def compromise(shop: Shop, kind: int, at_ms: int, rng: random.Random) -> Compromise:
     """Return one of six kinds of misuse, some hundred mails from that time on."""
     name = _KINDS[kind % len(_KINDS)]
-    host, flow = "10.0.0.11", Flow(subject=rng.choice(_SPAM), a_day=0, script=_SHELL)
+    host, flow = _FIRST, Flow(subject=rng.choice(_SPAM), a_day=0, script=_SHELL)
     an_hour, refused = rng.choice((60, 200, 600, 2000)), 0
     match name:
         case "script of the shop":
