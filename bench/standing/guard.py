@@ -49,4 +49,4 @@ def _run(setting: Setting, sections: dict[str, Any]) -> Run:
 
 
 def _send(gateway: Gateway, messages: int) -> float:
-    return send(gateway.smtp_port, messages=messages, size_bytes=BODY_BYTES, is_numbered=True)
+    return send(gateway.smtp_port, messages=messages, size_bytes=BODY_BYTES)
