@@ -26,6 +26,7 @@ ENDED_MS = 14 * 86_400_000  # what is silent for longer was ended on purpose
 MOST_TOLD = 20  # kinds at a time; the others are told of in one line
 _OFTEN_MS = 6 * HOUR_MS
 _BACK = 3  # messages
+_MOST_STOPS = 4  # of the weeks that a rhythm is made of
 _LOOK_MS = 60_000  # what is told a minute early is told in time
 _FACTOR = 4.0
 _REGULAR_FACTOR = 1.5  # where no week was much longer than another
@@ -130,11 +131,15 @@ class Rhythm:
             return None
         if len({one.hour // WEEK for one in hours}) < span / WEEK * _WEEKS_SHARE:
             return None
-        pauses = [_usual(weeks) for weeks in _pauses(hours)]
-        usual = [weeks[-1] if weeks else 0 for weeks in pauses]
+        return cls._of_pauses(_usual_pauses(_pauses(hours)))
+
+    @classmethod
+    def _of_pauses(cls, pauses: Sequence[Pause]) -> Rhythm:
+        by_hour = [_usual(weeks) for weeks in _by_hour(pauses)]
+        usual = [weeks[-1] if weeks else 0 for weeks in by_hour]
         may = [
             max(LEAST_MS, int(longest * _factor(weeks)))
-            for longest, weeks in zip(usual, pauses, strict=True)
+            for longest, weeks in zip(usual, by_hour, strict=True)
         ]
         return cls([one // 1000 for one in usual], [one // 1000 for one in may])
 
@@ -156,17 +161,44 @@ class Rhythm:
         return None
 
 
-def _pauses(hours: Sequence[MailHour]) -> list[list[int]]:
-    """Return the longest pause that touched each hour of the week, week by week."""
-    longest: dict[int, int] = {}
+class Pause(NamedTuple):
+    """Time in which nothing came, and the hours since the epoch that it touched."""
+
+    first: int
+    last: int
+    gap_ms: int
+
+
+def _pauses(hours: Sequence[MailHour]) -> list[Pause]:
+    """Return the longest pause that ended in each hour in which something came."""
+    found = []
     before = hours[0].hour
     for one in hours:
-        hour, empty = one.hour, one.hour - before - 1
-        gap_ms = max(one.gap_ms, empty * HOUR_MS)
-        for touched in range(before, hour + 1):
-            if gap_ms > longest.get(touched, 0):
-                longest[touched] = gap_ms
-        before = hour
+        empty = one.hour - before - 1
+        found.append(Pause(before, one.hour, max(one.gap_ms, empty * HOUR_MS)))
+        before = one.hour
+    return found
+
+
+def _usual_pauses(pauses: list[Pause]) -> list[Pause]:
+    """Return the pauses without the longest ones, if the others say that somebody was told."""
+    for _ in range(_MOST_STOPS):
+        longest = max(pauses, key=lambda one: one.gap_ms)
+        others = [one for one in pauses if one is not longest]
+        end_ms = (longest.last + 1) * HOUR_MS
+        if not others or Rhythm._of_pauses(others).broken(end_ms - longest.gap_ms, end_ms) is None:
+            break
+        pauses = others
+    return pauses
+
+
+def _by_hour(pauses: Sequence[Pause]) -> list[list[int]]:
+    """Return the longest pause that touched each hour of the week, week by week."""
+    longest: dict[int, int] = {}
+    for one in pauses:
+        for touched in range(one.first, one.last + 1):
+            if one.gap_ms > longest.get(touched, 0):
+                longest[touched] = one.gap_ms
     found: list[list[int]] = [[] for _ in range(WEEK)]
     for hour, pause_ms in longest.items():
         found[hour % WEEK].append(pause_ms)

@@ -200,3 +200,21 @@ def test_what_has_to_come_is_counted_over_templates() -> None:
     came = {"Your order #": 3, "New order": 1, "Login": 9}
     expects = [Expect("*order*", 4), Expect("*order*", 5), Expect("*invoice*", 1)]
     assert list(unmet(expects, came)) == [(expects[1], 4), (expects[2], 0)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stop_that_was_told_is_no_usual_pause(seed: int) -> None:
+    """The stop lasts longer than a week, so that it touches some hours twice."""
+    rng = random.Random(seed)
+    times = [at(0, 0, 0)]
+    while times[-1] < at(9, 0, 0):
+        times.append(times[-1] + int(rng.triangular(1, 33, 3) * HOUR_MS))
+    stopped = [one for one in times if not at(6, 0, 0) < one < at(7, 1, 0)]
+    before = Rhythm.of(hours_of(one for one in times if one < at(6, 0, 0)))
+    after = Rhythm.of(hours_of(stopped))
+    assert before is not None
+    assert after is not None
+    last_ms = max(one for one in stopped if one < at(6, 0, 0))
+    assert told_after_ms(before, last_ms) < 8 * DAY_MS
+    longest_ms = max(b - a for a, b in pairwise(times))
+    assert told_after_ms(after, times[-1]) <= 4 * longest_ms + MINUTE_MS
