@@ -179,16 +179,16 @@ class Leases(Repository):
         # Which client had the last turn, by route and state: a claim begins behind it. Without it
         # the clients at the end of the order would get nothing while those at its beginning have
         # more than a claim takes. Known to one worker; nothing is lost with it.
-        self._turns: dict[tuple[str, DeliveryState], str] = {}
+        self._turns: dict[tuple[str, DeliveryState], str | None] = {}
 
     def claim(
         self, route: str, *, limit: int, incarnation: str, now_ms: int
     ) -> list[ClaimedDelivery]:
         """Lease up to `limit` due deliveries of a route to a living incarnation.
 
-        New mail and due retries share the limit, half of it for retries; clients take turns, the
-        oldest first. Nothing for one that is not registered (any more). The leases need not survive
-        the machine: its workers do not either.
+        New mail and due retries share the limit, half of it for each, and what one leaves is the
+        other's; clients take turns, the oldest first. Nothing for one that is not registered (any
+        more). The leases need not survive the machine: its workers do not either.
         """
         self._database.refuse_if_broken()
         with self._write(Write.LEASE) as tx:
@@ -196,10 +196,14 @@ class Leases(Repository):
             alive = _ALIVE_AND_LISTING.fetch(tx, incarnation)
             if not alive:
                 return []
-            half = -(-limit // 2)
+            half, turn = -(-limit // 2), self._turns.get((route, _D.DEFERRED))
             keys = self._due(tx, route, _D.DEFERRED, limit=half, now_ms=now_ms)
             left = limit - len(keys)
-            keys += self._due(tx, route, _D.INCOMING, limit=left, now_ms=_ALWAYS_MS)
+            new = self._due(tx, route, _D.INCOMING, limit=left, now_ms=_ALWAYS_MS)
+            if len(keys) == half and len(new) < left:  # there may be more, from the same turn on
+                self._turns[route, _D.DEFERRED] = turn
+                keys = self._due(tx, route, _D.DEFERRED, limit=limit - len(new), now_ms=now_ms)
+            keys += new
             _LEASE.run(tx, [(*key, incarnation, now_ms) for key in keys])
             claimed = _load_claimed(tx, keys, now_ms)
             if not (alive[0][0] and self._rules.suppression.is_on):

@@ -175,6 +175,24 @@ def test_retries_and_new_mail_share_a_claim(store: Store) -> None:
     assert len(got & {message.queue_id for message in fresh}) == 3
 
 
+@pytest.mark.parametrize("fresh", [0, 2])
+def test_retries_take_what_new_mail_leaves_of_a_claim(store: Store, fresh: int) -> None:
+    """Else what is released leaves at half a window a poll: each claim would look like the last."""
+    clients = [f"10.0.{number}.0/24" for number in range(12)]
+    store.intake.accept_batch([accepted(client_key=client) for client in clients])
+    for found in claim(store, limit=12):
+        store.leases.record_batch(
+            [defer(found.queue_id, due_at_ms=NOW_MS)], incarnation="one", now_ms=NOW_MS
+        )
+    new = [accepted() for _ in range(fresh)]
+    store.intake.accept_batch(new)
+    first, second = claim(store, limit=8), claim(store, limit=8)
+    assert {one.queue_id for one in new} <= {one.queue_id for one in first}
+    assert (len(first), len(second)) == (8, 4 + fresh)
+    turns = [one.client_key for one in (*first, *second) if one.client_key in clients]
+    assert sorted(turns) == sorted(clients)
+
+
 def test_clients_take_turns(store: Store) -> None:
     store.intake.accept_batch([accepted(client_key="a") for _ in range(20)])
     store.intake.accept_batch([accepted(client_key="b") for _ in range(2)])
