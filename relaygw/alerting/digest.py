@@ -127,8 +127,9 @@ def digest_of(store: Store, settings: Settings, period: Period) -> Digest:
         _found(now, before),
         _incidents(store.watch.incidents(here.since_ms), here),
     ]
+    written = f"when this was written, {local_time(now_ms):%d %b %H:%M}"  # not of the period
     waits = [
-        f"Held now: {name}, {number} {'delivery' if number == '1' else 'deliveries'}."
+        f"Held {written}: {name}, {number} {'delivery' if number == '1' else 'deliveries'}."
         for name, number, _ in held.rows[:3]
     ]
     return Digest(
@@ -277,7 +278,7 @@ def _held(store: Store, now_ms: int) -> Table:
         [_entry(name), _number(number), age(max(0, now_ms - since_ms[name]))]
         for name, number in held.most_common(_MOST)
     ]
-    return Table("Held now", ("why", "deliveries", "for"), rows, _left(held))
+    return Table("Held when this was written", ("why", "deliveries", "for"), rows, _left(held))
 
 
 def _incidents(found: Iterable[Incident], period: Period) -> Table:

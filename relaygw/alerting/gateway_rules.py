@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_KEYS = 8
 _MOST_NAMES = 3
+_PROGRAM = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,29}(?![^\s/;(])")
 _DOORS = {"smtp": "by SMTP", "web": "at the web pages and the API"}
 
 
@@ -50,8 +52,8 @@ def _config_changed(facts: FleetFacts) -> Iterator[Finding]:
                 f"the configuration of {hosts} changed by a {by}: "
                 f"{some_of(change.changed, _MOST_KEYS)}; {whose}"
             ),
-            "if nobody of you did this, look who may write the file, and stop the gateway; "
-            "relaygw audit --action settings.change lists all changes",
+            "nothing, if one of you or your deployment did this; if nobody knows of it, look who "
+            "may write the file; relaygw audit --action settings.change lists all changes",
             first.at_ms,
             is_certain=True,
         )
@@ -85,8 +87,7 @@ def _api_strangers(facts: FleetFacts) -> Iterator[Finding]:
     for use in facts.queue.strangers:
         by_token[use.token].append(use)
     for token, uses in by_token.items():
-        words = {"agent": "by the user agent {}", "network": "from {}"}
-        new = [words[one.kind].format(one.value) for one in uses]
+        new = list(dict.fromkeys(_used_words(one) for one in uses))
         yield Finding(
             Rule.API_STRANGER,
             token,
@@ -99,3 +100,11 @@ def _api_strangers(facts: FleetFacts) -> Iterator[Finding]:
             min(one.first_seen_ms for one in uses),
             is_certain=True,
         )
+
+
+def _used_words(use: TokenUse) -> str:
+    """Return what a token was used with; of a user agent, a stranger's text, the name alone."""
+    if use.kind == "network":
+        return f"from {use.value}"
+    name = _PROGRAM.match(use.value)
+    return f"by the user agent {name[0]}" if name else "by a user agent without a usual name"

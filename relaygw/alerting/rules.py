@@ -293,7 +293,8 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
 def _untended(facts: FleetFacts) -> Iterator[Finding]:
     for one in (*facts.queue.untended, *lost_gateways(facts.lost)):
         if one.is_told:
-            yield Finding(one.rule, one.key, one.summary, one.remedy, one.since_ms)
+            summary = one.alert or one.summary
+            yield Finding(one.rule, one.key, summary, one.remedy, one.since_ms)
 
 
 def _clock_step(facts: FleetFacts) -> Iterator[Finding]:

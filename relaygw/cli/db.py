@@ -149,13 +149,15 @@ def adopt(invocation: Invocation) -> None:
         problem = "this is for SQLite; a queue in PostgreSQL belongs to no machine"
         raise CommandFailed(problem, exit_code=os.EX_USAGE)
     with invocation.open_store(loaded) as store:
-        before = roles.adopt_queue(store, loaded.settings, actor=login_name())
+        adopted = roles.adopt_queue(store, loaded.settings, actor=login_name())
         waiting = sum(one.deliveries for one in store.queue.counts() if one.state in WAITING)
-    if before is None:
+    if adopted is None:
         click.echo("the queue belongs to this machine: nothing to do")
         return
     roles.wake_workers(loaded)
-    click.echo(f"adopted: the queue belonged to {printable(before.hostname)}")
+    before, new = adopted
+    click.echo(f"adopted: the queue belonged to {printable(before.words)}")
+    click.echo(f"it belongs to {printable(new.words)} now")
     click.echo(f"waiting: {counted(waiting, 'delivery', 'deliveries')}")
 
 

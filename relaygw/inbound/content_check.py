@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from relaygw.inbound.screen import Check, Looked, ScreenHold
+from relaygw.mail.envelope import NewDelivery
 from relaygw.mail.finding import Kind
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
-from relaygw.policy.content_check import find_in
+from relaygw.policy.content_check import find_in, shown_subject
 from relaygw.settings.guard import ContentCheck
 
 Found = Callable[[str, Mapping[Kind, int], bool], None]
 """Is told of what was found: queue id, how many of each kind, whether the mail is held."""
+
+
+class Wishes:
+    """What the settings want of the mail of each stream that is looked at: warn, or hold."""
+
+    def __init__(self, settings: ContentCheck) -> None:
+        wanted = {"transactional": settings.transactional, "promotional": settings.promotional}
+        self._wanted = {stream: wish for stream, wish in wanted.items() if wish != "off"}
+        self.own_ibans = frozenset(settings.own_ibans)
+
+    def of(self, deliveries: Iterable[NewDelivery]) -> set[str]:
+        """Return what is wanted of a message, nothing if nobody looks at it."""
+        found = (self._wanted.get(one.stream) for one in deliveries)
+        return {wish for wish in found if wish is not None}
+
+    def shown(self, subject: str, deliveries: Iterable[NewDelivery]) -> str:
+        """Return the subject of a message as it is stored and told."""
+        if not self._wanted or not self.of(deliveries):
+            return subject
+        return shown_subject(subject, self.own_ibans)
 
 
 class ContentLook(Check):
@@ -21,21 +42,19 @@ class ContentLook(Check):
     name = "content"
 
     def __init__(self, settings: ContentCheck, told: Found) -> None:
-        wanted = {"transactional": settings.transactional, "promotional": settings.promotional}
-        self._wanted = {stream: wish for stream, wish in wanted.items() if wish != "off"}
-        self._own_ibans = frozenset(settings.own_ibans)
+        self._wishes = Wishes(settings)
         self._told = told
 
     def look(self, looked: Looked) -> ScreenHold | None:
         """Return a hold for mail of which one part at least goes by a stream that wants it."""
-        wishes = {self._wanted.get(one.stream) for one in looked.message.deliveries} - {None}
+        wishes = self._wishes.of(looked.message.deliveries)
         if not wishes:
             return None
         found = find_in(
             looked.content.head,
             header_end=looked.facts.end,
             subject=looked.facts.subject,
-            own_ibans=self._own_ibans,
+            own_ibans=self._wishes.own_ibans,
         )
         if not found:
             return None

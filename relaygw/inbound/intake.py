@@ -16,6 +16,7 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
+from relaygw.inbound.content_check import Wishes
 from relaygw.inbound.screen import Looked, Screen
 from relaygw.inbound.sources import MailClasses
 from relaygw.mail.address import folded
@@ -92,6 +93,7 @@ class Intake:
     ) -> None:
         self._classes = classes
         self._screen = screen
+        self._content_wishes = Wishes(settings.content_check)
         self.takes_once = takes_once
         self.hostname = settings.hostname
         self.state_dir = state_dir
@@ -158,6 +160,7 @@ class Intake:
         head = header + content.head[facts.end :]
         size_bytes = content.size_bytes + len(head) - len(content.head)
         deliveries = self._deliveries(sender, recipients, facts, origin)
+        subject = self._content_wishes.shown(facts.subject, deliveries)
         message = AcceptedMessage(
             queue_id=queue_id,
             accepted_at_ms=now_ms,
@@ -166,7 +169,7 @@ class Intake:
             content=() if content.is_spooled else (head,),
             stored_chunks=-(-size_bytes // CHUNK_BYTES) if content.is_spooled else 0,
             size_bytes=size_bytes,
-            subject=facts.subject,
+            subject=subject,
             message_id=message_id,
             is_8bit=content.is_8bit or not header.isascii(),
             has_long_line=content.has_long_line or has_long_line(header),
@@ -181,7 +184,7 @@ class Intake:
             dsn_envid=origin.dsn.envid,
             link_value=link_value(facts, self._link_header) if self._link_header else None,
             is_bounce_mail=any(one.decision is _BOUNCE_MAIL for one in recipients),
-            mail_class=self._class_of(source, sender, facts.subject, deliveries[0].stream),
+            mail_class=self._class_of(source, sender, subject, deliveries[0].stream),
             refused_recipients=origin.refused_recipients,
             mail_key=self._mail_key(sender, recipients, content, origin),
         )

@@ -30,11 +30,25 @@ def find_in(
     found: Counter[Kind] = Counter()
     seen: set[str] = set()
     for text in _texts(content, header_end, subject):
-        for kind, match in _matches(text, own_ibans):
+        for kind, match, _ in _matches(text, own_ibans):
             if match not in seen:
                 seen.add(match)
                 found[kind] += 1
     return {kind: found[kind] for kind in Kind if found[kind]}
+
+
+def shown_subject(subject: str, own_ibans: Collection[str] = ()) -> str:
+    """Return a subject as it may be stored: cut where the first of what is found begins."""
+    text = _plain(subject)
+    secret_at = min((at for _, at in _secrets(text)), default=None)
+    text = _URL.sub("<url>", text[:secret_at])
+    others = ((at, kind) for kind, _, at in _others(text, own_ibans))
+    end = None if secret_at is None else (len(text), Kind.SECRET)
+    first = min(others, default=end)
+    if first is None:
+        return subject
+    at, kind = first
+    return f"{text[:at]}({kind.replace('_', ' ')} hidden)"
 
 
 # --- the text of a mail ------------------------------------------------------------------------
@@ -124,18 +138,23 @@ def _plain(text: str) -> str:
 _URL = re.compile(r"://[^\s<>\"']++")
 
 
-def _matches(text: str, own_ibans: Collection[str]) -> Iterator[tuple[Kind, str]]:
-    for secret in _secrets(text):
-        yield Kind.SECRET, secret
-    if "://" in text:
-        text = _URL.sub("<url>", text)
-    for number in _card_numbers(text):
-        yield Kind.CARD_NUMBER, number
-    for iban in _ibans(text):
+_Match = tuple[str, int]  # what, and where it begins
+
+
+def _matches(text: str, own_ibans: Collection[str]) -> Iterator[tuple[Kind, str, int]]:
+    for secret, at in _secrets(text):
+        yield Kind.SECRET, secret, at
+    yield from _others(_URL.sub("<url>", text) if "://" in text else text, own_ibans)
+
+
+def _others(text: str, own_ibans: Collection[str]) -> Iterator[tuple[Kind, str, int]]:
+    for number, at in _card_numbers(text):
+        yield Kind.CARD_NUMBER, number, at
+    for iban, at in _ibans(text):
         if iban not in own_ibans:
-            yield Kind.IBAN, iban
-    for password in _passwords(text):
-        yield Kind.PASSWORD, password
+            yield Kind.IBAN, iban, at
+    for password, at in _passwords(text):
+        yield Kind.PASSWORD, password, at
 
 
 # whole, or in the groups that are printed on cards: with the same sign between them; the set that
@@ -159,24 +178,36 @@ _ISSUERS = re.compile(
 )
 _BEFORE = 40  # characters on the same line that may say what a number is
 _IS_CARD = re.compile(r"card|karte|visa|master|amex|express|maestro|pan\b|cvv|cvc", re.I)
-_IS_OTHER = re.compile(
+_OTHER = (
     r"order|bestell|auftrag|track|sendung|paket|parcel|shipment|rechnung|invoice|artikel|article|"
     r"sku\b|ean\b|gtin|isbn|imei|serial|serien|kunde|customer|ref\b|refer|referenz|transa|"
-    r"\bid\b|konto|account|phone|tel\b|telefon|nr\.|no\.|#",
-    re.I,
+    r"verwendung|zweck|purpose|vorgang|mandat|gutschein|voucher|"
+    r"\bid\b|konto|account|phone|tel\b|telefon|nr\.|no\.|#"
 )
+_IS_OTHER = re.compile(_OTHER, re.I)
+# the end of the line above, when a number stands alone below it
+_IS_OTHER_ABOVE = re.compile(rf"(?:{_OTHER})\w{{0,15}}(?: (?:number|code|id|no|nr))?[ :#]*\Z", re.I)
 
 
-def _card_numbers(text: str) -> Iterator[str]:
+def _card_numbers(text: str) -> Iterator[_Match]:
     for match in islice(_CARD.finditer(text), _MAX_TRIED):
         digits = match[0].replace(" ", "").replace("-", "")
         if not _ISSUERS.fullmatch(digits) or not _has_luhn(digits):
             continue
         if digits == match[0]:  # in one piece it may be the number of anything
-            before = text[max(0, match.start() - _BEFORE) : match.start()].rpartition("\n")[2]
-            if _IS_OTHER.search(before) and not _IS_CARD.search(before):
+            before = text[max(0, match.start() - _BEFORE) : match.start()]
+            if _is_of_other(before):
                 continue
-        yield digits
+        yield digits, match.start()
+
+
+def _is_of_other(before: str) -> bool:
+    """Return whether the text in front of a number says that it is no card's."""
+    above, _, line = before.rpartition("\n")
+    if not line.strip():
+        label = above.rstrip().rpartition("\n")[2]
+        return bool(_IS_OTHER_ABOVE.search(label)) and not _IS_CARD.search(label)
+    return bool(_IS_OTHER.search(line)) and not _IS_CARD.search(line)
 
 
 def _has_luhn(digits: str) -> bool:
@@ -189,7 +220,7 @@ def _has_luhn(digits: str) -> bool:
 _IBAN = re.compile(r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?=[ -]?[A-Z0-9]{2})")
 
 
-def _ibans(text: str) -> Iterator[str]:
+def _ibans(text: str) -> Iterator[_Match]:
     for match in islice(_IBAN.finditer(text), _MAX_TRIED):
         length = IBAN_LENGTHS.get(match[0][:2])
         if length is None:
@@ -203,7 +234,7 @@ def _ibans(text: str) -> Iterator[str]:
                 break
             at += 1
         if not text[at : at + 1].isalnum() and is_iban(signs):
-            yield signs
+            yield signs, match.start()
 
 
 _NAMES = (
@@ -220,16 +251,21 @@ _NAMED = re.compile(
 )
 _SAYS = re.compile(r"\blautet\b|\bset to\b|gesetzt auf", re.I)
 _VERB = re.compile(r" (?:is|ist|est|es) ", re.I)
+_ONE_TIME = re.compile(r"(?:login ?code|zugangscode)[^0-9]*[0-9]{4,8}\Z", re.I)
 _QUOTES = "\"'`*_„“”‚‘’«»"
 _NO_PASSWORD = re.compile(
     r"[*•.x#_-]+|[<(\[{%].*|https?\b.*|"
     r"unchanged|unver(?:ä|ae)ndert|hidden|verborgen|encrypted|verschl(?:ü|ue)sselt|bekannt|known|"
+    r"forgot(?:ten)?|vergessen|lost|verloren|expired|abgelaufen|required|erforderlich|optional|"
+    r"changed|ge(?:ä|ae)ndert|reset(?:[ -]?(?:link|mail|email))?|zur(?:ü|ue)cksetzen|"
+    r"zur(?:ü|ue)ckgesetzt|(?:selbst|frei|neu|self)?-?(?:gew(?:ä|ae)hlt|vergeben|chosen)|"
+    r"\d{1,3}(?:%|\+|-[^\W\d]+|-\d{1,3})|"  # 100% safe, 2-factor, 8-20 characters
     r"[0-9]{1,4}[./-][0-9]{1,2}(?:[./-][0-9]{0,4})?|[0-9]{1,2}:[0-9]{2}\S*",  # a date, a time
     re.I | re.S,
 )
 
 
-def _passwords(text: str) -> Iterator[str]:
+def _passwords(text: str) -> Iterator[_Match]:
     """Yield words that stand where a password does, and look like one or stand there alone."""
     lowered = text.lower()
     if not any(name in lowered for name in _NAMES):
@@ -238,13 +274,13 @@ def _passwords(text: str) -> Iterator[str]:
         colon, broken, word, behind = match.groups()
         before = text[match.start() : match.start(3)]
         word = word.strip(_QUOTES).rstrip(".,;:!?").strip(_QUOTES)
-        if len(word) < 4 or _NO_PASSWORD.fullmatch(word):
+        if len(word) < 4 or _NO_PASSWORD.fullmatch(word) or _ONE_TIME.match(before + word):
             continue
         is_named = bool(colon) or _SAYS.search(before)
         is_odd = not word.replace("-", "").replace("'", "").replace("’", "").isalpha()
         is_alone = not behind.strip(" .\t" + _QUOTES) and not broken
         if (is_named and (is_odd or is_alone)) or (is_odd and _VERB.search(before)):
-            yield word
+            yield word, match.start(3)
 
 
 _SECRETS = {  # what stands in all of them, so that most texts are searched for that alone
@@ -269,8 +305,8 @@ _SECRETS = {  # what stands in all of them, so that most texts are searched for 
 }
 
 
-def _secrets(text: str) -> Iterator[str]:
+def _secrets(text: str) -> Iterator[_Match]:
     for sign, pattern in _SECRETS.items():
         if sign in text:
             for match in pattern.finditer(text):
-                yield match[0]
+                yield match[0], match.start()

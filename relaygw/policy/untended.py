@@ -90,6 +90,7 @@ class Untended:
     remedy: str
     examples: tuple[str, ...] = ()  # queue ids
     is_told: bool = True  # False: status shows it, an alert would come too early
+    alert: str = ""  # what an alert says, if not `summary`: its text stays as it begins
 
 
 ROUTE_GONE = "route_gone"
@@ -210,15 +211,17 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
         what = words or oldest.cause.sentence[:100] or "the reason is not recorded"
         number = sum(group.deliveries for group in groups)
         age_s = (now_ms - oldest.since_ms) / 1000
+        many = f"{deliveries(number)} {'is' if number == 1 else 'are'} held"
+        of = f"({' '.join(oldest.examples)}): {what}"
         yield Untended(
             kind=why,
             rule=Rule.HELD,
             key=why,
             deliveries=number,
             since_ms=oldest.since_ms,
-            summary=f"{deliveries(number)} {'is' if number == 1 else 'are'} held, the longest for "
-            f"{age(now_ms - oldest.since_ms)} "
-            f"({' '.join(oldest.examples)}): {what}",
+            summary=f"{many}, the longest for {age(now_ms - oldest.since_ms)} {of}",
+            alert=f"mail is held since {utc_text(oldest.since_ms)}, at first "
+            f"{deliveries(number)} {of}",
             remedy=remedy,
             examples=oldest.examples,
             # who holds a mail knows of it; who forgets it is told

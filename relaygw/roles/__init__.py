@@ -68,8 +68,11 @@ def _learn_home(loaded: LoadedSettings) -> None:
                     store.homes.learn(Home(mark=machine.mark, hostname=name, since_ms=now_ms))
 
 
-def adopt_queue(store: Store, settings: Settings, *, actor: str) -> Home | None:
-    """Make this machine the home of a SQLite queue; return the one before, None if it was this."""
+def adopt_queue(store: Store, settings: Settings, *, actor: str) -> tuple[Home, Home] | None:
+    """Make this machine the home of a SQLite queue; return the one before and this.
+
+    None if it was this already.
+    """
     machine, now_ms = this_machine(), clock_ms()
     before = store.homes.home()
     if machine.is_container or before is None or before.mark in ("", machine.mark):
@@ -81,10 +84,10 @@ def adopt_queue(store: Store, settings: Settings, *, actor: str) -> Home | None:
         action="db.adopt",
         target=new.hostname,
         affected=1,
-        detail=f"it belonged to {before.hostname}",
+        detail=f"it belonged to {before.words}",
     )
     store.homes.adopt(new, entry=entry)
-    return before
+    return before, new
 
 
 def open_store(

@@ -33,6 +33,11 @@ class Home:
     hostname: str  # as it was called then
     since_ms: int
 
+    @property
+    def words(self) -> str:
+        """Its name, and the beginning of its id: a copy of a machine has the same name."""
+        return f"{self.hostname} (id {self.mark[:8] or 'unknown'})"
+
 
 class Homes(Repository):
     """The one home of a queue."""

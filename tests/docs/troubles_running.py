@@ -149,7 +149,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "silence": ("alerting/silence.py", "longest usual pause at this time"),
     "quota_near": ("alerting/rules.py", "of its daily quota"),
     "in_doubt": ("alerting/rules.py", "after the final dot"),
-    "held": ("policy/untended.py", "held, the longest for"),
+    "held": ("policy/untended.py", "mail is held since"),
     "route_gone": ("policy/untended.py", "which is not in the configuration"),
     "stuck": ("policy/untended.py", "for longer than an attempt lasts"),
     "instance_lost": ("policy/untended.py", "its last heartbeat was at"),

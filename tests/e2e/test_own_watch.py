@@ -85,7 +85,7 @@ def test_what_happens_to_the_gateway_is_told(tmp_path: Path) -> None:
             "smtp"
         }
         assert "127.0.0.0/24 (6)" in told["login_failures"]["summary"]
-        assert "Scraper (+http:)" in told["api_stranger"]["summary"]
+        assert "the user agent Scraper, " in told["api_stranger"]["summary"]
         assert "curl" not in told["api_stranger"]["summary"]
         summary = told["config_changed"]["summary"]
         for word in ("gw.test", "reload", "mode", "providers (new)", "relaygw.yaml"):

@@ -49,6 +49,7 @@ _WORDS = {
     HoldCode.RESTORED: "the queue was restored from a backup, and this may have been sent since",
 }
 _RELEASE = "relaygw queue release --id {id}"
+_DELETE = "relaygw queue delete --id {id}"
 _DOUBT = ("Check {log} for {message}. If it was not accepted:", _RELEASE)
 _CONFIGURATION = (
     "Correct senders, daily_quota or the route in the configuration and reload: it is then "
@@ -96,7 +97,12 @@ _ADVICE: dict[HoldCode, tuple[str, str]] = {
 _OWN_KEY = (
     "Let the sending program write one field with a key, or none, and send it again; then delete "
     "this mail:",
-    "relaygw queue delete --id {id}",
+    _DELETE,
+)
+_LOOKED_AT = (
+    ("Look at its text first:", "relaygw queue show {id} --raw"),
+    ("If it may be sent:", _RELEASE),
+    ("If not:", _DELETE),
 )
 
 
@@ -378,5 +384,7 @@ def held_advice(
     if cause.code is HoldCode.HEADER and cause.key.startswith(OF_KEY):
         rows = [_OWN_KEY]
     if cause.code in DOUBTFUL | {HoldCode.RECOVERED, HoldCode.RESTORED}:
-        rows.append(("If it was:", "relaygw queue delete --id {id}"))
+        rows.append(("If it was:", _DELETE))
+    if cause.code is HoldCode.CONTENT_CHECK:
+        rows = [*_LOOKED_AT]
     return [Advice(text.format_map(of), command.format_map(of)) for text, command in rows]

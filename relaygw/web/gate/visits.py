@@ -65,7 +65,8 @@ class Visits:
 
 def agent_of(header: str) -> str:
     """Return a user agent without its versions: an update is no stranger."""
-    told = _NUMBER.sub("#", _VERSION.sub("", header[: 4 * _MAX_AGENT]))
+    header = header[: 4 * _MAX_AGENT].encode("latin-1", "replace").decode("utf-8", "replace")
+    told = _NUMBER.sub("#", _VERSION.sub("", header))
     return printable(" ".join(told.split()))[:_MAX_AGENT] or "(none)"
 
 

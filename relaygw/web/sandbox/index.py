@@ -75,7 +75,7 @@ class Indexer:
     def _read(self, entry: QueueEntry) -> ContentFacts:
         try:
             tree = load_tree(self._store, entry)
-            is_live = hosts_linked(tree, self._store.sandbox.production_hosts)
+            is_live = hosts_linked(tree, self._store.sandbox.production_hosts).hosts
             return replace(read_facts(tree), tags=(PRODUCTION_TAG,) if is_live else ())
         except StoreUnavailable:
             raise

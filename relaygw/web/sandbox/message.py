@@ -121,9 +121,12 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
             "has_spamd": web.settings.sandbox.spamd is not None,
         }
     live = web.settings.sandbox.production_hosts
+    linked = hosts_linked(tree, live)
+    targets = {one.target: "".join(one.target.split()) for one in shown["links"]}  # as browsers do
     return {
-        "live_hosts": hosts_linked(tree, live),
-        "live_links": {one.target for one in shown["links"] if hosts_named(one.target, live)},
+        "live_hosts": linked.hosts,
+        "is_live_cut": linked.is_cut,
+        "live_links": {one for one, target in targets.items() if hosts_named(target, live)},
         "entry": entry,
         "sender": people.sender,
         "contacts": [*contacts, ("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],

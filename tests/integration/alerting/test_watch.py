@@ -316,7 +316,7 @@ async def test_mail_that_waits_for_somebody_is_told_and_that_it_was_tended(
         told = [("poison", "begun"), ("before", "begun"), ("gw1", "begun")]
         await wait_until(lambda: sorted(channel.states) == sorted(told))
         words = " ".join(f"{one.incident.rule}: {one.incident.summary}" for one in channel.notices)
-        held = rf"held: 1 delivery is held, the longest for \d+s \({on_hold.queue_id}\)"
+        held = rf"mail is held since \S+ \S+ UTC, at first 1 delivery \({on_hold.queue_id}\)"
         assert re.search(held, words), words
         assert "route_gone: no worker sends 1 delivery of route before" in words
         assert "stuck: delivery worker 1 on gw1 is sending 1 delivery" in words

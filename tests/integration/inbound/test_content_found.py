@@ -7,12 +7,13 @@ from pathlib import Path
 
 from relaygw.inbound.content_check import ContentLook
 from relaygw.inbound.screen import Screen
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles.screening import screen
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store, open_store, read_content
 from tests.integration.inbound.front_rig import Client, running_front
 from tests.logs import text_log
 
@@ -27,11 +28,11 @@ SETTINGS = {
 CARD = "4111111111111111"
 
 
-async def send(client: Client, sender: str, text: str) -> str:
+async def send(client: Client, sender: str, text: str, subject: str = "Order 1") -> str:
     await client.command(f"MAIL FROM:<{sender}>".encode())
     await client.command(b"RCPT TO:<b@cust.test>")
     await client.command(b"DATA")
-    reply = await client.command(f"Subject: Order 1\r\n\r\n{text}\r\n.".encode())
+    reply = await client.command(f"Subject: {subject}\r\n\r\n{text}\r\n.".encode())
     return reply.split()[-1]
 
 
@@ -70,3 +71,26 @@ async def test_what_is_found_is_told_of_or_held_and_never_shown(tmp_path: Path) 
     off = screen(Settings.model_validate(SETTINGS), store, observer)
     assert off is not None  # for others
     assert not any(isinstance(one, ContentLook) for one in off.checks)
+
+
+async def test_a_subject_with_it_is_changed_nowhere_but_in_what_is_shown(tmp_path: Path) -> None:
+    settings = SETTINGS | {"content_check": {"transactional": "hold", "promotional": "warn"}}
+    subject = "Ihr Passwort lautet Geheimnis"
+
+    def counting(store: Store) -> Screen:
+        return Screen((), told=print)
+
+    async with running_front(tmp_path, settings=settings, screened=counting) as rig:
+        client = await rig.greeted()
+        for sender in ("a@shop.test", "a@news.test"):
+            await send(client, sender, "x", subject)
+        log = rig.log.getvalue()
+    assert log.count("Ihr Passwort lautet (password hidden)") == 2
+    assert "Geheimnis" not in log
+    store = open_store(f"sqlite:///{tmp_path}/queue.db")
+    templates = store.sources.sum_mail("template", 0, until_ms=clock_ms() + 3_600_000)
+    assert [one.key for one in templates] == ["Ihr Passwort lautet (password hidden)"]
+    for entry in store.queue.search(Selection(), limit=9):
+        assert entry.subject == "Ihr Passwort lautet (password hidden)"
+        assert f"Subject: {subject}".encode() in b"".join(read_content(store, entry))
+    store.close()

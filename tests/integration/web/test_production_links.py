@@ -38,6 +38,10 @@ def test_hosts_are_known_in_all_forms_and_no_others() -> None:
         "https:&#47;&#47;www.example&#46;com/",
         "http://xn--mller-kva.example/, http://müller.example/",
         "http://10.0.0.9/",
+        "http://a@www.example.com/ http://a:b@www.example.com/",
+        "<a href='https://www.exam\r\nple.com/'>x</a>",
+        "<a href='https://click.test/aHR0cHM6Ly93d3cuZXhhbXBsZS5jb20'>x</a>",
+        "<a href='https://click.test/?u=aHR0cDovL3d3dy5leGFtcGxlLmNvbS9h'>x</a>",
     ):
         assert len(hosts_named(text, HOSTS)) >= 1, text
     for text in (
@@ -45,6 +49,7 @@ def test_hosts_are_known_in_all_forms_and_no_others() -> None:
         "https://www.example.com.evil.test/",
         "https://www.example.community/",
         "info@www.example.com",
+        "https://s.test/info@www.example.com",
         "https://shop-www.example.com/",
         "http://10.0.0.99/, http://110.0.0.9/",
         "https://example.com/",
@@ -60,25 +65,31 @@ async def test_a_mail_with_links_to_production_is_marked_everywhere(
         HTML
         % (
             b"Live",
-            b'<a href="https://www.example.com/cart">cart</a> <a href="https://s.test">x</a>',
+            b'<a href="https://www.exam\r\nple.com/cart">cart</a> <a href="https://s.test">x</a>',
         )
     )
     picture = capture(HTML % (b"Picture", b'<img src="https://www.example.com/logo.png">'))
     clean = capture(HTML % (b"Clean", b'<a href="https://staging.example.com/">cart</a>'))
+    field = b"List-Unsubscribe: <https://www.example.com/u>\r\n"
+    listed = capture(field + HTML % (b"Listed", b"x"))
+    long = capture(HTML % (b"Long", b"<p>xxxxxxxxxxxxxxxx</p>\r\n" * 100_000))
     store.sandbox.set_tags([live], ["a", "b", "c"])
     Indexer(store).catch_up()
     sandbox = {"production_hosts": list(HOSTS)}
     client = await serve(Settings.model_validate({"mode": "sandbox", "sandbox": sandbox}))
     page = (await client.get("/sandbox")).text
-    assert page.count('class="tag tag-live"') == 2  # in front of all others
+    assert page.count('class="tag tag-live"') == 3  # in front of all others
     found = (await client.get("/api/v1/search?query=tag:production-links")).json()
-    assert {one["ID"] for one in found["messages"]} == {live, picture}
+    assert {one["ID"] for one in found["messages"]} == {live, picture, listed}
     assert found["messages"][0]["Tags"] == ["production-links"]
     shown = (await client.get(f"/sandbox/{live}?view=links")).text
     assert "Links to production: www.example.com" in shown
     assert shown.count("leads to production") == 1
     assert "Links to production" in (await client.get(f"/sandbox/{picture}")).text
     assert "to production" not in (await client.get(f"/sandbox/{clean}?view=links")).text
+    unread = "Only the first two million characters were searched"
+    assert unread in (await client.get(f"/sandbox/{long}")).text
+    assert unread not in (await client.get(f"/sandbox/{clean}")).text
     # what somebody takes off stays off
     store.sandbox.set_tags([live], ["a"])
     Indexer(store).catch_up()

@@ -84,3 +84,12 @@ def test_a_stranger_is_told_once_a_token() -> None:
     first, second = found(strangers=uses)
     assert (first.key, second.key) == ("ci", "qa")
     assert "by the user agent evil, from 192.0.2.0/24" in first.summary
+
+
+def test_a_strangers_user_agent_puts_no_text_into_an_alert() -> None:
+    for agent in ("Call +49 1234 now", "curl; pay us", "Grüße", "(none)", "x" * 99, "a!b"):
+        (one,) = found(strangers=[use("ci", "agent", agent)])
+        for word in ("+49", "pay", "Gr", "none)", "xxx", "a!b"):
+            assert word not in one.summary
+    (one,) = found(strangers=[use("ci", "agent", "Scraper (+http:)")])
+    assert "by the user agent Scraper, which" in one.summary

@@ -705,3 +705,13 @@ def test_each_cause_of_a_hold_is_said_in_words_with_its_end(rig: StoryRig, code:
     assert "_" not in code.value or code.value not in story.headline
     assert not cause.startswith(("It is held", "Mode", "Poison"))
     assert story.answer.startswith("Our e-mail")
+
+
+def test_what_the_content_check_held_is_looked_at_before_it_is_released_or_deleted() -> None:
+    cause = HoldCause(HoldCode.CONTENT_CHECK, "password found in its text")
+    commands = [one.command for one in held_advice(cause, "Q1", "", None)]
+    assert commands == [
+        "relaygw queue show Q1 --raw",
+        "relaygw queue release --id Q1",
+        "relaygw queue delete --id Q1",
+    ]

@@ -11,7 +11,7 @@ from itertools import product
 
 from relaygw.mail.content import read_header
 from relaygw.mail.finding import words_of
-from relaygw.policy.content_check import MAX_CONTENT_BYTES, find_in
+from relaygw.policy.content_check import MAX_CONTENT_BYTES, find_in, shown_subject
 
 CARD, IBAN = "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00"
 
@@ -38,6 +38,8 @@ FOUND = [
     ("Your password is hunter2.", "1 password"),
     ("Password: s3cr3t-0", "1 password"),
     ("Your password for shop.test: Ab12cd", "1 password"),
+    ("Passwort: vergessen7", "1 password"),
+    ("Zugangscode: X7K2P9", "1 password"),
     ("Votre mot de passe est : Ab12cd34", "1 password"),
     ("key AKIAIOSFODNN7EXAMPLE", "1 key or token"),
     ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA", "1 key or token"),
@@ -66,6 +68,16 @@ NOT_FOUND = [
     "Passwort: [nicht angezeigt]",
     "Passwort: unverändert",
     "Passwort: <geheim>",
+    "Your password is 100% safe with us. Your password is 2-factor protected.",
+    "Your password is 8-20 characters long.",
+    "Passwort: vergessen?",
+    "Kennwort: selbstgewaehlt",
+    "Passwort: selbst gewählt",
+    "Password: reset-link",
+    "Order\n4242424242424242\n",
+    "Ihre Bestellnummer:\n4242424242424242\n",
+    "Verwendungszweck 4242424242424242",
+    "Your login code is 482913. Login-Code: 482913. Zugangscode: 4829",
     "https://shop.test/?jwt=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmN",
 ]
 
@@ -95,6 +107,30 @@ def codings(text: str) -> Iterator[str]:
 
 def test_what_shops_write_is_none_of_it() -> None:
     assert [one for one in NOT_FOUND if found(f"Subject: {one}\n\n{one}\n")] == []
+
+
+def test_a_line_above_a_number_says_what_it_is_only_as_a_label() -> None:
+    for above in ("Kunde: Max", "Thank you for your order of today", "Karte zur Bestellung", ""):
+        assert found(f"Subject: x\n\n{above}\n4242424242424242\n") == "1 card number", above
+    for above in ("Ihre Bestellnummer:\n", "Order", "Invoice number: ", "Tracking #"):
+        assert found(f"Subject: x\n\n{above}\n4242424242424242\n") == "", above
+
+
+def test_a_subject_is_shown_without_what_is_found() -> None:
+    for subject, shown in {
+        "Ihr Passwort lautet Geheimnis": "Ihr Passwort lautet (password hidden)",
+        "Token glpat-abcdefghijklmnopqrstuvwxyz": "Token (secret hidden)",
+        f"Paid by {CARD}, password: s3cr3t-0": "Paid by (card number hidden)",
+        f"https://s.test/{'x' * 99} {IBAN}": "https<url> (iban hidden)",
+        "Passwort: geheim7 glpat-abcdefghijklmnopqrstuvwxyz": "Passwort: (password hidden)",
+        "K\u00adennwort:\u00a0geheim7": "Kennwort: (password hidden)",
+        "Ihre\u00a0Bestellung 1": "Ihre\u00a0Bestellung 1",
+        "https://s.test/ 1": "https://s.test/ 1",
+    }.items():
+        assert shown_subject(subject) == shown
+        assert found(f"Subject: {shown}\n\nx\n") == ""
+    own = f"Pay to {IBAN}"
+    assert shown_subject(own, ("DE89370400440532013000",)) == own
 
 
 def test_own_ibans_and_what_is_behind_the_limit_or_no_text_do_not_count() -> None:

@@ -10,6 +10,7 @@ import pytest
 from relaygw.settings.web import WebToken
 from relaygw.web.gate import credentials
 from relaygw.web.gate.credentials import Tokens
+from relaygw.web.gate.visits import agent_of
 
 GOOD = "a-token-of-24-characters"
 SHORT = "s3cr3t-of-19-letter"
@@ -88,3 +89,9 @@ async def test_guesses_do_not_read_the_key_store_each_time(tmp_path: Path) -> No
     for number in range(20):
         assert await tokens.holder(b"guess %d" % number) is None
     assert calls.read_text() == "x\n"
+
+
+def test_a_user_agent_is_read_as_utf_8_and_without_versions() -> None:
+    header = "Grüße/1.2 (Zürich 7)".encode().decode("latin-1")  # as headers come
+    assert agent_of(header) == "Grüße (Zürich #)"
+    assert agent_of("caf\xe9") == "caf\ufffd"
