@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relaygw.alerting.finding import Finding
+from relaygw.alerting.guard_words import GUARD_RULES, finding_of, more_findings, trouble_words
 from relaygw.mail.mail_class import MailClass, sender_words
-from relaygw.mail.words import counted, some_of
 from relaygw.policy.guard import (
     DAY_MS,
     FIRST_DAY,
@@ -22,32 +21,19 @@ from relaygw.policy.guard import (
     judge,
 )
 from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount
-from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.guard import (
-    GUARD,
-    GuardAction,
-    GuardEntry,
-    MailSender,
-    hold_waiting,
-    release_left,
-)
+from relaygw.store.guard import GUARD, GuardAction, GuardEntry, HeldMailScope, MailSender
+from relaygw.store.guarded_mail import hold_waiting, release_left
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
 MOST_SOURCES = 50  # that are looked at: those that send most
 _MOST_TOLD = 20  # of them
-_EXAMPLES = 3
 _LONG_S, _LOAD, _REST_S = 0.25, 20, 15.0
 _MAIL_EACH_MS = 30_000  # what waits, and what bounced, is looked at
-_RULES = {
-    Trouble.NEW: Rule.SOURCE_NEW,
-    Trouble.BURST: Rule.SOURCE_VOLUME,
-    Trouble.FLOOD: Rule.SOURCE_VOLUME,
-    Trouble.REFUSED: Rule.SOURCE_VOLUME,
-}
+_FRONT_MS = 3_000  # so late at the latest fronts go by entries that have changed
 
 
 @dataclass(slots=True)
@@ -71,6 +57,9 @@ class GuardWatch:
         self._bounced: Mapping[str, int] = {}
         self._known_mail: Mapping[tuple[str, str], Sequence[MailSender]] | None = None
         self._mail_due_ms = 0
+        self._entries: Sequence[GuardEntry] = ()
+        self._scopes: Sequence[HeldMailScope] = ()  # what these hold
+        self._domains: dict[str, Sequence[str]] = {}  # of recipients, by what is told
         self._found: list[Finding] = []
         self._due_s = 0.0
 
@@ -99,19 +88,17 @@ class GuardWatch:
             alarmed = {
                 one.key: one.since_ms
                 for one in incidents
-                if one.rule in _RULES.values() and one.recovered_at_ms is None
+                if one.rule in GUARD_RULES and one.recovered_at_ms is None
             }
             entries = guard.guard_entries()
-            held = {one.target for one in entries if one.action is GuardAction.HOLD}
-            suspects = self._suspects(entries, alarmed, now_ms)
-            told: dict[str, Finding] = {}
-            for suspect, classes in suspects:
-                is_held, is_new = self._hold(suspect, classes, held, now_ms)
-                is_mail_due |= is_new
-                if suspect.key not in told and len(told) < _MOST_TOLD:
-                    told[suspect.key] = self._finding(suspect, classes, alarmed, is_held=is_held)
-            more = len({suspect.key for suspect, _ in suspects} - {*told})
-            found = [*told.values(), *_more(more)]
+            suspects = [
+                one
+                for one in self._suspects(entries, alarmed, now_ms)
+                if not _is_settled(one[0], entries)
+            ]
+            new = [self._hold(*suspect, entries, now_ms) for suspect in suspects]
+            is_mail_due |= any(new)
+            found = self._findings(suspects, is_due=is_mail_due, now_ms=now_ms)
         if is_mail_due:
             hold_waiting(self._store, actor=GUARD, now_ms=now_ms)
         return found
@@ -237,21 +224,20 @@ class GuardWatch:
         self,
         suspect: Suspect,
         classes: Mapping[str, MailClass],
-        held: Set[str],
+        entries: Sequence[GuardEntry],
         now_ms: int,
-    ) -> tuple[bool, bool]:
-        """Hold what is to be held; return whether it is, and whether that is new."""
-        wanted = suspect.held
-        targets = (suspect.source_id,) if wanted is None else wanted.class_ids
-        if wanted is None or self._guard.action != "hold":
-            is_held = not held.isdisjoint({suspect.source_id, *suspect.class_ids})
-            return is_held, False
-        are_new = [
-            self._put(target, suspect, classes, now_ms)
-            for target in targets or (suspect.source_id,)
-            if target not in held
-        ]
-        return True, any(are_new)
+    ) -> bool:
+        """Hold what is to be held and is not; return whether something is."""
+        if suspect.held is None or self._guard.action != "hold":
+            return False
+        known = {one.target for one in entries}
+        if any(
+            one.target == suspect.source_id and one.action is GuardAction.ALLOW for one in entries
+        ):
+            return False
+        wanted = set(suspect.held.class_ids or (suspect.source_id,)) - known
+        new = [self._put(target, suspect, classes, now_ms) for target in sorted(wanted)]
+        return any(new)
 
     def _put(
         self, target: str, suspect: Suspect, classes: Mapping[str, MailClass], now_ms: int
@@ -260,7 +246,7 @@ class GuardWatch:
         label = sender_words(one)
         if target != suspect.source_id:
             label = f"{label} “{classes[target].template}”"
-        reason = f"{_what(suspect)} of {sender_words(one)}"
+        reason = f"{trouble_words(suspect)} of {sender_words(one)}"
         new = GuardEntry(
             target=target,
             source_id=suspect.source_id,
@@ -271,40 +257,60 @@ class GuardWatch:
             at_ms=now_ms,
             new_since_ms=wanted.new_since_ms if wanted else None,
         )
+        scope = self._store.guard.scope_of(new)
+        if not any(map(scope.covers, classes.values())):
+            return False  # all of it is what may flow on
         detail = f"{reason}: {suspect.per_hour} an hour, more than {suspect.limit}"
         audited = _entry("guard.hold", f"{target} {label}", 1, now_ms, detail)
         return self._store.guard.put_guard_entry(new, entry=audited)
 
     # --- what is told -----------------------------------------------------------------------
 
-    def _finding(
+    def _findings(
         self,
-        suspect: Suspect,
-        classes: Mapping[str, MailClass],
-        alarmed: Collection[str],
+        suspects: Sequence[tuple[Suspect, Mapping[str, MailClass]]],
         *,
-        is_held: bool,
-    ) -> Finding:
+        is_due: bool,
+        now_ms: int,
+    ) -> list[Finding]:
+        """Return what is told, with what is held by now."""
+        entries = self._store.guard.guard_entries()
+        if is_due or entries != self._entries:
+            self._entries, self._scopes = entries, self._store.guard.held_scopes()
+            self._mail_due_ms = min(self._mail_due_ms, now_ms + _FRONT_MS)
+        told: dict[str, Finding] = {}
+        for suspect, classes in suspects:
+            if suspect.key not in told and len(told) < _MOST_TOLD:
+                told[suspect.key] = self._finding(suspect, classes)
+        self._domains = {key: one for key, one in self._domains.items() if key in told}
+        return [*told.values(), *more_findings(len({one.key for one, _ in suspects} - {*told}))]
+
+    def _finding(self, suspect: Suspect, classes: Mapping[str, MailClass]) -> Finding:
         named = [classes[one] for one in suspect.class_ids] or [*classes.values()]
-        domains: Sequence[str] = ()
-        if suspect.key not in alarmed:  # else it is told already
-            domains = self._store.guard.recipient_domains(
+        if suspect.key not in self._domains:
+            self._domains[suspect.key] = self._store.guard.recipient_domains(
                 named[0].source, suspect.class_ids, since_ms=suspect.since_ms
             )
-        return finding_of(suspect, named, domains, is_held=is_held)
+        held: dict[str, str] = {}  # by class: for which entry
+        for one in named:
+            scope = next((scope for scope in self._scopes if scope.covers(one)), None)
+            if scope is not None:
+                held[one.class_id] = scope.target
+        named.sort(key=lambda one: one.class_id not in held)
+        allowed = {one.target for one in self._entries if one.action is GuardAction.ALLOW}
+        return finding_of(suspect, named, self._domains[suspect.key], held=held, allowed=allowed)
 
 
-def finding_of(
-    suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str], *, is_held: bool
-) -> Finding:
-    """Return what is told of a suspect, whose mail is of these classes and went there."""
-    return Finding(
-        _RULES[suspect.trouble],
-        suspect.key,
-        _summary(suspect, named, domains),
-        _remedy(suspect, is_held=is_held),
-        since_ms=suspect.since_ms,
-        is_certain=True,
+def _is_settled(suspect: Suspect, entries: Sequence[GuardEntry]) -> bool:
+    """Return whether recipients of a source were refused before it was allowed.
+
+    Its number of messages does not say how many of them may be refused.
+    """
+    return suspect.trouble is Trouble.REFUSED and any(
+        one.target == suspect.source_id
+        and one.action is GuardAction.ALLOW
+        and one.at_ms >= suspect.since_ms
+        for one in entries
     )
 
 
@@ -312,64 +318,3 @@ def _entry(action: str, target: str, number: int, now_ms: int, detail: str) -> A
     return AuditEntry(
         at_ms=now_ms, actor=GUARD, action=action, target=target, affected=number, detail=detail
     )
-
-
-def _what(suspect: Suspect) -> str:
-    return {
-        Trouble.NEW: "new templates",
-        Trouble.BURST: "more mail than usual",
-        Trouble.FLOOD: "much mail",
-        Trouble.REFUSED: "refused recipients",
-    }[suspect.trouble]
-
-
-def _summary(suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str]) -> str:
-    number, limit, one = suspect.per_hour, suspect.limit, named[0]
-    templates = [f"“{each.template}”" for each in named]
-    told = {
-        Trouble.NEW: f"{number} messages of {counted(len(named), 'new template')} within an hour, "
-        f"more than {limit}",
-        Trouble.BURST: f"{number} messages within an hour, usual is less than {limit}",
-        Trouble.FLOOD: f"{number} messages within an hour, more than {limit}",
-        Trouble.REFUSED: f"{number} recipients refused within an hour, more than {limit}",
-    }[suspect.trouble]
-    to = f", to recipients at {some_of(domains, _EXAMPLES)}" if domains else ""
-    return f"{_who(one)}: {told}: {some_of(templates, _EXAMPLES)}{to}"
-
-
-def _who(one: MailClass) -> str:
-    """Return script, uid and host, each by its name."""
-    parts = [
-        f"script {one.script}" if one.script else "no script",
-        *([f"uid {one.uid}"] if one.uid is not None else []),
-        *([f"login {one.user}"] if one.user else []),
-        f"host {one.host}",
-    ]
-    return ", ".join(parts)
-
-
-def _remedy(suspect: Suspect, *, is_held: bool) -> str:
-    target = suspect.source_id
-    if len(suspect.class_ids) == 1:
-        target = suspect.class_ids[0]
-    if is_held:
-        held = suspect.held.class_ids[0] if suspect.held and suspect.held.class_ids else None
-        held = held or suspect.source_id
-        return (
-            f"it is held, other mail flows on: relaygw queue list --reason {held} shows it, "
-            f"relaygw guard release {held} sends it, relaygw queue delete --reason {held} deletes "
-            "it; look at that script and host"
-        )
-    return (
-        "if nobody knows of it that host was broken into: relaygw guard hold "
-        f"{shlex.quote(target)} holds it; else relaygw guard allow {shlex.quote(target)}"
-    )
-
-
-def _more(number: int) -> list[Finding]:
-    """Return one finding of all that there are too many of."""
-    if not number:
-        return []
-    summary = f"{number} more sources send much more than before"
-    remedy = "relaygw sources --since 1h shows them"
-    return [Finding(Rule.SOURCE_VOLUME, "", summary, remedy, is_certain=True)]

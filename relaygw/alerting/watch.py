@@ -172,10 +172,12 @@ class Watch:
     ) -> None:
         is_open = [one for one in known if one.recovered_at_ms is None]
         for finding, since_ms in hysteresis.begun(findings, is_open, now_ms=now_ms):
-            if self.store.watch.open_incident(_incident(finding, since_ms)):
+            if self.store.watch.open_incident(incident_of(finding, since_ms)):
                 self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
         for incident in hysteresis.ended(findings, is_open, now_ms=now_ms):
             self._end(incident, now_ms)
+        if changed := reworded(is_open, findings):  # nobody is told again
+            self.store.watch.reword_incidents(changed)
 
     def _end(self, incident: Incident, now_ms: int) -> None:
         if incident.recovered_at_ms is None:
@@ -198,7 +200,7 @@ class Watch:
         away = Finding(Rule.FRONT_REFUSING, host, what, remedy)
         findings = [away] if trouble is not None else []
         for finding, since_ms in self._away.begun(findings, is_open, now_ms=now_ms):
-            self._own.append(_incident(finding, since_ms))
+            self._own.append(incident_of(finding, since_ms))
             self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
         over = self._away.ended(findings, is_open, now_ms=now_ms)
         self._own = [
@@ -206,12 +208,24 @@ class Watch:
         ]
 
 
+def reworded(incidents: Sequence[Incident], findings: Sequence[Finding]) -> list[Incident]:
+    """Return the incidents whose summary or remedy is another one by now, with these."""
+    found = {finding.kind: finding for finding in findings}
+    now = [(one, found[kind]) for one in incidents if (kind := (one.rule, one.key)) in found]
+    return [
+        replace(one, summary=finding.summary, remedy=finding.remedy)
+        for one, finding in now
+        if (one.summary, one.remedy) != (finding.summary, finding.remedy)
+    ]
+
+
 def _host_of(incident: Incident) -> str | None:
     """Return the host that an incident is about, None where it is about the queue."""
     return incident.key.partition(" ")[0] if incident.rule in HOST_RULES else None
 
 
-def _incident(finding: Finding, since_ms: int) -> Incident:
+def incident_of(finding: Finding, since_ms: int) -> Incident:
+    """Return the incident that a finding becomes."""
     return Incident(
         incident_id=secrets.token_hex(8),
         rule=finding.rule.value,

@@ -59,7 +59,7 @@ def _lines(rows: Sequence[Guarded], alerts: Sequence[Incident], now_ms: int) -> 
         one = row.entry
         state = "held" if one.action is GuardAction.HOLD else "may"
         per_hour = "" if one.per_hour is None else one.per_hour
-        what = f"{one.label}; {one.reason}" if one.reason else f"{one.label}; by {one.actor}"
+        what = f"{one.reason}; {one.label}" if one.reason else f"{one.label}; by {one.actor}"
         yield aligned(widths, one.target, state, age(now_ms - one.at_ms), per_hour, row.held, what)
     for alert in alerts:
         yield labelled("alert", alert.summary)
@@ -134,7 +134,7 @@ def allow(
 @_DRY_RUN
 @pass_invocation
 def release(invocation: Invocation, ids: tuple[str, ...], is_dry_run: bool) -> int:
-    """Release what is held; what the guard itself held is allowed from now on."""
+    """Release what is held; what the guard held or alerts about is allowed from now on."""
     settings = invocation.load_running().settings
 
     def release_one(store: Store, target: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from relaygw.errors import RelaygwError
@@ -15,10 +16,12 @@ from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import fields
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RELEASE, Order, change_queued
 from relaygw.policy.guard import DAY_MS
+from relaygw.policy.mail_counts import program_of
 from relaygw.settings.alerts import Rule
 from relaygw.settings.guard import Guard
 from relaygw.store.audit import AuditEntry
-from relaygw.store.guard import GUARD, GuardAction, GuardEntry, hold_waiting
+from relaygw.store.guard import GUARD, GuardAction, GuardEntry
+from relaygw.store.guarded_mail import held_of_class, hold_waiting
 from relaygw.store.selection import Selection
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
@@ -122,27 +125,65 @@ def allow_mail(
         per_hour=per_hour or _learnt(store, classes, guard, now_ms),
     )
     entry = _audited("allow", new, f"up to {new.per_hour} an hour")
+    holds = _holds_within(store, target)
     store.guard.put_guard_entry(new, entry=entry, is_renewing=True)
-    return new, _release(store, target, actor=actor, now_ms=now_ms)
+    _end_holds(store, [one for one in holds if one.target != target], actor, now_ms)
+    released = _release(store, target, holds, actor=actor, now_ms=now_ms)
+    if target != new.source_id:  # what is held with its source
+        batches = held_of_class(store, classes[0].mail_class)
+        released += _release_each(store, batches, target, actor=actor, now_ms=now_ms)
+    return new, released
 
 
 def release_mail(
     store: Store, target: str, guard: Guard, *, actor: str, now_ms: int
 ) -> tuple[GuardEntry | None, int]:
-    """End a hold; return what is allowed from now on, and how much mail is released.
+    """End the holds of a class, or of a source with its classes; return how much is released.
 
-    What the guard held is allowed: else it were held again at once. Raises UnknownTarget for what
-    is not held.
+    What the guard held, alerts about, or holds with the source of the class is allowed from now
+    on, as allow_mail does: else it were held again at once. Raises UnknownTarget.
     """
-    held = _entry_of(store, target)
-    if held is not None and held.action is GuardAction.HOLD:
-        if held.actor == GUARD and store.guard.classes_of([target]):
-            store.guard.drop_guard_entry(target, entry=_audited("release", held, "", actor, now_ms))
-            return allow_mail(store, target, guard, per_hour=None, actor=actor, now_ms=now_ms)
-        store.guard.drop_guard_entry(target, entry=_audited("release", held, "", actor, now_ms))
-    elif held is None:
-        _classes(store, target)
-    return None, _release(store, target, actor=actor, now_ms=now_ms)
+    holds = _holds_within(store, target)
+    classes = store.guard.classes_of([target])
+    if not classes and not holds:
+        raise UnknownTarget(target)
+    if classes and _is_to_allow(store, target, holds, classes, now_ms):
+        return allow_mail(store, target, guard, per_hour=None, actor=actor, now_ms=now_ms)
+    _end_holds(store, holds, actor, now_ms)
+    return None, _release(store, target, holds, actor=actor, now_ms=now_ms)
+
+
+def _holds_within(store: Store, target: str) -> list[GuardEntry]:
+    """Return the holds of a class or source, and of the classes of a source."""
+    entries = store.guard.guard_entries()
+    return [
+        one
+        for one in entries
+        if one.action is GuardAction.HOLD and target in (one.target, one.source_id)
+    ]
+
+
+def _end_holds(store: Store, holds: Sequence[GuardEntry], actor: str, now_ms: int) -> None:
+    for one in holds:
+        entry = _audited("release", one, "", actor, now_ms)
+        store.guard.drop_guard_entry(one.target, entry=entry)
+
+
+def _is_to_allow(
+    store: Store,
+    target: str,
+    holds: Sequence[GuardEntry],
+    classes: Sequence[SeenClass],
+    now_ms: int,
+) -> bool:
+    source_id = classes[0].mail_class.source_id
+    if not holds:  # of a class alone: is it held with its source?
+        found = _entry_of(store, source_id)
+        return target != source_id and found is not None and found.action is GuardAction.HOLD
+    one = classes[0].mail_class
+    keys = {source_id, program_of(source_id, one.user, one.uid, one.script)}
+    is_told = any(alert.key.startswith(key) for alert in suspects(store, now_ms) for key in keys)
+    return is_told or any(one.actor == GUARD for one in holds)
 
 
 def forget_allowed(store: Store, target: str, *, actor: str, now_ms: int) -> bool:
@@ -185,12 +226,22 @@ def _learnt(store: Store, classes: Sequence[SeenClass], guard: Guard, now_ms: in
     return max(LEARNT_FACTOR * max(hours.values(), default=0), guard.new_per_hour)
 
 
-def _release(store: Store, target: str, *, actor: str, now_ms: int) -> int:
+def _release(
+    store: Store, target: str, holds: Sequence[GuardEntry], *, actor: str, now_ms: int
+) -> int:
+    """Release what is held for a class or source, and for other entries that are over."""
+    targets = dict.fromkeys((target, *(one.target for one in holds)))
+    batches = chain.from_iterable(_held_ids(store, one) for one in targets)
+    return _release_each(store, batches, target, actor=actor, now_ms=now_ms)
+
+
+def _release_each(
+    store: Store, batches: Iterable[list[str]], target: str, *, actor: str, now_ms: int
+) -> int:
     order = Order(actor=actor, detail=f"guard={target!r}")
-    released = 0
-    for batch in _held_ids(store, target):
-        released += len(change_queued(store, RELEASE, batch, order, now_ms=now_ms).changed)
-    return released
+    return sum(
+        len(change_queued(store, RELEASE, batch, order, now_ms=now_ms).changed) for batch in batches
+    )
 
 
 def _held_ids(store: Store, target: str) -> Iterator[list[str]]:

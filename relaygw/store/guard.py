@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import first_id_at
-from relaygw.mail.hold import HoldCause, HoldCode, sender_domain
+from relaygw.mail.hold import HoldCode, sender_domain
 from relaygw.mail.mail_class import (
     LOCAL_HOST,
     OTHER_SCRIPTS,
@@ -31,9 +31,6 @@ from relaygw.store.database import Repository, Transaction, insert_into
 from relaygw.store.guard_tables import class_hour, guard_entry, mail_class
 from relaygw.store.sources import HOUR_MS, SeenClass, seen_class
 from relaygw.store.tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
-
-if TYPE_CHECKING:
-    from relaygw.store.store import Store
 
 _WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
 _PROMOTIONAL = "promotional"
@@ -139,17 +136,17 @@ class Guards(Repository):
             entries = tx.execute(select(guard_entry)).all()
             allowed = {one.target for one in entries if one.action == GuardAction.ALLOW}
             held = [one for one in entries if one.action == GuardAction.HOLD]
-            return [
-                HeldMailScope(
-                    target=one.target,
-                    source_id=one.source_id,
-                    reason=one.reason,
-                    is_of_new=one.new_since_ms is not None,
-                    excepted=frozenset(allowed | set(_older_classes(tx, one))),
-                    known_mail=_known_mail(tx, one),
-                )
-                for one in sorted(held, key=lambda one: one.target == one.source_id)
-            ]
+            held.sort(key=lambda one: one.target == one.source_id)
+            return [_scope(tx, one, allowed) for one in held]
+
+    def scope_of(self, wanted: GuardEntry) -> HeldMailScope:
+        """Return what an entry would hold that is not there yet."""
+        is_allowed = guard_entry.c.action == GuardAction.ALLOW.value
+        stored = {name: getattr(wanted, name) for name in ("at_ms", "new_since_ms")}
+        with self._read() as tx:
+            allowed = set(tx.execute(select(guard_entry.c.target).where(is_allowed)).scalars())
+            times = {name: tx.to_stored(at_ms) for name, at_ms in stored.items()}
+            return _scope(tx, replace(wanted, **times), allowed)
 
     # --- counts --------------------------------------------------------------------------
 
@@ -227,26 +224,27 @@ class Guards(Repository):
         return found
 
     def waiting_of(
-        self, scope: HeldMailScope, source: MailSource, *, after: str = ""
+        self, scope: HeldMailScope, source: MailSource, *, is_any: bool = False, after: str = ""
     ) -> tuple[list[str], str]:
-        """Return waiting messages behind an id that a scope covers, and where to go on, or ""."""
-        query = (
-            select(message.c.queue_id, message.c.sender, message.c.subject, delivery.c.stream)
-            .add_columns(*_SOURCE)
-            .join(delivery, delivery.c.queue_id == message.c.queue_id)
-            .where(IS_OPEN, delivery.c.state.in_(_WAITING), delivery.c.queue_id > after)
-            .where(*_is_of(source))
-            .order_by(delivery.c.queue_id)
-            .limit(_LOOKED_AT)
+        """Return waiting messages behind an id that a scope covers, and where to go on, or "".
+
+        None that was held and released, unless it is any.
+        """
+        waits: list[ColumnElement[bool]] = [delivery.c.state.in_(_WAITING)]
+        if not is_any:
+            waits.append(delivery.c.held_ms == 0)
+        with self._read() as tx:
+            return _covered(tx, scope.covers, source, waits, after)
+
+    def held_of(self, one: MailClass, *, after: str = "") -> tuple[list[str], str]:
+        """Return messages of a class that are held for its source, and where to go on, or ""."""
+        is_held = (
+            delivery.c.state == DeliveryState.HELD.value,
+            delivery.c.hold_code == HoldCode.GUARD.value,
+            delivery.c.hold_key.startswith(f"{one.source_id} ", autoescape=True),
         )
         with self._read() as tx:
-            rows = tx.execute(query).all()
-        found = [
-            queue_id
-            for queue_id, sender, subject, stream, *parts in rows
-            if scope.covers(_class_of(parts, sender, subject, stream))
-        ]
-        return list(dict.fromkeys(found)), rows[-1].queue_id if len(rows) == _LOOKED_AT else ""
+            return _covered(tx, one.__eq__, one.source, is_held, after)
 
     def recipient_domains(
         self, source: MailSource, class_ids: Collection[str], *, since_ms: int
@@ -284,6 +282,17 @@ class Guards(Repository):
 def _entry(tx: Transaction, row: Any) -> GuardEntry:
     action = GuardAction(row.action)
     return tx.entry(GuardEntry, row, "at_ms", "new_since_ms", action=action)
+
+
+def _scope(tx: Transaction, held: Any, allowed: Collection[str]) -> HeldMailScope:
+    return HeldMailScope(
+        target=held.target,
+        source_id=held.source_id,
+        reason=held.reason,
+        is_of_new=held.new_since_ms is not None,
+        excepted=frozenset({*allowed, *_older_classes(tx, held)}),
+        known_mail=_known_mail(tx, held),
+    )
 
 
 def _older_classes(tx: Transaction, held: Any) -> Iterator[str]:
@@ -334,48 +343,26 @@ def _is_of(source: MailSource) -> Iterator[ColumnElement[bool]]:
         yield message.c.source_script.startswith(script, autoescape=True)
 
 
-def release_left(store: Store) -> None:
-    """Release mail whose entry is gone: a front holds on for two seconds after a release."""
-    causes = [one for one in store.holds.held_causes() if one.code is HoldCode.GUARD]
-    if not causes:
-        return
-    # read behind it: what is held for an entry has one by now
-    entries = store.guard.guard_entries()
-    held = {one.target for one in entries if one.action is GuardAction.HOLD}
-    for cause in causes:
-        if cause.key.partition(" ")[0] not in held:
-            while store.holds.release_held(cause, limit=_LOOKED_AT):
-                pass
-
-
-def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> int:
-    """Hold the waiting mail that the entries cover, or that of one target; return how much.
-
-    Audited, as an operator's holds are. What is being sent stays as it is.
-    """
-    scopes = [one for one in store.guard.held_scopes() if target in ("", one.target)]
-    ids = {one.source_id for one in scopes}
-    classes = store.guard.classes_of(ids) if ids else []
-    sources = {one.mail_class.source_id: one.mail_class.source for one in classes}
-    held = 0
-    for scope in scopes:
-        after, goes_on = "", scope.source_id in sources
-        while goes_on:
-            found, after = store.guard.waiting_of(scope, sources[scope.source_id], after=after)
-            goes_on = bool(after)
-            if found:
-                held += store.queue.change_state(
-                    found,
-                    from_states=frozenset(map(DeliveryState, _WAITING)),
-                    to=DeliveryState.HELD,
-                    hold=HoldCause(HoldCode.GUARD, f"{scope.target} {scope.reason}"),
-                    entry=AuditEntry(
-                        at_ms=now_ms,
-                        actor=actor,
-                        action="queue.hold",
-                        target=" ".join(found),
-                        affected=len(found),
-                        detail=f"guard={scope.target!r}",
-                    ),
-                )
-    return held
+def _covered(
+    tx: Transaction,
+    covers: Callable[[MailClass], bool],
+    source: MailSource,
+    conditions: Iterable[ColumnElement[bool]],
+    after: str,
+) -> tuple[list[str], str]:
+    query = (
+        select(message.c.queue_id, message.c.sender, message.c.subject, delivery.c.stream)
+        .add_columns(*_SOURCE)
+        .join(delivery, delivery.c.queue_id == message.c.queue_id)
+        .where(IS_OPEN, delivery.c.queue_id > after, *conditions)
+        .where(*_is_of(source))
+        .order_by(delivery.c.queue_id)
+        .limit(_LOOKED_AT)
+    )
+    rows = tx.execute(query).all()
+    found = [
+        queue_id
+        for queue_id, sender, subject, stream, *parts in rows
+        if covers(_class_of(parts, sender, subject, stream))
+    ]
+    return list(dict.fromkeys(found)), rows[-1].queue_id if len(rows) == _LOOKED_AT else ""

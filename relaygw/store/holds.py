@@ -192,5 +192,6 @@ def _make_due(
 
 
 def held_until(now_ms: int) -> ColumnElement[int]:
-    """Return how long a held delivery was held; never less than nothing, whatever the clock."""
-    return case((_C.held_at_ms < now_ms, now_ms - _C.held_at_ms), else_=0)
+    """Return how long a held delivery was held: 1 at least, whatever the clock; others 0."""
+    was_held = case((_C.held_at_ms < now_ms, now_ms - _C.held_at_ms), else_=1)
+    return case((_C.held_at_ms.is_not(None), was_held), else_=0)

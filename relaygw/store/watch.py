@@ -148,6 +148,16 @@ class Watch(Repository):
             told = (json.dumps(new.told), json.dumps(new.recovery_told))
             return _OPEN.run(tx, [(*what, tx.to_stored(new.since_ms), *told)]) > 0
 
+    def reword_incidents(self, changed: Sequence[Incident]) -> None:
+        """Write summary and remedy of incidents as they are now; a power cut may forget them."""
+        with self._write(Write.UNSYNCED) as tx:
+            for one in sorted(changed, key=lambda one: one.incident_id):
+                lasts = (incident.c.incident_id == one.incident_id) & (
+                    incident.c.recovered_at_ms.is_(None)
+                )
+                words = {"summary": one.summary, "remedy": one.remedy}
+                tx.execute(update(incident).where(lasts).values(words))
+
     def end_incident(self, incident_id: str, *, at_ms: int) -> None:
         """Note that an incident is over; one that was over already stays as it is."""
         lasts = (incident.c.incident_id == incident_id) & incident.c.recovered_at_ms.is_(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import RecipientUpdate, Source
 from relaygw.mail.mail_class import MailClass
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.guard import DAY_MS
 from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.audit import AuditEntry
-from relaygw.store.guard import GuardAction, GuardEntry
+from relaygw.store.guard import GUARD, GuardAction, GuardEntry
+from relaygw.store.guarded_mail import hold_waiting, release_left
 from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store
 from tests.builders import accepted, update_of
@@ -86,11 +88,11 @@ def test_of_a_source_only_what_is_new_is_held(store: Store) -> None:
     assert scope.covers(old), "an operator holds all of it"
     assert store.guard.drop_guard_entry(new.target, entry=audited("guard.release"))
     assert not store.guard.drop_guard_entry(new.target, entry=audited("guard.release"))
-    assert [one.action for one in store.audit.entries(limit=9)] == [
-        "guard.release",
-        "guard.hold",
+    assert sorted(one.action for one in store.audit.entries(limit=9)) == [
         "guard.allow",
         "guard.hold",
+        "guard.hold",
+        "guard.release",
     ]
 
 
@@ -128,3 +130,48 @@ def test_counts_of_a_source_and_its_mail(store: Store) -> None:
     update = update_of(mail[0].queue_id, recipients=(bounced,), due_at_ms=clock_ms() + 1)
     store.leases.record_batch([update], incarnation="one", now_ms=clock_ms())
     assert store.guard.bounced_since(clock_ms() - HOUR_MS) == {spam.source_id: 1}
+
+
+def test_what_was_released_is_not_held_again_unless_it_is_asked_for(store: Store) -> None:
+    spam = class_of("Win #")
+    count(store, spam, 0, 40)
+    mail = [
+        accepted("a@web.test", source=SOURCE, subject=f"Win {number}", at_ms=clock_ms())
+        for number in range(3)
+    ]
+    store.intake.accept_batch(mail[:2])
+    store.guard.put_guard_entry(held(spam), entry=audited())
+    now_ms = clock_ms()
+    assert hold_waiting(store, actor=GUARD, now_ms=now_ms) == 2
+    store.queue.change_state(
+        [mail[0].queue_id],
+        from_states=frozenset({DeliveryState.HELD}),
+        to=DeliveryState.DEFERRED,
+        entry=replace(audited("queue.release"), at_ms=now_ms),  # at once, or the clock was set
+    )
+    store.intake.accept_batch(mail[2:])
+    assert hold_waiting(store, actor=GUARD, now_ms=now_ms) == 1, "what came since"
+    assert hold_waiting(store, actor=GUARD, now_ms=now_ms) == 0
+    assert hold_waiting(store, actor="ann", now_ms=now_ms, target=spam.source_id) == 1
+
+
+def test_mail_of_a_class_that_is_allowed_is_released_from_its_source(store: Store) -> None:
+    spam, orders = class_of("Win #"), class_of("Order #")
+    count(store, spam, 0, 40)
+    count(store, orders, 0, 40)
+    mail = [
+        accepted("a@web.test", sender="a@shop.test", source=SOURCE, subject=one, at_ms=clock_ms())
+        for one in ("Win 1", "Order 2", "Order 3")
+    ]
+    store.intake.accept_batch(mail)
+    store.guard.put_guard_entry(held(spam), entry=audited())
+    assert hold_waiting(store, actor=GUARD, now_ms=clock_ms()) == 3
+    wanted = sorted(one.queue_id for one in mail[1:])
+    assert store.guard.held_of(orders) == (wanted, "")
+    release_left(store)
+    assert store.guard.held_of(orders) == (wanted, "")
+    allowed = held(orders, target=orders.class_id, action=GuardAction.ALLOW, per_hour=9)
+    store.guard.put_guard_entry(allowed, entry=audited("guard.allow"))
+    release_left(store)
+    assert store.guard.held_of(orders) == ([], "")
+    assert store.guard.held_of(spam)[0] == [mail[0].queue_id]

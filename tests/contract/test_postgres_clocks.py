@@ -296,6 +296,8 @@ def walk_guard(call: Callable[..., Any], seen: MailClass, now_ms: int, entry: Au
     assert abs(call("guard.counting_since_ms") - now_ms) <= TOLERANCE_MS
     (scope,) = call("guard.held_scopes")
     assert scope.covers(seen)
+    assert call("guard.scope_of", new) == scope
+    assert call("guard.held_of", seen) == ([], "")
     assert call("guard.source_sums", now_ms)[seen.source_id].messages == 1
     assert call("guard.busiest_hour", seen.source_id, now_ms + HOUR_MS) == 1
     ((sender,),) = call("guard.known_mail", now_ms + 60_000).values()
@@ -423,6 +425,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         incident_id="1", rule="x", key="", summary="", remedy="", since_ms=wrong.now_ms()
     )
     call("watch.open_incident", incident)
+    call("watch.reword_incidents", [incident])
     call("watch.end_incident", "1", at_ms=wrong.now_ms())
     call("watch.note_told", "1", "ops", is_recovery=False)
     call("watch.doubtful")

@@ -92,6 +92,7 @@ SEAMS = (
     "store.visitors.",
     "store.repeats.",
     "store.guard.",
+    "store.guarded_mail.",
     "store.sessions.",
     "store.feedback.",
     "store.mail_of_event.",

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from relaygw.alerting.guard import GuardWatch
+from relaygw.alerting.watch import incident_of, reworded
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import MailClass, MailSource
 from relaygw.mail.state import DeliveryState
+from relaygw.operations.guard import allow_mail, hold_mail, release_mail
 from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection
@@ -22,6 +24,7 @@ from relaygw.store.store import Store, open_store
 from tests.builders import accepted
 
 SHOP: MailSource = ("local", "", "", 33, "33:shop.php")
+SMTP = (":25", "", None, "")
 HELD = Selection(states=frozenset({DeliveryState.HELD}))
 
 
@@ -108,3 +111,88 @@ def test_two_watches_hold_a_source_once_and_what_is_left_of_a_hold_is_released(
     assert store.guard.drop_guard_entry(entry.target, entry=audited)
     guard(store, action="off").look([], now_ms=clock_ms())
     assert store.queue.search(HELD, limit=9) == []
+
+
+def allow(store: Store, target: str, per_hour: int) -> None:
+    of = Settings.model_validate({"mode": "sandbox"}).guard
+    allow_mail(store, target, of, per_hour=per_hour, actor="ann", now_ms=clock_ms())
+
+
+def test_what_is_allowed_is_never_said_to_be_held(store: Store) -> None:
+    spam: MailSource = ("local", "", "", 48, "48:up.php")
+    count(store, 20, 100)
+    one = count(store, 120, 0, source=spam)
+    order(store, spam)
+    allow(store, one.source_id, 40)
+    watch = guard(store)
+    (finding,) = watch.look([], now_ms=clock_ms())
+    assert "more than 40" in finding.summary
+    assert "it was allowed, so all of it is sent" in finding.remedy
+    assert "is held" not in finding.remedy
+    assert store.queue.search(HELD, limit=9) == []
+    allow(store, one.source_id, 400)
+    assert watch.look([], now_ms=clock_ms()) == []
+
+
+def test_no_class_of_a_source_that_is_allowed_is_held(store: Store) -> None:
+    one = count(store, 20, *range(15 * 24, 0, -1))
+    count(store, 1000, 0)
+    allow(store, one.source_id, 40)
+    (finding,) = guard(store).look([], now_ms=clock_ms())
+    assert "it was allowed" in finding.remedy
+    assert [entry.action for entry in store.guard.guard_entries()] == ["allow"]
+
+
+def test_mail_that_short_lived_hosts_sent_is_not_said_to_be_held(store: Store) -> None:
+    for host in range(12):  # each for eight hours, without a script
+        count(store, 40, *range(host * 8 + 8, host * 8, -1), source=(f"10.0.1.{host}", *SMTP))
+    count(store, 60, 0, source=("10.0.1.99", *SMTP))
+    found = guard(store).look([], now_ms=clock_ms())
+    assert all("nothing of it is held" in one.remedy for one in found)
+    assert store.guard.guard_entries() == []
+
+
+def test_what_is_told_of_a_source_is_true_while_it_lasts(store: Store) -> None:
+    count(store, 20, 100)
+    spam: MailSource = ("local", "", "", 48, "48:up.php")
+    one = count(store, 40, 0, source=spam)
+    order(store, spam)
+    watch = guard(store, action="alert")
+    (first,) = watch.look([], now_ms=clock_ms())
+    assert "recipients at cust.test" in first.summary
+    assert f"relaygw guard hold {one.class_id} holds it" in first.remedy
+    hold_mail(store, one.class_id, is_all=False, note="", actor="ann", now_ms=clock_ms())
+    count(store, 30, 0, source=spam)
+    incident = incident_of(first, clock_ms())
+    (now,) = watch.look([incident], now_ms=clock_ms())
+    assert now.summary == first.summary.replace("40 messages", "70 messages")
+    assert f"it is held, other mail flows on: relaygw queue list --reason {one.class_id}" in (
+        now.remedy
+    )
+    assert reworded([incident], [now]) == [
+        replace(incident, summary=now.summary, remedy=now.remedy)
+    ]
+    assert reworded([incident], [first]) == []
+    assert store.watch.open_incident(incident)
+    release_mail(
+        store,
+        one.source_id,
+        Settings.model_validate({"mode": "sandbox"}).guard,
+        actor="ann",
+        now_ms=clock_ms(),
+    )
+    assert store.queue.search(HELD, limit=9) == []
+    assert watch.look([incident], now_ms=clock_ms()) == [], "who was told of it let it go"
+
+
+def test_refused_recipients_are_not_told_of_any_more_once_a_source_is_allowed(
+    store: Store,
+) -> None:
+    one = count(store, 20, *range(15 * 24, 0, -1))
+    at_ms = clock_ms()
+    store.sources.count_mail([ClassCount(one, at_ms, at_ms, 1, 30, 20)])
+    watch = guard(store)
+    (finding,) = watch.look([], now_ms=at_ms)
+    assert "recipients refused" in finding.summary
+    allow(store, one.source_id, 400)
+    assert watch.look([incident_of(finding, at_ms)], now_ms=at_ms) == []

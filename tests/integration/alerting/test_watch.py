@@ -166,6 +166,22 @@ async def test_trouble_is_told_once_and_its_end_once(store: Store, tmp_path: Pat
     assert sum("alert: provider main cannot be reached" in note for note in notes) == 1
 
 
+async def test_an_incident_says_how_it_is_now_and_is_not_told_again(
+    store: Store, tmp_path: Path
+) -> None:
+    maildrop = tmp_path / "maildrop"
+    maildrop.mkdir()
+    (maildrop / "no.mail").touch()
+    channel = Recording()
+    rules = {"maildrop": str(maildrop)}
+    async with watching(store, tmp_path, channel, incarnation="a", rules=rules):
+        await wait_until(lambda: len(channel.notices) == 1)
+        (maildrop / "other.mail").touch()
+        await wait_until(lambda: "other.mail" in store.watch.incidents(0)[0].summary)
+    assert len(channel.notices) == 1
+    assert store.watch.incidents(0)[0].told == ("c0",)
+
+
 async def test_a_restart_tells_nothing_twice_and_misses_no_end(
     store: Store, tmp_path: Path
 ) -> None:

@@ -58,7 +58,7 @@ def test_an_operator_holds_what_is_new_or_all_and_releases_it(desk: Desk, spam: 
         2,
         "broken into",
     )
-    assert "local uid 33 33:up.php; broken into" in desk.run("guard", "list", columns=120).stdout
+    assert "broken into; local uid 33 33:up.php" in desk.run("guard", "list", columns=120).stdout
     assert "1 message that waited" in desk.run("guard", "hold", source, "--all").stdout
     assert held(desk) == ["Buy 1", "Buy 2", "Order 3"]
     assert desk.run("guard", "release", source).stdout == f"{source}: 3 messages released\n"
@@ -92,6 +92,31 @@ def test_a_class_is_held_and_allowed_by_its_id(desk: Desk, spam: MailClass) -> N
     done = desk.run("guard", "allow", spam.class_id, "--per-hour", "90").stdout
     assert "may send 90 messages an hour: local uid 33 33:up.php “Buy #”; 2 messages" in done
     assert held(desk) == []
+
+
+@pytest.mark.parametrize("verb", ["allow", "release"])
+def test_a_class_of_a_source_that_is_held_is_let_go(desk: Desk, spam: MailClass, verb: str) -> None:
+    desk.run("guard", "hold", spam.source_id, "--all")
+    done = desk.run("guard", verb, spam.class_id).stdout
+    assert "2 messages released" in done
+    assert held(desk) == ["Order 3"]
+    states = {one["id"]: one["action"] for one in desk.lines("guard", "list", "--json")}
+    assert states == {spam.source_id: "hold", spam.class_id: "allow"}
+    desk.add(source=SCRIPT, subject="Buy 4")
+    GuardWatch(desk.store, GUARDED).look([], now_ms=clock_ms())
+    assert held(desk) == ["Order 3"]
+
+
+@pytest.mark.parametrize("verb", ["allow", "release"])
+def test_a_source_is_let_go_with_its_classes(desk: Desk, spam: MailClass, verb: str) -> None:
+    desk.run("guard", "hold", spam.class_id, class_of("Order #").class_id)
+    done = desk.run("guard", verb, spam.source_id).stdout
+    assert "3 messages released" in done
+    assert held(desk) == []
+    held_ids = [
+        one["id"] for one in desk.lines("guard", "list", "--json") if one["action"] == "hold"
+    ]
+    assert held_ids == []
 
 
 def test_what_cannot_be_asked(desk: Desk) -> None:

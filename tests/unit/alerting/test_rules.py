@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.alerting.facts import Complaints, FleetFacts, HostFacts, QueueFacts
 from relaygw.alerting.finding import Finding
-from relaygw.alerting.guard import finding_of
+from relaygw.alerting.guard_words import finding_of
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
 from relaygw.mail.mail_class import MailClass
@@ -502,7 +502,8 @@ def guard_finding(trouble: Trouble) -> Finding:
         limit=30,
         since_ms=NOW_MS,
     )
-    return finding_of(suspect, [one], ["web.test"], is_held=trouble is Trouble.NEW)
+    held = {one.class_id: one.source_id} if trouble is Trouble.NEW else {}
+    return finding_of(suspect, [one], ["web.test"], held=held)
 
 
 def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:

@@ -1,0 +1,118 @@
+"""What is told of sources and classes that the guard suspects, and what to do."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+
+from relaygw.alerting.finding import Finding
+from relaygw.mail.mail_class import MailClass
+from relaygw.mail.words import counted, some_of
+from relaygw.policy.guard import Suspect, Trouble
+from relaygw.settings.alerts import Rule
+
+_EXAMPLES = 3
+_RULES = {
+    Trouble.NEW: Rule.SOURCE_NEW,
+    Trouble.BURST: Rule.SOURCE_VOLUME,
+    Trouble.FLOOD: Rule.SOURCE_VOLUME,
+    Trouble.REFUSED: Rule.SOURCE_VOLUME,
+}
+GUARD_RULES = frozenset(_RULES.values())
+
+
+def finding_of(
+    suspect: Suspect,
+    named: Sequence[MailClass],
+    domains: Sequence[str],
+    *,
+    held: Mapping[str, str] = MappingProxyType({}),
+    allowed: Collection[str] = (),
+) -> Finding:
+    """Return what is told of a suspect, whose mail is of these classes and went there.
+
+    `held` has the entries that hold classes, `allowed` the classes and sources that may send more.
+    """
+    return Finding(
+        _RULES[suspect.trouble],
+        suspect.key,
+        _summary(suspect, named, domains),
+        _remedy(suspect, named, held, allowed),
+        since_ms=suspect.since_ms,
+        is_certain=True,
+    )
+
+
+def trouble_words(suspect: Suspect) -> str:
+    """Return what a source does, for the reason of a hold."""
+    return {
+        Trouble.NEW: "new templates",
+        Trouble.BURST: "more mail than usual",
+        Trouble.FLOOD: "much mail",
+        Trouble.REFUSED: "refused recipients",
+    }[suspect.trouble]
+
+
+def _summary(suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str]) -> str:
+    number, limit, one = suspect.per_hour, suspect.limit, named[0]
+    templates = [f"“{each.template}”" for each in named]
+    told = {
+        Trouble.NEW: f"{number} messages of {counted(len(named), 'new template')} within an hour, "
+        f"more than {limit}",
+        Trouble.BURST: f"{number} messages within an hour, usual is less than {limit}",
+        Trouble.FLOOD: f"{number} messages within an hour, more than {limit}",
+        Trouble.REFUSED: f"{number} recipients refused within an hour, more than {limit}",
+    }[suspect.trouble]
+    to = f", to recipients at {some_of(domains, _EXAMPLES)}" if domains else ""
+    return f"{_who(one)}: {told}: {some_of(templates, _EXAMPLES)}{to}"
+
+
+def _who(one: MailClass) -> str:
+    """Return script, uid and host, each by its name."""
+    parts = [
+        f"script {one.script}" if one.script else "no script",
+        *([f"uid {one.uid}"] if one.uid is not None else []),
+        *([f"login {one.user}"] if one.user else []),
+        f"host {one.host}",
+    ]
+    return ", ".join(parts)
+
+
+def _remedy(
+    suspect: Suspect,
+    named: Sequence[MailClass],
+    held: Mapping[str, str],
+    allowed: Collection[str],
+) -> str:
+    if held:
+        ((target, _),) = Counter(held.values()).most_common(1)
+        what = "it is held, other mail flows on"
+        if len(held) < len(named):
+            what = f"{counted(len(held), 'template')} of {len(named)} are held, the rest flows on"
+        return (
+            f"{what}: relaygw queue list --reason {target} shows it, relaygw guard release "
+            f"{target} sends it and allows it from now on, relaygw queue delete --reason {target} "
+            "deletes it; look at that script and host"
+        )
+    target = shlex.quote(suspect.class_ids[0] if len(suspect.class_ids) == 1 else suspect.source_id)
+    hold = f"relaygw guard hold {target} holds it"
+    if not {suspect.source_id, *suspect.class_ids}.isdisjoint(allowed):
+        return (
+            f"it was allowed, so all of it is sent: {hold}, relaygw guard allow {target} "
+            "--per-hour N allows more"
+        )
+    return (
+        f"nothing of it is held; if nobody knows of it that host was broken into: {hold}; "
+        f"else relaygw guard allow {target}"
+    )
+
+
+def more_findings(number: int) -> list[Finding]:
+    """Return one finding of all that there are too many of."""
+    if not number:
+        return []
+    summary = f"{number} more sources send much more than before"
+    remedy = "relaygw sources --since 1h shows them"
+    return [Finding(Rule.SOURCE_VOLUME, "", summary, remedy, is_certain=True)]
