@@ -65,6 +65,7 @@ class Drop:
     given_bytes: int = 0  # of the content as it was left
     cwd: str | None = None  # the caller's working directory
     dsn: DsnRequest = NO_REQUEST
+    handed_over_ms: int | None = None  # as its owner lets the file say
 
     @property
     def drop_id(self) -> str:
@@ -128,6 +129,7 @@ class OpenDrop:
             dsn=read_request(
                 notify=others.get(b"notify"), ret=others.get(b"ret"), envid=others.get(b"envid")
             ),
+            handed_over_ms=self._found.st_mtime_ns // 1_000_000,
         )
 
     def _read(self, count: int) -> bytes:

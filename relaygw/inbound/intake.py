@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 from relaygw.errors import RelaygwError
@@ -77,6 +77,7 @@ class Origin:
     given_sender: str = ""  # before rewriting
     dsn: DsnRequest = NO_REQUEST
     refused_recipients: int = 0  # before these
+    handed_over_ms: int | None = None  # to the maildrop
 
 
 class Intake:
@@ -187,6 +188,7 @@ class Intake:
             mail_class=self._class_of(source, sender, subject, deliveries[0].stream),
             refused_recipients=origin.refused_recipients,
             mail_key=self._mail_key(sender, recipients, content, origin),
+            handed_over_ms=_not_after(now_ms, origin.handed_over_ms),
         )
         chunks = _chunks_ahead(content, head, is_whole=is_whole)
         return self._screened(message, facts, content), chunks
@@ -211,7 +213,8 @@ class Intake:
         hold = self._screen.hold_of(Looked(message, facts, content))
         if hold is None or not _is_to_be_sent(message):
             return message
-        return replace(message, hold=hold)
+        parts = message.deliveries if hold.only is None else _held_apart(message, hold.only)
+        return replace(message, hold=hold.cause, deliveries=parts)
 
     def _mail_key(
         self,
@@ -351,6 +354,22 @@ def _chunks_ahead(content: ReceivedContent, head: bytes, *, is_whole: bool) -> I
     """Return large content with another `head`; `is_whole`: its header ends there."""
     chunks = content.chunks(head) if content.is_spooled else iter(())
     return chunks if is_whole else without_late_fields(chunks)
+
+
+def _not_after(now_ms: int, at_ms: int | None) -> int | None:
+    return None if at_ms is None else min(at_ms, now_ms)
+
+
+def _held_apart(message: AcceptedMessage, only: frozenset[str]) -> tuple[NewDelivery, ...]:
+    """Return the deliveries, cut where recipients are not among `only`, the given addresses."""
+    found: list[NewDelivery] = []
+    for part in message.deliveries:
+        is_held = [one.given.lower() in only for one in part.recipients]
+        for is_spared in (False, True):
+            people = tuple(compress(part.recipients, (one is not is_spared for one in is_held)))
+            if people:
+                found.append(replace(part, recipients=people, is_spared=is_spared))
+    return tuple(found)
 
 
 def _is_to_be_sent(message: AcceptedMessage) -> bool:

@@ -24,6 +24,7 @@ from relaygw.inbound.sources import SourceCounts
 from relaygw.inbound.throttled import RATE, ThrottledClients
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
@@ -290,8 +291,10 @@ class FrontService:
         self._observer.tell([Accepted(message) for message in messages])
         for message in messages:
             if message.hold is not None:  # as Postfix's cleanup says it
-                self._log.note("cleanup", f"{message.queue_id}: hold: {message.hold.sentence}")
-
+                spared = sum(len(part.recipients) for part in message.deliveries if part.is_spared)
+                others = f" (not for {counted(spared, 'other recipient')})" if spared else ""
+                line = f"{message.queue_id}: hold: {message.hold.sentence}{others}"
+                self._log.note("cleanup", line)
         if self._screen is not None:
             self._screen.committed(messages)
 

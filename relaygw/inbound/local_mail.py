@@ -83,6 +83,7 @@ def compose_local(
         drop_id=drop.drop_id,
         given_sender=given,
         dsn=drop.dsn,
+        handed_over_ms=drop.handed_over_ms,
     )
     return _composed(intake, sender, recipients, drop.content, origin)
 

@@ -36,6 +36,7 @@ class ScreenHold(NamedTuple):
     code: HoldCode  # one of mail.hold.SCREENED
     key: str  # a word: the class of mail, the storm, what was found
     reason: str  # the end of a sentence, for people
+    only: frozenset[str] | None = None  # given addresses, in lower case: only these are held
 
     @property
     def cause(self) -> HoldCause:
@@ -70,8 +71,8 @@ class Screen:
         self._told = told  # a line for the log
         self._told_at_s: dict[str, float] = {}
 
-    def hold_of(self, looked: Looked) -> HoldCause | None:
-        """Return the first hold of a message."""
+    def hold_of(self, looked: Looked) -> ScreenHold | None:
+        """Return the first hold of a message; one of all recipients goes before one of some."""
         found: ScreenHold | None = None
         for check in self.checks:
             try:
@@ -79,8 +80,9 @@ class Screen:
             except Exception as error:
                 self._tell(check, "failed, and the mail was let through", error)
                 continue
-            found = found or held
-        return None if found is None else found.cause
+            if held is not None and (found is None or (found.only and not held.only)):
+                found = held
+        return found
 
     def committed(self, messages: Sequence[AcceptedMessage]) -> None:
         """Tell the checks what is durable."""

@@ -2,8 +2,9 @@
 
 Of each recipient of mail to be sent a front remembers a hash of address, subject and sender. Only
 when one comes again the content is looked at, and counted from then on; the mail before it counts
-where its text begins with the same bytes. What other fronts counted is read every two seconds.
-Memory is bounded: what is remembered longest goes.
+where its text is short and the same. Mail that is alike but for tokens is counted to be told of,
+exact copies also to be held. Times are those of the hand-over, which may come in any order. What
+other fronts counted is read every two seconds. Memory is bounded: what is remembered longest goes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import NamedTuple
 
 from relaygw.errors import Unstorable
@@ -20,11 +22,11 @@ from relaygw.inbound.screen import Check, Looked, ScreenHold
 from relaygw.mail.address import split
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.fingerprint import fingerprint
+from relaygw.mail.fingerprint import Fingerprint, fingerprint
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
-from relaygw.policy.storms import SAME_ID_MS, slice_ms, storm_reason
+from relaygw.policy.storms import SAME_ID_MS, SLICES, slice_ms, storm_reason
 from relaygw.settings.guard import Storms
 from relaygw.store.repeats import Repeat
 from relaygw.store.store import Store
@@ -36,7 +38,8 @@ MAX_LOOKED = 20  # recipients of a message who had it before
 _MAX_OPEN = 10_000
 _MAX_WATCHED = 1000
 _WRITTEN_AT_ONCE = 1000
-_BEGIN_BYTES = 4096  # of the text of each mail
+_SHORT_BYTES = 8192  # text of which a hash is remembered of each mail
+_MAX_SLICES = 10 * SLICES  # of a content: times of files are what their owners say
 SAME, SAME_ID, HELD = "same", "message_id", "held"
 
 
@@ -46,7 +49,7 @@ class _Seen(NamedTuple):
     queue_id: str
     at_ms: int
     message_id: int  # its hash
-    begin: int  # the hash of its first bytes
+    text: int | None  # its hash, of short text and who it is from
     is_counted: bool
 
 
@@ -54,16 +57,15 @@ class _Count:
     """How often a recipient had a content, from this front and others."""
 
     __slots__ = (
-        *("assumed_ms", "first_id", "is_told", "last_ms", "opened", "others", "slices"),
+        *("assumed_ms", "first_id", "is_told", "last_ms", "others", "slices"),
         *("storm_id", "untold"),
     )
 
     def __init__(self, storm_id: str, first_id: str) -> None:
         self.storm_id = storm_id
         self.first_id = first_id
-        self.slices: dict[int, int] = {}
-        self.others = 0
-        self.opened = 0  # being accepted
+        self.slices: dict[int, int] = {}  # what is being accepted as well
+        self.others = 0  # lately, at other fronts
         self.last_ms = 0
         self.is_told = False  # in the log
         self.untold: Repeat | None = None  # the first one, until there is a second
@@ -74,17 +76,32 @@ class _Count:
         """True once it came more than once."""
         return self.untold is None and bool(self.slices)
 
-    def within(self, since_ms: int) -> int:
-        """Return how many came since a time."""
-        if self.slices and min(self.slices) <= since_ms:
-            self.slices = {at_ms: n for at_ms, n in self.slices.items() if at_ms > since_ms}
-        return sum(self.slices.values()) + self.others
+    def within(self, since_ms: int, until_ms: int) -> int:
+        """Return how many came here behind a time, up to another."""
+        return sum(n for at_ms, n in self.slices.items() if since_ms < at_ms <= until_ms)
 
     def add(self, at_ms: int, step_ms: int) -> None:
-        """Count one that was accepted."""
+        """Count one."""
         at_slice = at_ms - at_ms % step_ms
         self.slices[at_slice] = self.slices.get(at_slice, 0) + 1
         self.last_ms = max(at_ms, self.last_ms)
+        if len(self.slices) > _MAX_SLICES:
+            del self.slices[min(self.slices)]
+
+    def take_back(self, at_ms: int, step_ms: int) -> None:
+        """Count one less: it was not accepted."""
+        at_slice = at_ms - at_ms % step_ms
+        if self.slices.get(at_slice, 0) > 1:
+            self.slices[at_slice] -= 1
+        else:
+            self.slices.pop(at_slice, None)
+
+
+class _Numbered(NamedTuple):
+    """A count, and which one of it a message is."""
+
+    content: _Count
+    number: int
 
 
 class _Mark(NamedTuple):
@@ -92,9 +109,11 @@ class _Mark(NamedTuple):
 
     key: int
     before: _Seen | None
-    content: _Count | None = None  # of what came again
+    contents: tuple[_Numbered, ...] = ()  # of what came again: what is alike, and exact copies
+    at_ms: int = 0
     recipient: str = ""
     earlier_id: str | None = None
+    is_over: bool = False
 
 
 class StormCheck(Check):
@@ -131,19 +150,18 @@ class StormCheck(Check):
     def look(self, looked: Looked) -> ScreenHold | None:
         """Remember who gets it; look at its content only for who had such a one before."""
         message = looked.message
-        now_ms = message.accepted_at_ms
+        now_ms, at_ms = message.accepted_at_ms, message.came_at_ms
         if len(self._new) >= MAX_KEYS or not 0 <= now_ms - self._turned_ms <= self._window_ms:
             self._old, self._new, self._turned_ms = self._new, {}, now_ms
-        end = looked.facts.end
-        begin = hash(looked.content.head[end : end + _BEGIN_BYTES])
-        seen = _Seen(message.queue_id, now_ms, hash(message.message_id), begin, is_counted=False)
+        text = _text_hash(looked.content.head, looked.facts.end)
+        seen = _Seen(message.queue_id, at_ms, hash(message.message_id), text, is_counted=False)
         marks: list[_Mark] = []
         again: list[tuple[int, str, _Seen]] = []
         for part in message.deliveries:
             for one in part.recipients:
                 if one.state is not RecipientState.PENDING:
                     continue
-                given = (one.original or one.address).lower()  # several may go to one instead
+                given = one.given.lower()  # several may go to one instead
                 key = hash((given, message.subject, message.sender))
                 before = self._new.get(key) or self._old.get(key)
                 if before is None:
@@ -151,7 +169,7 @@ class StormCheck(Check):
                 elif before.queue_id != message.queue_id:
                     again.append((key, given, before))
                 self._new[key] = seen
-        found = self._repeated(looked, seen, again[:MAX_LOOKED], marks) if again else None
+        found = self._repeated(looked, seen, again, marks) if again else None
         if marks:
             self._remember(message.queue_id, marks)
         return found
@@ -160,23 +178,54 @@ class StormCheck(Check):
         self, looked: Looked, seen: _Seen, again: list[tuple[int, str, _Seen]], marks: list[_Mark]
     ) -> ScreenHold | None:
         content = fingerprint(looked.content.head, looked.facts.end)
+        is_exact = not looked.content.is_spooled  # else the rest is not looked at
         seen = seen._replace(is_counted=True)
-        held: ScreenHold | None = None
-        for key, recipient, before in again:
-            if not 0 <= seen.at_ms - before.at_ms <= self._window_ms:
+        again.sort(key=itemgetter(0))  # of many the same are looked at each time
+        over: list[str] = []
+        storm_id = ""
+        for key, recipient, before in again[:MAX_LOOKED]:
+            if not self._is_near(seen, before):
                 marks.append(_Mark(key, before))
                 continue
-            count = self._count_of(recipient, content, before, seen)
-            count.opened += 1
-            is_same_id = before.message_id == seen.message_id
-            is_lately = seen.at_ms - before.at_ms <= SAME_ID_MS
-            earlier_id = before.queue_id if is_same_id and is_lately else None
-            marks.append(_Mark(key, before, count, recipient, earlier_id))
             self._new[key] = seen
-            number = count.within(seen.at_ms - self._window_ms) + count.opened
-            if number > self._settings.same and self._settings.action == "hold":
-                held = ScreenHold(HoldCode.STORM, count.storm_id[:8], self._reason)
-        return held
+            mark = self._mark_of(key, recipient, before, seen, content)
+            mark = mark._replace(is_over=is_exact and self._is_over(mark, looked.message))
+            marks.append(mark)
+            if mark.is_over:
+                over.append(recipient)
+                storm_id = mark.contents[-1].content.storm_id
+        if not over or self._settings.action != "hold":
+            return None
+        if len(over) == MAX_LOOKED:  # they stand for the others
+            over = [who for _, who, one in again if self._is_near(seen, one)]
+        return ScreenHold(HoldCode.STORM, storm_id[:8], self._reason, frozenset(over))
+
+    def _is_near(self, seen: _Seen, before: _Seen) -> bool:
+        return abs(seen.at_ms - before.at_ms) <= self._window_ms
+
+    def _mark_of(
+        self, key: int, recipient: str, before: _Seen, seen: _Seen, content: Fingerprint
+    ) -> _Mark:
+        contents = []
+        is_exact = self._settings.action == "hold"
+        for one in dict.fromkeys(content if is_exact else (content.alike,)):
+            count = self._count_of(recipient, one, before, seen)
+            count.add(seen.at_ms, self._step_ms)
+            contents.append(
+                _Numbered(count, count.within(seen.at_ms - self._window_ms, seen.at_ms))
+            )
+        is_same_id = before.message_id == seen.message_id
+        is_lately = abs(seen.at_ms - before.at_ms) <= SAME_ID_MS
+        earlier_id = before.queue_id if is_same_id and is_lately else None
+        return _Mark(key, before, tuple(contents), seen.at_ms, recipient, earlier_id)
+
+    def _is_over(self, mark: _Mark, message: AcceptedMessage) -> bool:
+        return self._number(mark.contents[-1], message) > self._settings.same
+
+    def _number(self, one: _Numbered, message: AcceptedMessage) -> int:
+        """Return which one a message is within the window, with those of other fronts."""
+        is_late = message.accepted_at_ms - message.came_at_ms > self._step_ms
+        return one.number + (0 if is_late else one.content.others)  # they have what came lately
 
     def _count_of(self, recipient: str, content: bytes, before: _Seen, seen: _Seen) -> _Count:
         whole = blake2b(recipient.encode("utf-8", "replace") + b"\0" + content, digest_size=16)
@@ -186,7 +235,8 @@ class StormCheck(Check):
             if len(self._counts) >= MAX_STORMS:
                 self._make_room(seen.at_ms)
             count = self._counts[storm_id] = _Count(storm_id, seen.queue_id)
-            if not before.is_counted and before.begin == seen.begin:
+            is_same = before.text is not None and before.text == seen.text
+            if is_same and not before.is_counted:
                 count.first_id, count.assumed_ms = before.queue_id, before.at_ms
                 count.add(before.at_ms, self._step_ms)
         return count
@@ -206,41 +256,42 @@ class StormCheck(Check):
     # --- what became of it -----------------------------------------------------------------
 
     def committed(self, messages: Sequence[AcceptedMessage]) -> None:
-        """Count what is durable."""
+        """Tell of what is durable."""
         for message in messages:
+            is_held = message.hold is not None and message.hold.code is HoldCode.STORM
             for mark in self._open.pop(message.queue_id, ()):
-                if mark.content is not None:
-                    mark.content.opened -= 1
-                    self._count(message, mark, mark.content)
+                for one in mark.contents:
+                    self._count(message, mark, one, is_held=is_held and mark.is_over)
 
     def withdrawn(self, queue_id: str) -> None:
         """Forget what was not accepted: its client comes with it again."""
         for mark in self._open.pop(queue_id, ()):
-            if mark.content is not None:
-                mark.content.opened -= 1
+            for one in mark.contents:
+                one.content.take_back(mark.at_ms, self._step_ms)
             seen = self._new.get(mark.key)
             if seen is not None and seen.queue_id == queue_id:
                 del self._new[mark.key]
                 if mark.before is not None:
                     self._new[mark.key] = mark.before
 
-    def _count(self, message: AcceptedMessage, mark: _Mark, count: _Count) -> None:
-        at_ms = message.accepted_at_ms
-        count.add(at_ms, self._step_ms)
-        number = count.within(at_ms - self._window_ms)
-        is_held = message.hold is not None and message.hold.code is HoldCode.STORM
+    def _count(
+        self, message: AcceptedMessage, mark: _Mark, one: _Numbered, *, is_held: bool
+    ) -> None:
+        count, number = one.content, self._number(one, message)
         repeat = _repeat_of(message, mark, count, number, is_held=is_held)
         if count.assumed_ms is not None:
             first = repeat._replace(queue_id=count.first_id, at_ms=count.assumed_ms, number=1)
             count.untold = first._replace(earlier_id=None, is_held=False)
             count.assumed_ms = None
+        if number == 1 and mark.earlier_id is None:
+            count.untold = repeat
+            return
         if count.untold is not None:
             self._waiting.append(count.untold)
             count.untold = None
-        elif number == 1 and mark.earlier_id is None:
-            count.untold = repeat
-            return
         self._waiting.append(repeat)
+        if one is not mark.contents[0]:
+            return  # it is told of with what is alike
         self._tell(message, count, number)
         for what, is_so in ((SAME, number > 1), (SAME_ID, mark.earlier_id), (HELD, is_held)):
             if is_so:
@@ -289,6 +340,16 @@ class StormCheck(Check):
             one.others = others.get(one.storm_id, 0)
 
 
+def _text_hash(head: bytes, end: int) -> int | None:
+    if len(head) - end > _SHORT_BYTES:
+        return None
+    lines = []
+    for name in (b"\nFrom:", b"\nReply-To:"):  # as nearly all write them
+        at = head.find(name, 0, end)
+        lines.append(head[at : head.find(b"\r\n", at)] if at >= 0 else b"")
+    return hash((head[end:], *lines))
+
+
 def _repeat_of(
     message: AcceptedMessage, mark: _Mark, count: _Count, number: int, *, is_held: bool
 ) -> Repeat:
@@ -296,7 +357,7 @@ def _repeat_of(
     return Repeat(
         storm_id=count.storm_id,
         queue_id=message.queue_id,
-        at_ms=message.accepted_at_ms,
+        at_ms=message.came_at_ms,
         number=number,
         first_id=count.first_id,
         earlier_id=mark.earlier_id,

@@ -39,6 +39,11 @@ class NewRecipient:
     dsn_notify: str | None = None  # RFC 3461 NOTIFY and ORCPT: see mail.dsn
     dsn_orcpt: str | None = None
 
+    @property
+    def given(self) -> str:
+        """The address that its client named."""
+        return self.original or self.address
+
 
 class Released(StrEnum):
     """Whom mail may reach that an operator sends; looked at again at each attempt."""
@@ -58,6 +63,7 @@ class NewDelivery:
     stream: str
     recipients: tuple[NewRecipient, ...]
     released: Released | None = None  # see policy.recipients
+    is_spared: bool = False  # its recipients are not those for whom the message is held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,12 @@ class AcceptedMessage:
     refused_recipients: int = 0  # that its client named and was refused; not stored
     hold: HoldCause | None = None  # held from the start; captured recipients stay captured
     mail_key: str | None = None  # of client, envelope and content: taken once; None: each time
+    handed_over_ms: int | None = None  # to the maildrop, see `came_at_ms`; not stored
+
+    @property
+    def came_at_ms(self) -> int:
+        """When its client handed it over: mail may lie in a maildrop for hours."""
+        return self.accepted_at_ms if self.handed_over_ms is None else self.handed_over_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """What two copies of a mail have in common: their content without what differs in each.
 
-Left out are all fields but those that people read (so Message-ID, Date, Received and signatures),
-MIME boundaries and Content-IDs, tokens in links, hexadecimal words such as UUIDs, and blanks at the
-end. Numbers stay: mail about two orders is never the same. Time grows with the size alone.
+Left out of both fingerprints are all fields but those that people read (so Message-ID, Date,
+Received and signatures), MIME boundaries, Content-IDs, and blanks at the end; all else of the
+content counts in `exact`. Of mail that is `alike` tokens are left out, too: in links, and
+hexadecimal words such as UUIDs. Numbers stay. Time grows with the size alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from binascii import Error, a2b_base64
 from hashlib import blake2b
 from itertools import islice
+from typing import NamedTuple
 
 from relaygw.mail.content import header_fields
 
@@ -24,7 +26,11 @@ _BASE64 = re.compile(
 _LINK = re.compile(rb"https?://[^\s\"'<>]+")
 _WORD_OF_LINK = re.compile(rb"[A-Za-z0-9_-]{8,}")
 _PART_NAMES = {
-    b"boundary=": re.compile(rb"boundary=\"?([^\"\r\n; ]{8,100})", re.I),
+    b"boundary=": re.compile(
+        rb"content-type:[ \t]*multipart/(?:[^\r\n]{0,200}\r\n[ \t]){0,3}[^\r\n]{0,200}?"
+        rb"boundary=\"?([^\"\r\n; ]{8,100})",
+        re.I,
+    ),
     b"content-id:": re.compile(rb"\r\ncontent-id:\s*<?([^\s<>]{8,200})", re.I),
 }
 _MAX_NAMES = 10  # of a kind
@@ -32,8 +38,15 @@ _HEX = re.compile(rb"[0-9A-Fa-f-]{16,}")
 _LONG_WORD = 32
 
 
-def fingerprint(content: bytes, header_bytes: int) -> bytes:
-    """Return 16 bytes that are the same for copies of a mail; of normalised content."""
+class Fingerprint(NamedTuple):
+    """16 bytes each, the same of the same mail; `alike` is `exact` where there are no tokens."""
+
+    alike: bytes
+    exact: bytes
+
+
+def fingerprint(content: bytes, header_bytes: int) -> Fingerprint:
+    """Return the fingerprints of normalised content."""
     known = blake2b(digest_size=16)
     for field in header_fields(content, 0, min(header_bytes, TOKEN_BYTES), names=_READ):
         words = b" ".join(content[field.value_start : field.value_end].split())
@@ -41,20 +54,33 @@ def fingerprint(content: bytes, header_bytes: int) -> bytes:
     small = content.lower()
     body = content[header_bytes:]
     for name, pattern in _PART_NAMES.items():
-        if name in small:
+        if b"multipart/" in small and name in small:
             found = islice(pattern.finditer(content), _MAX_NAMES)
             for one in sorted({match[1] for match in found}, key=len, reverse=True):
                 body = body.replace(one, b"")
     body = body.rstrip()
-    text = body[:TOKEN_BYTES]
-    known.update(_without_tokens(_BASE64.sub(_decoded, text) if b"base64" in small else text))
-    known.update(body[TOKEN_BYTES:])
-    return known.digest()
+    text, rest = body[:TOKEN_BYTES], body[TOKEN_BYTES:]
+    decoded = _readable(_BASE64.sub(_decoded, text) if b"base64" in small else text)
+    bare = _without_tokens(decoded)
+    alike = known.copy()
+    known.update(text)
+    known.update(rest)
+    exact = known.digest()
+    if bare == decoded and decoded == text:
+        return Fingerprint(exact, exact)
+    alike.update(b"alike\0")  # never that of an exact one, whatever somebody writes
+    alike.update(bare)
+    alike.update(rest)
+    return Fingerprint(alike.digest(), exact)
+
+
+def _readable(text: bytes) -> bytes:
+    if b"=\r\n" in text or b"=3D" in text:  # quoted-printable: lines break elsewhere in each
+        text = text.replace(b"=\r\n", b"").replace(b"=3D", b"=")
+    return text
 
 
 def _without_tokens(text: bytes) -> bytes:
-    if b"=\r\n" in text or b"=3D" in text:  # quoted-printable: lines break elsewhere in each
-        text = text.replace(b"=\r\n", b"").replace(b"=3D", b"=")
     return _HEX.sub(_unless_number, _LINK.sub(_without_words, text)).rstrip()
 
 

@@ -75,7 +75,12 @@ def _words(one: Storm, storms: Storms, *, is_storm: bool) -> tuple[str, str]:
             "gives several the same id. duplicates: once accepts exact copies once",
         )
     held = f", {one.held} of them held" if one.held else ""
-    then = "storms.action: hold stops it"
+    then = "storms.action: hold stops exact copies"
+    if storms.action == "hold":
+        then = (
+            "none is held: they differ in links or codes, have more than 1 MiB, or came to "
+            "several gateways at once"
+        )
     if one.held:
         then = "relaygw queue list --reason storm shows what is held, release or delete it"
     return (

@@ -61,9 +61,10 @@ _HOLD = BatchStatement(
     SET state = 'held', held_at_ms = v.column2, reason = v.column3, hold_code = v.column4,
         hold_key = v.column5
     FROM (VALUES {rows}) AS v
-    WHERE delivery.queue_id = v.column1 AND delivery.state = 'incoming'
+    WHERE delivery.queue_id = v.column1 AND delivery.delivery_no = v.column6
+        AND delivery.state = 'incoming'
     """,
-    columns=5,
+    columns=6,
 )
 # locked: who clears orphans waits, and finds the message then
 _STORED_CHUNKS = Statement(
@@ -186,7 +187,12 @@ def _hold(tx: Transaction, messages: Sequence[AcceptedMessage], for_all: HoldCau
         cause = for_all or one.hold
         if cause is not None:
             at_ms = one.accepted_at_ms + tx.ahead_ms
-            rows.append((one.queue_id, at_ms, cause.sentence, cause.code.value, cause.key))
+            what = (one.queue_id, at_ms, cause.sentence, cause.code.value, cause.key)
+            rows += (
+                (*what, number)
+                for number, part in enumerate(one.deliveries)
+                if for_all is not None or not part.is_spared
+            )
     _HOLD.run(tx, rows)
 
 

@@ -6,8 +6,10 @@ message was taken before is decided in the transaction that accepts it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import zip_longest
+from operator import attrgetter
 from typing import NamedTuple
 
 from sqlalchemy import delete, exists, func, select
@@ -65,10 +67,20 @@ _TAKE = insert_into(
 _TAKEN = BatchStatement(
     "SELECT mail_key, queue_id FROM recent_mail WHERE mail_key IN (VALUES {rows})", columns=1
 )
-_FAILED = BatchStatement(
+_TAKE_INSTEAD = BatchStatement(
     """
-    SELECT DISTINCT queue_id FROM recipient
-    WHERE queue_id IN (VALUES {rows}) AND state IN ('bounced', 'expired', 'blocked', 'cancelled')
+    UPDATE recent_mail SET queue_id = v.column2, at_ms = v.column3
+    FROM (VALUES {rows}) AS v WHERE recent_mail.mail_key = v.column1
+    """,
+    columns=3,
+)
+# not what was deleted, also out of the sandbox alone, nor what somebody did not get
+_COUNTING = BatchStatement(
+    """
+    SELECT queue_id FROM message WHERE queue_id IN (VALUES {rows}) AND NOT EXISTS (
+        SELECT 1 FROM recipient WHERE recipient.queue_id = message.queue_id AND (
+            state IN ('bounced', 'expired', 'blocked', 'cancelled')
+            OR (state = 'captured' AND captured_at_ms IS NULL)))
     """,
     columns=1,
 )
@@ -216,26 +228,59 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
     Who has the same at this moment waits for this transaction to end: the first is durable, or was
     never there.
     """
-    firsts: dict[str, AcceptedMessage] = {}
-    keyed = [(one.mail_key, one) for one in messages if one.mail_key is not None]
-    for key, one in keyed:
-        firsts.setdefault(key, one)
-    at_ms = [(key, one.queue_id, tx.to_stored(one.accepted_at_ms)) for key, one in firsts.items()]
-    if _TAKE.run(tx, sorted(at_ms)) == len(keyed):
-        return {}  # nearly always
-    taken: dict[str, str] = dict(_TAKEN.fetch(tx, [(key,) for key in sorted(firsts)]))
-    again = {
-        one.queue_id: taken[key]
-        for key, one in keyed
-        if taken[key] != one.queue_id and not _is_stored_drop(tx, one)
-    }
+    again: dict[str, str] = {}
+    mine: set[str] = set()  # that are stored by this transaction
+    for runs in _rounds(messages):
+        before = _take(tx, [run[0] for run in runs], mine)
+        for run in runs:
+            first_id = before.get(run[0].queue_id, run[0].queue_id)
+            for one in run:
+                if one.queue_id != first_id and not _is_stored_drop(tx, one):
+                    again[one.queue_id] = first_id
+        mine.update(run[0].queue_id for run in runs)
     if again:
-        # who sends again what somebody did not get, wants it sent
-        rows = [(first_id,) for first_id in sorted(set(again.values()))]
-        failed = {first_id for (first_id,) in _FAILED.fetch(tx, rows)}
-        again = {mine: first_id for mine, first_id in again.items() if first_id not in failed}
         _note_again(tx, messages, again)
     return again
+
+
+def _rounds(messages: Sequence[AcceptedMessage]) -> Iterator[list[list[AcceptedMessage]]]:
+    """Yield runs of the same mail within ONCE_MS, each key once in a round; nearly always one."""
+    runs: dict[str, list[list[AcceptedMessage]]] = {}
+    for one in sorted(messages, key=attrgetter("came_at_ms")):
+        if one.mail_key is None:
+            continue
+        of_key = runs.setdefault(one.mail_key, [])
+        if of_key and one.came_at_ms - of_key[-1][0].came_at_ms <= ONCE_MS:
+            of_key[-1].append(one)
+        else:
+            of_key.append([one])
+    for found in zip_longest(*runs.values()):
+        yield [run for run in found if run is not None]
+
+
+def _take(tx: Transaction, messages: Sequence[AcceptedMessage], mine: Set[str]) -> dict[str, str]:
+    """Note these as taken, unless the same was; return what was taken instead of which."""
+    rows = {one.mail_key: _taken_row(tx, one) for one in messages}
+    if _TAKE.run(tx, sorted(rows.values())) == len(rows):
+        return {}  # nearly always
+    keys = [(key,) for key, *_ in sorted(rows.values())]
+    taken: dict[str | None, str] = dict(_TAKEN.fetch(tx, keys))
+    before = {one.queue_id: taken[one.mail_key] for one in messages}
+    before = {one: first_id for one, first_id in before.items() if one != first_id}
+    # who sends again what was deleted, or what somebody did not get, wants it sent
+    ids = [(first_id,) for first_id in sorted({*before.values()} - mine)]
+    counting = {first_id for (first_id,) in _COUNTING.fetch(tx, ids)} | mine
+    instead = [rows[one.mail_key] for one in messages if _is_lost(before, one, counting)]
+    _TAKE_INSTEAD.run(tx, sorted(instead))
+    return {one: first_id for one, first_id in before.items() if first_id in counting}
+
+
+def _is_lost(before: Mapping[str, str], one: AcceptedMessage, counting: Set[str]) -> bool:
+    return one.queue_id in before and before[one.queue_id] not in counting
+
+
+def _taken_row(tx: Transaction, one: AcceptedMessage) -> Row:
+    return one.mail_key, one.queue_id, tx.to_stored(one.came_at_ms)
 
 
 def _is_stored_drop(tx: Transaction, one: AcceptedMessage) -> bool:

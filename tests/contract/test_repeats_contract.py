@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -10,13 +11,15 @@ import pytest
 from relaygw.errors import AlreadyAccepted
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient
-from relaygw.mail.state import RecipientState
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.storms import Storm
 from relaygw.store.intake import insert_messages
 from relaygw.store.queue_entry import delete_messages
 from relaygw.store.repeats import ONCE_MS, Repeat, Repeated, taken_before
+from relaygw.store.sandbox import uncapture
 from relaygw.store.store import Store
-from tests.builders import accepted
+from tests.builders import accepted, part_on
 from tests.contract.conftest import clock_at
 
 HOUR_MS = 3_600_000
@@ -123,6 +126,56 @@ def test_mail_that_somebody_did_not_get_may_be_sent_again_at_once(store: Store) 
         message = accepted("b@cust.test", blocked, at_ms=clock_ms(), mail_key="k")
         assert store.intake.accept_batch([message]) == {}
         assert stored(store, message) == [message.queue_id]
+
+
+def test_mail_that_was_handed_over_minutes_apart_is_no_duplicate(store: Store) -> None:
+    now_ms = clock_ms()
+    ages = (4 * ONCE_MS, 0, 2 * ONCE_MS, 2 * ONCE_MS - 5, 9 * ONCE_MS)
+    waited = [
+        accepted(at_ms=now_ms, mail_key="k", handed_over_ms=now_ms - age, drop_id=f"d{age}")
+        for age in ages
+    ]
+    assert store.intake.accept_batch(waited) == {waited[3].queue_id: waited[2].queue_id}
+    later = accepted(at_ms=now_ms, mail_key="k", handed_over_ms=now_ms - 7 * ONCE_MS, drop_id="e")
+    assert store.intake.accept_batch([later]) == {}
+
+
+@pytest.mark.parametrize("way", ["one batch", "one by one"])
+def test_mail_whose_first_copy_is_gone_is_no_duplicate(store: Store, way: str) -> None:
+    first = accepted(at_ms=clock_ms(), mail_key="k")
+    store.intake.accept_batch([first])
+    with store.database.write() as tx:
+        delete_messages(tx, [first.queue_id])
+    new, twin = (accepted(at_ms=clock_ms(), mail_key="k") for _ in range(2))
+    again: dict[str, str] = {}
+    for batch in [[new, twin]] if way == "one batch" else [[new], [twin]]:
+        again |= store.intake.accept_batch(batch)
+    assert again == {twin.queue_id: new.queue_id}
+    assert stored(store, new, twin) == [new.queue_id]
+
+
+def test_what_left_the_sandbox_is_no_first_copy(store: Store) -> None:
+    captured = NewRecipient(address="c@cust.test", state=RecipientState.CAPTURED)
+    first, again, twin = (
+        accepted("b@cust.test", captured, at_ms=clock_ms(), mail_key="k") for _ in range(3)
+    )
+    store.intake.accept_batch([first])
+    with store.database.write() as tx:
+        assert uncapture(tx, [first.queue_id]) == 1
+    assert store.intake.accept_batch([again]) == {}
+    assert store.intake.accept_batch([twin]) == {twin.queue_id: again.queue_id}
+
+
+def test_a_message_may_be_held_for_some_of_its_recipients(store: Store) -> None:
+    parts = (part_on("default", "b@cust.test"), part_on("default", "c@cust.test"))
+    hold = HoldCause(HoldCode.STORM, "5e came too often")
+    message = replace(
+        accepted(at_ms=clock_ms(), hold=hold),
+        deliveries=(parts[0], replace(parts[1], is_spared=True)),
+    )
+    store.intake.accept_batch([message])
+    (entry,) = store.queue.entries([message.queue_id])
+    assert [one.state for one in entry.deliveries] == [DeliveryState.HELD, DeliveryState.INCOMING]
 
 
 def test_a_file_that_could_not_be_removed_is_no_duplicate_of_itself(store: Store) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,30 @@ async def test_a_storm_is_held_and_told_of_in_the_story_of_each(tmp_path: Path) 
     assert "same id" not in told[3]
 
 
+async def test_a_mailing_with_an_archive_is_held_for_the_archive_alone(tmp_path: Path) -> None:
+    def screened(store: Store) -> Screen:
+        check = StormCheck(Storms(same=2, action="hold"), store, told=print)
+        return Screen([check], told=print)
+
+    async with running_front(tmp_path, settings=SETTINGS, screened=screened) as rig:
+        client = await rig.greeted()
+        ids = []
+        for number in range(3):
+            await client.command(b"MAIL FROM:<a@shop.test>")
+            await client.command(b"RCPT TO:<%d@cust.test>" % number)
+            await client.command(b"RCPT TO:<archive@shop.test>")
+            await client.command(b"DATA")
+            ids.append((await client.command(MAIL % number + b".")).split()[-1])
+        store = open_store(f"sqlite:///{tmp_path}/queue.db")
+        entries = store.queue.entries(ids)
+        assert [len(one.deliveries) for one in entries] == [1, 1, 2]
+        states = [part.state.value for part in entries[2].deliveries]
+        people = [(states[one.delivery_no], one.address) for one in entries[2].recipients]
+        assert people == [("held", "archive@shop.test"), ("incoming", "2@cust.test")]
+        assert "within 1h (not for 1 other recipient)" in rig.log.getvalue()
+        store.close()
+
+
 async def test_an_exact_duplicate_is_taken_once_whichever_way_it_comes(tmp_path: Path) -> None:
     settings = {**SETTINGS, "duplicates": "once"}
     large = b"Subject: large\r\n\r\n" + b"x" * 70 + b"\r\n"
@@ -87,14 +113,17 @@ async def test_an_exact_duplicate_is_taken_once_whichever_way_it_comes(tmp_path:
             await send(client, MAIL % 1, sender="c@shop.test"),
             await send(client, changed),
         ]
-        for content in (b"Subject: cron\n\nx\n", b"Subject: cron\n\nx\n", b"Subject: cron\n\ny\n"):
-            path = tmp_path / "maildrop" / f"{secrets.token_hex(16)}.drop"
-            path.write_bytes(drop_bytes(content))
+        now_s = time.time()
+        for word, age_s in ((b"x", 0), (b"x", 0), (b"y", 0), (b"x", 70), (b"x", 140)):
+            path = tmp_path / f"{secrets.token_hex(16)}.drop"
+            path.write_bytes(drop_bytes(b"Subject: cron\n\n%s\n" % word))
+            os.utime(path, (now_s, now_s - age_s))
+            path.rename(tmp_path / "maildrop" / path.name)
         await until(lambda: not list((tmp_path / "maildrop").glob("*.drop")))
         known = store.queue.search(Selection(states=frozenset(DeliveryState)), limit=99)
         crons = [one.queue_id for one in known if one.subject == "cron"]
         assert {one.queue_id for one in known} == {first, big, *different, *crons}
-        assert len(crons) == 2
+        assert len(crons) == 4, "two of them waited in the maildrop for longer"
         log = rig.log.getvalue()
         again = "the same message came again from"
         assert log.count(f"{first}: {again}") == 2
