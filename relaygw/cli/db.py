@@ -102,6 +102,12 @@ def recover(invocation: Invocation, release: bool) -> None:
     finally:
         progress.end()
     print_lines(_recovered_lines(done))
+    if done.log_aside is not None and done.is_log_read:
+        raise CommandFailed(
+            f"{done.log_aside}: it cannot be told whether this log is of this queue: mail was "
+            "recovered with it and without it; look whether it is yours before you "
+            "release it: relaygw queue list --state held"
+        )
     if done.log_aside is not None:
         raise CommandFailed(
             f"{done.log_aside}: this log was beside the queue, but belongs to another database or "
@@ -125,11 +131,17 @@ def _recovered_lines(done: Recovered) -> Iterator[str]:
         yield f"  {printable(queue_id)}: without {printable(missing)}"
     if done.exported is not None:
         yield f"  remains of them: {done.exported}"
-    yield f"lost: {counted(len(done.lost), 'message')}"
+    if done.is_log_lost and not done.is_log_read:
+        yield (
+            "lost: all mail that was only in the lost log, which cannot be counted; find it in "
+            'the mail log ("queued as")'
+        )
+    elif done.is_log_lost:
+        yield "lost: not known, since the log may not be the last of this queue"
+    else:
+        yield f"lost: {counted(len(done.lost), 'message')}"
     for queue_id in done.lost:
         yield f"  {printable(queue_id)}: only its id is known"
-    if done.is_log_lost:
-        yield '  and mail that was only in the lost log; find it in the mail log ("queued as")'
     yield f"the old queue: {done.aside}"
 
 

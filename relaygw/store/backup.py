@@ -201,6 +201,9 @@ def _replace(
         _copy_private(source, new)
         if log_check.mark_of(source) is not None:
             _copy_private(log_check.log_of(source), log_check.log_of(new))
+            if log_check.progress_file_of(source).exists():
+                lock_directory_of(new).mkdir(mode=0o700)
+                _copy_private(log_check.progress_file_of(source), log_check.progress_file_of(new))
         migrate.upgrade(f"sqlite:///{new}")
         try:
             with (

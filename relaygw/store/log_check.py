@@ -3,9 +3,11 @@
 * The **mark**: `user_version` is the first salt of the log, 0 when nobody needs one, and
   `application_id` the schema's version then. A log starts anew with a salt that is greater by one,
   so that a later log of the same queue is known, too.
-* `*.locks/progress` is not synced: after a power cut it is older than the log, which is right. When
-  the log is gone and its last page is in the database, which was written later, another program
-  has moved the log: whoever opens the queue of a killed gateway does so, as its last user.
+* A log that was begun and never committed, by a kill or on a full disk, is begun again with salts
+  by chance. Before that `*.locks/progress` says so, synced, and then names the new log.
+* `*.locks/progress` is else not synced: after a power cut it is older than the log, which is
+  right. When the log is gone and its last page is in the database, which was written later, another
+  program has moved the log: whoever opens the queue of a killed gateway does so, as its last user.
 * `*.locks/moved`: a log that was lost is not missed then. Nobody else may open the queue as long
   as those who lost it live.
 * Both belong to a mark: beside another database, put in its place by hand, they say nothing.
@@ -44,8 +46,9 @@ _LOG_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat.html#the_wal
 _DATABASE_HEADER = struct.Struct(">16s24xI16xI4xI")
 _DATABASE_MAGIC = b"SQLite format 3\0"
 _LOG_MAGIC = 0x377F0682, 0x377F0683
-# both salts, frames, number and checksum of the last page, the boot of the machine
-PROGRESS = struct.Struct(">IIQIII")
+# both salts, frames, number and checksum of the last page, the boot of the machine, the mark
+PROGRESS = struct.Struct(">IIQIIII")
+_LEAST_PROGRESS_BYTES = PROGRESS.size - 4  # older versions did not note the mark
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOST_RESTARTS = 1 << 20  # of a log since its mark; each is some 16 MB of mail
 LOG_HEADER_BYTES = _LOG_HEADER.size
@@ -54,6 +57,8 @@ WITH_LOG, WITHOUT_LOG = b"with log\n", b"without log\n"
 WORD = 1 << 32  # salts are numbers below this
 
 Salts = tuple[int, int]
+ANY_SALTS = 0, 0
+"""What `progress` says while a log is begun: nothing of it is needed, its salts may be any."""
 
 
 class LogState(Enum):
@@ -77,6 +82,26 @@ class LogFinding:
 
 
 _WHOLE = LogFinding(LogState.WHOLE, is_marked=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """How far a log was, and of the database with which mark."""
+
+    salts: Salts
+    frames: int = 0
+    page: int = 0
+    checksum: int = 0
+    boot: int = 0
+    mark: int = 0
+
+    def is_of(self, mark: int) -> bool:
+        """True when it says something of the database with this mark."""
+        return self.mark == mark or (self.salts != ANY_SALTS and is_later(self.salts[0], mark))
+
+    def names(self, salts: Salts) -> bool:
+        """True when a log with these salts is the one that it tells of, or came of it."""
+        return self.salts == ANY_SALTS or is_later(salts[0], self.salts[0])
 
 
 def database_path(url: str) -> Path:
@@ -149,8 +174,10 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
     if salts is None:
         state = "is empty or not a log" if log.exists() else "is missing"
         return _finding(LogState.LOST, path, state)
-    if not is_later(salts[0], mark):
-        return _finding(LogState.LOST, path, "belongs to another database or is too old")
+    noted = _progress_of(path)
+    is_named = noted is not None and noted.is_of(mark) and noted.names(salts)
+    if not (is_later(salts[0], mark) or is_named):
+        return _finding(LogState.LOST, path, "may be of another database, or is too old")
     return _check_length(path, salts, mark) if is_alone else _WHOLE
 
 
@@ -191,22 +218,20 @@ def _moved_of(path: Path, mark: int) -> bytes:
 
 def _is_moved(path: Path, mark: int) -> bool:
     """True when the last page of a log that is gone has come into the database."""
-    progress = lock_directory_of(path) / "progress"
-    noted = _read(progress)
-    if len(noted) < PROGRESS.size:
+    noted = _progress_of(path)
+    if noted is None or noted.frames == 0 or not noted.is_of(mark):
         return False
-    first, _, frames, page, checksum, boot = PROGRESS.unpack_from(noted)
     # of another boot it may be older than the log was
-    if frames == 0 or not is_later(first, mark) or boot == 0 or boot != this_boot():
+    if noted.boot == 0 or noted.boot != this_boot():
         return False
-    if path.stat().st_mtime_ns < progress.stat().st_mtime_ns:
+    if path.stat().st_mtime_ns < progress_file_of(path).stat().st_mtime_ns:
         return False
     # nobody has it open, so that no lock is dropped
     with path.open("rb") as file:
         page_bytes = int.from_bytes(file.read(18)[16:]) or 1
         page_bytes = 65536 if page_bytes == 1 else page_bytes
-        file.seek((page - 1) * page_bytes)
-        return bool(zlib.crc32(file.read(page_bytes)) == checksum)
+        file.seek((noted.page - 1) * page_bytes)
+        return bool(zlib.crc32(file.read(page_bytes)) == noted.checksum)
 
 
 def this_boot() -> int:
@@ -214,15 +239,27 @@ def this_boot() -> int:
     return zlib.crc32(_read(_BOOT_ID))
 
 
+def progress_file_of(path: Path) -> Path:
+    """Return the account of how far a database's log is."""
+    return lock_directory_of(path) / "progress"
+
+
+def _progress_of(path: Path) -> _Progress | None:
+    noted = _read(progress_file_of(path))
+    if len(noted) < _LEAST_PROGRESS_BYTES:
+        return None  # the database came without this file
+    first, second, *others = PROGRESS.unpack_from(noted.ljust(PROGRESS.size, b"\0"))
+    return _Progress((first, second), *others)
+
+
 def _check_length(path: Path, salts: Salts, mark: int) -> LogFinding:
     """Compare what SQLite can read of a log with what was committed."""
-    noted = _read(lock_directory_of(path) / "progress")
-    if len(noted) < PROGRESS.size:
-        return _WHOLE  # it came without this file
-    first, second, frames, *_ = PROGRESS.unpack_from(noted)
-    if (first, second) != salts:
-        # of another database, which was in this place before or is meant to be
-        if is_later(first, mark) and not is_later(salts[0], first):
+    noted = _progress_of(path)
+    if noted is None:
+        return _WHOLE
+    if noted.salts != salts:
+        # else of another database, which was in this place before or is meant to be
+        if noted.is_of(mark) and not noted.names(salts):
             return _finding(LogState.LOST, path, "is older than the database")
         return _WHOLE
     if HAS_FRAME_COUNT:
@@ -232,8 +269,8 @@ def _check_length(path: Path, salts: Salts, mark: int) -> LogFinding:
                 _, readable, _ = connection.execute(FRAME_COUNT).fetchall()[0]
         except DriverError as error:
             return _finding(LogState.SHORT, path, f"cannot be read ({error})")
-        if readable < frames:
-            what = f"is cut short or damaged: {readable} of {frames} pages are readable"
+        if readable < noted.frames:
+            what = f"is cut short or damaged: {readable} of {noted.frames} pages are readable"
             return _finding(LogState.SHORT, path, what)
     return _WHOLE
 

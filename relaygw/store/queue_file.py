@@ -38,6 +38,7 @@ class QueueFile:
         self._moved = directory / "moved"
         self._anchor: Any = None
         self._is_marked = False
+        self._file_mark = 0  # what the database file says, whatever the log has
         self._found_mark = False
         self._tries = _MOVE_TRIES
         self._page_bytes = 0
@@ -95,26 +96,38 @@ class QueueFile:
 
     def mark(self, raw: Any) -> None:
         """Have the mark in the database before something is written; with the write lock."""
-        if self._is_marked or self._trouble is not None:
+        if self._trouble is not None:
             return
-        if self._open_log() is None:
-            raw.execute("PRAGMA user_version = 0")  # a log has salts once something is in it
+        is_begun = not log_check.HAS_FRAME_COUNT or _frames(raw) > 0
+        if is_begun and self._is_marked and self._has_marked_log():
+            return
+        if self._is_marked and self._identify() != self._identities:
+            return  # the commit tells
+        self._is_marked = False
+        with contextlib.suppress(log_check.DriverError):  # others write the file
+            self._file_mark = log_check.mark_of(self.path) or 0
+        marked, of_schema, schema = log_check.stamps_of(raw)
+        if not is_begun or self._open_log() is None:
+            # SQLite may go on with salts by chance: the log gets them here, not with mail
+            self._note(log_check.ANY_SALTS)
+            os.fsync(self._progress)
+            raw.execute(f"PRAGMA user_version = {_signed(marked)}")
         salts = self._open_log()
         if salts is None:
             raise StoreUnavailable(f"{self._log}: the log of the queue cannot be read")
-        marked, of_schema, schema = log_check.stamps_of(raw)
         if marked == 0 or of_schema != schema or not log_check.is_later(salts[0], marked):
             # synced before the mark: a length that is of another log would tell of a loss
-            self._note_progress(0)
+            self._note(salts)
             os.fsync(self._progress)
             raw.execute(f"PRAGMA application_id = {schema}")
             raw.execute(f"PRAGMA user_version = {_signed(salts[0] or 1)}")
             if log_check.HAS_FRAME_COUNT:
                 self._note_progress(_frames(raw))
         else:
-            with contextlib.suppress(log_check.DriverError):
-                self._is_marked = log_check.mark_of(self.path) is not None  # by another process
-        self._is_marked = self._is_marked or _move_all(raw, tries=self._tries)
+            self._is_marked = self._has_marked_log()  # by another process
+        if not self._is_marked and _move_all(raw, tries=self._tries):
+            self._is_marked = True
+            self._file_mark = log_check.stamps_of(raw)[0]
         self._tries = 1  # a long reader may be in the way; writers do not wait for it each time
         if self._is_marked:
             self._moved.unlink(missing_ok=True)
@@ -125,10 +138,12 @@ class QueueFile:
         When the log is gone, all of it is moved into the database; QueueDamaged where that fails:
         nothing must be acknowledged then.
         """
-        if self._trouble is None and self._is_marked:
+        if self._trouble is None and self._file_mark != 0:
             if self._identify() == self._identities:
                 if log_check.HAS_FRAME_COUNT:
                     self._note_progress(_frames(raw))
+                elif not self._has_marked_log():  # whether it would be begun anew was not known
+                    self.mark(raw)
                 return
             self._note_trouble()
         if self._trouble is not None:
@@ -151,18 +166,25 @@ class QueueFile:
             return log_check.salts_in(header)
         return None
 
+    def _has_marked_log(self) -> bool:
+        """True when the log is one that the mark in the database file tells of."""
+        first = int.from_bytes(os.pread(self._log_descriptor, 4, _SALTS_AT))
+        return self._file_mark != 0 and log_check.is_later(first, self._file_mark)
+
+    def _note(self, salts: log_check.Salts) -> None:
+        """Write down that nothing is needed of a log that begins."""
+        noted = log_check.PROGRESS.pack(*salts, 0, 0, 0, 0, self._file_mark)
+        os.pwrite(self._progress, noted, 0)
+
     def _note_progress(self, frames: int) -> None:
-        """Write down how far the log is; `frames` 0: at its begin."""
+        """Write down how far the log is."""
         salts = os.pread(self._log_descriptor, 8, _SALTS_AT)
-        if frames == 0:
-            os.pwrite(self._progress, salts + bytes(log_check.PROGRESS.size - 8), 0)
-            return
         frame_bytes = _FRAME_HEADER_BYTES + self._page_bytes
         at = log_check.LOG_HEADER_BYTES + (frames - 1) * frame_bytes
         frame = os.pread(self._log_descriptor, frame_bytes, at)
         checksum = zlib.crc32(memoryview(frame)[_FRAME_HEADER_BYTES:])
         last = frames.to_bytes(8) + frame[:4] + checksum.to_bytes(4) + self._boot.to_bytes(4)
-        os.pwrite(self._progress, salts + last, 0)
+        os.pwrite(self._progress, salts + last + self._file_mark.to_bytes(4), 0)
 
     def _identify(self) -> tuple[_Identity, ...]:
         return _identity(self._name), _identity(self._log_name), _identity(self._index_name)
@@ -211,7 +233,8 @@ class QueueFile:
             return
         if not self._identities or self._is_another_there():
             return  # which would lose its log, or put an old one into the database
-        with contextlib.suppress(log_check.DriverError, OSError):
+        with contextlib.suppress(log_check.DriverError, OSError, StoreUnavailable):
+            self.mark(raw)  # as before everything that is written
             raw.execute("PRAGMA user_version = 0")
             if _move_all(raw):
                 self._close_anchor()

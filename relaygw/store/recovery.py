@@ -43,7 +43,9 @@ class Recovered:
     lost: list[str] = field(default_factory=list)
     is_log_lost: bool = False
     log_aside: Path | None = None
-    """Where a log is now that lay there and was not this database's: none of it was read."""
+    """Where a log is now that lay there and is not known to be this database's."""
+    is_log_read: bool = False
+    """Whether that log could be read: what is whole with it and without it was recovered."""
     aside: Path | None = None
     """Where the old database is now; None when nothing was wrong and nothing was done."""
     exported: Path | None = None  # the directory with what is left of damaged mail
@@ -63,7 +65,7 @@ def examine(url: str) -> list[str]:
             return [str(error)]
         if finding.state is not log_check.LogState.WHOLE:
             return [finding.problem]
-        return list(_page_problems(path, finding))
+        return list(_page_problems(path, as_it_lies=False))
     finally:
         os.close(users)
 
@@ -81,7 +83,9 @@ def recover(url: str, *, is_released: bool, now_ms: int, tell: Callable[[int], N
     with exchange.sole_user(path):
         exchange.undo_cut(path)
         finding = log_check.check_log(path, is_alone=True)
-        if finding.state is log_check.LogState.WHOLE and not any(_page_problems(path, finding)):
+        if finding.state is log_check.LogState.WHOLE and not any(
+            _page_problems(path, as_it_lies=False)
+        ):
             return Recovered()
         return _Recovery(path, finding, is_released=is_released, now_ms=now_ms).run(tell)
 
@@ -90,15 +94,26 @@ def _uses_log(finding: log_check.LogFinding) -> bool:
     return finding.state in (log_check.LogState.WHOLE, log_check.LogState.SHORT)
 
 
-def _page_problems(path: Path, finding: log_check.LogFinding) -> Iterator[str]:
+def _page_problems(path: Path, *, as_it_lies: bool) -> Iterator[str]:
     """Yield what SQLite finds wrong with the pages of a database."""
     try:
-        with contextlib.closing(
-            log_check.read_only(path, as_it_lies=not _uses_log(finding))
-        ) as connection:
+        with contextlib.closing(log_check.read_only(path, as_it_lies=as_it_lies)) as connection:
             yield from exchange.page_problems(path, connection)
     except log_check.DriverError as error:
         yield f"{path}: {error}"
+
+
+def _is_sound_with_log(path: Path) -> bool:
+    """True when a log that may be of another moment makes a whole queue with the database."""
+    if log_check.salts_of(log_check.log_of(path)) is None:
+        return False
+    try:
+        with contextlib.closing(log_check.read_only(path)) as connection:
+            # its first page says so where it is of another database
+            is_of_it = log_check.stamps_of(connection)[0] == log_check.mark_of(path)
+    except log_check.DriverError:
+        return False
+    return is_of_it and not any(_page_problems(path, as_it_lies=False))
 
 
 class _Recovery:
@@ -118,13 +133,15 @@ class _Recovery:
         self._done = Recovered(is_log_lost=is_lost, aside=self._aside)
         self._instances = instances.lifeline_directory(path.parent)
         self._kept: set[str] = set()
+        self._seen: set[str] = set()
         self._has_all_envelopes = False
 
     def run(self, tell: Callable[[int], None]) -> Recovered:
         with exchange.making(self._path, self._new):
             migrate.upgrade(f"sqlite:///{self._new}")
             try:
-                self._copy(tell)
+                for as_it_lies in self._readings():
+                    self._copy(tell, as_it_lies=as_it_lies)
             except log_check.DriverError as error:
                 raise QueueDamaged(
                     f"{self._path}: nothing of it can be read ({error}); restore a backup"
@@ -135,15 +152,23 @@ class _Recovery:
             exchange.publish(self._path, self._new, self._aside)
         return self._done
 
-    def _copy(self, tell: Callable[[int], None]) -> None:
-        as_it_lies = not _uses_log(self._finding)
+    def _readings(self) -> list[bool]:
+        """Return how the database is read: as it lies, else with its log, or both in doubt."""
+        if _uses_log(self._finding):
+            return [False]
+        if self._finding.state is log_check.LogState.LOST:
+            self._done.is_log_read = _is_sound_with_log(self._path)
+        return [False, True] if self._done.is_log_read else [True]
+
+    def _copy(self, tell: Callable[[int], None], *, as_it_lies: bool) -> None:
         with (
             contextlib.closing(log_check.read_only(self._path, as_it_lies=as_it_lies)) as source,
             contextlib.closing(log_check.driver.connect(self._new, isolation_level=None)) as target,
         ):
             _check_revision(source)
             queue = DamagedQueue(source)
-            queue_ids = queue.queue_ids()
+            queue_ids = [one for one in queue.queue_ids() if one not in self._seen]
+            self._seen.update(queue_ids)
             self._has_all_envelopes = queue.has_all_envelopes and not self._done.is_log_lost
             target.execute("PRAGMA synchronous = FULL")
             target.execute("BEGIN")

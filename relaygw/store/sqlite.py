@@ -157,8 +157,8 @@ class _Writer:
                 self._connection = self._engine.connect()
             connection = self._connection
             raw = connection.connection.dbapi_connection
-            self._file.mark(raw)
             try:
+                self._file.mark(raw)
                 with connection.begin():
                     yield connection
             except BaseException:
@@ -294,6 +294,7 @@ class SqliteDatabase(Database):
             (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
             if free_pages > _SPARE_PAGES:
                 with self._bulk_lock:
+                    self._file.mark(raw)
                     raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
 
 
@@ -331,23 +332,28 @@ def open_engine(url: str, *, is_for_writing: bool) -> Iterator[Engine]:
         file.close()
         raise
     try:
+        if is_for_writing and file.has_mark:
+            with _marking(engine, file):
+                pass
         yield engine
         if is_for_writing and file.has_mark:
-            _end_writing(engine, file)
+            with _marking(engine, file) as raw:
+                file.finish(raw)
     finally:
         file.end_reading()
         engine.dispose()
         file.close()
 
 
-def _end_writing(engine: Engine, file: QueueFile) -> None:
-    """Renew the mark, which a new schema has made void, or take it away."""
+@contextmanager
+def _marking(engine: Engine, file: QueueFile) -> Iterator[Any]:
+    """Renew the mark, which a new schema makes void; lend the connection, with the write lock."""
     lock = WriteLock(lock_directory_of(file.path), first_in_line=False)
     try:
         with lock, engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             file.mark(raw)
-            file.finish(raw)
+            yield raw
     finally:
         lock.close()
 

@@ -495,7 +495,7 @@ def test_a_pair_that_is_moved_back_by_hand_is_the_queue_again(desk: Desk) -> Non
     # what was in its place meanwhile, and was killed as well
     other = (mark + log_check.WORD // 2) % log_check.WORD
     locks = queue_lock.lock_directory_of(queue)
-    (locks / "progress").write_bytes(log_check.PROGRESS.pack(other, 7, 900, 3, 4, 5))
+    (locks / "progress").write_bytes(log_check.PROGRESS.pack(other, 7, 900, 3, 4, 5, other))
     (locks / "moved").write_bytes(b"without log\n%d\n" % other)
     assert desk.run("db", "check").exit_code == 0
     assert standing(desk) == {acknowledged: ("incoming", None)}

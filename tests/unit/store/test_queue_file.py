@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from relaygw.store.migrate import current_revision, upgrade
 from relaygw.store.recovery import examine
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
-from tests.builders import accepted
+from tests.begun_log import begin_log_in_vain
+from tests.builders import NOW_MS, accepted
 
 ANY = frozenset(DeliveryState)
 COMMITS = 8
@@ -152,6 +154,115 @@ def test_a_queue_that_was_closed_needs_no_log(tmp_path: Path) -> None:
     store.close()
     assert mark_of(tmp_path / "queue.db") is None
     assert not log_of(tmp_path / "queue.db").exists()
+
+
+@pytest.mark.parametrize("use", ["one process", "another process", "beside a reader"])
+def test_a_log_that_was_begun_in_vain_and_again_is_the_queues(tmp_path: Path, use: str) -> None:
+    live_dir = tmp_path / "live"
+    live_dir.mkdir()
+    store = open_in(live_dir)
+    found = Moments(live_dir, tmp_path / "copies")
+    messages = [accepted() for _ in range(4)]
+    store.intake.accept_batch(messages[:1])
+    mark = mark_of(live_dir / "queue.db")
+    begin_log_in_vain(live_dir / "queue.db")
+    other = open_store(f"sqlite:///{live_dir}/queue.db") if use == "another process" else store
+    with closing(read_only(live_dir / "queue.db")) as reader:
+        if use == "beside a reader":
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM message").fetchall()
+        found.acknowledged.add(messages[0].queue_id)
+        with found.watched():
+            for one, by in zip(messages[1:], (other, store, other), strict=True):
+                by.leases.claim("default", limit=1, incarnation="x", now_ms=NOW_MS)  # unsynced
+                by.intake.accept_batch([one])
+                found.acknowledged.add(one.queue_id)
+                found.take()
+    salts = log_check.salts_of(log_of(live_dir / "queue.db"))
+    assert mark and salts and not log_check.is_later(salts[0], mark), "the case itself"
+    for moment, acknowledged in found.taken:
+        assert examine(f"sqlite:///{moment}/queue.db") == [], moment.name
+        copy = shutil.copytree(moment, tmp_path / "started" / moment.name)
+        assert acknowledged <= stored(copy), moment.name
+    for one in {id(one): one for one in (store, other)}.values():
+        one.close()
+
+
+def test_a_kill_between_the_header_of_a_log_and_its_first_page_is_no_loss(tmp_path: Path) -> None:
+    store = open_in(tmp_path)
+    first = accepted()
+    store.intake.accept_batch([first])
+    begin_log_in_vain(tmp_path / "queue.db")
+    found = Moments(tmp_path, tmp_path.with_name("copies"))
+    with found.watched():  # by a connection that has not begun a log before
+        store.leases.claim("default", limit=1, incarnation="x", now_ms=NOW_MS)
+    store.close()
+    begun = [copy for copy, _ in found.taken if progress_of(copy)[:2] == log_check.ANY_SALTS]
+    assert begun
+    for copy in begun:
+        log = log_of(copy / "queue.db")
+        header = bytearray(log.read_bytes())
+        header[16:24] = os.urandom(8)
+        log.write_bytes(header)
+        assert first.queue_id in stored(copy)
+
+
+@contextmanager
+def small_volume(place: Path) -> Iterator[Path]:
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a volume")
+def test_a_full_disk_and_a_kill_leave_all_acknowledged_mail(tmp_path: Path) -> None:
+    acknowledged, begun_anew = set(), 0
+    with small_volume(tmp_path / "volume") as volume:
+        stores = [open_in(volume), open_store(f"sqlite:///{volume}/queue.db")]
+        for number in range(6):
+            mark = mark_of(volume / "queue.db")
+            stores[0].janitor.checkpoint()
+            ballast = volume / "ballast"
+            with ballast.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            for store in stores:
+                with pytest.raises(StoreUnavailable):
+                    store.intake.accept_batch([accepted(content=b"x" * 3_000_000)])
+            ballast.unlink()
+            message = accepted()
+            stores[number % 2].intake.accept_batch([message])
+            acknowledged.add(message.queue_id)
+            begun_anew += mark_of(volume / "queue.db") != mark
+            killed = shutil.copytree(volume, tmp_path / str(number))
+            assert acknowledged <= stored(killed)
+        for store in stores:
+            store.close()
+    assert begun_anew > 1
+
+
+def test_a_foreign_log_is_refused_whatever_its_database_is_told(tmp_path: Path) -> None:
+    store = open_in(tmp_path)
+    store.intake.accept_batch([accepted()])
+    foreign, killed = tmp_path / "foreign", tmp_path / "killed"
+    foreign.mkdir()
+    other = open_in(foreign)
+    other.intake.accept_batch([accepted()])
+    shutil.copytree(foreign, killed)
+    store.janitor.checkpoint()
+    shutil.copy(tmp_path / "queue.db", killed)  # with the log and the notes of another
+    other.close()
+    with pytest.raises(QueueDamaged, match="may be of another database"):
+        open_in(killed)
+    store.close()
+
+
+def progress_of(directory: Path) -> tuple[int, ...]:
+    noted = log_check.progress_file_of(directory / "queue.db").read_bytes()
+    return log_check.PROGRESS.unpack(noted.ljust(log_check.PROGRESS.size, b"\0"))
 
 
 def test_a_long_reader_holds_up_the_mark_and_not_the_mail(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.verdict import Kind
 from relaygw.store.instances import Instance, Lifeline, lifeline_directory
-from relaygw.store.log_check import log_of
+from relaygw.store.log_check import driver, log_of
 from relaygw.store.migrate import upgrade
 from relaygw.store.recovery import Recovered, examine, recover
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
+from tests.begun_log import begin_log_in_vain
 from tests.builders import NOW_MS, accepted
 from tests.reported import report
 
@@ -108,6 +111,36 @@ def test_what_was_reported_of_mail_comes_back_with_it(tmp_path: Path) -> None:
     assert store.reports.forget_strays() == 1  # what is left of the broken one
     assert store.reports.of_message(broken.queue_id) == []
     store.close()
+
+
+@pytest.mark.parametrize("has_foreign_log", [False, True])
+def test_a_log_in_doubt_is_read_where_it_makes_a_whole_queue(
+    tmp_path: Path, has_foreign_log: bool
+) -> None:
+    store = open_in(tmp_path)
+    message = accepted()
+    store.intake.accept_batch([message])
+    begin_log_in_vain(tmp_path / "queue.db")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with closing(driver.connect(tmp_path / "queue.db", isolation_level=None)) as other:
+        other.execute("UPDATE message SET subject = 'of the log'")
+        for name in ("queue.db", "queue.db-wal"):
+            shutil.copy(tmp_path / name, copy)
+    store.close()
+    if has_foreign_log:
+        with closing(driver.connect(tmp_path / "foreign.db")) as foreign:
+            foreign.execute("PRAGMA journal_mode=WAL")
+            foreign.execute("CREATE TABLE message (text)")
+            shutil.copy(tmp_path / "foreign.db-wal", copy / "queue.db-wal")
+    assert "may be of another database" in examine(url_in(copy))[0]
+    done = recovered(copy)
+    assert (done.recovered, done.held, done.is_log_read) == (1, 1, not has_foreign_log)
+    store = open_in(copy)
+    (entry,) = store.queue.search(Selection(states=ANY), limit=9)
+    store.close()
+    assert (entry.queue_id, entry.subject == "of the log") == (message.queue_id, done.is_log_read)
+    assert done.log_aside is not None and done.log_aside.exists()
 
 
 def test_an_operator_may_let_everything_go_at_once(tmp_path: Path) -> None:
