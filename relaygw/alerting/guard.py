@@ -57,7 +57,7 @@ class GuardWatch:
         self._bounced: Mapping[str, int] = {}
         self._known_mail: Mapping[tuple[str, str], Sequence[MailSender]] | None = None
         self._mail_due_ms = 0
-        self._entries: Sequence[GuardEntry] = ()
+        self._entries: list[GuardEntry] = []
         self._scopes: Sequence[HeldMailScope] = ()  # what these hold
         self._domains: dict[str, Sequence[str]] = {}  # of recipients, by what is told
         self._found: list[Finding] = []
@@ -66,15 +66,25 @@ class GuardWatch:
     def look(self, incidents: Sequence[Incident], *, now_ms: int) -> list[Finding]:
         """Return what is wrong now, and hold what is to be held. Raises StoreUnavailable.
 
-        After a look that took long it is what was wrong then, for up to 15 s.
+        After a look that took long it is what was wrong then, for up to 15 s, unless an operator
+        said something since.
         """
         begun_s = time.monotonic()
-        if begun_s >= self._due_s:
+        if begun_s >= self._due_s or self._has_changed(self._store.guard.guard_entries()):
             self._found = self._look(incidents, now_ms)
             took_s = time.monotonic() - begun_s
             if took_s > _LONG_S:
                 self._due_s = begun_s + min(_LOAD * took_s, _REST_S)
         return self._found
+
+    def is_let_go(self, incident: Incident) -> bool:
+        """Return whether an incident is of a source that was allowed since, or a class of it."""
+        return incident.rule in GUARD_RULES and any(
+            one.action is GuardAction.ALLOW
+            and one.at_ms >= incident.since_ms
+            and incident.key.startswith(one.source_id)
+            for one in self._entries
+        )
 
     def _look(self, incidents: Sequence[Incident], now_ms: int) -> list[Finding]:
         guard, is_mail_due = self._store.guard, now_ms >= self._mail_due_ms
@@ -98,10 +108,26 @@ class GuardWatch:
             ]
             new = [self._hold(*suspect, entries, now_ms) for suspect in suspects]
             is_mail_due |= any(new)
-            found = self._findings(suspects, is_due=is_mail_due, now_ms=now_ms)
+            if any(new):
+                entries = guard.guard_entries()
+            has_changed = self._has_changed(entries)
+            if is_mail_due or has_changed:
+                self._scopes = guard.held_scopes()
+            if has_changed:
+                self._entries = entries
+                self._mail_due_ms = min(self._mail_due_ms, now_ms + _FRONT_MS)
+            found = self._findings(suspects)
         if is_mail_due:
             hold_waiting(self._store, actor=GUARD, now_ms=now_ms)
         return found
+
+    def _has_changed(self, entries: Sequence[GuardEntry]) -> bool:
+        """Return whether entries are others than at the last look; clocks may drift."""
+        known, now = (
+            [replace(one, at_ms=0, new_since_ms=one.new_since_ms and 1) for one in each]
+            for each in (self._entries, entries)
+        )
+        return now != known
 
     # --- who is a suspect -------------------------------------------------------------------
 
@@ -267,17 +293,9 @@ class GuardWatch:
     # --- what is told -----------------------------------------------------------------------
 
     def _findings(
-        self,
-        suspects: Sequence[tuple[Suspect, Mapping[str, MailClass]]],
-        *,
-        is_due: bool,
-        now_ms: int,
+        self, suspects: Sequence[tuple[Suspect, Mapping[str, MailClass]]]
     ) -> list[Finding]:
         """Return what is told, with what is held by now."""
-        entries = self._store.guard.guard_entries()
-        if is_due or entries != self._entries:
-            self._entries, self._scopes = entries, self._store.guard.held_scopes()
-            self._mail_due_ms = min(self._mail_due_ms, now_ms + _FRONT_MS)
         told: dict[str, Finding] = {}
         for suspect, classes in suspects:
             if suspect.key not in told and len(told) < _MOST_TOLD:

@@ -161,7 +161,7 @@ class Watch:
                 claimed_s=self.claimed_s(),
                 now_ms=now_ms,
             )
-        self._settle(self._fleet, findings, shared, now_ms)
+        self._settle(self._fleet, findings, shared, now_ms, is_over=self._guard.is_let_go)
 
     def _settle(
         self,
@@ -169,12 +169,13 @@ class Watch:
         findings: Sequence[Finding],
         known: Sequence[Incident],
         now_ms: int,
+        is_over: Callable[[Incident], bool] = lambda _: False,
     ) -> None:
         is_open = [one for one in known if one.recovered_at_ms is None]
         for finding, since_ms in hysteresis.begun(findings, is_open, now_ms=now_ms):
             if self.store.watch.open_incident(incident_of(finding, since_ms)):
                 self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
-        for incident in hysteresis.ended(findings, is_open, now_ms=now_ms):
+        for incident in hysteresis.ended(findings, is_open, now_ms=now_ms, is_over=is_over):
             self._end(incident, now_ms)
         if changed := reworded(is_open, findings):  # nobody is told again
             self.store.watch.reword_incidents(changed)
@@ -265,14 +266,21 @@ class Hysteresis:
         ]
 
     def ended(
-        self, findings: Sequence[Finding], open_incidents: Sequence[Incident], *, now_ms: int
+        self,
+        findings: Sequence[Finding],
+        open_incidents: Sequence[Incident],
+        *,
+        now_ms: int,
+        is_over: Callable[[Incident], bool] = lambda _: False,
     ) -> list[Incident]:
-        """Return incidents whose cause has been gone for as long."""
+        """Return incidents whose cause has been gone for as long; those that `is_over` at once."""
         found = {finding.kind for finding in findings}
         gone = {kind: one for one in open_incidents if (kind := (one.rule, one.key)) not in found}
         self._gone_ms = {kind: min(self._gone_ms.get(kind, now_ms), now_ms) for kind in gone}
         return [
-            one for kind, one in gone.items() if now_ms - self._gone_ms[kind] >= self._lasting_ms
+            one
+            for kind, one in gone.items()
+            if now_ms - self._gone_ms[kind] >= self._lasting_ms or is_over(one)
         ]
 
 

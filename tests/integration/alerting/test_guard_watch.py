@@ -182,7 +182,10 @@ def test_what_is_told_of_a_source_is_true_while_it_lasts(store: Store) -> None:
         now_ms=clock_ms(),
     )
     assert store.queue.search(HELD, limit=9) == []
+    assert not watch.is_let_go(incident)
+    watch._due_s = float("inf")  # a slow look is not made again soon, else
     assert watch.look([incident], now_ms=clock_ms()) == [], "who was told of it let it go"
+    assert watch.is_let_go(incident)
 
 
 def test_refused_recipients_are_not_told_of_any_more_once_a_source_is_allowed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from relaygw.alerting.finding import Finding
 from relaygw.alerting.watch import Hysteresis
 from relaygw.settings.alerts import Rule
@@ -51,6 +53,12 @@ def test_an_incident_ends_once_nothing_was_found_for_as_long() -> None:
     assert lasting.ended([], [INCIDENT], now_ms=at(5)) == []
     assert lasting.ended([], [INCIDENT], now_ms=at(24.9)) == []
     assert lasting.ended([], [INCIDENT], now_ms=at(25)) == [INCIDENT]
+
+
+def test_what_somebody_let_go_ends_at_once() -> None:
+    over: dict[str, Any] = {"now_ms": at(0), "is_over": lambda one: one.key == "main"}
+    assert Hysteresis(20.0).ended([], [INCIDENT], **over) == [INCIDENT]
+    assert Hysteresis(20.0).ended([MAIN], [INCIDENT], **over) == []
 
 
 def test_what_comes_back_in_between_does_not_end() -> None:
