@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from relaygw.alerting.finding import Finding
 from relaygw.alerting.guard_words import GUARD_RULES, finding_of, more_findings, trouble_words
-from relaygw.mail.mail_class import MailClass, sender_words
+from relaygw.alerting.new_sources import suspects_together
+from relaygw.mail.mail_class import OTHER_SCRIPTS, MailClass, sender_words
 from relaygw.policy.guard import (
     DAY_MS,
     FIRST_DAY,
@@ -57,6 +58,7 @@ class GuardWatch:
         self._bounced: Mapping[str, int] = {}
         self._known_mail: Mapping[tuple[str, str], Sequence[MailSender]] | None = None
         self._mail_due_ms = 0
+        self._together: list[tuple[Suspect, dict[str, MailClass]]] = []
         self._entries: list[GuardEntry] = []
         self._scopes: Sequence[HeldMailScope] = ()  # what these hold
         self._domains: dict[str, Sequence[str]] = {}  # of recipients, by what is told
@@ -101,9 +103,13 @@ class GuardWatch:
                 if one.rule in GUARD_RULES and one.recovered_at_ms is None
             }
             entries = guard.guard_entries()
+            if is_mail_due:
+                self._together = suspects_together(
+                    self._store, self._guard, entries, self._known_elsewhere, now_ms
+                )
             suspects = [
                 one
-                for one in self._suspects(entries, alarmed, now_ms)
+                for one in [*self._suspects(entries, alarmed, now_ms), *self._together]
                 if not _is_settled(one[0], entries)
             ]
             new = [self._hold(*suspect, entries, now_ms) for suspect in suspects]
@@ -142,7 +148,7 @@ class GuardWatch:
             for one, count in sums.items()
             if is_worth_a_look(count, self._bounced.get(one, 0), self._guard)
         ]
-        wanted |= {*sorted(busy, key=lambda one: -sums[one].messages)[:MOST_SOURCES]}
+        wanted |= {*sorted(busy, key=lambda one: -sums[one].weight)[:MOST_SOURCES]}
         if not wanted:
             return []
         self._histories = {one: kept for one, kept in self._histories.items() if one in wanted}
@@ -200,7 +206,9 @@ class GuardWatch:
                 times[sender.program] += (sender.first_ms, sender.last_ms)
         # one day of spam makes nothing known
         programs = {one for one, seen in times.items() if max(seen) - min(seen) >= DAY_MS}
-        return replace(one, is_known_mail=bool(programs), is_moved=one.program in programs)
+        # which of the others moved nobody knows
+        is_moved = one.program in programs or (mine.script == OTHER_SCRIPTS and bool(programs))
+        return replace(one, is_known_mail=bool(programs), is_moved=is_moved)
 
     def _history(self, source_id: str, class_ids: Sequence[str], now_ms: int) -> _History:
         hour = now_ms // HOUR_MS

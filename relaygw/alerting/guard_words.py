@@ -56,17 +56,24 @@ def trouble_words(suspect: Suspect) -> str:
 
 
 def _summary(suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str]) -> str:
-    number, limit, one = suspect.per_hour, suspect.limit, named[0]
+    number, limit, one = _number(suspect), suspect.limit, named[0]
+    scripts = f" of {counted(suspect.sources, 'new script')}" if suspect.sources > 1 else ""
     templates = [f"“{each.template}”" for each in named]
     told = {
-        Trouble.NEW: f"{number} messages of {counted(len(named), 'new template')} within an hour, "
+        Trouble.NEW: f"{number} of {counted(len(named), 'new template')}{scripts} within an hour, "
         f"more than {limit}",
-        Trouble.BURST: f"{number} messages within an hour, usual is less than {limit}",
-        Trouble.FLOOD: f"{number} messages within an hour, more than {limit}",
-        Trouble.REFUSED: f"{number} recipients refused within an hour, more than {limit}",
+        Trouble.BURST: f"{number} within an hour, usual is less than {limit}",
+        Trouble.FLOOD: f"{number} within an hour, more than {limit}",
+        Trouble.REFUSED: f"{suspect.per_hour} recipients refused within an hour, more than {limit}",
     }[suspect.trouble]
     to = f", to recipients at {some_of(domains, _EXAMPLES)}" if domains else ""
     return f"{_who(one)}: {told}: {some_of(templates, _EXAMPLES)}{to}"
+
+
+def _number(suspect: Suspect) -> str:
+    if not suspect.messages or suspect.messages >= suspect.per_hour:
+        return f"{suspect.per_hour} messages"
+    return f"{suspect.messages} messages to many recipients, which count as {suspect.per_hour},"
 
 
 def _who(one: MailClass) -> str:
@@ -89,12 +96,13 @@ def _remedy(
     if held:
         ((target, _),) = Counter(held.values()).most_common(1)
         what = "it is held, other mail flows on"
+        others = "relaygw guard list has the other scripts; " if suspect.sources > 1 else ""
         if len(held) < len(named):
             what = f"{counted(len(held), 'template')} of {len(named)} are held, the rest flows on"
         return (
             f"{what}: relaygw queue list --reason {target} shows it, relaygw guard release "
             f"{target} sends it and allows it from now on, relaygw queue delete --reason {target} "
-            "deletes it; look at that script and host"
+            f"deletes it; {others}look at that script and host"
         )
     target = shlex.quote(suspect.class_ids[0] if len(suspect.class_ids) == 1 else suspect.source_id)
     hold = f"relaygw guard hold {target} holds it"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
@@ -35,6 +35,7 @@ from relaygw.store.store import Store
 
 WRITE_EACH_S = 5.0
 MAX_NEW_SCRIPTS = 30  # an hour, of a host, login and uid
+MAX_NEW_NAMED = 10  # hosts with login and uid an hour, that one client names
 _NEW_WITHIN_S = 3600.0
 MAX_COUNTS = 20_000  # that wait to be written while the store is away; more are not counted
 _WRITTEN_AT_ONCE = 200  # classes of a transaction: mail waits for it
@@ -66,6 +67,7 @@ class MailClasses:
         self._of_source: Counter[str] = Counter()  # how many these are, by id of the source
         self._folded: set[str] = set()  # ids of those that the queue had no room for
         self._new_scripts: Counter[MailSource] = Counter()  # of this hour, by the rest of a source
+        self._new_named: defaultdict[str, set[tuple[object, ...]]] = defaultdict(set)
         self._hour = 0
 
     def of(self, source: Source, sender: str, subject: str, stream: str) -> MailClass:
@@ -80,7 +82,7 @@ class MailClasses:
             subject_template(subject),
             stream,
         )
-        return self._found.get(key) or self._find(key)
+        return self._found.get(key) or self._find(key, source)
 
     def follow(self, known: Known) -> None:
         """Take what the queue knows now, which others counted, and which it has forgotten."""
@@ -95,10 +97,11 @@ class MailClasses:
             if one.class_id in class_ids:
                 self._found[key] = others_of(one.source, one.stream)
 
-    def _find(self, key: _Key) -> MailClass:
+    def _find(self, key: _Key, source: Source) -> MailClass:
         *_, domain, template, stream = key
+        named_by = short_text(source.client or LOCAL_HOST) if source.host else None
         found = MailClass.of(
-            self._source_of(shown_source(key[:5])),
+            self._source_of(shown_source(key[:5]), named_by),
             sender_domain=short_text(domain),
             template=printable(template),
             stream=stream,
@@ -112,13 +115,23 @@ class MailClasses:
         self._found[key] = found
         return found
 
-    def _source_of(self, source: MailSource) -> MailSource:
-        """Return a source, of too many new scripts one for all: who has a login names any."""
-        if not source[4] or self._of_source[source_id(source)]:
+    def _source_of(self, source: MailSource, named_by: str | None) -> MailSource:
+        """Return a source, of too many new scripts or named hosts one for all: anybody names any.
+
+        `named_by`: the client that names its host.
+        """
+        if self._of_source[source_id(source)] or (not source[4] and named_by is None):
             return source
         hour = int(time.monotonic() / _NEW_WITHIN_S)
         if hour != self._hour:
-            self._hour, self._new_scripts = hour, Counter()
+            self._hour, self._new_scripts, self._new_named = hour, Counter(), defaultdict(set)
+        if named_by is not None:
+            named = self._new_named[named_by]
+            if source[:4] not in named and len(named) >= MAX_NEW_NAMED:
+                return (named_by, source[1], "", None, OTHER_SCRIPTS)
+            named.add(source[:4])
+        if not source[4]:
+            return source
         other: MailSource = (*source[:4], OTHER_SCRIPTS)
         self._new_scripts[other] += 1
         return source if self._new_scripts[other] <= MAX_NEW_SCRIPTS else other

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import ceil
 from typing import Any
 
 from relaygw.errors import RelaygwError
@@ -16,7 +17,8 @@ from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import fields
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RELEASE, Order, change_queued
 from relaygw.policy.guard import DAY_MS
-from relaygw.policy.mail_counts import program_of
+from relaygw.policy.mail_counts import HourCount, program_of
+from relaygw.policy.new_sources import sender_id
 from relaygw.settings.alerts import Rule
 from relaygw.settings.guard import Guard
 from relaygw.store.audit import AuditEntry
@@ -181,7 +183,9 @@ def _is_to_allow(
         found = _entry_of(store, source_id)
         return target != source_id and found is not None and found.action is GuardAction.HOLD
     one = classes[0].mail_class
-    keys = {source_id, program_of(source_id, one.user, one.uid, one.script)}
+    keys = {source_id, sender_id(one)}
+    if one.script:
+        keys.add(program_of(one.user, one.uid, one.script))
     is_told = any(alert.key.startswith(key) for alert in suspects(store, now_ms) for key in keys)
     return is_told or any(one.actor == GUARD for one in holds)
 
@@ -222,7 +226,7 @@ def _learnt(store: Store, classes: Sequence[SeenClass], guard: Guard, now_ms: in
     hours: Counter[int] = Counter()
     ids = [one.mail_class.class_id for one in classes]
     for one in store.sources.class_hours(now_ms - DAY_MS, class_ids=ids):
-        hours[one.hour_at_ms] += one.messages
+        hours[one.hour_at_ms] += ceil(HourCount(one.messages, one.recipients).weight)
     return max(LEARNT_FACTOR * max(hours.values(), default=0), guard.new_per_hour)
 
 

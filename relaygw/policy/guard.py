@@ -6,13 +6,11 @@ wrong once stays told of for a day. What a source or class did before is its his
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import islice
-from typing import NamedTuple
+from itertools import islice, pairwise
 
 from relaygw.mail.mail_class import OTHER_SOURCES
 from relaygw.policy.mail_counts import (
@@ -20,8 +18,12 @@ from relaygw.policy.mail_counts import (
     NOTHING,
     Counted,
     HourCount,
+    Moment,
+    moments,
+    much,
     new_by_hour,
     total_by_hour,
+    weight_by_hour,
 )
 from relaygw.settings.guard import Guard
 
@@ -63,10 +65,12 @@ class Suspect:
     key: str  # of its incident
     source_id: str
     class_ids: tuple[str, ...]  # whose mail it is, the most first
-    per_hour: int  # messages; of REFUSED recipients
+    per_hour: int  # messages, or a fifth of their recipients; of REFUSED recipients
     limit: int
     since_ms: int
     held: Held | None = None  # what is parked where guard.action says hold
+    sources: int = 1  # that send it together
+    messages: int = 0  # where their recipients count for more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class Known:
 
 def is_worth_a_look(two_hours: HourCount, bounced: int, guard: Guard) -> bool:
     """Return whether a source can be a suspect, by what it sent in this hour and the one before."""
-    is_much = two_hours.messages > guard.new_per_hour
+    is_much = two_hours.weight > guard.new_per_hour
     return is_much or two_hours.refused + bounced >= _REFUSED_LEAST
 
 
@@ -102,26 +106,10 @@ def judge(
         return []
     judging = _Judging(classes, guard, known)
     found: dict[str, Suspect] = {}
-    for moment in islice(_moments(now_ms), None if is_whole_day else 1):
+    for moment in islice(moments(now_ms), None if is_whole_day else 1):
         for suspect in judging.at(moment):
             found.setdefault(suspect.key, suspect)
     return list(found.values())
-
-
-class _Moment(NamedTuple):
-    """An hour that is judged: one that is over, or the 60 minutes that end now."""
-
-    at_ms: int
-    hour: int
-    earlier: float = 0.0  # how much of the hour before belongs to it
-    is_now: bool = False
-
-
-def _moments(now_ms: int) -> Iterator[_Moment]:
-    hour, into_ms = divmod(now_ms, HOUR_MS)
-    yield _Moment(now_ms, hour, 1 - into_ms / HOUR_MS, is_now=True)
-    for past in range(hour - 1, hour - 24, -1):
-        yield _Moment((past + 1) * HOUR_MS - 1, past)
 
 
 class _Judging:
@@ -135,9 +123,10 @@ class _Judging:
         self._may_hold = classes[0].mail_class.host != OTHER_SOURCES  # else several are one
         self._first_ms = min(one.first_seen_ms for one in classes)
         self._totals = total_by_hour(classes)
+        self._weights = weight_by_hour(classes)
         self._newness = new_by_hour(classes)
 
-    def at(self, moment: _Moment) -> Iterator[Suspect]:
+    def at(self, moment: Moment) -> Iterator[Suspect]:
         """Find what was wrong in that hour."""
         hours = (self._totals.get(moment.hour - late, NOTHING) for late in range(2))
         two_hours = HourCount(*(sum(counts) for counts in zip(*hours, strict=True)))
@@ -149,17 +138,17 @@ class _Judging:
         refused = self._much_refused(moment, bounced)
         yield from filter(None, [*new, volume, refused])
 
-    def _is_quiet(self, moment: _Moment) -> bool:
+    def _is_quiet(self, moment: Moment) -> bool:
         at = datetime.fromtimestamp(moment.at_ms / 1000)
         days = {(at + timedelta(hours=late)).date() for late in _ZONES_H}
         return any(day in quiet for quiet in self._guard.quiet for day in days)
 
-    def _is_new_source(self, moment: _Moment) -> bool:
+    def _is_new_source(self, moment: Moment) -> bool:
         return self._first_ms > moment.at_ms - DAY_MS
 
     # --- what is new ------------------------------------------------------------------------
 
-    def _much_new(self, moment: _Moment) -> Iterator[Suspect]:
+    def _much_new(self, moment: Moment) -> Iterator[Suspect]:
         """Look for mail of templates that are new, together: subjects may be random."""
         limit = max(
             self._guard.new_per_hour,
@@ -167,12 +156,12 @@ class _Judging:
             self._usual_newness(moment),
         )
         for key, members in self._cohorts(moment).items():
-            counts = {one: _messages(one, moment) for one in members}
+            counts = {one: much(one, moment) for one in members}
             if sum(counts.values()) > limit:
                 held = self._held_new(counts, limit, moment)
                 yield self._suspect(Trouble.NEW, key, moment, counts, limit, held)
 
-    def _cohorts(self, moment: _Moment) -> dict[str, list[Counted]]:
+    def _cohorts(self, moment: Moment) -> dict[str, list[Counted]]:
         """Return classes that are new, each with its incident, by the day of their first mail.
 
         They are new for a day, and as long as that incident lasts. On the first day of a queue
@@ -189,19 +178,34 @@ class _Judging:
 
     def _cohort(self, one: Counted) -> str:
         if one.first_seen_ms < self._known.counting_since_ms + DAY_MS:
-            return f"{one.program} {FIRST_DAY}"
+            return f"{one.program if one.mail_class.script else self._source_id} {FIRST_DAY}"
         return f"{self._source_id} {one.first_seen_ms // DAY_MS}"
 
-    def _lasts(self, key: str, moment: _Moment) -> bool:
+    def _lasts(self, key: str, moment: Moment) -> bool:
         alarmed_ms = self._known.alarmed.get(key)
         return alarmed_ms is not None and moment.at_ms - alarmed_ms < HISTORY_DAYS * DAY_MS
 
     def _held_new(
-        self, counts: Mapping[Counted, float], limit: float, moment: _Moment
+        self, counts: Mapping[Counted, float], limit: float, moment: Moment
     ) -> Held | None:
-        """Return what of it is held; on a first day only what is much, and came late."""
+        """Return what of it is held: what is of this hour, and older only if that is too little.
+
+        What a release brought some hours before an attack flows on.
+        """
+        later, limit = self._later(counts, limit, moment)
+        since_ms, much = moment.at_ms, 0.0
+        for one in sorted(later, key=lambda one: -one.first_seen_ms):
+            if much > limit and one.first_seen_ms < moment.at_ms - HOUR_MS:
+                break
+            since_ms, much = one.first_seen_ms, much + later[one]
+        return Held(new_since_ms=since_ms) if much > limit else None
+
+    def _later(
+        self, counts: Mapping[Counted, float], limit: float, moment: Moment
+    ) -> tuple[dict[Counted, float], float]:
+        """Return what may be held, and beyond which limit: on a first day what came late."""
         if self._is_quiet(moment) and not self._is_new_source(moment):
-            return None
+            return {}, limit
         since_ms = 0
         counting_ms = moment.at_ms - self._known.counting_since_ms
         if counting_ms < DAY_MS:
@@ -209,43 +213,41 @@ class _Judging:
         later = {
             one: count
             for one, count in counts.items()
-            if one.first_seen_ms > since_ms and not one.is_known_mail
+            if count and one.first_seen_ms > since_ms and not one.is_known_mail
         }
-        if sum(later.values()) <= limit:
-            return None
-        return Held(new_since_ms=min(one.first_seen_ms for one in later))
+        return later, limit
 
-    def _usual_newness(self, moment: _Moment) -> int:
+    def _usual_newness(self, moment: Moment) -> int:
         """Return a limit by what is usual: some sources write each subject anew.
 
         By the third of the busiest days: an attack makes nothing usual. The first day of a source
         tells nothing, all of it is new then.
         """
         first, end = self._first_ms // HOUR_MS + 24, moment.hour - 22
-        days: Counter[int] = Counter()
-        for hour, messages in self._newness.items():
+        days: dict[int, float] = {}
+        for hour, weight in self._newness.items():
             if max(first, end - HISTORY_DAYS * 24) <= hour < end:
                 day = (end - 1 - hour) // 24
-                days[day] = max(days[day], messages)
+                days[day] = max(days.get(day, 0), weight)
         busiest = sorted(days.values(), reverse=True)
         return int(_NEWNESS_FACTOR * busiest[2]) if len(busiest) > 2 else 0
 
     # --- what is much -----------------------------------------------------------------------
 
-    def _history_end(self, moment: _Moment) -> int:
+    def _history_end(self, moment: Moment) -> int:
         """Return the hour that ends what is known: a day ago, or when an incident began."""
         end = moment.hour - 22
         if self._lasts(self._source_id, moment):
             end = min(end, self._known.alarmed[self._source_id] // HOUR_MS)
         return end
 
-    def _burst(self, moment: _Moment) -> Suspect | None:
+    def _burst(self, moment: Moment) -> Suspect | None:
         """Look for classes that are known, and come much more often than at this hour before."""
         counts: dict[Counted, float] = {}
         limits: list[float] = []
         held: list[str] = []
         for one in () if self._is_quiet(moment) else self._classes:
-            count = _messages(one, moment)
+            count = much(one, moment)
             is_known = one.first_seen_ms <= moment.at_ms - DAY_MS
             if count <= self._guard.new_per_hour or one.is_promotional or not is_known:
                 continue
@@ -255,22 +257,38 @@ class _Judging:
             if count > limit:
                 counts[one] = count
                 limits.append(limit)
-                if count > max(self._guard.source_per_hour, most * _HELD_FACTOR):
+                beyond = most * _HELD_FACTOR + self._missed(one, moment)
+                if count > max(self._guard.source_per_hour, beyond):
                     held.append(one.class_id)
         if not counts:
             return None
         parked = Held(class_ids=tuple(held)) if held else None
         return self._suspect(Trouble.BURST, self._source_id, moment, counts, sum(limits), parked)
 
-    def _usual(self, one: Counted, moment: _Moment) -> tuple[float, int]:
+    def _missed(self, one: Counted, moment: Moment) -> float:
+        """Return what may wait elsewhere: what is usual in a silence of the last day.
+
+        It counts where it was longer than any before: a thin spool that comes back has the mail of
+        an outage, and takes hours to hand it over.
+        """
+        begin = moment.hour - (HISTORY_DAYS + 1) * 24
+        seen = sorted(hour for hour in one.hours if begin <= hour <= moment.hour)
+        silences = [(after - before - 1, before, after) for before, after in pairwise(seen)]
+        silent, last, ended = max(silences, key=lambda one: one[0], default=(0, 0, 0))
+        if not silent or ended <= moment.hour - 24:
+            return 0.0
+        usual = sum(one.weight(hour) for hour in seen if hour <= last) / (last - seen[0] + 1)
+        return usual * silent
+
+    def _usual(self, one: Counted, moment: Moment) -> tuple[float, float]:
         """Return the limit of a class at an hour, and its busiest hour so far."""
         end = self._history_end(moment)
-        most = usual = 0
-        for hour, count in one.hours.items():
+        most = usual = 0.0
+        for hour in one.hours:
             if end - HISTORY_DAYS * 24 <= hour < end:
-                most = max(most, count.messages)
+                most = max(most, one.weight(hour))
                 if (moment.hour - hour + 1) % 24 <= 2:  # an hour sooner or later, too
-                    usual = max(usual, count.messages)
+                    usual = max(usual, one.weight(hour))
         allowed = self._known.allowed
         least = allowed.get(one.class_id, allowed.get(self._source_id, 0))
         limit = max(usual * _USUAL_FACTOR, most * _BUSIEST_FACTOR)
@@ -278,18 +296,18 @@ class _Judging:
         shared = self._guard.source_per_hour if one.is_moved else self._guard.new_per_hour
         return max(limit, least, shared), most
 
-    def _flood(self, moment: _Moment) -> Suspect | None:
+    def _flood(self, moment: Moment) -> Suspect | None:
         """Look at all mail of a source, of both streams."""
         is_new = self._is_new_source(moment)
         if self._is_quiet(moment) and not is_new:
             return None
         end = self._history_end(moment)
-        most = max((one.messages for hour, one in self._totals.items() if hour < end), default=0)
+        most = max((one for hour, one in self._weights.items() if hour < end), default=0.0)
         ids = [self._source_id, *(one.class_id for one in self._classes)]
         allowed = sum(self._known.allowed.get(one, 0) for one in ids)
         most = max(most, self._known.busiest_hour)
         limit = max(self._guard.source_per_hour, most * _USUAL_FACTOR, allowed)
-        counts = {one: _messages(one, moment) for one in self._classes}
+        counts = {one: much(one, moment) for one in self._classes}
         if sum(counts.values()) <= limit:
             return None
         held = is_new and self._held_new(counts, limit, moment) is not None
@@ -298,7 +316,7 @@ class _Judging:
 
     # --- what is refused --------------------------------------------------------------------
 
-    def _much_refused(self, moment: _Moment, bounced: int) -> Suspect | None:
+    def _much_refused(self, moment: Moment, bounced: int) -> Suspect | None:
         recipients: dict[Counted, float] = {}
         refused: dict[Counted, float] = {}
         for one in self._classes:
@@ -310,11 +328,12 @@ class _Judging:
         if count < _REFUSED_LEAST or count <= share * total:
             return None
         whose = refused if any(refused.values()) else recipients
-        held = self._held_new(recipients, 0, moment) if self._is_new_source(moment) else None
+        later = self._later(recipients, 0, moment)[0] if self._is_new_source(moment) else ()
+        held = Held(new_since_ms=min(one.first_seen_ms for one in later)) if later else None
         key, limit = f"{self._source_id} refused", share * total
         return self._suspect(Trouble.REFUSED, key, moment, whose, limit, held, per_hour=count)
 
-    def _usual_refused(self, moment: _Moment) -> float:
+    def _usual_refused(self, moment: Moment) -> float:
         end = self._history_end(moment)
         earlier = [one for hour, one in self._totals.items() if hour < end]
         refused = sum(one.refused for one in earlier)
@@ -324,7 +343,7 @@ class _Judging:
         self,
         trouble: Trouble,
         key: str,
-        moment: _Moment,
+        moment: Moment,
         counts: Mapping[Counted, float],
         limit: float,
         held: Held | None,
@@ -340,6 +359,7 @@ class _Judging:
             source_id=self._source_id,
             class_ids=tuple(one.class_id for one in ordered),
             per_hour=int(sum(counts.values()) if per_hour is None else per_hour),
+            messages=int(sum(_messages(one, moment) for one in counts)),
             limit=int(limit),
             since_ms=max(begun_ms, first_ms),
             held=held if moment.is_now and self._may_hold else None,
@@ -349,10 +369,10 @@ class _Judging:
 # --- counts -----------------------------------------------------------------------------------
 
 
-def _hours(one: Counted, moment: _Moment) -> tuple[HourCount, HourCount]:
+def _hours(one: Counted, moment: Moment) -> tuple[HourCount, HourCount]:
     return one.hours.get(moment.hour, NOTHING), one.hours.get(moment.hour - 1, NOTHING)
 
 
-def _messages(one: Counted, moment: _Moment) -> float:
+def _messages(one: Counted, moment: Moment) -> float:
     now, before = _hours(one, moment)
     return now.messages + before.messages * moment.earlier

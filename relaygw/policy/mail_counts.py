@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from relaygw.mail.mail_class import MailClass
 from relaygw.settings.routes import Stream
 
 HOUR_MS = 3_600_000
+RECIPIENTS_OF_ONE = 5  # an order to the buyer, the shop and archives is one message
 _DIGITS = re.compile(r"\d+")
 
 
@@ -21,6 +22,11 @@ class HourCount(NamedTuple):
     messages: int = 0
     recipients: int = 0
     refused: int = 0  # of the recipients, by this gateway
+
+    @property
+    def weight(self) -> float:
+        """How much it is: messages, or a fifth of their recipients where that is more."""
+        return max(self.messages, self.recipients / RECIPIENTS_OF_ONE)
 
 
 NOTHING = HourCount()
@@ -45,12 +51,39 @@ class Counted:
     def program(self) -> str:
         """What sends it."""
         one = self.mail_class
-        return program_of(one.source_id, one.user, one.uid, one.script)
+        return program_of(one.user, one.uid, one.script)
 
     @property
     def is_promotional(self) -> bool:
         """True for mail that people subscribe to."""
         return self.mail_class.stream == Stream.PROMOTIONAL
+
+    def weight(self, hour: int) -> float:
+        """How much came in an hour; of promotional mail the messages."""
+        count = self.hours.get(hour, NOTHING)
+        return count.messages if self.is_promotional else count.weight
+
+
+class Moment(NamedTuple):
+    """An hour that is judged: one that is over, or the 60 minutes that end now."""
+
+    at_ms: int
+    hour: int
+    earlier: float = 0.0  # how much of the hour before belongs to it
+    is_now: bool = False
+
+
+def moments(now_ms: int) -> Iterator[Moment]:
+    """Yield this hour, and those of the last day."""
+    hour, into_ms = divmod(now_ms, HOUR_MS)
+    yield Moment(now_ms, hour, 1 - into_ms / HOUR_MS, is_now=True)
+    for past in range(hour - 1, hour - 24, -1):
+        yield Moment((past + 1) * HOUR_MS - 1, past)
+
+
+def much(one: Counted, moment: Moment) -> float:
+    """Return how much of a class came in an hour."""
+    return one.weight(moment.hour) + one.weight(moment.hour - 1) * moment.earlier
 
 
 def total_by_hour(classes: Iterable[Counted]) -> dict[int, HourCount]:
@@ -63,20 +96,29 @@ def total_by_hour(classes: Iterable[Counted]) -> dict[int, HourCount]:
     return totals
 
 
-def new_by_hour(classes: Iterable[Counted]) -> Counter[int]:
+def weight_by_hour(classes: Iterable[Counted]) -> dict[int, float]:
+    """Return how much came in each hour."""
+    weights: dict[int, float] = defaultdict(float)
+    for one in classes:
+        for hour in one.hours:
+            weights[hour] += one.weight(hour)
+    return dict(weights)
+
+
+def new_by_hour(classes: Iterable[Counted]) -> dict[int, float]:
     """Return how much came in each hour of what was no day old then."""
-    newness: Counter[int] = Counter()
+    newness: dict[int, float] = defaultdict(float)
     for one in classes:
         first = one.first_seen_ms // HOUR_MS
         if not one.is_promotional:
             for hour in range(first, first + 24):
-                newness[hour] += one.hours.get(hour, NOTHING).messages
+                newness[hour] += one.weight(hour)
     return newness
 
 
-def program_of(source_id: str, user: str, uid: int | None, script: str) -> str:
-    """Return what sends mail, on whatever host; without a script it is the source itself.
+def program_of(user: str, uid: int | None, script: str) -> str:
+    """Return what sends mail, on whatever host: of a fleet of servers each has the same.
 
     Numbers in the name of a script do not count: a release may have a directory of its own.
     """
-    return f"{user} {uid} {_DIGITS.sub('#', script)}".strip() if script else source_id
+    return f"{user} {uid} {_DIGITS.sub('#', script)}".strip()

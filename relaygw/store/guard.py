@@ -194,7 +194,7 @@ class Guards(Repository):
                 query.where(is_older)
             ):
                 times = tx.to_local(first_ms), tx.to_local(last_ms)
-                sender = MailSender(source_id, program_of(source_id, *program), *times)
+                sender = MailSender(source_id, program_of(*program), *times)
                 found[domain, template].append(sender)
         return dict(found)
 

@@ -175,6 +175,17 @@ class Sources(Repository):
                 query = query.where(mail_class.c.class_id.in_(class_ids))
             return [seen_class(tx, row) for row in tx.execute(query)]
 
+    def new_classes(self, since_ms: int) -> list[SeenClass]:
+        """Return the classes of sources that were first seen since a time."""
+        with self._read() as tx:
+            new = (
+                select(mail_class.c.source_id)
+                .group_by(mail_class.c.source_id)
+                .having(func.min(mail_class.c.first_seen_ms) >= tx.to_stored(since_ms))
+            )
+            query = select(mail_class).where(mail_class.c.source_id.in_(new))
+            return [seen_class(tx, row) for row in tx.execute(query)]
+
     def class_ids(self) -> list[tuple[str, str]]:
         """Return the ids of all classes, each with that of its source."""
         with self._read() as tx:

@@ -298,6 +298,8 @@ def walk_guard(call: Callable[..., Any], seen: MailClass, now_ms: int, entry: Au
     assert scope.covers(seen)
     assert call("guard.scope_of", new) == scope
     assert call("guard.held_of", seen) == ([], "")
+    assert [one.mail_class for one in call("sources.new_classes", now_ms - 60_000)] == [seen]
+    assert call("sources.new_classes", now_ms + 60_000) == []
     assert call("guard.source_sums", now_ms)[seen.source_id].messages == 1
     assert call("guard.busiest_hour", seen.source_id, now_ms + HOUR_MS) == 1
     ((sender,),) = call("guard.known_mail", now_ms + 60_000).values()

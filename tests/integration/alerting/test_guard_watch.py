@@ -40,12 +40,19 @@ def guard(store: Store, **more: Any) -> GuardWatch:
     return GuardWatch(store, Settings.model_validate(settings))
 
 
-def count(store: Store, messages: int, *ago_h: int, source: MailSource = SHOP) -> MailClass:
+def count(
+    store: Store,
+    messages: int,
+    *ago_h: int,
+    source: MailSource = SHOP,
+    template: str = "Order #",
+    recipients: int | None = None,
+) -> MailClass:
     orders = MailClass.of(
-        source, sender_domain="shop.test", template="Order #", stream="transactional"
+        source, sender_domain="shop.test", template=template, stream="transactional"
     )
     hours = [clock_ms() - ago * HOUR_MS for ago in ago_h]
-    counts = [ClassCount(orders, at_ms, at_ms, messages, messages) for at_ms in hours]
+    counts = [ClassCount(orders, at_ms, at_ms, messages, recipients or messages) for at_ms in hours]
     for first in range(0, len(counts), 100):
         store.sources.count_mail(counts[first : first + 100])
     return orders
@@ -74,6 +81,8 @@ def test_no_order_of_a_sale_day_is_held(store: Store) -> None:
     [
         (("10.0.0.7", "", "", 33, "33:shop.php"), []),  # another host
         (("local", "", "", 33, "34:shop.php"), []),  # another number
+        (("10.0.0.7", ":25", "", None, ""), []),  # a new server that speaks SMTP
+        (("10.0.0.7", ":25", "up", None, ""), ["source_new"]),
         (("local", "", "", 33, "33:up.php"), ["source_new"]),
         (("local", "", "", 48, "33:shop.php"), ["source_new"]),
     ],
@@ -81,12 +90,32 @@ def test_no_order_of_a_sale_day_is_held(store: Store) -> None:
 def test_orders_of_a_shop_that_moves_are_never_held(
     store: Store, source: MailSource, told: list[str]
 ) -> None:
-    count(store, 20, 100, 50)
+    is_smtp = source[1] != ""
+    count(store, 20, 100, 50, source=("10.0.0.5", ":25", "", None, "") if is_smtp else SHOP)
     order(store, source)
     count(store, 400, 0, source=source)
     found = guard(store).look([], now_ms=clock_ms())
     assert [one.rule.value for one in found] == told
     assert store.queue.search(HELD, limit=9) == []
+
+
+def test_new_scripts_of_a_user_are_told_of_together_and_held(store: Store) -> None:
+    count(store, 20, 100, 50)
+    for name in "abc":
+        count(store, 12, 0, source=("local", "", "", 48, f"48:{name}.php"), template="Win #")
+    watch = guard(store)
+    for _ in range(2):
+        (finding,) = watch.look([], now_ms=clock_ms())
+        assert "36 messages of 3 new templates of 3 new scripts within an hour" in finding.summary
+        assert "it is held" in finding.remedy
+        assert len(store.guard.guard_entries()) == 3
+
+
+def test_few_mails_to_very_many_are_told_of_with_their_recipients(store: Store) -> None:
+    count(store, 20, 100, 50)
+    count(store, 29, 0, template="Win #", recipients=29_000)
+    (finding,) = guard(store).look([], now_ms=clock_ms())
+    assert "29 messages to many recipients, which count as 5800, of 1 new" in finding.summary
 
 
 def test_two_watches_hold_a_source_once_and_what_is_left_of_a_hold_is_released(

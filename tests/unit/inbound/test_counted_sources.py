@@ -89,6 +89,20 @@ def test_many_new_scripts_of_a_host_are_one_and_known_ones_stay(
     assert script_of("33:new.php") == "33:new.php"
 
 
+def test_many_new_hosts_that_one_client_names_are_counted_as_that_client() -> None:
+    classes = MailClasses()
+
+    def host_of(host: str, uid: int = 33, client: str = "10.0.0.9") -> str:
+        source = Source(client=client, listener="127.0.0.1:25", host=host, uid=uid)
+        return classes.of(source, "a@shop.test", "x", "transactional").host
+
+    hosts = [host_of(f"h{number}") for number in range(1000)]
+    assert len({*hosts}) == sources.MAX_NEW_NAMED + 1
+    assert hosts[-1] == host_of("h1", uid=999) == "10.0.0.9"
+    assert host_of("h1") == "h1"  # it is known
+    assert host_of("h5000", client="10.0.0.10") == "h5000"
+
+
 def test_sources_are_bounded_and_old_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_CLASSES", 300)
     classes = MailClasses()

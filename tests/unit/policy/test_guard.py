@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from relaygw.mail.mail_class import MailClass
 from relaygw.policy.guard import DAY_MS, Held, Known, Suspect, Trouble, judge
 from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount
+from relaygw.policy.new_sources import by_sender, judge_together
 from relaygw.settings.guard import Days, Guard
 from tests.tables import each_of
 
@@ -158,6 +160,36 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
         ),
         [("new", True)],
     ),
+    "few mails to many strangers": (
+        lambda: found(
+            orders(10),
+            *(counted(f"x{n}", {0: HourCount(1, 1000)}, first_ms=FRESH_MS) for n in range(29)),
+        ),
+        [("new", True)],
+    ),
+    "copies of orders for archives": (
+        lambda: found(counted("Order #", {0: HourCount(30, 150)}, first_ms=FRESH_MS)),
+        [],
+    ),
+    "a newsletter with many recipients each": (
+        lambda: found(
+            orders(10),
+            counted("News", {0: HourCount(40, 40_000)}, stream="promotional", first_ms=FRESH_MS),
+        ),
+        [],
+    ),
+    "what waited in an outage": (
+        lambda: found(counted("Order #", {0: 1440, **dict.fromkeys(range(49, 400), 30)})),
+        [("burst", False)],
+    ),
+    "and comes for hours": (
+        lambda: found(counted("Order #", {0: 1000, 1: 900, **dict.fromkeys(range(50, 400), 30)})),
+        [("burst", False)],
+    ),
+    "more than an outage explains": (
+        lambda: found(counted("Order #", {0: 2400, **dict.fromkeys(range(49, 400), 30)})),
+        [("burst", True)],
+    ),
     "other sources are never held": (
         lambda: found(
             counted("x", {0: 90}, first_ms=FRESH_MS, source=("(other sources)", "", "", None, ""))
@@ -185,6 +217,17 @@ def test_held_is_what_is_new_and_nothing_of_what_is_known() -> None:
     assert set(one.class_ids) == {each.class_id for each in spam}
 
 
+def test_what_a_release_brought_before_an_attack_is_not_held() -> None:
+    release = counted("Order # confirmed", {4: 8, 2: 8, 0: 4})
+    spam = [counted(f"x{n}", {0: 1}, first_ms=FRESH_MS + n) for n in range(40)]
+    (one,) = suspects(orders(25), release, *spam)
+    assert one.held == Held(new_since_ms=FRESH_MS)
+    # a template that was tried hours before is held once it is much
+    tried = counted("Win #", {2: 1, 0: 40})
+    (one,) = suspects(orders(25), release, tried)
+    assert one.held == Held(new_since_ms=tried.first_seen_ms)
+
+
 def test_an_attack_that_goes_on_has_one_incident_until_it_is_over() -> None:
     begun = 100
     spam = counted("Win #", dict.fromkeys(range(begun), 60))
@@ -193,3 +236,26 @@ def test_an_attack_that_goes_on_has_one_incident_until_it_is_over() -> None:
     (now,) = suspects(spam, known=known)
     assert now.key == first.key
     assert now.trouble is Trouble.NEW
+
+
+def test_new_scripts_of_a_user_are_judged_together() -> None:
+    def script(name: str, number: int, first_ms: int = FRESH_MS, uid: int = 33) -> Counted:
+        source = ("local", "", "", uid, name)
+        return counted(f"x {name}", {0: number}, first_ms=first_ms, source=source)
+
+    several = [script(f"{name}.php", 12) for name in "abc"]
+    found = judge_together(several, Guard(), OLD, now_ms=NOW_MS)
+    assert [(one.trouble, one.per_hour, one.sources) for one in found] == [(Trouble.NEW, 36, 3)] * 3
+    assert {one.source_id for one in found} == {one.mail_class.source_id for one in several}
+    assert len({one.key for one in found}) == 1
+    assert all(one.held == Held(new_since_ms=FRESH_MS) for one in found)
+    assert by_sender([*several, script("d.php", 12, uid=34)]) == [several]
+    # told of for a day; one that does it alone has an alert of its own, what is known is not new
+    later = judge_together(several, Guard(), OLD, now_ms=NOW_MS + 20 * HOUR_MS)
+    assert [one.held for one in later] == [None] * 3
+    alone = [*several[:2], script("c.php", 40)]
+    moved = [*several[:2], replace(several[2], is_moved=True)]
+    old = [*several[:2], script("c.php", 12, first_ms=NOW_MS - 2 * DAY_MS)]
+    allowed = replace(OLD, allowed={several[0].mail_class.source_id: 9})
+    for classes, known in ((alone, OLD), (moved, OLD), (old, OLD), (several, allowed)):
+        assert judge_together(classes, Guard(), known, now_ms=NOW_MS) == []

@@ -1,0 +1,88 @@
+"""What new sources of one host and user send together: who names a script can name many. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from relaygw.mail.mail_class import OTHER_SOURCES, MailClass, source_id
+from relaygw.policy.guard import DAY_MS, Held, Known, Suspect, Trouble
+from relaygw.policy.mail_counts import HOUR_MS, Counted, Moment, moments, much
+from relaygw.settings.guard import Guard
+
+
+def sender_id(one: MailClass) -> str:
+    """Return the id of the host, login and uid of a class; it begins the key of an incident."""
+    return source_id((one.host, "", one.user, one.uid, ""))
+
+
+def by_sender(classes: Iterable[Counted]) -> list[list[Counted]]:
+    """Return classes by host, login and uid, where these have several sources."""
+    found: dict[str, list[Counted]] = defaultdict(list)
+    for one in classes:
+        if one.mail_class.host != OTHER_SOURCES:
+            found[sender_id(one.mail_class)].append(one)
+    return [its for its in found.values() if len({one.mail_class.source_id for one in its}) > 1]
+
+
+def judge_together(
+    classes: Sequence[Counted], guard: Guard, known: Known, *, now_ms: int
+) -> list[Suspect]:
+    """Return what sources of one host, login and uid send that were no day old, each with its own.
+
+    `classes` are all of these sources, which came after the first day of a queue. A source that
+    sends so much alone is left to `judge`.
+    """
+    first_ms: dict[str, int] = {}
+    for one in classes:
+        its = one.mail_class.source_id
+        first_ms[its] = min(first_ms.get(its, one.first_seen_ms), one.first_seen_ms)
+    for moment in moments(now_ms):
+        new = [one for one in classes if first_ms[one.mail_class.source_id] > moment.at_ms - DAY_MS]
+        counts = _by_source(new, guard, known, moment)
+        total = sum(sum(each.values()) for each in counts.values())
+        if len(counts) > 1 and total > guard.new_per_hour:
+            return [*_suspects(counts, total, guard, moment, first_ms)]
+    return []
+
+
+def _by_source(
+    classes: Sequence[Counted], guard: Guard, known: Known, moment: Moment
+) -> dict[str, dict[Counted, float]]:
+    counts: dict[str, dict[Counted, float]] = defaultdict(dict)
+    for one in classes:
+        is_allowed = not known.allowed.keys().isdisjoint((one.class_id, one.mail_class.source_id))
+        if one.is_promotional or one.is_known_mail or one.is_moved or is_allowed:
+            continue
+        count = much(one, moment)
+        if count:
+            counts[one.mail_class.source_id][one] = count
+    limit = guard.new_per_hour
+    return {its: each for its, each in counts.items() if sum(each.values()) <= limit}
+
+
+def _suspects(
+    counts: Mapping[str, Mapping[Counted, float]],
+    total: float,
+    guard: Guard,
+    moment: Moment,
+    first_ms: Mapping[str, int],
+) -> Iterator[Suspect]:
+    ordered = sorted(counts, key=lambda its: -sum(counts[its].values()))
+    ids = {its: tuple(one.class_id for one in counts[its]) for its in ordered}
+    one = next(iter(counts[ordered[0]])).mail_class
+    suspect = Suspect(
+        trouble=Trouble.NEW,
+        key=f"{sender_id(one)} together",
+        source_id=ordered[0],
+        class_ids=(),
+        per_hour=int(total),
+        limit=guard.new_per_hour,
+        since_ms=max(min(first_ms[its] for its in ordered), moment.at_ms - HOUR_MS),
+        sources=len(ordered),
+    )
+    for its in ordered:
+        others = (each for other in ordered if other != its for each in ids[other])
+        held = Held(new_since_ms=first_ms[its]) if moment.is_now else None
+        yield replace(suspect, source_id=its, class_ids=(*ids[its], *others), held=held)
