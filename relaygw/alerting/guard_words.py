@@ -56,24 +56,20 @@ def trouble_words(suspect: Suspect) -> str:
 
 
 def _summary(suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str]) -> str:
-    number, limit, one = _number(suspect), suspect.limit, named[0]
+    number, limit, one, many = suspect.per_hour, suspect.limit, named[0], ""
+    if 0 < suspect.messages < number and suspect.trouble is not Trouble.REFUSED:
+        number, many = suspect.messages, f", whose recipients count as {number},"
     scripts = f" of {counted(suspect.sources, 'new script')}" if suspect.sources > 1 else ""
     templates = [f"“{each.template}”" for each in named]
     told = {
-        Trouble.NEW: f"{number} of {counted(len(named), 'new template')}{scripts} within an hour, "
-        f"more than {limit}",
-        Trouble.BURST: f"{number} within an hour, usual is less than {limit}",
-        Trouble.FLOOD: f"{number} within an hour, more than {limit}",
-        Trouble.REFUSED: f"{suspect.per_hour} recipients refused within an hour, more than {limit}",
+        Trouble.NEW: f"{number} messages of {counted(len(named), 'new template')}{scripts}{many} "
+        f"within an hour, more than {limit}",
+        Trouble.BURST: f"{number} messages{many} within an hour, usual is less than {limit}",
+        Trouble.FLOOD: f"{number} messages{many} within an hour, more than {limit}",
+        Trouble.REFUSED: f"{number} recipients refused within an hour, more than {limit}",
     }[suspect.trouble]
     to = f", to recipients at {some_of(domains, _EXAMPLES)}" if domains else ""
     return f"{_who(one)}: {told}: {some_of(templates, _EXAMPLES)}{to}"
-
-
-def _number(suspect: Suspect) -> str:
-    if not suspect.messages or suspect.messages >= suspect.per_hour:
-        return f"{suspect.per_hour} messages"
-    return f"{suspect.messages} messages to many recipients, which count as {suspect.per_hour},"
 
 
 def _who(one: MailClass) -> str:

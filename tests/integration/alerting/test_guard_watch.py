@@ -115,7 +115,10 @@ def test_few_mails_to_very_many_are_told_of_with_their_recipients(store: Store) 
     count(store, 20, 100, 50)
     count(store, 29, 0, template="Win #", recipients=29_000)
     (finding,) = guard(store).look([], now_ms=clock_ms())
-    assert "29 messages to many recipients, which count as 5800, of 1 new" in finding.summary
+    assert (
+        "29 messages of 1 new template, whose recipients count as 5800, within an hour"
+        in finding.summary
+    )
 
 
 def test_two_watches_hold_a_source_once_and_what_is_left_of_a_hold_is_released(
