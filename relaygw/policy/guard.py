@@ -284,16 +284,19 @@ class _Judging:
         """Return the limit of a class at an hour, and its busiest hour so far."""
         end = self._history_end(moment)
         most = usual = 0.0
+        days: set[int] = set()
         for hour in one.hours:
             if end - HISTORY_DAYS * 24 <= hour < end:
+                days.add((end - 1 - hour) // 24)
                 most = max(most, one.weight(hour))
                 if (moment.hour - hour + 1) % 24 <= 2:  # an hour sooner or later, too
                     usual = max(usual, one.weight(hour))
         allowed = self._known.allowed
         least = allowed.get(one.class_id, allowed.get(self._source_id, 0))
         limit = max(usual * _USUAL_FACTOR, most * _BUSIEST_FACTOR)
-        # where hosts come and go, the share of one says little
-        shared = self._guard.source_per_hour if one.is_moved else self._guard.new_per_hour
+        # where hosts come and go, the share of one that is not there each day says little
+        is_shared = one.is_moved and len(days) < HISTORY_DAYS // 2
+        shared = self._guard.source_per_hour if is_shared else self._guard.new_per_hour
         return max(limit, least, shared), most
 
     def _flood(self, moment: Moment) -> Suspect | None:

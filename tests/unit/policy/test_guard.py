@@ -190,6 +190,18 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
         lambda: found(counted("Order #", {0: 2400, **dict.fromkeys(range(49, 400), 30)})),
         [("burst", True)],
     ),
+    "a form that each host of a fleet has": (
+        lambda: found(
+            replace(
+                counted("Memo", {0: 60, **{24 * day: 1 for day in range(1, 15)}}), is_moved=True
+            )
+        ),
+        [("burst", False)],
+    ),
+    "a host that is back after a while": (
+        lambda: found(replace(counted("Order #", {0: 60, 72: 5, 120: 5}), is_moved=True)),
+        [],
+    ),
     "other sources are never held": (
         lambda: found(
             counted("x", {0: 90}, first_ms=FRESH_MS, source=("(other sources)", "", "", None, ""))
