@@ -72,7 +72,7 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
                 gateway.start()
                 send(gateway)
                 gateway.wait_until_empty()
-        assert [one["state"] for one in receiver.bodies] == ["open", "recovered"]
+        assert [one["state"] for one in receiver.bodies] == ["open", "recovered"], receiver.bodies
 
 
 def test_mail_flows_while_a_receiver_hangs_and_another_one_is_told(tmp_path: Path) -> None:
