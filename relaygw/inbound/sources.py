@@ -30,6 +30,7 @@ from relaygw.mail.mail_class import (
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.template import subject_template
+from relaygw.store.periodic_writer import written_each
 from relaygw.store.sources import HOUR_MS, MAX_CLASSES, MAX_CLASSES_OF_SOURCE, ClassCount
 from relaygw.store.store import Store
 
@@ -208,40 +209,24 @@ async def counts_kept(
     if classes is None:
         yield
         return
-    is_read = asyncio.Event()
-    keeping = asyncio.create_task(
-        _keep_writing(counts, classes, store, told, each_s, is_read), name="sources"
-    )
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(is_read.wait(), _START_S)
-    try:
-        yield
-    finally:
-        keeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeping
-        await write_counts(counts, classes, store)
-
-
-async def _keep_writing(
-    counts: SourceCounts,
-    classes: MailClasses,
-    store: Store,
-    told: Callable[[str], None],
-    each_s: float,
-    is_read: asyncio.Event,
-) -> None:
     lost, follow_at_s = 0, 0.0
-    while True:
+
+    async def follow() -> None:
+        nonlocal follow_at_s
         if time.monotonic() >= follow_at_s and await follow_queue(classes, store):
             follow_at_s = time.monotonic() + _FOLLOW_EACH_S
-        is_read.set()
-        await asyncio.sleep(each_s)
-        # a write that was begun is finished: what was counted is in it once
-        await asyncio.shield(asyncio.ensure_future(write_counts(counts, classes, store)))
+
+    async def write() -> None:
+        nonlocal lost
+        await write_counts(counts, classes, store)
         if counts.uncounted > lost:
             told(f"warning: {counts.uncounted - lost} messages are missing in relaygw sources")
             lost = counts.uncounted
+        await follow()
+
+    await asyncio.wait({asyncio.ensure_future(follow())}, timeout=_START_S)
+    async with written_each(each_s, write, name="sources"):
+        yield
 
 
 async def follow_queue(classes: MailClasses, store: Store) -> bool:

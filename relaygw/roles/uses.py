@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol, TypeVar
 
 from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
+from relaygw.store.periodic_writer import written_each
 from relaygw.store.store import Store
 
 WRITE_EACH_S = 60.0
@@ -27,58 +28,27 @@ class Notes(Protocol[Note]):
         """Take back what could not be written."""
 
 
-@asynccontextmanager
-async def written(
+def written(
     notes: Notes[Note], write: Callable[[list[Note]], None], *, each_s: float = NOTES_EACH_S
-) -> AsyncIterator[None]:
+) -> AbstractAsyncContextManager[None]:
     """Write notes within a with block, the last at its end."""
-    writing = asyncio.create_task(_keep_noting(notes, write, each_s), name="notes")
-    try:
-        yield
-    finally:
-        writing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writing
-        await _write_notes(notes, write)
+
+    async def write_notes() -> None:
+        taken = notes.take()
+        try:
+            if taken:
+                await asyncio.to_thread(write, taken)
+        except StoreUnavailable:
+            notes.put_back(taken)
+
+    return written_each(each_s, write_notes, name="notes")
 
 
-async def _keep_noting(
-    notes: Notes[Note], write: Callable[[list[Note]], None], each_s: float
-) -> None:
-    while True:
-        await asyncio.sleep(each_s)
-        # a write that was begun is finished: what was counted is in it once
-        await asyncio.shield(asyncio.ensure_future(_write_notes(notes, write)))
-
-
-async def _write_notes(notes: Notes[Note], write: Callable[[list[Note]], None]) -> None:
-    taken = notes.take()
-    try:
-        if taken:
-            await asyncio.to_thread(write, taken)
-    except StoreUnavailable:
-        notes.put_back(taken)
-
-
-@asynccontextmanager
-async def uses_kept(
+def uses_kept(
     uses: Uses, store: Store, *, each_s: float = WRITE_EACH_S
-) -> AsyncIterator[None]:
+) -> AbstractAsyncContextManager[None]:
     """Write what is noted in `uses` within a with block, the last at its end."""
-    writing = asyncio.create_task(_keep_writing(uses, store, each_s), name="logins")
-    try:
-        yield
-    finally:
-        writing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writing
-        await _write(uses, store)
-
-
-async def _keep_writing(uses: Uses, store: Store, each_s: float) -> None:
-    while True:
-        await asyncio.sleep(each_s)
-        await _write(uses, store)
+    return written_each(each_s, partial(_write, uses, store), name="logins")
 
 
 async def _write(uses: Uses, store: Store) -> None:

@@ -109,6 +109,7 @@ SEAMS = (
     "store.backup.Contents",
     "store.backup.Restored",
     "store.batch_writer.",
+    "store.periodic_writer.",
 )
 """What other rooms see of the store: repositories and the data they speak of, no SQL."""
 
