@@ -74,7 +74,8 @@ class _About:
 def read(content: bytes, *, received_at_ms: int, hostname: str) -> list[Mention]:
     """Return what a mail tells of mail of ours; nothing for what is no bounce and no complaint.
 
-    `hostname` is this gateway's: its own notices are known already. Raises nothing.
+    `hostname` is this gateway's: its own notices are known already. Raises OSError when it cannot
+    be read now, whatever it is.
     """
     try:
         return _read(content[:MAX_BYTES], received_at_ms, hostname)

@@ -1,7 +1,8 @@
 """Bounce mails without a report that programs can read: qmail, old Exchange and many others.
 
 The library flufl.bounce knows their forms. It looks at each line of a mail with dozens of patterns,
-so it runs in a process of its own, which is ended when a hostile mail takes it too long.
+so it runs in a process of its own. A hostile mail ends that process by its processor time. A busy
+machine does not: what took too long by the clock alone is read again later.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from relaygw.mail.verdict import Kind
 
 _CHILD = Path(__file__).with_name("old_bounces_child.py")
 _MAX_BYTES = 1 << 17
-_LIMIT_S = 3.0
+_PATIENCE_S = 30.0
 _SAID_NEAR = 600  # characters behind an address in which its reason stands
 
 Bounce = tuple[str, Kind, str | None, str]
@@ -24,7 +25,10 @@ Bounce = tuple[str, Kind, str | None, str]
 
 
 def read(content: bytes, text: str) -> list[Bounce]:
-    """Return who failed, as far as the form is known; blocks for up to three seconds."""
+    """Return who failed, as far as the form is known; blocks while the process runs.
+
+    Raises OSError when the process could not start, or got no time on a busy machine.
+    """
     try:
         child = subprocess.run(
             [sys.executable, "-I", "-B", str(_CHILD)],
@@ -32,11 +36,11 @@ def read(content: bytes, text: str) -> list[Bounce]:
             cwd="/",
             input=content[:_MAX_BYTES],
             capture_output=True,
-            timeout=_LIMIT_S,
+            timeout=_PATIENCE_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"no answer within {_PATIENCE_S:.0f} s") from error
     told = document.members(document.parse(child.stdout)) if child.returncode == 0 else {}
     waiting, failed = (document.addresses(told.get(name)) for name in ("temporary", "permanent"))
     return [

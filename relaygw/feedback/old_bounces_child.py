@@ -11,7 +11,7 @@ import sys
 from email import message_from_bytes
 
 MAX_MEMORY_BYTES = 512 * 2**20
-MAX_CPU_S = 8
+MAX_CPU_S = 3
 
 
 def main() -> int:

@@ -322,3 +322,9 @@ def test_a_date_that_cannot_be_true() -> None:
 def test_the_library_may_break(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(old_bounces, "_CHILD", old_bounces._CHILD.with_name("missing.py"))
     assert read(bounces.qmail(MAIL)) == []
+
+
+def test_a_machine_that_is_too_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(old_bounces, "_PATIENCE_S", 0.0)
+    with pytest.raises(TimeoutError, match="no answer within 0 s"):
+        read(bounces.qmail(MAIL))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tests.e2e.browser.heavy import (
 )
 from tests.e2e.gateway import Gateway
 
-MAX_S = 2.0
+MAX_PROCESSOR_S = 2.0
 MAX_ADDED_MIB = 150
 MIB = 2**20
 PATHS = ("", "/html", "?view=text", "?view=headers", "?view=links", "?view=parts", "?view=source")
@@ -41,6 +41,12 @@ def peak_mib(pid: int) -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
+def processor_s(pid: int) -> float:
+    """Return the processor time of a process: unlike the clock, it leaves out what others do."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its ended children's, too
+
+
 def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
@@ -61,15 +67,15 @@ def test_heavy_mail_is_opened_within_its_limits(sandbox: Gateway, base: str, nam
         assert client.get("/sandbox").status_code == 200
         took_s = {}
         for path in PATHS:
-            began_s = time.monotonic()
+            began_s = processor_s(pid)
             answer = client.get(f"/sandbox/{queue_id}{path}")
-            took_s[path] = time.monotonic() - began_s
+            took_s[path] = processor_s(pid) - began_s
             assert answer.status_code in ((200, 404) if path == "/html" else (200,))
             if path == "":
                 assert expected in answer.text
         added_mib = peak_mib(pid) - before_mib
         assert client.get("/healthz").status_code == 200
     slowest = max(took_s.values())
-    print(f"{name}: slowest view {slowest:.2f} s, {added_mib:.0f} MiB more")
-    assert slowest <= MAX_S, took_s
+    print(f"{name}: slowest view {slowest:.2f} s of processor time, {added_mib:.0f} MiB more")
+    assert slowest <= MAX_PROCESSOR_S, took_s
     assert added_mib <= MAX_ADDED_MIB
