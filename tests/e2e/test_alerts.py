@@ -72,6 +72,7 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
                 gateway.start()
                 send(gateway)
                 gateway.wait_until_empty()
+                assert gateway.stop() == 0  # before the provider is down again
         assert [one["state"] for one in receiver.bodies] == ["open", "recovered"], receiver.bodies
 
 
