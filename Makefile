@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# many tests wait for other processes: ten workers more than there are processors
-PYTEST := $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 10) --dist loadfile --no-loadscope-reorder
+# many tests wait for other processes: more workers than there are processors
+PYTEST := $(BIN)/python -m pytest --workers $(shell expr $$(nproc) + 8)
 
 # the tests start the program again and again: it is compiled once, whatever the environment says
 export PYTHONDONTWRITEBYTECODE =

@@ -16,6 +16,7 @@ import pytest
 from tests import durations, once
 from tests.postgres import PostgresServer, running_server
 from tests.queues import EmptyQueues, make_queue
+from tests.workers import Workers
 
 # what takes long on a busy machine is no failure
 hypothesis.settings.register_profile("tests", deadline=None)
@@ -26,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--record-durations", action="store_true", help="write tests/durations.json anew"
     )
+    parser.addoption("--workers", type=int, default=0, help="run the tests by so many processes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,8 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
-    if config.option.record_durations and not hasattr(config, "workerinput"):
+    if config.option.record_durations:
         config.pluginmanager.register(durations.Recorder())
+    if config.option.workers:
+        config.pluginmanager.register(Workers(config.option.workers))
     once.directory()  # of all workers, which begin after this
     tempfile.tempdir = once.fast_place()  # of tmp_path too
 
