@@ -26,6 +26,7 @@ class Contestant:
     upstream: Upstream
     log: MailLog
     sendmail: Sendmail | None  # only where the setup hands over by command
+    pid: int  # of the process that started all others
     handed_over: int = 0
 
 
@@ -57,7 +58,7 @@ def _relaygw(setup: Setup, directory: Path, certificate: Certificate) -> Iterato
             command = None
             if setup.is_command:
                 command = install_ours(place / "usr", place / "maildrop")
-            yield Contestant("relaygw", gateway.smtp_port, upstream, log, command)
+            yield Contestant("relaygw", gateway.smtp_port, upstream, log, command, gateway.pid)
 
 
 @contextmanager
@@ -75,4 +76,4 @@ def _postfix(setup: Setup, directory: Path, certificate: Certificate) -> Iterato
         with postfix:
             log = MailLog(postfix.log_path)
             command = postfix_command(postfix.config) if setup.is_command else None
-            yield Contestant("Postfix", postfix.smtp_port, upstream, log, command)
+            yield Contestant("Postfix", postfix.smtp_port, upstream, log, command, postfix.pid)

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from bench.rig.processor_time import processor_s, tree
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
 
@@ -122,7 +124,7 @@ class Gateway:
     def pids(self, role: str = "") -> list[int]:
         """Return the process ids of one role, or of the supervisor and all roles."""
         if not role:
-            return [self.pid, *_children(self.pid)]
+            return tree(self.pid)
         database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)
         with contextlib.closing(database):
             rows = database.execute(
@@ -151,7 +153,7 @@ class Gateway:
 
     def cpu_s(self) -> float:
         """Return the processor time that the supervisor and all roles have used so far."""
-        return sum(_cpu_s(pid) for pid in self.pids())
+        return processor_s(self.pid)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -161,14 +163,6 @@ class Gateway:
             self.kill_all()
 
 
-def _children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *_children(child)]
-    return found
-
-
 def pss_bytes_of(pid: int) -> int:
     """Return the proportional set size of one process, 0 when it has ended."""
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
@@ -176,8 +170,3 @@ def pss_bytes_of(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -77,6 +77,11 @@ class Postfix:
         command = ["postfix", "-c", str(self.config), "stop"]
         subprocess.run(command, capture_output=True, check=False)
 
+    @property
+    def pid(self) -> int:
+        """The process id of its master."""
+        return int((self._directory / "queue" / "pid" / "master.pid").read_text())
+
     def _write_files(self) -> None:
         shutil.copyfile(_SHIPPED / "main.cf.debian", self.config / "main.cf")
         changes = [f"{key}={value}" for key, value in self._settings.items()]

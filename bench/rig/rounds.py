@@ -12,14 +12,17 @@ import time
 from bench.rig import source
 from bench.rig.cases import Setup
 from bench.rig.contestants import Contestant
+from bench.rig.processor_time import ProcessorTime
 from bench.rig.progress import telling
 
 WARM_UP_MESSAGES = 200
+PROCESSOR_MS = "processor_ms "
 _PATIENCE_S = 60.0
 
 # messages a second by what was measured: accepted (by the server, from the client), end_to_end
 # (from the first connection to the last message in the sink), backlog (from the release on);
-# but sendmail_ms is the time of one call
+# but sendmail_ms is the time of one call, and PROCESSOR_MS with the name of a process, or with ALL
+# of a server's, is its processor time a message
 Speeds = dict[str, float]
 
 
@@ -38,9 +41,14 @@ def run_round(contestant: Contestant, setup: Setup, messages: int) -> Speeds:
     one_round = _backlog if setup.is_backlog else _command if setup.is_command else _through
     os.sync()  # nobody waits for what the other one has still to be written
     try:
-        with telling(lambda: f"{contestant.name}: {sink.count} messages in the sink so far"):
+        with (
+            telling(lambda: f"{contestant.name}: {sink.count} messages in the sink so far"),
+            ProcessorTime(contestant.pid) as processor,
+        ):
             speeds = one_round(contestant, setup, messages)
-        contestant.log.wait_until_removed(contestant.handed_over, patience_s=_PATIENCE_S)
+            contestant.log.wait_until_removed(contestant.handed_over, patience_s=_PATIENCE_S)
+        for name, used_s in processor.used_s.items():
+            speeds[PROCESSOR_MS + name] = used_s / messages * 1000
         # once more: the last message counted may have been a second copy of another
         _wait_for_the_last(contestant)
     except Exception as failure:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
+from textwrap import wrap
 
 from bench.rig.cases import Case
-from bench.rig.rounds import Speeds
+from bench.rig.rounds import PROCESSOR_MS, Speeds
 
 Pair = tuple[Speeds, Speeds]  # relaygw, Postfix
 Outcome = list[Pair] | str  # the rounds, or one word saying why there are none
+_SHOWN_MS = 0.005
 _HEAD = "case                      relaygw Postfix ratio  of pairs   at least     aim"
 
 
@@ -21,6 +23,23 @@ def case_lines(case: Case, pairs: Sequence[Pair]) -> list[str]:
     lines = [f"{case.name}: {unit}", "  round   relaygw   Postfix   ratio"]
     lines += [_run(case, str(number), a, b) for number, (a, b) in enumerate(figures, 1)]
     return [*lines, _run(case, "median", ours, theirs)]
+
+
+def processor_lines(pairs: Sequence[Pair]) -> list[str]:
+    """Return the processor time a message of each server and its processes: medians in ms."""
+    lines = ["processor time a message, ms:"]
+    for name, rounds in zip(("relaygw", "Postfix"), zip(*pairs, strict=True), strict=True):
+        keys = dict.fromkeys(key for one in rounds for key in one if key.startswith(PROCESSOR_MS))
+        used = {key: median(one.get(key, 0.0) for one in rounds) for key in keys}
+        told = [
+            f"{key.removeprefix(PROCESSOR_MS)} {ms:.2f}"
+            for key, ms in sorted(used.items(), key=lambda one: -one[1])
+            if ms >= _SHOWN_MS
+        ]
+        lines += wrap(
+            f"{name}: {', '.join(told)}", 80, initial_indent="  ", subsequent_indent="    "
+        )
+    return lines
 
 
 def summary(outcomes: Sequence[tuple[Case, Outcome]]) -> list[str]:

@@ -23,8 +23,8 @@ from bench.rig import machine, needs
 from bench.rig.cases import SETUPS, Case, Setup, case_names, chosen
 from bench.rig.contestants import contestants
 from bench.rig.progress import say
-from bench.rig.rounds import RoundFailed, Speeds, run_round, warm_up
-from bench.rig.table import Outcome, Pair, case_lines, summary
+from bench.rig.rounds import PROCESSOR_MS, RoundFailed, Speeds, run_round, warm_up
+from bench.rig.table import Outcome, Pair, case_lines, processor_lines, summary
 
 _FAILED = "FAILED"
 _SKIPPED = "skipped"
@@ -95,6 +95,7 @@ def _run(setup: Setup, cases: Sequence[Case], arguments: argparse.Namespace) -> 
     after = machine.sync_times(arguments.directory)
     for case in cases:
         print("\n".join(case_lines(case, pairs)))
+    print("\n".join(processor_lines(pairs)))
     print(f"sync of 4 KiB: before {before}; after {after}", flush=True)
     return pairs
 
@@ -111,7 +112,11 @@ def _pairs(setup: Setup, messages: int, arguments: argparse.Namespace) -> list[P
                 speeds: dict[str, Speeds] = {}
                 for contestant in both if number % 2 else reversed(both):
                     speeds[contestant.name] = speed = run_round(contestant, setup, messages)
-                    told = ", ".join(f"{what} {value:.1f}" for what, value in speed.items())
+                    told = ", ".join(
+                        f"{what} {value:.1f}"
+                        for what, value in speed.items()
+                        if not what.startswith(PROCESSOR_MS)
+                    )
                     say(f"round {number} {contestant.name}: {told}")
                 pairs.append((speeds[both[0].name], speeds[both[1].name]))
     return pairs

@@ -110,6 +110,8 @@ def preload(roles: Sequence[str]) -> None:
 
 def run_role(role: str, context: RoleContext) -> int:
     """Run one role in this process until it is told to end; return the exit code."""
+    with contextlib.suppress(OSError):  # how ps and top show it; the kernel keeps 15 characters
+        Path("/proc/self/comm").write_text(f"relaygw-{role}")
     gc.set_threshold(_GC_THRESHOLD)  # hardly any garbage here is cyclic
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))
