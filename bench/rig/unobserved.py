@@ -25,7 +25,7 @@ _REPLACED: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
         front,
         {
             "history_kept": _nothing_kept,
-            "History": lambda: None,
+            "History": lambda **_: None,
             "can_count": lambda *_: False,
         },
     ),
@@ -33,7 +33,7 @@ _REPLACED: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
         delivery,
         {
             "history_kept": _nothing_kept,
-            "History": lambda: None,
+            "History": lambda **_: None,
             "can_count": lambda *_: False,
             "_watching": lambda *_: contextlib.nullcontext(),
         },

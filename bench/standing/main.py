@@ -33,6 +33,7 @@ from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
 from bench.standing.observing import observing
+from bench.standing.prices import prices
 from bench.standing.provider_events import provider_events
 from bench.standing.queue_commands import queue_commands, queue_commands_postgres
 from bench.standing.restart import restart
@@ -72,6 +73,7 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "webhooks": webhooks,
     "all-feedback": all_feedback,
     "guard": guard,
+    "prices": prices,
     "queue-commands": queue_commands,
     "queue-commands-postgres": queue_commands_postgres,
 }

@@ -22,6 +22,8 @@ class Size:
     queued: int = 100_000
     burst: int = 4_000
     rounds: int = 4
+    turns: int = 24  # of each of some gateways side by side
+    turn_messages: int = 500
     housekeeping_s: float = 70.0
     restarts: int = 3
     watch_s: float = 20.0
@@ -57,6 +59,8 @@ SMALL = Size(
     queued=5_000,
     burst=400,
     rounds=1,
+    turns=2,
+    turn_messages=100,
     housekeeping_s=3.0,
     restarts=1,
     watch_s=3.0,
