@@ -1,28 +1,20 @@
 """Figures of the code itself: its size, its imports, and what runs for one message.
 
-The last is counted in a running gateway: a profile hook, installed before the roles are forked,
-notes each module of relaygw that runs while one message comes in and goes out.
+The last is counted in a running gateway, as `bench/counts` does.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import os
-import smtplib
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.rig.gateway import PATIENCE_S, Gateway, provider
-from bench.rig.sink import Sink
-from bench.structure_hook import FLAG, FOUND, PACKAGE
+from bench.message_counts import of_one_message
 
+PACKAGE = Path(__file__).resolve().parents[1] / "relaygw"
 LONG_FILE_LINES = 400
 LONG_FUNCTION_LINES = 50
-MESSAGES = 6
-_SETTLED_S = 0.1  # the outcome is recorded after the provider's last answer
 
 
 def main() -> int:
@@ -36,7 +28,7 @@ def main() -> int:
     asked = parser.parse_args()
     for line in _sizes():
         print(line)
-    modules = modules_of_one_message()
+    modules = of_one_message(100).modules()
     print(f"modules that run for one message     {len(modules):7}")
     if asked.modules:
         for name in sorted(modules):
@@ -81,38 +73,3 @@ def _import_lines(tree: ast.Module) -> int:
         for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
     )
-
-
-# --- one message through a gateway ---------------------------------------------------------
-
-
-def modules_of_one_message() -> set[str]:
-    """Return the modules of relaygw that run for each message, from connection to recorded outcome.
-
-    One message goes before, so that what only happens once is not counted, and what does not run
-    for each of the next ones has other reasons: it looks around once a second.
-    """
-    with tempfile.TemporaryDirectory() as name, Sink() as sink:
-        directory = Path(name)
-        flag, found = directory / FLAG, directory / FOUND
-        flag.write_bytes(b"\0")
-        found.touch()
-        gateway = Gateway(directory, providers={"p": provider(sink.port)})
-        gateway.program = ("-m", "bench.structure_hook")
-        numbers = range(1, MESSAGES + 1)
-        with gateway, flag.open("r+b", buffering=0) as switch:
-            _pass_one(gateway, sink, 1)
-            for number in numbers:
-                os.pwrite(switch.fileno(), bytes([number]), 0)
-                _pass_one(gateway, sink, 1 + number)
-                os.pwrite(switch.fileno(), b"\0", 0)
-        lines = [line.split(" ", 1) for line in found.read_text().splitlines()]
-    ran = [{file for which, file in lines if int(which) == number} for number in numbers]
-    return {str(Path(file).relative_to(PACKAGE)) for file in set.intersection(*ran)}
-
-
-def _pass_one(gateway: Gateway, sink: Sink, total: int) -> None:
-    with smtplib.SMTP("127.0.0.1", gateway.smtp_port) as client:
-        client.sendmail("a@shop.test", ["b@cust.test"], "Subject: x\r\n\r\nhello\r\n")
-    sink.wait_for(total, patience_s=PATIENCE_S)
-    time.sleep(_SETTLED_S)

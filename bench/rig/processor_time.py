@@ -52,7 +52,7 @@ class ProcessorTime:
     def _look(self) -> None:
         for pid in tree(self._root):
             if times_s := _times_s(pid):
-                self._seen[pid] = _command_of(pid), sum(times_s[:2])
+                self._seen[pid] = command_of(pid), sum(times_s[:2])
 
     def _whole_s(self) -> float:
         return sum(sum(_times_s(pid)) for pid in tree(self._root))
@@ -71,7 +71,7 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def _command_of(pid: int) -> str:
+def command_of(pid: int) -> str:
     """Return the name of a process as the kernel knows it."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
