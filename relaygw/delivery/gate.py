@@ -34,6 +34,8 @@ _STALLED_AFTER_S = 2.0
 _WANTED_FOR_S = 3.0
 _TIMER_SLACK_S = 0.05  # a timer of the loop may fire a moment early
 _FEW = 8
+_SOON_S = 0.02  # tokens of a rate are taken for what begins in this time, and kept for as long
+_LATE_S = 0.1  # after the turn of the last one those that are left are no more
 _QUOTA_SHARE, _QUOTA_MOST = 100, 50  # how much of a quota is taken ahead
 
 
@@ -47,6 +49,7 @@ class Allowance:
         self._tokens = 0
         self._next_s = 0.0  # when the first token may be used
         self._spacing_s = 0.0
+        self._kept_until_s = 0.0
         self._ask_again_s = 0.0
         self.quota_left = 0
         self.is_short = False  # what is left did not cover the delivery that was asked for
@@ -54,6 +57,8 @@ class Allowance:
     def ready_at_s(self, claimed: ClaimedDelivery, now_s: float) -> float | None:
         """Return when the rate lets a delivery go, or None when tokens have to be taken first."""
         cost = _cost(claimed, self._rate_counts)
+        if self._tokens > cost and now_s > self._kept_until_s:
+            self._tokens = cost
         if self._tokens >= cost:
             return self._next_s + (cost - 1) * self._spacing_s
         return self._ask_again_s if self._ask_again_s > now_s else None
@@ -69,6 +74,8 @@ class Allowance:
         if tokens.granted:
             self._next_s = max(self._next_s, starts_s - self._tokens * self._spacing_s)
             self._tokens += tokens.granted
+            last_s = self._next_s + self._tokens * self._spacing_s
+            self._kept_until_s = max(asked_s + _SOON_S, last_s + _LATE_S)
         else:
             self._ask_again_s = starts_s
 
@@ -205,6 +212,10 @@ class Gate:
         configured_per_s = self.settings.rate.per_s if self.settings.rate else None
         since_s = time.time() - self.account.ceiling_at_ms / 1000
         return allowed_per_s(configured_per_s, self.account.ceiling_per_s, since_s)
+
+    def soon(self, now_s: float) -> int:
+        """Return how much of the rate is used in a moment, if it goes on as it did lately."""
+        return int(self.offered.per_s(now_s) * _SOON_S)
 
     def has_room(self, stream: Stream, now_s: float) -> bool:
         """True when a transaction of a stream may start, as far as the provider is concerned."""

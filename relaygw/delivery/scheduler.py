@@ -173,9 +173,10 @@ class Scheduler:
         if is_paced:
             ready_at_s = gate.allowance.ready_at_s(claimed, now_s)
             if ready_at_s is None:
-                # more than connections are free for would be used late, above the rate
-                soon = min(len(lane.window), gate.permits - gate.in_flight)
-                self.shares.ask(gate, self.shares.more_tokens(gate, claimed, soon - 1))
+                # more than is begun soon would be used late, or be kept from others
+                waiting = min(len(lane.window), gate.permits - gate.in_flight)
+                waiting = max(waiting, gate.soon(now_s)) - 1
+                self.shares.ask(gate, self.shares.more_tokens(gate, claimed, waiting))
                 return None
             if ready_at_s > now_s:
                 self._call_later(gate, ready_at_s - now_s, self.run)
