@@ -21,6 +21,7 @@ from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.queue_entry import Key
 
 _MAX_BATCH = 200
+_PACE_S = 0.005  # between batches, while there are other attempts that may end meanwhile
 _TWICE = "; the message may be sent more than once"
 
 
@@ -41,7 +42,12 @@ class Recorder:
     after the commit. What a working store refuses is held instead, in doubt.
     """
 
-    def __init__(self, context: WorkerContext, lost_leases: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        lost_leases: Callable[[], None],
+        expected: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._context = context
         self._lost_leases = lost_leases
         self._writer = BatchWriter[_Entry, bool](
@@ -52,6 +58,8 @@ class Recorder:
             told=self._end,
             is_away=_is_away,
             away=self._note_waiting,
+            pace_s=_PACE_S,
+            expected=expected,
         )
         # of the batch that is being written
         self._is_alive = True

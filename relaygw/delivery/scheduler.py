@@ -25,6 +25,7 @@ from relaygw.mail.hold import HoldCause, sender_domain
 PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0
 _CLOGGED_S = 5.0
+_PACE_S = 0.01  # between claims: what comes in quick succession is claimed together
 
 
 class Scheduler:
@@ -226,6 +227,10 @@ class Scheduler:
         self._context.spawn(fill())
 
     async def _claim(self, lane: Lane) -> None:
+        wait_s = lane.claimed_at_s + _PACE_S - time.monotonic()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        lane.claimed_at_s = time.monotonic()
         room = lane.window_size - len(lane.window)
         lane.may_have_more = False  # a hint that arrives meanwhile sets it again
         claimed = await self._leases.claim(lane.route, room)

@@ -80,7 +80,7 @@ class Worker:
         upstreams = {name: Upstream(context, name, screen) for name in self._gates}
         self._pools = {name: upstream.pool for name, upstream in upstreams.items()}
         self._leases = Leases(context)
-        self._recorder = Recorder(context, self._leases.lose)
+        self._recorder = Recorder(context, self._leases.lose, self._expected)
         self._holds = Holds(context, upstreams)
         self._learning = Learning(context, self._holds, self._lanes, upstreams)
         outcomes = Outcomes(context, self._leases, self._recorder, in_flight)
@@ -160,6 +160,13 @@ class Worker:
                 senders_due_s = time.monotonic() + _SENDERS_EACH_S
                 await self._learning.write_senders()
             await asyncio.sleep(POLL_S)
+
+    def _expected(self) -> int:
+        """Return how many outcomes may come before anything waits for what is recorded."""
+        gates = self._gates.values()
+        if any(lane.window for lane in self._lanes):  # for the lines that are in use
+            return sum(gate.in_flight for gate in gates)
+        return sum(gate.permits for gate in gates)
 
     def _connections(self) -> dict[str, tuple[int, int]]:
         """Return how many connections to each provider are busy, and how many idle."""

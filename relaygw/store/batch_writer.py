@@ -26,7 +26,8 @@ class BatchWriter(Generic[Item, Result]):
     each. When it fails, items are written one by one, and `refused` returns the result of one that
     fails alone. `told` is called with what was written before those who wait for it go on. A batch
     whose error `is_away` is not dropped but tried again after a wait; `away` is told of the error
-    and how much waits.
+    and how much waits. A batch begins `pace_s` after the one before, or once all that is `expected`
+    waits, so that a busy writer has fewer of them; the first one after a pause begins at once.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class BatchWriter(Generic[Item, Result]):
         told: Callable[[Sequence[Item], Sequence[Result]], None],
         is_away: Callable[[Exception], bool] | None = None,
         away: Callable[[Exception, int], None] = lambda _error, _waiting: None,
+        pace_s: float = 0.0,
+        expected: Callable[[], int] = lambda: 0,
     ) -> None:
         self._size = size
         self._write_all = write_all
@@ -46,6 +49,10 @@ class BatchWriter(Generic[Item, Result]):
         self._told = told
         self._is_away = is_away
         self._away = away
+        self._pace_s = pace_s
+        self._expected = expected
+        self._next_s = 0.0  # when the next batch may begin, by the clock of the loop
+        self._gathered: asyncio.Future[None] | None = None
         self._items: list[Item] = []  # that wait, the oldest first
         self._written: list[asyncio.Future[Result]] = []  # one for each of them
         # an executor would take 50 calls to hand over each batch
@@ -62,6 +69,8 @@ class BatchWriter(Generic[Item, Result]):
         self._written.append(written)
         if self._writer is None:
             self._writer = loop.create_task(self._run())
+        elif self._gathered is not None and len(self._items) >= self._expected():
+            self._end_gathering()
         return written
 
     async def drain(self, limit_s: float | None = None) -> list[Item]:
@@ -81,9 +90,29 @@ class BatchWriter(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while self._items:
+                await self._gather()
                 await self._write_next()
         finally:
             self._writer = None
+
+    async def _gather(self) -> None:
+        """Wait for a moment, if the batch before was only just begun and more is to come."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        if now_s < self._next_s and len(self._items) < self._expected():
+            self._gathered = loop.create_future()
+            timer = loop.call_at(self._next_s, self._end_gathering)
+            try:
+                await self._gathered
+            finally:
+                self._gathered = None
+                timer.cancel()
+            now_s = loop.time()
+        self._next_s = now_s + self._pace_s
+
+    def _end_gathering(self) -> None:
+        if self._gathered is not None and not self._gathered.done():
+            self._gathered.set_result(None)
 
     async def _write_next(self) -> None:
         """Write a batch and tell of it; whatever goes wrong, it is written or waits."""

@@ -84,6 +84,16 @@ def test_tokens_are_used_one_by_one() -> None:
     assert allowance.ready_at_s(mail, 100.2) is None
 
 
+def test_what_was_taken_for_the_next_moment_is_not_kept_for_a_later_one() -> None:
+    allowance, mail = rate_of(rate="1000/s"), claimed()
+    allowance.add_tokens(Tokens(granted=20, starts_in_s=0.0), per_s=1000.0, asked_s=100.0)
+    assert allowance.ready_at_s(mail, 100.1) == pytest.approx(100.0)
+    allowance.spend(mail, is_paced=True)
+    assert allowance.ready_at_s(mail, 100.5) is not None, "what a mail waits for stays"
+    allowance.spend(mail, is_paced=True)
+    assert allowance.ready_at_s(mail, 100.5) is None, "but no more than that"
+
+
 def test_mail_to_many_waits_for_all_its_tokens_where_recipients_count() -> None:
     allowance = rate_of(rate="10/s", rate_counts="recipients")
     mail = claimed("a@x.test", "b@x.test", "c@x.test")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ def writer_of(
     refused: Callable[[str, Exception], str] = lambda item, error: f"{item}: {error!r}",
     told: list[object],
     is_away: Callable[[Exception], bool] | None = None,
+    **more: Any,
 ) -> BatchWriter[str, str]:
     return BatchWriter[str, str](
         "write",
@@ -30,7 +32,30 @@ def writer_of(
         told=lambda items, _: told.append(list(items)),
         is_away=is_away,
         away=lambda error, waiting: told.append((str(error), waiting)),
+        **more,
     )
+
+
+async def test_what_follows_soon_waits_for_all_that_is_expected() -> None:
+    told: list[object] = []
+    writer = writer_of(lambda items: items, told=told, pace_s=3600, expected=lambda: 2)
+    async with asyncio.timeout(10):
+        await writer.add("alone")
+        first = writer.add("first")
+        await writer.add("second")
+        await first
+    assert told == [["alone"], ["first", "second"]]
+    assert await writer.drain() == []
+
+
+async def test_what_follows_soon_waits_no_longer_than_the_pace() -> None:
+    told: list[object] = []
+    writer = writer_of(lambda items: items, told=told, pace_s=0.01, expected=lambda: 99)
+    async with asyncio.timeout(10):
+        await writer.add("alone")
+        await writer.add("next")
+    assert told == [["alone"], ["next"]]
+    assert await writer.drain() == []
 
 
 @ENDS
