@@ -33,7 +33,7 @@ class GroupCommitter:
         *,
         committed: Callable[[Sequence[AcceptedMessage]], None],
         wrote: Callable[[float], None] = lambda _seconds: None,
-        refused: Callable[[str, Exception | None], None] = lambda _queue_id, _why: None,
+        refused: Callable[[AcceptedMessage, Exception | None], None] = lambda _message, _why: None,
     ) -> None:
         self._store = store
         self._refused = refused  # told of each message that is not stored
@@ -57,7 +57,7 @@ class GroupCommitter:
         """
         size_bytes = _size_bytes(message)
         if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
-            self._refused(message.queue_id, None)
+            self._refused(message, None)
             raise IntakeFull(f"{self._pending_bytes} bytes wait to be written")
         self._pending_bytes += size_bytes
         failure = await self._writer.add(message)
@@ -71,13 +71,13 @@ class GroupCommitter:
         """Run blocking work on large content where it holds up no small message."""
         return asyncio.get_running_loop().run_in_executor(self._bulk_thread, work)
 
-    async def add_chunks(self, queue_id: str, chunks: Iterator[bytes]) -> None:
+    async def add_chunks(self, message: AcceptedMessage, chunks: Iterator[bytes]) -> None:
         """Store content ahead of its large message, a transaction a chunk; `chunks` may block."""
         numbered = enumerate(chunks)
 
         def store_next() -> bool:
             for number, body in numbered:
-                self._store.intake.add_chunks(queue_id, number, [body])
+                self._store.intake.add_chunks(message.queue_id, number, [body])
                 return True
             return False
 
@@ -85,7 +85,7 @@ class GroupCommitter:
             while await self.work_aside(store_next):
                 pass
         except BaseException:
-            self._refused(queue_id, None)
+            self._refused(message, None)
             raise
 
     async def drain(self) -> None:
@@ -112,7 +112,7 @@ class GroupCommitter:
         if len(stored) < len(messages):
             for message, failure in zip(messages, failures, strict=True):
                 if failure is not None:
-                    self._refused(message.queue_id, failure)
+                    self._refused(message, failure)
 
 
 def _batch_size(waiting: Sequence[AcceptedMessage]) -> int:

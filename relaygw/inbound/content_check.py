@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from relaygw.inbound.screen import Check, Looked, ScreenHold
-from relaygw.mail.envelope import NewDelivery
+from relaygw.inbound.content import ReceivedContent
+from relaygw.inbound.screen import Check, ScreenHold
+from relaygw.mail.content import HeaderFacts
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery
 from relaygw.mail.finding import Kind
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
@@ -45,22 +47,24 @@ class ContentLook(Check):
         self._wishes = Wishes(settings)
         self._told = told
 
-    def look(self, looked: Looked) -> ScreenHold | None:
+    def look(
+        self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
+    ) -> ScreenHold | None:
         """Return a hold for mail of which one part at least goes by a stream that wants it."""
-        wishes = self._wishes.of(looked.message.deliveries)
+        wishes = self._wishes.of(message.deliveries)
         if not wishes:
             return None
         found = find_in(
-            looked.content.head,
-            header_end=looked.facts.end,
-            subject=looked.facts.subject,
+            content.head,
+            header_end=facts.end,
+            subject=facts.subject,
             own_ibans=self._wishes.own_ibans,
         )
         if not found:
             return None
-        states = (one.state for part in looked.message.deliveries for one in part.recipients)
+        states = (one.state for part in message.deliveries for one in part.recipients)
         is_held = "hold" in wishes and RecipientState.PENDING in states
-        self._told(looked.message.queue_id, found, is_held)
+        self._told(message.queue_id, found, is_held)
         if not is_held:
             return None
         return ScreenHold(HoldCode.CONTENT_CHECK, "+".join(found), "found in its text")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 
-from relaygw.inbound.screen import Check, Looked, ScreenHold
+from relaygw.inbound.content import ReceivedContent
+from relaygw.inbound.screen import Check, ScreenHold
+from relaygw.mail.content import HeaderFacts
+from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.hold import HoldCode
 from relaygw.store.guard import GuardEntry, HeldMailScope
 from relaygw.store.store import Store
@@ -24,9 +27,11 @@ class GuardCheck(Check):
         self._entries: list[GuardEntry] = []
         self._due_s = 0.0
 
-    def look(self, looked: Looked) -> ScreenHold | None:
+    def look(
+        self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
+    ) -> ScreenHold | None:
         """Return the hold of a message's class."""
-        one = looked.message.mail_class
+        one = message.mail_class
         if not self._held or one is None:
             return None
         for scope in self._held.get(one.source_id, ()):

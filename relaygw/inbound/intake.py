@@ -17,7 +17,7 @@ from pathlib import Path
 from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
 from relaygw.inbound.content_check import Wishes
-from relaygw.inbound.screen import Looked, Screen
+from relaygw.inbound.screen import Screen
 from relaygw.inbound.sources import MailClasses
 from relaygw.mail.address import folded
 from relaygw.mail.clock import clock_ms
@@ -210,7 +210,7 @@ class Intake:
         """Return the message, held if a check wants that and something of it is to be sent."""
         if self._screen is None:
             return message
-        hold = self._screen.hold_of(Looked(message, facts, content))
+        hold = self._screen.hold_of(message, facts, content)
         if hold is None or not _is_to_be_sent(message):
             return message
         parts = message.deliveries if hold.only is None else _held_apart(message, hold.only)

@@ -298,9 +298,9 @@ class FrontService:
         if self._screen is not None:
             self._screen.committed(messages)
 
-    def _refused(self, queue_id: str, why: Exception | None) -> None:
+    def _refused(self, message: AcceptedMessage, why: Exception | None) -> None:
         if self._screen is not None:
-            self._screen.withdrawn(queue_id)
+            self._screen.withdrawn(message)
         if isinstance(why, TakenBefore):
             self._observer.repeated(DUPLICATE)
             self._log.note("cleanup", f"{why}; not accepted twice")

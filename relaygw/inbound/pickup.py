@@ -212,7 +212,7 @@ class Pickup:
                 self._service.intake, drop, limit_bytes=self._service.limit_bytes
             )
             if drop.content.is_spooled:
-                await self._service.committer.add_chunks(message.queue_id, chunks)
+                await self._service.committer.add_chunks(message, chunks)
             await self._service.committer.submit(message)
         except AlreadyAccepted:
             self._service.log.note("pickup", f"{drop.name}: its mail was stored before; removed")

@@ -22,14 +22,6 @@ REFRESH_EACH_S = 2.0
 _TELL_AGAIN_S = 60.0
 
 
-class Looked(NamedTuple):
-    """A message as checks see it, nothing of it is stored; `mail_class` is set if it is counted."""
-
-    message: AcceptedMessage
-    facts: HeaderFacts
-    content: ReceivedContent  # `head` is all of it, or the first 256 KiB of large content
-
-
 class ScreenHold(NamedTuple):
     """Why a message is held; mail that is held alike has the same `key` and the same `reason`."""
 
@@ -49,14 +41,20 @@ class Check:
 
     name = ""  # in the log
 
-    def look(self, looked: Looked) -> ScreenHold | None:
-        """Return why a message is held, None to let it go; takes microseconds."""
+    def look(
+        self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
+    ) -> ScreenHold | None:
+        """Return why a message is held, None to let it go; takes microseconds.
+
+        Nothing of it is stored yet; its `mail_class` is set if it is counted. `content.head` is all
+        of it, or the first 256 KiB of large content.
+        """
         raise NotImplementedError
 
     def committed(self, messages: Sequence[AcceptedMessage]) -> None:
         """Hear of messages that are durable."""
 
-    def withdrawn(self, queue_id: str) -> None:
+    def withdrawn(self, message: AcceptedMessage) -> None:
         """Hear of one it looked at that was not accepted."""
 
     def refresh(self) -> None:
@@ -71,12 +69,14 @@ class Screen:
         self._told = told  # a line for the log
         self._told_at_s: dict[str, float] = {}
 
-    def hold_of(self, looked: Looked) -> ScreenHold | None:
+    def hold_of(
+        self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
+    ) -> ScreenHold | None:
         """Return the first hold of a message; one of all recipients goes before one of some."""
         found: ScreenHold | None = None
         for check in self.checks:
             try:
-                held = check.look(looked)
+                held = check.look(message, facts, content)
             except Exception as error:
                 self._tell(check, "failed, and the mail was let through", error)
                 continue
@@ -92,10 +92,10 @@ class Screen:
             except Exception as error:
                 self._tell(check, "did not count mail", error)
 
-    def withdrawn(self, queue_id: str) -> None:
+    def withdrawn(self, message: AcceptedMessage) -> None:
         """Tell the checks what was not accepted."""
         for check in self.checks:
-            check.withdrawn(queue_id)
+            check.withdrawn(message)
 
     def refresh(self) -> None:
         """Let all checks read what they go by; what fails is told, and goes by what it has."""

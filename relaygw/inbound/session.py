@@ -371,7 +371,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         origin=origin,
     )
     if content.is_spooled:
-        await listener.committer.add_chunks(message.queue_id, chunks)
+        await listener.committer.add_chunks(message, chunks)
     if message.has_denied_source and not session.has_told_of_source:
         session.has_told_of_source = True
         listener.note(

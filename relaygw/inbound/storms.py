@@ -13,14 +13,17 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from operator import itemgetter
 from typing import NamedTuple
 
 from relaygw.errors import Unstorable
-from relaygw.inbound.screen import Check, Looked, ScreenHold
+from relaygw.inbound.content import ReceivedContent
+from relaygw.inbound.screen import Check, ScreenHold
 from relaygw.mail.address import split
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.content import HeaderFacts
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.fingerprint import Fingerprint, fingerprint
 from relaygw.mail.hold import HoldCode
@@ -43,14 +46,18 @@ _MAX_SLICES = 10 * SLICES  # of a content: times of files are what their owners 
 SAME, SAME_ID, HELD = "same", "message_id", "held"
 
 
-class _Seen(NamedTuple):
+@dataclass(slots=True)
+class _Seen:
     """The last mail with a key."""
 
     queue_id: str
     at_ms: int
     message_id: int  # its hash
     text: int | None  # its hash, of short text and who it is from
-    is_counted: bool
+    is_counted: bool = False
+
+
+_Again = tuple[int, str, _Seen]  # key, recipient, and what it had before
 
 
 class _Count:
@@ -105,10 +112,10 @@ class _Numbered(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """What a look at a message did for a recipient."""
+    """What a look at a message did for a recipient who had mail like it."""
 
     key: int
-    before: _Seen | None
+    before: _Seen
     contents: tuple[_Numbered, ...] = ()  # of what came again: what is alike, and exact copies
     at_ms: int = 0
     recipient: str = ""
@@ -147,39 +154,38 @@ class StormCheck(Check):
 
     # --- a message comes -------------------------------------------------------------------
 
-    def look(self, looked: Looked) -> ScreenHold | None:
+    def look(
+        self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
+    ) -> ScreenHold | None:
         """Remember who gets it; look at its content only for who had such a one before."""
-        message = looked.message
         now_ms, at_ms = message.accepted_at_ms, message.came_at_ms
         if len(self._new) >= MAX_KEYS or not 0 <= now_ms - self._turned_ms <= self._window_ms:
             self._old, self._new, self._turned_ms = self._new, {}, now_ms
-        text = _text_hash(looked.content.head, looked.facts.end)
-        seen = _Seen(message.queue_id, at_ms, hash(message.message_id), text, is_counted=False)
-        marks: list[_Mark] = []
-        again: list[tuple[int, str, _Seen]] = []
-        for part in message.deliveries:
-            for one in part.recipients:
-                if one.state is not RecipientState.PENDING:
-                    continue
-                given = one.given.lower()  # several may go to one instead
-                key = hash((given, message.subject, message.sender))
-                before = self._new.get(key) or self._old.get(key)
-                if before is None:
-                    marks.append(_Mark(key, None))
-                elif before.queue_id != message.queue_id:
-                    again.append((key, given, before))
-                self._new[key] = seen
-        found = self._repeated(looked, seen, again, marks) if again else None
-        if marks:
-            self._remember(message.queue_id, marks)
-        return found
+        text = _text_hash(content.head, facts.end)
+        seen = _Seen(message.queue_id, at_ms, hash(message.message_id), text)
+        again: list[_Again] = []
+        for key, given in _keys(message).items():
+            before = self._new.get(key) or self._old.get(key)
+            if before is not None:
+                again.append((key, given, before))
+            self._new[key] = seen
+        if not again:
+            return None
+        is_exact = not content.is_spooled  # else the rest is not looked at
+        same = fingerprint(content.head, facts.end)
+        return self._repeated(message, same, seen, again, is_exact=is_exact)
 
     def _repeated(
-        self, looked: Looked, seen: _Seen, again: list[tuple[int, str, _Seen]], marks: list[_Mark]
+        self,
+        message: AcceptedMessage,
+        content: Fingerprint,
+        seen: _Seen,
+        again: list[_Again],
+        *,
+        is_exact: bool,
     ) -> ScreenHold | None:
-        content = fingerprint(looked.content.head, looked.facts.end)
-        is_exact = not looked.content.is_spooled  # else the rest is not looked at
-        seen = seen._replace(is_counted=True)
+        seen = replace(seen, is_counted=True)
+        marks: list[_Mark] = []
         again.sort(key=itemgetter(0))  # of many the same are looked at each time
         over: list[str] = []
         storm_id = ""
@@ -189,11 +195,12 @@ class StormCheck(Check):
                 continue
             self._new[key] = seen
             mark = self._mark_of(key, recipient, before, seen, content)
-            mark = mark._replace(is_over=is_exact and self._is_over(mark, looked.message))
+            mark = mark._replace(is_over=is_exact and self._is_over(mark, message))
             marks.append(mark)
             if mark.is_over:
                 over.append(recipient)
                 storm_id = mark.contents[-1].content.storm_id
+        self._remember(message.queue_id, marks)
         if not over or self._settings.action != "hold":
             return None
         if len(over) == MAX_LOOKED:  # they stand for the others
@@ -250,29 +257,36 @@ class StormCheck(Check):
 
     def _remember(self, queue_id: str, marks: list[_Mark]) -> None:
         if len(self._open) >= _MAX_OPEN:  # one whose end nobody told
-            self.withdrawn(next(iter(self._open)))
+            self._take_back(next(iter(self._open)))
         self._open[queue_id] = marks
 
     # --- what became of it -----------------------------------------------------------------
 
     def committed(self, messages: Sequence[AcceptedMessage]) -> None:
         """Tell of what is durable."""
-        for message in messages:
+        for message in messages if self._open else ():
             is_held = message.hold is not None and message.hold.code is HoldCode.STORM
             for mark in self._open.pop(message.queue_id, ()):
                 for one in mark.contents:
                     self._count(message, mark, one, is_held=is_held and mark.is_over)
 
-    def withdrawn(self, queue_id: str) -> None:
+    def withdrawn(self, message: AcceptedMessage) -> None:
         """Forget what was not accepted: its client comes with it again."""
-        for mark in self._open.pop(queue_id, ()):
+        before = self._take_back(message.queue_id)
+        for key in _keys(message):
+            seen = self._new.get(key)
+            if seen is not None and seen.queue_id == message.queue_id:
+                del self._new[key]
+                if key in before:
+                    self._new[key] = before[key]
+
+    def _take_back(self, queue_id: str) -> dict[int, _Seen]:
+        """Count a message no more; return what its recipients had before."""
+        marks = self._open.pop(queue_id, [])
+        for mark in marks:
             for one in mark.contents:
                 one.content.take_back(mark.at_ms, self._step_ms)
-            seen = self._new.get(mark.key)
-            if seen is not None and seen.queue_id == queue_id:
-                del self._new[mark.key]
-                if mark.before is not None:
-                    self._new[mark.key] = mark.before
+        return {mark.key: mark.before for mark in marks}
 
     def _count(
         self, message: AcceptedMessage, mark: _Mark, one: _Numbered, *, is_held: bool
@@ -340,14 +354,25 @@ class StormCheck(Check):
             one.others = others.get(one.storm_id, 0)
 
 
+def _keys(message: AcceptedMessage) -> dict[int, str]:
+    """Return who gets it: a hash of address, subject and sender, and the address."""
+    found: dict[int, str] = {}
+    for part in message.deliveries:
+        for one in part.recipients:
+            if one.state is RecipientState.PENDING:
+                given = one.given.lower()  # several may go to one instead
+                found[hash((given, message.subject, message.sender))] = given
+    return found
+
+
 def _text_hash(head: bytes, end: int) -> int | None:
     if len(head) - end > _SHORT_BYTES:
         return None
-    lines = []
-    for name in (b"\nFrom:", b"\nReply-To:"):  # as nearly all write them
-        at = head.find(name, 0, end)
-        lines.append(head[at : head.find(b"\r\n", at)] if at >= 0 else b"")
-    return hash((head[end:], *lines))
+    # as nearly all write them
+    from_at, reply_at = head.find(b"\nFrom:", 0, end), head.find(b"\nReply-To:", 0, end)
+    sender = head[from_at : head.find(b"\r", from_at)] if from_at >= 0 else b""
+    reply_to = head[reply_at : head.find(b"\r", reply_at)] if reply_at >= 0 else b""
+    return hash((head[end:], sender, reply_to))
 
 
 def _repeat_of(

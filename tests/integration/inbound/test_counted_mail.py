@@ -6,7 +6,10 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from relaygw.inbound.screen import Check, Looked, Screen, ScreenHold
+from relaygw.inbound.content import ReceivedContent
+from relaygw.inbound.screen import Check, Screen, ScreenHold
+from relaygw.mail.content import HeaderFacts
+from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store.selection import Selection
@@ -25,8 +28,10 @@ SETTINGS: dict[str, Any] = {
 class Pills(Check):
     name = "pills"
 
-    def look(self, looked: Looked) -> ScreenHold | None:
-        if "pills" not in looked.message.subject:
+    def look(
+        self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
+    ) -> ScreenHold | None:
+        if "pills" not in message.subject:
             return None
         return ScreenHold(HoldCode.GUARD, "0f", "it sells pills")
 

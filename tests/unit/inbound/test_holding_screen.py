@@ -8,8 +8,9 @@ from typing import Any
 
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.intake import Intake, Origin
-from relaygw.inbound.screen import Check, Looked, Screen, ScreenHold, refreshed
+from relaygw.inbound.screen import Check, Screen, ScreenHold, refreshed
 from relaygw.inbound.sources import MailClasses
+from relaygw.mail.content import HeaderFacts
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.settings.model import Settings
@@ -27,18 +28,22 @@ SETTINGS: dict[str, Any] = {
 class Spam(Check):
     name = "spam"
 
-    def look(self, looked: Looked) -> ScreenHold | None:
-        if b"pills" not in looked.content.head:
+    def look(
+        self, message: AcceptedMessage, _facts: HeaderFacts, content: ReceivedContent
+    ) -> ScreenHold | None:
+        if b"pills" not in content.head:
             return None
-        assert looked.message.mail_class is not None
-        return ScreenHold(HoldCode.GUARD, looked.message.mail_class.class_id, "it sells pills")
+        assert message.mail_class is not None
+        return ScreenHold(HoldCode.GUARD, message.mail_class.class_id, "it sells pills")
 
 
 class Broken(Check):
     name = "broken"
 
-    def look(self, looked: Looked) -> ScreenHold | None:
-        raise KeyError(looked.message.queue_id)
+    def look(
+        self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
+    ) -> ScreenHold | None:
+        raise KeyError(message.queue_id)
 
     def refresh(self) -> None:
         raise OSError("gone")

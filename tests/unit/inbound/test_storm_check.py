@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.inbound import storms
 from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
-from relaygw.inbound.screen import Looked, Screen
+from relaygw.inbound.screen import Screen
 from relaygw.inbound.storms import StormCheck
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
@@ -66,7 +66,7 @@ class Front:
         received = ReceivedContent(self._directory)
         received.add(content)
         received.read_head()
-        hold = self._screen.hold_of(Looked(message, facts, received))
+        hold = self._screen.hold_of(message, facts, received)
         received.close()
         self.only = None if hold is None else hold.only
         return replace(message, hold=None if hold is None else hold.cause)
@@ -231,7 +231,7 @@ def test_what_is_not_accepted_is_not_counted(front: Front) -> None:
     for _ in range(20):  # a client that comes again while the queue does not answer
         message = front.look()
         assert message.hold is None
-        front.check.withdrawn(message.queue_id)
+        front.check.withdrawn(message)
     assert front.take_all(4) == [False] * 3 + [True]
 
 
