@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
@@ -87,7 +87,7 @@ class ReceivedContent:
 
     def take_digest(self) -> bytes:
         """Return the digest of all content, kept as well; call after `read_head`."""
-        whole = blake2b(self.head, digest_size=32)
+        whole = sha256(self.head)
         if self._file is not None:
             at_byte = self._file.tell()
             while piece := self._file.read(CHUNK_BYTES):

@@ -28,8 +28,7 @@ class Wishes:
 
     def of(self, deliveries: Iterable[NewDelivery]) -> set[str]:
         """Return what is wanted of a message, nothing if nobody looks at it."""
-        found = (self._wanted.get(one.stream) for one in deliveries)
-        return {wish for wish in found if wish is not None}
+        return {self._wanted[one.stream] for one in deliveries if one.stream in self._wanted}
 
     def shown(self, subject: str, deliveries: Iterable[NewDelivery]) -> str:
         """Return the subject of a message as it is stored and told."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from hashlib import blake2b
+from hashlib import sha256
 from itertools import chain, compress
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
 from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
-from relaygw.mail.mail_class import MailClass
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
@@ -162,6 +161,7 @@ class Intake:
         size_bytes = content.size_bytes + len(head) - len(content.head)
         deliveries = self._deliveries(sender, recipients, facts, origin)
         subject = self._content_wishes.shown(facts.subject, deliveries)
+        classes, stream = self._classes, deliveries[0].stream
         message = AcceptedMessage(
             queue_id=queue_id,
             accepted_at_ms=now_ms,
@@ -185,7 +185,7 @@ class Intake:
             dsn_envid=origin.dsn.envid,
             link_value=link_value(facts, self._link_header) if self._link_header else None,
             is_bounce_mail=any(one.decision is _BOUNCE_MAIL for one in recipients),
-            mail_class=self._class_of(source, sender, subject, deliveries[0].stream),
+            mail_class=None if classes is None else classes.of(source, sender, subject, stream),
             refused_recipients=origin.refused_recipients,
             mail_key=self._mail_key(sender, recipients, content, origin),
             handed_over_ms=_not_after(now_ms, origin.handed_over_ms),
@@ -198,11 +198,6 @@ class Intake:
         if facts.hops >= MAX_HOPS and not may_loop:
             raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
         return facts
-
-    def _class_of(self, source: Source, sender: str, subject: str, stream: str) -> MailClass | None:
-        if self._classes is None:
-            return None
-        return self._classes.of(source, sender, subject, stream)
 
     def _screened(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
@@ -228,14 +223,16 @@ class Intake:
             return None
         source = origin.source
         client = source.client or self.hostname  # local users are of one host
-        whole = blake2b(content.digest or content.take_digest(), digest_size=16)
-        who = (client, source.user, source.uid, str(origin.mode or self._mode), sender, origin.dsn)
-        people = sorted(
-            (one.address, one.original or "", one.decision.fate.value, str(one.dsn_notify))
+        dsn = origin.dsn
+        people = [
+            (one.address, one.original or "", str(one.decision.fate), str(one.dsn_notify))
             for one in recipients
-        )
-        whole.update(repr((who, people)).encode("utf-8", "replace"))
-        return whole.hexdigest()
+        ]
+        people.sort()
+        who = (client, source.user, source.uid, str(origin.mode or self._mode), sender)
+        envelope = repr((*who, dsn.notify, dsn.ret, dsn.envid, people)).encode("utf-8", "replace")
+        whole = sha256((content.digest or content.take_digest()) + envelope)
+        return whole.hexdigest()[:32]
 
     def _kept_fields(
         self, head: bytes, facts: HeaderFacts, origin: Origin, *, is_whole: bool

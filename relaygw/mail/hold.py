@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from relaygw.mail.address import split
 
@@ -123,6 +124,7 @@ def provider_down(provider: str) -> HoldCause:
     return HoldCause(HoldCode.PROVIDER_DOWN, provider)
 
 
+@lru_cache(maxsize=1024)  # most mail is of few senders
 def sender_domain(sender: str) -> str:
     """Return the domain that holds of senders are about; "" of the null sender."""
     domain = split(sender)[1] or ""

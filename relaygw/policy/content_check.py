@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator
 from html import unescape
 from itertools import islice
@@ -27,14 +26,14 @@ def find_in(
     content: bytes, *, header_end: int, subject: str = "", own_ibans: Collection[str] = ()
 ) -> dict[Kind, int]:
     """Return how many of each kind are in a mail: of one and the same, one."""
-    found: Counter[Kind] = Counter()
+    found: dict[Kind, int] = {}
     seen: set[str] = set()
     for text in _texts(content, header_end, subject):
         for kind, match, _ in _matches(text, own_ibans):
             if match not in seen:
                 seen.add(match)
-                found[kind] += 1
-    return {kind: found[kind] for kind in Kind if found[kind]}
+                found[kind] = found.get(kind, 0) + 1
+    return {kind: found[kind] for kind in Kind if kind in found} if found else found
 
 
 def shown_subject(subject: str, own_ibans: Collection[str] = ()) -> str:
@@ -268,7 +267,10 @@ _NO_PASSWORD = re.compile(
 def _passwords(text: str) -> Iterator[_Match]:
     """Yield words that stand where a password does, and look like one or stand there alone."""
     lowered = text.lower()
-    if not any(name in lowered for name in _NAMES):
+    for name in _NAMES:
+        if name in lowered:
+            break
+    else:
         return
     for match in islice(_NAMED.finditer(text), _MAX_TRIED):
         colon, broken, word, behind = match.groups()

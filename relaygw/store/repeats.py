@@ -237,7 +237,7 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
             for one in run:
                 if one.queue_id != first_id and not _is_stored_drop(tx, one):
                     again[one.queue_id] = first_id
-        mine.update(run[0].queue_id for run in runs)
+        mine |= {run[0].queue_id for run in runs}
     if again:
         _note_again(tx, messages, again)
     return again
@@ -245,10 +245,12 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
 
 def _rounds(messages: Sequence[AcceptedMessage]) -> Iterator[list[list[AcceptedMessage]]]:
     """Yield runs of the same mail within ONCE_MS, each key once in a round; nearly always one."""
-    runs: dict[str, list[list[AcceptedMessage]]] = {}
+    messages = [one for one in messages if one.mail_key is not None]
+    if len({one.mail_key for one in messages}) == len(messages):  # nearly always
+        yield [[one] for one in messages]
+        return
+    runs: dict[str | None, list[list[AcceptedMessage]]] = {}
     for one in sorted(messages, key=attrgetter("came_at_ms")):
-        if one.mail_key is None:
-            continue
         of_key = runs.setdefault(one.mail_key, [])
         if of_key and one.came_at_ms - of_key[-1][0].came_at_ms <= ONCE_MS:
             of_key[-1].append(one)
@@ -260,7 +262,9 @@ def _rounds(messages: Sequence[AcceptedMessage]) -> Iterator[list[list[AcceptedM
 
 def _take(tx: Transaction, messages: Sequence[AcceptedMessage], mine: Set[str]) -> dict[str, str]:
     """Note these as taken, unless the same was; return what was taken instead of which."""
-    rows = {one.mail_key: _taken_row(tx, one) for one in messages}
+    rows = {
+        one.mail_key: (one.mail_key, one.queue_id, one.came_at_ms + tx.ahead_ms) for one in messages
+    }
     if _TAKE.run(tx, sorted(rows.values())) == len(rows):
         return {}  # nearly always
     keys = [(key,) for key, *_ in sorted(rows.values())]
@@ -277,10 +281,6 @@ def _take(tx: Transaction, messages: Sequence[AcceptedMessage], mine: Set[str]) 
 
 def _is_lost(before: Mapping[str, str], one: AcceptedMessage, counting: Set[str]) -> bool:
     return one.queue_id in before and before[one.queue_id] not in counting
-
-
-def _taken_row(tx: Transaction, one: AcceptedMessage) -> Row:
-    return one.mail_key, one.queue_id, tx.to_stored(one.came_at_ms)
 
 
 def _is_stored_drop(tx: Transaction, one: AcceptedMessage) -> bool:

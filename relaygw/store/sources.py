@@ -84,9 +84,11 @@ class ClassCount:
 
     def add(self, at_ms: int, recipients: int, refused: int) -> None:
         """Count a message."""
-        if self.messages and at_ms - self.last_ms > self.gap_ms:
-            self.gap_ms = at_ms - self.last_ms
-        self.last_ms = max(at_ms, self.last_ms)
+        after_ms = at_ms - self.last_ms
+        if after_ms > self.gap_ms and self.messages:
+            self.gap_ms = after_ms
+        if after_ms > 0:
+            self.last_ms = at_ms
         self.messages += 1
         self.recipients += recipients
         self.refused += refused
