@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from functools import partial
 
+from relaygw.delivery.chaining import Chaining
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.marking import marking_of
 from relaygw.delivery.sending_once import NO_KEY, KeyPlan, key_at_once
@@ -147,7 +148,6 @@ class Upstream:
 
     def __init__(self, context: WorkerContext, name: str, screen: Screen) -> None:
         self._context = context
-        self._name = name
         self.screen = screen
         self._provider = provider = context.settings.providers[name]
         self.max_recipients = provider.max_recipients
@@ -156,16 +156,7 @@ class Upstream:
         self.classifier = Classifier(provider)
         self._fields = tuple(provider.headers.items())
         self._marking = marking_of(name, provider, context)
-        self.is_chaining = provider.chain_transactions
-
-    def stop_chaining(self) -> None:
-        """Send without chaining until the next reload, and say so once."""
-        if self.is_chaining:
-            self.is_chaining = False
-            self._context.note(
-                f"warning: provider {self._name} does not handle chained transactions correctly; "
-                "they are no longer chained; set its chain_transactions to false"
-            )
+        self.chaining = Chaining(name, provider.chain_transactions, context.note)
 
     def recipients_at_once(self, keys: KeyPlan) -> int:
         """Return how many recipients share a transaction."""
@@ -247,7 +238,7 @@ class Line:
 
     def __init__(self, upstream: Upstream, take_next: TakeNext) -> None:
         self.upstream = upstream
-        self._take_next = take_next if upstream.is_chaining else None
+        self._take_next = take_next
         self._kept: UpstreamSession | None = None
         self._following: ClaimedDelivery | None = None
 
@@ -312,6 +303,7 @@ class Line:
                 attempt.transaction = Ledger()
             asked_s = time.monotonic()
             session = await self._acquire(mail, fresh=tries > 0)
+            was_chained, in_step = session.is_chained, False
             attempt.connect_s += time.monotonic() - asked_s
             attempt.relay = session.relay
             try:
@@ -319,12 +311,14 @@ class Line:
                     mail,
                     check_lease=check_lease,
                     is_wanted=is_wanted,
-                    next_mail=self._next_mail if may_chain else None,
+                    next_mail=partial(self._next_mail, session) if may_chain else None,
                     ledger=attempt.transaction,
                 )
+                in_step = not any(reply.stale_session for reply in replies)
             finally:
+                self.upstream.chaining.ended(session, was_chained=was_chained, in_step=in_step)
                 self._release(session)
-            if not any(reply.stale_session for reply in replies):
+            if in_step:
                 break
         attempt.session_uses = session.uses
         return replies
@@ -340,18 +334,17 @@ class Line:
 
     def _release(self, session: UpstreamSession) -> None:
         """Give a session back to the pool, unless the next mail is begun on it."""
-        if session.has_lost_step:
-            self._take_next = None
-            self.upstream.stop_chaining()
         if session.is_chained:
             self._kept = session
         else:
             self.upstream.pool.release_session(session)
 
-    def _next_mail(self, session_uses: int) -> OutgoingMail | None:
+    def _next_mail(self, session: UpstreamSession) -> OutgoingMail | None:
         """Choose the delivery that follows; return its mail if it may be begun already."""
         upstream = self.upstream
-        if self._take_next is None or session_uses >= upstream.pool.max_messages_per_connection:
+        if session.uses >= upstream.pool.max_messages_per_connection:
+            return None
+        if not upstream.chaining.may_follow(session):
             return None
         if self._following is None:
             self._following = self._take_next()
@@ -366,6 +359,7 @@ class Line:
         """Give up what was begun: nothing of its content was sent."""
         if self._kept is not None:
             self._kept.abort()
+            self.upstream.chaining.given_up(self._kept)
             self.upstream.pool.release_session(self._kept)
             self._kept = None
 

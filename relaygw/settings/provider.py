@@ -124,6 +124,7 @@ def _meaning_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tuple
 # --- providers --------------------------------------------------------------------------------
 
 Quota = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
+Chaining = Literal["auto"] | bool
 Counted = Literal["messages", "recipients"]  # what a provider counts against a limit
 
 
@@ -202,7 +203,7 @@ class Provider(Section):
     headers: dict[HeaderName, str] = {}  # added where the mail has none of that name
     idempotency: Idempotency = Idempotency()  # how a retry is known to be one; auto: by the preset
     send_source: bool = False  # tell the next relaygw which user and script a mail is from
-    chain_transactions: bool = False  # the next envelope in one group with content (RFC 2920 3.1)
+    chain_transactions: Chaining = "auto"  # the next envelope behind the content (RFC 2920 3.1)
     idle_close: Interval = 45.0  # an idle connection is closed after this
     timeouts: Timeouts = Timeouts()
     events: ProviderEvents | None = None  # None: what it reports of mail is not asked for

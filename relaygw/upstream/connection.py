@@ -54,6 +54,7 @@ class OpenConnection:
     offered: Capabilities
     relay: str  # "host[address]:port"
     opened_in_s: float
+    round_trip_s: float  # from EHLO to its answer
     mask: Mask | None = None  # of what it was logged in with
     tls: ssl.SSLObject | None = None  # for its certificate and version; None: in clear
 
@@ -158,6 +159,7 @@ class _Opener:
         self._ehlo_name = ehlo_name
         self._relay = "none"
         self._is_loopback = False
+        self._round_trip_s = 0.0
 
     async def open(self, login: Login | None) -> OpenConnection:
         """Go through all steps, AUTH only with a login; raises UpstreamError."""
@@ -182,6 +184,7 @@ class _Opener:
             offered=_capabilities(smtp),
             relay=self._relay,
             opened_in_s=time.monotonic() - started_s,
+            round_trip_s=self._round_trip_s,
             mask=Mask(login) if login is not None else None,
             tls=smtp.get_transport_info("ssl_object"),
         )
@@ -221,7 +224,9 @@ class _Opener:
         provider = self._provider
         with self._step(smtp, Stage.EHLO):
             try:
+                asked_s = time.monotonic()
                 await smtp.ehlo()
+                self._round_trip_s = time.monotonic() - asked_s
             except aiosmtplib.SMTPHeloError as refusal:
                 # without EHLO there is neither STARTTLS nor AUTH, so where they are needed HELO
                 # would only hide what was said

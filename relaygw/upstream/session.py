@@ -28,8 +28,8 @@ from relaygw.upstream.outgoing import (
 )
 from relaygw.upstream.protocol import ConnectionLost, ContentEncoder, ReplyInvalid, WireFailure
 
-NextMail = Callable[[int], OutgoingMail | None]
-"""Gives the mail that will be transacted next on a session of so many uses, if one will."""
+NextMail = Callable[[], OutgoingMail | None]
+"""Gives the mail that will be transacted next on the session, if one will."""
 
 IsWanted = Callable[[], Awaitable[bool]]
 """Tells right before the final dot whether the mail is still to be sent."""
@@ -115,6 +115,8 @@ class UpstreamSession:
         self._mask = connection.mask
         self.relay = connection.relay
         self.opened_in_s = connection.opened_in_s
+        self.round_trip_s = connection.round_trip_s
+        self.chain_patience_s = timeouts.command  # for each answer to a chained envelope
         self.uses = 0  # transactions begun
 
     @property
@@ -265,7 +267,10 @@ class UpstreamSession:
             if self._wire.has_unread:
                 raise ReplyInvalid("the provider sent data before a command")
             self._wire.write(command)
-        reply = await self._wire.read_reply(timeout_s=self._timeouts.command)
+        limit_s = self._timeouts.command
+        if progress.is_chained:
+            limit_s = min(limit_s, self.chain_patience_s)
+        reply = await self._wire.read_reply(timeout_s=limit_s)
         progress.has_reply = True
         if reply.code == 421:
             raise _ServiceClosing(reply)
@@ -319,7 +324,7 @@ class UpstreamSession:
         if progress.next_mail is None or not self._offered.pipelining:
             return b""
         try:
-            mail = progress.next_mail(self.uses)
+            mail = progress.next_mail()
             if mail is None or needs_seven_bit(mail, self._offered):
                 return b""  # the dot does not wait for a conversion
             following = _Progress(mail, await plan_transaction(mail, self._offered))

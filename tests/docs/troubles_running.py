@@ -44,9 +44,9 @@ LOG: list[tuple[str, str, str, str]] = [
         "use NTP",
     ),
     (
-        "delivery/attempt.py",
-        "chained transactions",
-        "an option that this provider does not support properly",
+        "delivery/chaining.py",
+        "does not handle chained transactions",
+        "this provider loses step where an envelope follows a content",
         "set `chain_transactions: false`",
     ),
     ("inbound/connection.py", "timeout in", "a client stalled", "check that client"),

@@ -39,8 +39,9 @@ _QUEUED = re.compile(rb"queued as ([A-Z0-9]{10,20})")
 
 
 def provider_settings(port: int, **more: Any) -> dict[str, Any]:
-    """Settings of a plain provider on this machine."""
-    return {"host": "127.0.0.1", "port": port, "tls": "none", **more}
+    """Settings of a plain provider on this machine; it is near, however busy that is."""
+    here = {"host": "127.0.0.1", "port": port, "tls": "none", "chain_transactions": False}
+    return {**here, **more}
 
 
 def _sqlite_url(directory: Path) -> str:

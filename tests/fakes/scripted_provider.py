@@ -177,11 +177,14 @@ class ScriptedProvider:
         self.messages.append(message)
 
     def settings(self, **changes: Any) -> Provider:
-        """Return settings that lead here: host, port, TLS and CA as served, and `changes`."""
+        """Return settings that lead here: host, port, TLS and CA as served, and `changes`.
+
+        A provider so near is sent no chained transactions by default, unless the machine is busy:
+        it is by these in no case.
+        """
         policy = {None: "none", "starttls": "required", "implicit": "implicit"}[self.tls]
-        return Provider(
-            **{"host": HOST, "port": self.port, "tls": policy, "tls_ca": self.tls_ca, **changes}
-        )
+        here = {"host": HOST, "port": self.port, "tls": policy, "tls_ca": self.tls_ca}
+        return Provider(**{**here, "chain_transactions": False, **changes})
 
     async def __aenter__(self) -> Self:
         if self.tls is not None:

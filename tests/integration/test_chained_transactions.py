@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.delivery import chaining as chaining_policy
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.provider import Provider, Timeouts
 from tests.builders import NOW_MS, accepted
@@ -62,7 +63,17 @@ class Demanding:
             writer.close()
 
 
-async def test_a_content_and_the_next_envelope_are_one_group(tmp_path: Path) -> None:
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take any provider for one that is far away."""
+    monkeypatch.setattr(chaining_policy, "WORTH_FROM_S", 0.0)
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize("asked", ["auto", True])
+async def test_a_content_and_the_next_envelope_are_one_group(
+    tmp_path: Path, asked: str | bool
+) -> None:
     provider = Demanding(messages=4)
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -72,7 +83,7 @@ async def test_a_content_and_the_next_envelope_are_one_group(tmp_path: Path) -> 
             "port": port,
             "tls": "none",
             "max_connections": 1,
-            "chain_transactions": True,
+            "chain_transactions": asked,
         }
     )
     async with server, running(tmp_path, {"p": settings}) as rig:
@@ -189,6 +200,57 @@ async def test_a_provider_that_loses_step_gets_no_more_chains_and_bounces_nothin
     assert taken == [f"r{n}@x.test" for n in range(5)]
     assert log.count("does not handle chained transactions") == 1
     assert "status=bounced" not in log
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize(
+    ("verb", "reply"),
+    [
+        ("MAIL", b"503 5.5.1 need MAIL\r\n"),
+        ("MAIL", Action.HANG),
+        ("MAIL", Action.DROP),
+        ("RCPT", b"503 5.5.1 need RCPT\r\n"),
+        ("DATA", Action.HANG),
+    ],
+)
+async def test_a_provider_that_fails_the_trial_is_sent_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, reply: bytes | Action
+) -> None:
+    monkeypatch.setattr(chaining_policy, "TRIAL_PATIENCE_S", 0.5)
+    async with ScriptedProvider() as provider:
+        provider.script(verb, Action.DEFAULT, reply)
+        settings = provider.settings(max_connections=1, chain_transactions="auto")
+        async with running(tmp_path, {"p": settings}) as rig:
+            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(5)]
+            rig.accept(*messages)
+            for message in messages:
+                entry = await rig.wait_for(message, DeliveryState.FINISHED)
+                assert entry.deliveries[0].attempts == 1
+        taken = sorted(message.recipients[0] for message in provider.messages)
+    log = rig.log.getvalue()
+    assert taken == [f"r{n}@x.test" for n in range(5)]
+    assert log.count("provider p does not take chained transactions; none are sent") == 1
+    assert "status=deferred" not in log and "status=bounced" not in log
+
+
+async def test_a_near_provider_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaining_policy, "WORTH_FROM_S", 60.0)
+    held = asyncio.Event()
+    async with ScriptedProvider() as provider:
+        provider.script("CONTENT", (Wait(held), Action.DEFAULT))
+        settings = provider.settings(max_connections=1, chain_transactions="auto")
+        async with running(tmp_path, {"p": settings}) as rig:
+            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(3)]
+            rig.accept(*messages)
+            await provider.wait_until(
+                lambda: any(b"\r\n.\r\n" in c.transcript for c in provider.connections)
+            )
+            assert provider.connections[-1].transcript.endswith(b"\r\n.\r\n")
+            held.set()
+            for message in messages:
+                await rig.wait_for(message, DeliveryState.FINISHED)
 
 
 async def test_a_refused_sender_is_asked_again_alone_and_chains_go_on(tmp_path: Path) -> None:

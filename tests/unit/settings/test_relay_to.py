@@ -45,7 +45,7 @@ def test_it_stands_for_a_provider_each_and_a_route_over_them(load: Load, mode: s
 
 def test_the_default_is_verified_tls_and_no_chained_transactions(load: Load) -> None:
     gw1 = load(TWO).settings.providers["gw1"]
-    assert (gw1.tls, gw1.port, gw1.chain_transactions) == ("required", 587, False)
+    assert (gw1.tls, gw1.port, gw1.chain_transactions) == ("required", 587, "auto")
 
 
 def test_other_providers_and_routes_go_first(load: Load) -> None:
