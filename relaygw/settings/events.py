@@ -58,8 +58,8 @@ class ProviderEvents(Section):
 
 def mark_field_of(provider: Provider) -> MarkField | None:
     """Return the field of a mail that the provider's events tell; None: it is not asked for any."""
-    known = presets().get(provider.preset or "")
-    return known.mark if known is not None and provider.events is not None else None
+    known = presets().get(provider.preset or "") if provider.events is not None else None
+    return known.mark if known is not None else None
 
 
 def events_conflicts(settings: Settings) -> Iterator[Conflict]:
