@@ -175,7 +175,7 @@ class Intake:
             is_8bit=content.is_8bit or not header.isascii(),
             has_long_line=content.has_long_line or has_long_line(header),
             smtputf8=origin.smtputf8,
-            mode=strictest(self._mode, origin.mode).value,
+            mode=str(strictest(self._mode, origin.mode)),
             source=source,
             client_key=origin.client_key,
             drop_id=origin.drop_id,
@@ -184,7 +184,8 @@ class Intake:
             dsn_ret=origin.dsn.ret,
             dsn_envid=origin.dsn.envid,
             link_value=link_value(facts, self._link_header) if self._link_header else None,
-            is_bounce_mail=any(one.decision is _BOUNCE_MAIL for one in recipients),
+            is_bounce_mail=self._bounces_to is not None
+            and any(one.decision is _BOUNCE_MAIL for one in recipients),
             mail_class=None if classes is None else classes.of(source, sender, subject, stream),
             refused_recipients=origin.refused_recipients,
             mail_key=self._mail_key(sender, recipients, content, origin),
@@ -277,8 +278,10 @@ class Intake:
                 )
             )
         return tuple(
-            NewDelivery(route=name, stream=stream.value, recipients=tuple(members))
-            for name, (stream, members) in groups.items()
+            [
+                NewDelivery(route=name, stream=str(stream), recipients=tuple(members))
+                for name, (stream, members) in groups.items()
+            ]
         )
 
     def _added_fields(

@@ -319,9 +319,9 @@ class FrontService:
             await asyncio.sleep(_COUNT_EACH_S)
 
     def _count(self) -> None:
-        self._observer.sample()
         for listener in self._listeners:
             listener.observer.sample(len(listener.connections))
+        self._observer.sample()
 
 
 def ensure_descriptors(connections: int) -> tuple[int, str | None]:

@@ -300,8 +300,9 @@ class QueueIdSource:
 
     def next_id(self, now_ms: int) -> str:
         """Return a new id for `now_ms`; ids stay ordered even if the clock steps back."""
-        number = (now_ms << _CHANCE_BITS) | secrets.randbits(_CHANCE_BITS - 1)
-        if number <= self._last or number >> _CHANCE_BITS == self._last >> _CHANCE_BITS:
+        if now_ms <= self._last >> _CHANCE_BITS:
             number = self._last + 1
+        else:
+            number = (now_ms << _CHANCE_BITS) | secrets.randbits(_CHANCE_BITS - 1)
         self._last = number
         return _encode(number)

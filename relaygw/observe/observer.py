@@ -97,13 +97,13 @@ class ListenerObserver:
         self._name = name
         self._history = history
         self._metrics = metrics
+        self._replies: Counter[str] = Counter()  # by code, since the last sample
         if metrics is not None:
             metrics.begin(name)
 
     def replied(self, reply: str) -> None:
         """Tell of a reply to a client."""
-        if self._metrics is not None:
-            self._metrics.replies.add(self._name, reply[:3])
+        self._replies[reply[:3]] += 1
         if self._history is not None and reply[0] in "45":
             self._history.refused(reply)
 
@@ -113,8 +113,11 @@ class ListenerObserver:
             self._history.login_failed("smtp", network)
 
     def sample(self, sessions: int) -> None:
-        """Write how many sessions are open."""
+        """Count what was replied, and write how many sessions are open."""
+        replies, self._replies = self._replies, Counter()
         if self._metrics is not None:
+            for code, count in replies.items():
+                self._metrics.replies.add(self._name, code, count=count)
             self._metrics.sessions.labels(self._name).set(sessions)
 
 
@@ -191,7 +194,7 @@ class History:
         """Count messages that are durable and what attempts came to, recipient by recipient."""
         for event in events:
             if isinstance(event, Accepted):
-                self._accepted(event)
+                self._accepted(event, self._counts())
             elif isinstance(event, Judged):
                 self._judged(event)
             elif isinstance(event, Attempted):
@@ -200,17 +203,16 @@ class History:
                 if event.report.provider:  # else nobody was asked
                     self._attempted(event)
 
-    def _accepted(self, event: Accepted) -> None:
-        add = self.add
-        add(Series.MESSAGES, event.message.source.listener or MAILDROP)
+    def _accepted(self, event: Accepted, counts: Counter[tuple[str, str]]) -> None:
+        counts[Series.MESSAGES, event.message.source.listener or MAILDROP] += 1
         for delivery in event.message.deliveries:
             for recipient in delivery.recipients:
                 if recipient.state is RecipientState.CAPTURED:
-                    add(Series.CAPTURED, capture_code(recipient.reason).value)
+                    counts[Series.CAPTURED, capture_code(recipient.reason).value] += 1
                 elif recipient.state is RecipientState.BLOCKED:
-                    add(Series.BLOCKED, delivery.route)
+                    counts[Series.BLOCKED, delivery.route] += 1
                 else:
-                    add(Series.ACCEPTED, delivery.route)
+                    counts[Series.ACCEPTED, delivery.route] += 1
 
     def _attempted(self, event: Attempted) -> None:
         provider = event.report.provider

@@ -51,9 +51,12 @@ class _CompiledRoute:
             and (not self._users or user in self._users)
             and (self._sender is None or (sender != "" and self._sender.matches(sender)))
             and (self._recipient is None or self._recipient.matches(recipient))
-            and all(
-                name in headers and fnmatchcase(headers[name].lower(), glob)
-                for name, glob in self._headers.items()
+            and (
+                not self._headers
+                or all(
+                    name in headers and fnmatchcase(headers[name].lower(), glob)
+                    for name, glob in self._headers.items()
+                )
             )
         )
 

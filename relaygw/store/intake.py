@@ -160,19 +160,16 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
     chunks: list[Row] = []
     for accepted in messages:
         at_ms = accepted.accepted_at_ms + tx.ahead_ms
-        states = _add_deliveries(accepted, at_ms, deliveries, recipients)
-        is_captured = any(
-            entry.state is RecipientState.CAPTURED
-            for part in accepted.deliveries
-            for entry in part.recipients
-        )
-        is_finished = all(state is DeliveryState.FINISHED for state in states)
+        _add_deliveries(accepted, at_ms, deliveries, recipients)
+        states = {entry.state for part in accepted.deliveries for entry in part.recipients}
+        is_captured = RecipientState.CAPTURED in states
+        is_finished = RecipientState.PENDING not in states
         count = 0
         if is_captured or not is_finished:  # dropped mail leaves its record only
             count = len(accepted.content) or accepted.stored_chunks
             if accepted.stored_chunks:
                 _check_stored(tx, accepted)
-            chunks += ((accepted.queue_id, no, body) for no, body in enumerate(accepted.content))
+            chunks += [(accepted.queue_id, no, body) for no, body in enumerate(accepted.content)]
         ended = (at_ms if is_finished else None, at_ms if is_captured else None)
         rows.append((*_of_message(accepted), *_of_source(accepted.source), at_ms, count, *ended))
     _INSERT_MESSAGES.run(tx, rows)
@@ -209,18 +206,15 @@ def _check_stored(tx: Transaction, accepted: AcceptedMessage) -> None:
 
 def _add_deliveries(
     accepted: AcceptedMessage, at_ms: int, deliveries: list[Row], recipients: list[Row]
-) -> list[DeliveryState]:
-    states = []
+) -> None:
     rcpt_no = 0
     queue_id, client = accepted.queue_id, accepted.client_key
     for number, part in enumerate(accepted.deliveries):
-        is_open = any(entry.state is RecipientState.PENDING for entry in part.recipients)
+        is_open = RecipientState.PENDING in [entry.state for entry in part.recipients]
         state = DeliveryState.INCOMING if is_open else DeliveryState.FINISHED
-        states.append(state)
-        where = (queue_id, number, part.route, part.stream, state.value)
+        where = (queue_id, number, part.route, part.stream, str(state))
         deliveries.append((*where, at_ms, at_ms, client, 0, part.released and part.released.value))
         for entry in part.recipients:
-            who = (queue_id, rcpt_no, number, entry.address, entry.original, entry.state.value)
+            who = (queue_id, rcpt_no, number, entry.address, entry.original, str(entry.state))
             recipients.append((*who, at_ms, entry.reason, entry.dsn_notify, entry.dsn_orcpt))
             rcpt_no += 1
-    return states
