@@ -74,6 +74,7 @@ class _Worker:
 def _work(session: pytest.Session, files: _Files, results: Connection) -> NoReturn:
     """Run tests until there are none; the process ends here."""
     code = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as at any start
     try:
         _capture_anew(session.config)
         session.config.pluginmanager.register(_Reporter(session.config, results))

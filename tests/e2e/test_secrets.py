@@ -110,7 +110,7 @@ def test_no_secret_shows_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         stack.enter_context(gateway)
         gateway.wait_for_log("heartbeat_url is called each minute")
         shown = run_all(gateway)
-        assert monitor.asked == len(monitor.bodies) == 1
+        assert monitor.bodies, "the canary was called"
     for told in ("DEBUG:asyncio:", "FAILED", "***"):
         assert told in shown["online"]
     for told in ("DEBUG:asyncio:", "535", "***"):

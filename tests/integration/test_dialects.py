@@ -197,7 +197,10 @@ class Case:
         assert self._holds() == []
         adapted = ("asks to slow down", "accepts fewer connections")
         log = self.rig.log.getvalue()
-        assert any(f"provider {self.provider} {what}" in log for what in adapted)
+        # where a busy machine has had no mail accepted for a while, it is left alone for a while
+        (gate,) = (one for one in self.rig.worker._gates.values() if one.provider == self.provider)
+        is_left_alone = gate.blocked_until_s > 0
+        assert is_left_alone or any(f"provider {self.provider} {what}" in log for what in adapted)
 
     async def _parked(self, culprit: AcceptedMessage) -> None:
         await self.rig.wait_for(culprit, DeliveryState.HELD)

@@ -266,7 +266,7 @@ async def test_the_link_check_has_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 302 F\r\nLocation: /again\r\n\r\n")
 
-    monkeypatch.setattr(link_check, "LINK_S", 0.5)
+    monkeypatch.setattr(link_check, "LINK_S", 3.0)
     monkeypatch.setattr(link_check, "MAX_LINKS", 2)
     async with server(silent) as quiet, server(round_and_round) as busy:
         urls = [f"http://127.0.0.1:{port}/" for port in (quiet, busy)]
