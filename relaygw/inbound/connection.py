@@ -32,7 +32,6 @@ HANDSHAKE_S = 30.0
 PROXY_HEADER_S = 10.0
 
 _NEVER = float("inf")
-_NOBODY = ("0.0.0.0",)
 _TLS_HANDSHAKE = 0x16  # first byte of a TLS record with a ClientHello
 
 
@@ -63,8 +62,11 @@ class Connection(_WithoutHandlers, SMTP):
         self._tls: TlsLayer | None = None
         self._preparing: asyncio.Future[None] | None = None  # header, handshake
         self._arrival: Arrival | None = None
-        self._received_bytes = 0  # against _consumed_bytes: what the client sent ahead
-        self._consumed_bytes = 0
+        self._has_spoken = False
+        self._said = bytearray()  # commands, until the session takes them
+        self._searched_bytes = 0  # of these, without finding the end of a line
+        self._line: asyncio.Future[bytes] | None = None  # that the session waits for
+        self._is_crowded = False  # so much was said that no more is read
         self._has_begun = False  # a command whose end is still to come
         self._has_ended = False  # the client says no more
         self._is_waiting = False  # for the client
@@ -84,7 +86,7 @@ class Connection(_WithoutHandlers, SMTP):
     @property
     def has_sent_ahead(self) -> bool:
         """True when the client sent more than was asked for."""
-        return self._received_bytes > self._consumed_bytes
+        return bool(self._said)
 
     def _create_session(self) -> Session:
         return Session(self)
@@ -105,7 +107,7 @@ class Connection(_WithoutHandlers, SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the client and start the session."""
         # a client that has gone already has no name, and so no rights
-        address = (transport.get_extra_info("peername") or _NOBODY)[0]
+        address = (transport.get_extra_info("peername") or ("0.0.0.0",))[0]
         # a cast, because uvloop's transports are no subclasses of asyncio's
         self._wire = cast("asyncio.Transport", transport)
         self.listener.connections.add(self)
@@ -144,19 +146,19 @@ class Connection(_WithoutHandlers, SMTP):
         self.listener.connections.discard(self)
         self.listener.clients.leave(self.client)
         self.listener.session_left.set()
-        self._client_has_ended()
+        if error is not None:
+            self._said.clear()
+        self.eof_received()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self.transport = None
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> bool:
         """Keep a half-closed connection open, so that its last reply arrives."""
-        self._client_has_ended()
-        return asyncio.StreamReaderProtocol.eof_received(self)
-
-    def _client_has_ended(self) -> None:
         self._has_ended = True
+        self._hand_over_line()
         self._end_preparing(asyncio.IncompleteReadError(b"", None))
         self._fail_arrival(asyncio.IncompleteReadError(b"", None))
+        return True
 
     def close(self) -> None:
         """End the session; what was written is still sent."""
@@ -187,12 +189,9 @@ class Connection(_WithoutHandlers, SMTP):
             self._is_waiting = False
 
     def _end_preparing(self, error: Exception | None = None) -> None:
-        if self._preparing is None or self._preparing.done():
-            return
-        if error is None:
-            self._preparing.set_result(None)
-        else:
-            self._preparing.set_exception(error)
+        preparing = self._preparing
+        if preparing is not None and not preparing.done():
+            preparing.set_exception(error) if error else preparing.set_result(None)
 
     def _begin_tls(self) -> None:
         certificate = self.listener.certificate
@@ -263,10 +262,10 @@ class Connection(_WithoutHandlers, SMTP):
 
     def _take(self, data: bytes) -> None:
         """Count what the client said, and hang up on what cannot be SMTP."""
-        if not self._received_bytes and data[0] == _TLS_HANDSHAKE and self._tls is None:
+        if not self._has_spoken and data[0] == _TLS_HANDSHAKE and self._tls is None:
             self._break_off("TLS on a plain port")
             return
-        self._received_bytes += len(data)
+        self._has_spoken = True
         if self._arrival is not None:
             self._take_content(self._arrival, data)
             return
@@ -274,17 +273,42 @@ class Connection(_WithoutHandlers, SMTP):
             # the end of a command is waited for less long than its beginning
             self._has_begun = True
             self._deadline_s = min(self._deadline_s, self.loop.time() + COMMAND_S)
-        self._reader.feed_data(data)
+        self._said += data
+        self._hand_over_line()
+        if len(self._said) > 2 * BUFFER_BYTES and not self._is_crowded:
+            self._is_crowded = True
+            self._wire.pause_reading()
 
-    async def read_line(self) -> bytes:
+    def read_line(self) -> asyncio.Future[bytes]:
         """Return the client's next line, with its end; raises as StreamReader.readuntil does."""
         self._has_begun = False
         self._deadline_s = min(self.loop.time() + IDLE_S, self._session_end_s)
         self._is_waiting = True
-        line: bytes = await self._reader.readuntil(b"\n")
-        self._is_waiting = False
-        self._consumed_bytes += len(line)
+        line = self._line = self.loop.create_future()
+        self._hand_over_line()
         return line
+
+    def _hand_over_line(self) -> None:
+        """Give a line to the session if it waits for one, and there is one, or never will be."""
+        line = self._line
+        if line is None or line.done():  # cancelled
+            return
+        end = self._said.find(b"\n", self._searched_bytes)
+        self._searched_bytes = len(self._said) if end < 0 else end
+        if end < 0 and not self._has_ended and self._searched_bytes <= BUFFER_BYTES:
+            return
+        self._line, self._is_waiting = None, False
+        if self._searched_bytes > BUFFER_BYTES:
+            line.set_exception(asyncio.LimitOverrunError("no end of line", self._searched_bytes))
+        elif end < 0:
+            line.set_exception(asyncio.IncompleteReadError(b"", None))
+        else:
+            line.set_result(bytes(self._said[: end + 1]))
+            del self._said[: end + 1]
+            self._searched_bytes = 0
+            if self._is_crowded and len(self._said) <= BUFFER_BYTES:
+                self._is_crowded = False
+                self._read_on()
 
     async def receive(self, reader: ContentReader) -> None:
         """Ask for content and return when all has come; raises TooMuchData, IncompleteReadError."""
@@ -297,24 +321,25 @@ class Connection(_WithoutHandlers, SMTP):
             await arrival.arrived
         finally:
             self._is_waiting = False
-        self._consumed_bytes += reader.content.raw_bytes
 
     def _take_content(self, arrival: Arrival, data: bytes) -> None:
         rest = arrival.feed(data)
         if arrival.arrived.done():
             self._arrival = None
-            if rest:
-                self._reader.feed_data(rest)
+            self._said += rest or b""
         elif arrival.reader.has_piece and self.transport is not None:
             # read on once the thread for large content is done with what has come
             self._wire.pause_reading()
             done = self.listener.committer.work_aside(arrival.reader.work_up)
-            done.add_done_callback(self._read_on)
+            done.add_done_callback(self._worked_up)
 
-    def _read_on(self, done: asyncio.Future[None]) -> None:
+    def _worked_up(self, done: asyncio.Future[None]) -> None:
         error = done.exception()
         if error is not None and self._fail_arrival(error):
             self.is_done = True  # what follows is not commands
+        self._read_on()
+
+    def _read_on(self) -> None:
         if not self._wire.is_closing():
             self._wire.resume_reading()
 

@@ -51,7 +51,6 @@ class ReceivedContent:
         self.is_too_big = False
         self.error: OSError | None = None  # the spool file could not be written
         self.is_lost = False  # by one of these two: there is nothing left to store
-        self.raw_bytes = 0  # as read from the connection, the end of data included
         self.digest: bytes | None = None  # of all of it, see take_digest
 
     def add(self, data: bytes) -> None:
@@ -167,7 +166,6 @@ class ContentReader:
             return None
         self._keep(data[:end])
         self._is_complete = True
-        self.content.raw_bytes = self._raw_bytes
         return data[end:]
 
     @property

@@ -92,27 +92,23 @@ class Session(smtp.Session):
         """Serve commands until either side ends the session; raises IncompleteReadError."""
         connection = self.connection
         while not connection.is_done:
-            await self._execute(await self._read_command())
+            try:
+                line = await connection.read_line()
+            except asyncio.LimitOverrunError:
+                self._refuse(b"", replies.LINE_TOO_LONG)
+                return
+            if not line.endswith(b"\r\n"):
+                # closing is the only answer that leaves no doubt about where commands begin
+                self.may_hold_password = self.may_hold_password or line[:4].upper() == b"AUTH"
+                self._refuse(line, replies.BARE_LF)
+                return
+            await self._execute(line[:-2])
             is_idle = connection.envelope.mail_from is None and not connection.is_done
             if self.listener.is_stopping and is_idle:
                 connection.say(replies.STOPPING)
                 connection.is_done = True
             if connection.has_unsent:
                 await connection.flush()
-
-    async def _read_command(self) -> bytes:
-        """Return one command without its CRLF; ends the session if it cannot be one."""
-        try:
-            line = await self.connection.read_line()
-        except asyncio.LimitOverrunError:
-            self._refuse(b"", replies.LINE_TOO_LONG)
-            raise ConnectionResetError("endless command line") from None
-        if not line.endswith(b"\r\n"):
-            # closing is the only answer that leaves no doubt about where commands begin
-            self.may_hold_password = self.may_hold_password or line[:4].upper() == b"AUTH"
-            self._refuse(line, replies.BARE_LF)
-            raise ConnectionResetError("bare LF")
-        return line[:-2]
 
     async def _execute(self, line: bytes) -> None:
         verb, _, argument = line.partition(b" ")

@@ -32,7 +32,6 @@ def feed(raw: bytes, *, cuts: list[int], limit: int, spool: Path) -> tuple[bytes
     reader.work_up()
     content = reader.content
     content.read_head()
-    assert content.raw_bytes + len(rest) == len(raw)
     whole = b"".join(content.chunks(content.head)) if content.is_spooled else content.head
     assert content.size_bytes == len(whole) or content.is_too_big
     content.close()
