@@ -210,6 +210,8 @@ class Gate:
     def rate_per_s(self) -> float | None:
         """Return how much may be sent a second: as configured, or less if the provider says so."""
         configured_per_s = self.settings.rate.per_s if self.settings.rate else None
+        if self.account.ceiling_per_s is None:
+            return configured_per_s
         since_s = time.time() - self.account.ceiling_at_ms / 1000
         return allowed_per_s(configured_per_s, self.account.ceiling_per_s, since_s)
 

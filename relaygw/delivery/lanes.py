@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -45,8 +45,11 @@ class Lane:
             self.may_have_more and not self.is_claiming and len(self.window) * 2 <= self.window_size
         )
 
-    def take(self, fresh: Iterable[ClaimedDelivery]) -> None:
+    def take(self, fresh: Sequence[ClaimedDelivery]) -> None:
         """Put claimed deliveries into the window, where clients take turns, each in its order."""
+        if len({claimed.client_key for claimed in (*self.window, *fresh)}) <= 1:
+            self.window.extend(fresh)
+            return
         turns: Counter[str] = Counter()
         numbered = []
         for claimed in (*self.window, *fresh):
@@ -63,8 +66,9 @@ class Lane:
     def is_plain(self) -> bool:
         """True when the route's one provider takes all, and no mail is in doubt with another."""
         first, *others = self.gates
-        is_bound = any(c.provider not in (None, first.provider) for c in self.window)
-        return not (others or first.is_choosy or is_bound)
+        if others or first.is_choosy:
+            return False
+        return {claimed.provider for claimed in self.window} <= {None, first.provider}
 
     def leads_to(self, gate: Gate, now_s: float) -> bool:
         """True when mail of the route would go through `gate` now, or some of it might."""

@@ -62,6 +62,7 @@ class Throughput:
 
     def __init__(self) -> None:
         self._counts: deque[tuple[float, int]] = deque()
+        self._total = 0
         self._since_s = 0.0
 
     def note(self, count: int, now_s: float) -> None:
@@ -70,6 +71,7 @@ class Throughput:
         if not self._counts:
             self._since_s = now_s
         self._counts.append((now_s, count))
+        self._total += count
 
     def count(self, now_s: float) -> int:
         """Return how many times there was something."""
@@ -79,12 +81,11 @@ class Throughput:
     def per_s(self, now_s: float) -> float:
         """Return the rate of it."""
         self._forget(now_s)
-        total = sum(count for _, count in self._counts)
-        return total / min(_WINDOW_S, max(_MIN_SPAN_S, now_s - self._since_s))
+        return self._total / min(_WINDOW_S, max(_MIN_SPAN_S, now_s - self._since_s))
 
     def _forget(self, now_s: float) -> None:
         while self._counts and self._counts[0][0] < now_s - _WINDOW_S:
-            self._counts.popleft()
+            self._total -= self._counts.popleft()[1]
 
 
 def ladder_step(ladder_s: Sequence[float], number: int) -> float:

@@ -36,6 +36,11 @@ def strictest(*modes: Mode | None) -> Mode:
     return max((mode for mode in modes if mode is not None), key=lambda mode: mode.strictness)
 
 
+@cache
+def _mode(text: str) -> Mode:
+    return Mode(text)
+
+
 class Modes:
     """The modes of a configuration, compiled once."""
 
@@ -269,7 +274,7 @@ class Screen:
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
-        accepted_in, released = Mode(claimed.mode), claimed.released
+        accepted_in, released = _mode(claimed.mode), claimed.released
         obstacle = self.obstacle_of(claimed.source, accepted_in, released)
         by_obstacle: dict[str | None, list[Recipient]] = {
             **{None: [], "blocked": [], "mode": []},
@@ -321,7 +326,7 @@ class Screen:
             return True  # there is nobody to report to
         if claimed.released is not None and claimed.released != Released.RESENT:
             return False
-        mode = self._strictest(claimed.source, Mode(claimed.mode))
+        mode = self._strictest(claimed.source, _mode(claimed.mode))
         return self._policy.obstacle_in(mode, claimed.sender) is None
 
     def judge(

@@ -148,7 +148,7 @@ async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transac
     """Return what to send to a provider that offered this; ValueError: a defect here, not there."""
     everyone = range(len(mail.recipients))
     refused: dict[int, RecipientReply] = {}
-    if not offered.smtputf8:
+    if not (offered.smtputf8 or "".join((mail.sender, *mail.recipients)).isascii()):
         reply = _local(550, "5.6.7 the address is not ASCII and the provider has no SMTPUTF8")
         is_ascii = mail.sender.isascii()
         refused = {n: reply for n in everyone if not (is_ascii and mail.recipients[n].isascii())}

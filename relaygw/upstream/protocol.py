@@ -160,7 +160,7 @@ class WireProtocol(asyncio.Protocol):
 
     def reply_at_hand(self) -> SmtpReply | None:
         """Return the next reply if all of it has arrived; raises ReplyInvalid."""
-        reply = take_reply(self._buffer)
+        reply = take_reply(self._buffer) if self._buffer else None
         if self._is_read_paused and len(self._buffer) <= _PAUSE_AT_BYTES:
             self._is_read_paused = False
             if self.is_open:
