@@ -108,16 +108,25 @@ class Outbox(Repository):
             return dict(map(tuple, tx.execute(_SEEN)))
 
     def next_post(
-        self, endpoint: str, *, limit: int, fits: Callable[[Sequence[WebhookEvent]], int]
+        self,
+        endpoint: str,
+        *,
+        limit: int,
+        fits: Callable[[Sequence[WebhookEvent]], int],
+        taken: str | None = None,
     ) -> WebhookPost | None:
         """Return the post under way, else one of the oldest events; None: nothing may go now.
 
-        At most `limit` events, and of those as many as `fits` says, one at least.
+        At most `limit` events, and of those as many as `fits` says, one at least. `taken`: the post
+        that the receiver just took, which is noted before.
         """
-        with self._read() as tx:
-            if not _MAY_GO.fetch(tx, tx.now_ms(), endpoint):
-                return None
+        if taken is None:
+            with self._read() as tx:
+                if not _MAY_GO.fetch(tx, tx.now_ms(), endpoint):
+                    return None
         with self._write(Write.UNSYNCED) as tx:
+            if taken is not None:
+                _note_taken(tx, endpoint, taken)
             found = _LOCK.fetch(tx, endpoint)
             if not found or found[0][0] > tx.now_ms() or found[0][1] is not None:
                 return None
@@ -144,11 +153,7 @@ class Outbox(Repository):
     def note_taken(self, endpoint: str, post_id: str) -> None:
         """Note that a receiver took a post; nothing if that was noted before."""
         with self._write(Write.UNSYNCED) as tx:
-            for *_, current, numbers, _, _ in _LOCK.fetch(tx, endpoint):
-                if current == post_id:
-                    now_ms = tx.now_ms()
-                    _MARK.run(tx, [(now_ms, number) for number in json.loads(numbers)])
-                    _END.run(tx, now_ms, endpoint)
+            _note_taken(tx, endpoint, post_id)
 
     def note_refused(
         self, endpoint: str, reason: str, *, wait_ms: int, pause_after_ms: int, is_gone: bool
@@ -324,6 +329,14 @@ _NEXT = Statement(
     _SELECT_EVENTS + "webhook_event.endpoint = {?} ORDER BY webhook_event.event_no LIMIT {?}"
 )
 _NAMED = BatchStatement(_SELECT_EVENTS + "webhook_event.event_no IN (VALUES {rows})", columns=1)
+
+
+def _note_taken(tx: Transaction, endpoint: str, post_id: str) -> None:
+    for *_, current, numbers, _, _ in _LOCK.fetch(tx, endpoint):
+        if current == post_id:
+            now_ms = tx.now_ms()
+            _MARK.run(tx, [(now_ms, number) for number in json.loads(numbers)])
+            _END.run(tx, now_ms, endpoint)
 
 
 def _of_post(tx: Transaction, numbers: Sequence[int]) -> list[WebhookEvent]:

@@ -93,28 +93,31 @@ class Sender:
     # --- one receiver ----------------------------------------------------------------------
 
     async def _step(self, name: str, webhook: Webhook) -> float:
-        """Send a post, if one waits and this instance has the duty; return the pause after it."""
+        """Send what waits, if this instance has the duty; return the pause after it."""
         post = await asyncio.to_thread(self._next_post, webhook.endpoint)
-        if post is None:
-            return self.pace.idle_s
-        exchange = asyncio.ensure_future(self._exchange(name, webhook, post))
-        try:
-            await asyncio.shield(exchange)
-        except asyncio.CancelledError:  # what is under way may end, or it is sent once more
-            await asyncio.wait([exchange], timeout=_DRAIN_S)
-            exchange.cancel()
-            raise
-        # what does not fill a post waits for more, so that a busy gateway makes few of them
-        return 0.0 if post.is_full else self.pace.idle_s
+        while post is not None:
+            exchange = asyncio.ensure_future(self._exchange(name, webhook, post))
+            try:
+                post = await asyncio.shield(exchange)
+            except asyncio.CancelledError:  # what is under way may end, or it is sent once more
+                await asyncio.wait([exchange], timeout=_DRAIN_S)
+                exchange.cancel()
+                raise
+        return self.pace.idle_s
 
-    def _next_post(self, endpoint: str) -> WebhookPost | None:
+    def _next_post(self, endpoint: str, taken: str | None = None) -> WebhookPost | None:
+        """Return what is sent next, and note which post was `taken` before it."""
         # one instance sends, and looks whether it is that one now and then: it costs more than a
         # look for a post, and two that send the same post for a moment tell the receiver its id
         if time.monotonic() >= self._duty_until_s.get(endpoint, 0.0):
             if not self._may_send(endpoint):
+                if taken is not None:
+                    self.store.outbox.note_taken(endpoint, taken)
                 return None
             self._duty_until_s[endpoint] = time.monotonic() + self.pace.idle_s
-        return self.store.outbox.next_post(endpoint, limit=MAX_EVENTS, fits=fits)
+        return self.store.outbox.next_post(
+            endpoint, limit=MAX_EVENTS, fits=fits, taken=taken
+        )
 
     def _may_send(self, endpoint: str) -> bool:
         """True with the duty for a receiver; a copy of a production host tells none."""
@@ -124,18 +127,26 @@ class Sender:
     def _has_duty(self, endpoint: str) -> bool:
         return self.store.watch.duty(f"{DUTY} {endpoint}", self.incarnation)
 
-    async def _exchange(self, name: str, webhook: Webhook, post: WebhookPost) -> None:
+    async def _exchange(
+        self, name: str, webhook: Webhook, post: WebhookPost
+    ) -> WebhookPost | None:
+        """Send a post and note what came of it; return the one that follows at once."""
         try:
             if self._taken.get(name) != post.post_id:  # else only its mark failed
                 await self._post(name, webhook, post)
         except (NotTaken, SettingsError) as error:
             self._targets.pop(name, None)
             await self._note_refused(name, webhook, post, error)
-            return
+            return None
         self._taken[name] = post.post_id
-        await asyncio.to_thread(self.store.outbox.note_taken, webhook.endpoint, post.post_id)
+        following = None
+        if post.is_full:
+            following = await asyncio.to_thread(self._next_post, webhook.endpoint, post.post_id)
+        else:  # what does not fill a post waits for more, so that a busy gateway makes few of them
+            await asyncio.to_thread(self.store.outbox.note_taken, webhook.endpoint, post.post_id)
         if post.failures:
             self.note(f"webhook {name} works again, after {counted(post.failures, 'failure')}")
+        return following
 
     async def _post(self, name: str, webhook: Webhook, post: WebhookPost) -> None:
         target = self._targets.get(name)

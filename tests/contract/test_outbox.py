@@ -267,6 +267,24 @@ def test_a_post_is_the_same_until_it_was_taken(store: Store) -> None:
     assert following.failures == 0
 
 
+def test_the_look_for_a_post_notes_the_one_that_was_taken(store: Store) -> None:
+    def following(taken: str) -> WebhookPost | None:
+        return store.outbox.next_post("shop", limit=100, fits=len, taken=taken)
+
+    deliver(store)
+    post = post_of(store)
+    later = deliver(store)
+    assert post is not None
+    under_way = following("another")
+    assert under_way is not None
+    assert under_way.post_id == post.post_id
+    second = following(post.post_id)
+    assert second is not None
+    assert [one.queue_id for one in second.events] == [later]
+    assert following(second.post_id) is None
+    assert endpoint(store).waiting == 0
+
+
 def test_a_post_has_so_many_events_and_no_more_than_fit(store: Store) -> None:
     ids = [deliver(store) for _ in range(5)]
     assert [one.queue_id for one in send(store, limit=2).events] == ids[:2]
