@@ -32,7 +32,7 @@ class Lane:
     window: deque[ClaimedDelivery] = field(default_factory=deque)
     turn: int = 0  # when it had its last one: they are counted
     is_claiming: bool = False
-    claimed_at_s: float = float("-inf")
+    emptied_at_s: float = float("-inf")  # when a claim last found no more
     may_have_more: bool = True  # False until a hint, a due retry or the next poll
     is_hinted: bool = True  # False: clients bring it nothing, the next poll is soon enough
     # by queue id: the providers that lack what a message needs, while another may have it

@@ -25,7 +25,7 @@ from relaygw.mail.hold import HoldCause, sender_domain
 PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0
 _CLOGGED_S = 5.0
-_PACE_S = 0.01  # between claims: what comes in quick succession is claimed together
+_PACE_S = 0.02  # after a claim that took all there was: what comes meanwhile is claimed together
 
 
 class Scheduler:
@@ -227,15 +227,17 @@ class Scheduler:
         self._context.spawn(fill())
 
     async def _claim(self, lane: Lane) -> None:
-        wait_s = lane.claimed_at_s + _PACE_S - time.monotonic()
+        wait_s = lane.emptied_at_s + _PACE_S - time.monotonic()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        lane.claimed_at_s = time.monotonic()
         room = lane.window_size - len(lane.window)
         lane.may_have_more = False  # a hint that arrives meanwhile sets it again
         claimed = await self._leases.claim(lane.route, room)
         # fewer than asked for: nothing more is due until a hint or the next poll
-        lane.may_have_more = lane.may_have_more or len(claimed) == room
+        if len(claimed) == room:
+            lane.may_have_more = True
+        else:
+            lane.emptied_at_s = time.monotonic()
         lane.take(claimed)
 
     async def _free_unknown(self, lane: Lane) -> None:

@@ -115,9 +115,7 @@ class Sender:
                     self.store.outbox.note_taken(endpoint, taken)
                 return None
             self._duty_until_s[endpoint] = time.monotonic() + self.pace.idle_s
-        return self.store.outbox.next_post(
-            endpoint, limit=MAX_EVENTS, fits=fits, taken=taken
-        )
+        return self.store.outbox.next_post(endpoint, limit=MAX_EVENTS, fits=fits, taken=taken)
 
     def _may_send(self, endpoint: str) -> bool:
         """True with the duty for a receiver; a copy of a production host tells none."""
@@ -127,9 +125,7 @@ class Sender:
     def _has_duty(self, endpoint: str) -> bool:
         return self.store.watch.duty(f"{DUTY} {endpoint}", self.incarnation)
 
-    async def _exchange(
-        self, name: str, webhook: Webhook, post: WebhookPost
-    ) -> WebhookPost | None:
+    async def _exchange(self, name: str, webhook: Webhook, post: WebhookPost) -> WebhookPost | None:
         """Send a post and note what came of it; return the one that follows at once."""
         try:
             if self._taken.get(name) != post.post_id:  # else only its mark failed
