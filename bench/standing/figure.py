@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,10 @@ class Figure:
     at_least: float | None = None
     aim: float | None = None
     is_more_better: bool = False
+
+    def named(self, name: str) -> Figure:
+        """Return it by another name."""
+        return replace(self, name=name)
 
     @property
     def verdict(self) -> str:

@@ -34,6 +34,7 @@ from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
 from bench.standing.observing import observing
 from bench.standing.prices import prices
+from bench.standing.processes import processes
 from bench.standing.provider_events import provider_events
 from bench.standing.queue_commands import queue_commands, queue_commands_postgres
 from bench.standing.restart import restart
@@ -74,6 +75,7 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "all-feedback": all_feedback,
     "guard": guard,
     "prices": prices,
+    "processes": processes,
     "queue-commands": queue_commands,
     "queue-commands-postgres": queue_commands_postgres,
 }

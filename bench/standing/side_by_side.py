@@ -103,7 +103,12 @@ def side_by_side(setting: Setting, kinds: Mapping[str, Kind]) -> dict[str, list[
 
 
 def shares(
-    turns: Mapping[str, Sequence[Turn]], one: str, base: str, *, at_least: float, aim: float
+    turns: Mapping[str, Sequence[Turn]],
+    one: str,
+    base: str,
+    *,
+    at_least: float | None = None,
+    aim: float | None = None,
 ) -> list[Figure]:
     """Return what is left of the speed of `base`, and its processor time against the other's."""
     pairs = list(zip(turns[one], turns[base], strict=True))
