@@ -11,8 +11,9 @@ from bench.shops.profiles import Shop
 from bench.shops.simulation import Alarm, Simulation
 from bench.shops.traffic import BEGIN_MS, DAY_MS, HOUR_MS, Compromise, compromise
 from relaygw.mail.clock import utc_time
+from relaygw.mail.mail_class import MailClass
 from relaygw.policy.guard import FIRST_DAY, Known, Suspect, is_worth_a_look, judge
-from relaygw.policy.mail_counts import Counted, HourCount
+from relaygw.policy.mail_counts import Counted, HourCount, sums
 from relaygw.settings.guard import Days, Guard
 
 FOUND_WITHIN_MS = HOUR_MS
@@ -29,6 +30,7 @@ class GuardJudge:
         days = [utc_time(BEGIN_MS + day * DAY_MS).date() for day in shop.sale_days]
         self._guard = Guard(quiet=tuple(Days(day, day) for day in days if shop.quiet_told))
         self._looked: dict[str, int] = {}
+        self.held: set[str] = set()  # what an action of hold parks, by incident and day
 
     def __call__(
         self, ledger: Ledger, now_ms: int, lasting: Mapping[tuple[str, str], Alarm]
@@ -49,6 +51,8 @@ class GuardJudge:
                     first = ledger.classes[one.class_ids[0]].mail_class
                     what = f"“{first.template}” of {first.script} on {first.host}"
                     words = f"{one.trouble}: {one.per_hour} > {one.limit}, {what}"
+                    if one.held is not None:
+                        self.held.add(f"{one.key} {now_ms // DAY_MS} {words}")
                     yield Alarm(now_ms, rule, one.key, words, source_id)
 
     def _is_busy(self, hours: Mapping[int, HourCount], now_ms: int, back: int) -> bool:
@@ -77,7 +81,7 @@ class GuardJudge:
         found = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
         if not found:
             return []
-        counted = [_known_elsewhere(ledger, one, now_ms - DAY_MS) for one in counted]
+        counted = [self._known_elsewhere(ledger, one, now_ms - DAY_MS) for one in counted]
         return judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
 
     def _busiest_hour(self, ledger: Ledger, source_id: str, hour: int) -> int:
@@ -89,20 +93,34 @@ class GuardJudge:
             self._busiest[key] = max(earlier, default=0)
         return self._busiest[key]
 
+    def _known_elsewhere(self, ledger: Ledger, counted: Counted, before_ms: int) -> Counted:
+        mine = counted.mail_class
+        others = [
+            one
+            for one in ledger.of_mail[mine.sender_domain, mine.template]
+            if one.first_ms < before_ms and one.mail_class.source_id != mine.source_id
+        ]
+        its = [one for one in others if _is_of_fleet(one.mail_class, mine)]
+        is_much = any(
+            count.weight > self._guard.new_per_hour / 2 for count in counted.hours.values()
+        )
+        elsewhere = sums(one.hours for one in its) if is_much else {}
+        return replace(counted, is_known_mail=bool(others), is_moved=bool(its), elsewhere=elsewhere)
 
-def _known_elsewhere(ledger: Ledger, counted: Counted, before_ms: int) -> Counted:
-    mine = counted.mail_class
-    others = [
-        one.mail_class
-        for one in ledger.of_mail[mine.sender_domain, mine.template]
-        if one.first_ms < before_ms and one.mail_class.source_id != mine.source_id
-    ]
-    is_moved = any(
-        (one.user, one.uid, one.script, one.stream)
-        == (mine.user, mine.uid, mine.script, mine.stream)
-        for one in others
-    )
-    return replace(counted, is_known_mail=bool(others), is_moved=is_moved)
+
+def _is_of_fleet(one: MailClass, mine: MailClass) -> bool:
+    its, own = ((each.user, each.uid, each.script, each.stream) for each in (one, mine))
+    return its == own
+
+
+def held_in_sales(shop: Shop, seed: int, days: int) -> set[str]:
+    """Return what is held on sale days of which the guard was not told."""
+    begins = (BEGIN_MS + day * DAY_MS for day in shop.sale_days)
+    behind = [at_ms + part * _LOOKED_AT_MS for at_ms in begins for part in range(3)]
+    judge = GuardJudge(replace(shop, quiet_told=False), behind_ms=behind)
+    if behind:
+        Simulation(shop, seed, days, judges=[judge], is_silence_told=False).run()
+    return judge.held
 
 
 # --- planted compromises ----------------------------------------------------------------------
@@ -123,21 +141,22 @@ class Caught:
 
 
 def plan_compromises(shop: Shop, seed: int, number: int, days: int) -> list[Compromise]:
-    """Return compromises at any hour of different weeks, each of another kind."""
+    """Return compromises at any hour of different weeks, each of another kind.
+
+    None on a day of which the guard is told that much of what is known comes.
+    """
     rng = random.Random(f"compromises {shop.name} {seed}")
     first, each = 21, (days - 21 - 2) // number
     kind = rng.randrange(6)
-    return [
-        compromise(
-            shop,
-            kind + one,
-            BEGIN_MS
-            + (first + one * each + rng.randrange(each - 3)) * DAY_MS
-            + rng.randrange(DAY_MS),
-            rng,
-        )
-        for one in range(number)
-    ]
+    planned = []
+    for one in range(number):
+        while True:
+            day = first + one * each + rng.randrange(each - 3)
+            at_ms = BEGIN_MS + day * DAY_MS + rng.randrange(DAY_MS)
+            if not shop.quiet_told or not {day - 1, day, day + 1} & {*shop.sale_days}:
+                break
+        planned.append(compromise(shop, kind + one, at_ms, rng))
+    return planned
 
 
 def caught(sim: Simulation, planted: list[Compromise]) -> list[Caught]:

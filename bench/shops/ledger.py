@@ -17,6 +17,7 @@ from relaygw.policy.silence import (
     MailHour,
     MailKind,
     Rhythm,
+    rhythms_of,
 )
 
 _NOTHING = HourCount()
@@ -98,9 +99,11 @@ class Ledger:
     def learn(self, now_ms: int) -> None:
         """Make the rhythms anew, as the watch does a few times a day."""
         since = now_ms // HOUR_MS - WEEKS * WEEK
-        self.rhythms = {}
-        for kind, count in self._kinds.items():
-            if count.seen.first_ms <= now_ms - LEARNT_MS and count.seen.messages >= LEAST_MESSAGES:
-                rhythm = Rhythm.of([one for one in count.hours if one.hour >= since])
-                if rhythm is not None:
-                    self.rhythms[kind] = rhythm
+        known = (
+            (kind, count.hours)
+            for kind, count in self._kinds.items()
+            if count.seen.first_ms <= now_ms - LEARNT_MS and count.seen.messages >= LEAST_MESSAGES
+        )
+        self.rhythms = rhythms_of(
+            {kind: [one for one in hours if one.hour >= since] for kind, hours in known}
+        )

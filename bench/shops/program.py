@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 
-from bench.shops.guarding import Caught, GuardJudge, caught, plan_compromises
+from bench.shops.guarding import Caught, GuardJudge, caught, held_in_sales, plan_compromises
 from bench.shops.profiles import SHOPS, Shop
 from bench.shops.simulation import Alarm, Missed, Simulation, missed, plan_stops
 from bench.shops.traffic import BEGIN_MS, DAY_MS
@@ -31,6 +31,7 @@ class Outcome:
     alarms: Sequence[Alarm]  # nothing was planted
     stops: Sequence[Missed]
     compromises: Sequence[Caught]
+    held: Sequence[str]  # on sale days
     took_s: float
 
     @property
@@ -40,7 +41,7 @@ class Outcome:
 
 
 def simulate(shop: Shop, seed: int, days: int = _DAYS) -> Outcome:
-    """Let a shop's days pass three times: as they are, with stops, with compromises."""
+    """Let a shop's days pass: as they are, with stops, with compromises, with sales held."""
     begun_s = time.monotonic()
     quiet = Simulation(shop, seed, days, judges=[GuardJudge(shop)], look_ms=_QUIET_LOOK_MS)
     stopped = Simulation(shop, seed, days, stops=plan_stops(shop, seed, _PLANTED, days))
@@ -58,6 +59,7 @@ def simulate(shop: Shop, seed: int, days: int = _DAYS) -> Outcome:
         quiet.alarms,
         missed(stopped),
         caught(misused, planted),
+        sorted(held_in_sales(shop, seed, days)),
         time.monotonic() - begun_s,
     )
 
@@ -85,6 +87,7 @@ def result_of(outcomes: Sequence[Outcome], days: int) -> Result:
             len(compromises),
             True,
         ),
+        Figure("held on sale days", sum(len(one.held) for one in outcomes), "", 0, 0),
         Figure("hours until a stop is told, median", median(waits or [0]), "h"),
         Figure("mails of a compromise until it is told, median", median(sent or [0]), ""),
     ]
@@ -123,6 +126,8 @@ def _print_outcome(outcome: Outcome) -> None:
         what = "all mail" if stop.stop.flow is None else f"“{stop.stop.flow}”"
         word = "" if stop.is_found else "  MISSED"
         print(f"  stop         day {day:5.2f}  {what}: {after}, {limit}{word}")
+    for held in outcome.held:
+        print(f"  held         {held}")
     for one in outcome.compromises:
         day = (one.planted.at_ms - BEGIN_MS) / DAY_MS
         after = "never told"

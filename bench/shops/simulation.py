@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import chain, pairwise
 
@@ -17,7 +17,7 @@ from relaygw.policy.silence import LEAST_MS, WEEKS, Expect, MailKind, Silent, si
 LOOK_MS = 5 * 60_000
 _KEPT_MS = 17 * DAY_MS
 _ZONES_MS = 3 * HOUR_MS
-_STOPPED_FOR_MS = 6 * DAY_MS
+_STOPPED_FOR_MS = 6 * DAY_MS  # or a day longer than it may be before somebody is told
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,20 @@ class Missed:
     """A planted stop and what became of it."""
 
     stop: Stop
+    kind: MailKind
     last_ms: int
     longest_ms: int  # the longest pause of this mail in the weeks before
-    told_ms: int | None
+    told_ms: int | None = None
 
     @property
     def limit_ms(self) -> int:
         """By when somebody has to be told, after the last mail."""
         return max(LEAST_MS, 4 * self.longest_ms)
+
+    @property
+    def until_ms(self) -> int:
+        """When the mail comes again: not before somebody has to be told."""
+        return max(self.stop.until_ms, self.last_ms + self.limit_ms + DAY_MS)
 
     @property
     def is_found(self) -> bool:
@@ -77,17 +83,20 @@ class Simulation:
     mails: int = 0
     times: defaultdict[MailKind, list[int]] = field(default_factory=lambda: defaultdict(list))
     ledger: Ledger = field(default_factory=Ledger)
+    begun: dict[Stop, Missed] = field(default_factory=dict)
     _open: dict[tuple[str, str], Alarm] = field(default_factory=dict)
     _silent: dict[str, Silent | None] = field(default_factory=dict)
 
     def run(self) -> None:
         """Let all days pass."""
         traffic, look_ms = Traffic(self.shop, self.seed), BEGIN_MS
-        coming = chain.from_iterable(self._coming(traffic, day) for day in range(self.days))
+        coming = chain.from_iterable(traffic.of_day(day) for day in range(self.days))
         for mail in merge(coming, self.planted, key=lambda one: one.at_ms):
             while mail.at_ms >= look_ms:
                 self._look(look_ms)
                 look_ms += self.look_ms
+            if self._is_stopped(mail):
+                continue
             self.ledger.count(mail)
             self.mails += mail.messages
             if self.stops:
@@ -103,14 +112,28 @@ class Simulation:
         self.times[kind].append(mail.at_ms)
         self.times[kind.whole].append(mail.at_ms)
 
-    def _coming(self, traffic: Traffic, day: int) -> list[Mail]:
-        mails = traffic.of_day(day)
-        if not self.stops:
-            return mails
-        return [one for one in mails if not self._is_stopped(one)]
-
     def _is_stopped(self, mail: Mail) -> bool:
-        return any(stop.covers(mail.mail_class.template, mail.at_ms) for stop in self.stops)
+        for stop in self.stops:
+            if stop.begins_before(mail.mail_class.template, mail.at_ms):
+                if stop not in self.begun:
+                    self.begun[stop] = self._begin(stop)
+                if mail.at_ms < self.begun[stop].until_ms:
+                    return True
+        return False
+
+    def _begin(self, stop: Stop) -> Missed:
+        kinds = [
+            kind
+            for kind in self.times
+            if (kind.template is None if stop.flow is None else kind.template == stop.flow)
+        ]
+        kind = max(kinds, key=lambda one: len(self.times[one]))
+        since_ms = stop.from_ms - WEEKS * 7 * DAY_MS
+        recent = [at_ms for at_ms in self.times[kind] if at_ms > since_ms]
+        pauses = (
+            b - a for a, b in pairwise(recent) if not any(a < one.from_ms < b for one in self.stops)
+        )
+        return Missed(stop, kind, recent[-1], max(pauses, default=0))
 
     def _look(self, now_ms: int) -> None:
         if (now_ms - BEGIN_MS) % DAY_MS == 0:
@@ -145,7 +168,8 @@ class Simulation:
         found: dict[str, int] = {}
         for one in self.ledger.classes.values():
             if one.last_ms // HOUR_MS >= first:
-                came = sum(count.messages for hour, count in one.hours.items() if hour >= first)
+                hours = (one.hours.get(hour) for hour in range(first, now_ms // HOUR_MS + 1))
+                came = sum(count.messages for count in hours if count)
                 template = one.mail_class.template
                 found[template] = found.get(template, 0) + came
         return found
@@ -160,13 +184,16 @@ def _minutes(span_ms: int) -> str:
 
 
 def plan_stops(shop: Shop, seed: int, number: int, days: int) -> list[Stop]:
-    """Return stops of mail with a rhythm, at any hour of different weeks; one in three of all."""
+    """Return stops of mail with a rhythm, at any hour of different weeks; one in three of all.
+
+    Between them is the time that the longest takes.
+    """
     rng = random.Random(f"stops {shop.name} {seed}")
     promised = [template_of(one.subject) for one in shop.flows if one.is_promised]
     first, each = 30, (days - 30 - 8) // number
     stops = []
     for one in range(number):
-        day = first + one * each + rng.randrange(max(1, each - 10))
+        day = first + one * each + rng.randrange(max(1, each - 16))
         from_ms = BEGIN_MS + day * DAY_MS + rng.randrange(DAY_MS)
         flow = None if rng.random() < 1 / 3 else rng.choice(promised)
         stops.append(Stop(flow, from_ms, from_ms + _STOPPED_FOR_MS))
@@ -176,25 +203,13 @@ def plan_stops(shop: Shop, seed: int, number: int, days: int) -> list[Stop]:
 def missed(sim: Simulation) -> list[Missed]:
     """Return what became of each planted stop."""
     found = []
-    for stop in sim.stops:
-        kinds = [
-            kind
-            for kind in sim.times
-            if (kind.template is None if stop.flow is None else kind.template == stop.flow)
-        ]
-        kind = max(kinds, key=lambda one: len(sim.times[one]))
-        before = [at_ms for at_ms in sim.times[kind] if at_ms < stop.from_ms]
-        recent = [at_ms for at_ms in before if at_ms > stop.from_ms - WEEKS * 7 * DAY_MS]
+    for one in sim.begun.values():
         told = [
-            one.at_ms
-            for one in sim.alarms
-            if one.rule == "silence"
-            and before[-1] < one.at_ms <= stop.until_ms
-            and one.key in (kind.key, kind.whole.key)
+            alarm.at_ms
+            for alarm in sim.alarms
+            if alarm.rule == "silence"
+            and one.last_ms < alarm.at_ms <= one.until_ms
+            and alarm.key in (one.kind.key, one.kind.whole.key)
         ]
-        pauses = (
-            b - a for a, b in pairwise(recent) if not any(a < o.from_ms < b for o in sim.stops)
-        )
-        longest_ms = max(pauses, default=0)
-        found.append(Missed(stop, before[-1], longest_ms, min(told, default=None)))
+        found.append(replace(one, told_ms=min(told, default=None)))
     return found

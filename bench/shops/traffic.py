@@ -42,11 +42,11 @@ class Stop:
 
     flow: str | None
     from_ms: int
-    until_ms: int
+    until_ms: int  # at the earliest
 
-    def covers(self, flow: str, at_ms: int) -> bool:
-        """True for mail that does not come because of it."""
-        return self.from_ms <= at_ms < self.until_ms and self.flow in (None, flow)
+    def begins_before(self, flow: str, at_ms: int) -> bool:
+        """True for mail that may not come because of it; its end is that of the mail's rhythm."""
+        return self.from_ms <= at_ms and self.flow in (None, flow)
 
 
 class Traffic:
@@ -186,6 +186,11 @@ _KINDS = (
 )
 
 
+def _form(shop: Shop) -> Flow:
+    """Return mail that visitors cause, and no timetable."""
+    return next(one for one in reversed(shop.flows) if not one.at_h)
+
+
 def compromise(shop: Shop, kind: int, at_ms: int, rng: random.Random) -> Compromise:
     """Return one of six kinds of misuse, some hundred mails from that time on."""
     name = _KINDS[kind % len(_KINDS)]
@@ -201,7 +206,7 @@ def compromise(shop: Shop, kind: int, at_ms: int, rng: random.Random) -> Comprom
         case "harvested addresses":
             an_hour, refused = 100, 2
         case "form of the shop":
-            flow, an_hour = shop.flows[-1], 300
+            flow, an_hour = _form(shop), 300
     traffic = Traffic(shop, rng.randrange(10**6))
     mails = []
     for _ in range(500):

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from relaygw.alerting.finding import Finding
 from relaygw.alerting.guard_words import GUARD_RULES, finding_of, more_findings, trouble_words
+from relaygw.alerting.known_mail import KnownMail
 from relaygw.alerting.new_sources import suspects_together
-from relaygw.mail.mail_class import OTHER_SCRIPTS, MailClass, sender_words
+from relaygw.mail.mail_class import MailClass, sender_words
 from relaygw.policy.guard import (
     DAY_MS,
     FIRST_DAY,
@@ -24,7 +25,7 @@ from relaygw.policy.guard import (
 from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.guard import GUARD, GuardAction, GuardEntry, HeldMailScope, MailSender
+from relaygw.store.guard import GUARD, GuardAction, GuardEntry, HeldMailScope
 from relaygw.store.guarded_mail import hold_waiting, release_left
 from relaygw.store.sources import SeenClass
 from relaygw.store.store import Store
@@ -56,7 +57,7 @@ class GuardWatch:
         self._guard = settings.guard
         self._histories: dict[str, _History] = {}
         self._bounced: Mapping[str, int] = {}
-        self._known_mail: Mapping[tuple[str, str], Sequence[MailSender]] | None = None
+        self._known_mail = KnownMail(store)
         self._mail_due_ms = 0
         self._together: list[tuple[Suspect, dict[str, MailClass]]] = []
         self._entries: list[GuardEntry] = []
@@ -93,7 +94,7 @@ class GuardWatch:
         if is_mail_due or self._mail_due_ms > now_ms + 2 * _MAIL_EACH_MS:  # the clock was set
             self._mail_due_ms = now_ms + _MAIL_EACH_MS
             self._bounced = guard.bounced_since(now_ms - HOUR_MS)
-            self._known_mail = None
+            self._known_mail.forget()
             release_left(self._store)
         found: list[Finding] = []
         if self._guard.action != "off":
@@ -105,7 +106,7 @@ class GuardWatch:
             entries = guard.guard_entries()
             if is_mail_due:
                 self._together = suspects_together(
-                    self._store, self._guard, entries, self._known_elsewhere, now_ms
+                    self._store, self._guard, entries, self._known_mail.known, now_ms
                 )
             suspects = [
                 one
@@ -197,18 +198,10 @@ class GuardWatch:
         return [*suspects, *(one for one in history.earlier if one.key not in keys)]
 
     def _known_elsewhere(self, one: Counted, now_ms: int) -> Counted:
-        if self._known_mail is None:
-            self._known_mail = self._store.guard.known_mail(now_ms - DAY_MS)
-        mine = one.mail_class
-        times: dict[str, list[int]] = defaultdict(list)  # by program, whatever hosts it has
-        for sender in self._known_mail.get((mine.sender_domain, mine.template), ()):
-            if sender.source_id != mine.source_id:
-                times[sender.program] += (sender.first_ms, sender.last_ms)
-        # one day of spam makes nothing known
-        programs = {one for one, seen in times.items() if max(seen) - min(seen) >= DAY_MS}
-        # which of the others moved nobody knows
-        is_moved = one.program in programs or (mine.script == OTHER_SCRIPTS and bool(programs))
-        return replace(one, is_known_mail=bool(programs), is_moved=is_moved)
+        known = self._known_mail.known(one, now_ms)
+        # two hours make one that is judged
+        is_much = any(one.weight(hour) > self._guard.new_per_hour / 2 for hour in one.hours)
+        return self._known_mail.with_fleet(known, now_ms) if known.is_moved and is_much else known
 
     def _history(self, source_id: str, class_ids: Sequence[str], now_ms: int) -> _History:
         hour = now_ms // HOUR_MS

@@ -17,6 +17,7 @@ from relaygw.policy.silence import (
     MailKind,
     Rhythm,
     Silent,
+    rhythms_of,
     silent_kinds,
     unmet,
 )
@@ -84,8 +85,7 @@ class SilenceWatch:
             return
         self._learnt_ms = now_ms
         hours = self._store.rhythms.kind_hours(last, now_ms - WEEKS * WEEK * HOUR_MS)
-        found = ((kind, Rhythm.of(hours.get(kind, ()))) for kind in last)
-        self._rhythms = {kind: rhythm for kind, rhythm in found if rhythm is not None}
+        self._rhythms = rhythms_of(hours)
 
     def _look_at_day(self, now_ms: int) -> Iterator[Finding]:
         """Look at what has to come each day, once the gateway has taken mail for a day."""

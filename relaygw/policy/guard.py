@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from itertools import islice, pairwise
 
 from relaygw.mail.mail_class import OTHER_SOURCES
@@ -19,10 +20,11 @@ from relaygw.policy.mail_counts import (
     Counted,
     HourCount,
     Moment,
+    Past,
     moments,
     much,
     new_by_hour,
-    total_by_hour,
+    sums,
     weight_by_hour,
 )
 from relaygw.settings.guard import Guard
@@ -122,13 +124,22 @@ class _Judging:
         self._source_id = classes[0].mail_class.source_id
         self._may_hold = classes[0].mail_class.host != OTHER_SOURCES  # else several are one
         self._first_ms = min(one.first_seen_ms for one in classes)
-        self._totals = total_by_hour(classes)
-        self._weights = weight_by_hour(classes)
-        self._newness = new_by_hour(classes)
+
+    @cached_property
+    def _totals(self) -> Mapping[int, HourCount]:
+        return sums(one.hours for one in self._classes)
+
+    @cached_property
+    def _weights(self) -> Mapping[int, float]:
+        return weight_by_hour(self._classes)
+
+    @cached_property
+    def _newness(self) -> Mapping[int, float]:
+        return new_by_hour(self._classes)
 
     def at(self, moment: Moment) -> Iterator[Suspect]:
         """Find what was wrong in that hour."""
-        hours = (self._totals.get(moment.hour - late, NOTHING) for late in range(2))
+        hours = (hour for one in self._classes for hour in _hours(one, moment))
         two_hours = HourCount(*(sum(counts) for counts in zip(*hours, strict=True)))
         bounced = self._known.bounced * moment.is_now
         if not is_worth_a_look(two_hours, bounced, self._guard):
@@ -150,13 +161,12 @@ class _Judging:
 
     def _much_new(self, moment: Moment) -> Iterator[Suspect]:
         """Look for mail of templates that are new, together: subjects may be random."""
-        limit = max(
-            self._guard.new_per_hour,
-            self._known.allowed.get(self._source_id, 0),
-            self._usual_newness(moment),
-        )
+        least = max(self._guard.new_per_hour, self._known.allowed.get(self._source_id, 0))
         for key, members in self._cohorts(moment).items():
             counts = {one: much(one, moment) for one in members}
+            if sum(counts.values()) <= least:
+                continue
+            limit = max(least, self._usual_newness(moment))
             if sum(counts.values()) > limit:
                 held = self._held_new(counts, limit, moment)
                 yield self._suspect(Trouble.NEW, key, moment, counts, limit, held)
@@ -248,16 +258,16 @@ class _Judging:
         held: list[str] = []
         for one in () if self._is_quiet(moment) else self._classes:
             count = much(one, moment)
-            is_known = one.first_seen_ms <= moment.at_ms - DAY_MS
+            is_known = one.is_moved or one.first_seen_ms <= moment.at_ms - DAY_MS
             if count <= self._guard.new_per_hour or one.is_promotional or not is_known:
                 continue
             if self._lasts(self._cohort(one), moment):
                 continue
-            limit, most = self._usual(one, moment)
+            limit, past = self._usual(one, moment)
             if count > limit:
                 counts[one] = count
                 limits.append(limit)
-                beyond = most * _HELD_FACTOR + self._missed(one, moment)
+                beyond = past.most * _HELD_FACTOR + self._missed(past.counted, moment)
                 if count > max(self._guard.source_per_hour, beyond):
                     held.append(one.class_id)
         if not counts:
@@ -280,37 +290,37 @@ class _Judging:
         usual = sum(one.weight(hour) for hour in seen if hour <= last) / (last - seen[0] + 1)
         return usual * silent
 
-    def _usual(self, one: Counted, moment: Moment) -> tuple[float, float]:
-        """Return the limit of a class at an hour, and its busiest hour so far."""
+    def _usual(self, one: Counted, moment: Moment) -> tuple[float, Past]:
+        """Return the limit of a class at an hour, and the history that it goes by.
+
+        Where hosts come and go, the share of one that is not there each day says little: it may
+        send what all of them usually send.
+        """
         end = self._history_end(moment)
-        most = usual = 0.0
-        days: set[int] = set()
-        for hour in one.hours:
-            if end - HISTORY_DAYS * 24 <= hour < end:
-                days.add((end - 1 - hour) // 24)
-                most = max(most, one.weight(hour))
-                if (moment.hour - hour + 1) % 24 <= 2:  # an hour sooner or later, too
-                    usual = max(usual, one.weight(hour))
+        past = Past.of(one, moment, end - HISTORY_DAYS * 24, end)
+        limit = _limit(past)
+        if one.is_moved and past.days < HISTORY_DAYS // 2:
+            past = Past.of(one.of_fleet, moment, end - HISTORY_DAYS * 24, end)
+            limit = max(limit, min(_limit(past), self._guard.source_per_hour))
         allowed = self._known.allowed
         least = allowed.get(one.class_id, allowed.get(self._source_id, 0))
-        limit = max(usual * _USUAL_FACTOR, most * _BUSIEST_FACTOR)
-        # where hosts come and go, the share of one that is not there each day says little
-        is_shared = one.is_moved and len(days) < HISTORY_DAYS // 2
-        shared = self._guard.source_per_hour if is_shared else self._guard.new_per_hour
-        return max(limit, least, shared), most
+        return max(limit, least, self._guard.new_per_hour), past
 
     def _flood(self, moment: Moment) -> Suspect | None:
         """Look at all mail of a source, of both streams."""
         is_new = self._is_new_source(moment)
         if self._is_quiet(moment) and not is_new:
             return None
-        end = self._history_end(moment)
-        most = max((one for hour, one in self._weights.items() if hour < end), default=0.0)
+        counts = {one: much(one, moment) for one in self._classes}
         ids = [self._source_id, *(one.class_id for one in self._classes)]
         allowed = sum(self._known.allowed.get(one, 0) for one in ids)
+        least = max(self._guard.source_per_hour, allowed)
+        if sum(counts.values()) <= least:
+            return None
+        end = self._history_end(moment)
+        most = max((one for hour, one in self._weights.items() if hour < end), default=0.0)
         most = max(most, self._known.busiest_hour)
-        limit = max(self._guard.source_per_hour, most * _USUAL_FACTOR, allowed)
-        counts = {one: much(one, moment) for one in self._classes}
+        limit = max(least, most * _USUAL_FACTOR)
         if sum(counts.values()) <= limit:
             return None
         held = is_new and self._held_new(counts, limit, moment) is not None
@@ -327,8 +337,10 @@ class _Judging:
             recipients[one] = now.recipients + before.recipients * moment.earlier
             refused[one] = now.refused + before.refused * moment.earlier
         total, count = sum(recipients.values()), sum(refused.values()) + bounced
+        if count < _REFUSED_LEAST:
+            return None
         share = max(self._guard.refused_share, 2 * self._usual_refused(moment))
-        if count < _REFUSED_LEAST or count <= share * total:
+        if count <= share * total:
             return None
         whose = refused if any(refused.values()) else recipients
         later = self._later(recipients, 0, moment)[0] if self._is_new_source(moment) else ()
@@ -379,3 +391,7 @@ def _hours(one: Counted, moment: Moment) -> tuple[HourCount, HourCount]:
 def _messages(one: Counted, moment: Moment) -> float:
     now, before = _hours(one, moment)
     return now.messages + before.messages * moment.earlier
+
+
+def _limit(past: Past) -> float:
+    return max(past.usual * _USUAL_FACTOR, past.most * _BUSIEST_FACTOR)

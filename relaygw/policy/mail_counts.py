@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
 
 from relaygw.mail.mail_class import MailClass
 from relaygw.settings.routes import Stream
@@ -41,6 +41,7 @@ class Counted:
     hours: Mapping[int, HourCount]  # by hours since the epoch; of 15 days, more does no harm
     is_known_mail: bool = False  # a day old from another source: its template, sender's domain
     is_moved: bool = False  # that source has another host or listener, nothing else
+    elsewhere: Mapping[int, HourCount] = field(default_factory=dict)  # from there, as far as known
 
     @property
     def class_id(self) -> str:
@@ -58,6 +59,11 @@ class Counted:
         """True for mail that people subscribe to."""
         return self.mail_class.stream == Stream.PROMOTIONAL
 
+    @property
+    def of_fleet(self) -> Counted:
+        """The class with what came from its other hosts."""
+        return replace(self, hours=sums((self.hours, self.elsewhere)))
+
     def weight(self, hour: int) -> float:
         """How much came in an hour; of promotional mail the messages."""
         count = self.hours.get(hour, NOTHING)
@@ -73,6 +79,24 @@ class Moment(NamedTuple):
     is_now: bool = False
 
 
+class Past(NamedTuple):
+    """What came of a class in the days before an hour."""
+
+    counted: Counted
+    usual: float  # the most at this hour of the day, or an hour sooner or later
+    most: float  # its busiest hour
+    days: int  # on which something came
+
+    @classmethod
+    def of(cls, one: Counted, moment: Moment, begin: int, end: int) -> Self:
+        """Look at the hours from one to another."""
+        hours = [hour for hour in one.hours if begin <= hour < end]
+        usual = (one.weight(hour) for hour in hours if (moment.hour - hour + 1) % 24 <= 2)
+        most = max(map(one.weight, hours), default=0.0)
+        days = len({(end - 1 - hour) // 24 for hour in hours})
+        return cls(one, max(usual, default=0.0), most, days)
+
+
 def moments(now_ms: int) -> Iterator[Moment]:
     """Yield this hour, and those of the last day."""
     hour, into_ms = divmod(now_ms, HOUR_MS)
@@ -86,13 +110,17 @@ def much(one: Counted, moment: Moment) -> float:
     return one.weight(moment.hour) + one.weight(moment.hour - 1) * moment.earlier
 
 
-def total_by_hour(classes: Iterable[Counted]) -> dict[int, HourCount]:
-    """Return what came in each hour."""
+def sums(several: Iterable[Mapping[int, HourCount]]) -> dict[int, HourCount]:
+    """Add up counts of the same hours."""
     totals: dict[int, HourCount] = {}
-    for one in classes:
-        for hour, count in one.hours.items():
+    for hours in several:
+        for hour, count in hours.items():
             before = totals.get(hour, NOTHING)
-            totals[hour] = HourCount(*(a + b for a, b in zip(before, count, strict=True)))
+            totals[hour] = HourCount(
+                before.messages + count.messages,
+                before.recipients + count.recipients,
+                before.refused + count.refused,
+            )
     return totals
 
 

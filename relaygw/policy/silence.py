@@ -34,7 +34,9 @@ _REGULAR = 0.8  # the shortest against the longest
 _REGULAR_WEEKS = 4
 _WEEKS_SHARE = 0.75  # mail that comes in fewer weeks is sent when somebody likes to
 _RARE = 4  # messages a day: the rhythm of less takes twice as long to learn
+_SELDOM = 0.5  # of the days: that of what comes on fewer takes three times as long
 _REGULAR_MS = 12 * HOUR_MS  # of shorter pauses chance makes some look so
+_UNKNOWN_S = 2**32 - 1  # what no week tells of may last for any time
 _DIGITS = re.compile(r"\d+")
 
 
@@ -114,34 +116,40 @@ class Silent:
 class Rhythm:
     """For how long a kind of mail may pause, by hour of the week."""
 
-    __slots__ = ("_may_s", "_usual_s")
+    __slots__ = ("_may_s", "_usual_s", "stops")
 
-    def __init__(self, usual_s: Sequence[int], may_s: Sequence[int]) -> None:
+    def __init__(
+        self, usual_s: Sequence[int], may_s: Sequence[int], stops: Sequence[Pause] = ()
+    ) -> None:
         self._usual_s = array("I", usual_s)
         self._may_s = array("I", may_s)
+        self.stops = stops  # pauses that are not usual: somebody was told of them
 
     @classmethod
-    def of(cls, hours: Sequence[MailHour]) -> Rhythm | None:
-        """Return the rhythm of hours in order; None: there is none, or not yet."""
+    def of(cls, hours: Sequence[MailHour], stops: Sequence[Pause] = ()) -> Rhythm | None:
+        """Return the rhythm of hours in order; None: there is none, or not yet.
+
+        `stops`: pauses of more mail than this, that somebody was told of.
+        """
         if not hours or sum(one.messages for one in hours) < LEAST_MESSAGES:
             return None
         span = hours[-1].hour - hours[0].hour + 1
-        is_rare = sum(one.messages for one in hours) < span / 24 * _RARE
-        if span * HOUR_MS < LEARNT_MS * (1 + is_rare) - HOUR_MS:
+        if span * HOUR_MS < LEARNT_MS * _learning(hours, span) - HOUR_MS:
             return None
         if len({one.hour // WEEK for one in hours}) < span / WEEK * _WEEKS_SHARE:
             return None
-        return cls._of_pauses(_usual_pauses(_pauses(hours)))
+        pauses = [one for one in _pauses(hours) if not any(map(one.covers, stops))]
+        return cls._of_pauses(*_usual_pauses(pauses))
 
     @classmethod
-    def _of_pauses(cls, pauses: Sequence[Pause]) -> Rhythm:
+    def _of_pauses(cls, pauses: Sequence[Pause], stops: Sequence[Pause] = ()) -> Rhythm:
         by_hour = [_usual(weeks) for weeks in _by_hour(pauses)]
         usual = [weeks[-1] if weeks else 0 for weeks in by_hour]
         may = [
-            max(LEAST_MS, int(longest * _factor(weeks)))
+            max(LEAST_MS, int(longest * _factor(weeks))) // 1000 if weeks else _UNKNOWN_S
             for longest, weeks in zip(usual, by_hour, strict=True)
         ]
-        return cls([one // 1000 for one in usual], [one // 1000 for one in may])
+        return cls([one // 1000 for one in usual], may, stops)
 
     def broken(self, since_ms: int, now_ms: int) -> int | None:
         """Return the longest usual pause if nothing came since a time and that is too long.
@@ -161,6 +169,14 @@ class Rhythm:
         return None
 
 
+def _learning(hours: Sequence[MailHour], span: int) -> int:
+    """Return how many times as long as usual a rhythm takes to learn."""
+    days = span / 24
+    if len({one.hour // 24 for one in hours}) < days * _SELDOM:
+        return 3
+    return 2 if sum(one.messages for one in hours) < days * _RARE else 1
+
+
 class Pause(NamedTuple):
     """Time in which nothing came, and the hours since the epoch that it touched."""
 
@@ -168,37 +184,67 @@ class Pause(NamedTuple):
     last: int
     gap_ms: int
 
+    def covers(self, other: Pause) -> bool:
+        """True if nothing came all the time of another."""
+        return self.first <= other.first and other.last <= self.last
+
+
+def rhythms_of(hours: Mapping[MailKind, Sequence[MailHour]]) -> dict[MailKind, Rhythm]:
+    """Return the rhythm of each kind that has one, by its hours in order.
+
+    When all of a domain was silent, somebody was told of that, and of none of its kinds.
+    """
+    found: dict[MailKind, Rhythm] = {}
+    for kind in sorted(hours, key=lambda one: one.template is not None):
+        whole = found.get(kind.whole)
+        rhythm = Rhythm.of(hours[kind], whole.stops if whole else ())
+        if rhythm is not None:
+            found[kind] = rhythm
+    return found
+
 
 def _pauses(hours: Sequence[MailHour]) -> list[Pause]:
     """Return the longest pause that ended in each hour in which something came."""
     found = []
     before = hours[0].hour
-    for one in hours:
-        empty = one.hour - before - 1
-        found.append(Pause(before, one.hour, max(one.gap_ms, empty * HOUR_MS)))
-        before = one.hour
+    for hour, _, gap_ms in hours:
+        found.append(Pause(before, hour, max(gap_ms, (hour - before - 1) * HOUR_MS)))
+        before = hour
     return found
 
 
-def _usual_pauses(pauses: list[Pause]) -> list[Pause]:
-    """Return the pauses without the longest ones, if the others say that somebody was told."""
-    for _ in range(_MOST_STOPS):
+def _usual_pauses(pauses: list[Pause]) -> tuple[list[Pause], list[Pause]]:
+    """Return the pauses without the longest ones, of which somebody was told, and these.
+
+    So say all the others, or those before: what came later may have been longer than usual, too.
+    """
+    stops: list[Pause] = []
+    for _ in range(min(_MOST_STOPS, len(pauses))):
         longest = max(pauses, key=lambda one: one.gap_ms)
         others = [one for one in pauses if one is not longest]
-        end_ms = (longest.last + 1) * HOUR_MS
-        if not others or Rhythm._of_pauses(others).broken(end_ms - longest.gap_ms, end_ms) is None:
+        before = [one for one in others if one.last <= longest.first]
+        if not any(_is_broken_by(longest, its) for its in (others, before)):
             break
         pauses = others
-    return pauses
+        stops.append(longest)
+    return pauses, stops
+
+
+def _is_broken_by(longest: Pause, others: Sequence[Pause]) -> bool:
+    if not others or others[-1].last - others[0].first < WEEK:
+        return False
+    # when it ended is known to the hour: at the earliest
+    end_ms = max(longest.last * HOUR_MS, longest.first * HOUR_MS + longest.gap_ms)
+    return Rhythm._of_pauses(others).broken(end_ms - longest.gap_ms, end_ms) is not None
 
 
 def _by_hour(pauses: Sequence[Pause]) -> list[list[int]]:
     """Return the longest pause that touched each hour of the week, week by week."""
     longest: dict[int, int] = {}
-    for one in pauses:
-        for touched in range(one.first, one.last + 1):
-            if one.gap_ms > longest.get(touched, 0):
-                longest[touched] = one.gap_ms
+    for first, last, gap_ms in pauses:
+        for touched in range(first, last + 1):
+            if gap_ms > longest.get(touched, 0):
+                longest[touched] = gap_ms
     found: list[list[int]] = [[] for _ in range(WEEK)]
     for hour, pause_ms in longest.items():
         found[hour % WEEK].append(pause_ms)

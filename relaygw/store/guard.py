@@ -97,6 +97,7 @@ class MailSender(NamedTuple):
     program: str
     first_ms: int
     last_ms: int
+    class_id: str
 
 
 class Guards(Repository):
@@ -185,16 +186,16 @@ class Guards(Repository):
     def known_mail(self, before_ms: int) -> dict[tuple[str, str], list[MailSender]]:
         """Return who sent mail first before a time, by sender's domain and template."""
         names = ("sender_domain", "template", "source_id", "user_name", "uid", "script")
-        seen = (mail_class.c.first_seen_ms, mail_class.c.last_seen_ms)
+        seen = mail_class.c["first_seen_ms", "last_seen_ms", "class_id"]
         query = select(*mail_class.c[names], *seen).where(mail_class.c.template != OTHER_SUBJECTS)
         found: dict[tuple[str, str], list[MailSender]] = defaultdict(list)
         with self._read() as tx:
             is_older = mail_class.c.first_seen_ms < tx.to_stored(before_ms)
-            for domain, template, source_id, *program, first_ms, last_ms in tx.execute(
+            for domain, template, source_id, *program, first_ms, last_ms, class_id in tx.execute(
                 query.where(is_older)
             ):
                 times = tx.to_local(first_ms), tx.to_local(last_ms)
-                sender = MailSender(source_id, program_of(*program), *times)
+                sender = MailSender(source_id, program_of(*program), *times, class_id)
                 found[domain, template].append(sender)
         return dict(found)
 

@@ -91,11 +91,23 @@ def test_orders_of_a_shop_that_moves_are_never_held(
     store: Store, source: MailSource, told: list[str]
 ) -> None:
     is_smtp = source[1] != ""
-    count(store, 20, 100, 50, source=("10.0.0.5", ":25", "", None, "") if is_smtp else SHOP)
+    count(store, 110, 100, 48, source=("10.0.0.5", ":25", "", None, "") if is_smtp else SHOP)
     order(store, source)
     count(store, 400, 0, source=source)
     found = guard(store).look([], now_ms=clock_ms())
     assert [one.rule.value for one in found] == told
+    assert store.queue.search(HELD, limit=9) == []
+
+
+def test_a_host_of_a_fleet_that_sends_more_than_all_of_it_is_told_of(store: Store) -> None:
+    for host in ("local", "10.0.0.6"):
+        count(store, 20, 100, 48, source=(host, "", "", 33, "33:shop.php"))
+    source = ("10.0.0.7", "", "", 33, "33:shop.php")
+    order(store, source)
+    count(store, 200, 0, source=source)
+    (finding,) = guard(store).look([], now_ms=clock_ms())
+    assert finding.rule.value == "source_volume"
+    assert "usual is less than 160" in finding.summary, "four times what both sent"
     assert store.queue.search(HELD, limit=9) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from bench.shops.guarding import GuardJudge, caught
+from bench.shops.guarding import GuardJudge, caught, plan_compromises
 from bench.shops.profiles import SHOPS
 from bench.shops.simulation import Simulation, missed
 from bench.shops.traffic import BEGIN_MS, DAY_MS, HOUR_MS, Stop, Traffic, compromise
@@ -33,6 +33,28 @@ def test_a_month_without_a_stop_has_no_alarm_and_a_stop_is_told_within_an_hour()
     assert found.is_found
     assert found.told_ms is not None
     assert found.told_ms - found.last_ms < 2 * HOUR_MS
+
+
+def test_a_stop_lasts_until_somebody_has_to_be_told() -> None:
+    """Mail that pauses for weekends may stop for ten days."""
+    stop = Stop("Order # received", WEDNESDAY_MS, WEDNESDAY_MS + DAY_MS)
+    sim = Simulation(OFFICE, SEED, DAYS, stops=[stop], is_silence_told=False)
+    sim.run()
+    (found,) = missed(sim)
+    assert not found.is_found
+    assert found.limit_ms > 9 * DAY_MS
+    assert found.until_ms - found.last_ms > found.limit_ms
+
+
+def test_nothing_is_planted_that_cannot_be_told_from_usual_mail() -> None:
+    """No form that no visitor fills in, and none on a day for which the guard was told so."""
+    for shop in (one for one in SHOPS if one.name in ("newsletters", "sale")):
+        for seed in range(20):
+            planned = plan_compromises(shop, seed, 2, 90)
+            mails = [mail for one in planned for mail in one.mails]
+            assert {mail.mail_class.stream for mail in mails} == {"transactional"}
+            days = {(one.at_ms - BEGIN_MS) // DAY_MS for one in planned}
+            assert not shop.quiet_told or days.isdisjoint(shop.sale_days)
 
 
 def test_a_script_that_is_new_is_told_of_and_the_shop_is_not() -> None:

@@ -47,6 +47,12 @@ def orders(now: int, *, usual: int = 20, days: int = 20) -> Counted:
     return counted("Order #", {**hours, 0: now})
 
 
+def of_fleet(hours: Mapping[int, int], others: Mapping[int, int] | None = None) -> Counted:
+    """Return order mail of a host, and what its fleet sent: 20 by day."""
+    all_hours = orders(0).hours if others is None else counted("Order #", others).hours
+    return replace(counted("Order #", hours), is_moved=True, elsewhere=all_hours)
+
+
 def found(*classes: Counted, known: Known = OLD, now_ms: int = NOW_MS, **guard: Any) -> list[Any]:
     """Return what is wrong, as trouble and whether something of it is held."""
     return [
@@ -198,9 +204,20 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
         ),
         [("burst", False)],
     ),
-    "a host that is back after a while": (
-        lambda: found(replace(counted("Order #", {0: 60, 72: 5, 120: 5}), is_moved=True)),
-        [],
+    "a host that is back after a while": (lambda: found(of_fleet({0: 60, 72: 5, 120: 5})), []),
+    "a host that is new": (lambda: found(of_fleet({0: 60})), []),
+    "one that sends more than all did": (lambda: found(of_fleet({0: 90})), [("burst", False)]),
+    "one of a fleet that sends little": (
+        lambda: found(of_fleet({0: 60}, {24 * day: 2 for day in range(1, 15)})),
+        [("burst", False)],
+    ),
+    "much more than a fleet ever sent": (
+        lambda: found(of_fleet({0: 900}, {24 * day: 2 for day in range(1, 15)})),
+        [("burst", True)],
+    ),
+    "more than a source may of a busy fleet": (
+        lambda: found(of_fleet({0: 510}, dict.fromkeys(range(400), 900))),
+        [("burst", False)],
     ),
     "other sources are never held": (
         lambda: found(

@@ -15,8 +15,10 @@ from relaygw.policy.silence import (
     LastMail,
     MailHour,
     MailKind,
+    Pause,
     Rhythm,
     Silent,
+    rhythms_of,
     silent_kinds,
     unmet,
 )
@@ -91,6 +93,11 @@ def test_it_is_told_in_time_whatever_the_rhythm(each_min: int) -> None:
     assert each_min * MINUTE_MS < told_after_ms(rhythm, times[-1]) <= most_ms
 
 
+def weekly(weeks: Iterable[int]) -> list[int]:
+    """A newsletter on Tuesdays that takes three hours to send."""
+    return [at(week, 1, 9) + n * MINUTE_MS for week in weeks for n in range(180)]
+
+
 def test_a_rhythm_is_not_learnt_from_too_little() -> None:
     assert Rhythm.of([]) is None
     assert Rhythm.of(hours_of(office(1))) is None, "one week"
@@ -98,6 +105,13 @@ def test_a_rhythm_is_not_learnt_from_too_little() -> None:
     assert Rhythm.of(hours_of(seldom)) is None, "less than four a day for less than four weeks"
     newsletters = [at(week, 1, 9) + n * MINUTE_MS for week in (0, 1, 5) for n in range(300)]
     assert Rhythm.of(hours_of(newsletters)) is None, "sent when somebody likes to"
+    assert Rhythm.of(hours_of(weekly(range(5)))) is None, "a subject may return by chance"
+
+
+def test_a_newsletter_of_each_week_is_missed_the_next_week() -> None:
+    rhythm = Rhythm.of(hours_of(weekly(range(7))))
+    assert rhythm is not None
+    assert told_after_ms(rhythm, max(weekly(range(7)))) <= 8 * DAY_MS
 
 
 def test_a_pause_that_was_told_of_is_not_usual() -> None:
@@ -218,3 +232,44 @@ def test_a_stop_that_was_told_is_no_usual_pause(seed: int) -> None:
     assert told_after_ms(before, last_ms) < 8 * DAY_MS
     longest_ms = max(b - a for a, b in pairwise(times))
     assert told_after_ms(after, times[-1]) <= 4 * longest_ms + MINUTE_MS
+
+
+def seldom(rng: random.Random, weeks: int, *, most_h: float = 20, begin: int = 0) -> list[int]:
+    times = [at(begin, 0, 0)]
+    while times[-1] < at(begin + weeks, 0, 0):
+        times.append(times[-1] + int(rng.triangular(1, most_h, most_h / 2) * HOUR_MS))
+    return times
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stop_is_judged_by_what_was_usual_before_it(seed: int) -> None:
+    """Later there is less mail, and after such pauses the stop would not have been told."""
+    rng = random.Random(seed)
+    often = [one for one in seldom(rng, 5) if not at(4, 0, 0) < one < at(4, 5, 0)]
+    times = [*often, *seldom(rng, 3, most_h=50, begin=5)]
+    rhythm = Rhythm.of(hours_of(times))
+    assert rhythm is not None
+    assert told_after_ms(rhythm, times[-1]) <= 4 * 50 * HOUR_MS
+
+
+def test_when_all_of_a_domain_stopped_none_of_its_kinds_paused_as_usual() -> None:
+    rng = random.Random(1)
+    rare = seldom(rng, 8)
+    often = [at(0, 0, 0) + n * HOUR_MS for n in range(8 * 168)]
+    hours = {
+        kind: hours_of(one for one in times if not at(4, 0, 0) < one < at(4, 2, 0))
+        for kind, times in ((KIND, rare), (KIND.whole, sorted([*often, *rare])))
+    }
+    alone, together = Rhythm.of(hours[KIND]), rhythms_of(hours)[KIND]
+    assert alone is not None
+    most_ms = 4 * 21 * HOUR_MS
+    assert told_after_ms(together, max(rare)) <= most_ms < told_after_ms(alone, max(rare))
+
+
+def test_an_hour_of_which_no_week_tells_may_be_silent() -> None:
+    friday, monday = MONDAY + 4 * 24 + 18, MONDAY + 7 * 24 + 7
+    weekends = [Pause(friday + week * 168, monday + week * 168, 0) for week in range(3)]
+    rhythm = Rhythm.of(hours_of(office(4)), weekends)
+    assert rhythm is not None
+    assert rhythm.broken(at(4, 4, 17.8), at(4, 6, 12)) is None
+    assert rhythm.broken(at(4, 4, 17.8), at(5, 0, 9)) is not None, "the next morning tells"
