@@ -125,7 +125,7 @@ def _batch_size(waiting: Sequence[AcceptedMessage]) -> int:
 
 
 def _size_bytes(message: AcceptedMessage) -> int:
-    return sum(map(len, message.content))
+    return message.size_bytes if message.content else 0  # else its chunks are stored
 
 
 def _before(message: AcceptedMessage, first_id: str | None) -> TakenBefore | None:

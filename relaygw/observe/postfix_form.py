@@ -239,7 +239,7 @@ def _free_text(text: str) -> str:
     for seen, instead in _FORGERIES:
         if seen in shown:
             shown = shown.replace(seen, instead)
-    return cut(shown)
+    return shown if len(shown) <= MAX_TEXT_CHARACTERS else cut(shown)
 
 
 def _quoted(text: str) -> str:

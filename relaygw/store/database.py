@@ -167,10 +167,10 @@ class BatchStatement:
 
     def run(self, tx: Transaction, rows: Sequence[Row], *last: Any) -> int:
         """Execute for all `rows`, in as few steps as MAX_ROWS allows; return how many changed."""
-        return sum(
-            self._execute(tx, rows[start : start + MAX_ROWS], last).rowcount
-            for start in range(0, len(rows), MAX_ROWS)
-        )
+        changed = 0
+        for start in range(0, len(rows), MAX_ROWS):
+            changed += self._execute(tx, rows[start : start + MAX_ROWS], last).rowcount
+        return changed
 
     def fetch(self, tx: Transaction, rows: Sequence[Row], *last: Any) -> list[Row]:
         """Execute a query for all `rows` and return what it found, in no order."""

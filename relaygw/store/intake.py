@@ -105,12 +105,14 @@ class Intake(Repository):
         def write() -> None:
             nonlocal new, again
             with self._write() as tx:
-                if any(one.mail_key is not None for one in messages):
-                    again = taken_before(tx, messages)
+                keyed = [one for one in messages if one.mail_key is not None]
+                if keyed:
+                    again = taken_before(tx, keyed)
                     new = [one for one in messages if one.queue_id not in again]
                 insert_messages(tx, new)
-                if any(one.is_bounce_mail for one in new):
-                    note_bounce_mail(tx, new)
+                bounces = [one for one in new if one.is_bounce_mail]
+                if bounces:
+                    note_bounce_mail(tx, bounces)
                 if self._rules.webhooks:
                     add_accepted(tx, new, self._rules)
                 _hold(tx, new, hold)

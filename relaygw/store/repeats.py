@@ -223,7 +223,7 @@ def _storm_rows(tx: Transaction, front: str, repeats: Sequence[Repeat], slice_ms
 
 
 def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[str, str]:
-    """Return which of these are duplicates, and of what; notes when the others were taken.
+    """Return which of these, with keys, are duplicates, and of what; notes the others as taken.
 
     Who has the same at this moment waits for this transaction to end: the first is durable, or was
     never there.
@@ -245,7 +245,6 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
 
 def _rounds(messages: Sequence[AcceptedMessage]) -> Iterator[list[list[AcceptedMessage]]]:
     """Yield runs of the same mail within ONCE_MS, each key once in a round; nearly always one."""
-    messages = [one for one in messages if one.mail_key is not None]
     if len({one.mail_key for one in messages}) == len(messages):  # nearly always
         yield [[one] for one in messages]
         return
