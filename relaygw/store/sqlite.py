@@ -41,11 +41,12 @@ _CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
 
 
 def create_sqlite_engine(
-    url: str, *, begin: str, is_synced: bool = True, file: QueueFile | None = None
+    url: str, *, begin: str | None, is_synced: bool = True, file: QueueFile | None = None
 ) -> Engine:
     """Return an engine whose transactions start with `begin`; `file` outlives its connections.
 
-    `is_synced` False: a commit is durable only with the next one that is synced.
+    None: who has a connection begins them. `is_synced` False: a commit is durable only with the
+    next one that is synced.
     """
     expected_level = 2 if is_synced else 1
     engine = create_engine(
@@ -83,7 +84,8 @@ def create_sqlite_engine(
     if file is not None:
         event.listen(engine, "do_connect", lambda *_: file.may_connect())
     event.listen(engine, "connect", configure)
-    event.listen(engine, "begin", start)
+    if begin is not None:
+        event.listen(engine, "begin", start)
     return engine
 
 
@@ -141,9 +143,7 @@ class _Writer:
     def __init__(
         self, url: str, lock: WriteLock, file: QueueFile, *, is_synced: bool = True
     ) -> None:
-        self._engine = create_sqlite_engine(
-            url, begin="BEGIN IMMEDIATE", is_synced=is_synced, file=file
-        )
+        self._engine = create_sqlite_engine(url, begin=None, is_synced=is_synced, file=file)
         self._lock = lock
         self._file = file
         self._is_synced = is_synced
@@ -156,11 +156,15 @@ class _Writer:
             if self._connection is None or self._connection.closed:
                 self._connection = self._engine.connect()
             connection = self._connection
-            raw = connection.connection.dbapi_connection
+            raw: Any = connection.connection.dbapi_connection
             try:
                 self._file.mark(raw)
-                with connection.begin():
-                    yield connection
+                raw.execute("BEGIN IMMEDIATE")
+                yield connection
+                if connection.in_transaction():  # which began with a statement of its own
+                    connection.commit()
+                else:  # nearly always; begun and ended by SQLAlchemy it would cost 50 calls more
+                    raw.commit()
             except BaseException:
                 # after a failed sync or a full disk only a new connection knows the truth
                 connection.invalidate()

@@ -12,12 +12,12 @@ from bench.message_counts import of_one_message
 
 BOUNDS = {
     "front: calls of relaygw": (340, 340),
-    "front: calls of all": (930, 1080),
+    "front: calls of all": (800, 950),
     "front: statements": (7, 7),
     "front: write transactions": (1, 1),
     "front: written bytes": (52_000, 98_000),
     "delivery: calls of relaygw": (520, 520),
-    "delivery: calls of all": (1220, 1220),
+    "delivery: calls of all": (1150, 1160),
     "delivery: statements": (18, 18),
     "delivery: write transactions": (2, 2),
     "delivery: written bytes": (64_000, 112_000),
