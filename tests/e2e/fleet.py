@@ -103,7 +103,7 @@ class Traffic:
     """Clients that send on and on, each number once, whatever happens to them."""
 
     def __init__(
-        self, *gateways: Gateway, clients: int = 2, a_connection: int = 20, pause_s: float = 0.02
+        self, *gateways: Gateway, clients: int = 2, a_connection: int = 20, pause_s: float = 0.05
     ) -> None:
         self.tried = 0
         self.acknowledged: set[int] = set()

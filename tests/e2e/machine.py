@@ -232,9 +232,10 @@ class ProviderInside(ThreadedProvider):
 
 def _wait(condition: Callable[[], bool], what: str) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {PATIENCE_S} s: {what}"
-        time.sleep(0.02)
+    while (began_s := time.monotonic()) and not condition():
+        now_s = time.monotonic()
+        assert now_s < deadline_s, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(max(0.02, 3 * (now_s - began_s)))  # to look may take a program
 
 
 def _is_removed(directory: Path) -> bool:

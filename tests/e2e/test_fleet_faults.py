@@ -51,9 +51,9 @@ def test_the_server_restarts(
 ) -> None:
     with Traffic(*fleet) as traffic:
         for _ in range(ROUNDS):
-            traffic.wait_for_more(40)
+            traffic.wait_for_more(20)
             server.restart(immediately=immediately)
-        traffic.wait_for_more(40)
+        traffic.wait_for_more(20)
     traffic.wait_until_delivered(fleet[0], provider)
     traffic.check(provider)
 
@@ -63,10 +63,10 @@ def test_all_connections_are_terminated_again_and_again(
 ) -> None:
     ended = 0
     with Traffic(*fleet) as traffic:
-        for _ in range(4 * ROUNDS):
+        for _ in range(2 * ROUNDS):
             traffic.wait_for_more(20)
             ended += len(server.execute(f"SELECT pg_terminate_backend(pid) {_OF_GATEWAYS}"))
-        traffic.wait_for_more(40)
+        traffic.wait_for_more(20)
     traffic.wait_until_delivered(fleet[0], provider)
     print(f"{ended} connections ended")
     traffic.check(provider)
@@ -83,7 +83,7 @@ def test_connections_are_terminated_in_the_middle_of_commit(
             traffic.wait_for_more(20)
             server.set("synchronous_standby_names", "nobody")
             while not (found := server.execute(f"SELECT pg_terminate_backend(pid) {waiting}")):
-                time.sleep(0.01)
+                time.sleep(0.05)
             ended += len(found)
             server.set("synchronous_standby_names", "")
         traffic.wait_for_more(20)

@@ -121,9 +121,9 @@ def test_each_table_is_gone_for_a_while(
             for (table,) in tables:
                 tried = traffic.tried
                 server.execute(f'ALTER TABLE "{table}" RENAME TO "{table}_gone"', url)
-                fleet[0].wait_until(lambda seen=tried: traffic.tried >= seen + 6, "more tries")
+                fleet[0].wait_until(lambda seen=tried: traffic.tried >= seen + 4, "more tries")
                 server.execute(f'ALTER TABLE "{table}_gone" RENAME TO "{table}"', url)
-                traffic.wait_for_more(3)
+                traffic.wait_for_more(2)
         traffic.wait_until_delivered(fleet[0], provider)
         traffic.check(provider)
 
