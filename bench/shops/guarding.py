@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ class GuardJudge:
     """Judges the sources of one shop: always, or for some hours behind some times."""
 
     def __init__(self, shop: Shop, *, behind_ms: Sequence[int] | None = None) -> None:
-        self._behind_ms = behind_ms
+        self._behind_ms = None if behind_ms is None else sorted(behind_ms)
         self._busiest: dict[tuple[str, int], int] = {}
         days = [utc_time(BEGIN_MS + day * DAY_MS).date() for day in shop.sale_days]
         self._guard = Guard(quiet=tuple(Days(day, day) for day in days if shop.quiet_told))
@@ -35,10 +36,10 @@ class GuardJudge:
     def __call__(
         self, ledger: Ledger, now_ms: int, lasting: Mapping[tuple[str, str], Alarm]
     ) -> Iterator[Alarm]:
-        if self._behind_ms is not None and not any(
-            0 <= now_ms - at_ms < _LOOKED_AT_MS for at_ms in self._behind_ms
-        ):
-            return
+        if self._behind_ms is not None:
+            since_ms = now_ms - _LOOKED_AT_MS
+            if bisect(self._behind_ms, now_ms) == bisect(self._behind_ms, since_ms):
+                return
         alarmed = {
             key: one.at_ms for (rule, key), one in lasting.items() if rule.startswith("source")
         }

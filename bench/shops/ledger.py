@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import takewhile
 
 from bench.shops.traffic import Mail
 from relaygw.mail.mail_class import MailClass
@@ -89,6 +90,18 @@ class Ledger:
             if kind not in self._kinds:
                 self._kinds[kind] = _KindCount(at_ms)
             self._kinds[kind].count(mail)
+
+    def messages_by_template(self, since_ms: int) -> dict[str, int]:
+        """Return how many messages came since the hour of a time."""
+        found: dict[str, int] = {}
+        for kind, count in self._kinds.items():
+            if kind.template is not None:
+                recent = takewhile(
+                    lambda one: one.hour >= since_ms // HOUR_MS, reversed(count.hours)
+                )
+                came = sum(one.messages for one in recent)
+                found[kind.template] = found.get(kind.template, 0) + came
+        return found
 
     def forget_hours(self, before: int) -> None:
         """Forget old hours of classes; those of sources and kinds stay."""

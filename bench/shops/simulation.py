@@ -137,7 +137,8 @@ class Simulation:
 
     def _look(self, now_ms: int) -> None:
         if (now_ms - BEGIN_MS) % DAY_MS == 0:
-            self.ledger.learn(now_ms)
+            if self.is_silence_told:
+                self.ledger.learn(now_ms)
             self.ledger.forget_hours((now_ms - _KEPT_MS) // HOUR_MS)
         found = list(self._quiet(now_ms)) if self.is_silence_told else []
         for judge in self.judges:
@@ -160,19 +161,8 @@ class Simulation:
             yield Alarm(now_ms, "silence", one.kind.key, words)
         if self.shop.expects and now_ms >= BEGIN_MS + DAY_MS:
             expects = [Expect(*one) for one in self.shop.expects]
-            for expect, came in unmet(expects, self._of_last_day(now_ms)):
+            for expect, came in unmet(expects, self.ledger.messages_by_template(now_ms - DAY_MS)):
                 yield Alarm(now_ms, "silence", f"expect {expect.subject}", f"{came} came")
-
-    def _of_last_day(self, now_ms: int) -> dict[str, int]:
-        first = (now_ms - DAY_MS) // HOUR_MS
-        found: dict[str, int] = {}
-        for one in self.ledger.classes.values():
-            if one.last_ms // HOUR_MS >= first:
-                hours = (one.hours.get(hour) for hour in range(first, now_ms // HOUR_MS + 1))
-                came = sum(count.messages for count in hours if count)
-                template = one.mail_class.template
-                found[template] = found.get(template, 0) + came
-        return found
 
 
 def _minutes(span_ms: int) -> str:

@@ -36,7 +36,6 @@ _WEEKS_SHARE = 0.75  # mail that comes in fewer weeks is sent when somebody like
 _RARE = 4  # messages a day: the rhythm of less takes twice as long to learn
 _SELDOM = 0.5  # of the days: that of what comes on fewer takes three times as long
 _REGULAR_MS = 12 * HOUR_MS  # of shorter pauses chance makes some look so
-_UNKNOWN_S = 2**32 - 1  # what no week tells of may last for any time
 _DIGITS = re.compile(r"\d+")
 
 
@@ -143,13 +142,15 @@ class Rhythm:
 
     @classmethod
     def _of_pauses(cls, pauses: Sequence[Pause], stops: Sequence[Pause] = ()) -> Rhythm:
-        by_hour = [_usual(weeks) for weeks in _by_hour(pauses)]
-        usual = [weeks[-1] if weeks else 0 for weeks in by_hour]
+        # of an hour that no other week tells of any pause may be usual
+        any_ms = [max((one.gap_ms for one in (*pauses, *stops)), default=0)]
+        by_hour = [_usual(weeks) or any_ms for weeks in _by_hour(pauses)]
+        usual = [weeks[-1] for weeks in by_hour]
         may = [
-            max(LEAST_MS, int(longest * _factor(weeks))) // 1000 if weeks else _UNKNOWN_S
+            max(LEAST_MS, int(longest * _factor(weeks)))
             for longest, weeks in zip(usual, by_hour, strict=True)
         ]
-        return cls([one // 1000 for one in usual], may, stops)
+        return cls([one // 1000 for one in usual], [one // 1000 for one in may], stops)
 
     def broken(self, since_ms: int, now_ms: int) -> int | None:
         """Return the longest usual pause if nothing came since a time and that is too long.
