@@ -27,6 +27,7 @@ pytestmark = pytest.mark.campaign
 SEED = 20_250
 KILLS = {"sqlite": times(6, campaign=40), "postgres": times(4, campaign=16)}
 CONNECTIONS = 3
+PAUSE_S = 0.01  # between two mails: there is one under way, and no flood while a role starts
 VICTIMS = ("front", "delivery", "supervisor", "all")
 
 
@@ -83,7 +84,7 @@ class KillableGateway(Gateway):
 
 
 class Client:
-    """Sends numbered messages without a pause, each number once, whatever happens."""
+    """Sends numbered messages one after the other, each number once, whatever happens."""
 
     def __init__(self, port: int) -> None:
         self.tried = 0
@@ -123,6 +124,7 @@ class Client:
                 with self._news:
                     self.acknowledged.add(number)
                     self._news.notify_all()
+                self._stop.wait(PAUSE_S)
 
 
 def content_of(number: int) -> bytes:
