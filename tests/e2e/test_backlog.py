@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.builders import accepted
+from tests.campaign import times
 from tests.e2e.fleet import CONTENT, arrived, send_all
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.queues import make_queue
 
-COUNT = 10_000
+COUNT = times(3_000, campaign=10_000)
 SENT = 150
 MEMORY_BYTES = 200_000_000  # of all processes, what they share counted once
 _A_BATCH = 500
@@ -42,6 +43,7 @@ def memory_bytes(gateway: Gateway) -> int:
     return 1024 * sum(int(kb) for text in texts for kb in _PSS.findall(text))
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("each_database")
 def test_a_start_with_a_long_queue(tmp_path: Path) -> None:
     with ThreadedProvider() as provider:

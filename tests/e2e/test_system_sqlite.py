@@ -40,12 +40,12 @@ def test_mail_taken_by_several_is_sent_and_outlives_a_kill(
         maps = [Path(f"/proc/{pid}/maps").read_text() for pid in gateway.processes()[:2]]
         assert maps
         assert not [one for one in maps if "pysqlite3" in one]
-        with Shops(gateway.smtp_port, count=4, each_s=0) as shops:
-            shops.wait_for(100)
+        with Shops(gateway.smtp_port, count=4, each_s=0.02) as shops:
+            shops.wait_for(50)
             gateway.kill_all()
         gateway.start()
-        with Shops(gateway.smtp_port, count=4, each_s=0, domain="later.test") as others:
-            others.wait_for(100)
+        with Shops(gateway.smtp_port, count=4, each_s=0.02, domain="later.test") as others:
+            others.wait_for(50)
         assert others.failures == []
         accepted = {*shops.accepted, *others.accepted}
         provider.wait_until(lambda: accepted <= arrived())
