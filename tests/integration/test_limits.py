@@ -34,7 +34,8 @@ async def test_a_rate_of_recipients_counts_recipients(tmp_path: Path) -> None:
     ):
         rig.accept(*(accepted("a@x.test", "b@x.test", "c@x.test", "d@x.test") for _ in range(10)))
         await provider.wait_for_messages(10)
-    assert provider.accepted_at_s[-1] - provider.accepted_at_s[0] >= 9 * 4 / 20 * 0.9
+    took_s = provider.accepted_at_s[-1] - provider.accepted_at_s[0]
+    assert took_s >= 9 * 4 / 20 * 0.75  # the first may be late, on a busy machine
 
 
 async def test_two_providers_on_one_account_share_its_rate(tmp_path: Path) -> None:
