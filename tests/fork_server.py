@@ -229,6 +229,9 @@ def _become(asked: dict[str, Any], streams: list[int]) -> None:
     if asked["environment"].get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)
         sys.stderr.reconfigure(write_through=True)
+    for number in asked["closed"]:
+        os.close(number)
+        setattr(sys, ("stdin", "stdout", "stderr")[number], None)  # as the interpreter has it
     sys.argv = ["relaygw", *asked["words"]]
 
 
@@ -240,8 +243,8 @@ class _Leaving:
     def __call__(self) -> None:
         if self.code is not None:
             with contextlib.suppress(Exception):  # a stream that is closed or full
-                sys.stdout.flush()
-                sys.stderr.flush()
+                for stream in filter(None, (sys.stdout, sys.stderr)):
+                    stream.flush()
                 os._exit(self.code & 0xFF)
 
 

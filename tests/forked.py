@@ -98,11 +98,14 @@ _image = _Image()
 
 
 class RelaygwProcess(subprocess.Popen[Any]):
-    """A Popen of `relaygw WORDS`."""
+    """A Popen of `relaygw WORDS`; its streams with these numbers are `closed`."""
 
     _ending: int | None = None  # where the wait status of a forked process is read
 
-    def __init__(self, words: Sequence[str | Path], **how: Any) -> None:
+    def __init__(
+        self, words: Sequence[str | Path], *, closed: Sequence[int] = (), **how: Any
+    ) -> None:
+        self._closed = closed
         super().__init__([str(word) for word in words], **how)
 
     def _execute_child(self, *given: Any) -> None:
@@ -111,6 +114,7 @@ class RelaygwProcess(subprocess.Popen[Any]):
         words = list(asked["args"])
         environment = dict(os.environ if asked["env"] is None else asked["env"])
         if not _may_be_forked(asked, environment):
+            assert not self._closed, "only what is forked can have closed streams"
             asked["args"] = [sys.executable, "-m", "relaygw", *words]
             super()._execute_child(*bound.args[1:])
             return
@@ -121,6 +125,7 @@ class RelaygwProcess(subprocess.Popen[Any]):
             "environment": environment,
             "directory": str(asked["cwd"] or Path.cwd()),
             "new_session": asked["start_new_session"],
+            "closed": list(self._closed),
         }
         self._ending, ended = os.pipe2(os.O_CLOEXEC)
         try:

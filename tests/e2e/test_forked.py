@@ -34,6 +34,16 @@ def test_says_and_returns_the_same(words: list[str]) -> None:
     )
 
 
+@pytest.mark.parametrize(("number", "words"), [(1, ["--help"]), (0, ["users", "hash"])])
+def test_a_closed_stream_is_closed(number: int, words: list[str]) -> None:
+    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with RelaygwProcess(words, closed=[number], stdout=subprocess.DEVNULL, **how) as forked:
+        _, said = forked.communicate()
+    other = started(words, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.close(number), **how)
+    assert (forked.returncode, said) == (other.returncode, other.stderr)
+    assert said
+
+
 def test_reads_what_it_is_given(tmp_path: Path) -> None:
     done = run_relaygw(["users", "hash"], input="secret\n", capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

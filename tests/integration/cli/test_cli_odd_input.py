@@ -141,12 +141,8 @@ def test_the_null_sender_of_an_import(desk: Desk) -> None:
 
 def closed(desk: Desk, number: int, *words: str) -> tuple[int, str]:
     """Run a command whose stream `number` is closed; return its exit code and stderr."""
-    process = desk.popen(
-        *words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: os.close(number),
-    )
+    nothing = subprocess.DEVNULL
+    process = desk.popen(*words, stdin=nothing, stdout=nothing, closed=[number])
     _, stderr = process.communicate()
     return process.returncode, stderr.decode()
 
