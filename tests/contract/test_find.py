@@ -158,7 +158,7 @@ def order(request: pytest.FixtureRequest, store: Store) -> str:
         "after:2026-11-25 before:2026-11-26T12:00 is:waiting user:shop1",
         "larger:1b anna",
         "nna",  # inside of a word
-        "estell 0012",
+        "estell 0412",
         "to:nna.k",
         "-provider:ses anna",
     ],

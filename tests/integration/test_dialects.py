@@ -18,6 +18,7 @@ import pytest
 
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.policy import pacing
 from relaygw.settings.load import load_settings
 from relaygw.settings.presets import presets
 from relaygw.settings.provider import Provider
@@ -197,10 +198,7 @@ class Case:
         assert self._holds() == []
         adapted = ("asks to slow down", "accepts fewer connections")
         log = self.rig.log.getvalue()
-        # where a busy machine has had no mail accepted for a while, it is left alone for a while
-        (gate,) = (one for one in self.rig.worker._gates.values() if one.provider == self.provider)
-        is_left_alone = gate.blocked_until_s > 0
-        assert is_left_alone or any(f"provider {self.provider} {what}" in log for what in adapted)
+        assert any(f"provider {self.provider} {what}" in log for what in adapted)
 
     async def _parked(self, culprit: AcceptedMessage) -> None:
         await self.rig.wait_for(culprit, DeliveryState.HELD)
@@ -239,8 +237,9 @@ class Case:
 
 @pytest.mark.parametrize("name", DIALECTS)
 async def test_a_documented_refusal_has_the_consequence_it_deserves(
-    tmp_path: Path, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.setattr(pacing, "_WINDOW_S", 600.0)  # what was taken before was taken just now
     dialect = DIALECTS[name]
     numbered = {f"p{number}": refusal for number, refusal in enumerate(dialect.refusals)}
     async with gateway(tmp_path, dialect, [WELL, *numbered]) as (rig, servers):

@@ -21,10 +21,10 @@ async def test_a_configured_rate_is_kept(tmp_path: Path) -> None:
         LimitedProvider(rate_per_s=1000, connections=10) as provider,
         running(tmp_path, {"p": provider.settings(rate="20/s")}) as rig,
     ):
+        began_s = time.monotonic()  # the first may be late, on a busy machine
         rig.accept(*(accepted() for _ in range(60)))
         await provider.wait_for_messages(60)
-        took_s = provider.accepted_at_s[-1] - provider.accepted_at_s[0]
-    assert took_s >= 59 / 20 * 0.85  # the first may be late, on a busy machine
+    assert provider.accepted_at_s[-1] - began_s >= 59 / 20 * 0.95
 
 
 async def test_a_rate_of_recipients_counts_recipients(tmp_path: Path) -> None:
@@ -32,10 +32,10 @@ async def test_a_rate_of_recipients_counts_recipients(tmp_path: Path) -> None:
         LimitedProvider(rate_per_s=1000, connections=10) as provider,
         running(tmp_path, {"p": provider.settings(rate="20/s", rate_counts="recipients")}) as rig,
     ):
+        began_s = time.monotonic()
         rig.accept(*(accepted("a@x.test", "b@x.test", "c@x.test", "d@x.test") for _ in range(10)))
         await provider.wait_for_messages(10)
-    took_s = provider.accepted_at_s[-1] - provider.accepted_at_s[0]
-    assert took_s >= 9 * 4 / 20 * 0.75  # the first may be late, on a busy machine
+    assert provider.accepted_at_s[-1] - began_s >= 9 * 4 / 20 * 0.95
 
 
 async def test_two_providers_on_one_account_share_its_rate(tmp_path: Path) -> None:
@@ -54,11 +54,11 @@ async def test_two_providers_on_one_account_share_its_rate(tmp_path: Path) -> No
             ],
         ) as rig,
     ):
+        began_s = time.monotonic()
         rig.accept(*(accepted() for _ in range(20)), *(accepted(route="r") for _ in range(20)))
         await one.wait_for_messages(20)
         await other.wait_for_messages(20)
-        times = sorted(one.accepted_at_s + other.accepted_at_s)
-    assert times[-1] - times[0] >= 39 / 20 * 0.9
+    assert max(one.accepted_at_s + other.accepted_at_s) - began_s >= 39 / 20 * 0.95
 
 
 async def test_an_unknown_rate_is_found_and_nothing_is_lost(tmp_path: Path) -> None:
