@@ -11,18 +11,21 @@ import pytest
 from bench.message_counts import of_one_message
 
 BOUNDS = {
-    "front: calls of relaygw": (340, 340),
-    "front: calls of all": (800, 950),
+    "front: calls of relaygw": (310, 310),
+    "front: calls of all": (770, 820),
     "front: statements": (7, 7),
     "front: write transactions": (1, 1),
     "front: written bytes": (52_000, 98_000),
     "delivery: calls of relaygw": (520, 520),
-    "delivery: calls of all": (1150, 1160),
+    "delivery: calls of all": (1140, 1140),
     "delivery: statements": (18, 18),
     "delivery: write transactions": (2, 2),
     "delivery: written bytes": (64_000, 112_000),
 }
-"""By figure: at most so many for a message of 4 KiB, and of 50 KiB."""
+"""By figure: at most so many for a message of 4 KiB, and of 50 KiB.
+
+Calls have a twentieth more than they are: on a busy machine a timer falls into every message.
+"""
 
 
 @pytest.mark.parametrize(("size_bytes", "column"), [(4096, 0), (51200, 1)])
