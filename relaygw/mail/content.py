@@ -33,8 +33,8 @@ _MAX_SUBJECT_BYTES = 4096  # what is decoded and stored; the header itself is un
 
 def normalise_line_ends(data: bytes) -> bytes:
     """Return `data` with every bare CR and bare LF turned into CRLF."""
-    pairs = data.count(b"\r\n")
-    if pairs == data.count(b"\n") and pairs == data.count(b"\r"):
+    rest = data.replace(b"\r\n", b"")  # half the time of three counts
+    if b"\n" not in rest and b"\r" not in rest:
         return data
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
