@@ -8,9 +8,11 @@ own. What a worker reports is shown as if it had run here.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
 import traceback
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -19,6 +21,7 @@ from typing import Any, NoReturn
 import pytest
 
 _FORK = get_context("fork")
+_PR_SET_PDEATHSIG = 1
 _PATIENCE_S = 30.0  # of an interrupted worker: it ends what its tests have started
 
 
@@ -54,10 +57,13 @@ class _Reporter:
 class _Worker:
     """A forked process that runs tests, as the process that shows results sees it."""
 
-    def __init__(self, session: pytest.Session, files: _Files) -> None:
+    def __init__(
+        self, session: pytest.Session, files: _Files, others: Sequence[Connection]
+    ) -> None:
         self.results, theirs = _FORK.Pipe(duplex=False)
         self.test: tuple[str, Any] = ("", ("", None, ""))
-        self.process = _FORK.Process(target=_work, args=(session, files, theirs))
+        read_ends = [*others, self.results]
+        self.process = _FORK.Process(target=_work, args=(session, files, theirs, read_ends))
         self.process.start()
         theirs.close()
 
@@ -71,10 +77,15 @@ class _Worker:
         return pytest.TestReport(nodeid, location, {}, "failed", said, "call")
 
 
-def _work(session: pytest.Session, files: _Files, results: Connection) -> NoReturn:
+def _work(
+    session: pytest.Session, files: _Files, results: Connection, read_ends: Sequence[Connection]
+) -> NoReturn:
     """Run tests until there are none; the process ends here."""
     code = 1
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as at any start
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)  # nobody reads what it tells
+    for one in read_ends:
+        one.close()
     try:
         _capture_anew(session.config)
         session.config.pluginmanager.register(_Reporter(session.config, results))
@@ -127,7 +138,10 @@ class Workers:
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # of all
         files = _Files(session.items)
         count = min(self._count, len(files.tests))
-        workers = {one.results: one for one in (_Worker(session, files) for _ in range(count))}
+        workers: dict[Connection, _Worker] = {}
+        for _ in range(count):
+            worker = _Worker(session, files, list(workers))
+            workers[worker.results] = worker
         try:
             while workers:
                 for results in wait(list(workers)):

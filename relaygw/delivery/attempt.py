@@ -303,7 +303,7 @@ class Line:
                 attempt.transaction = Ledger()
             asked_s = time.monotonic()
             session = await self._acquire(mail, fresh=tries > 0)
-            was_chained, in_step = session.is_chained, False
+            was_chained, in_step, is_taken = session.is_chained, False, False
             attempt.connect_s += time.monotonic() - asked_s
             attempt.relay = session.relay
             try:
@@ -315,8 +315,11 @@ class Line:
                     ledger=attempt.transaction,
                 )
                 in_step = not any(reply.stale_session for reply in replies)
+                is_taken = any(one.reply is not None and one.reply.is_positive for one in replies)
             finally:
-                self.upstream.chaining.ended(session, was_chained=was_chained, in_step=in_step)
+                self.upstream.chaining.ended(
+                    session, was_chained=was_chained, in_step=in_step, is_taken=is_taken
+                )
                 self._release(session)
             if in_step:
                 break

@@ -15,8 +15,10 @@ from relaygw.upstream.session import UpstreamSession
 
 WORTH_FROM_S = 0.005
 """A round trip of which it is worth to save every second one."""
-TRIAL_PATIENCE_S = 10.0
-"""How long the first envelope behind a content waits for its answer."""
+TRIAL_PATIENCE_S = 3.0
+"""How long the first envelope behind a content waits for each answer."""
+_TRIALS = 2
+_BROKEN_OFF = 3  # in a row, by a closed connection
 
 
 class Chaining:
@@ -31,6 +33,7 @@ class Chaining:
         self._round_trip_s = float("inf")  # the shortest that was seen
         self._trial: UpstreamSession | None = None
         self._patience_s = 0.0  # of that session otherwise
+        self._failures = 0  # trials, or what was broken off in a row
 
     def may_follow(self, session: UpstreamSession) -> bool:
         """Return whether an envelope may go out behind the content that a session is to send.
@@ -38,8 +41,8 @@ class Chaining:
         What follows from it is told by `ended`, or `given_up`.
         """
         if self._trial is session:  # what followed its last content was answered in step
-            self._end_trial(session)
-            self._is_proven = True
+            self.given_up(session)
+            self._is_proven, self._failures = True, 0
         if self._is_off or self._is_proven:
             return not self._is_off
         self._round_trip_s = min(self._round_trip_s, session.round_trip_s)
@@ -49,21 +52,38 @@ class Chaining:
         session.chain_patience_s = TRIAL_PATIENCE_S
         return True
 
-    def ended(self, session: UpstreamSession, *, was_chained: bool, in_step: bool) -> None:
-        """Note how a transaction ended, and whether its own envelope was chained."""
-        if session.has_lost_step or (was_chained and not in_step and self._trial is session):
+    def ended(
+        self, session: UpstreamSession, *, was_chained: bool, in_step: bool, is_taken: bool
+    ) -> None:
+        """Note how a transaction ended.
+
+        `was_chained`: its own envelope was behind a content. `in_step`: it needs no new connection.
+        `is_taken`: the provider took the mail.
+        """
+        if session.has_lost_step:
             self._stop()
-        elif self._trial is session and (was_chained or not session.is_chained):
-            self._end_trial(session)
-            self._is_proven = was_chained
+        elif self._trial is session:
+            # a refusal may be meant for the commands behind the content
+            if was_chained or not is_taken:
+                self._fail(session, _TRIALS)
+            elif not session.is_chained:
+                self.given_up(session)
+        elif was_chained and self._is_proven:
+            if in_step:
+                self._failures = 0
+            else:
+                self._fail(session, _BROKEN_OFF)
 
     def given_up(self, session: UpstreamSession) -> None:
         """Note that what was begun on a session does not go on."""
         if self._trial is session:
-            self._trial = None
+            self._trial, session.chain_patience_s = None, self._patience_s
 
-    def _end_trial(self, session: UpstreamSession) -> None:
-        self._trial, session.chain_patience_s = None, self._patience_s
+    def _fail(self, session: UpstreamSession, most: int) -> None:
+        self.given_up(session)
+        self._failures += 1
+        if self._failures >= most:
+            self._stop()
 
     def _stop(self) -> None:
         if self._is_off:

@@ -89,7 +89,11 @@ async def _plain(session: Session, initial: bytes) -> tuple[bytes, bytes]:
 
 async def _ask(session: Session, prompt: str) -> bytes:
     session.connection.say(prompt)
-    line = (await session.connection.read_line()).rstrip(b"\r\n")
+    line = await session.connection.read_line()
+    if not line.endswith(b"\r\n"):
+        session.connection.is_done = True  # as behind a command
+        raise Refusal(replies.BARE_LF)
+    line = line[:-2]
     if len(line) > MAX_AUTH_LINE_BYTES:
         raise Refusal(replies.AUTH_LINE_TOO_LONG)
     if line == b"*":

@@ -150,6 +150,7 @@ class StormCheck(Check):
         self._counts: dict[str, _Count] = {}
         self._open: dict[str, list[_Mark]] = {}
         self._waiting: deque[Repeat] = deque(maxlen=MAX_WAITING)
+        self._told_id = ""  # of the message that was told of last
         self._writing = threading.Lock()
 
     # --- a message comes -------------------------------------------------------------------
@@ -313,7 +314,8 @@ class StormCheck(Check):
 
     def _tell(self, message: AcceptedMessage, count: _Count, number: int) -> None:
         is_storm = number > self._settings.same
-        if is_storm and not count.is_told:
+        if is_storm and not count.is_told and self._told_id != message.queue_id:
+            self._told_id = message.queue_id  # once for all of its recipients
             first = f"the first was {count.first_id}"
             self._told(f"{message.queue_id}: warning: storm: {self._reason}; {first}")
         count.is_told = is_storm

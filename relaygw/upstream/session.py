@@ -36,6 +36,7 @@ IsWanted = Callable[[], Awaitable[bool]]
 
 _SMALL_BYTES = 65536  # content up to this goes out in one write with its final dot
 _QUIT_TIMEOUT_S = 5.0
+_CHAIN_PATIENCE_S = 30.0  # for an answer to a chained envelope, which may have been dropped
 
 
 async def open_session(
@@ -116,7 +117,7 @@ class UpstreamSession:
         self.relay = connection.relay
         self.opened_in_s = connection.opened_in_s
         self.round_trip_s = connection.round_trip_s
-        self.chain_patience_s = timeouts.command  # for each answer to a chained envelope
+        self.chain_patience_s = min(timeouts.command, _CHAIN_PATIENCE_S)
         self.uses = 0  # transactions begun
 
     @property
@@ -267,9 +268,7 @@ class UpstreamSession:
             if self._wire.has_unread:
                 raise ReplyInvalid("the provider sent data before a command")
             self._wire.write(command)
-        limit_s = self._timeouts.command
-        if progress.is_chained:
-            limit_s = min(limit_s, self.chain_patience_s)
+        limit_s = self.chain_patience_s if progress.is_chained else self._timeouts.command
         reply = await self._wire.read_reply(timeout_s=limit_s)
         progress.has_reply = True
         if reply.code == 421:
@@ -357,18 +356,23 @@ class UpstreamSession:
         return RecipientReply(stage=progress.stage, detail=detail, in_doubt=True)
 
     def _explain(self, failure: WireFailure, progress: _Progress) -> RecipientReply:
-        if isinstance(failure, _ServiceClosing):
+        is_begun_only = progress.is_chained and not progress.ledger.is_dot_sent
+        if isinstance(failure, _ServiceClosing) and not is_begun_only:
             return RecipientReply(stage=progress.stage, reply=failure.reply)
-        if progress.is_chained and not progress.ledger.is_dot_sent:
+        is_closed = isinstance(failure, ConnectionLost | _ServiceClosing)
+        if is_begun_only:
             # what was answered to an envelope that did not come to its end counts for nothing; a
             # connection that was closed, or a sender that is refused, says nothing of chaining
             progress.forget_replies()
             if isinstance(failure, _OutOfStep):
                 self.has_lost_step = _is_lost(failure.reply)
-            elif not isinstance(failure, ConnectionLost):
+            elif not is_closed:
                 self.has_lost_step = True
+        elif isinstance(failure, ReplyInvalid) and not progress.ledger.is_dot_sent:
+            # a late answer to the mail before: what came may be the answers of others
+            progress.forget_replies()
         is_out_of_step = isinstance(failure, _OutOfStep)
-        is_gone = is_out_of_step or isinstance(failure, ConnectionLost)
+        is_gone = is_out_of_step or is_closed or isinstance(failure, ReplyInvalid)
         happened = failure.summary.format(relay=self.relay)
         return RecipientReply(
             stage=progress.stage,

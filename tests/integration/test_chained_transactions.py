@@ -208,7 +208,6 @@ async def test_a_provider_that_loses_step_gets_no_more_chains_and_bounces_nothin
     [
         ("MAIL", b"503 5.5.1 need MAIL\r\n"),
         ("MAIL", Action.HANG),
-        ("MAIL", Action.DROP),
         ("RCPT", b"503 5.5.1 need RCPT\r\n"),
         ("DATA", Action.HANG),
     ],
@@ -231,6 +230,47 @@ async def test_a_provider_that_fails_the_trial_is_sent_one_after_the_other(
     assert taken == [f"r{n}@x.test" for n in range(5)]
     assert log.count("provider p does not take chained transactions; none are sent") == 1
     assert "status=deferred" not in log and "status=bounced" not in log
+
+
+@pytest.mark.usefixtures("far")
+@pytest.mark.parametrize(
+    "closes", [Action.DROP, (b"421 4.4.2 closing\r\n", Action.DROP)], ids=["silent", "421"]
+)
+async def test_a_provider_that_closes_on_what_is_behind_a_content(
+    tmp_path: Path, closes: Action | tuple[bytes, Action]
+) -> None:
+    """Two trials, and each mail at its first attempt."""
+    async with ScriptedProvider() as provider:
+        provider.script("MAIL", Action.DEFAULT, closes, Action.DEFAULT, closes)
+        settings = provider.settings(max_connections=1, chain_transactions="auto")
+        async with running(tmp_path, {"p": settings}) as rig:
+            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(6)]
+            rig.accept(*messages)
+            for message in messages:
+                entry = await rig.wait_for(message, DeliveryState.FINISHED)
+                assert entry.deliveries[0].attempts == 1
+        taken = sorted(message.recipients[0] for message in provider.messages)
+    log = rig.log.getvalue()
+    assert taken == [f"r{n}@x.test" for n in range(6)]
+    assert log.count("provider p does not take chained transactions; none are sent") == 1
+    assert "status=deferred" not in log
+
+
+@pytest.mark.usefixtures("far")
+async def test_a_provider_that_refuses_content_with_commands_behind_it(tmp_path: Path) -> None:
+    refused = b"503 5.5.1 improper pipelining\r\n"
+    async with ScriptedProvider() as provider:
+        provider.script("CONTENT", refused, refused)
+        settings = provider.settings(max_connections=1, chain_transactions="auto")
+        async with running(tmp_path, {"p": settings}) as rig:
+            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(6)]
+            rig.accept(*messages)
+            for message in messages:
+                await rig.wait_for(message, DeliveryState.FINISHED)
+    log = rig.log.getvalue()
+    assert len(provider.messages) == 6
+    assert log.count("status=deferred") == 2
+    assert log.count("provider p does not take chained transactions; none are sent") == 1
 
 
 async def test_a_near_provider_is_not_tried(
