@@ -13,7 +13,7 @@ import os
 import signal
 import traceback
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import groupby, zip_longest
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
@@ -38,6 +38,17 @@ class _Files:
         """Return the tests of a file that nobody else has; none when all have begun."""
         said = os.read(self._numbers, 2)  # one reader at a time has the pipe
         return self.tests[int.from_bytes(said)] if said else []
+
+
+class _OtherFile:
+    """Stands for a test of a file that is not chosen yet: what the session has made is kept."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+
+    def listchain(self) -> list[pytest.Session]:
+        """Return what the two tests share."""
+        return [self._session]
 
 
 class _Reporter:
@@ -89,13 +100,10 @@ def _work(
     try:
         _capture_anew(session.config)
         session.config.pluginmanager.register(_Reporter(session.config, results))
-        items = files.take()
-        while items:
-            for item, following_item in pairwise(items):
-                _run(session, item, following_item)
-            following = files.take()  # the last test leaves what the next one uses
-            _run(session, items[-1], following[0] if following else None)
-            items = following
+        while items := files.take():
+            for item, following in zip_longest(items, items[1:], fillvalue=_OtherFile(session)):
+                _run(session, item, following)
+        session._setupstate.teardown_exact(None)
         code = 0
     except KeyboardInterrupt:
         pass
@@ -117,7 +125,7 @@ def _capture_anew(config: pytest.Config) -> None:
     capture.start_global_capturing()
 
 
-def _run(session: pytest.Session, item: pytest.Item, following: pytest.Item | None) -> None:
+def _run(session: pytest.Session, item: pytest.Item, following: Any) -> None:
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
     if session.shouldfail or session.shouldstop:
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import time
 from collections.abc import Iterator
@@ -134,6 +135,18 @@ def test_many_failures_lock_an_address_for_every_password(
         began_s = time.monotonic()
         assert client.command(plain("shop1", PASSWORD)).startswith("454 4.7.0")
         assert time.monotonic() - began_s < DELAY_S
+
+
+def test_a_bare_line_feed_in_a_login_ends_the_session(
+    door: tuple[Gateway, ThreadedProvider],
+) -> None:
+    gateway, _ = door
+    with gateway.connect() as client:
+        client.command(b"EHLO c.test")
+        assert client.command(b"AUTH LOGIN").startswith("334 ")
+        client.send(base64.b64encode(b"shop1") + b"\n")
+        assert client.read_reply().startswith("501 5.5.2")
+        assert client.is_closed()
 
 
 def test_an_exhausted_connection_does_not_hold_others_up(

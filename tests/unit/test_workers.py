@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,17 +45,24 @@ def test_never_runs(): pass
 
 
 def run(directory: Path, *arguments: str, **files: str) -> subprocess.CompletedProcess[str]:
+    begun = begin(directory, *arguments, **files)
+    stdout, stderr = begun.communicate()
+    return subprocess.CompletedProcess(begun.args, begun.returncode, stdout, stderr)
+
+
+def begin(directory: Path, *arguments: str, **files: str) -> subprocess.Popen[str]:
     (directory / "conftest.py").write_text(CONFTEST)
     (directory / "pytest.ini").write_text("[pytest]\n")
     for name, text in files.items():
         (directory / f"test_{name}.py").write_text(text)
     root = str(Path(__file__).parents[2])
     plain = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "pytest", "--workers", "3", "-p", "no:cacheprovider", *arguments],
         cwd=directory,
         env={**plain, "PYTHONPATH": root},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -90,3 +98,32 @@ def test_a_worker_that_dies_fails_its_test(tmp_path: Path) -> None:
 def test_what_ends_early(tmp_path: Path, arguments: list[str], text: str, code: int) -> None:
     done = run(tmp_path, *arguments, odd=text)
     assert done.returncode == code, done.stdout + done.stderr
+
+
+WAITS = """
+import os, pathlib, time
+def test_waits():
+    pathlib.Path(__file__).with_suffix(f".{os.getpid()}").touch()
+    while True: time.sleep(60)
+"""
+
+
+def test_no_worker_stays_when_what_shows_results_is_killed(tmp_path: Path) -> None:
+    begun = begin(tmp_path, one=WAITS, two=WAITS)
+    pids: list[int] = []
+    while len(pids) < 2:
+        assert begun.poll() is None
+        pids = [int(path.suffix[1:]) for path in tmp_path.glob("test_*.[0-9]*")]
+        time.sleep(0.02)
+    begun.terminate()
+    begun.communicate()
+    for pid in pids:
+        while Path(f"/proc/{pid}").exists() and "Z" not in state_of(pid):
+            time.sleep(0.02)
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
