@@ -101,7 +101,7 @@ async def test_a_page_that_is_just_full(rig: Rig) -> None:
 async def test_a_client_that_does_not_read_is_cut(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_listing, "STALL_S", 0.2)
+    monkeypatch.setattr(queue_listing, "STALL_S", 2.0)
     # more than two sockets' buffers hold
     rig.store.intake.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
     async with rig.listing:
