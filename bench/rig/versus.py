@@ -27,7 +27,6 @@ from bench.rig.rounds import PROCESSOR_MS, RoundFailed, Speeds, run_round, warm_
 from bench.rig.table import Outcome, Pair, case_lines, processor_lines, summary
 
 _FAILED = "FAILED"
-_SKIPPED = "skipped"
 
 
 def main() -> int:
@@ -87,9 +86,6 @@ def _run(setup: Setup, cases: Sequence[Case], arguments: argparse.Namespace) -> 
     try:
         pairs = _pairs(setup, messages, arguments)
     except (RoundFailed, RuntimeError) as failure:
-        if setup.needs_option and setup.needs_option in str(failure):
-            print(f"skipped: this relaygw knows no {setup.needs_option} of providers", flush=True)
-            return _SKIPPED
         print(f"FAILED: {failure}", flush=True)
         return _FAILED
     after = machine.sync_times(arguments.directory)
