@@ -321,10 +321,20 @@ class Terminal:
         self.wait_for(question)
         os.write(self._terminal, f"{text}\n".encode())
 
-    def end(self) -> int:
-        """Return the exit code, having read the rest."""
+    def interrupted(self) -> int:
+        """Press Ctrl-C; return the exit code.
+
+        Each second again: what comes right before Python reads is only seen behind the next key.
+        """
+        os.write(self._terminal, b"\x03")
+        return self.end(press=b"\x03")
+
+    def end(self, press: bytes = b"") -> int:
+        """Return the exit code, having read the rest; meanwhile press a key each second."""
         while True:
             try:
+                while press and not select.select([self._terminal], [], [], 1.0)[0]:
+                    os.write(self._terminal, press)
                 read = os.read(self._terminal, 4096)
             except OSError:  # the other side is closed
                 break
@@ -366,8 +376,7 @@ def test_a_key_that_is_typed_is_not_shown(host: Host) -> None:
     terminal.answer("Key (not shown)", KEY)
     terminal.wait_for("Go on?")
     assert not host.config.exists()
-    os.write(terminal._terminal, b"\x03")
-    assert terminal.end() == 130
+    assert terminal.interrupted() == 130
     assert KEY not in terminal.shown
     assert list(host.directory.iterdir()) == []
 
