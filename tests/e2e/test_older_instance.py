@@ -71,7 +71,7 @@ def test_each_knows_what_the_other_holds_and_sends_what_it_accepted(
         held = {by_old: wait_until_held(old, by_old)}  # nobody else is there
 
         stack.enter_context(new)
-        provider.script("MAIL", REFUSED, REFUSED)  # the new one may ask for what is held, too
+        provider.script("MAIL", *[REFUSED] * 9)  # both may ask for what is held, too
         by_new = new.send("a@two.test", ["b@cust.test"], CONTENT % BY_NEW)
         held[by_new] = wait_until_held(new, by_new)
         provider.clear()
