@@ -17,7 +17,7 @@ from relaygw.mail.verdict import Kind
 
 _CHILD = Path(__file__).with_name("old_bounces_child.py")
 _MAX_BYTES = 1 << 17
-_PATIENCE_S = 30.0
+_PATIENCE_S = 10.0  # less than a reader has a post for
 _SAID_NEAR = 600  # characters behind an address in which its reason stands
 
 Bounce = tuple[str, Kind, str | None, str]

@@ -356,7 +356,10 @@ class UpstreamSession:
         return RecipientReply(stage=progress.stage, detail=detail, in_doubt=True)
 
     def _explain(self, failure: WireFailure, progress: _Progress) -> RecipientReply:
-        is_begun_only = progress.is_chained and not progress.ledger.is_dot_sent
+        is_content_unsent = not progress.ledger.is_dot_sent
+        is_begun_only = progress.is_chained and is_content_unsent
+        # a late answer to the mail before shifts all that follow: they may be those of others
+        is_shifted = self.uses > 1 and isinstance(failure, ReplyInvalid)
         if isinstance(failure, _ServiceClosing) and not is_begun_only:
             return RecipientReply(stage=progress.stage, reply=failure.reply)
         is_closed = isinstance(failure, ConnectionLost | _ServiceClosing)
@@ -368,11 +371,10 @@ class UpstreamSession:
                 self.has_lost_step = _is_lost(failure.reply)
             elif not is_closed:
                 self.has_lost_step = True
-        elif isinstance(failure, ReplyInvalid) and not progress.ledger.is_dot_sent:
-            # a late answer to the mail before: what came may be the answers of others
+        elif is_shifted and is_content_unsent:
             progress.forget_replies()
         is_out_of_step = isinstance(failure, _OutOfStep)
-        is_gone = is_out_of_step or is_closed or isinstance(failure, ReplyInvalid)
+        is_gone = is_out_of_step or is_closed or is_shifted
         happened = failure.summary.format(relay=self.relay)
         return RecipientReply(
             stage=progress.stage,

@@ -173,6 +173,23 @@ async def test_a_stopped_worker_leaves_nothing_leased(tmp_path: Path) -> None:
     assert DeliveryState.ACTIVE not in states
 
 
+async def log_of(
+    directory: Path, provider: ScriptedProvider, settings: Provider, *, refused: int = 0
+) -> str:
+    """Send five mails, each of which arrives once, after so many refusals; return the log."""
+    attempts = 0
+    async with running(directory, {"p": settings}) as rig:
+        messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(5)]
+        rig.accept(*messages)
+        for message in messages:
+            entry = await rig.wait_for(message, DeliveryState.FINISHED)
+            attempts += entry.deliveries[0].attempts
+    taken = sorted(message.recipients[0] for message in provider.messages)
+    assert taken == [f"r{n}@x.test" for n in range(5)]
+    assert attempts == 5 + refused
+    return rig.log.getvalue()
+
+
 @pytest.mark.parametrize(
     ("verb", "reply"),
     [
@@ -189,15 +206,7 @@ async def test_a_provider_that_loses_step_gets_no_more_chains_and_bounces_nothin
     async with ScriptedProvider() as provider:
         provider.script(verb, Action.DEFAULT, reply)
         quick = Timeouts.model_validate({"command": "1s"})
-        async with running(tmp_path, {"p": chaining(provider, timeouts=quick)}) as rig:
-            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(5)]
-            rig.accept(*messages)
-            for message in messages:
-                entry = await rig.wait_for(message, DeliveryState.FINISHED)
-                assert entry.deliveries[0].attempts == 1
-        taken = sorted(message.recipients[0] for message in provider.messages)
-    log = rig.log.getvalue()
-    assert taken == [f"r{n}@x.test" for n in range(5)]
+        log = await log_of(tmp_path, provider, chaining(provider, timeouts=quick))
     assert log.count("does not handle chained transactions") == 1
     assert "status=bounced" not in log
 
@@ -219,15 +228,7 @@ async def test_a_provider_that_fails_the_trial_is_sent_one_after_the_other(
     async with ScriptedProvider() as provider:
         provider.script(verb, Action.DEFAULT, reply)
         settings = provider.settings(max_connections=1, chain_transactions="auto")
-        async with running(tmp_path, {"p": settings}) as rig:
-            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(5)]
-            rig.accept(*messages)
-            for message in messages:
-                entry = await rig.wait_for(message, DeliveryState.FINISHED)
-                assert entry.deliveries[0].attempts == 1
-        taken = sorted(message.recipients[0] for message in provider.messages)
-    log = rig.log.getvalue()
-    assert taken == [f"r{n}@x.test" for n in range(5)]
+        log = await log_of(tmp_path, provider, settings)
     assert log.count("provider p does not take chained transactions; none are sent") == 1
     assert "status=deferred" not in log and "status=bounced" not in log
 
@@ -243,15 +244,7 @@ async def test_a_provider_that_closes_on_what_is_behind_a_content(
     async with ScriptedProvider() as provider:
         provider.script("MAIL", Action.DEFAULT, closes, Action.DEFAULT, closes)
         settings = provider.settings(max_connections=1, chain_transactions="auto")
-        async with running(tmp_path, {"p": settings}) as rig:
-            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(6)]
-            rig.accept(*messages)
-            for message in messages:
-                entry = await rig.wait_for(message, DeliveryState.FINISHED)
-                assert entry.deliveries[0].attempts == 1
-        taken = sorted(message.recipients[0] for message in provider.messages)
-    log = rig.log.getvalue()
-    assert taken == [f"r{n}@x.test" for n in range(6)]
+        log = await log_of(tmp_path, provider, settings)
     assert log.count("provider p does not take chained transactions; none are sent") == 1
     assert "status=deferred" not in log
 
@@ -262,13 +255,7 @@ async def test_a_provider_that_refuses_content_with_commands_behind_it(tmp_path:
     async with ScriptedProvider() as provider:
         provider.script("CONTENT", refused, refused)
         settings = provider.settings(max_connections=1, chain_transactions="auto")
-        async with running(tmp_path, {"p": settings}) as rig:
-            messages = [accepted(f"r{n}@x.test", at_ms=NOW_MS + n) for n in range(6)]
-            rig.accept(*messages)
-            for message in messages:
-                await rig.wait_for(message, DeliveryState.FINISHED)
-    log = rig.log.getvalue()
-    assert len(provider.messages) == 6
+        log = await log_of(tmp_path, provider, settings, refused=2)
     assert log.count("status=deferred") == 2
     assert log.count("provider p does not take chained transactions; none are sent") == 1
 

@@ -356,6 +356,27 @@ async def test_no_dot_waits_behind_content_that_a_slow_provider_has_not_taken() 
         assert provider.messages == []
 
 
+async def test_a_late_answer_to_the_mail_before_refuses_nobody() -> None:
+    two = mail(recipients=("gone@x.test", "good@x.test"))
+    async with ScriptedProvider() as provider, session_with(provider) as session:
+        await session.transact(mail())
+        provider.script("MAIL", b"250 2.0.0 taken again\r\n250 2.1.0 ok\r\n")
+        provider.script("RCPT", b"550 5.1.1 nobody\r\n")
+        answers = await session.transact(two)
+    assert [(one.reply, one.stale_session) for one in answers] == [(None, True)] * 2
+    assert len(provider.messages) == 1
+
+
+async def test_refusals_before_an_invalid_reply_of_a_new_connection_stand() -> None:
+    two = mail(recipients=("gone@x.test", "good@x.test"))
+    async with ScriptedProvider() as provider, session_with(provider) as session:
+        provider.script("RCPT", b"550 5.1.1 nobody\r\n")
+        provider.script("DATA", b"250 go\r\n")
+        gone, good = await session.transact(two)
+    assert gone.reply is not None and gone.reply.code == 550
+    assert (good.reply, good.stale_session) == (None, False)
+
+
 async def test_a_dead_idle_session_is_reported_as_stale() -> None:
     async with ScriptedProvider() as provider, session_with(provider) as session:
         await session.transact(mail())

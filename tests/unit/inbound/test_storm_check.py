@@ -117,6 +117,12 @@ def test_the_same_mail_to_the_same_recipient_is_held_above_the_limit(front: Fron
     assert not front.take(later_ms=61 * MINUTE_MS)
 
 
+def test_a_storm_to_several_people_is_one_line(front: Front) -> None:
+    everybody = [f"b{number}@cust.test" for number in range(5)]
+    assert front.take_all(5, *everybody) == [False] * 3 + [True] * 2
+    assert sum("warning: storm: " in line for line in front.lines) == 1
+
+
 def test_one_mail_an_hour_is_no_storm_and_six_an_hour_are(store: Store, tmp_path: Path) -> None:
     slow, quick = Front(store, tmp_path), Front(store, tmp_path)
     assert not any(slow.take(later_ms=20 * MINUTE_MS) for _ in range(50))
