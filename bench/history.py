@@ -24,7 +24,9 @@ Lines may lie a little out of order: readers sort by `time`.
 | `lease` | a worker | ok: taken: message, recipients, until |
 | `release` | a worker | ok: given back: message, recipients |
 | `doubt` | a worker | info: recorded: message, recipients |
-| `kill` | who strikes | invoke: who dies now: role, worker; ok: service is back: back_ms |
+| `record` | a worker | ok: an outcome is durable: message, recipients |
+| `kill` | who strikes | invoke: who dies now: role, worker or provider |
+|   |   | ok: service is back: back_ms |
 |   |   | info: what the queue had not recorded then: open, begun |
 | `fate` | queue | info: at the end: message, recipients, state, doubts |
 
@@ -34,7 +36,8 @@ A connection is one of a provider's, named `PROVIDER/NUMBER`; providers without 
 cannot know leaves it out.
 A `mode` is that of the message at its acceptance and of now; `allow` are addresses or `@domain`.
 `state` of a fate is `queued` while it may still be sent, else that of the recipient: `delivered`,
-`bounced`, `expired`, `captured` and so on. Values may have more than this; readers ignore it.
+`bounced`, `expired`, `captured` and so on. Who knows what each dead worker had not recorded says so
+in `open`; where a kill has none, `record` tells. Values may have more than this; readers ignore it.
 """
 
 from __future__ import annotations
