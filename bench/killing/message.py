@@ -26,8 +26,8 @@ class Message:
         return digest(self.sender, self.recipient, self.content)
 
 
-def compose(message_id: str, number: int) -> Message:
-    """Return the message with an id; sizes from 0.4 to 4 kB, by `number`."""
+def compose(message_id: str, number: int, *, more_lines: int = 0) -> Message:
+    """Return the message with an id; sizes from 0.4 to 4 kB, by `number`, and 66 bytes a line."""
     head = (
         f"X-Id: {message_id}\r\n"
         f"Subject: kill {message_id}\r\n"
@@ -37,7 +37,7 @@ def compose(message_id: str, number: int) -> Message:
     )
     line = hashlib.sha256(message_id.encode()).hexdigest()
     # a line that begins with a dot tells whether stuffing is undone exactly once
-    body = f"..{line}\r\n" + f"{line}\r\n" * (2 + number % 50)
+    body = f"..{line}\r\n" + f"{line}\r\n" * (2 + number % 50 + more_lines)
     return Message(
         message_id=message_id,
         sender="shop@shop.test",

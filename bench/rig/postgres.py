@@ -23,14 +23,17 @@ class PostgresServer:
     """A server with an empty queue; it keeps its port and its data through every restart.
 
     It refuses to run as root, so root runs it as the user `postgres`. Entered, it serves and has
-    the schema; left, it is gone and so are its data.
+    the schema; left, it is gone and so are its data, unless it was told in which `directory` they
+    are. `settings` are added to its defaults.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None, **settings: str) -> None:
         self._user = "postgres" if os.geteuid() == 0 else None
         self._port = free_port()
         self.url = f"postgresql://relaygw@127.0.0.1:{self._port}/postgres"
-        self._directory = Path(tempfile.mkdtemp(prefix="relaygw-bench-pg-"))
+        self._is_kept = directory is not None
+        self._directory = directory or Path(tempfile.mkdtemp(prefix="relaygw-bench-pg-"))
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
     def restart(self, *, immediately: bool, away_s: float = 0.0) -> tuple[float, float]:
@@ -48,6 +51,7 @@ class PostgresServer:
             f"port={self._port}",
             "listen_addresses=127.0.0.1",
             f"unix_socket_directories={self._directory}",
+            *(f"{name}={value}" for name, value in self._settings.items()),
         )
         self._process = subprocess.Popen(
             [
@@ -77,7 +81,36 @@ class PostgresServer:
             self._process.wait()
             self._process = None
 
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Run it on the data that it has, for the length of a with block."""
+        try:
+            self._start()
+            yield
+        finally:
+            self._stop(signal.SIGQUIT)
+
+    def execute(self, statement: str) -> None:
+        """Run a statement; raises CalledProcessError."""
+        self._run("psql", "-X", "-q", "-d", self.url, "-c", statement)
+
+    def amcheck(self) -> list[str]:
+        """Return what is wrong with its tables and indexes."""
+        try:
+            here = ("-h", "127.0.0.1", "-p", str(self._port), "-U", "relaygw", "-d", "postgres")
+            self._run("pg_amcheck", "--install-missing", *here)
+        except subprocess.CalledProcessError as error:
+            return [f"pg_amcheck: {error.stdout}{error.stderr}"]
+        return []
+
+    def _run(self, name: str, *words: str) -> None:
+        command = [_program(name), *words]
+        subprocess.run(
+            command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+
     def __enter__(self) -> Self:
+        self._directory.mkdir(exist_ok=True)
         self._directory.chmod(0o755)
         if self._user is not None:
             shutil.chown(self._directory, self._user)
@@ -100,7 +133,8 @@ class PostgresServer:
 
     def __exit__(self, *_exc: object) -> None:
         self._stop(signal.SIGQUIT)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self._is_kept:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""Programs that send mail by the sendmail command, one call after the other; a journal of it.
+
+Events: `ID content DIGEST` before a call, `ID acknowledged local` after its exit with 0, else
+`ID refused CODE local`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from bench.killing.journal import Journal
+from bench.killing.message import compose
+
+_FIRST_NAME = 0x1000  # no client of bench.killing has such a name
+_LARGE_EACH, _LARGE_LINES = 10, 20_000  # 1.3 MB: more than is taken at once
+
+
+def call(sendmail: Path, name: int, journal: Journal, stop: threading.Event) -> None:
+    """Send until told to stop."""
+    for number in itertools.count():
+        if stop.is_set():
+            return
+        is_large = number % _LARGE_EACH == _LARGE_EACH - 1
+        more_lines = _LARGE_LINES if is_large else 0
+        message = compose(f"{name:x}-{number:x}", number, more_lines=more_lines)
+        journal.note(message.message_id, "content", message.digest)
+        done = subprocess.run(
+            [sendmail, "-i", "-f", message.sender, message.recipient],
+            input=message.content.replace(b"\r\n", b"\n"),
+            check=False,
+            capture_output=True,
+        )
+        if done.returncode == 0:
+            journal.note(message.message_id, "acknowledged", "local")
+        else:
+            journal.note(message.message_id, "refused", str(done.returncode), "local")
+            stop.wait(0.05)
+
+
+def main() -> None:
+    """Run as `python3 -m bench.cutting.callers`, until TERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--sendmail", type=Path, required=True)
+    parser.add_argument("--maildrop", type=Path, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    options = parser.parse_args()
+    os.environ["RELAYGW_MAILDROP"] = str(options.maildrop)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the campaign decides
+    journal = Journal(options.journal)
+    threads = [
+        threading.Thread(target=call, args=(options.sendmail, _FIRST_NAME + number, journal, stop))
+        for number in range(options.count)
+    ]
+    for thread in threads:
+        thread.start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()

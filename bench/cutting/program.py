@@ -1,0 +1,102 @@
+"""The command line of bench/power."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+
+from bench.cutting import cuts, load
+from bench.cutting.load import CALLERS, CLIENTS, SINK, Plan
+from bench.cutting.look import look
+from bench.cutting.table import is_passed, render
+from bench.cutting.verdict import Verdict, judge
+from bench.cutting.volume import FILE_SYSTEMS, Volume, leave_the_mounts_of_others, roomy_place
+from bench.killing.evidence import Sent, read_sent, read_takes
+from bench.killing.journal import read_journal
+from bench.rig.machine import describe
+
+_ABOUT = """\
+Runs a gateway on a disk that remembers each write and each flush, with clients, programs that
+call sendmail, and a provider. Then it makes images of that disk as power cuts leave it: what was
+flushed is there, and of the rest what chance keeps, in pieces down to a sector. Each image is
+mounted and opened by the gateway's own code: what was acknowledged before the cut, or handed to
+sendmail, is queued, in the maildrop or was delivered, and whole. Needs root. Ends with 1 if any
+of that is not so, or if a control, which does not sync its commits, loses nothing.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a campaign; return the exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    plan = Plan(database=options.database, is_control=options.control, messages=options.messages)
+    leave_the_mounts_of_others()
+    place = Path(tempfile.mkdtemp(prefix="power-", dir=roomy_place()))
+    place.chmod(0o755)  # the server of PostgreSQL runs as a user of its own
+    try:
+        verdicts = carry_out(place, plan, options.file_system, options.images, seed)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    print(f"{describe(Path(tempfile.gettempdir()))}\n{time.strftime('%Y-%m-%d %H:%M')} ", end="")
+    print(f"{shlex.join(sys.argv)}, seed {seed}\n\n{render(plan, verdicts)}")
+    return 0 if is_passed(plan, verdicts) else 1
+
+
+def carry_out(
+    directory: Path, plan: Plan, file_system: str, count: int, seed: int
+) -> list[Verdict]:
+    """Record a load, cut its disk `count` times, and return what each image proves."""
+    chance = random.Random(seed)
+    volume = Volume(directory, file_system=file_system, size_bytes=load.SIZE_BYTES[plan.database])
+    server = load.server_on(volume.place, plan)
+    run = load.run(volume, directory, plan, server)
+    chosen = cuts.plan(volume.log, count, chance, since_ns=run.begun_ns, until_ns=run.ended_ns)
+    sent, taken_ns = _journals(directory)
+    image = directory / "image"
+    verdicts = []
+    for cut in cuts.images(volume.log, volume.empty, image, chosen, chance):
+        with volume.mounted(image), server.started() if server else nullcontext():
+            found = look(directory / "gateway" / "relaygw.yaml", directory / "xdg", server)
+        verdicts.append(judge(cut, sent, taken_ns, found))
+        bad = sum(not verdict.is_survived for verdict in verdicts)
+        sys.stderr.write(f"\r{len(verdicts)} of {len(chosen)} images, {bad} not whole ")
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+    return verdicts
+
+
+def _journals(directory: Path) -> tuple[dict[str, Sent], dict[str, int]]:
+    """Return what was sent, and when the provider first had each message, by id."""
+    entries = (read_journal(directory / name) for name in (CLIENTS, CALLERS))
+    taken_ns: dict[str, int] = {}
+    for take in read_takes(read_journal(directory / SINK)):
+        taken_ns.setdefault(take.message_id, take.taken_ns)
+    return read_sent(chain.from_iterable(entries)), taken_ns
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=_ABOUT)
+    parser.add_argument("--database", choices=sorted(load.SIZE_BYTES), default="sqlite")
+    parser.add_argument("--file-system", choices=FILE_SYSTEMS, default="ext4")
+    parser.add_argument("--images", type=int, default=200, metavar="N", help="default 200")
+    parser.add_argument(
+        "--messages", type=int, default=3000, metavar="N", help="of the load (default 3000)"
+    )
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="do not sync commits (SQLite: synchronous=NORMAL, PostgreSQL: fsync=off)",
+    )
+    parser.add_argument("--seed", type=int, help="of the cuts (default: a new one)")
+    return parser

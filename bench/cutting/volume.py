@@ -1,0 +1,89 @@
+"""File systems on a recording disk and on its images; all of it ends with this process.
+
+Mounts are in a namespace of their own, and their loop devices go with them. Needs root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.killing.programs import Program
+from bench.killing.sink_watch import wait_until
+
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+_MAKERS = {
+    "ext4": ("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"),
+    "xfs": ("mkfs.xfs", "-q", "-f", "-K"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f", "-K"),
+}
+FILE_SYSTEMS = tuple(_MAKERS)
+
+
+def leave_the_mounts_of_others() -> None:
+    """Let what this process mounts be seen by nobody but its children."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_MOUNTS):
+        raise OSError(ctypes.get_errno(), "only root may mount a disk that can be cut")
+    _run("mount", "--make-rprivate", "/")
+
+
+class Volume:
+    """A file system on a recording disk, for the length of a with block; `unmount` cuts nothing.
+
+    `empty` is the disk before it was mounted, `log` what happened to it since.
+    """
+
+    def __init__(self, directory: Path, *, file_system: str, size_bytes: int) -> None:
+        self.empty, self.log = directory / "empty", directory / "disk.log"
+        self.place = directory / "mounted"
+        self._disk, self._content = directory / "disk", directory / "content"
+        self._options = "nouuid" if file_system == "xfs" else "defaults"
+        self.place.mkdir()
+        self._disk.touch()
+        with self._content.open("wb") as file:
+            file.truncate(size_bytes)
+        _run(*_MAKERS[file_system], str(self._content))
+        shutil.copyfile(self._content, self.empty)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Mount it for use; left, nothing is written any more."""
+        files = {"file": self._disk, "image": self._content, "log": self.log}
+        with Program("bench.cutting.disk", **files):
+            try:
+                with self.mounted(self._disk):
+                    yield
+            finally:
+                _is_unmounted(self._disk)
+        self._content.unlink()
+
+    @contextmanager
+    def mounted(self, image: Path) -> Iterator[Path]:
+        """Mount an image where the volume was."""
+        _run("mount", "-o", f"loop,{self._options}", str(image), str(self.place))
+        try:
+            yield self.place
+        finally:
+            wait_until(lambda: _is_unmounted(self.place), "programs on the disk to end")
+
+
+def roomy_place() -> Path | None:
+    """Return a directory in memory where there is one: a disk's log is long."""
+    memory = Path("/dev/shm")
+    is_there = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30
+    return memory if is_there else None
+
+
+def _is_unmounted(place: Path) -> bool:
+    """Unmount; False while a program that was killed still ends."""
+    return subprocess.run(["umount", str(place)], check=False, capture_output=True).returncode == 0
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, capture_output=True)

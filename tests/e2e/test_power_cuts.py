@@ -1,0 +1,49 @@
+"""The power is cut under load: nothing that was promised is lost; what does not sync does lose."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.campaign import IS_CAMPAIGN, times
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = [
+    ("sqlite", "ext4", (), times(10, campaign=200), times(150, campaign=3000)),
+    ("sqlite", "ext4", ("--control",), times(2, campaign=20), times(60, campaign=500)),
+    ("postgres", "ext4", (), times(0, campaign=100), 3000),
+    ("postgres", "ext4", ("--control",), times(0, campaign=10), 500),
+    ("sqlite", "xfs", (), times(0, campaign=50), 1000),
+]
+
+
+def can_be_cut() -> bool:
+    """Return whether this process may put a file system on a disk of its own."""
+    devices = Path("/dev/fuse"), Path("/dev/loop-control")
+    return os.geteuid() == 0 and all(os.access(one, os.W_OK) for one in devices)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600 if IS_CAMPAIGN else 300)
+@pytest.mark.skipif(not can_be_cut(), reason="only root may mount a disk that can be cut")
+@pytest.mark.parametrize(
+    ("database", "file_system", "more", "images", "messages"),
+    [pytest.param(*case, id="-".join([*case[:2], *case[2]])) for case in CASES if case[3]],
+)
+def test_a_power_cut_loses_nothing_that_was_promised(
+    database: str, file_system: str, more: tuple[str, ...], images: int, messages: int
+) -> None:
+    words = ["--database", database, "--file-system", file_system, *more]
+    words += ["--images", str(images), "--messages", str(messages)]
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench" / "power", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
