@@ -33,7 +33,7 @@ from tests.integration.delivery_rig import Rig, running
 from tests.processes import PROCESSES
 
 LOST = times(30, campaign=1000)
-KILLED_MAIL = times(18, campaign=120)
+KILLED_MAIL = times(9, campaign=120)
 RULES = StoreRules(doubt_waits={"p": 300.0})
 PATIENCE_S = 120.0
 STILL_S = 6.0  # without anything new, the last one that is alive waits for a dead provider

@@ -71,9 +71,11 @@ def test_a_browser_with_windows_connects_nowhere_ahead_of_time(
     with chromium(is_whole=True) as browser:
         with browser.visit(base) as visit:
             for name in ("W1", "W2", "W5"):
-                for path in (ids[name], f"{ids[name]}?view=links", f"{ids[name]}/html"):
-                    visit.go(f"/sandbox/{path}")
-                    settle(visit)
+                visit.go(f"/sandbox/{ids[name]}")
+                settle(visit)
+            for path in ("?view=links", "/html"):
+                visit.go(f"/sandbox/{ids['W5']}{path}")
+                settle(visit)
             assert_harmless(visit, browser)
             show(visit, f"<iframe src='{EVIL}/frame'></iframe>")
             visit.go("/sandbox/any/html")
