@@ -12,7 +12,7 @@ from relaygw.delivery.gate import Gate
 from relaygw.delivery.learning import Learning
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.outcome import Outcomes
-from relaygw.delivery.sending_once import plan_key
+from relaygw.delivery.sending_once import plan_at_once, plan_key
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
@@ -65,13 +65,17 @@ class DeliveryAgent:
         if not screened.sendable:
             await self._outcomes.record_unsendable(attempt)
             return
-        if line.upstream.key_header is not None:
-            start = await line.upstream.content_start(claimed)
-            plan = await plan_key(self._context, line.upstream.key_header, claimed, start)
-            if isinstance(plan, HoldCause):
-                await self._outcomes.record_held(attempt, plan)
-                return
-            attempt.keys = plan
+        header = line.upstream.key_header
+        if header is not None:
+            at_once = plan_at_once(header, claimed)
+            if at_once is None:
+                start = await line.upstream.content_start(claimed)
+                plan = await plan_key(self._context, header, claimed, start)
+                if isinstance(plan, HoldCause):
+                    await self._outcomes.record_held(attempt, plan)
+                    return
+                at_once = plan
+            attempt.keys = at_once
         if screened.field_rule is not None:
             obstacle = await self._obstacle_in_fields(claimed, screened.field_rule, line)
             if obstacle is not None:

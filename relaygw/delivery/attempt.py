@@ -11,7 +11,7 @@ from functools import partial
 from relaygw.delivery.chaining import Chaining
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.marking import marking_of
-from relaygw.delivery.sending_once import NO_KEY, KeyPlan, key_at_once
+from relaygw.delivery.sending_once import NO_KEY, KeyPlan, plan_at_once
 from relaygw.errors import ContentDamaged
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
@@ -117,10 +117,10 @@ class Attempt:
 
     def key_line(self) -> bytes:
         """Return the line with the idempotency key of the part that is being sent, if any."""
-        if self.keys.header is None:
+        if not self.keys.is_needed:
             return b""
-        people = [(self.by_address[address][0], address) for address in self.part]
-        return self.keys.line_for(self.claimed, people)
+        (address,) = self.part
+        return self.keys.line_for(self.claimed, self.by_address[address][0], address)
 
     def cut_short(self, classifier: Classifier) -> None:
         """Account for a part that something else than the provider has ended; never raises.
@@ -160,7 +160,7 @@ class Upstream:
 
     def recipients_at_once(self, keys: KeyPlan) -> int:
         """Return how many recipients share a transaction."""
-        return 1 if keys.header is not None and not keys.is_own else self.max_recipients
+        return 1 if keys.is_needed else self.max_recipients
 
     async def content_start(self, claimed: ClaimedDelivery) -> bytes:
         """Return content with its whole header, if that has an end. Raises ContentDamaged."""
@@ -216,11 +216,12 @@ class Upstream:
         addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
         if not 0 < len(addresses) <= self.max_recipients:
             return None
-        line: bytes | None = b""
+        line = b""
         if self.key_header is not None:
-            line = key_at_once(self.key_header, claimed, addresses)
-        if line is None:
-            return None
+            plan = plan_at_once(self.key_header, claimed)
+            if plan is None or len(addresses) > 1:
+                return None
+            line = plan.line_for(claimed, screened.sendable[0].rcpt_no, addresses[0])
         return self.mail(claimed, addresses, screened.field_rule, line)
 
     async def fields_found(self, claimed: ClaimedDelivery, field_rule: FieldRule) -> FieldsFound:

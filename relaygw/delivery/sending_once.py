@@ -6,7 +6,8 @@ first try is then no part of the second one, and both are the same to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -35,24 +36,20 @@ class KeyPlan(NamedTuple):
             return "the message may be sent more than once"
         return "its provider knows a second try by its idempotency key"
 
-    def line_for(self, claimed: ClaimedDelivery, recipients: Sequence[tuple[int, str]]) -> bytes:
-        """Return the line with the key of a transaction, empty if it needs none."""
-        if self.header is None or self.is_own:
-            return b""
-        generation = 0
-        if self.generations:
-            generation = max(self.generations.get(number, 0) for number, _ in recipients)
-        return _line(self.header, claimed, recipients, generation)
+    @property
+    def is_needed(self) -> bool:
+        """True if each transaction, which is to one recipient, has a line with its key."""
+        return self.header is not None and not self.is_own
+
+    def line_for(self, claimed: ClaimedDelivery, rcpt_no: int, address: str) -> bytes:
+        """Return the line with the key of a transaction that needs one."""
+        generation = self.generations.get(rcpt_no, 0) if self.generations else 0
+        of, sender = claimed.queue_id, claimed.sender
+        key = sending_key(of, sender, rcpt_no, address, generation=generation)
+        return f"{self.header}: {key}\r\n".encode("ascii")
 
 
 NO_KEY = KeyPlan()
-
-
-def _line(
-    header: str, claimed: ClaimedDelivery, recipients: Sequence[tuple[int, str]], generation: int
-) -> bytes:
-    key = sending_key(claimed.queue_id, claimed.sender, recipients, generation=generation)
-    return f"{header}: {key}\r\n".encode("ascii")
 
 
 def has_been_tried(claimed: ClaimedDelivery) -> bool:
@@ -87,22 +84,22 @@ def own_key(content_start: bytes, header: str) -> OwnKey | None:
     return OwnKey(value, sum(1 for _ in header_fields(content_start, 0, end, names={name})))
 
 
-def key_at_once(
-    header: KeyHeader, claimed: ClaimedDelivery, addresses: Sequence[str]
-) -> bytes | None:
-    """Return the line with the key of mail that is begun without a look at what was before.
+@cache
+def _lower(name: str) -> bytes:
+    return name.lower().encode("ascii")
 
-    None: it needs one.
 
-    That is so for a first try to one recipient.
+def plan_at_once(header: KeyHeader, claimed: ClaimedDelivery) -> KeyPlan | None:
+    """Return how to use keys in the first try of small mail that has none, which nearly all is.
+
+    None: `plan_key` looks at what was before, or at the field.
     """
-    content = claimed.content or b""
-    if len(addresses) > 1 or has_been_tried(claimed) or own_key(content, header.header) is not None:
+    content = claimed.content
+    if content is None or claimed.may_be_taken or has_been_tried(claimed):
         return None
-    for one in claimed.recipients:
-        if one.address == addresses[0]:
-            return _line(header.header, claimed, [(one.rcpt_no, one.address)], 0)
-    return None
+    if _lower(header.header) in content[: content.find(b"\r\n\r\n")].lower():
+        return None
+    return KeyPlan(header.header, until_ms=key_until_ms(claimed.claimed_at_ms, header.life_s))
 
 
 async def plan_key(

@@ -9,18 +9,14 @@ of released mail is another one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
 MAX_OWN_KEY_CHARACTERS = 256  # resend.com/docs/dashboard/emails/idempotency-keys: 1 to 256
 _VERSION = "relaygw 1"
 
 
-def sending_key(
-    queue_id: str, sender: str, recipients: Iterable[tuple[int, str]], *, generation: int
-) -> str:
-    """Return the key of a transaction to these `recipients`, numbers and addresses in any order."""
-    people = [f"{number} {address}" for number, address in sorted(recipients)]
-    told = "\n".join((_VERSION, queue_id, str(generation), sender, *people))
+def sending_key(queue_id: str, sender: str, rcpt_no: int, address: str, *, generation: int) -> str:
+    """Return the key of a transaction to one recipient."""
+    told = f"{_VERSION}\n{queue_id}\n{generation}\n{sender}\n{rcpt_no} {address}"
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 

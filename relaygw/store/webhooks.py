@@ -17,6 +17,7 @@ from relaygw.store.rules import StoreRules
 from relaygw.store.verdicts import NewVerdict
 
 MAX_REPLY = 500  # characters
+_WAITS = RecipientState.PENDING
 _WORDS = {state: told.value for state, told in OF_OUTCOME.items()}
 _COLUMNS = "endpoint queue_id rcpt_no kind at_ms queued_at_ms verdict provider reply dsn"
 _ADD = insert_into("webhook_event", _COLUMNS)
@@ -45,24 +46,33 @@ def add_outcomes(
     rules: StoreRules,
 ) -> None:
     """Have the receivers told of outcomes, before they are written and their leases end."""
-    rows: list[Row] = []
-    for entry in updates:
-        for one in entry.recipients:
-            kind = _told(entry, one)
-            for rule in rules.webhooks:
-                if kind in rule.kinds:
-                    what = (rule.endpoint, entry.queue_id, entry.delivery_no, one.rcpt_no)
-                    reply = (one.reply or "")[:MAX_REPLY]
-                    rows.append((*what, kind, now_ms, one.provider, reply, one.dsn))
+    rows: list[Row] = [
+        (
+            *(rule.endpoint, entry.queue_id, entry.delivery_no, one.rcpt_no, kind, now_ms),
+            *(one.provider, (one.reply or "")[:MAX_REPLY], one.dsn),
+        )
+        for entry in updates
+        for one in entry.recipients
+        for kind in (_told_of_waiting(entry, one) if one.state is _WAITS else _WORDS[one.state],)
+        for rule in rules.webhooks
+        if kind in rule.kinds
+    ]
     _ADD_LEASED.run(tx, rows, incarnation)
 
 
 def add_accepted(tx: Transaction, messages: Sequence[AcceptedMessage], rules: StoreRules) -> None:
     """Have the receivers told of what was captured or blocked when it was accepted."""
-    for kind in (Told.CAPTURED, Told.BLOCKED):
+    ended = {  # of nearly no mail; nothing else is done for the others
+        accepted.queue_id: accepted
+        for accepted in messages
+        for part in accepted.deliveries
+        for one in part.recipients
+        if one.state is not _WAITS
+    }
+    for kind in (Told.CAPTURED, Told.BLOCKED) if ended else ():
         found = [
             (accepted.queue_id, number, None, one.reason, None, accepted.accepted_at_ms)
-            for accepted in messages
+            for accepted in ended.values()
             for number, one in enumerate(
                 entry for part in accepted.deliveries for entry in part.recipients
             )
@@ -115,9 +125,7 @@ def _add_changes(
     _ADD.run(tx, rows)
 
 
-def _told(entry: DeliveryUpdate, one: RecipientUpdate) -> str | None:
-    """Return what is told; of what waits only that it was tried, not each time it was put off."""
-    if one.state is not RecipientState.PENDING:
-        return _WORDS[one.state]
+def _told_of_waiting(entry: DeliveryUpdate, one: RecipientUpdate) -> str | None:
+    """Return what is told of who waits: that it was tried, not each time it was put off."""
     state = attempt_state(one.state, entry.state, one.verdict)
     return Told.DEFERRED.value if state is AttemptState.DEFERRED and one.charged else None

@@ -33,11 +33,8 @@ class Mark(NamedTuple):
     untold: Callable[[str, str], None]  # is told which mail goes without its mark, and why
 
 
-class Marked(NamedTuple):
-    """A whole line to put in front of the header, and the field it stands for, if there is one."""
-
-    line: bytes
-    replaced: tuple[int, int] | None = None
+Marked = tuple[bytes, tuple[int, int] | None]
+"""A whole line to put in front of the header, and the field it stands for, if there is one."""
 
 
 class _Unreadable(Exception):
@@ -47,17 +44,18 @@ class _Unreadable(Exception):
 def put_mark(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]]) -> Marked | None:
     """Return what marks a mail with this header, less the `removed` ranges; None: nothing can."""
     place = mark.field
-    end = header_end(header)
-    # nearly all mail has none: a look through all fields costs ten times this one
-    if _key_of(place.header) in header[:end].lower():
+    # nearly all mail has none, not in the first lines of a text either, if it has no header: a look
+    # through all fields costs ten times this one
+    if _key_of(place.header) in header[: header.find(b"\r\n\r\n")].lower():
+        end = header_end(header)
         gone = {start for start, _ in removed}
         for field in header_fields(header, 0, end, names={place.header.lower()}):
             if field.start not in gone:
                 return _merged(mark, header, field)
-    if place.most_of is not None and _are_too_many(mark, header[:end], removed):
+    if place.most_of is not None and _are_too_many(mark, header, removed):
         return None
     whole = f"{place.header}: {_MERGES[place.form]('', mark)}\r\n"
-    return Marked(whole.encode("ascii"))
+    return whole.encode("ascii"), None
 
 
 @cache
@@ -76,7 +74,7 @@ def _merged(mark: Mark, header: bytes, field: HeaderField) -> Marked | None:
         return None
     # what stands before the value may be a name in another case, and a blank
     line = header[field.start : field.value_start] + merged.encode("latin-1") + b"\r\n"
-    return Marked(line, (field.start, field.end))
+    return line, (field.start, field.end)
 
 
 def _check_length(value: str, field: MarkField) -> None:
@@ -89,6 +87,7 @@ def _are_too_many(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]])
     """Return whether the service takes no more fields of the kind; that is told."""
     assert mark.field.most_of is not None
     prefix, most = mark.field.most_of
+    header = header[: header_end(header)]
     key = prefix.lower().encode("ascii")
     if header.lower().count(key) < most:
         return False

@@ -17,13 +17,13 @@ from email.header import Header
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
-from relaygw.mail.content import has_long_line, read_header, without_fields
+from relaygw.mail.content import MAX_LINE_BYTES, has_long_line, read_header, without_fields
 from relaygw.mail.dsn import NEVER, mail_parameters, rcpt_parameters
 from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldsFound
-from relaygw.upstream.mark_field import Mark, Marked, put_mark
+from relaygw.upstream.mark_field import Mark, put_mark
 from relaygw.upstream.seven_bit import to_seven_bit
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
@@ -282,32 +282,25 @@ async def sift(
             marked = put_mark(mark, added + start, found.removed)
     if not added and not found.removed and marked is None:
         return Sifted(content=content, found=found)
-    line, removed = _less(found.removed, marked)
-    changed: Content
+    line, replaced = marked or (b"", None)
+    removed = found.removed if replaced is None else sorted((*found.removed, replaced))
+    before, changed = line + added, content
     if not isinstance(content, bytes):
         changed = _changed_stream(added, content, removed, line)
     elif removed:
         changed = line + without_fields(added + content, removed)
     else:  # nearly all mail
-        changed = line + added + content
+        changed = before + content
+    grown_bytes = len(before)
     return Sifted(
         content=changed,
-        grown_bytes=len(line) + len(added) - sum(end - start for start, end in removed),
+        grown_bytes=grown_bytes - sum(end - start for start, end in removed)
+        if removed
+        else grown_bytes,
         is_8bit=not added.isascii(),
-        has_long_line=has_long_line(line + added),
+        has_long_line=grown_bytes > MAX_LINE_BYTES and has_long_line(before),
         found=found,
     )
-
-
-def _less(
-    removed: Sequence[tuple[int, int]], marked: Marked | None
-) -> tuple[bytes, Sequence[tuple[int, int]]]:
-    """Return the line with the mark, and what is removed, with the field it stands for."""
-    if marked is None:
-        return b"", removed
-    if marked.replaced is None:
-        return marked.line, removed
-    return marked.line, sorted((*removed, marked.replaced))
 
 
 async def _look(rule: FieldRule, added: bytes, start: bytes, *, is_whole: bool) -> FieldsFound:
