@@ -42,6 +42,7 @@ def check_facts(facts: Facts) -> Report:
     _find_foreign(facts, arrivals, report)
     _find_lost(facts, arrivals, report)
     extras = find_extras(facts, arrivals)
+    report.extras = extras
     _count_extras(extras, report)
     report.anomalies += find_two_leases(facts.leases)
     report.anomalies += find_at_once(facts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.checking.facts import Key
+from bench.checking.twice import Extra
 
 KINDS = (
     *("lost", "given up", "unexpected", "damaged", "twice", "unrecorded", "two leases"),
@@ -50,6 +51,7 @@ class Report:
     duplicated: Counter[str] = field(default_factory=Counter)  # by reason
     overshoots: dict[str, float] = field(default_factory=dict)  # by provider
     anomalies: list[Anomaly] = field(default_factory=list)
+    extras: list[Extra] = field(default_factory=list)
 
     def add(self, kind: str, key: Key, what: str, at_ns: int | None) -> None:
         """Note what must not be."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bench.killing.journal import Tail
+from bench.history import Tail
 
 _POLL_S = 0.003
 
@@ -13,8 +13,8 @@ _POLL_S = 0.003
 class Backlog:
     """What was acknowledged and not yet taken by the sink."""
 
-    def __init__(self, sink_journal: Path, *, limit: int) -> None:
-        self._tail = Tail(sink_journal)
+    def __init__(self, history: Path, *, limit: int) -> None:
+        self._tail = Tail(history)
         self._limit = limit
         self._taken: set[str] = set()
         self._waiting: set[str] = set()
@@ -31,12 +31,12 @@ class Backlog:
         await self._has_room.wait()
 
     async def follow(self) -> None:
-        """Read the sink's journal until cancelled."""
+        """Read the history until cancelled."""
         while True:
-            for _, words in self._tail.read():
-                if words[0] == "taken":
-                    self._taken.add(words[2])
-                    self._waiting.discard(words[2])
+            for event in self._tail.read():
+                if event.f == "dot":
+                    self._taken.add(event.message)
+                    self._waiting.discard(event.message)
             self._update()
             await asyncio.sleep(_POLL_S)
 

@@ -6,18 +6,19 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.killing.evidence import CLIENTS, GATEWAY, KILLS, SINK, Kill
+from bench.history import History, open_history
 from bench.killing.programs import Program
-from bench.killing.queue_view import QueueView
-from bench.killing.sink_watch import SinkWatch, wait_until
+from bench.killing.queue_view import QueueView, view_of
+from bench.killing.sink_watch import PATIENCE_S, SinkWatch
 from bench.killing.strike import Striker
-from bench.rig.gateway import Gateway, provider
+from bench.rig.mta import Mta
 
+HISTORY = "history.jsonl"
 SLOTS = 20
 """Connections to the provider: as many deliveries can be under way."""
 DEATHS_PER_START = 2
@@ -26,7 +27,7 @@ role lived for 30 s. Before the third death it is stopped cleanly and started, s
 campaign does not spend its time in these waits."""
 LOAD_MS = (50.0, 400.0)
 _WARM_UP_MESSAGES = 200
-_RETRY = {"first": "100ms", "max": "1s", "jitter": "0%"}
+_DRAIN_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ class Plan:
     sink_delay_at: str  # dot | replies
     connections: int  # of clients
     backlog: int  # messages acknowledged and not yet taken, at most
+    server: Callable[[Path, int], AbstractContextManager[Mta]]
+    """Runs the server in a directory, relaying to a port."""
+    about: Mapping[str, object]  # what the history says of the campaign
 
 
 def order(kills: Mapping[str, int], chance: random.Random) -> list[str]:
@@ -60,86 +64,88 @@ def order(kills: Mapping[str, int], chance: random.Random) -> list[str]:
 
 
 def run(directory: Path, plan: Plan) -> None:
-    """Carry out a campaign; its logs and its queue are left in `directory`."""
+    """Carry out a campaign; its history and the server's files are left in `directory`."""
     chance = random.Random(plan.seed)
+    path = directory / HISTORY
+    history = open_history(path)
+    history.info("campaign", "campaign", seed=plan.seed, **plan.about)
     with ExitStack() as stack:
-        journals = directory / SINK, directory / CLIENTS
         sink = stack.enter_context(
             Program(
                 "bench.killing.sink",
-                journal=journals[0],
+                history=path,
                 delay_ms=plan.sink_delay_ms,
                 delay_at=plan.sink_delay_at,
             )
         )
-        gateway = stack.enter_context(
-            Gateway(
-                directory / GATEWAY,
-                providers={"main": provider(int(sink.first_line), max_connections=SLOTS)},
-                retry=_RETRY,
-            )
-        )
+        server = stack.enter_context(plan.server(directory / "server", int(sink.first_line)))
+        queue = view_of(server)
         clients = stack.enter_context(
             Program(
                 "bench.killing.clients",
-                journal=journals[1],
-                sink_journal=journals[0],
-                port=gateway.smtp_port,
+                history=path,
+                port=server.smtp_port,
                 connections=plan.connections,
                 backlog=plan.backlog,
             )
         )
-        watch = SinkWatch(journals[0])
+        watch = SinkWatch(path)
         watch.wait_for_takes(_WARM_UP_MESSAGES)
-        progress = Progress(watch, journals[1], total=sum(plan.kills.values()))
-        striker = Striker(gateway, watch)
+        progress = Progress(watch, total=sum(plan.kills.values()))
+        striker = Striker(server, watch, queue, history)
         for role in order(plan.kills, chance):
             time.sleep(chance.uniform(*LOAD_MS) / 1000)
             for program in (sink, clients):
                 program.check()
-            kill = striker.strike(role)
-            with (directory / KILLS).open("a") as lines:
-                lines.write(kill.to_json())
-            progress.tell(kill)
+            striker.strike(role)
+            progress.tell(role)
         clients.end()
         progress.end("the queue drains")
-        _drain(gateway)
-        gateway.stop()
+        _drain(queue)
+        server.stop()
+        _tell_fates(queue, watch, history)
 
 
-def _drain(gateway: Gateway) -> None:
+def _drain(queue: QueueView) -> None:
     """Wait until nothing is due; what then still waits is counted as queued."""
-    queue = QueueView(gateway.database)
-    try:
-        wait_until(lambda: not queue.open_ids("incoming", "active", "deferred"), "an empty queue")
-    except TimeoutError as late:
-        sys.stderr.write(f"{late}; some mail stays queued\n")
+    deadline_s = time.monotonic() + PATIENCE_S
+    while queue.due_ids():
+        if time.monotonic() > deadline_s:
+            sys.stderr.write("the queue does not get empty; some mail stays queued\n")
+            return
+        time.sleep(_DRAIN_POLL_S)
+
+
+def _tell_fates(queue: QueueView, watch: SinkWatch, history: History) -> None:
+    """Tell what is still queued, and the doubts of what is, or came more than once."""
+    still_open = set(queue.open_ids())
+    doubts = queue.doubts(sorted(still_open | watch.twice))
+    for message in sorted(still_open | doubts.keys()):
+        counted = {"doubts": doubts[message]} if message in doubts else {}
+        state = "queued" if message in still_open else "delivered"
+        history.info("queue", "fate", message=message, state=state, **counted)
 
 
 class Progress:
     """One line on standard error that is written over."""
 
-    def __init__(self, watch: SinkWatch, clients_journal: Path, *, total: int) -> None:
+    def __init__(self, watch: SinkWatch, *, total: int) -> None:
         self._watch = watch
-        self._journal = clients_journal.open("rb")
         self._total = total
-        self._kills = self._sent = self._acknowledged = 0
+        self._kills = 0
         self._begun_s = time.monotonic()
 
-    def tell(self, kill: Kill) -> None:
+    def tell(self, role: str) -> None:
         """Count a blow and show where the campaign is."""
-        self._kills += kill.role != "stop"
-        new = self._journal.read()
-        self._sent += new.count(b" content ")
-        self._acknowledged += new.count(b" acknowledged ")
+        self._kills += role != "stop"
+        self._watch.look()
         sys.stderr.write(
             f"\r{time.monotonic() - self._begun_s:5.0f} s: {self._kills} of {self._total} kills, "
-            f"{self._sent} sent, {self._acknowledged} acknowledged, "
+            f"{self._watch.sent} sent, {self._watch.acknowledged} acknowledged, "
             f"{self._watch.taken} arrivals "
         )
         sys.stderr.flush()
 
     def end(self, what: str) -> None:
         """Say what comes next on a line of its own."""
-        self._journal.close()
         sys.stderr.write(f"\n{what}\n")

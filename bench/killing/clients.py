@@ -1,9 +1,7 @@
 """The clients of the campaign: several connections that send as fast as the backlog allows.
 
-Events, each before its step begins: `ID connecting`, `ID mail`, `ID rcpt`, `ID data`,
-`ID content DIGEST`; after it: `ID sent-dot`, and how it ended: `ID acknowledged QUEUEID`,
-`ID refused CODE STEP`, `ID broken STEP`. An id is used for one message, and after `content` was
-begun never again.
+Of each message the history has `send`, invoked right before its content is written. An id is used
+for one message, and after that never again.
 """
 
 from __future__ import annotations
@@ -14,11 +12,12 @@ import contextlib
 import itertools
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.history import History, open_history
 from bench.killing.backlog import Backlog
-from bench.killing.journal import Journal
 from bench.killing.message import Message, compose
 
 _RECONNECT_S = 0.02
@@ -35,7 +34,7 @@ class Client:
 
     name: int
     port: int
-    journal: Journal
+    history: History
     backlog: Backlog
     stop: asyncio.Event
     step: str = ""
@@ -56,41 +55,43 @@ class Client:
             async with asyncio.timeout(_PATIENCE_S):
                 await self._transact(message)
         except Refused as refusal:
-            self.journal.note(message.message_id, "refused", str(refusal), self.step)
+            code = int(str(refusal) or 0)
+            self._end(self.history.fail, message, step=self.step, code=code)
             self._hang_up()
         except (OSError, EOFError, TimeoutError):
-            self.journal.note(message.message_id, "broken", self.step)
+            is_open = self.step == "content"
+            self._end(self.history.info if is_open else self.history.fail, message, step=self.step)
             self._hang_up()
             await asyncio.sleep(_RECONNECT_S)
 
     async def _transact(self, message: Message) -> None:
         if self.streams is None:
-            await self._connect(message)
-        await self._ask(message, "mail", f"MAIL FROM:<{message.sender}>", 250)
-        await self._ask(message, "rcpt", f"RCPT TO:<{message.recipient}>", 250)
-        await self._ask(message, "data", "DATA", 354)
-        self._begin(message, "content", message.digest)
+            await self._connect()
+        await self._ask("mail", f"MAIL FROM:<{message.sender}>", 250)
+        await self._ask("rcpt", f"RCPT TO:<{message.recipient}>", 250)
+        await self._ask("data", "DATA", 354)
+        self.step = "content"
+        who, what = f"client-{self.name}", message.message_id
+        self.history.invoke(who, "send", message=what, digest=message.digest)
         await self._write(message.content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
-        self._begin(message, "sent-dot")
-        reply = await self._read_reply(250)
+        await self._read_reply(250)
         self.backlog.acknowledged(message.message_id)
-        self.journal.note(message.message_id, "acknowledged", reply.split()[-1])
+        self._end(self.history.ok, message)
 
-    async def _connect(self, message: Message) -> None:
-        self._begin(message, "connecting")
+    async def _connect(self) -> None:
+        self.step = "connecting"
         self.streams = await asyncio.open_connection("127.0.0.1", self.port)
         await self._read_reply(220)
         await self._write(b"EHLO client.test\r\n")
         await self._read_reply(250)
 
-    async def _ask(self, message: Message, step: str, command: str, code: int) -> None:
-        self._begin(message, step)
+    async def _ask(self, step: str, command: str, code: int) -> None:
+        self.step = step
         await self._write(f"{command}\r\n".encode())
         await self._read_reply(code)
 
-    def _begin(self, message: Message, step: str, *more: str) -> None:
-        self.step = step
-        self.journal.note(message.message_id, step, *more)
+    def _end(self, note: Callable[..., None], message: Message, **value: object) -> None:
+        note(f"client-{self.name}", "send", message=message.message_id, **value)
 
     async def _write(self, octets: bytes) -> None:
         assert self.streams is not None
@@ -121,14 +122,14 @@ async def load(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the campaign decides
-    journal = Journal(options.journal)
-    backlog = Backlog(options.sink_journal, limit=options.backlog)
+    history = open_history(options.history)
+    backlog = Backlog(options.history, limit=options.backlog)
     follow = loop.create_task(backlog.follow())
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.gather(
         *(
-            Client(name, options.port, journal, backlog, stop).run()
+            Client(name, options.port, history, backlog, stop).run()
             for name in range(options.connections)
         )
     )
@@ -140,8 +141,7 @@ async def load(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run as `python3 -m bench.killing.clients`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--journal", type=Path, required=True)
-    parser.add_argument("--sink-journal", type=Path, required=True)
+    parser.add_argument("--history", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--backlog", type=int, required=True)

@@ -6,23 +6,31 @@ import argparse
 import random
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.killing.campaign import Plan, run
-from bench.killing.evidence import KILLS, read_evidence
+from bench.checking.checker import check_facts
+from bench.checking.facts import read_facts
+from bench.history import read_history
+from bench.killing.blows import find_blows
+from bench.killing.campaign import HISTORY, SLOTS, Plan, run
+from bench.killing.controls import CONTROLS
+from bench.killing.servers import server
 from bench.killing.table import render
-from bench.killing.verifier import verify
+from bench.rig import needs
 from bench.rig.machine import describe
+from bench.rig.mta import ROOT
 
 _ABOUT = """\
-Kills processes of a gateway at random instants while mail flows through it over 20 connections,
-and proves from the logs of clients and sink and from the queue: what was acknowledged was
-delivered or is queued; nothing was invented or damaged; what arrived twice was in doubt (sent to
-its final dot, not recorded) when its worker was killed. Ends with 1 if any of that is not so.
+Kills processes of a server at random instants while mail flows through it over 20 connections,
+writes the history of clients, sink, kills and queue, and checks it as bench/check does: what was
+acknowledged was delivered or is queued; nothing is unexpected or damaged; what arrived twice was
+in doubt (sent to its final dot, not recorded) when its worker was killed, and the queue has that
+doubt. Ends with 1 if any of that is not so.
 """
 
 
@@ -31,12 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.verify is not None:
         return _report(options.verify)
+    needs.find_programs()
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
-        if (options.keep / KILLS).exists():
+        if (options.keep / HISTORY).exists():
             sys.exit(f"{options.keep} holds a campaign already")
         return _carry_out(options.keep.resolve(), options)
-    with tempfile.TemporaryDirectory(prefix="kill-") as name:
+    with tempfile.TemporaryDirectory(prefix="kill-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)  # other users work in it
         return _carry_out(Path(name), options)
 
 
@@ -54,18 +64,34 @@ def _carry_out(directory: Path, options: argparse.Namespace) -> int:
             sink_delay_at=options.sink_delay_at,
             connections=options.connections,
             backlog=options.backlog,
+            server=server(options.mta, SLOTS, options.control and _control(options.control)),
+            about={
+                "server": options.mta,
+                **({"control": options.control} if options.control else {}),
+                "commit": _commit(),
+            },
         ),
     )
-    print(f"seed {seed}")
     return _report(directory)
 
 
+def _control(name: str) -> tuple[str, ...]:
+    return ("-m", "bench.killing.controls", name)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def _report(directory: Path) -> int:
-    findings = verify(read_evidence(directory))
+    facts = read_facts(read_history(directory / HISTORY))
+    report = check_facts(facts)
     print(describe(directory))
     print(time.strftime("%Y-%m-%d %H:%M"), shlex.join(sys.argv), end="\n\n")
-    print(render(findings))
-    return 0 if findings.is_passed else 1
+    print(render(find_blows(facts, report), report))
+    return 0 if report.is_clean else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +100,18 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{role}", type=int, default=count, metavar="N", help=f"kills (default {count})"
         )
+    parser.add_argument(
+        "--mta",
+        default="relaygw",
+        help="relaygw (default: its queue in SQLite), relaygw-postgres, postfix, or FILE.py:CLASS "
+        "of an adapter (bench/rig/mta.py)",
+    )
+    parser.add_argument(
+        "--control",
+        choices=CONTROLS,
+        help="relaygw with a planted fault, which has to be found: it answers 250 before it has "
+        "stored a mail, or forgets at its end what it was sending",
+    )
     parser.add_argument("--seed", type=int, help="of order and instants (default: a new one)")
     parser.add_argument(
         "--sink-delay-ms", type=float, default=30.0, help="of the sink's replies (default 30)"
@@ -94,6 +132,6 @@ def _parser() -> argparse.ArgumentParser:
         "claims ahead for 20 connections, so that it never runs dry)",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and queue there")
+    where.add_argument("--keep", type=Path, metavar="DIR", help="keep history and queue there")
     where.add_argument("--verify", type=Path, metavar="DIR", help="only judge what was kept there")
     return parser

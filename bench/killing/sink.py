@@ -1,8 +1,7 @@
-"""The provider of the campaign: takes every message, answers late, and logs both.
+"""The provider of the campaign: takes every message, answers late, and tells the history of both.
 
-Events: `open C`, `taken C ID DIGEST` when the final dot was read, `answered C ID` when the
-250 was written, `closed C`. A message is taken with its final dot, whether or not its client
-lives to read the answer: the strictest reading, and what a provider that commits first does.
+A message is taken with its final dot, whether or not its client lives to read the answer: the
+strictest reading, and what a provider that commits first does.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench.killing.journal import Journal
+from bench.history import History, open_history
 from bench.killing.message import digest, identify
 
 _PATH = re.compile(r":\s*<([^>]*)>")
@@ -36,10 +35,10 @@ class Conversation(asyncio.Protocol):
     """One connection of the gateway's."""
 
     def __init__(
-        self, number: int, journal: Journal, *, delay_s: float, delays_all: bool = False
+        self, number: int, history: History, *, delay_s: float, delays_all: bool = False
     ) -> None:
-        self._name = str(number)
-        self._journal = journal
+        self._name = f"main/{number}"
+        self._history = history
         self._delay_s = delay_s
         self._delays_all = delays_all
         self._unread = b""
@@ -50,13 +49,13 @@ class Conversation(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._journal.note("open", self._name)
+        self._history.invoke(self._name, "connect")
         transport.write(b"220 sink.test ESMTP\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None:
             self._answer.cancel()
-        self._journal.note("closed", self._name)
+        self._history.ok(self._name, "connect")
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
@@ -83,6 +82,8 @@ class Conversation(asyncio.Protocol):
         elif verb == "RCPT" and path is not None:
             self._recipient = path[1]
         self._is_content = verb == "DATA"
+        if self._is_content:
+            self._history.invoke(self._name, "deliver")
         if self._delays_all and verb in ("MAIL", "RCPT", "DATA"):
             loop = asyncio.get_running_loop()
             self._answer = loop.call_later(self._delay_s, self._reply, verb)
@@ -100,19 +101,19 @@ class Conversation(asyncio.Protocol):
         content = (b"\r\n" + stuffed).replace(b"\r\n.", b"\r\n")[2:]
         message_id, written = identify(content)
         mark = digest(self._sender, self._recipient, written)
-        self._journal.note("taken", self._name, message_id, mark)
+        self._history.info(self._name, "dot", message=message_id, digest=mark)
         self._is_content = False
         loop = asyncio.get_running_loop()
-        self._answer = loop.call_later(self._delay_s, self._accept, message_id)
+        self._answer = loop.call_later(self._delay_s, self._accept)
 
-    def _accept(self, message_id: str) -> None:
+    def _accept(self) -> None:
         self._answer = None
+        self._history.ok(self._name, "deliver")
         self._transport.write(b"250 2.0.0 taken\r\n")
-        self._journal.note("answered", self._name, message_id)
         self._go_on()
 
 
-async def serve(journal: Journal, *, delay_s: float, delays_all: bool) -> None:
+async def serve(history: History, *, delay_s: float, delays_all: bool) -> None:
     """Serve on a free loopback port, told on standard output, until TERM."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -120,7 +121,7 @@ async def serve(journal: Journal, *, delay_s: float, delays_all: bool) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # the campaign decides
     numbers = itertools.count(1)
     server = await loop.create_server(
-        lambda: Conversation(next(numbers), journal, delay_s=delay_s, delays_all=delays_all),
+        lambda: Conversation(next(numbers), history, delay_s=delay_s, delays_all=delays_all),
         "127.0.0.1",
         0,
         backlog=512,
@@ -134,13 +135,13 @@ async def serve(journal: Journal, *, delay_s: float, delays_all: bool) -> None:
 def main() -> None:
     """Run as `python3 -m bench.killing.sink`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--history", type=Path, required=True)
     parser.add_argument("--delay-ms", type=float, required=True)
     parser.add_argument("--delay-at", choices=("dot", "replies"), default="dot")
     options = parser.parse_args()
     asyncio.run(
         serve(
-            Journal(options.journal),
+            open_history(options.history),
             delay_s=options.delay_ms / 1000,
             delays_all=options.delay_at == "replies",
         )

@@ -1,4 +1,4 @@
-"""Follows the sink's journal while the campaign runs: who is connected, what arrives."""
+"""Follows the history while the campaign runs: who is connected, what arrives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.killing.journal import Tail
+from bench.history import INVOKE, OK, Tail
 
 POLL_S = 0.002
 PATIENCE_S = 60.0
@@ -24,28 +24,35 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 class SinkWatch:
     """What the sink has done so far."""
 
-    def __init__(self, journal: Path) -> None:
-        self._tail = Tail(journal)
+    def __init__(self, history: Path) -> None:
+        self._tail = Tail(history)
         self._opened_ns: dict[str, int] = {}
         self._open: set[str] = set()
         self._awaited_ns = 0  # connections opened later than this are a successor's
         self._successor_ns: int | None = None  # its first take
-        self.taken = 0
+        self._seen: set[str] = set()
+        self.twice: set[str] = set()  # what came more than once
+        self.taken = self.sent = self.acknowledged = 0
 
     def look(self) -> None:
         """Read on."""
-        for stamp_ns, words in self._tail.read():
-            match words:
-                case ["open", connection]:
-                    self._opened_ns[connection] = stamp_ns
-                    self._open.add(connection)
-                case ["closed", connection]:
-                    self._open.discard(connection)
-                case ["taken", connection, *_]:
-                    self.taken += 1
-                    is_successor = self._opened_ns[connection] > self._awaited_ns
-                    if is_successor and self._successor_ns is None:
-                        self._successor_ns = stamp_ns
+        for event in self._tail.read():
+            if event.f == "connect" and event.type == INVOKE:
+                self._opened_ns[event.process] = event.time
+                self._open.add(event.process)
+            elif event.f == "connect":
+                self._open.discard(event.process)
+            elif event.f == "dot":
+                self.taken += 1
+                if event.message in self._seen:
+                    self.twice.add(event.message)
+                self._seen.add(event.message)
+                is_successor = self._opened_ns[event.process] > self._awaited_ns
+                if is_successor and self._successor_ns is None:
+                    self._successor_ns = event.time
+            elif event.f == "send":
+                self.sent += event.type == INVOKE
+                self.acknowledged += event.type == OK
 
     def await_successor(self, after_ns: int) -> None:
         """Count connections that are opened from a moment on as a new worker's."""

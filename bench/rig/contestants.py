@@ -1,4 +1,4 @@
-"""relaygw and Postfix, set up alike and driven alike."""
+"""relaygw and another server, set up alike and driven alike."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bench.rig.cases import Setup
 from bench.rig.certificate import Certificate, make_certificate
 from bench.rig.gateway import Gateway, provider
 from bench.rig.maillog import MailLog
+from bench.rig.mta import Mta
 from bench.rig.postfix import Postfix
 from bench.rig.postgres import postgres_queue
 from bench.rig.sendmail import Sendmail, install_ours, postfix_command
@@ -24,19 +25,21 @@ class Contestant:
     name: str
     smtp_port: int
     upstream: Upstream
-    log: MailLog
+    log: MailLog | None  # only where it is in Postfix's grammar
     sendmail: Sendmail | None  # only where the setup hands over by command
     pid: int  # of the process that started all others
     handed_over: int = 0
 
 
 @contextmanager
-def contestants(setup: Setup, directory: Path) -> Iterator[tuple[Contestant, Contestant]]:
-    """Run a fresh relaygw and a fresh Postfix, in this order."""
+def contestants(
+    setup: Setup, directory: Path, other: type[Mta]
+) -> Iterator[tuple[Contestant, Contestant]]:
+    """Run a fresh relaygw and a fresh one of another server, in this order."""
     certificate = make_certificate(directory)
     with (
         _relaygw(setup, directory, certificate) as ours,
-        _postfix(setup, directory, certificate) as theirs,
+        _other(setup, directory, certificate, other) as theirs,
     ):
         yield ours, theirs
 
@@ -62,18 +65,20 @@ def _relaygw(setup: Setup, directory: Path, certificate: Certificate) -> Iterato
 
 
 @contextmanager
-def _postfix(setup: Setup, directory: Path, certificate: Certificate) -> Iterator[Contestant]:
-    settings = dict(setup.postfix)
-    if setup.over_tls:
-        settings |= {"smtp_tls_security_level": "encrypt", "smtp_tls_wrappermode": "yes"}
-    with Upstream(setup, directory / "postfix-upstream", certificate) as upstream:
-        postfix = Postfix(
-            directory / "postfix",
-            relay_port=upstream.port,
-            settings=settings,
-            services=setup.postfix_services,
-        )
-        with postfix:
-            log = MailLog(postfix.log_path)
+def _other(
+    setup: Setup, directory: Path, certificate: Certificate, kind: type[Mta]
+) -> Iterator[Contestant]:
+    place = directory / kind.name.lower()
+    with Upstream(setup, directory / "other-upstream", certificate) as upstream:
+        if not issubclass(kind, Postfix):
+            with kind(place, upstream.port) as server:
+                log = MailLog(server.log_path) if server.speaks_postfix else None
+                yield Contestant(kind.name, server.smtp_port, upstream, log, None, server.pid)
+            return
+        settings = dict(setup.postfix)
+        if setup.over_tls:
+            settings |= {"smtp_tls_security_level": "encrypt", "smtp_tls_wrappermode": "yes"}
+        with kind(place, upstream.port, settings, setup.postfix_services) as postfix:
             command = postfix_command(postfix.config) if setup.is_command else None
-            yield Contestant("Postfix", postfix.smtp_port, upstream, log, command, postfix.pid)
+            log = MailLog(postfix.log_path)
+            yield Contestant(kind.name, postfix.smtp_port, upstream, log, command, postfix.pid)

@@ -6,20 +6,14 @@ import contextlib
 import importlib.util
 import json
 import os
-import random
-import signal
-import socket
-import sqlite3
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
-from bench.rig.processor_time import processor_s, tree
+from bench.rig.mta import PATIENCE_S, ROOT, Mta, free_port
+from bench.rig.processor_time import processor_s
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
+__all__ = ["PATIENCE_S", "ROOT", "Gateway", "free_port", "provider", "pss_bytes_of", "python"]
 
 
 def python() -> str:
@@ -32,24 +26,12 @@ def python() -> str:
     return str(inside) if inside.exists() else sys.executable
 
 
-def free_port() -> int:
-    """Return a loopback port on which nothing listens now, outside of what clients are given."""
-    while True:
-        port = random.randint(10_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
 def provider(port: int, **more: Any) -> dict[str, Any]:
     """Return settings of a plain provider on this machine."""
     return {"host": "127.0.0.1", "port": port, "tls": "none", **more}
 
 
-class Gateway:
+class Gateway(Mta):
     """One `relaygw serve` with all its roles; its log goes to a file, as a service's does.
 
     `sections` are merged over a production configuration with one listener and the web pages
@@ -57,12 +39,18 @@ class Gateway:
     `routes` is among the sections. Entered, it serves; left, it is killed.
     """
 
+    name = "relaygw"
+    roles: ClassVar = {
+        "front": "relaygw-front",
+        "delivery": "relaygw-deliver",  # the kernel keeps 15 characters
+        "web": "relaygw-web",
+    }
+    speaks_postfix = True
+
     def __init__(
         self, directory: Path, *, providers: dict[str, dict[str, Any]], **sections: Any
     ) -> None:
-        self.directory = directory
-        self.smtp_port = free_port()
-        self.log_path = directory / "mail.log"
+        super().__init__(directory)
         self.database = directory / "state" / "queue.db"
         self.settings: dict[str, Any] = {
             "mode": "production",
@@ -76,76 +64,30 @@ class Gateway:
             **sections,
         }
         self.program: tuple[str, ...] = ("-m", "relaygw")
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Self:
-        """Start it and wait until it serves."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+    @property
+    def queue(self) -> Path | str:
+        """Where its queue is: a file of SQLite, or the URL of a PostgreSQL database."""
+        url = str(self.settings["queue"]["url"])
+        return url if url.startswith("postgresql") else self.database
+
+    @property
+    def state_dir(self) -> Path:
+        """Where its processes keep what is not in the queue."""
+        on_postgres = self.directory / "xdg" / "relaygw"
+        return on_postgres if isinstance(self.queue, str) else self.database.parent
+
+    def prepare(self) -> None:
         config = self.directory / "relaygw.yaml"
         config.write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
         config.chmod(0o600)
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [python(), *self.program, "--config", str(config), "serve"],
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env={**os.environ, "XDG_STATE_HOME": str(self.directory / "xdg")},
-                start_new_session=True,
-            )
-        try:
-            self._wait_until_it_serves(self._process)
-        except BaseException:
-            self.kill_all()
-            raise
-        return self
 
-    def _wait_until_it_serves(self, process: subprocess.Popen[bytes]) -> None:
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                tail = self.log_path.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"relaygw does not serve; its log ends with:\n{tail}")
-            time.sleep(0.01)
+    def command(self) -> list[str]:
+        config = str(self.directory / "relaygw.yaml")
+        return [python(), *self.program, "--config", config, "serve"]
 
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.smtp_port), timeout=1) as client:
-                return client.recv(3) == b"220"
-        except OSError:
-            return False
-
-    @property
-    def pid(self) -> int:
-        """The supervisor's process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def pids(self, role: str = "") -> list[int]:
-        """Return the process ids of one role, or of the supervisor and all roles."""
-        if not role:
-            return tree(self.pid)
-        database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)
-        with contextlib.closing(database):
-            rows = database.execute(
-                "SELECT pid FROM instance WHERE role = ? ORDER BY started_at_ms", (role,)
-            ).fetchall()
-        return [pid for (pid,) in rows if Path(f"/proc/{pid}").exists()]
-
-    def kill_all(self) -> None:
-        """SIGKILL the supervisor and every role at once."""
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself, all of it
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._process = None
-
-    def stop(self) -> None:
-        """Send TERM and wait for the end."""
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait(PATIENCE_S)
-        self._process = None
+    def environment(self) -> dict[str, str]:
+        return {"XDG_STATE_HOME": str(self.directory / "xdg")}
 
     def pss_bytes(self) -> int:
         """Return the proportional set size of the supervisor and all roles together."""
@@ -154,13 +96,6 @@ class Gateway:
     def cpu_s(self) -> float:
         """Return the processor time that the supervisor and all roles have used so far."""
         return processor_s(self.pid)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_exc: object) -> None:
-        if self._process is not None:
-            self.kill_all()
 
 
 def pss_bytes_of(pid: int) -> int:

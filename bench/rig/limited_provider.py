@@ -11,14 +11,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from bench.killing.journal import read_journal
+from bench.history import FAIL, INFO, INVOKE, OK, read_history
 from bench.rig.gateway import ROOT, free_port
 from bench.rig.limited_terms import Terms
+
+_KINDS = {
+    ("connect", INVOKE): "open",
+    ("connect", FAIL): "turned-away",
+    ("connect", INFO): "cut",  # its password was revoked
+    ("connect", OK): "closed",
+    ("login", FAIL): "login-refused",
+    ("dot", INFO): "taken",
+    ("deliver", OK): "accepted",
+    ("deliver", FAIL): "refused",
+}
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened when (CLOCK_MONOTONIC) at a provider; see limited_server for the kinds."""
+    """What happened when (CLOCK_MONOTONIC) at a provider: a line of its history by one word."""
 
     at_s: float
     kind: str
@@ -29,19 +40,20 @@ class Event:
 class LimitedProvider:
     """A provider on a loopback port that stays its own through every restart.
 
-    Entered, it listens; left, it is killed. `directory` gets its terms and its journal.
+    Entered, it listens; left, it is killed. `directory` gets its terms and its history.
     """
 
     def __init__(self, directory: Path, name: str, terms: Terms | None = None) -> None:
         self.port = free_port()
         self._terms_path = directory / f"{name}.json"
-        self._journal_path = directory / f"{name}.journal"
+        self._name = name
+        self.history_path = directory / f"{name}.jsonl"
         self._process: subprocess.Popen[bytes] | None = None
         self._write(terms or Terms())
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        places = (str(self.port), str(self._terms_path), str(self._journal_path))
+        places = (str(self.port), self._name, str(self._terms_path), str(self.history_path))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.rig.limited_server", *places],
             cwd=ROOT,
@@ -76,8 +88,14 @@ class LimitedProvider:
     def events(self) -> list[Event]:
         """Return all that happened so far, in order."""
         return [
-            Event(at_ns / 1e9, kind, int(connection), *bench_id)
-            for at_ns, (kind, connection, *bench_id) in read_journal(self._journal_path)
+            Event(
+                one.time / 1e9,
+                _KINDS[one.f, one.type],
+                int(one.process.rpartition("/")[2]),
+                one.message,
+            )
+            for one in read_history(self.history_path)
+            if (one.f, one.type) in _KINDS
         ]
 
     def _write(self, terms: Terms) -> None:

@@ -4,9 +4,8 @@ What it allows is told by a file of Terms (JSON), which it reads at the start an
 Over its rate it refuses at the final dot, over its connections at the greeting, both as Amazon
 SES words it. A session that logged in by a password of before gets 421 to its next command.
 
-Journal, by connection: `open`, `turned-away`, `login-refused`, `cut` (the 421), `closed`; and with
-the message's X-Bench-Id: `taken` (its final dot was read), then `accepted` or `refused`, written
-right before the answer. A message that was taken and has neither is in doubt.
+It tells the history (bench/history.py) of each connection, and of each message by its X-Bench-Id. A
+message whose dot was read and that has no answer is in doubt.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.killing.journal import Journal
+from bench.history import History, open_history
 from bench.rig.limited_terms import USER, Bucket, Terms
 
 _BENCH_ID = re.compile(rb"^X-Bench-Id: (\S+)\r$", re.MULTILINE)
@@ -48,7 +47,8 @@ class House:
     """What all sessions share."""
 
     terms_path: Path
-    journal: Journal
+    name: str
+    history: History
     open_count: int = 0
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -73,7 +73,8 @@ class Session(asyncio.Protocol):
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._name = str(next(house.numbers))
+        self._name = f"{house.name}/{next(house.numbers)}"
+        self._history = house.history
         self._password: str | None = None
         self._unread = b""
         self._is_content = False
@@ -85,16 +86,17 @@ class Session(asyncio.Protocol):
         self._house.open_count += 1
         most = self._house.terms.connections
         if most is not None and self._house.open_count > most:
-            self._end("turned-away", _TOO_MANY)
+            self._history.fail(self._name, "connect")
+            self._end(_TOO_MANY)
             return
-        self._house.journal.note("open", self._name)
+        self._history.invoke(self._name, "connect")
         transport.write(b"220 limited.bench.test ESMTP\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._house.open_count -= 1
         if self._answer is not None:
             self._answer.cancel()
-        self._house.journal.note("closed", self._name)
+        self._history.ok(self._name, "connect")
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
@@ -109,7 +111,8 @@ class Session(asyncio.Protocol):
                 return
             self._unread = rest
             if self._password != self._house.terms.password and self._password is not None:
-                self._end("cut", _CUT)
+                self._history.info(self._name, "connect")
+                self._end(_CUT)
             elif self._is_content:
                 self._take(piece[:_HEAD_BYTES])
             else:
@@ -135,7 +138,7 @@ class Session(asyncio.Protocol):
         given = base64.b64decode(command.split()[-1]).decode()
         password = self._house.terms.password
         if password is None or given != f"\0{USER}\0{password}":
-            self._house.journal.note("login-refused", self._name)
+            self._history.fail(self._name, "login")
             self._transport.write(_BAD_LOGIN)
             return
         self._password = password
@@ -144,7 +147,7 @@ class Session(asyncio.Protocol):
     def _take(self, head: bytes) -> None:
         match = _BENCH_ID.search(head + b"\r")
         bench_id = match[1].decode("ascii") if match else "-"
-        self._house.journal.note("taken", self._name, bench_id)
+        self._history.info(self._name, "dot", message=bench_id)
         self._is_content = False
         is_accepted = self._house.may_take()
         self._answer = asyncio.get_running_loop().call_later(
@@ -153,19 +156,21 @@ class Session(asyncio.Protocol):
 
     def _reply(self, bench_id: str, is_accepted: bool) -> None:
         self._answer = None
-        self._house.journal.note("accepted" if is_accepted else "refused", self._name, bench_id)
+        if is_accepted:
+            self._history.ok(self._name, "deliver", message=bench_id)
+        else:
+            self._history.fail(self._name, "deliver", message=bench_id, code=454)
         self._transport.write(b"250 Ok\r\n" if is_accepted else _TOO_FAST)
         self._go_on()
 
-    def _end(self, event: str, reply: bytes) -> None:
-        self._house.journal.note(event, self._name)
+    def _end(self, reply: bytes) -> None:
         self._transport.write(reply)
         self._transport.close()
 
 
-async def _serve(port: int, terms: Path, journal: Path) -> None:
+async def _serve(port: int, name: str, terms: Path, history: Path) -> None:
     loop = asyncio.get_running_loop()
-    house = House(terms, Journal(journal))
+    house = House(terms, name, open_history(history))
     loop.add_signal_handler(signal.SIGHUP, house.read_terms)
     server = await loop.create_server(lambda: Session(house), "127.0.0.1", port, backlog=512)
     print("listens", flush=True)
@@ -174,13 +179,14 @@ async def _serve(port: int, terms: Path, journal: Path) -> None:
 
 
 def main() -> None:
-    """Serve until killed: port, terms, journal."""
+    """Serve until killed: port, name, terms, history."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
+    parser.add_argument("name")
     parser.add_argument("terms", type=Path)
-    parser.add_argument("journal", type=Path)
+    parser.add_argument("history", type=Path)
     options = parser.parse_args()
-    asyncio.run(_serve(options.port, options.terms, options.journal))
+    asyncio.run(_serve(options.port, options.name, options.terms, options.history))
 
 
 if __name__ == "__main__":

@@ -12,42 +12,44 @@ costs a sync for each new session, and Postfix is faster without.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-import socket
+import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
-from bench.rig.gateway import free_port
+from bench.rig.mta import PATIENCE_S, Mta
+from bench.rig.processor_time import tree
 
 _SHIPPED = Path("/usr/share/postfix")
-_PATIENCE_S = 60.0
 
 
-class Postfix:
+class Postfix(Mta):
     """One Postfix that relays everything to a port of this machine.
 
     `directory` must be reachable for the user postfix. `settings` are added to main.cf,
     `services` are lines added to master.cf. Needs root.
     """
 
+    name = "Postfix"
+    roles: ClassVar = {"front": "smtpd cleanup", "delivery": "qmgr smtp"}
+    speaks_postfix = True
+
     def __init__(
         self,
         directory: Path,
-        *,
         relay_port: int,
-        settings: Mapping[str, str],
+        settings: Mapping[str, str] = {},
         services: Sequence[str] = (),
     ) -> None:
-        self.smtp_port = free_port()
-        self.log_path = directory / "mail.log"
-        self._directory = directory
+        super().__init__(directory, relay_port)
         self.config = directory / "conf"
         self._services = services
         self._settings = {
-            "queue_directory": str(directory / "queue"),
+            "queue_directory": str(self.spool),
             "data_directory": str(directory / "data"),
             "maillog_file": str(self.log_path),
             "maillog_file_prefixes": str(directory),
@@ -60,27 +62,35 @@ class Postfix:
             **settings,
         }
 
-    def __enter__(self) -> Self:
-        for name in ("conf", "queue", "data"):
-            (self._directory / name).mkdir(parents=True)
-        shutil.chown(self._directory / "data", "postfix")
+    def prepare(self) -> None:
+        if self.config.exists():
+            return
+        for place in (self.config, self.spool, self.directory / "data"):
+            place.mkdir(parents=True)
+        shutil.chown(self.directory / "data", "postfix")
         self._write_files()
-        try:
-            self._run("start")
-            self._wait_until_it_answers()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
-    def __exit__(self, *_exc: object) -> None:
-        command = ["postfix", "-c", str(self.config), "stop"]
-        subprocess.run(command, capture_output=True, check=False)
+    def command(self) -> list[str]:
+        return ["postfix", "-c", str(self.config), "start-fg"]
 
     @property
     def pid(self) -> int:
         """The process id of its master."""
-        return int((self._directory / "queue" / "pid" / "master.pid").read_text())
+        return int((self.spool / "pid" / "master.pid").read_text())
+
+    def kill_all(self) -> None:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # it did not come so far
+            for pid in tree(self.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        super().kill_all()
+
+    def stop(self) -> None:
+        command = ["postfix", "-c", str(self.config), "stop"]
+        subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S)
+        assert self._process is not None
+        self._process.wait(PATIENCE_S)
+        self._process = None
 
     def _write_files(self) -> None:
         shutil.copyfile(_SHIPPED / "main.cf.debian", self.config / "main.cf")
@@ -96,26 +106,3 @@ class Postfix:
         aliases.write_text("postmaster: root\n")
         command = ["postalias", "-c", str(self.config), f"hash:{aliases}"]
         subprocess.run(command, check=True)
-
-    def _run(self, verb: str) -> None:
-        command = ["postfix", "-c", str(self.config), verb]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"postfix {verb} failed:\n{done.stdout}{done.stderr}{self._tail()}")
-
-    def _wait_until_it_answers(self) -> None:
-        deadline_s = time.monotonic() + _PATIENCE_S
-        while not self._answers():
-            if time.monotonic() > deadline_s:
-                raise RuntimeError(f"Postfix does not serve; its log ends with:\n{self._tail()}")
-            time.sleep(0.01)
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.smtp_port), timeout=5) as client:
-                return client.recv(3) == b"220"
-        except OSError:
-            return False
-
-    def _tail(self) -> str:
-        return self.log_path.read_text(errors="replace")[-2000:] if self.log_path.exists() else ""

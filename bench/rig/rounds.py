@@ -46,19 +46,26 @@ def run_round(contestant: Contestant, setup: Setup, messages: int) -> Speeds:
             ProcessorTime(contestant.pid) as processor,
         ):
             speeds = one_round(contestant, setup, messages)
-            contestant.log.wait_until_removed(contestant.handed_over, patience_s=_PATIENCE_S)
+            if contestant.log is not None:
+                handed_over = contestant.handed_over
+                contestant.log.wait_until_removed(handed_over, patience_s=_PATIENCE_S)
         for name, used_s in processor.used_s.items():
             speeds[PROCESSOR_MS + name] = used_s / messages * 1000
         # once more: the last message counted may have been a second copy of another
         _wait_for_the_last(contestant)
     except Exception as failure:
-        contestant.log.read()
-        complaints = "\n".join(contestant.log.faults[:5])
+        complaints = _complaints(contestant)
         raise RoundFailed(f"{contestant.name}: {failure}\n{complaints}".rstrip()) from failure
-    if contestant.log.faults:
-        complaints = "\n".join(contestant.log.faults[:5])
+    if complaints := _complaints(contestant):
         raise RoundFailed(f"{contestant.name} complains in its log:\n{complaints}")
     return speeds
+
+
+def _complaints(contestant: Contestant) -> str:
+    if contestant.log is None:
+        return ""
+    contestant.log.read()
+    return "\n".join(contestant.log.faults[:5])
 
 
 def _through(contestant: Contestant, setup: Setup, messages: int) -> Speeds:

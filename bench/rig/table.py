@@ -9,26 +9,26 @@ from textwrap import wrap
 from bench.rig.cases import Case
 from bench.rig.rounds import PROCESSOR_MS, Speeds
 
-Pair = tuple[Speeds, Speeds]  # relaygw, Postfix
+Pair = tuple[Speeds, Speeds]  # of relaygw, of the other
 Outcome = list[Pair] | str  # the rounds, or one word saying why there are none
 _SHOWN_MS = 0.005
-_HEAD = "case                      relaygw Postfix ratio  of pairs   at least     aim"
+_HEAD = "case                      relaygw {:>7.7} ratio  of pairs   at least     aim"
 
 
-def case_lines(case: Case, pairs: Sequence[Pair]) -> list[str]:
+def case_lines(case: Case, pairs: Sequence[Pair], other: str) -> list[str]:
     """Return every run of one case, with the medians."""
     figures = [(a[case.quantity], b[case.quantity]) for a, b in pairs]
     ours, theirs = (median(side) for side in zip(*figures, strict=True))
     unit = "ms, smaller is better" if case.is_time else "messages a second"
-    lines = [f"{case.name}: {unit}", "  round   relaygw   Postfix   ratio"]
+    lines = [f"{case.name}: {unit}", f"  round   relaygw {other:>9.9}   ratio"]
     lines += [_run(case, str(number), a, b) for number, (a, b) in enumerate(figures, 1)]
     return [*lines, _run(case, "median", ours, theirs)]
 
 
-def processor_lines(pairs: Sequence[Pair]) -> list[str]:
+def processor_lines(pairs: Sequence[Pair], other: str) -> list[str]:
     """Return the processor time a message of each server and its processes: medians in ms."""
     lines = ["processor time a message, ms:"]
-    for name, rounds in zip(("relaygw", "Postfix"), zip(*pairs, strict=True), strict=True):
+    for name, rounds in zip(("relaygw", other), zip(*pairs, strict=True), strict=True):
         keys = dict.fromkeys(key for one in rounds for key in one if key.startswith(PROCESSOR_MS))
         used = {key: median(one.get(key, 0.0) for one in rounds) for key in keys}
         told = [
@@ -42,9 +42,9 @@ def processor_lines(pairs: Sequence[Pair]) -> list[str]:
     return lines
 
 
-def summary(outcomes: Sequence[tuple[Case, Outcome]]) -> list[str]:
+def summary(outcomes: Sequence[tuple[Case, Outcome]], other: str) -> list[str]:
     """Return one line a case: medians, their ratio beside the targets, the pairs' extremes."""
-    lines = [_HEAD, *(_summary_line(case, outcome) for case, outcome in outcomes)]
+    lines = [_HEAD.format(other), *(_summary_line(case, outcome) for case, outcome in outcomes)]
     times = [case.name for case, _ in outcomes if case.is_time]
     return [*lines, *(f"({name}: ms, smaller is better; at most, not at least)" for name in times)]
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from bench.rig import machine, needs
 from bench.rig.cases import SETUPS, Case, Setup, case_names, chosen
 from bench.rig.contestants import contestants
+from bench.rig.mta import load_adapter
+from bench.rig.postfix import Postfix
 from bench.rig.progress import say
 from bench.rig.rounds import PROCESSOR_MS, RoundFailed, Speeds, run_round, warm_up
 from bench.rig.table import Outcome, Pair, case_lines, processor_lines, summary
@@ -47,9 +49,11 @@ def main() -> int:
     print(f"{header}\n{machine.describe(arguments.directory)}")
     outcomes: list[tuple[Case, Outcome]] = []
     for setup, cases in chosen(names):
+        if not issubclass(arguments.against, Postfix) and (setup.over_tls or setup.is_command):
+            continue
         outcome = _run(setup, cases, arguments)
         outcomes += [(case, outcome) for case in cases]
-    print("\n" + "\n".join(summary(outcomes)))
+    print("\n" + "\n".join(summary(outcomes, arguments.against.name)))
     return 1 if any(outcome == _FAILED for _, outcome in outcomes) else 0
 
 
@@ -73,6 +77,13 @@ def _arguments() -> argparse.Namespace:
         default=Path("/var/tmp"),
         help="where both keep their queues, on a real disk (default /var/tmp)",
     )
+    parser.add_argument(
+        "--against",
+        type=load_adapter,
+        default=Postfix,
+        metavar="FILE.py:CLASS",
+        help="another server than Postfix, by an adapter (bench/rig/mta.py); cases without TLS",
+    )
     arguments = parser.parse_args()
     arguments.case = arguments.case or ["all"]
     return arguments
@@ -90,8 +101,8 @@ def _run(setup: Setup, cases: Sequence[Case], arguments: argparse.Namespace) -> 
         return _FAILED
     after = machine.sync_times(arguments.directory)
     for case in cases:
-        print("\n".join(case_lines(case, pairs)))
-    print("\n".join(processor_lines(pairs)))
+        print("\n".join(case_lines(case, pairs, arguments.against.name)))
+    print("\n".join(processor_lines(pairs, arguments.against.name)))
     print(f"sync of 4 KiB: before {before}; after {after}", flush=True)
     return pairs
 
@@ -100,7 +111,7 @@ def _pairs(setup: Setup, messages: int, arguments: argparse.Namespace) -> list[P
     pairs: list[Pair] = []
     with tempfile.TemporaryDirectory(prefix="versus-postfix-", dir=arguments.directory) as place:
         Path(place).chmod(0o755)  # Postfix works as another user
-        with contestants(setup, Path(place)) as both:
+        with contestants(setup, Path(place), arguments.against) as both:
             for contestant in both:
                 say(f"{contestant.name} warms up")
                 warm_up(contestant, setup)

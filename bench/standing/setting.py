@@ -97,11 +97,11 @@ class Setting:
     kept: Path | None = None  # where logs of cases go that keep them
 
     def keep(self, directory: Path, name: str) -> None:
-        """Copy a case's logs and journals to where they are kept, if they are."""
+        """Copy a case's logs and histories to where they are kept, if they are."""
         if self.kept is not None:
             target = self.kept / name
             target.mkdir(parents=True, exist_ok=True)
-            for path in (*directory.rglob("*.log"), *directory.rglob("*.journal")):
+            for path in (*directory.rglob("*.log"), *directory.rglob("*.jsonl")):
                 shutil.copy(path, target / "-".join(path.relative_to(directory).parts))
 
     @contextmanager

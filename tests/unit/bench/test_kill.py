@@ -1,0 +1,74 @@
+"""bench/kill tells what each kill met, finds the faults that are planted, and reads any queue."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.checking.checker import check_facts
+from bench.checking.facts import read_facts
+from bench.history import read_history
+from bench.killing.blows import Doubt, find_blows
+from bench.killing.campaign import HISTORY
+from bench.killing.program import main
+from bench.killing.queue_view import Spool
+from bench.rig.mta import Mta, load_adapter
+
+CLEAN = Path(__file__).parent / "histories" / "clean.jsonl"
+
+
+def test_what_was_in_doubt_at_a_kill_and_came_again_is_laid_to_it() -> None:
+    facts = read_facts(read_history(CLEAN))
+    blow, after = find_blows(facts, check_facts(facts))
+    assert blow.doubts == {"b": Doubt.UNANSWERED}
+    assert blow.extras == {Doubt.UNANSWERED: 1}
+    assert blow.slots() == {Doubt.UNANSWERED: 1}
+    assert (blow.acknowledged, after.acknowledged) == (3, 0)
+
+
+def test_a_history_that_was_kept_is_judged_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(CLEAN, tmp_path / HISTORY)
+    assert main(["--verify", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert output.endswith("CLEAN\n")
+    assert max(map(len, output.partition("\n\n")[2].splitlines())) <= 80
+
+
+def test_a_spool_is_read_by_the_ids_in_its_files(tmp_path: Path) -> None:
+    (tmp_path / "active").mkdir()
+    (tmp_path / "active" / "A1").write_bytes(b"\0T\x12N\x0cX-Id: 3-4f\0N\x09Subject: x")
+    (tmp_path / "pid").write_bytes(b"123\n")
+    assert Spool(tmp_path).open_ids() == ["3-4f"]
+
+
+def test_an_adapter_is_a_class_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "other.py"
+    path.write_text(
+        "from bench.rig.mta import Mta\n"
+        "class Other(Mta):\n    name = 'Other'\n"
+        "    def prepare(self): pass\n    def command(self): return ['other']\n"
+    )
+    assert issubclass(load_adapter(f"{path}:Other"), Mta)
+    for wrong in (f"{path}:Nobody", f"{tmp_path}/none.py:Other", "postfixx"):
+        with pytest.raises(ValueError, match=r"adapter|no subclass"):
+            load_adapter(wrong)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("control", "kind"), [("", ""), ("careless", "lost"), ("forgetful", "unrecorded")]
+)
+def test_a_campaign_is_clean_and_finds_what_is_planted(
+    tmp_path: Path, control: str, kind: str
+) -> None:
+    planted = ["--control", control] if control else []
+    kills = "--front 2 --delivery 2 --supervisor 0 --all 1 --seed 1".split()
+    assert main([*kills, *planted, "--keep", str(tmp_path)]) == bool(control)
+    found = check_facts(read_facts(read_history(tmp_path / HISTORY))).counts()
+    assert [kind for kind, count in found.items() if count] == ([kind] if kind else [])
+    assert json.loads((tmp_path / HISTORY).read_text().splitlines()[0])["value"]["seed"] == 1
