@@ -1,7 +1,6 @@
-"""Programs that send mail by the sendmail command, one call after the other; a journal of it.
+"""Programs that send mail by the sendmail command, one call after the other.
 
-Events: `ID content DIGEST` before a call, `ID acknowledged local` after its exit with 0, else
-`ID refused CODE local`.
+Of each message the history has `send`: invoked before a call, `ok` after its exit with 0.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import sys
 import threading
 from pathlib import Path
 
-from bench.killing.journal import Journal
+from bench.history import History, open_history
 from bench.killing.message import compose
 
 _FIRST_NAME = 0x1000  # no client of bench.killing has such a name
 _LARGE_EACH, _LARGE_LINES = 10, 20_000  # 1.3 MB: more than is taken at once
 
 
-def call(sendmail: Path, name: int, journal: Journal, stop: threading.Event) -> None:
+def call(sendmail: Path, name: int, history: History, stop: threading.Event) -> None:
     """Send until told to stop."""
     for number in itertools.count():
         if stop.is_set():
@@ -30,7 +29,8 @@ def call(sendmail: Path, name: int, journal: Journal, stop: threading.Event) -> 
         is_large = number % _LARGE_EACH == _LARGE_EACH - 1
         more_lines = _LARGE_LINES if is_large else 0
         message = compose(f"{name:x}-{number:x}", number, more_lines=more_lines)
-        journal.note(message.message_id, "content", message.digest)
+        who, what = f"caller-{name}", message.message_id
+        history.invoke(who, "send", message=what, digest=message.digest)
         done = subprocess.run(
             [sendmail, "-i", "-f", message.sender, message.recipient],
             input=message.content.replace(b"\r\n", b"\n"),
@@ -38,16 +38,16 @@ def call(sendmail: Path, name: int, journal: Journal, stop: threading.Event) -> 
             capture_output=True,
         )
         if done.returncode == 0:
-            journal.note(message.message_id, "acknowledged", "local")
+            history.ok(who, "send", message=what)
         else:
-            journal.note(message.message_id, "refused", str(done.returncode), "local")
+            history.fail(who, "send", message=what, step="local", code=done.returncode)
             stop.wait(0.05)
 
 
 def main() -> None:
     """Run as `python3 -m bench.cutting.callers`, until TERM."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--history", type=Path, required=True)
     parser.add_argument("--sendmail", type=Path, required=True)
     parser.add_argument("--maildrop", type=Path, required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -56,9 +56,9 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the campaign decides
-    journal = Journal(options.journal)
+    history = open_history(options.history)
     threads = [
-        threading.Thread(target=call, args=(options.sendmail, _FIRST_NAME + number, journal, stop))
+        threading.Thread(target=call, args=(options.sendmail, _FIRST_NAME + number, history, stop))
         for number in range(options.count)
     ]
     for thread in threads:

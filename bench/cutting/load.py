@@ -21,7 +21,7 @@ from bench.rig.gateway import Gateway, provider
 from bench.rig.postgres import PostgresServer
 from bench.rig.sendmail import install_ours
 
-SINK, CLIENTS, CALLERS = "sink.log", "clients.log", "callers.log"
+HISTORY = "history.jsonl"
 SLOTS = 20
 """Connections to the provider: as many deliveries can be under way."""
 _MIB = 1 << 20
@@ -80,10 +80,10 @@ def gateway_on(
 
 def run(volume: Volume, directory: Path, plan: Plan, server: PostgresServer | None) -> Run:
     """Let mail flow on a volume until enough was delivered; then nothing of it runs any more."""
-    journals = {name: directory / name for name in (SINK, CLIENTS, CALLERS)}
+    history = directory / HISTORY
     with ExitStack() as stack:
         sink = stack.enter_context(
-            Program("bench.killing.sink", journal=journals[SINK], delay_ms=plan.sink_delay_ms)
+            Program("bench.killing.sink", history=history, delay_ms=plan.sink_delay_ms)
         )
         stack.enter_context(volume.recorded())
         if server is not None:
@@ -95,21 +95,20 @@ def run(volume: Volume, directory: Path, plan: Plan, server: PostgresServer | No
         launcher = install_ours(directory / "installed", volume.place / "maildrop")
         callers = Program(
             "bench.cutting.callers",
-            journal=journals[CALLERS],
+            history=history,
             sendmail=launcher.words[0],
             maildrop=volume.place / "maildrop",
             count=plan.callers,
         )
         clients = Program(
             "bench.killing.clients",
-            journal=journals[CLIENTS],
-            sink_journal=journals[SINK],
+            history=history,
             port=gateway.smtp_port,
             connections=plan.connections,
             backlog=plan.backlog,
         )
         with callers, clients:
-            watch = SinkWatch(journals[SINK])
+            watch = SinkWatch(history)
             watch.wait_for_takes(_WARM_UP_MESSAGES)
             begun_ns = time.monotonic_ns()
             wait_for(watch, plan.messages)

@@ -12,17 +12,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import chain
 from pathlib import Path
 
+from bench.checking.facts import Sent, read_facts
 from bench.cutting import cuts, load
-from bench.cutting.load import CALLERS, CLIENTS, SINK, Plan
+from bench.cutting.load import HISTORY, Plan
 from bench.cutting.look import look
 from bench.cutting.table import is_passed, render
 from bench.cutting.verdict import Verdict, judge
 from bench.cutting.volume import FILE_SYSTEMS, Volume, leave_the_mounts_of_others, roomy_place
-from bench.killing.evidence import Sent, read_sent, read_takes
-from bench.killing.journal import read_journal
+from bench.history import read_history
 from bench.rig.machine import describe
 
 _ABOUT = """\
@@ -62,7 +61,7 @@ def carry_out(
     server = load.server_on(volume.place, plan)
     run = load.run(volume, directory, plan, server)
     chosen = cuts.plan(volume.log, count, chance, since_ns=run.begun_ns, until_ns=run.ended_ns)
-    sent, taken_ns = _journals(directory)
+    sent, taken_ns = _known(directory)
     image = directory / "image"
     verdicts = []
     for cut in cuts.images(volume.log, volume.empty, image, chosen, chance):
@@ -76,13 +75,14 @@ def carry_out(
     return verdicts
 
 
-def _journals(directory: Path) -> tuple[dict[str, Sent], dict[str, int]]:
+def _known(directory: Path) -> tuple[dict[str, Sent], dict[str, int]]:
     """Return what was sent, and when the provider first had each message, by id."""
-    entries = (read_journal(directory / name) for name in (CLIENTS, CALLERS))
+    facts = read_facts(read_history(directory / HISTORY))
     taken_ns: dict[str, int] = {}
-    for take in read_takes(read_journal(directory / SINK)):
-        taken_ns.setdefault(take.message_id, take.taken_ns)
-    return read_sent(chain.from_iterable(entries)), taken_ns
+    for delivery in facts.deliveries:
+        if delivery.dot_ns is not None:
+            taken_ns.setdefault(delivery.message, delivery.dot_ns)
+    return facts.sent, taken_ns
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bench.checking.facts import Sent
 from bench.cutting.cuts import Cut
 from bench.cutting.look import Found
-from bench.killing.evidence import Sent
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ def judge(cut: Cut, sent: Mapping[str, Sent], taken_ns: Mapping[str, int], found
         if not is_there:
             verdict.lost.append(message_id)
     for message_id, digest in waiting.items():
-        message = sent.get(message_id, Sent())
+        message = sent.get(message_id, Sent(0))
         if message.digest is None:
             verdict.invented.append(message_id)
         elif message.digest != digest:

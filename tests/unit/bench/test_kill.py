@@ -67,7 +67,7 @@ def test_a_campaign_is_clean_and_finds_what_is_planted(
     tmp_path: Path, control: str, kind: str
 ) -> None:
     planted = ["--control", control] if control else []
-    kills = "--front 2 --delivery 2 --supervisor 0 --all 1 --seed 1".split()
+    kills = ["--front", "2", "--delivery", "2", "--supervisor", "0", "--all", "1", "--seed", "1"]
     assert main([*kills, *planted, "--keep", str(tmp_path)]) == bool(control)
     found = check_facts(read_facts(read_history(tmp_path / HISTORY))).counts()
     assert [kind for kind, count in found.items() if count] == ([kind] if kind else [])
