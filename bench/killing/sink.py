@@ -42,7 +42,7 @@ class Conversation(asyncio.Protocol):
         self._delay_s = delay_s
         self._delays_all = delays_all
         self._unread = b""
-        self._is_content = False
+        self._is_content = self._has_ended = False
         self._answer: asyncio.TimerHandle | None = None
         self._sender = self._recipient = ""
 
@@ -57,6 +57,11 @@ class Conversation(asyncio.Protocol):
             self._answer.cancel()
         self._history.ok(self._name, "connect")
 
+    def eof_received(self) -> bool:
+        """Answer what is due: a client may end its half with the last dot, as Exim does."""
+        self._has_ended = True
+        return self._answer is not None
+
     def data_received(self, data: bytes) -> None:
         self._unread += data
         self._go_on()
@@ -67,12 +72,14 @@ class Conversation(asyncio.Protocol):
             end = _END_OF_DATA if self._is_content else b"\r\n"
             piece, found, rest = self._unread.partition(end)
             if not found:
-                return
+                break
             self._unread = rest
             if self._is_content:
                 self._take(piece + b"\r\n")
             else:
                 self._obey(piece.decode("latin-1"))
+        if self._has_ended and self._answer is None:
+            self._transport.close()
 
     def _obey(self, command: str) -> None:
         verb = command[:4].upper()
