@@ -15,6 +15,7 @@ PROCESSES.set_forkserver_preload(
         "sqlalchemy.dialects.postgresql.psycopg",
         "sqlalchemy.dialects.sqlite.pysqlite",
         "tests.contract.conftest",
+        "tests.e2e.role_process",
         "tests.integration.dying_notices",
         "tests.integration.loyal_worker",
     ]

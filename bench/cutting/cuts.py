@@ -37,15 +37,24 @@ class Cut:
 def plan(
     log: Path, count: int, chance: random.Random, *, since_ns: int, until_ns: int
 ) -> list[Cut]:
-    """Return cuts at events by chance, half of them at a flush: most is at stake then."""
-    flushes: list[tuple[int, int]] = []
+    """Return cuts at events by chance, half of them at a flush: most is at stake then.
+
+    Half of those are the flushes that came longest after the one before.
+    """
+    flushes: list[tuple[int, int, int]] = []  # with the time since the one before
     others: list[tuple[int, int]] = []
+    before_ns = since_ns
     for number, event in enumerate(read_events(log)):
-        if since_ns <= event.at_ns <= until_ns:
-            (flushes if event.content is None else others).append((number, event.at_ns))
-    at_flushes = min(count // 2, len(flushes))
-    chosen = chance.sample(flushes, at_flushes)
-    chosen += chance.sample(others, min(count - at_flushes, len(others)))
+        if event.content is None and since_ns <= event.at_ns <= until_ns:
+            flushes.append((event.at_ns - before_ns, number, event.at_ns))
+            before_ns = event.at_ns
+        elif since_ns <= event.at_ns <= until_ns:
+            others.append((number, event.at_ns))
+    flushes.sort(reverse=True)
+    longest, rest = flushes[: -(-count // 4)], flushes[-(-count // 4) :]
+    at_flushes = longest + chance.sample(rest, max(0, min(count // 2 - len(longest), len(rest))))
+    chosen = [one[1:] for one in at_flushes]
+    chosen += chance.sample(others, min(count - len(chosen), len(others)))
     manners = list(Kept)
     return [
         Cut(number, at_ns, manners[place % len(manners)], chance.choice(_SHARES))

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from bench.checking.facts import Sent, read_facts
 from bench.cutting import cuts, load
 from bench.cutting.load import HISTORY, Plan
 from bench.cutting.look import look
@@ -61,28 +60,18 @@ def carry_out(
     server = load.server_on(volume.place, plan)
     run = load.run(volume, directory, plan, server)
     chosen = cuts.plan(volume.log, count, chance, since_ns=run.begun_ns, until_ns=run.ended_ns)
-    sent, taken_ns = _known(directory)
+    history = read_history(directory / HISTORY)
     image = directory / "image"
     verdicts = []
     for cut in cuts.images(volume.log, volume.empty, image, chosen, chance):
         with volume.mounted(image), server.started() if server else nullcontext():
             found = look(directory / "gateway" / "relaygw.yaml", directory / "xdg", server)
-        verdicts.append(judge(cut, sent, taken_ns, found))
+        verdicts.append(judge(cut, history, found))
         bad = sum(not verdict.is_survived for verdict in verdicts)
         sys.stderr.write(f"\r{len(verdicts)} of {len(chosen)} images, {bad} not whole ")
         sys.stderr.flush()
     sys.stderr.write("\n")
     return verdicts
-
-
-def _known(directory: Path) -> tuple[dict[str, Sent], dict[str, int]]:
-    """Return what was sent, and when the provider first had each message, by id."""
-    facts = read_facts(read_history(directory / HISTORY))
-    taken_ns: dict[str, int] = {}
-    for delivery in facts.deliveries:
-        if delivery.dot_ns is not None:
-            taken_ns.setdefault(delivery.message, delivery.dot_ns)
-    return facts.sent, taken_ns
 
 
 def _parser() -> argparse.ArgumentParser:

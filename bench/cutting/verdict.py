@@ -1,51 +1,73 @@
-"""What an image proves: pure, on what is known of each message and what was found."""
+"""What an image proves: its history up to the cut, and what is on it, for the checker of all.
+
+What is still to be sent is written down as if the next worker had sent it, so that the checker
+sees whether it is known, whole, and there at all; the cut itself is a kill of everybody.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
-from bench.checking.facts import Sent
+from bench.checking.checker import check
+from bench.checking.report import Report
 from bench.cutting.cuts import Cut
 from bench.cutting.look import Found
+from bench.history import INFO, INVOKE, OK, Event
+
+LOSSES = ("lost", "given up")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """The cut is survived when all lists but `again` are empty."""
+    """What the checker found, and what was wrong with database and files."""
 
     cut: Cut
-    acknowledged: int = 0  # before the cut
-    lost: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-    invented: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    again: list[str] = field(default_factory=list)  # the provider has them; still to be sent
+    report: Report
+    problems: list[str]
+    again: int  # messages that the provider has, and would be sent again
 
     @property
     def is_survived(self) -> bool:
-        """True when nothing is lost, damaged or invented, and database and files are whole."""
-        return not (self.lost or self.damaged or self.invented or self.problems)
+        """True when nothing is as it must not be."""
+        return self.report.is_clean and not self.problems
+
+    def count(self, *kinds: str) -> int:
+        """Return how much of some kinds there is that must not be."""
+        counts = self.report.counts()
+        return sum(counts[kind] for kind in kinds)
 
 
-def judge(cut: Cut, sent: Mapping[str, Sent], taken_ns: Mapping[str, int], found: Found) -> Verdict:
-    """Compare what was promised before a cut with what is there after it."""
-    verdict = Verdict(cut, problems=found.problems)
-    waiting = {**found.dropped, **found.queued}
-    taken = {one for one, at_ns in taken_ns.items() if at_ns < cut.at_ns}
-    for message_id, message in sent.items():
-        if message.acknowledged_ns is None or message.acknowledged_ns >= cut.at_ns:
-            continue
-        verdict.acknowledged += 1
-        is_there = message_id in waiting or message_id in found.delivered & taken
-        if not is_there:
-            verdict.lost.append(message_id)
-    for message_id, digest in waiting.items():
-        message = sent.get(message_id, Sent(0))
-        if message.digest is None:
-            verdict.invented.append(message_id)
-        elif message.digest != digest:
-            verdict.damaged.append(message_id)
-    verdict.invented += [*(found.delivered - taken), *found.twice]
-    verdict.again = [message_id for message_id in waiting if message_id in taken]
-    return verdict
+def judge(cut: Cut, history: Sequence[Event], found: Found) -> Verdict:
+    """Compare what was promised before a cut with what is there after it; `history` is in order."""
+    past = history[: bisect_left(history, cut.at_ns, key=attrgetter("time"))]
+    report = check([*past, *_afterwards(cut, found)])
+    problems = [*found.problems, *(f"{one}: in the queue twice" for one in sorted(found.twice))]
+    return Verdict(cut, report, problems, report.duplicated.total())
+
+
+def _afterwards(cut: Cut, found: Found) -> list[Event]:
+    """Return the cut, and what comes of the image."""
+    # a file whose message is stored is only removed: its name is known
+    left = {one: digest for one, digest in found.dropped.items() if one not in found.delivered}
+    waiting = {**left, **found.queued}
+    at_ns = cut.at_ns
+    events = [
+        Event(at_ns, "power", INVOKE, "kill", {"role": "all"}),
+        Event(at_ns, "power", INFO, "kill", {"open": sorted(waiting)}),
+    ]
+    events += [
+        Event(at_ns, "queue", INFO, "fate", {"message": one, "state": "delivered"})
+        for one in found.delivered
+    ]
+    for number, (message_id, digest) in enumerate(waiting.items(), 1):
+        value = {"message": message_id, "digest": digest}
+        name, sent_ns = f"image/{number}", at_ns + number
+        events += [
+            Event(sent_ns, name, INVOKE, "deliver", value),
+            Event(sent_ns, name, INFO, "dot", value),
+            Event(sent_ns, name, OK, "deliver", {}),
+        ]
+    return events

@@ -20,6 +20,7 @@ else:
 
 _FLAGS = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _REMEDIES = {
     errno.ENOENT: "create it, or start `relaygw serve` once, which does",
     errno.EINTR: "send the message again",
@@ -124,7 +125,8 @@ def _is_removed(path: str) -> bool:
 
 
 def _failure(directory: str, error: OSError) -> SpoolFailure:
-    remedy = _REMEDIES.get(error.errno or 0) or _closed(directory)
+    remedy = _closed(directory) if error.errno in _CLOSED else _REMEDIES.get(error.errno or 0)
+    remedy = remedy or "the machine cannot do it now: look at its own log, send again then"
     text = f"cannot leave the message in {directory}: {error.strerror}; {remedy}"
     return SpoolFailure(text, is_full=error.errno in _FULL)
 

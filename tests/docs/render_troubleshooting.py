@@ -40,6 +40,7 @@ _SPOOL = (
     "send the message again",
     "this user may not enter",
     "let this user write there",
+    "the machine cannot do it now",
 )
 _DAMAGED = "[a damaged queue](operating.md#a-damaged-queue)"
 _LEAST_LETTERS = 8  # of a message that can be found by what it says

@@ -220,6 +220,10 @@ SENDMAIL: dict[str, Row] = {
         "systemd's `ProtectSystem=strict` the unit of FPM needs `ReadWritePaths=` for it",
         "",
     ),
+    "cannot leave the message in …: …; the machine cannot": (
+        "a failing disk, or no descriptors or memory left; nothing was left in the maildrop",
+        "",
+    ),
     "no queue of the name": ("`postsuper -d ALL NAME` names an unknown queue", ""),
     "-… is not supported; ": (
         "an option of `postqueue` or `postsuper` that has no equivalent here",

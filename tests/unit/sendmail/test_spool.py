@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import posix
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,24 @@ def test_a_head() -> None:
 def test_a_trailer() -> None:
     assert drop.encode_trailer(0) == b"\nrelaygw end 0\n"
     assert drop.encode_trailer(45_000) == b"\nrelaygw end 45000\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EIO, "the machine cannot do it now"), (errno.EACCES, "let this user write there")],
+)
+def test_what_to_do_fits_the_error(
+    number: int,
+    remedy: str,
+    tmp_path: Path,
+    environment: dict[bytes, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_file: int) -> None:
+        raise OSError(number, posix.strerror(number))
+
+    environment[b"RELAYGW_MAILDROP"] = str(tmp_path).encode()
+    monkeypatch.setattr(posix, "fsync", fail)
+    with pytest.raises(spool.SpoolFailure, match=remedy):
+        spool.leave([(b"to", b"a@x.test")], [b"Subject: x\n\nhello\n"])
+    assert list(tmp_path.iterdir()) == []
