@@ -7,11 +7,11 @@ synced by themselves: after a power cut the last posts may go once more, with ot
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -347,13 +347,14 @@ def _of_post(tx: Transaction, numbers: Sequence[int]) -> list[WebhookEvent]:
 
 def _events(tx: Transaction, rows: Sequence[Row]) -> list[WebhookEvent]:
     """Return events of rows; a provider may have told any time, and none is."""
-    events = []
+    events, ahead_ms = [], tx.ahead_ms
     for row in rows:
         at_ms, _, queue_id, rcpt_no, kind, verdict = row[:6]
         what = f"{queue_id} {rcpt_no} {kind} {verdict} {at_ms}".encode()
-        event_id = f"ev_{hashlib.blake2b(what, digest_size=12).hexdigest()}"
-        local_ms = at_ms if verdict else tx.to_local(at_ms)
-        local_ms = min(max(local_ms, 0), _LATEST_MS)
+        event_id = f"ev_{blake2b(what, digest_size=12).hexdigest()}"
+        local_ms = at_ms if verdict else at_ms - ahead_ms
+        if not 0 <= local_ms <= _LATEST_MS:
+            local_ms = 0 if local_ms < 0 else _LATEST_MS
         events.append(WebhookEvent(event_id, local_ms, *row[1:]))
     return events
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -17,11 +17,11 @@ from relaygw.mail.envelope import MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
-from relaygw.store.database import Repository, Transaction, Write, insert_into
+from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
 from relaygw.store.home import home_elsewhere
 from relaygw.store.leases import is_alive
 from relaygw.store.selection import PENDING_RECIPIENTS
-from relaygw.store.tables import IS_OPEN, delivery, duty, history, incident, instance, lost_instance
+from relaygw.store.tables import IS_OPEN, delivery, history, incident, instance, lost_instance
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
@@ -47,7 +47,14 @@ _OPEN = insert_into(
     "incident_id rule key summary remedy since_ms told recovery_told",
     on_conflict="DO NOTHING",
 )
-_DUTY = select(duty.c.incarnation, duty.c.renewed_at_ms)
+# who has a duty, since when, and whether that incarnation is registered
+_SELECT_DUTY = """
+    SELECT incarnation, renewed_at_ms,
+        EXISTS (SELECT 1 FROM instance WHERE instance.incarnation = duty.incarnation)
+    FROM duty WHERE name = {?}
+"""
+_DUTY_NOW, _DUTY = Statement(_SELECT_DUTY), Statement(_SELECT_DUTY + "{for_update}")
+_RENEW_DUTY = Statement("UPDATE duty SET incarnation = {?}, renewed_at_ms = {?} WHERE name = {?}")
 _NEW_DUTY = insert_into("duty", "name incarnation renewed_at_ms", on_conflict="DO NOTHING")
 
 Count = tuple[str, str]  # what is counted: series and label, "" where a series has none
@@ -250,33 +257,29 @@ def slice_of(at_ms: int) -> int:
 
 def _has_duty(tx: Transaction, name: str, incarnation: str) -> bool | None:
     """Tell whether an incarnation has a duty; None: only `_take_duty` knows. For a read."""
-    found = tx.execute(_DUTY.where(duty.c.name == name)).one_or_none()
-    if found is None:
-        return None
-    is_own = found.incarnation == incarnation
-    return is_own if _is_kept(tx, found, _RENEW_MS if is_own else DUTY_MS) else None
+    for holder, renewed_at_ms, is_living in _DUTY_NOW.fetch(tx, name):
+        is_own = holder == incarnation
+        kept_ms = _RENEW_MS if is_own else DUTY_MS
+        is_kept = is_living and _age_ms(tx, renewed_at_ms) < kept_ms
+        return is_own if is_kept else None
+    return None
 
 
 def _take_duty(tx: Transaction, name: str, incarnation: str) -> bool:
     """Take a duty that nobody living has, or renew one's own."""
     if not is_alive(tx, incarnation):
         return False
-    is_it = duty.c.name == name
-    found = tx.execute(_DUTY.where(is_it).with_for_update()).one_or_none()
-    if found is None:
+    found = _DUTY.fetch(tx, name)
+    if not found:
         return _NEW_DUTY.run(tx, [(name, incarnation, tx.now_ms())]) > 0
-    if found.incarnation != incarnation and _is_kept(tx, found, DUTY_MS):
+    ((holder, renewed_at_ms, is_living),) = found
+    if holder != incarnation and is_living and _age_ms(tx, renewed_at_ms) < DUTY_MS:
         return False
-    taken = {"incarnation": incarnation, "renewed_at_ms": tx.now_ms()}
-    tx.execute(update(duty).where(is_it).values(taken))
-    return True
+    return _RENEW_DUTY.run(tx, incarnation, tx.now_ms(), name) > 0
 
 
-def _is_kept(tx: Transaction, found: Any, for_ms: int) -> bool:
-    """True when a living incarnation renewed a duty within a time."""
-    age_ms = abs(tx.now_ms() - found.renewed_at_ms)  # the clock may have been set back since
-    living = select(instance.c.incarnation).where(instance.c.incarnation == found.incarnation)
-    return age_ms < for_ms and tx.execute(living).scalar() is not None
+def _age_ms(tx: Transaction, renewed_at_ms: int) -> int:
+    return abs(tx.now_ms() - renewed_at_ms)  # the clock may have been set back since
 
 
 def standing_of(

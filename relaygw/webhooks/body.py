@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+
+from pydantic_core import to_json  # a quarter of what the standard library takes
 
 from relaygw import __version__
 from relaygw.mail.clock import rfc3339, utc_time
@@ -16,7 +17,6 @@ VERSION = 1
 MAX_EVENTS = 200
 MAX_BYTES = 65_536  # of the events, together; one is far smaller
 _TYPE = "mail.events"
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def fits(events: Sequence[WebhookEvent]) -> int:
@@ -39,13 +39,13 @@ def body_of(events: Sequence[WebhookEvent], *, hostname: str, mode: str, at_ms: 
         "mode": mode,
         "data": {"events": []},
     }
-    return _json(head).removesuffix(b"]}}") + b",".join(map(_encoded, events)) + b"]}}"
+    return to_json(head).removesuffix(b"]}}") + b",".join(map(_encoded, events)) + b"]}}"
 
 
 @lru_cache(maxsize=MAX_EVENTS)
 def _encoded(event: WebhookEvent) -> bytes:
     """Return an event as it is posted; of those of a post each is made once."""
-    return _json(event_object(event))
+    return to_json(event_object(event))
 
 
 def event_object(event: WebhookEvent) -> dict[str, Any]:
@@ -100,7 +100,3 @@ def trial_event(at_ms: int) -> WebhookEvent:
         message_id=None,
         link_value=None,
     )
-
-
-def _json(value: object) -> bytes:
-    return _encode(value).encode()

@@ -53,7 +53,7 @@ LIBRARY_ROOMS = {
     "sqlite3": {"store"},
     "psycopg": {"store"},
     "pydantic": {"settings"},
-    "pydantic_core": {"settings"},
+    "pydantic_core": {"settings", "webhooks"},
     "yaml": {"settings"},
     "starlette": {"web"},
     "uvicorn": {"web"},
