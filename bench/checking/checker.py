@@ -46,7 +46,7 @@ def check_facts(facts: Facts) -> Report:
     _count_extras(extras, report)
     report.anomalies += find_two_leases(facts.leases)
     report.anomalies += find_at_once(facts)
-    report.anomalies += find_over_limits(facts, report.overshoots)
+    report.anomalies += find_over_limits(facts, report)
     report.anomalies += find_leaks(facts)
     return report
 

@@ -49,7 +49,8 @@ class Report:
     recovered: int = 0
     kills: int = 0
     duplicated: Counter[str] = field(default_factory=Counter)  # by reason
-    overshoots: dict[str, float] = field(default_factory=dict)  # by provider
+    overshoots: dict[str, float] = field(default_factory=dict)  # of rates, by provider
+    most_open: dict[str, int] = field(default_factory=dict)  # connections, by provider
     anomalies: list[Anomaly] = field(default_factory=list)
     extras: list[Extra] = field(default_factory=list)
 

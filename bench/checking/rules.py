@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
 from bench.checking.facts import Delivery, Facts, Key, Lease, Limit, Mode
-from bench.checking.report import Anomaly
+from bench.checking.report import Anomaly, Report
 from bench.checking.twice import may_have_ended
 
 TOLERANCE = 0.05
@@ -63,8 +63,8 @@ def _is_excused(facts: Facts, key: Key, earlier: Delivery, later: Delivery) -> b
     )
 
 
-def find_over_limits(facts: Facts, overshoots: dict[str, float]) -> list[Anomaly]:
-    """Return which limits were exceeded by more than 5 %; notes by how much each rate was."""
+def find_over_limits(facts: Facts, report: Report) -> list[Anomaly]:
+    """Return which limits were exceeded by more than 5 %; notes how much was used of each."""
     found = []
     for provider, limits in facts.limits.items():
         dots_ns = sorted(
@@ -77,12 +77,14 @@ def find_over_limits(facts: Facts, overshoots: dict[str, float]) -> list[Anomaly
                 most, at_ns = _busiest(dots_ns, limit.at_ns, until_ns, limit.window_s)
                 allowed = limit.rate_per_s * limit.window_s
                 over = most / allowed - 1
-                overshoots[provider] = max(over, overshoots.get(provider, over))
+                over = max(over, report.overshoots.get(provider, over))
+                report.overshoots[provider] = over
                 if most > max(allowed * (1 + TOLERANCE), allowed + 1):
                     what = f"{most} in {limit.window_s:g} s, {allowed:g} are allowed"
                     found.append(Anomaly("over limit", (provider, ""), what, at_ns))
             if limit.connections is not None:
                 most, at_ns = _most_open(facts, provider, limit.at_ns, until_ns)
+                report.most_open[provider] = max(most, report.most_open.get(provider, 0))
                 if most > limit.connections * (1 + TOLERANCE):
                     what = f"{most} connections, {limit.connections} are allowed"
                     found.append(Anomaly("over limit", (provider, ""), what, at_ns))

@@ -20,7 +20,10 @@ Queue = Path | str
 
 _PATIENCE_S = 30.0
 _FATES = """
-    SELECT m.message_id, m.queue_id, d.state, d.doubts, d.attempts, r.state, r.reply
+    SELECT m.message_id, m.queue_id, d.state, (
+        SELECT coalesce(sum(a.times), 0) FROM attempt a WHERE a.queue_id = d.queue_id
+        AND a.delivery_no = d.delivery_no AND a.state IN ('in doubt', 'interrupted')
+    ), d.attempts, r.state, r.reply
     FROM message m JOIN delivery d ON d.queue_id = m.queue_id
     JOIN recipient r ON r.queue_id = d.queue_id AND r.delivery_no = d.delivery_no
 """
@@ -34,7 +37,7 @@ class Fate:
 
     queue_id: str
     delivery: str  # incoming | active | deferred | held | finished
-    doubts: int
+    doubts: int  # that were recorded, also those that are over
     attempts: int  # that were charged
     recipient: str  # pending | delivered | bounced | expired | ...
     reply: str
@@ -43,11 +46,6 @@ class Fate:
     def is_open(self) -> bool:
         """True while it may still be delivered."""
         return self.delivery != "finished"
-
-    @property
-    def is_bounced(self) -> bool:
-        """True when it was given up."""
-        return not self.is_open and self.recipient != "delivered"
 
 
 def read_fates(queue: Queue) -> dict[str, Fate]:

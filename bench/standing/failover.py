@@ -10,7 +10,7 @@ from bench.rig.gateway import Gateway, provider
 from bench.rig.latency import Load, Sample, percentile, told
 from bench.rig.limited_provider import Event, LimitedProvider
 from bench.rig.queue_fates import read_fates, wait_until_drained
-from bench.standing.balance import balance, first_at_s
+from bench.standing.books import check_load, figures, first_at_s, killed, notes
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
 
@@ -93,11 +93,12 @@ def _run(setting: Setting, *, is_silent: bool) -> Result:
             samples = load.samples()
             wait_until_drained(gateway.database, patience_s=_DRAIN_S)
             fates = read_fates(gateway.database)
+            dead = [] if is_silent else killed(gone_s, provider="a")
+            books = check_load(directory, samples, [a, b], fates, *dead)
             course = Course(gone_s, back_s, samples, a.events(), b.events())
             setting.keep(directory, "failover-silent" if is_silent else "failover")
-    books = balance(samples, course.at_a + course.at_b, fates)
-    figures = _figures(course, has_targets=not is_silent)
-    return Result([*figures, *books.figures], [*_notes(course), *books.notes])
+    found = _figures(course, has_targets=not is_silent)
+    return Result([*found, *figures(books)], [*_notes(course), *notes(books)])
 
 
 def _figures(course: Course, *, has_targets: bool) -> list[Figure]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from bench.checking.report import Report
 from bench.rig.fleet import Fleet, running_fleet
 from bench.rig.latency import Load, Sample, told
 from bench.rig.limited_provider import Event
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
-from bench.standing.balance import balance
+from bench.standing.books import allowed, check_load, figures, killed, notes
 from bench.standing.figure import Figure, Result
-from bench.standing.fleet_events import busiest, count, in_hands, most_open
 from bench.standing.setting import Setting
 from bench.standing.throttle import least_waiting
 
@@ -63,6 +63,11 @@ class Course:
         return self.phases[1].ended_s
 
 
+def count(events: Iterable[Event], kind: str, from_s: float, to_s: float) -> int:
+    """Count the events of one kind in a span, its end excluded."""
+    return sum(event.kind == kind and from_s <= event.at_s < to_s for event in events)
+
+
 def fleet_limit(setting: Setting) -> Result:
     """50 msg/s and 10 connections for all, while there are one, three, and two instances."""
     with (
@@ -74,27 +79,31 @@ def fleet_limit(setting: Setting) -> Result:
             max_connections=CONNECTIONS,
         ) as fleet,
     ):
-        phases, samples = _run(setting, fleet)
+        phases, samples, leased = _run(setting, fleet)
         setting.say("waiting for the rest of the queue")
         wait_until_drained(fleet.server.url, patience_s=_DRAIN_S)
         course = Course(phases, samples, fleet.provider.events())
-        fates = read_fates(fleet.server.url)
+        books = check_load(
+            directory,
+            samples,
+            [fleet.provider],
+            read_fates(fleet.server.url),
+            allowed("provider", rate_per_s=RATE_PER_S, connections=CONNECTIONS),
+            *killed(course.killed_s, open=sorted(leased)),
+        )
         setting.keep(directory, "fleet-limit")
-    books = balance(samples, course.events, fates)
-    held = in_hands(course.events, course.killed_s)
-    by_kill = [one for one in books.twice if one in held]
-    books = replace(books, twice=[one for one in books.twice if one not in held])
     return Result(
-        [*_figures(course), *books.figures],
+        [*_figures(course, books), *figures(books)],
         [
             *_notes(course),
-            f"in flight at the kill: {len(held)}, of these answered twice: {len(by_kill)}",
-            *books.notes,
+            f"leased at the kill: {len(leased)}",
+            *notes(books),
         ],
     )
 
 
-def _run(setting: Setting, fleet: Fleet) -> tuple[list[Phase], list[Sample]]:
+def _run(setting: Setting, fleet: Fleet) -> tuple[list[Phase], list[Sample], set[str]]:
+    """Return the phases, all mail, and what the dead one held leases of."""
     phase_s = setting.size.phase_s
     first = fleet.start("gw1")
     with ExitStack() as running:
@@ -124,17 +133,18 @@ def _run(setting: Setting, fleet: Fleet) -> tuple[list[Phase], list[Sample]]:
         time.sleep(phase_s)
         three = Phase(3, joined_s, time.monotonic())
         third.kill_all()
+        leased = fleet.leased_by("gw3")
         setting.say(f"one is killed; two instances for {phase_s:.0f} s")
         time.sleep(phase_s)
         two = Phase(2, three.ended_s, time.monotonic())
-        return [alone, three, two], [sample for load in loads for sample in load.samples()]
+        samples = [sample for load in loads for sample in load.samples()]
+        return [alone, three, two], samples, leased
 
 
-def _figures(course: Course) -> list[Figure]:
-    most = busiest(course.events, "taken", WINDOW_S)
-    overshoot = (most / (RATE_PER_S * WINDOW_S) - 1) * 100
+def _figures(course: Course, books: Report) -> list[Figure]:
+    overshoot = books.overshoots["provider"] * 100
     least_used = min(phase.settled(course.events) for phase in course.phases)
-    open_at_most = most_open(course.events)
+    open_at_most = books.most_open["provider"]
     return [
         Figure(f"overshoot over any {WINDOW_S:.0f} s", overshoot, "%", 5, 2),
         Figure("most connections at once", open_at_most, "", CONNECTIONS, CONNECTIONS),

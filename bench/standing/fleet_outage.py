@@ -16,7 +16,7 @@ from bench.rig.latency import Load, Sample, told
 from bench.rig.limited_provider import Event
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
-from bench.standing.balance import balance
+from bench.standing.books import check_load, figures, notes
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
 
@@ -51,22 +51,22 @@ def fleet_outage(setting: Setting) -> Result:
         times, samples = _run(setting, fleet)
         wait_until_drained(fleet.server.url, patience_s=_DRAIN_S)
         events, fates = fleet.provider.events(), read_fates(fleet.server.url)
+        books = check_load(directory, samples, [fleet.provider], fates)
         setting.keep(directory, "fleet-outage")
     outages = [
         judge_outage(samples, events, stopped_s, back_s, immediately=bool(number % 2))
         for number, (stopped_s, back_s) in enumerate(times)
     ]
-    books = balance(samples, events, fates)
     odd = [each for each in samples if each.code != 250 and not 400 <= each.code < 500]
     return Result(
         [
             Figure("first 250, worst", max(o.accepting_s for o in outages), "s", 5, 5),
             Figure("first delivery, worst", max(o.delivering_s for o in outages), "s", 5, 5),
-            *books.figures,
-            Figure("still queued", len(books.queued), "", 0, 0),
+            *figures(books),
+            Figure("still queued", books.waiting, "", 0, 0),
             Figure("neither 250 nor refused for a time", len(odd), "", 0, 0),
         ],
-        [*map(_told, outages), f"replies: {told(samples)}", *books.notes],
+        [*map(_told, outages), f"replies: {told(samples)}", *notes(books)],
     )
 
 

@@ -13,7 +13,7 @@ from bench.rig.latency import Load, Sample, told
 from bench.rig.limited_provider import Event
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
-from bench.standing.balance import balance, first_at_s
+from bench.standing.books import check_load, figures, first_at_s, notes
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
 
@@ -45,19 +45,19 @@ def fleet_restarts(setting: Setting) -> Result:
         times, samples = _run(setting, fleet)
         wait_until_drained(fleet.server.url, patience_s=_DRAIN_S)
         events, fates = fleet.provider.events(), read_fates(fleet.server.url)
+        books = check_load(directory, samples, [fleet.provider], fates)
         setting.keep(directory, "fleet-restarts")
     restarts = [
         judge(samples, events, stopped_s, back_s, immediately=bool(number % 2))
         for number, (stopped_s, back_s) in enumerate(times)
     ]
-    books = balance(samples, events, fates)
     odd = [each for each in samples if each.code != 250 and not 400 <= each.code < 500]
     return Result(
         [
             Figure("first 250, worst", max(r.accepting_s for r in restarts), "s", 5, 5),
             Figure("first delivery, worst", max(r.delivering_s for r in restarts), "s", 5, 5),
-            *books.figures,
-            Figure("still queued", len(books.queued), "", 0, 0),
+            *figures(books),
+            Figure("still queued", books.waiting, "", 0, 0),
             Figure("neither 250 nor refused for a time", len(odd), "", 0, 0),
         ],
         [
@@ -65,7 +65,7 @@ def fleet_restarts(setting: Setting) -> Result:
             _told("immediate", [each for each in restarts if each.immediately]),
             f"replies: {told(samples)}",
             f"slowest 250: {max(each.latency_ms for each in samples) / 1000:.1f} s",
-            *books.notes,
+            *notes(books),
         ],
     )
 

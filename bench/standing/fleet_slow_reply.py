@@ -8,9 +8,8 @@ from bench.rig.fleet import Fleet, running_fleet, wait_until
 from bench.rig.latency import Load, Sample, told
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
-from bench.standing.balance import balance, first_at_s
+from bench.standing.books import check_load, figures, first_at_s, notes
 from bench.standing.figure import Figure, Result
-from bench.standing.fleet_events import extras
 from bench.standing.setting import Setting
 
 CONNECTIONS = 20
@@ -31,22 +30,21 @@ def fleet_slow_reply(setting: Setting) -> Result:
         samples = _run(setting, fleet)
         wait_until_drained(fleet.server.url, patience_s=_DRAIN_S)
         events, fates = fleet.provider.events(), read_fates(fleet.server.url)
+        books = check_load(directory, samples, [fleet.provider], fates)
         setting.keep(directory, "fleet-slow-reply")
-    books = balance(samples, events, fates)
-    twice = extras(events).total()
     taken, answered = first_at_s(events, "taken"), first_at_s(events, "accepted")
     waits_s = [answered[one] - taken[one] for one in answered if one.startswith(_SLOW)]
     return Result(
         [
-            Figure("duplicates", twice, "", 0, 0),
-            *(figure for figure in books.figures if figure.name != "sent twice"),
-            Figure("still queued", len(books.queued), "", 0, 0),
+            Figure("duplicates", books.duplicated.total(), "", 0, 0),
+            *figures(books),
+            Figure("still queued", books.waiting, "", 0, 0),
         ],
         [
             f"{len(waits_s)} answers after {min(waits_s, default=0):.1f} to "
             f"{max(waits_s, default=0):.1f} s",
             f"replies: {told(samples)}",
-            *books.notes,
+            *notes(books),
         ],
     )
 

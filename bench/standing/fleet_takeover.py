@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.checking.report import Report
 from bench.rig.fleet import Fleet, running_fleet, wait_until
 from bench.rig.latency import Load, Sample
 from bench.rig.limited_provider import Event
 from bench.rig.limited_terms import Terms
-from bench.rig.queue_fates import Fate, read_fates, wait_until_drained
-from bench.standing.balance import Balance, balance
+from bench.rig.queue_fates import read_fates, wait_until_drained
+from bench.standing.books import check_load, killed
 from bench.standing.figure import Figure, Result
-from bench.standing.fleet_events import extras, in_hands
 from bench.standing.setting import Setting
 
 LEASES = 50  # at least, in the hands of what is killed
@@ -33,10 +33,7 @@ class Round:
     leased: int
     first_s: float  # from the kill to the first of these at the provider again
     last_s: float
-    in_flight: int
-    extra: int  # deliveries beyond the first of a message
-    unexplained: int  # of these, what was not in flight at the kill
-    books: Balance
+    books: Report
 
 
 def fleet_takeover(setting: Setting) -> Result:
@@ -45,16 +42,16 @@ def fleet_takeover(setting: Setting) -> Result:
     for number in range(setting.size.takeovers):
         setting.say(f"kill {number + 1} of {setting.size.takeovers}")
         rounds.append(_round(setting))
-    lost = sum(len(each.books.lost) + len(each.books.bounced) for each in rounds)
+    lost = sum(each.books.counts()["lost"] + each.books.given_up for each in rounds)
     return Result(
         [
             Figure("first of its mail again after", max(r.first_s for r in rounds), "s", 30, 25),
-            Figure("extra and not in flight", sum(r.unexplained for r in rounds), "", 0, 0),
+            Figure("extra and recorded", sum(r.books.counts()["twice"] for r in rounds), "", 0, 0),
             Figure("lost or bounced", lost, "", 0, 0),
         ],
         [
             f"{each.leased} leases: first after {each.first_s:.1f} s, last after "
-            f"{each.last_s:.1f} s; {each.in_flight} in flight, {each.extra} extra"
+            f"{each.last_s:.1f} s; {each.books.duplicated.total()} extra"
             for each in rounds
         ],
     )
@@ -68,9 +65,12 @@ def _round(setting: Setting) -> Round:
     ):
         samples, leased, killed_s = _kill(fleet)
         wait_until_drained(fleet.server.url, patience_s=_DRAIN_S)
-        events, fates = fleet.provider.events(), read_fates(fleet.server.url)
+        dead = killed(killed_s, open=sorted(leased))
+        fates = read_fates(fleet.server.url)
+        books = check_load(directory, samples, [fleet.provider], fates, *dead)
+        events = fleet.provider.events()
         setting.keep(directory, "fleet-takeover")
-    return judge(samples, events, fates, leased=leased, killed_s=killed_s)
+    return judge(events, books, leased=leased, killed_s=killed_s)
 
 
 def _kill(fleet: Fleet) -> tuple[list[Sample], set[str], float]:
@@ -92,27 +92,16 @@ def _kill(fleet: Fleet) -> tuple[list[Sample], set[str], float]:
     return samples, leased, killed_s
 
 
-def judge(
-    samples: Sequence[Sample],
-    events: Sequence[Event],
-    fates: dict[str, Fate],
-    *,
-    leased: set[str],
-    killed_s: float,
-) -> Round:
+def judge(events: Sequence[Event], books: Report, *, leased: set[str], killed_s: float) -> Round:
     """Return what a kill came to."""
     again_s = [
         event.at_s - killed_s
         for event in events
         if event.kind == "taken" and event.bench_id in leased and event.at_s > killed_s
     ]
-    held, extra = in_hands(events, killed_s), extras(events)
     return Round(
         leased=len(leased),
         first_s=min(again_s, default=float("inf")),
         last_s=max(again_s, default=float("inf")),
-        in_flight=len(held),
-        extra=extra.total(),
-        unexplained=sum(times - (one in held) for one, times in extra.items()),
-        books=balance(samples, events, fates),
+        books=books,
     )

@@ -11,7 +11,7 @@ from bench.rig.limited_provider import Event, LimitedProvider
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
 from bench.standing.account import with_login, write_secret
-from bench.standing.balance import balance
+from bench.standing.books import check_load, figures, notes
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
 
@@ -50,14 +50,14 @@ def rotation(setting: Setting) -> Result:
             samples = load.samples()
             wait_until_drained(gateway.database, patience_s=_DRAIN_S)
             events, fates = provider.events(), read_fates(gateway.database)
+            books = check_load(directory, samples, [provider], fates)
             setting.keep(directory, "rotation")
-    books = balance(samples, events, fates)
     waited = {each.bench_id for each in samples if each.code == 250 and each.answered_s < changed_s}
     late_s = [e.at_s for e in events if e.kind == "accepted" and e.bench_id in waited]
     return Result(
         [
             Figure("resumed after", first_accepted_s(events, changed_s) - changed_s, "s", 10, 10),
-            *books.figures,
+            *figures(books),
         ],
         [
             f"accepted while the key was refused: {_accepted(events, revoked_s, changed_s)}",
@@ -65,7 +65,7 @@ def rotation(setting: Setting) -> Result:
             f"logins refused: {sum(event.kind == 'login-refused' for event in events)}; "
             f"attempts charged: at most {max(fate.attempts for fate in fates.values())}",
             f"replies: {told(samples)}",
-            *books.notes,
+            *notes(books),
         ],
     )
 

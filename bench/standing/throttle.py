@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.checking.report import Report
 from bench.rig.gateway import Gateway
 from bench.rig.latency import Load, Sample, told
 from bench.rig.limited_provider import Event, LimitedProvider
 from bench.rig.limited_terms import Terms
-from bench.rig.queue_fates import Fate, read_fates, wait_until_drained
+from bench.rig.queue_fates import read_fates, wait_until_drained
 from bench.standing.account import with_login, write_secret
-from bench.standing.balance import balance, first_at_s
+from bench.standing.books import check_load, figures, first_at_s, notes
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
 
@@ -56,8 +57,10 @@ def throttle(setting: Setting) -> Result:
         setting.say("waiting for the rest of the queue")
         wait_until_drained(gateway.database, patience_s=_DRAIN_S)
         events, fates = provider.events(), read_fates(gateway.database)
+        books = check_load(directory, samples, [provider], fates)
         setting.keep(directory, "throttle")
-    return _result(setting, samples, events, fates)
+    charged = max(fate.attempts for fate in fates.values())
+    return _result(setting, samples, events, books, charged)
 
 
 def _gateway(directory: Path, port: int, secret: str) -> Gateway:
@@ -91,7 +94,7 @@ def _offer(gateway: Gateway, rate_per_s: float, load_s: float) -> list[Sample]:
 
 
 def _result(
-    setting: Setting, samples: list[Sample], events: list[Event], fates: dict[str, Fate]
+    setting: Setting, samples: list[Sample], events: list[Event], books: Report, charged: int
 ) -> Result:
     size = setting.size
     begun_s = min(each.scheduled_s for each in samples)
@@ -99,13 +102,12 @@ def _result(
     whole = use(events, begun_s, ended_s)
     late = use(events, begun_s + FINDING_S, ended_s)
     goodput = whole.accepted / size.throttle_s / size.throttle_per_s * 100
-    books = balance(samples, events, fates)
     found = use(events, begun_s, begun_s + FINDING_S)
     return Result(
         [
             Figure("goodput of what is allowed", goodput, "%", 90, 95, is_more_better=True),
             Figure("refusals after the first 10 s", late.refused_share, "%", 2, 2),
-            *books.figures,
+            *figures(books),
         ],
         [
             f"allowed {size.throttle_per_s:g}/s and {size.throttle_connections} connections; "
@@ -114,10 +116,10 @@ def _result(
             _told("later", late),
             f"least waiting after the first second: "
             f"{least_waiting(samples, events, begun_s + 1, ended_s)} messages",
-            f"attempts charged: at most {max(fate.attempts for fate in fates.values())}",
+            f"attempts charged: at most {charged}",
             f"replies: {told(samples)}",
             *_course(events, begun_s, ended_s, size.throttle_per_s),
-            *books.notes,
+            *notes(books),
         ],
     )
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.checking.report import Report
 from bench.rig.latency import Sample
 from bench.rig.limited_provider import Event
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import bench_id_of
-from bench.standing.fleet_events import busiest, count, extras, in_hands, most_open
-from bench.standing.fleet_limit import Phase
+from bench.standing.fleet_limit import Phase, count
 from bench.standing.fleet_outage import judge_outage
 from bench.standing.fleet_restarts import judge as judge_restart
 from bench.standing.fleet_takeover import judge as judge_kill
@@ -31,48 +31,15 @@ def sample(bench_id: str, answered_s: float, code: int = 250) -> Sample:
     return Sample(bench_id, answered_s - 0.01, answered_s - 0.005, answered_s, code)
 
 
-def test_a_steady_rate_has_no_busier_window() -> None:
+def test_a_span_excludes_its_end() -> None:
     events = [Event(number / 64, "taken", 1) for number in range(2000)]  # exact in binary
-    assert busiest(events, "taken", 10) == 640
     assert count(events, "taken", 10, 20) == 640
 
 
-def test_the_busiest_window_begins_anywhere() -> None:
-    events = journal("0:taken:1 6:taken:1 6.5:closed:1 12:taken:1 15.9:taken:1 16:taken:1")
-    assert busiest(events, "taken", 10) == 3
-    assert busiest([], "taken", 10) == 0
-
-
-def test_open_connections_are_those_that_have_not_closed() -> None:
-    events = journal("1:open:1 2:open:2 3:closed:1 3:turned-away:9 4:open:3 5:open:4 6:closed:2")
-    assert most_open(events) == 3
-
-
-def test_in_flight_is_the_last_of_each_connection_that_ended_with_the_kill() -> None:
-    events = journal(
-        "1:taken:1:old 1.1:accepted:1:old 2:taken:1:a 2:taken:2:b 2.1:accepted:2:b 2:taken:3:c "
-        "2.5:closed:4 3:closed:1 3.1:closed:2 9:closed:3"
-    )
-    assert in_hands(events, 3) == {"a", "b"}
-
-
-def test_an_extra_is_an_arrival_that_was_not_refused() -> None:
-    events = journal(
-        "1:taken:1:a 2:refused:1:a 3:taken:1:a 4:accepted:1:a "
-        "5:taken:1:b 6:taken:2:b 7:taken:3:b 8:taken:1:c"
-    )
-    assert dict(extras(events)) == {"b": 2}
-
-
-def test_a_kill_explains_one_more_delivery_of_what_was_in_flight() -> None:
-    events = journal(
-        "1:taken:1:a 1:taken:2:b 2:taken:2:c 3:closed:1 3:closed:2 "
-        "25:taken:3:c 26:taken:3:a 27:taken:3:b 30:taken:3:a 31:taken:3:new"
-    )
-    found = judge_kill([], events, {}, leased={"a", "b", "c"}, killed_s=3)
-    assert (found.first_s, found.last_s) == (22, 27)
-    assert (found.in_flight, found.extra) == (2, 4)
-    assert found.unexplained == 2, "b was answered and not recorded, a came a third time"
+def test_mail_of_the_dead_is_awaited_at_the_provider() -> None:
+    events = journal("1:taken:1:a 2:taken:2:c 25:taken:3:c 26:taken:3:a 27:taken:3:new")
+    found = judge_kill(events, Report(), leased={"a", "b", "c"}, killed_s=3)
+    assert (found.leased, found.first_s, found.last_s) == (3, 22, 23)
 
 
 def test_use_is_counted_from_a_lease_after_the_change_on() -> None:
