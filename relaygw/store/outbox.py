@@ -113,47 +113,49 @@ class Outbox(Repository):
         *,
         limit: int,
         fits: Callable[[Sequence[WebhookEvent]], int],
-        taken: str | None = None,
     ) -> WebhookPost | None:
         """Return the post under way, else one of the oldest events; None: nothing may go now.
 
-        At most `limit` events, and of those as many as `fits` says, one at least. `taken`: the post
-        that the receiver just took, which is noted before.
+        At most `limit` events, and of those as many as `fits` says, one at least. Nobody has to
+        wait for that: what another instance has sent meanwhile is seen when the post is written.
         """
-        if taken is None:
-            with self._read() as tx:
-                if not _MAY_GO.fetch(tx, tx.now_ms(), endpoint):
-                    return None
-        with self._write(Write.UNSYNCED) as tx:
-            if taken is not None:
-                _note_taken(tx, endpoint, taken)
-            found = _LOCK.fetch(tx, endpoint)
-            if not found or found[0][0] > tx.now_ms() or found[0][1] is not None:
+        with self._read() as tx:
+            found = _MAY_GO.fetch(tx, tx.now_ms(), endpoint)
+            if not found:
                 return None
-            ((_, _, post_id, numbers, failures, paused_at_ms),) = found
-            events, is_full = _of_post(tx, json.loads(numbers or "[]")), True
+            ((post_id, numbers, taken_at_ms, failures, paused_at_ms),) = found
+            events, is_begun = _of_post(tx, json.loads(numbers or "[]")), True
             if not events:
-                events = _events(tx, _NEXT.fetch(tx, endpoint, limit))
-                if not events:
+                events, is_begun = _events(tx, _NEXT.fetch(tx, endpoint, limit)), False
+        if not events:
+            return None
+        is_full = True
+        if not is_begun:
+            room = max(fits(events), 1)
+            is_full = room < len(events) or len(events) == limit
+            events = events[:room]
+            numbers = json.dumps([one.event_no for one in events])
+            before = (post_id or "", taken_at_ms or 0)
+            post_id = f"msg_{secrets.token_hex(12)}"
+            with self._write(Write.UNSYNCED) as tx:
+                if not _BEGIN.run(tx, post_id, numbers, endpoint, *before):
                     return None
-                room = max(fits(events), 1)
-                is_full = room < len(events) or len(events) == limit
-                events = events[:room]
-                post_id = f"msg_{secrets.token_hex(12)}"
-                numbers = json.dumps([one.event_no for one in events])
-                _BEGIN.run(tx, post_id, numbers, endpoint)
-            return WebhookPost(
-                post_id=post_id,
-                events=tuple(events),
-                failures=failures,
-                is_paused=paused_at_ms is not None,
-                is_full=is_full,
-            )
+        return WebhookPost(
+            post_id=post_id,
+            events=tuple(events),
+            failures=failures,
+            is_paused=paused_at_ms is not None,
+            is_full=is_full,
+        )
 
     def note_taken(self, endpoint: str, post_id: str) -> None:
         """Note that a receiver took a post; nothing if that was noted before."""
         with self._write(Write.UNSYNCED) as tx:
-            _note_taken(tx, endpoint, post_id)
+            for current, numbers in _LOCK.fetch(tx, endpoint):
+                if current == post_id:
+                    now_ms = tx.now_ms()
+                    _MARK.run(tx, [(now_ms, number) for number in json.loads(numbers)])
+                    _END.run(tx, now_ms, endpoint)
 
     def note_refused(
         self, endpoint: str, reason: str, *, wait_ms: int, pause_after_ms: int, is_gone: bool
@@ -277,26 +279,22 @@ def _set(tx: Transaction, endpoint: str, **values: Any) -> int:
     return tx.execute(mine.values(values)).rowcount
 
 
-# of a receiver that something waits for and that may be asked now
+# of a receiver that may be asked now
 _MAY_GO = Statement(
     """
-    SELECT 1 FROM webhook_endpoint
+    SELECT post_id, post_events, taken_at_ms, failures, paused_at_ms FROM webhook_endpoint
     WHERE disabled_at_ms IS NULL AND next_at_ms <= {?} AND endpoint = {?}
-    AND EXISTS (
-        SELECT 1 FROM webhook_event
-        WHERE webhook_event.endpoint = webhook_endpoint.endpoint
-        AND webhook_event.sent_at_ms IS NULL
-    )
     """
 )
 _LOCK = Statement(
-    """
-    SELECT next_at_ms, disabled_at_ms, post_id, post_events, failures, paused_at_ms
-    FROM webhook_endpoint WHERE endpoint = {?} {for_update}
-    """
+    "SELECT post_id, post_events FROM webhook_endpoint WHERE endpoint = {?} {for_update}"
 )
+# as long as no other post was begun or taken since
 _BEGIN = Statement(
-    "UPDATE webhook_endpoint SET post_id = {?}, post_events = {?} WHERE endpoint = {?}"
+    """
+    UPDATE webhook_endpoint SET post_id = {?}, post_events = {?}
+    WHERE endpoint = {?} AND COALESCE(post_id, '') = {?} AND COALESCE(taken_at_ms, 0) = {?}
+    """
 )
 _MARK = BatchStatement(
     """
@@ -329,14 +327,6 @@ _NEXT = Statement(
     _SELECT_EVENTS + "webhook_event.endpoint = {?} ORDER BY webhook_event.event_no LIMIT {?}"
 )
 _NAMED = BatchStatement(_SELECT_EVENTS + "webhook_event.event_no IN (VALUES {rows})", columns=1)
-
-
-def _note_taken(tx: Transaction, endpoint: str, post_id: str) -> None:
-    for *_, current, numbers, _, _ in _LOCK.fetch(tx, endpoint):
-        if current == post_id:
-            now_ms = tx.now_ms()
-            _MARK.run(tx, [(now_ms, number) for number in json.loads(numbers)])
-            _END.run(tx, now_ms, endpoint)
 
 
 def _of_post(tx: Transaction, numbers: Sequence[int]) -> list[WebhookEvent]:

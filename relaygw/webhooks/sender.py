@@ -107,15 +107,15 @@ class Sender:
 
     def _next_post(self, endpoint: str, taken: str | None = None) -> WebhookPost | None:
         """Return what is sent next, and note which post was `taken` before it."""
+        if taken is not None:
+            self.store.outbox.note_taken(endpoint, taken)
         # one instance sends, and looks whether it is that one now and then: it costs more than a
         # look for a post, and two that send the same post for a moment tell the receiver its id
         if time.monotonic() >= self._duty_until_s.get(endpoint, 0.0):
             if not self._may_send(endpoint):
-                if taken is not None:
-                    self.store.outbox.note_taken(endpoint, taken)
                 return None
             self._duty_until_s[endpoint] = time.monotonic() + self.pace.idle_s
-        return self.store.outbox.next_post(endpoint, limit=MAX_EVENTS, fits=fits, taken=taken)
+        return self.store.outbox.next_post(endpoint, limit=MAX_EVENTS, fits=fits)
 
     def _may_send(self, endpoint: str) -> bool:
         """True with the duty for a receiver; a copy of a production host tells none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -267,22 +267,27 @@ def test_a_post_is_the_same_until_it_was_taken(store: Store) -> None:
     assert following.failures == 0
 
 
-def test_the_look_for_a_post_notes_the_one_that_was_taken(store: Store) -> None:
-    def following(taken: str) -> WebhookPost | None:
-        return store.outbox.next_post("shop", limit=100, fits=len, taken=taken)
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_post_that_another_began_meanwhile_is_not_made_again(
+    store: Store, is_taken: bool
+) -> None:
+    first = deliver(store)
+    others: list[WebhookPost] = []
 
-    deliver(store)
-    post = post_of(store)
+    def meanwhile(events: Sequence[WebhookEvent]) -> int:
+        post = send(store) if is_taken else post_of(store)
+        assert post is not None
+        others.append(post)
+        return len(events)
+
+    assert store.outbox.next_post("shop", limit=100, fits=meanwhile) is None
+    assert [one.queue_id for one in others[0].events] == [first]
     later = deliver(store)
-    assert post is not None
-    under_way = following("another")
-    assert under_way is not None
-    assert under_way.post_id == post.post_id
-    second = following(post.post_id)
-    assert second is not None
-    assert [one.queue_id for one in second.events] == [later]
-    assert following(second.post_id) is None
-    assert endpoint(store).waiting == 0
+    following = post_of(store)
+    assert following is not None
+    left = [later] if is_taken else [first]
+    assert [one.queue_id for one in following.events] == left
+    assert is_taken or following.post_id == others[0].post_id
 
 
 def test_a_post_has_so_many_events_and_no_more_than_fit(store: Store) -> None:

@@ -18,7 +18,6 @@ from relaygw.mail.told import Told
 from relaygw.mail.verdict import Kind
 from relaygw.settings.model import Settings
 from relaygw.settings.webhooks import named_webhooks
-from relaygw.store import outbox
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store
 from relaygw.store.verdicts import NewVerdict
@@ -233,7 +232,7 @@ async def test_a_mark_that_the_store_refuses_is_written_later_and_nothing_goes_t
     with EventReceiver() as receiver:
         settings = settings_for(receiver)
         happen(store, settings, ("Q1", Kind.HARD))
-        real, refused = outbox._note_taken, []
+        real, refused = store.outbox.note_taken, []
 
         def note_taken(*given: Any) -> None:
             if len(refused) < 3:
@@ -242,7 +241,7 @@ async def test_a_mark_that_the_store_refuses_is_written_later_and_nothing_goes_t
             real(*given)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(outbox, "_note_taken", note_taken)
+            patch.setattr(store.outbox, "note_taken", note_taken)
             async with running(sender(store, settings)):
                 await until(lambda: store.outbox.endpoints()[:1] and not waiting(store))
     assert (len(refused), receiver.asked) == (3, 1)
