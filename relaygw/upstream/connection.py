@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import chain, zip_longest
-from typing import Any, cast
+from typing import cast
 
 import aiosmtplib
 
@@ -27,11 +27,11 @@ from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.credentials import Credentials, Login, Mask
 from relaygw.upstream.failure import UpstreamError, failing_at
+from relaygw.upstream.lookup import Address, look_up
 from relaygw.upstream.outgoing import Capabilities
 from relaygw.upstream.protocol import WireProtocol, clean_text
 
 _NEXT_ADDRESS_AFTER_S = 0.25
-_Address = tuple[socket.AddressFamily, Any]  # family and what socket.connect takes
 _Attempt = asyncio.Task[tuple[socket.socket, str]]
 _VERIFIED = frozenset({TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT})
 _NEEDS_STARTTLS = frozenset({TlsPolicy.REQUIRED, TlsPolicy.ENCRYPT})
@@ -306,10 +306,7 @@ async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[soc
     """Return a connected, non-blocking socket and its address; `timeout_s` covers the lookup."""
     try:
         async with asyncio.timeout(timeout_s):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )
-            return await connect_first(host, interleave([(info[0], info[4]) for info in found]))
+            return await connect_first(host, interleave(await look_up(host, port)))
     except socket.gaierror as error:
         raise OSError(f"Host {host} not found: {error.strerror}") from error
     except UnicodeError as error:
@@ -318,14 +315,14 @@ async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[soc
         raise TimeoutError(f"connect to {host}:{port}: no reply within {timeout_s:g} s") from error
 
 
-def interleave(addresses: list[_Address]) -> list[_Address]:
+def interleave(addresses: list[Address]) -> list[Address]:
     """Return `addresses` with the families taking turns, the resolver's first family first."""
     families = dict.fromkeys(family for family, _ in addresses)
     columns = [[one for one in addresses if one[0] == family] for family in families]
     return [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
 
 
-async def connect_first(host: str, addresses: list[_Address]) -> tuple[socket.socket, str]:
+async def connect_first(host: str, addresses: list[Address]) -> tuple[socket.socket, str]:
     """Return the first connection to be made; raises the first address's OSError if none is."""
     attempts: list[_Attempt] = []
     pending: set[_Attempt] = set()
@@ -353,7 +350,7 @@ async def connect_first(host: str, addresses: list[_Address]) -> tuple[socket.so
     return winner
 
 
-async def _connect(host: str, address: _Address) -> tuple[socket.socket, str]:
+async def _connect(host: str, address: Address) -> tuple[socket.socket, str]:
     family, target = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)

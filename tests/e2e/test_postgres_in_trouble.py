@@ -7,54 +7,28 @@ recorded, and all is well again once the trouble is over.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.fleet import Traffic, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
+from tests.e2e.volumes import filled, needs_root, small_volume
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
 from tests.queues import new_queue
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 LINE = b"x" * 78 + b"\r\n"
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a volume")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     with running_server() as server:
         yield server
-
-
-@contextmanager
-def small_volume(place: Path, size: str) -> Iterator[Path]:
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
-    try:
-        shutil.chown(place, "postgres")
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
-@contextmanager
-def filled(volume: Path) -> Iterator[None]:
-    """Leave no byte free on a volume for the length of a with block."""
-    ballast = volume / "ballast"
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    try:
-        yield
-    finally:
-        ballast.unlink()
 
 
 @contextmanager
@@ -70,7 +44,7 @@ def fleet_on(
 def test_the_volume_of_the_tables_is_full(
     tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
 ) -> None:
-    with small_volume(server.directory / "small", "48m") as volume:
+    with small_volume(server.directory / "small", "size=48m", owner="postgres") as volume:
         server.execute(f"CREATE TABLESPACE small LOCATION '{volume}'")
         url = new_queue(server, "TABLESPACE small")
         with fleet_on(tmp_path, url, provider) as fleet:
@@ -92,7 +66,9 @@ def test_the_volume_of_the_whole_server_is_full(tmp_path: Path, provider: Thread
     with ExitStack() as stack:
         server = PostgresServer()
         stack.callback(server.remove)
-        volume = stack.enter_context(small_volume(server.directory / "small", "200m"))
+        volume = stack.enter_context(
+            small_volume(server.directory / "small", "size=200m", owner="postgres")
+        )
         server.move_data(volume / "data")
         server.start(**small_log)
         with fleet_on(tmp_path, new_queue(server), provider) as fleet:

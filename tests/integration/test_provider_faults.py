@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -402,3 +406,44 @@ async def test_mail_goes_when_tls_is_back(tmp_path: Path) -> None:
             for message in messages:
                 await rig.wait_for(message, DeliveryState.FINISHED)
     assert all(message.is_tls for message in server.messages)
+
+
+async def test_a_name_that_nobody_resolves_holds_up_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=4))  # as many as uvloop has
+    over, asked = threading.Event(), Counter[str]()
+    resolve = socket.getaddrinfo
+
+    def look_up(host: Any, *more: Any, **how: Any) -> Any:
+        if how.get("flags"):  # it is asked whether it is an address
+            return resolve(host, *more, **how)
+        asked[host] += 1
+        if host == "stuck.test":
+            over.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve("127.0.0.1" if host == "healthy.test" else host, *more, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    stuck = Provider.model_validate({"host": "stuck.test", "tls": "none", "timeouts": TIMEOUTS})
+    async with ScriptedProvider() as server:
+        providers = {"stuck": stuck, "healthy": server.settings(host="healthy.test")}
+        routes = [
+            Route(name="stuck", sender=("@s.test",), providers=("stuck",)),
+            Route(name="default", providers=("healthy",)),
+        ]
+        async with running(tmp_path, providers, routes=routes) as rig:
+            waiting = [accepted(route="stuck") for _ in range(50)]
+            accept(rig, waiting)
+            try:
+                for _ in range(5):  # while more and more of it is tried
+                    before = asked["stuck.test"]
+                    message = accepted(content=LARGE)
+                    accept(rig, [message])
+                    await rig.wait_for(message, DeliveryState.FINISHED)
+                    await rig.wait_until(lambda n=before: bool(n) or asked["stuck.test"] > 0)
+                for message in waiting:
+                    assert rig.entry(message).deliveries[0].state is not DeliveryState.FINISHED
+            finally:
+                over.set()
