@@ -55,7 +55,8 @@ class DeliveryAgent:
                 await recorded
         finally:
             if gate.allowance.quota is not None:
-                gate.allowance.take_back(claimed, taken=attempt.taken)
+                taken, parts = attempt.taken, attempt.taken_parts
+                gate.allowance.take_back(claimed, recipients=taken, transactions=parts)
 
     async def _attempt(self, gate: Gate, attempt: Attempt, line: Line) -> None:
         if clock_ms() - attempt.claimed.claimed_at_ms > _STALE_MS:

@@ -39,6 +39,7 @@ from relaygw.upstream.pool import Pool
 from relaygw.upstream.session import IsWanted, UpstreamSession
 
 _MAX_STALE_SESSIONS = 3
+_TAKEN = frozenset({Verdict.DELIVERED, Verdict.DOUBT})
 TakeNext = Callable[[], ClaimedDelivery | None]
 
 
@@ -52,6 +53,7 @@ class Attempt:
     screened: Screened = NOBODY
     keys: KeyPlan = NO_KEY
     outcomes: list[RecipientOutcome] = field(default_factory=list)  # of the parts that ended
+    taken_parts: int = 0  # of these, how many the provider took, or may have taken
     part: tuple[str, ...] = ()  # the addresses that are being sent to
     transaction: Ledger = field(default_factory=Ledger)  # of that part
     by_address: dict[str, list[int]] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Attempt:
     @property
     def taken(self) -> int:
         """For how many recipients the provider took it, or may have taken it."""
-        return sum(one.verdict in (Verdict.DELIVERED, Verdict.DOUBT) for one in self.outcomes)
+        return sum(one.verdict in _TAKEN for one in self.outcomes)
 
     def report(self) -> AttemptReport:
         """Return what is known now."""
@@ -94,12 +96,14 @@ class Attempt:
         self, replies: Sequence[RecipientReply], classifier: Classifier, *, dsn: str | None = None
     ) -> None:
         """Note what came of the part that was being sent."""
+        is_taken = False
         for address, answer in zip(self.part, replies, strict=True):
             said = answer.said or answer.reply
             meaning = classifier.meaning(
                 answer.stage, said, in_doubt=answer.in_doubt, recipients=len(self.part)
             )
             detail = answer.detail
+            is_taken = is_taken or meaning.verdict in _TAKEN
             if meaning.verdict is Verdict.DOUBT:
                 detail += f"; {self.keys.doubt}"
             for rcpt_no in self.by_address[address]:
@@ -113,6 +117,7 @@ class Attempt:
                     is_passed_on=answer.is_passed_on,
                 )
                 self.outcomes.append(outcome)
+        self.taken_parts += is_taken
         self.part = ()
 
     def key_line(self) -> bytes:
@@ -134,6 +139,7 @@ class Attempt:
             self.end_part(self.transaction.replies or (unknown,) * len(self.part), classifier)
         except Exception as error:  # a defect in the meaning of a reply is no reason to send again
             what = f"{type(error).__name__} while handling the reply; {self.keys.doubt}"
+            self.taken_parts += 1
             self.outcomes += [
                 RecipientOutcome(
                     rcpt_no=rcpt_no, meaning=IN_DOUBT, stage=Stage.CONTENT, detail=what, dsn="4.4.2"

@@ -44,6 +44,7 @@ class Allowance:
 
     def __init__(self, provider: Provider) -> None:
         self.quota = provider.daily_quota
+        self._at_once = provider.recipients_at_once
         self._rate_counts: Counted = provider.rate_is_of
         self._quota_counts: Counted = provider.quota_is_of
         self._tokens = 0
@@ -56,7 +57,7 @@ class Allowance:
 
     def ready_at_s(self, claimed: ClaimedDelivery, now_s: float) -> float | None:
         """Return when the rate lets a delivery go, or None when tokens have to be taken first."""
-        cost = _cost(claimed, self._rate_counts)
+        cost = self.rate_cost(len(claimed.recipients))
         if self._tokens > cost and now_s > self._kept_until_s:
             self._tokens = cost
         if self._tokens >= cost:
@@ -65,7 +66,7 @@ class Allowance:
 
     def wanted_tokens(self, claimed: ClaimedDelivery, waiting: int) -> int:
         """Return how many tokens to ask for, with so many more deliveries waiting."""
-        return _cost(claimed, self._rate_counts) - self._tokens + waiting
+        return self.rate_cost(len(claimed.recipients)) - self._tokens + waiting
 
     def add_tokens(self, tokens: Tokens, *, per_s: float, asked_s: float) -> None:
         """Take what the store granted at `asked_s` by the clock of this process."""
@@ -81,44 +82,47 @@ class Allowance:
 
     def lacks_quota(self, claimed: ClaimedDelivery) -> bool:
         """True when some of the daily quota has to be taken first."""
-        return self.quota is not None and self.quota_left < _cost(claimed, self._quota_counts)
+        return self.quota is not None and self.quota_left < self._quota_cost(claimed)
 
     def wanted_quota(self, claimed: ClaimedDelivery) -> int:
         """Return how much of the quota to take."""
         ahead = min(_QUOTA_MOST, (self.quota or 0) // _QUOTA_SHARE)
-        return max(_cost(claimed, self._quota_counts), ahead) - self.quota_left
+        return max(self._quota_cost(claimed), ahead) - self.quota_left
 
     def spend(self, claimed: ClaimedDelivery, *, is_paced: bool) -> None:
         """Count a delivery that begins."""
         if is_paced:
-            cost = _cost(claimed, self._rate_counts)
+            cost = self.rate_cost(len(claimed.recipients))
             self._tokens -= cost
             self._next_s += cost * self._spacing_s
         if self.quota is not None:
-            self.quota_left -= _cost(claimed, self._quota_counts)
+            self.quota_left -= self._quota_cost(claimed)
 
-    def take_back(self, claimed: ClaimedDelivery, *, taken: int) -> None:
-        """Get back what a delivery cost beyond the recipients that were, or may be, `taken`."""
+    def take_back(self, claimed: ClaimedDelivery, *, recipients: int, transactions: int) -> None:
+        """Get back what a delivery cost beyond what was, or may be, taken: so many of each."""
         if self.quota is not None:
-            used = taken if self._quota_counts == "recipients" else min(taken, 1)
-            self.quota_left += max(0, _cost(claimed, self._quota_counts) - used)
+            used = recipients if self._quota_counts == "recipients" else transactions
+            self.quota_left += max(0, self._quota_cost(claimed) - used)
 
     def covers(self, claimed: ClaimedDelivery) -> bool:
         """True unless a delivery takes more than a whole day's quota."""
-        return self.quota is None or _cost(claimed, self._quota_counts) <= self.quota
+        return self.quota is None or self._quota_cost(claimed) <= self.quota
 
     def rate_cost(self, recipients: int) -> int:
-        """Return how much of the rate a transaction with so many recipients takes."""
-        return recipients if self._rate_counts == "recipients" else min(recipients, 1)
+        """Return how much of the rate so many recipients of one message take."""
+        return self._cost(recipients, self._rate_counts)
+
+    def _quota_cost(self, claimed: ClaimedDelivery) -> int:
+        return self._cost(len(claimed.recipients), self._quota_counts)
+
+    def _cost(self, recipients: int, counts: Counted) -> int:
+        """Return what a provider counts: each transaction is a message of its own there."""
+        return recipients if counts == "recipients" else -(-recipients // self._at_once)
 
     def forget_tokens(self) -> None:
         """Drop tokens of a rate that is not the rate any more."""
         self._tokens = 0
         self._next_s = self._ask_again_s = 0.0
-
-
-def _cost(claimed: ClaimedDelivery, counts: Counted) -> int:
-    return len(claimed.recipients) if counts == "recipients" else 1
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.brake import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.delivery.context import WorkerContext
-from relaygw.delivery.gate import UNREACHABLE_LADDER_S, Gate
+from relaygw.delivery.gate import DOWN_AFTER_FAILURES, UNREACHABLE_LADDER_S, Gate
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.hold import (
     OF_CONFIGURATION,
@@ -51,21 +51,34 @@ class Holds:
         self._look_at_s: dict[str, float] = {}
         self.is_fresh = True  # held providers are tried at once: after a start, and when set
 
+    def look_anew(self) -> None:
+        """Let what is held, and what is held for settings, be looked at as after a start."""
+        self.is_fresh = True
+
     async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
         if self.is_fresh:
-            in_force = [
-                hold if hold.probe_at_ms is None else await self._probe_at(hold, clock_ms())
-                for hold in in_force
-            ]
-            for cause in await self._context.call(self._stored.held_causes):
-                if cause.code in OF_CONFIGURATION:  # this may be another one
-                    await self._release_all(cause)
-            self.is_fresh = False
+            self.is_fresh = False  # already: it may be set anew meanwhile
+            try:
+                in_force = await self._obey_anew(in_force)
+            except BaseException:
+                self.is_fresh = True
+                raise
         for gate in gates:
             _obey_provider(gate, in_force)
             await self._obey_senders(gate, in_force)
             await self._probe_senders(gate)
+
+    async def _obey_anew(self, in_force: Sequence[Hold]) -> list[Hold]:
+        """Make probes due, and what was held for a configuration: this may be another one."""
+        due = [
+            hold if hold.probe_at_ms is None else await self._probe_at(hold, clock_ms())
+            for hold in in_force
+        ]
+        for cause in await self._context.call(self._stored.held_causes):
+            if cause.code in OF_CONFIGURATION:
+                await self._release_all(cause)
+        return due
 
     async def _probe_at(self, hold: Hold, at_ms: int) -> Hold:
         hold = replace(hold, probe_at_ms=at_ms)
@@ -234,7 +247,7 @@ class Holds:
         """Try whether a provider is back; `gate.is_probing` meanwhile. No mail is risked by it."""
         gate.is_probing = True
         begun_s = time.monotonic()
-        patience_s = _SUSPICION_PATIENCE_S if gate.has_alternative else _PATIENCE_S
+        patience_s = _patience_s(gate.failures) if gate.has_alternative else _PATIENCE_S
         try:
             outcome = await self._try(gate, patience_s)
             is_alive = outcome is not None and outcome.reply is not None
@@ -283,6 +296,15 @@ class Holds:
             return False
         self._look_at_s[gate.provider] = now_s + credentials.look_each_s
         return await credentials.has_changed()
+
+
+def _patience_s(failures: int) -> float:
+    """Return how long a provider with alternatives may take to answer.
+
+    Longer from the third failure on: where all are slow, none would ever be back.
+    """
+    doublings = min(max(0, failures - DOWN_AFTER_FAILURES + 1), 8)
+    return min(_PATIENCE_S, _SUSPICION_PATIENCE_S * 2.0**doublings)
 
 
 def obey_outages(in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:

@@ -3,7 +3,8 @@
 What waits on a route that is gone takes the one of now; what is in doubt stays. It is looked for
 again and again: a front of the settings before ends its sessions first, and a worker may give mail
 back. While others run other settings nothing is changed: they may know the route. What was held for
-the mode is looked at once, when a worker starts.
+the mode is looked at when a worker starts, and when one with other settings has ended: until then
+that may hold more.
 """
 
 from __future__ import annotations
@@ -35,16 +36,26 @@ _MODE = HoldCause(HoldCode.MODE)
 
 
 class Reconciler:
-    """Runs beside one delivery worker; `wake` lets that look at the queue now."""
+    """Runs beside one delivery worker; `wake` lets that look at the queue now.
 
-    def __init__(self, context: WorkerContext, wake: Callable[[], None]) -> None:
+    `others_ended` is called when a worker with other settings has ended.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        wake: Callable[[], None],
+        others_ended: Callable[[], None] = lambda: None,
+    ) -> None:
         self._context = context
         self._store = context.store
         self._wake = wake
+        self._others_ended = others_ended
         self._router = Router(context.settings.routes)
         self._screen = Screen(context.settings)
         self._known = known_routes(context.settings)
-        self._is_fresh = True
+        self._strangers: frozenset[str] | None = None  # workers with other settings, at a look
+        self._is_mode_due = True
         self._due_s: dict[str, float] = {}
         self._noted: set[tuple[str, str]] = set()
 
@@ -59,9 +70,10 @@ class Reconciler:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        if self._is_fresh:
+        await self._mind_strangers()
+        if self._is_mode_due:
             await self._look_at_the_mode()
-            self._is_fresh = False
+            self._is_mode_due = False
         waiting = await self._context.call(self._store.leases.routes_waiting)
         gone = [route for route in waiting if route not in self._known]
         self._noted = {noted for noted in self._noted if noted[1] in gone}
@@ -78,6 +90,24 @@ class Reconciler:
             self._noted.discard(("other settings", route))
             if time.monotonic() >= self._due_s.get(route, 0.0):
                 await self._route_anew(route)
+
+    async def _mind_strangers(self) -> None:
+        """Notice when a worker with other settings has ended: it held mail by them until then."""
+        registered = await self._context.call(self._store.instances.registered)
+        mine = {
+            one.fingerprint for one in registered if one.incarnation == self._context.incarnation
+        }
+        before, self._strangers = (
+            self._strangers,
+            frozenset(
+                one.incarnation
+                for one in registered
+                if one.role == "delivery" and one.fingerprint not in mine
+            ),
+        )
+        if before is not None and before - self._strangers:
+            self._is_mode_due = True
+            self._others_ended()
 
     def _others(self) -> list[str]:
         """Return processes that may know the route: other workers, and whatever started later."""

@@ -340,7 +340,7 @@ class Scheduler:
             # what was not carried, for whatever reason, goes back to the queue
             waiting = line.take_following() or waiting
             if waiting is not None:
-                gate.allowance.take_back(waiting, taken=0)
+                gate.allowance.take_back(waiting, recipients=0, transactions=0)
                 self._outcomes.give_back(waiting)
             gate.finish(stream, time.monotonic())
             line.close()

@@ -94,7 +94,7 @@ class Worker:
             agent=DeliveryAgent(context, self._leases, outcomes, self._learning),
             upstreams=upstreams,
         )
-        self._reconciler = Reconciler(context, self.wake)
+        self._reconciler = Reconciler(context, self.wake, self._holds.look_anew)
         self.clock = ClockWatch()
         self._looked_s = time.monotonic()
         self._is_away = False  # from the home of the queue, and the log says so

@@ -167,10 +167,13 @@ def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
     A hold of either, `rest` too, holds both, and neither is tried before its time.
     """
     is_held = rest.state is DeliveryState.HELD and told.state is not DeliveryState.HELD
+    state, due_at_ms = rest.state, rest.due_at_ms
+    if state is DeliveryState.INCOMING:
+        # due since it was accepted, which is still to come once a clock was set back
+        state, due_at_ms = DeliveryState.DEFERRED, told.due_at_ms
     if told.state is not DeliveryState.FINISHED and not is_held:
-        return replace(told, due_at_ms=max(told.due_at_ms, rest.due_at_ms))
-    state = rest.state if rest.state is not DeliveryState.INCOMING else DeliveryState.DEFERRED
-    return replace(told, state=state, due_at_ms=rest.due_at_ms, reason=rest.reason, hold=rest.hold)
+        return replace(told, due_at_ms=max(told.due_at_ms, due_at_ms))
+    return replace(told, state=state, due_at_ms=due_at_ms, reason=rest.reason, hold=rest.hold)
 
 
 def held_in_doubt(update: DeliveryUpdate) -> DeliveryUpdate:

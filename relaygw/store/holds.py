@@ -26,6 +26,8 @@ _PUT_HOLD = insert_into(
     "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key",
     on_conflict="DO NOTHING",
 )
+# each worker asks each second: built once
+_IN_FORCE = select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
 _C = delivery.c
 # the index on what is open finds held mail; it is little beside what is finished
 _IS_HELD = (_C.state == DeliveryState.HELD.value) & IS_OPEN
@@ -50,7 +52,6 @@ class Holds(Repository):
 
     def in_force(self) -> list[Hold]:
         """Return the holds in force, oldest first."""
-        query = select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
         with self._read() as tx:
             return [
                 tx.entry(
@@ -59,7 +60,7 @@ class Holds(Repository):
                     *("since_ms", "probe_at_ms"),
                     cause=cause_in(row.hold_code, row.hold_key, row.reason),
                 )
-                for row in tx.execute(query)
+                for row in tx.execute(_IN_FORCE)
             ]
 
     def put_hold(self, new: Hold, *, entry: AuditEntry | None = None) -> bool:

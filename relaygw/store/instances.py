@@ -70,6 +70,7 @@ class Instance:
 _COLUMNS = [one.name for one in fields(Instance)]
 _REGISTER = insert_into("instance", " ".join(_COLUMNS))
 _RENEW = Statement("UPDATE instance SET heartbeat_at_ms = {?}, state = {?} WHERE incarnation = {?}")
+_HEARTBEATS = Statement("SELECT incarnation, heartbeat_at_ms FROM instance")
 _REGISTERED = Statement(f"SELECT {', '.join(_COLUMNS)} FROM instance ORDER BY role, started_at_ms")
 
 
@@ -151,8 +152,7 @@ class Instances(Repository):
         not have had the time.
         """
         with self._read() as tx:
-            rows = tx.execute(select(instance.c.incarnation, instance.c.heartbeat_at_ms))
-            found = {row.incarnation: row.heartbeat_at_ms for row in rows}
+            found: dict[str, int] = dict(_HEARTBEATS.fetch(tx))
         now_s = running_s()
         self._heartbeats.look(found, now_s)
         stale = self._heartbeats.unchanged_for(after_s, now_s)

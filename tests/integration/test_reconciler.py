@@ -10,6 +10,7 @@ import pytest
 
 from relaygw.delivery import reconciler
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route, Stream
 from relaygw.store.instances import Instance
@@ -228,6 +229,19 @@ async def test_mail_held_for_a_mistaken_mode_goes_when_the_mode_is_back(tmp_path
     assert (
         "1 delivery that was held because of the mode: now permitted and due" in rig.log.getvalue()
     )
+
+
+async def test_what_a_worker_of_another_mode_holds_to_its_end_goes_then(tmp_path: Path) -> None:
+    waits, late = accepted(), accepted(route="main")
+    store = queue(tmp_path, waits)
+    store.instances.register(worker("other", fingerprint="of the settings before"))
+    async with ScriptedProvider() as p, running(tmp_path, {"p": p.settings()}, routes=MAIN) as rig:
+        await rig.wait_until(lambda: "is not changed while other" in rig.log.getvalue())
+        # this worker has looked; the other one still ends what it has in hand
+        rig.store.intake.accept_batch([late], hold=HoldCause(HoldCode.MODE))
+        store.instances.bury("other")
+        await rig.wait_for(late, D.FINISHED)
+    store.close()
 
 
 async def test_mail_that_the_mode_of_now_does_not_permit_stays_as_it_is(tmp_path: Path) -> None:

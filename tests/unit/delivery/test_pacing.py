@@ -119,3 +119,16 @@ def test_the_quota_is_taken_a_little_ahead() -> None:
     assert not allowance.lacks_quota(mail)
     allowance.spend(mail, is_paced=False)
     assert allowance.lacks_quota(mail)
+
+
+def test_each_transaction_counts_as_a_message() -> None:
+    """Its provider sees as many messages as there are transactions."""
+    mail = claimed(*(f"{number}@cust.test" for number in range(5)))
+    allowance = rate_of(rate="10/s", daily_quota=8, max_recipients=2)
+    assert allowance.wanted_tokens(mail, 0) == 3
+    assert allowance.wanted_quota(mail) == 3
+    allowance.quota_left = 3
+    allowance.spend(mail, is_paced=False)
+    assert allowance.quota_left == 0
+    allowance.take_back(mail, recipients=2, transactions=1)
+    assert allowance.quota_left == 2, "the others were not taken"

@@ -225,7 +225,10 @@ def _step(state: str, due_at_ms: int, reason: str | None = None) -> DeliveryUpda
 @each_of(
     ("told", "rest", "expected"),
     [
-        (("finished", 5), ("incoming", 1), ("deferred", 1)),
+        (("finished", 5), ("incoming", 1), ("deferred", 5)),
+        # accepted before the clock was set back
+        (("finished", 5), ("incoming", 9), ("deferred", 5)),
+        (("deferred", 5, "later"), ("incoming", 9), ("deferred", 5, "later")),
         (("finished", 5), ("deferred", 9), ("deferred", 9)),
         (("finished", 5), ("held", 9, "poison"), ("held", 9, "poison")),
         (("deferred", 300, "in doubt"), ("incoming", 1), ("deferred", 300, "in doubt")),

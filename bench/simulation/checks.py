@@ -1,0 +1,129 @@
+"""What must hold of a run at its end; what must hold at each instant is looked at in `world`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from bench.simulation.processes import Gateway
+from bench.simulation.provider import Provider
+from bench.simulation.world import World
+
+_SLACK = 1.05
+_WAITS = ("incoming", "active", "deferred")
+_RECIPIENTS = """
+    SELECT address, recipient.state, delivery.state, delivery.hold_code, delivery.reason,
+        recipient.queue_id, recipient.rcpt_no, delivery.route, delivery.doubts + delivery.reclaims
+    FROM recipient JOIN delivery USING (queue_id, delivery_no)
+"""
+_DOUBTS = """
+    SELECT queue_id, rcpt_no, sum(times) FROM attempt
+    WHERE state IN ('in doubt', 'interrupted') GROUP BY queue_id, rcpt_no
+"""
+
+
+def judge(world: World, gateways: list[Gateway], *, is_over: bool) -> None:
+    """Look at queue, providers and clients."""
+    rows = world.queue.rows(_RECIPIENTS)
+    states = {row[0]: row for row in rows}
+    takes: defaultdict[str, int] = defaultdict(int)
+    for provider in world.providers.values():
+        for take in provider.takes:
+            takes[take.address] += 1
+    _nothing_lost(world, states)
+    _truth(world, states, takes)
+    _extras(world, rows, takes)
+    _drained(world, states, is_over=is_over)
+    for provider in world.providers.values():
+        _limits(world, provider)
+
+
+def _nothing_lost(world: World, states: dict[str, Any]) -> None:
+    acknowledged = {
+        event.message for event in world.events if event.f == "send" and event.type == "ok"
+    }
+    for event in world.events:
+        if event.f == "send" and event.type == "invoke" and event.message in acknowledged:
+            for address in event.recipients:
+                if address not in states:
+                    world.broken(f"{event.message} to {address} was acknowledged and is gone")
+
+
+def _truth(world: World, states: dict[str, Any], takes: dict[str, int]) -> None:
+    refused = set().union(*(one.refused for one in world.providers.values()))
+    for address, (_, state, *_rest) in states.items():
+        if state == "delivered" and not takes[address]:
+            world.broken(f"{address} is recorded as delivered, and nobody took it")
+        elif state == "bounced" and address not in refused:
+            world.broken(f"{address} is recorded as bounced, and nobody refused it for good")
+        elif state in ("expired", "blocked", "cancelled"):
+            world.broken(f"{address} is {state}")
+
+
+def _extras(world: World, rows: list[Any], takes: dict[str, int]) -> None:
+    doubts: defaultdict[tuple[str, int | None], int] = defaultdict(int)
+    for queue_id, rcpt_no, times in world.queue.rows(_DOUBTS):
+        doubts[queue_id, rcpt_no] += times
+    for address, *_, queue_id, rcpt_no, _route, _doubts in rows:
+        explained = doubts[queue_id, None] + doubts[queue_id, rcpt_no]
+        if takes[address] - 1 > explained:
+            world.broken(f"{address} was sent {takes[address]} times, with {explained} doubts")
+
+
+def _drained(world: World, states: dict[str, Any], *, is_over: bool) -> None:
+    if not is_over:
+        world.broken("everything stands still")
+    for address, (_, state, delivery, code, reason, *_rest, route, doubts) in states.items():
+        if state != "pending":
+            continue
+        if delivery in _WAITS:
+            if doubts and route != world.route:
+                _look_for_report(world, address)
+            elif not _is_over_quota(world):
+                world.broken(f"{address} still waits ({delivery}: {reason})")
+        elif delivery != "held" or not code or not reason:
+            world.broken(f"{address} is pending in a delivery that is {delivery} ({code})")
+        elif code == "mode" and _mode(world) == "production":
+            world.broken(f"{address} is held for a mode that has ended")
+
+
+def _mode(world: World) -> str:
+    modes = [event.value["mode"] for event in world.events if event.f == "mode"]
+    return modes[-1] if modes else "production"
+
+
+def _look_for_report(world: World, address: str) -> None:
+    """Look whether somebody was told of mail in doubt whose route is gone: it waits for people."""
+    if not any("no worker sends" in text for _, _, text in world.lines):
+        world.broken(f"{address} waits for a route that is gone, and nobody was told")
+
+
+def _is_over_quota(world: World) -> bool:
+    """True when a daily quota keeps what waits until tomorrow, and rightly so."""
+    held = world.queue.rows("SELECT key FROM hold WHERE reason LIKE 'daily_quota%'")
+    for (name,) in held:
+        provider = world.providers[name]
+        doubts = sum(event.f == "doubt" for event in world.events)
+        if not world.lost_shares and provider.taken_mails + doubts < provider.quota:
+            world.broken(f"{name} is over its quota with {provider.taken_mails} mails taken")
+    return bool(held) or any(one.is_short for one in world.providers.values())
+
+
+def _limits(world: World, provider: Provider) -> None:
+    """Look at rate, quota and connections, within 5 %; all that go at once may bunch on the way."""
+    most = provider.connections + provider.probers
+    if provider.most_open > most * _SLACK:
+        world.broken(f"{provider.name} had {provider.most_open} connections, {most} are allowed")
+    if provider.quota and provider.taken_mails > provider.quota * _SLACK:
+        world.broken(f"{provider.name} took {provider.taken_mails}, its quota is {provider.quota}")
+    dots, per_s = provider.dots, provider.rate_per_s
+    if not per_s:
+        return
+    for first, begin_s in enumerate(dots):
+        for last in range(first + 1, len(dots)):
+            span_s = dots[last] - begin_s
+            bunch = provider.connections * provider.parts
+            if last - first + 1 > per_s * span_s * _SLACK + bunch + 1:
+                what = f"{last - first + 1} mails in {span_s:.2f} s, its rate is {per_s} a second"
+                world.broken(f"{provider.name} was sent {what}")
+                return

@@ -1,0 +1,301 @@
+"""Providers of a run: SMTP servers whose moods are drawn, and what they took."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.history import History
+from bench.simulation.loop import Process, VirtualLoop
+from bench.simulation.wire import Link
+
+_ADDRESS = re.compile(rb"<([^>]*)>")
+_END = b"\r\n.\r\n"
+UNKNOWN = "no-"  # how addresses begin that nobody has
+
+
+@dataclass(frozen=True, slots=True)
+class Mood:
+    """How a provider is for a while; chances are of each step."""
+
+    name: str
+    refuses: float = 0.0  # connections
+    silent: float = 0.0  # never answers this connection
+    says_421: float = 0.0
+    says_4xx: float = 0.0
+    resets: float = 0.0
+    says_half: float = 0.0
+    waits_s: float = 0.0  # before each answer
+    loses_answer: float = 0.0  # takes the mail, and the answer never comes
+    answers_late: float = 0.0  # takes it, and answers when nobody waits any more
+
+
+WELL = Mood("well")
+MOODS = (
+    Mood("slower", says_421=0.1, says_4xx=0.5),
+    Mood("tarpit", waits_s=4.0),
+    Mood("closes", says_421=0.25),
+    Mood("loses answers", loses_answer=0.5),
+    Mood("answers late", answers_late=0.5),
+    Mood("says half", says_half=0.3),
+    Mood("resets", resets=0.25),
+    Mood("refuses", refuses=1.0),
+    Mood("is silent", silent=0.6),
+    Mood("all of it", 0.1, 0.05, 0.05, 0.1, 0.07, 0.05, 0.05, 0.15, 0.1),
+)
+
+
+@dataclass(slots=True)
+class Take:
+    """A mail that a provider took for one address."""
+
+    at_s: float
+    address: str
+    connection: int
+
+
+@dataclass(slots=True)
+class Provider:
+    """One provider: its mood now, and what it took and refused."""
+
+    name: str
+    loop: VirtualLoop
+    process: Process
+    chance: random.Random
+    history: History
+    pipelines: bool = True
+    mood: Mood = WELL
+    takes: list[Take] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    dots: list[float] = field(default_factory=list)  # when each was written
+    open_links: dict[int, Link] = field(default_factory=dict)
+    most_open: int = 0
+    taken_mails: int = 0
+    quota: int = 0
+    rate_per_s: float = 0.0
+    connections: int = 1  # that the settings allowed, at most
+    parts: int = 1  # of one message, which go at once
+    probers: int = 1  # workers that may try one more, without mail
+    taken: Callable[[str, Process], None] = lambda _address, _process: None
+    latency_s: tuple[float, float] = (0.0005, 0.02)
+    _number: int = 0
+
+    @property
+    def is_short(self) -> bool:
+        """True when what is left of its quota may be too little for one message."""
+        return bool(self.quota) and self.taken_mails + self.parts > self.quota
+
+    def draw(self, share: float) -> bool:
+        return share > 0 and self.chance.random() < share
+
+    def wait_s(self) -> float:
+        least, most = self.latency_s
+        return least + self.chance.random() * (most - least)
+
+    async def connect(self, client: Process) -> Link:
+        """Return a link for a process, or raise what a socket raises."""
+        import asyncio
+
+        await asyncio.sleep(self.wait_s())
+        if self.draw(self.mood.refuses):
+            self.history.fail(f"{self.name}/{self._number + 1}", "connect")
+            raise ConnectionRefusedError(111, "Connection refused")
+        self._number += 1
+        link = Link(
+            self.loop,
+            client=client,
+            server=self.process,
+            latency_s=self.wait_s,
+            number=self._number,
+            is_open=self._count,
+        )
+        connection = Connection(self, link, self._number)
+        link.far = connection
+        self.loop.at(self.process, self.wait_s(), connection.greet)
+        return link
+
+    def _count(self, link: Link, is_open: bool) -> None:
+        if is_open:
+            self.open_links[link.number] = link
+            self.most_open = max(self.most_open, len(self.open_links))
+        else:
+            self.open_links.pop(link.number, None)
+
+
+class Connection:
+    """A provider's side of one connection."""
+
+    def __init__(self, provider: Provider, link: Link, number: int) -> None:
+        self._provider, self._link, self._number = provider, link, number
+        self._buffer = b""
+        self._in_content = False
+        self._sender: bytes | None = None
+        self._people: list[str] = []
+        self._is_over = False
+        self._is_silent = False
+        self.name = f"{provider.name}/{number}"
+        self._free_s = 0.0  # when the answer before has gone
+
+    # --- what comes
+
+    def greet(self) -> None:
+        provider = self._provider
+        self._is_silent = provider.draw(provider.mood.silent)
+        self._answer(b"220 provider ready\r\n", is_greeting=True)
+
+    def ended(self) -> None:
+        self._is_over = True
+
+    def received(self, data: bytes) -> None:
+        self._buffer += data
+        while not self._is_over and self._take():
+            pass
+
+    def _take(self) -> bool:
+        if self._in_content:
+            content, end, rest = (b"\r\n" + self._buffer).partition(_END)
+            if not end:
+                return False
+            self._buffer, self._in_content = rest, False
+            self._content(content)
+            return True
+        line, end, rest = self._buffer.partition(b"\r\n")
+        if not end:
+            return False
+        self._buffer = rest
+        self._command(line)
+        return True
+
+    def _command(self, line: bytes) -> None:
+        verb = line[:4].upper()
+        match verb:
+            case b"EHLO":
+                more = b"250-PIPELINING\r\n" if self._provider.pipelines else b""
+                self._answer(b"250-provider\r\n" + more + b"250 8BITMIME\r\n")
+            case b"MAIL":
+                self._mail(line)
+            case b"RCPT":
+                self._recipient(line)
+            case b"DATA":
+                self._data()
+            case b"RSET":
+                self._sender, self._people = None, []
+                self._answer(b"250 2.0.0 Ok\r\n")
+            case b"QUIT":
+                self._answer(b"221 2.0.0 Bye\r\n", is_last=True)
+            case _:
+                self._answer(b"500 5.5.2 what?\r\n")
+
+    def _mail(self, line: bytes) -> None:
+        if self._is_refused():
+            return
+        self._sender, self._people = line, []
+        self._answer(b"250 2.1.0 Ok\r\n")
+
+    def _recipient(self, line: bytes) -> None:
+        found = _ADDRESS.search(line)
+        address = found[1].decode() if found else ""
+        if self._sender is None:
+            self._answer(b"503 5.5.1 MAIL first\r\n")
+        elif address.startswith(UNKNOWN):
+            self._provider.refused.add(address)
+            self._answer(b"550 5.1.1 no such user\r\n")
+        elif not self._is_refused():
+            self._people.append(address)
+            self._answer(b"250 2.1.5 Ok\r\n")
+
+    def _data(self) -> None:
+        if not self._people:
+            self._answer(b"554 5.5.1 no recipients\r\n")
+        else:
+            self._in_content = self._link.awaits_content = True
+            self._answer(b"354 go\r\n")
+
+    def _is_refused(self) -> bool:
+        provider = self._provider
+        if provider.draw(provider.mood.says_421):
+            self._answer(b"421 4.3.2 not now\r\n", is_last=True)
+            return True
+        if provider.draw(provider.mood.says_4xx):
+            reply = provider.chance.choice(
+                (
+                    b"450 4.2.1 try again later\r\n",
+                    b"452 4.5.3 too much\r\n",
+                    b"451 4.7.1 rate limit exceeded\r\n",
+                )
+            )
+            self._answer(reply)
+            return True
+        return False
+
+    def _content(self, content: bytes) -> None:
+        provider, mood = self._provider, self._provider.mood
+        people, self._people, self._sender = self._people, [], None
+        if provider.draw(mood.says_421):
+            self._answer(b"421 4.3.2 not now\r\n", is_last=True)
+            return
+        if provider.draw(mood.says_4xx):
+            self._answer(b"451 4.3.0 try again later\r\n")
+            return
+        now_s = provider.loop.now_s
+        provider.taken_mails += 1
+        provider.history.info(self.name, "dot", recipients=tuple(people))
+        for address in people:
+            provider.takes.append(Take(now_s, address, self._number))
+            provider.taken(address, self._link.client)
+        if provider.draw(mood.loses_answer):
+            provider.history.info(self.name, "deliver", recipients=tuple(people))
+            self._is_over = True
+            if provider.draw(0.5):
+                self._link.reset()
+            else:
+                self._link.is_cut = True
+            return
+        provider.history.ok(self.name, "deliver", recipients=tuple(people))
+        late_s = 40.0 if provider.draw(mood.answers_late) else 0.0
+        self._answer(b"250 2.0.0 Ok queued\r\n", late_s=late_s)
+
+    # --- what goes
+
+    def _answer(
+        self, reply: bytes, *, is_last: bool = False, is_greeting: bool = False, late_s: float = 0.0
+    ) -> None:
+        if self._is_over or self._is_silent:
+            return
+        provider, mood = self._provider, self._provider.mood
+        wait_s = provider.chance.random() * 0.005 + late_s
+        if mood.waits_s:
+            wait_s += mood.waits_s * provider.chance.random() ** 2
+        loop = provider.loop
+        self._free_s = max(self._free_s, loop.now_s) + wait_s
+        if is_greeting and provider.draw(mood.says_421):
+            reply, is_last = b"421 4.7.0 too many connections\r\n", True
+        end = None
+        if provider.draw(mood.resets):
+            self._is_over, end = True, "reset"
+        elif provider.draw(mood.says_half):
+            self._is_over, end = True, "half"
+            reply = reply[: provider.chance.randrange(len(reply))]
+        elif is_last:
+            self._is_over, end = True, "close"
+        loop.call_at(self._free_s, self._write, reply, end, context=provider.process.context.copy())
+
+    def _write(self, reply: bytes, end: str | None) -> None:
+        if end == "reset":
+            self._link.reset()
+            return
+        if reply:
+            self._link.server_writes(reply)
+        if end is not None:
+            self._link.server_closes()
+
+
+def counts(takes: list[Take]) -> dict[str, int]:
+    """Return how often each address was sent to."""
+    found: defaultdict[str, int] = defaultdict(int)
+    for take in takes:
+        found[take.address] += 1
+    return found

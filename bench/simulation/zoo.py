@@ -1,0 +1,275 @@
+"""Planted bugs: each must be found by some seed. Rows are of what was once wrong with relaygw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from relaygw.delivery import agent, attempt, gate, holds, janitor, leases, outcome, reconciler
+from relaygw.delivery import recorder as recorder_module
+from relaygw.inbound import committer
+from relaygw.mail.clock import clock_ms
+from relaygw.policy import recipients
+from relaygw.store import instances, limits, outcomes
+from relaygw.store import janitor as store_janitor
+from relaygw.store import leases as store_leases
+from relaygw.upstream import classifier, session
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One planted bug, and what it puts where."""
+
+    name: str
+    what: str
+    patches: Callable[[], list[Patch]]
+    row: str = ""  # of the findings, whose shape it has
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Run a block with a bug; an empty name: with none."""
+    patches = BUGS[name].patches() if name else []
+    before = [(place, what, vars(place)[what]) for place, what, _ in patches]
+    for place, what, value in patches:
+        setattr(place, what, value)
+    try:
+        yield
+    finally:
+        for place, what, value in before:
+            setattr(place, what, value)
+
+
+def _done(result: Any) -> Any:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(result)
+    return future
+
+
+# --- what is recorded, and when
+
+
+def _parts_forgotten() -> list[Patch]:
+    close = outcome.Outcomes.close
+
+    async def keep_part(self: Any, gate: Any, attempt: Any) -> bool:
+        return True
+
+    def close_forgetting(self: Any, attempt: Any, error: Any, classifier: Any) -> Any:
+        attempt.outcomes.clear()
+        return close(self, attempt, error, classifier)
+
+    return [
+        (agent.DeliveryAgent, "_keep_part", keep_part),
+        (outcome.Outcomes, "close", close_forgetting),
+    ]
+
+
+def _dot_forgotten() -> list[Patch]:
+    return [(attempt.Attempt, "cut_short", lambda self, classifier: None)]
+
+
+def _doubt_is_retry() -> list[Patch]:
+    meaning = classifier.Classifier.meaning
+
+    def certain(self: Any, stage: Any, reply: Any, **more: Any) -> Any:
+        return meaning(self, stage, reply, recipients=more.get("recipients", 1))
+
+    return [(classifier.Classifier, "meaning", certain)]
+
+
+def _no_slot() -> list[Patch]:
+    return [(outcome.Outcomes, "begin_slot", lambda self, claimed, provider: None)]
+
+
+def _deaths_unwritten() -> list[Patch]:
+    return [(instances, "write_interrupted", lambda *_, **__: None)]
+
+
+def _late_unwritten() -> list[Patch]:
+    return [(outcomes, "_write_late", lambda *_: None)]
+
+
+def _answered_before_commit() -> list[Patch]:
+    async def submit(self: Any, message: Any) -> Any:
+        self._pending_bytes += committer._size_bytes(message)
+        self._writer.add(message)
+        return message.queue_id
+
+    return [(committer.GroupCommitter, "submit", submit)]
+
+
+def _outcomes_dropped() -> list[Patch]:
+    return [
+        (recorder_module, "_is_away", lambda error: False),
+        (recorder_module.Recorder, "_write_refused", lambda self, entry, error: False),
+    ]
+
+
+# --- leases
+
+
+def _dot_without_lease() -> list[Patch]:
+    return [(session._Progress, "has_lost_lease", property(lambda self: False))]
+
+
+def _long_leases() -> list[Patch]:
+    return [(leases, "LEASE_S", 90.0)]
+
+
+def _buried_by_age() -> list[Patch]:
+    def stale(self: Any, after_s: float) -> list[str]:
+        with self._read() as tx:
+            old_ms = tx.now_ms() - after_s * 1000
+            found: dict[str, int] = dict(instances._HEARTBEATS.fetch(tx))
+        return [name for name, at_ms in found.items() if at_ms < old_ms]
+
+    bury = instances.Instances.bury
+
+    def bury_anyway(self: Any, incarnation: str, **more: Any) -> int:
+        return bury(self, incarnation, **{**more, "unless_heard": False})
+
+    return [
+        (instances.Instances, "stale_incarnations", stale),
+        (instances.Instances, "bury", bury_anyway),
+    ]
+
+
+def _buried_early() -> list[Patch]:
+    return [(janitor, "LEASE_S", 4.0)]
+
+
+def _known_freed() -> list[Patch]:
+    free_unknown = store_leases.Leases.free_unknown
+
+    def free(self: Any, route: str, *, known: Any, incarnation: str) -> int:
+        return free_unknown(self, route, known=(), incarnation=incarnation)
+
+    return [(store_leases.Leases, "free_unknown", free)]
+
+
+def _claimed_twice() -> list[Patch]:
+    async def claim(self: Any, route: str, limit: int) -> Any:
+        found = await self._context.ask(
+            "",
+            self._stored.claim,
+            route,
+            limit=limit,
+            incarnation=self._incarnation,
+            now_ms=clock_ms(),
+        )
+        if found is None:
+            return []
+        self._known[route].update(map(leases.key_of, found))
+        return found
+
+    return [(leases.Leases, "claim", claim)]
+
+
+# --- the wire
+
+
+def _late_answer_taken() -> list[Patch]:
+    return [(session.UpstreamSession, "abort", lambda self: None)]
+
+
+def _stale_after_dot() -> list[Patch]:
+    explain = session.UpstreamSession._explain
+
+    def stale(self: Any, failure: Any, progress: Any) -> Any:
+        found = explain(self, failure, progress)
+        return replace(found, stale_session=self.uses > 1)
+
+    return [(session.UpstreamSession, "_explain", stale)]
+
+
+# --- limits, modes, routes, clocks
+
+
+def _quota_kept() -> list[Patch]:
+    return [(gate.Allowance, "take_back", lambda self, claimed, taken: None)]
+
+
+def _no_rate() -> list[Patch]:
+    def take(self: Any, limit_group: str, *, wanted: int, per_s: float) -> Any:
+        return limits.Tokens(granted=wanted, starts_in_s=-10.0)
+
+    return [(limits.Limits, "take_tokens", take)]
+
+
+def _mode_ignored() -> list[Patch]:
+    sort = recipients.Screen.sort
+
+    def sort_all(self: Any, claimed: Any) -> Any:
+        return sort(self, claimed)._replace(held=(), sendable=claimed.recipients)
+
+    return [(recipients.Screen, "sort", sort_all)]
+
+
+def _held_for_ever() -> list[Patch]:
+    return [(holds, "OF_CONFIGURATION", frozenset())]
+
+
+def _routes_forgotten() -> list[Patch]:
+    async def rest(self: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    return [(reconciler.Reconciler, "run", rest)]
+
+
+def _callers_clock() -> list[Patch]:
+    rows = outcomes._delivery_rows
+
+    def unmoved(tx: Any, updates: Any, now_ms: int) -> Any:
+        return [(*row[:3], row[3] - tx.ahead_ms, *row[4:]) for row in rows(tx, updates, now_ms)]
+
+    return [(outcomes, "_delivery_rows", unmoved)]
+
+
+def _clock_back_freezes() -> list[Patch]:
+    return [(store_janitor.Janitor, "restart_waits", lambda self, limit: 0)]
+
+
+def _seconds_for_ms() -> list[Patch]:
+    return [(outcome, "_STORE_LADDER_S", (100_000.0,))]
+
+
+_ALL = (
+    Bug(
+        "parts-forgotten",
+        "the 250s of earlier parts are lost with a later one",
+        _parts_forgotten,
+        "H3",
+    ),
+    Bug("dot-forgotten", "a dot that a stop interrupts is no doubt", _dot_forgotten, "H4"),
+    Bug("dot-without-lease", "nobody looks at the lease before the dot", _dot_without_lease, "H5"),
+    Bug("quota-kept", "what was refused uses up the quota", _quota_kept, "M1"),
+    Bug("routes-forgotten", "mail of a renamed route is nobody's", _routes_forgotten, "M2"),
+    Bug("held-for-ever", "mail held for a mode stays held", _held_for_ever, "M3"),
+    Bug("buried-by-age", "a clock that is set buries living workers", _buried_by_age, "M5"),
+    Bug("clock-back-freezes", "a clock set back freezes deferred mail", _clock_back_freezes, "M11"),
+    Bug("callers-clock", "a due time by the caller's clock", _callers_clock, "C1"),
+    Bug("doubt-is-retry", "a lost answer is tried again as if nothing was sent", _doubt_is_retry),
+    Bug("no-slot", "nothing tells what a dead worker was sending", _no_slot),
+    Bug("deaths-unwritten", "what a dead worker was sending is not noted", _deaths_unwritten),
+    Bug("late-unwritten", "what is told after the lease was lost is not noted", _late_unwritten),
+    Bug("answered-early", "250 before the commit", _answered_before_commit),
+    Bug(
+        "outcomes-dropped", "an outcome that the store does not take is dropped", _outcomes_dropped
+    ),
+    Bug("long-leases", "a worker trusts its lease for longer than others do", _long_leases),
+    Bug("buried-early", "others are buried between two heartbeats", _buried_early),
+    Bug("known-freed", "leases in hand are freed with those that are not", _known_freed),
+    Bug("claimed-twice", "what is being recorded is claimed again", _claimed_twice),
+    Bug("late-answer", "a connection that lost step is used again", _late_answer_taken),
+    Bug("stale-after-dot", "a dead connection is replaced after the dot", _stale_after_dot),
+    Bug("no-rate", "the rate is not shared", _no_rate),
+    Bug("mode-ignored", "staging sends to anybody", _mode_ignored),
+    Bug("waits-too-long", "a wait of seconds becomes one of a day", _seconds_for_ms),
+)
+BUGS = {bug.name: bug for bug in _ALL}
