@@ -80,6 +80,7 @@ class Report:
             **{name: getattr(self, name) for name in names},
             "duplicated": dict(self.duplicated),
             "overshoots": self.overshoots,
+            "most_open": self.most_open,
             "counts": self.counts(),
             "anomalies": [
                 {

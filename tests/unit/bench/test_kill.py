@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.checking.checker import check_facts
-from bench.checking.facts import read_facts
-from bench.history import read_history
+from bench.checking.facts import Connection, Delivery, Facts, Kill, read_facts
+from bench.checking.report import Report
+from bench.history import OK, read_history
 from bench.killing.blows import Doubt, find_blows
 from bench.killing.campaign import HISTORY
 from bench.killing.program import main
@@ -27,6 +28,17 @@ def test_what_was_in_doubt_at_a_kill_and_came_again_is_laid_to_it() -> None:
     assert blow.extras == {Doubt.UNANSWERED: 1}
     assert blow.slots() == {Doubt.UNANSWERED: 1}
     assert (blow.acknowledged, after.acknowledged) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("dot_ns", "answered_ns", "doubt"),
+    [(900, 950, Doubt.UNRECORDED), (900, 1500, Doubt.UNANSWERED), (1500, 1600, Doubt.UNREAD)],
+)
+def test_how_far_a_message_had_come(dot_ns: int, answered_ns: int, doubt: Doubt) -> None:
+    delivery = Delivery(Connection("main/1", 100), 800, "a", dot_ns=dot_ns)
+    delivery.ended_ns, delivery.end = answered_ns, OK
+    facts = Facts(deliveries=[delivery], kills=[Kill(1000, "delivery", open=frozenset("a"))])
+    assert find_blows(facts, Report())[0].doubts == {"a": doubt}
 
 
 def test_a_history_that_was_kept_is_judged_again(
