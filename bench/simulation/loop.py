@@ -13,7 +13,6 @@ import contextlib
 import contextvars
 import heapq
 import random
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
@@ -112,7 +111,6 @@ class VirtualLoop:
         self.steps = 0
         self.errors: list[str] = []  # what callbacks raised, and nobody took
         self.thread_wait: Callable[[Process], tuple[float, float]] = lambda _: (1e-4, 1e-4)
-        self.hosts: list[str] = []  # that have an address, in its order
         self.connecting: Callable[[Process, Any], Coroutine[Any, Any, Any]] | None = None
         self._active: list[Process] = []
         self._timers: list[tuple[float, int, Handle]] = []
@@ -316,16 +314,10 @@ class VirtualLoop:
 
     # --- sockets
 
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
-        address = f"192.0.2.{self.hosts.index(host) + 1}"
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
-
     async def sock_connect(self, sock: Any, address: Any) -> None:
         """Lead a socket to a provider."""
         assert self.connecting is not None
-        sock.link = await self.connecting(
-            PROCESS.get(), self.hosts[int(address[0].split(".")[-1]) - 1]
-        )
+        sock.link = await self.connecting(PROCESS.get(), address[0])
 
     async def create_connection(
         self, protocol_factory: Callable[[], Any], *, sock: Any, **_: Any

@@ -10,6 +10,7 @@ from relaygw.policy import retry
 from relaygw.settings.model import Settings
 
 ALLOWED = "@allowed.test"
+ADDRESSES = {"p": "192.0.2.1", "q": "192.0.2.2"}  # of providers: nobody looks up a name
 SHORTENED: dict[str, tuple[Any, str, Any]] = {
     "mail in doubt": (retry, "DOUBT_LADDER_S", (5.0, 20.0)),
     "a provider that takes nothing": (gate, "THROTTLE_LADDER_S", (5.0, 10.0, 30.0, 40.0)),
@@ -47,7 +48,7 @@ def settings_of(
             "recipients": {"allow": [ALLOWED]} if mode == "staging" else {},
             "providers": {
                 name: {
-                    "host": f"{name}.test",
+                    "host": ADDRESSES[name],
                     "port": 25,
                     "tls": "none",
                     "timeouts": {"connect": "5s", "command": "10s", "final_reply": final_reply},

@@ -11,6 +11,7 @@ from typing import Any
 from bench.history import Event, History
 from bench.simulation.loop import Machine, Process, VirtualLoop
 from bench.simulation.provider import Provider
+from bench.simulation.settings import ADDRESSES
 from bench.simulation.store import Queue, SimulatedDatabase, Trouble
 from bench.simulation.wire import Link
 from relaygw.settings.model import Settings
@@ -146,7 +147,6 @@ class World:
         )
         made.taken = lambda _address, process: self.tell("take", process)
         self.providers[name] = made
-        self.loop.hosts.append(f"{name}.test")
         return made
 
     def store(self, process: Process, rules: Any) -> Store:
@@ -205,8 +205,8 @@ class World:
 
     # --- the wire
 
-    async def _connect(self, process: Process, host: str) -> Link:
-        provider = self.providers[host.partition(".")[0]]
+    async def _connect(self, process: Process, address: str) -> Link:
+        provider = next(one for name, one in self.providers.items() if ADDRESSES[name] == address)
         link = await provider.connect(process)
         link.wrote = ClientWatch(self, provider, link).wrote
         return link
