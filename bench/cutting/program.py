@@ -18,9 +18,9 @@ from bench.cutting import cuts, load
 from bench.cutting.load import HISTORY, Plan
 from bench.cutting.look import look
 from bench.cutting.table import is_passed, render
-from bench.cutting.verdict import Verdict, judge
+from bench.cutting.verdict import Verdict, history_at, judge
 from bench.cutting.volume import FILE_SYSTEMS, Volume, leave_the_mounts_of_others, roomy_place
-from bench.history import read_history
+from bench.history import read_history, write_history
 from bench.rig.machine import describe
 
 _ABOUT = """\
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place = Path(tempfile.mkdtemp(prefix="power-", dir=roomy_place()))
     place.chmod(0o755)  # the server of PostgreSQL runs as a user of its own
     try:
-        verdicts = carry_out(place, plan, options.file_system, options.images, seed)
+        verdicts = carry_out(place, plan, options, seed)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     print(f"{describe(Path(tempfile.gettempdir()))}\n{time.strftime('%Y-%m-%d %H:%M')} ", end="")
@@ -51,22 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if is_passed(plan, verdicts) else 1
 
 
-def carry_out(
-    directory: Path, plan: Plan, file_system: str, count: int, seed: int
-) -> list[Verdict]:
-    """Record a load, cut its disk `count` times, and return what each image proves."""
+def carry_out(directory: Path, plan: Plan, options: argparse.Namespace, seed: int) -> list[Verdict]:
+    """Record a load, cut its disk again and again, and return what each image proves."""
     chance = random.Random(seed)
-    volume = Volume(directory, file_system=file_system, size_bytes=load.SIZE_BYTES[plan.database])
+    volume = Volume(
+        directory, file_system=options.file_system, size_bytes=load.SIZE_BYTES[plan.database]
+    )
     server = load.server_on(volume.place, plan)
     run = load.run(volume, directory, plan, server)
-    chosen = cuts.plan(volume.log, count, chance, since_ns=run.begun_ns, until_ns=run.ended_ns)
+    chosen = cuts.plan(
+        volume.log, options.images, chance, since_ns=run.begun_ns, until_ns=run.ended_ns
+    )
     history = read_history(directory / HISTORY)
     image = directory / "image"
     verdicts = []
     for cut in cuts.images(volume.log, volume.empty, image, chosen, chance):
         with volume.mounted(image), server.started() if server else nullcontext():
             found = look(directory / "gateway" / "relaygw.yaml", directory / "xdg", server)
-        verdicts.append(judge(cut, history, found))
+        events = history_at(cut, history, found)
+        verdicts.append(judge(cut, events, found))
+        if options.keep is not None and not verdicts[-1].is_survived:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            write_history(options.keep / f"cut-{cut.number}.jsonl", events)
         bad = sum(not verdict.is_survived for verdict in verdicts)
         sys.stderr.write(f"\r{len(verdicts)} of {len(chosen)} images, {bad} not whole ")
         sys.stderr.flush()
@@ -88,4 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="do not sync commits (SQLite: synchronous=NORMAL, PostgreSQL: fsync=off)",
     )
     parser.add_argument("--seed", type=int, help="of the cuts (default: a new one)")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep the history of each image that is not whole"
+    )
     return parser

@@ -40,10 +40,15 @@ class Verdict:
         return sum(counts[kind] for kind in kinds)
 
 
-def judge(cut: Cut, history: Sequence[Event], found: Found) -> Verdict:
-    """Compare what was promised before a cut with what is there after it; `history` is in order."""
+def history_at(cut: Cut, history: Sequence[Event], found: Found) -> list[Event]:
+    """Return what happened before a cut, and what is there after it; `history` is in order."""
     past = history[: bisect_left(history, cut.at_ns, key=attrgetter("time"))]
-    report = check([*past, *_afterwards(cut, found)])
+    return [*past, *_afterwards(cut, found)]
+
+
+def judge(cut: Cut, history: Sequence[Event], found: Found) -> Verdict:
+    """Judge an image by the history up to it."""
+    report = check(history)
     problems = [*found.problems, *(f"{one}: in the queue twice" for one in sorted(found.twice))]
     return Verdict(cut, report, problems, report.duplicated.total())
 
