@@ -78,3 +78,22 @@ def test_doubt_and_silence_come_before_own_rows(stage: Stage) -> None:
     any_reply = SmtpReply(550, ("no",))
     assert own.meaning(stage, any_reply, in_doubt=True).verdict is Verdict.DOUBT
     assert own.meaning(stage, None).verdict is Verdict.RETRY
+
+
+def test_a_row_without_a_scope_concerns_whom_its_verdict_does() -> None:
+    reply = SmtpReply(550, ("x",))
+    for verdict, stage, scope in (
+        ("hold", Stage.AUTH, Scope.CREDENTIAL),
+        ("hold", Stage.MAIL, Scope.PROVIDER),
+        ("hold", Stage.CONTENT, Scope.PROVIDER),
+        ("throttle", Stage.CONTENT, Scope.PROVIDER),
+        ("retry", Stage.CONTENT, Scope.MESSAGE),
+    ):
+        meaning = classifier({"text": "x", "verdict": verdict}).meaning(stage, reply)
+        assert meaning.scope is scope, (verdict, stage)
+
+
+def test_a_status_that_each_line_repeats_is_no_part_of_the_phrase() -> None:
+    own = classifier({"text": r"^5\.1\.1 no such user 5\.1\.1 twice$", "verdict": "hold"})
+    lines = ("5.1.1 no such", "5.1.1 user 5.1.1 twice")
+    assert own.meaning(Stage.RCPT, SmtpReply(550, lines)).verdict is Verdict.HOLD
