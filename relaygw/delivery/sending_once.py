@@ -95,7 +95,7 @@ def plan_at_once(header: KeyHeader, claimed: ClaimedDelivery) -> KeyPlan | None:
     None: `plan_key` looks at what was before, or at the field.
     """
     content = claimed.content
-    if content is None or claimed.may_be_taken or has_been_tried(claimed):
+    if content is None or not claimed.is_untried:
         return None
     if _lower(header.header) in content[: content.find(b"\r\n\r\n")].lower():
         return None

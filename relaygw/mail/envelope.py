@@ -153,6 +153,11 @@ class ClaimedDelivery:
         """True when its provider may have it already."""
         return self.doubts > 0 or self.reclaims > 0
 
+    @property
+    def is_untried(self) -> bool:
+        """True when nothing is to be known of earlier tries, and no provider has it."""
+        return not (self.attempts or self.doubts or self.reclaims) and self.provider is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientUpdate:

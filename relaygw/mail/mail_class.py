@@ -56,7 +56,7 @@ class MailClass:
             sender_domain=sender_domain,
             template=template,
             stream=stream,
-            source_id=_id(*source),
+            source_id=source_id(source),
             class_id=_id(*source, sender_domain, template, stream),
         )
 
@@ -78,6 +78,7 @@ def short_text(text: str) -> str:
     return printable(text[:_MAX_TEXT])
 
 
+@lru_cache(maxsize=1024)
 def source_id(source: MailSource) -> str:
     """Return the id of a source as classes name it."""
     return _id(*source)
