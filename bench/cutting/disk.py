@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import errno
 import os
+import signal
 import struct
 import sys
 import time
@@ -33,6 +34,8 @@ _MAX_BYTES = 1 << 20
 _MAX_PAGES, _BIG_WRITES = 1 << 22, 1 << 5
 _DIRECT = 1
 _FORGET, _BATCH_FORGET, _INTERRUPT, _DESTROY = 2, 42, 36, 38
+_WRITE, _FLUSH = 16, 20
+_LOST_WHEN_BROKEN = frozenset({_WRITE, _FLUSH})
 _NO_REPLY = frozenset({_FORGET, _BATCH_FORGET, _INTERRUPT})
 
 
@@ -56,21 +59,25 @@ def read_events(path: Path) -> Iterator[Event]:
 
 
 class Disk:
-    """Answers the kernel's requests for the one file; ends when it is unmounted."""
+    """Answers the kernel's requests for the one file; ends when it is unmounted.
+
+    Broken, which USR1 makes it, it writes and flushes nothing any more, and says so.
+    """
 
     def __init__(self, device: int, image: mmap, log: Path) -> None:
         self._device = device
         self._image = image
         self._log = log.open("ab", buffering=0)
+        self.is_broken = False
         self._answers: dict[int, Callable[[memoryview], bytes]] = {
             26: self._begin,
             3: self._attributes,
             4: self._attributes,
             14: lambda _: struct.pack("<QII", 0, _DIRECT, 0),
             15: self._read,
-            16: self._write,
+            _WRITE: self._write,
             18: lambda _: b"",
-            20: self._flush,
+            _FLUSH: self._flush,
             25: lambda _: b"",
             _DESTROY: lambda _: b"",
         }
@@ -89,9 +96,13 @@ class Disk:
             _, kind, unique, *_ = _REQUEST.unpack_from(request)
             if kind in _NO_REPLY:
                 continue
-            answer = self._answers.get(kind)
-            said = b"" if answer is None else answer(request[_REQUEST.size :])
-            failure = -errno.ENOSYS if answer is None else 0
+            said, failure = b"", 0
+            if self.is_broken and kind in _LOST_WHEN_BROKEN:
+                failure = -errno.EIO
+            elif (answer := self._answers.get(kind)) is not None:
+                said = answer(request[_REQUEST.size :])
+            else:
+                failure = -errno.ENOSYS
             os.write(self._device, _REPLY.pack(_REPLY.size + len(said), failure, unique) + said)
 
     def _begin(self, asked: memoryview) -> bytes:
@@ -146,6 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     with options.image.open("r+b") as image, mmap(image.fileno(), 0) as content:
         disk = Disk(mount(options.file), content, options.log)
+        signal.signal(signal.SIGUSR1, lambda *_: setattr(disk, "is_broken", True))
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         disk.serve()

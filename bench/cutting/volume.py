@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ _MAKERS = {
 FILE_SYSTEMS = tuple(_MAKERS)
 
 
+def can_be_cut() -> bool:
+    """Return whether this process may put a file system on a disk of its own."""
+    devices = Path("/dev/fuse"), Path("/dev/loop-control")
+    return os.geteuid() == 0 and all(os.access(one, os.W_OK) for one in devices)
+
+
 def leave_the_mounts_of_others() -> None:
     """Let what this process mounts be seen by nobody but its children."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -34,34 +41,38 @@ def leave_the_mounts_of_others() -> None:
 
 
 class Volume:
-    """A file system on a recording disk, for the length of a with block; `unmount` cuts nothing.
+    """A file system on a recording disk.
 
-    `empty` is the disk before it was mounted, `log` what happened to it since.
+    `empty` is the disk before it was mounted, `log` what happened to it since, `content` what is
+    on it.
     """
 
     def __init__(self, directory: Path, *, file_system: str, size_bytes: int) -> None:
         self.empty, self.log = directory / "empty", directory / "disk.log"
         self.place = directory / "mounted"
-        self._disk, self._content = directory / "disk", directory / "content"
+        self._disk, self.content = directory / "disk", directory / "content"
         self._options = "nouuid" if file_system == "xfs" else "defaults"
         self.place.mkdir()
         self._disk.touch()
-        with self._content.open("wb") as file:
+        with self.content.open("wb") as file:
             file.truncate(size_bytes)
-        _run(*_MAKERS[file_system], str(self._content))
-        shutil.copyfile(self._content, self.empty)
+        _run(*_MAKERS[file_system], str(self.content))
+        shutil.copyfile(self.content, self.empty)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Mount it for use; left, nothing is written any more."""
-        files = {"file": self._disk, "image": self._content, "log": self.log}
-        with Program("bench.cutting.disk", **files):
+        files = {"file": self._disk, "image": self.content, "log": self.log}
+        with Program("bench.cutting.disk", **files) as self._program:
             try:
                 with self.mounted(self._disk):
                     yield
             finally:
                 _is_unmounted(self._disk)
-        self._content.unlink()
+
+    def break_down(self) -> None:
+        """Let the disk write nothing any more, while it is recorded."""
+        self._program.send_signal(signal.SIGUSR1)
 
     @contextmanager
     def mounted(self, image: Path) -> Iterator[Path]:

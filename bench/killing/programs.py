@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,10 @@ class Program:
         """Raise RuntimeError when it has ended by itself."""
         if self._process.poll() is not None:
             raise RuntimeError(f"ended too early: {' '.join(self._command)}")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
 
     def end(self) -> None:
         """Let it finish what it is doing, and wait for it."""

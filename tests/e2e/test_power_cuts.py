@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.cutting.volume import can_be_cut
 from tests.campaign import IS_CAMPAIGN, times
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,12 +19,6 @@ CASES = [
     ("postgres", "ext4", ("--control",), times(0, campaign=10), 500),
     ("sqlite", "xfs", (), times(0, campaign=50), 1000),
 ]
-
-
-def can_be_cut() -> bool:
-    """Return whether this process may put a file system on a disk of its own."""
-    devices = Path("/dev/fuse"), Path("/dev/loop-control")
-    return os.geteuid() == 0 and all(os.access(one, os.W_OK) for one in devices)
 
 
 @pytest.mark.campaign

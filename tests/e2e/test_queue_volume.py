@@ -1,4 +1,4 @@
-"""A SQLite queue whose volume is full or whose file is locked: 4xx, and all is well again."""
+"""A SQLite queue whose volume is full or broken, or that is locked: 4xx, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from bench.cutting.volume import Volume, can_be_cut
 from tests.e2e.fleet import Traffic
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.volumes import filled, needs_root, small_volume, without_inodes
 from tests.fakes.scripted_provider import ThreadedProvider
 
+CONNECTIONS = 5
 LARGE = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 30_000
 
 
@@ -18,7 +22,8 @@ def gateway_on(volume: Path, provider: ThreadedProvider) -> Gateway:
     """Return a gateway with all that it writes on a volume."""
     directory = volume / "gateway"
     directory.mkdir()
-    return Gateway(directory, providers={"main": provider_settings(provider.port)})
+    here = provider_settings(provider.port, max_connections=CONNECTIONS)
+    return Gateway(directory, providers={"main": here})
 
 
 @needs_root
@@ -64,6 +69,24 @@ def send_large(gateway: Gateway) -> str:
             reply = client.command(command)
             assert reply[:3] in ("250", "354"), reply
         return client.command(LARGE + b".")
+
+
+@pytest.mark.skipif(not can_be_cut(), reason="only root may mount a disk that can break")
+def test_a_disk_that_breaks_is_told_of_and_all_that_was_promised_is_on_it(
+    tmp_path: Path, provider: ThreadedProvider
+) -> None:
+    volume = Volume(tmp_path, file_system="ext4", size_bytes=64 * 2**20)
+    with (
+        volume.recorded(),
+        gateway_on(volume.place, provider) as gateway,
+        Traffic(gateway) as traffic,
+    ):
+        traffic.wait_for_more(20)
+        volume.break_down()
+        gateway.wait_until(lambda: len(traffic.refused) > 3, "refusals")
+    with volume.mounted(volume.content), gateway:
+        traffic.wait_until_delivered(gateway, provider)
+    traffic.check(provider, twice=CONNECTIONS)
 
 
 def test_a_queue_that_another_program_locks_refuses_for_now(
