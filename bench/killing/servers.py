@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,9 +22,19 @@ _POSTFIX = {
     "maximal_backoff_time": "2s",
     "queue_run_delay": "1s",
     "service_throttle_time": "1s",
+    "transport_retry_time": "1s",
     "initial_destination_concurrency": "20",
     "smtp_destination_concurrency_failed_cohort_limit": "0",
 }
+
+
+class _EagerPostfix(Postfix):
+    """A Postfix that looks each second whether its queue manager runs, not each five minutes."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        where = ["-c", str(self.config), "-F", "qmgr/unix/wakeup=1"]
+        subprocess.run(["postconf", *where], check=True)
 
 
 def server(name: str, slots: int, program: tuple[str, ...] | None = None) -> Server:
@@ -37,7 +48,7 @@ def server(name: str, slots: int, program: tuple[str, ...] | None = None) -> Ser
             directory, port, slots, program, is_on_postgres=name.endswith("-postgres")
         )
     if name == "postfix":
-        return lambda directory, port: Postfix(directory, port, _POSTFIX)
+        return lambda directory, port: _EagerPostfix(directory, port, _POSTFIX)
     adapter = load_adapter(name)
     return lambda directory, port: adapter(directory, port)
 

@@ -56,9 +56,10 @@ class Striker:
         return _since_ms(at_ns)
 
     def _delivery(self) -> float:
-        pids = self._running("delivery")
+        self._running("delivery")
         os.kill(self._server.pid, signal.SIGSTOP)
         try:
+            pids = self._server.pids("delivery")  # no other is started from here on
             at_ns = self._begin("delivery")
             _kill(pids)
             self._look(at_ns, pids)
