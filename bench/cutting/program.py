@@ -7,6 +7,7 @@ import random
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from bench.cutting import cuts, load
 from bench.cutting.load import HISTORY, Plan
-from bench.cutting.look import look
+from bench.cutting.look import Found, look
 from bench.cutting.table import is_passed, render
 from bench.cutting.verdict import Verdict, history_at, judge
 from bench.cutting.volume import FILE_SYSTEMS, Volume, leave_the_mounts_of_others, roomy_place
@@ -66,8 +67,11 @@ def carry_out(directory: Path, plan: Plan, options: argparse.Namespace, seed: in
     image = directory / "image"
     verdicts = []
     for cut in cuts.images(volume.log, volume.empty, image, chosen, chance):
-        with volume.mounted(image), server.started() if server else nullcontext():
-            found = look(directory / "gateway" / "relaygw.yaml", directory / "xdg", server)
+        try:
+            with volume.mounted(image), server.started() if server else nullcontext():
+                found = look(directory / "gateway" / "relaygw.yaml", directory / "xdg", server)
+        except (RuntimeError, subprocess.CalledProcessError) as error:  # it is beyond repair
+            found = Found(problems=[str(error)])
         events = history_at(cut, history, found)
         verdicts.append(judge(cut, events, found))
         if options.keep is not None and not verdicts[-1].is_survived:

@@ -171,6 +171,7 @@ def _make_schema(url: str) -> None:
         **os.environ,
         "RELAYGW__MODE": "sandbox",
         "RELAYGW__QUEUE__URL": url,
+        "RELAYGW__QUEUE__ALLOW_UNSAFE": "true",  # a control may be just that
         "RELAYGW_CONFIG": "",
     }
     command = [python(), "-m", "relaygw", "db", "upgrade"]

@@ -141,7 +141,9 @@ class QueueFile:
         if self._trouble is None and self._file_mark != 0:
             if self._identify() == self._identities:
                 if log_check.HAS_FRAME_COUNT:
-                    self._note_progress(_frames(raw))
+                    # it is committed, whatever becomes of the note, which may be older than the log
+                    with contextlib.suppress(OSError):
+                        self._note_progress(_frames(raw))
                 elif not self._has_marked_log():  # whether it would be begun anew was not known
                     self.mark(raw)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -242,6 +243,26 @@ def test_a_full_disk_and_a_kill_leave_all_acknowledged_mail(tmp_path: Path) -> N
         for store in stores:
             store.close()
     assert begun_anew > 1
+
+
+def test_mail_that_is_committed_is_accepted_though_nothing_can_be_noted_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (live := tmp_path / "live").mkdir()
+    store = open_in(live)
+    first, second, third = accepted(), accepted(), accepted()
+    store.intake.accept_batch([first])
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", fail)
+        store.intake.accept_batch([second])
+    killed = shutil.copytree(live, tmp_path / "killed")
+    assert stored(killed) == {first.queue_id, second.queue_id}
+    store.intake.accept_batch([third])
+    store.close()
+    assert stored(live) == {first.queue_id, second.queue_id, third.queue_id}
 
 
 def test_a_foreign_log_is_refused_whatever_its_database_is_told(tmp_path: Path) -> None:
