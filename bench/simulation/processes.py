@@ -216,8 +216,9 @@ class Front:
         composed, _ = self._intake.compose(
             sender="shop@shop.test", recipients=people, content=content, origin=origin
         )
-        for one in recipients:
-            self._world.accepted[one] = composed.queue_id
+        self._world.people[composed.queue_id] = tuple(
+            one.address for part in composed.deliveries for one in part.recipients
+        )
         try:
             await self._committer.submit(composed)
         except StoreUnavailable:

@@ -11,11 +11,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.history import to_line, write_history
-from bench.simulation import clocks, seams
+from bench.checking.checker import check
+from bench.history import in_order, to_line, write_history
+from bench.simulation import clocks, marks, seams
+from bench.simulation.picture import picture
 from bench.simulation.run import Result, Run
 from bench.simulation.store import Queue
 from bench.simulation.zoo import BUGS, planted
@@ -28,6 +31,7 @@ and once nothing goes wrong any more all mail comes to its end. Ends with 1 if a
 """
 _CHUNK = 50
 _TOLD = 10  # failing seeds
+_ENOUGH = 2000  # seeds that have to reach every mark
 
 
 class Found(NamedTuple):
@@ -62,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         "--zoo", nargs="*", metavar="BUG", help="find each planted bug; print its first seed"
     )
     parser.add_argument("--history", type=Path, metavar="FILE", help="write the history of a seed")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write its page, with lanes")
+    parser.add_argument("--marks", action="store_true", help="how many seeds reached each mark")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
     return parser
 
@@ -83,6 +89,8 @@ def _one(options: argparse.Namespace) -> int:
         result = Run(options.seed, queue).result()
     if options.history is not None:
         write_history(options.history, result.events)
+    if options.picture is not None:
+        options.picture.write_text(picture(result), "utf-8")
     for line in story(result):
         print(line)
     return 1 if result.violations else 0
@@ -96,6 +104,8 @@ def story(result: Result) -> Iterator[str]:
     told.sort(key=lambda one: one[0])
     for at_ns, text in told:
         yield f"{at_ns / 1e9 - 1000:10.4f} {text}"
+    report = check(in_order(result.events))
+    yield f"bench/check: {'nothing is wrong' if report.is_clean else report.anomalies}"
     yield f"digest {digest(result)}; {result.took_s:.1f} s in {result.steps} steps"
     for text in result.violations:
         yield f"BROKEN {text}"
@@ -119,7 +129,7 @@ def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
     bug, first, count, stops = task
     if _queue is None:
         _queue = _prepare()
-    broken, virtual_s, steps, marks = [], 0.0, 0, Counter[str]()
+    broken, virtual_s, steps, reached = [], 0.0, 0, Counter[str]()
     begun_s = os.times()
     done = 0
     with planted(bug):
@@ -128,7 +138,7 @@ def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
             done += 1
             virtual_s += result.took_s
             steps += result.steps
-            marks.update(result.marks)
+            reached.update(result.marks)
             if result.violations:
                 broken.append((seed, result.violations[0]))
                 if stops:
@@ -136,7 +146,7 @@ def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
     gc.collect()
     ended_s = os.times()
     processor_s = ended_s.user + ended_s.system - begun_s.user - begun_s.system
-    return Found(done, broken, virtual_s, steps, processor_s, marks)
+    return Found(done, broken, virtual_s, steps, processor_s, reached)
 
 
 def _chunks(
@@ -165,8 +175,15 @@ def _many(options: argparse.Namespace) -> int:
         "processor_s": round(sum(one.processor_s for one in all_found), 1),
         "elapsed_s": round(clocks.real_s() - begun_s, 1),
     }
+    reached: Counter[str] = sum((one.marks for one in all_found), Counter())
     print(json.dumps(figures) if options.json else _words(figures))
-    return 1 if broken else 0
+    if options.marks:
+        for label in sorted({*marks.LINES, *marks.CALLS}):
+            print(f"{reached[label]:8} {label}")
+    unreached = marks.missing(reached) if seeds >= _ENOUGH and not options.bug else []
+    for label in unreached:
+        print(f"NEVER REACHED: {label}")
+    return 1 if broken or unreached else 0
 
 
 def _spread(jobs: int, tasks: Iterator[tuple[str, int, int, bool]]) -> Iterator[Found]:
@@ -189,16 +206,24 @@ def _words(figures: dict[str, Any]) -> str:
 
 
 def _zoo(options: argparse.Namespace) -> int:
+    """Find each bug, by the seed that found it before first; that seed is clean without it."""
     missed = 0
     for name in options.zoo or BUGS:
         bug = BUGS[name]
-        seeds, broken = 0, None
-        for found in map(_run_chunk, _chunks(name, options.first, options.seeds, stops=True)):
+        tasks = chain(
+            [(name, bug.seed, 1, True)],
+            _chunks(name, options.first, options.seeds, stops=True),
+        )
+        seeds, broken, is_clean = 0, None, False
+        for found in map(_run_chunk, tasks):
             seeds += found.seeds
             if found.broken:
                 broken = found.broken[0]
+                is_clean = not _run_chunk(("", broken[0], 1, True)).broken
                 break
-        missed += broken is None
+        missed += not is_clean
         end = f"found by seed {broken[0]}: {broken[1]}" if broken else "NOT FOUND"
-        print(f"{name:18} {bug.row:4} {bug.what}: {seeds} seeds, {end}", flush=True)
+        if broken and not is_clean:
+            end += " (WITHOUT IT AS WELL)"
+        print(f"{name:18} {bug.what}: {seeds} seeds, {end}", flush=True)
     return 1 if missed else 0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.history import History
 from bench.simulation.loop import Process, VirtualLoop
 from bench.simulation.wire import Link
 
 _ADDRESS = re.compile(rb"<([^>]*)>")
+_NUMBER = re.compile(r"(\d+)-")
 _END = b"\r\n.\r\n"
 UNKNOWN = "no-"  # how addresses begin that nobody has
 
@@ -97,11 +99,10 @@ class Provider:
 
     async def connect(self, client: Process) -> Link:
         """Return a link for a process, or raise what a socket raises."""
-        import asyncio
-
         await asyncio.sleep(self.wait_s())
         if self.draw(self.mood.refuses):
-            self.history.fail(f"{self.name}/{self._number + 1}", "connect")
+            self._number += 1
+            self.history.fail(f"{self.name}/{self._number}", "connect")
             raise ConnectionRefusedError(111, "Connection refused")
         self._number += 1
         link = Link(
@@ -118,7 +119,9 @@ class Provider:
         return link
 
     def _count(self, link: Link, is_open: bool) -> None:
+        name = f"{self.name}/{link.number}"
         if is_open:
+            self.history.invoke(name, "connect", worker=link.client.name)
             self.open_links[link.number] = link
             self.most_open = max(self.most_open, len(self.open_links))
         else:
@@ -148,6 +151,7 @@ class Connection:
 
     def ended(self) -> None:
         self._is_over = True
+        self._provider.history.ok(self.name, "connect")
 
     def received(self, data: bytes) -> None:
         self._buffer += data
@@ -202,6 +206,8 @@ class Connection:
             self._answer(b"503 5.5.1 MAIL first\r\n")
         elif address.startswith(UNKNOWN):
             self._provider.refused.add(address)
+            mail = {"message": message_of(address), "recipients": (address,), "code": 550}
+            self._provider.history.fail(f"{self.name}/rcpt", "deliver", **mail)
             self._answer(b"550 5.1.1 no such user\r\n")
         elif not self._is_refused():
             self._people.append(address)
@@ -212,7 +218,15 @@ class Connection:
             self._answer(b"554 5.5.1 no recipients\r\n")
         else:
             self._in_content = self._link.awaits_content = True
+            self._provider.history.invoke(self.name, "deliver", **self._mail_in_hand())
             self._answer(b"354 go\r\n")
+
+    def _mail_in_hand(self) -> dict[str, Any]:
+        return {
+            "message": message_of(self._people[0]),
+            "recipients": tuple(self._people),
+            "worker": self._link.client.name,
+        }
 
     def _is_refused(self) -> bool:
         provider = self._provider
@@ -233,28 +247,31 @@ class Connection:
 
     def _content(self, content: bytes) -> None:
         provider, mood = self._provider, self._provider.mood
+        mail = self._mail_in_hand()
         people, self._people, self._sender = self._people, [], None
         if provider.draw(mood.says_421):
+            provider.history.fail(self.name, "deliver", **mail, code=421)
             self._answer(b"421 4.3.2 not now\r\n", is_last=True)
             return
         if provider.draw(mood.says_4xx):
+            provider.history.fail(self.name, "deliver", **mail, code=451)
             self._answer(b"451 4.3.0 try again later\r\n")
             return
         now_s = provider.loop.now_s
         provider.taken_mails += 1
-        provider.history.info(self.name, "dot", recipients=tuple(people))
+        provider.history.info(self.name, "dot", **mail)
         for address in people:
             provider.takes.append(Take(now_s, address, self._number))
             provider.taken(address, self._link.client)
         if provider.draw(mood.loses_answer):
-            provider.history.info(self.name, "deliver", recipients=tuple(people))
+            provider.history.info(self.name, "deliver", **mail)
             self._is_over = True
             if provider.draw(0.5):
                 self._link.reset()
             else:
                 self._link.is_cut = True
             return
-        provider.history.ok(self.name, "deliver", recipients=tuple(people))
+        provider.history.ok(self.name, "deliver", **mail)
         late_s = 40.0 if provider.draw(mood.answers_late) else 0.0
         self._answer(b"250 2.0.0 Ok queued\r\n", late_s=late_s)
 
@@ -293,9 +310,6 @@ class Connection:
             self._link.server_closes()
 
 
-def counts(takes: list[Take]) -> dict[str, int]:
-    """Return how often each address was sent to."""
-    found: defaultdict[str, int] = defaultdict(int)
-    for take in takes:
-        found[take.address] += 1
-    return found
+def message_of(address: str) -> str:
+    """Return the message that an address is of: its clients write to each once."""
+    return f"m{_NUMBER.search(address)[1]}"  # type: ignore[index]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.history import Event
-from bench.simulation import seams
+from bench.simulation import marks, seams
 from bench.simulation.checks import judge
 from bench.simulation.loop import Process
 from bench.simulation.processes import Front, Gateway
@@ -97,6 +97,7 @@ class Run:
             self.scenario,
             took_s=world.loop.now_s - 1000,
             steps=world.loop.steps,
+            marks=marks.take(lines),
         )
 
     # --- what happens

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from bench.simulation import clocks
+from bench.simulation import clocks, marks
 from bench.simulation.loop import PROCESS, VirtualLoop
 from bench.simulation.settings import shorten
 from bench.simulation.wire import socket_module
@@ -56,6 +57,8 @@ def close() -> None:
     vars(batch_writer).update(SimpleQueue=BatchQueue, Thread=BatchThread)
     vars(connection)["socket"] = socket_module()
     shorten()
+    marks.install()
+    warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that a run left unbegun
     sys.unraisablehook = lambda _: None  # what a run left standing is ended without its end
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.history import Event, History
 from bench.simulation.loop import Machine, Process, VirtualLoop
-from bench.simulation.provider import Provider
+from bench.simulation.provider import Provider, message_of
 from bench.simulation.settings import ADDRESSES
 from bench.simulation.store import Queue, SimulatedDatabase, Trouble
 from bench.simulation.wire import Link
@@ -94,7 +94,7 @@ class World:
         self.store_mood = StoreMood()
         self.on_event: list[Callable[[str, Process], None]] = []  # told of dots and takes
         self.kill_at_write: dict[str, tuple[int, Trouble]] = {}
-        self.accepted: dict[str, str] = {}  # address: queue id
+        self.people: dict[str, tuple[str, ...]] = {}  # whom each accepted message is for
         self.route = ""  # of the settings of now
         self.lost_shares = 0  # kills and lost answers: what they had taken of limits is lost
         self.modes: dict[str, Settings] = {}  # of each process
@@ -116,7 +116,12 @@ class World:
         self.log("world", f"BROKEN: {what}")
 
     def recorded(self, process: Process, update: Any) -> None:
-        what = {"message": update.queue_id, "state": str(update.state)}
+        people = self.people.get(update.queue_id, ())
+        what = {
+            "message": message_of(people[0]) if people else update.queue_id,
+            "recipients": tuple(people[one.rcpt_no] for one in update.recipients if people),
+            "state": str(update.state),
+        }
         if update.doubted:
             self.history.info(process.name, "doubt", **what)
         else:
@@ -164,7 +169,7 @@ class World:
         """End a process as SIGKILL does: its kernel closes what it had open."""
         if process.is_dead:
             return
-        self.history.invoke("world", "kill", role="delivery", worker=process.name)
+        self.history.invoke("world", "kill", role="delivery", worker=process.name, open=())
         self.lost_shares += 1
         self.loop.kill(process)
         for provider in self.providers.values():

@@ -32,6 +32,7 @@ PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its r
 _PAGE = 500
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _PATIENCE_S = 60.0
+_QUOTA_LOOK_S = 600.0  # other workers may give back what they took ahead
 _NOT_RELEASED = "waiting mail is not released"
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
 _REMEDIES = {
@@ -133,8 +134,9 @@ class Holds:
         reason = f"daily_quota of {quota} is used up; the next goes at {at}"
         gate.is_probed_by_mail = True
         remedy = "wait, or raise daily_quota"
-        hold = _new_hold(Scope.PROVIDER, gate.provider, reason, remedy, wait_s)
-        await self._put_provider(gate, hold, wait_s)
+        look_s = min(wait_s, _QUOTA_LOOK_S)
+        hold = _new_hold(Scope.PROVIDER, gate.provider, reason, remedy, look_s)
+        await self._put_provider(gate, hold, look_s)
 
     async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> None:
         """Hold mail of a sender's domain at a provider."""

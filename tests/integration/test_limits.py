@@ -96,7 +96,7 @@ async def test_a_quota_holds_the_provider_until_there_is_room(tmp_path: Path) ->
         assert hold.key == "p"
         assert "daily_quota of 5 is used up" in hold.reason
         assert hold.probe_at_ms is not None
-        assert hold.probe_at_ms > (time.time() + 23 * 3600) * 1000
+        assert hold.probe_at_ms < (time.time() + 601) * 1000, "others may give some back"
         assert rig.store.limits.quota_used("p") == 5
         assert len(provider.messages) == 5
 
