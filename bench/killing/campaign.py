@@ -26,7 +26,6 @@ DEATHS_PER_START = 2
 role lived for 30 s. Before the third death it is stopped cleanly and started, so that the
 campaign does not spend its time in these waits."""
 LOAD_MS = (50.0, 400.0)
-_WARM_UP_MESSAGES = 200
 _DRAIN_POLL_S = 0.2
 
 
@@ -43,6 +42,7 @@ class Plan:
     server: Callable[[Path, int], AbstractContextManager[Mta]]
     """Runs the server in a directory, relaying to a port."""
     about: Mapping[str, object]  # what the history says of the campaign
+    warm_up: int = 200  # messages before the first blow
 
 
 def order(kills: Mapping[str, int], chance: random.Random) -> list[str]:
@@ -90,7 +90,7 @@ def run(directory: Path, plan: Plan) -> None:
             )
         )
         watch = SinkWatch(path)
-        watch.wait_for_takes(_WARM_UP_MESSAGES)
+        watch.wait_for_takes(plan.warm_up)
         progress = Progress(watch, total=sum(plan.kills.values()))
         striker = Striker(server, watch, queue, history)
         for role in order(plan.kills, chance):

@@ -33,8 +33,9 @@ CONTROLS: dict[str, Callable[[], None]] = {"careless": careless, "forgetful": fo
 
 
 def main() -> None:
-    """Plant the fault, which forked roles inherit, and be `relaygw`."""
-    CONTROLS[sys.argv.pop(1)]()
+    """Plant a fault, or several (`A+B`), which forked roles inherit, and be `relaygw`."""
+    for name in sys.argv.pop(1).split("+"):
+        CONTROLS[name]()
     from relaygw.cli import main as relaygw
 
     relaygw()

@@ -14,7 +14,7 @@ from bench.rig.postgres import postgres_queue
 
 Server = Callable[[Path, int], AbstractContextManager[Mta]]
 
-_RETRY = {"first": "100ms", "max": "1s", "jitter": "0%"}
+RETRY = {"first": "100ms", "max": "1s", "jitter": "0%"}
 # as quick as relaygw is here: a deferred mail is tried again within seconds, and a service whose
 # process was killed is started again after one
 _POSTFIX = {
@@ -60,11 +60,11 @@ def _relaygw(
     upstream = {"main": provider(port, max_connections=slots)}
     if is_on_postgres:
         with postgres_queue() as url:
-            gateway = Gateway(directory, providers=upstream, retry=_RETRY, queue={"url": url})
+            gateway = Gateway(directory, providers=upstream, retry=RETRY, queue={"url": url})
             with _running(gateway, program):
                 yield gateway
     else:
-        with _running(Gateway(directory, providers=upstream, retry=_RETRY), program) as gateway:
+        with _running(Gateway(directory, providers=upstream, retry=RETRY), program) as gateway:
             yield gateway
 
 

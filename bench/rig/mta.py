@@ -64,6 +64,8 @@ class Mta(ABC):
 
     def start(self) -> Self:
         """Start it and wait until it serves."""
+        if self._process is not None:
+            self._process.wait(PATIENCE_S)  # it was killed alone
         self.directory.mkdir(parents=True, exist_ok=True)
         self.prepare()
         with self.log_path.open("ab") as log:

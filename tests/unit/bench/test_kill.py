@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -69,18 +68,3 @@ def test_an_adapter_is_a_class_in_a_file(tmp_path: Path) -> None:
     for wrong in (f"{path}:Nobody", f"{tmp_path}/none.py:Other", "postfixx"):
         with pytest.raises(ValueError, match=r"adapter|no subclass"):
             load_adapter(wrong)
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize(
-    ("control", "kind"), [("", ""), ("careless", "lost"), ("forgetful", "unrecorded")]
-)
-def test_a_campaign_is_clean_and_finds_what_is_planted(
-    tmp_path: Path, control: str, kind: str
-) -> None:
-    planted = ["--control", control] if control else []
-    kills = ["--front", "2", "--delivery", "2", "--supervisor", "0", "--all", "1", "--seed", "1"]
-    assert main([*kills, *planted, "--keep", str(tmp_path)]) == bool(control)
-    found = check_facts(read_facts(read_history(tmp_path / HISTORY))).counts()
-    assert [kind for kind, count in found.items() if count] == ([kind] if kind else [])
-    assert json.loads((tmp_path / HISTORY).read_text().splitlines()[0])["value"]["seed"] == 1
