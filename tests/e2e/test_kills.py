@@ -27,7 +27,14 @@ CONNECTIONS = 3
 VICTIMS = ("front", "delivery", "supervisor", "all")
 
 
-def killed(directory: Path, kills: Mapping[str, int], control: str = "", **sections: Any) -> Report:
+def killed(
+    directory: Path,
+    kills: Mapping[str, int],
+    control: str = "",
+    *,
+    delay_ms: float = 20.0,
+    **sections: Any,
+) -> Report:
     """Kill processes of a gateway under load; return what the history of it proves."""
 
     def gateway(place: Path, port: int) -> Gateway:
@@ -39,7 +46,7 @@ def killed(directory: Path, kills: Mapping[str, int], control: str = "", **secti
     plan = Plan(
         kills=kills,
         seed=SEED,
-        sink_delay_ms=20.0,
+        sink_delay_ms=delay_ms,
         sink_delay_at="dot",
         connections=2,
         backlog=30,
@@ -68,5 +75,6 @@ def test_random_kills_lose_and_invent_nothing_and_each_extra_is_a_recorded_doubt
 
 
 def test_planted_faults_are_found(tmp_path: Path) -> None:
-    counts = killed(tmp_path, {"front": 1, "delivery": 1}, "careless+forgetful").counts()
+    kills = {"front": 1, "delivery": 1}  # while all connections wait for an answer
+    counts = killed(tmp_path, kills, "careless+forgetful", delay_ms=400.0).counts()
     assert [kind for kind, count in counts.items() if count] == ["lost", "unrecorded"]
