@@ -122,7 +122,7 @@ class Attempt:
 
     def key_line(self) -> bytes:
         """Return the line with the idempotency key of the part that is being sent, if any."""
-        if not self.keys.is_needed:
+        if self.keys.header is None or self.keys.is_own:
             return b""
         (address,) = self.part
         return self.keys.line_for(self.claimed, self.by_address[address][0], address)
@@ -166,7 +166,7 @@ class Upstream:
 
     def recipients_at_once(self, keys: KeyPlan) -> int:
         """Return how many recipients share a transaction."""
-        return 1 if keys.is_needed else self.max_recipients
+        return 1 if keys.header is not None and not keys.is_own else self.max_recipients
 
     async def content_start(self, claimed: ClaimedDelivery) -> bytes:
         """Return content with its whole header, if that has an end. Raises ContentDamaged."""
@@ -209,8 +209,8 @@ class Upstream:
             max_size_bytes=provider.max_message_size,
             dsn_ret=claimed.dsn_ret,
             dsn_envid=claimed.dsn_envid,
-            dsn_notify=_in_order(addresses, wishes, 0),
-            dsn_orcpt=_in_order(addresses, wishes, 1),
+            dsn_notify=_in_order(addresses, wishes, 0) if wishes else (),
+            dsn_orcpt=_in_order(addresses, wishes, 1) if wishes else (),
             may_report=self.screen.permits_reports(claimed),
         )
 
@@ -321,8 +321,11 @@ class Line:
                     next_mail=partial(self._next_mail, session) if may_chain else None,
                     ledger=attempt.transaction,
                 )
-                in_step = not any(reply.stale_session for reply in replies)
-                is_taken = any(one.reply is not None and one.reply.is_positive for one in replies)
+                in_step = not [one for one in replies if one.stale_session]
+                positive = [
+                    one for one in replies if one.reply is not None and one.reply.is_positive
+                ]
+                is_taken = bool(positive)
             finally:
                 self.upstream.chaining.ended(
                     session, was_chained=was_chained, in_step=in_step, is_taken=is_taken
@@ -377,9 +380,7 @@ class Line:
 def _in_order(
     addresses: tuple[str, ...], wishes: Mapping[str, tuple[str | None, str | None]], which: int
 ) -> tuple[str | None, ...]:
-    """Return one of the wishes for each of the addresses, nothing where there is none at all."""
-    if not wishes:
-        return ()
+    """Return one of the wishes for each of the addresses."""
     return tuple(wishes.get(address, (None, None))[which] for address in addresses)
 
 

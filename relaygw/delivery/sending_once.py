@@ -36,13 +36,8 @@ class KeyPlan(NamedTuple):
             return "the message may be sent more than once"
         return "its provider knows a second try by its idempotency key"
 
-    @property
-    def is_needed(self) -> bool:
-        """True if each transaction, which is to one recipient, has a line with its key."""
-        return self.header is not None and not self.is_own
-
     def line_for(self, claimed: ClaimedDelivery, rcpt_no: int, address: str) -> bytes:
-        """Return the line with the key of a transaction that needs one."""
+        """Return the line with the key of a transaction to one recipient, if there is a header."""
         generation = self.generations.get(rcpt_no, 0) if self.generations else 0
         of, sender = claimed.queue_id, claimed.sender
         key = sending_key(of, sender, rcpt_no, address, generation=generation)

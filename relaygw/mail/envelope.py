@@ -209,11 +209,6 @@ class DeliveryUpdate:
     warned: tuple[Warned, ...] = ()
 
     @property
-    def is_partial(self) -> bool:
-        """True when more recipients follow under the same lease."""
-        return self.state is DeliveryState.ACTIVE
-
-    @property
     def tells_of_sending(self) -> bool:
         """True unless it only gives a delivery back: then nothing of it was sent."""
         return self.charged or self.doubted or bool(self.recipients)

@@ -223,7 +223,7 @@ class DeliveryMetrics:
             self._delivered.add(provider, count=delivered)
             self._success_at_s[provider] = event.at_ms // 1000
             self._in_queue.add((event.at_ms - event.claimed.accepted_at_ms) / 1000)
-        if any(outcome.reply is not None for outcome in report.outcomes):
+        if [outcome for outcome in report.outcomes if outcome.reply is not None]:
             self._durations[provider].add(report.delays.connect_s + report.delays.transmit_s)
 
     def write(self, connections: Mapping[str, tuple[int, int]]) -> None:

@@ -167,19 +167,28 @@ def record(
     tx: Transaction, updates: _Updates, incarnation: str, now_ms: int, rules: StoreRules
 ) -> Recorded:
     """Write outcomes of an incarnation that lives: see Leases.record_batch."""
-    if any(entry.is_partial for entry in updates):
-        recorded = _recorded(tx, [entry for entry in updates if entry.is_partial])
+    partial = [entry for entry in updates if entry.state is _D.ACTIVE]  # more follows, as leased
+    if partial:
+        recorded = _recorded(tx, partial)
         # a part that was recorded: its lease goes on, and would let it in again
-        updates = [one for one in updates if not (one.is_partial and _key(one) in recorded)]
+        updates = [
+            one for one in updates if _key(one) not in recorded or one.state is not _D.ACTIVE
+        ]
     for entry in updates:
-        if not entry.is_partial:
+        if entry.state is not _D.ACTIVE:
             check_transition(_D.ACTIVE, entry.state)
     _write_attempts(tx, updates, incarnation, now_ms)
     if rules.webhooks:
         add_outcomes(tx, updates, incarnation, now_ms, rules)
     _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
-    is_plain = all(map(_is_plain, updates))
-    if not is_plain:
+    # of whom a sender may be told, or who may be suppressed: nearly nobody
+    others = [
+        one
+        for entry in updates
+        for one in entry.recipients
+        if one.is_relayed or one.state is not _R.DELIVERED
+    ]
+    if others:
         note_outcomes(tx, updates, rules, now_ms=now_ms)
     for entry in updates:
         if entry.held_apart and _LEASED.fetch(tx, *_key(entry), incarnation):
@@ -188,17 +197,12 @@ def record(
     finished = list({entry.queue_id for entry in updates if entry.state is _D.FINISHED})
     finish_messages(tx, finished, now_ms=now_ms, keep_content=rules.keep_content)
     suppressed: tuple[Suppression, ...] = ()
-    if not is_plain:
+    if others:
         suppressed = tuple(note_refusals(tx, updates, rules.suppression, now_ms))
     if written == len(updates):
         return Recorded(is_alive=True, suppressed=suppressed)
     late = told_too_late(tx, updates, is_alive=True, now_ms=now_ms)
     return replace(late, suppressed=suppressed)
-
-
-def _is_plain(entry: DeliveryUpdate) -> bool:
-    """True when nobody is to be told of it, as all that it tells of were delivered."""
-    return all(one.state is _R.DELIVERED and not one.is_relayed for one in entry.recipients)
 
 
 def told_too_late(tx: Transaction, updates: _Updates, *, is_alive: bool, now_ms: int) -> Recorded:

@@ -184,7 +184,8 @@ class UpstreamSession:
         return self._answers(progress)
 
     def _answers(self, progress: _Progress) -> tuple[RecipientReply, ...]:
-        answers = tuple(self._shown(answer) for answer in progress.answers if answer is not None)
+        known = [answer for answer in progress.answers if answer is not None]
+        answers = tuple(known if self._mask is None else map(self._shown, known))
         progress.ledger.replies = answers
         return answers
 
