@@ -33,9 +33,8 @@ CONTROLS: dict[str, Callable[[], None]] = {"careless": careless, "forgetful": fo
 
 
 def main() -> None:
-    """Plant a fault, or several (`A+B`), which forked roles inherit, and be `relaygw`."""
-    for name in sys.argv.pop(1).split("+"):
-        CONTROLS[name]()
+    """Plant the fault, which forked roles inherit, and be `relaygw`."""
+    CONTROLS[sys.argv.pop(1)]()
     from relaygw.cli import main as relaygw
 
     relaygw()
