@@ -18,6 +18,8 @@ from bench.standing.side_by_side import Kind, shares, side_by_side, spread
 WITHOUT_LOGIN = ("-m", "bench.rig.without_login")
 NO_LIMIT = {"rate": "100000/s"}
 """The preset has a rate, which is less than a bench sends: each kind has one that is no limit."""
+_WITHOUT_KEY = {"preset": "resend", "idempotency": "off"}
+"""The same preset: what else it brings is no feedback, and on both sides."""
 _OFF: dict[str, Any] = {"suppression": {"transactional": "off", "promotional": "off"}}
 
 
@@ -28,7 +30,7 @@ def all_feedback(setting: Setting) -> Result:
         turns = side_by_side(
             setting,
             {
-                "off": Kind(provider=NO_LIMIT, sections=_OFF, program=WITHOUT_LOGIN),
+                "off": Kind(provider=NO_LIMIT | _WITHOUT_KEY, sections=_OFF, program=WITHOUT_LOGIN),
                 "on": Kind(
                     provider=NO_LIMIT | on_provider,
                     sections=on,

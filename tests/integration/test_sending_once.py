@@ -268,12 +268,13 @@ async def test_a_conflict_is_held_in_doubt_and_a_release_has_another_key(tmp_pat
     async with KeyedProvider() as provider:
         message = fresh()
         provider.script("CONTENT", LOST)
-        retry.KEYED_LADDER_S = (0.5,)
+        retry.KEYED_LADDER_S = (3600.0,)  # the second try has the other configuration
         async with running(tmp_path, {"p": provider.settings(**RESEND)}) as rig:
             rig.accept(message)
             await rig.wait_for(message, DEFERRED)
         changed = provider.settings(**RESEND, headers={"X-New": "1"})
         async with running(tmp_path, {"p": changed}) as rig:
+            make_due(rig)
             entry = await rig.wait_for(message, HELD)
             assert entry.deliveries[0].hold.code is HoldCode.IN_DOUBT
             assert "invalid_idempotent_request" in (entry.recipients[0].reply or "")
