@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.policy.recipients import Fate, RecipientPolicy
-from relaygw.settings.model import Recipients
+from relaygw.settings.model import Recipients, Refused
 from relaygw.settings.section import Mode
 from tests.tables import each_of
 
@@ -62,6 +62,13 @@ def test_a_redirect_goes_to_the_named_address_only() -> None:
     recipients = Recipients(allow=("qa@ok.test",), refused="redirect:qa@ok.test")
     decision = RecipientPolicy(Mode.STAGING, recipients).decide("cust@other.test")
     assert (decision.fate, decision.redirect_to) == (Fate.DELIVER, "qa@ok.test")
+
+
+def test_a_redirect_to_somebody_who_is_not_listed_captures() -> None:
+    refused = Refused(action="redirect", redirect_to="x@other.test")
+    recipients = Recipients.model_construct(allow=(), block=(), refused=refused)
+    decision = RecipientPolicy(Mode.STAGING, recipients).decide("cust@other.test")
+    assert (decision.fate, decision.redirect_to) == (Fate.CAPTURE, None)
 
 
 def test_an_address_without_a_domain_is_captured_in_production() -> None:

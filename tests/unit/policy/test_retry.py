@@ -20,7 +20,15 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.retry import DOUBT_LADDER_S, Consequence, delay_s, ladder_s, settle, with_rest
+from relaygw.policy.retry import (
+    DOUBT_LADDER_S,
+    Consequence,
+    blocked,
+    delay_s,
+    ladder_s,
+    settle,
+    with_rest,
+)
 from relaygw.settings.model import Retry
 from tests.builders import NOW_MS, claimed
 from tests.tables import each_of
@@ -247,3 +255,48 @@ def test_recipients_that_were_not_reached_keep_a_delivery_open(
         wanted.due_at_ms,
         wanted.reason,
     )
+
+
+def one_report(verdict: Verdict, scope: Scope, *lines: str, **meaning: Any) -> AttemptReport:
+    outcome = RecipientOutcome(
+        rcpt_no=0,
+        meaning=Meaning(verdict=verdict, scope=scope, **meaning),
+        stage=Stage.RCPT,
+        reply=SmtpReply(550, lines) if lines else None,
+    )
+    return AttemptReport(provider="main", relay="mx[1.2.3.4]:25", outcomes=(outcome,))
+
+
+@pytest.mark.parametrize(
+    ("scope", "lines", "is_dead"),
+    [
+        (Scope.RECIPIENT, ("5.1.1 no such user",), True),
+        (Scope.RECIPIENT, ("5.1.4 ambiguous",), False),
+        (Scope.RECIPIENT, ("5.2.2 mailbox full",), False),
+        (Scope.RECIPIENT, ("no such user",), False),
+        (Scope.RECIPIENT, (), False),
+        (Scope.MESSAGE, ("5.1.1 no such user",), False),
+    ],
+)
+def test_an_address_is_dead_by_the_scope_and_the_status_of_a_refusal(
+    scope: Scope, lines: tuple[str, ...], is_dead: bool
+) -> None:
+    update = settle(
+        claimed(), one_report(Verdict.BOUNCE, scope, *lines), RETRY, now_ms=NOW_MS, chance=0.5
+    )
+    assert update.recipients[0].is_dead_address is is_dead
+
+
+@pytest.mark.parametrize(("key_left_s", "wait_s"), [(100, 60), (10, DOUBT_LADDER_S[0])])
+def test_a_doubt_of_the_provider_waits_as_it_says_while_its_key_is_known(
+    key_left_s: int, wait_s: float
+) -> None:
+    doubt = one_report(Verdict.DOUBT, Scope.MESSAGE, "later", rule="a row", wait_s=(60.0,))
+    until_ms = NOW_MS + key_left_s * 1000
+    update = settle(claimed(), doubt, RETRY, now_ms=NOW_MS, chance=0.5, key_until_ms=until_ms)
+    assert (update.state, update.due_at_ms - NOW_MS) == (DeliveryState.DEFERRED, wait_s * 1000)
+
+
+def test_who_is_blocked_is_charged_nothing() -> None:
+    (update,) = blocked(claimed().recipients)
+    assert (update.state, update.charged) == (RecipientState.BLOCKED, False)

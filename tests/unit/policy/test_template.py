@@ -41,6 +41,11 @@ def test_what_changes_from_mail_to_mail_is_folded(subjects: tuple[str, ...]) -> 
     assert len({subject_template(one) for one in subjects}) == 1, [*map(subject_template, subjects)]
 
 
+def test_only_what_begins_a_subject_is_a_name_that_is_spoken_to() -> None:
+    assert subject_template("Ann Lee, your cart") == subject_template("Bob, your cart")
+    assert subject_template("your Order, thanks") == "your Order, thanks"
+
+
 def test_what_programs_mean_differently_stays_apart() -> None:
     subjects = [
         *("Your order # 12", "Your invoice # 12", "Your shipment # 12", "Welcome to Main Store"),
