@@ -32,8 +32,9 @@ test: $(STAMP) system-packages  ## run everything: style, types, and all tests w
 	cat $$beside; \
 	exit $$((tests || checks))
 
-campaign: $(STAMP) system-packages  ## repeat kills, faults and clients many times (an hour)
+campaign: $(STAMP) system-packages  ## repeat kills, faults and clients many times; 500 changes of the code (two hours)
 	RELAYGW_CAMPAIGN=1 $(PYTEST) -m campaign --timeout 3600
+	-$(BIN)/python bench/mutate --count 500 --seed $$(date +%j)
 
 durations: $(STAMP) system-packages  ## run all tests and note how long each file takes
 	$(PYTEST) --record-durations
