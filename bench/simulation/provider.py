@@ -80,15 +80,16 @@ class Provider:
     rate_per_s: float = 0.0
     connections: int = 1  # that the settings allowed, at most
     parts: int = 1  # of one message, which go at once
-    probers: int = 1  # workers that may try one more, without mail
     taken: Callable[[str, Process], None] = lambda _address, _process: None
     latency_s: tuple[float, float] = (0.0005, 0.02)
     _number: int = 0
 
-    @property
-    def is_short(self) -> bool:
-        """True when what is left of its quota may be too little for one message."""
-        return bool(self.quota) and self.taken_mails + self.parts > self.quota
+    def is_short(self, lost_shares: int) -> bool:
+        """True when what is left of its quota may be too little for one message.
+
+        What a killed worker had taken of it ahead, for a message, is lost for the day.
+        """
+        return bool(self.quota) and self.taken_mails + self.parts * (1 + lost_shares) > self.quota
 
     def draw(self, share: float) -> bool:
         return share > 0 and self.chance.random() < share
@@ -123,7 +124,8 @@ class Provider:
         if is_open:
             self.history.invoke(name, "connect", worker=link.client.name)
             self.open_links[link.number] = link
-            self.most_open = max(self.most_open, len(self.open_links))
+            busy = sum(not one.is_probe for one in self.open_links.values())
+            self.most_open = max(self.most_open, busy)
         else:
             self.open_links.pop(link.number, None)
 
@@ -272,7 +274,9 @@ class Connection:
                 self._link.is_cut = True
             return
         provider.history.ok(self.name, "deliver", **mail)
-        late_s = 40.0 if provider.draw(mood.answers_late) else 0.0
+        late_s = 0.0
+        if provider.draw(mood.answers_late):
+            late_s = provider.chance.choice((5.0, 14.9, 16.0, 18.0, 40.0))
         self._answer(b"250 2.0.0 Ok queued\r\n", late_s=late_s)
 
     # --- what goes

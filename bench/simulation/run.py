@@ -72,7 +72,6 @@ class Run:
             made.connections = self._connections
             at_once = self.scenario.options.get("max_recipients", 100)
             made.parts = max(-(-len(one.recipients) // at_once) for one in self.scenario.mail)
-            made.probers = self.scenario.workers + 1
             made.quota = self.scenario.options.get("daily_quota", 0)
 
     def result(self) -> Result:
@@ -279,7 +278,8 @@ class Run:
         waiting: Any = self.world.queue.rows(_WAITING, self._route, self._mode)
         late_s = DRAINED_WITHIN_S
         is_held = self.world.queue.rows("SELECT 1 FROM hold WHERE reason LIKE 'daily_quota%'")
-        if is_held or any(one.is_short for one in self.world.providers.values()):
+        lost = self.world.lost_shares
+        if is_held or any(one.is_short(lost) for one in self.world.providers.values()):
             late_s = QUOTA_WITHIN_S  # until tomorrow nothing more comes
         quiet_s = self.world.loop.now_s - self._ended_s
         if not waiting and self.world.queue.rows(_LEFT, self._route):

@@ -13,9 +13,12 @@ from typing import Any
 from bench.simulation import clocks, marks
 from bench.simulation.loop import PROCESS, VirtualLoop
 from bench.simulation.settings import shorten
-from bench.simulation.wire import socket_module
+from bench.simulation.wire import PROBING, socket_module
+from relaygw.delivery import attempt
+from relaygw.settings.provider import Provider
 from relaygw.store import batch_writer
-from relaygw.upstream import connection
+from relaygw.upstream import connection, pool
+from relaygw.upstream.classifier import Classifier
 
 
 class BatchQueue:
@@ -52,9 +55,37 @@ class BatchThread:
         pass
 
 
+class KnownClassifiers:
+    """Stands for the class of classifiers: each is made once, which takes as long as a message."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Provider, Classifier]] = {}
+
+    def __call__(self, provider: Provider) -> Classifier:
+        if id(provider) not in self._made:
+            self._made[id(provider)] = provider, Classifier(provider)
+        return self._made[id(provider)][1]
+
+
+def _probing(probe: Any) -> Any:
+    """Tell probes from connections for mail: they do not count against the limit."""
+
+    async def told(self: Any, patience_s: float) -> None:
+        token = PROBING.set(True)
+        try:
+            await probe(self, patience_s)
+        finally:
+            PROBING.reset(token)
+
+    return told
+
+
 def close() -> None:
     """Put them in place, in this process for good."""
     vars(batch_writer).update(SimpleQueue=BatchQueue, Thread=BatchThread)
+    replaced: Any = pool.Pool
+    replaced.probe = _probing(replaced.probe)
+    vars(attempt)["Classifier"] = KnownClassifiers()
     vars(connection)["socket"] = socket_module()
     shorten()
     marks.install()

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket as real_socket
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 from bench.simulation.loop import Process, VirtualLoop
+
+PROBING: ContextVar[bool] = ContextVar("probing", default=False)
+"""True while a worker only tries whether a provider is back."""
 
 
 class Far(Protocol):
@@ -53,6 +57,7 @@ class Link:
         is_open: Callable[[Link, bool], None],
     ) -> None:
         self.number = number
+        self.is_probe = PROBING.get()
         self._loop = loop
         self.client, self._server = client, server
         self._latency_s = latency_s

@@ -14,7 +14,7 @@ from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import Repository, Transaction, insert_into
+from relaygw.store.database import Repository, Statement, Transaction, insert_into
 from relaygw.store.queue_entry import Key, hold_columns
 from relaygw.store.tables import IS_OPEN, delivery, hold
 
@@ -26,8 +26,12 @@ _PUT_HOLD = insert_into(
     "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key",
     on_conflict="DO NOTHING",
 )
-# each worker asks each second: built once
-_IN_FORCE = select(hold).where(hold.c.released_at_ms.is_(None)).order_by(hold.c.since_ms)
+_IN_FORCE = Statement(  # each worker asks each second
+    """
+    SELECT scope, key, reason, remedy, since_ms, probe_at_ms, hold_code, hold_key FROM hold
+    WHERE released_at_ms IS NULL ORDER BY since_ms
+    """
+)
 _C = delivery.c
 # the index on what is open finds held mail; it is little beside what is finished
 _IS_HELD = (_C.state == DeliveryState.HELD.value) & IS_OPEN
@@ -54,13 +58,18 @@ class Holds(Repository):
         """Return the holds in force, oldest first."""
         with self._read() as tx:
             return [
-                tx.entry(
-                    Hold,
-                    row,
-                    *("since_ms", "probe_at_ms"),
-                    cause=cause_in(row.hold_code, row.hold_key, row.reason),
+                Hold(
+                    scope=scope,
+                    key=key,
+                    reason=reason,
+                    remedy=remedy,
+                    since_ms=tx.to_local(since_ms),
+                    probe_at_ms=tx.to_local(probe_at_ms),
+                    cause=cause_in(code, hold_key, reason),
                 )
-                for row in tx.execute(_IN_FORCE)
+                for scope, key, reason, remedy, since_ms, probe_at_ms, code, hold_key in (
+                    _IN_FORCE.fetch(tx)
+                )
             ]
 
     def put_hold(self, new: Hold, *, entry: AuditEntry | None = None) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import Select, case, delete, exists, func, or_, select, tuple_, 
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
-from relaygw.store.database import Database, Repository, Transaction, Write
+from relaygw.store.database import Database, Repository, Statement, Transaction, Write
 from relaygw.store.find_index import forget_words, stray_words
 from relaygw.store.finished import empty_trash
 from relaygw.store.instances import Unchanged, running_s
@@ -32,6 +32,14 @@ Found = Select[str]
 _CHUNKS_A_STEP = 4
 _OLDEST = 2_000  # messages whose words are looked through for what is left of deleted ones
 _STILL_TO_COME_MS = 5_000  # so much later than now: by a clock that was set back since
+# what is to come is in the index, and is little beside what waited for its turn
+_STILL_TO_COME = Statement(
+    f"""
+    SELECT queue_id, delivery_no FROM delivery
+    WHERE state = 'deferred' AND {IS_CLAIMABLE} AND due_at_ms > {{?}} AND changed_at_ms > {{?}}
+    LIMIT {{?}}
+    """
+)
 
 
 class Janitor(Repository):
@@ -111,18 +119,14 @@ class Janitor(Repository):
 
         Only those put off at a time still to come: they would wait until the clock has caught up.
         """
+        with self._read() as tx:
+            now_ms = tx.now_ms()
+            keys = _STILL_TO_COME.fetch(tx, now_ms, now_ms + _STILL_TO_COME_MS, limit)
+        if not keys:
+            return 0
         part = delivery.c
         is_deferred = (part.state == DeliveryState.DEFERRED.value) & IS_CLAIMABLE
         key = (part.queue_id, part.delivery_no)
-        with self._read() as tx:
-            now_ms = tx.now_ms()
-            # what is to come is in the index, and is little beside what waited for its turn
-            is_to_come = part.due_at_ms > now_ms
-            is_later = part.changed_at_ms > now_ms + _STILL_TO_COME_MS
-            query = select(*key).where(is_deferred, is_to_come, is_later)
-            keys = tx.execute(query.limit(limit)).all()
-        if not keys:
-            return 0
         with self._write() as tx:
             now_ms = tx.now_ms()
             wait_ms = part.due_at_ms - part.changed_at_ms

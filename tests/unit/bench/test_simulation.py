@@ -36,3 +36,9 @@ def test_a_seed_is_the_same_again(tmp_path: Path) -> None:
     assert first.stdout == again.stdout
     assert (tmp_path / "first").read_bytes() == (tmp_path / "again").read_bytes()
     assert "<svg" in page.read_text("utf-8")
+
+
+def test_each_planted_bug_is_found() -> None:
+    """By the seed that is noted for it, or by a few more: a change of the product moves them."""
+    done = simulate("--zoo", "--seeds", str(times(1000, campaign=10_000)))
+    assert done.returncode == 0, done.stdout + done.stderr
