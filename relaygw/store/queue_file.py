@@ -7,6 +7,7 @@ only, which ends last and may not remove anything.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from relaygw.store import log_check, queue_lock
 
 _FRAME_HEADER_BYTES = 24  # https://sqlite.org/fileformat.html#the_wal_file_format
 _SALTS_AT = 16  # in the log's header
+_DESCRIPTORS = "/proc/self/fd"
 _MOVE_TRIES = 20
 _MOVE_PATIENCE_S = 0.005
 
@@ -88,6 +90,12 @@ class QueueFile:
                 anchor = log_check.read_only(self.path)
                 # to the end: a statement that is not done would keep the log from starting anew
                 anchor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+                if _is_only_read(self._index_name):
+                    anchor.close()
+                    raise StoreUnavailable(
+                        f"{self._index_name}: it could be opened for reading only; it is opened "
+                        "again with the next mail"
+                    )
                 # in the log alone it counts as well: it is in the database once the log is moved
                 self._found_mark = self._found_mark or log_check.stamps_of(anchor)[0] != 0
                 self._anchor = anchor
@@ -292,6 +300,22 @@ def _identity(name: str) -> _Identity:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _is_only_read(name: str) -> bool:
+    """Return whether this process has a file open, for reading only.
+
+    SQLite opens the index of a log so when it cannot open it otherwise, for all its connections: no
+    descriptor or an error of the moment would let a process write nothing until its end.
+    """
+    its = _identity(name)
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(_DESCRIPTORS):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                found = os.fstat(int(entry))
+                if (found.st_dev, found.st_ino) == its:
+                    return fcntl.fcntl(int(entry), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    return False
 
 
 def _frames(raw: Any) -> int:

@@ -75,7 +75,11 @@ def create_sqlite_engine(
         if level != expected_level:
             raise StoreUnavailable(f"{url}: synchronous is {level}, expected {expected_level}")
         if file is not None:
-            file.keep_log()
+            try:
+                file.keep_log()
+            except StoreUnavailable:
+                connection.close()  # with it go what it has opened, and how
+                raise
 
     def start(connection: Connection) -> None:
         driver_connection: Any = connection.connection.dbapi_connection

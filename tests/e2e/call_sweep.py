@@ -267,10 +267,11 @@ def sweep_front(places: Places, where: Fault) -> bool:
     place, answers = places.new(), Answers()
     with place.start("front") as front:
         hit = Hit(front, where, place.directory / "trace")
-        _send_all(place.port, hit, answers)
+        after = _send_all(place.port, hit, answers)
         is_hit = hit.is_hit
         hit.close()
         if not hit.is_dead:
+            assert after or not is_hit, f"it takes no mail any more\n{place.log()}"
             assert front.stop() == 0, place.log()
     for number, reply in answers.refused.items():
         assert reply.startswith("4"), f"message {number}: {reply}"
@@ -282,8 +283,8 @@ def sweep_front(places: Places, where: Fault) -> bool:
     return is_hit
 
 
-def _send_all(port: int, hit: Hit, answers: Answers) -> None:
-    """Send until the front is dead, or has taken mail again after the fault."""
+def _send_all(port: int, hit: Hit, answers: Answers) -> int:
+    """Send until the front is dead, or has taken three mails after the fault; return how many."""
     after = 0
     while answers.sent < MESSAGES and after < 3 and not hit.is_dead:
         try:
@@ -295,6 +296,7 @@ def _send_all(port: int, hit: Hit, answers: Answers) -> None:
                     after += hit.is_hit and len(answers.accepted) > count
         except OSError:
             time.sleep(0.003)
+    return after
 
 
 def _stored(place: Place) -> Counter[int]:

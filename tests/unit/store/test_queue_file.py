@@ -265,6 +265,24 @@ def test_mail_that_is_committed_is_accepted_though_nothing_can_be_noted_of_it(
     assert stored(live) == {first.queue_id, second.queue_id, third.queue_id}
 
 
+def test_an_index_that_could_only_be_read_is_opened_again(tmp_path: Path) -> None:
+    """As after an error of the moment: SQLite shares it among all connections of a process."""
+    (live := tmp_path / "live").mkdir()
+    store = open_in(live)
+    store.intake.accept_batch([accepted()])
+    killed = shutil.copytree(live, tmp_path / "killed")
+    store.close()
+    store = open_store(f"sqlite:///{killed}/queue.db")
+    url = f"file:{killed}/queue.db?readonly_shm=1"
+    with closing(log_check.driver.connect(url, uri=True)) as only_reads:
+        only_reads.execute("SELECT count(*) FROM message").fetchall()
+        with pytest.raises(StoreUnavailable, match="for reading only"):
+            store.intake.accept_batch([accepted()])
+    store.intake.accept_batch([accepted()])
+    store.close()
+    assert len(stored(killed)) == 2
+
+
 def test_a_foreign_log_is_refused_whatever_its_database_is_told(tmp_path: Path) -> None:
     store = open_in(tmp_path)
     store.intake.accept_batch([accepted()])
