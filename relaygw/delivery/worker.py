@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Upstream
@@ -79,6 +80,8 @@ class Worker:
         screen = Screen(settings)
         upstreams = {name: Upstream(context, name, screen) for name in self._gates}
         self._pools = {name: upstream.pool for name, upstream in upstreams.items()}
+        for name, gate in self._gates.items():
+            self._pools[name].permitted = partial(getattr, gate, "permits")
         self._leases = Leases(context)
         self._recorder = Recorder(context, self._leases.lose, self._expected)
         self._holds = Holds(context, upstreams)

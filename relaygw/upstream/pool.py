@@ -1,7 +1,7 @@
 """The connections to one provider: opened when needed, reused newest first, never too many.
 
-Those that are closing, in tasks of their own, count as well. Only opening waits, and a caller
-cancelled there leaves nothing behind.
+Those that are closing, in tasks of their own, count as well, against what is permitted to this
+worker. Only opening waits, and a caller cancelled there leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import Callable
 
 from relaygw.mail.outcome import Stage
 from relaygw.settings.provider import Provider
@@ -33,6 +34,8 @@ class Pool:
         self._is_closed = False
         self.credentials = Credentials(provider)
         """What connections are logged in with; knows what was refused, and when it changes."""
+        self.permitted: Callable[[], int] = lambda: provider.max_connections
+        """How many connections there may be now; workers share what the provider bears."""
         self.max_messages_per_connection = provider.max_messages_per_connection
         self.unreached_since_s: float | None = None
         """When the first connection was begun since the provider last answered one (monotonic)."""
@@ -122,7 +125,7 @@ class Pool:
         self._close_in_background(session)
 
     async def _open(self) -> UpstreamSession:
-        while self._busy_count + len(self._closing) > self._provider.max_connections:
+        while self._closing and self._busy_count + len(self._closing) > self.permitted():
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
         session = await self._connect()
         self._opened_count += 1

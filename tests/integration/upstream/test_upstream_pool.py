@@ -44,10 +44,12 @@ async def test_reuses_the_newest_session() -> None:
         assert [one.verbs() for one in provider.connections] == [["EHLO", "QUIT"]] * 2
 
 
-async def test_a_worn_out_session_is_replaced_without_a_connection_too_many() -> None:
+@pytest.mark.parametrize("most", [1, 5], ids=["of-one-worker", "shared-by-several"])
+async def test_a_worn_out_session_is_replaced_without_a_connection_too_many(most: int) -> None:
     may_close = asyncio.Event()
     async with ScriptedProvider() as provider:
-        pool = pool_for(provider, max_connections=1, max_messages_per_connection=2)
+        pool = pool_for(provider, max_connections=most, max_messages_per_connection=2)
+        pool.permitted = lambda: 1
         provider.script("QUIT", (Wait(may_close), Action.DEFAULT))
         for _ in range(2):
             session = await pool.acquire_session()
