@@ -44,6 +44,7 @@ def test_what_changes_from_mail_to_mail_is_folded(subjects: tuple[str, ...]) -> 
 def test_only_what_begins_a_subject_is_a_name_that_is_spoken_to() -> None:
     assert subject_template("Ann Lee, your cart") == subject_template("Bob, your cart")
     assert subject_template("your Order, thanks") == "your Order, thanks"
+    assert subject_template("Ann, Order, thanks") != subject_template("Ann, Basket, thanks")
 
 
 def test_what_programs_mean_differently_stays_apart() -> None:
