@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from stat import S_IMODE
 
 from relaygw.store.hints import HintSender, open_hint_socket
 
@@ -24,6 +25,11 @@ def test_a_receiver_that_comes_later_is_woken_by_the_next_hint(tmp_path: Path) -
     for each in (first, second):
         each.close()
     sender.close()
+
+
+def test_the_sockets_are_for_their_user_alone(tmp_path: Path) -> None:
+    opened(tmp_path / "wake", "first").close()
+    assert S_IMODE((tmp_path / "wake").stat().st_mode) == 0o700
 
 
 def test_the_socket_of_a_killed_receiver_is_removed(tmp_path: Path) -> None:
