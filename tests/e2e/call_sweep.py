@@ -27,6 +27,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from tests.builders import accepted
+from tests.campaign import times
 from tests.e2e import role_process
 from tests.e2e.gateway import RawClient
 from tests.e2e.ports import free_port
@@ -38,7 +39,7 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.queues import make_queue
 
 PATIENCE_S = 60.0
-MESSAGES = 110
+MESSAGES = times(40, campaign=110)
 CONNECTIONS = 3
 _STEP = 25  # queues are made once for each number of messages
 KILL = "kill"
