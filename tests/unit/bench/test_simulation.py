@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.campaign import times
 
+pytestmark = pytest.mark.timeout(3600)  # many are slow where all processors are in use
 SIMULATE = Path(__file__).parents[3] / "bench" / "simulate"
 
 
@@ -22,6 +25,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.campaign
 def test_no_seed_breaks_a_promise() -> None:
     done = simulate("--seeds", str(times(300, campaign=20_000)))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,6 +42,7 @@ def test_a_seed_is_the_same_again(tmp_path: Path) -> None:
     assert "<svg" in page.read_text("utf-8")
 
 
+@pytest.mark.campaign
 def test_each_planted_bug_is_found() -> None:
     """By the seed that is noted for it, or by a few more: a change of the product moves them."""
     done = simulate("--zoo", "--seeds", str(times(1000, campaign=10_000)))
