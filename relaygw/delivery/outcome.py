@@ -159,7 +159,7 @@ class Outcomes:
             self._note_error(claimed, defect, "it is held, and may have been sent")
             held = replace(
                 held_in_doubt(rest),
-                due_at_ms=max(now_ms, attempt.due_at_ms + 1),
+                due_at_ms=_another_time(now_ms, attempt),
                 provider=attempt.provider,
             )
             attempt.is_ended = True
@@ -251,5 +251,10 @@ def _what_is_new(attempt: Attempt, update: DeliveryUpdate) -> DeliveryUpdate:
         recipients=update.recipients[attempt.recorded :],
         charged=update.charged and not attempt.is_charged,
         doubted=update.doubted and not attempt.is_doubted,
-        due_at_ms=max(update.due_at_ms, attempt.due_at_ms + 1),
+        due_at_ms=_another_time(update.due_at_ms, attempt),
     )
+
+
+def _another_time(due_at_ms: int, attempt: Attempt) -> int:
+    """Return a due time that what is recorded does not have; a clock may have been set back."""
+    return due_at_ms + (due_at_ms == attempt.due_at_ms)
