@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.rig.mta import PATIENCE_S, ROOT, Mta, free_port
+from bench.rig.mta import PATIENCE_S, ROOT, Mta
+from bench.rig.ports import free_port
 from bench.rig.processor_time import processor_s
 
-__all__ = ["PATIENCE_S", "ROOT", "Gateway", "free_port", "provider", "pss_bytes_of", "python"]
+__all__ = ["PATIENCE_S", "ROOT", "Gateway", "provider", "pss_bytes_of", "python"]
 
 
 def python() -> str:

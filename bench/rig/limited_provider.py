@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from bench.history import FAIL, INFO, INVOKE, OK, read_history
-from bench.rig.gateway import ROOT, free_port
+from bench.rig.gateway import ROOT
 from bench.rig.limited_terms import Terms
+from bench.rig.ports import free_port
 
 _KINDS = {
     ("connect", INVOKE): "open",

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from typing import Self
 
-from bench.rig.gateway import ROOT, free_port
+from bench.rig.gateway import ROOT
+from bench.rig.ports import free_port
 
 
 class LongLine:

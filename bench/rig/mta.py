@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
+from bench.rig.ports import free_port
 from bench.rig.processor_time import command_of, tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,15 +148,3 @@ def load_adapter(where: str) -> type[Mta]:
     if not (isinstance(found, type) and issubclass(found, Mta)):
         raise ValueError(f"{where}: {path} has no subclass of Mta of this name")
     return found
-
-
-def free_port() -> int:
-    """Return a loopback port on which nothing listens now, outside of what clients are given."""
-    while True:
-        port = random.randint(10_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from bench.rig.gateway import PATIENCE_S, free_port, python
+from bench.rig.gateway import PATIENCE_S, python
+from bench.rig.ports import free_port
 
 _POLL_S = 0.01
 

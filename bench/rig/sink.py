@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Self
 
-from bench.rig.gateway import free_port
+from bench.rig.ports import free_port
 
 _COUNT = re.compile(rb"mesg=(\d+)\r")
 _BACKLOG = "1024"

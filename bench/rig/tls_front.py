@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.rig.certificate import Certificate
-from bench.rig.gateway import free_port
+from bench.rig.ports import free_port
 
 _PATIENCE_S = 30.0
 _CONFIG = """

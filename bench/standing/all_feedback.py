@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from bench.rig.gateway import free_port
+from bench.rig.ports import free_port
 from bench.standing.figure import Result
 from bench.standing.setting import Setting
 from bench.standing.shop import SECRET, Shop

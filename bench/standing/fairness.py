@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.rig.filling import Mail
-from bench.rig.gateway import Gateway, free_port, provider
+from bench.rig.gateway import Gateway, provider
 from bench.rig.latency import Load, Sample, percentile
+from bench.rig.ports import free_port
 from bench.standing.fairness_shops import fairness_shops
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting

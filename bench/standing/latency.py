@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.rig.gateway import Gateway, free_port, provider
+from bench.rig.gateway import Gateway, provider
 from bench.rig.latency import Load, Sample, last_waits_ms, percentile, told
 from bench.rig.machine import sync_times
+from bench.rig.ports import free_port
 from bench.rig.sink import Sink
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.rig.gateway import free_port
+from bench.rig.ports import free_port
 from bench.standing.figure import Result
 from bench.standing.setting import Setting
 from bench.standing.side_by_side import Kind, shares, side_by_side, spread

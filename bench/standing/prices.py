@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from bench.rig.gateway import free_port
+from bench.rig.ports import free_port
 from bench.rig.processor_time import ALL
 from bench.standing.all_feedback import NO_LIMIT, WITHOUT_LOGIN, all_on
 from bench.standing.figure import Result

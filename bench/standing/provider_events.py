@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.rig.filling import Mail, fill
-from bench.rig.gateway import Gateway, free_port, provider
+from bench.rig.gateway import Gateway, provider
 from bench.rig.latency import Load, percentile, told
+from bench.rig.ports import free_port
 from bench.rig.sink import Sink
 from bench.standing.figure import Figure, Result
 from bench.standing.latency import AIM_MS, AT_LEAST_MS, CONNECTIONS, RATE_PER_S, summary

@@ -15,8 +15,9 @@ from typing import Self
 
 from sqlalchemy import text
 
-from bench.rig.gateway import ROOT, Gateway, free_port, provider, python
+from bench.rig.gateway import ROOT, Gateway, provider, python
 from bench.rig.latency import percentile
+from bench.rig.ports import free_port
 from bench.rig.postgres import postgres_queue
 from bench.rig.sendmail import install_ours
 from bench.standing.figure import Figure, Result

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
-from bench.rig.gateway import ROOT, free_port
+from bench.rig.gateway import ROOT
+from bench.rig.ports import free_port
 
 _BENCH_ID = re.compile(rb"^X-Bench-Id: (\S+)\r$", re.MULTILINE)
 _HEAD_BYTES = 4096  # the id stands in these

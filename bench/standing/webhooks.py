@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.rig.gateway import free_port
+from bench.rig.ports import free_port
 from bench.standing.figure import Result
 from bench.standing.setting import Setting
 from bench.standing.shop import SECRET, Shop
