@@ -14,7 +14,7 @@ from bench.rig.mta import PATIENCE_S, ROOT, Mta
 from bench.rig.ports import free_port
 from bench.rig.processor_time import processor_s
 
-__all__ = ["PATIENCE_S", "ROOT", "Gateway", "provider", "pss_bytes_of", "python"]
+__all__ = ["PATIENCE_S", "ROOT", "Gateway", "provider", "pss_bytes_of", "python", "use_environment"]
 
 
 def python() -> str:
@@ -25,6 +25,12 @@ def python() -> str:
             f"{inside} is not there, or not for this user; run `make .venv/.installed`"
         )
     return str(inside) if inside.exists() else sys.executable
+
+
+def use_environment() -> None:
+    """Start this program anew by the checkout's environment where this Python lacks relaygw."""
+    if importlib.util.find_spec("sqlalchemy") is None:
+        os.execv(python(), [python(), *sys.argv])
 
 
 def provider(port: int, **more: Any) -> dict[str, Any]:
