@@ -125,7 +125,9 @@ class Pool:
         self._close_in_background(session)
 
     async def _open(self) -> UpstreamSession:
-        while self._closing and self._busy_count + len(self._closing) > self.permitted():
+        while (self._closing or self._idle) and self.connection_count > self.permitted():
+            if not self._closing:  # one that came back meanwhile
+                self._close_in_background(self._idle.pop(0)[0])
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
         session = await self._connect()
         self._opened_count += 1
