@@ -33,23 +33,31 @@ Lines may lie a little out of order: readers sort by `time`.
 `message` is the client's own id. `recipients` may be left out where each message has one.
 A connection is one of a provider's, named `PROVIDER/NUMBER`; providers without a name are `/1`.
 `worker` names the process whose leases, deliveries and end belong together; a provider that
-cannot know leaves it out.
+cannot know leaves it out. A worker is of the gateway that its name begins with, up to a `-` or `/`;
+`send` and `deliver` may name their `gateway` instead. Of whom that is not known, any may be.
+A `message` that is sent again is the same message: one `ok` for a recipient is a promise that
+nothing later takes back, and one arrival keeps it.
 A `mode` is that of the message at its acceptance and of now; `allow` are addresses or `@domain`.
-`state` of a fate is `queued` while it may still be sent, else that of the recipient: `delivered`,
-`bounced`, `expired`, `captured` and so on. Who knows what each dead worker had not recorded says so
-in `open`; where a kill has none, `record` tells. Values may have more than this; readers ignore it.
+`state` of a fate is `queued` while it may still be sent, else that of the recipient: `held`,
+`delivered`, `bounced`, `expired`, `captured`, `blocked` or `cancelled`. Who knows what each dead
+worker had not recorded says so in `open`; where a kill has none, `record` tells. Values may have
+more than this; readers ignore it. An `f` that is not here, and a value that is not of its kind or
+missing where it is needed, is an error (`bench.history_words`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-INVOKE, OK, FAIL, INFO = TYPES = ("invoke", "ok", "fail", "info")
+from bench.history_words import TYPES, find_fault
+
+INVOKE, OK, FAIL, INFO = TYPES
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -116,19 +124,29 @@ def to_line(event: Event) -> bytes:
 
 
 def parse(line: str | bytes) -> Event:
-    """Return the event of a line; raises ValueError."""
-    fields = json.loads(line)
-    if not isinstance(fields, dict) or fields.keys() != set(Event._fields):
-        raise ValueError(f"not an event of a history: {line!r:.80}")
-    event = Event(**fields)
-    if event.type not in TYPES or not isinstance(event.time, int):
-        raise ValueError(f"not an event of a history: {line!r:.80}")
-    return event
+    """Return the event of a line; raises ValueError saying what is wrong with it."""
+    try:
+        fields = json.loads(line)
+    except RecursionError:
+        raise ValueError("not an event of a history: nested too deep") from None
+    except ValueError as error:
+        raise ValueError(f"not an event of a history: no JSON: {error}") from None
+    if fault := find_fault(fields):
+        raise ValueError(f"not an event of a history: {fault}: {line!r:.80}")
+    return Event(**fields)
 
 
-def read_history(path: Path) -> list[Event]:
-    """Return all events of a file in order of time; raises ValueError naming a bad line."""
-    return in_order(_parsed(path))
+def read_history(path: Path, tell: Callable[[str], object] | None = None) -> list[Event]:
+    """Return all events of a file in order of time; raises ValueError naming a bad line.
+
+    A last line that was cut off, as one who was killed leaves it, is left out; `tell` gets a word
+    of it, standard error where there is none.
+    """
+    return in_order(_parsed(path, tell or _warn))
+
+
+def _warn(word: str) -> None:
+    sys.stderr.write(f"{word}\n")
 
 
 def write_history(path: Path, events: Iterable[Event]) -> None:
@@ -141,13 +159,24 @@ def in_order(events: Iterable[Event]) -> list[Event]:
     return sorted(events, key=lambda event: event.time)
 
 
-def _parsed(path: Path) -> Iterator[Event]:
+def _parsed(path: Path, tell: Callable[[str], object]) -> Iterator[Event]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 yield parse(line)
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
+                if number > 1 and not line.endswith(b"\n") and not _is_json(line):
+                    tell(f"{path}:{number}: this last line was cut off; judged up to there")
+                    return
                 raise ValueError(f"{path}:{number}: {error}") from None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class Tail:

@@ -15,18 +15,23 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Sent:
-    """What a client knows of one message."""
+    """What clients know of one message, by recipient; nothing later takes back a 250."""
 
-    begun_ns: int
-    digest: str | None = None
-    is_begun: bool = False  # content was
-    ended_ns: int | None = None
-    end: str = ""  # ok | fail | info
+    begun: dict[str, int] = field(default_factory=dict)  # when content first was
+    acknowledged: dict[str, int] = field(default_factory=dict)  # when its first 250 came
+    digests: set[str | None] = field(default_factory=set)
+    gateway: str = ""  # that took it
+    end: str = ""  # of the last attempt: ok | fail | info
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """All whom somebody meant by it."""
+        return tuple(dict.fromkeys((*self.begun, *self.acknowledged))) or ("",)
 
     @property
     def acknowledged_ns(self) -> int | None:
-        """When its 250 came."""
-        return self.ended_ns if self.end == OK else None
+        """When its first 250 came."""
+        return min(self.acknowledged.values(), default=None)
 
 
 @dataclass(slots=True)
@@ -54,6 +59,7 @@ class Delivery:
     recipients: tuple[str, ...] = ("",)
     digest: str | None = None
     worker: str = ""
+    gateway: str = ""
     dot_ns: int | None = None
     ended_ns: int | None = None
     end: str = ""  # ok | fail | info
@@ -65,7 +71,8 @@ class Delivery:
         self.message = value.get("message", self.message)
         self.recipients = tuple(value.get("recipients", self.recipients))
         self.digest = value.get("digest", self.digest)
-        self.worker = value.get("worker", self.worker)
+        self.worker = value.get("worker", self.worker) or ""
+        self.gateway = value.get("gateway", self.gateway) or ""
         self.code = value.get("code", self.code)
 
     @property
@@ -103,7 +110,8 @@ class Lease:
     key: Key
     worker: str
     from_ns: int
-    until_ns: float
+    until_ns: float  # given back, over, or its worker died
+    lent_until_ns: float  # the same, but for the death: what was sent before may come after it
 
 
 @dataclass(slots=True)
@@ -141,7 +149,6 @@ class Facts:
 
     about: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, Sent] = field(default_factory=dict)
-    recipients: dict[str, tuple[str, ...]] = field(default_factory=dict)
     connections: list[Connection] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     refused: dict[Key, list[int]] = field(default_factory=lambda: defaultdict(list))  # codes
@@ -152,10 +159,6 @@ class Facts:
     limits: dict[str, list[Limit]] = field(default_factory=lambda: defaultdict(list))
     modes: list[Mode] = field(default_factory=list)
     fates: dict[Key, Fate] = field(default_factory=dict)
-
-    def keys_of(self, message: str) -> list[Key]:
-        """Return what a client meant by a message."""
-        return [(message, recipient) for recipient in self.recipients.get(message, ("",))]
 
 
 def read_facts(events: Iterable[Event]) -> Facts:
@@ -170,6 +173,7 @@ def read_facts(events: Iterable[Event]) -> Facts:
 class _Reader:
     def __init__(self) -> None:
         self.facts = Facts()
+        self._sends: dict[tuple[str, str], tuple[str, ...]] = {}  # begun, by process and message
         self._open: dict[str, Connection] = {}
         self._under_way: dict[str, Delivery] = {}  # by connection
         self._leases: dict[tuple[str, Key], Lease] = {}
@@ -191,12 +195,20 @@ class _Reader:
         }
 
     def _send(self, event: Event) -> None:
-        message = self.facts.sent.setdefault(event.message, Sent(event.time))
+        sent = self.facts.sent.setdefault(event.message, Sent())
+        attempt = event.process, event.message
         if event.type == INVOKE:
-            message.is_begun, message.digest = True, event.value.get("digest")
-            self.facts.recipients[event.message] = event.recipients
-        else:
-            message.ended_ns, message.end = event.time, event.type
+            self._sends[attempt] = event.recipients
+            sent.digests.add(event.value.get("digest"))
+            for recipient in event.recipients:
+                sent.begun.setdefault(recipient, event.time)
+            return
+        begun = self._sends.pop(attempt, sent.recipients)
+        sent.end = event.type
+        sent.gateway = event.value.get("gateway", sent.gateway) or ""
+        if event.type == OK:
+            for recipient in event.value.get("recipients", begun):
+                sent.acknowledged.setdefault(recipient, event.time)
 
     def _connect(self, event: Event) -> None:
         if event.type == INVOKE:
@@ -241,6 +253,8 @@ class _Reader:
         delivery = self._under_way.pop(event.process, None)
         if delivery is not None:
             delivery.learn(event)
+            if end == OK and delivery.dot_ns is None:  # nobody told of it, but it was read
+                delivery.dot_ns = event.time
             delivery.ended_ns, delivery.end = event.time, end
         if end == FAIL:
             keys = delivery.keys if delivery else _keys(event)
@@ -269,10 +283,10 @@ class _Reader:
         for key in _keys(event):
             held = self._leases.get((event.process, key))
             if held is not None and held.until_ns >= event.time:
-                held.until_ns = until_ns
+                held.until_ns = held.lent_until_ns = until_ns
                 continue
             lease = self._leases[event.process, key] = Lease(
-                key, event.process, event.time, until_ns
+                key, event.process, event.time, until_ns, until_ns
             )
             self.facts.leases.append(lease)
 
@@ -280,6 +294,7 @@ class _Reader:
         for key in _keys(event):
             if (lease := self._leases.pop((event.process, key), None)) is not None:
                 lease.until_ns = min(lease.until_ns, event.time)
+                lease.lent_until_ns = lease.until_ns
 
     def _kill(self, event: Event) -> None:
         value = event.value
@@ -288,8 +303,8 @@ class _Reader:
             kill = self._kills[event.process] = Kill(event.time)
             self.facts.kills.append(kill)
             self._die(value, event.time)
-        kill.role = value.get("role", kill.role)
-        kill.worker = value.get("worker", kill.worker)
+        kill.role = value.get("role", kill.role) or ""
+        kill.worker = value.get("worker", kill.worker) or ""
         kill.back_ms = value.get("back_ms", kill.back_ms)
         if "open" in value:
             kill.open = frozenset(value["open"])

@@ -14,8 +14,9 @@ from bench.history import Event, in_order, read_history, to_line
 _ABOUT = """\
 Reads the history of a campaign (bench/history.py) and says what it proves: attempted,
 acknowledged, delivered, recovered; lost, unexpected, damaged, duplicated without a doubt, two
-leases at once, limits exceeded by more than 5 %, mail that staging forbids. Ends with 0 only if
-there is nothing of the latter, with 1 if there is, with 2 if a file is not a history.
+leases at once, mail sent without a lease, limits exceeded by more than 5 % or one, mail that
+staging forbids. Ends with 0 only if something was acknowledged and there is nothing of the latter,
+with 1 if not, with 2 if a file is not a history. Of a last line that was cut off it says so.
 """
 
 

@@ -10,8 +10,8 @@ from bench.checking.facts import Key
 from bench.checking.twice import Extra
 
 KINDS = (
-    *("lost", "given up", "unexpected", "damaged", "twice", "unrecorded", "two leases"),
-    *("at once", "over limit", "leak"),
+    *("lost", "given up", "untrue", "unexpected", "damaged", "twice", "unrecorded"),
+    *("two leases", "no lease", "at once", "over limit", "leak"),
 )
 """What must not be, worst first."""
 _SHOWN = 10
@@ -65,8 +65,17 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """True when something was sent, and nothing is as it must not be."""
-        return self.attempted > 0 and not self.anomalies
+        """True when something was acknowledged, and nothing is as it must not be."""
+        return not self.nothing_proven and not self.anomalies
+
+    @property
+    def nothing_proven(self) -> str:
+        """Why a history without anomalies proves nothing; empty: it does."""
+        if not self.attempted:
+            return "nothing was sent: NOTHING IS PROVEN"
+        if not self.acknowledged:
+            return f"0 of {self.attempted} sent were acknowledged: NOTHING IS PROVEN"
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it, with the anomalies one by one."""
@@ -76,6 +85,7 @@ class Report:
         )
         return {
             "clean": self.is_clean,
+            "nothing_proven": self.nothing_proven,
             "about": self.about,
             **{name: getattr(self, name) for name in names},
             "duplicated": dict(self.duplicated),
@@ -97,7 +107,10 @@ class Report:
     def to_text(self) -> str:
         """Return a table and the verdict."""
         about = ", ".join(f"{name} {value}" for name, value in self.about.items())
-        twice = ", ".join(f"{count} {reason}" for reason, count in sorted(self.duplicated.items()))
+        explained = ((one, self.duplicated[one]) for one in ("doubt", "kill"))
+        twice = ", ".join(f"{count} by a {reason}" for reason, count in explained if count)
+        if unexplained := self.duplicated["unexplained"]:
+            twice = f"{twice or 'none'}; unexplained: {unexplained}"
         rows = [
             ("attempted", self.attempted, "content begun"),
             ("acknowledged", self.acknowledged, "answered 250"),
@@ -105,11 +118,12 @@ class Report:
             ("waiting", self.waiting, "in the queue, or captured"),
             ("given up", self.given_up, "acknowledged, refused by a provider or expired"),
             ("recovered", self.recovered, f"acknowledged before one of {self.kills} kills"),
-            ("duplicated", self.duplicated.total(), twice and f"explained by: {twice}"),
+            ("duplicated", self.duplicated.total(), twice and f"explained: {twice}"),
         ]
         lines = [f"{name:<14}{count:>8}  {note}".rstrip()[:_COLUMNS] for name, count, note in rows]
+        note = "over what is allowed, at most; 5 %, or one mail, may be"
         lines += [
-            f"{f'rate at {name}':<14}{over:>8.1%}  over what is allowed, at most"[:_COLUMNS]
+            f"{f'rate at {name}':<14}{over:>8.1%}  {note}"[:_COLUMNS]
             for name, over in sorted(self.overshoots.items())
         ]
         if about:
@@ -128,7 +142,7 @@ class Report:
         if self.is_clean:
             return [*_wrapped(words), "CLEAN"]
         wrong = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
-        return [*_wrapped(words), *shown, *_wrapped(f"NOT CLEAN: {wrong or 'nothing was sent'}")]
+        return [*_wrapped(words), *shown, *_wrapped(f"NOT CLEAN: {wrong or self.nothing_proven}")]
 
 
 def _wrapped(words: str) -> list[str]:

@@ -14,6 +14,8 @@ from itertools import pairwise
 
 from bench.checking.facts import Delivery, Facts, Key, Kill
 
+_NO_WORKERS = frozenset({"front", "provider"})  # roles whose end leaves all workers alive
+
 
 @dataclass(slots=True)
 class Extra:
@@ -77,6 +79,8 @@ def _kill_between(
 
 def may_have_ended(kill: Kill, delivery: Delivery) -> bool:
     """True unless a kill was known to be that of another worker, or of none."""
+    if kill.role in _NO_WORKERS:
+        return False
     if kill.open is None:
         return bool(kill.worker) and kill.worker == delivery.worker
     return not (kill.worker and delivery.worker) or kill.worker == delivery.worker

@@ -105,7 +105,7 @@ def story(result: Result) -> Iterator[str]:
     for at_ns, text in told:
         yield f"{at_ns / 1e9 - 1000:10.4f} {text}"
     report = check(in_order(result.events))
-    yield f"bench/check: {'nothing is wrong' if report.is_clean else report.anomalies}"
+    yield f"bench/check: {'nothing is wrong' if report.is_clean else report.verdict()}"
     yield f"digest {digest(result)}; {result.took_s:.1f} s in {result.steps} steps"
     for text in result.violations:
         yield f"BROKEN {text}"

@@ -91,7 +91,7 @@ def _fates(fates: Mapping[str, Fate]) -> Iterator[Event]:
     for bench_id, fate in fates.items():
         state = "queued" if fate.is_open else fate.recipient
         value = {"message": bench_id, "state": state, "doubts": fate.doubts}
-        yield Event(1 << 62, "queue", OK, "fate", value)
+        yield Event(1 << 62, "queue", INFO, "fate", value)
 
 
 def _ns(at_s: float) -> int:

@@ -46,3 +46,59 @@ def test_the_exit_code_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"{broken}:1: not an event" in capsys.readouterr().err
     broken.write_text("")
     assert main([str(broken)]) == 1, "nothing proves nothing"
+
+
+SENT = '{"time":1,"process":"c","type":"invoke","f":"send","value":{"message":"a"}}'
+HEARD = SENT.replace("invoke", "ok").replace(":1,", ":2,")
+TAKEN = SENT.replace("invoke", "info").replace('"send"', '"dot"').replace(":1,", ":3,")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("", "no JSON"),
+        ("[" * 100_000, "nested too deep"),
+        ("[]", "an object of time"),
+        (SENT.replace("send", "sned"), "its f is 'sned'"),
+        (SENT.replace('"send"', "[]"), "its f is []"),
+        (SENT.replace(":1,", ":true,"), "its time"),
+        (SENT.replace('"c"', "1"), "its process"),
+        (SENT.replace('{"message":"a"}', "null"), "its value"),
+        (SENT.replace('{"message":"a"}', "[]"), "its value"),
+        (SENT.replace('{"message":"a"}', "{}"), "send without message"),
+        (SENT.replace('"a"', '"a","recipients":null'), "the recipients of send"),
+        (SENT.replace('"a"', '"a","recipients":"ab"'), "the recipients of send"),
+        (SENT.replace("send", "fate"), "fate without state"),
+        (SENT.replace("send", "fate").replace('"a"', '"a","state":"banana"'), "one of queued"),
+        (SENT.replace("send", "lease").replace('"a"', '"a","until":"x"'), "the until of lease"),
+        (SENT.replace("send", "limit").replace('"a"', '"a","window_s":0'), "the window_s of limit"),
+    ],
+)
+def test_what_is_no_event_is_refused_by_its_line(
+    line: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(f"{SENT}\n{line}\n{HEARD}\n")
+    assert main([str(path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{path}:2: not an event of a history: " in told
+    assert fault in told
+
+
+@pytest.mark.parametrize("rest", [b'{"time":4,"proc', b"\0" * 40])
+def test_a_history_whose_last_line_was_cut_off_is_judged_up_to_there(
+    rest: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(f"{SENT}\n{HEARD}\n{TAKEN}\n".encode() + rest)
+    assert main([str(path)]) == 0
+    assert f"{path}:4: this last line was cut off" in capsys.readouterr().err
+
+
+def test_where_nothing_was_acknowledged_nothing_is_proven(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(f"{SENT}\n{HEARD.replace('ok', 'fail')}\n")
+    assert main([str(path)]) == 1
+    assert "0 of 1 sent were acknowledged: NOTHING IS PROVEN" in capsys.readouterr().out
