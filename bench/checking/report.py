@@ -16,6 +16,7 @@ KINDS = (
 """What must not be, worst first."""
 _SHOWN = 10
 _COLUMNS = 80
+_FAILED_CONTROL = "FAILED: the control loses nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,11 @@ class Report:
             return [*_wrapped(words), "CLEAN"]
         wrong = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
         return [*_wrapped(words), *shown, *_wrapped(f"NOT CLEAN: {wrong or self.nothing_proven}")]
+
+
+def control_verdict(loses: int, kind: str) -> str:
+    """Return the last line of a run with a planted fault, which has to be found."""
+    return f"PASSED: the control loses ({kind} {loses})" if loses else _FAILED_CONTROL
 
 
 def _wrapped(words: str) -> list[str]:

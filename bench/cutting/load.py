@@ -120,7 +120,7 @@ def wait_for(watch: SinkWatch, count: int) -> None:
     """Return once the provider took as many messages; tells how far it is."""
     for step in range(1, 51):
         watch.wait_for_takes(count * step // 50)
-        sys.stderr.write(f"\r{watch.taken} of {count} messages delivered ")
+        sys.stderr.write(f"\r{min(watch.taken, count)} of {count} messages delivered ")
         sys.stderr.flush()
     sys.stderr.write("\n")
 

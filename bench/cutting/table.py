@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
+from textwrap import wrap
 
+from bench.checking.report import control_verdict
 from bench.cutting.cuts import Kept
 from bench.cutting.load import SLOTS, Plan
 from bench.cutting.verdict import LOSSES, Verdict
@@ -12,9 +14,9 @@ from bench.cutting.verdict import LOSSES, Verdict
 _SHOWN = 5
 _OTHERS = "unexpected", "damaged", "twice"
 _HEAD = """\
-of what was not           acknowledged   images       unex-   dam-       data- sent again
-flushed, kept     images  mean    max   with loss lost pected aged twice  base mean   max
-                                                  max                    wrong"""
+of what was not       acknowledged   with       unex- dam-       data-sent again
+flushed, kept   images  mean   max losses  max pected aged twice  base mean  max
+                                                                 wrong"""
 _NAMES = {
     Kept.NOTHING: "nothing",
     Kept.WRITES: "some writes",
@@ -39,9 +41,9 @@ def _row(name: str, group: Sequence[Verdict]) -> str:
     others = [[verdict.count(kind) for verdict in group] for kind in _OTHERS]
     unexpected, damaged, twice = map(sum, others)
     return (
-        f"{name:<18}{len(group):>6}{mean(promised):>6.0f}{max(promised):>7}"
-        f"{sum(map(bool, losses)):>12}{max(losses):>5}{unexpected:>7}{damaged:>5}{twice:>6}"
-        f"{sum(bool(v.problems) for v in group):>6}{mean(again):>5.1f}{max(again):>6}"
+        f"{name:<16}{len(group):>6}{mean(promised):>6.0f}{max(promised):>6}"
+        f"{sum(map(bool, losses)):>7}{max(losses):>5}{unexpected:>7}{damaged:>5}{twice:>6}"
+        f"{sum(bool(v.problems) for v in group):>6}{mean(again):>5.1f}{max(again):>5}"
     )
 
 
@@ -54,7 +56,8 @@ def _bad(verdicts: Sequence[Verdict]) -> list[str]:
             lines.append(
                 f"cut at event {verdict.cut.number} ({_NAMES[verdict.cut.kept]}): {told[0]}{more}"
             )
-    return [*lines[:_SHOWN], *([f"... and {len(lines) - _SHOWN} more"] if lines[_SHOWN:] else [])]
+    shown = [part for line in lines[:_SHOWN] for part in wrap(line, 80, subsequent_indent="  ")]
+    return [*shown, *([f"... and {len(lines) - _SHOWN} more"] if lines[_SHOWN:] else [])]
 
 
 def is_passed(plan: Plan, verdicts: Sequence[Verdict]) -> bool:
@@ -68,7 +71,7 @@ def is_passed(plan: Plan, verdicts: Sequence[Verdict]) -> bool:
 def _verdict(plan: Plan, verdicts: Sequence[Verdict]) -> str:
     passed = is_passed(plan, verdicts)
     if plan.is_control:
-        return "PASSED: the control loses" if passed else "FAILED: the control loses nothing"
+        return control_verdict(sum(verdict.count(*LOSSES) for verdict in verdicts), "lost")
     if not passed:
         return "FAILED"
     return (

@@ -30,6 +30,8 @@ def forgetful() -> None:
 
 
 CONTROLS: dict[str, Callable[[], None]] = {"careless": careless, "forgetful": forgetful}
+LOSES = {"careless": "lost", "forgetful": "unrecorded"}
+"""What the checker has to find of each: mail, or the word of a doubt."""
 
 
 def main() -> None:

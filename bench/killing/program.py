@@ -15,10 +15,11 @@ from pathlib import Path
 
 from bench.checking.checker import check_facts
 from bench.checking.facts import read_facts
+from bench.checking.report import control_verdict
 from bench.history import read_history
 from bench.killing.blows import find_blows
 from bench.killing.campaign import HISTORY, SLOTS, Plan, run
-from bench.killing.controls import CONTROLS
+from bench.killing.controls import CONTROLS, LOSES
 from bench.killing.servers import server
 from bench.killing.table import render
 from bench.rig import needs
@@ -30,7 +31,8 @@ Kills processes of a server at random instants while mail flows through it over 
 writes the history of clients, sink, kills and queue, and checks it as bench/check does: what was
 acknowledged was delivered or is queued; nothing is unexpected or damaged; what arrived twice was
 in doubt (sent to its final dot, not recorded) when its worker was killed, and the queue has that
-doubt. Ends with 1 if any of that is not so.
+doubt. Ends with 1 if any of that is not so, or if a control, which has a planted fault, loses
+nothing.
 """
 
 
@@ -91,6 +93,10 @@ def _report(directory: Path) -> int:
     print(describe(directory))
     print(time.strftime("%Y-%m-%d %H:%M"), shlex.join(sys.argv), end="\n\n")
     print(render(find_blows(facts, report), report))
+    if control := report.about.get("control"):
+        loses = report.counts()[LOSES[control]]
+        print(control_verdict(loses, LOSES[control]))
+        return 0 if loses else 1
     return 0 if report.is_clean else 1
 
 

@@ -10,7 +10,11 @@ import pytest
 from bench.checking.checker import check_facts
 from bench.checking.facts import Connection, Delivery, Facts, Kill, read_facts
 from bench.checking.report import Report
-from bench.history import OK, read_history
+from bench.cutting.cuts import Cut, Kept
+from bench.cutting.load import Plan
+from bench.cutting.table import render
+from bench.cutting.verdict import Verdict
+from bench.history import INFO, OK, Event, read_history, write_history
 from bench.killing.blows import Doubt, find_blows
 from bench.killing.campaign import HISTORY
 from bench.killing.program import main
@@ -48,6 +52,40 @@ def test_a_history_that_was_kept_is_judged_again(
     output = capsys.readouterr().out
     assert output.endswith("CLEAN\n")
     assert max(map(len, output.partition("\n\n")[2].splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("sample", "control", "code", "verdict"),
+    [
+        ("lost", "careless", 0, "PASSED: the control loses (lost 1)"),
+        ("unrecorded", "forgetful", 0, "PASSED: the control loses (unrecorded 1)"),
+        ("unrecorded", "careless", 1, "FAILED: the control loses nothing"),
+        ("clean", "careless", 1, "FAILED: the control loses nothing"),
+    ],
+)
+def test_a_control_passes_when_its_fault_is_found(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    sample: str,
+    control: str,
+    code: int,
+    verdict: str,
+) -> None:
+    planted = Event(1, "campaign", INFO, "campaign", {"control": control})
+    events = [planted, *read_history(CLEAN.with_stem(sample))]
+    write_history(tmp_path / HISTORY, events)
+    assert main(["--verify", str(tmp_path)]) == code
+    assert capsys.readouterr().out.splitlines()[-1] == verdict
+
+
+def test_what_power_cuts_show_fits_into_a_terminal() -> None:
+    report = Report(attempted=1, acknowledged=1)
+    report.add("lost", ("a" * 30, "x" * 40), "acknowledged; neither taken nor queued", 1)
+    verdict = Verdict(Cut(123_456, 1, Kept.PAGES, 0.5), report, ["some problem " * 20], 0)
+    plan = Plan(database="sqlite", is_control=True, messages=1)
+    lines = render(plan, [verdict]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "PASSED: the control loses (lost 1)"
 
 
 def test_a_spool_is_read_by_the_ids_in_its_files(tmp_path: Path) -> None:
