@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.store import intake, janitor, leases, migrate, outcomes, selection
-from relaygw.store.database import BatchStatement, Statement, Write
+from relaygw.store.database import BatchStatement, Statement, Transaction, Write
 from relaygw.store.instances import Instance
 from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
 from relaygw.store.selection import Selection
@@ -80,9 +80,13 @@ BY_KEY = "PRIMARY KEY (queue_id=? AND delivery_no=?)"
     ids=["held", "causes", "release", "put_off", "let_go", "in_hand", "ownerless", "waits", "bury"],
 )
 def test_what_is_looked_for_all_the_time_uses_an_index(
-    url: str, verb: Callable[[Store], object], expected: set[str]
+    url: str,
+    verb: Callable[[Store], object],
+    expected: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps: list[str] = []
+    fetch = Statement.fetch
 
     def explain(
         connection: Connection, _cursor: object, sql: str, parameters: object, *_more: object
@@ -91,6 +95,11 @@ def test_what_is_looked_for_all_the_time_uses_an_index(
         if "delivery" in sql:
             steps.extend(row[3] for row in raw.execute("EXPLAIN QUERY PLAN " + sql, parameters))
 
+    def explain_and_fetch(statement: Statement, tx: Transaction, *parameters: Any) -> Any:
+        explain(tx.connection, None, statement.text(), parameters)
+        return fetch(statement, tx, *parameters)
+
+    monkeypatch.setattr(Statement, "fetch", explain_and_fetch)
     store = open_store(url)
     store.instances.register(
         Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
