@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import durations, leftovers, once
+from tests import durations, once
 from tests.postgres import PostgresServer, running_server
 from tests.queues import EmptyQueues, make_queue
 from tests.workers import Workers
@@ -40,7 +40,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(durations.Recorder())
     if config.option.workers:
         config.pluginmanager.register(Workers(config.option.workers))
-    leftovers.end_with_their_loop()
     once.directory()  # of all workers, which begin after this
     tempfile.tempdir = once.fast_place()  # of tmp_path too
 

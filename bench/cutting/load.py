@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from bench.killing.programs import Program
 from bench.killing.sink_watch import SinkWatch
 from bench.rig.gateway import Gateway, provider
 from bench.rig.postgres import PostgresServer
+from bench.rig.repeated import repeated
 from bench.rig.sendmail import install_ours
 
 HISTORY = "history.jsonl"
@@ -88,7 +87,7 @@ def run(volume: Volume, directory: Path, plan: Plan, server: PostgresServer | No
         stack.enter_context(volume.recorded())
         if server is not None:
             stack.enter_context(server)
-            stack.enter_context(_checkpoints(server))
+            stack.enter_context(repeated(lambda: _checkpoint(server), each_s=_CHECKPOINT_EVERY_S))
         port = int(sink.first_line)
         gateway = gateway_on(volume.place, directory / "gateway", plan, port=port, server=server)
         stack.enter_context(gateway)
@@ -125,20 +124,7 @@ def wait_for(watch: SinkWatch, count: int) -> None:
     sys.stderr.write("\n")
 
 
-@contextmanager
-def _checkpoints(server: PostgresServer) -> Iterator[None]:
-    """Have pages written beside the log again and again."""
-    is_over = threading.Event()
-
-    def write() -> None:
-        while not is_over.wait(_CHECKPOINT_EVERY_S):
-            with suppress(subprocess.CalledProcessError):
-                server.execute("CHECKPOINT")
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        writer.join()
+def _checkpoint(server: PostgresServer) -> None:
+    """Have pages written beside the log."""
+    with suppress(subprocess.CalledProcessError):
+        server.execute("CHECKPOINT")

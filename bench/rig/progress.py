@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from bench.rig.repeated import repeated
 
 _EVERY_S = 10.0
 
@@ -15,19 +16,6 @@ def say(text: str) -> None:
     print(f"   {text}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def telling(text: Callable[[], str]) -> Iterator[None]:
+def telling(text: Callable[[], str]) -> AbstractContextManager[None]:
     """Say what `text` returns every ten seconds, until the block ends."""
-    is_over = threading.Event()
-
-    def tell() -> None:
-        while not is_over.wait(_EVERY_S):
-            say(text())
-
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        teller.join()
+    return repeated(lambda: say(text()), each_s=_EVERY_S)

@@ -96,14 +96,13 @@ class Attempt:
         self, replies: Sequence[RecipientReply], classifier: Classifier, *, dsn: str | None = None
     ) -> None:
         """Note what came of the part that was being sent."""
-        is_taken = False
+        ended = len(self.outcomes)
         for address, answer in zip(self.part, replies, strict=True):
             said = answer.said or answer.reply
             meaning = classifier.meaning(
                 answer.stage, said, in_doubt=answer.in_doubt, recipients=len(self.part)
             )
             detail = answer.detail
-            is_taken = is_taken or meaning.verdict in _TAKEN
             if meaning.verdict is Verdict.DOUBT:
                 detail += f"; {self.keys.doubt}"
             for rcpt_no in self.by_address[address]:
@@ -117,7 +116,7 @@ class Attempt:
                     is_passed_on=answer.is_passed_on,
                 )
                 self.outcomes.append(outcome)
-        self.taken_parts += is_taken
+        self.taken_parts += any(one.verdict in _TAKEN for one in self.outcomes[ended:])
         self.part = ()
 
     def key_line(self) -> bytes:
@@ -322,10 +321,8 @@ class Line:
                     ledger=attempt.transaction,
                 )
                 in_step = not [one for one in replies if one.stale_session]
-                positive = [
-                    one for one in replies if one.reply is not None and one.reply.is_positive
-                ]
-                is_taken = bool(positive)
+                said = [one.reply for one in replies if one.reply is not None]
+                is_taken = bool([one for one in said if one.is_positive])
             finally:
                 self.upstream.chaining.ended(
                     session, was_chained=was_chained, in_step=in_step, is_taken=is_taken

@@ -199,7 +199,7 @@ class ScriptedProvider:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await self.stop_listening()
         for _ in range(_TURNS_TO_BEGIN):  # who was let in has a task that will close
             await asyncio.sleep(0)
         for task in self._tasks:
@@ -212,7 +212,14 @@ class ScriptedProvider:
         self._directory.cleanup()
 
     async def stop_listening(self) -> None:
-        """Refuse new connections from now on; open ones go on."""
+        """Refuse new connections from now on; open ones go on.
+
+        Who was accepted in this turn of the loop is begun in the next: asyncio forgets the
+        connections of a server that is closed in between, and never closes them.
+        """
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+        await asyncio.sleep(0)
         self._server.close()
 
     async def wait_for_messages(self, count: int, *, limit_s: float = 90.0) -> None:

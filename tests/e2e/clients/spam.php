@@ -7,7 +7,7 @@ for ($number = 0; $number < (int) $argv[1]; $number++) {
     for ($digits = $number * 7919 + 104729; $digits > 0; $digits = intdiv($digits, 10)) {
         $subject .= $words[$digits % 10] . ' ';
     }
-    $to = "victim$number@" . ['web.test', 'mail.test', 'free.test', 'big.test'][$number % 4];
+    $to = "victim$number@" . ['web.test', 'mail.test', 'free.test'][$number % 3];
     mail($to, $subject, "Click here.\n", "From: a@shop.test", '-fa@shop.test') || exit(1);
 }
 echo "sent\n";
