@@ -74,7 +74,7 @@ async def test_a_mail_with_links_to_production_is_marked_everywhere(
     listed = capture(field + HTML % (b"Listed", b"x"))
     long = capture(HTML % (b"Long", b"<p>xxxxxxxxxxxxxxxx</p>\r\n" * 100_000))
     store.sandbox.set_tags([live], ["a", "b", "c"])
-    Indexer(store).catch_up()
+    Indexer(store).catch_up(within_s=None)
     sandbox = {"production_hosts": list(HOSTS)}
     client = await serve(Settings.model_validate({"mode": "sandbox", "sandbox": sandbox}))
     page = (await client.get("/sandbox")).text
@@ -92,7 +92,7 @@ async def test_a_mail_with_links_to_production_is_marked_everywhere(
     assert unread not in (await client.get(f"/sandbox/{clean}")).text
     # what somebody takes off stays off
     store.sandbox.set_tags([live], ["a"])
-    Indexer(store).catch_up()
+    Indexer(store).catch_up(within_s=None)
     one = store.sandbox.captured_entry(live)
     assert one is not None
     assert one.tags == ("a",)

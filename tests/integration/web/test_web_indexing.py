@@ -36,7 +36,7 @@ def found(store: Store, query: str) -> list[str]:
 def test_content_is_findable_after_it_was_read(store: Store, capture: Capture) -> None:
     ids = [capture(mail(f"order {number}")) for number in range(60)]
     assert found(store, "hello") == []
-    assert Indexer(store).catch_up()
+    assert Indexer(store).catch_up(within_s=None)
     assert found(store, "hello") == ids
     assert found(store, '"hello order 59"') == found(store, "from:shop 59") == ids[59:]
     one = store.sandbox.captured_entry(ids[0])
@@ -47,9 +47,9 @@ def test_content_is_findable_after_it_was_read(store: Store, capture: Capture) -
 def test_what_comes_later_is_read_later(store: Store, capture: Capture) -> None:
     indexer = Indexer(store)
     capture(mail("first"))
-    indexer.catch_up()
+    indexer.catch_up(within_s=None)
     second = capture(mail("second"))
-    indexer.catch_up()
+    indexer.catch_up(within_s=None)
     assert found(store, "hello -first") == [second]
 
 
@@ -65,7 +65,7 @@ def test_a_message_that_cannot_be_read_keeps_nobody_waiting(
 
     monkeypatch.setattr(indexing, "read_facts", fail_on_one)
     broken, other = capture(mail("broken")), capture(mail("other"))
-    assert Indexer(store).catch_up()
+    assert Indexer(store).catch_up(within_s=None)
     assert found(store, "hello") == [other]
     assert found(store, "subject:broken") == [broken]  # as its row says
     assert store.sandbox.unindexed(limit=9) == []
@@ -85,7 +85,7 @@ def test_a_message_that_cannot_be_stored_keeps_nobody_waiting(
 ) -> None:
     ids = [capture(mail(subject)) for subject in ("one", "refused", "two")]
     refusing = RefusingStore(f"sqlite:///{store.database._path}")
-    assert Indexer(refusing).catch_up()
+    assert Indexer(refusing).catch_up(within_s=None)
     refusing.close()
     assert found(store, "hello") == [ids[0], ids[2]]
     assert store.sandbox.unindexed(limit=9) == []
@@ -178,5 +178,5 @@ def test_large_mail_is_read_without_its_files(store: Store, capture: Capture) ->
     text = b"--b\r\n\r\nthe words\r\n"
     file = b"--b\r\nContent-Disposition: attachment; filename=a.bin\r\n\r\n" + b"x" * 5 * 2**20
     queue_id = capture(head + text + file + b"\r\n--b--\r\n")
-    Indexer(store).catch_up()
+    Indexer(store).catch_up(within_s=None)
     assert found(store, '"the words" a.bin has:attachment larger:5m') == [queue_id]
