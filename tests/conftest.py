@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import durations, once
+from tests import compiled_statements, durations, once
 from tests.postgres import PostgresServer, running_server
 from tests.queues import EmptyQueues, make_queue
 from tests.workers import Workers
@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(durations.Recorder())
     if config.option.workers:
         config.pluginmanager.register(Workers(config.option.workers))
+    compiled_statements.share()
     once.directory()  # of all workers, which begin after this
     tempfile.tempdir = once.fast_place()  # of tmp_path too
 

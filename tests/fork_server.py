@@ -6,6 +6,7 @@ no other descriptor, and all that is done at an end. Only the second of imports 
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import ctypes
@@ -21,9 +22,15 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from tests import compiled_statements
+
+if TYPE_CHECKING:
+    from relaygw.settings.load import LoadedSettings
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MADV_COLLAPSE = 25
@@ -44,10 +51,14 @@ mode: production
 hostname: gw.test
 queue: {{url: "sqlite:///{directory}/queue.db"}}
 listeners: [{{bind: "127.0.0.1:0"}}]
+web: {{bind: "127.0.0.1:0"}}
+log: {{target: "file:{directory}/log"}}
 maildrop: {{path: "{directory}/maildrop"}}
 providers: {{main: {{host: 127.0.0.1, port: 25, tls: none}}}}
 routes: [{{name: default, providers: [main]}}]
 """
+_MOMENT_S = 0.5
+"""What a role of the image has for its start; nothing fails if that is too short."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -61,6 +72,7 @@ def load_all() -> None:
     for name in _LOADED_LATER:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    compiled_statements.share()
     _fill_caches()
     _compile_expressions_and_templates()
     with tempfile.TemporaryDirectory() as directory:
@@ -111,6 +123,35 @@ def _begin_to_work(directory: Path) -> None:
         )
         store.instances.registered()
         store.instances.bury("one", begun=())
+    for role in ("front", "delivery", "web"):
+        _run_for_a_moment(role, loaded)
+
+
+def _run_for_a_moment(role: str, loaded: LoadedSettings) -> None:
+    """Start a role and end it as the death of its supervisor does."""
+    from relaygw.observe.maillog import open_log
+    from relaygw.roles.process import RoleContext
+    from relaygw.roles.sockets import ListeningSockets
+
+    settings = loaded.settings
+    sockets = ListeningSockets((role,))
+    sockets.open(settings)
+    lifeline, alive = os.pipe()
+    log = open_log(settings.log, hostname=settings.hostname)
+    main = getattr(importlib.import_module(f"relaygw.roles.{role}"), role)
+    threading.Timer(_MOMENT_S, os.close, [alive]).start()
+    asyncio.run(
+        main(
+            RoleContext(
+                loaded=loaded,
+                sockets=sockets.keep_only(role, settings),
+                lifeline=lifeline,
+                log=log,
+            )
+        )
+    )
+    os.close(lifeline)
+    log.channel.close()
 
 
 def _gather_pages() -> None:

@@ -42,6 +42,7 @@ def starter(directory: Path, url: str, gateways: ExitStack) -> Start:
                 directory / name,
                 hostname=hostname or f"{name}.test",
                 queue={"url": url, "min_free": "0%"},
+                has_web=True,
                 **more,
             )
         )

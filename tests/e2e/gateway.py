@@ -36,6 +36,7 @@ from tests.forked import RelaygwProcess
 from tests.queues import make_queue
 
 PATIENCE_S = 90.0
+_FOR_THE_WEB_ROLE = {"metrics", "events", "webhooks", "bounces", "sandbox"}
 _QUEUED = re.compile(rb"queued as ([A-Z0-9]{10,20})")
 
 
@@ -50,7 +51,7 @@ def _sqlite_url(directory: Path) -> str:
 
 
 class Gateway:
-    """One `relaygw serve` with all its roles, its log and its queue.
+    """One `relaygw serve`, its log and its queue.
 
     It is forked from a loaded image and finds an empty queue with today's schema, unless it
     `is_new`: then it is started as a program of its own and makes its queue. So it is, too, where
@@ -72,13 +73,16 @@ class Gateway:
         before: Sequence[str] = (),
         descriptors: Sequence[int] = (),
         is_new: bool = False,
+        has_web: bool = False,
         **sections: Any,
     ) -> None:
+        """`has_web`: the web role runs, though neither mode nor `sections` give it work."""
         self.directory = directory
         self._environment = dict(environment or {})
         self._before = before
         self._descriptors = descriptors
         self._is_new = is_new
+        self._has_web = has_web or "web" in sections
         self.config = directory / "relaygw.yaml"
         self.settings: dict[str, Any] = {
             "mode": mode,
@@ -121,7 +125,7 @@ class Gateway:
             self._make_queue()
         # the same ports after a restart: clients know only one
         seen = len(self.lines)
-        words = ["--config", str(self.config), "serve", *arguments]
+        words = ["--config", str(self.config), "serve", *(arguments or self._roles())]
         how: dict[str, Any] = {
             "stderr": subprocess.PIPE,
             "text": True,
@@ -138,6 +142,12 @@ class Gateway:
         self.wait_for_log(r"master\[\d+\]: started: ", start=seen)
         self._learn_ports(seen)
         return self
+
+    def _roles(self) -> tuple[str, ...]:
+        """Return the words for all roles, or for those that have something to do."""
+        given = self.settings
+        has_work = given["mode"] != "production" or not _FOR_THE_WEB_ROLE.isdisjoint(given)
+        return () if has_work or self._has_web else ("--role", "front", "--role", "delivery")
 
     def _make_queue(self) -> None:
         url = self.settings["queue"]["url"]

@@ -314,7 +314,7 @@ def test_a_damaged_queue_gives_back_each_mail_or_tells_its_id(
         for start in (content[5], content[11], rows[len(rows) // 2]):
             file.seek(start)
             file.write(os.urandom(PAGE))
-    gateway = Gateway(tmp_path, providers={"p": provider_settings(free_port())})
+    gateway = Gateway(tmp_path, providers={"p": provider_settings(free_port())}, has_web=True)
     gateway.write_config()
     checked = run(gateway, "db", "check")
     assert checked.returncode == os.EX_DATAERR, checked

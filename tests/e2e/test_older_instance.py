@@ -55,6 +55,7 @@ def test_each_knows_what_the_other_holds_and_sends_what_it_accepted(
                 queue={"url": postgres_url, "min_free": "0%"},
                 providers={"p": provider_settings(provider.port)},
                 before=before,
+                has_web=True,
             )
 
         old, new = gateway("old", before=("env", "-C", str(older))), gateway("new")

@@ -105,7 +105,11 @@ def test_no_secret_shows_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         heartbeat = f"http://127.0.0.1:{monitor.port}/ping/{SECRETS['heartbeat']}"
         monkeypatch.setenv("CANARY_HEARTBEAT", heartbeat)
         gateway = Gateway(
-            tmp_path, providers=providers, routes=routes, heartbeat_url="env:CANARY_HEARTBEAT"
+            tmp_path,
+            providers=providers,
+            routes=routes,
+            heartbeat_url="env:CANARY_HEARTBEAT",
+            has_web=True,
         )
         stack.enter_context(gateway)
         gateway.wait_for_log("heartbeat_url is called each minute")
@@ -153,7 +157,7 @@ def test_a_password_that_is_a_word_changes_no_meaning_and_its_login_shows_nowher
         server.script("MAIL", *[said] * 50)
         place = {"host": "127.0.0.1", "port": server.port, "tls_ca": server.tls_ca}
         main = {**place, "username": "shop", "password": f"plain:{password}"}
-        with Gateway(tmp_path, providers={"main": main}) as gateway:
+        with Gateway(tmp_path, providers={"main": main}, has_web=True) as gateway:
             gateway.send("a@x.test", ["b@y.test"], b"Subject: x\r\n\r\nx\r\n")
             gateway.wait_for_log(r"provider main is held \(provider\)")
             online = run(
