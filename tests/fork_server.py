@@ -22,7 +22,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -57,8 +56,9 @@ maildrop: {{path: "{directory}/maildrop"}}
 providers: {{main: {{host: 127.0.0.1, port: 25, tls: none}}}}
 routes: [{{name: default, providers: [main]}}]
 """
-_MOMENT_S = 0.5
-"""What a role of the image has for its start; nothing fails if that is too short."""
+_MOMENT_S = 1.0
+"""What the roles of the image have for their start; nothing fails if that is too short."""
+ROLES = ("front", "delivery", "web")
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -123,12 +123,15 @@ def _begin_to_work(directory: Path) -> None:
         )
         store.instances.registered()
         store.instances.bury("one", begun=())
-    for role in ("front", "delivery", "web"):
-        _run_for_a_moment(role, loaded)
+    asyncio.run(_run_roles_for_a_moment(loaded))
 
 
-def _run_for_a_moment(role: str, loaded: LoadedSettings) -> None:
-    """Start a role and end it as the death of its supervisor does."""
+async def _run_roles_for_a_moment(loaded: LoadedSettings) -> None:
+    """Start all roles and end them as the death of their supervisor does."""
+    await asyncio.gather(*(_run_for_a_moment(role, loaded) for role in ROLES))
+
+
+async def _run_for_a_moment(role: str, loaded: LoadedSettings) -> None:
     from relaygw.observe.maillog import open_log
     from relaygw.roles.process import RoleContext
     from relaygw.roles.sockets import ListeningSockets
@@ -137,21 +140,16 @@ def _run_for_a_moment(role: str, loaded: LoadedSettings) -> None:
     sockets = ListeningSockets((role,))
     sockets.open(settings)
     lifeline, alive = os.pipe()
-    log = open_log(settings.log, hostname=settings.hostname)
-    main = getattr(importlib.import_module(f"relaygw.roles.{role}"), role)
-    threading.Timer(_MOMENT_S, os.close, [alive]).start()
-    asyncio.run(
-        main(
-            RoleContext(
-                loaded=loaded,
-                sockets=sockets.keep_only(role, settings),
-                lifeline=lifeline,
-                log=log,
-            )
-        )
+    asyncio.get_running_loop().call_later(_MOMENT_S, os.close, alive)
+    context = RoleContext(
+        loaded=loaded,
+        sockets=sockets.keep_only(role, settings),
+        lifeline=lifeline,
+        log=open_log(settings.log, hostname=settings.hostname),
     )
+    await getattr(importlib.import_module(f"relaygw.roles.{role}"), role)(context)
     os.close(lifeline)
-    log.channel.close()
+    context.log.channel.close()
 
 
 def _gather_pages() -> None:
