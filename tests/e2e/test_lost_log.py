@@ -314,7 +314,7 @@ def test_a_damaged_queue_gives_back_each_mail_or_tells_its_id(
         for start in (content[5], content[11], rows[len(rows) // 2]):
             file.seek(start)
             file.write(os.urandom(PAGE))
-    gateway = Gateway(tmp_path, providers={"p": provider_settings(free_port())}, has_web=True)
+    gateway = Gateway(tmp_path, providers={"p": provider_settings(free_port())})
     gateway.write_config()
     checked = run(gateway, "db", "check")
     assert checked.returncode == os.EX_DATAERR, checked
@@ -346,7 +346,7 @@ def test_a_log_that_goes_while_it_is_used_ends_the_intake_and_loses_nothing(
 ) -> None:
     providers = {"p": provider_settings(free_port())}
     content = b"Subject: order\r\n\r\n" + b"x" * 3000 + b"\r\n"
-    with Gateway(tmp_path, providers=providers) as gateway:
+    with Gateway(tmp_path, providers=providers, has_web=True) as gateway:
         acknowledged = {gateway.send("shop@a.test", ["c@b.test"], content) for _ in range(20)}
         assert readiness(gateway) == 200
         log_of(tmp_path / "state/queue.db").unlink()
