@@ -19,11 +19,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    BrowserType,
+    Page,
+    ViewportSize,
+    sync_playwright,
+)
 
 SIZE: ViewportSize = {"width": 1280, "height": 860}
 CHROMIUM = "/usr/bin/chromium"
 _SHELL = "/usr/bin/chromium-headless-shell"
+JS_FLAGS = "--js-flags=--no-opt,--no-maglev"
+"""No page of the tests lives long enough to gain by code that is compiled to be fast."""
 _RULES = "MAP *.test 127.0.0.1:{port}, MAP *.example 127.0.0.1:{port}, MAP * ~NOTFOUND"
 
 
@@ -88,7 +97,8 @@ class Visit:
 
     def leave(self) -> None:
         """Leave the pages, and forget what was kept and noted of them."""
-        self.page.goto("about:blank")
+        # its page and the next one are of one process, which nothing but their origin would keep
+        self.page.goto(f"{self.base}/healthz")
         self.page.set_viewport_size(SIZE)
         self.context.clear_cookies()
         for noted in (self.requests, self.trouble, self.dialogs):
@@ -136,21 +146,28 @@ def cheapest() -> str:
 
 
 @contextmanager
-def chromium(*, is_whole: bool = False) -> Iterator[Chromium]:
-    """Run a browser for the length of a with block."""
+def launched(kind: BrowserType, program: str) -> Iterator[Chromium]:
+    """Run this program for the length of a with block, by the driver that `kind` is of."""
     canary = Canary()
+    rules = f"{_RULES.format(port=canary.port)}, EXCLUDE 127.0.0.1"
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=CHROMIUM if is_whole else cheapest(),
-                args=[
-                    "--no-sandbox",
-                    f"--host-resolver-rules={_RULES.format(port=canary.port)}, EXCLUDE 127.0.0.1",
-                ],
-            )
-            try:
-                yield Chromium(browser, canary)
-            finally:
-                browser.close()
+        browser = kind.launch(
+            executable_path=program,
+            args=["--no-sandbox", JS_FLAGS, f"--host-resolver-rules={rules}"],
+        )
+        try:
+            yield Chromium(browser, canary)
+        finally:
+            browser.close()
     finally:
         canary.close()
+
+
+@contextmanager
+def chromium() -> Iterator[Chromium]:
+    """Run a browser for the length of a with block."""
+    with (
+        sync_playwright() as playwright,
+        launched(playwright.chromium, cheapest()) as running,
+    ):
+        yield running

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from relaygw.mail.search import EVERYTHING
 from relaygw.web.gate.credentials import COOKIE
-from tests.e2e.browser.browsing import cheapest
+from tests.e2e.browser.browsing import JS_FLAGS, cheapest
 from tests.e2e.gateway import Gateway
 
 PASSWORDS = {"vera": "the viewer's", "anna": "the admin's"}
@@ -35,7 +35,7 @@ LETTER = b"From: a@shop.test\r\nTo: b@cust.test\r\nSubject: Zebra 4711\r\n\r\nse
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=cheapest())
+        browser = playwright.chromium.launch(executable_path=cheapest(), args=[JS_FLAGS])
         yield browser
         browser.close()
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Route, expect
 from relaygw.web.mail.views import FRAME_HEADERS, MEASURED_HEADERS
 from tests.campaign import IS_CAMPAIGN
 from tests.e2e.browser.attachments import FILES, mail_with_files
-from tests.e2e.browser.browsing import Chromium, Visit, chromium
+from tests.e2e.browser.browsing import CHROMIUM, Chromium, Visit, launched
 from tests.e2e.browser.hostile import EVIL, W1, W2, W5, hostile_set
 from tests.e2e.gateway import Gateway
 
@@ -65,22 +65,22 @@ def would_be_seen(browser: Chromium, base: str) -> None:
 
 
 def test_a_browser_with_windows_connects_nowhere_ahead_of_time(
-    ids: dict[str, str], base: str
+    ids: dict[str, str], browser: Chromium, base: str
 ) -> None:
     """The shell never does; a whole one connects for a frame that its policy then forbids."""
-    with chromium(is_whole=True) as browser:
-        with browser.visit(base) as visit:
+    with launched(browser.browser.browser_type, CHROMIUM) as whole:
+        with whole.visit(base) as visit:
             for name in ("W1", "W2", "W5"):
                 visit.go(f"/sandbox/{ids[name]}")
                 settle(visit)
             for path in ("?view=links", "/html"):
                 visit.go(f"/sandbox/{ids['W5']}{path}")
                 settle(visit)
-            assert_harmless(visit, browser)
+            assert_harmless(visit, whole)
             show(visit, f"<iframe src='{EVIL}/frame'></iframe>")
             visit.go("/sandbox/any/html")
-            browser.canary.wait_for_visitor()
-        would_be_seen(browser, base)
+            whole.canary.wait_for_visitor()
+        would_be_seen(whole, base)
 
 
 def test_all_in_the_list(ids: dict[str, str], browser: Chromium, visit: Visit) -> None:
