@@ -34,6 +34,7 @@ HERE = ROOT / "packaging"
 WORK = ROOT / "build/packaging"
 LIB = "usr/lib/relaygw"
 LATEST_GLIBC = 28  # of RHEL 8; Debian 13 has 41
+_PIECE_BYTES = 2**20
 COMPLETIONS = {
     "bash": "bash-completion/completions/relaygw",
     "zsh": "zsh/vendor-completions/_relaygw",
@@ -278,7 +279,6 @@ def pack(
 
 def build_tarball(tree: Path, target: Target, out: Path, *, is_fast: bool) -> None:
     """Pack a tree, to be laid over a machine's files."""
-    compress = f"--use-compress-program=gzip -{1 if is_fast else 6}"
     name = out / f"relaygw-{__version__}-python{target.python}-{target.machine}.tar.gz"
     with_logrotate: list[str | Path] = [
         "-C",
@@ -286,18 +286,16 @@ def build_tarball(tree: Path, target: Target, out: Path, *, is_fast: bool) -> No
         "--transform=s,^logrotate,etc/logrotate.d,",
     ]
     owner = ["--owner=root:0", "--group=root:0", "--sort=name", f"--mtime=@{source_date()}"]
-    run(
-        "tar",
-        *owner,
-        compress,
-        "-cf",
-        name,
-        "-C",
-        tree,
-        "usr",
-        *with_logrotate,
-        "logrotate/relaygw",
-    )
+    words = ["tar", *owner, "-cf", "-", "-C", tree, "usr", *with_logrotate, "logrotate/relaygw"]
+    with (
+        name.open("wb") as file,
+        gzip.GzipFile("", "wb", 0 if is_fast else 6, file, mtime=0) as packed,
+        subprocess.Popen(words, stdout=subprocess.PIPE) as tar,
+    ):
+        assert tar.stdout is not None
+        shutil.copyfileobj(tar.stdout, packed, _PIECE_BYTES)
+    if tar.returncode:
+        raise subprocess.CalledProcessError(tar.returncode, words)
 
 
 def build(kinds: list[str], target: Target, out: Path, *, is_fast: bool) -> None:

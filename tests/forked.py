@@ -52,6 +52,27 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
 _AT_START = _read_at_start(os.environ)
 
 
+def image_address() -> Path:
+    """Return where the image is asked for processes; it is started for the first who asks."""
+    return once.made("image", _start_image)
+
+
+def _start_image(address: Path) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        open(once.lifeline(), "rb") as lifeline,
+    ):
+        listener.bind(str(address))
+        listener.listen()
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
+            cwd=Path(__file__).parents[1],
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+            stdin=lifeline,
+        ).returncode = 0  # it outlives who has started it
+
+
 class _Image:
     """The process that has loaded the code, started when the first test asks."""
 
@@ -65,28 +86,13 @@ class _Image:
             if self._requests is None:
                 self._requests = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 self._requests.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
-                self._requests.connect(str(once.made("image", self._start)))
+                self._requests.connect(str(image_address()))
                 atexit.register(self._end)
             socket.send_fds(self._requests, [json.dumps(asked).encode()], descriptors)
             said = self._requests.recv(32)
         if not said:
             raise RuntimeError("the process that forks relaygw is gone; its stderr shows why")
         return int(said)
-
-    def _start(self, address: Path) -> None:
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
-            open(once.lifeline(), "rb") as lifeline,
-        ):
-            listener.bind(str(address))
-            listener.listen()
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
-                cwd=Path(__file__).parents[1],
-                pass_fds=[listener.fileno()],
-                start_new_session=True,
-                stdin=lifeline,
-            ).returncode = 0  # it outlives who has started it
 
     def _end(self) -> None:
         if self._requests is not None:

@@ -16,6 +16,7 @@ import pytest
 from relaygw import __version__
 from tests.e2e.gateway import PATIENCE_S, Gateway
 from tests.e2e.ports import free_port
+from tests.forked_program import put_program
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/coming-from-mailpit.md", "docs/troubleshooting.md")
@@ -35,13 +36,14 @@ def block(part: str) -> str:
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with Gateway(tmp_path_factory.mktemp("sandbox"), mode="sandbox") as running:
+        put_program(running.directory)
         yield running
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Return what commands run with: this relaygw, and a home of their own."""
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": programs, "HOME": str(home), "XDG_STATE_HOME": str(home / "xdg")}
+def environment(home: Path, *programs: Path) -> dict[str, str]:
+    """Return what commands run with: this relaygw or that of `programs`, and their own home."""
+    places = ":".join(map(str, (*programs, Path(sys.executable).parent, os.environ["PATH"])))
+    return {**os.environ, "PATH": places, "HOME": str(home), "XDG_STATE_HOME": str(home / "xdg")}
 
 
 def run(sandbox: Gateway, text: str, *, options: str = "-euc") -> str:
@@ -50,7 +52,10 @@ def run(sandbox: Gateway, text: str, *, options: str = "-euc") -> str:
         text = re.sub(rf":{number}\b", f":{port}", text)
     done = subprocess.run(
         ["sh", options, text],
-        env={**environment(sandbox.directory), "RELAYGW_CONFIG": str(sandbox.config)},
+        env={
+            **environment(sandbox.directory, sandbox.directory),
+            "RELAYGW_CONFIG": str(sandbox.config),
+        },
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
