@@ -25,13 +25,13 @@ from tests.fakes.scripted_provider import ThreadedProvider
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def provider() -> Iterator[ThreadedProvider]:
     with ThreadedProvider() as provider:
         yield provider
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port_25() -> Iterator[socket.socket]:
     """A socket as relaygw.socket has it."""
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
@@ -45,15 +45,19 @@ def handing_over(sockets: Sequence[socket.socket]) -> list[str]:
     return ["bash", "-c", script, "bash"]
 
 
-def activated(directory: Path, provider: ThreadedProvider, port_25: socket.socket) -> Gateway:
-    """A gateway whose one listener is the socket."""
-    return Gateway(
-        directory,
+@pytest.fixture(scope="module")
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, provider: ThreadedProvider, port_25: socket.socket
+) -> Iterator[Gateway]:
+    """A gateway whose one listener is the socket; each test leaves it running."""
+    with Gateway(
+        tmp_path_factory.mktemp("activated"),
         providers={"main": provider_settings(provider.port)},
         listeners=[{"bind": f"127.0.0.1:{port_25.getsockname()[1]}"}],
         before=handing_over([port_25]),
         descriptors=[port_25.fileno()],
-    )
+    ) as running:
+        yield running
 
 
 class Shops:
@@ -114,44 +118,52 @@ class Shops:
 
 
 def test_clients_that_never_try_again_do_not_notice_restarts_and_reloads(
-    tmp_path: Path, provider: ThreadedProvider, port_25: socket.socket
+    gateway: Gateway, provider: ThreadedProvider
 ) -> None:
-    with activated(tmp_path, provider, port_25) as gateway:
-        # ten clients, a tenth of a second each: 100 messages a second
-        with Shops(gateway.smtp_port, count=10, each_s=0.1) as shops:
-            shops.wait_for(20)
-            assert gateway.stop() == 0
-            gateway.start()
-            shops.wait_for(20)
-            gateway.wait_for_log("reloaded: ", start=gateway.reload())
-            shops.wait_for(20)
-        assert shops.failures == []
-        gateway.wait_until_empty()
+    # ten clients, a tenth of a second each: 100 messages a second
+    with Shops(gateway.smtp_port, count=10, each_s=0.1) as shops:
+        shops.wait_for(20)
+        assert gateway.stop() == 0
+        gateway.start()
+        shops.wait_for(20)
+        gateway.wait_for_log("reloaded: ", start=gateway.reload())
+        shops.wait_for(20)
+    assert shops.failures == []
+    gateway.wait_until_empty()
     arrived = [recipient for message in provider.messages for recipient in message.recipients]
     assert sorted(arrived) == sorted(shops.accepted)
 
 
+def test_a_reload_cannot_leave_a_socket_that_systemd_holds(gateway: Gateway) -> None:
+    own = gateway.settings["listeners"]
+    gateway.settings["listeners"] = [*own, {"bind": f"127.0.0.1:{free_port()}"}]
+    (line,) = gateway.wait_for_log("reload refused", start=gateway.reload())
+    assert "relaygw.socket does not pass 127.0.0.1:" in line
+    gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+    gateway.settings["listeners"] = own
+    gateway.wait_for_log("reloaded: ", start=gateway.reload())
+
+
 def test_a_session_that_just_began_is_served_to_its_end(
-    tmp_path: Path, provider: ThreadedProvider, port_25: socket.socket
+    gateway: Gateway, port_25: socket.socket
 ) -> None:
-    with activated(tmp_path, provider, port_25) as gateway:
-        with gateway.connect() as client:
-            client.command(b"EHLO client.test")
-            stopping = threading.Thread(target=gateway.stop)
-            position = len(gateway.lines)
-            stopping.start()
-            # it has taken the signal once nobody takes connections any more
-            waiting = socket.create_connection(port_25.getsockname(), timeout=PATIENCE_S)
-            for line in (b"MAIL FROM:<a@shop.test>", b"RCPT TO:<b@cust.test>"):
-                assert client.command(line).startswith("250 ")
-            assert client.command(b"DATA").startswith("354 ")
-            assert client.command(CONTENT + b".").startswith("250 ")
-            assert client.command(b"QUIT").startswith("221 ")
-            stopping.join()
-        gateway.wait_for_log("stopped", start=position)
-        gateway.start()
-        with waiting, waiting.makefile("rb") as replies:
-            assert replies.readline().startswith((b"220 ", b"421 4.3.2"))
+    with gateway.connect() as client:
+        client.command(b"EHLO client.test")
+        stopping = threading.Thread(target=gateway.stop)
+        position = len(gateway.lines)
+        stopping.start()
+        # it has taken the signal once nobody takes connections any more
+        waiting = socket.create_connection(port_25.getsockname(), timeout=PATIENCE_S)
+        for line in (b"MAIL FROM:<a@shop.test>", b"RCPT TO:<b@cust.test>"):
+            assert client.command(line).startswith("250 ")
+        assert client.command(b"DATA").startswith("354 ")
+        assert client.command(CONTENT + b".").startswith("250 ")
+        assert client.command(b"QUIT").startswith("221 ")
+        stopping.join()
+    gateway.wait_for_log("stopped", start=position)
+    gateway.start()
+    with waiting, waiting.makefile("rb") as replies:
+        assert replies.readline().startswith((b"220 ", b"421 4.3.2"))
 
 
 @pytest.mark.parametrize(
@@ -188,17 +200,6 @@ def test_sockets_that_are_not_those_of_listeners_are_an_error(
     for word in words:
         assert word.format(**places) in done.stderr
     assert "systemctl restart relaygw.socket relaygw.service" in done.stderr
-
-
-def test_a_reload_cannot_leave_a_socket_that_systemd_holds(
-    tmp_path: Path, provider: ThreadedProvider, port_25: socket.socket
-) -> None:
-    with activated(tmp_path, provider, port_25) as gateway:
-        own = gateway.settings["listeners"]
-        gateway.settings["listeners"] = [*own, {"bind": f"127.0.0.1:{free_port()}"}]
-        (line,) = gateway.wait_for_log("reload refused", start=gateway.reload())
-        assert "relaygw.socket does not pass 127.0.0.1:" in line
-        gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
 
 
 class Told:
