@@ -57,6 +57,7 @@ from tests.logs import text_log
 from tests.queues import make_queue
 
 PATIENCE_S = 60.0
+_LONG_PACE_S = 0.5  # so that an outcome waits for others, however slow the machine is
 BODY = b"y" * 76 + b"\r\n"
 CHUNK = BODY * 1000  # more than comes with a claim
 NEVER_MS = 10**15
@@ -691,6 +692,7 @@ async def test_the_scenarios_are_suspended_at_every_await_on_the_way(
         directory.mkdir()
         shutil.copy(empty_queue, directory)
         with monkeypatch.context() as patch:
+            patch.setattr(recorder, "_PACE_S", _LONG_PACE_S)
             async with trial_of(scenario, FAULTS[fault], directory, patch) as trial:
                 await trial.run(number)
         seen |= trial.seen
