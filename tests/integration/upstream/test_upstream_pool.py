@@ -70,6 +70,25 @@ async def test_a_worn_out_session_is_replaced_without_a_connection_too_many(most
         await pool.aclose()
 
 
+async def test_a_session_that_comes_back_while_another_closes_is_no_connection_too_many() -> None:
+    may_close = asyncio.Event()
+    async with ScriptedProvider() as provider:
+        pool = pool_for(provider, max_messages_per_connection=1)
+        worn, fresh = await pool.acquire_session(), await pool.acquire_session()
+        await worn.transact(MAIL)
+        provider.script("QUIT", (Wait(may_close), Action.DEFAULT))
+        pool.release_session(worn)
+        pool.permitted = lambda: 1
+        waiting = asyncio.create_task(pool.acquire_session())
+        await provider.wait_until(lambda: "QUIT" in provider.connections[0].verbs())
+        pool.release_session(fresh)
+        may_close.set()
+        last = await waiting
+        assert repr(pool) == "<Pool ses: 1 busy, 0 idle, 3 opened>"
+        pool.release_session(last)
+        await pool.aclose()
+
+
 async def test_an_idle_session_that_the_provider_closed_is_not_handed_out() -> None:
     async with ScriptedProvider() as provider:
         pool = pool_for(provider)
