@@ -6,6 +6,7 @@ RET, ENVID, NOTIFY and ORCPT (RFC 3461).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ class MailParameters(NamedTuple):
     dsn: DsnRequest = NO_REQUEST
 
 
+# no bare CR and the like: to another server it may be the end of a line, or part of a value
+_IS_BEHIND = re.compile(rb"[ \t][^\x00-\x08\x0a-\x1f\x7f]*")
 NO_PARAMETERS = MailParameters()
 _DSN_VALUES = {b"RET": read_ret, b"ENVID": read_envid, b"NOTIFY": read_notify, b"ORCPT": read_orcpt}
 
@@ -117,7 +120,7 @@ def _parse_path(
         if keyword == b"from:" and status == "5.1.3":
             status = "5.1.7"  # RFC 3463: that subject is the sender's
         raise Refusal(replies.BAD_ADDRESS.format(code=error.code, status=status)) from error
-    if rest and not rest.startswith((b" ", b"\t")):
+    if rest and not _IS_BEHIND.fullmatch(rest):
         raise Refusal(replies.BAD_ADDRESS.format(code=501, status="5.1.3"))
     return address, rest.strip()
 

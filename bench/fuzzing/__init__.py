@@ -1,0 +1,1 @@
+"""Sessions of hostile clients against the front, and hostile bytes against its parsers."""

@@ -1,0 +1,193 @@
+"""The command line of bench/fuzz."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bench.fuzzing import coverage
+from bench.fuzzing.front import close_seams
+from bench.fuzzing.queue import FuzzedDatabase
+from bench.fuzzing.session import Result, run_seed
+from bench.fuzzing.zoo import BUGS, planted
+from bench.simulation import clocks
+from bench.simulation.store import Queue
+
+_ABOUT = """\
+Each seed is one SMTP session of a hostile client against the front, in this process: a walk
+through commands, right and wrong, cut and sent ahead, given up at any byte. A model says what each
+reply may be; what was answered with 250 has to be in the queue, once and whole, and nothing else.
+With --target atheris makes up bytes for one parser. Ends with 1 if anything is not so.
+"""
+_CHUNK = 500
+_TOLD = 10  # failing seeds
+_EMPTIED_EACH = 200  # sessions
+
+
+class Found(NamedTuple):
+    """What came of some seeds."""
+
+    sessions: int
+    broken: list[Result]
+    replies: int
+    stored: int
+    processor_s: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one seed, many, the zoo, or a target; return the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.target is not None:
+        return coverage.run(options.target, options.seconds)
+    if options.targets:
+        return coverage.run_fixed()
+    close_seams()
+    gc.set_threshold(50_000)
+    if options.zoo is not None:
+        return _zoo(options)
+    if options.session is not None:
+        return _one(options)
+    return _many(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=_ABOUT)
+    parser.add_argument("session", type=int, nargs="?", metavar="SEED", help="one, with its story")
+    parser.add_argument("--sessions", type=int, default=2000, metavar="N", help="so many (2000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first one (0)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes (1)")
+    parser.add_argument("--bug", default="", choices=("", *BUGS), help="plant a bug")
+    parser.add_argument("--zoo", nargs="*", metavar="BUG", help="find each planted bug")
+    parser.add_argument("--target", metavar="NAME", help="fuzz one parser by atheris")
+    parser.add_argument("--seconds", type=int, default=60, help="so long (60)")
+    parser.add_argument("--targets", action="store_true", help="fixed inputs for each parser")
+    parser.add_argument("--json", action="store_true", help="figures as JSON")
+    return parser
+
+
+# --- one seed
+
+
+def _one(options: argparse.Namespace) -> int:
+    with planted(options.bug):
+        result = run_seed(options.session, _database())
+    print(f"seed {result.seed}: {result.profile}")
+    for line in result.transcript:
+        print(line)
+    if result.broken:
+        print(f"BROKEN {result.broken}")
+    return 1 if result.broken else 0
+
+
+# --- many
+
+_known: FuzzedDatabase | None = None
+
+
+def _database() -> FuzzedDatabase:
+    global _known
+    if _known is None:
+        queue = Queue()
+        queue.empty()
+        _known = FuzzedDatabase(queue)
+    return _known
+
+
+def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
+    bug, first, count, stops = task
+    database = _database()
+    broken: list[Result] = []
+    done = replies = stored = 0
+    begun_s = sum(os.times()[:2])
+    with planted(bug):
+        for seed in range(first, first + count):
+            if done % _EMPTIED_EACH == 0:
+                database.queue.empty()
+            result = run_seed(seed, database)
+            done += 1
+            replies += result.replies
+            stored += result.stored
+            if result.broken:
+                broken.append(result)
+                if stops:
+                    break
+    gc.collect()
+    return Found(done, broken, replies, stored, sum(os.times()[:2]) - begun_s)
+
+
+def _chunks(
+    bug: str, first: int, count: int, *, stops: bool
+) -> Iterator[tuple[str, int, int, bool]]:
+    for start in range(first, first + count, _CHUNK):
+        yield bug, start, min(_CHUNK, first + count - start), stops
+
+
+def _many(options: argparse.Namespace) -> int:
+    begun_s = clocks.real_s()
+    all_found: list[Found] = []
+    told = 0
+    for found in _spread(
+        options.jobs, _chunks(options.bug, options.seed, options.sessions, stops=False)
+    ):
+        all_found.append(found)
+        for result in found.broken:
+            told += 1
+            if told <= _TOLD:
+                print(f"BROKEN seed {result.seed} ({result.profile}): {result.broken}", flush=True)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{sum(one.sessions for one in all_found)} sessions ")
+    figures = {
+        "sessions": sum(one.sessions for one in all_found),
+        "broken": sum(len(one.broken) for one in all_found),
+        "replies": sum(one.replies for one in all_found),
+        "stored": sum(one.stored for one in all_found),
+        "processor_s": round(sum(one.processor_s for one in all_found), 1),
+        "elapsed_s": round(clocks.real_s() - begun_s, 1),
+    }
+    print(json.dumps(figures) if options.json else _words(figures))
+    return 1 if figures["broken"] else 0
+
+
+def _spread(jobs: int, tasks: Iterator[tuple[str, int, int, bool]]) -> Iterator[Found]:
+    if jobs <= 1:
+        yield from map(_run_chunk, tasks)
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap_unordered(_run_chunk, tasks)
+
+
+def _words(figures: dict[str, float]) -> str:
+    each_ms = figures["processor_s"] / max(1, figures["sessions"]) * 1000
+    counted = "{sessions} sessions, {broken} broken; {replies} replies, {stored} messages"
+    return (
+        f"{counted.format(**figures)}, {figures['elapsed_s']} s, "
+        f"{each_ms:.2f} ms of a processor each"
+    )
+
+
+# --- the zoo
+
+
+def _zoo(options: argparse.Namespace) -> int:
+    """Find each bug; the seed that finds it is clean without it."""
+    missed = 0
+    for name in options.zoo or BUGS:
+        sessions, broken = 0, None
+        for found in map(_run_chunk, _chunks(name, options.seed, options.sessions, stops=True)):
+            sessions += found.sessions
+            if found.broken:
+                broken = found.broken[0]
+                break
+        is_clean = broken is not None and not _run_chunk(("", broken.seed, 1, True)).broken
+        missed += not is_clean
+        end = f"found by seed {broken.seed}: {broken.broken[:200]}" if broken else "NOT FOUND"
+        if broken and not is_clean:
+            end += " (WITHOUT IT AS WELL)"
+        print(f"{name:18} {BUGS[name].what}: {sessions} sessions, {end}", flush=True)
+    return 1 if missed else 0
