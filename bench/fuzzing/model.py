@@ -223,16 +223,10 @@ class Model:
         if self._is_ended and self._said == len(self._replies):
             self.is_closed = True  # who says no more has no content
             raise _Over
-        reply = self._take((354, 554), line)
-        is_ahead = reply.at_byte > self._at
-        if reply.code == 354 and is_ahead:
-            raise Broken("354 though content came before it")
-        if reply.code != 354:
-            if not is_ahead:
-                raise Broken(f"{reply.data!r} to {_shown(line)}; right is 354")
-            self.is_closed = True
-            return
-        self._content()
+        is_ahead = self._said < len(self._replies) and self._replies[self._said].at_byte > self._at
+        right = 554 if is_ahead else 354  # content that came before it is another protocol
+        if self._take((right,), line, closes=is_ahead).code == 354:
+            self._content()
 
     def _content(self) -> None:
         start = self._at

@@ -9,15 +9,15 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from bench.fuzzing import coverage
 from bench.fuzzing.front import close_seams
-from bench.fuzzing.queue import FuzzedDatabase
+from bench.fuzzing.queue import database
 from bench.fuzzing.session import Result, run_seed
 from bench.fuzzing.zoo import BUGS, planted
 from bench.simulation import clocks
-from bench.simulation.store import Queue
 
 _ABOUT = """\
 Each seed is one SMTP session of a hostile client against the front, in this process: a walk
@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one seed, many, the zoo, or a target; return the exit code."""
     options = _parser().parse_args(arguments)
     if options.target is not None:
-        return coverage.run(options.target, options.seconds)
-    if options.targets:
-        return coverage.run_fixed()
+        return coverage.run(options.target, options.seconds or 60)
     close_seams()
     gc.set_threshold(50_000)
+    if options.short:
+        return _short(options.sessions)
     if options.zoo is not None:
         return _zoo(options)
     if options.session is not None:
@@ -65,8 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bug", default="", choices=("", *BUGS), help="plant a bug")
     parser.add_argument("--zoo", nargs="*", metavar="BUG", help="find each planted bug")
     parser.add_argument("--target", metavar="NAME", help="fuzz one parser by atheris")
-    parser.add_argument("--seconds", type=int, default=60, help="so long (60)")
-    parser.add_argument("--targets", action="store_true", help="fixed inputs for each parser")
+    parser.add_argument("--seconds", type=int, help="so long (a target: 60)")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="the sessions, the zoo, one twice, fixed inputs for each target",
+    )
     parser.add_argument("--json", action="store_true", help="figures as JSON")
     return parser
 
@@ -76,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _one(options: argparse.Namespace) -> int:
     with planted(options.bug):
-        result = run_seed(options.session, _database())
+        result = run_seed(options.session, database())
     print(f"seed {result.seed}: {result.profile}")
     for line in result.transcript:
         print(line)
@@ -87,29 +91,18 @@ def _one(options: argparse.Namespace) -> int:
 
 # --- many
 
-_known: FuzzedDatabase | None = None
-
-
-def _database() -> FuzzedDatabase:
-    global _known
-    if _known is None:
-        queue = Queue()
-        queue.empty()
-        _known = FuzzedDatabase(queue)
-    return _known
-
 
 def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
     bug, first, count, stops = task
-    database = _database()
+    here = database()
     broken: list[Result] = []
     done = replies = stored = 0
     begun_s = sum(os.times()[:2])
     with planted(bug):
         for seed in range(first, first + count):
             if done % _EMPTIED_EACH == 0:
-                database.queue.empty()
-            result = run_seed(seed, database)
+                here.queue.empty()
+            result = run_seed(seed, here)
             done += 1
             replies += result.replies
             stored += result.stored
@@ -117,7 +110,8 @@ def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
                 broken.append(result)
                 if stops:
                     break
-    gc.collect()
+    if done == _CHUNK:
+        gc.collect()
     return Found(done, broken, replies, stored, sum(os.times()[:2]) - begun_s)
 
 
@@ -142,6 +136,8 @@ def _many(options: argparse.Namespace) -> int:
                 print(f"BROKEN seed {result.seed} ({result.profile}): {result.broken}", flush=True)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{sum(one.sessions for one in all_found)} sessions ")
+        if options.seconds and clocks.real_s() - begun_s > options.seconds:
+            break
     figures = {
         "sessions": sum(one.sessions for one in all_found),
         "broken": sum(len(one.broken) for one in all_found),
@@ -171,7 +167,22 @@ def _words(figures: dict[str, float]) -> str:
     )
 
 
-# --- the zoo
+# --- the zoo, and all in short
+
+
+def _short(sessions: int) -> int:
+    """Run a bit of everything; one session twice, behind others, which may not matter to it."""
+    count = ["--sessions", str(sessions)]
+    codes = [main(count), main(["--zoo", *count])]
+    stories = []
+    for _ in range(2):
+        with planted("dots-kept"):
+            result = run_seed(0, database())
+        stories.append([*result.transcript, f"BROKEN {result.broken}"])
+    print(*stories[0], sep="\n")
+    is_same = stories[0] == stories[1]
+    print("the same again" if is_same else "NOT THE SAME AGAIN")
+    return max(*codes, coverage.run_fixed(), not is_same)
 
 
 def _zoo(options: argparse.Namespace) -> int:
@@ -179,7 +190,11 @@ def _zoo(options: argparse.Namespace) -> int:
     missed = 0
     for name in options.zoo or BUGS:
         sessions, broken = 0, None
-        for found in map(_run_chunk, _chunks(name, options.seed, options.sessions, stops=True)):
+        tasks = chain(
+            [(name, BUGS[name].seed, 1, True)],  # that has found it
+            _chunks(name, options.seed, options.sessions, stops=True),
+        )
+        for found in map(_run_chunk, tasks):
             sessions += found.sessions
             if found.broken:
                 broken = found.broken[0]

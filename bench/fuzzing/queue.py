@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -89,6 +90,14 @@ class FuzzedDatabase(Database):
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+@cache
+def database() -> FuzzedDatabase:
+    """Return the one of this process."""
+    queue = Queue()
+    queue.empty()
+    return FuzzedDatabase(queue)
 
 
 def taken_from(queue: Queue) -> list[Stored]:

@@ -109,6 +109,7 @@ _WITH_ANYTHING = {
     b"NOOP": 250, b"RSET": 250, b"VRFY": 252, b"HELP": 214, b"QUIT": 221, b"GET": 221, b"POST": 221,
     b"BDAT": 502,
 }  # fmt: skip
+_WITH_STATE = (b"MAIL", b"RCPT", b"HELO", b"EHLO")
 _THAT_CLOSE = (b"QUIT", b"GET", b"POST", b"BDAT")
 _ANY_ERROR = tuple(range(500, 560))
 
@@ -118,8 +119,10 @@ def label_of(line: bytes, labels: dict[bytes, Label]) -> Label:
     label = labels.get(line)
     if label is None:
         verb = line.partition(b" ")[0].upper()
-        if verb not in _WITH_ANYTHING or len(line) > 2048:
-            return Label(verb.decode() if verb in (b"MAIL", b"RCPT") else "", _ANY_ERROR)
+        if len(line) > 2048:
+            return Label("", _ANY_ERROR)
+        if verb not in _WITH_ANYTHING:
+            return Label(verb.decode() if verb in _WITH_STATE else "", _ANY_ERROR)
         # whatever stands behind it, a bare CR too
         label = Label(verb.decode(), (_WITH_ANYTHING[verb],), closes=verb in _THAT_CLOSE)
     return label

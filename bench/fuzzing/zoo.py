@@ -21,6 +21,7 @@ class Bug:
 
     what: str
     patches: Callable[[], list[Patch]]
+    seed: int = 0  # that has found it
 
 
 @contextmanager
@@ -162,16 +163,20 @@ def _ehlo_forgets_nothing() -> list[Patch]:
 
 
 BUGS = {
-    "bare-lf-ends": Bug("a bare LF around the dot ends content", _bare_lf_ends),
+    "bare-lf-ends": Bug("a bare LF around the dot ends content", _bare_lf_ends, 45),
     "dots-kept": Bug("dot stuffing is not undone", _dots_kept),
     "edge-forgotten": Bug("an end cut in the middle is not seen", _edge_forgotten),
-    "chunk-is-commands": Bug("what stands behind a refused BDAT is executed", _chunk_is_commands),
-    "rset-forgets-none": Bug("RSET forgets nothing", _rset_forgets_nothing),
-    "ehlo-forgets-none": Bug("EHLO within a transaction forgets nothing", _ehlo_forgets_nothing),
-    "refused-is-taken": Bug("a refused recipient is one", _taken_though_refused),
-    "content-ahead": Bug("content that came before 354 is taken", _content_ahead),
-    "stored-before-dot": Bug("half of a content is stored at a hang-up", _stored_before_dot),
-    "answered-early": Bug("250 comes before the commit", _answered_before_commit),
-    "size-by-one": Bug("the size limit is off by one", _size_by_one),
-    "base64-raises": Bug("a login that is no base64 raises", _base64_raises),
+    "chunk-is-commands": Bug(
+        "what stands behind a refused BDAT is executed", _chunk_is_commands, 25
+    ),
+    "rset-forgets-none": Bug("RSET forgets nothing", _rset_forgets_nothing, 31),
+    "ehlo-forgets-none": Bug(
+        "EHLO within a transaction forgets nothing", _ehlo_forgets_nothing, 225
+    ),
+    "refused-is-taken": Bug("a refused recipient is one", _taken_though_refused, 2),
+    "content-ahead": Bug("content that came before 354 is taken", _content_ahead, 42),
+    "stored-before-dot": Bug("half of a content is stored at a hang-up", _stored_before_dot, 76),
+    "answered-early": Bug("250 comes before the commit", _answered_before_commit, 75),
+    "size-by-one": Bug("the size limit is off by one", _size_by_one, 465),
+    "base64-raises": Bug("a login that is no base64 raises", _base64_raises, 90),
 }

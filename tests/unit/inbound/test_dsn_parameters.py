@@ -57,6 +57,18 @@ def test_where_it_is_not_offered_rcpt_refuses_it(word: bytes) -> None:
         parse_rcpt(b"TO:<a@shop.test> " + word, smtputf8=False)
 
 
+@pytest.mark.parametrize("between", [b"\r", b"\x0b", b"\x0c", b"\x1c", b"\0", b"\x7f"])
+def test_nothing_but_spaces_and_tabs_parts_parameters(between: bytes) -> None:
+    """A bare CR may end a line for the next server (found by bench/fuzz)."""
+    for behind in (b"RET=HDRS" + between + b"SIZE=1", b"RET=HDRS" + between):
+        with pytest.raises(Refusal, match=r"^501 "):
+            parse_mail(b"FROM:<a@shop.test> " + behind, limit_bytes=10, has_dsn=True)
+    for behind in (b"NOTIFY=NEVER" + between + b"ORCPT=rfc822;x", b"NOTIFY=NEVER" + between):
+        with pytest.raises(Refusal, match=r"^501 "):
+            parse_rcpt(b"TO:<a@shop.test> " + behind, smtputf8=False, has_dsn=True)
+    assert parse_mail(b"FROM:<a@shop.test>\tSIZE=1\t RET=HDRS ", limit_bytes=10, has_dsn=True)
+
+
 def test_a_redirected_recipient_names_nobody_else_to_a_provider(tmp_path: Path) -> None:
     allowed = "qa@agency.test"
     settings = Settings.model_validate(
