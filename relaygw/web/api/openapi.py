@@ -18,11 +18,10 @@ from relaygw import __version__
 from relaygw.web.api.answers import COMPONENTS, Error
 from relaygw.web.api.endpoint import V1, Endpoint
 from relaygw.web.api.endpoints import ENDPOINTS
-from relaygw.web.api.requests import Select
-from relaygw.web.context import Endpoint as Answering
+from relaygw.web.api.mailpit import SERVED, errors_of
+from relaygw.web.api.requests import MAX_LISTED, Select
 from relaygw.web.context import WebContext
 from relaygw.web.page import render
-from relaygw.web.sandbox.api import changes, checks, messages
 from relaygw.web.sandbox.api.live import Live, Wait
 
 _REF = "#/components/schemas/"
@@ -45,35 +44,8 @@ _PARTS = {
     "wait": "Tests",
 }
 _NOTHING = {"component": "", "description": ""}
+_LIMIT = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}
 _REPEATED = frozenset({"id", "state", "result", "series"})
-_ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"
-_MAILPIT: tuple[tuple[str, str, str, Answering], ...] = (  # method, path, what it does, who answers
-    ("get", "/api/v1/info", "Version and numbers", messages.show_info),
-    ("get", "/api/v1/messages", "List captured mail", messages.list_messages),
-    ("put", "/api/v1/messages", "Mark as read or unread", changes.mark),
-    ("delete", "/api/v1/messages", "Delete", changes.delete),
-    ("get", "/api/v1/search", "Search captured mail", messages.search_messages),
-    ("delete", "/api/v1/search", "Delete what a search finds", changes.delete_found),
-    ("get", "/api/v1/tags", "List tags", messages.list_tags),
-    ("put", "/api/v1/tags", "Set tags", changes.set_tags),
-    ("put", _TAG, "Rename a tag", changes.rename_tag),
-    ("delete", _TAG, "Delete a tag", changes.delete_tag),
-    ("post", "/api/v1/send", "Capture a message given as JSON", changes.send),
-    ("get", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos),
-    ("put", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos),
-    ("get", _ONE, "Show one message", messages.show_message),
-    ("get", _ONE + "/headers", "Show its header", messages.show_headers),
-    ("get", _ONE + "/raw", "Show its source", messages.show_raw),
-    ("get", _ONE + "/part/{part_id}", "Show a part", messages.show_part),
-    ("get", _ONE + "/html-check", "What mail programs make of its HTML", checks.show_html_check),
-    ("get", _ONE + "/link-check", "List its links", checks.list_links),
-    ("post", _ONE + "/link-check", "Visit its links", checks.visit),
-    ("get", _ONE + "/sa-check", "Its score by SpamAssassin", checks.show_spam_score),
-    ("post", _ONE + "/release", "Release it", changes.release_message),
-    ("get", "/view/latest", "The newest message in the sandbox", messages.show_latest),
-    ("get", "/view/{queue_id}.html", "Its HTML, cleaned", messages.show_html),
-    ("get", "/view/{queue_id}.txt", "Its text", messages.show_text),
-)
 
 
 def document(root_path: str) -> dict[str, Any]:
@@ -81,12 +53,11 @@ def document(root_path: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for one in ENDPOINTS:
         paths.setdefault(V1 + one.path, {})[one.method] = _operation(one)
-    for method, full_path, summary, _ in _MAILPIT:
-        path = full_path.replace(":path}", "}")
-        paths.setdefault(path, {})[method] = {
-            **_called(method, path, "Mailpit", summary),
-            "responses": {"default": {"description": "As Mailpit answers."}},
-        }
+    for each in SERVED:
+        path = each.path.replace(":path}", "}")
+        called = _called(each.method, path, "Mailpit", each.summary)
+        called["parameters"] += each.parameters
+        paths.setdefault(path, {})[each.method] = {**called, **each.described()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -114,12 +85,11 @@ def _operation(one: Endpoint) -> dict[str, Any]:
     tag = _PARTS.get(one.path.split("/")[1], "Watching")
     called = _called(one.method, V1 + one.path, tag, summary.removesuffix("."))
     for name, text in one.parameters.items():
-        schema = {"type": "array", "items": _TEXT} if name in _REPEATED else _TEXT
-        parameter = {"name": name, "in": "query", "description": text, "schema": schema}
+        parameter = {"name": name, "in": "query", "description": text, "schema": _asked(name)}
         called["parameters"].append(parameter)
     done = "Done." if one.method != "get" else "The answer."
     responses = {"200": {"description": done, "content": _content(one.answer)}}
-    for code in one.errors:
+    for code in errors_of(one.method, one.errors):
         phrase = HTTPStatus(code).phrase
         responses[str(code)] = {"description": phrase, "content": _content(Error)}
     described = " ".join([*rest.split(), f"Needs the role {one.role.word}."])
@@ -127,6 +97,12 @@ def _operation(one: Endpoint) -> dict[str, Any]:
     if one.body.model_fields:
         operation["requestBody"] = {"content": _content(one.body)}
     return operation
+
+
+def _asked(name: str) -> dict[str, Any]:
+    if name == "limit":
+        return _LIMIT
+    return {"type": "array", "items": _TEXT} if name in _REPEATED else _TEXT
 
 
 def _called(method: str, path: str, tag: str, summary: str) -> dict[str, Any]:
@@ -205,7 +181,7 @@ def api_routes(web: WebContext) -> list[BaseRoute]:
     async def show_document(request: Request) -> Response:
         return JSONResponse(document(request.scope.get("root_path", "")))
 
-    mailpit = [(method, path, partial(answer, web)) for method, path, _, answer in _MAILPIT]
+    mailpit = [(one.method, one.path, partial(one.answer, web)) for one in SERVED]
     # cypress-mailpit 2.0.0 puts two slashes there, which Mailpit takes for one
     mailpit += [(method, "/" + path, answer) for method, path, answer in mailpit if "view" in path]
     return [
@@ -222,11 +198,12 @@ def _operations(described: Mapping[str, Any], tag: str) -> Iterator[dict[str, An
     for path, methods in described["paths"].items():
         for method, one in methods.items():
             if tag in one["tags"]:
-                yield {**one, "method": method.upper(), "path": path, **_shown(one)}
+                yield {**_NOTHING, **one, "method": method.upper(), "path": path, **_shown(one)}
 
 
 def _shown(one: Mapping[str, Any]) -> dict[str, Any]:
     answer = _schema_of(one["responses"].get("200", {}))
+    others = [(code, each) for code, each in one["responses"].items() if code != "200"]
     return {
         "parameters": [
             {**_NOTHING, **each, "kind": f"{_kind(each['schema'])[0]}, in the {each['in']}"}
@@ -235,11 +212,8 @@ def _shown(one: Mapping[str, Any]) -> dict[str, Any]:
         "body": list(_fields(_schema_of(one.get("requestBody", {})))),
         "answer": list(_fields(answer)),
         "answer_component": answer.get("$ref", "").removeprefix(_REF),
-        "errors": [
-            (code, each["description"])
-            for code, each in one["responses"].items()
-            if code not in ("200", "default")
-        ],
+        "errors": [(code, each["description"]) for code, each in others],
+        "has_objects": all("application/json" in each.get("content", {}) for _, each in others),
     }
 
 

@@ -25,6 +25,7 @@ from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import (
     EVERYTHING,
     MAX_CHARACTERS,
+    MAX_TERMS,
     Field,
     MailSearch,
     Term,
@@ -37,6 +38,7 @@ from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import is_still_in
 from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.page import Problem
 from relaygw.web.sandbox.api.messages import Json, links_of, message_json, summary_json
 
 MAX_SOCKETS = 20
@@ -150,6 +152,7 @@ def _marks(found: CapturedEntry) -> Json:
 
 
 MAX_WAIT_S = 120.0
+_TIMEOUT = f"a time like 30s, at most {MAX_WAIT_S:g}s"
 DEFAULT_WAIT_S = 10.0
 MAX_WAITING = 50
 _PAGE = 20
@@ -248,10 +251,11 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
     unknown = set(given) - set(_PARAMETERS)
     if unknown:
         name = min(unknown)[:40]
-        raise HTTPException(400, f"{name!r} is not one of {', '.join(_PARAMETERS)}")
+        known = ", ".join(sorted(_PARAMETERS))
+        raise Problem(400, f"parameter {name!r} is not known", expected=known)
     search = parse_search(given.get("query", ""))
     if search.is_void:
-        raise HTTPException(400, "query is too long, or has nothing to search for")
+        raise _unfit("query", given["query"])
     to = given.get("to", "").strip().lower()
     terms = list(search.terms)
     for name, field in _TERMS.items():
@@ -260,29 +264,33 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
     if since := given.get("since"):
         at_ms = read_time_ms(since, UTC)
         if at_ms is None:
-            raise HTTPException(
-                400, f"since is not a time: {since[:40]!r}; e.g. 2026-01-31T12:00:00Z"
-            )
+            expected = "one like 2026-01-31T12:00:00Z"
+            raise Problem(400, f"since {since[:40]!r} is not a time", expected=expected)
         terms.append(Term(field=Field.AFTER, number=at_ms))
     if not terms:
-        raise HTTPException(400, "nothing to wait for; write to=, from=, subject= or query=")
+        raise Problem(400, "nothing to wait for", expected="to, from, subject or query")
     return MailSearch(terms=tuple(terms)), to, _wait_s(given.get("timeout", ""))
 
 
 def _part(given: Mapping[str, str], name: str) -> str:
     part = searchable(given[name][:MAX_CHARACTERS])
     if not part:
-        raise HTTPException(400, f"{name} has nothing to search for")
+        raise _unfit(name, given[name])
     return part
+
+
+def _unfit(name: str, value: str) -> Problem:
+    expected = f"a word or more, at most {MAX_CHARACTERS} characters and {MAX_TERMS} terms"
+    return Problem(400, f"{name} {value[:40]!r} is too long, or has no word", expected=expected)
 
 
 def _wait_s(value: str) -> float:
     try:
         wait_s = parse_duration(value) if value else DEFAULT_WAIT_S
     except ValueError as error:
-        raise HTTPException(400, f"timeout {value[:40]!r} {error}") from None
+        raise Problem(400, f"timeout {value[:40]!r} {error}", expected=_TIMEOUT) from None
     if wait_s > MAX_WAIT_S:
-        raise HTTPException(400, f"timeout is at most {MAX_WAIT_S:g}s")
+        raise Problem(400, f"timeout {value[:40]!r} is too long", expected=_TIMEOUT)
     return wait_s
 
 

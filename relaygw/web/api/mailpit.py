@@ -1,0 +1,382 @@
+"""Mailpit's API as the document describes it: parameters, bodies and answers of each operation."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from relaygw.web.context import Endpoint
+from relaygw.web.sandbox.api import changes, checks, messages
+
+Schema = dict[str, Any]
+_PLAIN = "text/plain"
+
+
+def _list(of: Schema) -> Schema:
+    return {"type": "array", "items": of}
+
+
+def _map(of: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": of}
+
+
+def _object(**fields: Schema) -> Schema:
+    """Return an object that always has exactly these fields."""
+    names = list(fields)
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": names,
+        "additionalProperties": False,
+    }
+
+
+def _body(*required: str, **fields: Schema) -> Schema:
+    """Return an object that a request has; what it does not know is ignored, as in Mailpit."""
+    known = {name: one if name in required else _or_null(one) for name, one in fields.items()}
+    shown: Schema = {"type": "object", "properties": known}
+    return {**shown, "required": list(required)} if required else shown
+
+
+def _or_null(one: Schema) -> Schema:
+    return {**one, "type": [one["type"], "null"]}
+
+
+def _parameter(name: str, description: str, schema: Schema, **more: Any) -> Schema:
+    return {"name": name, "in": "query", "description": description, "schema": schema, **more}
+
+
+_TEXT: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "integer", "minimum": 0}
+_SHARE: Schema = {"type": "number"}
+_YES: Schema = {"type": "boolean"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_TEXTS = _list(_TEXT)
+_CONTACT = _object(Name=_TEXT, Address=_TEXT)
+_COMMON = {
+    "ID": _TEXT,
+    "MessageID": _TEXT,
+    "Read": _YES,
+    "From": _CONTACT,
+    "To": _list(_CONTACT),
+    "Cc": _list(_CONTACT),
+    "Bcc": _list(_CONTACT),
+    "ReplyTo": _list(_CONTACT),
+    "Subject": _TEXT,
+    "Username": _TEXT,
+    "Tags": _TEXTS,
+    "Size": _NUMBER,
+}
+_PART = _object(
+    PartID=_TEXT,
+    FileName=_TEXT,
+    ContentType=_TEXT,
+    ContentID=_TEXT,
+    Size=_NUMBER,
+    Checksums=_object(MD5=_TEXT, SHA1=_TEXT, SHA256=_TEXT),
+)
+_SUMMARY = _object(**_COMMON, Created=_TIME, Attachments=_NUMBER, Snippet=_TEXT)
+_MESSAGE = _object(
+    **_COMMON,
+    ReturnPath=_TEXT,
+    ListUnsubscribe=_object(Header=_TEXT, Links=_TEXTS, Errors=_TEXT, HeaderPost=_TEXT),
+    Date=_TIME,
+    Text=_TEXT,
+    HTML=_TEXT,
+    Inline=_list(_PART),
+    Attachments=_list(_PART),
+)
+_PAGE = _object(
+    total=_NUMBER,
+    unread=_NUMBER,
+    count=_NUMBER,
+    messages_count=_NUMBER,
+    messages_unread=_NUMBER,
+    start=_NUMBER,
+    tags=_TEXTS,
+    messages=_list(_SUMMARY),
+)
+_INFO = _object(
+    Version=_TEXT,
+    LatestVersion=_TEXT,
+    Database=_TEXT,
+    DatabaseSize=_NUMBER,
+    Messages=_NUMBER,
+    Unread=_NUMBER,
+    Tags=_map(_NUMBER),
+    RuntimeStats=_object(
+        Uptime=_NUMBER,
+        Memory=_NUMBER,
+        MessagesDeleted=_NUMBER,
+        SMTPAccepted=_NUMBER,
+        SMTPAcceptedSize=_NUMBER,
+        SMTPRejected=_NUMBER,
+        SMTPIgnored=_NUMBER,
+    ),
+)
+_SHARES = {"Supported": _SHARE, "Partial": _SHARE, "Unsupported": _SHARE}
+_HTML_CHECK = _object(
+    Warnings=_list(
+        _object(
+            Slug=_TEXT,
+            Title=_TEXT,
+            Description=_TEXT,
+            URL=_TEXT,
+            Category=_TEXT,
+            Tags=_TEXTS,
+            Keywords=_TEXT,
+            Results=_list(
+                _object(
+                    Name=_TEXT,
+                    Platform=_TEXT,
+                    Family=_TEXT,
+                    Version=_TEXT,
+                    Support=_TEXT,
+                    NoteNumber=_TEXT,
+                )
+            ),
+            NotesByNumber=_map(_TEXT),
+            Score=_object(Found=_NUMBER, **_SHARES),
+        )
+    ),
+    Platforms=_map(_TEXTS),
+    Total=_object(Tests=_NUMBER, Nodes=_NUMBER, **_SHARES),
+)
+_LINK = _object(URL=_TEXT, StatusCode=_NUMBER, Status=_TEXT)
+_LINKS = _object(Errors=_NUMBER, Links=_list(_LINK))
+_SPAM = _object(
+    IsSpam=_YES,
+    Error=_TEXT,
+    Score=_SHARE,
+    Rules=_list(_object(Score=_SHARE, Name=_TEXT, Description=_TEXT)),
+)
+
+_IDS = {"IDs": _TEXTS}
+_PERSON = _body("Email", Email=_TEXT, Name=_TEXT)
+_FILE = _body(Content=_TEXT, Filename=_TEXT, ContentType=_TEXT, ContentID=_TEXT)
+_LETTER = _body(
+    "From",
+    From=_PERSON,
+    To=_list(_PERSON),
+    Cc=_list(_PERSON),
+    Bcc=_TEXTS,
+    ReplyTo=_list(_PERSON),
+    Subject=_TEXT,
+    Text=_TEXT,
+    HTML=_TEXT,
+    Headers=_map(_TEXT),
+    Tags=_TEXTS,
+    Attachments=_list(_FILE),
+)
+
+_COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+_PAGED = (
+    _parameter("start", "how many are left out, the newest first; default 0", _COUNT),
+    _parameter("limit", "default 50; at most 1000, which 0 is as well", _COUNT),
+)
+_SEARCH = (
+    _parameter("query", "a search as in the sandbox", _TEXT, required=True),
+    _parameter("tz", "time zone of its dates, like Europe/Berlin; default UTC", _TEXT),
+)
+_SAVED = (_parameter("dl", "1: as a file to be saved", _TEXT),)
+_FOLLOW = (_parameter("follow", "true: also where links lead on", _TEXT),)
+
+
+def errors_of(method: str, own: tuple[int, ...]) -> list[int]:
+    """Return the statuses of refusals: its own, and those of the gate that all pass."""
+    return sorted({*own, 429} if method == "get" else {*own, 408, 413, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One method of one path: what it does, who answers, what is asked and answered."""
+
+    method: str
+    path: str
+    summary: str
+    answer: Endpoint
+    schema: Schema = field(default_factory=lambda: _TEXT)
+    _: KW_ONLY
+    content_type: str = "application/json"
+    done: int | None = 200  # None: it is always refused
+    parameters: tuple[Schema, ...] = ()
+    body: Schema | None = None
+    errors: tuple[int, ...] = (401, 503)
+
+    def described(self) -> dict[str, Any]:
+        """Return the parts of its OpenAPI operation that follow from what it is asked."""
+        responses: dict[str, Any] = {}
+        if self.done is not None:
+            responses[str(self.done)] = {"description": HTTPStatus(self.done).phrase}
+            if self.done == HTTPStatus.OK:
+                responses["200"]["content"] = {self.content_type: {"schema": self.schema}}
+        for code in errors_of(self.method, self.errors):
+            phrase, content = HTTPStatus(code).phrase, {_PLAIN: {"schema": _TEXT}}
+            responses[str(code)] = {"description": phrase, "content": content}
+        if self.body is None:
+            return {"responses": responses}
+        body = {"content": {"application/json": {"schema": self.body}}}
+        return {"requestBody": body, "responses": responses}
+
+
+_ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"
+_said = partial(Served, content_type=_PLAIN)
+_ASKED, _FOUND, _BOTH = (400, 401, 503), (401, 404, 503), (400, 401, 404, 503)
+_CHANGED = (400, 401, 403, 503)
+SERVED: tuple[Served, ...] = (
+    Served("get", "/api/v1/info", "Version and numbers", messages.show_info, _INFO),
+    Served(
+        "get",
+        "/api/v1/messages",
+        "List captured mail",
+        messages.list_messages,
+        _PAGE,
+        parameters=_PAGED,
+        errors=_ASKED,
+    ),
+    _said(
+        "put",
+        "/api/v1/messages",
+        "Mark as read or unread",
+        changes.mark,
+        body=_body(**_IDS, Read=_YES, Search=_TEXT),
+        parameters=_SEARCH[1:],
+        errors=_CHANGED,
+    ),
+    _said(
+        "delete",
+        "/api/v1/messages",
+        "Delete",
+        changes.delete,
+        body=_body(**_IDS),
+        errors=_CHANGED,
+    ),
+    Served(
+        "get",
+        "/api/v1/search",
+        "Search captured mail",
+        messages.search_messages,
+        _PAGE,
+        parameters=(*_SEARCH, *_PAGED),
+        errors=_ASKED,
+    ),
+    _said(
+        "delete",
+        "/api/v1/search",
+        "Delete what a search finds",
+        changes.delete_found,
+        parameters=_SEARCH,
+        errors=_CHANGED,
+    ),
+    Served("get", "/api/v1/tags", "List tags", messages.list_tags, _TEXTS),
+    _said(
+        "put",
+        "/api/v1/tags",
+        "Set tags",
+        changes.set_tags,
+        body=_body("IDs", **_IDS, Tags=_TEXTS),
+        errors=_CHANGED,
+    ),
+    _said(
+        "put",
+        _TAG,
+        "Rename a tag",
+        changes.rename_tag,
+        body=_body("Name", Name=_TEXT),
+        errors=(*_CHANGED, 404),
+    ),
+    _said("delete", _TAG, "Delete a tag", changes.delete_tag, errors=(401, 403, 404, 503)),
+    Served(
+        "post",
+        "/api/v1/send",
+        "Capture a message given as JSON",
+        changes.send,
+        _object(ID=_TEXT),
+        body=_LETTER,
+        errors=_CHANGED,
+    ),
+    Served(
+        "get", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos, done=None, errors=_ASKED
+    ),
+    Served(
+        "put", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos, done=None, errors=_CHANGED
+    ),
+    Served("get", _ONE, "Show one message", messages.show_message, _MESSAGE, errors=_FOUND),
+    Served(
+        "get",
+        _ONE + "/headers",
+        "Show its header",
+        messages.show_headers,
+        _map(_TEXTS),
+        errors=_FOUND,
+    ),
+    _said(
+        "get",
+        _ONE + "/raw",
+        "Show its source",
+        messages.show_raw,
+        parameters=_SAVED,
+        errors=_FOUND,
+    ),
+    Served(
+        "get",
+        _ONE + "/part/{part_id}",
+        "Show a part",
+        messages.show_part,
+        content_type="*/*",
+        errors=_FOUND,
+    ),
+    Served(
+        "get",
+        _ONE + "/html-check",
+        "What mail programs make of its HTML",
+        checks.show_html_check,
+        _HTML_CHECK,
+        errors=_FOUND,
+    ),
+    Served("get", _ONE + "/link-check", "List its links", checks.list_links, _LINKS, errors=_FOUND),
+    Served(
+        "post",
+        _ONE + "/link-check",
+        "Visit its links",
+        checks.visit,
+        _LINKS,
+        parameters=_FOLLOW,
+        errors=(*_CHANGED, 404),
+    ),
+    Served(
+        "get",
+        _ONE + "/sa-check",
+        "Its score by SpamAssassin",
+        checks.show_spam_score,
+        _SPAM,
+        errors=_FOUND,
+    ),
+    _said(
+        "post",
+        _ONE + "/release",
+        "Release it",
+        changes.release_message,
+        body=_body("To", To=_TEXTS, Anyone=_YES),
+        errors=(*_CHANGED, 404, 409),
+    ),
+    Served(
+        "get",
+        "/view/latest",
+        "The newest message in the sandbox",
+        messages.show_latest,
+        done=302,
+        errors=_FOUND,
+    ),
+    Served(
+        "get",
+        "/view/{queue_id}.html",
+        "Its HTML, cleaned",
+        messages.show_html,
+        content_type="text/html",
+        errors=_FOUND,
+    ),
+    _said("get", "/view/{queue_id}.txt", "Its text", messages.show_text, errors=_FOUND),
+)
