@@ -173,7 +173,7 @@ _LETTER = _body(
 
 _COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
 _PAGED = (
-    _parameter("start", "how many are left out, the newest first; default 0", _COUNT),
+    _parameter("start", "how many of the newest are left out; default 0", _COUNT),
     _parameter("limit", "default 50; at most 1000, which 0 is as well", _COUNT),
 )
 _SEARCH = (
