@@ -182,8 +182,10 @@ def _is_json(line: bytes) -> bool:
 class Tail:
     """Reads the events that were added to a growing file since the last look."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_its_end: bool = False) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
+        if from_its_end:
+            os.lseek(self._descriptor, 0, os.SEEK_END)
         self._rest = b""
 
     def read(self) -> list[Event]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from bench.killing.message import digest, identify
+from bench.rig.message import digest, identify
 from bench.rig.postgres import PostgresServer
 from relaygw import roles
 from relaygw.errors import RelaygwError

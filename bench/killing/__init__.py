@@ -2,7 +2,6 @@
 
 | module | what lives there |
 |---|---|
-| `message` | the numbered messages, and the digest by which damage shows |
 | `sink` | a process: the provider, tells of each final dot read and each 250 written |
 | `clients` | a process: sends messages, tells how each ends |
 | `backlog` | how much the clients may send |

@@ -14,7 +14,7 @@ class Backlog:
     """What was acknowledged and not yet taken by the sink."""
 
     def __init__(self, history: Path, *, limit: int) -> None:
-        self._tail = Tail(history)
+        self._tail = Tail(history, from_its_end=True)
         self._limit = limit
         self._taken: set[str] = set()
         self._waiting: set[str] = set()

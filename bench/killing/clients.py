@@ -1,5 +1,7 @@
 """The clients of the campaign: several connections that send as fast as the backlog allows.
 
+With a rate they keep to it together; each n-th message may be to three, or large (1.3 MB).
+
 Of each message the history has `send`, invoked right before its content is written. An id is used
 for one message, and after that never again.
 """
@@ -12,16 +14,18 @@ import contextlib
 import itertools
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.history import History, open_history
 from bench.killing.backlog import Backlog
-from bench.killing.message import Message, compose
+from bench.rig.message import Message, compose, named
 
 _RECONNECT_S = 0.02
 _PATIENCE_S = 60.0
+_SEVERAL, _LARGE_LINES = 3, 20_000
 
 
 class Refused(Exception):
@@ -37,6 +41,9 @@ class Client:
     history: History
     backlog: Backlog
     stop: asyncio.Event
+    every_s: float = 0.0
+    several_each: int = 0
+    large_each: int = 0
     step: str = ""
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -46,8 +53,23 @@ class Client:
             await self.backlog.room()
             if self.stop.is_set():
                 break
-            await self._send(compose(f"{self.name:x}-{number:x}", number))
+            began_s = time.monotonic()
+            await self._send(self._composed(number))
+            await self._pause(began_s + self.every_s - time.monotonic())
         self._hang_up()
+
+    def _composed(self, number: int) -> Message:
+        return compose(
+            f"{self.name:x}-{number:x}",
+            number,
+            more_lines=_LARGE_LINES * _is_due(number, self.large_each),
+            several=_SEVERAL * _is_due(number, self.several_each),
+        )
+
+    async def _pause(self, for_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            if for_s > 0:
+                await asyncio.wait_for(self.stop.wait(), for_s)
 
     async def _send(self, message: Message) -> None:
         """Take one message to its end, whatever that is."""
@@ -68,11 +90,12 @@ class Client:
         if self.streams is None:
             await self._connect()
         await self._ask("mail", f"MAIL FROM:<{message.sender}>", 250)
-        await self._ask("rcpt", f"RCPT TO:<{message.recipient}>", 250)
+        for recipient in message.recipients:
+            await self._ask("rcpt", f"RCPT TO:<{recipient}>", 250)
         await self._ask("data", "DATA", 354)
         self.step = "content"
-        who, what = f"client-{self.name}", message.message_id
-        self.history.invoke(who, "send", message=what, digest=message.digest)
+        who, what, to = f"client-{self.name}", message.message_id, named(message.recipients)
+        self.history.invoke(who, "send", message=what, digest=message.digest, **to)
         await self._write(message.content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
         await self._read_reply(250)
         self.backlog.acknowledged(message.message_id)
@@ -116,6 +139,10 @@ class Client:
             self.streams = None
 
 
+def _is_due(number: int, each: int) -> bool:
+    return each > 0 and number % each == each - 1
+
+
 async def load(options: argparse.Namespace) -> None:
     """Send until TERM; messages that are under way are taken to their end."""
     loop = asyncio.get_running_loop()
@@ -129,8 +156,17 @@ async def load(options: argparse.Namespace) -> None:
     sys.stdout.flush()
     await asyncio.gather(
         *(
-            Client(name, options.port, history, backlog, stop).run()
-            for name in range(options.connections)
+            Client(
+                options.first_name + number,
+                options.port,
+                history,
+                backlog,
+                stop,
+                options.connections / options.rate_per_s if options.rate_per_s else 0.0,
+                options.several_each,
+                options.large_each,
+            ).run()
+            for number in range(options.connections)
         )
     )
     follow.cancel()
@@ -145,6 +181,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--backlog", type=int, required=True)
+    parser.add_argument("--first-name", type=int, default=0, help="of the connections, a number")
+    parser.add_argument(
+        "--rate-per-s", type=float, default=0.0, help="of all; 0: as fast as can be"
+    )
+    parser.add_argument("--several-each", type=int, default=0, help="0: never")
+    parser.add_argument("--large-each", type=int, default=0, help="0: never")
     asyncio.run(load(parser.parse_args()))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.rig.gateway import Gateway
+from bench.rig.message import id_of
 from bench.rig.mta import Mta
 from bench.rig.queue_fates import ask
 
@@ -74,14 +75,14 @@ class GatewayQueue(QueueView):
             return []
         listed = ", ".join(f"'{one}'" for one in queue_ids)
         rows = ask(self._queue, f"SELECT address FROM recipient WHERE queue_id IN ({listed})")
-        return [_id_of(address) for (address,) in rows]
+        return [id_of(address) for (address,) in rows]
 
     def doubts(self, ids: list[str]) -> dict[str, int]:
         found: dict[str, int] = {}
         for start in range(0, len(ids), _AT_ONCE):
             listed = ", ".join(f"'{one}@cust.test'" for one in ids[start : start + _AT_ONCE])
             rows = ask(self._queue, _IN_DOUBT.format(listed))
-            found |= {_id_of(address): int(count) for address, count in rows}
+            found |= {id_of(address): int(count) for address, count in rows}
         return found
 
     def _ids(self, condition: str) -> list[str]:
@@ -89,7 +90,7 @@ class GatewayQueue(QueueView):
             "SELECT DISTINCT r.address FROM delivery d JOIN recipient r "
             f"ON {_OF_RECIPIENT} WHERE {condition}"
         )
-        return [_id_of(address) for (address,) in ask(self._queue, query)]
+        return [id_of(address) for (address,) in ask(self._queue, query)]
 
 
 class Spool(QueueView):
@@ -118,7 +119,3 @@ def _begun(lifeline: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return [line.split()[0] for line in lines if line.strip()]
-
-
-def _id_of(address: str) -> str:
-    return address.partition("@")[0]

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from bench.history import History, open_history
-from bench.killing.message import digest, identify
+from bench.rig.message import digest, identify
 
 _PATH = re.compile(r":\s*<([^>]*)>")
 _END_OF_DATA = b"\r\n.\r\n"

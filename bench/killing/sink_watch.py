@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.history import INVOKE, OK, Tail
+from bench.history import FAIL, INVOKE, OK, Tail
 
 POLL_S = 0.002
 PATIENCE_S = 60.0
@@ -32,7 +32,7 @@ class SinkWatch:
         self._successor_ns: int | None = None  # its first take
         self._seen: set[str] = set()
         self.twice: set[str] = set()  # what came more than once
-        self.taken = self.sent = self.acknowledged = 0
+        self.taken = self.sent = self.acknowledged = self.refused = 0
 
     def look(self) -> None:
         """Read on."""
@@ -42,6 +42,7 @@ class SinkWatch:
                 self._open.add(event.process)
             elif event.f == "connect":
                 self._open.discard(event.process)
+                self.refused += event.type == FAIL
             elif event.f == "dot":
                 self.taken += 1
                 if event.message in self._seen:
@@ -50,6 +51,11 @@ class SinkWatch:
                 is_successor = self._opened_ns[event.process] > self._awaited_ns
                 if is_successor and self._successor_ns is None:
                     self._successor_ns = event.time
+            elif event.f == "deliver":
+                self.refused += event.type == FAIL
+            elif event.f == "kill" and "provider" in event.value:
+                dead = event.value["provider"]
+                self._open = {one for one in self._open if one.rpartition("/")[0] != dead}
             elif event.f == "send":
                 self.sent += event.type == INVOKE
                 self.acknowledged += event.type == OK

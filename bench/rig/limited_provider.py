@@ -41,14 +41,17 @@ class Event:
 class LimitedProvider:
     """A provider on a loopback port that stays its own through every restart.
 
-    Entered, it listens; left, it is killed. `directory` gets its terms and its history.
+    Entered, it listens; left, it is killed. `directory` gets its terms and its history, unless
+    that goes to a file of its caller's.
     """
 
-    def __init__(self, directory: Path, name: str, terms: Terms | None = None) -> None:
+    def __init__(
+        self, directory: Path, name: str, terms: Terms | None = None, *, history: Path | None = None
+    ) -> None:
         self.port = free_port()
         self._terms_path = directory / f"{name}.json"
         self._name = name
-        self.history_path = directory / f"{name}.jsonl"
+        self.history_path = history or directory / f"{name}.jsonl"
         self._process: subprocess.Popen[bytes] | None = None
         self._write(terms or Terms())
 

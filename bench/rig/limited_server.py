@@ -4,8 +4,9 @@ What it allows is told by a file of Terms (JSON), which it reads at the start an
 Over its rate it refuses at the final dot, over its connections at the greeting, both as Amazon
 SES words it. A session that logged in by a password of before gets 421 to its next command.
 
-It tells the history (bench/history.py) of each connection, and of each message by its X-Bench-Id. A
-message whose dot was read and that has no answer is in doubt.
+It tells the history (bench/history.py) of each connection, and of each message by its X-Bench-Id,
+or by its X-Id (bench/rig/message.py) and then with its digest. A message whose dot was read and
+that has no answer is in doubt.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.history import History, open_history
 from bench.rig.limited_terms import USER, Bucket, Terms
+from bench.rig.message import NOBODY, digest, identify, named
 
+_PATH = re.compile(rb":\s*<([^>]*)>")
 _BENCH_ID = re.compile(rb"^X-Bench-Id: (\S+)\r$", re.MULTILINE)
 _HEAD_BYTES = 4096  # the id stands in these
 _END_OF_CONTENT = b"\r\n.\r\n"
@@ -78,6 +82,8 @@ class Session(asyncio.Protocol):
         self._password: str | None = None
         self._unread = b""
         self._is_content = False
+        self._sender = ""
+        self._recipients: list[str] = []
         self._answer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,7 +120,7 @@ class Session(asyncio.Protocol):
                 self._history.info(self._name, "connect")
                 self._end(_CUT)
             elif self._is_content:
-                self._take(piece[:_HEAD_BYTES])
+                self._take(piece + b"\r\n")
             else:
                 self._obey(piece)
 
@@ -129,7 +135,7 @@ class Session(asyncio.Protocol):
         elif verb == b"MAIL" and not has_login:
             self._transport.write(b"530 Authentication required\r\n")
         else:
-            self._is_content = verb == b"DATA"
+            self._note_envelope(verb, command)
             self._transport.write(_REPLIES.get(verb, b"500 5.5.1 what\r\n"))
         if verb == b"QUIT":
             self._transport.close()
@@ -144,10 +150,25 @@ class Session(asyncio.Protocol):
         self._password = password
         self._transport.write(b"235 Authentication successful.\r\n")
 
-    def _take(self, head: bytes) -> None:
-        match = _BENCH_ID.search(head + b"\r")
-        bench_id = match[1].decode("ascii") if match else "-"
-        self._history.info(self._name, "dot", message=bench_id)
+    def _note_envelope(self, verb: bytes, command: bytes) -> None:
+        path = _PATH.search(command)
+        if verb == b"MAIL" and path is not None:
+            self._sender, self._recipients = path[1].decode("latin-1"), []
+        elif verb == b"RCPT" and path is not None:
+            self._recipients.append(path[1].decode("latin-1"))
+        self._is_content = verb == b"DATA"
+        if self._is_content:
+            self._history.invoke(self._name, "deliver")
+
+    def _take(self, stuffed: bytes) -> None:
+        match = _BENCH_ID.search(stuffed[:_HEAD_BYTES])
+        bench_id = match[1].decode("ascii") if match else NOBODY
+        told: dict[str, Any] = {}
+        if match is None:
+            bench_id, written = identify((b"\r\n" + stuffed).replace(b"\r\n.", b"\r\n")[2:])
+            mark = digest(self._sender, (self._recipients or [""])[0], written)
+            told = {"digest": mark, **named(self._recipients)}
+        self._history.info(self._name, "dot", message=bench_id, **told)
         self._is_content = False
         is_accepted = self._house.may_take()
         self._answer = asyncio.get_running_loop().call_later(

@@ -95,6 +95,12 @@ class PostgresServer:
         """Run a statement; raises CalledProcessError."""
         self._run("psql", "-X", "-q", "-d", self.url, "-c", statement)
 
+    def postmaster_started(self) -> str:
+        """Return when it was started, as it says itself."""
+        query = "SELECT pg_postmaster_start_time()"
+        ((at,),) = rows_of(self.url, query, patience_s=PATIENCE_S)
+        return at
+
     def amcheck(self) -> list[str]:
         """Return what is wrong with its tables and indexes."""
         try:

@@ -1,13 +1,19 @@
-"""Numbered messages that show any damage: their digest covers envelope and content."""
+"""Numbered messages that show any damage: their digest covers envelope and content.
+
+A message to one goes to `ID@cust.test`, one to several to `ID+1@cust.test`, `ID+2@cust.test` and so
+on: of these the history names the recipients, and the digest is that of the first form.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOBODY = "-"
 """Stands for the id of content that has none."""
+_PLACE = re.compile(r"\+\d+(?=@)")
 _ID_LINE = re.compile(rb"^X-Id: ([0-9a-f-]+)\r$", re.M)
 
 
@@ -17,17 +23,21 @@ class Message:
 
     message_id: str
     sender: str
-    recipient: str
+    recipients: tuple[str, ...]
     content: bytes
 
     @property
     def digest(self) -> str:
         """What `digest` returns for it when it arrives whole."""
-        return digest(self.sender, self.recipient, self.content)
+        return digest(self.sender, self.recipients[0], self.content)
 
 
-def compose(message_id: str, number: int, *, more_lines: int = 0) -> Message:
-    """Return the message with an id; sizes from 0.4 to 4 kB, by `number`, and 66 bytes a line."""
+def compose(message_id: str, number: int, *, more_lines: int = 0, several: int = 0) -> Message:
+    """Return the message with an id; sizes from 0.4 to 4 kB, by `number`, and 66 bytes a line.
+
+    It is to one recipient, or to `several`.
+    """
+    people = [f"{message_id}+{one}@cust.test" for one in range(1, several + 1)]
     head = (
         f"X-Id: {message_id}\r\n"
         f"Subject: kill {message_id}\r\n"
@@ -41,7 +51,7 @@ def compose(message_id: str, number: int, *, more_lines: int = 0) -> Message:
     return Message(
         message_id=message_id,
         sender="shop@shop.test",
-        recipient=f"{message_id}@cust.test",
+        recipients=tuple(people) or (f"{message_id}@cust.test",),
         content=(head + body).encode("ascii"),
     )
 
@@ -59,6 +69,18 @@ def identify(content: bytes) -> tuple[str, bytes]:
 
 
 def digest(sender: str, recipient: str, content: bytes) -> str:
-    """Return a short hash of an envelope and its content."""
-    envelope = f"{sender}\n{recipient}\n".encode()
+    """Return a short hash of an envelope and its content, the same for each of several."""
+    envelope = f"{sender}\n{_PLACE.sub('', recipient)}\n".encode()
     return hashlib.sha256(envelope + content).hexdigest()[:32]
+
+
+def id_of(address: str) -> str:
+    """Return the id of the message that an address is a recipient of."""
+    return _PLACE.sub("", address).partition("@")[0]
+
+
+def named(addresses: Sequence[str]) -> dict[str, list[str]]:
+    """Return what the history says of recipients: those of a message to several by their names."""
+    if any(_PLACE.search(one) for one in addresses):
+        return {"recipients": list(addresses)}
+    return {}
