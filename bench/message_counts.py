@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bench import postgres_counts
 from bench.counting_hook import COUNTS, FLAG, WRITE
 from bench.rig.gateway import PATIENCE_S, Gateway, provider
 from bench.rig.maillog import MailLog
@@ -150,7 +151,12 @@ def main() -> int:
         "statements, write transactions and written bytes, of the front and of the worker.",
     )
     parser.add_argument("--top", type=int, default=0, metavar="N", help="name what is called most")
+    parser.add_argument(
+        "--postgres", action="store_true", help="what it costs a PostgreSQL server, instead"
+    )
     asked = parser.parse_args()
+    if asked.postgres:
+        return postgres_counts.main()
     of_sizes = {size: of_one_message(size) for size in SIZES}
     print(f"{'of one message':32}" + "".join(f"{size // 1024:>8} KiB" for size in SIZES))
     for name in of_sizes[SIZES[0]].figures():

@@ -37,6 +37,12 @@ class PostgresServer:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process that started all others."""
+        assert self._process is not None
+        return self._process.pid
+
     def restart(self, *, immediately: bool, away_s: float = 0.0) -> tuple[float, float]:
         """Stop it cleanly, or as a crash would, and start it again, at once or after a time.
 

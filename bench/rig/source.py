@@ -9,14 +9,14 @@ import time
 SESSIONS = 10
 
 
-def send(port: int, *, messages: int, size_bytes: int) -> float:
-    """Hand over `messages`, one connection each, ten at a time; return the seconds it took.
+def send(port: int, *, messages: int, size_bytes: int, sessions: int = SESSIONS) -> float:
+    """Hand over `messages`, a connection each, `sessions` at a time; return the seconds it took.
 
     `size_bytes` is the body's size; each message has one recipient, another one each: the same mail
     to one recipient over and over would be a storm. smtp-source gives up, and this raises
     CalledProcessError, at the first reply that is not positive.
     """
-    command = ["smtp-source", "-s", str(SESSIONS), "-l", str(size_bytes), "-m", str(messages)]
+    command = ["smtp-source", "-s", str(sessions), "-l", str(size_bytes), "-m", str(messages)]
     name = f"customer-{secrets.token_hex(3)}-"
     command += ["-f", "shop@shop.bench.test", "-N", "-t", f"{name}@customer.bench.test"]
     begun_s = time.monotonic()

@@ -66,7 +66,7 @@ def _refuses(rig: Rig) -> Iterator[None]:
 
 @contextmanager
 def _throttles(rig: Rig) -> Iterator[None]:
-    with _terms(rig, Terms(rate_per_s=rig.rate_per_s / 4, connections=2)):
+    with _terms(rig, Terms(rate_per_s=rig.rate_per_s / 2, connections=2)):
         yield
 
 
