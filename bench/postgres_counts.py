@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.rig.gateway import PATIENCE_S, Gateway, provider
 from bench.rig.postgres import PostgresServer, rows_of
-from bench.rig.processor_time import processor_s
+from bench.rig.processor_time import ALL, ProcessorTime
 from bench.rig.sink import Sink
 from bench.rig.source import send
 
@@ -69,9 +69,11 @@ def _idle_per_s(server: PostgresServer) -> dict[str, float]:
 def _spent(server: PostgresServer, do: Callable[[], None]) -> tuple[dict[str, float], float]:
     begun_s = time.monotonic()
     before = _read(server)
-    do()
+    with ProcessorTime(server.pid) as processor:
+        do()
     after = _read(server)
-    return {name: after[name] - before[name] for name in after}, time.monotonic() - begun_s
+    spent = {name: after[name] - before[name] for name in after}
+    return {**spent, PROCESSOR: processor.used_s[ALL] * 1e6}, time.monotonic() - begun_s
 
 
 def _read(server: PostgresServer) -> dict[str, float]:
@@ -79,8 +81,7 @@ def _read(server: PostgresServer) -> dict[str, float]:
         f"SELECT {number}, ({one})" for number, one in enumerate(_FIGURES.values())
     )
     rows = rows_of(server.url, f"{query} ORDER BY 1", patience_s=PATIENCE_S)
-    figures = {name: float(row[1]) for name, row in zip(_FIGURES, rows, strict=True)}
-    return {**figures, PROCESSOR: processor_s(server.pid) * 1e6}
+    return {name: float(row[1]) for name, row in zip(_FIGURES, rows, strict=True)}
 
 
 def to_text(columns: Mapping[str, Mapping[str, float]]) -> str:
@@ -95,11 +96,10 @@ def to_text(columns: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def main() -> int:
-    """Print what messages of 4 and 50 KiB cost, one after the other and from ten clients."""
+    """Print what messages of 4 and 50 KiB cost, by how many clients send at once."""
     columns = {
         f"{size // 1024} KiB, {clients} at once": of_messages(size_bytes=size, clients=clients)
-        for size in (4096, 51200)
-        for clients in (1, 10)
+        for size, clients in ((4096, 1), (4096, 10), (4096, 40), (51200, 10))
     }
     print(to_text(columns))
     return 0
