@@ -16,7 +16,7 @@ from itertools import combinations
 
 from bench.soaking.samples import DATABASE, Sample
 
-SETTLE_S = 30.0
+SETTLE_S = 120.0
 FIRST_SHARE = 1 / 3
 _MOST_SAMPLES = 250  # of a life: pairs grow by the square
 _LEAST_SAMPLES = 6
