@@ -72,7 +72,9 @@ def _carry_out(directory: Path, options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="soak", description=_ABOUT)
-    parser.add_argument("--minutes", type=float, default=120.0, metavar="N", help="(default 120)")
+    parser.add_argument(
+        "--minutes", type=float, default=120.0, metavar="N", help="at least 12 (default 120)"
+    )
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--seed", type=int, help="of the order of faults (default: a new one)")
     parser.add_argument("--rate", type=float, default=20.0, help="messages a second (default 20)")
