@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 LONGEST_SLOT_S = 60.0
 SHORTEST_SLOT_S = 15.0
-"""Closer together, faults of the provider leave a queue that grows: less than 12 minutes show that."""
+"""Faults of the provider that are closer together leave a queue that grows."""
 QUIET_SHARE = 0.05
 """Of a run: so much at its beginning, and at its end, has no fault."""
 
