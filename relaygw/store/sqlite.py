@@ -64,12 +64,8 @@ def create_sqlite_engine(
         (vacuums,) = connection.execute("PRAGMA auto_vacuum").fetchone()
         if vacuums != _INCREMENTAL:  # setting it again writes a page, outside of the write lock
             connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
-        for pragma in (
-            "journal_mode=WAL",
-            f"synchronous={expected_level}",
-            "temp_store=MEMORY",
-            f"wal_autocheckpoint={_WAL_PAGES}",
-        ):
+        pragmas = f"journal_mode=WAL synchronous={expected_level} temp_store=MEMORY"
+        for pragma in (*pragmas.split(), f"wal_autocheckpoint={_WAL_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
         (level,) = connection.execute("PRAGMA synchronous").fetchone()
         if level != expected_level:
