@@ -79,8 +79,11 @@ def test_instances_share_a_queue_through_a_pooler(
         ExitStack() as stack,
     ):
         start = starter(tmp_path, url, stack)
-        settings = {"p": provider_settings(provider.port, max_connections=10)}
-        fleet = [start(name, providers=settings) for name in ("gw1", "gw2")]
+        settings = {
+            "providers": {"p": provider_settings(provider.port, max_connections=10)},
+            "guard": {"new_per_hour": 1000},  # no word about so much new mail
+        }
+        fleet = [start(name, **settings) for name in ("gw1", "gw2")]
         sent = [
             subject
             for number, gateway in enumerate(fleet)
