@@ -217,6 +217,8 @@ def test_a_second_start_leaves_the_files_of_a_gateway_whose_database_was_moved(
     with Gateway(tmp_path, providers=providers) as gateway:
         content = b"Subject: order\r\n\r\nhello\r\n"
         acknowledged = {gateway.send("a@a.test", ["b@b.test"], content) for _ in range(10)}
+        # nothing of it opens a connection just now, which would make a new file under the name
+        os.killpg(gateway.processes()[0], signal.SIGSTOP)
         database = tmp_path / "state/queue.db"
         moved = database.rename(tmp_path / "moved.db")
         second = run(gateway, "serve")
