@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from bench.fuzzing.front import close_seams
 from bench.fuzzing.queue import database
 from bench.fuzzing.session import Result, run_seed
 from bench.fuzzing.zoo import BUGS, planted
+from bench.rig.seeds import Chunk, chunks, spread
 from bench.simulation import clocks
 
 _ABOUT = """\
@@ -92,7 +92,7 @@ def _one(options: argparse.Namespace) -> int:
 # --- many
 
 
-def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
+def _run_chunk(task: Chunk) -> Found:
     bug, first, count, stops = task
     here = database()
     broken: list[Result] = []
@@ -115,19 +115,14 @@ def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
     return Found(done, broken, replies, stored, sum(os.times()[:2]) - begun_s)
 
 
-def _chunks(
-    bug: str, first: int, count: int, *, stops: bool
-) -> Iterator[tuple[str, int, int, bool]]:
-    for start in range(first, first + count, _CHUNK):
-        yield bug, start, min(_CHUNK, first + count - start), stops
-
-
 def _many(options: argparse.Namespace) -> int:
     begun_s = clocks.real_s()
     all_found: list[Found] = []
     told = 0
-    for found in _spread(
-        options.jobs, _chunks(options.bug, options.seed, options.sessions, stops=False)
+    for found in spread(
+        options.jobs,
+        _run_chunk,
+        chunks(options.bug, options.seed, options.sessions, each=_CHUNK, stops=False),
     ):
         all_found.append(found)
         for result in found.broken:
@@ -148,14 +143,6 @@ def _many(options: argparse.Namespace) -> int:
     }
     print(json.dumps(figures) if options.json else _words(figures))
     return 1 if figures["broken"] else 0
-
-
-def _spread(jobs: int, tasks: Iterator[tuple[str, int, int, bool]]) -> Iterator[Found]:
-    if jobs <= 1:
-        yield from map(_run_chunk, tasks)
-        return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap_unordered(_run_chunk, tasks)
 
 
 def _words(figures: dict[str, float]) -> str:
@@ -191,15 +178,17 @@ def _zoo(options: argparse.Namespace) -> int:
     for name in options.zoo or BUGS:
         sessions, broken = 0, None
         tasks = chain(
-            [(name, BUGS[name].seed, 1, True)],  # that has found it
-            _chunks(name, options.seed, options.sessions, stops=True),
+            [Chunk(name, BUGS[name].seed, 1, stops=True)],  # that has found it
+            chunks(name, options.seed, options.sessions, each=_CHUNK, stops=True),
         )
         for found in map(_run_chunk, tasks):
             sessions += found.sessions
             if found.broken:
                 broken = found.broken[0]
                 break
-        is_clean = broken is not None and not _run_chunk(("", broken.seed, 1, True)).broken
+        is_clean = (
+            broken is not None and not _run_chunk(Chunk("", broken.seed, 1, stops=True)).broken
+        )
         missed += not is_clean
         end = f"found by seed {broken.seed}: {broken.broken[:200]}" if broken else "NOT FOUND"
         if broken and not is_clean:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from bench.rig.seeds import Patch, patched
 from relaygw.inbound import committer, connection, content, login, replies, session
 from relaygw.inbound.replies import Refusal
 from relaygw.mail.content import normalise_line_ends
-
-Patch = tuple[Any, Any, Any]  # a module, class or dictionary; what of it; what instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +23,9 @@ class Bug:
     seed: int = 0  # that has found it
 
 
-@contextmanager
-def planted(name: str) -> Iterator[None]:
+def planted(name: str) -> AbstractContextManager[None]:
     """Run a block with a bug; an empty name: with none."""
-    patches = BUGS[name].patches() if name else []
-    before = [(place, what, _get(place, what)) for place, what, _ in patches]
-    for patch in patches:
-        _put(*patch)
-    try:
-        yield
-    finally:
-        for patch in before:
-            _put(*patch)
-
-
-def _get(place: Any, what: Any) -> Any:
-    return place[what] if isinstance(place, dict) else vars(place)[what]
-
-
-def _put(place: Any, what: Any, value: Any) -> None:
-    if isinstance(place, dict):
-        place[what] = value
-    else:
-        setattr(place, what, value)
+    return patched(BUGS[name].patches() if name else [])
 
 
 def _bare_lf_ends() -> list[Patch]:

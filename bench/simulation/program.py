@@ -6,7 +6,6 @@ import argparse
 import gc
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from bench.checking.checker import check
 from bench.history import in_order, to_line, write_history
+from bench.rig.seeds import Chunk, chunks, spread
 from bench.simulation import clocks, marks, seams
 from bench.simulation.picture import picture
 from bench.simulation.run import Result, Run
@@ -124,7 +124,7 @@ def digest(result: Result) -> str:
 _queue: Queue | None = None
 
 
-def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
+def _run_chunk(task: Chunk) -> Found:
     global _queue
     bug, first, count, stops = task
     if _queue is None:
@@ -149,18 +149,11 @@ def _run_chunk(task: tuple[str, int, int, bool]) -> Found:
     return Found(done, broken, virtual_s, steps, processor_s, reached)
 
 
-def _chunks(
-    bug: str, first: int, count: int, *, stops: bool
-) -> Iterator[tuple[str, int, int, bool]]:
-    for start in range(first, first + count, _CHUNK):
-        yield bug, start, min(_CHUNK, first + count - start), stops
-
-
 def _many(options: argparse.Namespace) -> int:
     begun_s = clocks.real_s()
     all_found: list[Found] = []
-    tasks = _chunks(options.bug, options.first, options.seeds, stops=False)
-    for found in _spread(options.jobs, tasks):
+    tasks = chunks(options.bug, options.first, options.seeds, each=_CHUNK, stops=False)
+    for found in spread(options.jobs, _run_chunk, tasks):
         all_found.append(found)
         for seed, what in found.broken[:_TOLD]:
             print(f"BROKEN seed {seed}: {what}", flush=True)
@@ -186,14 +179,6 @@ def _many(options: argparse.Namespace) -> int:
     return 1 if broken or unreached else 0
 
 
-def _spread(jobs: int, tasks: Iterator[tuple[str, int, int, bool]]) -> Iterator[Found]:
-    if jobs <= 1:
-        yield from map(_run_chunk, tasks)
-        return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap_unordered(_run_chunk, tasks)
-
-
 def _words(figures: dict[str, Any]) -> str:
     each_ms = figures["processor_s"] / max(1, figures["seeds"]) * 1000
     return (
@@ -211,15 +196,15 @@ def _zoo(options: argparse.Namespace) -> int:
     for name in options.zoo or BUGS:
         bug = BUGS[name]
         tasks = chain(
-            [(name, bug.seed, 1, True)],
-            _chunks(name, options.first, options.seeds, stops=True),
+            [Chunk(name, bug.seed, 1, stops=True)],
+            chunks(name, options.first, options.seeds, each=_CHUNK, stops=True),
         )
         seeds, broken, is_clean = 0, None, False
         for found in map(_run_chunk, tasks):
             seeds += found.seeds
             if found.broken:
                 broken = found.broken[0]
-                is_clean = not _run_chunk(("", broken[0], 1, True)).broken
+                is_clean = not _run_chunk(Chunk("", broken[0], 1, stops=True)).broken
                 break
         missed += not is_clean
         end = f"found by seed {broken[0]}: {broken[1]}" if broken else "NOT FOUND"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.rig.seeds import Patch, patched
 from relaygw.delivery import agent, attempt, gate, janitor, leases, outcome, reconciler
 from relaygw.delivery import recorder as recorder_module
 from relaygw.inbound import committer
@@ -17,8 +18,6 @@ from relaygw.store import instances, limits, outcomes
 from relaygw.store import janitor as store_janitor
 from relaygw.store import leases as store_leases
 from relaygw.upstream import classifier, session
-
-Patch = tuple[Any, str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +30,9 @@ class Bug:
     seed: int = 0  # that has found it
 
 
-@contextmanager
-def planted(name: str) -> Iterator[None]:
+def planted(name: str) -> AbstractContextManager[None]:
     """Run a block with a bug; an empty name: with none."""
-    patches = BUGS[name].patches() if name else []
-    before = [(place, what, vars(place)[what]) for place, what, _ in patches]
-    for place, what, value in patches:
-        setattr(place, what, value)
-    try:
-        yield
-    finally:
-        for place, what, value in before:
-            setattr(place, what, value)
+    return patched(BUGS[name].patches() if name else [])
 
 
 def _done(result: Any) -> Any:
