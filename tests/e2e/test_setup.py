@@ -322,19 +322,23 @@ class Terminal:
         os.write(self._terminal, f"{text}\n".encode())
 
     def interrupted(self) -> int:
-        """Press Ctrl-C; return the exit code.
+        """Press Ctrl-C while the program reads; return the exit code.
 
-        Each second again: what comes right before Python reads is only seen behind the next key.
+        Before it reads, Python would see the signal only behind the next key; and a second one
+        would kill a program that is ending.
         """
+        deadline_s = time.monotonic() + PATIENCE_S
+        stat = Path(f"/proc/{self._pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "S":  # it sleeps: it reads
+            assert time.monotonic() < deadline_s, self.shown
+            time.sleep(0.005)
         os.write(self._terminal, b"\x03")
-        return self.end(press=b"\x03")
+        return self.end()
 
-    def end(self, press: bytes = b"") -> int:
-        """Return the exit code, having read the rest; meanwhile press a key each second."""
+    def end(self) -> int:
+        """Return the exit code, having read the rest."""
         while True:
             try:
-                while press and not select.select([self._terminal], [], [], 1.0)[0]:
-                    os.write(self._terminal, press)
                 read = os.read(self._terminal, 4096)
             except OSError:  # the other side is closed
                 break
