@@ -106,11 +106,11 @@ LABELS: dict[bytes, Label] = {
     b"RCPT TO:<r@rd.test>": Label("RCPT", (250,), "r@rd.test"),
 }  # fmt: skip
 _WITH_ANYTHING = {
-    b"NOOP": 250, b"RSET": 250, b"VRFY": 252, b"HELP": 214, b"QUIT": 221, b"GET": 221, b"POST": 221,
-    b"BDAT": 502,
+    b"NOOP": 250, b"RSET": 250, b"VRFY": 252, b"HELP": 214, b"QUIT": 221, b"BDAT": 502,
 }  # fmt: skip
+_FOREIGN = (b"GET", b"POST")
 _WITH_STATE = (b"MAIL", b"RCPT", b"HELO", b"EHLO")
-_THAT_CLOSE = (b"QUIT", b"GET", b"POST", b"BDAT")
+_THAT_CLOSE = (b"QUIT", b"BDAT")
 _ANY_ERROR = tuple(range(500, 560))
 
 
@@ -119,6 +119,8 @@ def label_of(line: bytes, labels: dict[bytes, Label]) -> Label:
     label = labels.get(line)
     if label is None:
         verb = line.partition(b" ")[0].upper()
+        if verb in _FOREIGN or line.endswith((b"HTTP/1.0", b"HTTP/1.1")):
+            return Label("", (221,), closes=True)  # a browser's, however long, a bare CR in it too
         if len(line) > 2048:
             return Label("", _ANY_ERROR)
         if verb not in _WITH_ANYTHING:

@@ -133,10 +133,17 @@ def read_only(path: Path, *, as_it_lies: bool = False) -> Any:
 
     SQLite drops its locks in this process when anybody else here opens and closes the file.
     """
-    how = "immutable=1" if as_it_lies else "mode=ro"
-    return driver.connect(
-        f"file:{quote(str(path.absolute()))}?{how}", uri=True, check_same_thread=False
-    )
+    return _connect(path, "immutable=1" if as_it_lies else "mode=ro")
+
+
+def read_write(path: Path, *, patience_s: float) -> Any:
+    """Return a connection to a database that is there: none is made in its place."""
+    return _connect(path, "mode=rw", timeout=patience_s)
+
+
+def _connect(path: Path, how: str, **options: Any) -> Any:
+    name = f"file:{quote(str(path.absolute()))}?{how}"
+    return driver.connect(name, uri=True, check_same_thread=False, **options)
 
 
 def check_log(path: Path, *, is_alone: bool) -> LogFinding:

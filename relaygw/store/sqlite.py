@@ -22,7 +22,7 @@ from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
 from relaygw.store.database import Database, Translated, Write, close_connections, damage
-from relaygw.store.log_check import DriverError, database_path, driver
+from relaygw.store.log_check import DriverError, database_path, driver, read_write
 from relaygw.store.queue_file import QueueFile
 from relaygw.store.queue_lock import give_to_owner_of, lock_directory_of
 from relaygw.store.tables import SQLITE_LOWER
@@ -49,13 +49,21 @@ def create_sqlite_engine(
     next one that is synced.
     """
     expected_level = 2 if is_synced else 1
+    path = database_path(url)
+
+    def connect() -> Any:
+        if file is not None:
+            file.may_connect()
+        # moved away since that look, it must not be made anew: empty, it would pass for the queue
+        return read_write(path, patience_s=_BUSY_TIMEOUT_MS / 1000)
+
     engine = create_engine(
         make_url(url).set(drivername="sqlite+pysqlite"),
         module=driver,
         poolclass=QueuePool,
         pool_size=5,
         max_overflow=20,
-        connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
+        creator=connect,
     )
 
     def configure(connection: Any, _record: object) -> None:
@@ -81,8 +89,6 @@ def create_sqlite_engine(
         driver_connection: Any = connection.connection.dbapi_connection
         driver_connection.execute(begin)
 
-    if file is not None:
-        event.listen(engine, "do_connect", lambda *_: file.may_connect())
     event.listen(engine, "connect", configure)
     if begin is not None:
         event.listen(engine, "begin", start)

@@ -123,6 +123,7 @@ def test_an_hour_more_or_less_stops_nothing_and_takes_nothing_away(
     assert store.limits.acquire_permits("p", wanted=1, limit=2, incarnation="one") == 0
     for _ in range(4):
         clock.monotonic_s += 5
+        clock.set_by_ms += 1  # beats of one millisecond would look like one
         store.instances.heartbeat("one")
         stale = store.instances.stale_incarnations(20.0)
     assert stale == ["two"]
