@@ -93,8 +93,13 @@ def _transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
 
 
 def current_revision(place: Place | str) -> str | None:
-    """Return the schema revision of a database, None when it has no schema yet."""
-    with _transaction(Place.of(place), is_for_writing=False) as connection:
+    """Return the schema revision of a database, None when it has no schema yet or is not there."""
+    from relaygw.store.log_check import database_path
+
+    place = Place.of(place)
+    if not place.is_postgres and not database_path(place.url).exists():
+        return None
+    with _transaction(place, is_for_writing=False) as connection:
         return _revision(connection)
 
 

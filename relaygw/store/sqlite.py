@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +50,13 @@ def create_sqlite_engine(
     next one that is synced.
     """
     expected_level = 2 if is_synced else 1
-    path = database_path(url)
-
-    def connect() -> Any:
-        if file is not None:
-            file.may_connect()
-        # moved away since that look, it must not be made anew: empty, it would pass for the queue
-        return read_write(path, patience_s=_BUSY_TIMEOUT_MS / 1000)
-
     engine = create_engine(
         make_url(url).set(drivername="sqlite+pysqlite"),
         module=driver,
         poolclass=QueuePool,
         pool_size=5,
         max_overflow=20,
-        creator=connect,
+        creator=partial(_connect, database_path(url), file),
     )
 
     def configure(connection: Any, _record: object) -> None:
@@ -93,6 +86,13 @@ def create_sqlite_engine(
     if begin is not None:
         event.listen(engine, "begin", start)
     return engine
+
+
+def _connect(path: Path, file: QueueFile | None) -> Any:
+    if file is not None:
+        file.may_connect()
+    # moved away since that look, it must not be made anew: empty, it would pass for the queue
+    return read_write(path, patience_s=_BUSY_TIMEOUT_MS / 1000)
 
 
 def _lower(text: str | None) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.store import intake, janitor, leases, migrate, outcomes, selection
 from relaygw.store.database import BatchStatement, Statement, Transaction, Write
@@ -171,6 +172,7 @@ def test_a_queue_of_an_earlier_schema_is_upgraded_with_its_mail(tmp_path: Path) 
     from alembic.config import Config
 
     url = f"sqlite:///{tmp_path}/queue.db"
+    (tmp_path / "queue.db").touch()
     engine = create_sqlite_engine(url, begin="BEGIN IMMEDIATE")
     with engine.begin() as connection:
         config = Config()
@@ -235,9 +237,21 @@ def test_a_store_refuses_to_guess_a_schema(tmp_path: Path) -> None:
     from relaygw.errors import SchemaMismatch
 
     url = f"sqlite:///{tmp_path}/other.db"
-    open_store(url).close()
-    with pytest.raises(SchemaMismatch, match="relaygw db upgrade"):
-        migrate.check_schema(url)
+    for _ in range(2):
+        with pytest.raises(SchemaMismatch, match="relaygw db upgrade"):
+            migrate.check_schema(url)
+        (tmp_path / "other.db").touch()
+
+
+def test_a_connection_makes_no_database_in_place_of_one_that_is_gone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    migrate.upgrade(url)
+    store = open_store(url)
+    (tmp_path / "queue.db").rename(tmp_path / "aside.db")
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        store.queue.search(Selection(), limit=2)
+    assert not (tmp_path / "queue.db").exists()
+    store.close()
 
 
 def test_an_upgrade_is_done_once(url: str) -> None:
