@@ -57,6 +57,7 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="session", autouse=True)

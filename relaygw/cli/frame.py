@@ -10,6 +10,7 @@ that is opened would be in its place.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PROGRAM = "relaygw"
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
+_GC_THRESHOLD = 20_000  # hardly any garbage here is cyclic, and to load a command makes much
 _NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
 """Who sets one of these has said which gateway is meant."""
 
@@ -239,6 +241,7 @@ class Root(Group):
         """Load a command, None for a name that is none's."""
         if cmd_name not in self._files:
             return super().get_command(ctx, cmd_name)
+        gc.set_threshold(_GC_THRESHOLD)
         name = cmd_name.replace("-", "_")
         found: click.Command = getattr(import_module(f"relaygw.cli.{name}"), name)
         return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import mmap
 import os
 import secrets
@@ -39,7 +38,6 @@ ROLES = ("front", "delivery", "web")
 _IMPORTED_LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off")
 """What libraries of the web role import once they run."""
 _AT = struct.Struct("d")
-_GC_THRESHOLD = 20_000
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -112,7 +110,6 @@ def run_role(role: str, context: RoleContext) -> int:
     """Run one role in this process until it is told to end; return the exit code."""
     with contextlib.suppress(OSError):  # how ps and top show it; the kernel keeps 15 characters
         Path("/proc/self/comm").write_text(f"relaygw-{role}")
-    gc.set_threshold(_GC_THRESHOLD)  # hardly any garbage here is cyclic
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))
 

@@ -60,7 +60,7 @@ def begin(directory: Path, *arguments: str, **files: str) -> subprocess.Popen[st
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "--workers", "3", "-p", "no:cacheprovider", *arguments],
         cwd=directory,
-        env={**plain, "PYTHONPATH": root},
+        env={**plain, "PYTHONPATH": root, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
