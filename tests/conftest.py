@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import compiled_statements, durations, once
+from tests import compiled_statements, durations, fork_server, once
 from tests.postgres import PostgresServer, running_server
 from tests.queues import EmptyQueues, make_queue
 from tests.workers import Workers
@@ -50,12 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     gc.disable()  # thousands of tests, which nobody need look at again and again
     try:
         return (yield)
     finally:
         gc.enable()
+        if session.config.option.workers:
+            fork_server.load_what_is_kept()  # once for all workers
         gc.freeze()
         gc.set_threshold(20_000)
 

@@ -73,10 +73,15 @@ def load_all() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     compiled_statements.share()
-    _fill_caches()
-    _compile_expressions_and_templates()
+    load_what_is_kept()
     with tempfile.TemporaryDirectory() as directory:
         _begin_to_work(Path(directory))
+
+
+def load_what_is_kept() -> None:
+    """Read and compile what a process keeps once it has it, for all that are forked from here."""
+    _fill_caches()
+    _compile_expressions_and_templates()
 
 
 def _fill_caches() -> None:

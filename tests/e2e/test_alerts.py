@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.campaign import on_a_database
 from tests.e2e.fleet import starter
 from tests.e2e.gateway import Gateway, gateway_to, provider_settings
 from tests.e2e.ports import free_port
@@ -196,6 +197,7 @@ def has_told(gateway: Gateway) -> bool:
     return any("alert sent" in line for line in gateway.lines)
 
 
+@on_a_database
 @pytest.mark.parametrize("metrics", [True, False])
 def test_what_happens_is_in_the_history(tmp_path: Path, each_database: str, metrics: bool) -> None:
     with ThreadedProvider() as provider:

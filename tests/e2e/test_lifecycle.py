@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from relaygw.store.exchange import sole_user
+from tests.campaign import on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, gateway_to
 from tests.e2e.ports import fixed_binds, free_port
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -76,8 +77,8 @@ def test_term_lets_a_transaction_finish_and_exits_0(
     assert message.content.endswith(CONTENT)
 
 
+@on_a_database
 @pytest.mark.parametrize("role", ["front", "delivery", "web"])
-@pytest.mark.usefixtures("each_database")
 def test_dead_child_is_restarted_and_the_log_says_so(
     gateway: Gateway, provider: ThreadedProvider, role: str
 ) -> None:
@@ -99,7 +100,7 @@ def offered_size(client: RawClient) -> int:
     return int(found[1])
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_reload_keeps_an_open_session_and_new_ones_see_the_new_settings(
     gateway: Gateway, provider: ThreadedProvider
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from relaygw.store.tables import message
+from tests.campaign import on_a_database
 from tests.e2e.doors import (
     NOBODY,
     OTHER_PASSWORD,
@@ -41,7 +42,7 @@ def door(tmp_path: Path) -> Iterator[tuple[Gateway, ThreadedProvider]]:
         assert_no_password(tmp_path, opened[0])
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_plain_and_login_let_a_user_send(door: tuple[Gateway, ThreadedProvider]) -> None:
     gateway, provider = door
     with gateway.connect() as client:
@@ -64,7 +65,7 @@ def test_plain_and_login_let_a_user_send(door: tuple[Gateway, ThreadedProvider])
     assert None not in used.values()
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_a_user_takes_turns_as_itself(door: tuple[Gateway, ThreadedProvider]) -> None:
     gateway, _ = door
     with gateway.connect() as client:

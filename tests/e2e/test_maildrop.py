@@ -20,7 +20,7 @@ import pytest
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.store.queue_entry import QueueEntry
-from tests.campaign import times
+from tests.campaign import on_a_database, times
 from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.e2e.syscalls import Strace
@@ -104,7 +104,7 @@ def wait_until_serving(gateway: Gateway) -> Path:
 # --- the walk -----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_a_message_is_delivered_with_its_source(provider: ThreadedProvider, tmp_path: Path) -> None:
     with gateway_to(provider, tmp_path, rewrite={"default_domain": "shop.test"}) as gateway:
         maildrop = wait_until_serving(gateway)
@@ -151,7 +151,7 @@ def test_a_datagram_wakes_the_front_and_without_one_it_polls(
         assert min(delays_s) < 0.5  # far below the poll
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_a_large_message_goes_through(provider: ThreadedProvider, tmp_path: Path) -> None:
     with gateway_to(provider, tmp_path) as gateway:
         maildrop = wait_until_serving(gateway)

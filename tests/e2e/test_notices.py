@@ -15,6 +15,7 @@ from flufl.bounce import all_failures
 from sqlalchemy import text
 
 from relaygw.mail.state import RecipientState
+from tests.campaign import on_a_database
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import DEFAULT_EXTENSIONS, ReceivedMessage, ThreadedProvider
@@ -73,7 +74,7 @@ def explain(gateway: Gateway, queue_id: str) -> str:
     return " ".join(str(told.stdout).split())
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_one_notice_tells_the_sender_of_all_that_failed(tmp_path: Path) -> None:
     with serving(tmp_path) as (gateway, provider):
         provider.recipients["worse@cust.test"] = b"550 5.1.2 No such host\r\n"

@@ -6,8 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
+from tests.campaign import on_a_database
 from tests.e2e.gateway import Gateway, gateway_to, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.real_providers import RealPostfix, smtp_sink
@@ -111,7 +110,7 @@ def test_senders_use_their_own_provider_and_credentials(tmp_path: Path) -> None:
         assert len(promo.messages) == 2
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_451_twice_is_delivered_on_the_third_try(tmp_path: Path) -> None:
     with ThreadedProvider() as provider, gateway_to(provider, tmp_path) as gateway:
         provider.script("RCPT", *[b"451 4.3.0 busy, come back\r\n"] * 2)
@@ -123,7 +122,7 @@ def test_451_twice_is_delivered_on_the_third_try(tmp_path: Path) -> None:
         assert gateway.entry(queue_id).recipients[0].attempts == 3
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_provider_that_was_down_gets_everything_once(tmp_path: Path) -> None:
     port = free_port()
     with Gateway(tmp_path, providers={"sink": provider_settings(port)}) as gateway:

@@ -17,7 +17,7 @@ from sqlalchemy import update
 
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.tables import message
-from tests.campaign import IS_CAMPAIGN
+from tests.campaign import IS_CAMPAIGN, on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.e2e.test_maildrop import leave
@@ -84,6 +84,7 @@ def reload(gateway: Gateway, **sections: Any) -> None:
 # --- who gets it --------------------------------------------------------------------------
 
 
+@on_a_database
 def test_whoever_is_on_the_list_by_now_gets_what_was_captured_for_him(
     tmp_path: Path, provider: ThreadedProvider, each_database: str
 ) -> None:
@@ -111,6 +112,7 @@ def test_whoever_is_on_the_list_by_now_gets_what_was_captured_for_him(
         assert gateway.content(queue_id).endswith(CONTENT)  # it stays in the sandbox
 
 
+@on_a_database
 def test_another_address_of_the_list_gets_it(
     tmp_path: Path, provider: ThreadedProvider, each_database: str
 ) -> None:
@@ -154,6 +156,7 @@ def test_nobody_else_gets_it(tmp_path: Path, provider: ThreadedProvider) -> None
 # --- outside of the list --------------------------------------------------------------------
 
 
+@on_a_database
 def test_an_admin_may_name_somebody_and_opens_nothing_for_the_others(
     tmp_path: Path, provider: ThreadedProvider, each_database: str
 ) -> None:
@@ -223,6 +226,7 @@ def restart(gateway: Gateway, **sections: Any) -> None:
     gateway.start()
 
 
+@on_a_database
 def test_a_release_outlives_a_restart_and_a_second_one_meanwhile_sends_nothing_more(
     waiting: tuple[Gateway, str], provider: ThreadedProvider
 ) -> None:
@@ -260,6 +264,7 @@ def test_who_has_left_the_list_is_held_in_every_mode(
     assert envelopes(provider) == [(OTHER,), (DEV,)]
 
 
+@on_a_database
 def test_who_came_onto_the_block_list_is_blocked(
     waiting: tuple[Gateway, str], provider: ThreadedProvider
 ) -> None:
@@ -285,6 +290,7 @@ def test_a_change_of_the_mode_neither_stops_nor_widens_a_release(
     assert not heard_of(provider, CUSTOMER)
 
 
+@on_a_database
 def test_deleting_the_captured_mail_takes_no_release_away(
     waiting: tuple[Gateway, str], provider: ThreadedProvider
 ) -> None:
@@ -434,6 +440,7 @@ def test_an_address_beyond_ascii_is_sent_as_such(
 # --- by search ------------------------------------------------------------------------------
 
 
+@on_a_database
 def test_a_search_releases_what_it_finds(
     tmp_path: Path, provider: ThreadedProvider, each_database: str
 ) -> None:

@@ -6,9 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from relaygw.mail.state import RecipientState
+from tests.campaign import on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -33,7 +32,7 @@ def resend(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_what_bounced_is_sent_again_and_staging_reaches_nobody_else(tmp_path: Path) -> None:
     with ThreadedProvider() as provider:
         provider.script("RCPT", b"550 5.1.1 no such user\r\n")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from relaygw.store.audit import AuditEntry, Trail
+from tests.campaign import on_a_database
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds, free_port
 
@@ -16,7 +15,7 @@ def changes(gateway: Gateway) -> list[AuditEntry]:
     return gateway.store.audit.entries(limit=9, trail=Trail(action="settings.change"))
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_start_and_reload_note_what_changed(tmp_path: Path) -> None:
     gateway = Gateway(
         tmp_path,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.state import RecipientState
+from tests.campaign import on_a_database
 from tests.e2e.doors import OTHER_PASSWORD, PASSWORD, open_door, plain, queue_id, send, user
 from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import free_port
@@ -54,7 +55,7 @@ def test_a_listener_may_be_stricter(shared: tuple[Gateway, ThreadedProvider]) ->
         assert len(provider.messages) - seen == is_sent
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_a_user_may_be_stricter(shared: tuple[Gateway, ThreadedProvider]) -> None:
     gateway, provider = shared
     for name, password, wanted in (
@@ -70,7 +71,7 @@ def test_a_user_may_be_stricter(shared: tuple[Gateway, ThreadedProvider]) -> Non
     assert len(provider.messages) == 1
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_routes_by_listener_and_user(tmp_path: Path) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with ThreadedProvider() as provider:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState, RecipientState
+from tests.campaign import on_a_database
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds, free_port
 from tests.e2e.real_providers import smtp_sink
 from tests.fakes.scripted_provider import ThreadedProvider
-
-pytestmark = pytest.mark.usefixtures("each_database")
 
 ALLOW = {"allow": ["dev@agency.test"]}
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
@@ -23,6 +20,7 @@ def recipient_states(gateway: Gateway, queue_id: str) -> dict[str, RecipientStat
     return {entry.address: entry.state for entry in gateway.entry(queue_id).recipients}
 
 
+@on_a_database
 def test_one_transaction_delivers_to_the_allowed_and_captures_the_refused(
     tmp_path: Path, provider: ThreadedProvider
 ) -> None:
@@ -44,6 +42,7 @@ def test_one_transaction_delivers_to_the_allowed_and_captures_the_refused(
         assert gateway.content(queue_id).endswith(CONTENT)
 
 
+@on_a_database
 def test_accepted_in_production_is_held_after_a_reload_to_staging(tmp_path: Path) -> None:
     port = free_port()
     providers = {"main": provider_settings(port)}
@@ -65,6 +64,7 @@ def test_accepted_in_production_is_held_after_a_reload_to_staging(tmp_path: Path
         assert recipient_states(gateway, held_id) == {"b@cust.test": RecipientState.PENDING}
 
 
+@on_a_database
 def test_captured_in_staging_stays_captured_in_production(
     tmp_path: Path, provider: ThreadedProvider
 ) -> None:
@@ -83,6 +83,7 @@ def test_captured_in_staging_stays_captured_in_production(
         assert recipient_states(gateway, captured_id) == {"b@cust.test": RecipientState.CAPTURED}
 
 
+@on_a_database
 def test_broken_file_keeps_the_old_settings_and_says_where(
     tmp_path: Path, provider: ThreadedProvider
 ) -> None:

@@ -7,9 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from relaygw.mail.outcome import AttemptState
+from tests.campaign import on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
@@ -27,7 +26,7 @@ def explain(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_a_mail_that_was_deferred_twice_tells_so(tmp_path: Path) -> None:
     with ThreadedProvider() as provider:
         provider.script("RCPT", LATER, LATER)
