@@ -39,6 +39,12 @@ class Trouble(Enum):
     KILLED_AFTER = auto()
 
 
+_TABLES = """
+    SELECT name FROM pragma_table_list
+    WHERE schema = 'main' AND type IN ('table', 'virtual') AND name NOT LIKE 'sqlite_s%'
+"""
+
+
 class Queue:
     """The one database of this process, made anew for each run."""
 
@@ -52,10 +58,18 @@ class Queue:
             "sqlite+pysqlite://", module=driver, poolclass=StaticPool, creator=lambda: self.raw
         )
         self.connection: Connection = engine.connect()
+        self._template.backup(self.raw)
+        tables = self.rows(_TABLES)
+        self._kept = {name: self.rows(f"SELECT * FROM {name}") for (name,) in tables}
 
     def empty(self) -> None:
-        """Begin with an empty queue."""
-        self._template.backup(self.raw)
+        """Begin with an empty queue; what was prepared stays so, as a copy would not have it."""
+        self.raw.execute("BEGIN")
+        for name, rows in self._kept.items():
+            self.raw.execute(f"DELETE FROM {name}")
+            for row in rows:
+                self.raw.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", row)
+        self.raw.execute("COMMIT")
 
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
         """Look at the queue from outside of the run."""
