@@ -23,7 +23,7 @@ from bench.sailing.plans import GATEWAYS
 
 HISTORY = "history.jsonl"
 PROVIDER = "main"
-_REPLY_S = 0.03  # from the final dot to its answer: a fault finds mail in doubt
+_REPLY_S = 0.1  # from the final dot to its answer: a fault finds mail on its way
 _SLOTS = 6
 _CLIENTS = 2  # connections to each gateway
 _RATE_PER_S = 25.0  # to each gateway

@@ -43,8 +43,8 @@ def _line(name: str, outcomes: Sequence[Outcome]) -> str:
         f"{name:<10}{len(outcomes):>5}{sum(one.is_good for one in outcomes):>5}"
         f"{sum(one.acknowledged for one in reports):>9}{sum(one.delivered for one in reports):>10}"
         f"{lost:>5}{unexpected:>7}{sum(one.duplicated.total() for one in reports):>6}{rest:>8}"
-        f"{max(one.accepted_s for one in outcomes):>10.1f}"
-        f"{max(one.delivered_s for one in outcomes):>11.1f}"
+        f"{max((one.accepted_s for one in outcomes), default=0.0):>10.1f}"
+        f"{max((one.delivered_s for one in outcomes), default=0.0):>11.1f}"
     )
 
 
