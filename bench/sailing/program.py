@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else _many(directory, seed, options)
         )
     finally:
-        if options.keep is None and not any(directory.iterdir()):
+        if any(directory.iterdir()):
+            say(f"files: {directory}")
+        else:
             directory.rmdir()
 
 
@@ -90,8 +92,6 @@ def _control(directory: Path, seed: int, options: argparse.Namespace) -> int:
     print(loss.to_text())
     if loss.is_found and options.keep is None:
         shutil.rmtree(place)
-    else:
-        print(f"its files: {place}")
     return 0 if loss.is_found else 1
 
 
