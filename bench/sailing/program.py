@@ -48,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = options.keep or Path(tempfile.mkdtemp(prefix="fleets-", dir="/var/tmp"))
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
+    if any(directory.iterdir()):
+        sys.exit(f"{directory} holds files already")
+    say(f"seed {seed}")
+    carry_out = _control if options.control else _many
     try:
-        return (
-            _control(directory, seed, options)
-            if options.control
-            else _many(directory, seed, options)
-        )
+        return carry_out(directory, seed, options)
     finally:
         if any(directory.iterdir()):
             say(f"files: {directory}")
