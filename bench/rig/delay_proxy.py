@@ -3,8 +3,9 @@
     python3 -m bench.rig.delay_proxy ACCEPT_PORT CONNECT_PORT ROUND_TRIP_MS
 
 Bandwidth is not limited. A new connection waits one round trip first, as its handshake would.
-Standard input takes the words `hold` (end all connections, let new ones wait) and `release`,
-each answered with the same word on standard output; its end ends the program.
+Standard input takes the words `hold` (end all connections, let new ones wait), `silence` (end none,
+pass nothing on, let new ones wait) and `release`, each answered with the same word on standard
+output; its end ends the program.
 
 Run as a process of its own, so that it waits for nobody's interpreter.
 """
@@ -12,6 +13,7 @@ Run as a process of its own, so that it waits for nobody's interpreter.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections import deque
 from typing import cast
@@ -33,6 +35,19 @@ class Line:
         for end in list(self.ends):
             end.transport.abort()
 
+    def silence(self) -> None:
+        """Pass nothing on, and close nothing, as a network that drops everything."""
+        self.is_open.clear()
+        for end in self.ends:
+            end.transport.pause_reading()
+
+    def release(self) -> None:
+        """Pass on what came meanwhile, and what comes."""
+        self.is_open.set()
+        for end in self.ends:
+            if end.other is not None:
+                end.transport.resume_reading()
+
 
 class End(asyncio.Protocol):
     """One end of a connection; what it receives leaves at the other end, later."""
@@ -49,6 +64,8 @@ class End(asyncio.Protocol):
         """Note the transport."""
         self.transport = cast("asyncio.Transport", transport)
         self.line.ends.add(self)
+        if not self.line.is_open.is_set():
+            self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Send `data` on its way."""
@@ -86,7 +103,8 @@ class End(asyncio.Protocol):
             other.transport.close()
             self.transport.close()
         else:
-            other.transport.write_eof()
+            with contextlib.suppress(OSError):  # it was reset, and nobody has read of it yet
+                other.transport.write_eof()
 
 
 class NearEnd(End):
@@ -113,6 +131,7 @@ class NearEnd(End):
         except OSError:
             self.transport.abort()
         else:
+            await self.line.is_open.wait()
             self.transport.resume_reading()
 
 
@@ -123,10 +142,7 @@ async def serve(accept_port: int, connect_port: int, round_trip_ms: float) -> No
     server = await loop.create_server(lambda: NearEnd(line), "127.0.0.1", accept_port, backlog=1024)
     print("ready", flush=True)
     while word := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
-        if word == "hold":
-            line.hold()
-        else:
-            line.is_open.set()
+        {"hold": line.hold, "silence": line.silence, "release": line.release}[word]()
         print(word, flush=True)
     server.close()
 

@@ -71,6 +71,7 @@ class Gateway(Mta):
             **sections,
         }
         self.program: tuple[str, ...] = ("-m", "relaygw")
+        self.more_environment: dict[str, str] = {}
 
     @property
     def queue(self) -> Path | str:
@@ -94,7 +95,7 @@ class Gateway(Mta):
         return [python(), *self.program, "--config", config, "serve"]
 
     def environment(self) -> dict[str, str]:
-        return {"XDG_STATE_HOME": str(self.directory / "xdg")}
+        return {"XDG_STATE_HOME": str(self.directory / "xdg"), **self.more_environment}
 
     def pss_bytes(self) -> int:
         """Return the proportional set size of the supervisor and all roles together."""

@@ -40,8 +40,12 @@ class LongLine:
         """End every connection and let new ones wait; done on return."""
         self._tell("hold")
 
+    def silence(self) -> None:
+        """Pass nothing on, and close nothing; done on return."""
+        self._tell("silence")
+
     def release(self) -> None:
-        """Let waiting connections proceed; done on return."""
+        """Let waiting connections and bytes proceed; done on return."""
         self._tell("release")
 
     def _tell(self, word: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Self
 
 from bench.rig.gateway import PATIENCE_S, python
 from bench.rig.ports import free_port
+from bench.rig.processor_time import tree
 
 _POLL_S = 0.01
 
@@ -30,8 +32,8 @@ class PostgresServer:
 
     def __init__(self, directory: Path | None = None, **settings: str) -> None:
         self._user = "postgres" if os.geteuid() == 0 else None
-        self._port = free_port()
-        self.url = f"postgresql://relaygw@127.0.0.1:{self._port}/postgres"
+        self.port = free_port()
+        self.url = self.url_of("postgres")
         self._is_kept = directory is not None
         self._directory = directory or Path(tempfile.mkdtemp(prefix="relaygw-bench-pg-"))
         self._settings = settings
@@ -42,6 +44,10 @@ class PostgresServer:
         """The process that started all others."""
         assert self._process is not None
         return self._process.pid
+
+    def url_of(self, database: str) -> str:
+        """Return the URL of one of its databases."""
+        return f"postgresql://relaygw@127.0.0.1:{self.port}/{database}"
 
     def restart(self, *, immediately: bool, away_s: float = 0.0) -> tuple[float, float]:
         """Stop it cleanly, or as a crash would, and start it again, at once or after a time.
@@ -55,7 +61,7 @@ class PostgresServer:
 
     def _start(self) -> float:
         options = (
-            f"port={self._port}",
+            f"port={self.port}",
             "listen_addresses=127.0.0.1",
             f"unix_socket_directories={self._directory}",
             *(f"{name}={value}" for name, value in self._settings.items()),
@@ -72,14 +78,15 @@ class PostgresServer:
             cwd="/",
         )
         deadline_s = time.monotonic() + PATIENCE_S
-        while not self._answers():
+        while not self.answers():
             if self._process.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError("PostgreSQL does not answer")
             time.sleep(_POLL_S)
         return time.monotonic()
 
-    def _answers(self) -> bool:
-        command = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+    def answers(self) -> bool:
+        """Return whether it takes connections."""
+        command = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
 
     def _stop(self, number: signal.Signals) -> None:
@@ -87,6 +94,15 @@ class PostgresServer:
             self._process.send_signal(number)
             self._process.wait()
             self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL all of its processes; it is not started again."""
+        assert self._process is not None
+        for pid in tree(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
 
     @contextmanager
     def started(self) -> Iterator[None]:
@@ -110,16 +126,21 @@ class PostgresServer:
     def amcheck(self) -> list[str]:
         """Return what is wrong with its tables and indexes."""
         try:
-            here = ("-h", "127.0.0.1", "-p", str(self._port), "-U", "relaygw", "-d", "postgres")
+            here = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "relaygw", "-d", "postgres")
             self._run("pg_amcheck", "--install-missing", *here)
         except subprocess.CalledProcessError as error:
             return [f"pg_amcheck: {error.stdout}{error.stderr}"]
         return []
 
-    def _run(self, name: str, *words: str) -> None:
-        command = [_program(name), *words]
+    def _run(self, name: str, *words: str, user: str | None = None) -> None:
         subprocess.run(
-            command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            [_program(name), *words],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            user=user,
+            cwd="/",
         )
 
     def __enter__(self) -> Self:
@@ -127,22 +148,22 @@ class PostgresServer:
         self._directory.chmod(0o755)
         if self._user is not None:
             shutil.chown(self._directory, self._user)
-        data = str(self._directory / "data")
         try:
-            subprocess.run(
-                [_program("initdb"), "-D", data, "-A", "trust", "-U", "relaygw"],
-                check=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                user=self._user,
-                cwd="/",
-            )
+            self._fill(str(self._directory / "data"))
             self._start()
-            _make_schema(self.url)
+            self._settle()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _fill(self, data: str) -> None:
+        """Make its data."""
+        self._run("initdb", "-D", data, "-A", "trust", "-U", "relaygw", user=self._user)
+
+    def _settle(self) -> None:
+        """Do what is left once it answers."""
+        _make_schema(self.url)
 
     def __exit__(self, *_exc: object) -> None:
         self._stop(signal.SIGQUIT)
