@@ -174,21 +174,6 @@ class PostgresServer:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-class Standby(PostgresServer):
-    """A copy of a running server; started, it follows that one until it is promoted."""
-
-    def __init__(self, primary: PostgresServer) -> None:
-        self._primary = primary.url("postgres")
-        super().__init__()
-
-    def _fill(self, data: str) -> None:
-        _run(self._user, "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", self._primary)
-
-    def promote(self) -> None:
-        """Make it a primary; it takes writes on return."""
-        self.execute("SELECT pg_promote()")
-
-
 class _NewServer(PostgresServer):
     """A server of a cluster that is not a copy."""
 

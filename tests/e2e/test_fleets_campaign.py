@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.sailing.campaign import run_all
-from bench.sailing.control import lose
-from bench.sailing.plans import KINDS, plan_of
-from bench.sailing.table import table
+from bench.fleet_faults.campaign import run_all
+from bench.fleet_faults.control import lose
+from bench.fleet_faults.plans import KINDS, plan_of
+from bench.fleet_faults.table import table
 from tests.campaign import IS_CAMPAIGN, times
 
 pytestmark = pytest.mark.campaign

@@ -11,10 +11,10 @@ import pytest
 from bench.checking.report import Report
 from bench.history import INFO, OK, Event
 from bench.rig.long_line import LongLine
-from bench.sailing.control import Loss
-from bench.sailing.outcome import NEVER_S, Outcome, recoveries
-from bench.sailing.plans import KINDS, LEASE_S, LONG, SHORT, Plan, plan_of
-from bench.sailing.table import table
+from bench.fleet_faults.control import Loss
+from bench.fleet_faults.outcome import NEVER_S, Outcome, recoveries
+from bench.fleet_faults.plans import KINDS, LEASE_S, LONG, SHORT, Plan, plan_of
+from bench.fleet_faults.table import table
 from relaygw.delivery import leases
 
 CLEAN = Report(attempted=1, acknowledged=1, delivered=1)

@@ -17,9 +17,9 @@ from pathlib import Path
 from bench.killing.queue_view import view_of
 from bench.killing.sink_watch import wait_until
 from bench.rig.gateway import Gateway
-from bench.sailing.later import LATER, PROGRAM, upgrade
-from bench.sailing.plans import GATEWAYS, Plan
-from bench.sailing.rig import Rig
+from bench.fleet_faults.later import LATER, PROGRAM, upgrade
+from bench.fleet_faults.plans import GATEWAYS, Plan
+from bench.fleet_faults.rig import Rig
 
 _WHO = "campaign"
 _SECONDS = {"+1h": 3600, "-1h": -3600}

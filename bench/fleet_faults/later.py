@@ -1,4 +1,4 @@
-"""`python -m bench.sailing.later`: relaygw of a later version, which needs a later schema.
+"""`python -m bench.fleet_faults.later`: relaygw of a later version, which needs a later schema.
 
 The later schema is this one with what an additive step brings: a nullable column in each table of
 the hot path, a new table, an index, and another revision number.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 
 LATER = "9999"
-PROGRAM = ("-m", "bench.sailing.later")
+PROGRAM = ("-m", "bench.fleet_faults.later")
 _TRIES = 20
 _TABLES = ("message", "delivery", "recipient", "chunk", "instance", "hold", "permit")
 # several statements that are handed over as one are one transaction

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.checking.report import Report
 from bench.history import OK, Event
-from bench.sailing.plans import Plan
-from bench.sailing.rig import gateway_of
+from bench.fleet_faults.plans import Plan
+from bench.fleet_faults.rig import gateway_of
 
 NEVER_S = float("inf")
 

@@ -15,11 +15,11 @@ from bench.checking.report import Report
 from bench.history import read_history
 from bench.rig.queue_fates import wait_until_drained
 from bench.rig.standby import Pair
-from bench.sailing.fates import tell_all_fates
-from bench.sailing.faults import inflict
-from bench.sailing.outcome import Outcome, recoveries
-from bench.sailing.plans import Plan
-from bench.sailing.rig import HISTORY, Rig, running, steady_mail
+from bench.fleet_faults.fates import tell_all_fates
+from bench.fleet_faults.faults import inflict
+from bench.fleet_faults.outcome import Outcome, recoveries
+from bench.fleet_faults.plans import Plan
+from bench.fleet_faults.rig import HISTORY, Rig, running, steady_mail
 
 _MORE = 10  # of mail after a fault, at each gateway
 _DRAIN_S = 60.0

@@ -19,7 +19,7 @@ from bench.rig.limited_terms import Terms
 from bench.rig.long_line import LongLine
 from bench.rig.postgres import rows_of
 from bench.rig.standby import Pair
-from bench.sailing.plans import GATEWAYS
+from bench.fleet_faults.plans import GATEWAYS
 
 HISTORY = "history.jsonl"
 PROVIDER = "main"

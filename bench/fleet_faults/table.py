@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.sailing.outcome import Outcome
-from bench.sailing.plans import KINDS
+from bench.fleet_faults.outcome import Outcome
+from bench.fleet_faults.plans import KINDS
 
 _HEADING = (
     f"{'fault':<10}{'runs':>5}{'good':>5}{'acknowl.':>9}{'delivered':>10}{'lost':>5}"
