@@ -12,14 +12,14 @@ from typing import Any
 
 from bench.checking.checker import check
 from bench.checking.report import Report
-from bench.history import read_history
-from bench.rig.queue_fates import wait_until_drained
-from bench.rig.standby import Pair
 from bench.fleet_faults.fates import tell_all_fates
 from bench.fleet_faults.faults import inflict
 from bench.fleet_faults.outcome import Outcome, recoveries
 from bench.fleet_faults.plans import Plan
 from bench.fleet_faults.rig import HISTORY, Rig, running, steady_mail
+from bench.history import read_history
+from bench.rig.queue_fates import wait_until_drained
+from bench.rig.standby import Pair
 
 _MORE = 10  # of mail after a fault, at each gateway
 _DRAIN_S = 60.0

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from bench.checking.checker import check
 from bench.checking.report import Report
+from bench.fleet_faults.fates import tell_all_fates
+from bench.fleet_faults.rig import HISTORY, Rig, running, steady_mail
 from bench.history import OK, Event, read_history
 from bench.killing.sink_watch import wait_until
 from bench.rig.queue_fates import wait_until_drained
 from bench.rig.standby import Pair
-from bench.fleet_faults.fates import tell_all_fates
-from bench.fleet_faults.rig import HISTORY, Rig, running, steady_mail
 
 _SHORTEST_LAG_S, _LONGEST_LAG_S = 1.5, 5.0
 _MORE = 10

@@ -14,12 +14,12 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench.killing.queue_view import view_of
-from bench.killing.sink_watch import wait_until
-from bench.rig.gateway import Gateway
 from bench.fleet_faults.later import LATER, PROGRAM, upgrade
 from bench.fleet_faults.plans import GATEWAYS, Plan
 from bench.fleet_faults.rig import Rig
+from bench.killing.queue_view import view_of
+from bench.killing.sink_watch import wait_until
+from bench.rig.gateway import Gateway
 
 _WHO = "campaign"
 _SECONDS = {"+1h": 3600, "-1h": -3600}

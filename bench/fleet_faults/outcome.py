@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.checking.report import Report
-from bench.history import OK, Event
 from bench.fleet_faults.plans import Plan
 from bench.fleet_faults.rig import gateway_of
+from bench.history import OK, Event
 
 NEVER_S = float("inf")
 

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.rig import needs
-from bench.rig.machine import describe
-from bench.rig.progress import say
-from bench.rig.seeds import Chunk, chunks, spread
 from bench.fleet_faults.campaign import run_all
 from bench.fleet_faults.control import lose
 from bench.fleet_faults.outcome import Outcome
 from bench.fleet_faults.plans import KINDS, plan_of
 from bench.fleet_faults.table import table
+from bench.rig import needs
+from bench.rig.machine import describe
+from bench.rig.progress import say
+from bench.rig.seeds import Chunk, chunks, spread
 
 _EACH = 10  # runs on one pair of databases
 _ABOUT = """\

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.fleet_faults.plans import GATEWAYS
 from bench.history import OK, Event, History, Tail, open_history
 from bench.killing.programs import Program
 from bench.killing.sink_watch import wait_until
@@ -19,7 +20,6 @@ from bench.rig.limited_terms import Terms
 from bench.rig.long_line import LongLine
 from bench.rig.postgres import rows_of
 from bench.rig.standby import Pair
-from bench.fleet_faults.plans import GATEWAYS
 
 HISTORY = "history.jsonl"
 PROVIDER = "main"

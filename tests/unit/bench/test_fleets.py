@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from bench.checking.report import Report
-from bench.history import INFO, OK, Event
-from bench.rig.long_line import LongLine
 from bench.fleet_faults.control import Loss
 from bench.fleet_faults.outcome import NEVER_S, Outcome, recoveries
 from bench.fleet_faults.plans import KINDS, LEASE_S, LONG, SHORT, Plan, plan_of
 from bench.fleet_faults.table import table
+from bench.history import INFO, OK, Event
+from bench.rig.long_line import LongLine
 from relaygw.delivery import leases
 
 CLEAN = Report(attempted=1, acknowledged=1, delivered=1)
