@@ -50,6 +50,7 @@ ADDRESSES = tuple(
         ("A30", b"<postmaster>"),
     )
     for dress, address in (("path", path), ("bare", path.removeprefix(b"<").removesuffix(b">")))
+    if address != b"r@rd.test"  # A22 without its bracket
 )
 # those that are addresses; to all others nothing goes
 _NAMED = {"A1-bare", "A2-bare", "A3-bare", "A7-bare", "A11-bare", "A27-bare"}
@@ -206,7 +207,7 @@ def test_memory_is_bounded(running: MaildropRig) -> None:
 
 
 def test_staging(tmp_path: Path) -> None:
-    """A31 to A39, A1 to A12 for a domain on the list, and A41: what was captured stays captured."""
+    """A31 to A39, and A1 to A12 for a domain that is on the list."""
     rows = [
         *STAGED,
         *(

@@ -129,6 +129,7 @@ class PipedClient:
             stdout=subprocess.PIPE,
             env=command.environment(),
         )
+        self.is_over = False
         self.greeting = self.read_reply()
 
     def send(self, data: bytes) -> None:
