@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
-from relaygw.mail.address import canonical
+from relaygw.mail.address import canonical, mailbox
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.mail.suppression import Action, Listed
@@ -342,11 +342,12 @@ def _fates(message: AcceptedMessage, entry: QueueEntry, store: Store) -> tuple[R
         pending = [one.address for one in part.recipients if one.state is _R.PENDING]
         look = store.suppressions.listed_for
         listed |= look(pending, sender=message.sender, stream=part.stream)
-    was = {canonical(one.address): one.state.value for one in entry.recipients}
+    # by their mailboxes: some may have been captured as no addresses
+    was = {mailbox(one.address): one.state.value for one in entry.recipients}
     return tuple(
         ResentTo(
             address=one.address,
-            was=was.get(canonical(one.original or one.address)),
+            was=was.get(mailbox(one.original or one.address)),
             state=one.state,
             route=part.route,
             reason=one.reason,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.errors import InvalidAddress
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.hold import HoldCode, sender_domain
 from relaygw.mail.mail_class import (
@@ -275,7 +276,7 @@ class Guards(Repository):
             ids = wanted or [queue_id for queue_id, _ in own]  # which are counted as one class
             addresses = select(recipient.c.address).where(recipient.c.queue_id.in_(ids))
             domains = Counter(
-                sender_domain(address) for (address,) in tx.execute(addresses.limit(_LOOKED_AT))
+                _domain_of(address) for (address,) in tx.execute(addresses.limit(_LOOKED_AT))
             )
         return [printable(domain[:100]) for domain, _ in domains.most_common()]
 
@@ -304,6 +305,14 @@ def _older_classes(tx: Transaction, held: Any) -> Iterator[str]:
         yield from tx.execute(
             query.where(mail_class.c.source_id == held.source_id, is_old)
         ).scalars()
+
+
+def _domain_of(recipient: str) -> str:
+    """Return the domain of a stored recipient; "" of one that was captured as no address."""
+    try:
+        return sender_domain(recipient)
+    except InvalidAddress:
+        return ""
 
 
 def _known_mail(tx: Transaction, held: Any) -> frozenset[tuple[str, str]]:

@@ -132,6 +132,16 @@ def test_counts_of_a_source_and_its_mail(store: Store) -> None:
     assert store.guard.bounced_since(clock_ms() - HOUR_MS) == {spam.source_id: 1}
 
 
+def test_a_recipient_that_is_no_address_has_no_domain(store: Store) -> None:
+    """As a file in the maildrop may name one; a look at the alerts must not end with it."""
+    spam = class_of("Win #")
+    odd = accepted('"n" <r@rd.test>', source=SOURCE, subject="Win 5", at_ms=clock_ms())
+    right = accepted("a@web.test", "b@web.test", source=SOURCE, subject="Win 4", at_ms=clock_ms())
+    store.intake.accept_batch([odd, right])
+    found = store.guard.recipient_domains(SCRIPT, [spam.class_id], since_ms=clock_ms() - HOUR_MS)
+    assert found == ["web.test", ""]
+
+
 def test_what_was_released_is_not_held_again_unless_it_is_asked_for(store: Store) -> None:
     spam = class_of("Win #")
     count(store, spam, 0, 40)

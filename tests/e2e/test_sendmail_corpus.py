@@ -25,19 +25,23 @@ _BODY = b"From: s@ok.test\nSubject: t\n\nA\n"
 
 # id, one recipient as a word of the command line, and who may get the message
 _WORDS: tuple[tuple[str, str | bytes, tuple[str, ...]], ...] = (
+    ("A1", "x@other.test", ("x@other.test",)),
     ("A2", "x%other.test@rd.test", ("x%other.test@rd.test",)),
     ("A3", "other.test!x@rd.test", ("other.test!x@rd.test",)),
     ("A4", "other.test!x", ()),
     ("A5-bare", "@rd.test:x@other.test", ("x@other.test",)),
     ("A5", "<@rd.test:x@other.test>", ("x@other.test",)),
+    ("A6", "<@rd.test,@gw.test:x@other.test>", ("x@other.test",)),
     ("A7", '"x@other.test"@rd.test', ('"x@other.test"@rd.test',)),
     ("A8", '"x@other.test"', ()),
     ("A9", "x@other.test@rd.test", ()),
     ("A10", "x%other.test", ()),
+    ("A11", '"x@other.test"@[127.0.0.1]', ('"x@other.test"@[127.0.0.1]',)),
     ("A12", "x@other.test.", ()),
     ("A13", "x@[]", ()),
     # a word is a list, as for every sendmail
     ("A14", "r@rd.test,x@other.test", ("r@rd.test", "x@other.test")),
+    ("A15", "r@rd.test;x@other.test", ("r@rd.test", "x@other.test")),
     ("A16", "<r@rd.test><x@other.test>", ()),
     ("A17", '"n" <r@rd.test>', ("r@rd.test",)),
     ("A18", "<>", ()),
@@ -56,6 +60,9 @@ _WORDS: tuple[tuple[str, str | bytes, tuple[str, ...]], ...] = (
     ("A28-domain", _DOMAIN, ()),
     ("A30", "postmaster", ()),
 )
+
+# what no word of a command line can hold
+_FIELDS_ONLY = (("A19", b"r@rd.test\x00.other.test", ()),)
 
 # the same as a To field where it is read otherwise: what can be read of it is used
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -96,7 +103,7 @@ def test_words(
     assert recipients_of(settle(rig, installed.maildrop, start)) == named
 
 
-@pytest.mark.parametrize("row", _WORDS, ids=[row[0] for row in _WORDS])
+@pytest.mark.parametrize("row", (*_WORDS, *_FIELDS_ONLY), ids=lambda row: row[0])
 def test_fields(
     rig: Rig, installed: Installation, row: tuple[str, str | bytes, tuple[str, ...]]
 ) -> None:
@@ -122,6 +129,7 @@ class PipedClient:
             stdout=subprocess.PIPE,
             env=command.environment(),
         )
+        self.is_over = False
         self.greeting = self.read_reply()
 
     def send(self, data: bytes) -> None:
@@ -168,11 +176,11 @@ def test_smtp_on_stdin(rig: Rig, installed: Installation, case: Case) -> None:
 
 # --- the message on stdin -----------------------------------------------------------------
 
-_HEADER = b"From: s@ok.test\nTo: r@rd.test\nSubject: t\n\n"
+HEADER = b"From: s@ok.test\nTo: r@rd.test\nSubject: t\n\n"
 _EVIL = test_end_of_data.EVIL
 
 # id, body with -i, what the provider gets of it; one message each, and nothing behind it
-_BODIES = (
+BODIES = (
     ("S1", b"A\n.\n" + _EVIL, b"A\r\n.\r\n" + _EVIL),
     ("S2", b"A\n.\r\n" + _EVIL, b"A\r\n.\r\n" + _EVIL),
     ("S3", b"A\r\n.\n" + _EVIL, b"A\r\n.\r\n" + _EVIL),
@@ -189,11 +197,11 @@ _BODIES = (
 
 
 @pytest.mark.parametrize(
-    ("body", "arrives"), [row[1:] for row in _BODIES], ids=[row[0] for row in _BODIES]
+    ("body", "arrives"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES]
 )
 def test_bodies(rig: Rig, installed: Installation, body: bytes, arrives: bytes) -> None:
     start = len(rig.provider.messages)
-    assert installed.run("-t", "-i", "-fs@ok.test", content=_HEADER + body).returncode == 0
+    assert installed.run("-t", "-i", "-fs@ok.test", content=HEADER + body).returncode == 0
     (message,) = settle(rig, installed.maildrop, start)
     assert message.recipients == ("r@rd.test",)
     assert message.content.partition(b"\r\n\r\n")[2] == arrives
@@ -205,7 +213,7 @@ def test_bodies(rig: Rig, installed: Installation, body: bytes, arrives: bytes) 
 def test_without_i_a_lone_dot_is_the_end(rig: Rig, installed: Installation, end: bytes) -> None:
     """D3: and what follows is not read as anything."""
     start = len(rig.provider.messages)
-    content = _HEADER + b"A" + end + _EVIL
+    content = HEADER + b"A" + end + _EVIL
     assert installed.run("-t", "-fs@ok.test", content=content).returncode == 0
     (message,) = settle(rig, installed.maildrop, start)
     assert message.content.endswith(b"\r\n\r\nA\r\n")
@@ -238,7 +246,7 @@ def test_injection(rig: Rig, installed: Installation, tmp_path: Path, words: lis
     (where / "evil.cf").write_text("maildrop /nowhere\n")
     start = len(rig.provider.messages)
     given = [word.format(where=where) for word in words]
-    done = installed.run(*given, content=_HEADER + b"A\n")
+    done = installed.run(*given, content=HEADER + b"A\n")
     assert done.returncode in (0, 64)
     assert [path.name for path in where.iterdir()] == ["evil.cf"]
     messages = settle(rig, installed.maildrop, start)

@@ -37,7 +37,7 @@ _RECORD = re.compile(
     r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d gw relaygw/\w+\[\d+\]: [^\x00-\x1f\x7f]*"
 )
 _ADDED = re.compile(
-    rb"Received: from \S+ \([^\r\n]*\)\r\n(?:\t[^\r\n]*\r\n)+"
+    rb"Received: (?:from|by) \S+ \([^\r\n]*\)\r\n(?:\t[^\r\n]*\r\n)+"
     rb"(?:Date: [^\r\n]+\r\n)?(?:Message-ID: <[^\r\n]+>\r\n)?(?:\r\n|X-Mailbox-Line: )?"
 )
 
@@ -100,10 +100,7 @@ class Rig:
         messages = self.settle(start)
         assert len(messages) == case.messages, messages
         for message in messages:
-            if case.content is not None:
-                assert added_removed(message, case.content) == case.content
-            for check in case.checks:
-                check(message)
+            check_message(message, case)
 
     def check_log(self) -> None:
         """Assert that no record tells of an internal error, and that each is one line."""
@@ -149,6 +146,14 @@ def running_rig(
             yield rig
             assert gateway.is_running
             rig.check_log()
+
+
+def check_message(message: ReceivedMessage, case: Case) -> None:
+    """Assert that a message is what the case says of its content."""
+    if case.content is not None:
+        assert added_removed(message, case.content) == case.content
+    for check in case.checks:
+        check(message)
 
 
 def added_removed(message: ReceivedMessage, sent: bytes) -> bytes:

@@ -26,7 +26,7 @@ _CONTENT = b"Subject: t\r\n\r\nA\r\n.\r\n"
 _UTF8 = "jürgen@ok.test".encode()
 
 # id, path of RCPT TO, reply
-_REFUSED = (
+REFUSED = (
     ("A13", b"<x@[]>", r"501 5\.1\.3"),
     ("A14", b"<r@rd.test,x@other.test>", r"501 5\.1\.3"),
     ("A15", b"<r@rd.test;x@other.test>", "501"),
@@ -54,7 +54,7 @@ def _refused(name: str, path: bytes, reply: str) -> Case:
 
 
 CASES = (
-    *(_refused(*row) for row in _REFUSED),
+    *(_refused(*row) for row in REFUSED),
     # a bare LF ends no command: the session is over before the second half could be one
     Case(id="A21", dialogue=(EHLO, MAIL, (b"RCPT TO:<r\n@rd.test>\r\n", "501", CLOSED))),
     Case(

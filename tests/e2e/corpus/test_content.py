@@ -33,7 +33,7 @@ _END = b".\r\n"
 _TOO_BIG = r"552 5\.3\.4"
 _MEMORY_KIB = 16 * 1024  # whatever the size of the message: a few chunks and their copies
 _HOP = b"Received: from a.test by b.test; Thu, 1 Jan 2026 00:00:00 +0000\r\n"
-_RAW_8BIT = HEADER + "Grüße äöü\r\n".encode() + b"\xff\xfe\x80\r\n"
+RAW_8BIT = HEADER + "Grüße äöü\r\n".encode() + b"\xff\xfe\x80\r\n"
 _MULTIPART = b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="%s"\r\n\r\n'
 
 
@@ -85,7 +85,7 @@ CASES = (
     _folded("M4", b"X-Long: " + b"x" * 150_000 + b"\r\n" + HEADER + b"A\r\n"),
     _exact("M5", b"X-Long: x\r\n" + b" xxxxxxxx\r\n" * 15_000 + HEADER + b"A\r\n"),
     _exact("M6", HEADER + b"a\x00b\r\n\x00\r\n"),
-    _exact("M7", _RAW_8BIT),
+    _exact("M7", RAW_8BIT),
     _exact("M8", b"X-Raw: \xc3\xa4 \xff\r\n" + HEADER + b"A\r\n"),
     _added("M9", b"no header here\r\nat all\r\n", between=b"\r\n\r\n"),
     _added("M10", b"From x@y Mon Jan  1 00:00:00 2026\r\n" + HEADER, between=b"X-Mailbox-Line: "),
@@ -130,7 +130,7 @@ def test_content(rig: Rig, case: Case) -> None:
 
 def test_8bit_for_a_7bit_provider(rig: Rig, seven_bit: ThreadedProvider) -> None:
     """M7: without 8BITMIME upstream the body is encoded, never cut."""
-    queue_id = rig.gateway.send("s@ok.test", ["r@seven.test"], _RAW_8BIT)
+    queue_id = rig.gateway.send("s@ok.test", ["r@seven.test"], RAW_8BIT)
     rig.gateway.wait_until_empty()
     seven_bit.run(seven_bit.note())
     (message,) = seven_bit.messages
@@ -138,7 +138,7 @@ def test_8bit_for_a_7bit_provider(rig: Rig, seven_bit: ThreadedProvider) -> None
     assert message.content.isascii()
     assert "BODY=8BITMIME" not in message.mail_parameters
     body = message_from_bytes(message.content).get_payload(decode=True)
-    assert body == _RAW_8BIT.partition(b"\r\n\r\n")[2]
+    assert body == RAW_8BIT.partition(b"\r\n\r\n")[2]
 
 
 @pytest.mark.parametrize("excess_bytes", [0, 1], ids=["M12-limit", "M12"])

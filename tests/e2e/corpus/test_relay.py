@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.corpus.rig import ALIVE, DATA, EHLO, MAIL, Case, Rig, running_rig
 from tests.e2e.doors import NOBODY, user
 
-_PATHS = (
+PATHS = (
     b"<x@other.test>",
     b"<x%other.test@rd.test>",
     b"<other.test!x@rd.test>",
@@ -36,8 +36,8 @@ def _case(name: str, path: bytes, sender: bytes = b"<s@ok.test>") -> Case:
 
 
 CASES = (
-    *(_case(f"A{number}", path) for number, path in enumerate(_PATHS, start=1)),
-    *(_case(f"sender-{number}", _PATHS[0], sender) for number, sender in enumerate(_SENDERS)),
+    *(_case(f"A{number}", path) for number, path in enumerate(PATHS, start=1)),
+    *(_case(f"sender-{number}", PATHS[0], sender) for number, sender in enumerate(_SENDERS)),
 )
 
 

@@ -15,12 +15,12 @@ from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import RecipientState
 from tests.e2e.corpus.rig import DATA, EHLO, QUEUED, Rig, running_rig
 
-_ALLOW = {"allow": ["dev@ok.test", "@qa.test"]}
+ALLOW = {"allow": ["dev@ok.test", "@qa.test"]}
 _CONTENT = b"To: dev@ok.test\r\nSubject: t\r\n\r\nA\r\n.\r\n"
 _MAIL = (b"MAIL FROM:<s@ok.test> SMTPUTF8\r\n", "250")
 
 # id, recipients of one transaction, those of them that may reach the provider
-_STAGED = (
+STAGED = (
     ("A31", ("dev+x@ok.test",), ()),
     ("A32", ("dev@sub.ok.test",), ()),
     ("A33", ("dev@xok.test",), ()),
@@ -35,7 +35,7 @@ _STAGED = (
 )
 
 # the ways to make a relay out of a domain that may receive; `qa.test` stands on the list
-_RELAYED = (
+RELAYED = (
     ("A1", "<x@other.test>"),
     ("A2", "<x%other.test@qa.test>"),
     ("A3", "<other.test!x@qa.test>"),
@@ -54,7 +54,7 @@ _RELAYED = (
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     directory = tmp_path_factory.mktemp("staging")
-    with running_rig(directory, mode="staging", recipients=_ALLOW) as rig:
+    with running_rig(directory, mode="staging", recipients=ALLOW) as rig:
         yield rig
 
 
@@ -74,7 +74,7 @@ def _names_beyond_canaries(rig: Rig, before: list[bytes]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("recipients", "released"), [row[1:] for row in _STAGED], ids=[row[0] for row in _STAGED]
+    ("recipients", "released"), [row[1:] for row in STAGED], ids=[row[0] for row in STAGED]
 )
 def test_staging(rig: Rig, recipients: tuple[str, ...], released: tuple[str, ...]) -> None:
     rcpts = tuple((b"RCPT TO:<%s>\r\n" % name.encode(), "250 ") for name in recipients)
@@ -96,7 +96,7 @@ def _captured_ids(rig: Rig) -> list[str]:
     return rig.gateway.store.sandbox.captured_ids(EVERYTHING, limit=1000)
 
 
-@pytest.mark.parametrize("path", [row[1] for row in _RELAYED], ids=[row[0] for row in _RELAYED])
+@pytest.mark.parametrize("path", [row[1] for row in RELAYED], ids=[row[0] for row in RELAYED])
 def test_relay_forms_stay_inside(rig: Rig, path: str) -> None:
     """A1 to A12 from a client that may submit: refused or captured, never named upstream."""
     start, before = len(rig.provider.messages), _rcpts_upstream(rig)
@@ -114,7 +114,7 @@ def test_relay_forms_stay_inside(rig: Rig, path: str) -> None:
 
 def test_captured_stays_captured(tmp_path: Path) -> None:
     """A41: accepted in staging, then production and a restart: still captured."""
-    with running_rig(tmp_path, mode="staging", recipients=_ALLOW) as rig:
+    with running_rig(tmp_path, mode="staging", recipients=ALLOW) as rig:
         queue_id = rig.gateway.send("s@ok.test", ["cust@other.test"], _CONTENT[:-3])
         assert rig.gateway.stop() == 0
         rig.gateway.settings["mode"] = "production"

@@ -45,10 +45,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def ended(desk: Desk, outcomes: dict[str, RecipientState], **more: object) -> str:
     """Put a message into the queue whose attempt came to these outcomes; return its id."""
-    doubted = bool(more.pop("doubted", False))
+    doubted, beside = bool(more.pop("doubted", False)), more.pop("beside", [])
+    assert isinstance(beside, list)
     values = {"content": CONTENT, "subject": "order 7", "dsn_ret": "FULL", **more}
     people = [NewRecipient(address=one, dsn_notify="SUCCESS") for one in outcomes]
-    queue_id = desk.add(*people, **values)
+    queue_id = desk.add(*people, *beside, **values)
     incarnation = desk.claim()
     (mine,) = [one for one in desk.claimed if one.queue_id == queue_id]
     update = DeliveryUpdate(
@@ -257,6 +258,15 @@ def test_a_large_message_is_stored_in_chunks(desk: Desk) -> None:
     (new,) = others(desk, old)
     assert new.size_bytes > size_bytes and new.chunk_count > 1
     assert content_of(desk, new).endswith(b"".join(pieces))
+
+
+def test_a_recipient_that_is_no_address_keeps_nobody_else_from_it(desk: Desk) -> None:
+    """As a file in the maildrop may name one: it was captured, the others were tried."""
+    odd = NewRecipient(address='"n" <r@rd.test>', state=RecipientState.CAPTURED)
+    old = ended(desk, {ANN: BOUNCED}, beside=[odd])
+    assert desk.run("queue", "resend", old, "--yes").exit_code == 0
+    (new,) = others(desk, old)
+    assert [one.address for one in new.recipients] == [ANN]
 
 
 def test_what_is_captured_is_not_called_sent_again(desk: Desk) -> None:
