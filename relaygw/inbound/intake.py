@@ -91,7 +91,7 @@ class Intake:
         screen: Screen | None = None,
         takes_once: bool = False,  # exact duplicates, see `duplicates`
     ) -> None:
-        self._classes = classes
+        self._class_of = classes.of if classes else _no_class
         self._screen = screen
         self._content_wishes = Wishes(settings.content_check)
         self.takes_once = takes_once
@@ -150,8 +150,7 @@ class Intake:
     ) -> tuple[AcceptedMessage, Iterator[bytes]]:
         """Return the message and chunks of large content to store ahead; raises TooManyHops."""
         facts = self._read_header(content, may_loop=may_loop)
-        now_ms = clock_ms()
-        queue_id = self._ids.next_id(now_ms)
+        queue_id = self._ids.next_id(now_ms := clock_ms())
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
         is_whole = facts.end < len(content.head) or not content.is_spooled
@@ -161,7 +160,6 @@ class Intake:
         size_bytes = content.size_bytes + len(head) - len(content.head)
         deliveries = self._deliveries(sender, recipients, facts, origin)
         subject = self._content_wishes.shown(facts.subject, deliveries)
-        classes, stream = self._classes, deliveries[0].stream
         message = AcceptedMessage(
             queue_id=queue_id,
             accepted_at_ms=now_ms,
@@ -184,15 +182,13 @@ class Intake:
             dsn_ret=origin.dsn.ret,
             dsn_envid=origin.dsn.envid,
             link_value=link_value(facts, self._link_header) if self._link_header else None,
-            is_bounce_mail=self._bounces_to is not None
-            and any(one.decision is _BOUNCE_MAIL for one in recipients),
-            mail_class=None if classes is None else classes.of(source, sender, subject, stream),
+            is_bounce_mail=self._bounces_to is not None and _has_bounce_address(recipients),
+            mail_class=self._class_of(source, sender, subject, deliveries[0].stream),
             refused_recipients=origin.refused_recipients,
             mail_key=self._mail_key(sender, recipients, content, origin),
             handed_over_ms=_not_after(now_ms, origin.handed_over_ms),
         )
-        chunks = _chunks_ahead(content, head, is_whole=is_whole)
-        return self._screened(message, facts, content), chunks
+        return self._screened(message, facts, content), _ahead(content, head, is_whole=is_whole)
 
     def _read_header(self, content: ReceivedContent, *, may_loop: bool) -> HeaderFacts:
         facts = read_header(content.head, self._wanted)
@@ -350,10 +346,18 @@ class Intake:
         return replace(seen, host=told.host, uid=told.uid, user=user, script=told.script), False
 
 
-def _chunks_ahead(content: ReceivedContent, head: bytes, *, is_whole: bool) -> Iterator[bytes]:
+def _has_bounce_address(recipients: list[ResolvedRecipient]) -> bool:
+    return any(one.decision is _BOUNCE_MAIL for one in recipients)
+
+
+def _ahead(content: ReceivedContent, head: bytes, *, is_whole: bool) -> Iterator[bytes]:
     """Return large content with another `head`; `is_whole`: its header ends there."""
     chunks = content.chunks(head) if content.is_spooled else iter(())
     return chunks if is_whole else without_late_fields(chunks)
+
+
+def _no_class(*_: object) -> None:
+    return None
 
 
 def _not_after(now_ms: int, at_ms: int | None) -> int | None:
