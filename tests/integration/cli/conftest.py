@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,9 +50,14 @@ class Desk:
     def run(self, *words: str, stdin: str | None = None, columns: int = 80) -> Result:
         """Run a command in this process."""
         environ = {**self._environ, "COLUMNS": str(columns)}
-        return CliRunner().invoke(
-            main, ["--config", str(self.config), *words], input=stdin, env=environ
-        )
+        # what a command blocks ends with its process: the next test starts others
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            return CliRunner().invoke(
+                main, ["--config", str(self.config), *words], input=stdin, env=environ
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def lines(self, *words: str) -> list[dict[str, Any]]:
         """Run a command that prints JSON and return the objects."""
