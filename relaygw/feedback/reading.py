@@ -30,7 +30,7 @@ POLL_S = 1.0
 LEASE_MS = 20_000
 _AT_ONCE = 50  # posts
 _EVENTS_AT_ONCE = 100  # in a transaction: accepting mail waits for it on SQLite
-_LOOK_AGAIN_MS = (5_000, 15_000, 60_000, 180_000)
+_LOOK_AGAIN_MS = (1_000, 5_000, 15_000, 60_000, 180_000)
 """When mail of an event is looked for again: its outcome, or its words, may not be written yet."""
 _TRY_AGAIN_MS = (10_000, 60_000, 600_000, 3_600_000, 6 * 3_600_000)
 _TELL_EACH_S = 600.0
@@ -40,15 +40,24 @@ _SILENT_MS, _SILENT_MAILS = 86_400_000, 20
 _log = logging.getLogger("relaygw.feedback")
 
 
+_IN_HAND_MS = (250, 5_000)  # at least, at most
+
+
 class _Wait(NamedTuple):
     """Until a post is read again, and whether that is one of its tries."""
 
     wait_ms: int
     counts: bool = True
 
+    @classmethod
+    def in_hand(cls, post: StoredPost) -> _Wait:
+        """Return the wait for mail that a worker has in hand, however long it has it: a lease ends.
 
-# however long a worker has mail in hand: its lease ends
-_IN_HAND = _Wait(5_000, counts=False)
+        The first event often comes before the outcome of its mail is written, some ms later.
+        """
+        least_ms, most_ms = _IN_HAND_MS
+        age_ms = clock_ms() - post.received_at_ms
+        return cls(min(max(age_ms, least_ms), most_ms), counts=False)
 
 
 class Reader:
@@ -172,7 +181,7 @@ class Reader:
         waiting: dict[int, _Wait] = {}
         for (post, event), its in zip(told, found, strict=True):
             if its.may_come:
-                waiting[post.post_no] = _IN_HAND
+                waiting[post.post_no] = _Wait.in_hand(post)
             elif its.queue_id is None and self._may_come(post, event):
                 waiting.setdefault(post.post_no, _Wait(_LOOK_AGAIN_MS[post.tries - 1]))
         matched = [

@@ -152,6 +152,25 @@ async def test_an_event_before_the_outcome_of_marked_mail_waits_for_it(store: St
         assert at.verdicts() == {f"{message.queue_id}/0": "delivered"}
 
 
+async def test_an_event_of_mail_in_hand_is_read_again_as_soon_as_it_is_old(store: Store) -> None:
+    async with listening_at(store) as at:
+        message = accepted("bob@cust.test")
+        store.intake.accept_batch([message])
+        store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
+        mark = Marks(store.feedback.shared_key(KEY)).make(message.queue_id)
+        sent = Sent(address="bob@cust.test", mark=mark, at_ms=clock_ms())
+        signed = at.signers["sendgrid"].sign([_delivered("sendgrid").make(sent)], clock_ms())
+        assert await at.post(signed, "sendgrid") == 200
+        (post,) = at.rows(event_post)
+        lease_ends_ms = post.received_at_ms + reading.LEASE_MS
+        await at.until(
+            lambda: any(clock_ms() < r.due_at_ms < lease_ends_ms for r in at.rows(event_post))
+        )
+        (post,) = at.rows(event_post)
+        age_ms = clock_ms() - post.received_at_ms
+        assert post.due_at_ms - post.received_at_ms <= max(2 * age_ms, age_ms + 250)
+
+
 async def test_feedback_that_names_nobody_of_several_judges_nobody(store: Store) -> None:
     async with listening_at(store) as at:
         queue_id, sent = at.sent("resend", "b@cust.test", "c@cust.test")
