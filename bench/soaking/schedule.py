@@ -1,8 +1,8 @@
 """Which fault begins when: in rounds, each fault once a round, in an order of its seed. Pure.
 
-What starts processes anew is in every third round only, and comes first there, so that processes
-get old enough to be judged: a young one grows. The first third of a run has every fault: what any
-of them leaves behind is there before growth is judged.
+What starts processes anew comes in the first third of a run, in every third round, and once more at
+its end: in between processes get old, so that filling up ends and a leak does not. The first third
+has every fault: what any of them leaves behind is there before growth is judged.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ QUIET_SHARE = 0.05
 """Of a run: so much at its beginning, and at its end, has no fault."""
 
 _RENEWING_EACH = 3
+_ROUNDING = 1e-6
 
 
 class Slot(NamedTuple):
@@ -36,14 +37,14 @@ def plan_slots(
     count = len(renewing) + len(others)
     quiet_s = run_s * QUIET_SHARE
     length_s = min(LONGEST_SLOT_S, max(SHORTEST_SLOT_S, (run_s / 3 - quiet_s) / count))
-    slots: list[Slot] = []
-    at_s = quiet_s
+    first_s, last_s = quiet_s, run_s - quiet_s - len(renewing) * length_s
+    faults: list[str] = []
     number = 0
-    while True:
-        for faults in (renewing, others) if number % _RENEWING_EACH == 0 else (others,):
-            for fault in chance.sample(faults, len(faults)):
-                if at_s + length_s > run_s - quiet_s:
-                    return slots
-                slots.append(Slot(fault, at_s, length_s))
-                at_s += length_s
+    while (at_s := first_s + len(faults) * length_s) < last_s:
+        if number % _RENEWING_EACH == 0 and at_s < run_s / 3:
+            faults += chance.sample(renewing, len(renewing))
+        faults += chance.sample(others, len(others))
         number += 1
+    del faults[int((last_s - first_s) / length_s + _ROUNDING) :]
+    faults += chance.sample(renewing, len(renewing))
+    return [Slot(fault, first_s + n * length_s, length_s) for n, fault in enumerate(faults)]

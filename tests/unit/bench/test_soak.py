@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,10 @@ def test_each_fault_comes_in_the_first_third_and_a_seed_gives_the_same(minutes: 
     assert set(early) == set(FAULTS) == {*RENEWING, *others}
     assert {one.fault for one in slots[: len(RENEWING)]} == set(RENEWING)
     assert slots[-1].at_s + slots[-1].length_s <= minutes * 60
+    assert {one.fault for one in slots[-len(RENEWING) :]} == set(RENEWING)
+    renewed_s = [one.at_s for one in slots if one.fault in RENEWING]
+    longest_s = max(later - sooner for sooner, later in pairwise(renewed_s))
+    assert longest_s >= minutes * 60 / 2, "processes get old"
 
 
 def test_a_page_has_all_plots_and_tells_faults_that_were_not_seen() -> None:
