@@ -121,6 +121,7 @@ class Gateway:
             finally:
                 tending.cancel()
         except (LeaseLost, StoreUnavailable) as error:
+            world.lost_shares += 1  # it gives nothing back
             log.note("qmgr", f"{type(error).__name__}: {error}")
         try:
             begun = [*world.lifelines[self.machine.name].slots[process.name].values()]

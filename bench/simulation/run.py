@@ -283,7 +283,10 @@ class Run:
             late_s = QUOTA_WITHIN_S  # until tomorrow nothing more comes
         quiet_s = self.world.loop.now_s - self._ended_s
         if not waiting and self.world.queue.rows(_LEFT, self._route):
-            waiting = quiet_s < TOLD_WITHIN_S  # somebody is to be told of it
+            doubts = (event.time / 1e9 for event in self.world.events if event.f == "doubt")
+            since_s = max((self._ended_s, *doubts))
+            # somebody is to be told of it
+            waiting = self.world.loop.now_s - since_s < TOLD_WITHIN_S
         if quiet_s > late_s or not waiting:
             self._is_over = True
         else:

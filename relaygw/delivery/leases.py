@@ -47,6 +47,7 @@ class Leases:
         self._is_lost = False
         self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
         self._unsure: set[str] = set()  # routes with leases that are not known, perhaps
+        self._overtaken: set[Key] = set()  # leased anew before their outcome was told of here
         # a claim that overtook a give-back would take for known what is queued again by then
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -107,9 +108,16 @@ class Leases:
             # what was known already is being recorded: that may end this new lease as well
             fresh = [one for one in claimed if key_of(one) not in before]
             if len(fresh) < len(claimed):
-                self._unsure.add(route)
+                self._note_overtaken(route, before.intersection(map(key_of, claimed)))
             self._known[route].update(map(key_of, fresh))
             return fresh
+
+    def _note_overtaken(self, route: str, keys: frozenset[Key]) -> None:
+        """Have leases looked for that are not worked on, once the outcomes before them are told."""
+        told = keys - self._known[route]
+        if told:
+            self._unsure.add(route)
+        self._overtaken |= keys - told
 
     async def give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:
         """Return deliveries of one route to the queue; what fails is for `free_unknown`."""
@@ -126,7 +134,11 @@ class Leases:
     def forget(self, claimed: Iterable[ClaimedDelivery]) -> None:
         """Note that leases have ended, or that nobody here works on them any more."""
         for one in claimed:
-            self._known[one.route].discard(key_of(one))
+            key = key_of(one)
+            self._known[one.route].discard(key)
+            if key in self._overtaken:
+                self._overtaken.discard(key)
+                self._unsure.add(one.route)
 
     def is_unsure(self, route: str) -> bool:
         """True when there may be leases of a route that nobody works on."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from relaygw.delivery.context import WorkerContext
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.suppression import Suppression
 from relaygw.observe.events import Attempted
@@ -22,6 +22,7 @@ from relaygw.store.queue_entry import Key
 
 _MAX_BATCH = 200
 _PACE_S = 0.005  # between batches, while there are other attempts that may end meanwhile
+_STEP_MS = 1_000  # a clock that moves by less is only being corrected
 _TWICE = "; the message may be sent more than once"
 
 
@@ -32,6 +33,14 @@ class _Entry(NamedTuple):
     update: DeliveryUpdate
     event: Attempted | None
     ended: Callable[[], None] | None
+    beyond_ms: int  # how far the clock was beyond that which nobody sets
+
+    def update_now(self, beyond_ms: int) -> DeliveryUpdate:
+        """Return the outcome, due as long from now as was meant if the clock was set meanwhile."""
+        step_ms = beyond_ms - self.beyond_ms
+        if abs(step_ms) < _STEP_MS:
+            return self.update
+        return replace(self.update, due_at_ms=self.update.due_at_ms + step_ms)
 
 
 class Recorder:
@@ -78,8 +87,8 @@ class Recorder:
 
         False: not written, for a lost lease or a refusal of the store; `ended` is called then, too.
         """
-        entry = _Entry((update.queue_id, update.delivery_no), update, event, ended)
-        return self._writer.add(entry)
+        key = (update.queue_id, update.delivery_no)
+        return self._writer.add(_Entry(key, update, event, ended, _beyond_ms()))
 
     async def drain(self, limit_s: float | None = None) -> None:
         """Return when everything is durable; what takes longer is told, its lease stays."""
@@ -91,7 +100,8 @@ class Recorder:
     # in the thread
 
     def _write(self, entries: Sequence[_Entry]) -> list[bool]:
-        self._record([entry.update for entry in entries])
+        beyond_ms = _beyond_ms()
+        self._record([entry.update_now(beyond_ms) for entry in entries])
         return [entry.key not in self._lost for entry in entries]
 
     def _write_refused(self, entry: _Entry, error: Exception) -> bool:
@@ -190,6 +200,10 @@ def _batch_size(waiting: Sequence[_Entry]) -> int:
             return number
         seen.add(entry.key)
     return len(seen)
+
+
+def _beyond_ms() -> int:
+    return clock_ms() - int(awake_s() * 1000)
 
 
 def _is_away(error: Exception) -> bool:

@@ -79,6 +79,32 @@ async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
     store.close()
 
 
+async def test_what_is_claimed_again_before_its_outcome_is_told_of_is_freed_after_that(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
+    store = SlowAnswers(url)
+    store.instances.register(
+        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    store.intake.accept_batch([accepted("b@cust.test")])
+    store.may_answer = threading.Event()
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        leases = Leases(worker_context(store, threads=threads))
+        (known,) = await leases.claim("default", 1)
+        # its outcome is in the queue, and this worker has no answer yet
+        store.may_answer.set()
+        store.leases.give_back([(known.queue_id, 0)], incarnation="w")
+        assert await leases.claim("default", 1) == []
+        assert not leases.is_unsure("default"), "its outcome may end this lease, too"
+        leases.forget([known])
+        assert leases.is_unsure("default")
+        assert await leases.free_unknown("default") == 1
+        assert len(await leases.claim("default", 1)) == 1
+    store.close()
+
+
 def _wait_until_incoming(store: Store) -> None:
     while store.leases.next_due_at_ms("default") is None:
         pass

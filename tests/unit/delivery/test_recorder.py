@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from relaygw.delivery import recorder
 from relaygw.delivery.recorder import Recorder
 from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.observer import DeliveryObserver
@@ -126,6 +128,24 @@ async def test_outcomes_wait_for_a_store_that_is_away(store: Picky) -> None:
     await desk.record(messages)
     assert states(store, messages) == [DeliveryState.FINISHED] * 5
     assert "outcomes wait to be recorded" in desk.output.getvalue()
+    await desk.recorder.drain()
+
+
+async def test_an_outcome_that_waits_while_the_clock_is_set_is_due_as_was_meant(
+    store: Picky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else sees it: it is written after the clock was set, by a time from before."""
+    (message,) = claim(store, 1)
+    desk = Desk(store)
+    waits = {"state": DeliveryState.DEFERRED, "due_at_ms": clock_ms() + 30_000, "charged": False}
+    told = desk.recorder.record(finished(message, **waits), None)
+    hour_ms = 3_600_000
+    monkeypatch.setattr(recorder, "clock_ms", lambda: clock_ms() - hour_ms)
+    assert await told
+    selection = Selection(queue_ids=(message.queue_id,))
+    (entry,) = store.queue.search(selection, limit=1)
+    meant_ms = waits["due_at_ms"] - hour_ms
+    assert abs(entry.deliveries[0].due_at_ms - meant_ms) < 2
     await desk.recorder.drain()
 
 
