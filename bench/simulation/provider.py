@@ -87,9 +87,11 @@ class Provider:
     def is_short(self, lost_shares: int) -> bool:
         """True when what is left of its quota may be too little for one message.
 
-        What a killed worker had taken of it ahead, for a message, is lost for the day.
+        What a killed worker had taken of it ahead, for a message on each of its connections, is
+        lost for the day.
         """
-        return bool(self.quota) and self.taken_mails + self.parts * (1 + lost_shares) > self.quota
+        lost = self.parts * self.connections * lost_shares
+        return bool(self.quota) and self.taken_mails + self.parts + lost > self.quota
 
     def draw(self, share: float) -> bool:
         return share > 0 and self.chance.random() < share
