@@ -59,7 +59,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         if session.config.option.workers:
             fork_server.load_what_is_kept()  # once for all workers
         gc.freeze()
-        gc.set_threshold(20_000)
+        gc.set_threshold(100_000)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -107,6 +107,8 @@ def _drained(world: World, states: dict[str, Any], *, is_over: bool) -> None:
             world.broken(f"{address} is pending in a delivery that is {delivery} ({code})")
         elif code == "mode" and _mode(world) == "production":
             world.broken(f"{address} is held for a mode that has ended")
+        elif code == "sender_refused":
+            world.broken(f"{address} is held for a sender that is taken again: {reason}")
 
 
 def _mode(world: World) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from bench.simulation.loop import Machine, Process, Task
+from bench.simulation.scenario import Mail
 from bench.simulation.world import Lifeline, Log, World, state_directory
 from relaygw.delivery.janitor import STEP_S, Janitor
 from relaygw.delivery.leases import LeaseLost
@@ -196,26 +197,23 @@ class Front:
         self._world.loop.kill(self.process)
         self.start()
 
-    def send(self, client: str, message: str, recipients: Sequence[str], size: int) -> Task:
+    def send(self, client: str, mail: Mail) -> Task:
         """Take one message in a session of its own."""
-        return self._world.loop.spawn(
-            self.process, self._session(client, message, recipients, size)
-        )
+        return self._world.loop.spawn(self.process, self._session(client, mail))
 
-    async def _session(
-        self, client: str, message: str, recipients: Sequence[str], size: int
-    ) -> None:
-        history = self._world.history
-        history.invoke(client, "send", message=message, recipients=tuple(recipients))
+    async def _session(self, client: str, mail: Mail) -> None:
+        history, message = self._world.history, mail.name
+        history.invoke(client, "send", message=message, recipients=mail.recipients)
         content = ReceivedContent(_PLACE)
-        content.add(f"Subject: {message}\r\n\r\n".encode() + b"y" * 70 + b"\r\n" * (size // 2))
+        lines = b"y" * 70 + b"\r\n" * (mail.size // 2)
+        content.add(f"Subject: {message}\r\n\r\n".encode() + lines)
         content.read_head()
         origin = Origin(
             source=Source(client="127.0.0.1", helo="c"), client_key=client, protocol="ESMTP"
         )
-        people = [self._intake.resolve_recipient(one) for one in recipients]
+        people = [self._intake.resolve_recipient(one) for one in mail.recipients]
         composed, _ = self._intake.compose(
-            sender="shop@shop.test", recipients=people, content=content, origin=origin
+            sender=mail.sender, recipients=people, content=content, origin=origin
         )
         self._world.people[composed.queue_id] = tuple(
             one.address for part in composed.deliveries for one in part.recipients

@@ -17,6 +17,8 @@ _ADDRESS = re.compile(rb"<([^>]*)>")
 _NUMBER = re.compile(r"(\d+)-")
 _END = b"\r\n.\r\n"
 UNKNOWN = "no-"  # how addresses begin that nobody has
+_SPAM = "@spam.test"  # content for such an address is refused
+_REFUSED_SENDER = b"@other.test>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Mood:
     waits_s: float = 0.0  # before each answer
     loses_answer: float = 0.0  # takes the mail, and the answer never comes
     answers_late: float = 0.0  # takes it, and answers when nobody waits any more
+    refuses_sender: float = 0.0  # MAIL of one sender domain
+    is_over_quota: float = 0.0  # refuses any MAIL for that
 
 
 WELL = Mood("well")
@@ -48,6 +52,11 @@ MOODS = (
     Mood("is silent", silent=0.6),
     Mood("all of it", 0.1, 0.05, 0.05, 0.1, 0.07, 0.05, 0.05, 0.15, 0.1),
 )
+REFUSALS = (
+    Mood("refuses a sender", refuses_sender=1.0),
+    Mood("is over quota", is_over_quota=0.9),
+)
+BY_NAME = {mood.name: mood for mood in (WELL, *MOODS, *REFUSALS)}
 
 
 @dataclass(slots=True)
@@ -198,7 +207,14 @@ class Connection:
                 self._answer(b"500 5.5.2 what?\r\n")
 
     def _mail(self, line: bytes) -> None:
+        provider, mood = self._provider, self._provider.mood
         if self._is_refused():
+            return
+        if _REFUSED_SENDER in line and provider.draw(mood.refuses_sender):
+            self._answer(b"553 5.7.1 Sender address rejected: not owned by user\r\n")
+            return
+        if provider.draw(mood.is_over_quota):
+            self._answer(b"452 4.3.1 daily sending quota exceeded\r\n")
             return
         self._sender, self._people = line, []
         self._answer(b"250 2.1.0 Ok\r\n")
@@ -260,6 +276,11 @@ class Connection:
         if provider.draw(mood.says_4xx):
             provider.history.fail(self.name, "deliver", **mail, code=451)
             self._answer(b"451 4.3.0 try again later\r\n")
+            return
+        if any(address.endswith(_SPAM) for address in people):
+            provider.refused.update(people)
+            provider.history.fail(self.name, "deliver", **mail, code=552)
+            self._answer(b"552 5.3.4 Message size exceeds fixed limit\r\n")
             return
         now_s = provider.loop.now_s
         provider.taken_mails += 1

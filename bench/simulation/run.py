@@ -11,7 +11,7 @@ from bench.simulation import marks, seams
 from bench.simulation.checks import judge
 from bench.simulation.loop import Process
 from bench.simulation.processes import Front, Gateway
-from bench.simulation.provider import MOODS, WELL
+from bench.simulation.provider import BY_NAME, WELL
 from bench.simulation.scenario import Fault, Mail, Scenario, Spell, draw
 from bench.simulation.settings import settings_of
 from bench.simulation.store import Queue, Trouble
@@ -29,7 +29,8 @@ _LEFT = "SELECT 1 FROM delivery WHERE state IN ('incoming', 'deferred') AND rout
 _WAITING = """
     SELECT 1 FROM delivery WHERE state IN ('incoming', 'active', 'deferred')
     AND (route = ? OR doubts + reclaims = 0 OR state = 'active')
-    OR state = 'held' AND hold_code = 'mode' AND ? = 'production' LIMIT 1
+    OR state = 'held' AND hold_code = 'mode' AND ? = 'production'
+    OR state = 'held' AND hold_code = 'sender_refused' LIMIT 1
 """
 
 
@@ -51,7 +52,7 @@ class Run:
     """A seed at work."""
 
     def __init__(self, seed: int, queue: Queue, scenario: Scenario | None = None) -> None:
-        self.scenario = scenario or draw(seed, len(MOODS))
+        self.scenario = scenario or draw(seed)
         queue.empty()
         self.world = world = World(seed, queue, is_shared=self.scenario.is_shared)
         self._mode, self._route = "production", "default"
@@ -133,11 +134,11 @@ class Run:
         )
 
     def _send(self, mail: Mail) -> None:
-        self.front.send(f"client-{mail.name}", mail.name, mail.recipients, mail.size)
+        self.front.send(f"client-{mail.name}", mail)
 
     def _mood(self, spell: Spell) -> None:
         provider = self.world.providers[spell.provider]
-        provider.mood = MOODS[spell.mood]
+        provider.mood = BY_NAME[spell.mood]
         self.world.history.info(spell.provider, "mood", mood=provider.mood.name)
         if provider.mood.silent:
             for link in provider.open_links.values():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from bench.simulation.provider import MOODS
 
 FAULTS_UNTIL_S = 18.0
 KINDS = (
@@ -30,6 +32,7 @@ class Mail:
     name: str
     recipients: tuple[str, ...]
     size: int
+    sender: str = "shop@shop.test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Spell:
     provider: str
     at_s: float
     lasts_s: float
-    mood: int
+    mood: str
 
 
 @dataclass
@@ -76,7 +79,7 @@ class Scenario:
         return min(max(last_s), 45.0)
 
 
-def draw(seed: int, moods: int) -> Scenario:
+def draw(seed: int) -> Scenario:
     """Return what a seed decides."""
     chance = random.Random(f"scenario {seed}")
     made = Scenario(seed, is_shared=chance.random() < 0.5)
@@ -89,9 +92,10 @@ def draw(seed: int, moods: int) -> Scenario:
     made.mail = _mail(chance)
     if chance.random() < 0.93:
         made.faults = _faults(chance)
-        made.spells = _spells(chance, made.providers, moods)
+        made.spells = _spells(chance, made.providers)
     if chance.random() < 0.35:
         _THEMES[chance.randrange(len(_THEMES))](made, chance)
+    _add_refusals(made, random.Random(f"refusals {seed}"))
     return made
 
 
@@ -101,7 +105,7 @@ def draw(seed: int, moods: int) -> Scenario:
 def _ended_in_doubt(made: Scenario, chance: random.Random) -> None:
     """A worker is told to end while answers are lost, and waits for them longer than it may."""
     made.options["patience"] = "60s"
-    made.spells += [Spell(name, 0.0, 20.0, _LOSES) for name in made.providers]
+    made.spells += [Spell(name, 0.0, 20.0, "loses answers") for name in made.providers]
     kind = chance.choice(("stop", "reload", "rename", "mode"))
     made.faults.append(Fault(0.1, kind, 3.0, "take"))
 
@@ -123,7 +127,7 @@ def _in_parts(made: Scenario, chance: random.Random) -> None:
 
 def _clock_set(made: Scenario, chance: random.Random) -> None:
     """A clock is set while mail waits for its next try."""
-    made.spells += [Spell(name, 0.0, 6.0, _SLOWER) for name in made.providers]
+    made.spells += [Spell(name, 0.0, 6.0, "slower") for name in made.providers]
     made.faults += [Fault(2.0 + chance.random() * 4, "clock") for _ in range(2)]
 
 
@@ -134,7 +138,26 @@ def _silent_store(made: Scenario, chance: random.Random) -> None:
 
 
 _THEMES = (_ended_in_doubt, _asleep, _in_parts, _clock_set, _silent_store)
-_SLOWER, _LOSES = 0, 3  # among the moods of providers
+
+
+def _add_refusals(made: Scenario, chance: random.Random) -> None:
+    """Let a provider refuse a sender, the account, or a content; all else is drawn without it."""
+    if chance.random() < 0.2:
+        made.mail = [
+            replace(mail, sender="shop@other.test") if number % 2 else mail
+            for number, mail in enumerate(made.mail)
+        ]
+        made.spells.append(_refusal(made, chance, "refuses a sender"))
+    if chance.random() < 0.1:
+        made.spells.append(_refusal(made, chance, "is over quota"))
+    if chance.random() < 0.1:
+        people = ("r8-0@spam.test", "r8-1@cust.test", "r8-2@spam.test")[: chance.randint(1, 3)]
+        made.mail.append(Mail(0.7 + chance.random() * 4, "m8", people, 200))
+
+
+def _refusal(made: Scenario, chance: random.Random, mood: str) -> Spell:
+    at_s, lasts_s = chance.random() * 4, chance.choice((2.0, 8.0, 20.0))
+    return Spell(chance.choice(made.providers), at_s, lasts_s, mood)
 
 
 def _options(chance: random.Random) -> dict[str, Any]:
@@ -183,13 +206,13 @@ def _faults(chance: random.Random) -> list[Fault]:
     return sorted(faults, key=lambda one: one.at_s)
 
 
-def _spells(chance: random.Random, providers: tuple[str, ...], moods: int) -> list[Spell]:
+def _spells(chance: random.Random, providers: tuple[str, ...]) -> list[Spell]:
     return [
         Spell(
             chance.choice(providers),
             chance.random() ** 2 * FAULTS_UNTIL_S,
             chance.choice((1.0, 3.0, 8.0, 20.0)),
-            chance.randrange(moods),
+            MOODS[chance.randrange(len(MOODS))].name,
         )
         for _ in range(chance.choice((0, 1, 1, 2, 3)))
     ]

@@ -228,33 +228,60 @@ def _seconds_for_ms() -> list[Patch]:
     return [(outcome, "_STORE_LADDER_S", (100_000.0,))]
 
 
+# --- what waits for somebody
+
+
+def _overtaken_forgotten() -> list[Patch]:
+    def note(self: Any, route: str, keys: frozenset[Any]) -> None:
+        self._unsure.add(route)
+
+    return [(leases.Leases, "_note_overtaken", note)]
+
+
+def _clock_unseen() -> list[Patch]:
+    return [(recorder_module, "_STEP_MS", 10**15)]
+
+
+def _probe_unknown() -> list[Patch]:
+    return [(store_leases, "probed_provider", lambda _code, _key: None)]
+
+
+def _held_unreached() -> list[Patch]:
+    wants_probe = gate.Gate.wants_probe
+
+    def wants(self: Any, now_s: float) -> bool:
+        return wants_probe(self, now_s) and not (self.is_held and self.is_probed_by_mail)
+
+    return [(gate.Gate, "wants_probe", wants)]
+
+
 _ALL = (
     Bug(
         "parts-forgotten",
         "the 250s of earlier parts are lost with a later one",
         _parts_forgotten,
-        seed=154,
+        seed=547,
     ),
     Bug("dot-forgotten", "a dot that a stop interrupts is no doubt", _dot_forgotten, seed=51),
     Bug(
         "dot-without-lease",
         "nobody looks at the lease before the dot",
         _dot_without_lease,
-        seed=106,
+        seed=130,
     ),
     Bug("quota-kept", "what was refused uses up the quota", _quota_kept, seed=55),
     Bug("routes-forgotten", "mail of a renamed route is nobody's", _routes_forgotten, seed=7),
     Bug("held-for-ever", "mail held for a mode stays held", _held_for_ever, seed=60),
     Bug("buried-by-age", "a clock that is set buries living workers", _buried_by_age, seed=138),
     Bug(
-        "clock-back-freezes", "a clock set back freezes deferred mail", _clock_back_freezes, seed=4
+        "clock-back-freezes", "a clock set back freezes deferred mail", _clock_back_freezes, seed=99
     ),
-    Bug("callers-clock", "a due time by the caller's clock", _callers_clock, seed=57),
+    Bug("callers-clock", "a due time by the caller's clock", _callers_clock, seed=175),
     Bug(
         "doubt-is-retry",
         "a lost answer is tried again as if nothing was sent",
         _doubt_is_retry,
-        seed=4,
+        seed=43,
     ),
     Bug("no-slot", "nothing tells what a dead worker was sending", _no_slot, seed=12),
     Bug(
@@ -276,10 +303,34 @@ _ALL = (
     Bug("buried-early", "others are buried between two heartbeats", _buried_early, seed=232),
     Bug("known-freed", "leases in hand are freed with those that are not", _known_freed, seed=41),
     Bug("claimed-twice", "what is being recorded is claimed again", _claimed_twice, seed=77),
-    Bug("late-answer", "a connection that lost step is used again", _late_answer_taken, seed=820),
-    Bug("stale-after-dot", "a dead connection is replaced after the dot", _stale_after_dot, seed=4),
+    Bug("late-answer", "a connection that lost step is used again", _late_answer_taken, seed=43),
+    Bug("stale-after-dot", "a dead connection is replaced after the dot", _stale_after_dot, seed=6),
     Bug("no-rate", "the rate is not shared", _no_rate, seed=36),
     Bug("mode-ignored", "staging sends to anybody", _mode_ignored, seed=2),
+    Bug(
+        "overtaken-forgotten",
+        "a lease that an outcome overtook stays with a worker that has forgotten it",
+        _overtaken_forgotten,
+        seed=2009256,
+    ),
+    Bug(
+        "clock-unseen",
+        "an outcome that waits while the clock is set back is due an hour later",
+        _clock_unseen,
+        seed=2007596,
+    ),
+    Bug(
+        "probe-unknown",
+        "mail that is to probe a hold is held by the worker that claims it",
+        _probe_unknown,
+        seed=3000463,
+    ),
+    Bug(
+        "held-unreached",
+        "a held provider that was not reached is never tried again",
+        _held_unreached,
+        seed=3001279,
+    ),
     Bug("waits-too-long", "a wait of seconds becomes one of a day", _seconds_for_ms, seed=51),
 )
 BUGS = {bug.name: bug for bug in _ALL}

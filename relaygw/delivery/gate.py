@@ -153,7 +153,6 @@ class Gate:
     is_probed_by_mail: bool = True  # a hold that only a message can end
     hold_step: int = 0
     held_senders: dict[str, float] = field(default_factory=dict)  # domain: probe time
-    sender_passes: set[str] = field(default_factory=set)  # of which one message may try
     brake: Brake = field(default_factory=Brake)
     account: Account = field(default_factory=Account)
     teachings: int = 0  # begun and ended, see `teaching`
@@ -238,19 +237,16 @@ class Gate:
         """True if the account may send as `sender`; the null sender is nobody's."""
         return self._senders is None or not sender or self._senders.matches(sender)
 
-    def holds_sender(self, sender: str) -> bool:
+    def holds_sender(self, claimed: ClaimedDelivery) -> bool:
         """True while the provider refuses mail of the sender's domain, but for a probe."""
-        if not self.held_senders:
+        if not self.held_senders or claimed.probes == self.provider:
             return False
-        domain = sender_domain(sender)
-        return domain in self.held_senders and domain not in self.sender_passes
+        return sender_domain(claimed.sender) in self.held_senders
 
     # --- what runs
 
     def start(self, stream: Stream, now_s: float, claimed: ClaimedDelivery) -> None:
         """Count a transaction that begins."""
-        if self.sender_passes:
-            self.sender_passes.discard(sender_domain(claimed.sender))
         if not self.in_flight:
             self.progress_at_s = now_s
         self.offered.note(self.allowance.rate_cost(len(claimed.recipients)), now_s)
@@ -271,9 +267,9 @@ class Gate:
         """True when a connection should be tried, to see whether the provider is back."""
         if self.is_probing:
             return False
-        if self.is_held:
-            return self._is_probe_due(now_s) and not self.is_probed_by_mail
-        if not self.is_reached:
+        if self.is_held and not (self._is_probe_due(now_s) and self.is_probed_by_mail):
+            return self._is_probe_due(now_s)
+        if not self.is_reached:  # of a held one, too: no mail can try it before
             return now_s >= self.blocked_until_s
         # another provider could help and this one has not answered for a while
         is_waiting = self.has_alternative and self.in_flight > 0

@@ -22,6 +22,7 @@ from relaygw.mail.hold import (
     HoldCode,
     provider_down,
     sender_domain,
+    sender_refused,
 )
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.policy.pacing import ladder_step
@@ -99,18 +100,20 @@ class Holds:
             await self.release_sender(gate.provider, domain)
 
     async def _probe_senders(self, gate: Gate) -> None:
-        """Let one delivery of a refused sender's domain try; the next one waits for its outcome."""
+        """Let one delivery of a refused sender's domain try; the next one waits for its outcome.
+
+        Any worker may claim it, and sees by it what it is for. As long as none waits, the next one
+        that is held for this is let go within a second.
+        """
         now_s = time.monotonic()
         for domain, probe_at_s in tuple(gate.held_senders.items()):
-            if now_s < probe_at_s:
+            if now_s < probe_at_s or not await self._release_probe(gate.provider, domain):
                 continue
-            gate.sender_passes.add(domain)
             for hold in await self._context.call(self._stored.in_force):
                 if (hold.scope, hold.key) == (Scope.SENDER_DOMAIN, f"{gate.provider} {domain}"):
                     at_ms = clock_ms() + int(PROBE_LADDER_S[0] * 1000)
                     await self._probe_at(hold, at_ms)
                     gate.held_senders[domain] = _here_s(at_ms)
-            await self.release_sender(gate.provider, domain, limit=1)
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
         """Hold the provider for what it said, and say so once in the log."""
@@ -190,15 +193,23 @@ class Holds:
 
     # --- mail that waits for the end of a hold
 
-    async def release_sender(self, provider: str, domain: str, *, limit: int = 0) -> None:
-        """Make due what waits for a provider to take a sender's domain; `limit` 0: all of it."""
-        for cause in await self._context.call(self._stored.held_causes):
-            if not cause.is_refused(provider, domain):
-                continue
-            if not limit:
-                await self._release_all(cause)
-            elif await self._release(cause, limit=limit):
-                return
+    async def release_sender(self, provider: str, domain: str) -> None:
+        """Make due what waits for a provider to take a sender's domain."""
+        for cause in await self._refused(provider, domain):
+            await self._release_all(cause)
+
+    async def _release_probe(self, provider: str, domain: str) -> bool:
+        """Make one of them due to find out whether the provider does; False: there is none."""
+        probing = sender_refused(domain, [provider])
+        for cause in await self._refused(provider, domain):
+            release = self._stored.release_held
+            if await self._context.call(release, cause, limit=1, probing=probing):
+                return True
+        return False
+
+    async def _refused(self, provider: str, domain: str) -> list[HoldCause]:
+        causes = await self._context.call(self._stored.held_causes)
+        return [cause for cause in causes if cause.is_refused(provider, domain)]
 
     async def release_put_off(self, provider: str) -> int:
         """Make due what was put off for a provider that takes mail again; return how many."""
@@ -207,13 +218,10 @@ class Holds:
 
     async def _release_all(self, cause: HoldCause, trouble: str = _NOT_RELEASED) -> int:
         number = 0
-        while released := await self._release(cause, trouble, limit=_PAGE):
+        release = self._stored.release_held
+        while released := await self._context.ask(trouble, release, cause, limit=_PAGE):
             number += released
         return number
-
-    async def _release(self, cause: HoldCause, trouble: str = _NOT_RELEASED, *, limit: int) -> int:
-        released = await self._context.ask(trouble, self._stored.release_held, cause, limit=limit)
-        return released or 0
 
     # --- outages, told to all workers and to whoever operates the gateway
 

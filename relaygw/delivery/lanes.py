@@ -88,7 +88,7 @@ class Lane:
 
     def gate_for(self, claimed: ClaimedDelivery, now_s: float) -> Gate | None:
         """Return the gate that a delivery goes through, or should wait for; None: see obstacle."""
-        able = [g for g in self._allowed(claimed) if not g.holds_sender(claimed.sender)]
+        able = [g for g in self._allowed(claimed) if not g.holds_sender(claimed)]
         for gate in able:
             if not gate.is_down(now_s) or (gate.is_open(now_s) and not gate.in_flight):
                 return gate
@@ -103,7 +103,7 @@ class Lane:
             if not any(gate.may_send_as(claimed.sender) for gate in self.gates):
                 return HoldCause(HoldCode.NO_SENDER, f"{self.route} {claimed.sender}")
             return HoldCause(HoldCode.OVER_QUOTA, f"{self.route} {len(claimed.recipients)}")
-        if all(gate.holds_sender(claimed.sender) for gate in allowed):
+        if all(gate.holds_sender(claimed) for gate in allowed):
             names = (gate.provider for gate in allowed)
             return sender_refused(sender_domain(claimed.sender), names)
         return None

@@ -114,7 +114,7 @@ class Learning:
         if not _names_sender(refused, claimed.sender):  # Amazon's sandbox verifies recipients, too
             return Consequence(wait_s=_SOMEBODY_ELSE_S)
         await self._holds.put_sender(gate, claimed.sender, refused)
-        hold = self._lanes[claimed.route].obstacle(claimed)
+        hold = self._lanes[claimed.route].obstacle(replace(claimed, probes=None))
         return Consequence(hold=hold, wait_s=_AT_ONCE_S)
 
     def _from_refusal_here(
@@ -130,8 +130,9 @@ class Learning:
 
     async def release_if_hold_ended(self, gate: Gate, claimed: ClaimedDelivery) -> None:
         """Make due what was just held for its sender, if that hold ended in the meantime."""
-        if not gate.holds_sender(claimed.sender):
-            await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
+        domain = sender_domain(claimed.sender)
+        if domain not in gate.held_senders:
+            await self._holds.release_sender(gate.provider, domain)
 
     async def _throttle(self, gate: Gate, outcome: RecipientOutcome, now_s: float) -> float:
         """Slow down, and let the other workers know; return the wait of the message."""

@@ -145,6 +145,7 @@ class ClaimedDelivery:
     client_key: str
     source: Source = Source()
     released: str | None = None  # a Released, else as strict as ALLOWED; None: as it came in
+    probes: str | None = None  # the provider that may take its sender again: it finds out
     dsn_ret: str | None = None
     dsn_envid: str | None = None
 

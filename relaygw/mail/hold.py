@@ -119,6 +119,11 @@ def sender_refused(domain: str, providers: Iterable[str]) -> HoldCause:
     return HoldCause(HoldCode.SENDER_REFUSED, f"{domain} {names}")
 
 
+def probed_provider(code: str | None, key: str | None) -> str | None:
+    """Return the provider whose hold of its sender a delivery probes, by the hold it was let of."""
+    return (key or "").partition(" ")[2] if code == HoldCode.SENDER_REFUSED else None
+
+
 def provider_down(provider: str) -> HoldCause:
     """Return the cause of mail that is put off, as only a provider in trouble may take it."""
     return HoldCause(HoldCode.PROVIDER_DOWN, provider)

@@ -164,8 +164,13 @@ class Holds(Repository):
                     tx.execute(update(delivery).where(_IS_HELD, is_such).values(values))
         return sorted({cause for _, cause in rows})
 
-    def release_held(self, cause: HoldCause, *, limit: int) -> int:
-        """Make up to `limit` deliveries due that are held or put off for this, the oldest first."""
+    def release_held(
+        self, cause: HoldCause, *, limit: int, probing: HoldCause | None = None
+    ) -> int:
+        """Make up to `limit` deliveries due that are held or put off for this, the oldest first.
+
+        `probing`: whoever claims them finds out by them whether that still stands in their way.
+        """
         with self._write() as tx:
             now_ms = tx.now_ms()
             waits = _IS_HELD & _is_for(cause)
@@ -175,7 +180,7 @@ class Holds(Repository):
                 waits = _IS_PUT_OFF & (_C.due_at_ms > now_ms) & (_is_for(cause) | is_uncoded)
             oldest = select(_C.queue_id, _C.delivery_no).where(waits).order_by(_C.queue_id)
             keys = tx.execute(oldest.limit(limit)).all()
-            return _make_due(tx, keys, waits, now_ms)
+            return _make_due(tx, keys, waits, now_ms, probing)
 
     def let_go(self, keys: Sequence[Key], cause: HoldCause) -> int:
         """Make those of `keys` due that are held for exactly this; return how many."""
@@ -188,14 +193,19 @@ def _is_for(cause: HoldCause) -> ColumnElement[bool]:
 
 
 def _make_due(
-    tx: Transaction, keys: Sequence[Any], may_go: ColumnElement[bool], now_ms: int
+    tx: Transaction,
+    keys: Sequence[Any],
+    may_go: ColumnElement[bool],
+    now_ms: int,
+    probing: HoldCause | None = None,
 ) -> int:
     values = {
         "state": DeliveryState.DEFERRED.value,
         "due_at_ms": now_ms,
         "changed_at_ms": now_ms,
         "held_ms": _C.held_ms + held_until(now_ms),
-        **dict.fromkeys(("held_at_ms", "hold_code", "hold_key")),
+        "held_at_ms": None,
+        **(dict.fromkeys(("hold_code", "hold_key")) if probing is None else hold_columns(probing)),
     }
     is_listed = tuple_(_C.queue_id, _C.delivery_no).in_(keys)
     return tx.execute(update(delivery).where(is_listed, may_go).values(values)).rowcount

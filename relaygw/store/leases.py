@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import cast
 
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Rerouting, Source
+from relaygw.mail.hold import probed_provider
 from relaygw.mail.state import DeliveryState
 from relaygw.store import doubts, outcomes
 from relaygw.store.audit import AuditEntry, add_audit
@@ -89,7 +90,7 @@ _LEASE = BatchStatement(
 )
 _OF_DELIVERY = (  # columns that are fields of a claimed delivery
     "queue_id delivery_no route stream held_ms attempts doubts reclaims provider client_key"
-    " released"
+    " released hold_code hold_key"
 )
 _OF_MESSAGE = (
     "sender chunk_count size_bytes subject mode dsn_ret dsn_envid accepted_at_ms is_8bit"
@@ -388,10 +389,12 @@ def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[Cla
         if values["released"] is not None:  # to others than those it was accepted for
             values["smtputf8"] |= not all(one.address.isascii() for one in recipients)
         values["accepted_at_ms"] -= tx.ahead_ms
+        held_for = (values.pop("hold_code"), values.pop("hold_key"))
         claimed[key] = ClaimedDelivery(
             **values,
             source=Source(**dict(zip(_OF_SOURCE, row[len(_SAME) :], strict=False))),
             recipients=tuple(recipients),
+            probes=probed_provider(*held_for),
             content=row[-1],
             claimed_at_ms=claimed_at_ms,
         )

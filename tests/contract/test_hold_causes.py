@@ -92,6 +92,22 @@ def test_a_cause_is_read_as_it_was_written_and_ends_with_the_hold(
     assert (part.state, part.hold, part.reason) == (D.DEFERRED, None, cause.sentence)
 
 
+def test_mail_that_probes_a_hold_tells_whoever_claims_it(store: Store) -> None:
+    queue_id, other = sorted(held(store, REFUSED) for _ in range(2))
+    domain, (first, *_) = REFUSED.domain, REFUSED.providers
+    probing = sender_refused(domain, [first])
+    assert store.holds.release_held(REFUSED, limit=1, probing=probing) == 1
+    part = part_of(store, queue_id)
+    assert (part.state, part.hold, part.reason) == (D.DEFERRED, probing, probing.sentence)
+    assert store.holds.held_causes() == [REFUSED], "the other one waits"
+    now_ms = store.clock_ms()
+    (claimed,) = store.leases.claim("default", limit=9, incarnation="one", now_ms=now_ms)
+    assert (claimed.queue_id, claimed.probes) == (queue_id, first)
+    assert store.holds.release_held(REFUSED, limit=1) == 1
+    (claimed,) = store.leases.claim("default", limit=9, incarnation="one", now_ms=now_ms + 1000)
+    assert (claimed.queue_id, claimed.probes) == (other, None)
+
+
 def test_mail_may_be_held_from_the_start(store: Store) -> None:
     blocked = NewRecipient(address="b@x.test", state=RecipientState.BLOCKED)
     waits, over = accepted(), accepted(blocked)

@@ -5,6 +5,7 @@ The tests are the service manager: they hold the sockets, and read $NOTIFY_SOCKE
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import smtplib
@@ -293,13 +294,15 @@ def test_as_process_1_it_buries_orphans_and_ends_by_term(tmp_path: Path) -> None
         subprocess.run(["nsenter", "--target", str(first), "--pid", "--mount", *orphan], check=True)
         children = Path(f"/proc/{first}/task/{first}/children")
 
-        def states() -> dict[str, str]:
-            listed = [Path(f"/proc/{pid}/stat") for pid in children.read_text().split()]
-            return {
-                one.parent.name: one.read_text().rpartition(")")[2].split()[0] for one in listed
-            }
+        def three_live() -> bool:
+            states = []
+            for pid in children.read_text().split():
+                with contextlib.suppress(FileNotFoundError):  # it is buried meanwhile
+                    stat = Path(f"/proc/{pid}/stat").read_text()
+                    states.append(stat.rpartition(")")[2].split()[0])
+            return len(states) == 3 and "Z" not in states
 
-        gateway.wait_until(lambda: len(states()) == 3 and "Z" not in states().values(), "3 roles")
+        gateway.wait_until(three_live, "3 roles")
         os.kill(first, signal.SIGTERM)
         gateway.wait_for_log("stopped")
         gateway.wait_until(lambda: not gateway.is_running, "an end")

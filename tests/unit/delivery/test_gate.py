@@ -70,6 +70,16 @@ def test_a_held_provider_is_left_alone_until_its_probe(gate: Gate) -> None:
     assert gate.wants_probe(50.0)
 
 
+def test_a_held_provider_that_cannot_be_reached_is_probed_before_mail_tries_it(gate: Gate) -> None:
+    gate.is_held, gate.probe_at_s = True, 50.0
+    gate.note_failure(50.0)
+    assert not gate.is_open(60.0)
+    assert not gate.wants_probe(50.5), "a second after the failure"
+    assert gate.wants_probe(51.0)
+    gate.probe_at_s = 70.0
+    assert not gate.wants_probe(60.0)
+
+
 def test_a_throttle_while_others_get_through_blocks_nothing(gate: Gate) -> None:
     gate.note_success(5, 99.5)
     assert gate.note_throttle(THROTTLE, 100.0) == THROTTLED_WAIT_S
