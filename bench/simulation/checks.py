@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.simulation.processes import Gateway
 from bench.simulation.provider import Provider, message_of
+from bench.simulation.settings import BULK
 from bench.simulation.world import World
 
 _SLACK = 1.05
@@ -99,7 +100,7 @@ def _drained(world: World, states: dict[str, Any], *, is_over: bool) -> None:
         if state != "pending":
             continue
         if delivery in _WAITS:
-            if doubts and route != world.route:
+            if doubts and route not in (world.route, BULK):
                 _look_for_report(world, address)
             elif not _is_over_quota(world):
                 world.broken(f"{address} still waits ({delivery}: {reason})")

@@ -37,6 +37,8 @@ class Mood:
     answers_late: float = 0.0  # takes it, and answers when nobody waits any more
     refuses_sender: float = 0.0  # MAIL of one sender domain
     is_over_quota: float = 0.0  # refuses any MAIL for that
+    limits_rate: float = 0.0
+    refuses_key: float = 0.0
 
 
 WELL = Mood("well")
@@ -55,6 +57,8 @@ MOODS = (
 REFUSALS = (
     Mood("refuses a sender", refuses_sender=1.0),
     Mood("is over quota", is_over_quota=0.9),
+    Mood("limits the rate", limits_rate=0.4),
+    Mood("refuses the key", refuses_key=0.8),
 )
 BY_NAME = {mood.name: mood for mood in (WELL, *MOODS, *REFUSALS)}
 
@@ -191,7 +195,11 @@ class Connection:
         match verb:
             case b"EHLO":
                 more = b"250-PIPELINING\r\n" if self._provider.pipelines else b""
-                self._answer(b"250-provider\r\n" + more + b"250 8BITMIME\r\n")
+                self._answer(b"250-provider\r\n250-AUTH PLAIN\r\n" + more + b"250 8BITMIME\r\n")
+            case b"AUTH":
+                is_refused = self._provider.draw(self._provider.mood.refuses_key)
+                no, yes = b"535 5.7.8 authentication failed\r\n", b"235 2.7.0 Ok\r\n"
+                self._answer(no if is_refused else yes)
             case b"MAIL":
                 self._mail(line)
             case b"RCPT":
@@ -215,6 +223,9 @@ class Connection:
             return
         if provider.draw(mood.is_over_quota):
             self._answer(b"452 4.3.1 daily sending quota exceeded\r\n")
+            return
+        if provider.draw(mood.limits_rate):
+            self._answer(b"451 4.7.1 rate limit exceeded\r\n")
             return
         self._sender, self._people = line, []
         self._answer(b"250 2.1.0 Ok\r\n")

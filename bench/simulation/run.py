@@ -13,7 +13,7 @@ from bench.simulation.loop import Process
 from bench.simulation.processes import Front, Gateway
 from bench.simulation.provider import BY_NAME, WELL
 from bench.simulation.scenario import Fault, Mail, Scenario, Spell, draw
-from bench.simulation.settings import settings_of
+from bench.simulation.settings import BULK, settings_of
 from bench.simulation.store import Queue, Trouble
 from bench.simulation.world import StoreMood, World
 from relaygw.settings.model import Settings
@@ -25,10 +25,13 @@ LOOK_S = 2.0
 _SOON_S = 0.03
 _AFTER = frozenset({"kill", "stall", "stop", "reload", "rename", "mode", "store away"})
 _STEP_S = 3600.0
-_LEFT = "SELECT 1 FROM delivery WHERE state IN ('incoming', 'deferred') AND route <> ? LIMIT 1"
-_WAITING = """
+_LEFT = f"""
+    SELECT 1 FROM delivery WHERE state IN ('incoming', 'deferred')
+    AND route NOT IN (?, '{BULK}') LIMIT 1
+"""
+_WAITING = f"""
     SELECT 1 FROM delivery WHERE state IN ('incoming', 'active', 'deferred')
-    AND (route = ? OR doubts + reclaims = 0 OR state = 'active')
+    AND (route IN (?, '{BULK}') OR doubts + reclaims = 0 OR state = 'active')
     OR state = 'held' AND hold_code = 'mode' AND ? = 'production'
     OR state = 'held' AND hold_code = 'sender_refused' LIMIT 1
 """

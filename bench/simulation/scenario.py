@@ -142,14 +142,23 @@ _THEMES = (_ended_in_doubt, _asleep, _in_parts, _clock_set, _silent_store)
 
 def _add_refusals(made: Scenario, chance: random.Random) -> None:
     """Let a provider refuse a sender, the account, or a content; all else is drawn without it."""
-    if chance.random() < 0.2:
+    if chance.random() < 0.25:
         made.mail = [
             replace(mail, sender="shop@other.test") if number % 2 else mail
             for number, mail in enumerate(made.mail)
         ]
-        made.spells.append(_refusal(made, chance, "refuses a sender"))
+        if chance.random() < 0.7:
+            made.spells.append(_refusal(made, chance, "refuses a sender"))
+        if chance.random() < 0.4:
+            made.options["has_bulk"] = True
+    if chance.random() < 0.15:
+        login = {"username": "shop", "password": "plain:key", "auth": "plain"}
+        made.options |= login | {"auth_without_tls": True}
+        made.spells.append(_refusal(made, chance, "refuses the key"))
     if chance.random() < 0.1:
         made.spells.append(_refusal(made, chance, "is over quota"))
+    if chance.random() < 0.1:
+        made.spells.append(_refusal(made, chance, "limits the rate"))
     if chance.random() < 0.1:
         people = ("r8-0@spam.test", "r8-1@cust.test", "r8-2@spam.test")[: chance.randint(1, 3)]
         made.mail.append(Mail(0.7 + chance.random() * 4, "m8", people, 200))

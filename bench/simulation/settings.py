@@ -10,6 +10,8 @@ from relaygw.policy import retry
 from relaygw.settings.model import Settings
 
 ALLOWED = "@allowed.test"
+OTHER_SENDERS = "@other.test"
+BULK = "bulk"  # the route of these, where there is one
 ADDRESSES = {"p": "192.0.2.1", "q": "192.0.2.2"}  # of providers: nobody looks up a name
 SHORTENED: dict[str, tuple[Any, str, Any]] = {
     "mail in doubt": (retry, "DOUBT_LADDER_S", (5.0, 20.0)),
@@ -40,6 +42,10 @@ def settings_of(
     """Return settings; `options` are of the providers. Kept, for to read them takes long."""
     of_provider = dict(options)
     final_reply = of_provider.pop("patience", "15s")
+    bulk = []
+    if of_provider.pop("has_bulk", False):
+        of_bulk = {"sender": [OTHER_SENDERS], "stream": "promotional"}
+        bulk.append({"name": BULK, "providers": list(providers), **of_bulk})
     url = "postgresql://queue.test/queue" if is_shared else "sqlite:////run/queue.db"
     return Settings.model_validate(
         {
@@ -58,7 +64,7 @@ def settings_of(
                 }
                 for name in providers
             },
-            "routes": [{"name": route, "providers": list(providers)}],
+            "routes": [*bulk, {"name": route, "providers": list(providers)}],
             "retry": {"first": "1s", "max": "8s"},
         }
     )
