@@ -131,7 +131,7 @@ class DeliveryAgent:
         await self._outcomes.record(attempt, update, report, now_ms)
         self._outcomes.forget_troubles(claimed)
         if update.state is DeliveryState.HELD and consequence.hold is not None:
-            with contextlib.suppress(StoreUnavailable):  # the next look at the holds settles it
+            with contextlib.suppress(StoreUnavailable):  # a later look at the holds releases it
                 await self._learning.release_if_hold_ended(gate, claimed)
 
     async def _obstacle_in_fields(

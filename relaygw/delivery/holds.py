@@ -34,7 +34,6 @@ _PAGE = 500
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _PATIENCE_S = 60.0
 _QUOTA_LOOK_S = 600.0  # other workers may give back what they took ahead
-_NOT_RELEASED = "waiting mail is not released"
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
 _REMEDIES = {
     Scope.CREDENTIAL: "check its user name and password or key",
@@ -51,6 +50,8 @@ class Holds:
         self._upstreams = upstreams
         self._stored = context.store.holds
         self._look_at_s: dict[str, float] = {}
+        # providers and sender domains whose hold has ended, and whose mail is not released yet
+        self._ended: set[tuple[str, str]] = set()
         self.is_fresh = True  # held providers are tried at once: after a start, and when set
 
     def look_anew(self) -> None:
@@ -70,6 +71,7 @@ class Holds:
             _obey_provider(gate, in_force)
             await self._obey_senders(gate, in_force)
             await self._probe_senders(gate)
+        await self._release_ended()
 
     async def _obey_anew(self, in_force: Sequence[Hold]) -> list[Hold]:
         """Make probes due, and what was held for a configuration: this may be another one."""
@@ -95,9 +97,9 @@ class Holds:
             for hold in in_force
             if hold.scope == Scope.SENDER_DOMAIN and hold.key.startswith(prefix)
         }
-        for domain in before - set(gate.held_senders):
-            # somebody else ended it: what this worker set aside a moment ago must not be left
-            await self.release_sender(gate.provider, domain)
+        # somebody else ended it: what this worker set aside a moment ago must not be left
+        self._ended |= {(gate.provider, domain) for domain in before - set(gate.held_senders)}
+        self._ended -= {(gate.provider, domain) for domain in gate.held_senders}
 
     async def _probe_senders(self, gate: Gate) -> None:
         """Let one delivery of a refused sender's domain try; the next one waits for its outcome.
@@ -194,9 +196,18 @@ class Holds:
     # --- mail that waits for the end of a hold
 
     async def release_sender(self, provider: str, domain: str) -> None:
-        """Make due what waits for a provider to take a sender's domain."""
-        for cause in await self._refused(provider, domain):
-            await self._release_all(cause)
+        """Make due what waits for a provider to take a sender's domain.
+
+        Raises StoreUnavailable; what is not released then is at a later look at the holds.
+        """
+        self._ended.add((provider, domain))
+        await self._release_ended()
+
+    async def _release_ended(self) -> None:
+        for provider, domain in tuple(self._ended):
+            for cause in await self._refused(provider, domain):
+                await self._release_all(cause)
+            self._ended.discard((provider, domain))
 
     async def _release_probe(self, provider: str, domain: str) -> bool:
         """Make one of them due to find out whether the provider does; False: there is none."""
@@ -213,13 +224,13 @@ class Holds:
 
     async def release_put_off(self, provider: str) -> int:
         """Make due what was put off for a provider that takes mail again; return how many."""
-        trouble = f"mail waiting for {provider} is not retried early"
-        return await self._release_all(provider_down(provider), trouble)
+        with self._context.noting(f"mail waiting for {provider} is not retried early"):
+            return await self._release_all(provider_down(provider))
+        return 0
 
-    async def _release_all(self, cause: HoldCause, trouble: str = _NOT_RELEASED) -> int:
-        number = 0
-        release = self._stored.release_held
-        while released := await self._context.ask(trouble, release, cause, limit=_PAGE):
+    async def _release_all(self, cause: HoldCause) -> int:
+        number, release = 0, self._stored.release_held
+        while released := await self._context.call(release, cause, limit=_PAGE):
             number += released
         return number
 

@@ -7,6 +7,7 @@ alone, put off, or given back to the queue for others.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane, clogging, next_lane
 from relaygw.delivery.leases import QUOTA_SLICE_S, Leases, Shares
 from relaygw.delivery.outcome import Outcomes
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, sender_domain
 
@@ -275,8 +277,9 @@ class Scheduler:
     async def _hold(self, lane: Lane, claimed: ClaimedDelivery, cause: HoldCause) -> None:
         await self._outcomes.record_held(Attempt(claimed, ""), cause)
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
-            for gate in lane.gates:
-                await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
+            with contextlib.suppress(StoreUnavailable):  # a later look at the holds releases it
+                for gate in lane.gates:
+                    await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
 
     def _give_back(self, lane: Lane) -> None:
         """Return claimed deliveries to the queue: others may be able to send them."""

@@ -432,11 +432,36 @@ class DeafStore(AlteredStore):
     """Cannot say what is held, nor end a hold, once it is `deaf`."""
 
     deaf = False
+    asked = 0
 
     def held_causes(self) -> list[HoldCause]:
+        self.asked += 1
         if self.deaf:
             raise StoreUnavailable("gone for a moment")
         return super().held_causes()
+
+
+async def test_mail_of_a_hold_that_ended_while_the_store_was_away_is_released_later(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings(preset="ses")}, store_class=DeafStore) as rig,
+    ):
+        store = rig.store
+        assert isinstance(store, DeafStore)
+        message = accepted(sender="a@shop.test", at_ms=NOW_MS)
+        a.script("CONTENT", UNVERIFIED)
+        rig.accept(message)
+        (hold,) = await rig.wait_for_holds()
+        await rig.wait_for(message, DeliveryState.HELD)
+        store.deaf, store.asked = True, 0
+        assert store.holds.drop_hold(hold.scope, hold.key)
+        async with asyncio.timeout(PATIENCE_S):
+            while store.asked < 2:  # it tries again
+                await asyncio.sleep(0.02)
+        store.deaf = False
+        await rig.wait_for(message, DeliveryState.FINISHED)
 
 
 async def test_what_was_taken_is_delivered_though_what_it_teaches_cannot_be_stored(
