@@ -20,7 +20,7 @@ from relaygw.settings.model import Settings
 
 DRAINED_WITHIN_S = 400.0
 QUOTA_WITHIN_S = 60.0
-TOLD_WITHIN_S = 20.0
+TOLD_WITHIN_S = 70.0  # what stays on a route is looked at once a minute
 LOOK_S = 2.0
 _SOON_S = 0.03
 _AFTER = frozenset({"kill", "stall", "stop", "reload", "rename", "mode", "store away"})
