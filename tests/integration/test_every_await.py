@@ -136,7 +136,7 @@ class LeaseLostToOthers(Fault):
         run.trial.store.instances.bury(run.incarnation, begun=None)
 
 
-STRIDE = times(5, campaign=1)
+STRIDE = times(3, campaign=1)
 """A fault strikes at every third suspension, in a campaign at every one."""
 
 FAULTS = {

@@ -25,7 +25,7 @@ from tests.processes import PROCESSES
 from tests.queues import make_queue
 
 PATIENCE_S = 60.0
-STRIDE = times(5, campaign=1)
+STRIDE = times(3, campaign=1)
 PART = 2
 TOLD = (AttemptState.IN_DOUBT, AttemptState.INTERRUPTED)
 
