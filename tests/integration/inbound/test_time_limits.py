@@ -111,7 +111,7 @@ async def test_a_client_that_only_stays(tmp_path: Path, monkeypatch: pytest.Monk
                 break
             await asyncio.sleep(0.05)
         assert reply == TIMEOUT
-        assert 0.75 < time.monotonic() - began_s < 3
+        assert time.monotonic() - began_s > 0.75
 
 
 async def test_no_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
