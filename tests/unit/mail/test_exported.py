@@ -95,6 +95,11 @@ def test_a_cut_entry_is_damaged() -> None:
         read_mbox(text[:-5])
 
 
+def test_a_separator_stands_behind_a_blank_line() -> None:
+    (one,) = read_mbox(b"From a@x.test today\nFrom b: x\n\ntext\n")
+    assert (one.sender, one.content) == ("a@x.test", b"From b: x\r\n\r\ntext\r\n")
+
+
 def test_what_is_no_mbox_is_refused() -> None:
     with pytest.raises(NotExported, match="not an mbox"):
         read_mbox(b"Subject: x\n\nFrom here\n")
@@ -112,6 +117,10 @@ def test_what_is_no_mbox_is_refused() -> None:
         (b'{"relaygw_export":1,"sender":"","recipients":["b"],"content":"*"}', "base64"),
         (b'{"relaygw_export":1,"sender":"","recipients":["b"]}', "content"),
         (b'{"relaygw_export":1,"sender":"","recipients":["b"],"content":""}', "mode"),
+        (
+            b'{"relaygw_export":1,"sender":"","recipients":["\\u0000"],"content":""}',
+            "recipients has",
+        ),
     ],
 )
 def test_a_line_that_is_no_message(line: bytes, why: str) -> None:

@@ -6,7 +6,7 @@ import base64
 import time
 
 from relaygw.mail.content import read_header
-from relaygw.mail.fingerprint import fingerprint
+from relaygw.mail.fingerprint import TOKEN_BYTES, fingerprint
 from tests.tables import each_of
 
 
@@ -70,6 +70,12 @@ OTHER = [
 )
 def test_only_copies_have_one_fingerprint(one: str, other: str, is_same: bool) -> None:
     assert (of(one) == of(other)) is is_same
+
+
+def test_what_differs_behind_what_is_read_for_tokens_differs() -> None:
+    one, other = (mail(LARGE * 11 + last).encode() for last in "ab")
+    assert len(one) > TOKEN_BYTES
+    assert fingerprint(one, 30).exact != fingerprint(other, 30).exact
 
 
 @each_of(

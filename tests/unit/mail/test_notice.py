@@ -175,6 +175,8 @@ def test_all_of_it_is_given_back_where_asked_for_and_small(
     assert parts[2].get_content_type() == kind
     if kind == "message/rfc822":
         assert head in raw
+    fields = raw.partition(b"--edge")[0]
+    assert (b"\r\nContent-Transfer-Encoding: 8bit\r\n" in fields) is not raw.isascii()
 
 
 def test_all_of_mail_with_a_header_beyond_ascii_is_given_back_in_ascii() -> None:
