@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 
 from bench.mutating.points import Mutant
 
 
-class Functions:
-    """The functions of relaygw that this process has loaded."""
+def loaded_functions() -> list[FunctionType]:
+    """Return all functions that this process has loaded."""
+    gc.unfreeze()  # what is frozen is not found
+    found = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+    gc.freeze()
+    return found
 
-    def __init__(self, root: Path) -> None:
+
+class Functions:
+    """Functions that can be changed; `root` is where the paths of changes begin."""
+
+    def __init__(self, root: Path, functions: Iterable[FunctionType]) -> None:
         self._root = root
         self._by_file: dict[str, list[FunctionType]] = defaultdict(list)
-        gc.unfreeze()  # what is frozen is not found
-        for one in gc.get_objects():
-            if isinstance(one, FunctionType):
-                self._by_file[one.__code__.co_filename].append(one)
-        gc.freeze()
+        for one in functions:
+            self._by_file[one.__code__.co_filename].append(one)
 
     def change(self, mutant: Mutant) -> bool:
         """Put a change in place; False: no function shows it, it takes an import."""

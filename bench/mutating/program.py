@@ -28,7 +28,10 @@ is are named and left out. Only tests in one process count, on SQLite: those tha
 would notice more. Ends with 1 if less than 85 % were noticed.
 """
 ROOMS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "mail": (("mail",), ("unit/mail", "unit/cli/test_cli_text.py", "unit/policy", "unit/upstream", "contract")),
+    "mail": (
+        ("mail",),
+        ("unit/mail", "unit/cli/test_cli_text.py", "unit/policy", "unit/upstream", "contract"),
+    ),
     "policy": (("policy",), ("unit/policy", "unit/delivery", "unit/inbound", "contract")),
     "store": (("store",), ("unit/store", "contract", "integration/cli/test_cli_backup.py")),
     "delivery": (("delivery",), ("unit/delivery", "integration/test_*.py")),

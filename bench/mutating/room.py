@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from bench.mutating.forks import ended, forked, scratch
-from bench.mutating.patch import Functions
+from bench.mutating.patch import Functions, loaded_functions
 from bench.mutating.plugin import Calls, Started
 from bench.mutating.points import Mutant
 
@@ -52,7 +52,7 @@ class Room:
         self._usual_s = calls.seconds
         for name, item in self._tests.items():
             item.add_marker(pytest.mark.timeout(10 + 10 * calls.seconds[name]), append=False)
-        functions = Functions(self._root)
+        functions = Functions(self._root, loaded_functions())
         by_function = _by_function(calls.by_test)
         for mutant in self._mutants:
             tests = self._chosen(by_function.get(f"{mutant.path}:{mutant.function}", []))

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+from pathlib import Path
+from types import FunctionType
+from typing import Any
 
+from bench.mutating.patch import Functions
 from bench.mutating.points import find_mutants
 
 SOURCE = """\
@@ -40,4 +45,53 @@ def test_each_change_stands_where_it_says_and_is_python() -> None:
         (10, "3", "+", "-"),
         (10, "3", "is", "is not"),
         (10, "3", "False", "True"),
+    }
+
+
+LOADED = """\
+def total(prices, least=1):
+    def bare(one):
+        return (
+            one - 1
+        )
+    return [bare(one) for one in prices] if prices else least
+
+def after(): return not total
+"""
+
+
+def loaded(path: Path) -> Any:
+    path.write_text(LOADED)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_change_is_put_in_place_in_loaded_functions(tmp_path: Path) -> None:
+    found: dict[str, object] = {}
+    for mutant in find_mutants("shop.py", LOADED.encode()):
+        module = loaded(tmp_path / "shop.py")
+        functions = [one for one in vars(module).values() if isinstance(one, FunctionType)]
+        key = f"{mutant.line} {' '.join(mutant.old.split())} -> {mutant.new}"
+        is_changed = Functions(tmp_path, functions).change(mutant)
+        is_true = module.after()
+        found[key] = is_changed and {
+            "total": module.total([3]),
+            "least": module.total([]),
+            "after": is_true if is_true is None else bool(is_true),
+        }
+    as_it_is: dict[str, object] = {"total": [2], "least": 1, "after": False}
+    assert found == {
+        "1 1 -> 2": False,  # a default is made by an import
+        "3 return ( one - 1 ) -> return None": as_it_is | {"total": [None]},
+        "4 - -> +": as_it_is | {"total": [4]},
+        "4 1 -> 2": as_it_is | {"total": [1]},
+        "6 prices -> not (prices)": as_it_is | {"total": 1, "least": []},
+        "6 return [bare(one) for one in prices] if prices else least -> return None": as_it_is
+        | {"total": None, "least": None},
+        "8 not total -> (total)": as_it_is | {"after": True},
+        "8 return not total -> return None": as_it_is | {"after": None},
     }
