@@ -103,9 +103,10 @@ def _verdicts(places: Sequence[str], mutants: Sequence[Mutant]) -> Iterator[tupl
                 told["noticed"] = _is_noticed_at_import(mutant, told["tests"])
             yield mutant, told["noticed"]
             mutants = mutants[1:]
-        ended(pid, PATIENCE_S)
+        code = ended(pid, PATIENCE_S)
     if mutants:  # nothing was told of them
-        raise SystemExit("the tests fail as it is: nothing can be learnt by changing it")
+        said = f"pytest ended with {code}: nothing can be learnt by changing the rest"
+        raise SystemExit(said)
 
 
 def _is_noticed_at_import(mutant: Mutant, tests: Sequence[str]) -> bool:

@@ -50,8 +50,9 @@ class Room:
         if len(calls.failed) > _FAIL_AS_IT_IS_AT_MOST * len(self._tests):
             return True
         self._usual_s = calls.seconds
-        for name, item in self._tests.items():
-            item.add_marker(pytest.mark.timeout(10 + 10 * calls.seconds[name]), append=False)
+        for name, seconds in calls.seconds.items():
+            limit = pytest.mark.timeout(10 + 10 * seconds)
+            self._tests[name].add_marker(limit, append=False)
         functions = Functions(self._root, loaded_functions())
         by_function = _by_function(calls.by_test)
         for mutant in self._mutants:
