@@ -95,6 +95,12 @@ def test_a_cut_entry_is_damaged() -> None:
         read_mbox(text[:-5])
 
 
+@each_of(("sender", "shown"), [("a@shop.test", b"a@shop.test"), ("", b"MAILER-DAEMON")])
+def test_an_entry_begins_with_its_sender_and_the_time(sender: str, shown: bytes) -> None:
+    first, _, _ = as_entry(mail(b"x", sender=sender), at_ms=1000).partition(b"\n")
+    assert first == b"From %b Thu Jan  1 00:00:01 1970" % shown
+
+
 def test_a_separator_stands_behind_a_blank_line() -> None:
     (one,) = read_mbox(b"From a@x.test today\nFrom b: x\n\ntext\n")
     assert (one.sender, one.content) == ("a@x.test", b"From b: x\r\n\r\ntext\r\n")

@@ -47,6 +47,7 @@ SAME = [
     (mail("hello"), "SUBJECT: Order\nFrom:\n a@shop.test\n\nhello\n"),
     (mail(html(A)), mail(html(B))),
     (mail(f"see =\nhttps://x.test/?t=3D{A} now"), mail(f"see https://x.te=\nst/?t=3D{B} now")),
+    (mail("a line =\nthat is broken"), mail("a line that =\nis broken")),
     (encoded(html(A)), encoded(html(B + "00"))),
     (multipart("_=_swift_1"), multipart("b1_" + A)),
     (multipart("_=_swift_1", LARGE), multipart("b1_" + A, LARGE)),

@@ -320,6 +320,7 @@ def test_many_recipients_are_all_in_the_report() -> None:
     assert len(blocks) == 301
     assert "and 200 more" in text.get_content()
     assert len(all_failures(message_from_bytes(raw))[1]) == 300
+    assert "more: see" not in read(content(due()))[1][0].get_content()
 
 
 def test_another_than_the_sender_is_told_whose_mail_it_was() -> None:

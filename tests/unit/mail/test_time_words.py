@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.words import span, took, two_units
 from tests.tables import each_of
 
@@ -19,7 +19,8 @@ from tests.tables import each_of
     ],
 )
 def test_programs_read_times_to_the_millisecond(at_ms: int, text: str) -> None:
-    assert rfc3339(at_ms) == text
+    assert rfc3339(at_ms) == rfc3339_or_none(at_ms) == text
+    assert rfc3339_or_none(None) is None
 
 
 @each_of(

@@ -53,6 +53,23 @@ def report(*verdicts: Verdict) -> AttemptReport:
     )
 
 
+@each_of(
+    ("known", "may_be_taken", "is_untried"),
+    [
+        ({}, False, True),
+        ({"attempts": 1}, False, False),
+        ({"provider": "main"}, False, False),
+        ({"doubts": 1}, True, False),
+        ({"reclaims": 1}, True, False),
+    ],
+)
+def test_what_is_known_of_earlier_tries(
+    known: dict[str, Any], may_be_taken: bool, is_untried: bool
+) -> None:
+    delivery = claimed(**known)
+    assert (delivery.may_be_taken, delivery.is_untried) == (may_be_taken, is_untried)
+
+
 @given(attempts=st.integers(1, 10_000), chance=st.floats(0, 1))
 def test_delays_stay_between_first_and_max(attempts: int, chance: float) -> None:
     wait_s = delay_s(attempts, RETRY, chance=chance)

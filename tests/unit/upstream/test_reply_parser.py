@@ -50,6 +50,27 @@ def test_the_status_of_a_reply(code: int, line: str, dsn: str) -> None:
 
 
 @each_of(
+    ("code", "positive", "temporary", "permanent"),
+    [
+        (200, True, False, False),
+        (299, True, False, False),
+        (354, False, False, False),
+        (400, False, True, False),
+        (499, False, True, False),
+        (500, False, False, True),
+        (599, False, False, True),
+    ],
+)
+def test_what_a_reply_is(code: int, positive: bool, temporary: bool, permanent: bool) -> None:
+    reply = SmtpReply(code)
+    assert (reply.is_positive, reply.is_temporary, reply.is_permanent) == (
+        positive,
+        temporary,
+        permanent,
+    )
+
+
+@each_of(
     "octets",
     [
         b"abc\r\n",  # U3
