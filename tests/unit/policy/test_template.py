@@ -14,6 +14,7 @@ ALIKE = {
     "hex": (
         "Reset 9f8e7d6c5b4a",
         "Reset deadbeefcafe",
+        "Reset deadbeef",
         "Reset 550e8400-e29b-41d4-a716-446655440000",
     ),
     "salutation": (
