@@ -98,11 +98,10 @@ def test_every_attempt_is_checked_again(mode: Mode, address: str, obstacle: str 
         "a@b\u00fccher.test",
         "a@xn--bcher-kva.test",
         "a@B\u00dcCHER.test.",
-        "a@m\u00fcller.test",
     ],
 )
 def test_the_block_list_knows_every_spelling(address: str) -> None:
-    lists = Recipients(block=("abuse@customer.test", "@xn--bcher-kva.test", "@m\u00fcller.test"))
+    lists = Recipients(block=("abuse@customer.test", "@xn--bcher-kva.test"))
     assert fate(Mode.PRODUCTION, address, lists) is Fate.DROP
     assert (
         RecipientPolicy(Mode.PRODUCTION, lists).obstacle_in(Mode.PRODUCTION, address) == "blocked"
