@@ -22,6 +22,7 @@ def scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix="m", dir=fast_place(), ignore_cleanup_errors=True
     ) as directory:
+        Path(directory).chmod(0o755)  # a server of PostgreSQL in it has a user of its own
         yield Path(directory)
 
 

@@ -24,8 +24,8 @@ _ABOUT = """\
 Changes the code of relaygw in one place at a time, as a slip would, and runs the tests that call
 the changed function: one of them has to fail. Prints the share that was noticed, and every change
 that was not. First all tests of a room are run once, to see what they call; those that fail as it
-is are named and left out. Only tests in one process count, on SQLite: those that start gateways
-would notice more. Ends with 1 if less than 85 % were noticed.
+is are named and left out. Only tests in one process count, and on SQLite but for the store: those
+that start gateways would notice more. Ends with 1 if less than 85 % were noticed.
 """
 _ROUND_MAIL = tuple(
     f"unit/{room}" for room in ("mail", "policy", "upstream", "operations", "cli", "inbound")
@@ -38,6 +38,7 @@ ROOMS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "classifier": (("upstream/classifier.py",), ("unit/upstream",)),
 }
 """Of each room its code below relaygw/, and the tests that may notice, below tests/."""
+_ON_BOTH = {"store"}  # what is sent to one database alone stands there
 _ENOUGH = 0.85
 
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         begin, passed = passed, passed + len(found[room])
         count = options.count * passed // total - options.count * begin // total
         mutants = random.Random(options.seed).sample(found[room], min(count, len(found[room])))
-        for mutant, is_noticed in _verdicts(ROOMS[room][1], mutants):
+        for mutant, is_noticed in _verdicts(ROOMS[room][1], mutants, room in _ON_BOTH):
             chosen += 1
             noticed += is_noticed
             if not is_noticed:
@@ -82,14 +83,18 @@ def _mutants(places: Sequence[str]) -> list[Mutant]:
     ]
 
 
-def _verdicts(places: Sequence[str], mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, bool]]:
+def _verdicts(
+    places: Sequence[str], mutants: Sequence[Mutant], is_on_both: bool
+) -> Iterator[tuple[Mutant, bool]]:
     """Tell of each change whether it is noticed; this process imports nothing of relaygw."""
     paths = [str(path) for place in places for path in sorted((ROOT / "tests").glob(place))]
     reading, writing = os.pipe()
 
     def run() -> int:
         with os.fdopen(writing, "w") as results:
-            return _pytest([*paths, "--timeout", str(PATIENCE_S)], Room(ROOT, mutants, results))
+            where = () if is_on_both else ("-k", "not postgres")
+            room = Room(ROOT, mutants, results)
+            return _pytest([*paths, *where, "--timeout", str(PATIENCE_S)], room)
 
     with scratch() as directory, os.fdopen(reading) as results:
         pid = forked(run, directory)
@@ -136,7 +141,7 @@ def _outcome(tests: Sequence[str], *finders: Changed) -> tuple[bool, str]:
 
 def _pytest(arguments: Sequence[str], *plugins: object) -> int:
     # output is not caught: forks would share the files where it goes
-    quiet = ("-q", "-s", "-p", "no:cacheprovider", "-k", "not postgres", "-m", "not campaign")
+    quiet = ("-q", "-s", "-p", "no:cacheprovider", "-m", "not campaign")
     code = pytest.main([*quiet, *arguments], plugins=list(plugins))
     shutil.rmtree(once.directory())  # a fork does nothing at its exit
     return int(code)

@@ -80,14 +80,17 @@ class Room:
         return calls
 
     def _chosen(self, tests: Sequence[str]) -> list[str]:
-        """Return those that call little, and the others of their files.
+        """Return those that take little, and the others of their files.
 
         What is computed once is seen by the first test alone: the others may notice, too.
         """
-        files = list(dict.fromkeys(map(_file_of, tests)))[:_FILES_AT_MOST]
-        others = [one for file in files for one in self._tests if _file_of(one) == file]
-        chosen = dict.fromkeys([*tests[:_TESTS_AT_MOST], *others])
-        return [one for one in chosen if one in self._usual_s][:_WITH_OTHERS_AT_MOST]
+        here = [one for one in tests if not _is_on_postgres(one)]
+        there = [one for one in tests if _is_on_postgres(one)]
+        files = list(dict.fromkeys(map(_file_of, here)))[:_FILES_AT_MOST]
+        others = (one for one in self._usual_s if _file_of(one) in files)
+        chosen = [*here[:_TESTS_AT_MOST], *(one for one in others if not _is_on_postgres(one))]
+        first = [*dict.fromkeys(chosen)][:_WITH_OTHERS_AT_MOST]
+        return [*first, *there[:_TESTS_AT_MOST]]
 
     def _is_noticed(
         self, session: pytest.Session, tests: Sequence[str], change: Callable[[], bool]
@@ -125,6 +128,7 @@ class Room:
         session.items[:] = [self._tests[one] for one in tests]
         with contextlib.suppress(session.Failed):  # at the first that does
             session.config.hook.pytest_runtestloop(session=session)
+        session._setupstate.teardown_exact(None)  # servers of the session, too
         return 1 if session.testsfailed else 0
 
 
@@ -133,9 +137,17 @@ def _file_of(test: str) -> str:
 
 
 def _by_function(by_test: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    """Return the tests that call each function, those that call little first."""
+    """Return the tests that call each function, those that take little first."""
+
+    def effort(test: str) -> tuple[bool, int]:
+        return _is_on_postgres(test), len(by_test[test])
+
     by_function: dict[str, list[str]] = defaultdict(list)
-    for test, called in sorted(by_test.items(), key=lambda one: len(one[1])):
-        for function in called:
+    for test in sorted(by_test, key=effort):
+        for function in by_test[test]:
             by_function[function].append(test)
     return by_function
+
+
+def _is_on_postgres(test: str) -> bool:
+    return "postgres" in test  # a server starts first
