@@ -33,7 +33,10 @@ _ROUND_MAIL = tuple(
 ROOMS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mail": (("mail",), (*_ROUND_MAIL, "contract")),
     "policy": (("policy",), ("unit/policy", "unit/delivery", "unit/inbound", "contract")),
-    "store": (("store",), ("unit/store", "contract", "integration/cli/test_cli_backup.py")),
+    "store": (
+        ("store",),
+        ("unit/store", "unit/operations", "contract", "integration/cli/test_cli_backup.py"),
+    ),
     "delivery": (("delivery",), ("unit/delivery", "integration/test_*.py")),
     "classifier": (("upstream/classifier.py",), ("unit/upstream",)),
 }
