@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -20,7 +20,7 @@ from bench.mutating.points import Mutant
 PATIENCE_S = 120
 _UNPATCHED = 99
 _FAIL_AS_IT_IS_AT_MOST = 0.02
-_TESTS_AT_MOST, _WITH_OTHERS_AT_MOST, _FILES_AT_MOST = 40, 200, 6
+_TESTS_AT_MOST, _FILES_AT_MOST, _SECONDS_AT_MOST = 40, 6, 60.0
 
 
 class Room:
@@ -54,7 +54,7 @@ class Room:
             limit = pytest.mark.timeout(10 + 10 * seconds)
             self._tests[name].add_marker(limit, append=False)
         functions = Functions(self._root, loaded_functions())
-        by_function = _by_function(calls.by_test)
+        by_function = _by_function(calls)
         for mutant in self._mutants:
             tests = self._chosen(by_function.get(f"{mutant.path}:{mutant.function}", []))
             noticed = self._is_noticed(session, tests, partial(functions.change, mutant))
@@ -89,8 +89,16 @@ class Room:
         files = list(dict.fromkeys(map(_file_of, here)))[:_FILES_AT_MOST]
         others = (one for one in self._usual_s if _file_of(one) in files)
         chosen = [*here[:_TESTS_AT_MOST], *(one for one in others if not _is_on_postgres(one))]
-        first = [*dict.fromkeys(chosen)][:_WITH_OTHERS_AT_MOST]
-        return [*first, *there[:_TESTS_AT_MOST]]
+        return [*self._short(dict.fromkeys(chosen)), *self._short(there[:_TESTS_AT_MOST])]
+
+    def _short(self, tests: Iterable[str]) -> Iterator[str]:
+        """Yield the first tests, as many as take a minute together."""
+        left_s = _SECONDS_AT_MOST
+        for test in tests:
+            left_s -= self._usual_s[test]
+            if left_s < 0:
+                return
+            yield test
 
     def _is_noticed(
         self, session: pytest.Session, tests: Sequence[str], change: Callable[[], bool]
@@ -136,15 +144,15 @@ def _file_of(test: str) -> str:
     return test.partition("::")[0]
 
 
-def _by_function(by_test: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    """Return the tests that call each function, those that take little first."""
+def _by_function(calls: Calls) -> dict[str, list[str]]:
+    """Return the tests that call each function, those that call little in a short time first."""
 
-    def effort(test: str) -> tuple[bool, int]:
-        return _is_on_postgres(test), len(by_test[test])
+    def effort(test: str) -> float:
+        return len(calls.by_test[test]) * (0.1 + calls.seconds[test])
 
     by_function: dict[str, list[str]] = defaultdict(list)
-    for test in sorted(by_test, key=effort):
-        for function in by_test[test]:
+    for test in sorted(calls.by_test, key=effort):
+        for function in calls.by_test[test]:
             by_function[function].append(test)
     return by_function
 
