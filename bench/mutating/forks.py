@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from tests.once import fast_place
 
 _LOOK_AGAIN_S = 0.02
+_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -29,13 +31,14 @@ def scratch() -> Iterator[Path]:
 def forked(work: Callable[[], int], scratch: Path) -> int:
     """Begin work in a process of its own, silently, its files in `scratch`; return its id.
 
-    The process leads a group with what it starts. Its exit code is what `work` returns; 70: it
-    raised something, and that is said.
+    The process leads a group with what it starts, and ends with the one that forked it. Its exit
+    code is what `work` returns; 70: it raised something, and that is said.
     """
     pid = os.fork()
     if pid:
         return pid
     os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     told = os.dup(2)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
