@@ -16,6 +16,7 @@ from tests.once import fast_place
 
 _LOOK_AGAIN_S = 0.02
 _PR_SET_PDEATHSIG = 1
+_STDERR = os.dup(2)  # of all forks, and theirs
 
 
 @contextlib.contextmanager
@@ -39,7 +40,6 @@ def forked(work: Callable[[], int], scratch: Path) -> int:
         return pid
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    told = os.dup(2)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -48,7 +48,7 @@ def forked(work: Callable[[], int], scratch: Path) -> int:
     try:
         code = work()
     except BaseException:
-        os.write(told, traceback.format_exc().encode())
+        os.write(_STDERR, traceback.format_exc().encode())
     finally:
         os._exit(code)
 

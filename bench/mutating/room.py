@@ -70,13 +70,16 @@ class Room:
 
         def run() -> int:
             session.config.pluginmanager.register(calls)
-            code = self._run(session, list(self._tests))
-            calls.save(directory / "calls")
-            return code
+            try:
+                return self._run(session, list(self._tests))
+            finally:
+                calls.save(directory / "calls")
 
         with scratch() as directory:
             ended(forked(run, directory), 100 * PATIENCE_S)
-            calls.load(directory / "calls")
+            if (directory / "calls").exists():
+                calls.load(directory / "calls")
+        calls.failed |= self._tests.keys() - calls.seconds.keys()  # or were not run
         return calls
 
     def _chosen(self, tests: Sequence[str]) -> list[str]:
