@@ -8,7 +8,10 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import pytest
+
 from bench.mutating.patch import Functions
+from bench.mutating.plugin import Calls
 from bench.mutating.points import find_mutants
 
 SOURCE = """\
@@ -95,3 +98,18 @@ def test_a_change_is_put_in_place_in_loaded_functions(tmp_path: Path) -> None:
         "8 not total -> (total)": as_it_is | {"after": True},
         "8 return not total -> return None": as_it_is | {"after": None},
     }
+
+
+def test_of_a_test_that_fails_as_it_is_no_more_than_its_name_is_kept(tmp_path: Path) -> None:
+    ran, kept = Calls(tmp_path), Calls(tmp_path)
+    for name, outcome in (("a", "passed"), ("b", "failed")):
+        ran.by_test[name] = {"relaygw/shop.py:1"}
+        for when in ("setup", "call", "teardown"):
+            said: Any = outcome if when == "call" else "passed"
+            ran.pytest_runtest_logreport(
+                pytest.TestReport(name, ("", 0, ""), {}, said, None, when, duration=0.5)  # type: ignore[arg-type]
+            )
+    ran.save(tmp_path / "calls")
+    kept.load(tmp_path / "calls")
+    assert (kept.by_test, kept.failed) == ({"a": {"relaygw/shop.py:1"}}, {"b"})
+    assert kept.seconds == {"a": 1.5}
