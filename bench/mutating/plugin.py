@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import sys
 import threading
 from collections import defaultdict
@@ -19,10 +20,15 @@ from bench.mutating.points import Mutant
 
 
 class Calls:
-    """Notes for each test the functions of some files that it calls: `PATH:FIRST_LINE`."""
+    """Notes for each test the functions of relaygw that it calls, `PATH:FIRST_LINE`; its time.
+
+    Of a test that fails, and so tells nothing, only that it does.
+    """
 
     def __init__(self, root: Path) -> None:
         self.by_test: dict[str, set[str]] = defaultdict(set)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.failed: set[str] = set()
         self._root = f"{root}/"
         self._names: dict[CodeType, str | None] = {}
         self._now: set[str] = set()
@@ -39,6 +45,23 @@ class Calls:
             sys.setprofile(None)
             threading.setprofile(None)
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.failed.add(report.nodeid)
+
+    def save(self, path: Path) -> None:
+        """Write all to a file, for the process that loads it."""
+        called = {test: sorted(called) for test, called in self.by_test.items()}
+        path.write_text(json.dumps([called, self.seconds, sorted(self.failed)]))
+
+    def load(self, path: Path) -> None:
+        """Take what was saved; of tests that fail no more than their names."""
+        called, seconds, failed = json.loads(path.read_text())
+        self.failed = set(failed)
+        self.by_test = {one: set(its) for one, its in called.items() if one not in self.failed}
+        self.seconds = {one: its for one, its in seconds.items() if one not in self.failed}
+
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         if event == "call":
             code = frame.f_code
@@ -49,6 +72,20 @@ class Calls:
                 self._names[code] = name if is_ours else None
             if (name_or_none := self._names[code]) is not None:
                 self._now.add(name_or_none)
+
+
+class Started:
+    """Keeps the name of the test that was begun last, in a file: its process may be killed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._path.write_text(nodeid)
+
+    def test(self) -> str:
+        """Return the test; empty: none began."""
+        return self._path.read_text() if self._path.exists() else ""
 
 
 class Changed(importlib.abc.MetaPathFinder):

@@ -42,8 +42,9 @@ class Mutant:
     new: str
 
     def apply(self, source: bytes) -> bytes:
-        """Return the changed source."""
-        return source[: self.start] + self.new.encode() + source[self.end :]
+        """Return the changed source; what follows stands in the lines where it stood."""
+        new = self.new + "\n" * (self.old.count("\n") - self.new.count("\n"))
+        return source[: self.start] + new.encode() + source[self.end :]
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {' '.join(self.old.split())!s:.60} -> {self.new:.60}"
@@ -100,7 +101,9 @@ class _Finder:
                 yield f"not ({self._text(test)})", self._at(test), self._end(test)
             case ast.Expr(value=ast.Call() | ast.Await()):
                 yield "pass", self._at(node), self._end(node)
-            case ast.Return(value=value) if value is not None:
+            case ast.Return(value=None | ast.Constant(value=None)):
+                pass  # returns nothing as it is
+            case ast.Return():
                 yield "return None", self._at(node), self._end(node)
             case ast.Break():
                 yield "continue", self._at(node), self._end(node)

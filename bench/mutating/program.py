@@ -6,37 +6,43 @@ import argparse
 import json
 import os
 import random
-import signal
+import shutil
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from bench.mutating.plugin import Calls, Changed
+from bench.mutating.forks import ended, forked, scratch
+from bench.mutating.plugin import Changed, Started
 from bench.mutating.points import Mutant, find_mutants
+from bench.mutating.room import PATIENCE_S, Room
 from bench.rig.mta import ROOT
+from tests import once
 
 _ABOUT = """\
 Changes the code of relaygw in one place at a time, as a slip would, and runs the tests that call
 the changed function: one of them has to fail. Prints the share that was noticed, and every change
-that was not. First all tests of a room are run once, to see what they call. Only tests in this
-process count, on SQLite: those that start gateways would notice more. Ends with 1 if less than
-85 % were noticed.
+that was not. First all tests of a room are run once, to see what they call; those that fail as it
+is are named and left out. Only tests in one process count, and on SQLite but for the store: those
+that start gateways would notice more. Ends with 1 if less than 85 % were noticed.
 """
+_ROUND_MAIL = tuple(
+    f"unit/{room}" for room in ("mail", "policy", "upstream", "operations", "cli", "inbound")
+)
 ROOMS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "mail": (("mail",), ("unit/mail", "unit/policy", "unit/upstream", "contract")),
+    "mail": (("mail",), (*_ROUND_MAIL, "contract")),
     "policy": (("policy",), ("unit/policy", "unit/delivery", "unit/inbound", "contract")),
-    "store": (("store",), ("unit/store", "contract", "integration/cli/test_cli_backup.py")),
+    "store": (
+        ("store",),
+        ("unit/store", "unit/operations", "contract", "integration/cli/test_cli_backup.py"),
+    ),
     "delivery": (("delivery",), ("unit/delivery", "integration/test_*.py")),
     "classifier": (("upstream/classifier.py",), ("unit/upstream",)),
 }
 """Of each room its code below relaygw/, and the tests that may notice, below tests/."""
-_TESTS_AT_MOST, _FILES_AT_MOST = 40, 6
-_PATIENCE_S = 120
-_ENOUGH = 0.85
+_ON_BOTH = {"store"}  # what is sent to one database alone stands there
+_ENOUGH, _NAMED_AT_MOST = 0.85, 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,17 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rooms = options.room or list(ROOMS)
     found = {room: _mutants(ROOMS[room][0]) for room in rooms}
     total = sum(map(len, found.values()))
-    noticed = chosen = 0
-    survivors: list[str] = []
+    noticed = chosen = passed = 0
     for room in rooms:
-        tests = _tests_by_function(ROOMS[room][1])
-        count = max(1, options.count * len(found[room]) // total)
-        for mutant in random.Random(options.seed).sample(found[room], min(count, len(found[room]))):
+        begin, passed = passed, passed + len(found[room])
+        count = options.count * passed // total - options.count * begin // total
+        mutants = random.Random(options.seed).sample(found[room], min(count, len(found[room])))
+        for mutant, is_noticed in _verdicts(ROOMS[room][1], mutants, room in _ON_BOTH):
             chosen += 1
-            if _is_noticed(mutant, tests.get(f"{mutant.path}:{mutant.function}", [])):
-                noticed += 1
-            else:
-                survivors.append(str(mutant))
+            noticed += is_noticed
+            if not is_noticed:
                 print(mutant, flush=True)
             sys.stderr.write(f"\r{room}: {noticed} of {chosen} noticed ")
     share = noticed / max(1, chosen)
@@ -82,72 +86,65 @@ def _mutants(places: Sequence[str]) -> list[Mutant]:
     ]
 
 
-def _tests_by_function(places: Sequence[str]) -> dict[str, list[str]]:
-    """Return the tests that call each function, those that call little first."""
+def _verdicts(
+    places: Sequence[str], mutants: Sequence[Mutant], is_on_both: bool
+) -> Iterator[tuple[Mutant, bool]]:
+    """Tell of each change whether it is noticed; this process imports nothing of relaygw."""
     paths = [str(path) for place in places for path in sorted((ROOT / "tests").glob(place))]
     reading, writing = os.pipe()
 
-    def watch() -> int:
-        calls = Calls(ROOT)
-        code = _pytest([*paths, "--timeout", str(_PATIENCE_S)], calls)
-        with os.fdopen(writing, "w") as pipe:
-            json.dump({test: sorted(called) for test, called in calls.by_test.items()}, pipe)
-        return code
-
-    pid = _forked(watch)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        by_test: dict[str, list[str]] = json.loads(pipe.read() or "{}")
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        raise SystemExit("the tests fail as it is: nothing can be learnt by changing it")
-    by_function: dict[str, list[str]] = defaultdict(list)
-    for test, called in sorted(by_test.items(), key=lambda one: len(one[1])):
-        for function in called:
-            by_function[function].append(test)
-    return by_function
-
-
-def _is_noticed(mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Run tests with a change; they notice by failing, or by not coming to an end."""
-    files = list(dict.fromkeys(test.partition("::")[0] for test in tests))[:_FILES_AT_MOST]
-    # what is computed once is seen by the first test alone: the others of its file may notice, too
-    chosen = (tests[:_TESTS_AT_MOST], files)
-    return any(_fail(mutant, one) for one in chosen if one)
-
-
-def _fail(mutant: Mutant, tests: Sequence[str]) -> bool:
     def run() -> int:
-        sys.meta_path.insert(0, Changed(ROOT, mutant))
-        return _pytest(["-x", "--timeout", str(_PATIENCE_S), *tests])
+        with os.fdopen(writing, "w") as results:
+            where = () if is_on_both else ("-k", "not postgres")
+            room = Room(ROOT, mutants, results)
+            return _pytest([*paths, *where, "--timeout", str(5 * PATIENCE_S)], room)
 
-    pid = _forked(run)
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline_s:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status) != 0
-        time.sleep(0.05)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return True
+    with scratch() as directory, os.fdopen(reading) as results:
+        pid = forked(run, directory)
+        os.close(writing)
+        failed = json.loads(results.readline() or '{"fail": ["all: they cannot be collected"]}')
+        for test in failed["fail"][:_NAMED_AT_MOST]:
+            sys.stderr.write(f"fails as it is, left out: {test}\n")
+        for mutant, line in zip(mutants, results, strict=False):
+            told = json.loads(line)
+            if told["noticed"] is None:
+                told["noticed"] = _is_noticed_at_import(mutant, told["tests"])
+            yield mutant, told["noticed"]
+            mutants = mutants[1:]
+        code = ended(pid, PATIENCE_S)
+    if mutants:  # nothing was told of them
+        said = f"pytest ended with {code}: nothing can be learnt by changing the rest"
+        raise SystemExit(said)
 
 
-def _forked(work: Callable[[], int]) -> int:
-    """Do work in a process of its own, with its children in its group, silently."""
-    pid = os.fork()
-    if pid:
-        return pid
-    os.setpgid(0, 0)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    code = 1
-    try:
-        code = work()
-    finally:
-        os._exit(code)
+def _is_noticed_at_import(mutant: Mutant, tests: Sequence[str]) -> bool:
+    """Run tests with a change; they notice by failing where they do not without it."""
+    left = list(tests)
+    while left:
+        is_failed, test = _outcome(left, Changed(ROOT, mutant))
+        if not is_failed:
+            return False
+        if test not in left or not _outcome([test])[0]:
+            return True
+        left.remove(test)
+    return False
+
+
+def _outcome(tests: Sequence[str], *finders: Changed) -> tuple[bool, str]:
+    """Run tests in a process that imports all; return whether one failed, and which was last."""
+
+    def run() -> int:
+        sys.meta_path[:0] = finders
+        return _pytest(["-x", "--timeout", str(PATIENCE_S), *tests], started)
+
+    with scratch() as directory:
+        started = Started(directory / "test")
+        return ended(forked(run, directory), 5 * PATIENCE_S) != 0, started.test()
 
 
 def _pytest(arguments: Sequence[str], *plugins: object) -> int:
-    quiet = ("-q", "-p", "no:cacheprovider", "-k", "not postgres", "-m", "not campaign")
-    return int(pytest.main([*quiet, *arguments], plugins=list(plugins)))
+    # output is not caught: forks would share the files where it goes
+    quiet = ("-q", "-s", "-p", "no:cacheprovider", "-m", "not campaign")
+    code = pytest.main([*quiet, *arguments], plugins=list(plugins))
+    shutil.rmtree(once.directory())  # a fork does nothing at its exit
+    return int(code)

@@ -200,6 +200,13 @@ def tags_of(store: Store, queue_id: str) -> tuple[str, ...]:
     return one.tags
 
 
+def test_tags_that_the_content_has_are_added(store: Store) -> None:
+    queue_id = capture(store)
+    store.sandbox.set_tags([queue_id], ["Checkout"])
+    store.sandbox.index({queue_id: ContentFacts(tags=("checkout", "invoice"))})
+    assert tags_of(store, queue_id) == ("Checkout", "invoice")
+
+
 def test_tags_are_replaced_and_counted(store: Store) -> None:
     ids = [indexed(store) for _ in range(3)]
     store.sandbox.set_tags(ids[:2], ["two words", "Checkout", "", "checkout"])

@@ -151,6 +151,10 @@ def test_conditions_are_about_the_recipient_that_was_reported(store: Store) -> N
         (None, None),
         (K.HARD, NOW_MS),
     ]
+    other = ended(store, R.DELIVERED, R.DELIVERED, sender="news@other.test")
+    report(store, other, K.HARD, rcpt_no=1, at_ms=NOW_MS, detail="552 mailbox full")
+    assert listed(store, "returned", reply="such mailbox") == [queue_id]
+    assert listed(store, "returned", reply="full") == [other]
 
 
 def test_what_is_no_last_word_is_none(store: Store) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass, others_of
+from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass, elsewhere, others_of
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import sources
 from relaygw.store.sources import HOUR_MS, ClassCount
@@ -84,6 +84,19 @@ def test_the_whole_is_bounded_and_makes_room_for_new(store: Store, monkeypatch) 
             pass
     assert store.sources.known_classes() == []
     assert store.sources.class_hours(0) == []
+
+
+def test_a_known_source_keeps_its_name_where_the_whole_is_full(store: Store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(sources, "MAX_CLASSES", 2)
+    known, strange = "10.0.1.1", "10.0.1.2"
+    store.sources.count_mail([seen(class_of("Order #", host=known), NOON_MS)])
+    store.sources.count_mail([seen(class_of("Order #"), NOON_MS)])
+    late = [seen(class_of("Login", host=host), NOON_MS) for host in (known, strange)]
+    store.sources.count_mail(late)
+    classes = {one.mail_class for one in store.sources.known_classes()}
+    assert others_of((known, *SOURCE[1:]), "transactional") in classes
+    assert elsewhere("transactional") in classes
+    assert len(classes) == 4
 
 
 def test_a_clock_that_was_wrong_does_no_lasting_harm(store: Store) -> None:

@@ -93,6 +93,14 @@ def test_a_part_is_kept_and_the_lease_goes_on(store: Store) -> None:
     assert [one.address for one in again.recipients] == ["c@cust.test"]
 
 
+def test_what_was_put_off_is_not_in_doubt(store: Store) -> None:
+    message = in_hand(store)
+    put_off = told(message, change(0, WAITS, Verdict.RETRY), state=DeliveryState.DEFERRED)
+    store.leases.record_batch([put_off], incarnation="one", now_ms=NOW_MS)
+    (delivery,) = entry_of(store, message.queue_id).deliveries
+    assert (delivery.state, delivery.provider, delivery.is_in_doubt) == ("deferred", "main", False)
+
+
 def test_a_part_that_is_told_again_changes_nothing(store: Store) -> None:
     message = in_hand(store, *THREE)
     other = in_hand(store)

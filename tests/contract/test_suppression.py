@@ -174,6 +174,8 @@ def test_it_is_about_mail_of_one_domain_or_of_all(
     mail(store, sender=sender)
     (found,) = claim(store)
     assert (found.recipients[0].listed is not None) is is_listed
+    told = store.suppressions.listed_for([ANN], sender=sender, stream="promotional")
+    assert list(told) == ([ANN] if is_listed else [])
 
 
 def test_it_ends_by_the_clock_of_the_database(store: Store) -> None:

@@ -232,3 +232,16 @@ def test_mail_in_doubt_is_counted_by_provider(store: Store) -> None:
         now_ms=NOW_MS,
     )
     assert store.watch.doubtful() == {"main": 1}
+
+
+def test_a_digest_that_was_put_off_counts_its_tries_until_it_is_told(store: Store) -> None:
+    begun = store.digests.digest_state("mail", until_ms=NOW_MS)
+    later_ms = NOW_MS + 1000
+    assert store.digests.pass_digest("mail", state=begun, until_ms=later_ms)
+    assert not store.digests.pass_digest("mail", state=begun, until_ms=later_ms)
+    store.digests.put_off_digest("mail", state=begun, until_ms=later_ms, wait_ms=5000)
+    put_off = store.digests.digest_state("mail", until_ms=0)
+    assert (put_off.until_ms, put_off.tries) == (NOW_MS, 1)
+    assert store.digests.pass_digest("mail", state=put_off, until_ms=later_ms)
+    told = store.digests.digest_state("mail", until_ms=0)
+    assert (told.until_ms, told.tries, told.again_at_ms) == (later_ms, 0, 0)

@@ -64,7 +64,7 @@ def test_age(duration_ms: int, shown: str) -> None:
 @each_of(
     ("size_bytes", "shown"),
     [(0, "0"), (999, "999"), (1000, "1.0k"), (9949, "9.9k"), (9951, "10k"), (999_499, "999k"),
-     (999_600, "1.0M"), (25_000_000, "25M")],
+     (999_500, "1.0M"), (25_000_000, "25M"), (999 * 10**12, "999T"), (10**15, "huge")],
 )  # fmt: skip
 def test_size(size_bytes: int, shown: str) -> None:
     assert size(size_bytes) == shown

@@ -38,6 +38,10 @@ def test_long_lines_are_found_in_any_pieces(lengths: list[int], cut: int) -> Non
     assert found == expected
 
 
+def test_a_line_may_end_with_the_first_byte_of_a_piece() -> None:
+    assert not has_long_line(b"\n" + b"x" * 900, carried_bytes=900)
+
+
 def names_and_values(
     content: bytes, names: frozenset[str] | None = None
 ) -> list[tuple[str, bytes]]:

@@ -12,8 +12,10 @@ from relaygw.mail.dsn import (
     encode_xtext,
     mail_parameters,
     rcpt_parameters,
+    read_orcpt,
     read_request,
 )
+from tests.tables import each_of
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,23 @@ def test_xtext_is_one_word_that_says_the_same(text: str) -> None:
         decoded += bytes.fromhex(rest[1:3].decode()) if step == 3 else rest[:1]
         rest = rest[step:]
     assert decoded.decode() == text
+
+
+@each_of(
+    ("text", "kept"),
+    [
+        ("rfc822;a+40b", "rfc822;a+40b"),
+        ("UTF-8;jürgen@x.test", r"UTF-8;j\x{FC}rgen@x.test"),
+        ("rfc822;jürgen@x.test", None),
+        ("no semicolon", None),
+        ("x y;a", None),
+        ("rfc822;" + "x" * 493, "rfc822;" + "x" * 493),
+        ("rfc822;" + "x" * 494, None),
+        ("utf-8;" + "ü" * 100, ""),
+    ],
+)
+def test_orcpt(text: str, kept: str | None) -> None:
+    assert read_orcpt(text) == kept
 
 
 def test_parameters() -> None:

@@ -95,6 +95,17 @@ def test_a_cut_entry_is_damaged() -> None:
         read_mbox(text[:-5])
 
 
+@each_of(("sender", "shown"), [("a@shop.test", b"a@shop.test"), ("", b"MAILER-DAEMON")])
+def test_an_entry_begins_with_its_sender_and_the_time(sender: str, shown: bytes) -> None:
+    first, _, _ = as_entry(mail(b"x", sender=sender), at_ms=1000).partition(b"\n")
+    assert first == b"From %b Thu Jan  1 00:00:01 1970" % shown
+
+
+def test_a_separator_stands_behind_a_blank_line() -> None:
+    (one,) = read_mbox(b"From a@x.test today\nFrom b: x\n\ntext\n")
+    assert (one.sender, one.content) == ("a@x.test", b"From b: x\r\n\r\ntext\r\n")
+
+
 def test_what_is_no_mbox_is_refused() -> None:
     with pytest.raises(NotExported, match="not an mbox"):
         read_mbox(b"Subject: x\n\nFrom here\n")
@@ -112,6 +123,10 @@ def test_what_is_no_mbox_is_refused() -> None:
         (b'{"relaygw_export":1,"sender":"","recipients":["b"],"content":"*"}', "base64"),
         (b'{"relaygw_export":1,"sender":"","recipients":["b"]}', "content"),
         (b'{"relaygw_export":1,"sender":"","recipients":["b"],"content":""}', "mode"),
+        (
+            b'{"relaygw_export":1,"sender":"","recipients":["\\u0000"],"content":""}',
+            "recipients has",
+        ),
     ],
 )
 def test_a_line_that_is_no_message(line: bytes, why: str) -> None:

@@ -6,7 +6,7 @@ import base64
 import time
 
 from relaygw.mail.content import read_header
-from relaygw.mail.fingerprint import fingerprint
+from relaygw.mail.fingerprint import TOKEN_BYTES, fingerprint
 from tests.tables import each_of
 
 
@@ -47,6 +47,7 @@ SAME = [
     (mail("hello"), "SUBJECT: Order\nFrom:\n a@shop.test\n\nhello\n"),
     (mail(html(A)), mail(html(B))),
     (mail(f"see =\nhttps://x.test/?t=3D{A} now"), mail(f"see https://x.te=\nst/?t=3D{B} now")),
+    (mail("a line =\nthat is broken"), mail("a line that =\nis broken")),
     (encoded(html(A)), encoded(html(B + "00"))),
     (multipart("_=_swift_1"), multipart("b1_" + A)),
     (multipart("_=_swift_1", LARGE), multipart("b1_" + A, LARGE)),
@@ -70,6 +71,12 @@ OTHER = [
 )
 def test_only_copies_have_one_fingerprint(one: str, other: str, is_same: bool) -> None:
     assert (of(one) == of(other)) is is_same
+
+
+def test_what_differs_behind_what_is_read_for_tokens_differs() -> None:
+    one, other = (mail(LARGE * 11 + last).encode() for last in "ab")
+    assert len(one) > TOKEN_BYTES
+    assert fingerprint(one, 30).exact != fingerprint(other, 30).exact
 
 
 @each_of(

@@ -175,6 +175,8 @@ def test_all_of_it_is_given_back_where_asked_for_and_small(
     assert parts[2].get_content_type() == kind
     if kind == "message/rfc822":
         assert head in raw
+    fields = raw.partition(b"--edge")[0]
+    assert (b"\r\nContent-Transfer-Encoding: 8bit\r\n" in fields) is not raw.isascii()
 
 
 def test_all_of_mail_with_a_header_beyond_ascii_is_given_back_in_ascii() -> None:
@@ -318,6 +320,7 @@ def test_many_recipients_are_all_in_the_report() -> None:
     assert len(blocks) == 301
     assert "and 200 more" in text.get_content()
     assert len(all_failures(message_from_bytes(raw))[1]) == 300
+    assert "more: see" not in read(content(due()))[1][0].get_content()
 
 
 def test_another_than_the_sender_is_told_whose_mail_it_was() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relaygw.mail.clock import rfc3339
+from relaygw.mail.clock import rfc3339, rfc3339_or_none
+from relaygw.mail.words import span, took, two_units
 from tests.tables import each_of
 
 
@@ -18,4 +19,39 @@ from tests.tables import each_of
     ],
 )
 def test_programs_read_times_to_the_millisecond(at_ms: int, text: str) -> None:
-    assert rfc3339(at_ms) == text
+    assert rfc3339(at_ms) == rfc3339_or_none(at_ms) == text
+    assert rfc3339_or_none(None) is None
+
+
+@each_of(
+    ("seconds", "text"),
+    [
+        (0, "1 ms"),
+        (0.007, "7 ms"),
+        (0.9994, "999 ms"),
+        (0.9995, "1 s"),
+        (1.53, "1.5 s"),
+        (12.3, "12 s"),
+        (60, "1 min"),
+        (299, "4 min"),
+        (7200, "2 h"),
+    ],
+)
+def test_how_long_something_took(seconds: float, text: str) -> None:
+    assert took(seconds) == text
+
+
+@each_of(
+    ("duration_ms", "in_words", "in_two"),
+    [
+        (0, "less than a second", "0s"),
+        (1000, "1 second", "1s"),
+        (40_999, "40 seconds", "40s"),
+        (61_000, "1 minute", "1m 1s"),
+        (7_500_000, "2 hours", "2h 5m"),
+        (259_800_000, "3 days", "3d 10m"),
+    ],
+)
+def test_durations(duration_ms: int, in_words: str, in_two: str) -> None:
+    assert span(duration_ms) == in_words
+    assert two_units(duration_ms) == in_two

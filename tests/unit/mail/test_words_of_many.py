@@ -8,3 +8,4 @@ from relaygw.mail.words import some_of
 def test_the_rest_is_counted() -> None:
     assert some_of(["a", "b"], 2) == "a, b"
     assert some_of(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+    assert some_of("abcdef") == "a, b, c, d, e and 1 more"

@@ -75,6 +75,13 @@ def reported(rig: StoryRig, kind: Kind, **more: Any) -> AcceptedMessage:
             "the address may work again later",
         ),
         (
+            K.SOFT,
+            {"dsn": "4.4.1"},
+            "Delivered to main, which reported: bounced, given up; the address may work later.",
+            "main reports: bounced, given up; the address may work later",
+            "the address may work again later",
+        ),
+        (
             K.BLOCKED,
             {},
             "Delivered to main, which reported: not sent, the address is on the provider's own "

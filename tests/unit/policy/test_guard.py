@@ -9,7 +9,7 @@ from typing import Any
 
 from relaygw.mail.mail_class import MailClass
 from relaygw.policy.guard import DAY_MS, Held, Known, Suspect, Trouble, judge
-from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount
+from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount, Past, moments, new_by_hour
 from relaygw.policy.new_sources import by_sender, judge_together
 from relaygw.settings.guard import Days, Guard
 from tests.tables import each_of
@@ -139,6 +139,10 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
         lambda: found(counted("List", {0: HourCount(30, 30, 12), 72: HourCount(100, 100, 40)})),
         [],
     ),
+    "more than twice as many as ever": (
+        lambda: found(counted("List", {0: HourCount(30, 30, 21), 72: HourCount(100, 100, 30)})),
+        [("refused", False)],
+    ),
     "allowed up to": (
         lambda: found(
             counted("Win #", {0: 90}, first_ms=FRESH_MS),
@@ -165,6 +169,14 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
             known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
         ),
         [("new", True)],
+    ),
+    "first day: little came later": (
+        lambda: found(
+            counted("Order #", {0: 20}, first_ms=NOW_MS - 10 * MINUTE_MS),
+            counted("Win #", {0: 90}, first_ms=FRESH_MS),
+            known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
+        ),
+        [("new", False)],
     ),
     "few mails to many strangers": (
         lambda: found(
@@ -211,6 +223,10 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
         lambda: found(of_fleet({0: 60}, {24 * day: 2 for day in range(1, 15)})),
         [("burst", False)],
     ),
+    "one of a fleet with a history of its own": (
+        lambda: found(of_fleet({0: 60, **{24 * day: 1 for day in range(1, 15)}})),
+        [("burst", False)],
+    ),
     "much more than a fleet ever sent": (
         lambda: found(of_fleet({0: 900}, {24 * day: 2 for day in range(1, 15)})),
         [("burst", True)],
@@ -232,6 +248,21 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
 def test_what_is_wrong_with_a_source(case: str) -> None:
     look, expected = CASES[case]
     assert look() == expected
+
+
+def test_usual_is_what_came_at_that_hour_or_next_to_it() -> None:
+    (moment, *_) = moments(NOW_MS)
+    around = {24 + hours: count for hours, count in ((2, 9), (1, 3), (0, 1), (-1, 4), (-2, 9))}
+    past = Past.of(counted("Order #", around), moment, HOUR - 48, HOUR)
+    assert (past.usual, past.most, past.days) == (4, 9, 2)
+
+
+def test_mail_is_new_for_a_day() -> None:
+    one = counted("Win #", {30: 1, 7: 2, 6: 4})
+    assert {HOUR - hour: count for hour, count in new_by_hour([one]).items() if count} == {
+        30: 1,
+        7: 2,
+    }
 
 
 def suspects(*classes: Counted, known: Known = OLD, now_ms: int = NOW_MS) -> list[Suspect]:

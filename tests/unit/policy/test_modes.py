@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from relaygw.policy.recipients import Fate, Modes, RecipientPolicy, strictest
-from relaygw.policy.router import Router
+from relaygw.policy.router import Explainer, Router
 from relaygw.settings.model import Recipients, Settings
 from relaygw.settings.routes import Route
 from relaygw.settings.section import Mode
@@ -33,6 +33,21 @@ def settings(everywhere: str = "production") -> Settings:
             "routes": [{"name": "default", "providers": ["main"]}],
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("recipient", "listener", "decision", "route"),
+    [
+        ("b@x.test", None, "sent", "default"),
+        ("b@x.test", "127.0.0.1:0", "captured, 250 to the client: sandbox mode", None),
+    ],
+)
+def test_the_way_of_mail_is_told_with_its_reason(
+    recipient: str, listener: str | None, decision: str, route: str | None
+) -> None:
+    explainer = Explainer(settings())
+    way = explainer.way(sender="a@x.test", recipient=recipient, headers={}, listener=listener)
+    assert (way.decision, way.route_name) == (decision, route)
 
 
 @pytest.mark.parametrize(

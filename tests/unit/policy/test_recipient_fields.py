@@ -143,7 +143,7 @@ def test_what_people_read_stays() -> None:
     header = (
         b"From: a@shop.test\r\nTo: [Shop] Jo <x@cust.test>\r\nCc: {x} <x@cust.test>\r\n"
         b"Reply-To: x@cust.test\r\nX-Mailgun-Variables: {}\r\nX-PM-Message-Stream: outbound\r\n"
-        b"To-Do: x\r\nX-BCC-Note: y\r\nno field\r\n\r\n"
+        b"To-Do: x\r\nX-BCC-Note: y\r\n=?utf-8?b?Bccxx?=: x@cust.test\r\nno field\r\n\r\n"
     )
     assert left_by(NO_FIELDS, header) == header
 

@@ -97,6 +97,7 @@ def test_every_attempt_is_checked_again(mode: Mode, address: str, obstacle: str 
         "ABUSE@CUSTOMER.TEST",
         "a@b\u00fccher.test",
         "a@xn--bcher-kva.test",
+        "a@B\u00dcCHER.test.",
     ],
 )
 def test_the_block_list_knows_every_spelling(address: str) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.envelope import DeliveryUpdate
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import (
     AttemptReport,
     Meaning,
@@ -20,13 +21,16 @@ from relaygw.mail.outcome import (
     Verdict,
 )
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.suppression import Action, Cause, Listed, Suppression
 from relaygw.policy.retry import (
     DOUBT_LADDER_S,
     Consequence,
     blocked,
     delay_s,
+    given_back,
     ladder_s,
     settle,
+    warned,
     with_rest,
 )
 from relaygw.settings.model import Retry
@@ -51,6 +55,23 @@ def report(*verdicts: Verdict) -> AttemptReport:
             for number, verdict in enumerate(verdicts)
         ),
     )
+
+
+@each_of(
+    ("known", "may_be_taken", "is_untried"),
+    [
+        ({}, False, True),
+        ({"attempts": 1}, False, False),
+        ({"provider": "main"}, False, False),
+        ({"doubts": 1}, True, False),
+        ({"reclaims": 1}, True, False),
+    ],
+)
+def test_what_is_known_of_earlier_tries(
+    known: dict[str, Any], may_be_taken: bool, is_untried: bool
+) -> None:
+    delivery = claimed(**known)
+    assert (delivery.may_be_taken, delivery.is_untried) == (may_be_taken, is_untried)
 
 
 @given(attempts=st.integers(1, 10_000), chance=st.floats(0, 1))
@@ -153,6 +174,58 @@ def test_so_many_tries_took_so_long_at_least() -> None:
     assert ladder_s(10**9, RETRY) - ladder_s(10**9 - 1, RETRY) == pytest.approx(2880)
     level = Retry(first="5s", max="1h", factor=1.0, jitter="0%")
     assert ladder_s(720, level) == pytest.approx(3600)
+
+
+def test_what_was_not_sent_is_due_as_before_and_charges_nothing() -> None:
+    untried, tried = claimed(), claimed(attempts=1, provider="main")
+    now_ms = NOW_MS + 9
+    for mail, state, due_at_ms in (
+        (untried, DeliveryState.INCOMING, untried.accepted_at_ms),
+        (tried, DeliveryState.DEFERRED, now_ms),
+    ):
+        update = given_back(mail, now_ms)
+        assert (update.state, update.due_at_ms, update.provider) == (
+            state,
+            due_at_ms,
+            mail.provider,
+        )
+        assert (update.queue_id, update.recipients, update.reason) == (mail.queue_id, (), None)
+        assert not update.charged
+
+
+def test_who_is_suppressed_is_told_of_once() -> None:
+    entry = Suppression(address="b@cust.test", cause=Cause.BOUNCE, created_at_ms=NOW_MS)
+    new, old = Listed(entry, Action.WARN), Listed(entry, Action.WARN, is_told=True)
+    people = [
+        replace(claimed().recipients[0], rcpt_no=number, listed=listed)
+        for number, listed in enumerate((None, old, new))
+    ]
+    assert [(one.rcpt_no, one.listed) for one in warned(people)] == [(2, new)]
+
+
+@each_of(
+    ("verdicts", "state"),
+    [
+        ((Verdict.HOLD,), DeliveryState.HELD),
+        ((Verdict.HOLD, Verdict.DELIVERED), DeliveryState.HELD),
+        ((Verdict.HOLD, Verdict.RETRY), DeliveryState.DEFERRED),
+        ((Verdict.THROTTLE,), DeliveryState.DEFERRED),
+    ],
+)
+def test_only_mail_all_of_which_is_refused_is_held(
+    verdicts: tuple[Verdict, ...], state: DeliveryState
+) -> None:
+    hold = HoldCause(HoldCode.NO_SENDER, "main a@shop.test")
+    update = settle(
+        claimed(*(f"{n}@x.test" for n in range(len(verdicts)))),
+        report(*verdicts),
+        RETRY,
+        now_ms=NOW_MS,
+        chance=0.5,
+        consequence=Consequence(wait_s=5, hold=hold),
+    )
+    assert update.state is state
+    assert update.hold == (hold if state is DeliveryState.HELD else None)
 
 
 HOUR_MS = 3_600_000

@@ -64,6 +64,8 @@ def test_a_long_list_is_one_value() -> None:
     many = {f"r{number}@shop.test": "ops@shop.test" for number in range(500)}
     keys = keys_of(Settings.model_validate({**BASE, "rewrite": {"senders": many}}))
     assert len(json.dumps(keys)) < 2000
+    turned = {"senders": dict(reversed(many.items()))}
+    assert keys == keys_of(Settings.model_validate({**BASE, "rewrite": turned}))
 
 
 @pytest.mark.parametrize("detail", ["", "x", "[]", '{"number": "x", "keys": 3, "changed": null}'])

@@ -14,6 +14,7 @@ ALIKE = {
     "hex": (
         "Reset 9f8e7d6c5b4a",
         "Reset deadbeefcafe",
+        "Reset deadbeef",
         "Reset 550e8400-e29b-41d4-a716-446655440000",
     ),
     "salutation": (
@@ -21,6 +22,7 @@ ALIKE = {
         "Hello Peter Müller, your cart",
         "Hello bob, your cart",
     ),
+    "comma": ("Hello, Anna your cart", "Hello, Bob your cart"),
     "title": ("Dear Mr. Smith, news", "Dear Mrs. Dr. Jones, news"),
     "German": ("Sehr geehrte Frau Meier, Ihr Konto", "Sehr geehrte Frau Öztürk, Ihr Konto"),
     "at the begin": ("Anna, your cart waits", "Bob, your cart waits", "Ann Lee, your cart waits"),
@@ -51,6 +53,7 @@ def test_what_programs_mean_differently_stays_apart() -> None:
     subjects = [
         *("Your order # 12", "Your invoice # 12", "Your shipment # 12", "Welcome to Main Store"),
         *("Passwort zurücksetzen", "Bestellbestätigung 12", "Versandbestätigung 12", ""),
+        *("Hello! Orders wait", "Hello! Baskets wait"),
         *("Buy cheap pills now", "You won the lottery", "ご注文123ありがとう", "発送123しました"),
     ]
     assert len({subject_template(one) for one in subjects}) == len(subjects)

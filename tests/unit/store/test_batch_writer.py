@@ -121,3 +121,18 @@ async def test_where_nothing_is_dropped_the_batch_is_told_and_tried_again(
     (_, waiting), items = told
     assert (waiting, items) == (1, ["kept"])
     assert await writer.drain() == []
+
+
+async def test_waits_begin_anew_once_something_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001, 3600.0))
+    goes_well = iter([False, True, False, True])
+
+    def write_all(items: Sequence[str]) -> Sequence[str]:
+        if not next(goes_well):
+            raise OSError
+        return items
+
+    writer = writer_of(write_all, told=[], is_away=lambda _: True)
+    async with asyncio.timeout(10):
+        assert [await writer.add(one) for one in ("one", "two")] == ["one", "two"]
+    assert await writer.drain() == []

@@ -35,6 +35,42 @@ def test_reads_a_reply(octets: bytes, code: int, lines: tuple[str, ...]) -> None
 
 
 @each_of(
+    ("code", "line", "dsn"),
+    [
+        (250, "2.1.5 Ok", "2.1.5"),
+        (250, "Ok", "2.0.0"),
+        (450, "try later", "4.0.0"),
+        (550, "5.1.1 no", "5.1.1"),
+        (550, "4.1.1 of another class", "5.0.0"),
+        (354, "go on", "4.0.0"),
+    ],
+)
+def test_the_status_of_a_reply(code: int, line: str, dsn: str) -> None:
+    assert SmtpReply(code, (line,)).dsn == dsn
+
+
+@each_of(
+    ("code", "positive", "temporary", "permanent"),
+    [
+        (200, True, False, False),
+        (299, True, False, False),
+        (354, False, False, False),
+        (400, False, True, False),
+        (499, False, True, False),
+        (500, False, False, True),
+        (599, False, False, True),
+    ],
+)
+def test_what_a_reply_is(code: int, positive: bool, temporary: bool, permanent: bool) -> None:
+    reply = SmtpReply(code)
+    assert (reply.is_positive, reply.is_temporary, reply.is_permanent) == (
+        positive,
+        temporary,
+        permanent,
+    )
+
+
+@each_of(
     "octets",
     [
         b"abc\r\n",  # U3
