@@ -119,7 +119,7 @@ def sender_refused(domain: str, providers: Iterable[str]) -> HoldCause:
     return HoldCause(HoldCode.SENDER_REFUSED, f"{domain} {names}")
 
 
-def probed_provider(code: str | None, key: str | None) -> str | None:
+def probed_provider(code: str, key: str | None) -> str | None:
     """Return the provider whose hold of its sender a delivery probes, by the hold it was let of."""
     return (key or "").partition(" ")[2] if code == HoldCode.SENDER_REFUSED else None
 

@@ -384,17 +384,16 @@ def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[Cla
         key = (row[0], row[1])
         recipients = sorted(pending[key], key=attrgetter("rcpt_no"))
         values = dict(zip(_SAME, row, strict=False))
-        for name in ("is_8bit", "has_long_line", "smtputf8"):
-            values[name] = bool(values[name])
+        values |= {name: bool(values[name]) for name in ("is_8bit", "has_long_line", "smtputf8")}
         if values["released"] is not None:  # to others than those it was accepted for
             values["smtputf8"] |= not all(one.address.isascii() for one in recipients)
         values["accepted_at_ms"] -= tx.ahead_ms
-        held_for = (values.pop("hold_code"), values.pop("hold_key"))
+        code, key_of_hold = values.pop("hold_code"), values.pop("hold_key")
         claimed[key] = ClaimedDelivery(
             **values,
             source=Source(**dict(zip(_OF_SOURCE, row[len(_SAME) :], strict=False))),
             recipients=tuple(recipients),
-            probes=probed_provider(*held_for),
+            probes=code and probed_provider(code, key_of_hold),
             content=row[-1],
             claimed_at_ms=claimed_at_ms,
         )
