@@ -6,6 +6,7 @@ the message, nobody else is told of, no file appears, and the next message goes 
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,8 +135,9 @@ class PipedClient:
 
     def send(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(data)
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # who has closed gives no reply
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
 
     def read_reply(self) -> str:
         assert self._process.stdout is not None
