@@ -120,7 +120,8 @@ class Recorder:
 
     def _doubted(self, entry: _Entry) -> tuple[DeliveryUpdate, str]:
         """Return what becomes of mail that may have been sent, and words for it."""
-        update, claimed = entry.update, entry.event.claimed if entry.event is not None else None
+        update = entry.update_now(_beyond_ms())
+        claimed = entry.event.claimed if entry.event is not None else None
         provider = self._context.settings.providers.get(update.provider or "")
         has_key = provider is not None and provider.key_header is not None
         if claimed is None or not has_key or is_doubt_spent(claimed):

@@ -444,6 +444,18 @@ class DeafStore(AlteredStore):
         return super().held_causes()
 
 
+async def refused(rig: Rig, provider: ScriptedProvider) -> tuple[DeafStore, AcceptedMessage, Hold]:
+    """Send mail of a sender that the provider refuses; return it once it is held."""
+    store = rig.store
+    assert isinstance(store, DeafStore)
+    message = accepted(sender="a@shop.test", at_ms=NOW_MS)
+    provider.script("CONTENT", UNVERIFIED)
+    rig.accept(message)
+    (hold,) = await rig.wait_for_holds()
+    await rig.wait_for(message, DeliveryState.HELD)
+    return store, message, hold
+
+
 async def test_mail_of_a_hold_that_ended_while_the_store_was_away_is_released_later(
     tmp_path: Path,
 ) -> None:
@@ -451,13 +463,7 @@ async def test_mail_of_a_hold_that_ended_while_the_store_was_away_is_released_la
         ScriptedProvider() as a,
         running(tmp_path, {"a": a.settings(preset="ses")}, store_class=DeafStore) as rig,
     ):
-        store = rig.store
-        assert isinstance(store, DeafStore)
-        message = accepted(sender="a@shop.test", at_ms=NOW_MS)
-        a.script("CONTENT", UNVERIFIED)
-        rig.accept(message)
-        (hold,) = await rig.wait_for_holds()
-        await rig.wait_for(message, DeliveryState.HELD)
+        store, message, hold = await refused(rig, a)
         store.deaf = True
         assert store.holds.drop_hold(hold.scope, hold.key)
         for _ in range(2):  # it tries again
@@ -473,13 +479,7 @@ async def test_what_was_taken_is_delivered_though_what_it_teaches_cannot_be_stor
         ScriptedProvider() as a,
         running(tmp_path, {"a": a.settings(preset="ses")}, store_class=DeafStore) as rig,
     ):
-        store = rig.store
-        assert isinstance(store, DeafStore)
-        first = accepted(sender="a@shop.test", at_ms=NOW_MS)
-        a.script("CONTENT", UNVERIFIED)
-        rig.accept(first)
-        (hold,) = await rig.wait_for_holds()
-        await rig.wait_for(first, DeliveryState.HELD)
+        store, first, hold = await refused(rig, a)
         store.deaf = True
         probing = sender_refused("shop.test", ["a"])  # as when the hold is due to be probed
         assert store.holds.release_held(probing, limit=1, probing=probing) == 1
