@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from bench.simulation.processes import Gateway
@@ -37,6 +37,7 @@ def judge(world: World, gateways: list[Gateway], *, is_over: bool) -> None:
     _nothing_lost(world, states)
     _truth(world, states, takes)
     _extras(world, rows, takes)
+    _keys(world)
     _drained(world, states, is_over=is_over)
     for provider in world.providers.values():
         _limits(world, provider)
@@ -70,7 +71,7 @@ def _nothing_lost(world: World, states: dict[str, Any]) -> None:
     for event in world.events:
         if event.f == "send" and event.type == "invoke" and event.message in acknowledged:
             for address in event.recipients:
-                if address not in states:
+                if address not in states and address not in world.forgotten:
                     world.broken(f"{event.message} to {address} was acknowledged and is gone")
 
 
@@ -89,15 +90,31 @@ def _extras(world: World, rows: list[Any], takes: dict[str, int]) -> None:
     doubts = _doubts(world)
     for address, *_, queue_id, rcpt_no, _route, _count in rows:
         explained = doubts[queue_id, None] + doubts[queue_id, rcpt_no]
-        if takes[address] - 1 > explained:
+        if takes[address] - 1 > explained and address not in world.forgotten:
             world.broken(f"{address} was sent {takes[address]} times, with {explained} doubts")
+
+
+def _keys(world: World) -> None:
+    """Look at what a provider took with keys: once each, in whatever doubt, and each for one mail.
+
+    Another provider may have it, too: where a worker of another machine sent mail nobody knows.
+    """
+    for provider in world.providers.values():
+        for address in provider.misused_keys:
+            world.broken(f"the key of the mail to {address} was another one's before")
+        if provider.by_key:
+            takes = Counter(take.address for take in provider.takes)
+            for address in (one for one, times in takes.items() if times > 1):
+                world.broken(f"{provider.name} took mail to {address} with several keys")
 
 
 def _drained(world: World, states: dict[str, Any], *, is_over: bool) -> None:
     if not is_over:
         world.broken("everything stands still")
     for address, (_, state, delivery, code, reason, *_rest, route, doubts) in states.items():
-        if state != "pending":
+        # an outcome in a part of its delivery may be one that the standby did not have
+        is_forgotten = delivery == "finished" and address in world.forgotten
+        if state != "pending" or is_forgotten:
             continue
         if delivery in _WAITS:
             if doubts and route not in (world.route, BULK):
@@ -119,8 +136,12 @@ def _mode(world: World) -> str:
 
 def _look_for_report(world: World, address: str) -> None:
     """Look whether somebody was told of mail in doubt whose route is gone: it waits for people."""
-    if not any("no worker sends" in text for _, _, text in world.lines):
+    if not _has_line(world, "no worker sends"):
         world.broken(f"{address} waits for a route that is gone, and nobody was told")
+
+
+def _has_line(world: World, words: str) -> bool:
+    return any(words in text for _, _, text in world.lines)
 
 
 def _is_over_quota(world: World) -> bool:
@@ -131,13 +152,16 @@ def _is_over_quota(world: World) -> bool:
         doubts = sum(event.f == "doubt" for event in world.events)
         # a second worker may have some of it in hand, and gives it back within ten minutes
         is_alone = sum(event.f == "start" for event in world.events) == 1
-        if is_alone and not world.lost_shares and provider.taken_mails + doubts < provider.quota:
+        is_known = not world.lost_shares and not _has_line(world, "not given back")
+        if is_alone and is_known and provider.taken_mails + doubts < provider.quota:
             world.broken(f"{name} is over its quota with {provider.taken_mails} mails taken")
     return bool(held) or any(one.is_short(world.lost_shares) for one in world.providers.values())
 
 
 def _limits(world: World, provider: Provider) -> None:
     """Look at rate, quota and connections, within 5 %; all that go at once may bunch on the way."""
+    if any(event.f == "fault" and event.value["kind"] == "failover" for event in world.events):
+        return  # what was taken of them is forgotten, too
     # who was buried alive has its connections still, while others have its permits
     most = provider.connections + world.lost_shares
     is_calm = not any(

@@ -13,8 +13,10 @@ from bench.history import History
 from bench.simulation.loop import Process, VirtualLoop
 from bench.simulation.wire import Link
 
+KEY_HEADER = "X-Sending-Key"  # a provider that reads keys sends one mail for each
 _ADDRESS = re.compile(rb"<([^>]*)>")
 _NUMBER = re.compile(r"(\d+)-")
+_KEY = re.compile(rb"\r\n" + KEY_HEADER.encode() + rb": (\S+)")
 _END = b"\r\n.\r\n"
 UNKNOWN = "no-"  # how addresses begin that nobody has
 _SPAM = "@spam.test"  # content for such an address is refused
@@ -95,6 +97,8 @@ class Provider:
     parts: int = 1  # of one message, which go at once
     taken: Callable[[str, Process], None] = lambda _address, _process: None
     latency_s: tuple[float, float] = (0.0005, 0.02)
+    by_key: dict[bytes, bytes] = field(default_factory=dict)  # the mail that came with each
+    misused_keys: list[str] = field(default_factory=list)  # addresses of another mail with one
     _number: int = 0
 
     def is_short(self, lost_shares: int) -> bool:
@@ -293,11 +297,12 @@ class Connection:
             provider.history.fail(self.name, "deliver", **mail, code=552)
             self._answer(b"552 5.3.4 Message size exceeds fixed limit\r\n")
             return
-        now_s = provider.loop.now_s
         provider.taken_mails += 1
-        provider.history.info(self.name, "dot", **mail)
+        if not self._is_known(content, people):
+            provider.history.info(self.name, "dot", **mail)
+            for address in people:
+                provider.takes.append(Take(provider.loop.now_s, address, self._number))
         for address in people:
-            provider.takes.append(Take(now_s, address, self._number))
             provider.taken(address, self._link.client)
         if provider.draw(mood.loses_answer):
             provider.history.info(self.name, "deliver", **mail)
@@ -312,6 +317,18 @@ class Connection:
         if provider.draw(mood.answers_late):
             late_s = provider.chance.choice((5.0, 14.9, 16.0, 18.0, 40.0))
         self._answer(b"250 2.0.0 Ok queued\r\n", late_s=late_s)
+
+    def _is_known(self, content: bytes, people: list[str]) -> bool:
+        """True for a second try of a mail with a key: it is answered, and not sent again."""
+        found = _KEY.search(content)
+        if found is None:
+            return False
+        mail = " ".join(people).encode() + content
+        if self._provider.by_key.setdefault(found[1], mail) is mail:
+            return False
+        if self._provider.by_key[found[1]] != mail:
+            self._provider.misused_keys += people
+        return True
 
     # --- what goes
 

@@ -23,7 +23,9 @@ QUOTA_WITHIN_S = 60.0
 TOLD_WITHIN_S = 70.0  # what stays on a route is looked at once a minute
 LOOK_S = 2.0
 _SOON_S = 0.03
-_AFTER = frozenset({"kill", "stall", "stop", "reload", "rename", "mode", "store away"})
+_AFTER = frozenset(
+    {"kill", "stall", "stop", "reload", "rename", "mode", "store away", "answers lost"}
+)
 _STEP_S = 3600.0
 _LEFT = f"""
     SELECT 1 FROM delivery WHERE state IN ('incoming', 'deferred')
@@ -75,6 +77,8 @@ class Run:
             made.rate_per_s = {None: 0.0, "1/s": 1.0, "4/s": 4.0, "30/m": 0.5}[rate]
             made.connections = self._connections
             at_once = self.scenario.options.get("max_recipients", 100)
+            if self.scenario.options.get("has_keys"):
+                at_once = 1  # each recipient has a key
             made.parts = max(-(-len(one.recipients) // at_once) for one in self.scenario.mail)
             made.quota = self.scenario.options.get("daily_quota", 0)
 
@@ -181,6 +185,8 @@ class Run:
             "mode": self._flip,
             "stop": self._stop,
             "rename": self._rename,
+            "failover": self._fail_over,
+            "answers lost": self._store,
         }
         strike[fault.kind](fault, process)
 
@@ -210,6 +216,8 @@ class Run:
         mood = StoreMood(away=0.7, unanswered=0.5)
         if fault.kind == "store slow":
             mood = StoreMood(wait_s=fault.lasts_s)
+        elif fault.kind == "answers lost":
+            mood = StoreMood(unanswered=0.6)
         elif fault.lasts_s > 5:
             mood = StoreMood(away=0.15, unanswered=0.15, wait_s=0.5)
         self.world.store_mood = mood
@@ -217,6 +225,14 @@ class Run:
 
     def _store_ends(self) -> None:
         self.world.store_mood = StoreMood()
+
+    def _fail_over(self, fault: Fault, _: Process | None) -> None:
+        """Let a standby take over that has nothing of what is committed from here on."""
+        self.world.loop.at(self.world.here, fault.lasts_s, self._take_over, self.world.queue.copy())
+
+    def _take_over(self, standby: Any) -> None:
+        self.world.fail_over(standby)
+        self._store(Fault(0.0, "store away", 1.0), None)
 
     def _clock(self, _: Fault, __: Process | None) -> None:
         world = self.world

@@ -22,6 +22,7 @@ KINDS = (
     "stop",
     "rename",
 )
+"""What `_faults` draws of; a failover comes by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def draw(seed: int) -> Scenario:
     if chance.random() < 0.35:
         _THEMES[chance.randrange(len(_THEMES))](made, chance)
     _add_refusals(made, random.Random(f"refusals {seed}"))
+    _add_storms(made, random.Random(f"storms {seed}"))
     return made
 
 
@@ -162,6 +164,28 @@ def _add_refusals(made: Scenario, chance: random.Random) -> None:
     if chance.random() < 0.1:
         people = ("r8-0@spam.test", "r8-1@cust.test", "r8-2@spam.test")[: chance.randint(1, 3)]
         made.mail.append(Mail(0.7 + chance.random() * 4, "m8", people, 200))
+
+
+def _add_storms(made: Scenario, chance: random.Random) -> None:
+    """Let what is rare by itself come together; all else is drawn without it."""
+    if chance.random() < 0.08:
+        made.options["has_keys"] = True
+        made.spells.append(Spell(chance.choice(made.providers), 0.3, 8.0, "loses answers"))
+    if made.is_shared and chance.random() < 0.1:
+        lag_s = chance.choice((0.02, 0.2, 1.0))
+        made.faults.append(Fault(0.6 + chance.random() * 3, "failover", lag_s))
+    storm = chance.random()
+    if storm < 0.05:  # a clock is set while outcomes wait for the store
+        made.spells += [Spell(name, 0.0, 8.0, "slower") for name in made.providers]
+        begin_s = 0.6 + chance.random() * 2
+        made.faults.append(Fault(begin_s, "store away", 4.0))
+        made.faults.append(Fault(begin_s + 0.5 + chance.random(), "clock"))
+    elif storm < 0.1:  # mail is claimed anew while its outcome waits for an answer of the store
+        made.spells += [Spell(name, 0.0, 10.0, "slower") for name in made.providers]
+        made.faults.append(Fault(0.1, "answers lost", 8.0, "mail"))
+    elif storm < 0.12:  # a held provider is not reached
+        made.spells += [Spell(name, 0.3, 10.0, "is over quota") for name in made.providers]
+        made.spells += [Spell(name, 10.5, 20.0, "resets") for name in made.providers]
 
 
 def _refusal(made: Scenario, chance: random.Random, mood: str) -> Spell:

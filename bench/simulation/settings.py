@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from bench.simulation.provider import KEY_HEADER
 from relaygw.delivery import gate, holds, outcome, scheduler, worker
 from relaygw.policy import retry
 from relaygw.settings.model import Settings
@@ -15,6 +16,7 @@ BULK = "bulk"  # the route of these, where there is one
 ADDRESSES = {"p": "192.0.2.1", "q": "192.0.2.2"}  # of providers: nobody looks up a name
 SHORTENED: dict[str, tuple[Any, str, Any]] = {
     "mail in doubt": (retry, "DOUBT_LADDER_S", (5.0, 20.0)),
+    "mail in doubt that has a key": (retry, "KEYED_LADDER_S", (1.0, 5.0, 15.0, 30.0)),
     "a provider that takes nothing": (gate, "THROTTLE_LADDER_S", (5.0, 10.0, 30.0, 40.0)),
     "mail over the rest of a quota": (scheduler, "QUOTA_SLICE_S", 60.0),
     "a held provider": (holds, "PROBE_LADDER_S", (20.0,)),
@@ -42,6 +44,8 @@ def settings_of(
     """Return settings; `options` are of the providers. Kept, for to read them takes long."""
     of_provider = dict(options)
     final_reply = of_provider.pop("patience", "15s")
+    if of_provider.pop("has_keys", False):
+        of_provider["idempotency"] = {"header": KEY_HEADER, "life": "24h"}
     bulk = []
     if of_provider.pop("has_bulk", False):
         of_bulk = {"sender": [OTHER_SENDERS], "stream": "promotional"}

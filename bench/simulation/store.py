@@ -71,6 +71,17 @@ class Queue:
                 self.raw.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", row)
         self.raw.execute("COMMIT")
 
+    def copy(self) -> Any:
+        """Return what is in it now, as a standby has it."""
+        copied = driver.connect(":memory:", isolation_level=None)
+        self.raw.backup(copied)
+        return copied
+
+    def become(self, copied: Any) -> None:
+        """Have what a copy has from now on, and nothing of what came later."""
+        copied.backup(self.raw)
+        copied.close()
+
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
         """Look at the queue from outside of the run."""
         rows: list[Any] = self.raw.execute(sql, parameters).fetchall()

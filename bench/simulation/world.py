@@ -17,6 +17,12 @@ from bench.simulation.wire import Link
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store, store_on
 
+_KNOWN = """
+    SELECT address, recipient.state, recipient.attempts, delivery.state, lease, delivery.attempts,
+        doubts, reclaims, hold_code
+    FROM recipient JOIN delivery USING (queue_id, delivery_no)
+"""
+
 
 @dataclass(slots=True)
 class StoreMood:
@@ -98,6 +104,7 @@ class World:
         self.route = ""  # of the settings of now
         self.lost_shares = 0  # kills and lost answers: what they had taken of limits is lost
         self.modes: dict[str, Settings] = {}  # of each process
+        self.forgotten: set[str] = set()  # addresses of mail that a failover put back or lost
         self.loop.thread_wait = self._thread_wait
         self.loop.connecting = self._connect
         self.worker_died: Callable[[Process], None] = lambda _: None
@@ -177,6 +184,13 @@ class World:
                 if link.client is process:
                     link.client_closes()
         self.worker_died(process)
+
+    def fail_over(self, standby: Any) -> None:
+        """Go on with what an asynchronous standby had; note whose mail the primary knew more of."""
+        primary = set(self.queue.rows(_KNOWN))
+        self.queue.become(standby)
+        other = primary.symmetric_difference(self.queue.rows(_KNOWN))
+        self.forgotten.update(row[0] for row in other)
 
     # --- chance
 
@@ -260,7 +274,7 @@ class ClientWatch:
             " WHERE address = ?",
             self._people[0],
         )
-        if (name,) not in found:
+        if (name,) not in found and self._people[0] not in world.forgotten:
             world.broken(f"{name} sends the final dot to {self._people}, whose lease has {found}")
         settings = world.modes.get(name)
         if settings is not None and settings.mode == "staging":

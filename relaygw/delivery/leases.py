@@ -1,8 +1,9 @@
 """What one incarnation has of what all share: deliveries, permits for connections, tokens, quotas.
 
 `is_held` is asked right before each final dot: a process that slept past its lease sends nothing
-with it. When an answer was lost, more may be leased than is known. Leases would be kept from all:
-`free_unknown` ends them. Permits are counted anew: one too few is one less for all, one too many a
+with it. More may be leased than is known, when an answer was lost, or a standby took over that did
+not have an outcome. It would be kept from all: `free_unknown` ends it, at once after a call that
+failed, and each minute. Permits are counted anew: one too few is one less for all, one too many a
 connection above the limit. Tokens are a quarter of a second's worth; quota taken ahead (1 %, 50 at
 most, or one mail) stays unused for 24 hours, as after a crash.
 """
@@ -26,6 +27,7 @@ from relaygw.store.queue_entry import Key
 
 HEARTBEAT_S = 5.0
 _AGAIN_S = 1.0  # after one that failed
+_LOOK_EACH_S = 60.0  # for leases that are not known here
 LEASE_S = 20.0  # an incarnation whose heartbeat is older is dead to the others
 
 
@@ -46,8 +48,7 @@ class Leases:
         self._until_s = awake_s() + LEASE_S
         self._is_lost = False
         self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
-        self._unsure: set[str] = set()  # routes with leases that are not known, perhaps
-        self._overtaken: set[Key] = set()  # leased anew before their outcome was told of here
+        self._look_at_s: dict[str, float] = {}  # by route: for leases that are not known
         # a claim that overtook a give-back would take for known what is queued again by then
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -103,21 +104,12 @@ class Leases:
                 now_ms=clock_ms(),
             )
             if claimed is None:
-                self._unsure.add(route)
+                self._suspect(route)
                 return []
             # what was known already is being recorded: that may end this new lease as well
             fresh = [one for one in claimed if key_of(one) not in before]
-            if len(fresh) < len(claimed):
-                self._note_overtaken(route, before.intersection(map(key_of, claimed)))
             self._known[route].update(map(key_of, fresh))
             return fresh
-
-    def _note_overtaken(self, route: str, keys: frozenset[Key]) -> None:
-        """Have leases looked for that are not worked on, once the outcomes before them are told."""
-        told = keys - self._known[route]
-        if told:
-            self._unsure.add(route)
-        self._overtaken |= keys - told
 
     async def give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:
         """Return deliveries of one route to the queue; what fails is for `free_unknown`."""
@@ -127,33 +119,34 @@ class Leases:
                 with self._context.noting("could not give back leases"):
                     await self._context.call(give_back, keys, incarnation=self._incarnation)
                     return
-                self._unsure.add(claimed[0].route)
+                self._suspect(claimed[0].route)
             finally:
                 self.forget(claimed)
 
     def forget(self, claimed: Iterable[ClaimedDelivery]) -> None:
         """Note that leases have ended, or that nobody here works on them any more."""
         for one in claimed:
-            key = key_of(one)
-            self._known[one.route].discard(key)
-            if key in self._overtaken:
-                self._overtaken.discard(key)
-                self._unsure.add(one.route)
+            self._known[one.route].discard(key_of(one))
 
     def is_unsure(self, route: str) -> bool:
-        """True when there may be leases of a route that nobody works on."""
-        return route in self._unsure
+        """True when it is time to look for leases of a route that nobody works on."""
+        now_s = time.monotonic()
+        return now_s >= self._look_at_s.setdefault(route, now_s + _LOOK_EACH_S)
+
+    def _suspect(self, route: str) -> None:
+        """Look at the next occasion: what a call came to is not known."""
+        self._look_at_s[route] = time.monotonic()
 
     async def free_unknown(self, route: str) -> int:
         """End the leases on a route that are not known; return how many are queued again."""
         async with self._turns[route]:  # nothing may be claimed meanwhile
-            self._unsure.discard(route)
+            self._look_at_s[route] = time.monotonic() + _LOOK_EACH_S
             known, incarnation = frozenset(self._known[route]), self._incarnation
             freed = await self._context.ask(
                 "", self._stored.free_unknown, route, known=known, incarnation=incarnation
             )
             if freed is None:
-                self._unsure.add(route)
+                self._suspect(route)
             return freed or 0
 
 
@@ -171,7 +164,8 @@ QUOTA_SLICE_S = 600.0  # for mail over the rest of a quota, which moves in slice
 class Permits:
     """How many connections the gates of a worker may have.
 
-    One call at a time for a limit group; after one that failed they are counted first.
+    One call at a time for a limit group; after one that failed, and each minute, they are counted
+    first: a standby that took over may have others in its rows.
     """
 
     def __init__(self, context: WorkerContext, gates: Iterable[Gate]) -> None:
@@ -181,7 +175,7 @@ class Permits:
         for gate in gates:
             self._gates_of[gate.limit_group].append(gate)
         self._turns = {limit_group: asyncio.Lock() for limit_group in self._gates_of}
-        self._unsure: set[str] = set()  # limit groups whose permits have to be counted
+        self._count_at_s: dict[str, float] = {}  # by limit group
 
     async def acquire(self, gate: Gate, wanted: int) -> None:
         """Get up to `wanted` more for a gate; raises StoreUnavailable."""
@@ -204,7 +198,7 @@ class Permits:
 
         if gate.is_asking or self._turns[gate.limit_group].locked():
             return
-        if spare() <= 0 and gate.limit_group not in self._unsure:
+        if spare() <= 0 and not self._is_unsure(gate.limit_group):
             return
         with self._context.noting():
             async with self._turn(gate.limit_group):
@@ -222,16 +216,21 @@ class Permits:
     async def _turn(self, limit_group: str) -> AsyncIterator[None]:
         async with self._turns[limit_group]:
             try:
-                if limit_group in self._unsure:
+                if self._is_unsure(limit_group):
                     held = await self._context.call(
                         self._limits.permits_held, limit_group, incarnation=self._incarnation
                     )
-                    self._unsure.discard(limit_group)
+                    self._count_at_s[limit_group] = time.monotonic() + _LOOK_EACH_S
                     share_out(self._gates_of[limit_group], held)
                 yield
             except StoreUnavailable:
-                self._unsure.add(limit_group)
+                self._count_at_s[limit_group] = time.monotonic()
                 raise
+
+    def _is_unsure(self, limit_group: str) -> bool:
+        """True when it is time to count the permits of a limit group."""
+        now_s = time.monotonic()
+        return now_s >= self._count_at_s.setdefault(limit_group, now_s + _LOOK_EACH_S)
 
 
 def share_out(gates: Sequence[Gate], held: int) -> None:

@@ -9,7 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from relaygw.delivery.leases import Leases
+import pytest
+
+from relaygw.delivery import leases as module
+from relaygw.delivery.gate import Gate
+from relaygw.delivery.leases import Leases, Permits
+from relaygw.settings.provider import Provider
 from relaygw.store import migrate
 from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import Key
@@ -79,8 +84,8 @@ async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
     store.close()
 
 
-async def test_what_is_claimed_again_before_its_outcome_is_told_of_is_freed_after_that(
-    tmp_path: Path,
+async def test_what_nobody_here_works_on_is_looked_for_each_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
@@ -93,15 +98,37 @@ async def test_what_is_claimed_again_before_its_outcome_is_told_of_is_freed_afte
     with ThreadPoolExecutor(max_workers=2) as threads:
         leases = Leases(worker_context(store, threads=threads))
         (known,) = await leases.claim("default", 1)
-        # its outcome is in the queue, and this worker has no answer yet
-        store.may_answer.set()
-        store.leases.give_back([(known.queue_id, 0)], incarnation="w")
-        assert await leases.claim("default", 1) == []
-        assert not leases.is_unsure("default"), "its outcome may end this lease, too"
-        leases.forget([known])
-        assert leases.is_unsure("default")
+        leases.forget([known])  # its outcome is in the queue, until a standby has it no more
+        assert not leases.is_unsure("default")
+        monkeypatch.setattr(module, "_LOOK_EACH_S", 0.0)
+        assert await leases.free_unknown("other") == 0
+        assert leases.is_unsure("other")
         assert await leases.free_unknown("default") == 1
         assert len(await leases.claim("default", 1)) == 1
+    store.close()
+
+
+async def test_permits_that_a_standby_has_still_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
+    store = SlowAnswers(url)
+    store.instances.register(
+        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    monkeypatch.setattr(module, "_LOOK_EACH_S", 0.0)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        gate = Gate(provider="p", settings=Provider(host="smtp.test", max_connections=2))
+        permits = Permits(worker_context(store, threads=threads), [gate])
+        most = gate.max_connections()
+        of_group = {"incarnation": "w", "limit": most, "wanted": most}
+        assert store.limits.acquire_permits(gate.limit_group, **of_group) == most  # here unknown
+        await permits.acquire(gate, 1)
+        assert gate.permits == most
+        store.limits.release_permits(gate.limit_group, count=most, incarnation="w")
+        await permits.return_spare(gate, most, is_sharing=False)
+        assert gate.permits == 0
     store.close()
 
 
