@@ -16,8 +16,7 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
-from relaygw.inbound.content_check import Wishes
-from relaygw.inbound.screen import Screen
+from relaygw.inbound.screen import Screen, Wishes
 from relaygw.inbound.sources import MailClasses
 from relaygw.mail.address import folded
 from relaygw.mail.clock import clock_ms
@@ -28,8 +27,7 @@ from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import CAPTURE_ROUTE, Router
+from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 from relaygw.settings.section import Mode

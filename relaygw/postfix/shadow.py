@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import Router
+from relaygw.policy.router import Rewriter, Router
 from relaygw.postfix.copies import Copies
 from relaygw.postfix.maillog import REJECTED, Logged
 from relaygw.postfix.sameness import Result
