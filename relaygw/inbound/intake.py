@@ -18,10 +18,9 @@ from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
 from relaygw.inbound.screen import Screen, Wishes
 from relaygw.inbound.sources import MailClasses
-from relaygw.mail.address import folded
+from relaygw.mail.address import NO_REQUEST, DsnRequest, folded
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
-from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
@@ -57,7 +56,7 @@ class ResolvedRecipient:
     original: str | None
     decision: Decision
     is_valid: bool = True  # False: the address cannot be read, so no route is looked up
-    dsn_notify: str | None = None  # as its own RCPT says; see mail.dsn
+    dsn_notify: str | None = None  # as its own RCPT says; see mail.address
     dsn_orcpt: str | None = None
 
 

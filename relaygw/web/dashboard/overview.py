@@ -23,10 +23,9 @@ from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, in_queue_since, lanes_of, take_snapshot, warnings
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
-from relaygw.store.failures import Failures
 from relaygw.store.reports import LastWords
 from relaygw.store.selection import Selection
-from relaygw.store.shape import ShapeCount, ShapeKey
+from relaygw.store.shape import Failures, ShapeCount, ShapeKey
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.web.context import SharedRead, WebContext
 from relaygw.web.dashboard import chart
