@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from relaygw.alerting.facts import QueueFacts
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding, QueueFacts
 from relaygw.alerting.history import totals
 from relaygw.errors import SettingsError
 from relaygw.mail.state import DeliveryState

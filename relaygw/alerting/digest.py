@@ -13,8 +13,8 @@ from datetime import date, datetime, timedelta
 from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.finding import Kind, words_of
 from relaygw.mail.words import age, printable, took, two_units
+from relaygw.observe.events import waits_of
 from relaygw.observe.observer import Series
-from relaygw.observe.waits import waits_of
 from relaygw.settings.guard import counts_sources
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store

@@ -23,8 +23,8 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
-from relaygw.store.digests import DigestState
 from relaygw.store.store import Store
+from relaygw.store.watch import DigestState
 
 DUTY = "digest"
 MAIL, WEBHOOK = "mail", "webhook"  # the ways

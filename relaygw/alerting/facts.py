@@ -1,4 +1,7 @@
-"""The facts that the rules look at, and how they are found: that blocks on the store and disk."""
+"""The facts that the rules look at, and how they are found: that blocks on the store and disk.
+
+What a rule finds is a `Finding`.
+"""
 
 from __future__ import annotations
 
@@ -210,3 +213,23 @@ def _certificates(settings: Settings) -> tuple[dict[str, float], dict[str, str]]
             except (OSError, ValueError, SettingsError) as error:
                 unusable[name] = str(error)
     return left, unusable
+
+
+# --- findings ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something is wrong now."""
+
+    rule: Rule
+    key: str
+    summary: str
+    remedy: str
+    since_ms: int | None = None  # when it began, where that is known
+    is_certain: bool = False  # told at once: it does not come and go
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What tells it from others."""
+        return self.rule.value, self.key

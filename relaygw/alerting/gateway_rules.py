@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding
 from relaygw.alerting.history import HOUR_MS, totals
 from relaygw.mail.words import printable, some_of
 from relaygw.observe.observer import OTHER, Series

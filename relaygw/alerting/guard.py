@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding
 from relaygw.alerting.guard_words import GUARD_RULES, finding_of, more_findings, trouble_words
-from relaygw.alerting.known_mail import KnownMail
-from relaygw.alerting.new_sources import suspects_together
+from relaygw.alerting.known_mail import KnownMail, suspects_together
 from relaygw.mail.mail_class import MailClass, sender_words
 from relaygw.policy.guard import (
     DAY_MS,

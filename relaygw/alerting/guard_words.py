@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.words import counted, some_of
 from relaygw.policy.guard import Suspect, Trouble

@@ -260,7 +260,7 @@ def open_channel(
 ) -> Channel:
     """Return the channel of one entry of `alerts`."""
     if alert.email is not None and alert.sender is not None:
-        from relaygw.alerting.email import Email
+        from relaygw.alerting.channels import Email
 
         return Email(alert.email, alert.sender, alert.providers, settings, in_trouble)
     from relaygw.alerting.channels import Apprise, Command, Webhook

@@ -10,8 +10,7 @@ import shlex
 from collections.abc import Iterator
 from itertools import chain
 
-from relaygw.alerting.facts import FleetFacts, HostFacts
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding, FleetFacts, HostFacts
 from relaygw.alerting.gateway_rules import own_findings
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope

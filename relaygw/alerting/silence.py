@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding
 from relaygw.mail.words import counted, two_units
 from relaygw.observe.observer import Series
 from relaygw.policy.silence import (

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relaygw.alerting.dead_man import CALL_EACH_S, DeadMansSignal, mail_trouble
-from relaygw.alerting.facts import FleetFacts, QueueFacts, QueueFactsReader, host_facts
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding, FleetFacts, QueueFacts, QueueFactsReader, host_facts
 from relaygw.alerting.guard import GuardWatch
 from relaygw.alerting.notifier import FORGET_MS, Notifier
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings

@@ -11,8 +11,7 @@ from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.envelope import Source
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipients import Screen
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import Explainer, Way
+from relaygw.policy.router import Explainer, Rewriter, Way
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 

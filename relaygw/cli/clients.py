@@ -11,7 +11,7 @@ from relaygw.cli.selection import TIME
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import age, counted
-from relaygw.operations.clients import (
+from relaygw.operations.access import (
     CAUSES,
     ExemptNetwork,
     exempt_networks,

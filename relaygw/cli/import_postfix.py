@@ -22,8 +22,7 @@ from relaygw.postfix.lint import findings
 from relaygw.postfix.maillog import read_maillog
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
 from relaygw.postfix.maps import Tables, look_up
-from relaygw.postfix.mended import MendedResolver, mended
-from relaygw.postfix.mistakes import Finding
+from relaygw.postfix.mistakes import Finding, MendedResolver, mended
 from relaygw.postfix.postmap import Postfix, postfix_here
 from relaygw.postfix.report import REFUSED, VERDICTS, Verdict
 from relaygw.postfix.resolve import Resolver

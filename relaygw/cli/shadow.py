@@ -22,10 +22,9 @@ from relaygw.cli.text import Progress, as_json, labelled, print_lines
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.words import counted, fields
 from relaygw.policy.router import Router
-from relaygw.postfix.copies import Copies
 from relaygw.postfix.maillog import Logged, followed_lines, read_maillog, whole_lines
 from relaygw.postfix.sameness import Result
-from relaygw.postfix.shadow import Shadow, ShadowRow, Tally
+from relaygw.postfix.shadow import Copies, Shadow, ShadowRow, Tally
 from relaygw.postfix.shadow_page import TITLE, shadow_page
 from relaygw.settings.model import Settings
 

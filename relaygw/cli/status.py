@@ -14,7 +14,7 @@ from relaygw.cli.provider import slowed_lines
 from relaygw.cli.running_gateway import mode_warning, running_mode
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.mail.words import age, printable, took
-from relaygw.observe.waits import Waits
+from relaygw.observe.events import Waits
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
 from relaygw.settings.model import Settings

@@ -10,7 +10,6 @@ from functools import partial
 
 from relaygw.delivery.chaining import Chaining
 from relaygw.delivery.context import WorkerContext
-from relaygw.delivery.marking import marking_of
 from relaygw.delivery.sending_once import NO_KEY, KeyPlan, plan_at_once
 from relaygw.errors import ContentDamaged
 from relaygw.mail.envelope import ClaimedDelivery
@@ -27,6 +26,7 @@ from relaygw.policy.recipients import NOBODY, Screen, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.mark_field import marking_of
 from relaygw.upstream.outgoing import (
     Ledger,
     OutgoingMail,
@@ -160,7 +160,7 @@ class Upstream:
         self.pool = Pool(name, provider, ehlo_name=context.settings.hostname)
         self.classifier = Classifier(provider)
         self._fields = tuple(provider.headers.items())
-        self._marking = marking_of(name, provider, context)
+        self._marking = marking_of(name, provider, context.marks, context.note_safely)
         self.chaining = Chaining(name, provider.chain_transactions, context.note)
 
     def recipients_at_once(self, keys: KeyPlan) -> int:

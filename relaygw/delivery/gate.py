@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from relaygw.delivery.brake import Brake
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import sender_domain
@@ -24,6 +23,7 @@ from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.provider import Counted, Provider
 from relaygw.settings.routes import Stream
 from relaygw.store.limits import Account, Tokens
+from relaygw.upstream.classifier import Brake
 
 UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # after a failure, the last again
 THROTTLE_LADDER_S = (5.0, 10.0, 30.0, 1200.0)  # where nothing was taken since, as Amazon SES says

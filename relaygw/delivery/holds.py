@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from relaygw.delivery.attempt import Upstream
-from relaygw.delivery.brake import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import DOWN_AFTER_FAILURES, UNREACHABLE_LADDER_S, Gate
 from relaygw.mail.clock import clock_ms, utc_text
@@ -27,6 +26,7 @@ from relaygw.mail.hold import (
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.policy.pacing import ladder_step
 from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.upstream.failure import UpstreamError, certificate_remedy
 
 PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its replies say better

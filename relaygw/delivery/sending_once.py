@@ -6,6 +6,7 @@ first try is then no part of the second one, and both are the same to the byte.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
@@ -16,7 +17,6 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import header_end, header_fields, read_header
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import OF_KEY, HoldCause, HoldCode
-from relaygw.mail.sending_key import MAX_OWN_KEY_CHARACTERS, is_usable_key, sending_key
 from relaygw.policy.retry import is_doubt_spent, key_until_ms
 from relaygw.settings.idempotency import KeyHeader
 
@@ -125,3 +125,28 @@ async def plan_key(
     if claimed.may_be_taken and is_doubt_spent(claimed) and not is_known:
         return HoldCause(HoldCode.IN_DOUBT)
     return KeyPlan(header.header, generations, until_ms, is_own=own is not None)
+
+
+# --- the key itself ---------------------------------------------------------------------
+# The idempotency key of a transaction: a provider that knows it sends the mail once.
+#
+# The same for every try of the same mail, by whatever process or instance; another for another
+# recipient, another message, and once an operator has let go of it in doubt. Nothing can be read in
+# it. The number of a recipient says which delivery it is of, also after a delivery was parted; that
+# of released mail is another one.
+
+
+MAX_OWN_KEY_CHARACTERS = 256  # resend.com/docs/dashboard/emails/idempotency-keys: 1 to 256
+_VERSION = "relaygw 1"
+
+
+def sending_key(queue_id: str, sender: str, rcpt_no: int, address: str, *, generation: int) -> str:
+    """Return the key of a transaction to one recipient."""
+    told = f"{_VERSION}\n{queue_id}\n{generation}\n{sender}\n{rcpt_no} {address}"
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_usable_key(key: str) -> bool:
+    """True for a key that a provider may take: 1 to 256 visible characters of ASCII."""
+    is_visible = key.isascii() and key.isprintable() and " " not in key
+    return is_visible and 0 < len(key) <= MAX_OWN_KEY_CHARACTERS

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relaygw.errors import SettingsError
-from relaygw.feedback.certificates import Certificates, Fetch, NotFetched
-from relaygw.feedback.fetch import fetch
+from relaygw.feedback.certificates import Certificates, Fetch, NotFetched, fetch
 from relaygw.feedback.format import Format, Post, Refused, Trust, Verified
 from relaygw.feedback.formats import FORMATS
 from relaygw.feedback.reading import Seldom

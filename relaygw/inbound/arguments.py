@@ -13,7 +13,14 @@ from typing import NamedTuple
 from relaygw.errors import InvalidAddress
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
-from relaygw.mail.dsn import NO_REQUEST, DsnRequest, read_envid, read_notify, read_orcpt, read_ret
+from relaygw.mail.address import (
+    NO_REQUEST,
+    DsnRequest,
+    read_envid,
+    read_notify,
+    read_orcpt,
+    read_ret,
+)
 
 
 class MailParameters(NamedTuple):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
+from relaygw.mail.address import NO_REQUEST, DsnRequest, read_request
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
-from relaygw.mail.dsn import NO_REQUEST, DsnRequest, read_request
 
 MAX_DROPS = 100
 MAX_BYTES = 16 * 2**20

@@ -16,20 +16,17 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
-from relaygw.inbound.content_check import Wishes
-from relaygw.inbound.screen import Screen
+from relaygw.inbound.screen import Screen, Wishes
 from relaygw.inbound.sources import MailClasses
-from relaygw.mail.address import folded
+from relaygw.mail.address import NO_REQUEST, DsnRequest, folded
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
-from relaygw.mail.dsn import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import CAPTURE_ROUTE, Router
+from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 from relaygw.settings.section import Mode
@@ -59,7 +56,7 @@ class ResolvedRecipient:
     original: str | None
     decision: Decision
     is_valid: bool = True  # False: the address cannot be read, so no route is looked up
-    dsn_notify: str | None = None  # as its own RCPT says; see mail.dsn
+    dsn_notify: str | None = None  # as its own RCPT says; see mail.address
     dsn_orcpt: str | None = None
 
 

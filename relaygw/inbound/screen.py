@@ -1,7 +1,7 @@
 """The screen: what looks at a message that is about to be accepted, and may hold it.
 
 Each check looks at every message, and the first hold counts. A check never refuses mail: when it
-fails, the mail goes on and the log tells.
+fails, the mail goes on and the log tells. The check for storms is in storms.py.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from relaygw.inbound.content import ReceivedContent
 from relaygw.mail.content import HeaderFacts
-from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery
+from relaygw.mail.finding import Kind
 from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.state import RecipientState
+from relaygw.policy.content_check import find_in, shown_subject
+from relaygw.settings.guard import ContentCheck
+from relaygw.store.guard import GuardEntry, HeldMailScope
+from relaygw.store.store import Store
 
 REFRESH_EACH_S = 2.0
 _TELL_AGAIN_S = 60.0
@@ -144,3 +151,96 @@ async def _keep_refreshing(
         is_read.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), each_s)
+
+
+_READ_AGAIN_S = 60.0
+
+
+class GuardCheck(Check):
+    """Holds what the queue says is held."""
+
+    name = "guard"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: dict[str, list[HeldMailScope]] = {}  # by source
+        self._entries: list[GuardEntry] = []
+        self._due_s = 0.0
+
+    def look(
+        self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
+    ) -> ScreenHold | None:
+        """Return the hold of a message's class."""
+        one = message.mail_class
+        if not self._held or one is None:
+            return None
+        for scope in self._held.get(one.source_id, ()):
+            if scope.covers(one):
+                return ScreenHold(HoldCode.GUARD, scope.target, scope.reason)
+        return None
+
+    def refresh(self) -> None:
+        """Read what is held; what it covers is read again each minute only."""
+        entries = self._store.guard.guard_entries()
+        if entries == self._entries and time.monotonic() < self._due_s:
+            return
+        held: dict[str, list[HeldMailScope]] = defaultdict(list)
+        for scope in self._store.guard.held_scopes():
+            held[scope.source_id].append(scope)
+        self._held, self._entries = dict(held), entries
+        self._due_s = time.monotonic() + _READ_AGAIN_S
+
+
+FoundContent = Callable[[str, Mapping[Kind, int], bool], None]
+"""Is told of what was found: queue id, how many of each kind, whether the mail is held."""
+
+
+class Wishes:
+    """What the settings want of the mail of each stream that is looked at: warn, or hold."""
+
+    def __init__(self, settings: ContentCheck) -> None:
+        wanted = {"transactional": settings.transactional, "promotional": settings.promotional}
+        self._wanted = {stream: wish for stream, wish in wanted.items() if wish != "off"}
+        self.own_ibans = frozenset(settings.own_ibans)
+
+    def of(self, deliveries: Iterable[NewDelivery]) -> set[str]:
+        """Return what is wanted of a message, nothing if nobody looks at it."""
+        return {self._wanted[one.stream] for one in deliveries if one.stream in self._wanted}
+
+    def shown(self, subject: str, deliveries: Iterable[NewDelivery]) -> str:
+        """Return the subject of a message as it is stored and told."""
+        if not self._wanted or not self.of(deliveries):
+            return subject
+        return shown_subject(subject, self.own_ibans)
+
+
+class ContentLook(Check):
+    """Looks for it in the mail of the streams that it is on for."""
+
+    name = "content"
+
+    def __init__(self, settings: ContentCheck, told: FoundContent) -> None:
+        self._wishes = Wishes(settings)
+        self._told = told
+
+    def look(
+        self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
+    ) -> ScreenHold | None:
+        """Return a hold for mail of which one part at least goes by a stream that wants it."""
+        wishes = self._wishes.of(message.deliveries)
+        if not wishes:
+            return None
+        found = find_in(
+            content.head,
+            header_end=facts.end,
+            subject=facts.subject,
+            own_ibans=self._wishes.own_ibans,
+        )
+        if not found:
+            return None
+        states = (one.state for part in message.deliveries for one in part.recipients)
+        is_held = "hold" in wishes and RecipientState.PENDING in states
+        self._told(message.queue_id, found, is_held)
+        if not is_held:
+            return None
+        return ScreenHold(HoldCode.CONTENT_CHECK, "+".join(found), "found in its text")

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.mail.content import subject_template
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import sender_domain
 from relaygw.mail.mail_class import (
@@ -29,8 +30,7 @@ from relaygw.mail.mail_class import (
 )
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
-from relaygw.policy.template import subject_template
-from relaygw.store.periodic_writer import written_each
+from relaygw.store.batch_writer import written_each
 from relaygw.store.sources import HOUR_MS, MAX_CLASSES, MAX_CLASSES_OF_SOURCE, ClassCount
 from relaygw.store.store import Store
 

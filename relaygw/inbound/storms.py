@@ -25,11 +25,10 @@ from relaygw.mail.address import split
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.fingerprint import Fingerprint, fingerprint
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
-from relaygw.policy.storms import SAME_ID_MS, SLICES, slice_ms, storm_reason
+from relaygw.policy.storms import SAME_ID_MS, SLICES, Fingerprint, fingerprint, reason_of, slice_ms
 from relaygw.settings.guard import Storms
 from relaygw.store.repeats import Repeat
 from relaygw.store.store import Store
@@ -143,7 +142,7 @@ class StormCheck(Check):
         self._front = secrets.token_hex(8)
         self._window_ms = int(settings.window * 1000)
         self._step_ms = slice_ms(settings.window)
-        self._reason = storm_reason(settings)
+        self._reason = reason_of(settings)
         self._new: dict[int, _Seen] = {}
         self._old: dict[int, _Seen] = {}
         self._turned_ms = 0

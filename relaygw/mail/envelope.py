@@ -36,7 +36,7 @@ class NewRecipient:
     original: str | None = None  # the address as given, when rewritten or redirected
     state: RecipientState = RecipientState.PENDING
     reason: str | None = None  # why captured or blocked
-    dsn_notify: str | None = None  # RFC 3461 NOTIFY and ORCPT: see mail.dsn
+    dsn_notify: str | None = None  # RFC 3461 NOTIFY and ORCPT: see mail.address
     dsn_orcpt: str | None = None
 
     @property

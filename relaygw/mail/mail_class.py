@@ -31,7 +31,7 @@ class MailClass:
     uid: int | None
     script: str
     sender_domain: str  # of the envelope; "" of the null sender
-    template: str  # see policy.template
+    template: str  # see mail.content
     stream: str
     source_id: str
     class_id: str

@@ -74,3 +74,39 @@ class Event:
     dsn: str | None = None  # the enhanced status, where the report has one
     detail: str = ""  # in the provider's words, on one line
     raw: str = ""  # the report as it came: JSON, or the machine-readable part of a bounce mail
+
+
+# --- in plain words ---------------------------------------------------------------------
+
+
+_K = Kind
+_REPORT_WORDS = {
+    _K.ACCEPTED: "it has it and is sending it",
+    _K.DEFERRED: "delayed, it goes on trying",
+    _K.DELIVERED: "delivered, the recipient's server accepted it",
+    _K.HARD: "hard bounce, the address cannot receive mail",
+    _K.SOFT: "bounced, given up; the address may work later",
+    _K.BLOCKED: "not sent, the address is on the provider's own suppression list",
+    _K.REJECTED: "not sent, the provider rejected it",
+    _K.COMPLAINED: "spam complaint by the recipient",
+    _K.UNSUBSCRIBED: "the recipient unsubscribed",
+}
+_HARD_WORDS = {  # by RFC 3463 status: what it says of an address
+    "5.1.1": "hard bounce, the address does not exist",
+    "5.1.2": "hard bounce, the domain of the address does not exist",
+    "5.1.3": "hard bounce, the address is malformed",
+    "5.1.6": "hard bounce, the mailbox has moved",
+    "5.1.10": "hard bounce, the domain accepts no mail at all",
+    "5.2.1": "hard bounce, the mailbox is disabled",
+}
+FULL = frozenset({"4.2.2", "5.2.2"})
+NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+
+
+def report_words(kind: Kind, dsn: str | None = None) -> str:
+    """Return what a report says, as a clause."""
+    if kind is _K.HARD and dsn in _HARD_WORDS:
+        return _HARD_WORDS[dsn]
+    if kind is _K.SOFT and dsn in FULL:
+        return "bounced, the mailbox is full"
+    return _REPORT_WORDS[kind]

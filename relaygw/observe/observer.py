@@ -16,8 +16,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Ve
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import Action
 from relaygw.mail.verdict import Kind
-from relaygw.observe import waits
-from relaygw.observe.events import Accepted, Attempted, Event, Judged
+from relaygw.observe.events import WAITS_SLICE_S, Accepted, Attempted, Event, Judged, wait_bound
 from relaygw.observe.maillog import MailLog
 
 if TYPE_CHECKING:
@@ -167,8 +166,8 @@ class Series(StrEnum):
     SENT = "sent"  # delivered, by sender's domain, where providers report; half-hourly as well
     VERDICTS = "verdicts"  # last words that were reported since, by provider and kind
     COMPLAINTS = "complaints"  # of these spam complaints, by sender's domain
-    # mail that came to its end, by provider and greatest ms of its time in the queue, see waits; in
-    # slices of half an hour
+    # mail that came to its end, by provider and greatest ms of its time in the queue, see
+    # events; in slices of half an hour
     IN_QUEUE = "in_queue"
     FOUND = "found"  # messages, by what the content check did and found: "held card_number"
     REFUSED = "refused"  # replies to clients from 400 on, by code and status: "554 5.7.1"
@@ -217,9 +216,9 @@ class History:
 
     def _attempted(self, event: Attempted) -> None:
         provider = event.report.provider
-        counts, slower = self._counts(), self._counts(waits.SLICE_S)
+        counts, slower = self._counts(), self._counts(WAITS_SLICE_S)
         if event.update.state is DeliveryState.FINISHED:
-            bound_ms = waits.bound_of(event.at_ms - event.claimed.accepted_at_ms)
+            bound_ms = wait_bound(event.at_ms - event.claimed.accepted_at_ms)
             slower[Series.IN_QUEUE, f"{provider} {bound_ms}"] += 1
         outcomes = {outcome.rcpt_no: outcome for outcome in event.report.outcomes}
         sent = 0
@@ -242,7 +241,7 @@ class History:
         self.add(Series.VERDICTS, f"{event.provider} {event.kind}")
         if event.kind is Kind.COMPLAINED:
             domain = self._domain_of(event.sender)
-            self.add(Series.COMPLAINTS, domain, slice_s=waits.SLICE_S)
+            self.add(Series.COMPLAINTS, domain, slice_s=WAITS_SLICE_S)
 
     def _domain_of(self, sender: str) -> str:
         """Return a label; of very many domains a process tells some apart."""

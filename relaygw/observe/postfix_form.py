@@ -12,9 +12,8 @@ from typing import Any
 
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Recipient, Source
 from relaygw.mail.outcome import AttemptDelays, AttemptReport
-from relaygw.mail.report import report_words
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.mail.verdict import FAILED, Kind
+from relaygw.mail.verdict import FAILED, Kind, report_words
 from relaygw.mail.words import escape
 from relaygw.observe.events import (
     Accepted,

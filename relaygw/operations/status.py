@@ -11,9 +11,9 @@ from relaygw import __version__
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.words import fields
+from relaygw.observe.events import WAITS_SLICE_S, Waits, waits_of
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
-from relaygw.observe.waits import SLICE_S, Waits, waits_of
 from relaygw.operations import providers
 from relaygw.operations.webhooks import receiver_warnings, receivers
 from relaygw.policy.receivers import Endpoint
@@ -45,7 +45,7 @@ class Snapshot:
     unread: int
     untended: list[Untended]
     lost: list[LostInstance]
-    in_queue: Counter[str]  # mail of the last hour, by label: see observe.waits
+    in_queue: Counter[str]  # mail of the last hour, by label: see observe.events
     maildrop: LeftMail | None = None
     webhooks: dict[str, Endpoint] = field(default_factory=dict)  # by the receiver's name
 
@@ -96,8 +96,8 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
 
 
 def in_queue_since(store: Store, since_ms: int) -> Counter[str]:
-    """Count mail that came to its end since the slice of a time, by label: see observe.waits."""
-    start_ms = since_ms - since_ms % (SLICE_S * 1000)
+    """Count mail that came to its end since the slice of a time, by label: see observe.events."""
+    start_ms = since_ms - since_ms % (WAITS_SLICE_S * 1000)
     found = store.watch.sums(start_ms, step_ms=2**50, series=[Series.IN_QUEUE])
     return Counter({label: number for _, _, label, number in found})
 

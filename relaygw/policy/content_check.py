@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterator
 from html import unescape
 from itertools import islice
 
-from relaygw.mail.finding import Kind
-from relaygw.mail.iban import IBAN_LENGTHS, is_iban
+from relaygw.mail.finding import IBAN_LENGTHS, Kind, is_iban
 
 MAX_CONTENT_BYTES = 256 * 1024
 MAX_TEXT_CHARACTERS = 128 * 1024

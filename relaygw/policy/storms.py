@@ -1,11 +1,16 @@
-"""Storms: when mail that is the same is too much, and what is told of it. Pure."""
+"""Storms: which mail is the same, when it is too much, and what is told of it. Pure."""
 
 from __future__ import annotations
 
+import re
+from binascii import Error, a2b_base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
 from typing import NamedTuple
 
+from relaygw.mail.content import header_fields
 from relaygw.mail.words import counted
 from relaygw.settings.guard import Storms
 from relaygw.settings.units import format_duration
@@ -46,7 +51,7 @@ def slice_ms(window_s: float) -> int:
     return max(1, int(window_s * 1000) // SLICES)
 
 
-def storm_reason(storms: Storms) -> str:
+def reason_of(storms: Storms) -> str:
     """Return why mail of a storm is held, as the end of a sentence."""
     times = counted(storms.same, "time")
     return f"the same mail went to the same recipient more than {times} within {_window(storms)}"
@@ -92,3 +97,102 @@ def _words(one: Storm, storms: Storms, *, is_storm: bool) -> tuple[str, str]:
 
 def _window(storms: Storms) -> str:
     return format_duration(storms.window)
+
+
+# --- what copies have in common ---------------------------------------------------------
+# What two copies of a mail have in common: their content without what differs in each.
+#
+# Left out of both fingerprints are all fields but those that people read (so Message-ID, Date,
+# Received and signatures), MIME boundaries, Content-IDs, and blanks at the end; all else of the
+# content counts in `exact`. Of mail that is `alike` tokens are left out, too: in links, and
+# hexadecimal words such as UUIDs. Numbers stay. Time grows with the size alone.
+
+
+TOKEN_BYTES = 65_536
+"""Of larger text, what stands behind this counts byte by byte."""
+_READ = ("subject", "from", "to", "cc", "reply-to")
+_BASE64 = re.compile(
+    rb"(?:^[A-Za-z0-9+/]{40,1000}={0,2}(?:\r\n|\Z))+(?:[A-Za-z0-9+/]{1,1000}={0,2}(?:\r\n|\Z))?",
+    re.M,
+)
+_LINK = re.compile(rb"https?://[^\s\"'<>]+")
+_WORD_OF_LINK = re.compile(rb"[A-Za-z0-9_-]{8,}")
+_PART_NAMES = {
+    b"boundary=": re.compile(
+        rb"content-type:[ \t]*multipart/(?:[^\r\n]{0,200}\r\n[ \t]){0,3}[^\r\n]{0,200}?"
+        rb"boundary=\"?([^\"\r\n; ]{8,100})",
+        re.I,
+    ),
+    b"content-id:": re.compile(rb"\r\ncontent-id:\s*<?([^\s<>]{8,200})", re.I),
+}
+_MAX_NAMES = 10  # of a kind
+_HEX = re.compile(rb"[0-9A-Fa-f-]{16,}")
+_LONG_WORD = 32
+
+
+class Fingerprint(NamedTuple):
+    """16 bytes each, the same of the same mail; `alike` is `exact` where there are no tokens."""
+
+    alike: bytes
+    exact: bytes
+
+
+def fingerprint(content: bytes, header_bytes: int) -> Fingerprint:
+    """Return the fingerprints of normalised content."""
+    known = blake2b(digest_size=16)
+    for field in header_fields(content, 0, min(header_bytes, TOKEN_BYTES), names=_READ):
+        words = b" ".join(content[field.value_start : field.value_end].split())
+        known.update(b"%b:%b\n" % (field.name.lower(), words))
+    small = content.lower()
+    body = content[header_bytes:]
+    for name, pattern in _PART_NAMES.items():
+        if b"multipart/" in small and name in small:
+            found = islice(pattern.finditer(content), _MAX_NAMES)
+            for one in sorted({match[1] for match in found}, key=len, reverse=True):
+                body = body.replace(one, b"")
+    body = body.rstrip()
+    text, rest = body[:TOKEN_BYTES], body[TOKEN_BYTES:]
+    decoded = _readable(_BASE64.sub(_decoded, text) if b"base64" in small else text)
+    bare = _without_tokens(decoded)
+    alike = known.copy()
+    known.update(text)
+    known.update(rest)
+    exact = known.digest()
+    if bare == decoded and decoded == text:
+        return Fingerprint(exact, exact)
+    alike.update(b"alike\0")  # never that of an exact one, whatever somebody writes
+    alike.update(bare)
+    alike.update(rest)
+    return Fingerprint(alike.digest(), exact)
+
+
+def _readable(text: bytes) -> bytes:
+    if b"=\r\n" in text or b"=3D" in text:  # quoted-printable: lines break elsewhere in each
+        text = text.replace(b"=\r\n", b"").replace(b"=3D", b"=")
+    return text
+
+
+def _without_tokens(text: bytes) -> bytes:
+    return _HEX.sub(_unless_number, _LINK.sub(_without_words, text)).rstrip()
+
+
+def _decoded(found: re.Match[bytes]) -> bytes:
+    try:
+        return a2b_base64(found[0])
+    except Error:
+        return found[0]
+
+
+def _without_words(found: re.Match[bytes]) -> bytes:
+    return _WORD_OF_LINK.sub(_unless_plain, found[0])
+
+
+def _unless_plain(found: re.Match[bytes]) -> bytes:
+    word = found[0]
+    is_plain = word.isdigit() or not any(48 <= byte <= 57 for byte in word)
+    return word if is_plain and len(word) < _LONG_WORD else b"*"
+
+
+def _unless_number(found: re.Match[bytes]) -> bytes:
+    word = found[0].replace(b"-", b"")
+    return b"*" if len(word) >= 16 and not word.isdigit() else found[0]

@@ -8,8 +8,7 @@ from enum import StrEnum
 
 from relaygw.policy.recipients import Fate as OwnFate
 from relaygw.policy.recipients import RecipientPolicy
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import Router
+from relaygw.policy.router import Rewriter, Router
 from relaygw.postfix.access import SENDER, access_keys, access_tables
 from relaygw.postfix.classes import judged_senders, sample
 from relaygw.postfix.deliveries import Fate, Stop

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
-from relaygw.inbound.screen import refreshed
-from relaygw.inbound.sources import SourceCounts, counts_kept
+from relaygw.inbound.screen import Check, ContentLook, GuardCheck, Screen, refreshed
+from relaygw.inbound.sources import MailClasses, SourceCounts, counts_kept
+from relaygw.inbound.storms import StormCheck
+from relaygw.mail.finding import Kind, words_of
 from relaygw.observe.counters import FrontMetrics
 from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
-from relaygw.roles.screening import mail_classes, screen
 from relaygw.roles.uses import uses_kept, written
+from relaygw.settings.guard import counts_sources
+from relaygw.settings.model import Settings
 from relaygw.store import hints
+from relaygw.store.store import Store
 
 RETIRE_S = 60.0
 """How long a front that a reload replaced serves the sessions it has."""
@@ -74,3 +79,34 @@ async def front(context: RoleContext) -> int:
         beat.cancel()
     store.close()
     return 0
+
+
+def mail_classes(settings: Settings) -> MailClasses | None:
+    """Return what knows the classes of mail; None where nothing asks for them."""
+    return MailClasses() if counts_sources(settings) else None
+
+
+def screen(settings: Settings, store: Store, observer: FrontObserver) -> Screen | None:
+    """Return the checks that are on, in order; None without any."""
+    checks = [*_checks(settings, store, observer)]
+    if not checks:
+        return None
+    return Screen(checks, told=lambda line: observer.log.note("cleanup", line))
+
+
+def _checks(settings: Settings, store: Store, observer: FrontObserver) -> Iterator[Check]:
+    if counts_sources(settings):
+        yield GuardCheck(store)
+    if settings.storms.action != "off":
+        told = partial(observer.log.note, "cleanup")
+        yield StormCheck(settings.storms, store, told=told, counted=observer.repeated)
+    if settings.content_check.is_on:
+        yield ContentLook(settings.content_check, partial(_tell_found, observer))
+
+
+def _tell_found(
+    observer: FrontObserver, queue_id: str, found: Mapping[Kind, int], is_held: bool
+) -> None:
+    what = f"content check: found {words_of(found)}{'; held' if is_held else ''}"
+    observer.log.note("cleanup", f"{queue_id}: warning: {what}")
+    observer.found([kind.value for kind in found], is_held=is_held)

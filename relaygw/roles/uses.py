@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
-from relaygw.store.periodic_writer import written_each
+from relaygw.store.batch_writer import written_each
 from relaygw.store.store import Store
 
 WRITE_EACH_S = 60.0

@@ -1,25 +1,31 @@
-"""The web role: health, metrics, pages, API."""
+"""The web role: health, metrics, pages, API; beside it the sender of webhooks."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
 from relaygw import service_file
 from relaygw.access import Uses
 from relaygw.alerting.history import history_kept
+from relaygw.alerting.watch import WatchThread
+from relaygw.errors import StoreUnavailable
 from relaygw.observe.observer import History
 from relaygw.roles import open_store, wake_workers
 from relaygw.roles.feedback import feedback_kept
-from relaygw.roles.process import Heartbeat, RoleContext, registered, stop_event
-from relaygw.roles.telling import webhooks_told
+from relaygw.roles.process import Heartbeat, RoleContext, in_loop, registered, stop_event
 from relaygw.roles.uses import uses_kept, written
 from relaygw.store.instances import STALE_AFTER_S
+from relaygw.store.store import Store
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import MetricsPage
 from relaygw.web.findable import keep_findable
 from relaygw.web.gate.visits import Visits
 from relaygw.web.sandbox.index import Indexer, keep_indexed
 from relaygw.web.server import serve_web
+from relaygw.webhooks.sender import Sender
 
 
 async def web(context: RoleContext) -> int:
@@ -72,3 +78,31 @@ async def web(context: RoleContext) -> int:
         beat.cancel()
     store.close()
     return 0
+
+
+# --- webhooks ---------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def webhooks_told(context: RoleContext, store: Store) -> AsyncIterator[None]:
+    """Send to the receivers of webhooks within a with block."""
+    settings = context.loaded.settings
+    if not settings.webhooks and not await asyncio.to_thread(_has_left_any, store):
+        yield
+        return
+    note = in_loop(partial(context.log.note, "webhook"))
+    sender = Sender(settings=settings, store=store, incarnation=context.incarnation, note=note)
+    thread = WatchThread(sender.run, name="webhooks")
+    with_thread = await asyncio.to_thread(thread.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(with_thread.__exit__)
+
+
+def _has_left_any(store: Store) -> bool:
+    """Return whether receivers that were in the settings once may still be to be removed."""
+    try:
+        return bool(store.outbox.endpoints())
+    except StoreUnavailable:
+        return False

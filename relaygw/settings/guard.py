@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from relaygw.mail.iban import is_iban
+from relaygw.mail.finding import is_iban
 from relaygw.settings.addresses import Address
 from relaygw.settings.secrets import SecretUrl
 from relaygw.settings.section import Count, Section, Written

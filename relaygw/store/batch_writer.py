@@ -1,11 +1,15 @@
-"""Group commit: what arrives while one batch is written is the next batch (decision 2)."""
+"""Group commit: what arrives while one batch is written is the next batch (decision 2).
+
+What may be lost is written every few seconds (`written_each`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -183,3 +187,24 @@ def _as_error(failure: BaseException) -> Exception:
 def _unless_done(answer: asyncio.Future[Any], hand_back: Callable[[], None]) -> None:
     if not answer.done():  # else nobody waits any more
         hand_back()
+
+
+@asynccontextmanager
+async def written_each(
+    each_s: float, write: Callable[[], Awaitable[None]], *, name: str
+) -> AsyncIterator[None]:
+    """Call `write` within a with block, and once more at its end; a call is never cut short."""
+    stop = asyncio.Event()
+
+    async def keep_writing() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), each_s)
+            await write()
+
+    writing = asyncio.create_task(keep_writing(), name=name)
+    try:
+        yield
+    finally:
+        stop.set()
+        await writing

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
-from relaygw.store.finished import finish_messages
+from relaygw.store.intake import finish_messages
 from relaygw.store.outcomes import MAX_REPLY, Settled
 from relaygw.store.queue_entry import Key
 from relaygw.store.rules import StoreRules

@@ -20,8 +20,14 @@ from relaygw.mail.envelope import first_id_at, time_of_id
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch
 from relaygw.store import find_terms
 from relaygw.store.database import Repository, Statement, Transaction, Write
-from relaygw.store.find_index import FULL_TEXT, read_words, take_older, take_todo
-from relaygw.store.find_links import read_links, write_links
+from relaygw.store.find_index import (
+    FULL_TEXT,
+    read_links,
+    read_words,
+    take_older,
+    take_todo,
+    write_links,
+)
 from relaygw.store.find_walk import Key, NoPlace, Walk, greatest, newest, read_place
 from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries, rows_in
 from relaygw.store.tables import delivery, mail_search, message

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from relaygw.mail.content import link_value, read_header
 from relaygw.mail.search import link_word, reply_ids, words_of
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction, insert_into
@@ -144,3 +145,55 @@ def forget_words(tx: Transaction, queue_ids: Sequence[str]) -> None:
 def stray_words(tx: Transaction, *, limit: int) -> list[str]:
     """Return messages among the oldest ones here that an older version of this program deleted."""
     return [one for (one,) in _STRAYS.fetch(tx, limit)]
+
+
+# --- fields that link -------------------------------------------------------------------
+# What web.link_header says of mail that was accepted before it was set, while content is kept.
+
+
+_AFTER_ALL = "Z" * 21  # greater than every queue id
+_LINKS_BEFORE = Statement("SELECT before_id FROM link_backfill WHERE header = {?}")
+_MOVE_LINKS = insert_into(
+    "link_backfill",
+    "header before_id",
+    on_conflict="(header) DO UPDATE SET before_id = excluded.before_id",
+)
+_OLDER_MAIL = Statement(
+    """
+    SELECT queue_id, chunk_count > 0 AND link_value IS NULL FROM message WHERE queue_id < {?}
+    ORDER BY queue_id DESC LIMIT {?}
+    """
+)
+_LINK_HEADS = BatchStatement(
+    "SELECT queue_id, body FROM chunk WHERE chunk_no = 0 AND queue_id IN (VALUES {rows})",
+    columns=1,
+)
+_SET_LINKS = BatchStatement(
+    """
+    UPDATE message SET link_value = v.column2 FROM (VALUES {rows}) AS v
+    WHERE message.queue_id = v.column1 AND message.link_value IS NULL
+    """,
+    columns=2,
+)
+
+
+def read_links(tx: Transaction, header: str, *, limit: int) -> tuple[int, list[Row], str]:
+    """Return how many older messages were looked at, their values, and where the next begin."""
+    found = _LINKS_BEFORE.fetch(tx, header.lower())
+    before_id = found[0][0] if found else _AFTER_ALL
+    rows = _OLDER_MAIL.fetch(tx, before_id, limit) if before_id else []
+    kept = [(queue_id,) for queue_id, is_kept in rows if is_kept]
+    names = frozenset([header.lower()])
+    values = (
+        (queue_id, link_value(read_header(bytes(body), names), header))
+        for queue_id, body in _LINK_HEADS.fetch(tx, kept)
+    )
+    next_id = rows[-1][0] if len(rows) == limit else ""
+    return len(rows), [(queue_id, value) for queue_id, value in values if value], next_id
+
+
+def write_links(tx: Transaction, header: str, values: list[Row], next_id: str) -> None:
+    """Write values of older mail, and have its words written anew."""
+    _SET_LINKS.run(tx, values)
+    note_changed(tx, [queue_id for queue_id, _ in values])
+    _MOVE_LINKS.run(tx, [(header.lower(), next_id)])

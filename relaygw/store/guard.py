@@ -12,6 +12,7 @@ from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import InvalidAddress
+from relaygw.mail.content import subject_template
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.hold import HoldCode, sender_domain
 from relaygw.mail.mail_class import (
@@ -26,7 +27,6 @@ from relaygw.mail.mail_class import (
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.mail_counts import HourCount, program_of
-from relaygw.policy.template import subject_template
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Transaction, insert_into
 from relaygw.store.guard_tables import class_hour, guard_entry, mail_class

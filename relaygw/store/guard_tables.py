@@ -125,7 +125,7 @@ throttled = table(  # clients that a listener answered 450 or 421 for coming too
 
 # --- digest ---------------------------------------------------------------------------------
 
-digest = table(  # which were sent: see store.digests
+digest = table(  # which were sent: see store.watch
     "digest",
     key("way"),
     *columns(BigInteger, "until_ms again_at_ms"),  # by the database's clock

@@ -14,8 +14,8 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
 from relaygw.store.database import Database, Repository, Statement, Transaction, Write
 from relaygw.store.find_index import forget_words, stray_words
-from relaygw.store.finished import empty_trash
 from relaygw.store.instances import Unchanged, running_s
+from relaygw.store.intake import empty_trash
 from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
 from relaygw.store.sandbox import uncapture
 from relaygw.store.tables import (

@@ -24,7 +24,7 @@ from relaygw.mail.outcome import (
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.mail.suppression import Suppression
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction
-from relaygw.store.finished import finish_messages
+from relaygw.store.intake import finish_messages
 from relaygw.store.notices import note_outcomes
 from relaygw.store.queue_entry import MOST_ATTEMPTS, Key, hold_columns, lock_messages, part_delivery
 from relaygw.store.rules import StoreRules

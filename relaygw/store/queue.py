@@ -17,9 +17,8 @@ from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
 from relaygw.store.database import Database, Repository, Row, Transaction
 from relaygw.store.doubts import note_let_go, settle_what_is_back
-from relaygw.store.failures import Failures, find_failures
-from relaygw.store.finished import finish_messages
 from relaygw.store.holds import held_until
+from relaygw.store.intake import finish_messages
 from relaygw.store.notices import note_failed, notices_of, told_by
 from relaygw.store.queue_entry import (
     IS_IN_DOUBT,
@@ -45,7 +44,7 @@ from relaygw.store.selection import (
     count_rare,
     matching_ids,
 )
-from relaygw.store.shape import ShapeCount, ShapeKey, count_shape
+from relaygw.store.shape import Failures, ShapeCount, ShapeKey, count_shape, find_failures
 from relaygw.store.tables import IS_OPEN, attempt, delivery, message, recipient
 from relaygw.store.webhooks import add_changes
 

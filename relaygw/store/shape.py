@@ -1,4 +1,4 @@
-"""How much of the queue is of what kind and age."""
+"""How much of the queue is of what kind and age, and what did not get through lately."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Text, case, cast, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.mail.content import subject_template
 from relaygw.mail.state import RecipientState
-from relaygw.policy.template import subject_template
 from relaygw.store.database import Transaction
 from relaygw.store.selection import (
+    ATTEMPTED_ID,
     HOST,
     IS_ITS_RECIPIENT,
+    IS_TRIED_FOR,
+    Condition,
     Selection,
     delivery_conditions,
     domain_of,
     message_conditions,
 )
-from relaygw.store.tables import delivery, message, recipient
+from relaygw.store.tables import (
+    HAS_PUT_OFF,
+    HAS_RARE_OUTCOME,
+    attempt,
+    delivery,
+    message,
+    recipient,
+)
 
 
 class ShapeKey(StrEnum):
@@ -83,3 +93,84 @@ def count_shape(
         name = subject_template(row.key) if by is ShapeKey.SUBJECT else row.key
         numbers[name, row.step] += row.number
     return [ShapeCount(key=name, step=at, number=number) for (name, at), number in numbers.items()]
+
+
+# --- failures ---------------------------------------------------------------------------
+# What did not get through lately, from the indexes that list it by time: counts and the newest.
+
+
+FAILED = (RecipientState.BOUNCED, RecipientState.EXPIRED)
+
+
+class Failure(NamedTuple):
+    """A recipient that failed, or the domain of one that an attempt put off."""
+
+    queue_id: str
+    provider: str
+    domain: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """What failed: `ended` counts all since the time asked for; the rest has times of its own."""
+
+    ended: Counter[tuple[int, str]]  # recipients, by step of time and provider
+    final: tuple[Failure, ...]  # bounced or expired
+    final_since_ms: int
+    put_off: tuple[Failure, ...]
+    put_off_since_ms: int
+
+
+def find_failures(tx: Transaction, since_ms: int, *, step_ms: int, limit: int) -> Failures:
+    """Look: see Queue.failures."""
+    first_ms = tx.to_stored(since_ms)
+    ended_at_ms, tried_at_ms = recipient.c.changed_at_ms, attempt.c.at_ms
+    final_ms = first_ms
+    for state in FAILED:  # one by one, as the index has each in the order of time
+        conditions = _ended(recipient.c.state == state.value)
+        final_ms = _start(tx, ended_at_ms, conditions, since_ms=final_ms, limit=limit)
+    put_off_ms = _start(tx, tried_at_ms, (HAS_PUT_OFF,), since_ms=first_ms, limit=limit)
+    domain, no_text = domain_of(recipient.c.address), ""
+    rows = select(
+        *(recipient.c.queue_id, func.coalesce(recipient.c.provider, no_text), domain),
+        func.coalesce(recipient.c.reply, no_text),
+    ).where(*_ended(recipient.c.state.in_(FAILED)), ended_at_ms >= final_ms)
+    tries = (
+        select(ATTEMPTED_ID, func.coalesce(attempt.c.provider, no_text), domain)
+        .add_columns(attempt.c.reply)
+        .where(HAS_PUT_OFF, tried_at_ms >= put_off_ms)
+        .distinct()
+        .join(recipient, IS_TRIED_FOR)
+    )
+    step = (ended_at_ms - first_ms) // step_ms
+    ended = (
+        select(step.label("step"), recipient.c.provider, func.count())
+        .where(*_ended(recipient.c.state.in_(FAILED)), ended_at_ms >= first_ms)
+        .group_by("step", recipient.c.provider)
+    )
+    return Failures(
+        ended=Counter({(at, name or ""): number for at, name, number in tx.execute(ended)}),
+        final=tuple(Failure(*row) for row in tx.execute(rows)),
+        final_since_ms=tx.to_local(final_ms),
+        put_off=tuple(Failure(*row) for row in tx.execute(tries)),
+        put_off_since_ms=tx.to_local(put_off_ms),
+    )
+
+
+def _start(
+    tx: Transaction,
+    at_ms: ColumnElement[int],
+    conditions: Sequence[Condition],
+    *,
+    since_ms: int,
+    limit: int,
+) -> int:
+    """Return since when there are at most `limit` of them."""
+    newest = select(at_ms).where(*conditions, at_ms >= since_ms).order_by(at_ms.desc())
+    more_ms: int | None = tx.execute(newest.offset(limit).limit(1)).scalar()
+    return since_ms if more_ms is None else more_ms + 1
+
+
+def _ended(is_so: Condition) -> tuple[Condition, ...]:
+    return HAS_RARE_OUTCOME, is_so

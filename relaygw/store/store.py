@@ -10,7 +10,6 @@ from pathlib import Path
 from relaygw.errors import QueueDamaged
 from relaygw.store.audit import Audit
 from relaygw.store.database import Database, Place
-from relaygw.store.digests import Digests
 from relaygw.store.doubts import Doubts
 from relaygw.store.feedback import Feedback
 from relaygw.store.find import Find
@@ -37,7 +36,7 @@ from relaygw.store.sources import Sources
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.suppression_list import Suppressions
 from relaygw.store.visitors import Visitors
-from relaygw.store.watch import Watch
+from relaygw.store.watch import Digests, Watch
 
 _CHUNKS_A_STEP = 4
 

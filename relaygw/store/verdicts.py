@@ -1,7 +1,11 @@
-"""The last word on each recipient after the provider's 250, and what is new of it."""
+"""The last word on each recipient after the provider's 250, and what is new of it.
+
+What providers report is brought into a form that every database takes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -65,3 +69,26 @@ def put_verdicts(
         (queue_id, rcpt_no, kind): before_of.get((queue_id, rcpt_no))
         for queue_id, rcpt_no, kind in _PUT.fetch(tx, rows)
     }
+
+
+# --- texts of providers -----------------------------------------------------------------
+
+
+_MAX_KEY_CHARACTERS = 200  # a longer one is hashed: an index takes 2,700 bytes at most
+
+
+def short_key(key: str) -> str:
+    """Return a key that an index takes, and the same for the same."""
+    if clean(key) == key and len(key) <= _MAX_KEY_CHARACTERS:
+        return key
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def clean(text: str) -> str:
+    """Return text that every database takes: JSON may hold NUL and halves of characters."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def past(at_ms: int, now_ms: int) -> int:
+    """Return the time of something that has happened, whatever a provider's clock says."""
+    return min(max(at_ms, 0), now_ms)

@@ -1,4 +1,4 @@
-"""What is watched over, as alerts and dashboard see it: history, duties, incidents (see glossary).
+"""What is watched over, as alerts and dashboard see it: history, duties, incidents, digests.
 
 Counts and duties are not synced by themselves: a power cut may forget the last ones.
 """
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.envelope import MailInHand
+from relaygw.mail.envelope import AcceptedMessage, MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
 from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
+from relaygw.store.guard_tables import digest
 from relaygw.store.home import home_elsewhere
+from relaygw.store.intake import insert_messages
 from relaygw.store.leases import is_alive
 from relaygw.store.selection import PENDING_RECIPIENTS
 from relaygw.store.tables import IS_OPEN, delivery, history, incident, instance, lost_instance
@@ -317,3 +319,57 @@ def standing_of(
             if one.role == "delivery" and one.state != "draining" and one.fingerprint != fingerprint
         ),
     )
+
+
+# --- digests ----------------------------------------------------------------------------
+
+
+# another instance may write the first one at this moment
+_BEGIN = insert_into("digest", "way until_ms tries again_at_ms", on_conflict="DO NOTHING")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestState:
+    """How far digests have come by one way."""
+
+    until_ms: int  # the end of the last period that was told, or left out
+    tries: int  # in vain, for the next one
+    again_at_ms: int  # when it is tried again
+
+
+class Digests(Repository):
+    """What was sent by mail and to the webhook; periods are in the queue's own time."""
+
+    def digest_state(self, way: str, *, until_ms: int) -> DigestState:
+        """Return how far it has come; what never was begins at `until_ms`, which is not told."""
+        with self._read() as tx:
+            row = tx.execute(select(digest).where(digest.c.way == way)).one_or_none()
+        if row is None:
+            with self._write() as tx:
+                _BEGIN.run(tx, [(way, until_ms, 0, 0)])
+            return DigestState(until_ms=until_ms, tries=0, again_at_ms=0)
+        return DigestState(until_ms=row.until_ms, tries=row.tries, again_at_ms=row.again_at_ms)
+
+    def pass_digest(
+        self, way: str, *, state: DigestState, until_ms: int, mail: Sequence[AcceptedMessage] = ()
+    ) -> bool:
+        """Note that a period is told from now on, and store its mail; False if it is not `state`.
+
+        Whoever is told True may tell it, and nobody else, also if that one is killed now.
+        """
+        with self._write() as tx:
+            is_it = (digest.c.way == way) & (digest.c.until_ms == state.until_ms)
+            changed = update(digest).where(is_it)
+            values = {"until_ms": until_ms, "tries": 0, "again_at_ms": 0}
+            if tx.execute(changed.values(values)).rowcount == 0:
+                return False
+            insert_messages(tx, mail)
+            return True
+
+    def put_off_digest(self, way: str, *, state: DigestState, until_ms: int, wait_ms: int) -> None:
+        """Let what surely was not told be tried again after a while, as it was before."""
+        with self._write() as tx:
+            is_it = (digest.c.way == way) & (digest.c.until_ms == until_ms)
+            again_at_ms = tx.now_ms() + wait_ms
+            values = {"until_ms": state.until_ms, "tries": state.tries + 1}
+            tx.execute(update(digest).where(is_it).values(again_at_ms=again_at_ms, **values))

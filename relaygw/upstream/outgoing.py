@@ -17,8 +17,8 @@ from email.header import Header
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
+from relaygw.mail.address import NEVER, mail_parameters, rcpt_parameters
 from relaygw.mail.content import MAX_LINE_BYTES, has_long_line, read_header, without_fields
-from relaygw.mail.dsn import NEVER, mail_parameters, rcpt_parameters
 from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
@@ -65,7 +65,7 @@ class OutgoingMail:
     field_rule: FieldRule | None = NO_FIELDS
     mark: Mark | None = None  # by which the provider's events name this mail
     max_size_bytes: int | None = None  # besides what the provider says
-    dsn_ret: str | None = None  # RFC 3461; see mail.dsn
+    dsn_ret: str | None = None  # RFC 3461; see mail.address
     dsn_envid: str | None = None
     dsn_notify: tuple[str | None, ...] = ()
     dsn_orcpt: tuple[str | None, ...] = ()

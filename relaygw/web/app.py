@@ -35,18 +35,17 @@ from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
 from relaygw.web.queue.audit import show_access, show_audit
-from relaygw.web.queue.found import show_found
-from relaygw.web.queue.linked import show_linked
+from relaygw.web.queue.found import show_found, show_linked
 from relaygw.web.queue.resend import resend, show_resend
 from relaygw.web.queue.selection import queued_of
 from relaygw.web.queue.sources import change_guard, show_sources
 from relaygw.web.queue.suppression import change_suppression, show_suppression
-from relaygw.web.sandbox import changes, checks
+from relaygw.web.sandbox import changes
 from relaygw.web.sandbox.captured import captured_of
 from relaygw.web.sandbox.events import Events
 from relaygw.web.sandbox.inbox import show_inbox
 from relaygw.web.sandbox.index import Indexer
-from relaygw.web.sandbox.message import show_message
+from relaygw.web.sandbox.message import show_message, show_score, show_visited
 
 
 def create_app(
@@ -141,8 +140,8 @@ def _page_routes(web: WebContext) -> list[Route]:
         ("GET", sandbox, show_message),
         ("GET", sandbox + "/release", changes.show_release),
         ("POST", sandbox + "/release", changes.release),
-        ("POST", sandbox + "/links", checks.show_visited),
-        ("GET", sandbox + "/spam", checks.show_score),
+        ("POST", sandbox + "/links", show_visited),
+        ("GET", sandbox + "/spam", show_score),
     )
     return [
         *static_routes(),

@@ -24,7 +24,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from relaygw import __version__
-from relaygw.web import times, words
+from relaygw.web import words
 from relaygw.web.gate.guards import NOT_FOUND, PAGE_HEADERS, is_for_programs, route_path
 from relaygw.web.gate.identity import Role, principal_of
 
@@ -68,10 +68,10 @@ _environment.filters.update(
     number=lambda number: f"{number:,}",
     size=words.size,
     took=words.took,
-    time=times.time_tag,
-    time_span=times.span_tag,
-    with_times=times.with_times,
-    utc_day=times.utc_day,
+    time=words.time_tag,
+    time_span=words.span_tag,
+    with_times=words.with_times,
+    utc_day=words.utc_day,
 )
 
 

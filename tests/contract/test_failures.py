@@ -6,8 +6,8 @@ from typing import Any
 
 from relaygw.mail.outcome import PUT_OFF, AttemptState, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.failures import Failure
 from relaygw.store.selection import Selection
+from relaygw.store.shape import Failure
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance

@@ -18,10 +18,10 @@ from relaygw.alerting.digest import last_period
 from relaygw.alerting.digest_sender import SETTLED_MS
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.digests import DigestState
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store, read_content
+from relaygw.store.watch import DigestState
 from tests.contract.conftest import instance
 from tests.e2e.ports import free_port
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver

@@ -86,7 +86,6 @@ SEAMS = (
     "store.find.",
     "store.reports.",
     "store.watch.",
-    "store.digests.",
     "store.sources.",
     "store.home.",
     "store.visitors.",
@@ -102,14 +101,12 @@ SEAMS = (
     "store.queue_entry.",
     "store.selection.",
     "store.shape.",
-    "store.failures.Failure",
     "store.outcomes.Recorded",
     "store.release.Release",
     "store.recovery.Recovered",
     "store.backup.Contents",
     "store.backup.Restored",
     "store.batch_writer.",
-    "store.periodic_writer.",
 )
 """What other rooms see of the store: repositories and the data they speak of, no SQL."""
 

@@ -14,9 +14,17 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from http import HTTPStatus
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from relaygw.feedback import document, login
+from relaygw.feedback import document
 from relaygw.feedback.document import Members
-from relaygw.feedback.format import Format, Post, Refused, Trust, Verified
+from relaygw.feedback.format import (
+    Format,
+    Post,
+    Refused,
+    Trust,
+    Verified,
+    check_login,
+    login_problem,
+)
 from relaygw.mail.verdict import Event, Kind
 
 _KINDS = {
@@ -37,7 +45,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 
 
 async def _verify(post: Post, trust: Trust) -> Verified:
-    login.check(post, trust.secret, status=HTTPStatus.TOO_MANY_REQUESTS)
+    check_login(post, trust.secret, status=HTTPStatus.TOO_MANY_REQUESTS)
     if not isinstance(document.parse(post.body), dict | list):
         raise Refused(HTTPStatus.BAD_REQUEST, "it is not a JSON object")
     return Verified()
@@ -92,4 +100,4 @@ def _paris() -> tzinfo:
         return timezone(timedelta(hours=1))
 
 
-FORMAT = Format(_verify, _read, login.problem, busy=HTTPStatus.TOO_MANY_REQUESTS)
+FORMAT = Format(_verify, _read, login_problem, busy=HTTPStatus.TOO_MANY_REQUESTS)

@@ -10,9 +10,18 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from relaygw.feedback import document, login
+from relaygw.feedback import document
 from relaygw.feedback.document import Members
-from relaygw.feedback.format import MARK, Format, Post, Refused, Trust, Verified
+from relaygw.feedback.format import (
+    MARK,
+    Format,
+    Post,
+    Refused,
+    Trust,
+    Verified,
+    check_login,
+    login_problem,
+)
 from relaygw.mail.verdict import Event, Kind
 
 _BOUNCES = {  # by Type; what is missing says nothing of a mail, as AutoResponder
@@ -41,7 +50,7 @@ _TIMES = ("BouncedAt", "DeliveredAt", "ChangedAt")
 
 
 async def _verify(post: Post, trust: Trust) -> Verified:
-    login.check(post, trust.secret)
+    check_login(post, trust.secret)
     if not document.members(document.parse(post.body)):
         raise Refused(HTTPStatus.BAD_REQUEST, "it is not a JSON object")
     return Verified()
@@ -101,4 +110,4 @@ def _detail(told: Members) -> str:
     return f"{kinds}: {said}" if kinds and said else kinds or said
 
 
-FORMAT = Format(_verify, _read, login.problem)
+FORMAT = Format(_verify, _read, login_problem)

@@ -21,10 +21,19 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
-from relaygw.feedback import document, login
+from relaygw.feedback import document
 from relaygw.feedback.certificates import is_subscribe_url
 from relaygw.feedback.document import Members
-from relaygw.feedback.format import MARK, Format, Post, Refused, Trust, Verified
+from relaygw.feedback.format import (
+    MARK,
+    Format,
+    Post,
+    Refused,
+    Trust,
+    Verified,
+    check_login,
+    login_problem,
+)
 from relaygw.mail.verdict import Event, Kind
 
 _SIGNED = {  # in this order; a subject only where there is one
@@ -57,7 +66,7 @@ _DEAD_DOMAIN = "5.4.4"  # no such domain: reported as passing, and never works
 
 async def _verify(post: Post, trust: Trust) -> Verified:
     if trust.secret:
-        login.check(post, trust.secret)
+        check_login(post, trust.secret)
     envelope = document.members(document.parse(post.body))
     kind = envelope.get("Type")
     names = _SIGNED.get(kind) if isinstance(kind, str) else None
@@ -259,7 +268,7 @@ def _message_id(mail: Members) -> str | None:
 
 
 def _problem(secret: str) -> str:
-    return login.problem(secret) if secret else ""
+    return login_problem(secret) if secret else ""
 
 
 FORMAT = Format(_verify, _read, _problem, needs_topic=True)

@@ -19,8 +19,14 @@ from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
 from relaygw.operations.resend import RESEND
 from relaygw.operations.story.answer import answer
-from relaygw.operations.story.causes import attempt_cause, headline, held_until
-from relaygw.operations.story.doubts import MAYBE_TAKEN, repeated, tried_again
+from relaygw.operations.story.causes import (
+    MAYBE_TAKEN,
+    attempt_cause,
+    headline,
+    held_until,
+    repeated,
+    tried_again,
+)
 from relaygw.operations.story.events import acceptance, attempt_events, endings, notice_events
 from relaygw.operations.story.facts import (
     Facts,

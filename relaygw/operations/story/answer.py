@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from relaygw.mail.clock import utc_text, utc_time
 from relaygw.mail.hold import DOUBTFUL, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope
-from relaygw.mail.report import FULL, NO_ADDRESS
 from relaygw.mail.state import EXPIRED_BY, RESULTS, DeliveryState, RecipientState
-from relaygw.mail.verdict import Kind
+from relaygw.mail.verdict import FULL, NO_ADDRESS, Kind
 from relaygw.mail.words import counted, printable, span
 from relaygw.operations.story.facts import Facts, Meanings
 from relaygw.operations.story.reports import last_report

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from relaygw.mail.report import report_words
 from relaygw.mail.state import RecipientState
-from relaygw.mail.verdict import BOUNCE_MAIL, FAILED, Kind
+from relaygw.mail.verdict import BOUNCE_MAIL, FAILED, Kind, report_words
 from relaygw.mail.words import some_of
 from relaygw.operations.story.facts import Facts, seen_from
 from relaygw.policy.story import Advice, EventKind, Note, StoryEvent

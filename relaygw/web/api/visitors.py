@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from relaygw.mail.clock import clock_ms
-from relaygw.operations.access import access_object, review
-from relaygw.operations.clients import exempt_networks, exempt_object, throttled_object
+from relaygw.operations.access import (
+    access_object,
+    exempt_networks,
+    exempt_object,
+    review,
+    throttled_object,
+)
 from relaygw.web.api.answer import Answer, Time, said
 from relaygw.web.api.answers import Login
 from relaygw.web.api.endpoint import answer_with

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from relaygw.store.failures import Failure, Failures
+from relaygw.store.shape import Failure, Failures
 from relaygw.web.dashboard.chart import ENDED, moment, queue_path
 
 MOST = 2000  # of the newest of each kind are looked at

@@ -17,16 +17,15 @@ from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
+from relaygw.observe.events import WAITS_SLICE_S, Waits, waits_of
 from relaygw.observe.observer import Series
-from relaygw.observe.waits import SLICE_S, Waits, waits_of
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, in_queue_since, lanes_of, take_snapshot, warnings
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
-from relaygw.store.failures import Failures
 from relaygw.store.reports import LastWords
 from relaygw.store.selection import Selection
-from relaygw.store.shape import ShapeCount, ShapeKey
+from relaygw.store.shape import Failures, ShapeCount, ShapeKey
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.web.context import SharedRead, WebContext
 from relaygw.web.dashboard import chart
@@ -62,7 +61,7 @@ class Look:
     ages: Sequence[ShapeCount]
     examples: dict[str, Example]
     sums: Sequence[tuple[int, str, str, int]]  # of the history: step, series, label, amount
-    in_queue: Counter[str]  # mail that came to its end, by label: see observe.waits
+    in_queue: Counter[str]  # mail that came to its end, by label: see observe.events
     lately: Sequence[HistoryPoint]  # the last two slices
     failures: Failures
     last_words: Sequence[LastWords]  # bad ones, that providers reported
@@ -185,7 +184,7 @@ class Dashboard:
             examples=examples,
             sums=store.watch.sums(start_ms, step_ms=step_ms, series=series),
             # from the first slice that lies within the span
-            in_queue=in_queue_since(store, start_ms + -start_ms % (SLICE_S * 1000)),
+            in_queue=in_queue_since(store, start_ms + -start_ms % (WAITS_SLICE_S * 1000)),
             lately=store.watch.history(now - HISTORY_SLICE_MS, series=TRIED),
             failures=store.queue.failures(start_ms, step_ms=step_ms, limit=MOST),
             last_words=store.reports.last_words(start_ms),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from relaygw.mail.content import normalise_line_ends
 from relaygw.store.queue_entry import QueueEntry
@@ -277,3 +278,40 @@ def file_name_of(part: Part) -> str:
     if _RESERVED_NAMES.match(name):
         name = f"_{name}"
     return name or f"part-{part.part_id}"
+
+
+# --- how a part can be shown ------------------------------------------------------------
+
+
+_TYPES = {
+    **dict.fromkeys(("png", "jpeg", "gif", "webp", "bmp"), "picture"),
+    **dict.fromkeys(("json", "xml", "yaml", "javascript", "rfc822"), "text"),
+    "calendar": "calendar",
+    "ics": "calendar",
+    "pdf": "pdf",
+}
+_ENDINGS = {
+    **dict.fromkeys(("png", "jpg", "jpeg", "gif", "webp", "bmp"), "picture"),
+    **dict.fromkeys(
+        ("txt", "text", "csv", "tsv", "log", "md", "json", "xml", "html", "htm", "svg", "yaml",
+         "yml", "eml", "vcf", "css", "js"),
+        "text",
+    ),
+    "ics": "calendar",
+    "pdf": "pdf",
+}  # fmt: skip
+
+
+def kind_of(part: Part) -> str:
+    """Return how a part can be shown: picture, text, calendar or pdf; "" if it can only be saved.
+
+    The name decides where the type says nothing.
+    """
+    main, _, sub = part.content_type.partition("/")
+    sub = sub.removeprefix("x-").rpartition("+")[2]
+    kind = "text" if main == "text" and sub not in _TYPES else _TYPES.get(sub, "")
+    if main == "image" and kind != "picture":
+        return "text" if part.content_type == "image/svg+xml" else ""
+    if kind or part.content_type != "application/octet-stream":
+        return kind
+    return _ENDINGS.get(PurePath(part.file_name.lower()).suffix[1:], "")

@@ -33,9 +33,9 @@ from relaygw.web.mail.mime_tree import (
     file_name_of,
     filed_ids,
     filed_parts,
+    kind_of,
     load_tree,
 )
-from relaygw.web.mail.part_kind import kind_of
 from relaygw.web.mail.text import text_of_html, texts_of
 
 VIEWS = {  # each has a template view_NAME.html; what its tab says

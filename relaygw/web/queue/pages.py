@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.report import report_words
 from relaygw.mail.result import (
     AFTERWARDS,
     ARRIVED,
@@ -24,6 +27,7 @@ from relaygw.mail.result import (
     Asked,
 )
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import report_words
 from relaygw.observe.observer import Series
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction
 from relaygw.operations.queue_object import (
@@ -48,7 +52,6 @@ from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection
-from relaygw.web.queue.acts import act_of
 from relaygw.web.queue.audit import make_deed
 from relaygw.web.words import RESULT_LABELS, STATES
 
@@ -334,3 +337,51 @@ def _question(
         "more": number - len(shown),
         "providers": list(web.settings.providers),
     }
+
+
+# --- buttons beside a story -------------------------------------------------------------
+# The buttons beside what a story tells to run: each does the command once it is confirmed.
+
+
+_COMMAND = re.compile(
+    r"relaygw (?:(?:queue explain|sandbox release) [A-Z0-9]{10,20}|suppress remove \S+)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A form that asks first, or a link to a page that does."""
+
+    label: str
+    icon: str
+    path: str
+    fields: tuple[tuple[str, str], ...] = ()  # none: a link
+    is_danger: bool = False
+
+
+def act_of(command: str, queue_id: str) -> Act | None:
+    """Return the button of a command on the page of a message, None where there is none."""
+    match command.split():
+        case ["relaygw", "queue", "explain", one]:
+            return Act("Its story", "open", f"/queue/{one}")
+        case ["relaygw", "queue", "resend", one, *_]:
+            return Act("Send again…", "send", f"/queue/{one}/resend")
+        case ["relaygw", "queue", name, "--id", one, *_] if name in ACTIONS:
+            action = ACTIONS[name]
+            fields = (("tick", one), ("action", name), ("back", "message"))
+            return Act(f"{action.label}…", action.icon, "/queue/change", fields, action.is_danger)
+        case ["relaygw", "provider", "release", name]:
+            fields = (("provider", name), ("action", "release"), ("back", queue_id))
+            return Act(f"Release {name}…", "send", "/providers/change", fields)
+        case ["relaygw", "sandbox", "release", one, *_]:
+            return Act("Release…", "send", f"/sandbox/{one}/release")
+        case ["relaygw", "suppress", "remove", *_]:
+            (address, *_) = shlex.split(command)[3:]
+            return Act("Lift it…", "open", f"/suppression?{urlencode({'q': address})}")
+    return None
+
+
+def act_in(text: str) -> Act | None:
+    """Return the button of the command that a reason names, None where it names none."""
+    found = _COMMAND.search(text)
+    return act_of(found[0], "") if found else None

@@ -20,7 +20,7 @@ from relaygw.policy.recipients import check_typed
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import redirect, render, with_notice
-from relaygw.web.queue.acts import act_in
+from relaygw.web.queue.pages import act_in
 from relaygw.web.queue.selection import queued_of
 
 _CHANGED = "It has changed meanwhile. This is its current state."

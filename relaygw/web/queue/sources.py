@@ -28,7 +28,7 @@ _LABELS = {
     **{"sender": "Sender's domain", "uid": "User ID", "user": "Login"},
 }
 
-_FOLDED = re.compile("[#@…]")  # see policy.template
+_FOLDED = re.compile("[#@…]")  # see mail.content
 _SELECTORS = {  # of the list of mail
     **{"script": "script", "host": "host", "sender": "sender_domain", "uid": "uid"},
     **{"user": "client"},

@@ -1,4 +1,7 @@
-"""One captured message in all its views, its fate as by a release now; opening it marks it read."""
+"""One captured message in all its views, its fate as by a release now; opening it marks it read.
+
+Links of it are visited, and its spam is scored, when somebody asks.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext
+from relaygw.web.gate.identity import Role, require
 from relaygw.web.mail.html_check import table
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import load_tree
@@ -26,7 +30,7 @@ from relaygw.web.mail.text import people_of
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_of, read_search
-from relaygw.web.sandbox.checking import check_page, visitable
+from relaygw.web.sandbox.checking import check_page, spam_score, visit_links, visitable
 from relaygw.web.sandbox.inbox import (
     list_context,
     list_path,
@@ -35,6 +39,7 @@ from relaygw.web.sandbox.inbox import (
     page_of,
     query_of,
 )
+from relaygw.web.sandbox.spamd import NoScore
 
 CHECKS = "checks"  # the view of captured mail only
 MAX_RECIPIENTS = 100
@@ -190,3 +195,34 @@ def _outlook(planned: Copy | RefusedCopy | None) -> str:
     if planned is not None and planned.released is Released.ANYONE:
         return _OUTLOOKS[Refusal.OUTSIDE]
     return _MAY_BE_RELEASED if planned is not None else ""
+
+
+# --- checks -----------------------------------------------------------------------------
+
+
+async def show_visited(web: WebContext, request: Request) -> Response:
+    """Visit the links of a message, and show what each answered."""
+    principal = require(request, Role.OPERATOR)
+
+    def read() -> tuple[CapturedEntry, list[str]]:
+        found = captured_of(web, request)
+        tree = load_tree(web.store, found.entry)
+        page = web.mail_pages.make(found.entry, tree)
+        return found, visitable(view_context("links", tree, page)["links"])
+
+    found, urls = await web.open(read)
+    visited = await visit_links(web, found.entry, urls, actor=principal.name, by="web", follow=True)
+    broken = sum(one.is_broken for one in visited)
+    context = {"entry": found.entry, "visited": visited, "broken": broken}
+    return render(request, "links_visited.html", context, mode=web.mode)
+
+
+async def show_score(web: WebContext, request: Request) -> Response:
+    """Show what SpamAssassin says of a message."""
+    entry = (await web.read(lambda: captured_of(web, request))).entry
+    context: dict[str, object] = {"entry": entry, "score": None, "why": ""}
+    try:
+        context["score"] = await spam_score(web, entry)
+    except NoScore as error:
+        context["why"] = str(error)
+    return render(request, "spam_score.html", context, mode=web.mode)

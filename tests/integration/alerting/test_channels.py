@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.alerting.channels import Apprise, Command, Webhook
-from relaygw.alerting.email import Email
+from relaygw.alerting.channels import Apprise, Command, Email, Webhook
 from relaygw.alerting.notifier import Notice, NotSent
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretRef, SecretUrl

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from relaygw.alerting.dead_man import DeadMansSignal, mail_trouble
-from relaygw.alerting.facts import QueueFacts
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding, QueueFacts
 from relaygw.alerting.notifier import Notifier
 from relaygw.alerting.watch import Watch
 from relaygw.machine import Machine

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding
 from relaygw.alerting.silence import SilenceWatch
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.mail_class import MailClass

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from relaygw.inbound.content_check import ContentLook
-from relaygw.inbound.screen import Screen
+from relaygw.inbound.screen import ContentLook, Screen
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import FrontObserver, History
-from relaygw.roles.screening import screen
+from relaygw.roles.front import screen
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store, read_content

@@ -14,8 +14,7 @@ from click.testing import CliRunner, Result
 
 from relaygw.cli import main
 from relaygw.policy.recipients import Fate, RecipientPolicy
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import Router
+from relaygw.policy.router import Rewriter, Router
 from relaygw.settings.load import load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider, TlsPolicy

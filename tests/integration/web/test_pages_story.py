@@ -11,7 +11,7 @@ import pytest
 from relaygw.mail.state import RecipientState
 from relaygw.store.holds import Hold
 from relaygw.store.store import Store
-from relaygw.web.queue.acts import act_of
+from relaygw.web.queue.pages import act_of
 from tests.integration.web.people import with_logins
 from tests.integration.web.queued import defer, gateway, now_ms, queue_mail
 from tests.integration.web.test_pages_queue import ended, log_in, send, token

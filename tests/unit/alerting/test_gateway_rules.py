@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from relaygw.alerting.facts import FleetFacts, QueueFacts
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding, FleetFacts, QueueFacts
 from relaygw.alerting.gateway_rules import own_findings
 from relaygw.settings.alerts import AlertRules
 from relaygw.store.audit import AuditEntry

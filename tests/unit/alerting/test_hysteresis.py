@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Finding
 from relaygw.alerting.watch import Hysteresis
 from relaygw.settings.alerts import Rule
 from relaygw.store.watch import Incident

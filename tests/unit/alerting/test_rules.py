@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.alerting.facts import Complaints, FleetFacts, HostFacts, QueueFacts
-from relaygw.alerting.finding import Finding
+from relaygw.alerting.facts import Complaints, Finding, FleetFacts, HostFacts, QueueFacts
 from relaygw.alerting.guard_words import finding_of
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings

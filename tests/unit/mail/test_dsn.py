@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.dsn import (
+from relaygw.mail.address import (
     NO_REQUEST,
     DsnRequest,
     encode_xtext,

@@ -14,7 +14,14 @@ from flufl.bounce import all_failures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.dsn import MAX_ORCPT_BYTES, rcpt_parameters, read_envid, read_orcpt, shown_orcpt
+from relaygw.delivery.notices import objection
+from relaygw.mail.address import (
+    MAX_ORCPT_BYTES,
+    rcpt_parameters,
+    read_envid,
+    read_orcpt,
+    shown_orcpt,
+)
 from relaygw.mail.notice import (
     MAX_NOTICE_BYTES,
     Cause,
@@ -24,7 +31,6 @@ from relaygw.mail.notice import (
     Telling,
     compose_notice,
 )
-from relaygw.mail.objection import objection
 from relaygw.mail.returned import MAX_HEADER_BYTES, MAX_WHOLE_BYTES
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.mail.suppression import Action, Listed, Suppression

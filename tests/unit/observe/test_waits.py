@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.observe.waits import BOUNDS_MS, bound_of, waits_of
+from relaygw.observe.events import WAIT_BOUNDS_MS, wait_bound, waits_of
 
 
 def counted(times_ms: list[int], provider: str = "main") -> list[tuple[str, int]]:
-    return list(Counter(f"{provider} {bound_of(each)}" for each in times_ms).items())
+    return list(Counter(f"{provider} {wait_bound(each)}" for each in times_ms).items())
 
 
 def test_bounds_are_few_and_reach_from_10_ms_to_a_week() -> None:
-    assert len(BOUNDS_MS) == 48
-    assert BOUNDS_MS[0] == 10
-    assert BOUNDS_MS[-1] > 7 * 86_400_000
-    assert list(BOUNDS_MS) == sorted(set(BOUNDS_MS))
-    assert bound_of(-5) == bound_of(10) == 10
-    assert bound_of(11) == 15
-    assert bound_of(10**12) == BOUNDS_MS[-1]
+    assert len(WAIT_BOUNDS_MS) == 48
+    assert WAIT_BOUNDS_MS[0] == 10
+    assert WAIT_BOUNDS_MS[-1] > 7 * 86_400_000
+    assert list(WAIT_BOUNDS_MS) == sorted(set(WAIT_BOUNDS_MS))
+    assert wait_bound(-5) == wait_bound(10) == 10
+    assert wait_bound(11) == 15
+    assert wait_bound(10**12) == WAIT_BOUNDS_MS[-1]
 
 
 @given(st.lists(st.integers(1, 600_000_000), min_size=1, max_size=200))
@@ -33,7 +33,7 @@ def test_quantiles_are_within_a_step_of_what_they_are(times_ms: list[int]) -> No
     in_order = sorted(times_ms)
     for share, told_s in ((0.5, found.p50_s), (0.95, found.p95_s)):
         exact = in_order[max(0, -int(-share * len(in_order) // 1) - 1)]
-        assert told_s * 1000 <= bound_of(exact)
+        assert told_s * 1000 <= wait_bound(exact)
         assert exact <= max(10, 1.7 * told_s * 1000)
 
 

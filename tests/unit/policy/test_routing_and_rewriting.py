@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.policy.rewriter import Rewriter
-from relaygw.policy.router import Router
+from relaygw.policy.router import Rewriter, Router
 from relaygw.settings.model import Rewrite
 from relaygw.settings.routes import Route
 from tests.tables import each_of

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relaygw.postfix.lint import findings
 from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
 from relaygw.postfix.maps import Tables
-from relaygw.postfix.mended import MendedResolver, mended
+from relaygw.postfix.mistakes import MendedResolver, mended
 from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.postfix.sameness import Comparison, pairs_of

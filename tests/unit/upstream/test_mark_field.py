@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from relaygw.delivery.marking import Marking
 from relaygw.mail.mark import Marks
 from relaygw.policy.recipient_fields import FieldRule
 from relaygw.settings.presets import presets
-from relaygw.upstream.mark_field import Mark
+from relaygw.upstream.mark_field import Mark, Marking
 from relaygw.upstream.outgoing import chunks, sift
 from tests.tables import each_of
 

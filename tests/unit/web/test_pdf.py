@@ -14,7 +14,7 @@ import pytest
 
 from relaygw.web.mail import pdf
 from relaygw.web.mail.pdf import draw_pages
-from relaygw.web.mail.picture_size import picture_size
+from relaygw.web.mail.preview import picture_size
 from tests.e2e.browser import attachments
 
 CHILD = Path(pdf.__file__).with_name("pdf_child.py")

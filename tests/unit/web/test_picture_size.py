@@ -8,7 +8,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.web.mail.picture_size import picture_size
+from relaygw.web.mail.preview import picture_size
 from tests.e2e.browser.attachments import png_bomb
 from tests.e2e.browser.letters import png
 from tests.tables import each_of

@@ -7,7 +7,7 @@ import pytest
 
 import relaygw.web
 from relaygw.mail.clock import utc_text
-from relaygw.web import times
+from relaygw.web import words
 from tests.tables import each_of
 
 WEB = Path(relaygw.web.__file__).parent
@@ -21,7 +21,7 @@ AT_MS = 1_764_064_803_123  # 25 Nov 2025, 10:00:03 UTC
      (86_400, "1 d"), (6 * 86_400, "6 d"), (10 * 86_400, "15 Nov"), (400 * 86_400, "21 Oct 2025")],
 )  # fmt: skip
 def test_ages(ago_s: int, shown: str) -> None:
-    assert times.age(NOW_MS - ago_s * 1000, NOW_MS) == shown
+    assert words.age(NOW_MS - ago_s * 1000, NOW_MS) == shown
 
 
 @each_of(
@@ -32,20 +32,20 @@ def test_ages(ago_s: int, shown: str) -> None:
      ("age", "25 Nov 2025"), ("ago", "on 25 Nov 2025"), ("until", "now"), ("due", "due now")],
 )  # fmt: skip
 def test_the_servers_text_is_utc_and_says_so(form: str, shown: str) -> None:
-    assert times.FORMS[form](AT_MS, NOW_MS) == shown
-    assert times.FORMS["minute"](AT_MS, AT_MS) == "25 Nov, 10:00 UTC"
+    assert words.FORMS[form](AT_MS, NOW_MS) == shown
+    assert words.FORMS["minute"](AT_MS, AT_MS) == "25 Nov, 10:00 UTC"
 
 
 def test_a_time_is_one_element_with_the_whole_of_it_on_hover() -> None:
-    assert times.time_tag(AT_MS, "clock", label="Accepted", css="mail-age") == (
+    assert words.time_tag(AT_MS, "clock", label="Accepted", css="mail-age") == (
         '<time class="mail-age" data-time="clock" datetime="2025-11-25T10:00:03.123Z"'
         ' title="Accepted 25 Nov 2025, 10:00:03 UTC">10:00 UTC</time>'
     )
-    assert times.time_tag(None) == ""
+    assert words.time_tag(None) == ""
 
 
 def test_times_in_a_text_become_elements_and_nothing_else_does() -> None:
-    shown = times.with_times(f"<b> since {utc_text(AT_MS)}; not 2025-99-99 10:00:00 UTC")
+    shown = words.with_times(f"<b> since {utc_text(AT_MS)}; not 2025-99-99 10:00:00 UTC")
     assert shown.startswith('&lt;b&gt; since <time data-time="second"')
     assert shown.endswith("10:00:03 UTC</time>; not 2025-99-99 10:00:00 UTC")
 
@@ -53,7 +53,7 @@ def test_times_in_a_text_become_elements_and_nothing_else_does() -> None:
 def test_the_script_knows_all_forms() -> None:
     script = (WEB / "static" / "relaygw.js").read_text()
     table = script.partition("const TIMES = {")[2].partition("\n};")[0]
-    assert set(re.findall(r"^  (\w+)[:,]", table, re.MULTILINE)) == set(times.FORMS)
+    assert set(re.findall(r"^  (\w+)[:,]", table, re.MULTILINE)) == set(words.FORMS)
 
 
 @pytest.mark.parametrize("path", sorted(WEB.glob("templates/*.html")), ids=lambda path: path.name)
@@ -69,6 +69,6 @@ def test_no_module_of_the_pages_formats_times_by_itself() -> None:
     found = [
         str(path.relative_to(WEB))
         for path in WEB.rglob("*.py")
-        if path.name != "times.py" and re.search(by_hand, path.read_text())
+        if path.name != "words.py" and re.search(by_hand, path.read_text())
     ]
     assert found == []

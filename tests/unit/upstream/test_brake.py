@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from relaygw.delivery.brake import BRAKED, REFUSALS_IN_A_ROW, Brake
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
     AttemptReport,
@@ -18,6 +17,7 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
+from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW, Brake
 from tests.builders import claimed
 
 UNKNOWN = "5.1.1 <{address}>: no such user {name} (id {number}f-q)"

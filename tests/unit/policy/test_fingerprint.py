@@ -6,7 +6,7 @@ import base64
 import time
 
 from relaygw.mail.content import read_header
-from relaygw.mail.fingerprint import TOKEN_BYTES, fingerprint
+from relaygw.policy.storms import TOKEN_BYTES, fingerprint
 from tests.tables import each_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.sending_key import is_usable_key, sending_key
+from relaygw.delivery.sending_once import is_usable_key, sending_key
 
 ONE: dict[str, Any] = {"queue_id": "0A", "sender": "a@x.test", "rcpt_no": 0}
 ONE |= {"address": "b@x.test", "generation": 0}
