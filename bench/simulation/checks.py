@@ -82,7 +82,7 @@ def _truth(world: World, states: dict[str, Any], takes: dict[str, int]) -> None:
             world.broken(f"{address} is recorded as delivered, and nobody took it")
         elif state == "bounced" and address not in refused:
             world.broken(f"{address} is recorded as bounced, and nobody refused it for good")
-        elif state in ("expired", "blocked", "cancelled"):
+        elif state in ("expired", "blocked", "cancelled") and address not in world.expired:
             world.broken(f"{address} is {state}")
 
 
@@ -117,7 +117,8 @@ def _drained(world: World, states: dict[str, Any], *, is_over: bool) -> None:
         if state != "pending" or is_forgotten:
             continue
         if delivery in _WAITS:
-            if doubts and route not in (world.route, BULK):
+            is_tended = route in (world.route, BULK) or route.startswith("provider:")
+            if doubts and not is_tended:
                 _look_for_report(world, address)
             elif not _is_over_quota(world):
                 world.broken(f"{address} still waits ({delivery}: {reason})")
@@ -125,7 +126,7 @@ def _drained(world: World, states: dict[str, Any], *, is_over: bool) -> None:
             world.broken(f"{address} is pending in a delivery that is {delivery} ({code})")
         elif code == "mode" and _mode(world) == "production":
             world.broken(f"{address} is held for a mode that has ended")
-        elif code == "sender_refused":
+        elif code == "sender_refused" and not _is_over_quota(world):  # else nothing probes it
             world.broken(f"{address} is held for a sender that is taken again: {reason}")
 
 
@@ -152,8 +153,7 @@ def _is_over_quota(world: World) -> bool:
         doubts = sum(event.f == "doubt" for event in world.events)
         # a second worker may have some of it in hand, and gives it back within ten minutes
         is_alone = sum(event.f == "start" for event in world.events) == 1
-        is_known = not world.lost_shares and not _has_line(world, "not given back")
-        if is_alone and is_known and provider.taken_mails + doubts < provider.quota:
+        if is_alone and not world.lost_shares and provider.taken_mails + doubts < provider.quota:
             world.broken(f"{name} is over its quota with {provider.taken_mails} mails taken")
     return bool(held) or any(one.is_short(world.lost_shares) for one in world.providers.values())
 

@@ -10,6 +10,7 @@ from bench.history import Event
 from bench.simulation import marks, seams
 from bench.simulation.checks import judge
 from bench.simulation.loop import Process
+from bench.simulation.operator import Operator
 from bench.simulation.processes import Front, Gateway
 from bench.simulation.provider import BY_NAME, WELL
 from bench.simulation.scenario import Fault, Mail, Scenario, Spell, draw
@@ -29,11 +30,13 @@ _AFTER = frozenset(
 _STEP_S = 3600.0
 _LEFT = f"""
     SELECT 1 FROM delivery WHERE state IN ('incoming', 'deferred')
-    AND route NOT IN (?, '{BULK}') LIMIT 1
+    AND route NOT IN (?, '{BULK}') AND route NOT LIKE 'provider:%' LIMIT 1
 """
 _WAITING = f"""
     SELECT 1 FROM delivery WHERE state IN ('incoming', 'active', 'deferred')
-    AND (route IN (?, '{BULK}') OR doubts + reclaims = 0 OR state = 'active')
+    AND (route IN (?, '{BULK}') OR route LIKE 'provider:%' OR doubts + reclaims = 0
+        OR state = 'active')
+    OR state = 'deleted' OR state = 'held' AND hold_code = 'operator'
     OR state = 'held' AND hold_code = 'mode' AND ? = 'production'
     OR state = 'held' AND hold_code = 'sender_refused' LIMIT 1
 """
@@ -121,6 +124,7 @@ class Run:
         if not scenario.is_shared and scenario.workers > 1:
             world.loop.at(world.here, 0.05, self.gateways[0].start)
         front_machine = world.machine("gw1")
+        self.operator = Operator(world, settings)
         self.front = Front(world, front_machine, settings, self.gateways)
         for mail in scenario.mail:
             world.loop.at(world.here, mail.at_s, self._send, mail)
@@ -187,6 +191,7 @@ class Run:
             "rename": self._rename,
             "failover": self._fail_over,
             "answers lost": self._store,
+            "operator": lambda fault, _: self.operator.act(fault.lasts_s),
         }
         strike[fault.kind](fault, process)
 
@@ -291,6 +296,8 @@ class Run:
             if gateway.is_stopped:
                 gateway.resume()
         world.history.info("world", "faults-end")
+        if any(one.kind == "operator" for one in self.scenario.faults):
+            self.operator.let_go()
         self._ended_s = world.loop.now_s
         world.loop.at(world.here, LOOK_S, self._look)
 

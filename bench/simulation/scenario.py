@@ -22,7 +22,7 @@ KINDS = (
     "stop",
     "rename",
 )
-"""What `_faults` draws of; a failover comes by itself."""
+"""What `_faults` draws of; failovers and operators come by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,9 @@ def _add_storms(made: Scenario, chance: random.Random) -> None:
     if made.is_shared and chance.random() < 0.1:
         lag_s = chance.choice((0.02, 0.2, 1.0))
         made.faults.append(Fault(0.6 + chance.random() * 3, "failover", lag_s))
+    if chance.random() < 0.1:
+        for _ in range(chance.randint(1, 3)):
+            made.faults.append(Fault(0.6 + chance.random() * 8, "operator", chance.random() * 6))
     storm = chance.random()
     if storm < 0.05:  # a clock is set while outcomes wait for the store
         made.spells += [Spell(name, 0.0, 8.0, "slower") for name in made.providers]

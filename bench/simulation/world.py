@@ -104,6 +104,7 @@ class World:
         self.route = ""  # of the settings of now
         self.lost_shares = 0  # kills and lost answers: what they had taken of limits is lost
         self.modes: dict[str, Settings] = {}  # of each process
+        self.expired: set[str] = set()  # addresses of mail that the operator ended
         self.forgotten: set[str] = set()  # addresses of mail that a failover put back or lost
         self.loop.thread_wait = self._thread_wait
         self.loop.connecting = self._connect
@@ -116,6 +117,8 @@ class World:
 
     def log(self, process: str, text: str) -> None:
         self.lines.append((self.now_ns(), process, text))
+        if "not given back" in text:  # of a quota
+            self.lost_shares += 1
 
     def broken(self, what: str) -> None:
         """Note that a promise was broken."""

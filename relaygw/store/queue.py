@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Update, and_, case, exists, func, literal, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.hold import HoldCause
+from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
@@ -198,7 +198,8 @@ class Queue(Repository):
     def undelete(self, queue_ids: Sequence[str], *, entry: AuditEntry) -> int:
         """Take deliveries out of the trash; audited; return how many.
 
-        What was held is held as before, the rest is due now; time in the trash is no age.
+        What was held is held as before, the rest is due now; time in the trash is no age. The mode
+        may be another one by now: mail that was held for it is due, and is checked before it goes.
         """
 
         def change(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
@@ -326,16 +327,24 @@ def _settle_recipients(
 
 def _undelete(tx: Transaction, batch: Sequence[str], now_ms: int) -> int:
     was_held = delivery.c.held_at_ms.is_not(None)
+    is_unchecked = was_held & (delivery.c.hold_code == HoldCode.MODE.value)
+    kept = {name: delivery.c[name] for name in ("held_at_ms", *hold_columns(None))}
+    dropped = {"held_at_ms": None, **hold_columns(None)}
     has_content = (message.c.queue_id == delivery.c.queue_id) & (message.c.chunk_count > 0)
     is_deleted = delivery.c.queue_id.in_(batch) & (delivery.c.state == _D.DELETED.value)
     # of a held one the time in the trash counts as held
-    in_trash_ms = case((was_held, 0), else_=now_ms - delivery.c.changed_at_ms)
+    in_trash_ms = case(
+        (is_unchecked, held_until(now_ms)),
+        (was_held, 0),
+        else_=now_ms - delivery.c.changed_at_ms,
+    )
     lock_messages(tx, batch)  # against who drops their content at this moment
     back = tx.execute(
         update(delivery)
         .where(is_deleted, exists().where(has_content))
         .values(
-            state=case((was_held, _D.HELD.value), else_=_D.DEFERRED.value),
+            state=case((was_held & ~is_unchecked, _D.HELD.value), else_=_D.DEFERRED.value),
+            **{name: case((is_unchecked, dropped[name]), else_=kept[name]) for name in kept},
             due_at_ms=now_ms,
             changed_at_ms=now_ms,
             held_ms=delivery.c.held_ms + in_trash_ms,

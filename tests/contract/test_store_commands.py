@@ -109,6 +109,20 @@ def test_what_was_held_is_held_again_for_the_same_reason(store: Store) -> None:
     assert claimed.held_ms == 3000
 
 
+def test_what_was_held_for_the_mode_is_due_as_the_mode_may_be_another_one(store: Store) -> None:
+    queue_id = add(store)
+    ids = [queue_id]
+    mode = HoldCause(HoldCode.MODE)
+    may_leave = frozenset({D.INCOMING})
+    store.queue.change_state(ids, from_states=may_leave, to=D.HELD, hold=mode, entry=audit())
+    change(store, queue_id, D.DELETED, at_ms=NOW_MS + 1000)
+    assert store.queue.undelete(ids, entry=audit(at_ms=NOW_MS + 2000)) == 1
+    (part,) = entry_of(store, queue_id).deliveries
+    assert (part.state, part.hold) == (D.DEFERRED, None)
+    (claimed,) = store.leases.claim("default", limit=9, incarnation="one", now_ms=NOW_MS + 2000)
+    assert (claimed.held_ms, claimed.probes) == (2000, None)
+
+
 def test_only_the_trash_is_undeleted(store: Store) -> None:
     queue_id = add(store)
     assert store.queue.undelete([queue_id], entry=audit()) == 0
