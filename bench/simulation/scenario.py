@@ -98,6 +98,7 @@ def draw(seed: int) -> Scenario:
         _THEMES[chance.randrange(len(_THEMES))](made, chance)
     _add_refusals(made, random.Random(f"refusals {seed}"))
     _add_storms(made, random.Random(f"storms {seed}"))
+    _add_operator(made, random.Random(f"operator {seed}"))
     return made
 
 
@@ -174,9 +175,6 @@ def _add_storms(made: Scenario, chance: random.Random) -> None:
     if made.is_shared and chance.random() < 0.1:
         lag_s = chance.choice((0.02, 0.2, 1.0))
         made.faults.append(Fault(0.6 + chance.random() * 3, "failover", lag_s))
-    if chance.random() < 0.1:
-        for _ in range(chance.randint(1, 3)):
-            made.faults.append(Fault(0.6 + chance.random() * 8, "operator", chance.random() * 6))
     storm = chance.random()
     if storm < 0.05:  # a clock is set while outcomes wait for the store
         made.spells += [Spell(name, 0.0, 8.0, "slower") for name in made.providers]
@@ -189,6 +187,13 @@ def _add_storms(made: Scenario, chance: random.Random) -> None:
     elif storm < 0.12:  # a held provider is not reached
         made.spells += [Spell(name, 0.3, 10.0, "is over quota") for name in made.providers]
         made.spells += [Spell(name, 10.5, 20.0, "resets") for name in made.providers]
+
+
+def _add_operator(made: Scenario, chance: random.Random) -> None:
+    """Let somebody change queued mail meanwhile; all else is drawn without it."""
+    if chance.random() < 0.1:
+        for _ in range(chance.randint(1, 3)):
+            made.faults.append(Fault(0.6 + chance.random() * 8, "operator", chance.random() * 6))
 
 
 def _refusal(made: Scenario, chance: random.Random, mood: str) -> Spell:

@@ -268,7 +268,7 @@ _ALL = (
     ),
     Bug("quota-kept", "what was refused uses up the quota", _quota_kept, seed=55),
     Bug("routes-forgotten", "mail of a renamed route is nobody's", _routes_forgotten, seed=17),
-    Bug("held-for-ever", "mail held for a mode stays held", _held_for_ever, seed=60),
+    Bug("held-for-ever", "mail held for a mode stays held", _held_for_ever, seed=17),
     Bug("buried-by-age", "a clock that is set buries living workers", _buried_by_age, seed=138),
     Bug(
         "clock-back-freezes",
@@ -302,7 +302,7 @@ _ALL = (
     ),
     Bug("buried-early", "others are buried between two heartbeats", _buried_early, seed=232),
     Bug("known-freed", "leases in hand are freed with those that are not", _known_freed, seed=41),
-    Bug("claimed-twice", "what is being recorded is claimed again", _claimed_twice, seed=56),
+    Bug("claimed-twice", "what is being recorded is claimed again", _claimed_twice, seed=1009),
     Bug("late-answer", "a connection that lost step is used again", _late_answer_taken, seed=51),
     Bug("stale-after-dot", "a dead connection is replaced after the dot", _stale_after_dot, seed=6),
     Bug("no-rate", "the rate is not shared", _no_rate, seed=36),
