@@ -120,7 +120,10 @@ def _seed_verdicts(
     reading, writing = os.pipe()
 
     def run() -> int:
-        from bench.mutating.seeds import Judge  # it imports relaygw
+        from bench.simulation import clocks
+
+        clocks.install()  # before anything of relaygw is bound to the clocks of this machine
+        from bench.mutating.seeds import Judge
 
         judge = Judge.prepared(ROOT, count)
         with os.fdopen(writing, "w") as results:
