@@ -104,6 +104,7 @@ async def test_nothing_leaves_before_it_is_open_and_a_hint_is_enough_after_that(
         one.accept(second)
         one.worker.wake()
         await one.until(lambda: one.part(second).state is DeliveryState.FINISHED)
+        await one.until(lambda: not one.gates["a"].in_flight)
         assert one.worker._connections() == {"a": (0, 1)}
         one.gates["a"].in_flight = 3
         assert one.worker._connections() == {"a": (3, 0)}
