@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from relaygw.delivery.gate import DOWN_AFTER_FAILURES
 from relaygw.delivery.worker import Worker
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.hold import HoldCode, provider_down
+from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.policy.retry import unsent
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
+from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import Instance, Lifeline
 from relaygw.store.queue_entry import DeliveryEntry
 from relaygw.store.selection import Selection
@@ -152,3 +157,40 @@ async def test_what_was_put_off_for_a_provider_goes_as_soon_as_it_is_seen_to_be_
         one.scheduler._shut = {"a"}  # as of the last look
         one.scheduler.hurry_reopened()
         await one.until(lambda: one.part(message).state is DeliveryState.FINISHED)
+
+
+async def test_what_was_given_back_goes_as_soon_as_its_provider_is_open_again(
+    tmp_path: Path,
+) -> None:
+    async with ScriptedProvider() as p, desk(tmp_path, {"a": p.settings()}) as one:
+        gate, lane, message = one.gates["a"], one.lanes[0], accepted()
+        gate.is_held = True
+        one.scheduler.open()
+        one.accept(message)
+        lane.take(await one.worker._leases.claim(lane.route, 9))
+        lane.may_have_more = False
+        assert one.part(message).state is DeliveryState.ACTIVE
+        one.scheduler.run(gate)
+        await one.until(lambda: one.part(message).state is DeliveryState.INCOMING)
+        gate.is_held = False
+        one.scheduler.run(gate)
+        await one.until(lambda: one.part(message).state is DeliveryState.FINISHED)
+
+
+async def test_what_others_found_out_is_known_at_the_next_look(tmp_path: Path) -> None:
+    async with ScriptedProvider() as p, desk(tmp_path, {"a": p.settings()}) as one:
+        now_ms, gate = clock_ms(), one.gates["a"]
+        outage = Hold(
+            scope=UNREACHABLE,
+            key="a",
+            reason="connection refused",
+            remedy="",
+            since_ms=now_ms,
+            probe_at_ms=now_ms + 1000,
+        )
+        one.store.holds.put_hold(outage)
+        one.store.holds.put_hold(replace(outage, scope=Scope.CREDENTIAL, probe_at_ms=None))
+        await one.worker._obey_others()
+        assert (gate.is_outage_known, gate.is_held) == (True, True)
+        assert gate.is_down(time.monotonic())
+        assert gate.failures == DOWN_AFTER_FAILURES
