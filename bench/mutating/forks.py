@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tests.once import fast_place
 
 _LOOK_AGAIN_S = 0.02
 _PR_SET_PDEATHSIG = 1
 _STDERR = os.dup(2)  # of all forks, and theirs
+
+_Item = TypeVar("_Item")
 
 
 @contextlib.contextmanager
@@ -64,6 +69,35 @@ def ended(pid: int, patience_s: float) -> int:
         time.sleep(_LOOK_AGAIN_S)
     _kill_group(pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def shared_out(
+    jobs: int, work: Callable[[_Item], object], items: Sequence[_Item], patience_s: float
+) -> Iterator[Any]:
+    """Yield what `work` returns for each item, in order; so many forks do it, by turns.
+
+    It has to be of JSON. A fork that dies tells nothing more: then this ends early.
+    """
+    jobs = max(1, min(jobs, len(items)))
+    with contextlib.ExitStack() as stack:
+        told = []
+        for number in range(jobs):
+            reading, writing = os.pipe()
+
+            def run(number: int = number, writing: int = writing) -> int:
+                with os.fdopen(writing, "w") as results:
+                    for item in items[number::jobs]:
+                        print(json.dumps(work(item)), file=results, flush=True)
+                return 0
+
+            pid = forked(run, stack.enter_context(scratch()))
+            stack.callback(ended, pid, patience_s)
+            os.close(writing)
+            told.append(stack.enter_context(os.fdopen(reading)))
+        for one, _ in zip(cycle(told), items, strict=False):
+            if not (line := one.readline()):
+                return
+            yield json.loads(line)
 
 
 def _kill_group(pid: int) -> None:

@@ -56,11 +56,11 @@ class Calls:
         path.write_text(json.dumps([called, self.seconds, sorted(self.failed)]))
 
     def load(self, path: Path) -> None:
-        """Take what was saved; of tests that fail no more than their names."""
+        """Add what was saved; of tests that fail no more than their names."""
         called, seconds, failed = json.loads(path.read_text())
-        self.failed = set(failed)
-        self.by_test = {one: set(its) for one, its in called.items() if one not in self.failed}
-        self.seconds = {one: its for one, its in seconds.items() if one not in self.failed}
+        self.failed |= set(failed)
+        self.by_test |= {one: set(its) for one, its in called.items() if one not in failed}
+        self.seconds |= {one: its for one, its in seconds.items() if one not in failed}
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         if event == "call":

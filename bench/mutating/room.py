@@ -12,7 +12,7 @@ from typing import IO
 
 import pytest
 
-from bench.mutating.forks import ended, forked, scratch
+from bench.mutating.forks import ended, forked, scratch, shared_out
 from bench.mutating.patch import Functions, loaded_functions
 from bench.mutating.plugin import Calls, Started
 from bench.mutating.points import Mutant
@@ -31,10 +31,13 @@ class Room:
     out.
     """
 
-    def __init__(self, root: Path, mutants: Sequence[Mutant], results: IO[str]) -> None:
+    def __init__(
+        self, root: Path, mutants: Sequence[Mutant], results: IO[str], jobs: int = 1
+    ) -> None:
         self._root = root
         self._mutants = mutants
         self._results = results
+        self._jobs = jobs
         self._is_fork = False
         self._tests: dict[str, pytest.Item] = {}
         self._usual_s: dict[str, float] = {}
@@ -51,14 +54,18 @@ class Room:
             return True
         self._usual_s = calls.seconds
         for name, seconds in calls.seconds.items():
-            limit = pytest.mark.timeout(10 + 10 * seconds)
+            limit = pytest.mark.timeout(10 + 5 * seconds)
             self._tests[name].add_marker(limit, append=False)
         functions = Functions(self._root, loaded_functions())
         by_function = _by_function(calls)
-        for mutant in self._mutants:
+
+        def judge(mutant: Mutant) -> Mapping[str, object]:
             tests = self._chosen(by_function.get(f"{mutant.path}:{mutant.function}", []))
             noticed = self._is_noticed(session, tests, partial(functions.change, mutant))
-            self._tell({"noticed": noticed, "tests": tests})
+            return {"noticed": noticed, "tests": tests}
+
+        for told in shared_out(self._jobs, judge, self._mutants, PATIENCE_S):
+            self._tell(told)
         return True
 
     def _tell(self, what: Mapping[str, object]) -> None:
@@ -67,18 +74,21 @@ class Room:
     def _calls(self, session: pytest.Session) -> Calls:
         """Run all tests; return what they call, without those that fail."""
         calls = Calls(self._root)
+        tests = list(self._tests)
 
-        def run() -> int:
-            session.config.pluginmanager.register(calls)
+        def run(number: int) -> str:
+            session.config.pluginmanager.register(own := Calls(self._root))
             try:
-                return self._run(session, list(self._tests))
+                self._run(session, tests[number :: self._jobs])
             finally:
-                calls.save(directory / "calls")
+                own.save(directory / str(number))
+            return ""
 
         with scratch() as directory:
-            ended(forked(run, directory), 100 * PATIENCE_S)
-            if (directory / "calls").exists():
-                calls.load(directory / "calls")
+            for _ in shared_out(self._jobs, run, range(self._jobs), 100 * PATIENCE_S):
+                pass
+            for saved in directory.iterdir():
+                calls.load(saved)
         calls.failed |= self._tests.keys() - calls.seconds.keys()  # or were not run
         return calls
 
@@ -112,10 +122,15 @@ class Room:
             code, test = self._outcome(session, left, change)
             if code in (0, _UNPATCHED):
                 return False if code == 0 else None
-            if test not in left or self._outcome(session, [test], lambda: True)[0] == 0:
+            if test not in left or self._is_failed_by(session, test, change):
                 return True
             left.remove(test)  # a test that fails without the change, too, says nothing
         return False
+
+    def _is_failed_by(self, session: pytest.Session, test: str, change: Callable[[], bool]) -> bool:
+        """Return whether a test that failed passes without the change, and fails with it again."""
+        as_it_is = self._outcome(session, [test], lambda: True)[0]
+        return as_it_is == 0 and self._outcome(session, [test], change)[0] != 0
 
     def _outcome(
         self, session: pytest.Session, tests: Sequence[str], change: Callable[[], bool]

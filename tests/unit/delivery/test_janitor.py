@@ -14,10 +14,12 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.mail_class import MailClass
 from relaygw.roles.delivery import bury_dead, has_lock_file
 from relaygw.settings.model import Settings
+from relaygw.store.feedback import NewPost
 from relaygw.store.instances import Instance, Lifeline
 from relaygw.store.sources import HOUR_MS, KEPT_MS, ClassCount
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
+from tests.contract.conftest import clock_at
 from tests.logs import text_log
 from tests.queues import make_queue
 
@@ -70,14 +72,8 @@ def test_a_worker_of_this_host_lives_as_long_as_it_holds_its_lock(
         line.release()
 
 
-async def test_who_sent_long_ago_is_forgotten(store: Store) -> None:
-    now_ms = clock_ms()
-    for template, ago_ms in (("old", KEPT_MS + 1), ("new", KEPT_MS - HOUR_MS)):
-        mail_class = MailClass.of(
-            ("h", "", "", None, ""), sender_domain="", template=template, stream="promotional"
-        )
-        store.sources.count_mail([ClassCount(mail_class, now_ms - ago_ms, now_ms - ago_ms, 1, 1)])
-    janitor = Janitor(
+def quiet_janitor(store: Store) -> Janitor:
+    return Janitor(
         SETTINGS,
         store,
         text_log(io.StringIO()),
@@ -85,5 +81,39 @@ async def test_who_sent_long_ago_is_forgotten(store: Store) -> None:
         bury_dead_of_this_host=list,
         wake_workers=lambda: None,
     )
-    await janitor._clean_up(0)
+
+
+async def test_who_sent_long_ago_is_forgotten(store: Store) -> None:
+    now_ms = clock_ms()
+    for template, ago_ms in (("old", KEPT_MS + 1), ("new", KEPT_MS - HOUR_MS)):
+        mail_class = MailClass.of(
+            ("h", "", "", None, ""), sender_domain="", template=template, stream="promotional"
+        )
+        store.sources.count_mail([ClassCount(mail_class, now_ms - ago_ms, now_ms - ago_ms, 1, 1)])
+    await quiet_janitor(store)._clean_up(0)
     assert [one.mail_class.template for one in store.sources.known_classes()] == ["new"]
+
+
+async def test_what_was_watched_is_forgotten_after_two_weeks(store: Store) -> None:
+    now_ms = clock_ms()
+    for days in (17, 14):
+        store.watch.add_history(now_ms - days * 24 * HOUR_MS, {("x", f"{days}"): 1})
+    janitor = quiet_janitor(store)
+    await janitor._clean_up(0)
+    assert len(store.watch.history(0)) == 2, "not while a start has enough to do"
+    await janitor._clean_up(120)
+    assert [one.label for one in store.watch.history(0)] == ["14"]
+
+
+async def test_what_providers_reported_of_no_mail_is_forgotten(store: Store) -> None:
+    now_ms = clock_ms()
+    post = NewPost(provider="p", body=b"", token="t", until_ms=now_ms + 1000)
+    store.feedback.receive([post])
+    janitor = quiet_janitor(store)
+    await janitor._clean_up(0)
+    assert store.feedback.receive([post]) == [False], "its token is known"
+    with clock_at(store, now_ms + int(SETTINGS.queue.retention * 1000) + 60_000):
+        await janitor._clean_up(1)
+        assert store.feedback.count_posts(9) == 1
+        await janitor._clean_up(12)
+        assert store.feedback.count_posts(9) == 0

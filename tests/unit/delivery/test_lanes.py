@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.lanes import Lane, build_lanes, next_lane, window_size
+from relaygw.delivery.lanes import Lane, build_lanes, clogging, next_lane, window_size
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.settings.model import Settings
@@ -63,7 +63,30 @@ def test_what_a_provider_cannot_carry_goes_by_the_next_one_of_its_route() -> Non
     assert made.gate_for(mail, 0.0) is first, "once it is released all are asked again"
     for number in range(20_000):
         assert made.pass_by(first, claimed(queue_id=f"{number}"), "why") is None
-    assert len(made.unfit) <= 10_000
+    assert len(made.unfit) == 10_000
+
+
+def test_what_is_too_large_for_all_bounces_at_the_first() -> None:
+    first, second = gate("a", max_message_size="1KiB"), gate("b", max_message_size="2KiB")
+    made = lane(first, second, mails=0)
+    now_s = bring_down(first)
+    assert made.gate_for(claimed(size_bytes=3000), now_s) is first
+    assert made.gate_for(claimed(size_bytes=2000), now_s) is second
+    assert made.gate_for(claimed(size_bytes=1000), now_s) is second
+
+
+def test_a_window_full_of_what_must_wait_makes_room_for_what_can_go() -> None:
+    first, second = gate("a", senders=("@a.test",)), gate("b", senders=("@b.test",))
+    both = lane(first, second, mails=0)
+    both.window.extend(sends_as(f"{number}@a.test") for number in range(60))
+    assert clogging(both, 0.0) == [], "the first provider takes them"
+    first.in_flight = first.settings.max_connections
+    assert clogging(both, 0.0) == list(both.window)[25:]
+    both.window.append(sends_as("x@b.test"))
+    assert clogging(both, 0.0) == [], "there is some for the second"
+    for _ in range(11):
+        both.window.pop()
+    assert clogging(both, 0.0) == [], "half of it is empty: more is claimed anyway"
 
 
 def test_mail_in_doubt_goes_by_no_other_provider_whatever_it_lacks() -> None:

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.leases import share_out
+from relaygw.delivery.leases import Permits, share_out
 from relaygw.settings.provider import Provider
+from relaygw.store.instances import Instance
+from relaygw.store.store import open_store
+from tests.queues import make_queue
 from tests.tables import each_of
+from tests.unit.delivery.worker_context import worker_context
 
 
 def gate(permits: int, in_flight: int) -> Gate:
@@ -30,3 +38,32 @@ def test_permits_of_an_account_add_up_to_what_the_store_says(
     gates = [gate(*each) for each in before]
     share_out(gates, held)
     assert [each.permits for each in gates] == after
+
+
+@pytest.mark.parametrize(
+    ("is_asking", "in_flight", "connections", "is_sharing", "left"),
+    [
+        (False, 1, 2, True, 2),
+        (False, 3, 2, True, 3),
+        (False, 1, 2, False, 4),  # nobody else wants them
+        (True, 1, 2, True, 4),  # what is asked for is meant for something
+    ],
+)
+async def test_spare_permits_are_given_back(
+    tmp_path: Path, is_asking: bool, in_flight: int, connections: int, is_sharing: bool, left: int
+) -> None:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
+    store = open_store(url)
+    store.instances.register(
+        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    made = gate(0, in_flight)
+    permits = Permits(worker_context(store), [made])
+    await permits.acquire(made, 4)
+    assert made.permits == 4
+    made.is_asking = is_asking
+    await permits.return_spare(made, connections, is_sharing=is_sharing)
+    assert made.permits == left
+    assert store.limits.permits_held("p", incarnation="w") == left
+    store.close()

@@ -10,18 +10,22 @@ from typing import Any
 import pytest
 
 from relaygw.delivery import recorder
-from relaygw.delivery.recorder import Recorder
+from relaygw.delivery.recorder import Recorder, _Entry
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
+from relaygw.mail.clock import awake_s, clock_ms
+from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate, Warned
+from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.suppression import Action, Cause, Listed, Suppression
+from relaygw.observe.events import Attempted
 from relaygw.observe.observer import DeliveryObserver
+from relaygw.settings.model import Settings
 from relaygw.store.instances import Instance
 from relaygw.store.outcomes import Recorded
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, claimed, taken
 from tests.logs import text_log
 from tests.queues import make_queue
 from tests.unit.delivery.worker_context import worker_context
@@ -160,6 +164,9 @@ async def test_a_lease_that_is_gone_is_told_of_exactly_those(store: Picky) -> No
     assert all(any(message.queue_id in line for line in warned) for message in gone)
     assert "the message may be sent more than once" in warned[0]
     assert desk.lost == 0, "the incarnation lives"
+    claimed = store.leases.claim("default", limit=9, incarnation="w", now_ms=NOW_MS)
+    assert {one.queue_id for one in claimed} == {message.queue_id for message in gone}
+    assert await desk.record(gone) == [True, True], "this lease is another one"
     await desk.recorder.drain()
 
 
@@ -271,3 +278,60 @@ async def test_outcomes_that_the_store_does_not_take_in_time_are_told(store: Pic
         f"{message.queue_id}: warning: its outcome is not recorded: the store did not take it in "
         "0.05 s; the message may be sent more than once"
     ) in desk.output.getvalue()
+
+
+async def test_who_was_sent_to_although_suppressed_is_told_with_the_outcome(store: Picky) -> None:
+    written, lost = claim(store, 2)
+    store.leases.give_back([(lost.queue_id, 0)], incarnation="w")
+    entry = Suppression(address="b@cust.test", cause=Cause.BOUNCE, created_at_ms=NOW_MS)
+    who = Warned(0, "b@cust.test", Listed(entry, Action.WARN))
+    desk = Desk(store)
+    updates = [finished(message, warned=(who,)) for message in (written, lost)]
+    told = [desk.recorder.record(update, None) for update in updates]
+    assert await asyncio.gather(*told) == [True, False]
+    lines = [line for line in desk.output.getvalue().splitlines() if "is sent to although" in line]
+    assert len(lines) == 1
+    assert f"{written.queue_id}: warning: b@cust.test is sent to although" in lines[0]
+    await desk.recorder.drain()
+
+
+async def test_an_attempt_is_told_of_in_the_log_once_it_is_durable(store: Picky) -> None:
+    (message,) = claim(store, 1)
+    mail = claimed("b@cust.test", queue_id=message.queue_id)
+    update = finished(message, recipients=(taken(0),))
+    taken_by = AttemptReport(provider="p", relay="mx.test[10.0.0.1]:25", outcomes=())
+    desk = Desk(store)
+    store.away = 1
+    told = desk.recorder.record(update, Attempted(mail, update, taken_by, NOW_MS))
+    assert "relay=" not in desk.output.getvalue()
+    assert await told
+    assert "to=<b@cust.test>" in desk.output.getvalue()
+    await desk.recorder.drain()
+
+
+@pytest.mark.parametrize(("doubts", "wait_s"), [(0, 5), (1, 15), (2, 60)])
+async def test_a_refused_outcome_is_asked_for_again_by_its_key_on_the_ladder_of_keys(
+    store: Picky, doubts: int, wait_s: float
+) -> None:
+    """What was done is one try more: the ladder goes on behind it."""
+    (message,) = claim(store, 1)
+    key = {"header": "X-Key", "life": "24h"}
+    settings = Settings.model_validate(
+        {
+            "mode": "production",
+            "hostname": "gw.test",
+            "providers": {"p": {"host": "smtp.test", "idempotency": key}},
+            "routes": [{"name": "default", "providers": ["p"]}],
+        }
+    )
+    recorder = Recorder(worker_context(store, settings=settings), lambda: None)
+    mail = claimed(queue_id=message.queue_id, doubts=doubts)
+    update = finished(message, due_at_ms=NOW_MS)
+    report = AttemptReport(provider="p", relay="none", outcomes=())
+    now_ms = clock_ms()
+    beyond_ms = now_ms - int(awake_s() * 1000)
+    entry = _Entry((message.queue_id, 0), update, Attempted(mail, update, report, now_ms), None, 0)
+    retried, words = recorder._doubted(entry._replace(beyond_ms=beyond_ms))
+    assert retried.state is DeliveryState.DEFERRED
+    assert retried.due_at_ms - now_ms == pytest.approx(wait_s * 1000, abs=2000)
+    assert "its provider knows it by its key" in words

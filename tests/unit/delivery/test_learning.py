@@ -1,0 +1,158 @@
+"""What an attempt teaches about its provider, and what that means for the mail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relaygw.delivery import learning as learning_module
+from relaygw.delivery.gate import Gate
+from relaygw.delivery.holds import Holds
+from relaygw.delivery.lanes import Lane
+from relaygw.delivery.learning import Learning, SenderNotes, _names_sender
+from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.mail.outcome import (
+    AttemptReport,
+    Meaning,
+    RecipientOutcome,
+    Scope,
+    SmtpReply,
+    Stage,
+    Verdict,
+)
+from relaygw.policy.retry import Consequence
+from relaygw.settings.provider import Provider
+from relaygw.settings.routes import Stream
+from relaygw.store.store import Store, open_store
+from tests.builders import claimed
+from tests.queues import make_queue
+from tests.tables import each_of
+from tests.unit.delivery.worker_context import worker_context
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+class Desk:
+    """A gate that learns, on a store."""
+
+    def __init__(self, store: Store, **more: Any) -> None:
+        context = worker_context(store)
+        self.gate = Gate(provider="p", settings=Provider(host="smtp.example.com"), **more)
+        lane = Lane(route="default", stream=Stream.TRANSACTIONAL, gates=[self.gate])
+        self.holds = Holds(context, {})
+        self.learning = Learning(context, self.holds, [lane], {})
+
+    async def learn(
+        self, *outcomes: RecipientOutcome, mail: ClaimedDelivery | None = None
+    ) -> Consequence:
+        report = AttemptReport(provider="p", relay="none", outcomes=outcomes)
+        return await self.learning.from_report(
+            self.gate, mail or claimed(), report, was_held=self.gate.is_held
+        )
+
+
+def said(
+    code: int,
+    verdict: Verdict,
+    scope: Scope = Scope.RECIPIENT,
+    stage: Stage = Stage.RCPT,
+    text: str = "no",
+) -> RecipientOutcome:
+    meaning = Meaning(verdict=verdict, scope=scope)
+    reply = SmtpReply(code, (text,)) if code else None
+    return RecipientOutcome(rcpt_no=0, meaning=meaning, stage=stage, reply=reply, detail=text)
+
+
+TAKEN = said(250, Verdict.DELIVERED, stage=Stage.CONTENT)
+BOUNCES = said(550, Verdict.BOUNCE)
+SILENT = said(0, Verdict.RETRY, stage=Stage.CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("stage", "has_alternative", "wait_s"),
+    [
+        (Stage.AUTH, False, 1.0),  # its own mail was no part of it
+        (Stage.AUTH, True, 1.0),
+        (Stage.MAIL, False, 305.0),  # it may be the cause: another one probes
+        (Stage.CONTENT, False, 305.0),
+        (Stage.CONTENT, True, 1.0),  # the next provider takes it
+    ],
+)
+async def test_mail_that_met_a_held_provider_waits_unless_it_is_innocent(
+    store: Store, stage: Stage, has_alternative: bool, wait_s: float
+) -> None:
+    desk = Desk(store, has_alternative=has_alternative)
+    consequence = await desk.learn(said(550, Verdict.HOLD, Scope.PROVIDER, stage))
+    assert desk.gate.is_held
+    assert desk.gate.is_probed_by_mail == (stage is not Stage.AUTH)
+    assert consequence.wait_s == wait_s
+
+
+async def test_a_provider_that_answers_works_whatever_it_answers(store: Store) -> None:
+    desk = Desk(store)
+    for outcomes in ([BOUNCES], [TAKEN], [SILENT, TAKEN], [BOUNCES]):
+        for _ in range(4):
+            await desk.learn(*outcomes)
+            assert (desk.gate.failures, desk.gate.silences) == (0, 0)
+            assert desk.gate.is_open(1e9)
+    for _ in range(3):
+        await desk.learn(SILENT)
+    assert desk.gate.failures == 1
+
+
+async def test_only_mail_that_was_taken_ends_the_hold_of_its_sender(store: Store) -> None:
+    desk = Desk(store)
+    refused = said(550, Verdict.HOLD, Scope.SENDER_DOMAIN, Stage.MAIL)
+    consequence = await desk.learn(refused)
+    assert consequence.hold is not None
+    assert list(desk.gate.held_senders) == ["shop.test"]
+    for mail, outcome in ((claimed(), BOUNCES), (claimed(sender="a@other.test"), TAKEN)):
+        await desk.learn(outcome, mail=mail)
+        assert [one.key for one in store.holds.in_force()] == ["p shop.test"]
+    await desk.learn(TAKEN)
+    assert not desk.gate.held_senders
+    assert not store.holds.in_force()
+
+
+async def test_trouble_found_here_is_not_the_provider_s(store: Store) -> None:
+    desk = Desk(store)
+    await desk.learn(said(550, Verdict.HOLD, Scope.PROVIDER, Stage.LOCAL))
+    assert not desk.gate.is_held
+    await desk.learn(said(421, Verdict.RETRY, Scope.PROVIDER, Stage.GREETING))
+    assert (desk.gate.failures, desk.gate.is_reached) == (1, False)
+
+
+@each_of(
+    "text, is_named",
+    [
+        ("554 Mail from domain not verified", True),
+        ("identities failed the check in region EU: a@SHOP.test", True),
+        ("identities failed the check in region EU: b@cust.test, c@cust.test", False),
+    ],
+)
+def test_a_refusal_that_lists_identities_is_about_those(text: str, is_named: bool) -> None:
+    for code in (554, 0):
+        outcome = said(code, Verdict.HOLD, Scope.SENDER_DOMAIN, text=text)
+        assert _names_sender(outcome, "a@shop.test") == is_named
+
+
+def test_no_more_senders_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_module, "_MOST_SENDERS", 2)
+    notes = SenderNotes()
+    report = AttemptReport(provider="p", relay="none", outcomes=(TAKEN,))
+    for number in range(4):
+        notes.add("p", f"{number}@shop.test", report)
+    assert [one.sender for one in notes.take_unwritten()] == ["0@shop.test", "1@shop.test"]
+    refused = said(550, Verdict.RETRY, Scope.MESSAGE, Stage.MAIL)
+    notes.add("p", "1@shop.test", AttemptReport(provider="p", relay="none", outcomes=(refused,)))
+    assert [one.reply for one in notes.take_unwritten()] == ["550 no"], "news of one that is known"
