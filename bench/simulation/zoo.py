@@ -298,7 +298,7 @@ _ALL = (
         seed=2,
     ),
     Bug(
-        "long-leases", "a worker trusts its lease for longer than others do", _long_leases, seed=106
+        "long-leases", "a worker trusts its lease for longer than others do", _long_leases, seed=47
     ),
     Bug("buried-early", "others are buried between two heartbeats", _buried_early, seed=232),
     Bug("known-freed", "leases in hand are freed with those that are not", _known_freed, seed=41),
