@@ -190,8 +190,9 @@ def _add_storms(made: Scenario, chance: random.Random) -> None:
 
 
 def _add_operator(made: Scenario, chance: random.Random) -> None:
-    """Let somebody change queued mail meanwhile; all else is drawn without it."""
-    if chance.random() < 0.1:
+    """Let somebody change queued mail meanwhile, but where that would keep mail from its storm."""
+    is_calm = not any(fault.kind == "answers lost" for fault in made.faults)
+    if is_calm and chance.random() < 0.1:
         for _ in range(chance.randint(1, 3)):
             made.faults.append(Fault(0.6 + chance.random() * 8, "operator", chance.random() * 6))
 

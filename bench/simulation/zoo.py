@@ -302,7 +302,7 @@ _ALL = (
     ),
     Bug("buried-early", "others are buried between two heartbeats", _buried_early, seed=232),
     Bug("known-freed", "leases in hand are freed with those that are not", _known_freed, seed=41),
-    Bug("claimed-twice", "what is being recorded is claimed again", _claimed_twice, seed=1009),
+    Bug("claimed-twice", "what is being recorded is claimed again", _claimed_twice, seed=56),
     Bug("late-answer", "a connection that lost step is used again", _late_answer_taken, seed=51),
     Bug("stale-after-dot", "a dead connection is replaced after the dot", _stale_after_dot, seed=6),
     Bug("no-rate", "the rate is not shared", _no_rate, seed=36),
