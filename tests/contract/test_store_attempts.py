@@ -114,6 +114,22 @@ def test_a_deferral_is_written_with_what_was_said(store: Store) -> None:
     assert (entry.reply, entry.dsn) == ("451 4.7.1 later", "4.0.0")
 
 
+@pytest.mark.parametrize(
+    ("state", "written", "next_at_ms"),
+    [
+        (DeliveryState.DEFERRED, AttemptState.DEFERRED, DUE_MS),
+        (DeliveryState.HELD, AttemptState.HELD, None),
+    ],
+)
+def test_what_nobody_was_told_of_says_when_it_is_tried_next(
+    store: Store, state: DeliveryState, written: AttemptState, next_at_ms: int | None
+) -> None:
+    message = waiting(store)
+    record(store, outcome(message, state=state, reason="no connection", charged=True))
+    (entry,) = store.queue.attempts(message.queue_id)
+    assert (entry.state, entry.reply, entry.next_at_ms) == (written, "no connection", next_at_ms)
+
+
 def test_delivery_after_earlier_tries_is_written(store: Store) -> None:
     message = waiting(store)
     record(store, outcome(message, said("451 later")))
