@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
 from relaygw.store.backup import back_up, restore
 from relaygw.store.exchange import REPLACED, aside_name
+from relaygw.store.log_check import is_later, log_of, mark_of, read_only, salts_of
 from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
 from tests.begun_log import begin_log_in_vain
@@ -27,9 +29,16 @@ def test_a_copy_of_the_files_with_a_log_that_was_begun_again_is_restored(tmp_pat
     messages = [accepted(), accepted()]
     store.intake.accept_batch(messages[:1])
     begin_log_in_vain(live / "queue.db")
-    store.intake.accept_batch(messages[1:])
-    copy = shutil.copytree(live, tmp_path / "copy")
+    with closing(read_only(live / "queue.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM message").fetchall()  # nothing is moved meanwhile
+        # by a connection that has not begun a log before
+        store.leases.claim("default", limit=1, incarnation="x", now_ms=NOW_MS)
+        store.intake.accept_batch(messages[1:])
+        copy = shutil.copytree(live, tmp_path / "copy")
     store.close()
+    mark, salts = mark_of(copy / "queue.db"), salts_of(log_of(copy / "queue.db"))
+    assert mark and salts and not is_later(salts[0], mark), "the case itself"
     place = f"sqlite:///{tmp_path}/new/queue.db"
     done = restore(
         place, copy / "queue.db", is_released=True, now_ms=NOW_MS, may_replace=lambda _: False
