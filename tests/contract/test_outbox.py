@@ -403,6 +403,9 @@ def test_only_what_is_chosen_goes_again(store: Store) -> None:
         send(store)
     before = {"before_ms": soon_ms + 1000}
     assert store.outbox.count_sent(which(since_ms=soon_ms - 1000, **before)) == 1
+    for before_ms, count in ((soon_ms, 0), (soon_ms + 1, 1)):
+        of_then = which(since_ms=soon_ms - 1000, before_ms=before_ms)
+        assert store.outbox.count_sent(of_then) == count
     assert store.outbox.count_sent(which(queue_ids=[old], **before)) == 1
     assert store.outbox.count_sent(which(queue_ids=[old], since_ms=soon_ms, **before)) == 0
     assert store.outbox.count_sent(Sent(endpoints=["desk"], **before)) == 0
