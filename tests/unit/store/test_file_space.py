@@ -9,14 +9,14 @@ import pytest
 
 from relaygw.store import sqlite
 from relaygw.store.log_check import log_of
+from relaygw.store.migrate import upgrade
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
-from tests.queues import make_queue
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    make_queue(f"sqlite:///{tmp_path}/queue.db")
+    upgrade(f"sqlite:///{tmp_path}/queue.db")  # a new file, which may shrink
     store = open_store(f"sqlite:///{tmp_path}/queue.db")
     yield store
     store.close()
