@@ -37,7 +37,11 @@ ROOMS: Mapping[str, tuple[tuple[str, ...], *tuple[_Stage, ...]]] = {
     "policy": (("policy",), ("unit/policy", "unit/delivery", "unit/inbound", "contract")),
     "store": (
         ("store",),
-        ("unit/store", "unit/operations", "contract", "integration/cli/test_cli_backup.py"),
+        (
+            *(f"unit/{room}" for room in ("store", "operations", "delivery", "alerting")),
+            *(f"integration/cli/test_cli_{name}.py" for name in ("backup", "setup")),
+            "contract",
+        ),
     ),
     "delivery": (("delivery",), ("unit/delivery",), 300, ("integration/test_*.py",)),
     "classifier": (("upstream/classifier.py",), ("unit/upstream",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from bench.mutating.points import Mutant
 PATIENCE_S = 120
 _UNPATCHED = 99
 _FAIL_AS_IT_IS_AT_MOST = 0.02
-_TESTS_AT_MOST, _FILES_AT_MOST, _SECONDS_AT_MOST = 40, 6, 60.0
+_TESTS_AT_MOST, _FILES_AT_MOST, _SECONDS_AT_MOST = 60, 6, 90.0
 
 
 class Room:
@@ -60,7 +60,8 @@ class Room:
         by_function = _by_function(calls)
 
         def judge(mutant: Mutant) -> Mapping[str, object]:
-            tests = self._chosen(by_function.get(f"{mutant.path}:{mutant.function}", []))
+            calling = by_function.get(f"{mutant.path}:{mutant.function}", [])
+            tests = self._chosen(by_subject(mutant.path, calling))
             noticed = self._is_noticed(session, tests, partial(functions.change, mutant))
             return {"noticed": noticed, "tests": tests}
 
@@ -156,6 +157,23 @@ class Room:
             session.config.hook.pytest_runtestloop(session=session)
         session._setupstate.teardown_exact(None)  # servers of the session, too
         return 1 if session.testsfailed else 0
+
+
+def by_subject(path: str, tests: Sequence[str]) -> list[str]:
+    """Return tests in another order: those about a module first, then one of each file by turns.
+
+    About it are files with its name, and then those of its room below tests/unit. What all tests
+    call, as the store's file, is else seen by those that look at least.
+    """
+    name, room = Path(path).stem, Path(path).parent.name
+    turns: Counter[str] = Counter()
+
+    def place(test: str) -> tuple[bool, bool, int]:
+        file = _file_of(test)
+        turns[file] += 1
+        return name not in Path(file).stem, f"unit/{room}/" not in file, turns[file]
+
+    return sorted(tests, key=place)
 
 
 def _file_of(test: str) -> str:

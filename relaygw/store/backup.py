@@ -75,12 +75,13 @@ def back_up(url: str, target: Path) -> Contents:
             with open_engine(url, is_for_writing=False) as engine, engine.connect() as connection:
                 raw: Any = connection.connection.dbapi_connection
                 raw.execute("VACUUM INTO ?", (file.name,))
-        except log_check.DriverError as error:
-            if is_damage(error):
-                raise QueueDamaged(damage(str(log_check.database_path(url)), str(error))) from error
-            if "full" in str(error):
-                raise StoreFull(f"{target}: {error}; free some space, and run it again") from error
-            raise StoreUnavailable(f"{target}: {error}; is there enough free space?") from error
+        except (DBAPIError, log_check.DriverError) as error:
+            cause = getattr(error, "orig", error)  # on connecting it is in another one
+            if is_damage(cause):
+                raise QueueDamaged(damage(str(log_check.database_path(url)), str(cause))) from error
+            if "full" in str(cause):
+                raise StoreFull(f"{target}: {cause}; free some space, and run it again") from error
+            raise StoreUnavailable(f"{target}: {cause}; is there enough free space?") from error
         contents = look_into(copy)
         log_check.sync(copy)
         os.link(copy, target)  # never over another file

@@ -119,6 +119,8 @@ def test_who_waits_without_a_doubt_or_with_another_provider_waits_on(store: Stor
     store.feedback.take([told(fresh), told(other, by="another")])
     for message in (fresh, other):
         assert states(store, message) == (["deferred"], ["pending"])
+    parts = [entry_of(store, one.queue_id).deliveries[0] for one in (fresh, other)]
+    assert [(one.provider, one.is_in_doubt) for one in parts] == [("main", False), ("main", True)]
 
 
 def test_of_several_recipients_each_is_settled_by_its_own_event(store: Store) -> None:
@@ -256,6 +258,19 @@ def test_what_is_told_after_the_lease_was_lost_binds_the_mail(store: Store) -> N
     assert (part.provider, part.is_in_doubt) == ("main", True)
     store.feedback.take([told(message)])
     assert states(store, message) == (["finished"], ["delivered"])
+
+
+def test_what_is_refused_after_the_lease_was_lost_leaves_the_mail_to_all(store: Store) -> None:
+    message = accepted()
+    store.intake.accept_batch([message])
+    (claimed,) = claim(store)
+    store.instances.bury("one", begun=None)
+    store.instances.register(instance("two"))
+    update = in_doubt(claimed)
+    refused = tuple(replace(one, verdict=Verdict.RETRY) for one in update.recipients)
+    record(store, replace(update, recipients=refused, doubted=False))
+    part = entry_of(store, message.queue_id).deliveries[0]
+    assert (part.provider, part.is_in_doubt) == (None, False)
 
 
 def test_a_doubt_begins_when_its_mail_was_claimed(store: Store) -> None:

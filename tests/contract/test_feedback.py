@@ -345,6 +345,17 @@ def test_mail_is_found_by_its_message_id(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message_id", "is_long"), [("abcde@f.test", True), ("abcd@f.test", False)]
+)
+def test_a_message_id_of_fewer_than_ten_signs_tells_nothing(
+    store: Store, message_id: str, is_long: bool
+) -> None:
+    queue_id = delivered(store, "b@cust.test", message_id=f"<{message_id}>")
+    found = match(store, message_id=message_id, address="b@cust.test")
+    assert found == ((queue_id, (0,)) if is_long else (None, ()))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import RecipientUpdate, Source
-from relaygw.mail.mail_class import MailClass
+from relaygw.mail.mail_class import MailClass, shown_source
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.guard import DAY_MS
 from relaygw.policy.mail_counts import HOUR_MS
@@ -130,6 +130,21 @@ def test_counts_of_a_source_and_its_mail(store: Store) -> None:
     update = update_of(mail[0].queue_id, recipients=(bounced,), due_at_ms=clock_ms() + 1)
     store.leases.record_batch([update], incarnation="one", now_ms=clock_ms())
     assert store.guard.bounced_since(clock_ms() - HOUR_MS) == {spam.source_id: 1}
+
+
+@pytest.mark.parametrize("script", ["60:index.php", "60:café.php", "60:wh\x07at.php", "", None])
+def test_mail_of_a_script_is_known_however_it_is_written(store: Store, script: str | None) -> None:
+    source = replace(SOURCE, script=script)
+    other = replace(SOURCE, script="60:other.php")
+    found = [
+        accepted(f"a@{name}.test", source=one, subject="Win 5", at_ms=clock_ms())
+        for name, one in (("own", source), ("other", other))
+    ]
+    store.intake.accept_batch(found)
+    shown = shown_source((*SCRIPT[:4], script or ""))
+    spam = class_of("Win #", shown)
+    since_ms = clock_ms() - HOUR_MS
+    assert store.guard.recipient_domains(shown, [spam.class_id], since_ms=since_ms) == ["own.test"]
 
 
 def test_a_recipient_that_is_no_address_has_no_domain(store: Store) -> None:

@@ -13,7 +13,7 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
-from relaygw.store import intake, janitor, queue
+from relaygw.store import intake, janitor, limits, queue
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
 from relaygw.store.rules import NO_RULES
@@ -133,6 +133,19 @@ def test_a_message_is_not_taken_while_its_content_is_purged(one: Store, other: S
     (error,) = said
     assert isinstance(error, StoreUnavailable)
     assert one.queue.counts() == []
+
+
+def test_two_who_use_a_quota_for_the_first_time_get_no_more_than_it(
+    one: Store, other: Store
+) -> None:
+    with one.database.write() as tx:  # as far as `use_quota` comes before its commit
+        limits._ADD_ACCOUNT.run(tx, [("p",)])
+        limits._NEXT_SLOT.fetch(tx, "p")
+        limits._USE.run(tx, [("p", tx.now_ms(), 10)])
+        with meanwhile(other, lambda: other.limits.use_quota("p", wanted=3, quota=10)) as said:
+            tx.connection.commit()
+    assert [tokens.granted for tokens in said] == [0]
+    assert one.limits.quota_used("p") == 10
 
 
 def two_parts(store: Store) -> AcceptedMessage:

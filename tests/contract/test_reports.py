@@ -219,6 +219,14 @@ def test_log_and_counts_are_told_what_is_new_of_a_recipient_once(store: Store) -
     assert news(store, of(K.COMPLAINED, None), told(None, K.HARD, at_ms=NOW_MS)) == []
 
 
+@pytest.mark.parametrize(("since_ms", "is_in"), [(NOW_MS + 1000, True), (NOW_MS + 1001, False)])
+def test_what_was_told_at_that_very_time_counts(
+    store: Store, mail: dict[str, str], since_ms: int, is_in: bool
+) -> None:
+    assert (store.reports.count_last_words(since_ms)[K.HARD] == 1) is is_in
+    assert (K.HARD in {one.kind for one in store.reports.last_words(since_ms)}) is is_in
+
+
 # --- retention -----------------------------------------------------------------------------
 
 

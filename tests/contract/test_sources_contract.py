@@ -8,7 +8,7 @@ from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass, elsewhere, others_of
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import sources
+from relaygw.store import forgotten_sources, sources
 from relaygw.store.sources import HOUR_MS, ClassCount
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
@@ -110,6 +110,17 @@ def test_a_clock_that_was_wrong_does_no_lasting_harm(store: Store) -> None:
         assert store.sources.forget_sources()
         assert not store.sources.forget_sources()
     assert [one.hour_at_ms for one in store.sources.class_hours(0)] == [NOON_MS]
+
+
+def test_of_too_many_hours_the_oldest_go(store: Store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    hours = [NOON_MS - n * HOUR_MS for n in range(3)]
+    store.sources.count_mail([seen(class_of("Order #"), at_ms) for at_ms in hours])
+    with clock_at(store, NOON_MS):
+        assert not store.sources.forget_sources()
+        monkeypatch.setattr(forgotten_sources, "MAX_HOURS", 2)
+        assert store.sources.forget_sources()
+        assert not store.sources.forget_sources()
+    assert {one.hour_at_ms for one in store.sources.class_hours(0)} == set(hours[:2])
 
 
 def test_fronts_that_count_at_once_neither_lose_nor_wait_for_each_other(

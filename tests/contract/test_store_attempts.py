@@ -14,6 +14,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import outcomes, queue_entry
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import BatchStatement
+from relaygw.store.queue_entry import tried_since_ms
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import instance, purge_before
@@ -112,6 +113,33 @@ def test_a_deferral_is_written_with_what_was_said(store: Store) -> None:
     assert (entry.provider, entry.relay) == ("main", "smtp.provider.test[192.0.2.1]:587")
     assert (entry.stage, entry.state) == (Stage.RCPT, AttemptState.DEFERRED)
     assert (entry.reply, entry.dsn) == ("451 4.7.1 later", "4.0.0")
+
+
+@pytest.mark.parametrize(
+    ("state", "written", "next_at_ms"),
+    [
+        (DeliveryState.DEFERRED, AttemptState.DEFERRED, DUE_MS),
+        (DeliveryState.HELD, AttemptState.HELD, None),
+    ],
+)
+def test_what_nobody_was_told_of_says_when_it_is_tried_next(
+    store: Store, state: DeliveryState, written: AttemptState, next_at_ms: int | None
+) -> None:
+    message = waiting(store)
+    record(store, outcome(message, state=state, reason="no connection", charged=True))
+    (entry,) = store.queue.attempts(message.queue_id)
+    assert (entry.state, entry.reply, entry.next_at_ms) == (written, "no connection", next_at_ms)
+
+
+def test_mail_is_tried_since_a_provider_was_asked(store: Store) -> None:
+    message = waiting(store)
+    unasked = outcome(message, provider=None, reason="no connection", charged=True)
+    for number, update in enumerate((unasked, outcome(message, said("451 later")))):
+        assert tried_since_ms(store.queue.attempts(message.queue_id), 0) is None
+        record(store, update, now_ms=NOW_MS + number)
+        claim(store, now_ms=DUE_MS)
+    found = store.queue.attempts(message.queue_id)
+    assert (tried_since_ms(found, 0), tried_since_ms(found, 1)) == (NOW_MS + 1, None)
 
 
 def test_delivery_after_earlier_tries_is_written(store: Store) -> None:

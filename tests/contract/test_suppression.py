@@ -196,6 +196,8 @@ def test_where_it_is_off_nothing_is_looked_up_or_noted(url: str) -> None:
     mail(store, ANN)
     (found,) = claim(store)
     assert actions(found) == {ANN: None}
+    sender = "news@shop.test"
+    assert store.suppressions.listed_for([ANN], sender=sender, stream="promotional") == {}
     assert record(store, found, refused()).suppressed == ()
     store.close()
 

@@ -13,6 +13,7 @@ import pytest
 from bench.mutating.patch import Functions
 from bench.mutating.plugin import Calls
 from bench.mutating.points import find_mutants
+from bench.mutating.room import by_subject
 
 SOURCE = """\
 LIMIT = 3
@@ -113,3 +114,14 @@ def test_of_a_test_that_fails_as_it_is_no_more_than_its_name_is_kept(tmp_path: P
     kept.load(tmp_path / "calls")
     assert (kept.by_test, kept.failed) == ({"a": {"relaygw/shop.py:1"}}, {"b"})
     assert kept.seconds == {"a": 1.5}
+
+
+def test_tests_about_a_module_come_first_and_then_one_of_each_file_by_turns() -> None:
+    shop, guard = "tests/contract/test_shop.py", "tests/contract/test_guard.py"
+    own, near = "tests/contract/test_basket_full.py", "tests/unit/store/test_lines.py"
+    tests = [f"{file}::{n}" for file in (shop, guard, near, own) for n in (1, 2)]
+    assert by_subject("relaygw/store/basket.py", tests) == [
+        *(f"{own}::{n}" for n in (1, 2)),
+        *(f"{near}::{n}" for n in (1, 2)),
+        *(f"{file}::{n}" for n in (1, 2) for file in (shop, guard)),
+    ]

@@ -42,6 +42,8 @@ async def test_what_follows_soon_waits_for_all_that_is_expected() -> None:
     async with asyncio.timeout(10):
         await writer.add("alone")
         first = writer.add("first")
+        await asyncio.sleep(0)  # the writer begins
+        assert writer._gathered is not None, "it waits, though the thread is free"
         await writer.add("second")
         await first
     assert told == [["alone"], ["first", "second"]]

@@ -346,7 +346,9 @@ def test_a_command_that_only_reads_leaves_the_log_of_a_killed_gateway(tmp_path: 
     store.intake.accept_batch([message])
     shutil.copytree(live_dir, killed)
     store.close()
+    log = log_of(killed / "queue.db").read_bytes()
     assert current_revision(f"sqlite:///{killed}/queue.db") is not None
+    assert log_of(killed / "queue.db").read_bytes() == log
     reader = open_store(f"sqlite:///{killed}/queue.db")
     assert reader.queue.search(Selection(states=ANY), limit=10)
     shutil.copytree(killed, tmp_path / "killed again")

@@ -1,0 +1,58 @@
+"""Files of a SQLite queue stay small: the log is moved, and space of deleted mail given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relaygw.store import sqlite
+from relaygw.store.log_check import log_of
+from relaygw.store.migrate import upgrade
+from relaygw.store.store import Store, open_store
+from tests.builders import accepted
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    upgrade(f"sqlite:///{tmp_path}/queue.db")  # a new file, which may shrink
+    store = open_store(f"sqlite:///{tmp_path}/queue.db")
+    yield store
+    store.close()
+
+
+def pages(store: Store, what: str) -> int:
+    with store.database.read() as tx:
+        return int(tx.connection.exec_driver_sql(f"PRAGMA {what}").scalar_one())
+
+
+def test_what_deleted_mail_leaves_is_given_back_step_by_step(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.intake.accept_batch([accepted(content=b"x" * 4_000_000)])
+    with store.database.write() as tx:
+        tx.connection.exec_driver_sql("DELETE FROM chunk")
+    free, whole = pages(store, "freelist_count"), pages(store, "page_count")
+    store.janitor.shrink()
+    assert pages(store, "page_count") == whole, "so few are kept for the mail to come"
+    monkeypatch.setattr(sqlite, "_SPARE_PAGES", free - 1)
+    store.janitor.shrink()
+    assert pages(store, "page_count") == whole - sqlite._FREE_PAGES_A_STEP
+    store.janitor.shrink()
+    assert pages(store, "page_count") == whole - sqlite._FREE_PAGES_A_STEP, "it is small enough"
+
+
+@pytest.mark.parametrize("is_beside", [True, False], ids=["beside writers", "older SQLite"])
+def test_the_log_begins_anew_once_all_of_it_was_moved(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_beside: bool
+) -> None:
+    monkeypatch.setattr(sqlite, "_CAN_CHECKPOINT_BESIDE_WRITERS", is_beside)
+    log = log_of(tmp_path / "queue.db")
+    for number in range(3):
+        store.intake.accept_batch([accepted(content=b"x" * 400_000)])
+        if not number:
+            first_bytes = log.stat().st_size
+        store.janitor.checkpoint()
+    assert log.stat().st_size < 2 * first_bytes
+    assert store.janitor.checkpoint() is False, "nothing was written since"
