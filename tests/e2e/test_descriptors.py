@@ -9,8 +9,6 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 from tests.campaign import on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, provider_settings
 from tests.e2e.test_maildrop import leave, wait_until_serving
