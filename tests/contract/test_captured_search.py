@@ -276,7 +276,7 @@ _TERM = st.one_of(
 
 @pytest.mark.campaign
 @settings(
-    max_examples=times(10, campaign=100),
+    max_examples=times(5, campaign=100),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -146,7 +146,7 @@ class Gateway:
     def _roles(self) -> tuple[str, ...]:
         """Return the words for all roles, or for those that have something to do."""
         given = self.settings
-        has_work = given["mode"] != "production" or not _FOR_THE_WEB_ROLE.isdisjoint(given)
+        has_work = given["mode"] == "sandbox" or not _FOR_THE_WEB_ROLE.isdisjoint(given)
         return () if has_work or self._has_web else ("--role", "front", "--role", "delivery")
 
     def _make_queue(self) -> None:

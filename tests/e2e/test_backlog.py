@@ -15,7 +15,7 @@ from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.queues import make_queue
 
-COUNT = times(3_000, campaign=10_000)
+COUNT = times(1_500, campaign=10_000)
 SENT = 150
 MEMORY_BYTES = 200_000_000  # of all processes, what they share counted once
 _A_BATCH = 500

@@ -9,8 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
+from tests.campaign import on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, RawClient, provider_settings
 from tests.e2e.test_maildrop import leave, wait_until_serving
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -38,7 +37,7 @@ def is_greeted(gateway: Gateway) -> bool:
         return client.greeting.startswith("220")
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_more_clients_than_files(tmp_path: Path) -> None:
     limit = ("prlimit", f"--nofile={FILES}:{FILES}")
     with (

@@ -51,7 +51,7 @@ def get_json(gateway: Gateway, path: str) -> Any:
     return json.loads(get(gateway, path))
 
 
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_term_lets_a_transaction_finish_and_exits_0(
     gateway: Gateway, provider: ThreadedProvider
 ) -> None:

@@ -165,7 +165,7 @@ def test_a_large_message_goes_through(provider: ThreadedProvider, tmp_path: Path
 
 
 @pytest.mark.campaign
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_all_that_were_left_while_it_was_down(provider: ThreadedProvider, tmp_path: Path) -> None:
     maildrop = tmp_path / "maildrop"
     maildrop.mkdir()
@@ -369,7 +369,7 @@ def test_while_the_volume_is_full_files_stay(provider: ThreadedProvider, tmp_pat
 
 
 @pytest.mark.campaign
-@pytest.mark.usefixtures("each_database")
+@on_a_database
 def test_two_fronts_and_reloads_take_each_file_once(
     provider: ThreadedProvider, tmp_path: Path
 ) -> None:

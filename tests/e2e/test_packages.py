@@ -338,7 +338,7 @@ def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packa
     install(machine, packages.older)
     with ProviderInside(machine, users={"shop": "secret"}) as provider:
         configure(machine, provider)
-        with Shops(25, count=10, each_s=0.1, place=machine.join_network) as shops:
+        with Shops(25, count=4, each_s=0.1, place=machine.join_network) as shops:
             shops.wait_for(20)
             assert (done := install(machine, packages.main)).returncode == 0, done.stderr
             shops.wait_for(20)

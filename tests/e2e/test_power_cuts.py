@@ -13,7 +13,7 @@ from tests.campaign import IS_CAMPAIGN, times
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = [
-    ("sqlite", "ext4", (), times(10, campaign=200), times(150, campaign=3000)),
+    ("sqlite", "ext4", (), times(6, campaign=200), times(150, campaign=3000)),
     ("sqlite", "ext4", ("--control",), times(8, campaign=20), times(60, campaign=500)),
     ("postgres", "ext4", (), times(0, campaign=100), 3000),
     ("postgres", "ext4", ("--control",), times(0, campaign=10), 500),

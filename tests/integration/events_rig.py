@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
 from sqlalchemy import select
 
 from relaygw.feedback.reading import Reader
@@ -33,6 +32,7 @@ from tests.builders import accepted, part_on, taken, update_of
 from tests.contract.conftest import instance
 from tests.feedback.documented import Sent
 from tests.feedback.signers import SIGNERS, Signed, signer_of
+from tests.plain_http import plain_client
 
 
 def settings_for(signers: dict[str, Any], **more: Any) -> Settings:
@@ -68,7 +68,7 @@ class Listening:
         self.store = store
         self.settings = settings
         self.signers = signers
-        self.client = httpx2.AsyncClient(base_url=base, timeout=30)
+        self.client = plain_client(base_url=base, timeout=30)
         self.new: list[MatchedEvent] = []
         self.looked = asyncio.Event()
         self.refused: Counter[tuple[str, str]] = Counter()

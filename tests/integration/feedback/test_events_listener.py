@@ -24,7 +24,7 @@ from tests.integration.events_rig import listening_at, open_registered
 from tests.integration.web.test_web_patience import rest_of
 from tests.tables import each_of
 
-POSTS = times(3, campaign=10)  # of each event
+POSTS = times(2, campaign=10)  # of each event
 
 
 @pytest.mark.campaign

@@ -18,6 +18,7 @@ from relaygw.store.store import Store, open_store
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import ReadyCheck
 from relaygw.web.server import serve_web
+from tests.plain_http import plain_client
 from tests.queues import make_queue
 
 CHUNK_BYTES = 2**20
@@ -103,7 +104,7 @@ async def running(
     app = create_app(store, settings, is_ready=is_ready, stop=stop)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serve_web(app, listening, stop=stop))
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        async with plain_client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             try:
                 yield client
             finally:

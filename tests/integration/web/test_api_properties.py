@@ -34,6 +34,7 @@ from relaygw.web.gate.access import MAX_BODY_BYTES
 from tests.campaign import times
 from tests.integration.web.conftest import Capture
 from tests.integration.web.queued import defer, deliver, gateway, now_ms, queue_mail
+from tests.plain_http import plain_client
 
 EXAMPLES = times(2, campaign=100)
 BASE = "http://127.0.0.1:8025"
@@ -62,7 +63,7 @@ class Api:
     def __init__(self, store: Store, capture: Capture) -> None:
         self.store, self._capture = store, capture
         app = create_app(store, gateway(tokens=TOKENS))
-        self._client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app))
+        self._client = plain_client(transport=httpx2.ASGITransport(app=app))
         self._runner = asyncio.Runner()
         self.known: dict[str, list[Any]] = {}
 

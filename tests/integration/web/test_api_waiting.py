@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.web.conftest import FIRST_AT_MS
 from tests.integration.web.people import TOKENS, with_logins
+from tests.plain_http import plain_client
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -115,7 +116,7 @@ async def test_bad_questions(serve: Serve, query: dict[str, str], words: str) ->
 async def test_not_more_than_fifty_wait(serve: Serve) -> None:
     client = await serve()
     limits = httpx2.Limits(max_connections=60)
-    async with httpx2.AsyncClient(base_url=client.base_url, limits=limits, timeout=60) as many:
+    async with plain_client(base_url=client.base_url, limits=limits, timeout=60) as many:
         asked = [many.get(WAIT, params={"to": "ann@x.test", "timeout": "3s"}) for _ in range(52)]
         statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
     assert sorted(statuses) == [408] * 50 + [503] * 2

@@ -19,6 +19,7 @@ from relaygw.store.visitors import Throttled
 from relaygw.web.app import create_app
 from relaygw.web.queue import audit
 from tests.integration.web.people import PASSWORDS, ROLES, TOKENS, with_logins
+from tests.plain_http import plain_client
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 ID = "1M8FC4RK90ATX"
@@ -191,7 +192,7 @@ async def test_uses_are_noted_in_memory_by_kind(store: Store) -> None:
     settings = with_logins()
     app = create_app(store, settings, uses=uses)
     transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    async with plain_client(transport=transport, base_url="http://localhost") as client:
         await client.get("/sandbox")
         assert uses == {}
         await log_in(client, "vera")

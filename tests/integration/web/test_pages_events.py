@@ -22,6 +22,7 @@ from relaygw.web.sandbox import events
 from relaygw.web.server import serve_web
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import PASSWORDS, with_logins
+from tests.plain_http import plain_client
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -218,7 +219,7 @@ async def test_a_stop_ends_the_events_at_once(store: Store) -> None:
     base = f"http://127.0.0.1:{listening_socket.getsockname()[1]}"
     app = create_app(store, sandbox(), stop=stop)
     serving = asyncio.create_task(serve_web(app, listening_socket, stop=stop))
-    async with httpx2.AsyncClient(base_url=base) as client, listening(client) as told:
+    async with plain_client(base_url=base) as client, listening(client) as told:
         await told.next()
         began_s = time.monotonic()
         stop.set()

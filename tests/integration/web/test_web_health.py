@@ -14,6 +14,7 @@ from relaygw.store.instances import STALE_AFTER_S, Instance
 from relaygw.store.store import Store
 from relaygw.web.app import create_app
 from relaygw.web.server import serve_web
+from tests.plain_http import plain_client
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
@@ -141,7 +142,7 @@ async def test_a_stop_lets_the_answer_under_way_finish(store: Store) -> None:
     stop = asyncio.Event()
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     app = create_app(store, Settings(mode="sandbox"), is_ready=is_ready)  # type: ignore[arg-type]
-    async with httpx2.AsyncClient(base_url=url) as client, asyncio.TaskGroup() as tasks:
+    async with plain_client(base_url=url) as client, asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(serve_web(app, listening, stop=stop))
         asking = tasks.create_task(client.get("/readyz"))
         await asked.wait()
@@ -159,7 +160,7 @@ async def test_cancelling_closes_the_socket(store: Store) -> None:
     app = create_app(store, Settings(mode="sandbox"))  # type: ignore[arg-type]
     serving = asyncio.create_task(serve_web(app, listening, stop=asyncio.Event()))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    async with httpx2.AsyncClient(base_url=url) as client:
+    async with plain_client(base_url=url) as client:
         await client.get("/healthz")
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -34,6 +34,7 @@ from relaygw.web.gate.identity import Forwarded
 from relaygw.web.server import serve_web
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
+from tests.plain_http import plain_client
 from tests.unit.observe.counting_process import counting
 from tests.unit.observe.scraped import Scraped, scraped
 
@@ -62,7 +63,7 @@ async def serving(app: ASGIApp) -> AsyncIterator[httpx2.AsyncClient]:
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks, httpx2.AsyncClient(base_url=url, timeout=60) as client:
+    async with asyncio.TaskGroup() as tasks, plain_client(base_url=url, timeout=60) as client:
         tasks.create_task(serve_web(app, listening, stop=stop))
         try:
             yield client

@@ -395,7 +395,7 @@ def test_time_grows_with_the_size_alone(kind: str) -> None:
         gc.enable()
         return took_s
 
-    large = MEGABYTE // times(4, campaign=1)
+    large = MEGABYTE // times(8, campaign=1)
     small_s, large_s = (min(seconds(size) for _ in range(2)) for size in (large // 8, large))
     print(f"{kind}: {large / MEGABYTE:.2f} MB in {large_s:.3f} s")
     # eight times the work; the square would be 64 times

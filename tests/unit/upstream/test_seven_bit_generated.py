@@ -24,7 +24,7 @@ from tests.unit.upstream.seven_bit_mails import (
 
 pytestmark = pytest.mark.campaign
 
-MAILS = times(1_000, campaign=10_000)
+MAILS = times(300, campaign=10_000)
 GROUPS = 10
 _ENCODING = "content-transfer-encoding"
 _FIELD = re.compile(rb"(?m)^[A-Za-z-]+[ \t]*:(?:[^\r\n]|\r\n[ \t])*\r\n")
