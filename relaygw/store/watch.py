@@ -156,13 +156,19 @@ class Watch(Repository):
 
     def duty(self, name: str, incarnation: str) -> bool:
         """Take or renew a duty, each few seconds; True for the registered one that has it."""
+        return name in self.duties([name], incarnation)
+
+    def duties(self, names: Sequence[str], incarnation: str) -> set[str]:
+        """Take or renew several duties; return those that a registered one has."""
         self._database.refuse_if_broken()  # whoever looks for trouble is to find it
         with self._read() as tx:
-            known = _has_duty(tx, name, incarnation)
-        if known is not None:
-            return known
-        with self._write(Write.UNSYNCED) as tx:
-            return _take_duty(tx, name, incarnation)
+            known = {name: _has_duty(tx, name, incarnation) for name in names}
+        unsure = sorted(name for name, has_it in known.items() if has_it is None)
+        if unsure:
+            with self._write(Write.UNSYNCED) as tx:
+                # in one order everywhere, as the rows are locked
+                known.update({name: _take_duty(tx, name, incarnation) for name in unsure})
+        return {name for name, has_it in known.items() if has_it}
 
     # --- incidents -----------------------------------------------------------------------
 
