@@ -63,6 +63,7 @@ class Watch:
     _queue: QueueFacts | None = None
     _queue_due_s: float = 0.0
     _is_on_duty: bool = False
+    _has_opened: bool = False
     _looking: asyncio.Future[list[Incident]] | None = None
 
     def __post_init__(self) -> None:
@@ -108,27 +109,32 @@ class Watch:
 
     def _look_at_all(self) -> list[Incident]:
         """Open and end incidents; return those to tell, none to who has no duty."""
-        now_ms, duty = clock_ms(), self.store.watch.duty
-        if duty(f"{DUTY} {self.settings.hostname}", self.incarnation):
-            self._look_at_host(now_ms)
-        self._is_on_duty = duty(DUTY, self.incarnation)
+        now_ms, of_host = clock_ms(), f"{DUTY} {self.settings.hostname}"
+        duties = self.store.watch.duties([of_host, DUTY], self.incarnation)
+        self._is_on_duty = DUTY in duties
+        recent = self.store.watch.incidents(now_ms - FORGET_MS) if duties else []
+        known = [one for one in recent if (one.recovered_at_ms or now_ms) >= now_ms]
+        self._has_opened = False
+        if of_host in duties:
+            self._look_at_host(known, now_ms)
         if not self._is_on_duty:
             self._queue = None
             self._guard = GuardWatch(self.store, self.settings)
             self._silence = SilenceWatch(self.store, self.settings)
             return []
         self.notifier.write()
-        self._look_at_fleet(now_ms)
+        self._look_at_fleet(known, now_ms)
+        if not (recent or self._has_opened):
+            return []
         return self.store.watch.incidents(now_ms - FORGET_MS)
 
-    def _look_at_host(self, now_ms: int) -> None:
+    def _look_at_host(self, known: Sequence[Incident], now_ms: int) -> None:
         findings = host_findings(host_facts(self.settings, self.state_dir), self.settings)
         host = self.settings.hostname
-        mine = [one for one in self.store.watch.incidents(now_ms) if _host_of(one) == host]
+        mine = [one for one in known if _host_of(one) == host]
         self._settle(self._host, findings, mine, now_ms)
 
-    def _look_at_fleet(self, now_ms: int) -> None:
-        known = self.store.watch.incidents(now_ms)
+    def _look_at_fleet(self, known: Sequence[Incident], now_ms: int) -> None:
         shared = [one for one in known if one.rule not in HOST_RULES]
         begun_s = time.monotonic()
         if self._queue is None or begun_s >= self._queue_due_s:
@@ -139,11 +145,14 @@ class Watch:
                     self._end(one, now_ms)
             took_s = time.monotonic() - begun_s
             self._queue_due_s = begun_s + max(self.queue_look_s, _LOAD * took_s)
+        with self.store.database.snapshot():
+            holds = self.store.holds.in_force()
+            lost = self.store.watch.lost_instances(now_ms - LOST_MS)
         facts = FleetFacts(
             now_ms=now_ms,
-            holds=self.store.holds.in_force(),
+            holds=holds,
             unreached=self.unreached(),
-            lost=self.store.watch.lost_instances(now_ms - LOST_MS),
+            lost=lost,
             queue=self._queue,
             clock_step=self.clock_step(),
         )
@@ -172,6 +181,7 @@ class Watch:
     ) -> None:
         is_open = [one for one in known if one.recovered_at_ms is None]
         for finding, since_ms in hysteresis.begun(findings, is_open, now_ms=now_ms):
+            self._has_opened = True  # or another instance has
             if self.store.watch.open_incident(incident_of(finding, since_ms)):
                 self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
         for incident in hysteresis.ended(findings, is_open, now_ms=now_ms, is_over=is_over):

@@ -83,8 +83,7 @@ class Janitor:
         await _repeat(lambda: janitor.shed_content(_ms(self._queue.keep_content)), _SHED_PAUSE_S)
 
     async def _clean_up(self, number: int) -> None:
-        await asyncio.to_thread(self._bury)
-        await asyncio.to_thread(self._store.janitor.shrink)
+        await asyncio.to_thread(self._bury_and_shrink)
         if number % PURGE_EVERY_STEPS == 0:
             await _repeat(self._purge_step)
             await _repeat(self._forget_step)
@@ -99,6 +98,10 @@ class Janitor:
             await _repeat(lambda: self._store.reports.forget_strays() > 0)
             if self._expire_ms is not None:
                 await asyncio.to_thread(self._store.suppressions.forget_refusals, self._expire_ms)
+
+    def _bury_and_shrink(self) -> None:
+        self._bury()
+        self._store.janitor.shrink()
 
     def _bury(self) -> None:
         instances = self._store.instances

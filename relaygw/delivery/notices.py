@@ -39,6 +39,7 @@ from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
 
 POLL_S = 1.0
+_IDLE_POLLS = 4  # passed over while this worker tells of nothing: what others left has time
 _BATCH = 20
 _LATE_AT_ONCE = 200
 _LADDER_S = (60.0, 300.0, 1800.0, 3600.0)  # after one could not be made, the last again and again
@@ -126,6 +127,7 @@ class Notices:
         """Make what is due until cancelled."""
         while True:
             made: list[_Made] = []
+            told = self._observer.told
             try:
                 try:
                     await asyncio.to_thread(self._make_due, made)
@@ -136,6 +138,10 @@ class Notices:
             except Exception as error:  # mail does not depend on it
                 self._note(f"error: notices: {type(error).__name__}: {error}")
             await asyncio.sleep(POLL_S if len(made) < _BATCH else 0)
+            for _ in range(_IDLE_POLLS):
+                if made or self._observer.told != told:
+                    break
+                await asyncio.sleep(POLL_S)
 
     # --- in a thread ---------------------------------------------------------------------
 

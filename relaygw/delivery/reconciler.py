@@ -25,6 +25,7 @@ from relaygw.policy.router import Router
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
 from relaygw.settings.section import Mode
 from relaygw.store.audit import AuditEntry
+from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
 from relaygw.store.selection import Selection
 
@@ -70,11 +71,11 @@ class Reconciler:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        await self._mind_strangers()
+        registered, waiting = await self._context.call(self._find)
+        self._mind_strangers(registered)
         if self._is_mode_due:
             await self._look_at_the_mode()
             self._is_mode_due = False
-        waiting = await self._context.call(self._store.leases.routes_waiting)
         gone = [route for route in waiting if route not in self._known]
         self._noted = {noted for noted in self._noted if noted[1] in gone}
         self._due_s = {route: due_s for route, due_s in self._due_s.items() if route in gone}
@@ -91,9 +92,13 @@ class Reconciler:
             if time.monotonic() >= self._due_s.get(route, 0.0):
                 await self._route_anew(route)
 
-    async def _mind_strangers(self) -> None:
+    def _find(self) -> tuple[list[Instance], list[str]]:
+        """Return who is registered, and the routes that mail waits on; in a thread."""
+        with self._store.database.snapshot():
+            return self._store.instances.registered(), self._store.leases.routes_waiting()
+
+    def _mind_strangers(self, registered: Sequence[Instance]) -> None:
         """Notice when a worker with other settings has ended: it held mail by them until then."""
-        registered = await self._context.call(self._store.instances.registered)
         mine = {
             one.fingerprint for one in registered if one.incarnation == self._context.incarnation
         }

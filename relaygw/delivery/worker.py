@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -149,8 +149,7 @@ class Worker:
         senders_due_s = 0.0
         while True:
             with self._context.noting():
-                await self._mind_clock()
-                await self._obey_others()
+                await self._look_around()
                 await self._open_at_home()
             for name, gate in self._gates.items():
                 self._pools[name].close_expired()
@@ -178,12 +177,20 @@ class Worker:
             for name, gate in self._gates.items()
         }
 
-    async def _obey_others(self) -> None:
-        """Let the gates know what others found out; what this worker learns meanwhile is newer."""
+    async def _look_around(self) -> None:
+        """Let the gates know what others found out; what this worker learns meanwhile is newer.
+
+        One call, since what a rest costs is waking threads.
+        """
         gates = self._gates.values()
         before = {gate: gate.teachings for gate in gates if not gate.teachings_under_way}
-        holds, accounts = await self._context.call(self._look)
+        steps: list[ClockStep] = []
+        try:
+            holds, accounts = await self._context.call(self._look, steps)
+        finally:
+            self._mind_clock(steps)
         self._looked_s = time.monotonic()
+        await self._restart_waits()
 
         def untaught() -> Iterator[Gate]:
             return (gate for gate, teachings in before.items() if gate.teachings == teachings)
@@ -205,28 +212,36 @@ class Worker:
             self._is_away = True
             self._context.note(f"warning: {away_words(home.hostname)}; {AWAY_REMEDY}")
 
-    async def _mind_clock(self) -> None:
-        """Notice when the clock is set; what was put off before it was set back waits anew."""
-        step = await self._context.call(self.clock.look, self._context.store.clock_ms)
-        if step is not None:
+    def _mind_clock(self, steps: Sequence[ClockStep]) -> None:
+        """Tell when the clock was set."""
+        for step in steps:
             self._context.note(f"warning: the clock of the queue was {step.words}")
             if step.by_s < 0:
                 self._holds.is_fresh = True  # probe times may be far ahead
+
+    async def _restart_waits(self) -> None:
+        """Let what was put off before the clock was set back wait anew."""
         if self.clock.is_unsure():
             restart, most = self._context.store.janitor.restart_waits, _WAITS_AT_ONCE
             while await self._context.call(restart, limit=most) == most:
                 pass
 
-    def _look(self) -> tuple[list[Hold], dict[str, Account]]:
-        """Note which lanes have something due; return holds and accounts; in a thread."""
+    def _look(self, steps: list[ClockStep]) -> tuple[list[Hold], dict[str, Account]]:
+        """Note which lanes have something due; return holds and accounts; in a thread.
+
+        `steps` gets how the clock was set, whatever comes of the rest.
+        """
         store = self._context.store
-        for lane in self._lanes:
-            if lane.may_have_more:
-                continue
-            due_at_ms = store.leases.next_due_at_ms(lane.route)
-            if due_at_ms is not None and due_at_ms <= time.time() * 1000:
-                lane.may_have_more = True
-        return store.holds.in_force(), store.limits.accounts()
+        if (step := self.clock.look(store.clock_ms)) is not None:
+            steps.append(step)
+        with store.database.snapshot():
+            for lane in self._lanes:
+                if lane.may_have_more:
+                    continue
+                due_at_ms = store.leases.next_due_at_ms(lane.route)
+                if due_at_ms is not None and due_at_ms <= time.time() * 1000:
+                    lane.may_have_more = True
+            return store.holds.in_force(), store.limits.accounts()
 
     # --- what others ask and tell --------------------------------------------------------
 

@@ -13,7 +13,6 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from hashlib import blake2b
 from operator import itemgetter
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from relaygw.errors import Unstorable
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.screen import Check, ScreenHold
+from relaygw.inbound.seen import Seen
 from relaygw.mail.address import split
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts
@@ -42,21 +42,11 @@ _MAX_WATCHED = 1000
 _WRITTEN_AT_ONCE = 1000
 _SHORT_BYTES = 8192  # text of which a hash is remembered of each mail
 _MAX_SLICES = 10 * SLICES  # of a content: times of files are what their owners say
+_KEY_BITS = (1 << 60) - 1  # a number of so many bits takes a third less memory
 SAME, SAME_ID, HELD = "same", "message_id", "held"
 
 
-@dataclass(slots=True)
-class _Seen:
-    """The last mail with a key."""
-
-    queue_id: str
-    at_ms: int
-    message_id: int  # its hash
-    text: int | None  # its hash, of short text and who it is from
-    is_counted: bool = False
-
-
-_Again = tuple[int, str, _Seen]  # key, recipient, and what it had before
+_Again = tuple[int, str, Seen]  # key, recipient, and what it had before
 
 
 class _Count:
@@ -114,7 +104,7 @@ class _Mark(NamedTuple):
     """What a look at a message did for a recipient who had mail like it."""
 
     key: int
-    before: _Seen
+    before: Seen
     contents: tuple[_Numbered, ...] = ()  # of what came again: what is alike, and exact copies
     at_ms: int = 0
     recipient: str = ""
@@ -143,8 +133,8 @@ class StormCheck(Check):
         self._window_ms = int(settings.window * 1000)
         self._step_ms = slice_ms(settings.window)
         self._reason = reason_of(settings)
-        self._new: dict[int, _Seen] = {}
-        self._old: dict[int, _Seen] = {}
+        self._new: dict[int, bytes] = {}  # what was seen, packed
+        self._old: dict[int, bytes] = {}
         self._turned_ms = 0
         self._counts: dict[str, _Count] = {}
         self._open: dict[str, list[_Mark]] = {}
@@ -162,13 +152,13 @@ class StormCheck(Check):
         if len(self._new) >= MAX_KEYS or not 0 <= now_ms - self._turned_ms <= self._window_ms:
             self._old, self._new, self._turned_ms = self._new, {}, now_ms
         text = _text_hash(content.head, facts.end)
-        seen = _Seen(message.queue_id, at_ms, hash(message.message_id), text)
-        again: list[_Again] = []
+        seen = Seen(message.queue_id, at_ms, hash(message.message_id), text)
+        packed, again = seen.packed(), []
         for key, given in _keys(message).items():
             before = self._new.get(key) or self._old.get(key)
             if before is not None:
-                again.append((key, given, before))
-            self._new[key] = seen
+                again.append((key, given, Seen.of(before)))
+            self._new[key] = packed
         if not again:
             return None
         is_exact = not content.is_spooled  # else the rest is not looked at
@@ -179,12 +169,13 @@ class StormCheck(Check):
         self,
         message: AcceptedMessage,
         content: Fingerprint,
-        seen: _Seen,
+        seen: Seen,
         again: list[_Again],
         *,
         is_exact: bool,
     ) -> ScreenHold | None:
-        seen = replace(seen, is_counted=True)
+        seen = seen._replace(is_counted=True)
+        packed = seen.packed()
         marks: list[_Mark] = []
         again.sort(key=itemgetter(0))  # of many the same are looked at each time
         over: list[str] = []
@@ -193,7 +184,7 @@ class StormCheck(Check):
             if not self._is_near(seen, before):
                 marks.append(_Mark(key, before))
                 continue
-            self._new[key] = seen
+            self._new[key] = packed
             mark = self._mark_of(key, recipient, before, seen, content)
             mark = mark._replace(is_over=is_exact and self._is_over(mark, message))
             marks.append(mark)
@@ -207,11 +198,11 @@ class StormCheck(Check):
             over = [who for _, who, one in again if self._is_near(seen, one)]
         return ScreenHold(HoldCode.STORM, storm_id[:8], self._reason, frozenset(over))
 
-    def _is_near(self, seen: _Seen, before: _Seen) -> bool:
+    def _is_near(self, seen: Seen, before: Seen) -> bool:
         return abs(seen.at_ms - before.at_ms) <= self._window_ms
 
     def _mark_of(
-        self, key: int, recipient: str, before: _Seen, seen: _Seen, content: Fingerprint
+        self, key: int, recipient: str, before: Seen, seen: Seen, content: Fingerprint
     ) -> _Mark:
         contents = []
         is_exact = self._settings.action == "hold"
@@ -234,7 +225,7 @@ class StormCheck(Check):
         is_late = message.accepted_at_ms - message.came_at_ms > self._step_ms
         return one.number + (0 if is_late else one.content.others)  # they have what came lately
 
-    def _count_of(self, recipient: str, content: bytes, before: _Seen, seen: _Seen) -> _Count:
+    def _count_of(self, recipient: str, content: bytes, before: Seen, seen: Seen) -> _Count:
         whole = blake2b(recipient.encode("utf-8", "replace") + b"\0" + content, digest_size=16)
         storm_id = whole.hexdigest()
         count = self._counts.get(storm_id)
@@ -275,12 +266,12 @@ class StormCheck(Check):
         before = self._take_back(message.queue_id)
         for key in _keys(message):
             seen = self._new.get(key)
-            if seen is not None and seen.queue_id == message.queue_id:
+            if seen is not None and Seen.of(seen).queue_id == message.queue_id:
                 del self._new[key]
                 if key in before:
-                    self._new[key] = before[key]
+                    self._new[key] = before[key].packed()
 
-    def _take_back(self, queue_id: str) -> dict[int, _Seen]:
+    def _take_back(self, queue_id: str) -> dict[int, Seen]:
         """Count a message no more; return what its recipients had before."""
         marks = self._open.pop(queue_id, [])
         for mark in marks:
@@ -362,7 +353,7 @@ def _keys(message: AcceptedMessage) -> dict[int, str]:
         for one in part.recipients:
             if one.state is RecipientState.PENDING:
                 given = one.given.lower()  # several may go to one instead
-                found[hash((given, message.subject, message.sender))] = given
+                found[hash((given, message.subject, message.sender)) & _KEY_BITS] = given
     return found
 
 

@@ -41,9 +41,11 @@ class Observer(Generic[Metrics]):
         self._history = history
         self._metrics = metrics
         self._readers = [reader for reader in (history, metrics) if reader is not None]
+        self.told = 0  # events so far
 
     def tell(self, events: Sequence[Event]) -> None:
         """Tell of what is durable, in order; it counts even where the log has a defect."""
+        self.told += len(events)
         _tell(self.log, self._readers, events)
 
     def wrote(self, seconds: float) -> None:

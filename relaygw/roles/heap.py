@@ -1,4 +1,4 @@
-"""Memory before a fork: arranged so that children go on sharing it.
+"""Memory of the roles: before the fork arranged so that they go on sharing it, then kept small.
 
 What a child changes of a shared page it gets a copy of. It takes free blocks between the objects
 of its parent first, so those are taken here and never given back: they are of no use anyway.
@@ -21,6 +21,10 @@ _POOL_BYTES, _POOL_HEAD_BYTES = 16384, 48
 _SIZES_BYTES = range(48, 513, 16)
 _MOST_FREE = 500
 _kept: list[bytes] = []
+# glibc: <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_LARGE_BYTES, _SPARE_BYTES = 256 * 1024, 1024 * 1024
+_GARBAGE_OBJECTS = 2_000
 _OF_LIBRARIES = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) r-[x-]p .*/.*\n(?:[A-Z].*\n)*?Anonymous: +0 kB$", re.MULTILINE
 )
@@ -46,6 +50,22 @@ def share() -> None:
     # a child that displaces a name in the cache of types changes the page of the name
     getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
     gc.freeze()
+
+
+def keep_small() -> None:
+    """Have memory of this process used again, and given back; called right after the fork.
+
+    By itself the library of C gives each thread that allocates a heap of its own, each with holes,
+    and raises both limits with the first large message to what holds up to 64 MiB back.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        # the interpreter has one thread run at a time: hardly any waits for another's allocation
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _SPARE_BYTES)
+    # what the parent has is frozen: looking through the rest takes a fraction of a millisecond
+    gc.set_threshold(_GARBAGE_OBJECTS)
 
 
 def _unmap_libraries(libc: Any) -> None:

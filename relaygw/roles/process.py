@@ -7,6 +7,7 @@ may also be retired (USR2): it takes no new connections and ends with its last s
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import mmap
 import os
@@ -26,7 +27,7 @@ from relaygw import __version__
 from relaygw.delivery.leases import HEARTBEAT_S
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
-from relaygw.roles import queue_place
+from relaygw.roles import heap, queue_place
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import fingerprint
 from relaygw.store import hints, instances
@@ -37,6 +38,7 @@ from relaygw.upstream.classifier import catalogue
 ROLES = ("front", "delivery", "web")
 _IMPORTED_LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off")
 """What libraries of the web role import once they run."""
+_OF_POSTGRES = ("relaygw.store.postgres", "sqlalchemy.dialects.postgresql.psycopg")
 _AT = struct.Struct("d")
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -94,9 +96,12 @@ class RoleContext:
         )
 
 
-def preload(roles: Sequence[str]) -> None:
+def preload(roles: Sequence[str], *, is_postgres: bool = False) -> None:
     """Load what the roles need before the fork, so that they share it."""
     _loop_runner()
+    codecs.lookup("ascii")
+    for name in _OF_POSTGRES if is_postgres else ():
+        import_module(name)
     for role in roles:
         _main_of(role)
     if "delivery" in roles:
@@ -110,6 +115,7 @@ def run_role(role: str, context: RoleContext) -> int:
     """Run one role in this process until it is told to end; return the exit code."""
     with contextlib.suppress(OSError):  # how ps and top show it; the kernel keeps 15 characters
         Path("/proc/self/comm").write_text(f"relaygw-{role}")
+    heap.keep_small()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))
 

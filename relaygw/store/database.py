@@ -6,13 +6,15 @@ whose clock counts. A statement takes many rows at once, straight to the driver 
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from enum import Enum, auto
 from functools import cache, partial
 from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, event
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 RAW_CURSOR = "raw_cursor"
 """Key in a connection's `info`: makes a cursor that does not parse each statement once more."""
+
+_shared = threading.local()  # the database that a thread has a snapshot of, and its transaction
 
 Row = tuple[Any, ...]
 Time = TypeVar("Time", int, int | None)
@@ -125,6 +129,14 @@ def _spelled(sql: str, style: str) -> str:
     return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
 
 
+class NamedRow(SimpleNamespace):
+    """A row of a `Statement` whose columns have names, as SQLAlchemy's rows have."""
+
+    @property
+    def _mapping(self) -> dict[str, Any]:
+        return vars(self)
+
+
 class Statement:
     """SQL in which `{?}` stands for a parameter, in the way of every driver.
 
@@ -140,6 +152,13 @@ class Statement:
         cursor.execute(self._text(tx.connection.dialect.paramstyle), parameters)
         rows: list[Row] = cursor.fetchall()
         return rows
+
+    def fetch_named(self, tx: Transaction, *parameters: Any) -> list[NamedRow]:
+        """Execute in a transaction and return the rows with the names of their columns."""
+        cursor = tx.cursor()
+        cursor.execute(self._text(tx.connection.dialect.paramstyle), parameters)
+        names = [column[0] for column in cursor.description]
+        return [NamedRow(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
 
     def run(self, tx: Transaction, *parameters: Any) -> int:
         """Execute in a transaction; return how many rows changed."""
@@ -240,7 +259,24 @@ class Database(ABC):
 
     def read(self) -> AbstractContextManager[Transaction]:
         """Lend a read transaction: one snapshot. Raises StoreUnavailable."""
+        lent: tuple[Database, Transaction] | None = getattr(_shared, "of", None)
+        if lent is not None and lent[0] is self:
+            return nullcontext(lent[1])
         return self._transaction(self._reading())
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of this thread within a with block be of one snapshot, at a third the cost.
+
+        Nothing may be written within it, and no error of a read be caught: who lends the
+        connection has to see it. Raises StoreUnavailable.
+        """
+        with self._transaction(self._reading()) as transaction:
+            _shared.of = self, transaction
+            try:
+                yield
+            finally:
+                del _shared.of
 
     def write(self, kind: Write = Write.SYNCED) -> AbstractContextManager[Transaction]:
         """Lend a write transaction that is committed on exit. Raises StoreUnavailable."""

@@ -28,7 +28,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import Repository, Transaction, insert_into
+from relaygw.store.database import Repository, Statement, Transaction, insert_into
 from relaygw.store.guard_tables import class_hour, guard_entry, mail_class
 from relaygw.store.sources import HOUR_MS, SeenClass, seen_class
 from relaygw.store.tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
@@ -37,6 +37,19 @@ _WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
 _PROMOTIONAL = "promotional"
 _ENTRY = "target source_id action label reason actor per_hour new_since_ms at_ms"
 _PUT = insert_into("guard_entry", _ENTRY, on_conflict="DO NOTHING")
+# each front and each watch asks so every few seconds, as long as nothing happens
+_ENTRIES = Statement(
+    f"SELECT {_ENTRY.replace(' ', ', ')} FROM guard_entry ORDER BY at_ms DESC, target"
+)
+_SOURCE_SUMS = Statement(
+    """
+    SELECT mail_class.source_id, sum(class_hour.messages), sum(class_hour.recipients),
+        sum(class_hour.refused)
+    FROM mail_class JOIN class_hour ON class_hour.class_id = mail_class.class_id
+    WHERE class_hour.hour >= {?}
+    GROUP BY mail_class.source_id
+    """
+)
 _SOURCE = (
     *(message.c.source_host, message.c.source_client, message.c.source_listener),
     *(message.c.source_user, message.c.source_uid, message.c.source_script),
@@ -106,9 +119,8 @@ class Guards(Repository):
 
     def guard_entries(self) -> list[GuardEntry]:
         """Return what is held and allowed, the latest first."""
-        query = select(guard_entry).order_by(guard_entry.c.at_ms.desc(), guard_entry.c.target)
         with self._read() as tx:
-            return [_entry(tx, row) for row in tx.execute(query)]
+            return [_entry(tx, row) for row in _ENTRIES.fetch_named(tx)]
 
     def put_guard_entry(
         self, new: GuardEntry, *, entry: AuditEntry, is_renewing: bool = False
@@ -135,7 +147,7 @@ class Guards(Repository):
     def held_scopes(self) -> list[HeldMailScope]:
         """Return what is held, classes before sources."""
         with self._read() as tx:
-            entries = tx.execute(select(guard_entry)).all()
+            entries = _ENTRIES.fetch_named(tx)
             allowed = {one.target for one in entries if one.action == GuardAction.ALLOW}
             held = [one for one in entries if one.action == GuardAction.HOLD]
             held.sort(key=lambda one: one.target == one.source_id)
@@ -160,14 +172,8 @@ class Guards(Repository):
 
     def source_sums(self, since_ms: int) -> dict[str, HourCount]:
         """Return what was accepted since the hour of a time, by source."""
-        numbers = [func.sum(class_hour.c[name]) for name in HourCount._fields]
         with self._read() as tx:
-            rows = tx.execute(
-                select(mail_class.c.source_id, *numbers)
-                .join(class_hour, class_hour.c.class_id == mail_class.c.class_id)
-                .where(class_hour.c.hour >= tx.to_stored(since_ms) // HOUR_MS)
-                .group_by(mail_class.c.source_id)
-            )
+            rows = _SOURCE_SUMS.fetch(tx, tx.to_stored(since_ms) // HOUR_MS)
             return {source_id: HourCount(*map(int, counts)) for source_id, *counts in rows}
 
     def busiest_hour(self, source_id: str, until_ms: int) -> int:

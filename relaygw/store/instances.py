@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
-from sqlalchemy import and_, case, delete, exists, func, select, update
+from sqlalchemy import and_, case, delete, func, select, update
 
 from relaygw.mail.clock import awake_s
 from relaygw.mail.hold import HoldCause, HoldCode
@@ -42,12 +42,15 @@ _D = delivery.c
 _NOTE_LOST = insert_into(
     "lost_instance", "incarnation name role pid heartbeat_at_ms leases", on_conflict="DO NOTHING"
 )
-_IS_UNKNOWN = ~exists().where(instance.c.incarnation == _D.lease)
-_HAS_NO_OWNER = ~exists().where(instance.c.incarnation == permit.c.incarnation)
-_OWNERLESS = (
-    select(_D.lease)
-    .where(_D.lease.is_not(None), _IS_UNKNOWN)
-    .union(select(permit.c.incarnation).where(_HAS_NO_OWNER))
+_OWNERLESS = Statement(
+    """
+    SELECT lease FROM delivery WHERE lease IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM instance WHERE instance.incarnation = delivery.lease
+    )
+    UNION SELECT incarnation FROM permit WHERE NOT EXISTS (
+        SELECT 1 FROM instance WHERE instance.incarnation = permit.incarnation
+    )
+    """
 )
 
 
@@ -163,7 +166,7 @@ class Instances(Repository):
     def ownerless(self) -> list[str]:
         """Return incarnations that hold leases or permits and are not registered; bury them."""
         with self._read() as tx:
-            return list(tx.execute(_OWNERLESS).scalars())
+            return [incarnation for (incarnation,) in _OWNERLESS.fetch(tx)]
 
     def registered(self) -> list[Instance]:
         """Return the registered instances, by role and age."""

@@ -40,6 +40,15 @@ _STILL_TO_COME = Statement(
     LIMIT {{?}}
     """
 )
+# one, finished before a time, that still has content and is not captured
+_KEPT = Statement(
+    f"""
+    SELECT queue_id FROM message
+    WHERE {HAS_KEPT_CONTENT} AND finished_at_ms < {{?}} AND captured_at_ms IS NULL
+        AND {HAS_NO_NOTICE_DUE}
+    LIMIT 1
+    """
+)
 
 
 class Janitor(Repository):
@@ -94,12 +103,11 @@ class Janitor(Repository):
     def shed_content(self, older_than_ms: int) -> bool:
         """Delete a piece of content of uncaptured mail finished so long ago; False: none left."""
         with self._read() as tx:
-            queue_id = tx.execute(_kept(tx.now_ms() - older_than_ms)).scalar()
-        if queue_id is None:
-            return False
-        with self._write(Write.BULK) as tx:
-            _shed(tx, queue_id)
-        return True
+            found = _KEPT.fetch(tx, tx.now_ms() - older_than_ms)
+        for (queue_id,) in found:
+            with self._write(Write.BULK) as tx:
+                _shed(tx, queue_id)
+        return bool(found)
 
     def trim_captured(self, *, keep: int, limit: int) -> int:
         """Delete the oldest captured messages above `keep`; return how many."""
@@ -228,13 +236,6 @@ def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
     still = set(tx.execute(select(chunk.c.queue_id).where(is_mine, _HAS_NO_MESSAGE)).scalars())
     tx.execute(delete(chunk).where(chunk.c.queue_id.in_(still)))
     return len(still)
-
-
-def _kept(before_ms: int) -> Found:
-    """Messages, finished before a time, that still have content and are not captured."""
-    is_old = message.c.finished_at_ms < before_ms
-    is_over = is_old & message.c.captured_at_ms.is_(None) & HAS_NO_NOTICE_DUE
-    return select(message.c.queue_id).where(HAS_KEPT_CONTENT, is_over).limit(1)
 
 
 def _shed(tx: Transaction, queue_id: str) -> None:

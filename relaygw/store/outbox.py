@@ -47,6 +47,7 @@ _SEE = insert_into(
     next_at_ms=0,
     dropped=0,
 )
+_ENDPOINTS = Statement("SELECT * FROM webhook_endpoint ORDER BY endpoint")
 _SEEN = select(_P.endpoint, _P.seen_at_ms)
 _IS_WAITING = _E.sent_at_ms.is_(None)
 
@@ -188,8 +189,7 @@ class Outbox(Repository):
     def endpoints(self) -> list[Endpoint]:
         """Return how all receivers do that were ever in the settings and are not removed."""
         with self._read() as tx:
-            rows = tx.execute(select(webhook_endpoint).order_by(_P.endpoint)).all()
-            return [_endpoint(tx, row) for row in rows]
+            return [_endpoint(tx, row) for row in _ENDPOINTS.fetch_named(tx)]
 
     def resume(self, endpoint: str, *, entry: AuditEntry) -> bool:
         """Let a receiver be tried now, also one that was disabled; audited; False: unknown."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import AcceptedMessage, MailInHand
@@ -58,6 +58,22 @@ _SELECT_DUTY = """
 _DUTY_NOW, _DUTY = Statement(_SELECT_DUTY), Statement(_SELECT_DUTY + "{for_update}")
 _RENEW_DUTY = Statement("UPDATE duty SET incarnation = {?}, renewed_at_ms = {?} WHERE name = {?}")
 _NEW_DUTY = insert_into("duty", "name incarnation renewed_at_ms", on_conflict="DO NOTHING")
+
+_INCIDENTS = Statement(
+    """
+    SELECT * FROM incident WHERE recovered_at_ms IS NULL OR recovered_at_ms >= {?}
+    ORDER BY since_ms, incident_id
+    """
+)
+_LOST = Statement(
+    """
+    SELECT * FROM lost_instance AS lost
+    WHERE heartbeat_at_ms >= {?} AND NOT EXISTS (
+        SELECT 1 FROM instance WHERE instance.name = lost.name AND instance.role = lost.role
+    )
+    ORDER BY heartbeat_at_ms DESC, role
+    """
+)
 
 Count = tuple[str, str]  # what is counted: series and label, "" where a series has none
 
@@ -140,13 +156,19 @@ class Watch(Repository):
 
     def duty(self, name: str, incarnation: str) -> bool:
         """Take or renew a duty, each few seconds; True for the registered one that has it."""
+        return name in self.duties([name], incarnation)
+
+    def duties(self, names: Sequence[str], incarnation: str) -> set[str]:
+        """Take or renew several duties; return those that a registered one has."""
         self._database.refuse_if_broken()  # whoever looks for trouble is to find it
         with self._read() as tx:
-            known = _has_duty(tx, name, incarnation)
-        if known is not None:
-            return known
-        with self._write(Write.UNSYNCED) as tx:
-            return _take_duty(tx, name, incarnation)
+            known = {name: _has_duty(tx, name, incarnation) for name in names}
+        unsure = sorted(name for name, has_it in known.items() if has_it is None)
+        if unsure:
+            with self._write(Write.UNSYNCED) as tx:
+                # in one order everywhere, as the rows are locked
+                known.update({name: _take_duty(tx, name, incarnation) for name in unsure})
+        return {name for name, has_it in known.items() if has_it}
 
     # --- incidents -----------------------------------------------------------------------
 
@@ -186,12 +208,7 @@ class Watch(Repository):
     def incidents(self, since_ms: int) -> list[Incident]:
         """Return the incidents that last, and those that ended since; oldest first."""
         with self._read() as tx:
-            ended = incident.c.recovered_at_ms
-            rows = tx.execute(
-                select(incident)
-                .where(or_(ended.is_(None), ended >= tx.to_stored(since_ms)))
-                .order_by(incident.c.since_ms, incident.c.incident_id)
-            )
+            rows = _INCIDENTS.fetch_named(tx, tx.to_stored(since_ms))
             return [
                 tx.entry(
                     Incident,
@@ -235,15 +252,8 @@ class Watch(Repository):
 
     def lost_instances(self, since_ms: int) -> list[LostInstance]:
         """Return instances last heard since a time that are lost and not back, the latest first."""
-        is_back = exists().where(
-            instance.c.name == lost_instance.c.name, instance.c.role == lost_instance.c.role
-        )
         with self._read() as tx:
-            rows = tx.execute(
-                select(lost_instance)
-                .where(lost_instance.c.heartbeat_at_ms >= tx.to_stored(since_ms), ~is_back)
-                .order_by(lost_instance.c.heartbeat_at_ms.desc(), lost_instance.c.role)
-            )
+            rows = _LOST.fetch_named(tx, tx.to_stored(since_ms))
             return [tx.entry(LostInstance, row, "heartbeat_at_ms") for row in rows]
 
 

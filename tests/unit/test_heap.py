@@ -1,4 +1,4 @@
-"""A process that forks leaves its children no holes in its heap, and keeps no idle libraries."""
+"""A process that forks leaves its children no holes, and no idle libraries; they stay small."""
 
 from __future__ import annotations
 
@@ -50,3 +50,57 @@ print(before, mapped_kib(), hashlib.sha256(b"").hexdigest()[:4], bool(ssl.create
     before, after, *used = run.stdout.split()
     assert int(after) < 0.7 * int(before)
     assert used == ["e3b0", "True"]
+
+
+def test_threads_of_a_role_share_one_heap_and_large_blocks_are_given_back() -> None:
+    program = """
+import ctypes, threading
+from relaygw.roles import heap
+
+heap.keep_small()
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = heap._MallocInfo
+bytearray(8_000_000)  # one that was freed would raise the limit for all later ones
+together = threading.Barrier(8)
+kept = []
+
+def fill():
+    together.wait()
+    kept.append([bytearray(2000) for _ in range(500)])
+
+threads = [threading.Thread(target=fill) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+in_blocks_before = libc.mallinfo2().field_4
+large = bytearray(1_000_000)
+in_blocks = libc.mallinfo2().field_4 - in_blocks_before
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+print(f"<large>{in_blocks}")
+"""
+    run = subprocess.run(
+        [sys.executable, "-u", "-c", program], capture_output=True, text=True, check=True
+    )
+    told, _, in_blocks = run.stdout.rpartition("<large>")
+    assert told.count("<heap nr=") == 1
+    assert int(in_blocks) >= 1_000_000
+
+
+def test_roles_on_postgres_find_its_driver_loaded() -> None:
+    program = """
+import sys
+from relaygw.roles.process import ROLES, preload
+
+preload(ROLES, is_postgres=True)
+before = set(sys.modules)
+from relaygw.store.store import open_store
+open_store("postgresql://nobody@127.0.0.1:1/none").close()
+print(*sorted(set(sys.modules) - before))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from relaygw.inbound import storms
 from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
 from relaygw.inbound.screen import Screen
+from relaygw.inbound.seen import Seen
 from relaygw.inbound.storms import StormCheck
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
@@ -286,3 +288,25 @@ def test_a_queue_that_is_away_loses_no_count(front: Front, monkeypatch: pytest.M
     front.take_all(1)
     (told,) = front.told()
     assert "came 4 times" in told
+
+
+def test_what_is_remembered_of_a_recipient_takes_little_memory(front: Front) -> None:
+    def remember(first: int, number: int) -> None:
+        for each in range(first, first + number):
+            front.take(f"k{each}@x.test")
+
+    remember(0, 100)  # what the first ones take, whatever is remembered
+    tracemalloc.start()
+    try:
+        remember(100, 2000)
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 250 * 2000
+
+
+def test_what_is_packed_is_what_was_seen() -> None:
+    for text in (None, 0, -(1 << 63), 7):
+        for is_counted in (False, True):
+            seen = Seen("0123456789ABCDEFG", 1_800_000_000_000, -5, text, is_counted)
+            assert Seen.of(seen.packed()) == seen
