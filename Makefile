@@ -16,14 +16,15 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # --without-pip and the pip of the system: Debian's python3 has no ensurepip. pip brings uv, which
-# takes a quarter of pip's time; where uv finds no index, as only pip is told of it, pip does it
+# takes a quarter of pip's time; where only pip is told of an index, pip does it
 UV := build/uv/bin/uv
 PACKAGES := --constraint constraints.txt --editable '.[test,dev]'
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --without-pip $(VENV)
-	@{ [ -x $(UV) ] || $(PYTHON) -m pip install --quiet --no-compile --root-user-action ignore \
+	@! $(PYTHON) -m pip config list | grep -q index-url && \
+	{ [ -x $(UV) ] || $(PYTHON) -m pip install --quiet --no-compile --root-user-action ignore \
 	    --target build/uv --constraint constraints.txt uv; } && \
-	$(UV) pip install --quiet --native-tls --python $(BIN)/python $(PACKAGES) || \
+	UV_HTTP_TIMEOUT=15 $(UV) pip install --quiet --native-tls --python $(BIN)/python $(PACKAGES) || \
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile $(PACKAGES)
 	@touch $@
 

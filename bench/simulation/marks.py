@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
-from relaygw.delivery import attempt, chaining, holds, leases, outcome
+from relaygw.delivery import attempt, holds, leases, outcome
 from relaygw.store import doubts, instances, janitor, outcomes
 from relaygw.store import holds as stored_holds
 from relaygw.store import leases as stored_leases
-from relaygw.upstream import session
+from relaygw.upstream import pool, session
 
 LINES = {
     "a provider is down": " is down (",
@@ -90,7 +90,7 @@ CALLS: dict[str, tuple[Any, str, Came]] = {
         "_explain",
         lambda result, _: bool(result.in_doubt),
     ),
-    "the next envelope was chained": (chaining.Chaining, "may_follow", _something),
+    "the next envelope was chained": (pool.Chaining, "may_follow", _something),
     "another worker with other settings ended": (holds.Holds, "look_anew", _always),
 }
 """Marks by a call, and what it has to come to."""

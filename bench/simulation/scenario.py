@@ -182,8 +182,9 @@ def _add_storms(made: Scenario, chance: random.Random) -> None:
         made.faults.append(Fault(begin_s, "store away", 4.0))
         made.faults.append(Fault(begin_s + 0.5 + chance.random(), "clock"))
     elif storm < 0.1:  # mail is claimed anew while its outcome waits for an answer of the store
-        made.spells += [Spell(name, 0.0, 10.0, "slower") for name in made.providers]
-        made.faults.append(Fault(0.1, "answers lost", 8.0, "mail"))
+        made.spells += [Spell(name, 0.0, 20.0, "slower") for name in made.providers]
+        made.faults.append(Fault(0.1, "answers lost", 18.0, "mail"))
+        made.latency_s = (0.05, 0.5)
     elif storm < 0.12:  # a held provider is not reached
         made.spells += [Spell(name, 0.3, 10.0, "is over quota") for name in made.providers]
         made.spells += [Spell(name, 10.5, 20.0, "resets") for name in made.providers]

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from functools import partial
 
-from relaygw.delivery.chaining import Chaining
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.sending_once import NO_KEY, KeyPlan, plan_at_once
 from relaygw.errors import ContentDamaged
@@ -35,7 +34,7 @@ from relaygw.upstream.outgoing import (
     sift,
     source_field,
 )
-from relaygw.upstream.pool import Pool
+from relaygw.upstream.pool import Chaining, Pool
 from relaygw.upstream.session import IsWanted, UpstreamSession
 
 _MAX_STALE_SESSIONS = 3

@@ -31,6 +31,7 @@ from relaygw.upstream.failure import UpstreamError, certificate_remedy
 
 PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its replies say better
 _PAGE = 500
+_AHEAD_MS = 5_000  # a hold set so much later than now: by a clock that was set back since
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _PATIENCE_S = 60.0
 _QUOTA_LOOK_S = 600.0  # other workers may give back what they took ahead
@@ -53,6 +54,7 @@ class Holds:
         # providers and sender domains whose hold has ended, and whose mail is not released yet
         self._ended: set[tuple[str, str]] = set()
         self.is_fresh = True  # held providers are tried at once: after a start, and when set
+        self.minds_times = False  # whether a hold was set at a time still to come
 
     def look_anew(self) -> None:
         """Let what is held, and what is held for settings, be looked at as after a start."""
@@ -60,6 +62,9 @@ class Holds:
 
     async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
+        if self.minds_times:
+            self.minds_times = False
+            self.is_fresh |= any(hold.since_ms > clock_ms() + _AHEAD_MS for hold in in_force)
         if self.is_fresh:
             self.is_fresh = False  # already: it may be set anew meanwhile
             try:

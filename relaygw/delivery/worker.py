@@ -47,7 +47,7 @@ _WAITS_AT_ONCE = 500
 _THREADS = 8
 STEP_S = 5.0  # a clock that moves by less between two looks is only being corrected
 UNSURE_S = 60.0  # how long after a start or a step there may be times that are still to come
-EACH_S = 10.0  # how often they are looked for meanwhile
+EACH_S = 10.0  # how often they are looked for meanwhile; else once in UNSURE_S, for a step unseen
 _SHARP_S = 1.0
 _NEWS_S = 900.0
 
@@ -222,6 +222,7 @@ class Worker:
     async def _restart_waits(self) -> None:
         """Let what was put off before the clock was set back wait anew."""
         if self.clock.is_unsure():
+            self._holds.minds_times = True
             restart, most = self._context.store.janitor.restart_waits, _WAITS_AT_ONCE
             while await self._context.call(restart, limit=most) == most:
                 pass
@@ -312,7 +313,7 @@ class ClockWatch:
     def is_unsure(self) -> bool:
         """True when it is time to look for what was written at a time still to come."""
         now_s = time.monotonic()
-        if not self._due_s <= now_s < self._unsure_until_s:
+        if now_s < self._due_s:
             return False
-        self._due_s = now_s + EACH_S
+        self._due_s = now_s + (EACH_S if now_s < self._unsure_until_s else UNSURE_S)
         return True

@@ -44,7 +44,7 @@ LOG: list[tuple[str, str, str, str]] = [
         "use NTP",
     ),
     (
-        "delivery/chaining.py",
+        "upstream/pool.py",
         "does not handle chained transactions",
         "this provider loses step where an envelope follows a content",
         "set `chain_transactions: false`",

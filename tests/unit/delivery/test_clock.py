@@ -67,22 +67,22 @@ def test_a_look_that_was_interrupted_says_nothing(clock: SimpleNamespace) -> Non
     assert watch.look(clock.read_ms) is None
 
 
-def test_times_to_come_are_looked_for_after_a_start_and_after_a_step(
+def test_times_to_come_are_looked_for_often_after_a_start_and_after_a_step(
     clock: SimpleNamespace,
 ) -> None:
     watch = ClockWatch()
 
     def looks() -> int:
         count = 0
-        for _ in range(200):
+        for _ in range(180):
             count += watch.is_unsure()
             pass_by(clock, 1.0)
             watch.look(clock.read_ms)
         return count
 
     watch.look(clock.read_ms)
-    assert looks() == UNSURE_S / EACH_S
-    assert looks() == 0
+    assert looks() == UNSURE_S / EACH_S + 2
+    assert looks() == 3  # a clock that is set and set back between two looks is not seen
     clock.at_s -= 3600
     watch.look(clock.read_ms)
-    assert looks() == UNSURE_S / EACH_S
+    assert looks() == UNSURE_S / EACH_S + 2

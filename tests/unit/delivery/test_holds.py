@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,21 @@ async def test_held_providers_are_tried_at_once_after_a_start_and_when_asked(sto
         await desk.obey()
         assert desk.gate.probe_at_s > time.monotonic() + 1800, "once"
         desk.holds.look_anew()
+
+
+@pytest.mark.parametrize("ahead_ms", [3_600_000, 0], ids=["to come", "now"])
+async def test_a_hold_set_at_a_time_still_to_come_is_tried_at_once(
+    store: Away, ahead_ms: int
+) -> None:
+    """The clock was set back since, and maybe nobody has seen that."""
+    store.holds.put_hold(replace(hold(), since_ms=clock_ms() + ahead_ms))
+    desk = Desk(store)
+    await desk.obey()
+    assert desk.gate.probe_at_s is not None
+    assert desk.gate.probe_at_s > time.monotonic() + 1800
+    desk.holds.minds_times = True
+    await desk.obey()
+    assert (desk.gate.probe_at_s <= time.monotonic()) == bool(ahead_ms)
 
 
 @pytest.mark.parametrize("probe_in_s", [3600.0, None], ids=["said", "operator"])

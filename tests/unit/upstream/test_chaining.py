@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from relaygw.delivery.chaining import TRIAL_PATIENCE_S, Chaining
+from relaygw.upstream.pool import TRIAL_PATIENCE_S, Chaining
 from relaygw.upstream.session import UpstreamSession
 
 FAR_S, NEAR_S = 0.05, 0.001
