@@ -301,6 +301,8 @@ class Shares:
         allowance = gate.allowance
         assert allowance.quota is not None
         wanted = allowance.wanted_quota(claimed)
+        if wanted <= 0:  # it came back meanwhile; what is too much is given back in one place
+            return True
         taken = await self._context.call(
             self._limits.use_quota, gate.limit_group, wanted=wanted, quota=allowance.quota
         )

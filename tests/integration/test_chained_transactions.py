@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.delivery import chaining as chaining_policy
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.provider import Provider, Timeouts
+from relaygw.upstream import pool as pool_module
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import running
@@ -66,7 +66,7 @@ class Demanding:
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take any provider for one that is far away."""
-    monkeypatch.setattr(chaining_policy, "WORTH_FROM_S", 0.0)
+    monkeypatch.setattr(pool_module, "WORTH_FROM_S", 0.0)
 
 
 @pytest.mark.usefixtures("far")
@@ -224,7 +224,7 @@ async def test_a_provider_that_loses_step_gets_no_more_chains_and_bounces_nothin
 async def test_a_provider_that_fails_the_trial_is_sent_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, reply: bytes | Action
 ) -> None:
-    monkeypatch.setattr(chaining_policy, "TRIAL_PATIENCE_S", 0.5)
+    monkeypatch.setattr(pool_module, "TRIAL_PATIENCE_S", 0.5)
     async with ScriptedProvider() as provider:
         provider.script(verb, Action.DEFAULT, reply)
         settings = provider.settings(max_connections=1, chain_transactions="auto")
@@ -263,7 +263,7 @@ async def test_a_provider_that_refuses_content_with_commands_behind_it(tmp_path:
 async def test_a_near_provider_is_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chaining_policy, "WORTH_FROM_S", 60.0)
+    monkeypatch.setattr(pool_module, "WORTH_FROM_S", 60.0)
     held = asyncio.Event()
     async with ScriptedProvider() as provider:
         provider.script("CONTENT", (Wait(held), Action.DEFAULT))

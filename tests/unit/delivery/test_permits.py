@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.leases import Permits, share_out
+from relaygw.delivery.holds import Holds
+from relaygw.delivery.leases import Permits, Shares, share_out
 from relaygw.settings.provider import Provider
 from relaygw.store.instances import Instance
 from relaygw.store.store import open_store
+from tests.builders import NOW_MS, accepted
 from tests.queues import make_queue
 from tests.tables import each_of
 from tests.unit.delivery.worker_context import worker_context
@@ -66,4 +68,25 @@ async def test_spare_permits_are_given_back(
     await permits.return_spare(made, connections, is_sharing=is_sharing)
     assert made.permits == left
     assert store.limits.permits_held("p", incarnation="w") == left
+    store.close()
+
+
+async def test_quota_that_came_back_meanwhile_is_not_asked_for(tmp_path: Path) -> None:
+    """Nor given back by the way: an answer that is lost would have it given back once more."""
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
+    store = open_store(url)
+    settings = Provider(host="h.test", daily_quota=4)
+    limited = Gate(provider="p", settings=settings, permits=1)
+    context = worker_context(store)
+    shares = Shares(context, [limited], Holds(context, {}), lambda _: None)
+    assert store.limits.use_quota(limited.limit_group, wanted=4, quota=4).granted == 4
+    limited.allowance.quota_left = 3
+    store.instances.register(
+        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
+    )
+    store.intake.accept_batch([accepted()])
+    (claimed,) = store.leases.claim("default", limit=1, incarnation="w", now_ms=NOW_MS)
+    assert await shares.more_quota(limited, claimed)
+    assert (limited.allowance.quota_left, store.limits.quota_used(limited.limit_group)) == (3, 4)
     store.close()
