@@ -423,6 +423,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     call("watch.add_history", wrong.now_ms(), {("x", "a"): 1})
     call("watch.add_history", wrong.now_ms(), {("y", "a"): 1}, are_gauges=True)
     call("watch.duty", "watch", "wrong")
+    call("watch.duties", ["watch", "report"], "wrong")
     incident = Incident(
         incident_id="1", rule="x", key="", summary="", remedy="", since_ms=wrong.now_ms()
     )

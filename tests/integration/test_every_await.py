@@ -672,7 +672,8 @@ def on_the_way() -> list[Site]:
         *sites_of(outcome),
         *sites_of(recorder, less=frozenset({"drain"})),  # no attempt is made
         *sites_of(sending_once),
-        *sites_of(batch_writer, less=frozenset({"drain"})),
+        # what is written once in a while is of no attempt
+        *sites_of(batch_writer, less=frozenset({"drain", "written_each", "keep_writing"})),
         *sites_of(outgoing, less=frozenset({"sift", "_look"})),  # before MAIL
         *sites_of(protocol),
         *sites_of(session, less=frozenset({"open_session", "close"})),  # before MAIL, after all

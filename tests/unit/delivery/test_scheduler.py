@@ -190,7 +190,7 @@ async def test_what_others_found_out_is_known_at_the_next_look(tmp_path: Path) -
         )
         one.store.holds.put_hold(outage)
         one.store.holds.put_hold(replace(outage, scope=Scope.CREDENTIAL, probe_at_ms=None))
-        await one.worker._obey_others()
+        await one.worker._look_around()
         assert (gate.is_outage_known, gate.is_held) == (True, True)
         assert gate.is_down(time.monotonic())
         assert gate.failures == DOWN_AFTER_FAILURES
