@@ -194,6 +194,7 @@ class World:
         self.queue.become(standby)
         other = primary.symmetric_difference(self.queue.rows(_KNOWN))
         self.forgotten.update(row[0] for row in other)
+        self.lost_shares += 1  # and what was given back of them meanwhile
 
     # --- chance
 

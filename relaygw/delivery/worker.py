@@ -236,8 +236,9 @@ class Worker:
         if (step := self.clock.look(store.clock_ms)) is not None:
             steps.append(step)
         with store.database.snapshot():
+            waiting = store.leases.routes_waiting()  # of most there is nothing
             for lane in self._lanes:
-                if lane.may_have_more:
+                if lane.may_have_more or lane.route not in waiting:
                     continue
                 due_at_ms = store.leases.next_due_at_ms(lane.route)
                 if due_at_ms is not None and due_at_ms <= time.time() * 1000:
