@@ -21,7 +21,7 @@ UV := build/uv/bin/uv
 PACKAGES := --constraint constraints.txt --editable '.[test,dev]'
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --without-pip $(VENV)
-	@! $(PYTHON) -m pip config list | grep -q index-url && \
+	@! $(PYTHON) -m pip config list | grep index-url >/dev/null && \
 	{ [ -x $(UV) ] || $(PYTHON) -m pip install --quiet --no-compile --root-user-action ignore \
 	    --target build/uv --constraint constraints.txt uv; } && \
 	UV_HTTP_TIMEOUT=15 $(UV) pip install --quiet --native-tls --python $(BIN)/python $(PACKAGES) || \
