@@ -60,7 +60,7 @@ def lossy(*lost_s: float) -> Loss:
     report = Report(attempted=9, acknowledged=9)
     for at_s in lost_s:
         report.add("lost", (str(at_s), ""), "acknowledged", int(at_s * S))
-    return Loss(report, 10 * S, 14 * S, 15 * S, [9 * S, 11 * S, 13 * S], 0)
+    return Loss(report, 10 * S, 14 * S, 15 * S, [9 * S, 11 * S, 13 * S])
 
 
 @pytest.mark.parametrize(
