@@ -98,6 +98,7 @@ def claimed(*recipients: str, **more: Any) -> ClaimedDelivery:
         "mode": "production",
         "accepted_at_ms": NOW_MS,
         "claimed_at_ms": NOW_MS,
+        "due_at_ms": NOW_MS - 1,
         "held_ms": 0,
         "attempts": 0,
         "doubts": 0,

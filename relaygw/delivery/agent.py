@@ -43,7 +43,7 @@ class DeliveryAgent:
 
     async def deliver(self, gate: Gate, claimed: ClaimedDelivery, line: Line) -> None:
         """Make one attempt; return when its outcome, whatever it is, is durable."""
-        attempt = Attempt(claimed, gate.provider)
+        attempt = Attempt(claimed, gate.provider, due_at_ms=claimed.due_at_ms)
         try:
             attempt.slot = self._outcomes.begin_slot(claimed, gate.provider)
             await self._attempt(gate, attempt, line)

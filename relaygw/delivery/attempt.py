@@ -64,7 +64,7 @@ class Attempt:
     recorded: int = 0  # how many of `outcomes` the recorder has
     is_charged: bool = False  # by what it has
     is_doubted: bool = False
-    due_at_ms: int = 0  # of what it has
+    due_at_ms: int = 0  # that the queue has: by another one an outcome is known to be there
     is_ended: bool = False  # the recorder has all of it
 
     @property

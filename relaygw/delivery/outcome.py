@@ -234,6 +234,8 @@ class Outcomes:
         self, attempt: Attempt, update: DeliveryUpdate, report: AttemptReport, now_ms: int
     ) -> asyncio.Future[bool]:
         """Give the recorder the end of an attempt, which nothing withdraws from here on."""
+        if update.due_at_ms == attempt.due_at_ms:
+            update = replace(update, due_at_ms=_another_time(update.due_at_ms, attempt))
         event = Attempted(attempt.claimed, update, report, now_ms)
         attempt.is_ended = True
         return self._recorder.record(update, event, partial(self.end_lease, attempt))
@@ -256,5 +258,5 @@ def _what_is_new(attempt: Attempt, update: DeliveryUpdate) -> DeliveryUpdate:
 
 
 def _another_time(due_at_ms: int, attempt: Attempt) -> int:
-    """Return a due time that what is recorded does not have; a clock may have been set back."""
+    """Return a due time that the queue does not have; a clock may have been set back."""
     return due_at_ms + (due_at_ms == attempt.due_at_ms)

@@ -275,7 +275,7 @@ class Scheduler:
             self._outcomes.put_off(claimed, "of its sender", _CLOGGED_S)
 
     async def _hold(self, lane: Lane, claimed: ClaimedDelivery, cause: HoldCause) -> None:
-        await self._outcomes.record_held(Attempt(claimed, ""), cause)
+        await self._outcomes.record_held(Attempt(claimed, "", due_at_ms=claimed.due_at_ms), cause)
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
             with contextlib.suppress(StoreUnavailable):  # a later look at the holds releases it
                 for gate in lane.gates:

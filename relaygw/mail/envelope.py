@@ -137,6 +137,7 @@ class ClaimedDelivery:
     mode: str
     accepted_at_ms: int
     claimed_at_ms: int
+    due_at_ms: int  # as the queue has it: no outcome of this lease may have the same
     held_ms: int  # time spent held; does not count against the lifetime
     attempts: int
     doubts: int

@@ -90,7 +90,7 @@ _LEASE = BatchStatement(
 )
 _OF_DELIVERY = (  # columns that are fields of a claimed delivery
     "queue_id delivery_no route stream held_ms attempts doubts reclaims provider client_key"
-    " released hold_code hold_key"
+    " released hold_code hold_key due_at_ms"
 )
 _OF_MESSAGE = (
     "sender chunk_count size_bytes subject mode dsn_ret dsn_envid accepted_at_ms is_8bit"
@@ -387,7 +387,7 @@ def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[Cla
         values |= {name: bool(values[name]) for name in ("is_8bit", "has_long_line", "smtputf8")}
         if values["released"] is not None:  # to others than those it was accepted for
             values["smtputf8"] |= not all(one.address.isascii() for one in recipients)
-        values["accepted_at_ms"] -= tx.ahead_ms
+        values |= {name: values[name] - tx.ahead_ms for name in ("accepted_at_ms", "due_at_ms")}
         code, key_of_hold = values.pop("hold_code"), values.pop("hold_key")
         claimed[key] = ClaimedDelivery(
             **values,

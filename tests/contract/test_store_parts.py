@@ -93,6 +93,24 @@ def test_a_part_is_kept_and_the_lease_goes_on(store: Store) -> None:
     assert [one.address for one in again.recipients] == ["c@cust.test"]
 
 
+def test_a_claim_tells_the_due_time_which_no_outcome_of_it_may_have(store: Store) -> None:
+    """It is by another one that the store knows that a part was recorded before."""
+    store.intake.accept_batch([accepted(*THREE)])
+    (first,) = claim(store)
+    assert first.due_at_ms == NOW_MS
+    message = replace(accepted(), queue_id=first.queue_id)
+    same = part_of(message, due_at_ms=first.due_at_ms)
+    store.leases.record_batch([same], incarnation="one", now_ms=NOW_MS)
+    assert [one.state for one in entry_of(store, message.queue_id).recipients] == [WAITS] * 3
+    other = part_of(message, due_at_ms=first.due_at_ms + 1)
+    store.leases.record_batch([other], incarnation="one", now_ms=NOW_MS)
+    assert entry_of(store, message.queue_id).recipients[0].state is TAKEN
+    rest = told(message, state=DeliveryState.DEFERRED, due_at_ms=NOW_MS + 50)
+    store.leases.record_batch([rest], incarnation="one", now_ms=NOW_MS)
+    (again,) = claim(store, now_ms=NOW_MS + 100)
+    assert again.due_at_ms == NOW_MS + 50
+
+
 def test_what_was_put_off_is_not_in_doubt(store: Store) -> None:
     message = in_hand(store)
     put_off = told(message, change(0, WAITS, Verdict.RETRY), state=DeliveryState.DEFERRED)

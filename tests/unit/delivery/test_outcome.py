@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from relaygw.delivery.attempt import Attempt
-from relaygw.delivery.outcome import _what_is_new
+from relaygw.delivery.outcome import Outcomes, _what_is_new
 from relaygw.mail.outcome import SmtpReply, Stage, Verdict
+from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.outgoing import RecipientReply
@@ -70,3 +74,26 @@ def test_a_part_that_was_cut_short_is_in_doubt_once_its_dot_may_have_left(
     verdicts = [one.verdict for one in attempt.outcomes]
     assert verdicts == ([Verdict.DOUBT] if is_dot_sent else [])
     assert attempt.taken == is_dot_sent
+
+
+@pytest.mark.parametrize("is_part", [True, False], ids=["part", "end"])
+def test_no_outcome_is_due_when_its_mail_was_as_the_queue_knows_it_by_another_time(
+    is_part: bool,
+) -> None:
+    """A clock that is set back by the age of a mail makes them the same."""
+    mail = claimed("a@y.test", "b@y.test")
+    told: list[Any] = []
+    recorder: Any = SimpleNamespace(record=lambda update, *_: told.append(update))
+    context: Any = SimpleNamespace(settings=Settings.model_validate({"mode": "sandbox"}))
+    outcomes = Outcomes(context, cast(Any, None), recorder, cast(Any, None))
+    attempt = Attempt(mail, "p", due_at_ms=mail.due_at_ms)
+    attempt.by_address = {"a@y.test": [0], "b@y.test": [1]}
+    attempt.part = ("a@y.test",)
+    attempt.end_part((TAKEN,), Classifier(Provider(host="smtp.test")))
+    if is_part:
+        outcomes.record_part(attempt, attempt.report(), mail.due_at_ms)
+    else:
+        update = update_of(mail.queue_id, due_at_ms=mail.due_at_ms)
+        outcomes.record(attempt, update, attempt.report(), mail.due_at_ms)
+    (update,) = told
+    assert update.due_at_ms == mail.due_at_ms + 1
