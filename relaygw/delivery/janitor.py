@@ -101,7 +101,10 @@ class Janitor:
 
     def _bury_and_shrink(self) -> None:
         self._bury()
-        self._store.janitor.shrink()
+        try:
+            self._store.janitor.shrink()
+        except StoreUnavailable as error:  # no reason to leave the rest
+            self._note(f"warning: housekeeping: {error}")
 
     def _bury(self) -> None:
         instances = self._store.instances

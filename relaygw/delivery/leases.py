@@ -108,6 +108,8 @@ class Leases:
                 return []
             # what was known already is being recorded: that may end this new lease as well
             fresh = [one for one in claimed if key_of(one) not in before]
+            if len(fresh) < len(claimed):  # or it is told already, and nobody works on the new one
+                self._look_at_s[route] = time.monotonic() + _AGAIN_S
             self._known[route].update(map(key_of, fresh))
             return fresh
 

@@ -90,8 +90,14 @@ class Holds(Repository):
                 values = (secrets.token_hex(8), new.scope, new.key, *times, *what)
                 is_new = _PUT_HOLD.run(tx, [values]) > 0
             elif row.probe_at_ms is not None or probe_at_ms is None:
+                now_ms = tx.now_ms()  # a clock that was set back since makes it one to come
+                since_ms = case((hold.c.since_ms > now_ms, now_ms), else_=hold.c.since_ms)
                 renewed = {**hold_columns(new.cause), "reason": new.reason, "remedy": new.remedy}
-                tx.execute(update(hold).where(in_force).values(probe_at_ms=probe_at_ms, **renewed))
+                tx.execute(
+                    update(hold)
+                    .where(in_force)
+                    .values(probe_at_ms=probe_at_ms, since_ms=since_ms, **renewed)
+                )
             if entry is not None:
                 add_audit(tx, entry, 1)
             return is_new

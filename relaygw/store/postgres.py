@@ -6,6 +6,7 @@ is tried again; whether a lost commit happened is looked up first.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,10 +42,17 @@ _IS_BLOATED = """
     ) AS it
 """
 _INDEX_BYTES = "SELECT coalesce(pg_relation_size(to_regclass('mail_search_words')), 0)"
-_RENEW = (
-    "DROP INDEX CONCURRENTLY IF EXISTS mail_search_words_ccnew",  # left when it was cut short
-    "REINDEX INDEX CONCURRENTLY mail_search_words",
-)
+_RENEW = "REINDEX INDEX CONCURRENTLY mail_search_words"
+# what such a building leaves where it is cut short: each insert would go on paying for it
+_LEFT = """
+    SELECT left_over.indexrelid::regclass::text FROM pg_index AS left_over
+    JOIN pg_class ON pg_class.oid = left_over.indexrelid
+    WHERE left_over.indrelid = to_regclass('mail_search') AND NOT left_over.indisvalid
+        AND relname ~ '^mail_search_words_cc(new|old)[0-9]*$'
+        AND NOT EXISTS (
+            SELECT 1 FROM pg_stat_progress_create_index WHERE relid = left_over.indrelid
+        )
+"""
 IDLE_IN_TRANSACTION_S = 15.0
 """How long the server waits for a client in a transaction, which may be cut off, or stopped.
 
@@ -196,7 +204,9 @@ class PostgresDatabase(Database):
         self._engine = create_postgres_engine(self._place, answer_s=ANSWER_S)
         self._worked_until_s = float("-inf")  # when the last call began whose connection was lost
         self._refusing_until_s = float("-inf")
-        self._shrink_at_s = time.monotonic() + SHRINK_EACH_S
+        # those of a fleet begin together, and two at once would get in each other's way
+        self._shrink_at_s = time.monotonic() + SHRINK_EACH_S * (1 + random.random())
+        self._shrinking: Thread | None = None
         self._shrink_trouble: Exception | None = None
         self._fresh_bytes = 0  # what the index of words took when it was built
         # how far the database was ahead, and this machine's clock beyond its time awake, then
@@ -331,9 +341,16 @@ class PostgresDatabase(Database):
         if trouble is not None:
             with Translated(self._translate):
                 raise trouble
-        if time.monotonic() >= self._shrink_at_s:
-            self._shrink_at_s = time.monotonic() + SHRINK_EACH_S
-            Thread(target=self._renew_words, name="index", daemon=True).start()
+        if time.monotonic() < self._shrink_at_s:
+            return
+        self._shrink_at_s = time.monotonic() + SHRINK_EACH_S
+        if self._shrinking is not None and self._shrinking.is_alive():
+            raise StoreUnavailable(
+                "the index of words (mail_search_words) is still being built, or waits for a "
+                "transaction that is open; pg_stat_activity tells of which"
+            )
+        self._shrinking = Thread(target=self._renew_words, name="index", daemon=True)
+        self._shrinking.start()
 
     def _renew_words(self) -> None:
         """Build the index anew where most of it is of mail that is gone; mail goes on meanwhile."""
@@ -341,10 +358,11 @@ class PostgresDatabase(Database):
         try:
             with engine.connect() as connected:
                 connection = connected.execution_options(isolation_level="AUTOCOMMIT")
+                for (name,) in connection.exec_driver_sql(_LEFT).all():
+                    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
                 least = {"least_bytes": max(LEAST_INDEX_BYTES, 2 * self._fresh_bytes)}
                 if connection.exec_driver_sql(_IS_BLOATED, least).scalar():
-                    for statement in _RENEW:
-                        connection.exec_driver_sql(statement)
+                    connection.exec_driver_sql(_RENEW)
                     self._fresh_bytes = int(connection.exec_driver_sql(_INDEX_BYTES).scalar_one())
         except Exception as error:  # mail does not depend on it, and another look is near
             self._shrink_trouble = error
