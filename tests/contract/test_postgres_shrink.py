@@ -40,14 +40,13 @@ def ask(queue_url: str, sql: str) -> int:
 
 
 def test_words_of_mail_that_is_gone_take_no_space_for_ever(queue_url: str, store: Store) -> None:
-    store.janitor.shrink()
     ask(queue_url, WORDS)
     before_bytes = ask(queue_url, SIZE)
     ask(queue_url, "DELETE FROM mail_search")
     ask(queue_url, "VACUUM mail_search")
-    assert ask(queue_url, SIZE) == before_bytes > postgres.LEAST_INDEX_BYTES
+    assert ask(queue_url, SIZE) >= before_bytes > postgres.LEAST_INDEX_BYTES
     until_s = time.monotonic() + OPEN_S
-    while ask(queue_url, SIZE) == before_bytes and time.monotonic() < until_s:
+    while ask(queue_url, SIZE) >= before_bytes and time.monotonic() < until_s:
         with suppress(StoreUnavailable):  # it is being built
             store.janitor.shrink()
     assert ask(queue_url, SIZE) < before_bytes / 4
