@@ -12,6 +12,7 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.store import postgres
 from relaygw.store.store import Store, open_store
+from tests.queues import make_queue
 
 WORDS = """
     INSERT INTO mail_search (queue_id, words)
@@ -24,11 +25,21 @@ OPEN_S = 30.0
 
 
 @pytest.fixture
+def queue_url(postgres_url: str) -> str:
+    """Return the URL of a queue of the test's own: its indexes change."""
+    make_queue(postgres_url)
+    return postgres_url
+
+
+@pytest.fixture
 def store(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setattr(postgres, "SHRINK_EACH_S", 0.0)
     monkeypatch.setattr(postgres, "LEAST_INDEX_BYTES", 64 << 10)
     store = open_store(queue_url)
     yield store
+    assert isinstance(store.database, postgres.PostgresDatabase)
+    if store.database._shrinking is not None:
+        store.database._shrinking.join()
     store.close()
 
 
