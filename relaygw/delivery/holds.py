@@ -54,7 +54,7 @@ class Holds:
         # providers and sender domains whose hold has ended, and whose mail is not released yet
         self._ended: set[tuple[str, str]] = set()
         self.is_fresh = True  # held providers are tried at once: after a start, and when set
-        self.minds_times = False  # whether a hold was set at a time still to come
+        self.looks_closer = False  # at what is rarely wrong, next time
 
     def look_anew(self) -> None:
         """Let what is held, and what is held for settings, be looked at as after a start."""
@@ -62,9 +62,11 @@ class Holds:
 
     async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
         """Let the gates know of the holds in force, those of others included."""
-        if self.minds_times:
-            self.minds_times = False
+        if self.looks_closer:
+            self.looks_closer = False
+            # the clock was set back since
             self.is_fresh |= any(hold.since_ms > clock_ms() + _AHEAD_MS for hold in in_force)
+            await self._note_without_hold(in_force)
         if self.is_fresh:
             self.is_fresh = False  # already: it may be set anew meanwhile
             try:
@@ -77,6 +79,14 @@ class Holds:
             await self._obey_senders(gate, in_force)
             await self._probe_senders(gate)
         await self._release_ended()
+
+    async def _note_without_hold(self, in_force: Sequence[Hold]) -> None:
+        """Note for whom mail waits without a hold: who could not record one may have died since."""
+        held = {hold.key for hold in in_force if hold.scope == Scope.SENDER_DOMAIN}
+        for cause in await self._context.call(self._stored.held_causes):
+            if cause.code is HoldCode.SENDER_REFUSED:
+                names = {(provider, cause.domain) for provider in cause.providers}
+                self._ended |= {name for name in names if " ".join(name) not in held}
 
     async def _obey_anew(self, in_force: Sequence[Hold]) -> list[Hold]:
         """Make probes due, and what was held for a configuration: this may be another one."""

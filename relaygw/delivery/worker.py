@@ -222,7 +222,7 @@ class Worker:
     async def _restart_waits(self) -> None:
         """Let what was put off before the clock was set back wait anew."""
         if self.clock.is_unsure():
-            self._holds.minds_times = True
+            self._holds.looks_closer = True
             restart, most = self._context.store.janitor.restart_waits, _WAITS_AT_ONCE
             while await self._context.call(restart, limit=most) == most:
                 pass

@@ -157,6 +157,22 @@ async def test_held_providers_are_tried_at_once_after_a_start_and_when_asked(sto
         desk.holds.look_anew()
 
 
+@pytest.mark.parametrize("has_hold", [False, True], ids=["no hold", "a hold"])
+async def test_mail_held_for_a_hold_that_nobody_recorded_is_released(
+    store: Away, has_hold: bool
+) -> None:
+    """As when the queue was away, and who had the hold in mind has died since."""
+    put_aside(store, 2, DeliveryState.HELD, sender_refused("shop.test", ["p"]))
+    if has_hold:
+        store.holds.put_hold(hold("p shop.test", scope=Scope.SENDER_DOMAIN))
+    desk = Desk(store)
+    await desk.obey()
+    assert due(store) == 0
+    desk.holds.looks_closer = True
+    await desk.obey()
+    assert due(store) == (0 if has_hold else 2)
+
+
 @pytest.mark.parametrize("ahead_ms", [3_600_000, 0], ids=["to come", "now"])
 async def test_a_hold_set_at_a_time_still_to_come_is_tried_at_once(
     store: Away, ahead_ms: int
@@ -167,7 +183,7 @@ async def test_a_hold_set_at_a_time_still_to_come_is_tried_at_once(
     await desk.obey()
     assert desk.gate.probe_at_s is not None
     assert desk.gate.probe_at_s > time.monotonic() + 1800
-    desk.holds.minds_times = True
+    desk.holds.looks_closer = True
     await desk.obey()
     assert (desk.gate.probe_at_s <= time.monotonic()) == bool(ahead_ms)
 
