@@ -35,6 +35,26 @@ class LeaseLost(RelaygwError):
     """This incarnation was buried; whatever it still holds belongs to others."""
 
 
+class Looks:
+    """When each of several things is to be looked at: each minute, and sooner where it failed."""
+
+    def __init__(self) -> None:
+        self._at_s: dict[str, float] = {}
+
+    def are_due(self, name: str) -> bool:
+        """True when it is time; the first is a minute after it was asked for."""
+        now_s = time.monotonic()
+        return now_s >= self._at_s.setdefault(name, now_s + _LOOK_EACH_S)
+
+    def done(self, name: str) -> None:
+        """Look again in a minute."""
+        self._at_s[name] = time.monotonic() + _LOOK_EACH_S
+
+    def soon(self, name: str, in_s: float = 0.0) -> None:
+        """Look again then: what a call came to is not known."""
+        self._at_s[name] = time.monotonic() + in_s
+
+
 class Leases:
     """Keeps an incarnation alive in the store, and knows which deliveries it has leased.
 
@@ -48,7 +68,7 @@ class Leases:
         self._until_s = awake_s() + LEASE_S
         self._is_lost = False
         self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
-        self._look_at_s: dict[str, float] = {}  # by route: for leases that are not known
+        self._looks = Looks()  # by route: for leases that are not known
         # a claim that overtook a give-back would take for known what is queued again by then
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -104,12 +124,12 @@ class Leases:
                 now_ms=clock_ms(),
             )
             if claimed is None:
-                self._suspect(route)
+                self._looks.soon(route)
                 return []
             # what was known already is being recorded: that may end this new lease as well
             fresh = [one for one in claimed if key_of(one) not in before]
             if len(fresh) < len(claimed):  # or it is told already, and nobody works on the new one
-                self._look_at_s[route] = time.monotonic() + _AGAIN_S
+                self._looks.soon(route, _AGAIN_S)
             self._known[route].update(map(key_of, fresh))
             return fresh
 
@@ -121,7 +141,7 @@ class Leases:
                 with self._context.noting("could not give back leases"):
                     await self._context.call(give_back, keys, incarnation=self._incarnation)
                     return
-                self._suspect(claimed[0].route)
+                self._looks.soon(claimed[0].route)
             finally:
                 self.forget(claimed)
 
@@ -132,23 +152,18 @@ class Leases:
 
     def is_unsure(self, route: str) -> bool:
         """True when it is time to look for leases of a route that nobody works on."""
-        now_s = time.monotonic()
-        return now_s >= self._look_at_s.setdefault(route, now_s + _LOOK_EACH_S)
-
-    def _suspect(self, route: str) -> None:
-        """Look at the next occasion: what a call came to is not known."""
-        self._look_at_s[route] = time.monotonic()
+        return self._looks.are_due(route)
 
     async def free_unknown(self, route: str) -> int:
         """End the leases on a route that are not known; return how many are queued again."""
         async with self._turns[route]:  # nothing may be claimed meanwhile
-            self._look_at_s[route] = time.monotonic() + _LOOK_EACH_S
+            self._looks.done(route)
             known, incarnation = frozenset(self._known[route]), self._incarnation
             freed = await self._context.ask(
                 "", self._stored.free_unknown, route, known=known, incarnation=incarnation
             )
             if freed is None:
-                self._suspect(route)
+                self._looks.soon(route)
             return freed or 0
 
 
@@ -177,7 +192,7 @@ class Permits:
         for gate in gates:
             self._gates_of[gate.limit_group].append(gate)
         self._turns = {limit_group: asyncio.Lock() for limit_group in self._gates_of}
-        self._count_at_s: dict[str, float] = {}  # by limit group
+        self._counts = Looks()  # by limit group
 
     async def acquire(self, gate: Gate, wanted: int) -> None:
         """Get up to `wanted` more for a gate; raises StoreUnavailable."""
@@ -200,7 +215,7 @@ class Permits:
 
         if gate.is_asking or self._turns[gate.limit_group].locked():
             return
-        if spare() <= 0 and not self._is_unsure(gate.limit_group):
+        if spare() <= 0 and not self._counts.are_due(gate.limit_group):
             return
         with self._context.noting():
             async with self._turn(gate.limit_group):
@@ -218,21 +233,16 @@ class Permits:
     async def _turn(self, limit_group: str) -> AsyncIterator[None]:
         async with self._turns[limit_group]:
             try:
-                if self._is_unsure(limit_group):
+                if self._counts.are_due(limit_group):
                     held = await self._context.call(
                         self._limits.permits_held, limit_group, incarnation=self._incarnation
                     )
-                    self._count_at_s[limit_group] = time.monotonic() + _LOOK_EACH_S
+                    self._counts.done(limit_group)
                     share_out(self._gates_of[limit_group], held)
                 yield
             except StoreUnavailable:
-                self._count_at_s[limit_group] = time.monotonic()
+                self._counts.soon(limit_group)
                 raise
-
-    def _is_unsure(self, limit_group: str) -> bool:
-        """True when it is time to count the permits of a limit group."""
-        now_s = time.monotonic()
-        return now_s >= self._count_at_s.setdefault(limit_group, now_s + _LOOK_EACH_S)
 
 
 def share_out(gates: Sequence[Gate], held: int) -> None:

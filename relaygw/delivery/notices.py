@@ -280,8 +280,7 @@ def _attempts_on(one: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Ite
             yield attempt
 
 
-# --- which mail is never answered -------------------------------------------------------
-# Which mail is never answered by a notice: RFC 3834, section 2.
+# --- which mail is never answered by a notice: RFC 3834, section 2 --------------------------
 
 
 _TELLING = ("auto-submitted", "precedence", "content-type")
