@@ -33,7 +33,7 @@ from relaygw.store.rules import StoreRules
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from relaygw.store.watch import Incident
-from relaygw.web.sandbox.index import Indexer
+from relaygw.web.indexing import Indexer
 from tests.builders import accepted
 from tests.e2e.browser import letters
 from tests.e2e.browser.browsing import Visit, chromium

@@ -19,7 +19,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.store import migrate
 from relaygw.store.log_check import database_path
 from relaygw.store.store import Store, open_store
-from relaygw.web.sandbox.index import Indexer
+from relaygw.web.indexing import Indexer
 
 PAGE_ROWS = 50
 _BATCH = 200

@@ -24,7 +24,7 @@ from relaygw.settings.units import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.store import Store
-from relaygw.web.sandbox.index import Indexer
+from relaygw.web.indexing import Indexer
 
 PAGE_MESSAGES = 500
 MAX_IDS = 100_000

@@ -19,9 +19,8 @@ from relaygw.observe.observer import FeedbackObserver, History
 from relaygw.roles.process import RoleContext
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.store import Store
-from relaygw.web.connections import MOST_OF_ALL, MOST_OF_ONE, ConnectionLimit
 from relaygw.web.feedback import EventsApp
-from relaygw.web.server import serve_web
+from relaygw.web.server import MOST_OF_ALL, MOST_OF_ONE, ConnectionLimit, serve_web
 
 _WRITE_EACH_S = 1.0
 _TELL_EACH_S = 600.0

@@ -21,9 +21,8 @@ from relaygw.store.instances import STALE_AFTER_S
 from relaygw.store.store import Store
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import MetricsPage
-from relaygw.web.findable import keep_findable
-from relaygw.web.gate.visits import Visits
-from relaygw.web.sandbox.index import Indexer, keep_indexed
+from relaygw.web.gate.identity import Visits
+from relaygw.web.indexing import Indexer, keep_findable, keep_indexed
 from relaygw.web.server import serve_web
 from relaygw.webhooks.sender import Sender
 

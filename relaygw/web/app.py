@@ -27,9 +27,9 @@ from relaygw.web.dashboard.overview import Dashboard
 from relaygw.web.dashboard.providers import change_provider
 from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
-from relaygw.web.gate.identity import Identity
+from relaygw.web.gate.identity import Identity, Visits
 from relaygw.web.gate.login import LoginPages
-from relaygw.web.gate.visits import Visits
+from relaygw.web.indexing import Indexer
 from relaygw.web.mail.preview import preview_routes
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
@@ -44,7 +44,6 @@ from relaygw.web.sandbox import changes
 from relaygw.web.sandbox.captured import captured_of
 from relaygw.web.sandbox.events import Events
 from relaygw.web.sandbox.inbox import show_inbox
-from relaygw.web.sandbox.index import Indexer
 from relaygw.web.sandbox.message import show_message, show_score, show_visited
 
 

@@ -28,9 +28,9 @@ from relaygw.mail.search import EVERYTHING
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.store import Store
+from relaygw.web.indexing import Indexer
 from relaygw.web.mail.html_page import MailPages
 from relaygw.web.page import Problem
-from relaygw.web.sandbox.index import Indexer
 
 _QUEUE_ID = re.compile(r"[A-Z0-9]{10,20}")
 ARRIVAL_LOOK_S = 0.2

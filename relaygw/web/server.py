@@ -1,24 +1,79 @@
-"""uvicorn inside an event loop of ours: a socket that is given, no signals, no access log."""
+"""uvicorn inside an event loop of ours: a socket that is given, no signals, no access log.
+
+Connections beyond what a listener holds, of one client or of all, get no answer. Who sees a
+connection end posts again, but an answer may be the last word: one service discards for good what
+is answered with 503.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from relaygw.web.connections import MOST_OF_ALL, ConnectionLimit
+from relaygw.policy.admission import guesser, is_trusted, parse_client
 
-HEAD_S = 20.0  # from the connection, or the first byte of a later request, to the end of the head
+MOST_OF_ALL = 500
+MOST_OF_ONE = 50
+_THIS_MACHINE = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
+
+
+class ConnectionLimit:
+    """At most so many connections, and of one client; a proxy may have all of them."""
+
+    def __init__(
+        self,
+        proxies: Iterable[IPv4Network | IPv6Network] = (),
+        *,
+        of_all: int = MOST_OF_ALL,
+        of_one: int = MOST_OF_ONE,
+        refused: Callable[[str, str], None] = lambda _client, _reason: None,
+    ) -> None:
+        """`refused` hears of each connection that is closed: the client, and what it is beyond."""
+        self._proxies = (*proxies, *_THIS_MACHINE)
+        self._of_all, self._of_one = of_all, of_one
+        self._refused = refused
+        self._held: Counter[str] = Counter()
+
+    def enter(self, host: str) -> str | None:
+        """Let a connection in and return its client, of IPv6 the /64; None: close it."""
+        client, is_proxy = self._client(host)
+        if not is_proxy and self._held[client] >= self._of_one:
+            self._refused(client, "of_one")
+        elif self._held.total() >= self._of_all:
+            self._refused(client, "of_all")
+        else:
+            self._held[client] += 1
+            return client
+        return None
+
+    def leave(self, who: str) -> None:
+        """Forget a connection that was let in."""
+        self._held[who] -= 1
+        if not self._held[who]:
+            del self._held[who]
+
+    def _client(self, host: str) -> tuple[str, bool]:
+        try:
+            address = parse_client(host)
+        except ValueError:
+            return host, False
+        return guesser(address), is_trusted(address, self._proxies)
+
+
+_HEAD_S = 20.0  # from the connection, or the first byte of a later request, to the end of the head
 PUBLIC_HEAD_S = 5.0  # the same where connections are counted
 
-READ_S = 60.0  # in which a client has to take something of an answer that waits for it
+_READ_S = 60.0  # in which a client has to take something of an answer that waits for it
 
 
 class _TimedProtocol(H11Protocol):
@@ -37,7 +92,7 @@ class _TimedProtocol(H11Protocol):
         self._limit = self.loop.call_later(self._head_s(), self._give_up)
 
     def _head_s(self) -> float:
-        return HEAD_S
+        return _HEAD_S
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; more of a head do not buy more time."""
@@ -66,7 +121,7 @@ class _TimedProtocol(H11Protocol):
 
     def _look_later(self) -> None:
         left_bytes = self.transport.get_write_buffer_size()
-        self._unread = self.loop.call_later(READ_S, self._look, left_bytes)
+        self._unread = self.loop.call_later(_READ_S, self._look, left_bytes)
 
     def _look(self, left_bytes: int) -> None:
         if self.transport.get_write_buffer_size() == left_bytes:

@@ -25,9 +25,8 @@ from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.feedback_tables import event_post, provider_event, verdict
 from relaygw.store.store import Store, open_store
-from relaygw.web.connections import ConnectionLimit
 from relaygw.web.feedback import EventsApp
-from relaygw.web.server import serve_web
+from relaygw.web.server import ConnectionLimit, serve_web
 from tests.builders import accepted, part_on, taken, update_of
 from tests.contract.conftest import instance
 from tests.feedback.documented import Sent

@@ -1,28 +1,39 @@
-"""The answers of the gateway's API, each checked against its class, which is its schema as well."""
+"""The answers of the gateway's API, each checked against its class, which is its schema as well.
+
+Those about mail are in `mail_answers`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
 from relaygw.policy.untended import KINDS
-from relaygw.web.api.answer import Answer, Time, one_of, said
-from relaygw.web.api.mail_answers import (
-    Event,
-    Message,
-    MessageShown,
-    Note,
-    Outcome,
-    Outlook,
-    Recipient,
-    Report,
-    Resending,
-    Source,
-    State,
-    Story,
-)
+
+
+def said(description: str, **more: Any) -> Any:
+    """Return a field with a description."""
+    return Field(description=description, **more)
+
+
+def one_of(values: Iterable[str]) -> WithJsonSchema:
+    """Return the schema of a text that is one of these."""
+    return WithJsonSchema({"type": "string", "enum": sorted(map(str, values))})
+
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+QueueId = Annotated[str, Field(pattern=r"^[A-Z0-9]{10,20}$")]
+State = Annotated[DeliveryState, one_of(DeliveryState)]
+
+
+class Answer(BaseModel):
+    """An object that always has exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Hold(Answer):
@@ -239,6 +250,41 @@ class Login(Answer):
     used_at: Time | None = said("when it was last used, to the minute; null: never since then")
 
 
+class ThrottledClient(Answer):
+    """A client of a listener that was told to come later."""
+
+    listener: str
+    client: str = said("address, of IPv6 the /64; or `user NAME`")
+    cause: str = said("rate, connections or logins")
+    times: int
+    first_seen: Time
+    last_seen: Time
+
+
+class ExemptNetwork(Answer):
+    """A network whose clients a listener does not limit."""
+
+    listener: str
+    network: str
+    by: str = said("key of the listener that names it: allow or exempt")
+    limits: list[str] = said("keys of the limits that do not hold for it")
+
+
+class GuardEntryShown(Answer):
+    """A source or class of mail that is held, or may send more than others."""
+
+    id: str = said("of the class or the source")
+    source: str = said("id of the source")
+    action: str = said("hold or allow")
+    label: str = said("who sends it, and the template of a class")
+    reason: str
+    actor: str = said("guard, or an operator")
+    per_hour: int | None = said("messages that are allowed")
+    held: int = said("messages that are held for it now")
+    since: Time
+    new_since: Time | None = said("of a source only templates that were first seen since then")
+
+
 class _Problem(Answer):
     status: int
     what: str = said("what is wrong")
@@ -264,22 +310,3 @@ class Waited(Answer):
     message: dict[str, Any] = said("as GET /api/v1/message/ID answers it")
     codes: list[str]
     links: list[_Link]
-
-
-COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the description
-    *(
-        SourceOfMail,
-        Message,
-        MessageShown,
-        Report,
-        Recipient,
-        Source,
-        Story,
-        Event,
-        Outlook,
-        Note,
-        Outcome,
-        Resending,
-    ),
-    *(Provider, Hold, Learned, Status, Incident, Point, Deed, Waited, Error),
-)

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relaygw.web.api import requests
-from relaygw.web.api.answer import Answer
+from relaygw.web.api.answers import Answer
 from relaygw.web.api.requests import Call
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require

@@ -1,4 +1,4 @@
-"""The endpoints of the gateway's API: the queue, providers, and what is watched.
+"""The endpoints of the gateway's API: providers, what is watched, the guard; those of mail first.
 
 Its routes and its description come from here: of each endpoint the first line of the docstring
 says what it does, the rest explains.
@@ -6,197 +6,156 @@ says what it does, the rest explains.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC
-from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
-from relaygw.mail.search import OUTCOMES
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
-from relaygw.operations import providers
+from relaygw.operations import guard, providers
+from relaygw.operations.access import (
+    access_object,
+    exempt_networks,
+    exempt_object,
+    review,
+    throttled_object,
+)
 from relaygw.operations.deeds import audit_object
-from relaygw.operations.find import found_object
-from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
-from relaygw.operations.queue_object import queue_object, shown_object
-from relaygw.operations.selectors import SELECTORS
+from relaygw.operations.guard import UnknownTarget
 from relaygw.operations.sources import BY, source_object, source_rows
 from relaygw.operations.status import status_object, take_snapshot, warnings
-from relaygw.operations.story import tell_story
-from relaygw.policy.story import as_object as story_object
 from relaygw.store.audit import Trail
-from relaygw.store.find import NoPlace
+from relaygw.store.guard import GuardEntry
 from relaygw.store.watch import HISTORY_SLICE_MS
-from relaygw.web.api import answers, guard, mail_answers, requests, suppressions, visitors
-from relaygw.web.api.answer import Time, said
+from relaygw.web.api import answers, requests, suppressions
+from relaygw.web.api.answers import said
 from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
 from relaygw.web.api.endpoint import post as _post
-from relaygw.web.api.requests import Call
-from relaygw.web.api.resend import Resend, resend
-from relaygw.web.context import WebContext, is_queue_id
-from relaygw.web.gate.identity import Role
+from relaygw.web.api.mail import LIMIT, SINCE
+from relaygw.web.api.requests import Body, Call, Flag, Line
+from relaygw.web.context import WebContext
 from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
-from relaygw.web.queue.selection import (
-    QueueChoice,
-    carry_out,
-    found_messages,
-    read_conditions,
-    read_order,
-)
 
 __all__ = ["ENDPOINTS"]
 
-_SINCE = "RFC 3339, or an age like 6h"
-_LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, default {requests.DEFAULT_LISTED}"}
 _HOUR_MS = 3_600_000
-_NEXT = (str | None, said("`after` of the next page; null on the last one"))
-_PAGE = answer_with(messages=list[mail_answers.Message], next=_NEXT)
-_LISTED = {
-    **{name: one.help for name, one in SELECTORS.items()},
-    "state": f"{SELECTORS['state'].help} `all` is every state; commas work as well.",
-    "order": "newest or oldest; default: waiting mail oldest first, finished mail newest first",
-    **_LIMIT,
-    "after": "`next` of the page before",
-}
-_ONE = (401, 404, 503)
+_THROTTLED_MS = 14 * 24 * _HOUR_MS
+_CHANGED = (400, 401, 403, 404, 503)
+
+Done = TypeVar("Done")
 
 
-@_get("/queue", _PAGE, parameters=_LISTED)
-async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
-    """List messages.
+class GuardHold(Body):
+    """What of a source is held, and why."""
 
-    Without `state`, `result` and `id`, what still waits.
-    """
-    limit, after = requests.limit_of(call.given), requests.after_of(call.given)
-    conditions = read_conditions(call.given, now_ms=clock_ms(), tz=UTC)
-    newest_first = read_order(call.given.get("order", ""), conditions)
-    entries = await web.read(
-        lambda: found_messages(
-            web.store, conditions, limit=limit + 1, after=after, newest_first=newest_first
-        )
-    )
-    following = entries[limit - 1].queue_id if len(entries) > limit else None
-    return {"messages": list(map(queue_object, entries[:limit])), "next": following}
+    all: Flag = said("all mail of a source, not only what is new", default=False)
+    note: Line = said("shown with the mail", default="")
 
 
-_FOUND = answer_with(
-    messages=list[mail_answers.Message],
-    next=(str | None, said("`before` of the next page; null if there is none")),
-    looked=(str, said("what was searched, and what was not")),
-    until=(Time | None, said("time was up: older mail is on the next pages")),
+class GuardAllow(Body):
+    """How much may come."""
+
+    per_hour: Line = said("messages; empty: four times the busiest hour", default="")
+
+
+_ALLOWED = answer_with(id=str, label=str, per_hour=int, released=int)
+_LET_GO = answer_with(
+    id=str, released=int, per_hour=(int | None, said("what is allowed from now on"))
 )
-_FIND = {
-    "q": "an address or a part of it, words of the subject, an order number, a queue id, a "
-    "Message-ID, a provider's id; conditions like is:bounced user:shop1 after:7d",
-    "result": f"of a recipient: {', '.join(OUTCOMES)}",
-    "since": f"accepted since; with a result: ended since: {_SINCE}",
-    "until": "accepted or ended until",
-    **_LIMIT,
-    "before": "`next` of the page before",
-}
 
 
-@_get("/find", _FOUND, parameters=_FIND)
-async def find_messages(web: WebContext, call: Call) -> dict[str, Any]:
-    """Find mail in any state.
+@_get("/guard", answer_with(entries=list[answers.GuardEntryShown]))
+async def list_guarded(web: WebContext, _: Call) -> dict[str, Any]:
+    """List what the guard holds and allows.
 
-    The newest first; one of q, result and since at least. A page may be empty and have a next one.
+    The latest first.
     """
-    search, limit = requests.search_of_all(call.given), requests.limit_of(call.given)
-    before = call.given.get("before", "")
+    found = await web.read(lambda: guard.guarded(web.store))
+    return {"entries": list(map(guard.guarded_object, found))}
+
+
+@_post(
+    "/guard/{id}/hold",
+    answer_with(id=str, label=str, held=(int, said("messages that waited"))),
+    body=GuardHold,
+    errors=_CHANGED,
+)
+async def hold_mail(web: WebContext, call: Call) -> dict[str, Any]:
+    """Hold a class of mail or a source.
+
+    Of a source its templates that are not a day old, or all.
+    """
+    target, is_all, note = _target(call), call.body.all, call.body.note[:MAX_NOTE_CHARACTERS]
+
+    def change() -> tuple[GuardEntry, int]:
+        return guard.hold_mail(web.store, target, is_all=is_all, note=note, **_who(call))
+
+    entry, held = await _changed(web, change)
+    return {"id": target, "label": entry.label, "held": held}
+
+
+@_post("/guard/{id}/allow", _ALLOWED, body=GuardAllow, errors=_CHANGED)
+async def allow_mail(web: WebContext, call: Call) -> dict[str, Any]:
+    """Let a class or source send more.
+
+    What is held of it is released.
+    """
+    target, text = _target(call), call.body.per_hour
+    if text and not (text.isascii() and text.isdigit() and 0 < int(text[:9]) == int(text)):
+        raise Problem(400, f"per_hour {text[:40]!r} is not a number of messages", expected="200")
+    per_hour = int(text) if text else None
+
+    def change() -> tuple[GuardEntry, int]:
+        settings = web.settings.guard
+        return guard.allow_mail(web.store, target, settings, per_hour=per_hour, **_who(call))
+
+    entry, released = await _changed(web, change)
+    return {
+        "id": target,
+        "label": entry.label,
+        "per_hour": entry.per_hour,
+        "released": released,
+    }
+
+
+@_post("/guard/{id}/release", _LET_GO, errors=_CHANGED)
+async def release_mail(web: WebContext, call: Call) -> dict[str, Any]:
+    """Release a class or source.
+
+    What the guard held by itself is allowed from then on.
+    """
+    target = _target(call)
+
+    def change() -> tuple[GuardEntry | None, int]:
+        return guard.release_mail(web.store, target, web.settings.guard, **_who(call))
+
+    entry, released = await _changed(web, change)
+    return {
+        "id": target,
+        "released": released,
+        "per_hour": None if entry is None else entry.per_hour,
+    }
+
+
+def _target(call: Call) -> str:
+    return str(call.request.path_params["id"])
+
+
+def _who(call: Call) -> dict[str, Any]:
+    return {"actor": call.principal.name, "now_ms": clock_ms()}
+
+
+async def _changed(web: WebContext, change: Callable[[], Done]) -> Done:
     try:
-        return await web.read(lambda: found_object(web.store, search, limit=limit, before=before))
-    except NoPlace as error:
-        raise Problem(400, f"before {error}", expected="`next` of the page before") from None
+        done = await web.change(change)
+    except UnknownTarget as error:
+        raise Problem(404, str(error)) from None
+    web.wake_workers()
+    return done
 
 
-@_get("/queue/{queue_id}", mail_answers.MessageShown, errors=_ONE)
-async def show_message(web: WebContext, call: Call) -> dict[str, Any]:
-    """Show one message.
-
-    With what was reported of it after the provider's 250, for operators as it came.
-    """
-    queue_id = _id_of(call)
-    found = await web.read(lambda: web.store.queue.entries([queue_id]))
-    if not found:
-        raise _missing(queue_id)
-    reports = await web.read(lambda: web.store.reports.of_message(queue_id))
-    return shown_object(found[0], reports, is_raw=call.principal.role >= Role.OPERATOR)
-
-
-@_get("/queue/{queue_id}/explain", mail_answers.Story, errors=_ONE)
-async def explain_message(web: WebContext, call: Call) -> dict[str, Any]:
-    """Tell the story of one message.
-
-    What happened to it, what each reply means, what comes next, what to do.
-    """
-    queue_id, now = _id_of(call), clock_ms()
-    story = await web.read(lambda: tell_story(web.store, web.settings, queue_id, now_ms=now))
-    if story is None:
-        raise _missing(queue_id)
-    return story_object(story)
-
-
-def _id_of(call: Call) -> str:
-    queue_id: str = call.request.path_params["queue_id"].upper()
-    if not is_queue_id(queue_id):
-        raise _missing(queue_id)
-    return queue_id
-
-
-def _missing(queue_id: str) -> Problem:
-    remedy = "see /api/gateway/v1/queue; finished messages go after queue.retention"
-    return Problem(404, f"there is no message {queue_id[:40]}", remedy=remedy)
-
-
-def _change_by(action: QueueAction) -> Endpoint:
-    states = " or ".join(sorted(action.from_states))
-
-    async def change(web: WebContext, call: Call) -> dict[str, Any]:
-        now = clock_ms()
-        choice: QueueChoice = call.body.choice(now_ms=now)
-        provider = getattr(call.body, "provider", "")
-        order = Order(
-            actor=call.principal.name,
-            detail=choice.words().replace("web", "api", 1),
-            note=getattr(call.body, "note", "")[:MAX_NOTE_CHARACTERS],
-            is_forced=getattr(call.body, "force", False),
-            provider=provider,
-            senders=web.provider(provider).senders if action.takes_provider else (),
-        )
-        if call.body.dry_run:
-            result = await web.read(lambda: _would_touch(web, action, choice))
-        else:
-            result = await web.change(lambda: carry_out(web, action, choice, order, now_ms=now))
-            web.wake_workers()
-        return {
-            "action": action.name,
-            "dry_run": call.body.dry_run,
-            "number": len(result.changed),
-            "changed": list(result.changed),
-            "left": [asdict(one) for one in result.left],
-        }
-
-    return Endpoint(
-        "post",
-        f"/queue/{action.name}",
-        mail_answers.Outcome,
-        change,
-        f"{action.label} messages.\n{action.means} For mail that is {states}; other mail is "
-        "left alone and listed.",
-        body=requests.change_of(action),
-        errors=(400, 401, 403, 503),
-    )
-
-
-ENDPOINTS += map(_change_by, ACTIONS.values())
-_post("/queue/resend", mail_answers.Resending, body=Resend, errors=(400, 401, 403, 503))(resend)
-
-_get("/guard", guard.LISTED)(guard.list_guarded)
-for _verb, _done, _takes, _change in guard.CHANGES:
-    _post(f"/guard/{{id}}/{_verb}", _done, body=_takes, errors=(400, 401, 403, 404, 503))(_change)
 _get("/suppressions", suppressions.LISTED, parameters=suppressions.LIST_PARAMETERS)(
     suppressions.list_suppressions
 )
@@ -205,18 +164,6 @@ for _path, _answer, _body, _handle in (
     ("remove", suppressions.LIFTED, suppressions.Lift, suppressions.remove_suppressions),
 ):
     _post(f"/suppressions/{_path}", _answer, body=_body, errors=(400, 401, 403, 503))(_handle)
-
-
-def _would_touch(web: WebContext, action: QueueAction, choice: QueueChoice) -> Result:
-    if choice.is_all:
-        ids = chain.from_iterable(choice.batches(web, action.from_states))
-        return Result(changed=tuple(ids), left=())
-    changed = (
-        entry.queue_id
-        for entry in web.store.queue.entries(choice.ids)
-        if action.from_states & {part.state for part in entry.deliveries}
-    )
-    return Result(changed=tuple(changed), left=())
 
 
 @_get("/providers", answer_with(providers=list[answers.Provider]))
@@ -239,7 +186,6 @@ async def list_providers(web: WebContext, _: Call) -> dict[str, Any]:
 
 _HELD = answer_with(provider=str, was_held=(bool, said("by an operator, before this")))
 _RELEASED = answer_with(provider=str, ended=list[answers.Hold])
-_CHANGED = (400, 401, 403, 404, 503)
 
 
 @_post("/providers/{name}/hold", _HELD, body=requests.ProviderHold, errors=_CHANGED)
@@ -281,11 +227,11 @@ def _provider_name(web: WebContext, call: Call) -> str:
 
 
 _INCIDENTS = answer_with(incidents=list[answers.Incident])
-_SERIES = {"since": f"{_SINCE}; default six hours", "series": "only this one; repeatable"}
+_SERIES = {"since": f"{SINCE}; default six hours", "series": "only this one; repeatable"}
 _TRAIL = {
-    **_LIMIT,
-    "since": _SINCE,
-    "until": _SINCE,
+    **LIMIT,
+    "since": SINCE,
+    "until": SINCE,
     "actor": "contains it",
     "action": "is it, or one below it: `queue` for `queue.delete`",
     "target": "is exactly this",
@@ -297,8 +243,8 @@ _TRAIL = {
     answer_with(sources=list[answers.SourceOfMail]),
     parameters={
         "by": f"{', '.join(BY)}; without it each class of mail for itself",
-        "since": f"mail since the hour of this time: {_SINCE}; default one day",
-        "limit": _LIMIT["limit"],
+        "since": f"mail since the hour of this time: {SINCE}; default one day",
+        "limit": LIMIT["limit"],
     },
 )
 async def list_sources(web: WebContext, call: Call) -> dict[str, Any]:
@@ -321,7 +267,7 @@ async def show_status(web: WebContext, _: Call) -> dict[str, Any]:
     return {**status_object(snapshot, web.settings), "warnings": list(warnings(snapshot))}
 
 
-@_get("/incidents", _INCIDENTS, parameters={"since": f"{_SINCE}; default one day"})
+@_get("/incidents", _INCIDENTS, parameters={"since": f"{SINCE}; default one day"})
 async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
     """List incidents.
 
@@ -375,8 +321,34 @@ async def list_audit(web: WebContext, call: Call) -> dict[str, Any]:
     return {"entries": list(map(audit_object, found))}
 
 
-for _path, _answer, _list in visitors.LISTS:
-    _get(_path, _answer, errors=(400, 401, 403, 503), is_for_admins=True)(_list)
+_FOR_ADMINS: dict[str, Any] = {"errors": (400, 401, 403, 503), "is_for_admins": True}
+
+
+@_get("/access", answer_with(logins=list[answers.Login]), **_FOR_ADMINS)
+async def list_access(web: WebContext, _: Call) -> dict[str, Any]:
+    """List who may log in.
+
+    To pages and API, by tokens and by SMTP: with which role, since when, and when last, to the
+    minute.
+    """
+    found = await web.read(lambda: review(web.store, web.settings, web.uses))
+    return {"logins": list(map(access_object, found))}
+
+
+@_get(
+    "/clients",
+    answer_with(throttled=list[answers.ThrottledClient], exempt=list[answers.ExemptNetwork]),
+    **_FOR_ADMINS,
+)
+async def list_clients(web: WebContext, _: Call) -> dict[str, Any]:
+    """List throttled clients of the last 14 days, and exempt networks."""
+    since_ms = clock_ms() - _THROTTLED_MS
+    found = await web.read(lambda: web.store.visitors.throttled(since_ms))
+    exempt = exempt_networks(web.settings)
+    return {
+        "throttled": list(map(throttled_object, found)),
+        "exempt": list(map(exempt_object, exempt)),
+    }
 
 
 _WAIT = Endpoint(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import RecipientState
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.policy.story import EventKind
-from relaygw.web.api.answer import Answer, QueueId, Time, one_of, said
+from relaygw.web.api.answers import Answer, QueueId, State, Time, one_of, said
 
 LAST_WORDS = frozenset(Kind) - PASSING
-State = Annotated[DeliveryState, one_of(DeliveryState)]
 
 
 class Recipient(Answer):

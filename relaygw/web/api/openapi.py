@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relaygw import __version__
-from relaygw.web.api.answers import COMPONENTS, Error
+from relaygw.web.api import answers, mail_answers
 from relaygw.web.api.endpoint import V1, Endpoint
 from relaygw.web.api.endpoints import ENDPOINTS
 from relaygw.web.api.mailpit import SERVED, errors_of
@@ -24,6 +24,13 @@ from relaygw.web.context import WebContext
 from relaygw.web.page import render
 from relaygw.web.sandbox.api.live import Live, Wait
 
+_COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the description
+    *(answers.SourceOfMail, mail_answers.Message, mail_answers.MessageShown, mail_answers.Report),
+    *(mail_answers.Recipient, mail_answers.Source, mail_answers.Story, mail_answers.Event),
+    *(mail_answers.Outlook, mail_answers.Note, mail_answers.Outcome, mail_answers.Resending),
+    *(answers.Provider, answers.Hold, answers.Learned, answers.Status, answers.Incident),
+    *(answers.Point, answers.Deed, answers.Waited, answers.Error),
+)
 _REF = "#/components/schemas/"
 _TEXT = {"type": "string"}
 _HTTP = {"type": "http"}
@@ -71,7 +78,7 @@ def document(root_path: str) -> dict[str, Any]:
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {one.__name__: _schemas()[one] for one in (*COMPONENTS, Select)},
+            "schemas": {one.__name__: _schemas()[one] for one in (*_COMPONENTS, Select)},
             "securitySchemes": {
                 "basic": {**_HTTP, "scheme": "basic", "description": "A user of web.users."},
                 "bearer": {**_HTTP, "scheme": "bearer", "description": "A token of web.tokens."},
@@ -91,7 +98,7 @@ def _operation(one: Endpoint) -> dict[str, Any]:
     responses = {"200": {"description": done, "content": _content(one.answer)}}
     for code in errors_of(one.method, one.errors):
         phrase = HTTPStatus(code).phrase
-        responses[str(code)] = {"description": phrase, "content": _content(Error)}
+        responses[str(code)] = {"description": phrase, "content": _content(answers.Error)}
     described = " ".join([*rest.split(), f"Needs the role {one.role.word}."])
     operation = {**called, "description": described, "responses": responses}
     if one.body.model_fields:
@@ -116,7 +123,7 @@ def _called(method: str, path: str, tag: str, summary: str) -> dict[str, Any]:
 
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:
-    is_named = model in (*COMPONENTS, Select)
+    is_named = model in (*_COMPONENTS, Select)
     schema = {"$ref": _REF + model.__name__} if is_named else _schemas()[model]
     return {"application/json": {"schema": schema}}
 
@@ -124,12 +131,12 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 @cache
 def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
     models = dict.fromkeys(
-        [*COMPONENTS, Select, *(kind for one in ENDPOINTS for kind in (one.answer, one.body))]
+        [*_COMPONENTS, Select, *(kind for one in ENDPOINTS for kind in (one.answer, one.body))]
     )
     refs, made = models_json_schema(
         [(one, "validation") for one in models], ref_template=_REF + "{model}"
     )
-    found, named = made["$defs"], {one.__name__ for one in (*COMPONENTS, Select)}
+    found, named = made["$defs"], {one.__name__ for one in (*_COMPONENTS, Select)}
     return {one: _plain(refs[one, "validation"], found, named, is_whole=True) for one in models}
 
 

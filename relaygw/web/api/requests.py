@@ -35,11 +35,11 @@ from relaygw.operations.find import search_of
 from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
 from relaygw.settings.units import parse_duration
-from relaygw.web.api.answer import QueueId, said
+from relaygw.web.api.answers import QueueId, said
 from relaygw.web.context import is_queue_id
 from relaygw.web.gate.access import FORM
 from relaygw.web.gate.identity import Principal
-from relaygw.web.inbox import Choice
+from relaygw.web.lists import Choice
 from relaygw.web.page import Problem
 from relaygw.web.queue.selection import QueueChoice, check_length, read_pairs
 

@@ -25,12 +25,12 @@ from relaygw.operations.suppression import (
 from relaygw.settings.suppression import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.api import requests
-from relaygw.web.api.answer import Answer, Time, said
+from relaygw.web.api.answers import Answer, Time, said
 from relaygw.web.api.endpoint import answer_with
 from relaygw.web.api.requests import Body, Call, Flag, Line, read_line
 from relaygw.web.context import WebContext
+from relaygw.web.lists import NoSuchPlace, place_of, read_place
 from relaygw.web.page import Problem
-from relaygw.web.suppression_places import NoSuchPlace, place_of, read_place
 
 MAX_ADDRESSES = 1000
 MAX_NOTE_CHARACTERS = 300

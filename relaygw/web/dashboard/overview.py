@@ -29,9 +29,8 @@ from relaygw.store.shape import Failures, ShapeCount, ShapeKey
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.web.context import SharedRead, WebContext
 from relaygw.web.dashboard import chart
-from relaygw.web.dashboard.failing import MOST, failing
 from relaygw.web.dashboard.providers import TRIED, Example, provider_cards
-from relaygw.web.dashboard.reported import reported
+from relaygw.web.dashboard.tables import MOST, failing, reported
 from relaygw.web.page import render
 from relaygw.web.words import STATES
 

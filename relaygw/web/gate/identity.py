@@ -1,14 +1,18 @@
 """Who sends a request, and what that one may do; without the role viewer nobody gets past `access`.
 
 HTTP basic and bearer tokens count where programs ask (`/api`, `/view`): what a reverse proxy's own
-password leaves in requests for pages is neither believed nor counted as a guess.
+password leaves in requests for pages is neither believed nor counted as a guess. Failed logins, and
+what tokens are used with, are kept in memory until they are written; bounded, whatever a holder of
+a token sends.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -22,16 +26,75 @@ from starlette.requests import HTTPConnection
 from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
-from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
+from relaygw.mail.words import printable
+from relaygw.observe.observer import History
+from relaygw.policy.admission import Address, client_key, guesser, is_trusted, parse_client
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
+from relaygw.store.visitors import TokenUse
 from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of
 from relaygw.web.gate.guards import is_for_programs, route_path
-from relaygw.web.gate.visits import Visits
 
-How = Literal["session", "password", "token", "open"]  # open: nobody has to log in here
+_AGAIN_MS = 3_600_000  # a use that is known is written again after this
+_MAX_KNOWN = 2000
+_MAX_AGENT = 100
+_VERSION = re.compile(r"/[^\s()]*")
+_NUMBER = re.compile(r"\d[\d._]*")
+
+
+class Visits:
+    """Who came to one web role since the last write."""
+
+    def __init__(self, history: History | None = None) -> None:
+        self._history = history
+        self._new: dict[tuple[str, str, str], TokenUse] = {}
+        self._written_ms: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+
+    def failed(self, client: Address | None) -> None:
+        """Note a wrong password or token."""
+        if self._history is not None:
+            self._history.login_failed("web", _network(client))
+
+    def used(self, token: str, connection: HTTPConnection, client: Address | None) -> None:
+        """Note what a token is used with."""
+        now_ms = clock_ms()
+        agent = agent_of(connection.headers.get("user-agent", ""))
+        for kind, value in (("agent", agent), ("network", _network(client))):
+            key = (token, kind, value)
+            is_known = now_ms - self._written_ms.get(key, -_AGAIN_MS) < _AGAIN_MS
+            if is_known or len(self._new) >= _MAX_KNOWN:
+                continue
+            self._written_ms[key] = now_ms
+            self._written_ms.move_to_end(key)
+            if len(self._written_ms) > _MAX_KNOWN:
+                self._written_ms.popitem(last=False)
+            times = {"first_seen_ms": now_ms, "last_seen_ms": now_ms}
+            self._new[key] = TokenUse(token=token, kind=kind, value=value, **times)
+
+    def take(self) -> list[TokenUse]:
+        """Return what was noted since the last time."""
+        taken, self._new = self._new, {}
+        return list(taken.values())
+
+    def put_back(self, uses: Sequence[TokenUse]) -> None:
+        """Take back what could not be written."""
+        self._new = {**{(one.token, one.kind, one.value): one for one in uses}, **self._new}
+
+
+def agent_of(header: str) -> str:
+    """Return a user agent without its versions: an update is no stranger."""
+    header = header[: 4 * _MAX_AGENT].encode("latin-1", "replace").decode("utf-8", "replace")
+    told = _NUMBER.sub("#", _VERSION.sub("", header))
+    return printable(" ".join(told.split()))[:_MAX_AGENT] or "(none)"
+
+
+def _network(client: Address | None) -> str:
+    return "unknown" if client is None else client_key(client)
+
+
+_How = Literal["session", "password", "token", "open"]  # open: nobody has to log in here
 
 
 class Role(IntEnum):
@@ -54,7 +117,7 @@ class Principal:
     name: str  # for the audit trail
     role: Role
     csrf: str  # goes into each form as a field of that name, or into the header X-CSRF-Token
-    how: How
+    how: _How
 
     @property
     def is_admin(self) -> bool:
@@ -233,7 +296,7 @@ class Identity:
         guesser = self.forwarded.guesser(connection)
         return await self.logins.log_in(name, password, guesser=guesser)
 
-    def _principal(self, known: WebUser | WebToken, csrf: str, how: How) -> Principal:
+    def _principal(self, known: WebUser | WebToken, csrf: str, how: _How) -> Principal:
         kind = "web" if isinstance(known, WebUser) else "token"
         self._uses[kind, known.name] = clock_ms()
         return Principal(name=known.name, role=Role[known.role.upper()], csrf=csrf, how=how)

@@ -25,7 +25,7 @@ from relaygw.settings.units import format_duration
 from relaygw.store.find import NoPlace
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.web.context import WebContext, reads
-from relaygw.web.inbox import PAGE_ROWS, Filter
+from relaygw.web.lists import PAGE_ROWS, Filter
 from relaygw.web.page import Problem, redirect, render
 from relaygw.web.queue.pages import make_row
 

@@ -22,7 +22,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.store import Store
 from relaygw.web.context import WebContext, is_queue_id
-from relaygw.web.inbox import Choice, means_all, ticked_ids
+from relaygw.web.lists import Choice, means_all, ticked_ids
 from relaygw.web.page import Problem
 
 PAGE_MESSAGES = 500

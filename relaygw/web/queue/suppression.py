@@ -16,9 +16,9 @@ from relaygw.operations.suppression import as_promotional, lift, read_address, r
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
+from relaygw.web.lists import NoSuchPlace, place_of, read_place
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue.selection import check_length
-from relaygw.web.suppression_places import NoSuchPlace, place_of, read_place
 
 PAGE_ENTRIES = 100
 _MOST = 10_000

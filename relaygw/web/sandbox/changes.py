@@ -21,7 +21,7 @@ from relaygw.operations import captured
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Principal, Role, require
-from relaygw.web.inbox import Choice, action_of
+from relaygw.web.lists import Choice, action_of
 from relaygw.web.page import redirect, render, with_notice
 from relaygw.web.sandbox.captured import MAX_TAG_CHARACTERS, MAX_TAGS, captured_of
 from relaygw.web.sandbox.inbox import CapturedChoice, Search, count_of, list_path, read_choice

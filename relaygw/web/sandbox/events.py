@@ -21,7 +21,7 @@ from relaygw.mail.search import EVERYTHING
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import ARRIVAL_LOOK_S, WebContext
 from relaygw.web.gate.identity import is_still_in
-from relaygw.web.inbox import PAGE_ROWS
+from relaygw.web.lists import PAGE_ROWS
 from relaygw.web.page import render_text
 from relaygw.web.sandbox.captured import read_search
 from relaygw.web.sandbox.inbox import make_row, query_of

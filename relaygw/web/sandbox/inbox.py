@@ -21,12 +21,12 @@ from relaygw.policy.recipients import Fate, RecipientPolicy
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web import words
 from relaygw.web.context import WebContext, is_queue_id, reads
-from relaygw.web.inbox import PAGE_ROWS, Choice, Filter, ticked_ids
+from relaygw.web.indexing import PATIENCE_S
+from relaygw.web.lists import PAGE_ROWS, Choice, Filter, ticked_ids
 from relaygw.web.mail.html_page import SCHEMES
-from relaygw.web.mail.production import PRODUCTION_TAG
+from relaygw.web.mail.text import PRODUCTION_TAG
 from relaygw.web.page import render
 from relaygw.web.sandbox.captured import before, captured_batches, read_search
-from relaygw.web.sandbox.index import PATIENCE_S
 
 MAX_QUERY_CHARACTERS = 1000
 _BATCH_IDS = 500

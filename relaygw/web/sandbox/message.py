@@ -25,12 +25,18 @@ from relaygw.web.gate.identity import Role, require
 from relaygw.web.mail.html_check import table
 from relaygw.web.mail.mime_header import decode_words
 from relaygw.web.mail.mime_tree import load_tree
-from relaygw.web.mail.production import hosts_linked, hosts_named
-from relaygw.web.mail.text import people_of
+from relaygw.web.mail.text import hosts_linked, hosts_named, people_of
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render
-from relaygw.web.sandbox.captured import before, captured_of, read_search
-from relaygw.web.sandbox.checking import check_page, spam_score, visit_links, visitable
+from relaygw.web.sandbox.captured import (
+    before,
+    captured_of,
+    check_page,
+    read_search,
+    spam_score,
+    visit_links,
+    visitable,
+)
 from relaygw.web.sandbox.inbox import (
     list_context,
     list_path,

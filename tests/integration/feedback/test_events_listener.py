@@ -15,7 +15,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.store.store import Store
 from relaygw.web import feedback as listener
 from relaygw.web import server
-from relaygw.web.connections import ConnectionLimit
+from relaygw.web.server import ConnectionLimit
 from tests.campaign import times
 from tests.feedback.documented import EXAMPLES, examples
 from tests.feedback.forgeries import FORGERIES, stolen

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from relaygw.store.store import Store
-from relaygw.web.sandbox.index import Indexer
+from relaygw.web.indexing import Indexer
 from tests.integration.web.api_clients import (
     Client,
     ClientError,

@@ -10,8 +10,8 @@ import pytest
 from relaygw.settings.model import Settings
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store
-from relaygw.web.mail.production import hosts_named
-from relaygw.web.sandbox.index import Indexer
+from relaygw.web.indexing import Indexer
+from relaygw.web.mail.text import hosts_named
 from tests.integration.web.conftest import Capture, Serve
 from tests.queues import make_queue
 

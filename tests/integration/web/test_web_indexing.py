@@ -13,9 +13,9 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.store.store import Store
+from relaygw.web import indexing
+from relaygw.web.indexing import Indexer, keep_indexed
 from relaygw.web.mail.mime_tree import MimeTree
-from relaygw.web.sandbox import index as indexing
-from relaygw.web.sandbox.index import Indexer, keep_indexed
 from tests.altered_store import AlteredStore
 
 Capture = Callable[..., str]

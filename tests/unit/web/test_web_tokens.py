@@ -10,7 +10,7 @@ import pytest
 from relaygw.settings.web import WebToken
 from relaygw.web.gate import credentials
 from relaygw.web.gate.credentials import Tokens
-from relaygw.web.gate.visits import agent_of
+from relaygw.web.gate.identity import agent_of
 
 GOOD = "a-token-of-24-characters"
 SHORT = "s3cr3t-of-19-letter"

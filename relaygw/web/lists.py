@@ -1,10 +1,12 @@
-"""What the lists of the queue and of captured mail share: filters, and which messages are chosen.
+"""What lists share: filters, which messages are chosen, and where a page ends.
 
 A form is about what was ticked, or found when somebody looked: nothing unseen is changed.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -12,10 +14,11 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from starlette.datastructures import FormData
 
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.suppression import Cause, Suppression
 from relaygw.web.context import WebContext, is_queue_id
 
 PAGE_ROWS = 50
-MAX_TICKED = 1000
+_MAX_TICKED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +111,50 @@ def means_all(form: FormData) -> bool:
 def ticked_ids(form: FormData, box: str) -> tuple[str, ...]:
     """Return the ids of the messages that were ticked, each once."""
     given = [] if means_all(form) else [str(value) for value in form.getlist(box)]
-    return tuple(dict.fromkeys(one for one in given if is_queue_id(one)))[:MAX_TICKED]
+    return tuple(dict.fromkeys(one for one in given if is_queue_id(one)))[:_MAX_TICKED]
 
 
 def action_of(form: FormData) -> str:
     """Return the name of the action that a form asks for."""
     return str(form.get("all") or form.get("action", ""))
+
+
+_MAX_CHARACTERS = 4000
+_MAX_MS = 2**53
+
+
+class NoSuchPlace(ValueError):
+    """A text is no place in the list."""
+
+
+def place_of(one: Suppression) -> str:
+    """Return the place behind an entry, as a word for an address."""
+    text = json.dumps([one.created_at_ms, *one.key], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_place(word: str) -> Suppression | None:
+    """Return the entry that a page begins behind, None for the first page. Raises NoSuchPlace."""
+    if not word:
+        return None
+    try:
+        if len(word) > _MAX_CHARACTERS:
+            raise ValueError
+        found = json.loads(base64.urlsafe_b64decode(word + "=" * (-len(word) % 4)).decode())
+        at_ms, address, domain, stream = found
+        is_sound = isinstance(at_ms, int) and 0 <= at_ms < _MAX_MS
+        if not is_sound or not all(_is_text(one) for one in (address, domain, stream)):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError) as error:
+        raise NoSuchPlace(word[:40]) from error
+    return Suppression(
+        address=address,
+        sender_domain=domain,
+        stream=stream,
+        cause=Cause.MANUAL,
+        created_at_ms=at_ms,
+    )
+
+
+def _is_text(one: object) -> bool:
+    return isinstance(one, str) and "\0" not in one and one.isprintable()

@@ -1,4 +1,7 @@
-"""Reads captured mail once, for lists and searches; the unreadable keeps nobody waiting."""
+"""Makes mail findable, some messages at a time, so that accepting and sending do not wait.
+
+Captured mail is read once, for lists and searches; the unreadable keeps nobody waiting.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ import logging
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content import ContentFacts
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import load_tree
-from relaygw.web.mail.production import PRODUCTION_TAG, hosts_linked
-from relaygw.web.mail.text import read_facts
+from relaygw.web.mail.text import PRODUCTION_TAG, hosts_linked, read_facts
 
 PATIENCE_S = 1.0  # how long a request waits for the reading of what came in while nobody read
 LOOK_S = 1.0
@@ -94,3 +97,24 @@ async def keep_indexed(indexer: Indexer, stop: asyncio.Event) -> None:
             _log.warning("captured mail is not indexed for now: %s", error)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_S if is_done else _REST_S)
+
+
+_FINDABLE_LOOK_S = 2.0
+_FINDABLE_BATCH = 100  # some milliseconds under the lock of the queue
+_FINDABLE_REST = 5  # times what a batch took
+_FINDABLE_LEAST_REST_S = 0.03
+
+
+async def keep_findable(store: Store, link_header: str | None, stop: asyncio.Event) -> None:
+    """Write the words of new mail, and of what was there before, until `stop` is set."""
+    index_batch = partial(store.find.index_batch, limit=_FINDABLE_BATCH, link_header=link_header)
+    while not stop.is_set():
+        rest_s = _FINDABLE_LOOK_S
+        try:
+            began_s = time.monotonic()
+            if await asyncio.to_thread(index_batch):
+                rest_s = max((time.monotonic() - began_s) * _FINDABLE_REST, _FINDABLE_LEAST_REST_S)
+        except StoreUnavailable as error:
+            _log.warning("new mail is not made findable for now: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), rest_s)

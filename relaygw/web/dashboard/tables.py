@@ -1,17 +1,24 @@
-"""What fails most: recipients' domains, replies and providers, each with the list of its mail."""
+"""Tables beside the drawing: what fails most, and what providers reported after their 250.
+
+By recipients' domains, replies and providers, and by providers and senders' domains; each row has
+the list of its mail.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from relaygw.mail.result import ASKED, COMPLAINED, RETURNED, UNSUBSCRIBED
+from relaygw.operations.selectors import NULL_SENDER
+from relaygw.store.reports import LastWords
 from relaygw.store.shape import Failure, Failures
 from relaygw.web.dashboard.chart import ENDED, moment, queue_path
 
 MOST = 2000  # of the newest of each kind are looked at
-_SHOWN = 6
+_FAILING_SHOWN = 6
 _PUT_OFF = {"attempt": "all"}
 _DIFFERS = re.compile(r"\S*[\d@<>]\S*|[\r\n]+")  # addresses, ids and numbers
 _LEAST = 8  # characters that tell one reply from another
@@ -37,11 +44,11 @@ def failing(found: Failures, provider: str) -> list[tuple[str, list[Row]]]:
     since = {"failed": found.final_since_ms, "deferred": found.put_off_since_ms}
     within = {name: {"since": moment(at_ms), "provider": provider} for name, at_ms in since.items()}
     tables = [
-        ("Recipients' domains", _worst(kinds, within, "domain", lambda one: one.domain)),
+        ("Recipients' domains", _failing_most(kinds, within, "domain", lambda one: one.domain)),
         ("Replies", _replies(kinds, within)),
     ]
     if not provider:
-        rows = _worst(kinds, within, "provider", lambda one: one.provider)
+        rows = _failing_most(kinds, within, "provider", lambda one: one.provider)
         tables.append(("Providers", rows))
     return [(label, rows) for label, rows in tables if rows]
 
@@ -50,7 +57,7 @@ _Kinds = Mapping[str, Iterable[Failure]]
 _Within = Mapping[str, Mapping[str, str]]  # by kind: the selectors of all its lists
 
 
-def _worst(
+def _failing_most(
     kinds: _Kinds, within: _Within, selector: str, key_of: Callable[[Failure], str]
 ) -> list[Row]:
     mails: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in kinds}
@@ -60,9 +67,9 @@ def _worst(
                 mails[name][key].add(one.queue_id)
     numbers = {key: sum(len(mails[name][key]) for name in kinds) for key in _keys(mails)}
     rows = []
-    for key in sorted(numbers, key=lambda key: (-numbers[key], key))[:_SHOWN]:
+    for key in sorted(numbers, key=lambda key: (-numbers[key], key))[:_FAILING_SHOWN]:
         ids = {name: mails[name][key] for name in kinds}
-        rows.append(_row(key, ids, within, {selector: key}))
+        rows.append(_failure_row(key, ids, within, {selector: key}))
     return rows
 
 
@@ -79,7 +86,7 @@ def _replies(kinds: _Kinds, within: _Within) -> list[Row]:
             if one.reply and one.reply not in parts:
                 part = parts[one.reply] = part_of(one.reply)
                 examples.setdefault(part, one.reply)
-    rows = _worst(kinds, within, "reply", lambda one: parts.get(one.reply, ""))
+    rows = _failing_most(kinds, within, "reply", lambda one: parts.get(one.reply, ""))
     told = {
         name: [(one.queue_id, one.reply.lower()) for one in failures]
         for name, failures in kinds.items()
@@ -90,11 +97,13 @@ def _replies(kinds: _Kinds, within: _Within) -> list[Row]:
             name: {queue_id for queue_id, reply in replies if part in reply}
             for name, replies in told.items()
         }
-        row |= _row(examples[row["key"]], ids, within, {"reply": row["key"]})
+        row |= _failure_row(examples[row["key"]], ids, within, {"reply": row["key"]})
     return rows
 
 
-def _row(key: str, ids: Mapping[str, set[str]], within: _Within, only: Mapping[str, str]) -> Row:
+def _failure_row(
+    key: str, ids: Mapping[str, set[str]], within: _Within, only: Mapping[str, str]
+) -> Row:
     return {
         "key": key[:_MAX_CHARACTERS],
         "failed": len(ids["failed"]),
@@ -102,3 +111,66 @@ def _row(key: str, ids: Mapping[str, set[str]], within: _Within, only: Mapping[s
         "deferred": len(ids["deferred"]),
         "deferred_path": queue_path(**_PUT_OFF, **{**within["deferred"], **only}),
     }
+
+
+WORDS = (RETURNED, COMPLAINED, UNSUBSCRIBED)
+_REPORTED_SHOWN = 10
+
+
+def reported(
+    found: Iterable[LastWords],
+    provider: str,
+    *,
+    since_ms: int,
+    delivered: Mapping[str, int],
+    sent: Mapping[str, int],
+) -> list[tuple[str, list[Row]]]:
+    """Return tables of recipients with a name each; of one provider, or with "" of all.
+
+    `delivered` and `sent` are how many there were of a provider, and of a sender's domain.
+    """
+    mine = [one for one in found if provider in ("", one.provider)]
+    within = {"since": moment(since_ms), "provider": provider}
+    by_domain: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    by_provider: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for one in mine:
+        word = next(word for word in WORDS if one.kind in ASKED[word].kinds)
+        by_domain[one.domain][word] += one.number
+        by_provider[one.provider][word] += one.number
+    domains = [
+        # of one provider it is not known how much each sent
+        _report_row(
+            key or NULL_SENDER, numbers, 0 if provider else sent.get(key, 0), within | _from(key)
+        )
+        for key, numbers in _most_reported(by_domain)
+    ]
+    tables = [("Senders' domains", domains)]
+    if not provider:
+        rows = [
+            _report_row(key, numbers, delivered.get(key, 0), within | {"provider": key})
+            for key, numbers in _most_reported(by_provider)
+        ]
+        tables.insert(0, ("Providers", rows))
+    return [(label, rows) for label, rows in tables if rows]
+
+
+def _from(domain: str) -> dict[str, str]:
+    return {"sender_domain": domain} if domain else {"sender": NULL_SENDER}
+
+
+def _most_reported(numbers: Mapping[str, Counter[str]]) -> list[tuple[str, Counter[str]]]:
+    order = sorted(numbers.items(), key=lambda one: (-one[1].total(), one[0]))
+    return order[:_REPORTED_SHOWN]
+
+
+def _report_row(key: str, numbers: Counter[str], total: int, only: Mapping[str, str]) -> Row:
+    cells = [
+        (word, numbers[word], _share(numbers[word], total), queue_path(result=word, **only))
+        for word in WORDS
+    ]
+    return {"key": key[:_MAX_CHARACTERS], "cells": cells}
+
+
+def _share(number: int, total: int) -> str:
+    """Return a share in percent; "" where it is not known of how many, or of too few."""
+    return f"{100 * number / total:.2g} %" if 0 < number <= total else ""
