@@ -15,7 +15,7 @@ from relaygw.mail.finding import Kind, words_of
 from relaygw.mail.words import age, printable, took, two_units
 from relaygw.observe.events import waits_of
 from relaygw.observe.observer import Series
-from relaygw.settings.guard import counts_sources
+from relaygw.settings.alerts import counts_sources
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident

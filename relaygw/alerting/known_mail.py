@@ -13,7 +13,7 @@ from relaygw.mail.mail_class import OTHER_SCRIPTS, MailClass
 from relaygw.policy.guard import DAY_MS, HISTORY_DAYS, Known, Suspect
 from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount, sums
 from relaygw.policy.new_sources import by_sender, judge_together
-from relaygw.settings.guard import Guard
+from relaygw.settings.alerts import Guard
 from relaygw.store.guard import GuardAction, GuardEntry, MailSender
 from relaygw.store.store import Store
 

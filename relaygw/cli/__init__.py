@@ -1,4 +1,4 @@
-"""The command line: one file a command or group, loaded when it is run; `main` is the whole of it.
+"""The command line: a file a command or group, loaded when it is run; `main` is the whole of it.
 
 May import everything below it.
 """
@@ -39,12 +39,20 @@ _COMMANDS = {
     "shadow": "Compare what a running Postfix does with what relaygw would do; send nothing.",
     "install-sendmail": "Install sendmail, mailq and newaliases, and create the maildrop.",
 }
-"""Each is in the module of its name; with its first sentence, so that `--help` loads none."""
+"""Each with its first sentence, so that `--help` loads none."""
+_PLACES = {
+    **dict.fromkeys(("users", "clients", "audit"), "access"),
+    "sources": "guard",
+    "digest": "alerts",
+    "config": "serve",
+}
+"""The modules of those that are not in one of their own name."""
 
 
 @click.group(
     cls=Root,
-    files=_COMMANDS,
+    texts=_COMMANDS,
+    places=_PLACES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="relaygw", message="%(prog)s %(version)s")

@@ -14,10 +14,14 @@ from itertools import chain
 import click
 
 from relaygw.cli.asked_mail import AskedMail, change, field_lines, suppression_lines, way_of
-from relaygw.cli.check_events import events_doubts, events_problems, events_words
-from relaygw.cli.check_secrets import unreadable_secrets
+from relaygw.cli.check_secrets import (
+    events_doubts,
+    events_problems,
+    events_words,
+    unreadable_secrets,
+)
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
-from relaygw.cli.service_settings import service_warnings
+from relaygw.cli.setup_host import service_warnings
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.words import fields, printable

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relaygw.cli.audit import note_action
 from relaygw.cli.frame import (
     CommandFailed,
     Group,
@@ -19,7 +18,7 @@ from relaygw.cli.frame import (
     login_name,
     pass_invocation,
 )
-from relaygw.cli.mail_change import raise_if_alone
+from relaygw.cli.mail_change import note_action, raise_if_alone
 from relaygw.cli.text import Progress, print_lines
 from relaygw.errors import StoreFull
 from relaygw.mail.state import DeliveryState

@@ -227,23 +227,29 @@ class Group(click.Group):
 class Root(Group):
     """The whole program: turns what a command raises or returns into an exit code.
 
-    `files` are the names of the commands, each with its first sentence; the file of a command is
-    loaded when it is run.
+    `texts` are the names of the commands, each with its first sentence. The module of a command is
+    loaded when it is run: that of its name, or the one in `places`.
     """
 
-    def __init__(self, *args: Any, files: Mapping[str, str] | None = None, **keywords: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        texts: Mapping[str, str] | None = None,
+        places: Mapping[str, str] | None = None,
+        **keywords: Any,
+    ) -> None:
         super().__init__(*args, **keywords)
-        self._files = files or {}
-        for name, text in self._files.items():
+        self._places = {name: name.replace("-", "_") for name in texts or {}} | dict(places or {})
+        for name, text in (texts or {}).items():
             self.commands[name] = click.Command(name, help=text)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command, None for a name that is none's."""
-        if cmd_name not in self._files:
+        if cmd_name not in self._places:
             return super().get_command(ctx, cmd_name)
         gc.set_threshold(_GC_THRESHOLD)
-        name = cmd_name.replace("-", "_")
-        found: click.Command = getattr(import_module(f"relaygw.cli.{name}"), name)
+        module = import_module(f"relaygw.cli.{self._places[cmd_name]}")
+        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -14,15 +14,17 @@ from typing import Any
 
 import click
 
-from relaygw.cli.frame import Invocation, warn
+from relaygw.cli.frame import Invocation, login_name, warn
 from relaygw.cli.messages import head_row, row
 from relaygw.cli.selection import STDIN, Choice, Decorator, choose
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, first_of, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
-from relaygw.mail.words import counted
+from relaygw.mail.words import counted, printable
 from relaygw.operations.queue_actions import LeftAlone, Result, batches
+from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.store import Store
 
 TWICE = "this includes mail that a provider may have taken already: it may be sent twice"
 
@@ -191,3 +193,16 @@ def exit_code_of(left: Iterable[LeftAlone], *, is_partial: bool, waits: bool = T
     if is_partial or not all(reasons):
         return os.EX_DATAERR
     return os.EX_TEMPFAIL if reasons and waits else os.EX_OK
+
+
+def note_action(store: Store, action: str, target: str, affected: int, detail: str = "") -> None:
+    """Leave in the audit trail what the caller did."""
+    entry = AuditEntry(
+        at_ms=clock_ms(),
+        actor=login_name(),
+        action=action,
+        target=printable(target),
+        affected=affected,
+        detail=detail,
+    )
+    store.audit.add(entry)

@@ -21,9 +21,8 @@ from typing import IO, Any
 import click
 
 from relaygw.cli import frame
-from relaygw.cli.audit import note_action
 from relaygw.cli.import_run import IMPORTED, REFUSED, ImportRun, Settled
-from relaygw.cli.mail_change import tell_missing
+from relaygw.cli.mail_change import note_action, tell_missing
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
 from relaygw.cli.text import Progress, as_json
 from relaygw.errors import InvalidAddress

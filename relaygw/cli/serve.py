@@ -1,15 +1,21 @@
-"""`relaygw serve`: the gateway itself, in the foreground."""
+"""`relaygw serve`: the gateway itself, in the foreground; `config`: the settings in force.
+
+They tell where each value comes from; secrets by reference only.
+"""
 
 from __future__ import annotations
 
+import json
 import signal
 
 import click
 
-from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
+from relaygw.cli.frame import Command, Group, Invocation, pass_invocation, warn
+from relaygw.cli.text import as_json
+from relaygw.mail.words import printable
 from relaygw.service_file import EARLY_SIGNALS
 
-ROLES = ("front", "delivery", "web")
+_ROLES = ("front", "delivery", "web")
 
 
 @click.command(cls=Command)
@@ -17,7 +23,7 @@ ROLES = ("front", "delivery", "web")
     "--role",
     "chosen",
     multiple=True,
-    type=click.Choice(ROLES),
+    type=click.Choice(_ROLES),
     help="Run only this role; repeatable.",
 )
 @pass_invocation
@@ -35,5 +41,27 @@ def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     for text in maildrop_warnings(loaded.settings):
         warn(f"warning: {text}")
 
-    roles = tuple(role for role in ROLES if role in chosen) or ROLES
+    roles = tuple(role for role in _ROLES if role in chosen) or _ROLES
     return supervisor.run(loaded, config=invocation.config, roles=roles)
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Show the configuration."""
+
+
+@config.command()
+@click.option("--origin", "with_origin", is_flag=True, help="Add the origin of each value.")
+@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@pass_invocation
+def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
+    """Show every value, defaults included."""
+    from relaygw.settings.load import origin_lines  # serve blocks signals before it loads this
+
+    for key, value, origin in origin_lines(invocation.load()):
+        if wants_json:
+            plain = None if value == "~" else json.loads(value)
+            click.echo(as_json({"key": key, "value": plain, "origin": origin}))
+        else:
+            line = f"{key}: {value}" + (f"  # {origin}" if with_origin else "")
+            click.echo(printable(line))

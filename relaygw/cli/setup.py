@@ -19,14 +19,21 @@ import click
 
 from relaygw.cli import setup_host as host
 from relaygw.cli import setup_plan
+from relaygw.cli.access import hash_of
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.install_sendmail import Prefix
 from relaygw.cli.mail_change import raise_if_alone
-from relaygw.cli.service_settings import refuse_overlaid
-from relaygw.cli.setup_key import is_left_out, key_files, missing_files, read_key
-from relaygw.cli.setup_steps import Steps, Wishes, later_steps
+from relaygw.cli.setup_host import refuse_overlaid
+from relaygw.cli.setup_steps import (
+    Steps,
+    Wishes,
+    is_left_out,
+    key_files,
+    later_steps,
+    missing_files,
+    read_key,
+)
 from relaygw.cli.text import print_lines
-from relaygw.cli.users import hash_of
 from relaygw.errors import SettingsError
 from relaygw.settings.load import DEFAULT_FILE, load_settings
 from relaygw.settings.tree import Place, read_tree

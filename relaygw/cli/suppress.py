@@ -32,7 +32,7 @@ from relaygw.operations.suppression import suppress as suppress_all
 from relaygw.operations.suppression.forms import WRITTEN, Defaults
 from relaygw.operations.suppression.reading import BadLine, UnknownForm, read_list
 from relaygw.operations.suppression.transfer import Exported, Imported, export_list, import_list
-from relaygw.settings.suppression import parse_expiry
+from relaygw.settings.events import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter, every_suppression
 
 _STDIN = "-"

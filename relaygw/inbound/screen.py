@@ -21,7 +21,7 @@ from relaygw.mail.finding import Kind
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.policy.content_check import find_in, shown_subject
-from relaygw.settings.guard import ContentCheck
+from relaygw.settings.alerts import ContentCheck
 from relaygw.store.guard import GuardEntry, HeldMailScope
 from relaygw.store.store import Store
 

@@ -29,7 +29,7 @@ from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
 from relaygw.policy.storms import SAME_ID_MS, SLICES, Fingerprint, fingerprint, reason_of, slice_ms
-from relaygw.settings.guard import Storms
+from relaygw.settings.alerts import Storms
 from relaygw.store.repeats import Repeat
 from relaygw.store.store import Store
 

@@ -19,8 +19,7 @@ from relaygw.operations.queue_actions import BATCH_MESSAGES, RELEASE, Order, cha
 from relaygw.policy.guard import DAY_MS
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.policy.new_sources import sender_id
-from relaygw.settings.alerts import Rule
-from relaygw.settings.guard import Guard
+from relaygw.settings.alerts import Guard, Rule
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
 from relaygw.store.guarded_mail import held_of_class, hold_waiting

@@ -27,7 +27,7 @@ from relaygw.policy.mail_counts import (
     sums,
     weight_by_hour,
 )
-from relaygw.settings.guard import Guard
+from relaygw.settings.alerts import Guard
 
 DAY_MS = 24 * HOUR_MS
 HISTORY_DAYS = 14

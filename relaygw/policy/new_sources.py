@@ -9,7 +9,7 @@ from dataclasses import replace
 from relaygw.mail.mail_class import OTHER_SOURCES, MailClass, source_id
 from relaygw.policy.guard import DAY_MS, Held, Known, Suspect, Trouble
 from relaygw.policy.mail_counts import HOUR_MS, Counted, Moment, moments, much
-from relaygw.settings.guard import Guard
+from relaygw.settings.alerts import Guard
 
 
 def sender_id(one: MailClass) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from relaygw.mail.content import header_fields
 from relaygw.mail.words import counted
-from relaygw.settings.guard import Storms
+from relaygw.settings.alerts import Storms
 from relaygw.settings.units import format_duration
 
 SLICES = 6

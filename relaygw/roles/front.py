@@ -20,7 +20,7 @@ from relaygw.observe.observer import FrontObserver, History
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.roles.uses import uses_kept, written
-from relaygw.settings.guard import counts_sources
+from relaygw.settings.alerts import counts_sources
 from relaygw.settings.model import Settings
 from relaygw.store import hints
 from relaygw.store.store import Store

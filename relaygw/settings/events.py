@@ -1,17 +1,23 @@
-"""What providers report after their 250: where it is taken, and what it is believed by."""
+"""What providers report after their 250: where it is taken, by what believed, and what follows.
+
+The section `suppression` says what happens to mail for addresses that bounced or complained.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
+from relaygw.mail.suppression import Action, SuppressionRules
 from relaygw.settings.addresses import Bind
 from relaygw.settings.presets import MarkField, presets
 from relaygw.settings.secrets import SecretRef
 from relaygw.settings.section import Conflict, Section, checked
+from relaygw.settings.units import format_duration, parse_interval
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
@@ -70,4 +76,40 @@ def events_conflicts(settings: Settings) -> Iterator[Conflict]:
             ("events", "bind"),
             f"{settings.events.bind} would listen for nobody; add events to a provider, or "
             "remove it",
+        )
+
+
+_Action = Literal["off", "warn", "block"]
+_NEVER = "never"
+
+
+def parse_expiry(value: object) -> float:
+    """Read a duration above zero, or `never`."""
+    if value == _NEVER or value == math.inf:
+        return math.inf
+    try:
+        return parse_interval(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or never") from error
+
+
+def _format_expiry(seconds: float) -> str:
+    return _NEVER if seconds == math.inf else format_duration(seconds)
+
+
+class Suppression(Section):
+    """What happens to mail for an address that is suppressed, by the stream of its route."""
+
+    transactional: _Action = "warn"
+    promotional: _Action = "block"
+    expire: Annotated[
+        float, BeforeValidator(parse_expiry), PlainSerializer(_format_expiry, when_used="json")
+    ] = Field(default=180 * 86400.0, examples=["180d"])
+
+    def rules(self) -> SuppressionRules:
+        """Return what the store and the worker go by."""
+        return SuppressionRules(
+            transactional=Action(self.transactional),
+            promotional=Action(self.promotional),
+            expire_ms=None if self.expire == math.inf else int(self.expire * 1000),
         )

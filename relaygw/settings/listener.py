@@ -160,7 +160,7 @@ def _public_part(networks: Sequence[_AnyNetwork]) -> str | None:
 
 
 def listener_conflicts(settings: Settings) -> Iterator[Conflict]:
-    """Check every listener: no password in clear, no looser mode."""
+    """Check every listener and user: no password in clear, usable somewhere, no looser mode."""
     for number, listener in enumerate(settings.listeners):
         place = ("listeners", number)
         if listener.auth == "required" and not settings.users:
@@ -176,10 +176,6 @@ def listener_conflicts(settings: Settings) -> Iterator[Conflict]:
                 "TLS; set tls: {mode: starttls, cert: FILE, key: FILE}",
             )
         yield from looser_mode((*place, "mode"), listener.mode, settings.mode)
-
-
-def user_conflicts(settings: Settings) -> Iterator[Conflict]:
-    """Check every user: known once, usable somewhere, in no looser mode."""
     names = [(("users", n, "name"), user.name) for n, user in enumerate(settings.users)]
     yield from repeated_names(names, "user")
     for number, user in enumerate(settings.users):

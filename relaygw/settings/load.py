@@ -26,7 +26,7 @@ from relaygw.settings.certificates import broken_certificates
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import fill_presets
 from relaygw.settings.problems import expectation, explain
-from relaygw.settings.relay_to import fill_relay_to
+from relaygw.settings.routes import fill_relay_to
 from relaygw.settings.secrets import loose_secrets, service_uids
 from relaygw.settings.section import Conflict, ConflictsFound, Mode
 from relaygw.settings.tree import (

@@ -38,22 +38,23 @@ from relaygw.settings.addresses import (
     entry_matches,
     same_addresses,
 )
-from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
-from relaygw.settings.events import Events, events_conflicts
-from relaygw.settings.guard import ContentCheck, Digest, Expected, Guard, Silence, Storms
-from relaygw.settings.listener import (
-    Listener,
-    User,
-    listener_conflicts,
-    open_relays,
-    user_conflicts,
+from relaygw.settings.alerts import (
+    Alert,
+    AlertRules,
+    ContentCheck,
+    Digest,
+    Expected,
+    Guard,
+    Silence,
+    Storms,
+    alert_conflicts,
 )
+from relaygw.settings.events import Events, Suppression, events_conflicts
+from relaygw.settings.listener import Listener, User, listener_conflicts, open_relays
 from relaygw.settings.provider import Provider
-from relaygw.settings.relay_to import RelayEntry
-from relaygw.settings.routes import Route, route_conflicts
+from relaygw.settings.routes import RelayEntry, Route, route_conflicts
 from relaygw.settings.secrets import SecretRef, SecretUrl
 from relaygw.settings.section import Conflict, Mode, Section, checked, fits, raise_conflicts
-from relaygw.settings.suppression import Suppression
 from relaygw.settings.units import Duration, Interval, Share
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
 from relaygw.settings.webhooks import Webhook, webhook_conflicts
@@ -367,7 +368,6 @@ _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozens
     (same_addresses, frozenset({"listeners", "web", "metrics", "events"})),
     (route_conflicts, frozenset({"mode", "providers", "relay_to", "routes", "listeners", "users"})),
     (listener_conflicts, frozenset({"mode", "listeners", "users"})),
-    (user_conflicts, frozenset({"mode", "listeners", "users"})),
     (web_conflicts, frozenset({"mode", "web"})),
     (metrics_conflicts, frozenset({"web", "metrics"})),
     (events_conflicts, frozenset({"providers", "events"})),

@@ -17,8 +17,7 @@ from pydantic import AfterValidator, Field
 from relaygw.mail.outcome import BEFORE_MAIL, Stage
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
 from relaygw.settings.events import ProviderEvents
-from relaygw.settings.idempotency import Idempotency, KeyHeader
-from relaygw.settings.presets import key_header_of
+from relaygw.settings.presets import Idempotency, KeyHeader, key_header_of
 from relaygw.settings.secrets import SecretRef, UserName, is_url
 from relaygw.settings.section import Count, Port, Section, checked
 from relaygw.settings.units import Interval, Rate, Size

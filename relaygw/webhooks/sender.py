@@ -22,8 +22,17 @@ from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.outbox import WebhookEvent, WebhookPost
 from relaygw.store.store import Store
-from relaygw.webhooks.body import MAX_EVENTS, body_of, fits, headers_of
-from relaygw.webhooks.client import LIMIT_S, NotTaken, Target, send_post, tls_for
+from relaygw.webhooks.post import (
+    LIMIT_S,
+    MAX_EVENTS,
+    NotTaken,
+    Target,
+    body_of,
+    fits,
+    headers_of,
+    send_post,
+    tls_for,
+)
 
 DUTY = "webhook"
 _JITTER = 0.2

@@ -22,7 +22,7 @@ from relaygw.operations.suppression import (
     suppress,
     suppression_object,
 )
-from relaygw.settings.suppression import parse_expiry
+from relaygw.settings.events import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.api import requests
 from relaygw.web.api.answers import Answer, Time, said

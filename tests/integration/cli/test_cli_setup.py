@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relaygw import service_file
-from relaygw.cli import main, service_settings, setup_host
+from relaygw.cli import main, setup_host
 from relaygw.errors import SettingsUnreadable
 from relaygw.service_file import RunningGateway
 from relaygw.settings import secrets
@@ -87,7 +87,7 @@ def test_variables_of_the_service_are_looked_at_and_told_by_check(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "environment"
-    monkeypatch.setattr(service_settings, "DEFAULT_FILE", setup.config)
+    monkeypatch.setattr(setup_host, "DEFAULT_FILE", setup.config)
     monkeypatch.setattr(setup_host, "has_units", lambda: True)
     shown = ["Environment=XDG_STATE_HOME=/var/lib", f"EnvironmentFiles={file} (ignore_errors=yes)"]
     monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: shown)

@@ -13,7 +13,7 @@ from relaygw.inbound.screen import Screen
 from relaygw.inbound.storms import StormCheck
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.story import tell_story
-from relaygw.settings.guard import Storms
+from relaygw.settings.alerts import Storms
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store

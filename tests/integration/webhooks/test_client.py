@@ -15,9 +15,16 @@ import pytest
 import trustme
 
 from relaygw.mail.clock import clock_ms
-from relaygw.webhooks import client
-from relaygw.webhooks.body import body_of, headers_of, trial_event
-from relaygw.webhooks.client import NotTaken, Target, send_post, tls_for
+from relaygw.webhooks import post
+from relaygw.webhooks.post import (
+    NotTaken,
+    Target,
+    body_of,
+    headers_of,
+    send_post,
+    tls_for,
+    trial_event,
+)
 from tests.e2e.ports import free_port
 from tests.fakes.event_receiver import SECRET, EventReceiver
 from tests.tables import each_of
@@ -79,8 +86,8 @@ async def test_all_else_does_not_and_a_redirect_is_not_followed(status: int) -> 
     ],
 )
 async def test_retry_after_is_read_as_seconds_or_a_date(given: str, seconds: float | None) -> None:
-    assert client._seconds(given) == seconds or (seconds == 0 and client._seconds(given))
-    in_a_minute = client._seconds(formatdate(time.time() + 60, usegmt=True))
+    assert post._seconds(given) == seconds or (seconds == 0 and post._seconds(given))
+    in_a_minute = post._seconds(formatdate(time.time() + 60, usegmt=True))
     assert in_a_minute is not None
     assert 50 < in_a_minute <= 60
 
@@ -204,7 +211,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     async def addresses_of(name: str, _port: int) -> list[str]:
         return known.get(name, [name])
 
-    monkeypatch.setattr(client, "addresses_of", addresses_of)
+    monkeypatch.setattr(post, "addresses_of", addresses_of)
     return known
 
 

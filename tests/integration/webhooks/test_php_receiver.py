@@ -17,7 +17,7 @@ import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.store.outbox import WebhookEvent
-from relaygw.webhooks.body import body_of, headers_of, trial_event
+from relaygw.webhooks.post import body_of, headers_of, trial_event
 from tests.e2e.ports import free_port
 from tests.fakes.event_receiver import SECRET
 

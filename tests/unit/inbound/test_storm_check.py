@@ -20,7 +20,7 @@ from relaygw.mail.envelope import AcceptedMessage, NewRecipient
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.policy.storms import told_of
-from relaygw.settings.guard import Storms
+from relaygw.settings.alerts import Storms
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
 from tests.queues import make_queue

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.settings.guard import Days, counts_sources
+from relaygw.settings.alerts import Days, counts_sources
 from relaygw.settings.model import Settings
 from tests.tables import each_of
 

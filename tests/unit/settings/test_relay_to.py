@@ -12,7 +12,7 @@ import pytest
 from relaygw.errors import SettingsError
 from relaygw.settings.load import LoadedSettings, load_settings, origin_lines
 from relaygw.settings.provider import Provider
-from relaygw.settings.relay_to import Relay
+from relaygw.settings.routes import Relay
 
 Load = Callable[..., LoadedSettings]
 Fail = Callable[..., list[str]]
