@@ -10,7 +10,7 @@ import click
 
 from relaygw.alerting import notifier
 from relaygw.alerting.digest import DAY_S, Period, digest_of, last_period
-from relaygw.alerting.digest_forms import as_html, as_object, as_text
+from relaygw.alerting.digest_sender import as_html, as_object, as_text
 from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.errors import RelaygwError

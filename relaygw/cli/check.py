@@ -13,12 +13,16 @@ from itertools import chain
 
 import click
 
-from relaygw.cli.asked_mail import AskedMail, change, field_lines, suppression_lines, way_of
-from relaygw.cli.check_secrets import (
+from relaygw.cli.check_findings import (
+    AskedMail,
+    change,
     events_doubts,
     events_problems,
     events_words,
+    field_lines,
+    suppression_lines,
     unreadable_secrets,
+    way_of,
 )
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
 from relaygw.cli.setup_host import service_warnings

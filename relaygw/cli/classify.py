@@ -15,7 +15,7 @@ from relaygw.errors import SettingsError
 from relaygw.mail.outcome import Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.mail.words import fields
 from relaygw.settings.provider import Provider
-from relaygw.settings.units import format_waits
+from relaygw.settings.section import format_waits
 from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 from relaygw.upstream.protocol import ReplyInvalid, take_reply
 

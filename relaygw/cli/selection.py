@@ -20,7 +20,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations import selectors
-from relaygw.settings.units import parse_duration
+from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.store import Store

@@ -10,9 +10,8 @@ from typing import Any
 from relaygw.settings.addresses import Address, Entry, Host
 from relaygw.settings.presets import Preset, presets, quoted
 from relaygw.settings.provider import TlsPolicy
-from relaygw.settings.section import misfit
+from relaygw.settings.section import Duration, Network, misfit
 from relaygw.settings.tree import write_tree
-from relaygw.settings.units import Duration, Network
 
 USES = {
     "shop": "mail of this host goes to a mail service",

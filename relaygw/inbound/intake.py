@@ -29,8 +29,7 @@ from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, st
 from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
-from relaygw.settings.section import Mode
-from relaygw.settings.units import Network
+from relaygw.settings.section import Mode, Network
 
 LOCAL = "local"  # the protocol of what no SMTP client brought
 MAX_HOPS = 50

@@ -31,7 +31,7 @@ from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
 from relaygw.policy.admission import client_key, guesser, is_trusted, parse_client
 from relaygw.settings.listener import Listener
 from relaygw.settings.model import Settings
-from relaygw.settings.units import Rate
+from relaygw.settings.section import Rate
 from relaygw.store.store import Store
 
 BACKLOG = 1024

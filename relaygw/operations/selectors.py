@@ -18,7 +18,7 @@ from relaygw.mail.outcome import PUT_OFF, AttemptState
 from relaygw.mail.result import ASKED, asked_for
 from relaygw.mail.search import read_time_ms
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.settings.units import parse_duration
+from relaygw.settings.section import parse_duration
 from relaygw.store.selection import Selection
 
 ANY_STATE = frozenset(DeliveryState)

@@ -26,7 +26,8 @@ from relaygw.mail.envelope import ClaimedDelivery, Recipient, Released, Source
 from relaygw.mail.state import CaptureCode
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
-from relaygw.settings.model import Recipients, Settings
+from relaygw.settings.addresses import Recipients
+from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 
 

@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from relaygw.mail.address import canonical, split
 from relaygw.mail.content import header_fields
 from relaygw.policy.recipients import AddressPatterns, Fate, Modes, RecipientPolicy
-from relaygw.settings.model import Rewrite, Settings
+from relaygw.settings.addresses import Rewrite
+from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route, Stream
 from relaygw.settings.section import Mode
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from relaygw.mail.content import header_fields
 from relaygw.mail.words import counted
 from relaygw.settings.alerts import Storms
-from relaygw.settings.units import format_duration
+from relaygw.settings.section import format_duration
 
 SLICES = 6
 """The window moves in so many steps."""

@@ -16,7 +16,7 @@ from relaygw.postfix.report import Report, seconds
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.presets import Preset, presets
 from relaygw.settings.provider import TlsPolicy
-from relaygw.settings.units import Rate, format_duration
+from relaygw.settings.section import Rate, format_duration
 
 SYSTEM_CAS = (
     "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",

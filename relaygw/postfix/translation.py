@@ -22,8 +22,7 @@ from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
 from relaygw.postfix.routes import Routing
 from relaygw.settings.addresses import Address, Domain, RewriteKey
-from relaygw.settings.section import fits
-from relaygw.settings.units import format_duration
+from relaygw.settings.section import fits, format_duration
 
 _REWRITES = {
     "sender": ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"),

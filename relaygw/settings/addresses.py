@@ -1,4 +1,4 @@
-"""Addresses of mail, domains and host names in the configuration, and those to listen on.
+"""Addresses in the configuration: of mail, domains, hosts, to listen on; who may receive.
 
 Whatever could be read in two ways is an error. An address to listen on is `127.0.0.1:25`,
 `[::1]:25`, `localhost:8025`, never a name, which may lead elsewhere after the check for an open
@@ -11,18 +11,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address, is_routable_elsewhere
-from relaygw.settings.section import Conflict, Written, checked
+from relaygw.settings.section import Conflict, Section, Written, checked
 from relaygw.settings.tree import Keys, shown_keys
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
-
 
 # Letters of any script, digits and what RFC 5322 allows in an atom; no quoted local parts.
 _LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*")
@@ -212,6 +211,62 @@ class Bind(Written):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Refused(Section):
+    """What happens to recipients that are not allowed in staging."""
+
+    action: Literal["capture", "drop", "redirect"] = "capture"
+    redirect_to: Address | None = None
+
+
+def parse_refused(value: object) -> Any:
+    """Read `capture`, `drop` or `redirect:ADDRESS`."""
+    if isinstance(value, Refused):
+        return value
+    if isinstance(value, str):
+        kind, colon, address = value.partition(":")
+        if value in ("capture", "drop"):
+            return {"action": value}
+        if kind == "redirect" and colon:
+            return {"action": kind, "redirect_to": address.strip()}
+    raise ValueError("is not an action; write capture, drop or redirect:ADDRESS")
+
+
+def format_refused(refused: Refused) -> str:
+    """Return the form that `parse_refused` reads."""
+    address = refused.redirect_to
+    return refused.action if address is None else f"{refused.action}:{address}"
+
+
+class Recipients(Section):
+    """Who may receive."""
+
+    allow: tuple[Entry, ...] = ()  # used in staging: only these receive
+    block: tuple[Entry, ...] = ()  # used in every mode
+    refused: Annotated[
+        Refused,
+        BeforeValidator(parse_refused),
+        PlainSerializer(format_refused, return_type=str, when_used="json"),
+    ] = Refused()
+    blocked: Literal["drop", "reject", "capture"] = "drop"
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Check that mail is only redirected to someone who may receive it."""
+        target = self.refused.redirect_to
+        if target is not None and not any(entry_matches(entry, target) for entry in self.allow):
+            yield (
+                "refused",
+                f"redirects to {target}, which may not receive mail; add it to recipients.allow",
+            )
+
+
+class Rewrite(Section):
+    """Address changes at acceptance."""
+
+    default_domain: Domain | None = None  # for an address without one
+    senders: dict[Entry, Address] = {}
+    recipients: dict[RewriteKey, Address] = {}
 
 
 def same_addresses(settings: Settings) -> Iterator[Conflict]:

@@ -19,12 +19,14 @@ from relaygw.settings.secrets import SecretRef, SecretUrl, split_command
 from relaygw.settings.section import (
     Conflict,
     Count,
+    Interval,
+    Rate,
     Section,
+    Share,
     Written,
     repeated_names,
     unknown_names,
 )
-from relaygw.settings.units import Interval, Rate, Share
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings

@@ -14,12 +14,15 @@ from relaygw.settings.section import (
     Conflict,
     Count,
     Mode,
+    Network,
+    Rate,
     Section,
+    Size,
     checked,
     looser_mode,
+    parse_network,
     repeated_names,
 )
-from relaygw.settings.units import Network, Rate, Size, parse_network
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings

@@ -16,26 +16,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from relaygw.mail import drop
 from relaygw.mail.address import folded
 from relaygw.settings.addresses import (
     Address,
     Domain,
-    Entry,
     Host,
     HostPort,
     Name,
-    RewriteKey,
-    entry_matches,
+    Recipients,
+    Rewrite,
     same_addresses,
 )
 from relaygw.settings.alerts import (
@@ -49,15 +41,29 @@ from relaygw.settings.alerts import (
     Storms,
     alert_conflicts,
 )
-from relaygw.settings.events import Events, Suppression, events_conflicts
+from relaygw.settings.events import (
+    Events,
+    Suppression,
+    Webhook,
+    events_conflicts,
+    webhook_conflicts,
+)
 from relaygw.settings.listener import Listener, User, listener_conflicts, open_relays
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import RelayEntry, Route, route_conflicts
 from relaygw.settings.secrets import SecretRef, SecretUrl
-from relaygw.settings.section import Conflict, Mode, Section, checked, fits, raise_conflicts
-from relaygw.settings.units import Duration, Interval, Share
+from relaygw.settings.section import (
+    Conflict,
+    Duration,
+    Interval,
+    Mode,
+    Section,
+    Share,
+    checked,
+    fits,
+    raise_conflicts,
+)
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
-from relaygw.settings.webhooks import Webhook, webhook_conflicts
 
 _SQLITE = "sqlite:////var/lib/relaygw/queue.db"
 _POSTGRES = "postgresql://relaygw@db.example.com/relaygw"
@@ -153,62 +159,6 @@ class Maildrop(Section):
     group: str | None = Field(default=None, min_length=1)  # whose members alone may leave mail
 
 
-class Refused(Section):
-    """What happens to recipients that are not allowed in staging."""
-
-    action: Literal["capture", "drop", "redirect"] = "capture"
-    redirect_to: Address | None = None
-
-
-def parse_refused(value: object) -> Any:
-    """Read `capture`, `drop` or `redirect:ADDRESS`."""
-    if isinstance(value, Refused):
-        return value
-    if isinstance(value, str):
-        kind, colon, address = value.partition(":")
-        if value in ("capture", "drop"):
-            return {"action": value}
-        if kind == "redirect" and colon:
-            return {"action": kind, "redirect_to": address.strip()}
-    raise ValueError("is not an action; write capture, drop or redirect:ADDRESS")
-
-
-def format_refused(refused: Refused) -> str:
-    """Return the form that `parse_refused` reads."""
-    address = refused.redirect_to
-    return refused.action if address is None else f"{refused.action}:{address}"
-
-
-class Recipients(Section):
-    """Who may receive."""
-
-    allow: tuple[Entry, ...] = ()  # used in staging: only these receive
-    block: tuple[Entry, ...] = ()  # used in every mode
-    refused: Annotated[
-        Refused,
-        BeforeValidator(parse_refused),
-        PlainSerializer(format_refused, return_type=str, when_used="json"),
-    ] = Refused()
-    blocked: Literal["drop", "reject", "capture"] = "drop"
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Check that mail is only redirected to someone who may receive it."""
-        target = self.refused.redirect_to
-        if target is not None and not any(entry_matches(entry, target) for entry in self.allow):
-            yield (
-                "refused",
-                f"redirects to {target}, which may not receive mail; add it to recipients.allow",
-            )
-
-
-class Rewrite(Section):
-    """Address changes at acceptance."""
-
-    default_domain: Domain | None = None  # for an address without one
-    senders: dict[Entry, Address] = {}
-    recipients: dict[RewriteKey, Address] = {}
-
-
 class Retry(Section):
     """When a deferred delivery is tried again."""
 
@@ -287,7 +237,7 @@ class Log(Section):
     format: Literal["postfix", "json"] = "postfix"
     target: Annotated[str, AfterValidator(_check_log_target)] = "stderr"
     subject: bool = True  # subject and source behind what Postfix writes
-    redact: tuple[Literal["subject", "local_part", "addresses"], ...] = ()  # see observe.redaction
+    redact: tuple[Literal["subject", "local_part", "addresses"], ...] = ()  # see observe.events
     syslog_name: Annotated[  # in front of the daemon's name
         str,
         checked(

@@ -21,9 +21,8 @@ from pydantic import Field
 
 from relaygw.settings.addresses import is_header_name
 from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Port, Section, Written
+from relaygw.settings.section import Port, Section, Written, format_duration, parse_duration
 from relaygw.settings.tree import FilledValues, Keys, read_own
-from relaygw.settings.units import format_duration, parse_duration
 
 _SHORTEST_LIFE_S = 3600.0  # a retry has to come well before its end
 _WRITE = "write auto, off, or e.g. {header: X-EE-Idempotency-Key, life: 24h}"

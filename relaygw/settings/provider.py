@@ -19,8 +19,7 @@ from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopb
 from relaygw.settings.events import ProviderEvents
 from relaygw.settings.presets import Idempotency, KeyHeader, key_header_of
 from relaygw.settings.secrets import SecretRef, UserName, is_url
-from relaygw.settings.section import Count, Port, Section, checked
-from relaygw.settings.units import Interval, Rate, Size
+from relaygw.settings.section import Count, Interval, Port, Rate, Section, Size, checked
 
 StageName = Literal[
     "connect", "greeting", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data", "content"

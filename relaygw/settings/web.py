@@ -11,8 +11,7 @@ from pydantic import AfterValidator, Field
 from relaygw.settings.addresses import Bind, HeaderName
 from relaygw.settings.listener import PasswordHash, UserLogin
 from relaygw.settings.secrets import SecretRef, is_url
-from relaygw.settings.section import Conflict, Section, repeated_names
-from relaygw.settings.units import Network
+from relaygw.settings.section import Conflict, Network, Section, repeated_names
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings

@@ -34,11 +34,9 @@ from relaygw.web.mail.preview import preview_routes
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
-from relaygw.web.queue.audit import show_access, show_audit
-from relaygw.web.queue.found import show_found, show_linked
-from relaygw.web.queue.resend import resend, show_resend
+from relaygw.web.queue.found import resend, show_found, show_linked, show_resend
+from relaygw.web.queue.reports import change_guard, show_access, show_audit, show_sources
 from relaygw.web.queue.selection import queued_of
-from relaygw.web.queue.sources import change_guard, show_sources
 from relaygw.web.queue.suppression import change_suppression, show_suppression
 from relaygw.web.sandbox import changes
 from relaygw.web.sandbox.captured import captured_of

@@ -6,7 +6,7 @@ The tables come from relaygw/upstream/replies.yaml, the words around them stand 
 from __future__ import annotations
 
 from relaygw.settings.provider import ReplyRow
-from relaygw.settings.units import format_duration
+from relaygw.settings.section import format_duration
 from relaygw.upstream.classifier import GENERIC, catalogue
 
 INTRODUCTION = """\

@@ -47,7 +47,7 @@ from relaygw.operations.story.suppressed import (
 from relaygw.policy.retry import LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
 from relaygw.settings.model import Settings
-from relaygw.settings.units import format_duration, format_waits
+from relaygw.settings.section import format_duration, format_waits
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry, tried_since_ms
 from relaygw.store.store import Store
 

@@ -30,8 +30,7 @@ from relaygw.operations.story.facts import (
 )
 from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
-from relaygw.settings.section import Mode
-from relaygw.settings.units import format_duration
+from relaygw.settings.section import Mode, format_duration
 from relaygw.store.queue_entry import AttemptEntry, DeliveryEntry, RecipientEntry
 
 _MODES = {

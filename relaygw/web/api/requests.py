@@ -34,7 +34,7 @@ from relaygw.mail.words import unstorable_sign
 from relaygw.operations.find import search_of
 from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
-from relaygw.settings.units import parse_duration
+from relaygw.settings.section import parse_duration
 from relaygw.web.api.answers import QueueId, said
 from relaygw.web.context import is_queue_id
 from relaygw.web.gate.access import FORM

@@ -28,9 +28,9 @@ from relaygw.store.selection import Selection
 from relaygw.store.shape import Failures, ShapeCount, ShapeKey
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.web.context import SharedRead, WebContext
-from relaygw.web.dashboard import chart
+from relaygw.web.dashboard import figures
+from relaygw.web.dashboard.figures import MOST, failing, reported
 from relaygw.web.dashboard.providers import TRIED, Example, provider_cards
-from relaygw.web.dashboard.tables import MOST, failing, reported
 from relaygw.web.page import render
 from relaygw.web.words import STATES
 
@@ -54,7 +54,7 @@ class Look:
     """What the store says of a span of time, and of now."""
 
     now: int
-    span: chart.Span
+    span: figures.Span
     snapshot: Snapshot
     incidents: Sequence[Incident]
     ages: Sequence[ShapeCount]
@@ -74,7 +74,7 @@ class Look:
                 found[label] += amount
         return found
 
-    def amounts(self, provider: str) -> chart.Amounts:
+    def amounts(self, provider: str) -> figures.Amounts:
         """Return what was counted by step, of a provider or with "" of all.
 
         What failed is counted in the queue itself as far as it goes back: that knows more.
@@ -82,7 +82,7 @@ class Look:
         found: defaultdict[str, Counter[int]] = defaultdict(Counter)
         for step, series, label, amount in self.sums:
             is_old = series != Series.BOUNCED or not self._is_kept(step)
-            if series in chart.SERIES and provider in ("", label) and is_old:
+            if series in figures.SERIES and provider in ("", label) and is_old:
                 found[series][step] += amount
         for (step, name), amount in self.failures.ended.items():
             if provider in ("", name) and self._is_kept(step):
@@ -112,7 +112,7 @@ class Dashboard:
         self._web = web
         self._looks = {
             hours: SharedRead(partial(web.read, partial(self._look, hours)), fresh_s=FRESH_S)
-            for hours in chart.SPANS
+            for hours in figures.SPANS
         }
 
     async def show(self, request: Request) -> Response:
@@ -147,18 +147,20 @@ class Dashboard:
             **_about(look, hours, name, f"/providers/{name}"),
             "cards": [card for card in self._cards(look) if card["name"] == name],
             "routes": [
-                (route.name, chart.queue_path(route=route.name))
+                (route.name, figures.queue_path(route=route.name))
                 for route in self._web.settings.routes
                 if name in route.providers
             ],
-            "waiting_path": chart.queue_path(provider=name),
+            "waiting_path": figures.queue_path(provider=name),
             "snapshot": look.snapshot,
         }
         return render(request, "dashboard_provider.html", context, mode=self._web.mode)
 
     async def _looked(self, request: Request) -> tuple[int, Look]:
         asked = request.query_params.get("hours", "")
-        hours = next((each for each in chart.SPANS if str(each) == asked), next(iter(chart.SPANS)))
+        hours = next(
+            (each for each in figures.SPANS if str(each) == asked), next(iter(figures.SPANS))
+        )
         if "did" in request.query_params:  # who changed something sees it changed
             self._looks[hours].forget()
         return hours, await self._looks[hours].get()
@@ -170,7 +172,7 @@ class Dashboard:
             for name in settings.providers
             for one in store.queue.search(Selection(provider=name), limit=1)
         }
-        span = chart.span_of(hours, now=now)
+        span = figures.span_of(hours, now=now)
         start_ms, step_ms = span.start_ms, span.step_ms
         series = [one.value for one in _COUNTED]
         bounds_ms = [bound_ms for bound_ms, _ in _AGES]
@@ -213,14 +215,15 @@ def _about(look: Look, hours: int, provider: str, path: str) -> dict[str, Any]:
         "refresh_s": REFRESH_S,
         "hours": hours,
         "spans": [
-            (name, f"{path}?hours={each}", each == hours) for each, (name, _) in chart.SPANS.items()
+            (name, f"{path}?hours={each}", each == hours)
+            for each, (name, _) in figures.SPANS.items()
         ],
-        "span_name": chart.SPANS[hours][0],
+        "span_name": figures.SPANS[hours][0],
         "span": span,
         "figures": list(_figures(look, provider)),
         "waits": look.waits(provider),
-        "columns": chart.columns_of(amounts, span, kept_ms=look.kept_ms, provider=provider),
-        "series": chart.SERIES,
+        "columns": figures.columns_of(amounts, span, kept_ms=look.kept_ms, provider=provider),
+        "series": figures.SERIES,
         "kept_ms": look.kept_ms if look.kept_ms > span.start_ms else None,
         "failing": failing(look.failures, provider),
         "failures": look.failures,
@@ -236,16 +239,16 @@ def _about(look: Look, hours: int, provider: str, path: str) -> dict[str, Any]:
 
 def _figures(look: Look, provider: str) -> Iterator[dict[str, Any]]:
     """Yield the numbers of a span: label, colour, number, unit and the path of the list."""
-    since, amounts = chart.moment(look.span.start_ms), look.amounts(provider)
+    since, amounts = figures.moment(look.span.start_ms), look.amounts(provider)
     if not provider:
         number = look.by_label(Series.MESSAGES).total()
-        path = chart.queue_path(state="all", since=since)
+        path = figures.queue_path(state="all", since=since)
         yield _figure("Accepted", "ink", number, "messages", path)
-    for name, (label, tone, conditions) in chart.SERIES.items():
+    for name, (label, tone, conditions) in figures.SERIES.items():
         number, unit = amounts[name].total(), "recipients"
         if name == Series.DEFERRED:
             number, unit = look.put_off(provider, tries=number)
-        path = chart.queue_path(**conditions, since=since, provider=provider)
+        path = figures.queue_path(**conditions, since=since, provider=provider)
         yield _figure(label, tone, number, unit, path)
 
 
@@ -258,7 +261,7 @@ def _standing(state: DeliveryState, snapshot: Snapshot, now: int) -> dict[str, A
     oldest_ms = min((lane.oldest_accepted_at_ms for lane in lanes), default=None)
     return {
         "label": STATES[state],
-        "path": chart.queue_path(state=state.value),
+        "path": figures.queue_path(state=state.value),
         "number": sum(lane.deliveries for lane in lanes),
         "oldest_ms": oldest_ms,
         "is_old": oldest_ms is not None and now - oldest_ms > _OLD_MS,
@@ -273,8 +276,8 @@ def _age_steps(counts: Iterable[ShapeCount], now: int) -> list[tuple[str, int, i
     most = max(numbers.values(), default=0) or 1
     steps, until_ms = [], now
     for step, (bound_ms, label) in enumerate((*_AGES, (None, "older"))):
-        since = None if bound_ms is None else chart.moment(now - bound_ms + 1)
-        path = chart.queue_path(since=since, until=chart.moment(until_ms) if step else None)
+        since = None if bound_ms is None else figures.moment(now - bound_ms + 1)
+        path = figures.queue_path(since=since, until=figures.moment(until_ms) if step else None)
         steps.append((label, numbers[step], -(-100 * numbers[step] // most), path))
         until_ms = now - (bound_ms or 0)
     return steps
@@ -290,9 +293,9 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
             "route": route,
             "stream": stream,
             "providers": providers.get(route, ()),
-            "path": chart.queue_path(route=route, stream=stream),
+            "path": figures.queue_path(route=route, stream=stream),
             "numbers": [
-                (numbers[state], chart.queue_path(route=route, stream=stream, state=state.value))
+                (numbers[state], figures.queue_path(route=route, stream=stream, state=state.value))
                 for state in UNFINISHED
             ],
             "oldest_ms": min((one.oldest_accepted_at_ms for one in mine), default=None),

@@ -21,9 +21,8 @@ from starlette.routing import Route
 
 from relaygw.web import words
 from relaygw.web.context import WebContext
-from relaygw.web.mail.calendar import CalendarEvent, read_calendar
+from relaygw.web.mail.attachments import MAX_PDF_BYTES, CalendarEvent, draw_pages, read_calendar
 from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, kind_of, load_tree
-from relaygw.web.mail.pdf import MAX_PDF_BYTES, draw_pages
 from relaygw.web.mail.views import Find, decoded_bytes, frame_headers
 from relaygw.web.page import render
 

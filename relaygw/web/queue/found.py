@@ -1,4 +1,7 @@
-"""Finding mail: the page of one search over all of it, and a stable address for other programs."""
+"""Finding mail: one search over all of it, and a stable address for other programs.
+
+What was found and is at its end can be sent again: a page shows who would get it, and asks.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relaygw.errors import InvalidAddress
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.result import asked_for
 from relaygw.mail.search import (
     MAX_CHARACTERS,
@@ -20,14 +25,25 @@ from relaygw.mail.search import (
     split_words,
 )
 from relaygw.mail.state import RecipientState
+from relaygw.mail.words import escape
 from relaygw.operations.find import looked_words, search_of, unfinished
-from relaygw.settings.units import format_duration
+from relaygw.operations.resend import (
+    SENT_AGAIN,
+    ResendRequest,
+    ResendResult,
+    plan_resend,
+    send_again,
+)
+from relaygw.policy.recipients import check_typed
+from relaygw.settings.section import format_duration
 from relaygw.store.find import NoPlace
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.web.context import WebContext, reads
+from relaygw.web.gate.identity import Role, require
 from relaygw.web.lists import PAGE_ROWS, Filter
-from relaygw.web.page import Problem, redirect, render
-from relaygw.web.queue.pages import make_row
+from relaygw.web.page import Problem, redirect, render, with_notice
+from relaygw.web.queue.pages import act_in, make_row
+from relaygw.web.queue.selection import queued_of
 
 _ANY = "is:"
 _FILTERS = (WAITING, *OUTCOMES)
@@ -95,7 +111,7 @@ def _filter(query: str, word: str) -> Filter:
 # A stable address of mail for other programs: by the number of an order, or by a Message-ID.
 
 
-MAX_ID_CHARACTERS = 998
+_MAX_ID_CHARACTERS = 998
 _EXAMPLES = "/mail?order=100000123 or /mail?message_id=1.2@shop.example"
 _BY = {"order": Field.ORDER, "message_id": Field.MESSAGE_ID}
 
@@ -109,7 +125,7 @@ def show_linked(web: WebContext, request: Request) -> Response:
     ((name, text),) = given
     text = " ".join(text.split())
     is_empty = name == "message_id" and not split_words(text)
-    if is_empty or len(text) > MAX_ID_CHARACTERS or "\0" in text or "\ufffd" in text:
+    if is_empty or len(text) > _MAX_ID_CHARACTERS or "\0" in text or "\ufffd" in text:
         raise Problem(400, f"{name} cannot be searched for", expected=_EXAMPLES)
     search = None
     for value in _spellings(name, text):
@@ -143,3 +159,77 @@ def _told(web: WebContext, name: str, text: str, search: MailSearch) -> dict[str
         "unfinished": list(unfinished(web.store, search)),
         "find": f"/find?{urlencode({'q': text})}",
     }
+
+
+_CHANGED = "It has changed meanwhile. This is its current state."
+_MAX_ADDRESS_CHARACTERS = 1000
+
+
+async def show_resend(web: WebContext, request: Request) -> Response:
+    """Show who would get a message again."""
+    require(request, Role.OPERATOR)
+    return await _ask(web, request, ResendRequest())
+
+
+async def resend(web: WebContext, request: Request) -> Response:
+    """Show who would get it at another address, or send again what was confirmed."""
+    principal = require(request, Role.OPERATOR)
+    form = await request.form()
+    to = str(form.get("to", "")).strip()[:_MAX_ADDRESS_CHARACTERS]
+    wanted = ResendRequest(
+        to=to or None,
+        with_delivered=form.get("delivered") == "1",
+        is_forced=form.get("forced") == "1",
+    )
+    is_seen = str(form.get("asked", to)) == to  # whom somebody typed is shown first
+    if form.get("confirmed") != "1" or not is_seen:
+        return await _ask(web, request, wanted)
+    planned = await web.open(lambda: _plan(web, request, wanted))
+    if planned.mark != form.get("shown"):
+        return await _ask(web, request, wanted, problem=_CHANGED)
+    result = await web.open(
+        lambda: send_again(
+            web.store, web.resender, planned, actor=principal.name, now_ms=clock_ms(), detail="web"
+        )
+    )
+    web.wake_workers()
+    for one in result.messages:
+        done = "resent" if one.result == SENT_AGAIN else one.result
+        return redirect(request, with_notice(f"/queue/{one.new_id}", done, 1))
+    return await _ask(web, request, wanted, problem=_CHANGED)
+
+
+def _plan(web: WebContext, request: Request, wanted: ResendRequest) -> ResendResult:
+    queue_id = queued_of(web, request).queue_id
+    return plan_resend(web.store, web.resender, [queue_id], wanted)
+
+
+async def _ask(
+    web: WebContext, request: Request, wanted: ResendRequest, *, problem: str = ""
+) -> Response:
+    entry = await web.read(lambda: queued_of(web, request))
+    planned = ResendResult()
+    try:
+        if wanted.to is not None:
+            check_typed(wanted.to)
+        planned = await web.open(lambda: _plan(web, request, wanted))
+    except InvalidAddress as error:
+        problem = (
+            f"{escape(wanted.to or '')} is not an address: {error}; write one like ann@example.com"
+        )
+    left = next(iter(planned.left), None)
+    states = {one.state for one in entry.recipients}
+    ended = {RecipientState.BOUNCED, RecipientState.EXPIRED}
+    context = {
+        "entry": entry,
+        "wanted": wanted,
+        "problem": problem,
+        "resent": next(iter(planned.messages), None),
+        "left": left,
+        "act": act_in(left.why) if left else None,
+        "shown": planned.mark,
+        "has_both": bool(states & ended) and RecipientState.DELIVERED in states,
+        "is_in_doubt": any(part.is_in_doubt for part in entry.deliveries),
+        "is_kept": bool(entry.chunk_count),
+    }
+    return render(request, "resend.html", context, mode=web.mode)

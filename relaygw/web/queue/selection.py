@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations import queue_actions, selectors
-from relaygw.settings.units import parse_duration
+from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.store import Store

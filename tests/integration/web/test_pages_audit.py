@@ -17,7 +17,7 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
 from relaygw.store.visitors import Throttled
 from relaygw.web.app import create_app
-from relaygw.web.queue import audit
+from relaygw.web.queue import reports
 from tests.integration.web.people import PASSWORDS, ROLES, TOKENS, with_logins
 from tests.plain_http import plain_client
 
@@ -94,7 +94,7 @@ async def test_what_is_no_time_is_told(serve: Serve, name: str) -> None:
 async def test_older_lines_are_on_the_next_page(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "PAGE_ENTRIES", 2)
+    monkeypatch.setattr(reports, "PAGE_ENTRIES", 2)
     at_ms = clock_ms()
     for number in range(5):  # of one moment, as of one release
         line = AuditEntry(

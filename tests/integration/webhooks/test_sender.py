@@ -16,8 +16,8 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.told import Told
 from relaygw.mail.verdict import Kind
+from relaygw.settings.events import named_webhooks
 from relaygw.settings.model import Settings
-from relaygw.settings.webhooks import named_webhooks
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store
 from relaygw.store.verdicts import NewVerdict

@@ -6,7 +6,7 @@ import pytest
 
 from relaygw.inbound import listeners
 from relaygw.inbound.listeners import ClientRates
-from relaygw.settings.units import Rate
+from relaygw.settings.section import Rate
 from tests.builders import Clock
 
 

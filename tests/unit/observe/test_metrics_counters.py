@@ -31,7 +31,7 @@ from relaygw.observe.observer import (
     deferral_reason,
 )
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
-from relaygw.settings.model import Recipients
+from relaygw.settings.addresses import Recipients
 from relaygw.settings.section import Mode
 from tests.builders import NOW_MS, accepted, claimed
 from tests.tables import each_of

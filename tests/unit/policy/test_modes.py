@@ -8,7 +8,8 @@ import pytest
 
 from relaygw.policy.recipients import Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.router import Explainer, Router
-from relaygw.settings.model import Recipients, Settings
+from relaygw.settings.addresses import Recipients
+from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route
 from relaygw.settings.section import Mode
 

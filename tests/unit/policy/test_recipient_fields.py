@@ -13,7 +13,8 @@ from relaygw.mail.content import without_fields
 from relaygw.mail.envelope import Released, Source
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.policy.recipients import RecipientPolicy, Screen
-from relaygw.settings.model import Recipients, Settings
+from relaygw.settings.addresses import Recipients
+from relaygw.settings.model import Settings
 from relaygw.settings.presets import GENERAL, RecipientField, presets, recipient_fields
 from relaygw.settings.section import Mode
 from tests.tables import each_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.policy.recipients import Fate, RecipientPolicy
-from relaygw.settings.model import Recipients, Refused
+from relaygw.settings.addresses import Recipients, Refused
 from relaygw.settings.section import Mode
 from tests.tables import each_of
 

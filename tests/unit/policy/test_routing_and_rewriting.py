@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.policy.router import Rewriter, Router
-from relaygw.settings.model import Rewrite
+from relaygw.settings.addresses import Rewrite
 from relaygw.settings.routes import Route
 from tests.tables import each_of
 

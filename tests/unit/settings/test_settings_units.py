@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.settings.units import (
+from relaygw.settings.section import (
     format_duration,
     format_share,
     format_size,

@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from relaygw.mail.clock import rfc3339
 from relaygw.mail.search import read_time_ms
-from relaygw.web.dashboard.chart import HEIGHT, SERIES, SPANS, columns_of, moment, span_of
-from relaygw.web.dashboard.tables import part_of
+from relaygw.web.dashboard.figures import (
+    HEIGHT,
+    SERIES,
+    SPANS,
+    columns_of,
+    moment,
+    part_of,
+    span_of,
+)
 
 NOW = 1_795_600_123_456
 

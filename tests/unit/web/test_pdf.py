@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.web.mail import pdf
-from relaygw.web.mail.pdf import draw_pages
+from relaygw.web.mail import attachments as pdf
+from relaygw.web.mail.attachments import draw_pages
 from relaygw.web.mail.preview import picture_size
 from tests.e2e.browser import attachments
 

@@ -7,7 +7,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.web.mail.calendar import MAX_EVENTS, MAX_PEOPLE, read_calendar
+from relaygw.web.mail.attachments import MAX_EVENTS, MAX_PEOPLE, read_calendar
 from tests.e2e.browser.attachments import CALENDAR
 
 EVENT = "BEGIN:VEVENT\nSUMMARY:x\nEND:VEVENT\n"

@@ -33,7 +33,7 @@ from relaygw.mail.search import (
     read_time_ms,
     searchable,
 )
-from relaygw.settings.units import parse_duration
+from relaygw.settings.section import parse_duration
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import is_still_in
