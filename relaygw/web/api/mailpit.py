@@ -33,6 +33,11 @@ def _object(**fields: Schema) -> Schema:
     }
 
 
+def _all(names: str, one: Schema) -> dict[str, Schema]:
+    """Return fields that are all alike."""
+    return dict.fromkeys(names.split(), one)
+
+
 def _body(*required: str, **fields: Schema) -> Schema:
     """Return an object that a request has; what it does not know is ignored, as in Mailpit."""
     known = {name: one if name in required else _or_null(one) for name, one in fields.items()}
@@ -54,28 +59,20 @@ _SHARE: Schema = {"type": "number"}
 _YES: Schema = {"type": "boolean"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _TEXTS = _list(_TEXT)
-_CONTACT = _object(Name=_TEXT, Address=_TEXT)
+_CONTACT = _object(**_all("Name Address", _TEXT))
 _COMMON = {
-    "ID": _TEXT,
-    "MessageID": _TEXT,
+    **_all("ID MessageID", _TEXT),
     "Read": _YES,
     "From": _CONTACT,
-    "To": _list(_CONTACT),
-    "Cc": _list(_CONTACT),
-    "Bcc": _list(_CONTACT),
-    "ReplyTo": _list(_CONTACT),
-    "Subject": _TEXT,
-    "Username": _TEXT,
+    **_all("To Cc Bcc ReplyTo", _list(_CONTACT)),
+    **_all("Subject Username", _TEXT),
     "Tags": _TEXTS,
     "Size": _NUMBER,
 }
 _PART = _object(
-    PartID=_TEXT,
-    FileName=_TEXT,
-    ContentType=_TEXT,
-    ContentID=_TEXT,
+    **_all("PartID FileName ContentType ContentID", _TEXT),
     Size=_NUMBER,
-    Checksums=_object(MD5=_TEXT, SHA1=_TEXT, SHA256=_TEXT),
+    Checksums=_object(**_all("MD5 SHA1 SHA256", _TEXT)),
 )
 _SUMMARY = _object(**_COMMON, Created=_TIME, Attachments=_NUMBER, Snippet=_TEXT)
 _MESSAGE = _object(
@@ -83,89 +80,50 @@ _MESSAGE = _object(
     ReturnPath=_TEXT,
     ListUnsubscribe=_object(Header=_TEXT, Links=_TEXTS, Errors=_TEXT, HeaderPost=_TEXT),
     Date=_TIME,
-    Text=_TEXT,
-    HTML=_TEXT,
-    Inline=_list(_PART),
-    Attachments=_list(_PART),
+    **_all("Text HTML", _TEXT),
+    **_all("Inline Attachments", _list(_PART)),
 )
 _PAGE = _object(
-    total=_NUMBER,
-    unread=_NUMBER,
-    count=_NUMBER,
-    messages_count=_NUMBER,
-    messages_unread=_NUMBER,
-    start=_NUMBER,
+    **_all("total unread count messages_count messages_unread start", _NUMBER),
     tags=_TEXTS,
     messages=_list(_SUMMARY),
 )
+_STATS = "Uptime Memory MessagesDeleted SMTPAccepted SMTPAcceptedSize SMTPRejected SMTPIgnored"
 _INFO = _object(
-    Version=_TEXT,
-    LatestVersion=_TEXT,
-    Database=_TEXT,
-    DatabaseSize=_NUMBER,
-    Messages=_NUMBER,
-    Unread=_NUMBER,
+    **_all("Version LatestVersion Database", _TEXT),
+    **_all("DatabaseSize Messages Unread", _NUMBER),
     Tags=_map(_NUMBER),
-    RuntimeStats=_object(
-        Uptime=_NUMBER,
-        Memory=_NUMBER,
-        MessagesDeleted=_NUMBER,
-        SMTPAccepted=_NUMBER,
-        SMTPAcceptedSize=_NUMBER,
-        SMTPRejected=_NUMBER,
-        SMTPIgnored=_NUMBER,
-    ),
+    RuntimeStats=_object(**_all(_STATS, _NUMBER)),
 )
-_SHARES = {"Supported": _SHARE, "Partial": _SHARE, "Unsupported": _SHARE}
+_SHARES = _all("Supported Partial Unsupported", _SHARE)
+_WARNING = _object(
+    **_all("Slug Title Description URL Category", _TEXT),
+    Tags=_TEXTS,
+    Keywords=_TEXT,
+    Results=_list(_object(**_all("Name Platform Family Version Support NoteNumber", _TEXT))),
+    NotesByNumber=_map(_TEXT),
+    Score=_object(Found=_NUMBER, **_SHARES),
+)
 _HTML_CHECK = _object(
-    Warnings=_list(
-        _object(
-            Slug=_TEXT,
-            Title=_TEXT,
-            Description=_TEXT,
-            URL=_TEXT,
-            Category=_TEXT,
-            Tags=_TEXTS,
-            Keywords=_TEXT,
-            Results=_list(
-                _object(
-                    Name=_TEXT,
-                    Platform=_TEXT,
-                    Family=_TEXT,
-                    Version=_TEXT,
-                    Support=_TEXT,
-                    NoteNumber=_TEXT,
-                )
-            ),
-            NotesByNumber=_map(_TEXT),
-            Score=_object(Found=_NUMBER, **_SHARES),
-        )
-    ),
+    Warnings=_list(_WARNING),
     Platforms=_map(_TEXTS),
-    Total=_object(Tests=_NUMBER, Nodes=_NUMBER, **_SHARES),
+    Total=_object(**_all("Tests Nodes", _NUMBER), **_SHARES),
 )
 _LINK = _object(URL=_TEXT, StatusCode=_NUMBER, Status=_TEXT)
 _LINKS = _object(Errors=_NUMBER, Links=_list(_LINK))
-_SPAM = _object(
-    IsSpam=_YES,
-    Error=_TEXT,
-    Score=_SHARE,
-    Rules=_list(_object(Score=_SHARE, Name=_TEXT, Description=_TEXT)),
-)
+_RULE = _object(Score=_SHARE, **_all("Name Description", _TEXT))
+_SPAM = _object(IsSpam=_YES, Error=_TEXT, Score=_SHARE, Rules=_list(_RULE))
 
 _IDS = {"IDs": _TEXTS}
 _PERSON = _body("Email", Email=_TEXT, Name=_TEXT)
-_FILE = _body(Content=_TEXT, Filename=_TEXT, ContentType=_TEXT, ContentID=_TEXT)
+_FILE = _body(**_all("Content Filename ContentType ContentID", _TEXT))
 _LETTER = _body(
     "From",
     From=_PERSON,
-    To=_list(_PERSON),
-    Cc=_list(_PERSON),
+    **_all("To Cc", _list(_PERSON)),
     Bcc=_TEXTS,
     ReplyTo=_list(_PERSON),
-    Subject=_TEXT,
-    Text=_TEXT,
-    HTML=_TEXT,
+    **_all("Subject Text HTML", _TEXT),
     Headers=_map(_TEXT),
     Tags=_TEXTS,
     Attachments=_list(_FILE),
@@ -203,7 +161,7 @@ class Served:
     done: int | None = 200  # None: it is always refused
     parameters: tuple[Schema, ...] = ()
     body: Schema | None = None
-    errors: tuple[int, ...] = (401, 503)
+    also: tuple[int, ...] = ()  # what it refuses by, beside what all do that read, or change
 
     def described(self) -> dict[str, Any]:
         """Return the parts of its OpenAPI operation that follow from what it is asked."""
@@ -212,7 +170,8 @@ class Served:
             responses[str(self.done)] = {"description": HTTPStatus(self.done).phrase}
             if self.done == HTTPStatus.OK:
                 responses["200"]["content"] = {self.content_type: {"schema": self.schema}}
-        for code in errors_of(self.method, self.errors):
+        usual = (401, 503) if self.method == "get" else (401, 403, 503)
+        for code in errors_of(self.method, (*usual, *self.also)):
             phrase, content = HTTPStatus(code).phrase, {_PLAIN: {"schema": _TEXT}}
             responses[str(code)] = {"description": phrase, "content": content}
         if self.body is None:
@@ -221,104 +180,75 @@ class Served:
         return {"requestBody": body, "responses": responses}
 
 
-_ONE, _TAG = "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"
+_V1, _ONE, _TAG = "/api/v1", "/api/v1/message/{queue_id}", "/api/v1/tags/{tag:path}"
 _said = partial(Served, content_type=_PLAIN)
-_ASKED, _FOUND, _BOTH = (400, 401, 503), (401, 404, 503), (400, 401, 404, 503)
-_CHANGED = (400, 401, 403, 503)
+_WRONG, _GONE, _BOTH = (400,), (404,), (400, 404)
+_MARKED = _body(**_IDS, Read=_YES, Search=_TEXT)
+_TAGGED = _body("IDs", **_IDS, Tags=_TEXTS)
+_RENAMED = _body("Name", Name=_TEXT)
+_RELEASED = _body("To", To=_TEXTS, Anyone=_YES)
+_EITHER = (*_SEARCH, *_PAGED)
+_CHAOS = partial(Served, done=None, also=_WRONG)
+_MISSING = "If missing: 400"
 SERVED: tuple[Served, ...] = (
-    Served("get", "/api/v1/info", "Version and numbers", messages.show_info, _INFO),
+    Served("get", _V1 + "/info", "Version and numbers", messages.show_info, _INFO),
     Served(
         "get",
-        "/api/v1/messages",
+        _V1 + "/messages",
         "List captured mail",
         messages.list_messages,
         _PAGE,
         parameters=_PAGED,
-        errors=_ASKED,
+        also=_WRONG,
     ),
     _said(
         "put",
-        "/api/v1/messages",
+        _V1 + "/messages",
         "Mark as read or unread",
         changes.mark,
-        body=_body(**_IDS, Read=_YES, Search=_TEXT),
+        body=_MARKED,
         parameters=_SEARCH[1:],
-        errors=_CHANGED,
+        also=_WRONG,
     ),
-    _said(
-        "delete",
-        "/api/v1/messages",
-        "Delete",
-        changes.delete,
-        body=_body(**_IDS),
-        errors=_CHANGED,
-    ),
+    _said("delete", _V1 + "/messages", "Delete", changes.delete, body=_body(**_IDS), also=_WRONG),
     Served(
         "get",
-        "/api/v1/search",
+        _V1 + "/search",
         "Search captured mail",
         messages.search_messages,
         _PAGE,
-        parameters=(*_SEARCH, *_PAGED),
-        errors=_ASKED,
+        parameters=_EITHER,
+        also=_WRONG,
     ),
     _said(
         "delete",
-        "/api/v1/search",
+        _V1 + "/search",
         "Delete what a search finds",
         changes.delete_found,
         parameters=_SEARCH,
-        errors=_CHANGED,
+        also=_WRONG,
     ),
-    Served("get", "/api/v1/tags", "List tags", messages.list_tags, _TEXTS),
-    _said(
-        "put",
-        "/api/v1/tags",
-        "Set tags",
-        changes.set_tags,
-        body=_body("IDs", **_IDS, Tags=_TEXTS),
-        errors=_CHANGED,
-    ),
-    _said(
-        "put",
-        _TAG,
-        "Rename a tag",
-        changes.rename_tag,
-        body=_body("Name", Name=_TEXT),
-        errors=(*_CHANGED, 404),
-    ),
-    _said("delete", _TAG, "Delete a tag", changes.delete_tag, errors=(401, 403, 404, 503)),
+    Served("get", _V1 + "/tags", "List tags", messages.list_tags, _TEXTS),
+    _said("put", _V1 + "/tags", "Set tags", changes.set_tags, body=_TAGGED, also=_WRONG),
+    _said("put", _TAG, "Rename a tag", changes.rename_tag, body=_RENAMED, also=_BOTH),
+    _said("delete", _TAG, "Delete a tag", changes.delete_tag, also=_GONE),
     Served(
         "post",
-        "/api/v1/send",
+        _V1 + "/send",
         "Capture a message given as JSON",
         changes.send,
         _object(ID=_TEXT),
         body=_LETTER,
-        errors=_CHANGED,
+        also=_WRONG,
     ),
+    _CHAOS("get", _V1 + "/chaos", _MISSING, messages.refuse_chaos),
+    _CHAOS("put", _V1 + "/chaos", _MISSING, messages.refuse_chaos),
+    Served("get", _ONE, "Show one message", messages.show_message, _MESSAGE, also=_GONE),
     Served(
-        "get", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos, done=None, errors=_ASKED
-    ),
-    Served(
-        "put", "/api/v1/chaos", "If missing: 400", messages.refuse_chaos, done=None, errors=_CHANGED
-    ),
-    Served("get", _ONE, "Show one message", messages.show_message, _MESSAGE, errors=_FOUND),
-    Served(
-        "get",
-        _ONE + "/headers",
-        "Show its header",
-        messages.show_headers,
-        _map(_TEXTS),
-        errors=_FOUND,
+        "get", _ONE + "/headers", "Show its header", messages.show_headers, _map(_TEXTS), also=_GONE
     ),
     _said(
-        "get",
-        _ONE + "/raw",
-        "Show its source",
-        messages.show_raw,
-        parameters=_SAVED,
-        errors=_FOUND,
+        "get", _ONE + "/raw", "Show its source", messages.show_raw, parameters=_SAVED, also=_GONE
     ),
     Served(
         "get",
@@ -326,7 +256,7 @@ SERVED: tuple[Served, ...] = (
         "Show a part",
         messages.show_part,
         content_type="*/*",
-        errors=_FOUND,
+        also=_GONE,
     ),
     Served(
         "get",
@@ -334,9 +264,9 @@ SERVED: tuple[Served, ...] = (
         "What mail programs make of its HTML",
         checks.show_html_check,
         _HTML_CHECK,
-        errors=_FOUND,
+        also=_GONE,
     ),
-    Served("get", _ONE + "/link-check", "List its links", checks.list_links, _LINKS, errors=_FOUND),
+    Served("get", _ONE + "/link-check", "List its links", checks.list_links, _LINKS, also=_GONE),
     Served(
         "post",
         _ONE + "/link-check",
@@ -344,7 +274,7 @@ SERVED: tuple[Served, ...] = (
         checks.visit,
         _LINKS,
         parameters=_FOLLOW,
-        errors=(*_CHANGED, 404),
+        also=_BOTH,
     ),
     Served(
         "get",
@@ -352,15 +282,15 @@ SERVED: tuple[Served, ...] = (
         "Its score by SpamAssassin",
         checks.show_spam_score,
         _SPAM,
-        errors=_FOUND,
+        also=_GONE,
     ),
     _said(
         "post",
         _ONE + "/release",
         "Release it",
         changes.release_message,
-        body=_body("To", To=_TEXTS, Anyone=_YES),
-        errors=(*_CHANGED, 404, 409),
+        body=_RELEASED,
+        also=(*_BOTH, 409),
     ),
     Served(
         "get",
@@ -368,7 +298,7 @@ SERVED: tuple[Served, ...] = (
         "The newest message in the sandbox",
         messages.show_latest,
         done=302,
-        errors=_FOUND,
+        also=_GONE,
     ),
     Served(
         "get",
@@ -376,7 +306,7 @@ SERVED: tuple[Served, ...] = (
         "Its HTML, cleaned",
         messages.show_html,
         content_type="text/html",
-        errors=_FOUND,
+        also=_GONE,
     ),
-    _said("get", "/view/{queue_id}.txt", "Its text", messages.show_text, errors=_FOUND),
+    _said("get", "/view/{queue_id}.txt", "Its text", messages.show_text, also=_GONE),
 )
