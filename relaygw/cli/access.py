@@ -7,14 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from relaygw.cli.frame import (
-    NUMBER_FROM_1,
-    Command,
-    CommandFailed,
-    Group,
-    Invocation,
-    pass_invocation,
-)
+from relaygw.cli import frame
+from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.selection import NOT_EMPTY, TIME
 from relaygw.cli.text import aligned, as_json, cut, labelled, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339, utc_text
@@ -79,7 +73,7 @@ def hash_of(password: bytes) -> str:
 
 
 @users.command("list", cls=Command)
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @pass_invocation
 def list_users(invocation: Invocation, wants_json: bool) -> None:
     """List who may log in, by web, token and SMTP: the role, the age, and the last use."""
@@ -154,10 +148,7 @@ _MAX_CELLS = 400  # of a sentence
 
 
 @click.command(cls=Command)
-@click.option(
-    "--limit", metavar="N", type=NUMBER_FROM_1, default=100, show_default=True,
-    help="List at most N entries.",
-)  # fmt: skip
+@frame.limit_option(100, "entries")
 @click.option(
     "--who", "--actor", "actor", metavar="TEXT", type=NOT_EMPTY,
     help="The actor's name contains TEXT.",
@@ -168,7 +159,7 @@ _MAX_CELLS = 400  # of a sentence
 )  # fmt: skip
 @click.option("--since", metavar="T", type=TIME, help=f"Not before T: {TIMES}.")
 @click.option("--until", metavar="T", type=TIME, help="Not after T; a day means its end.")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @pass_invocation
 def audit(
     invocation: Invocation,

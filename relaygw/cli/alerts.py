@@ -11,7 +11,7 @@ import click
 from relaygw.alerting import notifier
 from relaygw.alerting.digest import DAY_S, Period, digest_of, last_period
 from relaygw.alerting.digest_sender import as_html, as_object, as_text
-from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, pass_invocation
+from relaygw.cli.frame import JSON_LINES, Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import clock_ms
@@ -30,7 +30,7 @@ def alerts() -> None:
 
 
 @alerts.command("list", cls=Command)
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@JSON_LINES
 @pass_invocation
 def list_alerts(invocation: Invocation, wants_json: bool) -> None:
     """List incidents: those in progress, and those of the last seven days."""

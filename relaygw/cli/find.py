@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from relaygw.cli.frame import NUMBER_FROM_1, Command, Invocation, pass_invocation
+from relaygw.cli.frame import JSON_LINES, Command, Invocation, limit_option, pass_invocation
 from relaygw.cli.messages import head_row, row
 from relaygw.cli.selection import NOT_EMPTY
 from relaygw.cli.text import as_json, terminal_width
@@ -39,9 +39,8 @@ _BATCH = 100
     "--since", metavar="T", type=NOT_EMPTY,
     help="Accepted since T, or with --result: ended since T: today, 10:30, 6h, a date.",
 )  # fmt: skip
-@click.option("--limit", metavar="N", type=NUMBER_FROM_1, default=_PAGE, show_default=True,
-              help="List at most N messages.")  # fmt: skip
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@limit_option(_PAGE, "messages")
+@JSON_LINES
 @pass_invocation
 def find(
     invocation: Invocation,

@@ -203,6 +203,15 @@ class Text(click.types.StringParamType):
 TEXT = Text()
 NUMBER_FROM_1 = click.IntRange(min=1, max=1_000_000_000)
 """Of what is counted or listed: more than there will be, and no trouble for a database."""
+JSON_LINES = click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+
+
+def limit_option(default: int, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that says how many there are in a list."""
+    words = f"List at most N {what}."
+    return click.option(
+        "--limit", metavar="N", type=NUMBER_FROM_1, default=default, show_default=True, help=words
+    )
 
 
 class Command(click.Command):

@@ -7,15 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from relaygw.cli.frame import (
-    NUMBER_FROM_1,
-    Command,
-    CommandFailed,
-    Group,
-    Invocation,
-    login_name,
-    pass_invocation,
-)
+from relaygw.cli import frame
+from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.selection import TIME
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
@@ -42,7 +35,7 @@ def guard() -> None:
 
 
 @guard.command("list")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @pass_invocation
 def list_guarded(invocation: Invocation, wants_json: bool) -> None:
     """List what is held and allowed, and the alerts of the guard that last."""
@@ -102,7 +95,7 @@ def hold(
 @guard.command("allow")
 @_IDS
 @click.option(
-    "--per-hour", metavar="N", type=NUMBER_FROM_1,
+    "--per-hour", metavar="N", type=frame.NUMBER_FROM_1,
     help="At most N; else four times the busiest hour of the last day.",
 )  # fmt: skip
 @click.option("--remove", "is_removing", is_flag=True, help="Judge it as others again.")
@@ -191,11 +184,8 @@ _NONE_WORDS = {"script": "(no script)", "uid": "(no uid)", "user": "(no login)",
     "--since", metavar="T", type=TIME, default="24h", show_default=True,
     help=f"Mail accepted since the hour of T: {TIMES}.",
 )  # fmt: skip
-@click.option(
-    "--limit", metavar="N", type=NUMBER_FROM_1, default=50, show_default=True,
-    help="List at most N rows.",
-)  # fmt: skip
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.limit_option(50, "rows")
+@frame.JSON_LINES
 @pass_invocation
 def sources(
     invocation: Invocation, by: str | None, since: str, limit: int, wants_json: bool

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from relaygw.cli.frame import Command, CommandFailed, address_of
+from relaygw.cli.frame import JSON_LINES, Command, CommandFailed, address_of
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SettingsError
 from relaygw.mail.words import counted, fields
@@ -84,7 +84,7 @@ class _Import:
     help="Also compare all mail in this log.",
 )  # fmt: skip
 @click.option("--all", "wants_all", is_flag=True, help="Also show what is the same.")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@JSON_LINES
 def import_postfix(
     directory: Path,
     output: str,

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from relaygw.cli.frame import Invocation, login_name, warn
+from relaygw.cli.frame import JSON_LINES, Invocation, login_name, warn
 from relaygw.cli.messages import head_row, row
 from relaygw.cli.selection import STDIN, Choice, Decorator, choose
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, first_of, print_lines, terminal_width
@@ -32,7 +32,7 @@ CHANGE_OPTIONS: tuple[Decorator, ...] = (
     click.option("--all", "is_all", is_flag=True, help="All messages that the command applies to."),
     click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation."),
     click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show the messages."),
-    click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line."),
+    JSON_LINES,
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from relaygw.cli import frame
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.text import aligned, as_json, fitted, labelled, moment, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339_or_none
@@ -84,7 +85,7 @@ def release_holds(invocation: Invocation, name: str) -> None:
 
 
 @provider.command("list")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @pass_invocation
 def list_providers(invocation: Invocation, wants_json: bool) -> None:
     """List the providers with their limits, and why they are held or slowed."""
@@ -170,7 +171,7 @@ def _check_name(name: str, configured: Iterable[str], remembered: Collection[str
 
 @provider.command()
 @click.argument("name", required=False)
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @pass_invocation
 def senders(invocation: Invocation, name: str | None, wants_json: bool) -> None:
     """List the sender addresses seen, refused ones first; with NAME, those of one provider."""
@@ -242,7 +243,7 @@ def _ago(at_ms: int | None, now_ms: int) -> str:
 
 @provider.command()
 @click.argument("name", required=False)
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 def presets(name: str | None, wants_json: bool) -> None:
     """List the known mail services, or show all about one."""
     chosen = known.presets()

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from relaygw.cli import frame
 from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.mail_change import CHANGE_OPTIONS, TWICE, Answer, Task, carry_through, take_choice
 from relaygw.cli.messages import check_one_form, print_list, print_messages, story_lines
@@ -67,7 +68,7 @@ def queue() -> None:
 @options(QUEUE_OPTIONS)
 @click.option("--oldest-first", is_flag=True, help="Oldest first, also for finished mail.")
 @click.option("--newest-first", is_flag=True, help="Newest first, also for waiting mail.")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @click.option("--mailq", is_flag=True, help="In the format of Postfix's mailq.")
 @click.option("--postfix-json", is_flag=True, help="In the format of postqueue -j.")
 @pass_invocation
@@ -92,7 +93,7 @@ def list_queue(
 
 @queue.command("show")
 @some_ids_argument
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @click.option("--raw", is_flag=True, help="Write the raw content to stdout.")
 @pass_invocation
 def show_queue(
@@ -109,7 +110,7 @@ def show_queue(
 
 @queue.command()
 @some_ids_argument
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @click.option("--answer", "wants_answer", is_flag=True, help="Only what a customer may be told.")
 @pass_invocation
 def explain(
@@ -208,7 +209,7 @@ def _own_options(action: queue_actions.QueueAction) -> Iterator[Decorator]:
 @ids_argument
 @options(QUEUE_OPTIONS)
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Only show the messages.")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @pass_invocation
 def flush(invocation: Invocation, /, is_dry_run: bool, wants_json: bool, **given: Any) -> int:
     """Try all or the selected deferred messages now, without confirmation, like postqueue -f."""

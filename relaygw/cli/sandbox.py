@@ -38,7 +38,7 @@ def sandbox() -> None:
 
 @sandbox.command("list")
 @selection.options(selection.CAPTURED_OPTIONS)
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @frame.pass_invocation
 def list_sandbox(invocation: frame.Invocation, /, wants_json: bool, **given: Any) -> None:
     """List captured messages, newest first."""
@@ -50,7 +50,7 @@ def list_sandbox(invocation: frame.Invocation, /, wants_json: bool, **given: Any
 @sandbox.command("show")
 @selection.ids_argument
 @selection.search_option
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @click.option("--raw", is_flag=True, help="Write the raw content to stdout.")
 @frame.pass_invocation
 def show_sandbox(invocation: frame.Invocation, /, wants_json: bool, raw: bool, **given: Any) -> int:

@@ -10,7 +10,7 @@ import signal
 
 import click
 
-from relaygw.cli.frame import Command, Group, Invocation, pass_invocation, warn
+from relaygw.cli.frame import JSON_LINES, Command, Group, Invocation, pass_invocation, warn
 from relaygw.cli.text import as_json
 from relaygw.mail.words import printable
 from relaygw.service_file import EARLY_SIGNALS
@@ -52,7 +52,7 @@ def config() -> None:
 
 @config.command()
 @click.option("--origin", "with_origin", is_flag=True, help="Add the origin of each value.")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@JSON_LINES
 @pass_invocation
 def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
     """Show every value, defaults included."""

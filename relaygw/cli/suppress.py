@@ -67,7 +67,6 @@ _EXPIRES = click.option(
     "--expires", metavar="AGE", type=Text(_take_expiry),
     help="For so long, such as 30d, or never; default: suppression.expire.",
 )  # fmt: skip
-_JSON = click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
 _DRY_RUN = click.option(
     "--dry-run", "is_dry_run", is_flag=True, help="Only show what would happen."
 )
@@ -86,9 +85,8 @@ def suppress() -> None:
 @_SENDER_DOMAIN
 @_STREAM
 @_REASON
-@click.option("--limit", metavar="N", type=frame.NUMBER_FROM_1, default=50, show_default=True,
-              help="List at most N addresses.")  # fmt: skip
-@_JSON
+@frame.limit_option(50, "addresses")
+@frame.JSON_LINES
 @pass_invocation
 def list_suppressed(
     invocation: Invocation,
@@ -145,7 +143,7 @@ def _until(one: Suppression) -> str:
 @click.option("--note", metavar="TEXT", default="", help="Shown with the address.")
 @_EXPIRES
 @_DRY_RUN
-@_JSON
+@frame.JSON_LINES
 @pass_invocation
 def add_suppressed(
     invocation: Invocation,
@@ -208,7 +206,7 @@ def _expiry(
 @_SENDER_DOMAIN
 @_STREAM
 @_DRY_RUN
-@_JSON
+@frame.JSON_LINES
 @pass_invocation
 def remove_suppressed(
     invocation: Invocation,
@@ -249,7 +247,7 @@ def remove_suppressed(
               show_default=True, help="Of addresses for which FILE tells none.")  # fmt: skip
 @_EXPIRES
 @_DRY_RUN
-@_JSON
+@frame.JSON_LINES
 @pass_invocation
 def import_suppressed(
     invocation: Invocation,
@@ -349,7 +347,7 @@ def _opened(file: str) -> Any:
     "--format", "form", metavar="FORM", type=click.Choice(list(WRITTEN)), default="own",
     show_default=True, help="own, ses, sendgrid, mailgun, postmark, resend, postfix, ...",
 )  # fmt: skip
-@_JSON
+@frame.JSON_LINES
 @pass_invocation
 def export_suppressed(
     invocation: Invocation,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from relaygw.cli import frame
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.mail_change import Answer, may_go_on
 from relaygw.cli.selection import TIME
@@ -32,7 +33,7 @@ def webhooks() -> None:
 
 
 @webhooks.command("list")
-@click.option("--json", "wants_json", is_flag=True, help="JSON, one object per line.")
+@frame.JSON_LINES
 @pass_invocation
 def list_receivers(invocation: Invocation, wants_json: bool) -> None:
     """List the receivers: what waits for each, and which are failing and why."""
