@@ -75,6 +75,11 @@ def first(*values: object) -> str:
     return next(filter(None, map(words, values)), "")
 
 
+def detail_of(kinds: str, said: str) -> str:
+    """Return what kind of trouble it is, and what was said of it, as far as either is known."""
+    return ": ".join(filter(None, (kinds, said)))
+
+
 def address(value: object) -> str | None:
     """Return an address, also of `Name <address>`; None for what is none."""
     if not isinstance(value, str) or len(value) > 1000:
@@ -137,16 +142,20 @@ def mark_within(value: object) -> str | None:
     return match[1] if match else None
 
 
-def header_fields(values: object) -> Iterator[tuple[str, str]]:
+def _header_fields(values: object) -> Iterator[tuple[str, str]]:
     """Yield `{"name":, "value":}` of an array, names in lower case."""
     for each in map(members, listed(values)):
         yield words(each.get("name")).lower(), words(each.get("value"), 10_000)
 
 
+def field_of(values: object, name: str) -> str | None:
+    """Return the first header field of a name, which is in lower case; None without any."""
+    return next((value for each, value in _header_fields(values) if each == name), None)
+
+
 def marked_field(values: object) -> str | None:
     """Return the mark in the first header field of ours."""
-    fields = header_fields(values)
-    return next((mark(value) for name, value in fields if name == MARK_HEADER), None)
+    return mark(field_of(values, MARK_HEADER))
 
 
 def key_of(*parts: object) -> str:

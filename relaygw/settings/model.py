@@ -48,7 +48,16 @@ from relaygw.settings.events import (
     events_conflicts,
     webhook_conflicts,
 )
-from relaygw.settings.listener import Listener, User, listener_conflicts, open_relays
+from relaygw.settings.listener import (
+    Listener,
+    Metrics,
+    User,
+    Web,
+    listener_conflicts,
+    metrics_conflicts,
+    open_relays,
+    web_conflicts,
+)
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import RelayEntry, Route, route_conflicts
 from relaygw.settings.secrets import SecretRef, SecretUrl
@@ -63,7 +72,6 @@ from relaygw.settings.section import (
     fits,
     raise_conflicts,
 )
-from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
 
 _SQLITE = "sqlite:////var/lib/relaygw/queue.db"
 _POSTGRES = "postgresql://relaygw@db.example.com/relaygw"

@@ -103,7 +103,7 @@ def _detail(told: Members, status: Members) -> str:
         document.members(told.get("reject")).get("reason"),
     )
     reason = document.words(told.get("reason"))
-    return f"{reason}: {said}" if reason and said else reason or said
+    return document.detail_of(reason, said)
 
 
 def _problem(secret: str) -> str:

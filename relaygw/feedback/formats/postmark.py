@@ -107,7 +107,7 @@ def _metadata(told: Members) -> object:
 def _detail(told: Members) -> str:
     said = document.first(told.get("Details"), told.get("Description"))
     kinds = document.first(told.get("Type"), told.get("SuppressionReason"))
-    return f"{kinds}: {said}" if kinds and said else kinds or said
+    return document.detail_of(kinds, said)
 
 
 FORMAT = Format(_verify, _read, login_problem)

@@ -76,7 +76,7 @@ def _read(body: bytes) -> list[Event]:
             provider_id=sent_id,
             message_id=_message_id(data),
             dsn=document.status(*document.listed(about.get("diagnosticCode")), said),
-            detail=f"{types}: {said}" if types and said else types or said,
+            detail=document.detail_of(types, said),
             raw=document.raw_of(told),
         )
     ]
@@ -96,10 +96,8 @@ def _exact(kind: Kind, about: Members) -> Kind:
 
 
 def _message_id(data: Members) -> str | None:
-    for name, value in document.header_fields(data.get("headers")):
-        if name == "message-id":
-            return document.bare_id(value)
-    return document.bare_id(data.get("message_id"))
+    field = document.field_of(data.get("headers"), "message-id")
+    return document.bare_id(data.get("message_id") if field is None else field)
 
 
 def _problem(secret: str) -> str:

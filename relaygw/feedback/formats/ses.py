@@ -250,7 +250,7 @@ def _detail(part: Members, about: Members) -> str:
     ]
     types += [document.words(part.get("complaintSubType"))]
     kinds = ", ".join(filter(None, types))
-    return f"{kinds}: {said}" if kinds and said else kinds or said
+    return document.detail_of(kinds, said)
 
 
 def _mark(mail: Members) -> str | None:
@@ -261,10 +261,9 @@ def _mark(mail: Members) -> str | None:
 
 def _message_id(mail: Members) -> str | None:
     """Return the Message-ID that the mail came with: SES gives it another one."""
-    for name, value in document.header_fields(mail.get("headers")):
-        if name == "message-id":
-            return document.bare_id(value)
-    return document.bare_id(document.members(mail.get("commonHeaders")).get("messageId"))
+    field = document.field_of(mail.get("headers"), "message-id")
+    usual = document.members(mail.get("commonHeaders")).get("messageId")
+    return document.bare_id(usual if field is None else field)
 
 
 def _problem(secret: str) -> str:

@@ -36,9 +36,9 @@ from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.admission import is_trusted
 from relaygw.policy.untended import KINDS, LOST_MS, untended
 from relaygw.settings.certificates import certificate_end
+from relaygw.settings.listener import Web
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
-from relaygw.settings.web import Web
 from relaygw.store.guard import GuardAction
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import front_trouble, silent_incarnations

@@ -27,7 +27,7 @@ from starlette.requests import HTTPConnection
 from relaygw.access import LoginBusy, Passwords
 from relaygw.errors import SettingsError
 from relaygw.mail.clock import clock_ms
-from relaygw.settings.web import WebToken, WebUser
+from relaygw.settings.listener import WebToken, WebUser
 from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
 

@@ -16,9 +16,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaygw.policy.admission import Address, is_trusted
+from relaygw.settings.listener import Web
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.settings.web import Web
 
 STRICT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

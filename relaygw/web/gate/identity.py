@@ -29,9 +29,9 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import printable
 from relaygw.observe.observer import History
 from relaygw.policy.admission import Address, client_key, guesser, is_trusted, parse_client
+from relaygw.settings.listener import WebToken, WebUser
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
 from relaygw.store.visitors import TokenUse
 from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of
