@@ -64,7 +64,9 @@ class SilenceWatch:
         last = self._store.rhythms.rhythmic()
         self._learn(last, now_ms)
         is_open = (one for one in incidents if one.recovered_at_ms is None)
-        told: dict[str, Silent | None] = {one.key: None for one in is_open if _is_silence(one)}
+        told: dict[str, Silent | None] = {
+            one.key: None for one in is_open if one.rule == Rule.SILENCE
+        }
         silent = silent_kinds(
             self._rhythms,
             last,
@@ -133,10 +135,6 @@ class _Uptime:
             elif at_ms - self._last_ms >= _HOLE_MS:
                 self.since_ms = at_ms
             self._last_ms = at_ms
-
-
-def _is_silence(incident: Incident) -> bool:
-    return incident.rule == Rule.SILENCE
 
 
 def _finding(silent: Silent, now_ms: int) -> Finding:

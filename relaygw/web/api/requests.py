@@ -239,10 +239,6 @@ def read_ids(given: object) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def _takes_list(name: str) -> bool:
-    return SELECTORS[name].kind is Kind.CHOICE
-
-
 def _select(given: object) -> Any:
     if not isinstance(given, dict):
         raise Problem(400, "select is not an object", expected='{"subject": "order"}')
@@ -250,7 +246,8 @@ def _select(given: object) -> Any:
         if name not in Select.model_fields:
             known = ", ".join(sorted(Select.model_fields))
             raise Problem(400, f"select.{name[:40]} is not known", expected=known)
-        for one in value if _takes_list(name) and isinstance(value, list) else [value]:
+        takes_list = SELECTORS[name].kind is Kind.CHOICE
+        for one in value if takes_list and isinstance(value, list) else [value]:
             _check_condition(f"select.{name}", one)
     made = Select(**given)
     made._names = tuple(given)

@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from urllib.parse import urlencode
 
@@ -200,16 +201,14 @@ def _failing_most(
         for one in failures:
             if key := key_of(one):
                 mails[name][key].add(one.queue_id)
-    numbers = {key: sum(len(mails[name][key]) for name in kinds) for key in _keys(mails)}
+    numbers = {
+        key: sum(len(mails[name][key]) for name in kinds) for key in {*chain(*mails.values())}
+    }
     rows = []
     for key in sorted(numbers, key=lambda key: (-numbers[key], key))[:_FAILING_SHOWN]:
         ids = {name: mails[name][key] for name in kinds}
         rows.append(_failure_row(key, ids, within, {selector: key}))
     return rows
-
-
-def _keys(mails: Mapping[str, Mapping[str, set[str]]]) -> set[str]:
-    return {key for found in mails.values() for key in found}
 
 
 def _replies(kinds: _Kinds, within: _Within) -> list[Row]:

@@ -22,7 +22,7 @@ from relaygw.store.watch import Incident
 from relaygw.web.context import WebContext, reads
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, notice_of, redirect, render, with_notice
-from relaygw.web.queue.selection import WrongValue, check_length, read_time
+from relaygw.web.queue.selection import WrongValue, read_time, read_word
 
 PAGE_ENTRIES = 100
 _DAY_MS = 86_400_000
@@ -36,7 +36,7 @@ _NAMES = ("who", "action", "since", "until")
 def show_audit(web: WebContext, request: Request) -> Response:
     """Show a page of the audit trail, newest first."""
     query, now_ms = request.query_params, clock_ms()
-    given = {name: check_length(name, _word(query.get(name, ""))) for name in _NAMES}
+    given = {name: read_word(name, query.get(name, "")) for name in _NAMES}
     times: dict[str, int] = {}
     wrong: dict[str, WrongValue] = {}
     for name in filter(given.get, ("since", "until")):
@@ -93,10 +93,6 @@ def show_access(web: WebContext, request: Request) -> Response:
 def make_deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:
     """Return a line of the trail; `on` the page of a message it names others only."""
     return {"entry": entry, "deed": deed_of(entry, on=on)}
-
-
-def _word(text: str) -> str:
-    return text.replace("\0", "").strip()
 
 
 def _kinds(chosen: str) -> list[str]:

@@ -124,11 +124,16 @@ def read_pairs(
     """Return what these conditions ask for; raises Problem. Times are of `tz`: see read_moment."""
     found: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
-        word = check_length(name, value.replace("\0", "").strip())
+        word = read_word(name, value)
         if word and word not in found.get(name, ()):
             several = found.get(name, ()) if selectors.SELECTORS[name].is_repeated else ()
             found[name] = (*several, word)
     return Conditions(given=found, selection=_selection(found, now_ms, tz))
+
+
+def read_word(name: str, value: str) -> str:
+    """Return what was typed into a field; raises Problem if it is too long."""
+    return check_length(name, value.replace("\0", "").strip())
 
 
 def check_length(name: str, value: str) -> str:

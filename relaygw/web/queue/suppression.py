@@ -18,7 +18,7 @@ from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.lists import NoSuchPlace, place_of, read_place
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
-from relaygw.web.queue.selection import check_length
+from relaygw.web.queue.selection import read_word
 
 PAGE_ENTRIES = 100
 _MOST = 10_000
@@ -95,7 +95,7 @@ async def _show(
     web: WebContext, request: Request, *, problem: str = "", form: FormData | None = None
 ) -> Response:
     query = request.query_params
-    given = {name: check_length(name, _word(query.get(name, ""))) for name in ("q", "reason")}
+    given = {name: read_word(name, query.get(name, "")) for name in ("q", "reason")}
     causes = frozenset({Cause(given["reason"])} if given["reason"] in _REASONS else ())
     wanted = SuppressionFilter(text=given["q"] or None, causes=causes)
     try:
@@ -128,10 +128,6 @@ async def _show(
     }
     status = 400 if problem else 200
     return render(request, "suppression.html", context, mode=web.mode, status_code=status)
-
-
-def _word(text: str) -> str:
-    return text.replace("\0", "").strip()
 
 
 def _path(given: dict[str, str]) -> str:
