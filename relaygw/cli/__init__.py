@@ -1,4 +1,4 @@
-"""The command line: a file a command or group, loaded when it is run; `main` is the whole of it.
+"""The command line: a file for a command, a group or a few, loaded when one is run; `main`.
 
 May import everything below it.
 """
