@@ -6,18 +6,26 @@
 Anybody may write such a mail. So it is only believed when it names both a mail and a recipient
 that we sent it to, see `feedback.believed`; what names no mail is no event. Reading may take a
 moment: do it in a thread.
+
+Bounce mails without a report that programs can read are those of qmail, old Exchange and many
+others. The library flufl.bounce knows their forms. It looks at each line of a mail with dozens of
+patterns, so it runs in a process of its own. A hostile mail ends that process by its processor
+time. A busy machine does not: what took too long by the clock alone is read again later.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email import message_from_bytes
 from email.message import Message
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
-from relaygw.feedback import document, old_bounces
+from relaygw.feedback import document
 from relaygw.feedback.returned import Fields, Returned, fields_of, from_fields, from_text, value_of
 from relaygw.mail.verdict import Event, Kind
 
@@ -104,7 +112,7 @@ def _read(content: bytes, received_at_ms: int, hostname: str) -> list[Mention]:
     text = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[-1].decode("utf-8", "replace")
     return [
         _mention(about, (address,), kind, dsn, said, said)
-        for address, kind, dsn, said in old_bounces.read(content, text)[:_MAX_RECIPIENTS]
+        for address, kind, dsn, said in read_old_form(content, text)[:_MAX_RECIPIENTS]
     ]
 
 
@@ -290,3 +298,47 @@ def _at_ms(header: Fields, received_at_ms: int) -> int:
         return received_at_ms
     is_likely = received_at_ms - 7 * _DAY_MS <= at_ms <= received_at_ms
     return at_ms if is_likely else received_at_ms
+
+
+_CHILD = Path(__file__).with_name("old_bounces_child.py")
+_MAX_CHILD_BYTES = 1 << 17
+_PATIENCE_S = 10.0  # less than a reader has a post for
+_SAID_NEAR = 600  # characters behind an address in which its reason stands
+
+_OldBounce = tuple[str, Kind, str | None, str]
+"""An address, what became of it, the enhanced status and the words beside it."""
+
+
+def read_old_form(content: bytes, text: str) -> list[_OldBounce]:
+    """Return who failed, as far as the form is known; blocks while the process runs.
+
+    Raises OSError when the process could not start, or got no time on a busy machine.
+    """
+    try:
+        child = subprocess.run(
+            [sys.executable, "-I", "-B", str(_CHILD)],
+            env={},
+            cwd="/",
+            input=content[:_MAX_CHILD_BYTES],
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"no answer within {_PATIENCE_S:.0f} s") from error
+    told = document.members(document.parse(child.stdout)) if child.returncode == 0 else {}
+    waiting, failed = (document.addresses(told.get(name)) for name in ("temporary", "permanent"))
+    return [
+        *(_bounce(address, text, Kind.SOFT) for address in failed),
+        *(_bounce(address, text, Kind.DEFERRED) for address in waiting if address not in failed),
+    ]
+
+
+def _bounce(address: str, text: str, kind: Kind) -> _OldBounce:
+    at = text.lower().find(address.lower())
+    near = text[at + len(address) : at + len(address) + _SAID_NEAR] if at >= 0 else ""
+    said = document.words(re.split(r"\r?\n[ \t]*\r?\n", near)[0].lstrip(">:; \r\n\t"), 500)
+    dsn = next(filter(None, (document.status(line.strip()) for line in near.splitlines())), None)
+    if kind is Kind.SOFT and document.says_no_address(dsn):
+        kind = Kind.HARD
+    return address, kind, dsn, said

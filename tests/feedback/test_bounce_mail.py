@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaygw.feedback import bounce_mail, old_bounces
+from relaygw.feedback import bounce_mail
 from relaygw.feedback.bounce_mail import Mention
 from relaygw.mail.verdict import Event, Kind
 from tests.feedback import bounces
@@ -286,7 +286,7 @@ def test_a_large_mail_came_back() -> None:
 @pytest.fixture
 def without_old_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start no process for each of many mails."""
-    monkeypatch.setattr(old_bounces, "read", lambda content, text: [])
+    monkeypatch.setattr(bounce_mail, "read_old_form", lambda content, text: [])
 
 
 @pytest.mark.usefixtures("without_old_forms")
@@ -320,11 +320,11 @@ def test_a_date_that_cannot_be_true() -> None:
 
 
 def test_the_library_may_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(old_bounces, "_CHILD", old_bounces._CHILD.with_name("missing.py"))
+    monkeypatch.setattr(bounce_mail, "_CHILD", bounce_mail._CHILD.with_name("missing.py"))
     assert read(bounces.qmail(MAIL)) == []
 
 
 def test_a_machine_that_is_too_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(old_bounces, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(bounce_mail, "_PATIENCE_S", 0.0)
     with pytest.raises(TimeoutError, match="no answer within 0 s"):
         read(bounces.qmail(MAIL))
