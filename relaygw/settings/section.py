@@ -1,8 +1,8 @@
 """What all sections of the model share: values as users write them, and checks of several keys.
 
 Durations, sizes, shares and networks are printed again as they are read. A value that does not fit
-raises ValueError, whose text continues a sentence that begins with it: `is not a duration; write
-e.g. 30s`. What keys disagree on is said all at once.
+raises ValueError, whose text continues a sentence that begins with it:
+`is not a duration; write e.g. 30s`. What keys disagree on is said all at once.
 """
 
 from __future__ import annotations
@@ -180,6 +180,8 @@ def looser_mode(keys: Keys, mode: Mode | None, everywhere: Mode) -> Iterator[Con
             "can only be stricter: production, staging, sandbox, in this order",
         )
 
+
+# --- values as users write them ---------------------------------------------------------------
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _BYTES = {
