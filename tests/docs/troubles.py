@@ -267,7 +267,7 @@ START: list[tuple[str, str, str]] = [
     ("roles/sockets.py", "relaygw.socket does not pass", _PAIRS),
     ("roles/sockets.py", "write one ListenStream= for each", ""),
     ("settings/listener.py", "send through", ""),
-    ("settings/listener.py", "to name the client", ""),
+    ("settings/listener.py", "to name the client: an open relay", ""),
     ("settings/listener.py", "there are no users", ""),
     ("settings/listener.py", "passwords are not accepted over a network", ""),
     ("settings/listener.py", "is not an argon2 hash", ""),

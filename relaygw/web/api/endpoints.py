@@ -1,4 +1,4 @@
-"""The endpoints of the gateway's API: providers, what is watched, the guard; those of mail first.
+"""The endpoints of the gateway's API: those of `mail`, then the guard, providers, what is watched.
 
 Its routes and its description come from here: of each endpoint the first line of the docstring
 says what it does, the rest explains.
