@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from relaygw.cli.frame import JSON_LINES, Command, Invocation, limit_option, pass_invocation
-from relaygw.cli.messages import head_row, row
+from relaygw.cli.messages import print_entries
 from relaygw.cli.selection import NOT_EMPTY
-from relaygw.cli.text import as_json, terminal_width
-from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake
 from relaygw.mail.words import counted
 from relaygw.operations.find import looked_words, search_of, unfinished
-from relaygw.operations.queue_object import queue_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,17 +74,9 @@ def _make_findable(store: Store, link_header: str | None) -> None:
 
 
 def _print(store: Store, search: MailSearch, *, limit: int, wants_json: bool) -> None:
-    width, now_ms, number = terminal_width(), clock_ms(), 0
     pages = list(_pages(store, search, limit))
-    for page in pages:
-        for entry in page.entries:
-            if wants_json:
-                click.echo(as_json(queue_object(entry)))
-                continue
-            if number == 0:
-                click.echo(head_row(width))
-            click.echo(row(entry, now_ms, width=width))
-            number += 1
+    entries = (entry for page in pages for entry in page.entries)
+    number = print_entries(entries, wants_json=wants_json)
     if wants_json:
         return
     more = ", more may match" if pages[-1].next else ""

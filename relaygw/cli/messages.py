@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import click
 
@@ -161,6 +162,19 @@ def check_one_form(**asked_for: bool) -> None:
         raise click.UsageError(f"{' and '.join(names[:2])} cannot be used together; remove one")
 
 
+def print_entries(entries: Iterable[QueueEntry], *, wants_json: bool) -> int:
+    """Print messages as rows below their headings, or as JSON lines; return how many there were."""
+    width, now_ms, number = terminal_width(), clock_ms(), 0
+    for number, entry in enumerate(entries, 1):
+        if wants_json:
+            click.echo(as_json(queue_object(entry)))
+            continue
+        if number == 1:
+            click.echo(head_row(width))
+        click.echo(row(entry, now_ms, width=width))
+    return number
+
+
 def print_list(
     find: Callable[[Store, Choice], Iterable[QueueEntry]],
     store: Store,
@@ -171,22 +185,15 @@ def print_list(
 ) -> None:
     """Print the chosen messages of a place, as rows with a footer or as JSON lines."""
     limit = choice.limit
-    empty = "-- 0 messages" if choice.has_conditions else f"the {place} is empty"
-    width, now_ms = terminal_width(), clock_ms()
-    number, more = 0, ""
-    for entry in find(store, replace(choice, limit=None if limit is None else limit + 1)):
-        if number == limit:
-            more = ", more match"
-            break
-        if wants_json:
-            click.echo(as_json(queue_object(entry)))
-        else:
-            if number == 0:
-                click.echo(head_row(width))
-            click.echo(row(entry, now_ms, width=width))
-        number += 1
-    if not wants_json:
-        click.echo(f"-- {counted(number, 'message')}{more}" if number else empty)
+    found = iter(find(store, replace(choice, limit=None if limit is None else limit + 1)))
+    number = print_entries(islice(found, limit), wants_json=wants_json)
+    if wants_json:
+        return
+    if number:
+        more = ", more match" if next(found, None) is not None else ""
+        click.echo(f"-- {counted(number, 'message')}{more}")
+    else:
+        click.echo("-- 0 messages" if choice.has_conditions else f"the {place} is empty")
 
 
 def print_messages(
