@@ -70,10 +70,10 @@ class ConnectionLimit:
         return guesser(address), is_trusted(address, self._proxies)
 
 
-_HEAD_S = 20.0  # from the connection, or the first byte of a later request, to the end of the head
+HEAD_S = 20.0  # from the connection, or the first byte of a later request, to the end of the head
 PUBLIC_HEAD_S = 5.0  # the same where connections are counted
 
-_READ_S = 60.0  # in which a client has to take something of an answer that waits for it
+READ_S = 60.0  # in which a client has to take something of an answer that waits for it
 
 
 class _TimedProtocol(H11Protocol):
@@ -92,7 +92,7 @@ class _TimedProtocol(H11Protocol):
         self._limit = self.loop.call_later(self._head_s(), self._give_up)
 
     def _head_s(self) -> float:
-        return _HEAD_S
+        return HEAD_S
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; more of a head do not buy more time."""
@@ -121,7 +121,7 @@ class _TimedProtocol(H11Protocol):
 
     def _look_later(self) -> None:
         left_bytes = self.transport.get_write_buffer_size()
-        self._unread = self.loop.call_later(_READ_S, self._look, left_bytes)
+        self._unread = self.loop.call_later(READ_S, self._look, left_bytes)
 
     def _look(self, left_bytes: int) -> None:
         if self.transport.get_write_buffer_size() == left_bytes:
