@@ -28,8 +28,7 @@ from relaygw.store.store import Store, open_store
 from relaygw.web.connections import ConnectionLimit
 from relaygw.web.feedback import EventsApp
 from relaygw.web.server import serve_web
-from tests.builders import accepted, part_on, taken, update_of
-from tests.contract.conftest import instance
+from tests.builders import accepted, instance, part_on, taken, update_of
 from tests.feedback.documented import Sent
 from tests.feedback.signers import SIGNERS, Signed, signer_of
 from tests.plain_http import plain_client

@@ -16,12 +16,11 @@ from relaygw.delivery.gate import Gate
 from relaygw.delivery.leases import Leases, Permits
 from relaygw.settings.provider import Provider
 from relaygw.store import migrate
-from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import Key
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
-from tests.builders import accepted
-from tests.queues import make_queue
+from tests.builders import accepted, instance
+from tests.queues import queue_with_worker
 from tests.unit.delivery.worker_context import worker_context
 
 
@@ -39,13 +38,8 @@ class SlowAnswers(AlteredStore):
 async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand(
     tmp_path: Path,
 ) -> None:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = SlowAnswers(url)
+    store = queue_with_worker(tmp_path, SlowAnswers)
     store.may_answer = threading.Event()
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
     message = accepted("b@cust.test")
     store.intake.accept_batch([message])
     with ThreadPoolExecutor(max_workers=2) as threads:
@@ -68,9 +62,7 @@ async def test_what_is_claimed_again_before_its_give_back_is_answered_is_at_hand
 async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
     migrate.upgrade(f"sqlite:///{tmp_path}/queue.db")
     store = SlowAnswers(f"sqlite:///{tmp_path}/queue.db")
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store.instances.register(instance("w"))
     messages = [accepted("b@cust.test") for _ in range(3)]
     store.intake.accept_batch(messages)
     with ThreadPoolExecutor(max_workers=2) as threads:
@@ -87,12 +79,7 @@ async def test_leases_that_are_not_known_are_ended(tmp_path: Path) -> None:
 async def test_what_nobody_here_works_on_is_looked_for_each_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = SlowAnswers(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store = queue_with_worker(tmp_path, SlowAnswers)
     store.intake.accept_batch([accepted("b@cust.test")])
     store.may_answer = threading.Event()
     with ThreadPoolExecutor(max_workers=2) as threads:
@@ -111,12 +98,7 @@ async def test_what_nobody_here_works_on_is_looked_for_each_minute(
 async def test_permits_that_a_standby_has_still_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = SlowAnswers(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store = queue_with_worker(tmp_path, SlowAnswers)
     monkeypatch.setattr(module, "_LOOK_EACH_S", 0.0)
     with ThreadPoolExecutor(max_workers=2) as threads:
         gate = Gate(provider="p", settings=Provider(host="smtp.test", max_connections=2))
