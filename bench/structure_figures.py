@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def main() -> int:
     )
     parser.add_argument("--modules", action="store_true", help="name the modules that run")
     asked = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it
     for line in _sizes():
         print(line)
     modules = of_one_message(100).modules()

@@ -16,6 +16,7 @@ from relaygw.mail.envelope import (
     Source,
 )
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store.instances import Instance
 
 NOW_MS = 1_795_600_000_000
 
@@ -105,6 +106,12 @@ def claimed(*recipients: str, **more: Any) -> ClaimedDelivery:
         "client_key": "127.0.0.0/24",
     }
     return ClaimedDelivery(**values | more)
+
+
+def instance(incarnation: str, role: str = "delivery", **more: Any) -> Instance:
+    """Return a process to register; by default a worker of the gateway `gw`."""
+    values: dict[str, Any] = {"name": "gw", "pid": 1, "version": "1", "fingerprint": "f"}
+    return Instance(incarnation=incarnation, role=role, **values | more)
 
 
 class Clock:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 
 from relaygw.store import migrate
+from relaygw.store.store import Store, open_store
 from tests import once
+from tests.builders import instance
 from tests.postgres import TEMPLATE, PostgresServer
 
 _END_OTHERS = """
@@ -23,6 +26,8 @@ _TABLES = """
     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
 """
 _COUNTERS = "SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'"
+
+_OpenStore = TypeVar("_OpenStore", bound=Store)
 
 
 def make_queue(url: str) -> None:
@@ -39,6 +44,17 @@ def make_queue(url: str) -> None:
 @cache
 def _template_file() -> Path:
     return once.made("queue.db", lambda place: migrate.upgrade(f"sqlite:///{place}"))
+
+
+def queue_with_worker(
+    directory: Path, opening: Callable[[str], _OpenStore] = open_store, worker: str = "w"
+) -> _OpenStore:
+    """Open an empty queue in a directory, with a worker registered."""
+    url = f"sqlite:///{directory}/queue.db"
+    make_queue(url)
+    store = opening(url)
+    store.instances.register(instance(worker))
+    return store
 
 
 def _copy_database(url: str) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import random
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +19,7 @@ from bench.cutting.table import is_passed, render
 from bench.cutting.verdict import Verdict, history_at, judge
 from bench.cutting.volume import FILE_SYSTEMS, Volume, leave_the_mounts_of_others, roomy_place
 from bench.history import read_history, write_history
-from bench.rig.machine import describe
+from bench.rig.campaign import end_with_sigterm, print_heading, seed_of
 
 _ABOUT = """\
 Runs a gateway on a disk that remembers each write and each flush, with clients, programs that
@@ -37,8 +34,8 @@ of that is not so, or if a control, which does not sync its commits, loses nothi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a campaign; return the exit code."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    end_with_sigterm()
+    seed = seed_of(options.seed)
     plan = Plan(database=options.database, is_control=options.control, messages=options.messages)
     leave_the_mounts_of_others()
     place = Path(tempfile.mkdtemp(prefix="power-", dir=roomy_place()))
@@ -47,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verdicts = carry_out(place, plan, options, seed)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    print(f"{describe(Path(tempfile.gettempdir()))}\n{time.strftime('%Y-%m-%d %H:%M')} ", end="")
-    print(f"{shlex.join(sys.argv)}, seed {seed}\n\n{render(plan, verdicts)}")
+    print_heading(Path(tempfile.gettempdir()))
+    print(f"seed {seed}\n\n{render(plan, verdicts)}")
     return 0 if is_passed(plan, verdicts) else 1
 
 

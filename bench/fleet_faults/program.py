@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
-import shlex
 import shutil
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +17,7 @@ from bench.fleet_faults.outcome import Outcome
 from bench.fleet_faults.plans import KINDS, plan_of
 from bench.fleet_faults.table import table
 from bench.rig import needs
-from bench.rig.machine import describe
+from bench.rig.campaign import end_with_sigterm, print_heading, seed_of
 from bench.rig.progress import say
 from bench.rig.seeds import Chunk, chunks, spread
 
@@ -40,17 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit code."""
     options = _parser().parse_args(arguments)
     needs.find_programs()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
+    end_with_sigterm()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling is half of a gateway's start
-    seed = options.one if options.one is not None else options.seed
-    if seed is None:
-        seed = random.SystemRandom().randrange(10**6)
     directory = options.keep or Path(tempfile.mkdtemp(prefix="fleets-", dir="/var/tmp"))
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
     if any(directory.iterdir()):
         sys.exit(f"{directory} holds files already")
-    say(f"seed {seed}")
+    seed = seed_of(options.one if options.one is not None else options.seed)
     carry_out = _control if options.control else _many
     try:
         return carry_out(directory, seed, options)
@@ -67,7 +60,7 @@ def _many(directory: Path, seed: int, options: argparse.Namespace) -> int:
     some = partial(_some, directory, options.kind or KINDS, options.keep is not None)
     tasks = chunks("", seed, runs, each=each, stops=False)
     found = [one for several in spread(options.jobs, some, tasks) for one in several]
-    _head(directory)
+    print_heading(directory)
     print(table(found))
     return 0 if found and all(one.is_good for one in found) else 1
 
@@ -88,16 +81,11 @@ def _control(directory: Path, seed: int, options: argparse.Namespace) -> int:
     place = directory / f"{seed}-control"
     place.mkdir()
     loss = lose(place, seed)
-    _head(directory)
+    print_heading(directory)
     print(loss.to_text())
     if loss.is_found and options.keep is None:
         shutil.rmtree(place)
     return 0 if loss.is_found else 1
-
-
-def _head(directory: Path) -> None:
-    print(describe(directory))
-    print(time.strftime("%Y-%m-%d %H:%M"), shlex.join(sys.argv), end="\n\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import random
-import shlex
-import signal
 import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +17,7 @@ from bench.killing.controls import CONTROLS, LOSES
 from bench.killing.servers import server
 from bench.killing.table import render
 from bench.rig import needs
-from bench.rig.machine import describe
+from bench.rig.campaign import end_with_sigterm, place_of_files, print_heading, seed_of
 from bench.rig.mta import ROOT
 
 _ABOUT = """\
@@ -42,26 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.verify is not None:
         return _report(options.verify)
     needs.find_programs()
-    if options.keep is not None:
-        options.keep.mkdir(parents=True, exist_ok=True)
-        if (options.keep / HISTORY).exists():
-            sys.exit(f"{options.keep} holds a campaign already")
-        return _carry_out(options.keep.resolve(), options)
-    with tempfile.TemporaryDirectory(prefix="kill-", dir="/var/tmp") as name:
-        Path(name).chmod(0o755)  # other users work in it
-        return _carry_out(Path(name), options)
+    end_with_sigterm()
+    with place_of_files(options.keep, HISTORY, "kill-") as directory:
+        return _carry_out(directory, options)
 
 
 def _carry_out(directory: Path, options: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    sys.stderr.write(f"seed {seed}\n")
     roles = ("front", "delivery", "supervisor", "all")
     run(
         directory,
         Plan(
             kills={role: getattr(options, role) for role in roles},
-            seed=seed,
+            seed=seed_of(options.seed),
             sink_delay_ms=options.sink_delay_ms,
             sink_delay_at=options.sink_delay_at,
             connections=options.connections,
@@ -90,8 +76,7 @@ def _commit() -> str:
 def _report(directory: Path) -> int:
     facts = read_facts(read_history(directory / HISTORY))
     report = check_facts(facts)
-    print(describe(directory))
-    print(time.strftime("%Y-%m-%d %H:%M"), shlex.join(sys.argv), end="\n\n")
+    print_heading(directory)
     print(render(find_blows(facts, report), report))
     if control := report.about.get("control"):
         loses = report.counts()[LOSES[control]]

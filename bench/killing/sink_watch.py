@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.history import FAIL, INVOKE, OK, Tail
+from bench.history import FAIL, INVOKE, OK, Event, Tail
 
 POLL_S = 0.002
 PATIENCE_S = 60.0
@@ -26,6 +27,7 @@ class SinkWatch:
 
     def __init__(self, history: Path) -> None:
         self._tail = Tail(history)
+        self._reading = threading.Lock()  # what tells of progress reads on, too
         self._opened_ns: dict[str, int] = {}
         self._open: set[str] = set()
         self._awaited_ns = 0  # connections opened later than this are a successor's
@@ -36,29 +38,33 @@ class SinkWatch:
 
     def look(self) -> None:
         """Read on."""
-        for event in self._tail.read():
-            if event.f == "connect" and event.type == INVOKE:
-                self._opened_ns[event.process] = event.time
-                self._open.add(event.process)
-            elif event.f == "connect":
-                self._open.discard(event.process)
-                self.refused += event.type == FAIL
-            elif event.f == "dot":
-                self.taken += 1
-                if event.message in self._seen:
-                    self.twice.add(event.message)
-                self._seen.add(event.message)
-                is_successor = self._opened_ns[event.process] > self._awaited_ns
-                if is_successor and self._successor_ns is None:
-                    self._successor_ns = event.time
-            elif event.f == "deliver":
-                self.refused += event.type == FAIL
-            elif event.f == "kill" and "provider" in event.value:
-                dead = event.value["provider"]
-                self._open = {one for one in self._open if one.rpartition("/")[0] != dead}
-            elif event.f == "send":
-                self.sent += event.type == INVOKE
-                self.acknowledged += event.type == OK
+        with self._reading:
+            for event in self._tail.read():
+                self._learn(event)
+
+    def _learn(self, event: Event) -> None:
+        if event.f == "connect" and event.type == INVOKE:
+            self._opened_ns[event.process] = event.time
+            self._open.add(event.process)
+        elif event.f == "connect":
+            self._open.discard(event.process)
+            self.refused += event.type == FAIL
+        elif event.f == "dot":
+            self.taken += 1
+            if event.message in self._seen:
+                self.twice.add(event.message)
+            self._seen.add(event.message)
+            is_successor = self._opened_ns[event.process] > self._awaited_ns
+            if is_successor and self._successor_ns is None:
+                self._successor_ns = event.time
+        elif event.f == "deliver":
+            self.refused += event.type == FAIL
+        elif event.f == "kill" and "provider" in event.value:
+            dead = event.value["provider"]
+            self._open = {one for one in self._open if one.rpartition("/")[0] != dead}
+        elif event.f == "send":
+            self.sent += event.type == INVOKE
+            self.acknowledged += event.type == OK
 
     def await_successor(self, after_ns: int) -> None:
         """Count connections that are opened from a moment on as a new worker's."""

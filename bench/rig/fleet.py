@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.rig.gateway import PATIENCE_S, Gateway, provider
+from bench.rig.latency import Load
 from bench.rig.limited_provider import LimitedProvider
 from bench.rig.limited_terms import Terms
 from bench.rig.postgres import PostgresServer
@@ -66,6 +67,31 @@ def running_fleet(directory: Path, terms: Terms, **upstream: Any) -> Iterator[Fl
         ExitStack() as running,
     ):
         yield Fleet(directory, server, limited, upstream, running)
+
+
+def load_each(
+    running: ExitStack,
+    gateways: Mapping[str, Gateway],
+    *,
+    rate_per_s: float,
+    length_s: float,
+    size_bytes: int,
+) -> list[Load]:
+    """Start a client of each gateway; together they send at a rate for so long."""
+    share_per_s = rate_per_s / len(gateways)
+    messages = int(share_per_s * length_s)
+    return [
+        running.enter_context(
+            Load(
+                gateway.smtp_port,
+                rate_per_s=share_per_s,
+                messages=messages,
+                size_bytes=size_bytes,
+                prefix=name,
+            )
+        )
+        for name, gateway in gateways.items()
+    ]
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.rig import machine, needs
+from bench.rig.campaign import end_with_sigterm
 from bench.rig.cases import SETUPS, Case, Setup, case_names, chosen
 from bench.rig.contestants import contestants
 from bench.rig.mta import load_adapter
@@ -43,7 +43,7 @@ def main() -> int:
     if reason := needs.what_is_missing(arguments.directory):
         print(f"versus_postfix: {reason}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
+    end_with_sigterm()
     names = case_names() if "all" in arguments.case else arguments.case
     header = f"{time.strftime('%Y-%m-%d %H:%M')}  {shlex.join(sys.argv)}"
     print(f"{header}\n{machine.describe(arguments.directory)}")

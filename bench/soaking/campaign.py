@@ -61,7 +61,7 @@ def _go_through(rig: Rig, slots: Sequence[Slot], begun_s: float) -> list[Seen]:
         fault = slots[len(seen)].fault if len(seen) < len(slots) else "calm"
         return (
             f"{time.monotonic() - begun_s:5.0f} s: {len(seen)} of {len(slots)} faults, "
-            f"{rig.watch.acknowledged} acknowledged, {rig.watch.taken} taken; {fault}"
+            f"{rig.acknowledged()} acknowledged, {rig.watch.taken} taken; {fault}"
         )
 
     with telling(progress):

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import random
-import shlex
-import signal
-import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.rig import needs
-from bench.rig.machine import describe
+from bench.rig.campaign import end_with_sigterm, place_of_files, print_heading, seed_of
 from bench.soaking.campaign import run
 from bench.soaking.page import page
 from bench.soaking.rig import HISTORY, Plan
@@ -33,20 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit code."""
     options = _parser().parse_args(arguments)
     needs.find_programs()
-    if options.keep is not None:
-        options.keep.mkdir(parents=True, exist_ok=True)
-        if (options.keep / HISTORY).exists():
-            sys.exit(f"{options.keep} holds a run already")
-        return _carry_out(options.keep.resolve(), options)
-    with tempfile.TemporaryDirectory(prefix="soak-", dir="/var/tmp") as name:
-        Path(name).chmod(0o755)  # PostgreSQL runs as another user
-        return _carry_out(Path(name), options)
+    end_with_sigterm()
+    with place_of_files(options.keep, HISTORY, "soak-") as directory:
+        return _carry_out(directory, options)
 
 
 def _carry_out(directory: Path, options: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    sys.stderr.write(f"seed {seed}\n")
+    seed = seed_of(options.seed)
     plan = Plan(
         database=options.database,
         minutes=options.minutes,
@@ -59,8 +46,7 @@ def _carry_out(directory: Path, options: argparse.Namespace) -> int:
     title = f"Soak: {plan.minutes:g} minutes on {plan.database}, {plan.rate_per_s:g}/s, seed {seed}"
     written = options.page or directory / PAGE
     written.write_text(page(verdict, title))
-    print(describe(directory))
-    print(time.strftime("%Y-%m-%d %H:%M"), shlex.join(sys.argv), end="\n\n")
+    print_heading(directory)
     print(title)
     print(verdict.to_text())
     if options.control is not None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.rig.fleet import Fleet, running_fleet
-from bench.rig.latency import Load, Sample, told
+from bench.rig.fleet import Fleet, load_each, running_fleet
+from bench.rig.latency import Sample, told
 from bench.rig.limited_provider import Event
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
@@ -77,19 +77,9 @@ def _run(setting: Setting, fleet: Fleet) -> tuple[list[tuple[float, float]], lis
     gateways = {name: fleet.start(name) for name in INSTANCES}
     with ExitStack() as running:
         load_s = _BEFORE_S + count * every_s
-        rate_per_s = RATE_PER_S / len(INSTANCES)
-        loads = [
-            running.enter_context(
-                Load(
-                    gateway.smtp_port,
-                    rate_per_s=rate_per_s,
-                    messages=int(rate_per_s * load_s),
-                    size_bytes=SIZE_BYTES,
-                    prefix=name,
-                )
-            )
-            for name, gateway in gateways.items()
-        ]
+        loads = load_each(
+            running, gateways, rate_per_s=RATE_PER_S, length_s=load_s, size_bytes=SIZE_BYTES
+        )
         begun_s = time.monotonic() + _BEFORE_S
         times = []
         for number in range(count):

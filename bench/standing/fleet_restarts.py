@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.rig.fleet import Fleet, running_fleet
-from bench.rig.latency import Load, Sample, told
+from bench.rig.fleet import Fleet, load_each, running_fleet
+from bench.rig.latency import Sample, told
 from bench.rig.limited_provider import Event
 from bench.rig.limited_terms import Terms
 from bench.rig.queue_fates import read_fates, wait_until_drained
@@ -76,19 +76,9 @@ def _run(setting: Setting, fleet: Fleet) -> tuple[list[tuple[float, float]], lis
     load_s = _BEFORE_S + (count + 1) * EVERY_S
     gateways = {name: fleet.start(name) for name in INSTANCES}
     with ExitStack() as running:
-        rate_per_s = RATE_PER_S / len(INSTANCES)
-        loads = [
-            running.enter_context(
-                Load(
-                    gateway.smtp_port,
-                    rate_per_s=rate_per_s,
-                    messages=int(rate_per_s * load_s),
-                    size_bytes=SIZE_BYTES,
-                    prefix=name,
-                )
-            )
-            for name, gateway in gateways.items()
-        ]
+        loads = load_each(
+            running, gateways, rate_per_s=RATE_PER_S, length_s=load_s, size_bytes=SIZE_BYTES
+        )
         begun_s = time.monotonic() + _BEFORE_S
         times = []
         setting.say(f"{count} restarts, {load_s:.0f} s at {RATE_PER_S:.0f} msg/s")

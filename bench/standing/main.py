@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.rig import needs
+from bench.rig.campaign import end_with_sigterm
 from bench.rig.machine import describe
 from bench.standing.all_feedback import all_feedback
 from bench.standing.big_database import big_database
@@ -95,7 +95,7 @@ def main() -> int:
         _print_cases()
         return 0
     needs.find_programs()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
+    end_with_sigterm()
     chosen = list(CASES) if "all" in options.case else options.case
     size = _size(options)
     with tempfile.TemporaryDirectory(prefix="relaygw-bench-", dir=options.directory) as root:

@@ -100,7 +100,8 @@ def seconds_ms(value: object) -> int | None:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LAST_MS:
         return None
-    return int(value if value > _LAST_MS / 1000 else round(value * 1000))
+    # a millisecond at least: 0 stands for no time
+    return int(value if value > _LAST_MS / 1000 else round(value * 1000)) or None
 
 
 def iso_ms(value: object) -> int | None:

@@ -8,14 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from relaygw.mail.clock import clock_ms
-from relaygw.store.instances import Instance
 from relaygw.store.store import Store, open_store
-
-
-def instance(incarnation: str, role: str = "delivery") -> Instance:
-    return Instance(
-        incarnation=incarnation, name="gw", role=role, pid=1, version="1", fingerprint="f"
-    )
+from tests.builders import instance
 
 
 @contextmanager

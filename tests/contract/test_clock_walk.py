@@ -14,8 +14,8 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
-from tests.builders import accepted, part_on
-from tests.contract.conftest import instance, open_store
+from tests.builders import accepted, instance, part_on
+from tests.contract.conftest import open_store
 from tests.contract.test_store_contract import defer, entry_of, finish
 
 HOUR_MS = 3_600_000

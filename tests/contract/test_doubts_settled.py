@@ -16,8 +16,7 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted, update_of
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, accepted, instance, update_of
 from tests.contract.test_store_contract import claim, entry_of
 from tests.tables import each_of
 

@@ -9,8 +9,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.selection import Selection
 from relaygw.store.shape import Failure
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, accepted, instance
 from tests.contract.test_results import EVERY, add, found
 from tests.contract.test_store_attempts import outcome, said
 

@@ -17,8 +17,7 @@ from relaygw.store.database import BatchStatement, Statement, Transaction
 from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted, taken, update_of
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, accepted, instance, taken, update_of
 from tests.queues import EmptyQueues, make_queue
 
 ROWS, DUE = 100_000, 100

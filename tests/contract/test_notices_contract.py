@@ -17,8 +17,8 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.notices import GATHER_MS
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store
-from tests.builders import accepted, part_on, taken, update_of
-from tests.contract.conftest import clock_at, instance, purge_before, shed_content
+from tests.builders import accepted, instance, part_on, taken, update_of
+from tests.contract.conftest import clock_at, purge_before, shed_content
 
 TELLS = StoreRules(tells_failures=True)
 ALWAYS = StoreRules(tells_failures=True, tells_always=True)

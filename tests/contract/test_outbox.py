@@ -24,8 +24,8 @@ from relaygw.store.store import Store, open_store
 from relaygw.store.tables import recipient
 from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_verdicts
-from tests.builders import accepted, part_on, taken, update_of
-from tests.contract.conftest import clock_at, instance
+from tests.builders import accepted, instance, part_on, taken, update_of
+from tests.contract.conftest import clock_at
 from tests.contract.test_store_contract import claim, defer, finish
 
 EVERYTHING = frozenset(kind.value for kind in Told)

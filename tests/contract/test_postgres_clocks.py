@@ -43,8 +43,7 @@ from relaygw.store.store import Store, open_store, store_on
 from relaygw.store.visitors import Throttled, TokenUse
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
-from tests.builders import accepted
-from tests.contract.conftest import instance
+from tests.builders import accepted, instance
 from tests.contract.test_store_contract import defer, finish
 
 FAST_MS = 600_000

@@ -15,8 +15,7 @@ from relaygw.store import migrate
 from relaygw.store.database import Transaction, Write
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, accepted, instance
 from tests.contract.cutting_proxy import CuttingProxy
 from tests.e2e.ports import free_port
 from tests.postgres import PostgresServer, running_server

@@ -18,8 +18,8 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
 from relaygw.store.rules import NO_RULES
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted, part_on
-from tests.contract.conftest import instance, purge_before
+from tests.builders import NOW_MS, accepted, instance, part_on
+from tests.contract.conftest import purge_before
 from tests.contract.test_store_contract import entry_of, finish
 
 ENTRY = AuditEntry(at_ms=NOW_MS, actor="a", action="queue.x", target="t", affected=0, detail="")

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.store import instances
 from relaygw.store.store import Store, open_store
-from tests.contract.conftest import instance
+from tests.builders import instance
 
 
 @pytest.fixture

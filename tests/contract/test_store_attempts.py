@@ -16,8 +16,8 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.database import BatchStatement
 from relaygw.store.queue_entry import tried_since_ms
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance, purge_before
+from tests.builders import NOW_MS, accepted, instance
+from tests.contract.conftest import purge_before
 from tests.contract.test_store_contract import claim, entry_of, finish
 
 DUE_MS = NOW_MS + 60_000

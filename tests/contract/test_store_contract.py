@@ -26,8 +26,8 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
 from relaygw.store.tables import account, duty, usage
-from tests.builders import NOW_MS, accepted, part_on, taken, update_of
-from tests.contract.conftest import clock_at, instance, open_store, purge_before, shed_content
+from tests.builders import NOW_MS, accepted, instance, part_on, taken, update_of
+from tests.contract.conftest import clock_at, open_store, purge_before, shed_content
 from tests.processes import PROCESSES
 
 ALL_STATES = frozenset(DeliveryState)

@@ -8,8 +8,7 @@ from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.outcomes import Recorded
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, accepted, instance
 from tests.contract.test_store_contract import claim, defer, entry_of, finish
 
 # --- leases -------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.store.tables import message
-from tests.builders import NOW_MS, accepted, part_on, taken, update_of
-from tests.contract.conftest import instance, open_store
+from tests.builders import NOW_MS, accepted, instance, part_on, taken, update_of
+from tests.contract.conftest import open_store
 
 ROUNDS = 60
 

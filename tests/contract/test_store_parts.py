@@ -9,8 +9,7 @@ from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpda
 from relaygw.mail.outcome import AttemptState, Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, accepted, instance
 from tests.contract.test_store_contract import claim, entry_of
 
 TAKEN, WAITS = RecipientState.DELIVERED, RecipientState.PENDING

@@ -20,8 +20,8 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.release import Release
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, read_content
-from tests.builders import NOW_MS, accepted, taken, update_of
-from tests.contract.conftest import instance, open_store, purge_before, shed_content
+from tests.builders import NOW_MS, accepted, instance, taken, update_of
+from tests.contract.conftest import open_store, purge_before, shed_content
 
 DAY_MS = 86_400_000
 LATER_MS = NOW_MS + 20 * DAY_MS  # of the release: long after the usual lifetime

@@ -22,8 +22,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.rules import StoreRules
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store, read_content
-from tests.builders import accepted, update_of
-from tests.contract.conftest import instance
+from tests.builders import accepted, instance, update_of
 from tests.processes import PROCESSES
 
 PATIENCE_S = 60.0

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from relaygw.mail.envelope import NewRecipient, Source
-from relaygw.store.instances import Instance
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, instance
 from tests.queues import make_queue
 
 SOURCE = Source(
@@ -31,9 +30,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     url = f"sqlite:///{tmp_path}/queue.db"
     make_queue(url)
     store = open_store(url)
-    store.instances.register(
-        Instance(incarnation="one", name="gw", role="delivery", pid=1, version="1", fingerprint="0")
-    )
+    store.instances.register(instance("one", fingerprint="0"))
     yield store
     store.close()
 

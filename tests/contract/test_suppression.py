@@ -35,8 +35,8 @@ from relaygw.store.outcomes import Recorded
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store
 from relaygw.store.suppression_list import SuppressionFilter, every_suppression
-from tests.builders import accepted, update_of
-from tests.contract.conftest import clock_at, instance
+from tests.builders import accepted, instance, update_of
+from tests.contract.conftest import clock_at
 from tests.processes import PROCESSES
 
 DAY_MS = 86_400_000

@@ -11,8 +11,8 @@ import pytest
 from relaygw.store import watch
 from relaygw.store.store import Store
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
-from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import forget_watched, instance, open_store
+from tests.builders import NOW_MS, accepted, instance
+from tests.contract.conftest import forget_watched, open_store
 from tests.contract.test_store_contract import claim, defer
 
 SLICE_MS = NOW_MS - NOW_MS % HISTORY_SLICE_MS

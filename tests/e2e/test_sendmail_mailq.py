@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from relaygw.store import instances
-from relaygw.store.instances import Instance
-from tests.builders import accepted
+from tests.builders import accepted, instance
 from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.e2e.sendmail_rig import NOBODY, Installation, is_root
@@ -141,14 +140,7 @@ def stay_on_its_route(gateway: Gateway, directory: Path) -> None:
     """Have mail of an unknown route left where it is: another worker may know that route."""
     instances.Lifeline(directory / "state/instances", "other")  # it lives as long as this process
     gateway.store.instances.register(
-        Instance(
-            incarnation="other",
-            name="gw.shop.test",
-            role="delivery",
-            pid=1,
-            version="1",
-            fingerprint="of other settings",
-        )
+        instance("other", name="gw.shop.test", fingerprint="of other settings")
     )
 
 

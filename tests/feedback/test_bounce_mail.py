@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,14 @@ from tests.tables import each_of
 
 AT_MS = 1_795_430_000_000  # Mon, 23 Nov 2026, some hours after the reports
 MAIL = Mail()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """The process that reads old forms is nice to all others, and tests may keep it waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounce_mail, "_PATIENCE_S", 600.0)
+        yield
 
 
 def read(content: bytes) -> list[Event]:

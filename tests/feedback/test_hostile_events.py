@@ -12,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from relaygw.feedback import document
 from relaygw.feedback.format import MAX_BODY, MAX_RAW, Refused
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.verdict import Event, Kind
 from tests.feedback.documented import EXAMPLES, Payload, Sent, example, examples
 from tests.feedback.signers import SIGNERS, Mailgun, Ses, signer_of
+from tests.tables import each_of
 
 ODD: list[Any] = [
     None,
@@ -340,3 +342,8 @@ def test_a_token_of_mailgun_is_read_as_it_was_verified() -> None:
     body = json.loads(signer.sign([example("mailgun", Kind.HARD).make(Sent())], clock_ms()).body)
     body["signature"]["token"] = [body["signature"]["token"]]
     assert not _is_believed("mailgun", signer.unsigned(body).post(clock_ms()), signer)
+
+
+@each_of("value", [0, 0.0, 1e-31, 0.0004, "0", "0.0004", -1, True, None, "1e3", 1 << 45])
+def test_what_is_no_time_is_none(value: object) -> None:
+    assert document.seconds_ms(value) is None

@@ -18,10 +18,11 @@ from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
 from relaygw.store.holds import Hold
-from relaygw.store.instances import Instance, Lifeline
+from relaygw.store.instances import Lifeline
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
+from tests.builders import instance
 from tests.logs import text_log
 from tests.queues import make_queue
 
@@ -100,9 +101,7 @@ async def running(
     if not (directory / "queue.db").exists():  # a second worker finds what the first one left
         make_queue(url)
     store = store_class(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store.instances.register(instance("w"))
     settings = Settings.model_validate(
         {
             "mode": "production",

@@ -11,8 +11,8 @@ from relaygw.alerting.digest_sender import DigestSender
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import NoticeComposer
 from relaygw.settings.model import Settings
-from relaygw.store.instances import Instance
 from relaygw.store.store import Store, store_on
+from tests.builders import instance
 from tests.integration.dying_worker import DyingDatabase
 from tests.logs import text_log
 
@@ -34,11 +34,7 @@ def sender_on(
 ) -> tuple[DigestSender, io.StringIO]:
     """Return what sends the digests of a queue, and its log; its instance is registered."""
     made = Settings.model_validate(settings)
-    store.instances.register(
-        Instance(
-            incarnation=incarnation, name="g", role="delivery", pid=1, version="1", fingerprint="f"
-        )
-    )
+    store.instances.register(instance(incarnation))
     log = io.StringIO()
     sender = DigestSender(
         settings=made,

@@ -16,10 +16,9 @@ from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
-from relaygw.store.instances import Instance
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, store_on
-from tests.builders import update_of
+from tests.builders import instance, update_of
 from tests.integration.dying_worker import DyingDatabase
 from tests.logs import text_log
 
@@ -70,11 +69,7 @@ def work(directory: Path, incarnation: str, number: int, is_after: bool) -> None
     database = DyingDatabase(f"sqlite:///{directory}/queue.db")
     database.number, database.is_after = number, is_after
     store = store_on(database, TELLS)
-    store.instances.register(
-        Instance(
-            incarnation=incarnation, name="g", role="delivery", pid=1, version="1", fingerprint="f"
-        )
-    )
+    store.instances.register(instance(incarnation))
     fail(store, incarnation)
     notices_on(store, directory)._make_due([])
     store.instances.bury(incarnation)

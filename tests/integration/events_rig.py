@@ -27,8 +27,7 @@ from relaygw.store.feedback_tables import event_post, provider_event, verdict
 from relaygw.store.store import Store, open_store
 from relaygw.web.feedback import EventsApp
 from relaygw.web.server import ConnectionLimit, serve_web
-from tests.builders import accepted, part_on, taken, update_of
-from tests.contract.conftest import instance
+from tests.builders import accepted, instance, part_on, taken, update_of
 from tests.feedback.documented import Sent
 from tests.feedback.signers import SIGNERS, Signed, signer_of
 from tests.plain_http import plain_client

@@ -14,9 +14,10 @@ from relaygw.policy.retry import doubt_waits
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
-from relaygw.store.instances import Instance, Lifeline
+from relaygw.store.instances import Lifeline
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store
+from tests.builders import instance
 from tests.logs import text_log
 
 
@@ -44,11 +45,7 @@ def settings_of(provider: dict[str, Any], hostname: str) -> Settings:
 async def work(settings: Settings, store: Store, directory: Path, incarnation: str) -> None:
     """Deliver until nothing is left, with a lifeline in this directory; close the store."""
     lifeline = Lifeline(directory, incarnation)
-    store.instances.register(
-        Instance(
-            incarnation=incarnation, name="g", role="delivery", pid=1, version="1", fingerprint="f"
-        )
-    )
+    store.instances.register(instance(incarnation))
     worker = Worker(
         settings,
         store,

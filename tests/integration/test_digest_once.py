@@ -22,7 +22,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store, read_content
 from relaygw.store.watch import DigestState
-from tests.contract.conftest import instance
+from tests.builders import instance
 from tests.e2e.ports import free_port
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 from tests.integration.dying_digests import sender_on, settings_of, work

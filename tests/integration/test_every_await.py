@@ -42,14 +42,13 @@ from relaygw.settings.routes import Route
 from relaygw.store import batch_writer, instances
 from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.database import Transaction, Write
-from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.store import Store, store_on
 from relaygw.upstream import outgoing, protocol, session
 from relaygw.upstream.protocol import WireProtocol
-from tests.builders import accepted
+from tests.builders import accepted, instance
 from tests.campaign import times
 from tests.fakes.scripted_provider import Script, ScriptedProvider, Wait
 from tests.integration.suspensions import Site, Stepped, Thrown, sites_of
@@ -416,10 +415,7 @@ class Trial:
 
     def worker(self, incarnation: str) -> Worker:
         self.store.instances.register(
-            Instance(
-                incarnation=incarnation, name="g", role="delivery", pid=1, version="1",
-                fingerprint="f",
-            )
+            instance(incarnation)
         )  # fmt: skip
         self.lifeline = instances.Lifeline(self._directory / "instances", incarnation)
         return Worker(

@@ -21,8 +21,7 @@ from relaygw.store.queue_entry import Key
 from relaygw.store.rules import NO_RULES
 from relaygw.store.store import open_store
 from tests.altered_store import AlteredStore
-from tests.builders import NOW_MS, accepted
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, accepted, instance
 from tests.contract.cutting_proxy import CuttingProxy
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
 from tests.integration.delivery_rig import Rig, running

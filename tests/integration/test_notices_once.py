@@ -14,8 +14,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
-from tests.builders import accepted
-from tests.contract.conftest import instance
+from tests.builders import accepted, instance
 from tests.integration import dying_notices
 from tests.processes import PROCESSES
 from tests.queues import make_queue

@@ -16,7 +16,7 @@ from relaygw.settings.routes import Route, Stream
 from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, instance
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.integration.delivery_rig import Rig, running
 from tests.queues import make_queue
@@ -31,14 +31,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def worker(incarnation: str, *, fingerprint: str = "f") -> Instance:
-    return Instance(
-        incarnation=incarnation,
-        name="gw",
-        role="delivery",
-        pid=1,
-        version="1",
-        fingerprint=fingerprint,
-    )
+    return instance(incarnation, fingerprint=fingerprint)
 
 
 def queue(directory: Path, *messages: AcceptedMessage) -> Store:

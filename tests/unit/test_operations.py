@@ -24,11 +24,10 @@ from relaygw.operations.queue_actions import (
     objection,
 )
 from relaygw.store.audit import AuditEntry
-from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, instance
 from tests.queues import make_queue
 
 D = DeliveryState
@@ -165,9 +164,7 @@ def test_only_the_parts_that_an_action_is_meant_for_move(store: Store) -> None:
     )
     message = replace(accepted(), deliveries=parts)
     store.intake.accept_batch([message])
-    store.instances.register(
-        Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store.instances.register(instance("w"))
     store.leases.claim("deferred", limit=1, incarnation="w", now_ms=NOW_MS)
     update = DeliveryUpdate(
         queue_id=message.queue_id,
@@ -215,9 +212,7 @@ def test_new_mail_is_retried_whatever_the_routes(store: Store) -> None:
 
 def test_retry_leaves_new_mail_that_a_dead_worker_may_have_sent(store: Store) -> None:
     queue_id = add(store)
-    store.instances.register(
-        Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store.instances.register(instance("w"))
     store.leases.claim("default", limit=1, incarnation="w", now_ms=LATER_MS)
     store.instances.bury("w", begun=[(queue_id, 0, "main")])
     assert entry(store, queue_id).deliveries[0].state is D.INCOMING

@@ -25,8 +25,8 @@ from relaygw.store import home
 from relaygw.store.instances import STALE_AFTER_S
 from relaygw.store.store import Store
 from relaygw.store.watch import HistoryPoint
-from tests.builders import accepted
-from tests.contract.conftest import instance, open_store
+from tests.builders import accepted, instance
+from tests.contract.conftest import open_store
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 
 MINUTE_MS = 60_000

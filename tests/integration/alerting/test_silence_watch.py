@@ -16,7 +16,8 @@ from relaygw.settings.model import Settings
 from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
-from tests.contract.conftest import instance, open_store
+from tests.builders import instance
+from tests.contract.conftest import open_store
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS

@@ -22,8 +22,8 @@ from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.store import Store
-from tests.builders import accepted
-from tests.contract.conftest import instance, open_store
+from tests.builders import accepted, instance
+from tests.contract.conftest import open_store
 
 PATIENCE_S = 60.0
 PACE = {"look_s": 0.02, "queue_look_s": 0.05}

@@ -13,9 +13,8 @@ from relaygw.machine import Machine
 from relaygw.settings.load import load_settings
 from relaygw.store import home as homes
 from relaygw.store.home import Home, home_elsewhere
-from relaygw.store.instances import Instance
 from relaygw.store.store import open_store
-from tests.builders import NOW_MS
+from tests.builders import NOW_MS, instance
 from tests.integration.cli.conftest import Desk
 
 HERE, CONTAINER, NOWHERE = Machine("h" * 32), Machine("", is_container=True), Machine("")
@@ -39,9 +38,7 @@ def move_elsewhere(desk: Desk) -> None:
 
 def test_everybody_who_asks_is_told_and_adopting_ends_it(desk: Desk) -> None:
     queue_id = desk.add("a@cust.test")
-    worker = Instance(
-        incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f"
-    )
+    worker = instance("w")
     desk.store.instances.register(worker)
     assert WORDS not in desk.run("status").stdout
     move_elsewhere(desk)

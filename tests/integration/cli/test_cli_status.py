@@ -9,7 +9,7 @@ from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.store.holds import Hold
-from tests.contract.conftest import instance
+from tests.builders import instance
 from tests.integration.cli.conftest import Desk
 
 

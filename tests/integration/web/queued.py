@@ -10,9 +10,8 @@ from relaygw.mail.envelope import DeliveryUpdate, QueueIdSource, RecipientUpdate
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Settings
-from relaygw.store.instances import Instance
 from relaygw.store.store import Store
-from tests.builders import accepted
+from tests.builders import accepted, instance
 from tests.integration.web.people import with_logins
 
 WORKER = "worker"
@@ -83,11 +82,7 @@ _TOLD = {
 def _try(store: Store, reply: str, provider: str, to: RecipientState) -> list[str]:
     is_over, (dsn, verdict) = to is not RecipientState.PENDING, _TOLD[to]
     worker = f"{WORKER}{next(_steps)}"
-    store.instances.register(
-        Instance(
-            incarnation=worker, name="gw.test", role="delivery", pid=1, version="0", fingerprint="x"
-        )
-    )
+    store.instances.register(instance(worker, name="gw.test", fingerprint="x"))
     now = now_ms() + 1000
     claimed = store.leases.claim("default", limit=1000, incarnation=worker, now_ms=now)
     updates = [

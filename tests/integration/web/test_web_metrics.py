@@ -25,7 +25,6 @@ from relaygw.policy.untended import KINDS
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.store.instances import Instance
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.web.dashboard import monitoring
@@ -33,7 +32,7 @@ from relaygw.web.dashboard.monitoring import LocalMetrics, MetricsPage
 from relaygw.web.gate.identity import Forwarded
 from relaygw.web.server import serve_web
 from tests.altered_store import AlteredStore
-from tests.builders import accepted
+from tests.builders import accepted, instance
 from tests.plain_http import plain_client
 from tests.unit.observe.counting_process import counting
 from tests.unit.observe.scraped import Scraped, scraped
@@ -161,11 +160,7 @@ async def test_limits_are_those_of_now(store: Store, tmp_path: Path) -> None:
 
 async def test_instances_with_a_fresh_heartbeat(store: Store, tmp_path: Path) -> None:
     for number, role in enumerate(("front", "front", "delivery", "web")):
-        store.instances.register(
-            Instance(
-                incarnation=str(number), name="gw", role=role, pid=1, version="0", fingerprint="f"
-            )
-        )
+        store.instances.register(instance(str(number), role=role))
     with store.database.write() as connection:
         connection.connection.exec_driver_sql(
             "UPDATE instance SET heartbeat_at_ms = 0 WHERE role = 'web'"

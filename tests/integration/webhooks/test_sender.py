@@ -23,8 +23,8 @@ from relaygw.store.store import Store, open_store
 from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_verdicts
 from relaygw.webhooks.sender import Pace, Sender
+from tests.builders import instance
 from tests.campaign import times
-from tests.contract.conftest import instance
 from tests.fakes.event_receiver import SECRET, EventReceiver
 
 FAST = Pace(

@@ -20,11 +20,10 @@ from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import RecipientState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
-from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import AttemptEntry
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted, update_of
+from tests.builders import NOW_MS, accepted, instance, update_of
 from tests.logs import text_log
 from tests.queues import make_queue
 from tests.tables import each_of
@@ -110,11 +109,7 @@ class Desk:
 
     def __init__(self, url: str, directory: Path) -> None:
         self.store: Store = open_store(url, rules=StoreRules(tells_failures=True))
-        self.store.instances.register(
-            Instance(
-                incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f"
-            )
-        )
+        self.store.instances.register(instance("w"))
         settings = Settings.model_validate(
             {
                 "mode": "production",

@@ -23,12 +23,11 @@ from relaygw.observe.observer import DeliveryObserver
 from relaygw.policy.retry import unsent
 from relaygw.settings.provider import Provider
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.store.instances import Instance
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.logs import text_log
-from tests.queues import make_queue
+from tests.queues import queue_with_worker
 from tests.tables import each_of
 from tests.unit.delivery.worker_context import worker_context
 
@@ -50,12 +49,7 @@ class Away(AlteredStore):
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Away]:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = Away(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store = queue_with_worker(tmp_path, Away)
     yield store
     store.close()
 

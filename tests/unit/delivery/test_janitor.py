@@ -15,10 +15,10 @@ from relaygw.mail.mail_class import MailClass
 from relaygw.roles.delivery import bury_dead, has_lock_file
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import NewPost
-from relaygw.store.instances import Instance, Lifeline
+from relaygw.store.instances import Lifeline
 from relaygw.store.sources import HOUR_MS, KEPT_MS, ClassCount
 from relaygw.store.store import Store, open_store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, instance
 from tests.contract.conftest import clock_at
 from tests.logs import text_log
 from tests.queues import make_queue
@@ -37,9 +37,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def register(store: Store, name: str) -> None:
-    store.instances.register(
-        Instance(incarnation=name, name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store.instances.register(instance(name))
 
 
 @pytest.mark.parametrize("is_locked", [True, False], ids=["lives", "has_no_file"])

@@ -8,10 +8,9 @@ from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds
 from relaygw.delivery.leases import Permits, Shares, share_out
 from relaygw.settings.provider import Provider
-from relaygw.store.instances import Instance
 from relaygw.store.store import open_store
-from tests.builders import NOW_MS, accepted
-from tests.queues import make_queue
+from tests.builders import NOW_MS, accepted, instance
+from tests.queues import make_queue, queue_with_worker
 from tests.tables import each_of
 from tests.unit.delivery.worker_context import worker_context
 
@@ -54,12 +53,7 @@ def test_permits_of_an_account_add_up_to_what_the_store_says(
 async def test_spare_permits_are_given_back(
     tmp_path: Path, is_asking: bool, in_flight: int, connections: int, is_sharing: bool, left: int
 ) -> None:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = open_store(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store = queue_with_worker(tmp_path)
     made = gate(0, in_flight)
     permits = Permits(worker_context(store), [made])
     await permits.acquire(made, 4)
@@ -82,9 +76,7 @@ async def test_quota_that_came_back_meanwhile_is_not_asked_for(tmp_path: Path) -
     shares = Shares(context, [limited], Holds(context, {}), lambda _: None)
     assert store.limits.use_quota(limited.limit_group, wanted=4, quota=4).granted == 4
     limited.allowance.quota_left = 3
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store.instances.register(instance("w"))
     store.intake.accept_batch([accepted()])
     (claimed,) = store.leases.claim("default", limit=1, incarnation="w", now_ms=NOW_MS)
     assert await shares.more_quota(limited, claimed)

@@ -20,14 +20,13 @@ from relaygw.mail.suppression import Action, Cause, Listed, Suppression
 from relaygw.observe.events import Attempted
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
-from relaygw.store.instances import Instance
 from relaygw.store.outcomes import Recorded
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted, claimed, taken
 from tests.logs import text_log
-from tests.queues import make_queue
+from tests.queues import queue_with_worker
 from tests.unit.delivery.worker_context import worker_context
 
 
@@ -51,12 +50,7 @@ class Picky(AlteredStore):
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Picky]:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = Picky(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store = queue_with_worker(tmp_path, Picky)
     yield store
     store.close()
 

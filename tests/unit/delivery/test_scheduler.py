@@ -23,14 +23,14 @@ from relaygw.policy.retry import unsent
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.store.instances import Instance, Lifeline
+from relaygw.store.instances import Lifeline
 from relaygw.store.queue_entry import DeliveryEntry
 from relaygw.store.selection import Selection
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.logs import text_log
-from tests.queues import make_queue
+from tests.queues import queue_with_worker
 
 ALL_STATES = frozenset(DeliveryState)
 
@@ -64,12 +64,7 @@ async def desk(
     *,
     order: Sequence[str] = ("a",),
 ) -> AsyncIterator[Desk]:
-    url = f"sqlite:///{directory}/queue.db"
-    make_queue(url)
-    store = open_store(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store = queue_with_worker(directory)
     settings = Settings.model_validate(
         {
             "mode": "production",

@@ -20,12 +20,11 @@ from relaygw.operations.queue_actions import BATCH_MESSAGES
 from relaygw.policy.recipients import Refusal
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.instances import Instance
 from relaygw.store.release import Release
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
-from tests.queues import make_queue
+from tests.queues import make_queue, queue_with_worker
 
 LATER_MS = NOW_MS + 60_000
 DEV, QA, CUSTOMER, OTHER = "dev@agency.test", "x@qa.test", "b@cust.test", "c@cust.test"
@@ -55,12 +54,7 @@ def settings(**sections: Any) -> Settings:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = open_store(url)
-    store.instances.register(
-        Instance(incarnation="w", name="g", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store = queue_with_worker(tmp_path)
     yield store
     store.close()
 

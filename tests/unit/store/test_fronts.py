@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from relaygw.store.instances import STALE_AFTER_S, front_trouble
-from tests.builders import NOW_MS
-from tests.contract.conftest import instance
+from tests.builders import NOW_MS, instance
 from tests.tables import each_of
 
 LONG_MS = int(STALE_AFTER_S * 1000)

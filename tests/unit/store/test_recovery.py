@@ -12,14 +12,14 @@ import pytest
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.verdict import Kind
-from relaygw.store.instances import Instance, Lifeline, lifeline_directory
+from relaygw.store.instances import Lifeline, lifeline_directory
 from relaygw.store.log_check import driver, log_of
 from relaygw.store.migrate import upgrade
 from relaygw.store.recovery import Recovered, examine, recover
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.begun_log import begin_log_in_vain
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, instance
 from tests.reported import report
 
 PAGE = 4096
@@ -66,11 +66,7 @@ def test_what_was_being_sent_is_held_and_what_only_was_to_be_sent_goes_on(tmp_pa
     store.intake.accept_batch([sent, claimed])
     instances = lifeline_directory(tmp_path)
     lifeline = Lifeline(instances, "worker")
-    store.instances.register(
-        Instance(
-            incarnation="worker", name="gw", role="delivery", pid=1, version="1", fingerprint=""
-        )
-    )
+    store.instances.register(instance("worker", fingerprint=""))
     store.leases.claim("default", limit=10, incarnation="worker", now_ms=NOW_MS)
     lifeline.begin(sent.queue_id, 0, "p")
     store.intake.accept_batch([waiting])

@@ -13,12 +13,11 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.store import intake, janitor, leases, migrate, outcomes, selection
 from relaygw.store.database import BatchStatement, Statement, Transaction, Write
-from relaygw.store.instances import Instance
 from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
 from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
 from relaygw.store.store import Store, open_store
-from tests.builders import accepted
+from tests.builders import accepted, instance
 from tests.queues import make_queue
 
 
@@ -102,9 +101,7 @@ def test_what_is_looked_for_all_the_time_uses_an_index(
 
     monkeypatch.setattr(Statement, "fetch", explain_and_fetch)
     store = open_store(url)
-    store.instances.register(
-        Instance(incarnation="w", name="gw", role="delivery", pid=1, version="1", fingerprint="f")
-    )
+    store.instances.register(instance("w"))
     event.listen(Engine, "before_cursor_execute", explain)
     try:
         verb(store)
