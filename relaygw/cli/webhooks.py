@@ -105,8 +105,7 @@ async def _test_all(settings: Settings, chosen: Mapping[str, Webhook]) -> list[t
 
 
 async def _test(settings: Settings, name: str, webhook: Webhook) -> tuple[bool, str]:
-    from relaygw.webhooks.post import trial_event
-    from relaygw.webhooks.sender import read_target, send_events
+    from relaygw.webhooks.post import read_target, send_events, trial_event
 
     try:
         target = await asyncio.to_thread(read_target, webhook)

@@ -26,8 +26,10 @@ from pydantic_core import to_json  # a quarter of what the standard library take
 
 from relaygw import __version__
 from relaygw.errors import RelaygwError
-from relaygw.mail.clock import rfc3339, utc_time
+from relaygw.mail.clock import clock_ms, rfc3339, utc_time
 from relaygw.reach import addresses_of, is_public, reason_of
+from relaygw.settings.events import Webhook
+from relaygw.settings.model import Settings
 from relaygw.store.outbox import WebhookEvent
 
 if TYPE_CHECKING:
@@ -155,6 +157,28 @@ def tls_for(url: str) -> ssl.SSLContext:
     if urlsplit(url).scheme == "https":
         return ssl.create_default_context()
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+async def send_events(
+    target: Target,
+    events: Sequence[WebhookEvent],
+    post_id: str,
+    settings: Settings,
+    *,
+    limit_s: float = LIMIT_S,
+) -> int:
+    """Post events, signed now; return the status, which is 2xx. Raises NotTaken."""
+    now_ms = clock_ms()
+    mode = settings.mode.value
+    body = body_of(events, hostname=settings.hostname, mode=mode, at_ms=now_ms)
+    headers = headers_of(body, post_id=post_id, keys=target.keys, at_ms=now_ms)
+    return await send_post(target, body, headers, limit_s=limit_s)
+
+
+def read_target(webhook: Webhook) -> Target:
+    """Read where a receiver is and what signs; blocks. Raises SettingsError."""
+    url, keys = webhook.read_url(), tuple(webhook.read_keys())
+    return Target(url, keys, tls_for(url), allow_private=webhook.allow_private)
 
 
 async def send_post(

@@ -14,24 +14,21 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from relaygw.errors import SettingsError, StoreUnavailable
-from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import counted
 from relaygw.settings.events import Webhook, named_webhooks
 from relaygw.settings.model import Settings
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Unchanged, running_s
-from relaygw.store.outbox import WebhookEvent, WebhookPost
+from relaygw.store.outbox import WebhookPost
 from relaygw.store.store import Store
 from relaygw.webhooks.post import (
     LIMIT_S,
     MAX_EVENTS,
     NotTaken,
     Target,
-    body_of,
     fits,
-    headers_of,
-    send_post,
-    tls_for,
+    read_target,
+    send_events,
 )
 
 DUTY = "webhook"
@@ -226,25 +223,3 @@ class Sender:
         """Return what a receiver is called that this instance does not know."""
         known = await asyncio.to_thread(self.store.outbox.endpoints)
         return next((one.label for one in known if one.endpoint == endpoint), None) or endpoint
-
-
-async def send_events(
-    target: Target,
-    events: Sequence[WebhookEvent],
-    post_id: str,
-    settings: Settings,
-    *,
-    limit_s: float = LIMIT_S,
-) -> int:
-    """Post events, signed now; return the status, which is 2xx. Raises NotTaken."""
-    now_ms = clock_ms()
-    mode = settings.mode.value
-    body = body_of(events, hostname=settings.hostname, mode=mode, at_ms=now_ms)
-    headers = headers_of(body, post_id=post_id, keys=target.keys, at_ms=now_ms)
-    return await send_post(target, body, headers, limit_s=limit_s)
-
-
-def read_target(webhook: Webhook) -> Target:
-    """Read where a receiver is and what signs; blocks. Raises SettingsError."""
-    url, keys = webhook.read_url(), tuple(webhook.read_keys())
-    return Target(url, keys, tls_for(url), allow_private=webhook.allow_private)
