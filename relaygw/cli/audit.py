@@ -9,8 +9,7 @@ from relaygw.cli.selection import NOT_EMPTY, TIME
 from relaygw.cli.text import as_json, cut, labelled, print_lines
 from relaygw.mail.clock import clock_ms, rfc3339
 from relaygw.mail.words import counted, printable
-from relaygw.operations.audit import settings_change_words
-from relaygw.operations.deeds import audit_object, deed_of
+from relaygw.operations.audit import audit_object, deed_of, settings_change_words
 from relaygw.operations.selectors import TIMES, read_moment
 from relaygw.policy.settings_change import SETTINGS_CHANGE
 from relaygw.store.audit import AuditEntry, Trail

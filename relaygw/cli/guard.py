@@ -18,8 +18,8 @@ from relaygw.cli.frame import (
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import age, counted
-from relaygw.operations import guard as operations
-from relaygw.operations.guard import Guarded, UnknownTarget
+from relaygw.operations import sources as operations
+from relaygw.operations.sources import Guarded, UnknownTarget
 from relaygw.settings.guard import counts_sources
 from relaygw.store.guard import GuardAction
 from relaygw.store.store import Store

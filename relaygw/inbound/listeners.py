@@ -20,9 +20,8 @@ from relaygw.inbound.intake import Intake
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.screen import Screen
-from relaygw.inbound.sources import SourceCounts
-from relaygw.inbound.throttled import RATE, ThrottledClients
-from relaygw.inbound.tls import Certificate
+from relaygw.inbound.sources import RATE, SourceCounts, ThrottledClients
+from relaygw.inbound.wire import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted

@@ -15,9 +15,9 @@ from typing import Any
 
 from relaygw.mail.clock import utc_time
 from relaygw.mail.outcome import PUT_OFF, AttemptState
-from relaygw.mail.result import ASKED, asked_for
 from relaygw.mail.search import read_time_ms
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.mail.verdict import ASKED, asked_for
 from relaygw.settings.units import parse_duration
 from relaygw.store.selection import Selection
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from relaygw.errors import SettingsError
-from relaygw.mail.told import Told
+from relaygw.mail.verdict import Told
 from relaygw.settings.addresses import Name
 from relaygw.settings.secrets import SecretRef, SecretUrl
 from relaygw.settings.section import Conflict, Section, repeated_names

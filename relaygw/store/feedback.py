@@ -24,8 +24,8 @@ from relaygw.store.database import (
 )
 from relaygw.store.mail_of_event import Clue, Found, find_mail
 from relaygw.store.outcomes import Settled
+from relaygw.store.reports import NewVerdict, clean, past, put_verdicts, short_key
 from relaygw.store.rules import NO_RULES, StoreRules
-from relaygw.store.verdicts import NewVerdict, clean, past, put_verdicts, short_key
 
 People = dict[tuple[str | None, int | None], str]
 """Addresses of recipients by queue id and number."""

@@ -31,11 +31,10 @@ from relaygw.store.reports import Reports
 from relaygw.store.rhythms import Rhythms
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
-from relaygw.store.sessions import Sessions
 from relaygw.store.sources import Sources
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.suppression_list import Suppressions
-from relaygw.store.visitors import Visitors
+from relaygw.store.visitors import Sessions, Visitors
 from relaygw.store.watch import Digests, Watch
 
 _CHUNKS_A_STEP = 4

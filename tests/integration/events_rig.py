@@ -23,7 +23,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.mark import KEY, Marks
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent
-from relaygw.store.feedback_tables import event_post, provider_event, verdict
+from relaygw.store.schema import event_post, provider_event, verdict
 from relaygw.store.store import Store, open_store
 from relaygw.web.connections import ConnectionLimit
 from relaygw.web.feedback import EventsApp

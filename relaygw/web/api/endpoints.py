@@ -16,7 +16,7 @@ from relaygw.mail.search import OUTCOMES
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
-from relaygw.operations.deeds import audit_object
+from relaygw.operations.audit import audit_object
 from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object, shown_object

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from relaygw.mail.clock import clock_ms
-from relaygw.operations import guard
-from relaygw.operations.guard import UnknownTarget
+from relaygw.operations import sources
+from relaygw.operations.sources import UnknownTarget
 from relaygw.store.guard import GuardEntry
 from relaygw.web.api.answer import Answer, Time, said
 from relaygw.web.api.endpoint import answer_with
@@ -59,8 +59,8 @@ async def list_guarded(web: WebContext, _: Call) -> dict[str, Any]:
 
     The latest first.
     """
-    found = await web.read(lambda: guard.guarded(web.store))
-    return {"entries": list(map(guard.guarded_object, found))}
+    found = await web.read(lambda: sources.guarded(web.store))
+    return {"entries": list(map(sources.guarded_object, found))}
 
 
 async def hold_mail(web: WebContext, call: Call) -> dict[str, Any]:
@@ -71,7 +71,7 @@ async def hold_mail(web: WebContext, call: Call) -> dict[str, Any]:
     target, is_all, note = _target(call), call.body.all, call.body.note[:MAX_NOTE_CHARACTERS]
 
     def change() -> tuple[GuardEntry, int]:
-        return guard.hold_mail(web.store, target, is_all=is_all, note=note, **_who(call))
+        return sources.hold_mail(web.store, target, is_all=is_all, note=note, **_who(call))
 
     entry, held = await _changed(web, change)
     return {"id": target, "label": entry.label, "held": held}
@@ -89,7 +89,7 @@ async def allow_mail(web: WebContext, call: Call) -> dict[str, Any]:
 
     def change() -> tuple[GuardEntry, int]:
         settings = web.settings.guard
-        return guard.allow_mail(web.store, target, settings, per_hour=per_hour, **_who(call))
+        return sources.allow_mail(web.store, target, settings, per_hour=per_hour, **_who(call))
 
     entry, released = await _changed(web, change)
     return {
@@ -108,7 +108,7 @@ async def release_mail(web: WebContext, call: Call) -> dict[str, Any]:
     target = _target(call)
 
     def change() -> tuple[GuardEntry | None, int]:
-        return guard.release_mail(web.store, target, web.settings.guard, **_who(call))
+        return sources.release_mail(web.store, target, web.settings.guard, **_who(call))
 
     entry, released = await _changed(web, change)
     return {

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from relaygw.mail.result import ASKED, COMPLAINED, RETURNED, UNSUBSCRIBED
+from relaygw.mail.verdict import ASKED, COMPLAINED, RETURNED, UNSUBSCRIBED
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.reports import LastWords
 from relaygw.web.dashboard.chart import moment, queue_path

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from relaygw.mail.clock import clock_ms, utc_time
 from relaygw.mail.words import counted
 from relaygw.operations.access import CAUSES, exempt_networks, review
-from relaygw.operations.deeds import KINDS, deed_of
+from relaygw.operations.audit import KINDS, deed_of
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.web.context import WebContext, reads
 from relaygw.web.gate.identity import Role, require

@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.result import asked_for
 from relaygw.mail.search import (
     MAX_CHARACTERS,
     OUTCOMES,
@@ -20,6 +19,7 @@ from relaygw.mail.search import (
     split_words,
 )
 from relaygw.mail.state import RecipientState
+from relaygw.mail.verdict import asked_for
 from relaygw.operations.find import looked_words, search_of, unfinished
 from relaygw.settings.units import format_duration
 from relaygw.store.find import NoPlace

@@ -19,7 +19,7 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Event, Kind
 from relaygw.store.feedback import MatchedEvent, NewPost
-from relaygw.store.feedback_tables import event_post
+from relaygw.store.schema import event_post
 from relaygw.store.store import Store
 from tests.builders import accepted, update_of
 from tests.contract.test_store_contract import entry_of
