@@ -27,7 +27,7 @@ from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
-from relaygw.policy.admission import client_key, guesser, is_trusted, parse_client
+from relaygw.reach import client_key, guesser, is_trusted, parse_client
 from relaygw.settings.listener import Listener
 from relaygw.settings.model import Settings
 from relaygw.settings.units import Rate

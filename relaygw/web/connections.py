@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from relaygw.policy.admission import guesser, is_trusted, parse_client
+from relaygw.reach import guesser, is_trusted, parse_client
 
 MOST_OF_ALL = 500
 MOST_OF_ONE = 50

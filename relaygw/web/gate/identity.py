@@ -22,7 +22,7 @@ from starlette.requests import HTTPConnection
 from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
-from relaygw.policy.admission import Address, guesser, is_trusted, parse_client
+from relaygw.reach import Address, guesser, is_trusted, parse_client
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.settings.web import WebToken, WebUser

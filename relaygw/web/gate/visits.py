@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import printable
 from relaygw.observe.observer import History
-from relaygw.policy.admission import Address, client_key
+from relaygw.reach import Address, client_key
 from relaygw.store.visitors import TokenUse
 
 _AGAIN_MS = 3_600_000  # a use that is known is written again after this
