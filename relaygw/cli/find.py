@@ -15,8 +15,8 @@ from relaygw.cli.text import as_json, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake
 from relaygw.mail.words import counted
-from relaygw.operations.find import looked_words, search_of, unfinished
 from relaygw.operations.queue_object import queue_object
+from relaygw.operations.selectors import looked_words, search_of, unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

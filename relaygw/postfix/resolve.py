@@ -7,7 +7,7 @@ tables as they were read, or a real Postfix that is asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 from relaygw.postfix.deliveries import Delivery, Fate, Hop, Stop, hop_of
@@ -113,7 +113,11 @@ class Resolver:
 
     def by_address(self, tables: Sequence[Table], address: str) -> Entry | None:
         """Return the entry for an address: whole, without extension, local part, `@domain`."""
-        for number, key in enumerate(address_keys(self, address)):
+        return self._first(tables, address_keys(self, address))
+
+    def _first(self, tables: Sequence[Table], keys: Iterable[str]) -> Entry | None:
+        """Return the entry for the first of keys that has one; those behind it are partial."""
+        for number, key in enumerate(keys):
             entry = find(tables, key, partial=number > 0, lookup=self.lookup)
             if entry is not None:
                 return entry
@@ -192,11 +196,8 @@ class Resolver:
         tables = self.tables.of("transport_maps")
         if not tables:
             return None
-        for number, key in enumerate(self.transport_keys(recipient, domain)):
-            entry = find(tables, key, partial=number > 0, lookup=self.lookup)
-            if entry is not None:
-                return entry
-        return find(tables, "*", lookup=self.lookup)
+        found = self._first(tables, self.transport_keys(recipient, domain))
+        return found or find(tables, "*", lookup=self.lookup)
 
     def transport_keys(self, recipient: str, domain: str) -> Iterator[str]:
         """Yield what transport_maps is asked for, in order, but for the last, `*`."""
@@ -295,11 +296,8 @@ class Resolver:
             entry = self.by_address(tables, sender)
             if entry is not None:
                 return entry
-        for key in (hop.host, written):
-            entry = find(tables, key, lookup=self.lookup)
-            if entry is not None:
-                return entry
-        return None
+        found = find(tables, hop.host, lookup=self.lookup)
+        return found or find(tables, written, lookup=self.lookup)
 
 
 known_smtp = ("smtp", "relay")

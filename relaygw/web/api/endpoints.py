@@ -17,10 +17,9 @@ from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
 from relaygw.operations.audit import audit_object
-from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object, shown_object
-from relaygw.operations.selectors import SELECTORS
+from relaygw.operations.selectors import SELECTORS, found_object
 from relaygw.operations.sources import BY, source_object, source_rows
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.operations.story import tell_story

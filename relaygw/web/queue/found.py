@@ -20,7 +20,7 @@ from relaygw.mail.search import (
 )
 from relaygw.mail.state import RecipientState
 from relaygw.mail.verdict import asked_for
-from relaygw.operations.find import looked_words, search_of, unfinished
+from relaygw.operations.selectors import looked_words, search_of, unfinished
 from relaygw.settings.units import format_duration
 from relaygw.store.find import NoPlace
 from relaygw.store.queue_entry import QueueEntry
