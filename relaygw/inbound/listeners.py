@@ -53,7 +53,7 @@ class Client:
     """An SMTP client by its address."""
 
     address: str
-    key: str  # whose turn it is, see policy.admission
+    key: str  # whose turn it is, see reach.client_key
     is_trusted: bool  # may send without a login
     is_local: bool = False  # nothing it says crosses a network
     is_exempt: bool = False  # from limits of one client

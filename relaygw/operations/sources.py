@@ -23,10 +23,9 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.guard import Guard
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
-from relaygw.store.guarded_mail import held_of_class, hold_waiting
 from relaygw.store.selection import Selection
 from relaygw.store.sources import SeenClass, SourceSum
-from relaygw.store.store import Store
+from relaygw.store.store import Store, held_of_class, hold_waiting
 from relaygw.store.watch import Incident
 
 BY = {

@@ -199,7 +199,7 @@ notice = table(  # of which recipients a sender is to be told; gone with the mes
 )
 partial_index("notice_due", notice.c.due_at_ms, where=notice.c.made_at_ms.is_(None))
 
-key_generation = table(  # which idempotency key a recipient's mail has: see mail.sending_key
+key_generation = table(  # which idempotency key a recipient's mail has: see delivery.sending_once
     "key_generation",
     key("queue_id"),
     key("rcpt_no", Integer),

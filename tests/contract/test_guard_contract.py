@@ -15,8 +15,7 @@ from relaygw.policy.guard import DAY_MS
 from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
-from relaygw.store.guarded_mail import hold_waiting, release_left
-from relaygw.store.store import Store
+from relaygw.store.store import Store, hold_waiting, release_left
 from tests.builders import accepted, update_of
 from tests.contract.test_store_contract import claim
 
