@@ -15,10 +15,9 @@ from pathlib import Path
 
 from relaygw.postfix.access import SENDER, access_tables
 from relaygw.postfix.classes import SAMPLE
-from relaygw.postfix.deliveries import Delivery, Fate, Stop
 from relaygw.postfix.main_cf import Configuration, Service
 from relaygw.postfix.maps import Table, find
-from relaygw.postfix.resolve import SENDER_MAPS, Resolver
+from relaygw.postfix.resolve import SENDER_MAPS, Delivery, Fate, Resolver, Stop
 from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting, is_end
 
 LEVELS = ("none", "may", "encrypt", "fingerprint", "verify", "secure", "dane", "dane-only")

@@ -19,11 +19,10 @@ from relaygw.postfix.classes import (
     sender_classes,
     written_hops,
 )
-from relaygw.postfix.deliveries import Delivery, Hop, Stop, hop_of
 from relaygw.postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import INDEXES, Entry, Table
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.resolve import Delivery, Hop, Resolver, Stop, hop_of
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.tree import Place
