@@ -2,7 +2,8 @@
 
 By mistakes its smtp client defers mail instead of sending it. What may decide where a mail goes and
 is not followed here proves nothing: a doubt is a text that begins with the place and the
-parameter's name."""
+parameter's name.
+"""
 
 from __future__ import annotations
 

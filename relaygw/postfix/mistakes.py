@@ -1,6 +1,7 @@
 """What a mistake in a configuration of Postfix is, the rules about its files, and a mend.
 
-The rules about files: lines, permissions, old indexes, tables that nothing uses."""
+The rules about files: lines, permissions, old indexes, tables that nothing uses.
+"""
 
 from __future__ import annotations
 

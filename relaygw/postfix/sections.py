@@ -1,5 +1,7 @@
-"""What a Postfix takes, as sections of relaygw.yaml: its listeners and networks, and the recipients
-for whom it refuses, discards or keeps on its host."""
+"""What a Postfix takes, as sections of relaygw.yaml: listeners, networks and recipients.
+
+Of recipients those for whom it refuses, discards or keeps mail on its host.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Who comes here: logins of the web pages, who may log in, what tokens of the API are used with,
-and which clients were throttled.
+"""Who comes here: logins of the web pages, uses of the API's tokens, and throttled clients.
 
-Nothing of when one was last seen is synced by itself. Each table of strangers is bounded, whatever
-they send.
+Also who may log in, and since when. Nothing of when one was last seen is synced by itself. Each
+table of strangers is bounded, whatever they send.
 """
 
 from __future__ import annotations
