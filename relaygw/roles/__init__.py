@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from relaygw.errors import SettingsError, StoreFull, StoreUnavailable
 from relaygw.machine import this_machine
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.told import Told
+from relaygw.mail.verdict import Told
 from relaygw.policy.retry import doubt_waits
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
