@@ -32,6 +32,7 @@ from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import fingerprint
 from relaygw.store import hints, instances
 from relaygw.store.instances import Instance
+from relaygw.store.sqlite import sqlite_dialect
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import catalogue
 
@@ -100,8 +101,11 @@ def preload(roles: Sequence[str], *, is_postgres: bool = False) -> None:
     """Load what the roles need before the fork, so that they share it."""
     _loop_runner()
     codecs.lookup("ascii")
-    for name in _OF_POSTGRES if is_postgres else ():
-        import_module(name)
+    if is_postgres:
+        for name in _OF_POSTGRES:
+            import_module(name)
+    else:
+        sqlite_dialect()
     for role in roles:
         _main_of(role)
     if "delivery" in roles:
