@@ -110,8 +110,9 @@ def test_roles_on_postgres_find_its_driver_loaded() -> None:
     program = """
 import sys
 from relaygw.roles.process import ROLES, preload
+from relaygw.settings.model import Settings
 
-preload(ROLES, is_postgres=True)
+preload(ROLES, Settings(mode="sandbox", queue={"url": "postgresql://nobody@127.0.0.1:1/none"}))
 before = set(sys.modules)
 from relaygw.store.store import open_store
 open_store("postgresql://nobody@127.0.0.1:1/none").close()
