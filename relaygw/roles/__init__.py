@@ -130,6 +130,12 @@ def _siblings(settings: Settings) -> dict[str, frozenset[str]]:
     }
 
 
+def hears_of_mail(settings: Settings) -> bool:
+    """Return whether providers, or mail of bounces, tell what becomes of mail."""
+    are_told = any(one.events is not None for one in settings.providers.values())
+    return are_told or settings.bounces.inbound is not None
+
+
 def wake_workers(loaded: LoadedSettings) -> None:
     """Let this host's workers look at the queue now instead of within a second."""
     sender = hints.HintSender(hints.hint_directory(loaded.state_dir))
