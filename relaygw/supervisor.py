@@ -96,7 +96,7 @@ class Supervisor:
         except _ToldToStop:
             return self._end()
         self._sockets.open(self._loaded.settings)
-        preload(self._roles, is_postgres=self._loaded.settings.queue.is_postgres)
+        preload(self._roles, self._loaded.settings)
         heap.share()
         self._start_generation()
         self._note_settings("start")

@@ -97,11 +97,12 @@ def _compile_expressions_and_templates() -> None:
     from relaygw.settings.model import Settings
     from relaygw.upstream import classifier
     from relaygw.web.app import create_app
-    from relaygw.web.page import _environment as templates
+    from relaygw.web.page import _environment
 
     for preset in (None, *classifier._sections()):
         classifier._known_rules(preset)
     create_app(cast(Any, None), Settings.model_validate({"mode": "sandbox"}))
+    templates = _environment()
     for name in templates.list_templates():
         templates.get_template(name)
 

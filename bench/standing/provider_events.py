@@ -27,8 +27,8 @@ from bench.standing.figure import Figure, Result
 from bench.standing.latency import AIM_MS, AT_LEAST_MS, CONNECTIONS, RATE_PER_S, summary
 from bench.standing.memory import MemoryWatch
 from bench.standing.setting import Setting
-from relaygw.mail.mark import KEY, Marks
 from relaygw.store.store import open_store
+from relaygw.upstream.mark import KEY, Marks
 
 _EVENTS_PER_S, _IN_A_POST = 500, 100
 _SIZE_BYTES = 4096

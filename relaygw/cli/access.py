@@ -20,8 +20,7 @@ from relaygw.operations.access import (
     exempt_object,
     throttled_object,
 )
-from relaygw.operations.audit import settings_change_words
-from relaygw.operations.deeds import audit_object, deed_of
+from relaygw.operations.audit import audit_object, deed_of, settings_change_words
 from relaygw.operations.selectors import TIMES, read_moment
 from relaygw.policy.settings_change import SETTINGS_CHANGE
 from relaygw.store.audit import AuditEntry, Trail

@@ -11,7 +11,7 @@ import click
 
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import as_json, labelled, print_lines
-from relaygw.errors import SettingsError
+from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.mail.outcome import Limit, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.mail.words import fields
 from relaygw.settings.provider import Provider
@@ -83,10 +83,10 @@ def _classifier(invocation: Invocation, name: str) -> tuple[Classifier, dict[str
     providers: dict[str, Provider] = {}
     origins: Mapping[str, str] = {}
     try:
-        loaded = invocation.load()
+        loaded = invocation.load_running()
         providers, origins = loaded.settings.providers, loaded.origins
-    except SettingsError:
-        # the usual file may be broken or not for this user; a preset needs none
+    except (SettingsError, StoreUnavailable):
+        # the file may be broken or not for this user, or several be meant; a preset needs none
         if name not in catalogue() or invocation.config is not None:
             raise
     if name in providers:

@@ -13,7 +13,7 @@ from relaygw.cli.messages import print_entries
 from relaygw.cli.selection import NOT_EMPTY
 from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake
 from relaygw.mail.words import counted
-from relaygw.operations.find import looked_words, search_of, unfinished
+from relaygw.operations.selectors import looked_words, search_of, unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

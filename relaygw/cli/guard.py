@@ -14,10 +14,16 @@ from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_w
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.mail_class import sender_words
 from relaygw.mail.words import age, counted
-from relaygw.operations import guard as operations
-from relaygw.operations.guard import Guarded, UnknownTarget
+from relaygw.operations import sources as operations
 from relaygw.operations.selectors import TIMES, read_moment
-from relaygw.operations.sources import BY, SourceRow, source_object, source_rows
+from relaygw.operations.sources import (
+    BY,
+    Guarded,
+    SourceRow,
+    UnknownTarget,
+    source_object,
+    source_rows,
+)
 from relaygw.settings.alerts import counts_sources
 from relaygw.store.guard import GuardAction
 from relaygw.store.store import Store

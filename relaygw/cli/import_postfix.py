@@ -21,9 +21,8 @@ from relaygw.postfix.classes import class_of
 from relaygw.postfix.lint import findings
 from relaygw.postfix.maillog import read_maillog
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
-from relaygw.postfix.maps import Tables, look_up
+from relaygw.postfix.maps import Postfix, Tables, look_up, postfix_here
 from relaygw.postfix.mistakes import Finding, MendedResolver, mended
-from relaygw.postfix.postmap import Postfix, postfix_here
 from relaygw.postfix.report import REFUSED, VERDICTS, Verdict
 from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting

@@ -152,22 +152,22 @@ def _change(
     *,
     note: str = "",
     is_forced: bool = False,
-    provider: str = "",
+    to_provider: str = "",
 ) -> int:
     loaded = invocation.load_running()
     providers = loaded.settings.providers
-    if action.takes_provider and provider not in providers:
+    if action.takes_provider and to_provider not in providers:
         known = ", ".join(providers) or "none yet"
-        raise click.UsageError(f"--to {provider!r} is not a provider; name one of: {known}")
-    aim = f" to {provider}" if action.takes_provider else ""
+        raise click.UsageError(f"--to {to_provider!r} is not a provider; name one of: {known}")
+    aim = f" to {to_provider}" if action.takes_provider else ""
     with invocation.open_store(loaded) as store:
         order = queue_actions.Order(
             actor=login_name(),
             detail=choice.words,
             note=note,
             is_forced=is_forced,
-            provider=provider,
-            senders=providers[provider].senders if provider else (),
+            provider=to_provider,
+            senders=providers[to_provider].senders if to_provider else (),
             routes=queue_actions.routes_taken(store, loaded.settings),
         )
         task = Task(
@@ -187,7 +187,7 @@ def _command_of(action: queue_actions.QueueAction) -> click.Command:
     @options((*QUEUE_OPTIONS, *CHANGE_OPTIONS, *_own_options(action)))
     @pass_invocation
     def command(invocation: Invocation, /, **given: Any) -> int:
-        own = {name: given.pop(name) for name in ("note", "provider", "is_forced") if name in given}
+        own = {name: given.pop(name) for name in _OWN if name in given}
         choice, answer = take_choice(given, default_states=_states(action))
         return _change(invocation, action, choice, answer, **own)
 
@@ -195,12 +195,16 @@ def _command_of(action: queue_actions.QueueAction) -> click.Command:
     return click.command(action.name, cls=Command, help=text)(command)
 
 
+# no selector has one of these names: its condition would be lost
+_OWN = ("note", "to_provider", "is_forced")
+
+
 def _own_options(action: queue_actions.QueueAction) -> Iterator[Decorator]:
     if action.note_help:
         yield click.option("--note", default="", metavar="TEXT", help=action.note_help)
     if action.takes_provider:
         where = "The provider to use."
-        yield click.option("--to", "provider", metavar="PROVIDER", required=True, help=where)
+        yield click.option("--to", "to_provider", metavar="PROVIDER", required=True, help=where)
     if action.force_help:
         yield click.option("--force", "is_forced", is_flag=True, help=action.force_help)
 

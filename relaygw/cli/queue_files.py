@@ -185,7 +185,7 @@ def import_mail(
     They are new messages, under the rewriting, lists, mode and routes in force now. A
     message that was imported before is not imported again.
     """
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     settings = loaded.settings
     limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
     with invocation.open_store(loaded) as store, click.open_file(source, "rb") as stream:

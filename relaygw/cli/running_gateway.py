@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relaygw import service_file
 from relaygw.cli.frame import Invocation, warn
-from relaygw.errors import RelaygwError, SettingsError, StoreUnavailable
+from relaygw.errors import RelaygwError, SettingsError, SettingsUnreadable, StoreUnavailable
 from relaygw.service_file import RunningGateway
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
@@ -44,9 +44,9 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
         if forgotten is not None:
             warn(f"{problem}; this is about {forgotten.settings.queue.url}")
             return forgotten
-        raise StoreUnavailable(
-            f"{problem}; run this as {gateway.user}, or name a configuration with --config"
-        ) from error
+        is_closed = isinstance(error, SettingsUnreadable)
+        remedy = f"run this as {gateway.user}" if is_closed else "correct it (see relaygw check)"
+        raise StoreUnavailable(f"{problem}; {remedy}, or name another with --config") from error
     warn(f"using {_named(gateway)}")
     if where:
         warn(

@@ -50,7 +50,7 @@ def send_test(invocation: Invocation, recipient: str, sender: str | None, timeou
     The outcome is the provider's own queue id, or the refusal and its meaning. Exit code 0:
     delivered or captured; 75: still queued; 69: refused or bounced.
     """
-    loaded = invocation.load()
+    loaded = invocation.load_running()
     settings = loaded.settings
     used_sender = sender or f"postmaster@{settings.rewrite.default_domain or settings.hostname}"
     for option, address in (("--to", recipient), ("--from", used_sender)):

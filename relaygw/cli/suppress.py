@@ -18,20 +18,22 @@ from relaygw.cli.selection import NOT_EMPTY
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, cut, print_lines
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms, utc_text
-from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, SuppressionRules
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, SuppressionRules, read_domain
 from relaygw.mail.words import counted
 from relaygw.operations.suppression import (
+    Exported,
+    Imported,
     effect,
+    export_list,
     found_for,
+    import_list,
     lift,
-    read_address,
-    read_domain,
     suppression_object,
 )
 from relaygw.operations.suppression import suppress as suppress_all
 from relaygw.operations.suppression.forms import WRITTEN, Defaults
 from relaygw.operations.suppression.reading import BadLine, UnknownForm, read_list
-from relaygw.operations.suppression.transfer import Exported, Imported, export_list, import_list
+from relaygw.policy.recipients import read_address
 from relaygw.settings.events import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter, every_suppression
 

@@ -25,7 +25,7 @@ from relaygw.policy.recipients import NOBODY, Screen, Screened
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.failure import UpstreamError
-from relaygw.upstream.mark_field import marking_of
+from relaygw.upstream.mark import marking_of
 from relaygw.upstream.outgoing import (
     Ledger,
     OutgoingMail,

@@ -12,11 +12,11 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.mark import KEY, Marks
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
+from relaygw.upstream.mark import KEY, Marks
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,7 +17,6 @@ from relaygw.errors import StoreUnavailable
 from relaygw.feedback import bounce_mail
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.mark import KEY, Marks
 from relaygw.mail.verdict import BOUNCE_MAIL, Event
 from relaygw.observe.events import Judged
 from relaygw.observe.observer import Series
@@ -25,6 +24,7 @@ from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent, StoredPost
 from relaygw.store.mail_of_event import Clue, Found
 from relaygw.store.store import Store
+from relaygw.upstream.mark import KEY, Marks
 
 POLL_S = 1.0
 LEASE_MS = 20_000

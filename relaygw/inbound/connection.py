@@ -15,10 +15,9 @@ from aiosmtpd.smtp import SMTP
 
 from relaygw.inbound import replies
 from relaygw.inbound.content import Arrival, ContentReader
-from relaygw.inbound.proxy import BadHeader, ProxyHeaderReader
 from relaygw.inbound.session import Envelope, Session
-from relaygw.inbound.throttled import CONNECTIONS
-from relaygw.inbound.tls import TlsLayer
+from relaygw.inbound.sources import CONNECTIONS
+from relaygw.inbound.wire import BadHeader, ProxyHeaderReader, TlsLayer
 
 if TYPE_CHECKING:
     from relaygw.inbound.listeners import ActiveListener, Client

@@ -1,6 +1,7 @@
-"""The maildrop directory: made, locked, listened at, listed; nothing in it is followed.
+"""The maildrop directory: made, locked, listened at, listed; and its files that are left alone.
 
-All access is relative to the open directory: no name on the way to it matters once it is open.
+Nothing in it is followed. All access is relative to the open directory: no name on the way to it
+matters once it is open.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from pathlib import Path
 from relaygw.errors import RelaygwError
 from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
 from relaygw.observe.maildrop import OURS, ReasonsFile
+from relaygw.observe.maillog import MailLog
 from relaygw.settings.secrets import user_name
 
 MAX_LISTED = 10_000
 UNFINISHED_S = 86400.0  # a file that was begun and not finished for this long is removed
+LOOK_AGAIN_S = 600.0  # a file set aside is looked at again after this: somebody may have mended it
+MAX_FAILURES = 3  # errors over one file after which it is named, and counts as set aside
+MAX_NAMED = 1000
+"""Lines in the log: whoever fills the directory with rubbish must not fill the log, too."""
+MAX_ASIDE = 100_000
 _SWEEP_S = 3600.0
 _MAX_DATAGRAMS = 1024
 _UNFINISHED = re.compile(re.escape(WRITING_PREFIX) + r"[0-9a-fA-F]{32}")
@@ -192,3 +199,80 @@ def _make(path: Path) -> None:
         with contextlib.suppress(FileExistsError):  # another front was faster
             directory.mkdir(mode=0o700)
             directory.chmod(0o755 if directory != path else 0o700)  # whatever the umask is
+
+
+# --- what is left alone ---------------------------------------------------------------------
+
+
+class SetAside:
+    """Files left alone and why, one line each; `in`: passed over now. Outlives the directory."""
+
+    def __init__(self, log: MailLog) -> None:
+        self._log = log
+        self._until_s: dict[str, float] = {}
+        self._said: set[tuple[str, str]] = set()
+        self._failures: dict[str, int] = {}
+        self.unfinished: set[str] = set()
+        self.stored: set[str] = set()  # mail is in the queue, the file could not be removed yet
+        self.reasons: dict[str, str] = {}
+        """Why files lie there, by name; for those who ask what became of their mail."""
+        self.changes = 0  # of `reasons`
+
+    def __contains__(self, name: object) -> bool:
+        until_s = self._until_s.get(str(name))
+        return until_s is not None and time.monotonic() < until_s
+
+    def put(self, path: Path, reason: str, pause_s: float | None = None) -> None:
+        """Pass a file over for a while and say why."""
+        self._pass_over(path.name, LOOK_AGAIN_S if pause_s is None else pause_s)
+        if self.reasons.get(path.name) != reason:
+            self.reasons[path.name] = reason
+            self.changes += 1
+        self.say(path, f"{reason}; left in place")
+
+    def fail(self, path: Path, error: str) -> None:
+        """Pass a file over, each time for twice as long from a second on; in the end say why."""
+        count = self._failures[path.name] = self._failures.get(path.name, 0) + 1
+        pause_s = min(2.0 ** (count - 1), LOOK_AGAIN_S)
+        if count >= MAX_FAILURES:
+            self.put(path, f"failed {MAX_FAILURES} times: {error}", pause_s)
+        else:
+            self._pass_over(path.name, pause_s)
+            self.say(path, f"{error}; tried again")
+
+    def _pass_over(self, name: str, pause_s: float) -> None:
+        self._until_s.pop(name, None)  # the newest stand last
+        while len(self._until_s) >= MAX_ASIDE:
+            self._forget(next(iter(self._until_s)))
+        self._until_s[name] = time.monotonic() + pause_s
+
+    def say(self, path: Path, reason: str) -> None:
+        """Write a line about a file unless it was written before."""
+        line = (str(path), reason)
+        if line in self._said or len(self._said) > MAX_NAMED:
+            return
+        self._said.add(line)
+        if len(self._said) > MAX_NAMED:
+            self._log.note(
+                "pickup", f"warning: more than {MAX_NAMED} such files; the others are not listed"
+            )
+        else:
+            self._log.note("pickup", f"warning: {path}: {reason}")
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget files that are gone, or as good as gone."""
+        for name in names:
+            self._forget(name)
+            self.unfinished.discard(name)
+            self.stored.discard(name)
+
+    def keep(self, there: Container[str]) -> None:
+        """Forget every file but those that are `there`."""
+        for name in [name for name in self._until_s if name not in there]:
+            self._forget(name)
+        self.unfinished = {name for name in self.unfinished if name in there}
+
+    def _forget(self, name: str) -> None:
+        self._until_s.pop(name, None)
+        self._failures.pop(name, None)
+        self.changes += self.reasons.pop(name, None) is not None

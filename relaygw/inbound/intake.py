@@ -24,9 +24,9 @@ from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_he
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
-from relaygw.policy.admission import is_trusted, parse_client
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
+from relaygw.reach import is_trusted, parse_client
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 from relaygw.settings.section import Mode, Network

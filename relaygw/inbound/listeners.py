@@ -20,15 +20,14 @@ from relaygw.inbound.intake import Intake
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.screen import Screen
-from relaygw.inbound.sources import SourceCounts
-from relaygw.inbound.throttled import RATE, ThrottledClients
-from relaygw.inbound.tls import Certificate
+from relaygw.inbound.sources import RATE, SourceCounts, ThrottledClients
+from relaygw.inbound.wire import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
-from relaygw.policy.admission import client_key, guesser, is_trusted, parse_client
+from relaygw.reach import client_key, guesser, is_trusted, parse_client
 from relaygw.settings.listener import Listener
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Rate
@@ -54,7 +53,7 @@ class Client:
     """An SMTP client by its address."""
 
     address: str
-    key: str  # whose turn it is, see policy.admission
+    key: str  # whose turn it is, see reach.client_key
     is_trusted: bool  # may send without a login
     is_local: bool = False  # nothing it says crosses a network
     is_exempt: bool = False  # from limits of one client

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relaygw.access import LoginBusy, Passwords, Uses
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
-from relaygw.inbound.throttled import LOGINS
+from relaygw.inbound.sources import LOGINS
 from relaygw.mail.clock import clock_ms
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.listener import User

@@ -1,4 +1,6 @@
-"""Who sends what, as this front counts it: in memory, written to the queue every few seconds.
+"""Who sends what, and who was told to come later, as this front counts it.
+
+It is counted in memory, and written to the queue every few seconds.
 
 Memory is bounded whatever clients send: so many classes in all, so many of a source; what is more
 is counted as one. What a kill loses are the counts of the last seconds, never mail.
@@ -12,14 +14,17 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import subject_template
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import sender_domain
 from relaygw.mail.mail_class import (
     LOCAL_HOST,
     OTHER_SCRIPTS,
+    ClassCount,
     MailClass,
     MailSource,
     elsewhere,
@@ -31,8 +36,9 @@ from relaygw.mail.mail_class import (
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
 from relaygw.store.batch_writer import written_each
-from relaygw.store.sources import HOUR_MS, MAX_CLASSES, MAX_CLASSES_OF_SOURCE, ClassCount
+from relaygw.store.sources import HOUR_MS, MAX_CLASSES, MAX_CLASSES_OF_SOURCE
 from relaygw.store.store import Store
+from relaygw.store.visitors import MAX_THROTTLED, Throttled
 
 WRITE_EACH_S = 5.0
 MAX_NEW_SCRIPTS = 30  # an hour, of a host, login and uid
@@ -260,3 +266,39 @@ def _write(store: Store, counts: Sequence[ClassCount]) -> set[str]:
         apart = [one for one in counts if one.mail_class.class_id not in folded]
         store.rhythms.count_kinds(apart)
     return folded
+
+
+RATE, CONNECTIONS, LOGINS = "rate", "connections", "logins"
+
+
+class ThrottledClients:
+    """Those of one front, since the last write."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], Throttled] = {}
+
+    def note(self, listener: str, client: str, cause: str) -> None:
+        """Count a client that came too often; of very many only the first."""
+        key, now_ms = (listener, client, cause), clock_ms()
+        before = self._found.get(key)
+        if before is not None:
+            self._found[key] = replace(before, last_seen_ms=now_ms, times=before.times + 1)
+        elif len(self._found) < MAX_THROTTLED:
+            times = {"first_seen_ms": now_ms, "last_seen_ms": now_ms}
+            self._found[key] = Throttled(
+                listener=listener, client=printable(client), cause=cause, times=1, **times
+            )
+
+    def take(self) -> list[Throttled]:
+        """Return what was counted since the last time."""
+        taken, self._found = self._found, {}
+        return list(taken.values())
+
+    def put_back(self, found: Sequence[Throttled]) -> None:
+        """Take back what could not be written."""
+        for one in found:
+            key = (one.listener, one.client, one.cause)
+            newer = self._found.get(key)
+            times = one.times + (newer.times if newer else 0)
+            last_ms = newer.last_seen_ms if newer else one.last_seen_ms
+            self._found[key] = replace(one, times=times, last_seen_ms=last_ms)

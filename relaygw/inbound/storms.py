@@ -20,7 +20,6 @@ from typing import NamedTuple
 from relaygw.errors import Unstorable
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.screen import Check, ScreenHold
-from relaygw.inbound.seen import Seen
 from relaygw.mail.address import split
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts
@@ -28,7 +27,15 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
-from relaygw.policy.storms import SAME_ID_MS, SLICES, Fingerprint, fingerprint, reason_of, slice_ms
+from relaygw.policy.storms import (
+    SAME_ID_MS,
+    SLICES,
+    Fingerprint,
+    Seen,
+    fingerprint,
+    reason_of,
+    slice_ms,
+)
 from relaygw.settings.alerts import Storms
 from relaygw.store.repeats import Repeat
 from relaygw.store.store import Store

@@ -110,3 +110,38 @@ def _id(*parts: object) -> str:
     """16 hex digits; lengths go with the texts, so that no two lists of parts are alike."""
     text = "".join(f"{len(str(part))}:{part}" for part in parts)
     return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+@dataclass(slots=True)
+class ClassCount:
+    """What was accepted of a class within an hour, as a front counts it."""
+
+    mail_class: MailClass
+    first_ms: int
+    last_ms: int = 0
+    messages: int = 0
+    recipients: int = 0
+    refused: int = 0
+    gap_ms: int = 0  # the longest between two of these
+
+    def add(self, at_ms: int, recipients: int, refused: int) -> None:
+        """Count a message."""
+        after_ms = at_ms - self.last_ms
+        if after_ms > self.gap_ms and self.messages:
+            self.gap_ms = after_ms
+        if after_ms > 0:
+            self.last_ms = at_ms
+        self.messages += 1
+        self.recipients += recipients
+        self.refused += refused
+
+    def join(self, other: ClassCount) -> None:
+        """Add another count of the same hour, whose class is counted with this one's."""
+        early, late = sorted((self, other), key=lambda one: one.first_ms)
+        between_ms = max(0, late.first_ms - early.last_ms)
+        self.gap_ms = max(self.gap_ms, other.gap_ms, between_ms)
+        self.first_ms = early.first_ms
+        self.last_ms = max(self.last_ms, other.last_ms)
+        self.messages += other.messages
+        self.recipients += other.recipients
+        self.refused += other.refused

@@ -26,8 +26,8 @@ from functools import partial
 from hashlib import blake2b
 from itertools import chain
 
-from relaygw.mail.result import ASKED
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.verdict import ASKED
 
 MAX_CHARACTERS = 1000
 MAX_TERMS = 20  # a search that is longer finds nothing

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from relaygw.mail.address import ascii_domain, split
+from relaygw.mail.address import ascii_domain, check_address, split
 from relaygw.mail.clock import utc_text
 from relaygw.mail.outcome import EnhancedStatus
 from relaygw.mail.state import CaptureCode
@@ -19,6 +19,8 @@ from relaygw.mail.verdict import Kind
 
 ANY = ""
 """Stands for every sender's domain, and for both streams."""
+ANY_DOMAIN = "*"
+"""What people write for every sender's domain."""
 NULL_SENDER = "<>"
 """The domain of mail that has no sender."""
 PROMOTIONAL = "promotional"
@@ -203,3 +205,18 @@ def is_dead_address(status: EnhancedStatus | None) -> bool:
     if status is None:
         return False
     return status.klass == 5 and status.subject == 1 and status.detail in _DEAD_DETAILS
+
+
+def read_domain(text: str) -> str:
+    """Return a sender's domain as people write it, with or without @. Raises InvalidAddress."""
+    written = text.strip()
+    if written in (ANY, ANY_DOMAIN, NULL_SENDER):
+        return ANY if written == ANY_DOMAIN else written
+    sender = written if "@" in written.lstrip("@") else f"postmaster@{written.lstrip('@')}"
+    check_address(sender)
+    return domain_of(sender)
+
+
+def as_promotional(one: Suppression) -> Suppression:
+    """Return an entry with the stream that it can be about: an unsubscribe has no other."""
+    return replace(one, stream=PROMOTIONAL) if one.cause is Cause.UNSUBSCRIBE else one

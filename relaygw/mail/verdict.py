@@ -1,13 +1,19 @@
 """What became of mail after a provider's 250: one vocabulary for all who report of it.
 
 A provider's event, a bounce mail and a complaint all become an `Event`. What a later event may
-change of an earlier one is decided here, by `outweighs`, and nowhere else.
+change of an earlier one is decided here, by `outweighs`, and nowhere else. What a provider says of
+mail it was given comes on top of what it answered then (`mail.state`): the words that people ask
+for, see, and are told by webhooks look at the one, at the other, or at both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+from relaygw.mail.state import RESULTS, RecipientState
 
 BOUNCE_MAIL = "bounce mail"
 """Who tells of it, in the place of a provider's name; no provider can be called so."""
@@ -79,17 +85,16 @@ class Event:
 # --- in plain words ---------------------------------------------------------------------
 
 
-_K = Kind
 _REPORT_WORDS = {
-    _K.ACCEPTED: "it has it and is sending it",
-    _K.DEFERRED: "delayed, it goes on trying",
-    _K.DELIVERED: "delivered, the recipient's server accepted it",
-    _K.HARD: "hard bounce, the address cannot receive mail",
-    _K.SOFT: "bounced, given up; the address may work later",
-    _K.BLOCKED: "not sent, the address is on the provider's own suppression list",
-    _K.REJECTED: "not sent, the provider rejected it",
-    _K.COMPLAINED: "spam complaint by the recipient",
-    _K.UNSUBSCRIBED: "the recipient unsubscribed",
+    Kind.ACCEPTED: "it has it and is sending it",
+    Kind.DEFERRED: "delayed, it goes on trying",
+    Kind.DELIVERED: "delivered, the recipient's server accepted it",
+    Kind.HARD: "hard bounce, the address cannot receive mail",
+    Kind.SOFT: "bounced, given up; the address may work later",
+    Kind.BLOCKED: "not sent, the address is on the provider's own suppression list",
+    Kind.REJECTED: "not sent, the provider rejected it",
+    Kind.COMPLAINED: "spam complaint by the recipient",
+    Kind.UNSUBSCRIBED: "the recipient unsubscribed",
 }
 _HARD_WORDS = {  # by RFC 3463 status: what it says of an address
     "5.1.1": "hard bounce, the address does not exist",
@@ -105,8 +110,115 @@ NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
 
 def report_words(kind: Kind, dsn: str | None = None) -> str:
     """Return what a report says, as a clause."""
-    if kind is _K.HARD and dsn in _HARD_WORDS:
+    if kind is Kind.HARD and dsn in _HARD_WORDS:
         return _HARD_WORDS[dsn]
-    if kind is _K.SOFT and dsn in FULL:
+    if kind is Kind.SOFT and dsn in FULL:
         return "bounced, the mailbox is full"
     return _REPORT_WORDS[kind]
+
+
+# --- for receivers of webhooks -------------------------------------------------------------
+
+
+class Told(StrEnum):
+    """What happened to one recipient, in a word that a shop understands."""
+
+    DELIVERED = "delivered"  # a provider took it
+    DEFERRED = "deferred"  # not taken yet; it is tried again
+    BOUNCED = "bounced"  # refused for good, or a provider reports that it could not deliver it
+    EXPIRED = "expired"  # not delivered within its lifetime, or ended by an operator
+    BLOCKED = "blocked"  # on the block list or the suppression list; nobody was asked
+    CAPTURED = "captured"  # kept in the sandbox, not sent
+    CANCELLED = "cancelled"  # deleted by an operator
+    ARRIVED = "arrived"  # a provider reports: the recipient's server took it
+    DELAYED = "delayed"  # a provider reports: the recipient's server wants it later
+    COMPLAINED = "complained"  # a provider reports: the recipient called it spam
+    UNSUBSCRIBED = "unsubscribed"  # a provider reports: the recipient wants no more of it
+
+
+OF_OUTCOME = {state: Told(state.value) for state in RecipientState if state.value != "pending"}
+"""What is told of a recipient that came to its end here."""
+OF_VERDICT = {
+    Kind.DEFERRED: Told.DELAYED,
+    Kind.DELIVERED: Told.ARRIVED,
+    **dict.fromkeys(FAILED, Told.BOUNCED),
+    Kind.COMPLAINED: Told.COMPLAINED,
+    Kind.UNSUBSCRIBED: Told.UNSUBSCRIBED,
+}
+"""What is told of a provider's word; of `accepted` nothing: its 250 said so."""
+ONLY_LAST = PASSING | {Kind.DELIVERED}
+"""Verdicts that are no news once something that outweighs them is known."""
+
+
+# --- results, as people ask for them and see them: the words of `--result`, `is:` and lists
+
+_S = RecipientState
+
+
+class Asked(NamedTuple):
+    """Recipients in one of these states, or of whom one of these is the last word."""
+
+    states: frozenset[RecipientState] = frozenset()
+    kinds: frozenset[Kind] = frozenset()
+
+    def finds(self, state: RecipientState, verdict: Kind | None) -> bool:
+        """True for such a recipient."""
+        return state in self.states or verdict in self.kinds
+
+
+NOTHING = Asked()
+BOUNCED, REFUSED, RETURNED = "bounced", "refused", "returned"
+ARRIVED, COMPLAINED, UNSUBSCRIBED = "arrived", "complained", "unsubscribed"
+ASKED: dict[str, Asked] = {
+    **{one.value: Asked(states=frozenset({one})) for one in RESULTS},
+    BOUNCED: Asked(frozenset({_S.BOUNCED}), FAILED),
+    REFUSED: Asked(states=frozenset({_S.BOUNCED})),  # by the provider itself
+    RETURNED: Asked(kinds=FAILED),  # the provider took it, and could not deliver it
+    # who complains or unsubscribes has got it
+    ARRIVED: Asked(kinds=frozenset({Kind.DELIVERED, Kind.UNSUBSCRIBED, Kind.COMPLAINED})),
+    COMPLAINED: Asked(kinds=frozenset({Kind.COMPLAINED})),
+    UNSUBSCRIBED: Asked(kinds=frozenset({Kind.UNSUBSCRIBED})),
+}
+"""What each word stands for, in the order in which help names them."""
+AFTERWARDS = (RETURNED, COMPLAINED, UNSUBSCRIBED, ARRIVED)
+"""Words for what only events tell."""
+_SHOWN = {
+    **dict.fromkeys(FAILED, RETURNED),
+    Kind.COMPLAINED: COMPLAINED,
+    Kind.UNSUBSCRIBED: UNSUBSCRIBED,
+}
+SHOWN = (
+    *(_S.DELIVERED.value, _S.BOUNCED.value, RETURNED, _S.EXPIRED.value, _S.BLOCKED.value),
+    *(COMPLAINED, UNSUBSCRIBED, _S.CAPTURED.value, _S.CANCELLED.value),
+)
+"""The words that `shown_result` returns, in the order of lists."""
+WORST_FIRST = (
+    *(_S.BOUNCED.value, RETURNED, _S.EXPIRED.value, _S.BLOCKED.value, COMPLAINED, UNSUBSCRIBED),
+    *(_S.CANCELLED.value, _S.CAPTURED.value, _S.DELIVERED.value),
+)
+"""The same, as a message with several is seen."""
+
+
+def shown_result(state: RecipientState, verdict: Kind | None) -> str:
+    """Return what became of a recipient in a word: the last one that was said."""
+    if state is _S.DELIVERED and verdict in _SHOWN:
+        return _SHOWN[verdict]
+    return state.value
+
+
+def is_news(kind: Kind, before: Kind | None) -> bool:
+    """Return whether a new last word says something else of what became of a recipient."""
+    return kind not in PASSING and (before is None or _of(kind) != _of(before))
+
+
+def _of(kind: Kind) -> str:
+    return _SHOWN.get(kind, kind.value)
+
+
+def asked_for(words: Iterable[str]) -> Asked:
+    """Return what several words stand for together."""
+    found = [ASKED[word] for word in words]
+    return Asked(
+        frozenset[RecipientState]().union(*(one.states for one in found)),
+        frozenset[Kind]().union(*(one.kinds for one in found)),
+    )

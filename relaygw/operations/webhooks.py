@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from relaygw.mail.clock import rfc3339_or_none
-from relaygw.mail.told import Told
+from relaygw.mail.verdict import Told
 from relaygw.mail.words import fields
 from relaygw.policy.receivers import Endpoint, trouble_of
 from relaygw.settings.events import Webhook, named_webhooks

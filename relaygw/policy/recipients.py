@@ -20,6 +20,7 @@ from relaygw.mail.address import (
     check_address,
     folded,
     is_routable_elsewhere,
+    mailbox,
     split,
 )
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Released, Source
@@ -244,6 +245,13 @@ def check_typed(target: str) -> None:
     unseen = next((sign for sign in target if not sign.isprintable()), "")
     if unseen:
         raise InvalidAddress(f"it has an invisible character, U+{ord(unseen):04X}")
+
+
+def read_address(text: str) -> str:
+    """Return the mailbox of an address as people write it. Raises InvalidAddress."""
+    address = text.strip().removeprefix("<").removesuffix(">")
+    check_typed(address)
+    return mailbox(address)
 
 
 # --- what is queued ------------------------------------------------------------------------

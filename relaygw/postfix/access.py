@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from relaygw.postfix.deliveries import Delivery, Fate
 from relaygw.postfix.main_cf import Configuration, Service, split_list, unbraced
 from relaygw.postfix.maps import Entry, Table
-from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.resolve import Delivery, Fate, Resolver
 from relaygw.settings.tree import Place
 
 RESTRICTIONS = (

@@ -13,10 +13,9 @@ from itertools import islice
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.postfix.access import SENDER, access_fate, access_tables
-from relaygw.postfix.deliveries import Fate, hop_of
 from relaygw.postfix.maps import Table
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import SENDER_MAPS, Resolver
+from relaygw.postfix.resolve import SENDER_MAPS, Fate, Resolver, hop_of
 
 REST = ""
 SAMPLE = "relaygw-sample"

@@ -1,6 +1,6 @@
 """Mistakes in a configuration of Postfix: on the way to providers, about who sends and receives.
 
-Those of the files themselves are in lint_files.py.
+Those of the files themselves are in mistakes.py.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from pathlib import Path
 
 from relaygw.postfix.access import PERMITTING, RECIPIENT, lists
 from relaygw.postfix.classes import REST, host_of, sample, written_hops
-from relaygw.postfix.deliveries import Delivery, Hop, hop_of
 from relaygw.postfix.failures import LEVELS
-from relaygw.postfix.lint_files import FILE_RULES
-from relaygw.postfix.listeners import is_too_wide, networks_of
 from relaygw.postfix.main_cf import Service
 from relaygw.postfix.maps import Table
-from relaygw.postfix.mistakes import Finding, Subject
+from relaygw.postfix.mistakes import FILE_RULES, Finding, Subject
 from relaygw.postfix.providers import preset_of
-from relaygw.postfix.resolve import SENDER_MAPS
+from relaygw.postfix.resolve import SENDER_MAPS, Delivery, Hop, hop_of
 from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.sections import is_too_wide, networks_of
 from relaygw.settings.addresses import is_loopback_host
 
 

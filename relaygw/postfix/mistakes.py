@@ -1,7 +1,12 @@
-"""What a mistake in a configuration of Postfix is, what rules that find some look at, a mend."""
+"""What a mistake in a configuration of Postfix is, the rules about its files, and a mend.
+
+The rules about files: lines, permissions, old indexes, tables that nothing uses.
+"""
 
 from __future__ import annotations
 
+import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,11 +20,10 @@ from relaygw.postfix.classes import (
     sender_classes,
     written_hops,
 )
-from relaygw.postfix.deliveries import Delivery, Hop, Stop, hop_of
-from relaygw.postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service
-from relaygw.postfix.maps import Entry
+from relaygw.postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service, read_text
+from relaygw.postfix.maps import INDEXES, Entry, Table
 from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.resolve import Delivery, Hop, Resolver, Stop, hop_of
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.tree import Place
@@ -149,3 +153,180 @@ class MendedResolver(Resolver):
         if is_open and not is_loopback_host(hop.host):
             stop = replace(stop, tls="verify")
         return stop
+
+
+# --- mistakes in the files -----------------------------------------------------------------
+
+_TABLE_WORD = re.compile(r"(?:proxy:)*([a-z]+):(/[^\s,{}]+)")
+_CACHE = re.compile(r"\w+_(cache_database|cache_map)|address_verify_map")
+"""What Postfix writes for itself: no tables of the administrator."""
+_SECOND_S = 1.0
+_MAX_SCRIPT_BYTES = 2**20
+_HERE_DOCUMENT = re.compile(r"\bcat\s*<<\s*['\"]?(/\S+?)['\"]?\s*>>?\s*(\w+)")
+
+
+def _tables(subject: Subject) -> Iterator[tuple[str, Table]]:
+    """Yield every table that a parameter names, with the parameter's place."""
+    configuration = subject.configuration
+    services = [None, *configuration.services]
+    for service in services:
+        names = configuration.parameters if service is None else service.overrides
+        for name in (one for one in names if not _CACHE.fullmatch(one)):
+            for kind, path in _TABLE_WORD.findall(_expanded(subject, name, service)):
+                is_alias = name in ("alias_maps", "alias_database")
+                if kind in INDEXES or kind in ("texthash", "regexp", "pcre"):
+                    place = configuration.place(name, service)
+                    table = subject.resolver.tables.table(f"{kind}:{path}", place, aliases=is_alias)
+                    yield name, table
+
+
+def _expanded(subject: Subject, name: str, service: object) -> str:
+    try:
+        return subject.configuration.value(name, service)  # type: ignore[arg-type]
+    except PostfixUnreadable:
+        return ""
+
+
+def _permissions(subject: Subject) -> Iterator[Finding]:
+    for name, table in _tables(subject):
+        if "sasl_password" not in name or table.path is None:
+            continue
+        for path in (table.path, table.index):
+            if path is not None and path.exists() and path.stat().st_mode & stat.S_IROTH:
+                yield Finding(
+                    str(path), "readable-passwords", "everyone on this host may read the passwords",
+                    f"chmod 600 {path}", "writes each password into a file of its own, mode 0600",
+                )  # fmt: skip
+
+
+def _old_indexes(subject: Subject) -> Iterator[Finding]:
+    for name, table in _tables(subject):
+        text, index = table.path, table.index
+        if text is None or index is None:
+            continue
+        command = "postalias" if name in ("alias_maps", "alias_database") else "postmap"
+        remedy = f"{command} {table.spec}"
+        if not index.exists():
+            if text.exists():
+                yield Finding(
+                    str(text), "no-index",
+                    f"{index.name} is not there: Postfix defers all mail that needs {name}",
+                    remedy, "reads the text file",
+                )  # fmt: skip
+            continue
+        if text.exists() and text.stat().st_mtime > index.stat().st_mtime + _SECOND_S:
+            yield Finding(
+                str(text), "old-index",
+                f"is newer than {index.name}, which Postfix reads: the change has no effect",
+                remedy, "imports what Postfix uses: the lines of the index",
+            )  # fmt: skip
+
+
+def _unused_files(subject: Subject) -> Iterator[Finding]:
+    used = {table.path.resolve() for _, table in _tables(subject) if table.path is not None}
+    for index in sorted(subject.configuration.directory.glob("*")):
+        if index.suffix in set(INDEXES.values()) and index.with_suffix("").resolve() not in used:
+            yield Finding(
+                str(index), "unused-table", "no parameter names this table",
+                "name it in main.cf, or remove it", "does not import it",
+            )  # fmt: skip
+
+
+def _unused_lines(subject: Subject) -> Iterator[Finding]:
+    """Yield maps by sender that lead to hosts without a password, and passwords for nobody."""
+    hosts = {hop.host for hop, _ in subject.hops}
+    # patterns may lead where no sample goes
+    hosts |= {host_of(text) for text in written_hops(subject.resolver)}
+    for entry in subject.passwords():
+        bare = re.sub(r":\w+$", "", entry.key).strip("[]").lower()
+        if "@" not in entry.key and bare not in hosts:
+            yield Finding(
+                str(entry.place), "unused-password", f"no mail goes to {entry.key}",
+                "remove the line, or correct the name", "does not import it",
+            )  # fmt: skip
+
+
+def _broken_tables(subject: Subject) -> Iterator[Finding]:
+    for _, table in _tables(subject):
+        for note in (table.problem, *table.notes):
+            place, _, text = note.partition(": ")
+            if note:
+                yield Finding(place, "table", text, "fix the line", "ignores it")
+
+
+def _shell_lines(subject: Subject) -> Iterator[Finding]:
+    """Yield here-documents the wrong way round, and what they left behind."""
+    for path in sorted(subject.configuration.directory.iterdir()):
+        if not path.is_file() or path.stat().st_size > _MAX_SCRIPT_BYTES:
+            continue
+        if path.suffix in {*INDEXES.values(), ".proto"}:
+            continue
+        try:
+            text = read_text(path)
+        except PostfixUnreadable:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            match = _HERE_DOCUMENT.search(line)
+            if match is not None:
+                yield Finding(
+                    f"{path.name}:{number}", "here-document",
+                    f"`{line.strip()[:60]}` writes into a file {match[2]}, and nothing into "
+                    f"{match[1]}",
+                    f"cat >> {match[1]} << {match[2]}", "reads what is in main.cf",
+                )  # fmt: skip
+        if path.name == "EOF" and re.search(r"^\w+\s*=", text, re.M):
+            yield Finding(
+                path.name, "here-document",
+                "holds parameters that were meant for main.cf: a here-document with its files "
+                "swapped",
+                "move its lines into main.cf, and remove it", "reads what is in main.cf",
+            )  # fmt: skip
+
+
+def _comments(subject: Subject) -> Iterator[Finding]:
+    for one in subject.configuration.parameters.values():
+        if re.search(r"\s#", one.value):
+            yield Finding(
+                str(one.place), "comment-in-value",
+                f"{one.name}: main.cf has no comments after a value; this one is part of the value",
+                "put the comment on a line of its own", "remove it from what is imported",
+            )  # fmt: skip
+    for one in subject.configuration.repeated:
+        later = subject.configuration.parameters[one.name]
+        yield Finding(
+            str(one.place), "set-twice",
+            f"{one.name} is set again at {later.place}, which applies",
+            "remove one of the two", "uses the later one, like Postfix",
+        )  # fmt: skip
+
+
+def _unknown(subject: Subject) -> Iterator[Finding]:
+    report = Report()
+    for verdict in report.verdicts(subject.configuration):
+        if verdict.why.startswith("Postfix has no such parameter"):
+            yield Finding(
+                str(verdict.parameter.place), "unknown", f"{verdict.parameter.name}: {verdict.why}",
+                "correct the name, or remove the line", "does not import it",
+            )  # fmt: skip
+    for problem in subject.configuration.problems:
+        place, _, text = problem.partition(": ")
+        yield Finding(place, "not-readable", text, "fix the line", "ignores it")
+
+
+def _passwords_in_main_cf(subject: Subject) -> Iterator[Finding]:
+    for table in subject.resolver.tables.of("smtp_sasl_password_maps"):
+        if table.path is None and not table.problem:
+            yield Finding(
+                subject.place("smtp_sasl_password_maps"), "readable-passwords",
+                f"a {table.kind} table in main.cf, which everyone on this host may read",
+                "a file of mode 600, as hash:/etc/postfix/sasl_passwd",
+                "writes each password into a file of its own, mode 0600",
+            )  # fmt: skip
+
+
+FILE_RULES: tuple[Rule, ...] = (
+    _comments,
+    _unknown,
+    _permissions,
+    _passwords_in_main_cf, _old_indexes, _unused_files, _unused_lines, _broken_tables, _shell_lines,
+)  # fmt: skip

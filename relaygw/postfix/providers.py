@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from relaygw.postfix.deliveries import Stop
 from relaygw.postfix.failures import MECHANISMS
 from relaygw.postfix.main_cf import Configuration, Service
 from relaygw.postfix.report import Report, seconds
+from relaygw.postfix.resolve import Stop
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.presets import Preset, presets
 from relaygw.settings.provider import TlsPolicy

@@ -1,4 +1,4 @@
-"""What Postfix does with mail from one address to another: next hop, TLS, login.
+"""What becomes of mail at a Postfix from one address to another: next hop, TLS, login, or why not.
 
 The steps are those of trivial-rewrite(8) and smtp(8). What a table says comes from a `Lookup`: the
 tables as they were read, or a real Postfix that is asked.
@@ -7,17 +7,92 @@ tables as they were read, or a real Postfix that is asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 
-from relaygw.postfix.deliveries import Delivery, Fate, Hop, Stop, hop_of
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import Entry, Lookup, Table, Tables, find, look_up
+from relaygw.settings.addresses import Host
+from relaygw.settings.section import fits
 from relaygw.settings.tree import Place
+
+_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "urd": 465, "mail": 25}
+_HOP = re.compile(r"\[(?P<host>[^\]]+)\](?::(?P<port>\S+))?|(?P<mx>[^:\[\]]+)(?::(?P<mxport>\S+))?")
+
+
+class Fate(StrEnum):
+    """What becomes of mail in the end."""
+
+    SEND = "sent"
+    LOCAL = "put into a mailbox of this host"
+    REFUSE = "refused"
+    DISCARD = "discarded"
+    LATER = "deferred"
+    OTHER = "given to a program"
+    # by an access table, which means the mail with all its recipients
+    DISCARD_ALL = "discarded for all its recipients"
+    HOLD = "held for all its recipients"
+    FILTER = "given to a filter, with all its recipients"
+    REDIRECT = "sent to another address, with all its recipients"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A host that mail is sent to."""
+
+    host: str
+    port: int
+    is_mx: bool = False  # the DNS names the hosts
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} by MX" if self.is_mx else f"[{self.host}]:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A hop with how the connection is protected and logged in to."""
+
+    hop: Hop
+    tls: str  # a level of Postfix
+    is_wrapped: bool = False  # implicit TLS
+    login: tuple[str, str] | None = None
+    written: str = field(default="", compare=False)  # the hop, as the configuration has it
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where mail goes, the next stop after the first one's failure, or why it goes nowhere."""
+
+    fate: Fate
+    stops: tuple[Stop, ...] = ()
+    transport: str = ""
+    reason: str = ""
+    places: tuple[str, ...] = ()  # the lines that decide
+
+
+def hop_of(text: str, default_port: str = "smtp") -> Hop:
+    """Read `[host]:port`, `host:port`, `[host]` or `host`. Raises ValueError."""
+    match = _HOP.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a next hop; write [HOST]:PORT")
+    host = (match["host"] or match["mx"]).removeprefix("ipv6:").removeprefix("IPv6:")
+    if not fits(Host, host):
+        raise ValueError(f"{text!r} names no host; write [HOST]:PORT")
+    port = match["port"] or match["mxport"] or default_port
+    number = int(port) if port.isdecimal() else _PORTS.get(port.lower(), 0)
+    if not 0 < number < 65536:
+        raise ValueError(f"{text!r} has an invalid port; write [HOST]:PORT, e.g. [{host}]:587")
+    return Hop(host.lower(), number, is_mx=match["host"] is None)
+
+
+# --- the ways of a configuration ------------------------------------------------------------
 
 _NULL_KEY = "<>"
 SENDER_TRANSPORTS = "sender_dependent_default_transport_maps"
 SENDER_MAPS = ("sender_dependent_relayhost_maps", SENDER_TRANSPORTS)
+_SMTP = ("smtp", "relay")  # services that every master.cf has
 _TRANSPORTS = {"mydestination": "local_transport", "virtual_mailbox_domains": "virtual_transport"}
 
 
@@ -113,7 +188,11 @@ class Resolver:
 
     def by_address(self, tables: Sequence[Table], address: str) -> Entry | None:
         """Return the entry for an address: whole, without extension, local part, `@domain`."""
-        for number, key in enumerate(address_keys(self, address)):
+        return self._first(tables, address_keys(self, address))
+
+    def _first(self, tables: Sequence[Table], keys: Iterable[str]) -> Entry | None:
+        """Return the entry for the first of keys that has one; those behind it are partial."""
+        for number, key in enumerate(keys):
             entry = find(tables, key, partial=number > 0, lookup=self.lookup)
             if entry is not None:
                 return entry
@@ -153,7 +232,7 @@ class Resolver:
         places, name = list[str](), "relay_transport" if listed else "default_transport"
         sent_by = "" if listed else self._by_sender(SENDER_TRANSPORTS, sender, places)
         channel, nexthop = self._split_transport(sent_by or value(name), "")
-        if not sent_by and (nexthop or channel not in known_smtp):
+        if not sent_by and (nexthop or channel not in _SMTP):
             places.append(f"{place(name)}: {name} = {value(name)}")
         if not nexthop:
             nexthop = self._by_sender(SENDER_MAPS[0], sender, places) or ""
@@ -192,11 +271,8 @@ class Resolver:
         tables = self.tables.of("transport_maps")
         if not tables:
             return None
-        for number, key in enumerate(self.transport_keys(recipient, domain)):
-            entry = find(tables, key, partial=number > 0, lookup=self.lookup)
-            if entry is not None:
-                return entry
-        return find(tables, "*", lookup=self.lookup)
+        found = self._first(tables, self.transport_keys(recipient, domain))
+        return found or find(tables, "*", lookup=self.lookup)
 
     def transport_keys(self, recipient: str, domain: str) -> Iterator[str]:
         """Yield what transport_maps is asked for, in order, but for the last, `*`."""
@@ -224,23 +300,20 @@ class Resolver:
         command = service.command if service is not None else transport
         if command in known:
             return Delivery(known[command], (), transport, nexthop, places)
-        if command not in ("smtp", "relay") or (service is None and transport not in known_smtp):
+        if command not in _SMTP or (service is None and transport not in _SMTP):
             return Delivery(Fate.OTHER, (), transport, f"transport {transport}", places)
-        words = re.split(r"[,\s]+", nexthop.strip())
-        words += re.split(r"[,\s]+", self._fallback(service))
+        value = self.configuration.value
+        fallback = value("smtp_fallback_relay", service) or value("fallback_relay", service)
+        words = [word for hosts in (nexthop, fallback) for word in re.split(r"[,\s]+", hosts)]
         stops: list[Stop] = []
         for word in filter(None, words):
             try:
-                hop = hop_of(word, self.configuration.value("smtp_tcp_port", service))
+                hop = hop_of(word, value("smtp_tcp_port", service))
             except ValueError as error:
                 where = places[-1] if places else "main.cf"
                 raise PostfixUnreadable(f"{where}: {error}") from error
             stops.append(self._stop(sender, hop, word, service))
         return Delivery(Fate.SEND, tuple(stops), transport, "", places)
-
-    def _fallback(self, service: Service | None) -> str:
-        value = self.configuration.value
-        return value("smtp_fallback_relay", service) or value("fallback_relay", service)
 
     def _stop(self, sender: str, hop: Hop, written: str, service: Service | None) -> Stop:
         is_wrapped = self.configuration.is_on("smtp_tls_wrappermode", service)
@@ -295,15 +368,8 @@ class Resolver:
             entry = self.by_address(tables, sender)
             if entry is not None:
                 return entry
-        for key in (hop.host, written):
-            entry = find(tables, key, lookup=self.lookup)
-            if entry is not None:
-                return entry
-        return None
-
-
-known_smtp = ("smtp", "relay")
-"""Services that every master.cf has."""
+        found = find(tables, hop.host, lookup=self.lookup)
+        return found or find(tables, written, lookup=self.lookup)
 
 
 def address_keys(resolver: Resolver, address: str) -> Iterator[str]:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from relaygw.postfix.access import Access
-from relaygw.postfix.deliveries import Delivery, Fate
 from relaygw.postfix.main_cf import PostfixUnreadable, Service, read_text, split_list
 from relaygw.postfix.maps import Entry, find
-from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.resolve import Delivery, Fate, Resolver
 from relaygw.settings.tree import Place
 
 _MAX_STEPS = 100

@@ -23,10 +23,10 @@ from relaygw.postfix.classes import (
     sample,
     sender_classes,
 )
-from relaygw.postfix.deliveries import Delivery, Fate, Stop
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.providers import Providers
 from relaygw.postfix.report import Report
+from relaygw.postfix.resolve import Delivery, Fate, Stop
 from relaygw.postfix.rewriting import Rewriting
 
 Way = tuple[str, ...]

@@ -11,14 +11,11 @@ from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.router import Rewriter, Router
 from relaygw.postfix.access import SENDER, access_keys, access_tables
 from relaygw.postfix.classes import judged_senders, sample
-from relaygw.postfix.deliveries import Fate, Stop
-from relaygw.postfix.doubts import Doubts
-from relaygw.postfix.failures import Failures
+from relaygw.postfix.failures import Doubts, Failures
 from relaygw.postfix.main_cf import PostfixUnreadable
-from relaygw.postfix.maps import Table
-from relaygw.postfix.postmap import Postfix
+from relaygw.postfix.maps import Postfix, Table
 from relaygw.postfix.providers import policy_of
-from relaygw.postfix.resolve import Resolver, address_keys
+from relaygw.postfix.resolve import Fate, Resolver, Stop, address_keys
 from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting
 from relaygw.postfix.translation import Translation
 from relaygw.settings.model import Settings

@@ -12,8 +12,6 @@ from typing import Any
 from relaygw.postfix.access import access_tables
 from relaygw.postfix.classes import SAMPLE
 from relaygw.postfix.failures import DECISIVE
-from relaygw.postfix.listeners import listeners
-from relaygw.postfix.lists import recipients, tell_restrictions
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
 from relaygw.postfix.maps import Table, Tables
 from relaygw.postfix.providers import Providers, timeouts
@@ -21,6 +19,7 @@ from relaygw.postfix.report import REFUSED, Report, seconds
 from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
 from relaygw.postfix.routes import Routing
+from relaygw.postfix.sections import listeners, recipients, tell_restrictions
 from relaygw.settings.addresses import Address, Domain, RewriteKey
 from relaygw.settings.section import fits, format_duration
 

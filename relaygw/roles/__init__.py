@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from relaygw.errors import SettingsError, StoreFull, StoreUnavailable
 from relaygw.machine import this_machine
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.told import Told
+from relaygw.mail.verdict import Told
 from relaygw.policy.retry import doubt_waits
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
@@ -128,6 +128,12 @@ def _siblings(settings: Settings) -> dict[str, frozenset[str]]:
         name: frozenset(other for other, its in presets.items() if its == preset)
         for name, preset in presets.items()
     }
+
+
+def hears_of_mail(settings: Settings) -> bool:
+    """Return whether providers, or mail of bounces, tell what becomes of mail."""
+    are_told = any(one.events is not None for one in settings.providers.values())
+    return are_told or settings.bounces.inbound is not None
 
 
 def wake_workers(loaded: LoadedSettings) -> None:

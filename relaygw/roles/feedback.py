@@ -34,14 +34,11 @@ async def feedback_kept(
 ) -> AsyncIterator[None]:
     """Take and read posts of providers, for the length of a with block that ends with `stop`.
 
-    What one instance took any may read. Where no provider reports anything there is nothing to do.
+    What one instance took any may read.
     """
     settings = context.loaded.settings
     providers = [name for name, one in settings.providers.items() if one.events is not None]
     providers += [BOUNCE_MAIL] * (settings.bounces.inbound is not None)
-    if not providers:
-        yield
-        return
     metrics = FeedbackMetrics(providers) if can_count(context.metrics, context.log) else None
     counts, history = _Counts(metrics), History()
     observer = FeedbackObserver(context.log, history, metrics)

@@ -17,10 +17,9 @@ from typing import Any
 
 _BLOCKS_BYTES = (65536, 16384, 4096, 1024, 512, 256, 128, 96, 64, 48, 32, 24)
 # Python's own allocator: blocks of one size up to 512 bytes lie in a pool
+_SIZES_BYTES = range(16, 513, 16)
+_MOST_FREE_BYTES = 2 * 1024 * 1024
 _POOL_BYTES, _POOL_HEAD_BYTES = 16384, 48
-_SIZES_BYTES = range(48, 513, 16)
-_MOST_FREE = 500
-_kept: list[bytes] = []
 # glibc: <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BYTES, _SPARE_BYTES = 256 * 1024, 1024 * 1024
@@ -45,6 +44,7 @@ def share() -> None:
     _unmap_libraries(libc)
     gc.collect()
     if hasattr(libc, "mallinfo2"):
+        libc.malloc_trim(0)  # whole pages within a hole go back before the hole is taken
         _fill_holes(libc)
     _fill_pools()
     # a child that displaces a name in the cache of types changes the page of the name
@@ -98,9 +98,16 @@ def _fill_holes(libc: Any) -> None:
 
 
 def _fill_pools() -> None:
+    """Take free blocks of each size until a whole new pool came, one after the other."""
+    if sys.getallocatedblocks() == 0:  # another allocator is in use
+        return
+    allocate = ctypes.pythonapi.PyObject_Malloc
+    allocate.argtypes, allocate.restype = [ctypes.c_size_t], ctypes.c_void_p
     for size in _SIZES_BYTES:
-        for _ in range(_MOST_FREE):
-            block = bytes(size - sys.getsizeof(b""))
-            if id(block) % _POOL_BYTES == _POOL_HEAD_BYTES:  # the first of a new pool
+        last, in_order, pool = 0, 1, (_POOL_BYTES - _POOL_HEAD_BYTES) // size
+        for _ in range(_MOST_FREE_BYTES // size):
+            block = allocate(size)
+            in_order = in_order + 1 if block == last + size else 1
+            last = block
+            if in_order == pool:
                 break
-            _kept.append(block)

@@ -27,13 +27,14 @@ from relaygw import __version__
 from relaygw.delivery.leases import HEARTBEAT_S
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
-from relaygw.roles import heap, queue_place
+from relaygw.roles import heap, hears_of_mail, queue_place
 from relaygw.settings.load import LoadedSettings
-from relaygw.settings.model import fingerprint
+from relaygw.settings.model import Settings, fingerprint
 from relaygw.store import hints, instances
 from relaygw.store.instances import Instance
+from relaygw.store.sqlite import sqlite_dialect
 from relaygw.store.store import Store
-from relaygw.upstream.classifier import catalogue
+from relaygw.upstream.classifier import Classifier
 
 ROLES = ("front", "delivery", "web")
 _IMPORTED_LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off")
@@ -96,16 +97,22 @@ class RoleContext:
         )
 
 
-def preload(roles: Sequence[str], *, is_postgres: bool = False) -> None:
+def preload(roles: Sequence[str], settings: Settings) -> None:
     """Load what the roles need before the fork, so that they share it."""
     _loop_runner()
     codecs.lookup("ascii")
-    for name in _OF_POSTGRES if is_postgres else ():
-        import_module(name)
+    if settings.queue.is_postgres:
+        for name in _OF_POSTGRES:
+            import_module(name)
+    else:
+        sqlite_dialect()
     for role in roles:
         _main_of(role)
     if "delivery" in roles:
-        catalogue()
+        for provider in settings.providers.values():
+            Classifier(provider)  # what is known of all replies stays
+    if "web" in roles and hears_of_mail(settings):
+        import_module("relaygw.roles.feedback")
     for name in _IMPORTED_LATE if "web" in roles else ():
         with contextlib.suppress(ImportError):
             import_module(name)

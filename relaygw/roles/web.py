@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 
 from relaygw import service_file
@@ -13,8 +14,7 @@ from relaygw.alerting.history import history_kept
 from relaygw.alerting.watch import WatchThread
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.observer import History
-from relaygw.roles import open_store, wake_workers
-from relaygw.roles.feedback import feedback_kept
+from relaygw.roles import hears_of_mail, open_store, wake_workers
 from relaygw.roles.process import Heartbeat, RoleContext, in_loop, registered, stop_event
 from relaygw.roles.uses import uses_kept, written
 from relaygw.store.instances import STALE_AFTER_S
@@ -67,7 +67,7 @@ async def web(context: RoleContext) -> int:
             history_kept(history, store),
             written(visits, store.visitors.note_uses),
             webhooks_told(context, store),
-            feedback_kept(context, store, events, stop),
+            _feedback_kept(context, store, events, stop),
         ):
             await asyncio.gather(
                 serve_web(app, pages, stop=stop),
@@ -77,6 +77,17 @@ async def web(context: RoleContext) -> int:
         beat.cancel()
     store.close()
     return 0
+
+
+def _feedback_kept(
+    context: RoleContext, store: Store, listening: socket.socket | None, stop: asyncio.Event
+) -> AbstractAsyncContextManager[None]:
+    """Take and read what is told of sent mail, where anybody tells: see `roles.feedback`."""
+    if not hears_of_mail(context.loaded.settings):
+        return nullcontext()
+    from relaygw.roles.feedback import feedback_kept  # with cryptography: 4 MB
+
+    return feedback_kept(context, store, listening, stop)
 
 
 # --- webhooks ---------------------------------------------------------------------------

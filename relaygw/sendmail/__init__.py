@@ -172,15 +172,12 @@ def _call(program: str, words: list[str]) -> int:
 
 def _manage(gateway_program: str, program: bytes) -> int:
     """Do what postqueue or postsuper is asked; return the first exit code that is not 0."""
-    from relaygw.sendmail import postfix
+    from relaygw.sendmail import queue
 
     words = sys.argv[1:]
-    if postfix.is_listing(program, words):
-        from relaygw.sendmail.queue import copy_report
-
-        if copy_report():
-            return 0
-    codes = [_call(gateway_program, one) for one in postfix.gateway_words(program, words)]
+    if queue.is_listing(program, words) and queue.copy_report():
+        return 0
+    codes = [_call(gateway_program, one) for one in queue.gateway_words(program, words)]
     return next((code for code in codes if code), 0)
 
 

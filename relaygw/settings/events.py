@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from relaygw.errors import SettingsError
 from relaygw.mail.suppression import Action, SuppressionRules
-from relaygw.mail.told import Told
+from relaygw.mail.verdict import Told
 from relaygw.settings.addresses import Bind, Name
 from relaygw.settings.presets import MarkField, presets
 from relaygw.settings.secrets import SecretRef, SecretUrl

@@ -25,10 +25,9 @@ from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.settings.secrets import draft_of
 from relaygw.store import exchange, log_check, migrate
 from relaygw.store.database import damage
-from relaygw.store.feedback_tables import notice
 from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import lock_directory_of
-from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
+from relaygw.store.schema import SCHEMA_REVISION, notice, whole_metadata
 from relaygw.store.sqlite import is_damage, make_directory, open_engine
 from relaygw.store.tables import delivery
 

@@ -22,7 +22,7 @@ from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import Field, MailSearch, Term, searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import Row, Transaction, insert_into
-from relaygw.store.full_text import FullText
+from relaygw.store.find_index import FullText
 from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.tables import (
     IS_UNINDEXED,

@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
+from relaygw.store.rules import NO_RULES, StoreRules
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -347,8 +348,9 @@ class Repository:
     of the process and of the machine. All times are by the clock of the machine that calls.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
         self._database = database
+        self._rules = rules
         self._read = database.read
         self._write = database.write
 

@@ -17,8 +17,8 @@ from relaygw.store.database import BatchStatement, Repository, Row, Statement, T
 from relaygw.store.intake import finish_messages
 from relaygw.store.outcomes import MAX_REPLY, Settled
 from relaygw.store.queue_entry import Key
+from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules
-from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_changes
 
 # columns of a row: queue_id, address, provider, words, at_ms

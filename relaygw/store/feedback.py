@@ -14,7 +14,6 @@ from relaygw.mail.verdict import Event, Kind
 from relaygw.store import doubts, suppression, webhooks
 from relaygw.store.database import (
     BatchStatement,
-    Database,
     Repository,
     Row,
     Statement,
@@ -24,8 +23,7 @@ from relaygw.store.database import (
 )
 from relaygw.store.mail_of_event import Clue, Found, find_mail
 from relaygw.store.outcomes import Settled
-from relaygw.store.rules import NO_RULES, StoreRules
-from relaygw.store.verdicts import NewVerdict, clean, past, put_verdicts, short_key
+from relaygw.store.reports import NewVerdict, clean, past, put_verdicts, short_key
 
 People = dict[tuple[str | None, int | None], str]
 """Addresses of recipients by queue id and number."""
@@ -161,10 +159,6 @@ class MatchedEvent:
 
 class Feedback(Repository):
     """Posts of providers, and the events that they tell of."""
-
-    def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
-        super().__init__(database)
-        self._rules = rules
 
     def receive(self, posts: Sequence[NewPost]) -> list[bool]:
         """Keep posts until they are read; False for those whose token was used before."""

@@ -28,7 +28,7 @@ from relaygw.store.find_index import (
     take_todo,
     write_links,
 )
-from relaygw.store.find_walk import Key, NoPlace, Walk, greatest, newest, read_place
+from relaygw.store.find_terms import Key, NoPlace, Walk, greatest, newest, read_place
 from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries, rows_in
 from relaygw.store.tables import delivery, mail_search, message
 

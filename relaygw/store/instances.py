@@ -81,8 +81,7 @@ class Instances(Repository):
     """Registered processes and their heartbeats."""
 
     def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
-        super().__init__(database)
-        self._rules = rules
+        super().__init__(database, rules)
         self._heartbeats = Unchanged()
         self._steadiness = Steadiness()
 

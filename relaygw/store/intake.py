@@ -13,7 +13,6 @@ from relaygw.mail.verdict import BOUNCE_MAIL
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import (
     BatchStatement,
-    Database,
     Repository,
     Row,
     Statement,
@@ -22,7 +21,6 @@ from relaygw.store.database import (
     insert_into,
 )
 from relaygw.store.repeats import taken_before
-from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.tables import HAS_NO_NOTICE_DUE
 from relaygw.store.webhooks import add_accepted
 
@@ -78,10 +76,6 @@ _STORED_CHUNKS = Statement(
 
 class Intake(Repository):
     """Accepting mail; reading what was accepted."""
-
-    def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
-        super().__init__(database)
-        self._rules = rules
 
     def accept_batch(
         self,

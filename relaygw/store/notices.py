@@ -12,7 +12,7 @@ from typing import Any
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, first_id_at
 from relaygw.mail.notice import DueNotice, NoticedRecipient, NoticeEntry, NoticeKind
 from relaygw.mail.state import RecipientState
-from relaygw.store.database import BatchStatement, Database, Repository, Row, Statement, Transaction
+from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
 from relaygw.store.intake import insert_messages
 from relaygw.store.rules import StoreRules
 from relaygw.store.tables import IS_OPEN
@@ -179,10 +179,6 @@ _PUT_OFF = Statement(
 
 class Notices(Repository):
     """Notices that are due, and making them."""
-
-    def __init__(self, database: Database, rules: StoreRules) -> None:
-        super().__init__(database)
-        self._rules = rules
 
     def note_delayed(self, waiting_for_ms: int, *, start: str, limit: int) -> str:
         """Note mail from queue id `start` on that waits for so long; return where to go on.

@@ -29,8 +29,8 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.feedback_tables import webhook_endpoint, webhook_event
 from relaygw.store.queue_entry import in_batches
+from relaygw.store.schema import webhook_endpoint, webhook_event
 
 _E, _P = webhook_event.c, webhook_endpoint.c
 _LATEST_MS = 253_402_300_799_000  # the last second of the year 9999
@@ -60,7 +60,7 @@ class WebhookEvent(NamedTuple):  # made for each delivered mail, so as cheaply a
     event_no: int
     queue_id: str
     rcpt_no: int
-    kind: str  # see mail.told
+    kind: str  # see mail.verdict
     verdict: str | None = None  # a provider's word, None: an outcome
     provider: str | None = None
     reply: str | None = None

@@ -15,7 +15,7 @@ from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
-from relaygw.store.database import Database, Repository, Row, Transaction
+from relaygw.store.database import Repository, Row, Transaction
 from relaygw.store.doubts import note_let_go, settle_what_is_back
 from relaygw.store.holds import held_until
 from relaygw.store.intake import finish_messages
@@ -67,10 +67,6 @@ class LaneCount:
 
 class Queue(Repository):
     """Searches, counts and changes."""
-
-    def __init__(self, database: Database, rules: StoreRules) -> None:
-        super().__init__(database)
-        self._rules = rules
 
     # --- searches ------------------------------------------------------------------------
 

@@ -20,9 +20,8 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
-from relaygw.store.feedback_tables import key_generation, notice, provider_event, verdict
 from relaygw.store.find_index import forget_words
-from relaygw.store.guard_tables import repeated_mail
+from relaygw.store.schema import key_generation, notice, provider_event, repeated_mail, verdict
 from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.guard_tables import recent_mail, repeated_mail, storm
+from relaygw.store.schema import recent_mail, repeated_mail, storm
 from relaygw.store.tables import message
 
 ONCE_MS = 60_000

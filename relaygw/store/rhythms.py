@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Select, delete, func, or_, select
 
+from relaygw.mail.mail_class import ClassCount
 from relaygw.policy.silence import LEARNT_MS, LEAST_MESSAGES, LastMail, MailHour, MailKind
 from relaygw.store.database import (
     BatchStatement,
@@ -22,8 +23,8 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.guard_tables import kind_hour, mail_kind
-from relaygw.store.sources import HOUR_MS, KEPT_MS, ClassCount
+from relaygw.store.schema import kind_hour, mail_kind
+from relaygw.store.sources import HOUR_MS, KEPT_MS
 
 MAX_KINDS = 20_000
 MAX_RHYTHMS = 2000  # kinds with the most mail

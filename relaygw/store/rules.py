@@ -10,7 +10,7 @@ from relaygw.mail.suppression import OFF, SuppressionRules
 
 @dataclass(frozen=True, slots=True)
 class WebhookRule:
-    """A receiver of webhooks, by its id, and what it is told of: see mail.told."""
+    """A receiver of webhooks, by its id, and what it is told of: see mail.verdict."""
 
     endpoint: str
     kinds: frozenset[str]

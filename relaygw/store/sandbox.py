@@ -67,7 +67,7 @@ class Sandbox(Repository):
     """Captured mail, its index and its tags."""
 
     def __init__(self, database: Database, rules: StoreRules = NO_RULES) -> None:
-        super().__init__(database)
+        super().__init__(database, rules)
         self.production_hosts = rules.production_hosts
 
     # --- content -------------------------------------------------------------------------

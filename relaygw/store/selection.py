@@ -21,8 +21,8 @@ from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
 from relaygw.store.database import Transaction
-from relaygw.store.feedback_tables import provider_event, verdict
 from relaygw.store.queue_entry import rows_in
+from relaygw.store.schema import provider_event, verdict
 from relaygw.store.tables import (
     HAS_PUT_OFF,
     HAS_RARE_OUTCOME,

@@ -1,4 +1,4 @@
-"""Who sends what: classes of mail and their counts by hour, added up by all fronts.
+"""Who sends what: classes of mail and their counts by hour, added up by all fronts, and forgotten.
 
 Nothing is synced by itself: a power cut may forget the last counts.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, select
+from sqlalchemy import ColumnElement, Select, case, delete, func, select
 
-from relaygw.mail.mail_class import MailClass, elsewhere, others_of
+from relaygw.mail.mail_class import ClassCount, MailClass, elsewhere, others_of
 from relaygw.store.database import (
     BatchStatement,
     Repository,
@@ -22,13 +22,16 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.forgotten_sources import FORGOTTEN_AT_ONCE, forgotten_classes, forgotten_hour
-from relaygw.store.guard_tables import class_hour, mail_class
+from relaygw.store.schema import class_hour, mail_class
 
 HOUR_MS = 3_600_000
 MAX_CLASSES = 20_000
 MAX_CLASSES_OF_SOURCE = 200
 KEPT_MS = 60 * 86_400_000
+MAX_HOURS = 500_000  # rows of counts by hour
+_FORGOTTEN_AT_ONCE = 200  # rows
+_RARE_MS = 86_400_000  # so long a class stays that was seen once or twice
+_RARE = 2  # messages
 
 _SEEN = BatchStatement(
     "SELECT class_id, last_seen_ms FROM mail_class WHERE class_id IN (VALUES {rows})", columns=1
@@ -68,41 +71,6 @@ _ADD_HOUR = insert_into(
 
 _COLUMNS = {"user": "user_name"}  # of fields of classes, where they have another name
 _COUNTS = ("messages", "recipients", "refused")
-
-
-@dataclass(slots=True)
-class ClassCount:
-    """What was accepted of a class within an hour, as a front counts it."""
-
-    mail_class: MailClass
-    first_ms: int
-    last_ms: int = 0
-    messages: int = 0
-    recipients: int = 0
-    refused: int = 0
-    gap_ms: int = 0  # the longest between two of these
-
-    def add(self, at_ms: int, recipients: int, refused: int) -> None:
-        """Count a message."""
-        after_ms = at_ms - self.last_ms
-        if after_ms > self.gap_ms and self.messages:
-            self.gap_ms = after_ms
-        if after_ms > 0:
-            self.last_ms = at_ms
-        self.messages += 1
-        self.recipients += recipients
-        self.refused += refused
-
-    def join(self, other: ClassCount) -> None:
-        """Add another count of the same hour, whose class is counted with this one's."""
-        early, late = sorted((self, other), key=lambda one: one.first_ms)
-        between_ms = max(0, late.first_ms - early.last_ms)
-        self.gap_ms = max(self.gap_ms, other.gap_ms, between_ms)
-        self.first_ms = early.first_ms
-        self.last_ms = max(self.last_ms, other.last_ms)
-        self.messages += other.messages
-        self.recipients += other.recipients
-        self.refused += other.refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,8 +168,7 @@ class Sources(Repository):
         with self._read() as tx:
             hour = class_hour.c.hour
             query = select(class_hour).where(hour >= -(-tx.to_stored(since_ms) // HOUR_MS))
-            if until_ms is not None:
-                query = query.where(hour < -(-tx.to_stored(until_ms) // HOUR_MS))
+            query = query.where(*_begun_before(tx, until_ms))
             if class_ids:
                 query = query.where(class_hour.c.class_id.in_(class_ids))
             rows = tx.execute(query.order_by(hour, class_hour.c.class_id))
@@ -266,9 +233,8 @@ class Sources(Repository):
         """
         with self._read() as tx:
             now_ms = tx.now_ms()
-            bounds = {"most": MAX_CLASSES, "most_of_source": MAX_CLASSES_OF_SOURCE}
-            gone = forgotten_classes(tx, now_ms, older_than_ms, **bounds)
-            hour = forgotten_hour(tx, now_ms // HOUR_MS, (now_ms - older_than_ms) // HOUR_MS)
+            gone = _forgotten_classes(tx, now_ms, older_than_ms)
+            hour = _forgotten_hour(tx, now_ms // HOUR_MS, (now_ms - older_than_ms) // HOUR_MS)
         if not gone and hour is None:
             return False
         with self._write(Write.UNSYNCED) as tx:
@@ -276,9 +242,9 @@ class Sources(Repository):
             tx.execute(delete(mail_class).where(mail_class.c.class_id.in_(gone)))
             if hour is not None:
                 ids = select(class_hour.c.class_id).where(class_hour.c.hour == hour)
-                some = class_hour.c.class_id.in_(ids.limit(FORGOTTEN_AT_ONCE))
+                some = class_hour.c.class_id.in_(ids.limit(_FORGOTTEN_AT_ONCE))
                 tx.execute(delete(class_hour).where(class_hour.c.hour == hour, some))
-        return hour is not None or len(gone) == FORGOTTEN_AT_ONCE
+        return hour is not None or len(gone) == _FORGOTTEN_AT_ONCE
 
 
 def _begun_before(tx: Transaction, until_ms: int | None) -> list[ColumnElement[bool]]:
@@ -287,10 +253,7 @@ def _begun_before(tx: Transaction, until_ms: int | None) -> list[ColumnElement[b
 
 def _numbers(row: Any, counted: Mapping[Any, Mapping[Any, Any]]) -> dict[str, Any]:
     names = (*_COUNTS, "busiest_hour")  # PostgreSQL sums up to decimals
-    return {
-        "total": int(row.total),
-        **{name: int(counted[row.key][name]) for name in names},
-    }
+    return {"total": int(row.total), **{name: int(counted[row.key][name]) for name in names}}
 
 
 def _folded(
@@ -324,17 +287,7 @@ def _folded(
 
 
 def _counted_as(count: ClassCount, instead: MailClass | None) -> ClassCount:
-    if instead is None:
-        return count
-    return ClassCount(
-        instead,
-        count.first_ms,
-        count.last_ms,
-        count.messages,
-        count.recipients,
-        count.refused,
-        count.gap_ms,
-    )
+    return count if instead is None else replace(count, mail_class=instead)
 
 
 def _rows(
@@ -366,6 +319,47 @@ def _rows(
 def _fields(one: MailClass) -> Row:
     names = (one.host, one.listener, one.user, one.uid, one.script)
     return (one.class_id, one.source_id, *names, one.sender_domain, one.template, one.stream)
+
+
+def _forgotten_classes(tx: Transaction, now_ms: int, older_than_ms: int) -> list[str]:
+    """Return some that are so old, that came once or twice in a crowd, or that are too many."""
+    seen_ms, messages = mail_class.c.last_seen_ms, mail_class.c.messages
+    query: Select[Any] = select(mail_class.c.class_id).order_by(messages, seen_ms)
+
+    def found(limit: int, *conditions: ColumnElement[bool]) -> list[str]:
+        return [one for (one,) in tx.execute(query.where(*conditions).limit(limit))]
+
+    gone = found(_FORGOTTEN_AT_ONCE, seen_ms < now_ms - older_than_ms)
+    if gone:
+        return gone
+    # what comes once a month stays, unless its source has many that come once
+    crowded = (
+        select(mail_class.c.source_id)
+        .group_by(mail_class.c.source_id)
+        .having(func.count() >= MAX_CLASSES_OF_SOURCE // 2)
+    )
+    is_of_yesterday = seen_ms < now_ms - _RARE_MS
+    is_crowd = (messages <= _RARE) & mail_class.c.source_id.in_(crowded)
+    gone = found(_FORGOTTEN_AT_ONCE, is_of_yesterday, is_crowd)
+    if gone:
+        return gone
+    total: int = _TOTAL.fetch(tx)[0][0]
+    too_many = min(total - MAX_CLASSES * 9 // 10, _FORGOTTEN_AT_ONCE)
+    return found(too_many, is_of_yesterday) if too_many > 0 else []
+
+
+def _forgotten_hour(tx: Transaction, now_hour: int, end_hour: int) -> int | None:
+    """Return an hour before a time, to come, or the oldest of too many; None without one."""
+    hour = class_hour.c.hour
+    ends = tx.execute(select(func.min(hour), func.max(hour))).one()
+    first: int | None = ends[0]
+    last: int = ends[1]
+    if first is None or first < end_hour:
+        return first
+    if last > now_hour + 1:  # the clock was wrong
+        return last
+    total: int = tx.execute(select(func.count()).select_from(class_hour)).scalar_one()
+    return first if total > MAX_HOURS else None
 
 
 def seen_class(tx: Transaction, row: Any) -> SeenClass:

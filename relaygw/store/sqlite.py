@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -36,9 +36,19 @@ _FEW_FRAMES = 256
 _CHECKPOINT_ROUNDS = 5
 _SPARE_PAGES = 16_384  # free pages that are kept for the mail to come
 _FREE_PAGES_A_STEP = 256
+_DRIVER = "sqlite+pysqlite"
 _LOCKS = ("gate", "turnstile", "lock")
 # before 3.51.3 a log that was reset under a checkpoint could corrupt the database
 _CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
+
+
+@cache
+def sqlite_dialect() -> Dialect:
+    """Return how SQLAlchemy speaks to SQLite: found out once, before the roles are forked."""
+    engine = create_engine(f"{_DRIVER}://", module=driver)
+    engine.connect().close()
+    engine.dispose()
+    return engine.dialect
 
 
 def create_sqlite_engine(
@@ -50,16 +60,16 @@ def create_sqlite_engine(
     next one that is synced.
     """
     expected_level = 2 if is_synced else 1
-    engine = create_engine(
-        make_url(url).set(drivername="sqlite+pysqlite"),
-        module=driver,
-        poolclass=QueuePool,
-        pool_size=5,
-        max_overflow=20,
-        creator=partial(_connect, database_path(url), file),
-    )
+    dialect = sqlite_dialect()
+    creator = partial(_connect, database_path(url), file)
+    # the connection used last comes first: the others keep no statements and pages of their own
+    pool = QueuePool(creator, dialect=dialect, pool_size=5, max_overflow=20, use_lifo=True)
+    engine = Engine(pool, dialect, make_url(url).set(drivername=_DRIVER))
+    set_up = dialect.on_connect()
 
     def configure(connection: Any, _record: object) -> None:
+        if set_up is not None:
+            set_up(connection)
         connection.isolation_level = None  # transactions are ours, not the driver's
         connection.create_function(SQLITE_LOWER, 1, _lower, deterministic=True)
         (vacuums,) = connection.execute("PRAGMA auto_vacuum").fetchone()

@@ -27,8 +27,8 @@ from relaygw.mail.suppression import (
 from relaygw.mail.verdict import Kind
 from relaygw.mail.words import printable
 from relaygw.store.database import BatchStatement, Row, Transaction, insert_into
+from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules
-from relaygw.store.verdicts import NewVerdict
 
 MAX_DETAIL = 300  # characters of what a provider said
 SuppressionKey = tuple[str, str, str]

@@ -13,9 +13,8 @@ from relaygw.mail.address import mailbox
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.suppression import ANY, Cause, Listed, Suppression, domain_of
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import BatchStatement, Database, Repository, Transaction, Write
-from relaygw.store.feedback_tables import refusal, suppression
-from relaygw.store.rules import StoreRules
+from relaygw.store.database import BatchStatement, Repository, Transaction, Write
+from relaygw.store.schema import refusal, suppression
 from relaygw.store.suppression import SuppressionKey, joined, put, stored, with_suppressions
 
 _REMOVE = BatchStatement(
@@ -39,10 +38,6 @@ EVERY = SuppressionFilter()
 
 class Suppressions(Repository):
     """The list as operators see it; those who claim mail look it up beside the claim."""
-
-    def __init__(self, database: Database, rules: StoreRules) -> None:
-        super().__init__(database)
-        self._rules = rules.suppression
 
     def suppressed(
         self,
@@ -88,14 +83,14 @@ class Suppressions(Repository):
         self, addresses: Sequence[str], *, sender: str, stream: str
     ) -> dict[str, Listed]:
         """Return by address what holds for mail of a sender to it, where something does."""
-        if not (addresses and self._rules.is_on):
+        if not (addresses and self._rules.suppression.is_on):
             return {}
         domain, known = domain_of(sender), self.suppressed_of(addresses)
         found: dict[str, Listed] = {}
         for address in addresses:
             entries = known.get(mailbox(address), ())
             mine = (one for one in entries if one.sender_domain in (ANY, domain))
-            listed = self._rules.listed(mine, stream)
+            listed = self._rules.suppression.listed(mine, stream)
             if listed is not None:
                 found[address] = listed
         return found
@@ -119,7 +114,7 @@ class Suppressions(Repository):
         """
         with self._read() as tx:
             now_ms = tx.now_ms()
-            (found,) = with_suppressions(tx, [claimed], self._rules, now_ms=now_ms)
+            (found,) = with_suppressions(tx, [claimed], self._rules.suppression, now_ms=now_ms)
             return found
 
     def suppress(self, entries: Sequence[Suppression], *, entry: AuditEntry) -> int:

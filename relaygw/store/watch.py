@@ -18,10 +18,10 @@ from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
 from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
-from relaygw.store.guard_tables import digest
 from relaygw.store.home import home_elsewhere
 from relaygw.store.intake import insert_messages
 from relaygw.store.leases import is_alive
+from relaygw.store.schema import digest
 from relaygw.store.selection import PENDING_RECIPIENTS
 from relaygw.store.tables import IS_OPEN, delivery, history, incident, instance, lost_instance
 

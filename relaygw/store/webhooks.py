@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptState, attempt_state
 from relaygw.mail.state import RecipientState
-from relaygw.mail.told import OF_OUTCOME, OF_VERDICT, ONLY_LAST, Told
+from relaygw.mail.verdict import OF_OUTCOME, OF_VERDICT, ONLY_LAST, Told
 from relaygw.store.database import BatchStatement, Row, Transaction, insert_into
+from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules
-from relaygw.store.verdicts import NewVerdict
 
 MAX_REPLY = 500  # characters
 _WAITS = RecipientState.PENDING

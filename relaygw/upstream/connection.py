@@ -24,10 +24,10 @@ from typing import cast
 import aiosmtplib
 
 from relaygw.mail.outcome import Stage
+from relaygw.reach import SocketAddress, look_up
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.credentials import Credentials, Login, Mask
 from relaygw.upstream.failure import UpstreamError, failing_at
-from relaygw.upstream.lookup import Address, look_up
 from relaygw.upstream.outgoing import Capabilities
 from relaygw.upstream.protocol import WireProtocol, clean_text
 
@@ -315,14 +315,14 @@ async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[soc
         raise TimeoutError(f"connect to {host}:{port}: no reply within {timeout_s:g} s") from error
 
 
-def interleave(addresses: list[Address]) -> list[Address]:
+def interleave(addresses: list[SocketAddress]) -> list[SocketAddress]:
     """Return `addresses` with the families taking turns, the resolver's first family first."""
     families = dict.fromkeys(family for family, _ in addresses)
     columns = [[one for one in addresses if one[0] == family] for family in families]
     return [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
 
 
-async def connect_first(host: str, addresses: list[Address]) -> tuple[socket.socket, str]:
+async def connect_first(host: str, addresses: list[SocketAddress]) -> tuple[socket.socket, str]:
     """Return the first connection to be made; raises the first address's OSError if none is."""
     attempts: list[_Attempt] = []
     pending: set[_Attempt] = set()
@@ -350,7 +350,7 @@ async def connect_first(host: str, addresses: list[Address]) -> tuple[socket.soc
     return winner
 
 
-async def _connect(host: str, address: Address) -> tuple[socket.socket, str]:
+async def _connect(host: str, address: SocketAddress) -> tuple[socket.socket, str]:
     family, target = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)

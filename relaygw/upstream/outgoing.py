@@ -23,7 +23,7 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldsFound
-from relaygw.upstream.mark_field import Mark, put_mark
+from relaygw.upstream.mark import Mark, put_mark
 from relaygw.upstream.seven_bit import to_seven_bit
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -27,6 +27,9 @@ from relaygw import __version__
 from relaygw.web import words
 from relaygw.web.gate.guards import NOT_FOUND, PAGE_HEADERS, is_for_programs, route_path
 from relaygw.web.gate.identity import Role, principal_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MAX_NOTE_CHARACTERS = 200
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -56,23 +59,29 @@ async def _show(request: Request) -> Response:
     )
 
 
-_environment = Environment(
-    loader=PackageLoader("relaygw.web"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_environment.globals.update(counted=words.counted, given_as=words.given_as, version=__version__)
-_environment.filters.update(
-    number=lambda number: f"{number:,}",
-    size=words.size,
-    took=words.took,
-    time=words.time_tag,
-    time_span=words.span_tag,
-    with_times=words.with_times,
-    utc_day=words.utc_day,
-)
+@cache
+def _environment() -> Environment:
+    """Return what makes pages of templates; it is loaded for the first page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("relaygw.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(counted=words.counted, given_as=words.given_as, version=__version__)
+    environment.filters.update(
+        number=lambda number: f"{number:,}",
+        size=words.size,
+        took=words.took,
+        time=words.time_tag,
+        time_span=words.span_tag,
+        with_times=words.with_times,
+        utc_day=words.utc_day,
+    )
+    return environment
 
 
 def render(
@@ -109,10 +118,14 @@ def note_of(form: FormData) -> str:
 
 def render_text(root_path: str, name: str, context: Mapping[str, Any]) -> str:
     """Return what template `name` makes of `context`, for somebody who is not known."""
-    return _environment.get_template(name).render(
-        url=lambda path: root_path + path,
-        static=lambda name: root_path + static_path(name),
-        **context,
+    return (
+        _environment()
+        .get_template(name)
+        .render(
+            url=lambda path: root_path + path,
+            static=lambda name: root_path + static_path(name),
+            **context,
+        )
     )
 
 

@@ -12,7 +12,6 @@ from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
 from relaygw.store.tables import (
     captured_facts,
@@ -21,6 +20,7 @@ from relaygw.store.tables import (
     captured_text,
     message,
 )
+from relaygw.store.visitors import WebSession
 from tests.builders import NOW_MS, accepted
 from tests.contract.captured import AUDITED, capture, contact, found, indexed, listed
 from tests.contract.conftest import clock_at, purge_before

@@ -9,15 +9,13 @@ import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import RecipientUpdate, Source
-from relaygw.mail.mail_class import MailClass, shown_source
+from relaygw.mail.mail_class import ClassCount, MailClass, shown_source
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.policy.guard import DAY_MS
 from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
-from relaygw.store.guarded_mail import hold_waiting, release_left
-from relaygw.store.sources import ClassCount
-from relaygw.store.store import Store
+from relaygw.store.store import Store, hold_waiting, release_left
 from tests.builders import accepted, update_of
 from tests.contract.test_store_contract import claim
 

@@ -15,7 +15,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.mail_class import MailClass
+from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.mail.outcome import Verdict
 from relaygw.mail.search import parse_find, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -36,11 +36,9 @@ from relaygw.store.repeats import Repeat
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection
-from relaygw.store.sessions import WebSession
 from relaygw.store.shape import ShapeKey
-from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store, open_store, store_on
-from relaygw.store.visitors import Throttled, TokenUse
+from relaygw.store.visitors import Throttled, TokenUse, WebSession
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
 from tests.builders import accepted, instance

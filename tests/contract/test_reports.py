@@ -9,14 +9,13 @@ import pytest
 from sqlalchemy import func, select, update
 
 from relaygw.mail.envelope import NewDelivery, NewRecipient, QueueIdSource
-from relaygw.mail.result import ASKED
 from relaygw.mail.search import parse_find
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.mail.verdict import FAILED, Kind
+from relaygw.mail.verdict import ASKED, FAILED, Kind
 from relaygw.operations.selectors import selection_of
 from relaygw.store.feedback import MatchedEvent
-from relaygw.store.feedback_tables import provider_event, verdict
 from relaygw.store.reports import MOST_REPORTS
+from relaygw.store.schema import provider_event, verdict
 from relaygw.store.store import Store
 from relaygw.store.tables import message, recipient
 from tests.builders import NOW_MS, accepted

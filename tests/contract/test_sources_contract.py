@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass, elsewhere, others_of
+from relaygw.mail.mail_class import OTHER_SUBJECTS, ClassCount, MailClass, elsewhere, others_of
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store import forgotten_sources, sources
-from relaygw.store.sources import HOUR_MS, ClassCount
+from relaygw.store import sources
+from relaygw.store.sources import HOUR_MS
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import clock_at
@@ -117,7 +117,7 @@ def test_of_too_many_hours_the_oldest_go(store: Store, monkeypatch) -> None:  # 
     store.sources.count_mail([seen(class_of("Order #"), at_ms) for at_ms in hours])
     with clock_at(store, NOON_MS):
         assert not store.sources.forget_sources()
-        monkeypatch.setattr(forgotten_sources, "MAX_HOURS", 2)
+        monkeypatch.setattr(sources, "MAX_HOURS", 2)
         assert store.sources.forget_sources()
         assert not store.sources.forget_sources()
     assert {one.hour_at_ms for one in store.sources.class_hours(0)} == set(hours[:2])

@@ -24,9 +24,9 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import ANY, Action, Cause, Listed, Suppression, SuppressionRules
 from relaygw.mail.verdict import Event, Kind
+from relaygw.operations.suppression import import_list
 from relaygw.operations.suppression.forms import Defaults
 from relaygw.operations.suppression.reading import read_list
-from relaygw.operations.suppression.transfer import import_list
 from relaygw.store import feedback, suppression
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Statement

@@ -70,7 +70,7 @@ LOG: list[tuple[str, str, str, str]] = [
         "as in the line",
     ),
     (
-        "inbound/tls.py",
+        "inbound/wire.py",
         "error: listener",
         "a renewed certificate cannot be used",
         "fix the file; the old one stays in use until then",
@@ -82,7 +82,7 @@ LOG: list[tuple[str, str, str, str]] = [
         "see 451 4.3.0 above; nothing is lost",
     ),
     (
-        "inbound/pickup.py",
+        "inbound/drop_directory.py",
         "left in place",
         "a file in the maildrop that is not mail, or is damaged",
         "`relaygw status` names it; fix or remove it",

@@ -36,7 +36,7 @@ def run(role: str, config: Path, ready: Connection) -> None:
     metrics = open_run_files(loaded.state_dir, log)
     sockets = ListeningSockets((role,))
     sockets.open(loaded.settings)
-    preload((role,))
+    preload((role,), loaded.settings)
     lifeline, _alive = os.pipe()
     context = RoleContext(
         loaded=loaded,

@@ -14,11 +14,10 @@ import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.hold import HoldCode
-from relaygw.mail.mail_class import MailClass
+from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.selection import Selection
-from relaygw.store.sources import ClassCount
 from tests.campaign import times
 from tests.e2e.fleet import Start, send_all, starter
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings

@@ -56,7 +56,9 @@ def service(run_dir: Path) -> Iterator[Gateway]:
             yield gateway
 
 
-def test_root_sees_the_queue_of_the_service_and_is_told_so(service: Gateway) -> None:
+def test_root_sees_the_queue_of_the_service_and_is_told_so(
+    service: Gateway, tmp_path: Path
+) -> None:
     queue_id = service.send("shop@a.test", ["c@b.test"], b"Subject: x\r\n\r\nhello\r\n")
     service.wait_until(
         lambda: all(service.pids(role) for role in ("front", "delivery", "web")), "three roles"
@@ -72,6 +74,13 @@ def test_root_sees_the_queue_of_the_service_and_is_told_so(service: Gateway) -> 
     changed = relaygw("queue", "retry", "--all", "--yes")
     assert (changed.returncode, changed.stdout) == (0, "0 messages due now\n")
     assert str(service.config) in changed.stderr
+    mbox = tmp_path / "more.mbox"
+    mbox.write_bytes(b"From shop@a.test Sun Nov 29 02:00:00 2026\nTo: d@b.test\n\nhello\n")
+    imported = relaygw("queue", "import", "--recipient", "d@b.test", str(mbox))
+    assert imported.stdout.startswith("1 message imported"), imported
+    sent = relaygw("send-test", "--to", "e@b.test")
+    assert (sent.returncode, str(service.config) in sent.stderr) == (0, True), sent
+    assert relaygw("queue", "list", "--state", "all").stdout.count("@b.test") == 3
     named = relaygw("--config", str(service.config), "status")
     assert named.stderr == ""
 
@@ -82,7 +91,8 @@ def test_root_sees_the_queue_of_the_service_and_is_told_so(service: Gateway) -> 
 def test_several_gateways_are_named_and_one_must_be_chosen(tmp_path: Path, run_dir: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    with Gateway(tmp_path / "one", mode="sandbox") as one:
+    providers = {"p": {"host": "127.0.0.1", "port": 1, "tls": "none"}}
+    with Gateway(tmp_path / "one", mode="sandbox", providers=providers) as one:
         with Gateway(tmp_path / "two", mode="sandbox") as two:
             refused = relaygw("queue", "list")
             assert refused.returncode == os.EX_UNAVAILABLE, refused
@@ -91,6 +101,14 @@ def test_several_gateways_are_named_and_one_must_be_chosen(tmp_path: Path, run_d
             assert "--config" in refused.stderr
             two.kill_all()
         assert relaygw("queue", "list").returncode == 0, "one that was killed does not count"
+        good = one.config.read_text()
+        one.config.write_text(f"{good}\nnonsense: 1\n")
+        refused = relaygw("status")
+        assert "nonsense" in refused.stderr
+        assert "correct it" in refused.stderr
+        assert "run this as" not in refused.stderr
+        one.config.write_text(good)
+        assert relaygw("classify", "p", "451 4.7.1 later").returncode == 0, "its provider is known"
         one.config.rename(tmp_path / "elsewhere.yaml")
         refused = relaygw("status")
         assert refused.returncode == os.EX_UNAVAILABLE, refused

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.deliveries import Fate
 from relaygw.postfix.main_cf import read_configuration
 from relaygw.postfix.maps import Tables
-from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.resolve import Fate, Resolver
 from relaygw.postfix.rewriting import Rewriting, is_end
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.real_postfix import PATIENCE_S, PostfixInstance

@@ -20,11 +20,11 @@ from sqlalchemy import select
 from relaygw.feedback.reading import Reader
 from relaygw.feedback.receiving import PostBox
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.mark import KEY, Marks
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent
-from relaygw.store.feedback_tables import event_post, provider_event, verdict
+from relaygw.store.schema import event_post, provider_event, verdict
 from relaygw.store.store import Store, open_store
+from relaygw.upstream.mark import KEY, Marks
 from relaygw.web.feedback import EventsApp
 from relaygw.web.server import ConnectionLimit, serve_web
 from tests.builders import accepted, instance, part_on, taken, update_of

@@ -30,6 +30,23 @@ def test_what_is_free_between_objects_is_taken() -> None:
     assert frozen > 10_000
 
 
+def test_blocks_that_were_free_among_others_are_not_given_to_children() -> None:
+    program = """
+from relaygw.roles import heap
+
+kept = [bytes(31) for _ in range(40_000)]  # 64 bytes each, with what is before them
+lowest, highest = min(map(id, kept)), max(map(id, kept))
+del kept[::3]
+heap.share()
+new = [bytes(31) for _ in range(5_000)]
+print(sum(lowest <= id(block) <= highest for block in new))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(run.stdout) < 500  # a new pool may lie there
+
+
 def test_libraries_that_nobody_uses_are_let_go_of_and_come_back() -> None:
     program = """
 import hashlib, ssl
@@ -93,8 +110,9 @@ def test_roles_on_postgres_find_its_driver_loaded() -> None:
     program = """
 import sys
 from relaygw.roles.process import ROLES, preload
+from relaygw.settings.model import Settings
 
-preload(ROLES, is_postgres=True)
+preload(ROLES, Settings(mode="sandbox", queue={"url": "postgresql://nobody@127.0.0.1:1/none"}))
 before = set(sys.modules)
 from relaygw.store.store import open_store
 open_store("postgresql://nobody@127.0.0.1:1/none").close()

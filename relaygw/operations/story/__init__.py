@@ -37,9 +37,10 @@ from relaygw.operations.story.facts import (
     obstacles,
     seen_from,
 )
-from relaygw.operations.story.reports import report_advice, report_events
-from relaygw.operations.story.suppressed import (
+from relaygw.operations.story.reports import (
     listed_in,
+    report_advice,
+    report_events,
     suppressed_by,
     suppression_events,
     suppression_notes,

@@ -1,32 +1,34 @@
-"""Suppressed addresses in the hands of operators: added, lifted, shown, imported and exported."""
+"""Suppressed addresses in the hands of operators: added, lifted and shown, and whole lists of them.
+
+A list goes into the queue batch by batch, and out of it row by row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from io import StringIO
 from typing import Any
 
-from relaygw.mail.address import check_address, mailbox
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.suppression import (
     ANY,
-    NULL_SENDER,
-    PROMOTIONAL,
     STREAMS,
     Action,
-    Cause,
     Suppression,
     SuppressionRules,
-    domain_of,
+    as_promotional,
 )
 from relaygw.mail.words import fields
-from relaygw.policy.recipients import check_typed
+from relaygw.operations.suppression.forms import POSTFIX, WRITTEN, written_address
+from relaygw.operations.suppression.reading import BadLine, Reading
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
+from relaygw.store.suppression_list import EVERY, SuppressionFilter, every_suppression
 
 ADD, REMOVE, IMPORT = "suppression.add", "suppression.remove", "suppression.import"
-ANY_DOMAIN = "*"
-"""What people write for every sender's domain."""
 
 
 def suppression_object(one: Suppression) -> dict[str, Any]:
@@ -40,23 +42,6 @@ def suppression_object(one: Suppression) -> dict[str, Any]:
         "created_at": rfc3339(one.created_at_ms),
         "expires_at": rfc3339_or_none(one.expires_at_ms),
     }
-
-
-def read_address(text: str) -> str:
-    """Return the mailbox of an address as people write it. Raises InvalidAddress."""
-    address = text.strip().removeprefix("<").removesuffix(">")
-    check_typed(address)
-    return mailbox(address)
-
-
-def read_domain(text: str) -> str:
-    """Return a sender's domain as people write it, with or without @. Raises InvalidAddress."""
-    written = text.strip()
-    if written in (ANY, ANY_DOMAIN, NULL_SENDER):
-        return ANY if written == ANY_DOMAIN else written
-    sender = written if "@" in written.lstrip("@") else f"postmaster@{written.lstrip('@')}"
-    check_address(sender)
-    return domain_of(sender)
 
 
 _DOES = {
@@ -87,11 +72,6 @@ def suppress(
         entry = _audit(ADD, step, actor=actor, now_ms=now_ms, way=way)
         store.suppressions.suppress(step, entry=entry)
     return len(sound)
-
-
-def as_promotional(one: Suppression) -> Suppression:
-    """Return an entry with the stream that it can be about: an unsubscribe has no other."""
-    return replace(one, stream=PROMOTIONAL) if one.cause is Cause.UNSUBSCRIBE else one
 
 
 def found_for(
@@ -138,3 +118,141 @@ def _audit(
         affected=len(entries),
         detail="; ".join(filter(None, [detail, way])),
     )
+
+
+# --- import --------------------------------------------------------------------------------
+
+BATCH = 1000
+
+
+@dataclass(slots=True)
+class Imported:
+    """What came of an import; `errors` are those that were told."""
+
+    form: str
+    read: int = 0
+    added: int = 0  # or changed
+    known: int = 0
+    expired: int = 0
+    errors: int = 0
+    is_dry_run: bool = field(default=False, kw_only=True)
+
+
+def import_list(
+    store: Store,
+    reading: Reading,
+    *,
+    name: str,
+    actor: str,
+    now_ms: int,
+    is_dry_run: bool = False,
+    tell: Callable[[BadLine], None],
+    progress: Callable[[int], None] = lambda _number: None,
+) -> Imported:
+    """Add what a file names, batch by batch; what was added stays when a later batch fails.
+
+    The first line of the audit trail comes with the first batch, the one with the sum at the end.
+    Raises StoreUnavailable.
+    """
+    done = Imported(reading.form, is_dry_run=is_dry_run)
+    target = _Target(
+        store,
+        done,
+        AuditEntry(at_ms=now_ms, actor=actor, action=IMPORT, target=name, affected=0, detail=""),
+    )
+    batch: list[Suppression] = []
+    for found in reading.found:
+        if isinstance(found, BadLine):
+            done.errors += 1
+            tell(found)
+            continue
+        done.read += 1
+        if found.is_over(now_ms):
+            done.expired += 1
+            continue
+        batch.append(found)
+        if len(batch) >= BATCH:
+            target.take(batch)
+            progress(done.read)
+            batch = []
+    target.take(batch)
+    target.end()
+    return done
+
+
+class _Target:
+    """Where an import goes, and what it counts and leaves in the audit trail."""
+
+    def __init__(self, store: Store, done: Imported, audit: AuditEntry) -> None:
+        self._store = store
+        self._done = done
+        self._audit = audit
+
+    def take(self, batch: Sequence[Suppression]) -> None:
+        """Add a batch; a list that doubles is told to the planner of the database."""
+        done = self._done
+        if done.is_dry_run:
+            new = _would_change(self._store, batch)
+        else:
+            is_first = not done.added + done.known
+            begun = replace(self._audit, detail=f"begun, form {done.form}") if is_first else None
+            new = self._store.suppressions.suppress_batch(batch, entry=begun) if batch else 0
+            if done.added.bit_length() < (done.added + new).bit_length():
+                self._store.suppressions.tell_planner()
+        done.added += new
+        done.known += len(batch) - new
+
+    def end(self) -> None:
+        """Leave the sum."""
+        done = self._done
+        if done.added + done.known and not done.is_dry_run:
+            self._store.suppressions.tell_planner()
+            detail = f"{done.added:,} addresses, form {done.form}"
+            self._store.audit.add(replace(self._audit, affected=done.added, detail=detail))
+
+
+def _would_change(store: Store, batch: Sequence[Suppression]) -> int:
+    known = store.suppressions.suppressed_of([one.address for one in batch])
+    keys = {one.key for entries in known.values() for one in entries}
+    return len({one.key for one in batch} - keys)
+
+
+# --- export -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Exported:
+    """How many were written, and how many the form cannot say."""
+
+    written: int = 0
+    left_out: int = 0
+
+
+def export_list(
+    store: Store, form: str, wanted: SuppressionFilter = EVERY, *, done: Exported
+) -> Iterator[str]:
+    """Yield a list row by row, newest first, and count in `done`. Raises StoreUnavailable."""
+    yield from written(every_suppression(store.suppressions, wanted), form, done)
+
+
+def written(entries: Iterable[Suppression], form: str, done: Exported) -> Iterator[str]:
+    """Yield rows of a form, with its heading; addresses that it cannot hold are left out."""
+    chosen = WRITTEN[form]
+    write = chosen.write
+    assert write is not None
+    if chosen.heading:
+        yield _csv(chosen.heading)
+    for one in entries:
+        rest = write(one)
+        address = written_address(one.address)
+        if rest is None or (chosen is POSTFIX and re.search(r'[\s"]', address)):
+            done.left_out += 1
+            continue
+        done.written += 1
+        yield f"{address} {rest[0]}\n" if chosen is POSTFIX else _csv((address, *rest))
+
+
+def _csv(row: Iterable[str]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()

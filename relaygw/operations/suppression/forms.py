@@ -14,9 +14,9 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import rfc3339, rfc3339_or_none, utc_time
-from relaygw.mail.suppression import STREAMS, Cause, Suppression
+from relaygw.mail.suppression import STREAMS, Cause, Suppression, as_promotional, read_domain
 from relaygw.mail.words import printable, unstorable_sign
-from relaygw.operations.suppression import as_promotional, read_address, read_domain
+from relaygw.policy.recipients import read_address
 
 MAX_DETAIL = 300
 Values = Mapping[str, str]
@@ -274,14 +274,6 @@ def _mailgun_row(one: Suppression) -> Sequence[str] | None:
     return ("550", protected(one.detail), _day(one.created_at_ms))
 
 
-def _mailgun_complaint(one: Suppression) -> Sequence[str] | None:
-    return (_day(one.created_at_ms),) if one.cause is Cause.COMPLAINT else None
-
-
-def _mailgun_unsubscribe(one: Suppression) -> Sequence[str] | None:
-    return ("*", _day(one.created_at_ms)) if one.cause is Cause.UNSUBSCRIBE else None
-
-
 _AT_POSTMARK = {
     **dict.fromkeys(_IS_BOUNCE, ("HardBounce", "Recipient")),
     Cause.COMPLAINT: ("SpamComplaint", "Recipient"),
@@ -289,14 +281,6 @@ _AT_POSTMARK = {
     Cause.MANUAL: ("ManualSuppression", "Customer"),
 }
 _AT_RESEND = {**dict.fromkeys(_IS_BOUNCE, "bounce"), Cause.COMPLAINT: "complaint"}
-
-
-def _postmark_row(one: Suppression) -> Sequence[str]:
-    return (*_AT_POSTMARK[one.cause], rfc3339(one.created_at_ms))
-
-
-def _resend_row(one: Suppression) -> Sequence[str]:
-    return (_AT_RESEND.get(one.cause, "manual"), "", rfc3339(one.created_at_ms))
 
 
 OWN = Form(
@@ -342,7 +326,7 @@ POSTMARK = Form(
     columns=frozenset({"emailaddress", "suppressionreason"}),
     cause=_of_postmark,
     heading=("EmailAddress", "SuppressionReason", "Origin", "CreatedAt"),
-    write=_postmark_row,
+    write=lambda one: (*_AT_POSTMARK[one.cause], rfc3339(one.created_at_ms)),
 )
 RESEND = Form(
     name="resend",
@@ -350,7 +334,7 @@ RESEND = Form(
     columns=frozenset({"email", "origin"}),
     cause=lambda values, default: named_cause(values.get("origin", ""), default),
     heading=("email", "origin", "source_id", "created_at"),
-    write=_resend_row,
+    write=lambda one: (_AT_RESEND.get(one.cause, "manual"), "", rfc3339(one.created_at_ms)),
 )
 POSTFIX = Form(
     name="postfix",
@@ -365,10 +349,16 @@ FORMS = (OWN, RESEND, POSTMARK, SES, SENDGRID, MAILGUN, POSTFIX, LIST)
 WRITTEN = {
     **{form.name: form for form in (OWN, SES, SENDGRID, MAILGUN, POSTMARK, RESEND, POSTFIX)},
     "mailgun-complaints": replace(
-        MAILGUN, heading=("address", "created_at"), write=_mailgun_complaint
+        MAILGUN,
+        heading=("address", "created_at"),
+        write=lambda one: (_day(one.created_at_ms),) if one.cause is Cause.COMPLAINT else None,
     ),
     "mailgun-unsubscribes": replace(
-        MAILGUN, heading=("address", "tags", "created_at"), write=_mailgun_unsubscribe
+        MAILGUN,
+        heading=("address", "tags", "created_at"),
+        write=lambda one: (
+            ("*", _day(one.created_at_ms)) if one.cause is Cause.UNSUBSCRIBE else None
+        ),
     ),
 }
 """What `export` writes, by name."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
-from relaygw.operations import guard, providers
+from relaygw.operations import providers, sources
 from relaygw.operations.access import (
     access_object,
     exempt_networks,
@@ -21,9 +21,8 @@ from relaygw.operations.access import (
     review,
     throttled_object,
 )
-from relaygw.operations.deeds import audit_object
-from relaygw.operations.guard import UnknownTarget
-from relaygw.operations.sources import BY, source_object, source_rows
+from relaygw.operations.audit import audit_object
+from relaygw.operations.sources import BY, UnknownTarget, source_object, source_rows
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.store.audit import Trail
 from relaygw.store.guard import GuardEntry
@@ -72,8 +71,8 @@ async def list_guarded(web: WebContext, _: Call) -> dict[str, Any]:
 
     The latest first.
     """
-    found = await web.read(lambda: guard.guarded(web.store))
-    return {"entries": list(map(guard.guarded_object, found))}
+    found = await web.read(lambda: sources.guarded(web.store))
+    return {"entries": list(map(sources.guarded_object, found))}
 
 
 @_post(
@@ -90,7 +89,7 @@ async def hold_mail(web: WebContext, call: Call) -> dict[str, Any]:
     target, is_all, note = _target(call), call.body.all, call.body.note[:MAX_NOTE_CHARACTERS]
 
     def change() -> tuple[GuardEntry, int]:
-        return guard.hold_mail(web.store, target, is_all=is_all, note=note, **_who(call))
+        return sources.hold_mail(web.store, target, is_all=is_all, note=note, **_who(call))
 
     entry, held = await _changed(web, change)
     return {"id": target, "label": entry.label, "held": held}
@@ -109,7 +108,7 @@ async def allow_mail(web: WebContext, call: Call) -> dict[str, Any]:
 
     def change() -> tuple[GuardEntry, int]:
         settings = web.settings.guard
-        return guard.allow_mail(web.store, target, settings, per_hour=per_hour, **_who(call))
+        return sources.allow_mail(web.store, target, settings, per_hour=per_hour, **_who(call))
 
     entry, released = await _changed(web, change)
     return {
@@ -129,7 +128,7 @@ async def release_mail(web: WebContext, call: Call) -> dict[str, Any]:
     target = _target(call)
 
     def change() -> tuple[GuardEntry | None, int]:
-        return guard.release_mail(web.store, target, web.settings.guard, **_who(call))
+        return sources.release_mail(web.store, target, web.settings.guard, **_who(call))
 
     entry, released = await _changed(web, change)
     return {

@@ -13,11 +13,10 @@ from relaygw.errors import InvalidAddress
 from relaygw.mail.address import MAX_PATH_BYTES
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import OUTCOMES
-from relaygw.operations.find import found_object
 from relaygw.operations.queue_actions import ACTIONS, LeftAlone, Order, QueueAction, Result
 from relaygw.operations.queue_object import queue_object, shown_object
 from relaygw.operations.resend import ResendRequest, plan_resend, resent_object, send_again
-from relaygw.operations.selectors import SELECTORS
+from relaygw.operations.selectors import SELECTORS, found_object
 from relaygw.operations.story import tell_story
 from relaygw.policy.recipients import check_typed
 from relaygw.policy.story import as_object as story_object

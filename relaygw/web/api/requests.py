@@ -31,9 +31,8 @@ from starlette.requests import Request
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake, read_time_ms
 from relaygw.mail.words import unstorable_sign
-from relaygw.operations.find import search_of
 from relaygw.operations.queue_actions import QueueAction
-from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind
+from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind, search_of
 from relaygw.settings.section import parse_duration
 from relaygw.web.api.answers import QueueId, said
 from relaygw.web.context import is_queue_id

@@ -11,17 +11,9 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression
-from relaygw.operations.suppression import (
-    as_promotional,
-    effect,
-    found_for,
-    lift,
-    read_address,
-    read_domain,
-    suppress,
-    suppression_object,
-)
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, as_promotional, read_domain
+from relaygw.operations.suppression import effect, found_for, lift, suppress, suppression_object
+from relaygw.policy.recipients import read_address
 from relaygw.settings.events import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.api import requests

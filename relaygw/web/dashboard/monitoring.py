@@ -33,8 +33,8 @@ from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.observe.metrics import GaugeFamily, Numbers, exposition
 from relaygw.operations.providers import holds_of, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
-from relaygw.policy.admission import is_trusted
 from relaygw.policy.untended import KINDS, LOST_MS, untended
+from relaygw.reach import is_trusted
 from relaygw.settings.certificates import certificate_end
 from relaygw.settings.listener import Web
 from relaygw.settings.model import Settings, fingerprint

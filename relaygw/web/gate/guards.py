@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relaygw.policy.admission import Address, is_trusted
+from relaygw.reach import Address, is_trusted
 from relaygw.settings.listener import Web
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode

@@ -28,7 +28,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import printable
 from relaygw.observe.observer import History
-from relaygw.policy.admission import Address, client_key, guesser, is_trusted, parse_client
+from relaygw.reach import Address, client_key, guesser, is_trusted, parse_client
 from relaygw.settings.listener import WebToken, WebUser
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode

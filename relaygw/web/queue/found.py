@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.result import asked_for
 from relaygw.mail.search import (
     MAX_CHARACTERS,
     OUTCOMES,
@@ -25,8 +24,8 @@ from relaygw.mail.search import (
     split_words,
 )
 from relaygw.mail.state import RecipientState
+from relaygw.mail.verdict import asked_for
 from relaygw.mail.words import escape
-from relaygw.operations.find import looked_words, search_of, unfinished
 from relaygw.operations.resend import (
     SENT_AGAIN,
     ResendRequest,
@@ -34,6 +33,7 @@ from relaygw.operations.resend import (
     plan_resend,
     send_again,
 )
+from relaygw.operations.selectors import looked_words, search_of, unfinished
 from relaygw.policy.recipients import check_typed
 from relaygw.settings.section import format_duration
 from relaygw.store.find import NoPlace

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.result import (
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import (
     AFTERWARDS,
     ARRIVED,
     ASKED,
@@ -25,9 +26,8 @@ from relaygw.mail.result import (
     UNSUBSCRIBED,
     WORST_FIRST,
     Asked,
+    report_words,
 )
-from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.mail.verdict import report_words
 from relaygw.observe.observer import Series
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction
 from relaygw.operations.queue_object import (

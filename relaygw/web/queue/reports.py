@@ -12,11 +12,10 @@ from starlette.responses import Response
 from relaygw.mail.clock import clock_ms, utc_time
 from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS, sender_words
 from relaygw.mail.words import counted
-from relaygw.operations import guard
+from relaygw.operations import sources
 from relaygw.operations.access import CAUSES, exempt_networks, review
-from relaygw.operations.deeds import KINDS, deed_of
-from relaygw.operations.guard import UnknownTarget, guarded, suspects
-from relaygw.operations.sources import BY, SourceRow, source_rows
+from relaygw.operations.audit import KINDS, deed_of
+from relaygw.operations.sources import BY, SourceRow, UnknownTarget, guarded, source_rows, suspects
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.watch import Incident
 from relaygw.web.context import WebContext, reads
@@ -204,16 +203,16 @@ async def change_guard(web: WebContext, request: Request) -> Response:
         match action:
             case "hold":
                 note = note_of(form)
-                return guard.hold_mail(
+                return sources.hold_mail(
                     store, target, is_all=False, note=note, actor=actor, now_ms=now_ms
                 )[1]
             case "allow":
-                return guard.allow_mail(
+                return sources.allow_mail(
                     store, target, settings, per_hour=None, actor=actor, now_ms=now_ms
                 )[1]
             case "release":
-                return guard.release_mail(store, target, settings, actor=actor, now_ms=now_ms)[1]
-        guard.forget_allowed(store, target, actor=actor, now_ms=now_ms)
+                return sources.release_mail(store, target, settings, actor=actor, now_ms=now_ms)[1]
+        sources.forget_allowed(store, target, actor=actor, now_ms=now_ms)
         return 0
 
     try:

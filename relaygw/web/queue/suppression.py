@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, as_promotional, read_domain
 from relaygw.mail.words import escape
-from relaygw.operations.suppression import as_promotional, lift, read_address, read_domain, suppress
+from relaygw.operations.suppression import lift, suppress
+from relaygw.policy.recipients import read_address
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require

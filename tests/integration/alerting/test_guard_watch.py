@@ -13,13 +13,12 @@ from relaygw.alerting.watch import incident_of, reworded
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.mail_class import MailClass, MailSource
+from relaygw.mail.mail_class import ClassCount, MailClass, MailSource
 from relaygw.mail.state import DeliveryState
-from relaygw.operations.guard import allow_mail, hold_mail, release_mail
+from relaygw.operations.sources import allow_mail, hold_mail, release_mail
 from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection
-from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
 

@@ -10,10 +10,9 @@ import pytest
 from relaygw.alerting.facts import Finding
 from relaygw.alerting.silence import SilenceWatch
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.mail_class import MailClass
+from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.observe.observer import Series
 from relaygw.settings.model import Settings
-from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 from tests.builders import instance

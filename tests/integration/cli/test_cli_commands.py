@@ -246,6 +246,31 @@ def test_every_verb_reads_ids_from_stdin_and_needs_a_yes(two: Desk, verb: str) -
     assert two.run("queue", verb, *VERBS[verb], "--yes").exit_code == 64  # names no message
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_what_a_list_by_provider_shows_and_no_more(two: Desk, verb: str) -> None:
+    tried = two.add(subject="sale")
+    two.attempt(D.DEFERRED, reason="451 later")  # at main
+    untried = two.add(subject="sale")
+    if verb in ("release", "undelete"):
+        assert not two.run(
+            "queue", "hold" if verb == "release" else "delete", "--all", "--yes"
+        ).exit_code
+    words = ("queue", verb, "--subject", "sale", *VERBS[verb], "--dry-run", "--json")
+    assert two.lines(*words, "--provider", "elsewhere") == []
+    (one,) = two.lines(*words, "--provider", "main")
+    assert one["queue_id"] == tried
+    assert {one["queue_id"] for one in two.lines(*words)} == {tried, untried}
+    assert [one["queue_id"] for one in two.lines("queue", verb, *words[4:], "--provider", "main")]
+
+
+def test_a_move_needs_to_know_where_to(two: Desk) -> None:
+    queue_id = two.add()
+    for words in (("--all",), ("--provider", "main")):
+        refused = two.run("queue", "move", *words, "--yes")
+        assert (refused.exit_code, "--to" in refused.stderr) == (64, True)
+    assert two.states(queue_id) == {D.INCOMING}
+
+
 @pytest.mark.parametrize(
     ("verb", "result"),
     [("expire", "expired"), ("delete", "deleted"), ("move", "moved to other")],

@@ -7,10 +7,9 @@ import pytest
 from relaygw.alerting.guard import GuardWatch
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Source
-from relaygw.mail.mail_class import MailClass
+from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.policy.guard import DAY_MS
 from relaygw.settings.model import Settings
-from relaygw.store.sources import ClassCount
 from tests.integration.cli.conftest import Desk
 
 SCRIPT = Source(uid=33, script="33:up.php")

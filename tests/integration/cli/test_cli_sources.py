@@ -8,8 +8,8 @@ import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Source
-from relaygw.mail.mail_class import MailClass
-from relaygw.store.sources import HOUR_MS, ClassCount
+from relaygw.mail.mail_class import ClassCount, MailClass
+from relaygw.store.sources import HOUR_MS
 from tests.integration.cli.conftest import Desk
 
 NOW_MS = clock_ms()

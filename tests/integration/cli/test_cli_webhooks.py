@@ -10,8 +10,8 @@ import pytest
 
 from relaygw.mail.verdict import Kind
 from relaygw.settings.load import load_settings
+from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules, WebhookRule
-from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_verdicts
 from tests.e2e.ports import free_port
 from tests.fakes.event_receiver import SECRET, EventReceiver

@@ -14,13 +14,13 @@ from relaygw.feedback.format import Format
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import RecipientUpdate
-from relaygw.mail.mark import KEY, Marks
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Event, Kind
 from relaygw.store.feedback import MatchedEvent, NewPost
-from relaygw.store.feedback_tables import event_post
+from relaygw.store.schema import event_post
 from relaygw.store.store import Store
+from relaygw.upstream.mark import KEY, Marks
 from tests.builders import accepted, update_of
 from tests.contract.test_store_contract import entry_of
 from tests.feedback.documented import Sent, examples

@@ -189,7 +189,7 @@ async def test_an_endpoint_that_is_down() -> None:
 
 
 async def test_an_endpoint_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaygw.upstream.oauth._LIMIT_S", 0.2)
+    monkeypatch.setattr("relaygw.upstream.credentials._LIMIT_S", 0.2)
     with TokenEndpoint() as endpoint:
         endpoint.answers.append(HANG)
         async with xoauth2_provider("token-1") as provider:

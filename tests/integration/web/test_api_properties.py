@@ -25,8 +25,7 @@ from schemathesis.openapi.checks import JsonSchemaError, UndefinedStatusCode
 from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi import checks
 
-from relaygw.mail.mail_class import MailClass
-from relaygw.store.sources import ClassCount
+from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.store.store import Store
 from relaygw.web.api.openapi import document
 from relaygw.web.app import create_app

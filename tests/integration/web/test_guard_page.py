@@ -9,10 +9,9 @@ import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Source
-from relaygw.mail.mail_class import MailClass
+from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.mail.state import DeliveryState
 from relaygw.store.selection import Selection
-from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of

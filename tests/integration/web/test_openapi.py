@@ -13,9 +13,8 @@ import openapi_spec_validator
 import pytest
 from starlette.routing import Route
 
-from relaygw.mail.mail_class import MailClass
+from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.store.holds import Hold
-from relaygw.store.sources import ClassCount
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 from relaygw.web.api.openapi import document

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from relaygw.web.sandbox.index import Indexer
 
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
+from relaygw.web.indexing import Indexer
 from tests.integration.web.people import PASSWORDS, RELAY, USERS
 
 Capture = Callable[..., str]

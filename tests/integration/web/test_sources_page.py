@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 import httpx2
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.mail_class import MailClass, elsewhere
-from relaygw.store.sources import ClassCount
+from relaygw.mail.mail_class import ClassCount, MailClass, elsewhere
 from relaygw.store.store import Store
 from tests.integration.web.people import PASSWORDS, with_logins
 

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.told import Told
-from relaygw.mail.verdict import Kind
+from relaygw.mail.verdict import Kind, Told
 from relaygw.settings.events import named_webhooks
 from relaygw.settings.model import Settings
+from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store
-from relaygw.store.verdicts import NewVerdict
 from relaygw.store.webhooks import add_verdicts
 from relaygw.webhooks.sender import Pace, Sender
 from tests.builders import instance

@@ -54,6 +54,12 @@ def test_every_option_is_documented_and_no_other(path: str) -> None:
     assert documented == options_of(ALL_COMMANDS[path])
 
 
+@each_of("path", ALL_COMMANDS)
+def test_no_two_parameters_have_one_name(path: str) -> None:
+    names = [param.name for param in ALL_COMMANDS[path].params]
+    assert sorted(names) == sorted(set(names))  # the value of one would be lost
+
+
 def test_every_selector_is_explained() -> None:
     explained = PAGE.split("## Selectors", 1)[1].split("\n## ", 1)[0]
     selectors = set(re.findall(r"^\| `(--[a-z-]+)", explained, re.M))

@@ -11,9 +11,9 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.inbound import sources
 from relaygw.inbound.sources import Known, MailClasses, SourceCounts, follow_queue, write_counts
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Source
-from relaygw.mail.mail_class import OTHER_SCRIPTS, OTHER_SOURCES, OTHER_SUBJECTS
+from relaygw.mail.mail_class import OTHER_SCRIPTS, OTHER_SOURCES, OTHER_SUBJECTS, ClassCount
 from relaygw.mail.state import RecipientState
-from relaygw.store.sources import MAX_CLASSES_OF_SOURCE, ClassCount
+from relaygw.store.sources import MAX_CLASSES_OF_SOURCE
 from relaygw.store.store import Store, open_store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted

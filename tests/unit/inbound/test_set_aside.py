@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.inbound import pickup
-from relaygw.inbound.pickup import SetAside
+from relaygw.inbound import drop_directory
+from relaygw.inbound.drop_directory import SetAside
 from tests.logs import text_log
 
 
@@ -37,7 +37,7 @@ def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.String
 def test_after_a_while_it_is_looked_at_again(
     aside: SetAside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pickup, "LOOK_AGAIN_S", -1.0)
+    monkeypatch.setattr(drop_directory, "LOOK_AGAIN_S", -1.0)
     aside.put(Path("/m/x.drop"), "a fifo")
     aside.fail(Path("/m/y.drop"), "an error")
     assert ("x.drop" in aside, "y.drop" in aside) == (False, False)
@@ -47,7 +47,7 @@ def test_an_error_is_tried_again_soon_then_later_and_is_told_in_the_end(
     aside: SetAside, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr(pickup.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(drop_directory.time, "monotonic", lambda: now_s)
     pauses_s = []
     for count in range(1, 14):
         aside.fail(Path("/m/x.drop"), "EIO")
@@ -78,8 +78,8 @@ def test_what_is_gone_is_forgotten(aside: SetAside) -> None:
 def test_rubbish_without_end_does_not_fill_the_log(
     aside: SetAside, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pickup, "MAX_NAMED", 3)
-    monkeypatch.setattr(pickup, "MAX_ASIDE", 5)
+    monkeypatch.setattr(drop_directory, "MAX_NAMED", 3)
+    monkeypatch.setattr(drop_directory, "MAX_ASIDE", 5)
     for number in range(20):
         aside.put(Path(f"/m/{number}.drop"), "damaged")
     assert len(stream.getvalue().splitlines()) == 4

@@ -12,14 +12,13 @@ import pytest
 from relaygw.inbound import storms
 from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
 from relaygw.inbound.screen import Screen
-from relaygw.inbound.seen import Seen
 from relaygw.inbound.storms import StormCheck
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
-from relaygw.policy.storms import told_of
+from relaygw.policy.storms import Seen, told_of
 from relaygw.settings.alerts import Storms
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted

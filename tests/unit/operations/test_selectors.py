@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.mail.search import SearchMistake
 from relaygw.mail.state import RecipientState
-from relaygw.operations import find
+from relaygw.operations import selectors
 from relaygw.operations.selectors import (
     ALL,
     SELECTORS,
@@ -110,10 +110,10 @@ def test_results_are_looked_for_in_every_state() -> None:
 def test_a_search_reads_times_as_the_selectors_do(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(find, "clock_ms", lambda: NOW_MS)
+    monkeypatch.setattr(selectors, "clock_ms", lambda: NOW_MS)
     for zone in (None, UTC):
         at_ms = read_moment(text, now_ms=NOW_MS, tz=zone)
-        terms = find.search_of(f'after:{text} -before:"{text}"', since=text, tz=zone).terms
+        terms = selectors.search_of(f'after:{text} -before:"{text}"', since=text, tz=zone).terms
         assert [one.number for one in terms] == [at_ms] * 3
     with pytest.raises(SearchMistake, match="'before:soon' is not a time"):
-        find.search_of("before:soon")
+        selectors.search_of("before:soon")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from relaygw.mail.suppression import Cause, Suppression
+from relaygw.operations.suppression import Exported, written
 from relaygw.operations.suppression.forms import WRITTEN, Defaults, protected, unprotected
 from relaygw.operations.suppression.reading import BadLine, UnknownForm, read_list
-from relaygw.operations.suppression.transfer import Exported, written
 
 NOW_MS = 1_795_600_000_000
 DEFAULTS = Defaults(now_ms=NOW_MS)

@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from relaygw.postfix.main_cf import Configuration
-from relaygw.postfix.maps import Table, Tables
+from relaygw.postfix.maps import Postfix, Table, Tables
 from relaygw.postfix.patterns import addresses_of
-from relaygw.postfix.postmap import Postfix
 from relaygw.settings.tree import Place
 from tests.tables import each_of
 

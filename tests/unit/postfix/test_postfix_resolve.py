@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.deliveries import Hop, hop_of
 from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
 from relaygw.postfix.maps import Tables
-from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.resolve import Hop, Resolver, hop_of
 from relaygw.postfix.rewriting import Rewriting
 from tests.tables import each_of
 

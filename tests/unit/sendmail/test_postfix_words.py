@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.sendmail.arguments import EX_USAGE, Failure
-from relaygw.sendmail.postfix import gateway_words, is_listing
+from relaygw.sendmail.queue import gateway_words, is_listing
 from tests.tables import each_of
 
 

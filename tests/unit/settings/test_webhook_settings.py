@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from relaygw.errors import SettingsError
-from relaygw.mail.told import Told
+from relaygw.mail.verdict import Told
 from relaygw.roles import store_rules
 from relaygw.settings.model import Settings
 from tests.tables import each_of

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from relaygw.mail.mark import Marks
 from relaygw.policy.recipient_fields import FieldRule
 from relaygw.settings.presets import presets
-from relaygw.upstream.mark_field import Mark, Marking
+from relaygw.upstream.mark import Mark, Marking, Marks
 from relaygw.upstream.outgoing import chunks, sift
 from tests.tables import each_of
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.mark import Marks
 from relaygw.settings.provider import Provider
-from relaygw.upstream import mark_field
-from relaygw.upstream.mark_field import marking_of
+from relaygw.upstream import mark as marks
+from relaygw.upstream.mark import Marks, marking_of
 from tests.builders import Clock
 
 REPORTS = {"host": "smtp.test", "preset": "sendgrid", "events": {"secret": "plain:x"}}
@@ -29,7 +28,7 @@ def test_mail_is_marked_for_a_provider_that_reports_by_a_mark(
 
 
 def test_mail_without_its_mark_is_told_of_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mark_field, "time", clock := Clock())
+    monkeypatch.setattr(marks, "time", clock := Clock())
     told: list[str] = []
     made = marking_of("p", Provider.model_validate(REPORTS), MARKS, told.append)
     assert made is not None

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import relaygw
-from relaygw.operations.deeds import KINDS, audit_object, deed_of
+from relaygw.operations.audit import KINDS, audit_object, deed_of
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.store.audit import AuditEntry
 from tests.tables import each_of

@@ -6,7 +6,7 @@ import re
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import QueueIdSource
-from relaygw.mail.mark import Marks
+from relaygw.upstream.mark import Marks
 from tests.tables import each_of
 
 MARKS = Marks(b"k" * 32)
