@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -164,9 +165,12 @@ class Maildrop:
         if self._backoff_s:
             await self._sleep(self._backoff_s)
             return
-        await asyncio.sleep(_LEAST_PAUSE_S)
+        until_s = time.monotonic() + _LEAST_PAUSE_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), POLL_S)
+            async with asyncio.timeout(POLL_S):
+                await self._wake.wait()
+        if (rest_s := until_s - time.monotonic()) > 0:
+            await asyncio.sleep(rest_s)
 
     async def _sleep(self, delay_s: float) -> None:
         with contextlib.suppress(TimeoutError):

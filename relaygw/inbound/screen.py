@@ -150,7 +150,8 @@ async def _keep_refreshing(
         await asyncio.to_thread(screen.refresh)
         is_read.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), each_s)
+            async with asyncio.timeout(each_s):
+                await stop.wait()
 
 
 _READ_AGAIN_S = 60.0

@@ -193,7 +193,8 @@ class DeliveryMetrics:
             "relaygw_last_success_timestamp_seconds",
             *("When the provider last accepted a message.", "max", "provider"),
         )
-        self._success_at_s: dict[str, int] = {}
+        self._success_at_s: dict[str, int] = {}  # since the last time
+        self._written: dict[str, tuple[int, int]] = {}
         self.write({})
 
     def read(self, events: Sequence[Event]) -> None:
@@ -229,10 +230,13 @@ class DeliveryMetrics:
     def write(self, connections: Mapping[str, tuple[int, int]]) -> None:
         """Write the busy and idle connections of providers, and counts since the last time."""
         for name, (busy, idle) in connections.items():
-            self._connections.labels(name, "busy").set(busy)
-            self._connections.labels(name, "idle").set(idle)
+            if self._written.get(name) != (busy, idle):
+                self._written[name] = busy, idle
+                self._connections.labels(name, "busy").set(busy)
+                self._connections.labels(name, "idle").set(idle)
         for name, at_s in self._success_at_s.items():
             self._success.labels(name).set(at_s)
+        self._success_at_s.clear()
         tallies = (self._delivered, self._deferred, self._bounced, self._suppressed)
         for counted in (*tallies, self.notices):
             counted.write()

@@ -199,7 +199,8 @@ async def written_each(
     async def keep_writing() -> None:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), each_s)
+                async with asyncio.timeout(each_s):
+                    await stop.wait()
             await write()
 
     writing = asyncio.create_task(keep_writing(), name=name)

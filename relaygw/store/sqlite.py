@@ -22,10 +22,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
-from relaygw.store.database import Database, Translated, Write, close_connections, damage
+from relaygw.store.database import Database, Translated, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, read_write
 from relaygw.store.queue_file import QueueFile
 from relaygw.store.queue_lock import give_to_owner_of, lock_directory_of
+from relaygw.store.readers import Readers
 from relaygw.store.tables import SQLITE_LOWER
 
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
@@ -227,7 +228,7 @@ class SqliteDatabase(Database):
         except OSError as error:
             self._file.close()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
-        self._readers = create_sqlite_engine(url, begin="BEGIN", file=self._file)
+        self._readers = Readers(create_sqlite_engine(url, begin=None, file=self._file))
         unsynced = _Writer(url, self._lock, self._file, is_synced=False)
         self._writers = {
             Write.SYNCED: _Writer(url, self._lock, self._file),
@@ -237,10 +238,8 @@ class SqliteDatabase(Database):
         }
         self._moved_at_ns = 0  # the log's time of change when all of it was moved
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._readers.begin() as connection:
-            yield connection
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._readers.transaction()
 
     def _writing(self, kind: Write) -> AbstractContextManager[Connection]:
         return self._writers[kind].transaction()
@@ -274,7 +273,7 @@ class SqliteDatabase(Database):
         self._file.end_reading()
         for writer in self._writers.values():
             writer.close()
-        close_connections(self._readers)
+        self._readers.close()
         self._file.close()
         self._lock.close()
         self._bulk_lock.close()

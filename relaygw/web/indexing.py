@@ -96,7 +96,8 @@ async def keep_indexed(indexer: Indexer, stop: asyncio.Event) -> None:
         except StoreUnavailable as error:
             _log.warning("captured mail is not indexed for now: %s", error)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_S if is_done else _REST_S)
+            async with asyncio.timeout(LOOK_S if is_done else _REST_S):
+                await stop.wait()
 
 
 _FINDABLE_LOOK_S = 2.0
@@ -117,4 +118,5 @@ async def keep_findable(store: Store, link_header: str | None, stop: asyncio.Eve
         except StoreUnavailable as error:
             _log.warning("new mail is not made findable for now: %s", error)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), rest_s)
+            async with asyncio.timeout(rest_s):
+                await stop.wait()
