@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.fuzzing.bodies import END
@@ -235,7 +236,7 @@ class Model:
             self._wait()
         self._at = start + found + len(END) - 2
         raw = self._sent[start : self._at - 3]
-        message = Meant(self._sender or "", tuple(self._recipients), _plain(raw), "")
+        message = Meant(self._sender or "", _distinct(self._recipients), _plain(raw), "")
         self._reset()
         right = self._right_for_content(len(raw), message.content)
         if 250 in right:
@@ -324,6 +325,14 @@ def _decoded(text: bytes) -> bytes | None:
 def _is_plain(answer: bytes) -> bool:
     parts = answer.split(b"\0")
     return len(parts) == 3 and bool(parts[1] and parts[2])
+
+
+def _distinct(recipients: Sequence[str]) -> tuple[str, ...]:
+    """Return whom a client named, of a mailbox in several spellings the first."""
+    found: dict[str, str] = {}
+    for one in recipients:
+        found.setdefault(one.lower(), one)
+    return tuple(found.values())
 
 
 def _plain(raw: bytes) -> bytes:

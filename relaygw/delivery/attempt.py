@@ -185,7 +185,7 @@ class Upstream:
             _check_size(claimed, len(content))
         wishes = {
             one.address: (one.dsn_notify, one.dsn_orcpt)
-            for one in claimed.recipients
+            for one in reversed(claimed.recipients)  # of one address the first counts
             if one.dsn_notify or one.dsn_orcpt
         }
         return OutgoingMail(
@@ -217,7 +217,7 @@ class Upstream:
         screened = self.screen.sort(claimed)
         if claimed.content is None or screened.blocked or screened.held or screened.suppressed:
             return None
-        addresses = tuple(dict.fromkeys(recipient.address for recipient in screened.sendable))
+        addresses = tuple(screened.by_address())
         if not 0 < len(addresses) <= self.max_recipients:
             return None
         line = b""
@@ -257,15 +257,14 @@ class Line:
     ) -> None:
         """Send a delivery to the sendable recipients and note in `attempt` what the provider said.
 
-        An address that stands twice is sent once. More recipients than a transaction takes are sent
-        in several: `keep_part` makes the outcomes so far durable, and says whether the next may
-        begin. Who was not reached has no outcome. `is_wanted` is asked once more before the dot of
-        what may have been sent already.
+        A mailbox that stands twice is sent to once. More recipients than a transaction takes are
+        sent in several: `keep_part` makes the outcomes so far durable, and says whether the next
+        may begin. Who was not reached has no outcome. `is_wanted` is asked once more before the dot
+        of what may have been sent already.
         """
         claimed, upstream = attempt.claimed, self.upstream
         attempt.queue_s = time.time() - claimed.accepted_at_ms / 1000
-        for recipient in attempt.screened.sendable:
-            attempt.by_address.setdefault(recipient.address, []).append(recipient.rcpt_no)
+        attempt.by_address = attempt.screened.by_address()
         addresses = list(attempt.by_address)
         at_once = upstream.recipients_at_once(attempt.keys)
         fence = partial(is_wanted, attempt) if claimed.may_be_taken else None

@@ -18,7 +18,7 @@ from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
 from relaygw.inbound.screen import Screen, Wishes
 from relaygw.inbound.sources import MailClasses
-from relaygw.mail.address import NO_REQUEST, DsnRequest, folded
+from relaygw.mail.address import NO_REQUEST, DsnRequest, folded, mailbox
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
@@ -145,7 +145,7 @@ class Intake:
         may_loop: bool = False,  # as what is only captured may
     ) -> tuple[AcceptedMessage, Iterator[bytes]]:
         """Return the message and chunks of large content to store ahead; raises TooManyHops."""
-        facts = self._read_header(content, may_loop=may_loop)
+        facts, recipients = self._read_header(content, may_loop=may_loop), _distinct(recipients)
         queue_id = self._ids.next_id(now_ms := clock_ms())
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
@@ -340,6 +340,21 @@ class Intake:
             return seen, True
         user = told.user if told.user is not None else seen.user
         return replace(seen, host=told.host, uid=told.uid, user=user, script=told.script), False
+
+
+def _distinct(recipients: list[ResolvedRecipient]) -> list[ResolvedRecipient]:
+    """Return the recipients, of one that is named several times the first; as Postfix's cleanup.
+
+    Where several lead to one mailbox each stays on record: delivery sends once (policy.recipients).
+    """
+    if len(recipients) == 1:
+        return recipients
+    found: dict[tuple[str, str, Fate], ResolvedRecipient] = {}
+    for one in recipients:
+        given = mailbox(one.original or one.address)
+        # lists may tell apart what is one mailbox: what may be sent is never lost to what may not
+        found.setdefault((mailbox(one.address), given, one.decision.fate), one)
+    return list(found.values())
 
 
 def _has_bounce_address(recipients: list[ResolvedRecipient]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -192,6 +193,14 @@ def mailbox(address: str) -> str:
         local = bare if _DOT_STRING.fullmatch(bare) else local
     local = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower())
     return local if domain is None else f"{local}@{ascii_domain(domain)}"
+
+
+def distinct(addresses: Iterable[str]) -> list[str]:
+    """Return addresses in their order, of each mailbox the first one: nobody gets a mail twice."""
+    found: dict[str, str] = {}
+    for one in addresses:
+        found.setdefault(mailbox(one), one)
+    return list(found.values())
 
 
 def ascii_domain(domain: str) -> str:

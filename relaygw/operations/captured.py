@@ -257,7 +257,7 @@ class _Planner:
         if self._request.to is not None:
             targets = [(captured[0], self._request.to)]
         else:
-            targets = [*{_folded(one.address): (one, one.address) for one in captured}.values()]
+            targets = [(one, one.address) for one in _first_of_each(captured)]
         found = [self._judge(entry, one, target, headers) for one, target in targets]
         return ReleaseResult(
             copies=tuple(one for one in found if isinstance(one, Copy)),
@@ -321,6 +321,13 @@ class _Planner:
             lacking = _NOT_CONFIRMED if request.anyone else _NOT_ANYONE
             return replace(judgement, detail=lacking if request.is_admin else _NOT_ADMIN)
         return judgement
+
+
+def _first_of_each(captured: Sequence[RecipientEntry]) -> list[RecipientEntry]:
+    found: dict[str, RecipientEntry] = {}
+    for one in captured:
+        found.setdefault(_folded(one.address), one)
+    return list(found.values())
 
 
 def _folded(address: str) -> str:

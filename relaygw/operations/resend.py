@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
-from relaygw.mail.address import canonical, mailbox
+from relaygw.mail.address import canonical, distinct, mailbox
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.mail.suppression import Action, Listed
@@ -257,7 +257,7 @@ def _plan(
 ) -> Resent | LeftAlone:
     ended = may_be_resent(entry)
     chosen = _chosen(ended, request)
-    addresses = tuple({canonical(one): one for one in chosen}.values())
+    addresses = tuple(distinct(chosen))
     number = next(
         n for n in count(1) if not store.intake.taken_drops([_drop_id(entry.queue_id, n)])
     )

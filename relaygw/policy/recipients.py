@@ -266,6 +266,15 @@ class Screened(NamedTuple):
     suppressed: tuple[Recipient, ...] = ()
     field_rule: FieldRule | None = NO_FIELDS
 
+    def by_address(self) -> dict[str, list[int]]:
+        """Return the addresses to send to, one of each mailbox, and which recipients each has."""
+        found: dict[str, list[int]] = {}
+        names: dict[str, str] = {}
+        for one in self.sendable:
+            address = names.setdefault(mailbox(one.address), one.address)
+            found.setdefault(address, []).append(one.rcpt_no)
+        return found
+
 
 NOBODY = Screened((), (), ())
 

@@ -54,6 +54,19 @@ async def test_an_address_that_stands_twice_is_sent_once(tmp_path: Path) -> None
         assert [m.recipients for m in provider.messages] == [("qa@x.test",)]
 
 
+async def test_a_mailbox_in_two_spellings_is_sent_to_once(tmp_path: Path) -> None:
+    alone = {"max_recipients": 1}  # else the provider itself might merge them
+    async with (
+        ScriptedProvider() as provider,
+        running(tmp_path, {"p": provider.settings(**alone)}) as rig,
+    ):
+        message = accepted("b@X.test", "c@x.test", "b@x.test")
+        rig.accept(message)
+        entry = await rig.wait_for(message, DeliveryState.FINISHED)
+        assert {r.state for r in entry.recipients} == {RecipientState.DELIVERED}
+        assert [m.recipients for m in provider.messages] == [("b@X.test",), ("c@x.test",)]
+
+
 async def test_more_recipients_than_a_transaction_takes(tmp_path: Path) -> None:
     async with (
         ScriptedProvider() as provider,

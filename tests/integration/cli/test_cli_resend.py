@@ -117,6 +117,13 @@ def test_it_names_everybody_and_asks(desk: Desk) -> None:
     ]
 
 
+def test_a_mailbox_in_two_spellings_gets_it_once(desk: Desk) -> None:
+    old = ended(desk, {ANN: BOUNCED, "ann@CUST.test": BOUNCED, BOB: BOUNCED})
+    assert desk.run("queue", "resend", old, "--yes").exit_code == 0
+    (new,) = others(desk, old)
+    assert [one.address for one in new.recipients] == [ANN, BOB]
+
+
 def test_the_content_stays_and_only_the_top_is_new(desk: Desk) -> None:
     old = ended(desk, {ANN: BOUNCED})
     assert desk.run("queue", "resend", old, "--yes").exit_code == 0

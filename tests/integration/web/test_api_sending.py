@@ -23,7 +23,7 @@ LEAST: dict[str, Any] = {"From": SHOP, "To": [{"Email": "ann@x.test"}], "Text": 
 async def test_it_is_captured_and_nothing_else(serve: Serve, store: Store) -> None:
     client = await serve(with_logins())
     client.headers["Authorization"] = f"Bearer {TOKENS['tests']}"
-    answer = await client.post("/api/v1/send", json=LEAST | {"Bcc": ["dev@x.test"]})
+    answer = await client.post("/api/v1/send", json=LEAST | {"Bcc": ["dev@x.test", "Ann@X.test"]})
     assert answer.status_code == 200
     (found,) = store.sandbox.find_captured(EVERYTHING, start=0, limit=9)
     assert answer.json() == {"ID": found.entry.queue_id}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.errors import InvalidAddress
-from relaygw.mail.address import canonical, parse_path
+from relaygw.mail.address import canonical, distinct, parse_path
 from tests.tables import each_of
 
 
@@ -94,3 +94,8 @@ def test_quotes_that_are_not_needed_make_no_other_mailbox() -> None:
         '""@ok.test',
     ):
         assert canonical(needed) == needed
+
+
+def test_of_each_mailbox_the_first_address_is_kept() -> None:
+    given = ["b@X.test", "a@x.test", "B@x.test", "a@x.test", "no address", '"', "b@y.test"]
+    assert distinct(given) == ["b@X.test", "a@x.test", "no address", '"', "b@y.test"]

@@ -86,3 +86,8 @@ def test_a_mark_of_another_version_opens_nothing() -> None:
 def test_without_a_release_a_sandbox_sends_nothing() -> None:
     now = screen(mode="sandbox", listeners=[{"bind": "127.0.0.1:25"}])
     assert len(now.sort(claimed("dev@agency.test", mode="sandbox")).held) == 1
+
+
+def test_a_mailbox_is_sent_to_once_by_its_first_spelling() -> None:
+    mail = claimed("b@X.test", "c@x.test", "B@x.test")
+    assert screen().sort(mail).by_address() == {"b@X.test": [0, 2], "c@x.test": [1]}

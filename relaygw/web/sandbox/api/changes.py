@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from relaygw.errors import InvalidAddress
-from relaygw.mail.address import check_address
+from relaygw.mail.address import check_address, distinct
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
@@ -252,7 +252,7 @@ def _recipients(body: Found) -> list[str]:
     hidden = strings(body, "Bcc")
     if not 0 < len(named) + len(hidden) <= MAX_RECIPIENTS:
         raise HTTPException(400, f"To, Cc and Bcc name 1 to {MAX_RECIPIENTS} recipients")
-    return list(dict.fromkeys([*named, *(_checked(one, "Bcc") for one in hidden)]))
+    return distinct([*named, *(_checked(one, "Bcc") for one in hidden)])
 
 
 def _contacts(body: Found, name: str) -> list[Address]:
