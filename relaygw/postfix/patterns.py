@@ -23,6 +23,7 @@ _ANY = "\0"  # stands for any text in what follows
 _ANYTHING = re.compile(r"\((?:\?:)?(?:\.|\[\^@\]|\\S|\[\^[^\]]*\])[*+]\)|(?:\.|\[\^@\]|\\S)[*+]")
 _GROUP = re.compile(r"\((?:\?:)?([^()]*)\)")
 _LITERAL = re.compile(r"[\w@.\-+\0]*")
+_LOCAL_PART = re.compile(r"[\w\-\1]+")  # \1 is a dot; a bare one is any sign
 _SUBSTITUTION = re.compile(r"(?<!\$)\$[({]?(\d)[)}]?")
 _MAX_ALTERNATIVES = 200
 
@@ -116,16 +117,24 @@ def _condition(match: re.Match[str], place: Place, notes: list[str]) -> Conditio
 
 def addresses_of(source: str) -> list[str] | None:
     """Return the addresses and domains that a regular expression stands for."""
-    text = _ANYTHING.sub(_ANY, source.replace("\\@", "@").replace("\\-", "-"))
-    texts = _alternatives(text)
+    texts = _alternatives(source)
     if texts is None:
         return None
     found = [_entry(one) for one in texts]
     return None if None in found else list(dict.fromkeys(one for one in found if one))
 
 
-def _alternatives(text: str) -> list[str] | None:
+def local_parts_of(source: str) -> list[str]:
+    """Return the local parts that a regular expression names, at whatever domain: `^www-data@`."""
+    found = (one.removeprefix("^").partition("@") for one in _alternatives(source) or ())
+    texts = (local.replace("\\.", "\1") for local, at, _ in found if at)
+    names = [one.replace("\1", ".") for one in texts if _LOCAL_PART.fullmatch(one)]
+    return list(dict.fromkeys(one.lower() for one in names))
+
+
+def _alternatives(source: str) -> list[str] | None:
     """Return one text for each way through the groups of an expression."""
+    text = _ANYTHING.sub(_ANY, source.replace("\\@", "@").replace("\\-", "-"))
     parts: list[list[str]] = []
     at = 0
     for group in _GROUP.finditer(text):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from relaygw.mail.words import some_of
 from relaygw.postfix.access import access_tables
 from relaygw.postfix.classes import SAMPLE
 from relaygw.postfix.failures import DECISIVE
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
 from relaygw.postfix.maps import Table, Tables
+from relaygw.postfix.patterns import PatternLine, addresses_of, local_parts_of
 from relaygw.postfix.providers import Providers, timeouts
 from relaygw.postfix.report import REFUSED, Report, seconds
 from relaygw.postfix.resolve import Resolver
@@ -120,14 +122,16 @@ def _rewrite(
         "envelope, and From of the sendmail command; have programs write full addresses"
     )
     senders: dict[str, str] = {}
-    for key, place in _keys("sender", rewriting, report):
+    for key, place in _keys("sender", rewriting):
         known.setdefault("senders", []).extend([key] if fits(RewriteKey, key) else [])
         with _circles_told(report):
             _put(senders, key, rewriting.final_sender(_address(key)), place, report)
+    senders = _needed(senders)
+    _tell_patterns("sender", rewriting, senders, report)
     if senders:
         yield "senders", senders
     recipients: dict[str, str] = {}
-    for key, place in _keys("recipient", rewriting, report):
+    for key, place in _keys("recipient", rewriting):
         known.setdefault("recipients", []).extend([key] if fits(RewriteKey, key) else [])
         with _circles_told(report):
             first, *others = rewriting.final_recipients(_address(key))
@@ -137,8 +141,11 @@ def _rewrite(
                     f"{place}: {key}: relaygw rewrites to one address, here {final}; name a list "
                     f"or a group instead, or {', '.join(others)} will not receive it"
                 )
-            if not is_end(final) and not resolver.is_local(final.rpartition("@")[2]):
+            # what stays on this host never comes to smtp(8), which asks the generic maps
+            if not any(is_end(one) or resolver.is_local(_domain(one)) for one in (first, final)):
                 _put(recipients, key, final, place, report)
+    recipients = _needed(recipients)
+    _tell_patterns("recipient", rewriting, recipients, report)
     if recipients:
         yield "recipients", recipients
 
@@ -167,6 +174,10 @@ def _tell_classes(resolver: Resolver, report: Report) -> None:
                 )
 
 
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2]
+
+
 def _address(key: str) -> str:
     return f"{SAMPLE}{key}" if key.startswith("@") else key
 
@@ -180,7 +191,7 @@ def _circles_told(report: Report) -> Iterator[None]:
 
 
 def _put(found: dict[str, str], key: str, final: str, place: str, report: Report) -> None:
-    if final.lower() in (key.lower(), f"{SAMPLE}{key}".lower()):
+    if final.lower() == f"{SAMPLE}{key}".lower():
         return
     if final.startswith(f"{SAMPLE}@"):
         report.warn(
@@ -190,18 +201,27 @@ def _put(found: dict[str, str], key: str, final: str, place: str, report: Report
         )
     elif fits(RewriteKey, key) and fits(Address, final):
         found[key] = final
-    else:
+    elif final.lower() != key.lower():
         report.warn(f"{place}: {key} -> {final} does not rewrite one address to another; left out")
 
 
-def _keys(kind: str, rewriting: Rewriting, report: Report) -> Iterator[tuple[str, str]]:
+def _needed(found: dict[str, str]) -> dict[str, str]:
+    """Return rules without what stays as it is, unless that is an exception of a domain's rule."""
+    return {
+        key: final
+        for key, final in found.items()
+        if key.lower() != final.lower() or f"@{_domain(key)}".lower() in found
+    }
+
+
+def _keys(kind: str, rewriting: Rewriting) -> Iterator[tuple[str, str]]:
     """Yield what may be rewritten, with its line: addresses, `@domain`, local parts."""
     resolver = rewriting.resolver
     here = list(dict.fromkeys((resolver.origin.lower(), *resolver.local_domains)))
     seen: set[str] = set()
     for name in _REWRITES[kind]:
         for table in resolver.tables.of(name):
-            for key, place in _keys_of(table, here, report):
+            for key, place in _keys_of(table, here):
                 if key not in seen:
                     seen.add(key)
                     yield key, place
@@ -227,19 +247,10 @@ def _aliases(rewriting: Rewriting, here: list[str]) -> dict[str, str]:
     return found
 
 
-def _keys_of(table: Table, here: list[str], report: Report) -> Iterator[tuple[str, str]]:
+def _keys_of(table: Table, here: list[str]) -> Iterator[tuple[str, str]]:
     everyone = [f"@{domain}" for domain in here]
     for line in table.patterns:
-        classes = line.addresses
-        if classes is None or "*" in classes:
-            report.warn(
-                f"{line.place}: /{line.source}/ is "
-                + ("every address" if classes else "no list of addresses and domains")
-                + f"; relaygw rewrites those it knows, here {', '.join(everyone)}: add "
-                '"@domain": ADDRESS for any other in use'
-            )
-        names = [one for one in classes or () if not one.startswith(".") and one != "*"]
-        yield from ((one, str(line.place)) for one in (*names, *everyone))
+        yield from ((one, str(line.place)) for one in (*_names_in(line, here), *everyone))
     for entry in table.entries:
         if table.is_static:
             yield from ((one, str(entry.place)) for one in everyone)
@@ -247,6 +258,45 @@ def _keys_of(table: Table, here: list[str], report: Report) -> Iterator[tuple[st
             yield entry.key.lower(), str(entry.place)
         else:
             yield from ((f"{entry.key.lower()}{one}", str(entry.place)) for one in everyone)
+
+
+def _names_in(line: PatternLine, here: list[str]) -> list[str]:
+    """Return the addresses and domains that a pattern names, its exceptions, too.
+
+    A local part is one at this host.
+    """
+    if line.addresses is not None:
+        return [one for one in line.addresses if not one.startswith(".") and one != "*"]
+    found = [f"{local}@{domain}" for local in local_parts_of(line.source) for domain in here]
+    found += [one for one in addresses_of(line.source) or () if one.find("@") > 0]
+    return found
+
+
+def _tell_patterns(kind: str, rewriting: Rewriting, written: Iterable[str], report: Report) -> None:
+    """Say of each pattern that stands for more than relaygw can name what is written of it."""
+    known = {key: (_address(key), rewriting.cleaned(kind, _address(key))) for key in written}
+    for name in _REWRITES[kind]:
+        lines = (line for table in rewriting.resolver.tables.of(name) for line in table.patterns)
+        for line, what in ((line, _beyond_names(line)) for line in lines):
+            mine = [key for key, forms in known.items() if any(map(line.matches, forms))]
+            here = f"; relaygw rewrites those it knows, here {some_of(mine)}: write each other"
+            nothing = f", and nothing of it is in relaygw.yaml: write each {kind}"
+            if what:
+                report.warn(
+                    f"{line.place}: /{line.source}/ is {what}{here if mine else nothing} in use "
+                    f'into rewrite.{kind}s, as ADDRESS: ADDRESS or "@domain": ADDRESS'
+                )
+
+
+def _beyond_names(line: PatternLine) -> str:
+    """Return what a pattern is but a list of addresses and domains, "" where it is one."""
+    named = None if line.condition.is_negated else addresses_of(line.source)
+    if named is None or (line.around and any(one.find("@") < 1 for one in named)):
+        return "no list of addresses and domains"
+    if "*" in named:
+        return "every address"
+    below = ", ".join(one[1:] for one in named if one.startswith("."))
+    return f"every address below {below}" if below else ""
 
 
 # --- the rest -------------------------------------------------------------------------------

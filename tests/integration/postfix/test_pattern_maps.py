@@ -1,0 +1,118 @@
+"""Maps of patterns: each rule that import-postfix writes is what postmap answers, and no more is
+said to be written than is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from relaygw.postfix.patterns import local_parts_of
+from tests.integration.postfix.real_answers import query
+from tests.integration.postfix.shapes import Shape
+from tests.integration.postfix.test_postfix_odd_input import imported
+from tests.tables import each_of
+
+BASE = """compatibility_level = 3.6
+myhostname = web1.shop.example
+mydestination = $myhostname, localhost
+relayhost = [smtp.sendgrid.net]:587
+alias_maps =
+alias_database =
+"""
+LOCAL = ("www-data@web1.shop.example", "www-data@localhost")
+SHOP, OPS, ROOT = "shop@shop.example", "ops@ops.example", "root@web1.shop.example"
+NO_LIST = "is no list of addresses and domains"
+NOTHING = "and nothing of it is in relaygw.yaml: write each"
+
+
+@dataclass(frozen=True)
+class Map:
+    name: str
+    text: str
+    senders: dict[str, str]
+    recipients: dict[str, str]
+    said: tuple[str, ...]
+
+
+MAPS = (
+    *(
+        Map("sender_canonical_maps", f"{pattern} {SHOP}\n", dict.fromkeys(LOCAL, SHOP), {},
+            (f"map:1: {pattern} {NO_LIST}; relaygw rewrites those it knows, here "
+             f"{', '.join(LOCAL)}: write each other in use into rewrite.senders",))
+        for pattern in ("/^www-data@.*/", "/^www-data@/", "/^www-data@.*$/", "/^(www-data)@(.*)$/")
+    ),
+    Map("canonical_maps", f"/^www-data@/ {SHOP}\n", dict.fromkeys(LOCAL, SHOP),
+        dict.fromkeys(LOCAL, SHOP), ("into rewrite.senders", "into rewrite.recipients")),
+    Map("recipient_canonical_maps", f"/^(www-data)@/ {OPS}\n/\\.old\\.example$/ {OPS}\n", {},
+        dict.fromkeys(LOCAL, OPS),
+        (f"map:2: /\\.old\\.example$/ is every address below old.example, {NOTHING} recipient",)),
+    Map("virtual_alias_maps", f"/^www-data@/ {OPS}\n", {}, dict.fromkeys(LOCAL, OPS),
+        (f"map:1: /^www-data@/ {NO_LIST}; relaygw rewrites those it knows",)),
+    Map("smtp_generic_maps", f"/^www-data@/ {SHOP}\n", dict.fromkeys(LOCAL, SHOP), {},
+        (f"map:1: /^www-data@/ {NO_LIST}; relaygw rewrites those it knows",)),
+    # a bare dot is any sign, digits are many, and what keeps the local part is no address
+    *(
+        Map("sender_canonical_maps", line + "\n", {}, {}, (f"{NO_LIST}, {NOTHING} sender",))
+        for line in (f"/^www.data@/ {SHOP}", f"/^web[0-9]+@/ {SHOP}", f"/^www-data/ {SHOP}",
+                     "/^(.*)@web1\\..*$/ ${1}@shop.example")
+    ),
+    Map("sender_canonical_maps", f"/^root@/ {ROOT}\n/./ {SHOP}\n",
+        {ROOT: ROOT, "root@localhost": ROOT, "@web1.shop.example": SHOP, "@localhost": SHOP}, {},
+        ("map:2: /./ is every address; relaygw rewrites those it knows",)),
+    Map("sender_canonical_maps", f"!/^root@/ {SHOP}\n",
+        {ROOT: ROOT, "root@localhost": "root@localhost", "@web1.shop.example": SHOP,
+         "@localhost": SHOP}, {}, (NO_LIST,)),
+    Map("sender_canonical_maps",
+        f"if /@web1/\n/^www-data@/ {SHOP}\n/^a@web1\\.shop\\.example$/ {OPS}\nendif\n",
+        {LOCAL[0]: SHOP, "a@web1.shop.example": OPS}, {}, (f"map:2: /^www-data@/ {NO_LIST}",)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("one", MAPS, ids=lambda one: f"{one.name}: {one.text.splitlines()[0]}")
+def test_what_a_pattern_says_is_written_or_told(one: Map, tmp_path: Path) -> None:
+    main_cf = f"{one.name} = regexp:{{dir}}/map\n"
+    home = Shape("map", main_cf, {"map": one.text}, base=BASE).write(tmp_path)
+    values, said = imported(home)
+    rewrite = values["rewrite"]
+    assert isinstance(rewrite, dict)
+    found = {kind: rewrite.get(kind, {}) for kind in ("senders", "recipients")}
+    asked = one.senders.keys() | one.recipients.keys()
+    # the postmaster of each host is root
+    found["recipients"] = {key: to for key, to in found["recipients"].items() if key in asked}
+    assert found == {"senders": one.senders, "recipients": one.recipients}
+    for text in one.said:
+        assert text in said
+    for key, to in {**one.senders, **one.recipients}.items():
+        sample = f"someone{key}" if key.startswith("@") else key
+        assert (query(home, one.name, sample) or sample) == to
+
+
+def test_an_exception_of_a_domain_is_one_here_too(tmp_path: Path) -> None:
+    table = f"info@shop.example info@shop.example\n@shop.example {OPS}\nx@y.example x@y.example\n"
+    main_cf = "virtual_alias_maps = texthash:{dir}/map\n"
+    values, _ = imported(Shape("map", main_cf, {"map": table}, base=BASE).write(tmp_path))
+    rewrite = values["rewrite"]
+    assert isinstance(rewrite, dict)
+    assert {key: to for key, to in rewrite["recipients"].items() if "example" in key} == {
+        "info@shop.example": "info@shop.example",
+        "@shop.example": OPS,
+    }
+
+
+@each_of(
+    "source, names",
+    [
+        (r"^www-data@", ["www-data"]),
+        (r"^(root|Cron)@.*$|^first\.last@", ["root", "first.last", "cron"]),
+        (r"www\-data@web1", ["www-data"]),
+        (r"^www.data@", []),
+        (r"^www-data", []),
+        (r"@web1$", []),
+        (r"^web[0-9]+@", []),
+        (r"^(a|b)?c@", []),
+    ],
+)
+def test_which_local_parts_a_pattern_names(source: str, names: list[str]) -> None:
+    assert sorted(local_parts_of(source)) == sorted(names)
