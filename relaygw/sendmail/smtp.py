@@ -12,7 +12,7 @@ import posix
 from relaygw.inbound import replies
 from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
 from relaygw.mail.drop import MAX_CONTENT_BYTES
-from relaygw.sendmail.arguments import Failure, warn
+from relaygw.sendmail.arguments import EX_NOINPUT, Failure, warn
 from relaygw.sendmail.content import Message, compose_from
 from relaygw.sendmail.spool import SpoolFailure, leave, release_signals, write_all
 
@@ -60,7 +60,12 @@ class _Session:
         write_all(1, f"{text}\r\n".encode())
 
     def _receive(self) -> None:
-        piece = posix.read(0, _READ_BYTES)
+        try:
+            piece = posix.read(0, _READ_BYTES)
+        except ConnectionError:
+            piece = b""  # it left
+        except OSError as error:
+            raise Failure(EX_NOINPUT, f"cannot read from stdin: {error.strerror}") from error
         if not piece:
             raise EOFError
         self._received += piece

@@ -197,6 +197,10 @@ SENDMAIL: dict[str, Row] = {
         "reading standard input failed",
         "check what the caller pipes into it",
     ),
+    "cannot read from stdin": (
+        "with `-bs` reading the dialogue failed",
+        "check what the caller has for its standard input",
+    ),
     "cannot write the list": (
         "the reader of `mailq` is gone, or the disk is full",
         "free some space",

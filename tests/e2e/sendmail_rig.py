@@ -100,16 +100,21 @@ class Installation:
         self,
         *words: str | bytes,
         content: bytes = b"",
+        stdin: int | None = None,
         name: str = "sendmail",
         maildrop: Path | None = None,
         more_environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
         uid: int | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run the command to its end; `before` is the words of a program that starts it."""
+        """Run the command to its end; `before` is the words of a program that starts it.
+
+        `stdin`, a descriptor, is read instead of `content`.
+        """
         return subprocess.run(
             [*before, self.root / name, *words],
-            input=content,
+            input=content if stdin is None else None,
+            stdin=stdin,
             env=self.environment(maildrop) | dict(more_environment or {}),
             capture_output=True,
             timeout=PATIENCE_S,
