@@ -6,6 +6,9 @@ SMTP clients never see these texts: they get a generic reply and the text goes t
 
 from __future__ import annotations
 
+import sys
+from shlex import quote
+
 
 class RelaygwError(Exception):
     """Base of every error that relaygw raises on purpose."""
@@ -17,6 +20,17 @@ class SettingsError(RelaygwError):
 
 class SettingsUnreadable(SettingsError):
     """This user may not read the configuration."""
+
+
+class PackageMissing(SettingsError):
+    """The configuration takes a package that is not installed; the text names the command.
+
+    That is never `pip install` of an extra of relaygw by its name, which is not ours on PyPI.
+    """
+
+    def __init__(self, package: str) -> None:
+        command = f"python3 -m pip --python {quote(sys.executable)} install {quote(package)}"
+        super().__init__(f"the package {package} is not installed; run: {command}")
 
 
 class InvalidAddress(RelaygwError):

@@ -14,7 +14,7 @@ from typing import Any
 
 _MAX_BYTES = 4096
 _TOO_LONG_S = 10  # for one input
-_MISSING = "--target needs atheris: pip install 'relaygw[fuzz]'"
+_MISSING = f"--target needs atheris: python3 -m pip --python {sys.executable} install atheris"
 
 
 def _atheris() -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from relaygw.errors import RelaygwError, StoreUnavailable
+from relaygw.errors import PackageMissing, RelaygwError, StoreUnavailable
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none, utc_text
 from relaygw.mail.words import fields, two_units
 from relaygw.settings.alerts import Alert, Rule, channel_name, shown_command
@@ -23,7 +23,7 @@ from relaygw.settings.section import Mode
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
-NOT_INSTALLED = "the package apprise is not installed; pip install 'relaygw[apprise]'"
+NOT_INSTALLED = str(PackageMissing("apprise"))
 _FORM = "%d %b %Y %H:%M:%S"
 _OF_THE_QUEUE = frozenset(
     {Rule.QUEUE_AGE, Rule.QUEUE_GROWTH, Rule.IN_DOUBT, Rule.NO_DELIVERY}

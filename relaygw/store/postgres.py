@@ -13,17 +13,22 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any, TypeVar
 
-import psycopg
-from psycopg import errors
-from psycopg.abc import PQGen
-from psycopg.adapt import Buffer
-from psycopg.types.string import StrDumper, StrDumperUnknown
+from relaygw.errors import AlreadyAccepted, PackageMissing, StoreFull, StoreUnavailable, Unstorable
+
+try:
+    import psycopg
+    from psycopg import errors
+    from psycopg.abc import PQGen
+    from psycopg.adapt import Buffer
+    from psycopg.types.string import StrDumper, StrDumperUnknown
+except ImportError as error:  # it lacks, or libpq does
+    raise PackageMissing("psycopg[binary]") from error
+
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from relaygw.errors import AlreadyAccepted, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Write, close_connections
 
@@ -37,21 +42,17 @@ LEAST_INDEX_BYTES = 4 << 20  # below that nobody minds what is in it
 _IS_BLOATED = """
     SELECT pg_relation_size(words) >= greatest(%(least_bytes)s, 2 * pg_table_size(mail))
         AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE relid = mail)
-    FROM (
-        SELECT to_regclass('mail_search_words') AS words, to_regclass('mail_search') AS mail
-    ) AS it
+    FROM (SELECT to_regclass('mail_search_words') AS words, to_regclass('mail_search') AS mail) it
 """
 _INDEX_BYTES = "SELECT coalesce(pg_relation_size(to_regclass('mail_search_words')), 0)"
 _RENEW = "REINDEX INDEX CONCURRENTLY mail_search_words"
 # what such a building leaves where it is cut short: each insert would go on paying for it
 _LEFT = """
-    SELECT left_over.indexrelid::regclass::text FROM pg_index AS left_over
-    JOIN pg_class ON pg_class.oid = left_over.indexrelid
-    WHERE left_over.indrelid = to_regclass('mail_search') AND NOT left_over.indisvalid
+    SELECT spare.indexrelid::regclass::text FROM pg_index AS spare
+    JOIN pg_class ON pg_class.oid = spare.indexrelid
+    WHERE spare.indrelid = to_regclass('mail_search') AND NOT spare.indisvalid
         AND relname ~ '^mail_search_words_cc(new|old)[0-9]*$'
-        AND NOT EXISTS (
-            SELECT 1 FROM pg_stat_progress_create_index WHERE relid = left_over.indrelid
-        )
+        AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE relid = spare.indrelid)
 """
 IDLE_IN_TRANSACTION_S = 15.0
 """How long the server waits for a client in a transaction, which may be cut off, or stopped.
@@ -356,8 +357,7 @@ class PostgresDatabase(Database):
         """Build the index anew where most of it is of mail that is gone; mail goes on meanwhile."""
         engine = create_postgres_engine(self._place)  # waits for its answer as long as it takes
         try:
-            with engine.connect() as connected:
-                connection = connected.execution_options(isolation_level="AUTOCOMMIT")
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 for (name,) in connection.exec_driver_sql(_LEFT).all():
                     connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
                 least = {"least_bytes": max(LEAST_INDEX_BYTES, 2 * self._fresh_bytes)}

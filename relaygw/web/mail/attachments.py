@@ -156,7 +156,7 @@ class DrawnPages:
 def draw_pages(body: bytes) -> DrawnPages:
     """Draw the first pages of a PDF; never raises for what is in it. Blocks up to `WALL_S`."""
     if find_spec("pypdfium2") is None:
-        return DrawnPages(why="pages of a PDF are shown once relaygw[pdf] is installed")
+        return DrawnPages(why="pages of a PDF are shown once the package pypdfium2 is installed")
     if len(body) > MAX_PDF_BYTES:
         return DrawnPages(why=f"it is larger than {MAX_PDF_BYTES // 10**6} MB")
     drawn, status = _run(body)

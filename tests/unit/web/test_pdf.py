@@ -121,7 +121,7 @@ def test_a_renderer_that_was_taken_over_reaches_nothing() -> None:
 
 def test_without_the_renderer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pdf, "find_spec", lambda _: None)
-    assert "relaygw[pdf]" in draw_pages(attachments.pdf()).why
+    assert "package pypdfium2 is installed" in draw_pages(attachments.pdf()).why
 
 
 def test_no_secret_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
