@@ -28,10 +28,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile $(PACKAGES)
 	@touch $@
 
-run: $(STAMP)  ## start the gateway; without a configuration: the sandbox on 127.0.0.1:1025
+run: $(STAMP)  ## start the gateway; unconfigured: sandbox, 127.0.0.1:1025
 	$(BIN)/relaygw serve
 
-test: $(STAMP) system-packages  ## run everything: style, types, and all tests with real servers and clients
+test: $(STAMP) system-packages  ## style, types, all tests with real servers and clients
 	@beside=$(VENV)/.lint-and-types; \
 	$(MAKE) --no-print-directory lint types >$$beside 2>&1 & \
 	$(PYTEST); tests=$$?; \
@@ -39,14 +39,14 @@ test: $(STAMP) system-packages  ## run everything: style, types, and all tests w
 	cat $$beside; \
 	exit $$((tests || checks))
 
-campaign: $(STAMP) system-packages  ## repeat kills, faults and clients many times; 500 changes of the code (two hours)
+campaign: $(STAMP) system-packages  ## kills, faults, clients many times; mutations (two hours)
 	RELAYGW_CAMPAIGN=1 $(PYTEST) -m campaign --timeout 3600
 	-$(BIN)/python bench/mutate --count 500 --seed $$(date +%j)
 
 durations: $(STAMP) system-packages  ## run all tests and note how long each file takes
 	$(PYTEST) --record-durations
 
-check: $(STAMP) lint types unit  ## the quick part: style, types, unit, contract and documentation tests
+check: $(STAMP) lint types unit  ## quick: style, types, unit, contract and page tests
 
 lint: $(STAMP)  ## style
 	$(BIN)/ruff format --check relaygw tests bench migrations packaging
@@ -62,10 +62,10 @@ types: $(STAMP)  ## static types
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit tests/contract tests/docs
 
-system-packages:  ## bring the servers and clients that the tests use (apt, as root)
+system-packages:  ## bring servers and clients for tests (apt, as root)
 	@sh tests/system-packages.sh
 
-deb: $(STAMP)  ## build dist/*.deb for Debian 13 (its own Python compiles it)
+deb: $(STAMP)  ## build dist/*.deb for Debian 13 (compiled by its Python)
 	$(BIN)/python packaging/build.py deb
 
 rpm: $(STAMP)  ## build dist/*.rpm for the RHEL family with Python 3.12
@@ -77,7 +77,7 @@ tarball: $(STAMP)  ## build dist/*.tar.gz, the files of the .deb
 wheel: $(STAMP)  ## build dist/*.whl
 	$(BIN)/python packaging/build.py wheel
 
-lock:  ## write the hashes of what packages hold, in the versions of constraints.txt
+lock:  ## write hashes of what packages hold, by constraints.txt
 	PYTHON=$(PYTHON) sh packaging/lock.sh
 
 clean:  ## remove the environment and caches
