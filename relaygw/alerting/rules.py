@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from relaygw.alerting.facts import Finding, FleetFacts, HostFacts
-from relaygw.alerting.gateway_rules import own_findings
+from relaygw.alerting.gateway_rules import hang_findings, own_findings
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
@@ -27,7 +27,9 @@ from relaygw.settings.section import format_duration
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.failure import certificate_remedy
 
-HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK})
+HOST_RULES = frozenset(
+    {Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK, Rule.ROLE_HUNG}
+)
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
 GROWTH_LEAST = 1000
 REFUSALS = ("451 4.3.", "452 4.3.")
@@ -87,7 +89,7 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
         # mail of local programs, who were told that it is on its way
         summary = f"on {host}: {left.summary}"
         found.append(Finding(Rule.MAILDROP_STUCK, f"{host} {left.path}", summary, left.remedy))
-    return found
+    return [*found, *hang_findings(facts)]
 
 
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
