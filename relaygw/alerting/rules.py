@@ -25,7 +25,7 @@ from relaygw.settings.events import named_webhooks
 from relaygw.settings.model import Settings
 from relaygw.settings.section import format_duration
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.upstream.failure import certificate_remedy
+from relaygw.upstream.failure import known_remedy
 
 HOST_RULES = frozenset(
     {Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK, Rule.ROLE_HUNG}
@@ -106,7 +106,7 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
             yield Finding(Rule.AUTH_FAILED, hold.key, summary, remedy, hold.since_ms)
         elif hold.scope == UNREACHABLE:
             summary = f"provider {provider} cannot be reached: {hold.reason}"
-            remedy = certificate_remedy(hold.reason) or _UNREACHED_REMEDY
+            remedy = known_remedy(hold.reason) or _UNREACHED_REMEDY
             yield Finding(Rule.PROVIDER_DOWN, hold.key, summary, remedy, hold.since_ms)
         elif hold.scope in (Scope.PROVIDER, Scope.SENDER_DOMAIN):
             remedy = "; ".join(filter(None, [hold.remedy.rstrip("."), _LIST_HOLDS]))
