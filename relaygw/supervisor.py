@@ -9,22 +9,22 @@ of all of that.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import select
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
+from relaygw.observe.hang import HangFile
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
 from relaygw.observe.metrics import open_run_files
 from relaygw.roles import heap, note_settings, prepare_schema
-from relaygw.roles.process import ROLES, Beat, RoleContext, preload, run_role
+from relaygw.roles.children import Child, HangWatch
+from relaygw.roles.process import ROLES, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.service_file import (
     EARLY_SIGNALS,
@@ -49,19 +49,6 @@ class _ToldToStop(RelaygwError):
     """TERM or INT came before the queue was prepared."""
 
 
-@dataclass(slots=True)
-class Child:
-    """One running role process."""
-
-    role: str
-    pid: int
-    generation: int
-    started_s: float
-    slot: int
-    """Where in the shared memory it notes that its event loop runs."""
-    is_hung: bool = False
-
-
 class Supervisor:
     """Keeps the roles of one configuration running."""
 
@@ -81,13 +68,19 @@ class Supervisor:
         self._is_stopping = False
         self._entry: Path | None = None
         self._signals_read, self._signals_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._beats = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the roles
+        self._hang_file = HangFile(loaded.state_dir)
+        self._hangs = HangWatch(
+            after_s=self._manager.alive_each_s,
+            tell=lambda line: self._log.note("master", line),
+            file=self._hang_file,
+        )
         self._alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
 
     def run(self) -> int:
         """Run until TERM or INT; return the exit code."""
         os.umask(0o077)  # mail is nobody else's business
         hold_service_file(self._loaded.state_dir)
+        self._hang_file.start()
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._catch_signals()
         self._manager.status("prepares the queue")
@@ -112,7 +105,7 @@ class Supervisor:
                 elif number == signal.SIGUSR1:
                     self._log.channel.reopen()
                     self._signal_all(number)
-            if not self._is_hung():
+            if not self._end_hung():
                 self._manager.alive()
             self._log.channel.pump()
             self._reap()
@@ -151,7 +144,7 @@ class Supervisor:
 
     def _wait_for_signals(self) -> list[int]:
         timeout_s = min((at_s for at_s, _, _ in self._due), default=float("inf"))
-        longest_s = 1.0 if self._is_stopping else min(3600.0, self._manager.alive_each_s)
+        longest_s = 1.0 if self._is_stopping else self._hangs.each_s
         timeout_s = min(timeout_s - time.monotonic(), longest_s)
         if self._log.channel.is_waiting:
             timeout_s = min(timeout_s, _LOG_PATIENCE_S)
@@ -175,26 +168,27 @@ class Supervisor:
         self._signal_all(signal.SIGTERM)
         return time.monotonic() + DRAIN_S
 
-    def _is_hung(self) -> bool:
-        """Return whether the event loop of a role stands still: the watchdog hears nothing then."""
-        limit_s = self._manager.alive_each_s
-        hung = False
-        for child in self._children.values():
-            beat_s = self._beat_of(child.slot).at_s()
-            is_over = (
-                child.generation == self._generation and 0 < beat_s < time.monotonic() - limit_s
-            )
-            if is_over and not child.is_hung:
+    def _end_hung(self) -> bool:
+        """End roles that hang, unless systemd will; True: its watchdog shall hear nothing."""
+        if self._is_stopping:
+            return False  # it ends soon, by KILL if need be
+        overdue = self._hangs.look(self._children.values(), time.monotonic())
+        for child in overdue:
+            # systemd restarts all of it at about the same time
+            is_systemds = self._manager.has_watchdog and child.generation == self._generation
+            if not is_systemds and not child.is_ended:
+                child.is_ended = True
                 self._log.note(
                     "master",
-                    f"warning: {child.role} (pid {child.pid}) has hung for {limit_s:g} s",
+                    f"error: {child.role} (pid {child.pid}) has hung for {child.silent_s:.3g} s; "
+                    "it is killed",
                 )
-            child.is_hung = is_over
-            hung = hung or is_over
-        return hung and not self._is_stopping
-
-    def _beat_of(self, slot: int) -> Beat:
-        return Beat(self._beats, slot, each_s=self._manager.alive_each_s / 4)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+        return any(
+            child.is_hung and child.generation == self._generation
+            for child in self._children.values()
+        )
 
     # --- children ------------------------------------------------------------------------
 
@@ -211,7 +205,7 @@ class Supervisor:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGUSR1})
         used = {child.slot for child in self._children.values()}
         slot = next(number for number in count() if number not in used)
-        self._beat_of(slot).note(0.0)
+        self._hangs.beat_of(slot).note(0.0)
         pid = os.fork()
         if pid == 0:
             self._be_child(role, slot)
@@ -235,7 +229,7 @@ class Supervisor:
                 sockets=self._sockets.keep_only(role, self._loaded.settings),
                 lifeline=self._alive_read,
                 log=self._log,
-                beat=self._beat_of(slot),
+                beat=self._hangs.beat_of(slot),
                 metrics=self._metrics.directory if self._metrics is not None else None,
             )
             exit_code = run_role(role, context)
@@ -255,7 +249,10 @@ class Supervisor:
             child = self._children.pop(pid, None)
             if self._metrics is not None:
                 self._metrics.end(pid)
-            if child is None or self._is_stopping or child.generation != self._generation:
+            if child is None:
+                continue
+            self._hangs.forget(child)
+            if self._is_stopping or child.generation != self._generation:
                 continue
             self._plan_restart(child, os.waitstatus_to_exitcode(status))
 

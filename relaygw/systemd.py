@@ -23,6 +23,7 @@ class ServiceManager:
         limit_us = int(limit) if limit.isdecimal() else 0
         self.alive_each_s = limit_us / 2_000_000 or float("inf")
         """How often `alive` has to be called."""
+        self.has_watchdog = bool(self._address) and limit_us > 0
         self._told_alive_s = time.monotonic()
 
     def ready(self, status: str) -> None:

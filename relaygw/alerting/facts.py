@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour, totals
 from relaygw.errors import SettingsError
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
+from relaygw.observe.hang import Hang, read_hangs
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
 from relaygw.policy.receivers import Endpoint
@@ -78,6 +80,7 @@ class HostFacts:
     certificates: Mapping[str, float] = field(default_factory=dict)  # listener: seconds left
     unusable: Mapping[str, str] = field(default_factory=dict)  # listener: what is wrong with it
     maildrop: LeftMail | None = None
+    hangs: Sequence[Hang] = ()  # now, or lately; the oldest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +199,14 @@ def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
         certificates=left,
         unusable=unusable,
         maildrop=look_at_maildrop(settings.maildrop.path),
+        hangs=_recent_hangs(state_dir),
     )
+
+
+def _recent_hangs(state_dir: Path) -> list[Hang]:
+    now_ms = clock_ms()
+    hangs = read_hangs(state_dir)
+    return [one for one in hangs if one.ended_ms is None or abs(now_ms - one.ended_ms) < NEWS_MS]
 
 
 def _certificates(settings: Settings) -> tuple[dict[str, float], dict[str, str]]:

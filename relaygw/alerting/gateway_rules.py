@@ -1,4 +1,4 @@
-"""Rules about the gateway itself: who changed it, and who tries to get in. Pure, as the others."""
+"""Rules about the gateway itself: who changed it, who tries to get in, what hangs. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from relaygw.alerting.facts import Finding
 from relaygw.alerting.history import HOUR_MS, totals
+from relaygw.mail.clock import utc_text
 from relaygw.mail.words import printable, some_of
 from relaygw.observe.observer import OTHER, Series
 from relaygw.policy.settings_change import parse_change
@@ -17,11 +18,17 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.visitors import TokenUse
 
 if TYPE_CHECKING:
-    from relaygw.alerting.facts import FleetFacts
+    from relaygw.alerting.facts import FleetFacts, HostFacts
+    from relaygw.observe.hang import Hang
 
 _MOST_KEYS = 8
 _MOST_NAMES = 3
 _PROGRAM = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,29}(?![^\s/;(])")
+_HANG_REMEDY = (
+    "nothing, if somebody stopped or debugged it; if it comes again, look in the log for what "
+    "came before, and at the disk and the memory of the machine; mail that a killed delivery was "
+    "sending may be sent twice"
+)
 _DOORS = {"smtp": "by SMTP", "web": "at the web pages and the API"}
 
 
@@ -30,6 +37,28 @@ def own_findings(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     yield from _config_changed(facts)
     yield from _login_failures(facts, rules)
     yield from _api_strangers(facts)
+
+
+def hang_findings(facts: HostFacts) -> Iterator[Finding]:
+    """Return which roles of a host hang, or hung lately: of each the last time."""
+    last = {one.role: one for one in sorted(facts.hangs, key=lambda one: one.ended_ms is None)}
+    for role, hang in last.items():
+        yield Finding(
+            Rule.ROLE_HUNG,
+            f"{facts.host} {role}",
+            f"{role} (pid {hang.pid}) on {facts.host} {_hang_words(hang)}",
+            _HANG_REMEDY,
+            hang.since_ms,
+            is_certain=True,
+        )
+
+
+def _hang_words(hang: Hang) -> str:
+    since = utc_text(hang.since_ms)
+    if hang.ended_ms is None:
+        return f"has hung since {since}; unless it goes on it is killed and restarted"
+    until = f"hung from {since} to {utc_text(hang.ended_ms)}"
+    return f"{until}, and goes on" if hang.is_back else f"{until}; another process has its place"
 
 
 def _config_changed(facts: FleetFacts) -> Iterator[Finding]:

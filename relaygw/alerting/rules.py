@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from relaygw.alerting.facts import Finding, FleetFacts, HostFacts
-from relaygw.alerting.gateway_rules import own_findings
+from relaygw.alerting.gateway_rules import hang_findings, own_findings
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
@@ -25,9 +25,11 @@ from relaygw.settings.events import named_webhooks
 from relaygw.settings.model import Settings
 from relaygw.settings.section import format_duration
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.upstream.failure import certificate_remedy
+from relaygw.upstream.failure import known_remedy
 
-HOST_RULES = frozenset({Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK})
+HOST_RULES = frozenset(
+    {Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK, Rule.ROLE_HUNG}
+)
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
 GROWTH_LEAST = 1000
 REFUSALS = ("451 4.3.", "452 4.3.")
@@ -87,7 +89,7 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
         # mail of local programs, who were told that it is on its way
         summary = f"on {host}: {left.summary}"
         found.append(Finding(Rule.MAILDROP_STUCK, f"{host} {left.path}", summary, left.remedy))
-    return found
+    return [*found, *hang_findings(facts)]
 
 
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
@@ -104,7 +106,7 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
             yield Finding(Rule.AUTH_FAILED, hold.key, summary, remedy, hold.since_ms)
         elif hold.scope == UNREACHABLE:
             summary = f"provider {provider} cannot be reached: {hold.reason}"
-            remedy = certificate_remedy(hold.reason) or _UNREACHED_REMEDY
+            remedy = known_remedy(hold.reason) or _UNREACHED_REMEDY
             yield Finding(Rule.PROVIDER_DOWN, hold.key, summary, remedy, hold.since_ms)
         elif hold.scope in (Scope.PROVIDER, Scope.SENDER_DOMAIN):
             remedy = "; ".join(filter(None, [hold.remedy.rstrip("."), _LIST_HOLDS]))

@@ -20,6 +20,8 @@ from relaygw.cli.check_findings import (
     events_problems,
     events_words,
     field_lines,
+    loop_doubts,
+    loop_problems,
     suppression_lines,
     unreadable_secrets,
     way_of,
@@ -34,6 +36,7 @@ from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.alerts import channel_name
 from relaygw.settings.listener import Listener
 from relaygw.settings.load import LoadedSettings
+from relaygw.settings.loops import looping_binds
 from relaygw.settings.model import Log, Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
@@ -92,7 +95,8 @@ def check(
 ) -> int:
     """Check the configuration; with --sender and --recipient explain what happens to mail.
 
-    Exit code 69: something failed --online; 78: events.bind is public and a secret cannot work.
+    Exit code 69: something failed --online; 78: a provider is a listener of this gateway,
+    or events.bind is public and a secret cannot work.
     """
     if (sender is None) != (recipient is None) and not (online and sender is not None):
         raise click.UsageError("--sender and --recipient are used together; give both")
@@ -118,13 +122,14 @@ def check(
             raise CommandFailed(problem)
     if not wants_json:
         _tell(invocation, loaded, mail)
-    events_code = _check_events(loaded.settings, mail)
+    problems_code = _check_problems(loaded.settings, mail)
     online_code = _check_online(loaded.settings, mail, wants_json=wants_json) if online else 0
-    return events_code or online_code
+    return problems_code or online_code
 
 
-def _check_events(settings: Settings, mail: AskedMail) -> int:
-    problems = list(events_problems(settings)) if mail.recipient is None else []
+def _check_problems(settings: Settings, mail: AskedMail) -> int:
+    is_whole = mail.recipient is None
+    problems = [*events_problems(settings), *loop_problems(settings)] if is_whole else []
     for problem in problems:
         warn(f"error: {problem}")
     return os.EX_CONFIG if problems else os.EX_OK
@@ -209,7 +214,9 @@ async def _ask(
 ) -> None:
     provider = settings.providers[name]
     usable = [one for one in addresses if _may_send(provider, one)]
-    async for finding in diagnose(provider, ehlo_name=settings.hostname, senders=usable):
+    own = looping_binds(settings, name)
+    asked = diagnose(provider, ehlo_name=settings.hostname, senders=usable, own=own)
+    async for finding in asked:
         found.put_nowait((name, finding))
     for sender in (one for one in addresses if one not in usable):
         shown = sender or "<>"
@@ -282,6 +289,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
             yield f"alerts.{number}.{alert.kind}: {problem}"
     for name, provider in settings.providers.items():
         yield from (f"providers.{name}.tls: {problem}" for problem in provider.tls_doubts())
+    yield from loop_doubts(settings)
     yield from unreadable_secrets(settings)
     yield from events_doubts(settings)
     yield from doubtful_certificates(settings)

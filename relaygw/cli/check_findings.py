@@ -12,7 +12,10 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipients import Screen
 from relaygw.policy.router import Explainer, Rewriter, Way
+from relaygw.reach import is_own
+from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.load import LoadedSettings
+from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
 from relaygw.settings.secrets import SecretRef
@@ -81,6 +84,32 @@ def suppression_lines(
     if listed is not None:
         what = "not sent" if listed.action is Action.BLOCK else "sent with a warning"
         yield labelled("suppressed", f"{what}: {listed.sentence.partition(': ')[2]}")
+
+
+def loop_problems(settings: Settings) -> Iterator[str]:
+    """Yield which providers are this gateway itself; nobody is asked, no DNS either."""
+    for name, provider in settings.providers.items():
+        host, port = provider.host, provider.port
+        bind = listening_at(host, port, looping_binds(settings, name))
+        if bind is not None and (bind.is_loopback or is_loopback_host(host) or is_own(host)):
+            yield (
+                f"providers.{name}.host: {host}:{port} is the listener {bind} of this gateway: "
+                "mail for it would come back until it bounces; write host and port of your mail "
+                "service"
+            )
+
+
+def loop_doubts(settings: Settings) -> Iterator[str]:
+    """Yield which providers have the gateway's own name, and the port of a listener."""
+    for name, provider in settings.providers.items():
+        binds = looping_binds(settings, name)
+        is_open = any(one.port == provider.port and not one.is_loopback for one in binds)
+        if is_open and provider.host.lower() == settings.hostname.lower():
+            yield (
+                f"providers.{name}.host: {provider.host} is the gateway's own hostname, and port "
+                f"{provider.port} that of a listener: if it is this gateway, mail for it would "
+                "come back until it bounces; write host and port of your mail service"
+            )
 
 
 def unreadable_secrets(settings: Settings) -> Iterator[str]:

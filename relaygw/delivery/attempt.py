@@ -22,6 +22,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.policy.recipient_fields import FieldRule, FieldsFound
 from relaygw.policy.recipients import NOBODY, Screen, Screened
+from relaygw.settings.loops import looping_binds
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import IN_DOUBT, Classifier
 from relaygw.upstream.failure import UpstreamError
@@ -154,9 +155,9 @@ class Upstream:
         self._context = context
         self.screen = screen
         self._provider = provider = context.settings.providers[name]
-        self.max_recipients = provider.max_recipients
-        self.key_header = provider.key_header
-        self.pool = Pool(name, provider, ehlo_name=context.settings.hostname)
+        self.max_recipients, self.key_header = provider.max_recipients, provider.key_header
+        own = looping_binds(context.settings, name)
+        self.pool = Pool(name, provider, ehlo_name=context.settings.hostname, own=own)
         self.classifier = Classifier(provider)
         self._fields = tuple(provider.headers.items())
         self._marking = marking_of(name, provider, context.marks, context.note_safely)

@@ -27,7 +27,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.policy.pacing import ladder_step
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW
-from relaygw.upstream.failure import UpstreamError, certificate_remedy
+from relaygw.upstream.failure import UpstreamError, known_remedy
 
 PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its replies say better
 _PAGE = 500
@@ -260,7 +260,7 @@ class Holds:
 
     async def begin_outage(self, gate: Gate, what: str) -> None:
         """Tell that a provider is down, once however many workers see it."""
-        remedy = certificate_remedy(what) or "it is retried automatically"
+        remedy = known_remedy(what) or "it is retried automatically"
         hold = _new_hold(UNREACHABLE, gate.provider, what, remedy, UNREACHABLE_LADDER_S[-1])
         trouble = f"outage of {gate.provider} not recorded"
         with gate.teaching():

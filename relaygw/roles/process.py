@@ -46,7 +46,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """Where a role notes that its event loop runs, for a watchdog; `each_s` is inf for none."""
+    """Where a role notes that its event loop runs, for its supervisor."""
 
     memory: mmap.mmap
     slot: int
@@ -63,9 +63,8 @@ class Beat:
 
     def keep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Note it again and again, as long as the loop runs."""
-        if self.each_s < float("inf"):
-            self.note(time.monotonic())
-            loop.call_later(self.each_s, self.keep, loop)
+        self.note(time.monotonic())
+        loop.call_later(self.each_s, self.keep, loop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ class Rule(StrEnum):
     ROUTE_GONE = "route_gone"
     STUCK = "stuck"
     INSTANCE_LOST = "instance_lost"
+    ROLE_HUNG = "role_hung"
     DISK_LOW = "disk_low"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     MAILDROP_STUCK = "maildrop_stuck"

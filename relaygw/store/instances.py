@@ -211,7 +211,7 @@ def silent_incarnations(
     return frozenset(one.incarnation for one in instances if one.heartbeat_at_ms < oldest_ms)
 
 
-STALE_AFTER_S = 15.0  # a front without a heartbeat for longer does not count
+STALE_AFTER_S = 15.0  # a process without a heartbeat for longer does not count
 
 
 def front_trouble(fronts: Sequence[Instance], *, now_ms: int) -> str | None:
@@ -224,6 +224,17 @@ def front_trouble(fronts: Sequence[Instance], *, now_ms: int) -> str | None:
     stale = silent_incarnations(running, STALE_AFTER_S, now_ms=now_ms)
     if all(entry.incarnation in stale for entry in running):
         return f"no front has sent a heartbeat for {STALE_AFTER_S:.0f} s"
+    return None
+
+
+def delivery_trouble(workers: Sequence[Instance], *, now_ms: int) -> str | None:
+    """Return why none of these delivery workers sends, in one line; None if one does, or of none.
+
+    Whoever has none here may have it elsewhere.
+    """
+    stale = silent_incarnations(workers, STALE_AFTER_S, now_ms=now_ms)
+    if workers and all(one.incarnation in stale for one in workers):
+        return f"no delivery has sent a heartbeat for {STALE_AFTER_S:.0f} s"
     return None
 
 

@@ -25,9 +25,11 @@ import aiosmtplib
 
 from relaygw.mail.outcome import Stage
 from relaygw.reach import SocketAddress, look_up
+from relaygw.settings.addresses import Bind
+from relaygw.settings.loops import listening_at
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.credentials import Credentials, Login, Mask
-from relaygw.upstream.failure import UpstreamError, failing_at
+from relaygw.upstream.failure import LOOP, UpstreamError, failing_at
 from relaygw.upstream.outgoing import Capabilities
 from relaygw.upstream.protocol import WireProtocol, clean_text
 
@@ -53,6 +55,7 @@ class OpenConnection:
     protocol: WireProtocol
     offered: Capabilities
     relay: str  # "host[address]:port"
+    name: str = ""  # what it calls itself in its answer to EHLO
     opened_in_s: float
     round_trip_s: float  # from EHLO to its answer
     mask: Mask | None = None  # of what it was logged in with
@@ -90,9 +93,11 @@ async def open_connection(
     ehlo_name: str,
     credentials: Credentials | None = None,
     tls_context: ssl.SSLContext | None = None,
+    own: tuple[Bind, ...] = (),
 ) -> OpenConnection:
     """Open a connection that is ready for MAIL FROM; raises UpstreamError.
 
+    `own` are listeners that it must not lead to: mail would go round between the two.
     `credentials` learn of a refusal; what they had kept is then tried once more as it is now.
     `timeouts.connect` covers the TCP connection, `timeouts.command` each later step.
     """
@@ -103,7 +108,7 @@ async def open_connection(
     refused: Login | None = None
     while True:
         try:
-            return await _open_once(provider, ehlo_name, tls_context, login)
+            return await _open_once(_Opener(provider, ehlo_name, tls_context, own), login)
         except UpstreamError as error:
             if login is None:
                 raise
@@ -118,17 +123,14 @@ async def open_connection(
                 raise
 
 
-async def _open_once(
-    provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None, login: Login | None
-) -> OpenConnection:
+async def _open_once(opener: _Opener, login: Login | None) -> OpenConnection:
     try:
-        return await _Opener(provider, ehlo_name, tls_context).open(login)
+        return await opener.open(login)
     except UpstreamError as error:
-        is_tls_at_fault = error.stage in (Stage.STARTTLS, Stage.TLS)
-        if not is_tls_at_fault or provider.tls is not TlsPolicy.OPPORTUNISTIC:
+        in_clear = opener.without_tls()
+        if error.stage not in (Stage.STARTTLS, Stage.TLS) or in_clear is None:
             raise
-    # opportunistic: a provider whose TLS is broken is worth as much as one without
-    return await _Opener(provider, ehlo_name, None).open(login)
+    return await in_clear.open(login)
 
 
 # --- the steps
@@ -152,14 +154,28 @@ class _Client(aiosmtplib.SMTP):
 
 class _Opener:
     def __init__(
-        self, provider: Provider, ehlo_name: str, tls_context: ssl.SSLContext | None
+        self,
+        provider: Provider,
+        ehlo_name: str,
+        tls_context: ssl.SSLContext | None,
+        own: tuple[Bind, ...],
     ) -> None:
         self._provider = provider
+        self._own = own
+        self._own_bind: Bind | None = None  # where the connection leads, as it seems
+        self._name = ""
         self._context = tls_context
         self._ehlo_name = ehlo_name
         self._relay = "none"
         self._is_loopback = False
         self._round_trip_s = 0.0
+
+    def without_tls(self) -> _Opener | None:
+        """Return one that does the same in clear, where TLS is opportunistic."""
+        # a provider whose TLS is broken is worth as much as one without
+        if self._provider.tls is not TlsPolicy.OPPORTUNISTIC:
+            return None
+        return _Opener(self._provider, self._ehlo_name, None, self._own)
 
     async def open(self, login: Login | None) -> OpenConnection:
         """Go through all steps, AUTH only with a login; raises UpstreamError."""
@@ -167,6 +183,7 @@ class _Opener:
         smtp = await self._connect()
         try:
             await self._say_hello(smtp)
+            self._refuse_a_loop()
             await self._start_tls(smtp)
             if login is not None:
                 await self._authenticate(smtp, login)
@@ -183,6 +200,7 @@ class _Opener:
             protocol=protocol,
             offered=_capabilities(smtp),
             relay=self._relay,
+            name=self._name,
             opened_in_s=time.monotonic() - started_s,
             round_trip_s=self._round_trip_s,
             mask=Mask(login) if login is not None else None,
@@ -199,6 +217,8 @@ class _Opener:
             raise UpstreamError(Stage.CONNECT, detail=str(error)) from error
         self._relay = f"{provider.host}[{address}]:{provider.port}"
         self._is_loopback = ip_address(address.partition("%")[0]).is_loopback
+        if self._own and (self._is_loopback or sock.getsockname()[0] == address.partition("%")[0]):
+            self._own_bind = listening_at(address, provider.port, self._own)
         is_implicit = provider.tls is TlsPolicy.IMPLICIT
         limit_s = provider.timeouts.command
         smtp = _Client(
@@ -225,8 +245,9 @@ class _Opener:
         with self._step(smtp, Stage.EHLO):
             try:
                 asked_s = time.monotonic()
-                await smtp.ehlo()
+                answer = await smtp.ehlo()
                 self._round_trip_s = time.monotonic() - asked_s
+                self._name = next(iter(answer.message.split()), "")
             except aiosmtplib.SMTPHeloError as refusal:
                 # without EHLO there is neither STARTTLS nor AUTH, so where they are needed HELO
                 # would only hide what was said
@@ -237,6 +258,12 @@ class _Opener:
                     await smtp.helo()
                 except aiosmtplib.SMTPServerDisconnected:
                     raise refusal from None  # it says more than the lost connection
+
+    def _refuse_a_loop(self) -> None:
+        """Refuse a listener of this machine that has our port and our name (RFC 5321, 6.3)."""
+        # a part of a fleet may run no front, and have another server at that port
+        if self._own_bind is not None and self._name.lower() == self._ehlo_name.lower():
+            raise self._error(Stage.EHLO, f"{self._relay} {LOOP}, its listener {self._own_bind}")
 
     async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:
         policy = self._provider.tls

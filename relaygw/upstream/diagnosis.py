@@ -17,10 +17,11 @@ from enum import StrEnum
 
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.words import counted
+from relaygw.settings.addresses import Bind
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.connection import OpenConnection, open_connection
-from relaygw.upstream.failure import UpstreamError, certificate_remedy
+from relaygw.upstream.failure import UpstreamError, known_remedy
 from relaygw.upstream.protocol import WireFailure
 from relaygw.upstream.session import UpstreamSession
 
@@ -63,6 +64,10 @@ class Finding:
     remedy: str = ""
 
 
+_SAME_NAME = (
+    "if it is this gateway, its mail comes back until it bounces: correct host and port; if it is "
+    "another one, give each its own hostname"
+)
 _STEP_OF = {
     Stage.CONNECT: Step.TCP,
     Stage.GREETING: Step.GREETING,
@@ -74,11 +79,16 @@ _STEP_OF = {
 
 
 async def diagnose(
-    provider: Provider, *, ehlo_name: str, senders: Iterable[str] = ()
+    provider: Provider,
+    *,
+    ehlo_name: str,
+    senders: Iterable[str] = (),
+    own: tuple[Bind, ...] = (),
 ) -> AsyncIterator[Finding]:
     """Yield what was found, step by step, up to the first one that makes the rest pointless.
 
-    `senders` are envelope addresses to try, "" is the null sender. Never raises for what others do.
+    `senders` are envelope addresses to try, "" is the null sender; `own` are listeners by which its
+    mail would come back. Never raises for what others do.
     """
     given = provider.timeouts
     limits = {name: min(getattr(given, name), STEP_LIMIT_S) for name in type(given).model_fields}
@@ -89,8 +99,8 @@ async def diagnose(
         yield _failed(Step.DNS, str(error), "check the spelling of host, and this machine's DNS")
         return
     try:
-        async with _connected(_without_login(provider), ehlo_name) as connection:
-            for finding in _on_connection(connection, provider):
+        async with _connected(_without_login(provider), ehlo_name, own) as connection:
+            for finding in _on_connection(connection, provider, ehlo_name):
                 yield finding
     except UpstreamError as error:
         if error.stage is not Stage.CONNECT:
@@ -112,8 +122,10 @@ async def diagnose(
 
 
 @asynccontextmanager
-async def _connected(provider: Provider, ehlo_name: str) -> AsyncIterator[OpenConnection]:
-    connection = await open_connection(provider, ehlo_name=ehlo_name)
+async def _connected(
+    provider: Provider, ehlo_name: str, own: tuple[Bind, ...] = ()
+) -> AsyncIterator[OpenConnection]:
+    connection = await open_connection(provider, ehlo_name=ehlo_name, own=own)
     try:
         yield connection
     finally:
@@ -142,7 +154,9 @@ async def _look_up(host: str) -> str:
     return f"{host} is {' '.join(addresses[:3])}{more}"
 
 
-def _on_connection(connection: OpenConnection, provider: Provider) -> Iterable[Finding]:
+def _on_connection(
+    connection: OpenConnection, provider: Provider, ehlo_name: str
+) -> Iterable[Finding]:
     address = connection.relay.partition("[")[2].partition("]")[0]
     yield Finding(step=Step.TCP, detail=f"port {provider.port} at {address}")
     yield _tls_finding(connection.tls, provider)
@@ -154,7 +168,12 @@ def _on_connection(connection: OpenConnection, provider: Provider) -> Iterable[F
         "SIZE": offered.size,
     }
     shown = " ".join(name for name, is_offered in names.items() if is_offered)
-    yield Finding(step=Step.EHLO, detail=f"offers {shown}" if shown else "offers no extension")
+    detail = f"offers {shown}" if shown else "offers no extension"
+    if connection.name.lower() == ehlo_name.lower():
+        detail = f"calls itself {ehlo_name}, as this gateway does; {detail}"
+        yield Finding(step=Step.EHLO, result=Result.WARNING, detail=detail, remedy=_SAME_NAME)
+    else:
+        yield Finding(step=Step.EHLO, detail=detail)
 
 
 def _tls_finding(tls: ssl.SSLObject | None, provider: Provider) -> Finding:
@@ -250,11 +269,13 @@ def _said_of(provider: Provider, stage: Stage, reply: SmtpReply) -> str:
 def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> str:
     """Return what to do where no reply says it, "" where the error's own text does."""
     match error.stage:
+        case Stage.EHLO if (remedy := known_remedy(error.detail)) is not None:
+            return remedy
         case Stage.EHLO:
             return f"the provider was greeted as {ehlo_name}: see hostname"
         case Stage.STARTTLS:
             return "check host and port; a firewall may remove STARTTLS (Cisco: no fixup smtp)"
-        case Stage.TLS if (remedy := certificate_remedy(error.detail)) is not None:
+        case Stage.TLS if (remedy := known_remedy(error.detail)) is not None:
             return remedy
         case Stage.TLS if provider.tls is TlsPolicy.IMPLICIT:
             return f"port {provider.port} may not use implicit TLS: try tls: required"

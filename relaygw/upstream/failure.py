@@ -26,6 +26,13 @@ _CERTIFICATE = (
 )
 """Parts of OpenSSL's words for a certificate that is not verified; the first match counts."""
 
+LOOP = "is this gateway itself"
+"""In the words of a connection that led back to a listener of the gateway that made it."""
+_LOOP_REMEDY = (
+    "correct host and port of the provider: they are those of a listener here, and its mail would "
+    "come back until it bounces"
+)
+
 
 class UpstreamError(RelaygwError):
     """No session could be opened: `reply` and `detail` are shown, `said` is the reply unmasked."""
@@ -55,8 +62,10 @@ class UpstreamError(RelaygwError):
         self.__cause__ = self.__context__ = None
 
 
-def certificate_remedy(detail: str) -> str | None:
-    """Return what to do about a certificate that is not verified; None: `detail` tells of none."""
+def known_remedy(detail: str) -> str | None:
+    """Return what to do about a certificate that is not verified, or a loop; None: neither."""
+    if LOOP in detail:
+        return _LOOP_REMEDY
     lowered = detail.lower()
     if "certificate not verified" not in lowered:
         return None

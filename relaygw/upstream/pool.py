@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from relaygw.mail.outcome import Stage
+from relaygw.settings.addresses import Bind
 from relaygw.settings.provider import Chaining as ChainSetting
 from relaygw.settings.provider import Provider
 from relaygw.upstream.connection import load_tls_context
@@ -23,10 +24,19 @@ from relaygw.upstream.session import UpstreamSession, open_session
 class Pool:
     """Sessions with one provider, for one event loop."""
 
-    def __init__(self, provider_name: str, provider: Provider, *, ehlo_name: str) -> None:
+    def __init__(
+        self,
+        provider_name: str,
+        provider: Provider,
+        *,
+        ehlo_name: str,
+        own: tuple[Bind, ...] = (),
+    ) -> None:
+        """`own`: listeners that no connection may lead to."""
         self._name = provider_name
         self._provider = provider
         self._ehlo_name = ehlo_name
+        self._own = own
         self._tls_context: ssl.SSLContext | None = None
         self._idle: list[tuple[UpstreamSession, float]] = []  # with the loop time of its return
         self._busy_count = 0
@@ -145,6 +155,7 @@ class Pool:
                 ehlo_name=self._ehlo_name,
                 credentials=self.credentials,
                 tls_context=self._tls_context,
+                own=self._own,
             )
         except UpstreamError as error:
             if error.reply is not None:

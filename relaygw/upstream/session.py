@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.settings.addresses import Bind
 from relaygw.settings.provider import Provider, Timeouts
 from relaygw.upstream.connection import OpenConnection, open_connection
 from relaygw.upstream.credentials import Credentials
@@ -45,10 +46,11 @@ async def open_session(
     ehlo_name: str,
     credentials: Credentials | None = None,
     tls_context: ssl.SSLContext | None = None,
+    own: tuple[Bind, ...] = (),
 ) -> UpstreamSession:
     """Return a session on a new connection, see open_connection; raises UpstreamError."""
     connection = await open_connection(
-        provider, ehlo_name=ehlo_name, credentials=credentials, tls_context=tls_context
+        provider, ehlo_name=ehlo_name, credentials=credentials, tls_context=tls_context, own=own
     )
     return UpstreamSession(connection, timeouts=provider.timeouts)
 

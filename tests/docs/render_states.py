@@ -141,6 +141,11 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "when one of its name and role is back; mail in its maildrop waits there",
         "`instance_lost`, by the others, for a day",
     ),
+    "hung": (
+        "a process hangs, and what it has in hand",
+        "when it goes on; it is killed and restarted after 135 s",
+        "`role_hung`",
+    ),
     "clock": ("a clock was set", "waiting mail is due by the current time", "`clock_step`"),
     "queue": ("the queue is unreachable", "retried automatically", "`front_refusing`"),
     DeliveryState.FINISHED: ("`finished`", "deleted after `queue.retention`", "nothing waits"),

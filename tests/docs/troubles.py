@@ -112,7 +112,8 @@ SMTP: dict[str, Row] = {
     ),
     "TOO_MANY_HOPS": (
         "the message is in a mail loop",
-        "make sure that no provider sends mail back to this gateway; see `relaygw queue explain`",
+        "make sure that no provider sends mail back to this gateway, `relaygw check --online`; see "
+        "`relaygw queue explain`",
     ),
     "AUTH_LINE_TOO_LONG": (_CLIENT, _REPAIR),
     "AUTH_NOT_BASE64": (_CLIENT, _REPAIR),

@@ -112,6 +112,14 @@ LOG: list[tuple[str, str, str, str]] = [
         "out of memory? `journalctl -k`; else report it with the lines before",
     ),
     (
+        "roles/children.py",
+        "has hung for",
+        "a process does nothing, although it runs: stopped by hand, by a debugger, by a disk that "
+        "hangs",
+        "nothing: it is killed and restarted when it has hung for 135 s, and `role_hung` tells of "
+        "it; if it comes again, look at what the log has before it",
+    ),
+    (
         "supervisor.py",
         "every message is captured",
         "mode sandbox: nothing is ever sent",
@@ -153,6 +161,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "route_gone": ("policy/untended.py", "which is not in the configuration"),
     "stuck": ("policy/untended.py", "for longer than an attempt lasts"),
     "instance_lost": ("policy/untended.py", "its last heartbeat was at"),
+    "role_hung": ("alerting/gateway_rules.py", "has hung since "),
     "disk_low": ("alerting/rules.py", "of the volume of"),
     "certificate_expiring": ("alerting/rules.py", "the certificate of"),
     "maildrop_stuck": ("observe/maildrop.py", "files in the maildrop"),

@@ -1,6 +1,8 @@
 """What service managers, load balancers and Prometheus ask: health and metrics.
 
-`/readyz` says why mail is not taken in one line without paths and addresses, as it is open to all.
+`/readyz` says why mail is not taken, or not sent, in one line without paths and addresses, as it is
+open to all. Where a queue is shared, a delivery that is silent makes none of its fronts unready: a
+balancer would take out all of them, and mail that waits is better off than mail that is refused.
 A store that does not answer takes its own gauges away and nothing else: `store_up` says so. In a
 fleet every instance tells the same of the store; only `instances` are of this host's name.
 """
@@ -13,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio.to_thread
 from starlette.applications import Starlette
@@ -41,7 +44,7 @@ from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
 from relaygw.store.guard import GuardAction
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.store.instances import front_trouble, silent_incarnations
+from relaygw.store.instances import delivery_trouble, front_trouble, silent_incarnations
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import standing_of
@@ -211,32 +214,47 @@ ReadyCheck = Callable[[], Awaitable[str | None]]
 """Returns why the gateway is not ready, in one line for everyone, or None."""
 
 
-def front_problem(store: Store, instance: str | None) -> str | None:
-    """Return why no front (in a fleet: of the name `instance`) takes mail, or None; blocks."""
+class Readiness(NamedTuple):
+    """Why mail is not taken, or None; and what else a balancer's people should know."""
+
+    problem: str | None
+    remark: str | None = None
+
+
+def look_at_roles(store: Store, instance: str | None) -> Readiness:
+    """Look whether a front (in a fleet: of the name `instance`) and a delivery live; blocks."""
     try:
-        registered = [one for one in store.instances.registered() if one.role == "front"]
-        fronts = [one for one in registered if instance in (None, one.name)]
+        registered = store.instances.registered()
     except StoreUnavailable:
-        return _SILENT_STORE
-    return front_trouble(fronts, now_ms=clock_ms())
+        return Readiness(_SILENT_STORE)
+    now_ms = clock_ms()
+    fronts = [one for one in registered if one.role == "front" and instance in (None, one.name)]
+    workers = [one for one in registered if one.role == "delivery"]
+    trouble = delivery_trouble(workers, now_ms=now_ms)
+    problem = front_trouble(fronts, now_ms=now_ms)
+    if instance is None:
+        problem = problem or trouble
+    return Readiness(problem, trouble)
 
 
 def health_routes(
     store: Store, is_ready: ReadyCheck | None, instance: str | None = None
 ) -> list[Route]:
     """Return the routes; `is_ready` is asked too, once the store and a front are fine."""
-    look = SharedRead(lambda: run_in_threadpool(front_problem, store, instance))
+    look = SharedRead(lambda: run_in_threadpool(look_at_roles, store, instance))
 
     async def show_life(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def show_readiness(request: Request) -> Response:
         try:
-            problem = await look.get(within_s=READY_WITHIN_S)
+            problem, remark = await look.get(within_s=READY_WITHIN_S)
         except TimeoutError:
-            problem = _SILENT_STORE
+            problem, remark = _SILENT_STORE, None
         if problem is None and is_ready is not None:
             problem = await is_ready()
+        if problem is None and remark is not None:
+            return PlainTextResponse(f"ok, but {remark}: mail waits\n")
         if problem is None:
             return await show_life(request)
         return PlainTextResponse(f"not ready: {problem}\n", status_code=503)

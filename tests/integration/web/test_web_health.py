@@ -8,11 +8,14 @@ from collections.abc import Awaitable, Callable
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from relaygw.settings.model import Settings
 from relaygw.store.instances import STALE_AFTER_S, Instance
 from relaygw.store.store import Store
 from relaygw.web.app import create_app
+from relaygw.web.dashboard.monitoring import health_routes, look_at_roles
 from relaygw.web.server import serve_web
 from tests.plain_http import plain_client
 
@@ -69,6 +72,31 @@ async def test_ready_when_a_front_takes_mail(serve: Serve, store: Store) -> None
     )
     store.instances.heartbeat("f2")
     assert await readiness(client) == (200, "ok\n")
+
+
+async def test_a_silent_delivery_makes_it_unready(serve: Serve, store: Store) -> None:
+    store.instances.register(instance("f1"))
+    store.instances.register(instance("d1", role="delivery"))
+    client = await serve()
+    assert await readiness(client) == (200, "ok\n")
+    grow_old(store, "d1", by_s=STALE_AFTER_S + 5)
+    problem = "no delivery has sent a heartbeat for 15 s"
+    assert await readiness(client) == (503, f"not ready: {problem}\n")
+    store.instances.register(instance("d2", role="delivery"))
+    assert await readiness(client) == (200, "ok\n"), "one that lives is enough"
+
+
+def test_a_fleet_without_a_delivery_takes_mail_and_says_that_it_waits(store: Store) -> None:
+    store.instances.register(instance("f1"))
+    store.instances.register(instance("d1", role="delivery"))
+    assert look_at_roles(store, "gw1") == (None, None)
+    grow_old(store, "d1", by_s=STALE_AFTER_S + 5)
+    silent = "no delivery has sent a heartbeat for 15 s"
+    assert look_at_roles(store, "gw1") == (None, silent)
+    assert look_at_roles(store, "gw2") == ("no front is registered", silent)
+    with TestClient(Starlette(routes=health_routes(store, None, "gw1"))) as client:
+        answer = client.get("/readyz")
+    assert (answer.status_code, answer.text) == (200, f"ok, but {silent}: mail waits\n")
 
 
 async def test_a_silent_store_is_not_waited_for(

@@ -11,8 +11,10 @@ from relaygw.alerting.facts import Complaints, Finding, FleetFacts, HostFacts, Q
 from relaygw.alerting.guard_words import finding_of
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
 from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
+from relaygw.mail.clock import utc_text
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import DeliveryState
+from relaygw.observe.hang import Hang
 from relaygw.observe.maildrop import LeftMail
 from relaygw.policy.guard import Suspect, Trouble
 from relaygw.policy.receivers import Endpoint
@@ -409,6 +411,10 @@ def test_mail_in_doubt() -> None:
     assert found(doubts={"main": 1}) == [("in_doubt", "main")]
 
 
+def hang(role: str, pid: int, **more: Any) -> Hang:
+    return Hang(role=role, pid=pid, since_ms=NOW_MS - 60_000, **more)
+
+
 # --- hosts --------------------------------------------------------------------------------
 
 
@@ -443,12 +449,38 @@ def test_mail_in_doubt() -> None:
             HostFacts(host="gw1", maildrop=LeftMail(path="/m", trouble="Permission denied")),
             [("maildrop_stuck", "gw1 /m")],
         ),
+        (
+            HostFacts(host="gw1", hangs=[hang("delivery", 7), hang("front", 8)]),
+            [("role_hung", "gw1 delivery"), ("role_hung", "gw1 front")],
+        ),
     ],
 )
 def test_what_is_wrong_with_a_host(facts: HostFacts, wrong: list[tuple[str, str]]) -> None:
     findings = host_findings(facts, SETTINGS)
     assert [(one.rule.value, one.key) for one in findings] == wrong
     assert {one.rule for one in findings} <= HOST_RULES
+
+
+def test_words_of_a_hang() -> None:
+    def words(*hangs: Hang) -> list[str]:
+        findings = host_findings(HostFacts(host="gw1", hangs=hangs), SETTINGS)
+        assert all(one.is_certain and one.since_ms == NOW_MS - 60_000 for one in findings)
+        return [one.summary.replace(utc_text(NOW_MS - 60_000), "A") for one in findings]
+
+    end = utc_text(NOW_MS)
+    assert words(hang("delivery", 7)) == [
+        "delivery (pid 7) on gw1 has hung since A; unless it goes on it is killed and restarted"
+    ]
+    assert words(hang("delivery", 7, ended_ms=NOW_MS)) == [
+        f"delivery (pid 7) on gw1 hung from A to {end}; another process has its place"
+    ]
+    assert words(hang("front", 7, ended_ms=NOW_MS, is_back=True)) == [
+        f"front (pid 7) on gw1 hung from A to {end}, and goes on"
+    ]
+    # of several the one that hangs, else the last
+    assert words(hang("front", 8), hang("front", 7, ended_ms=NOW_MS))[0].startswith("front (pid 8)")
+    ended = (hang("front", pid, ended_ms=NOW_MS) for pid in (7, 8))
+    assert words(*ended)[0].startswith("front (pid 8)")
 
 
 def test_words_of_a_certificate() -> None:
@@ -537,6 +569,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
         volumes={"/var": 0.0},
         certificates={":465": 0.0},
         maildrop=LeftMail(path="/m", aside=1),
+        hangs=[hang("front", 8)],
     )
     findings: list[Finding] = [
         *fleet_findings(everything, SETTINGS),

@@ -114,6 +114,44 @@ def test_starttls_at_the_port_of_implicit_tls_is_a_warning(config: Path, tls: st
     assert (said in check(config).stderr) is (tls != "implicit")
 
 
+OWN = """\
+mode: production
+hostname: gw.shop.test
+queue: {url: "sqlite:////nonexistent/queue.db"}
+listeners: [{bind: "127.0.0.1:25"}, {bind: "0.0.0.0:587", allow: [10.0.0.0/8]}]
+providers: {main: {host: HOST, port: PORT, tls: none}}
+routes: [{name: default, providers: [main]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "exit_code", "words"),
+    [
+        (
+            "localhost",
+            25,
+            78,
+            "error: providers.main.host: localhost:25 is the listener 127.0.0.1:25",
+        ),
+        ("127.0.0.2", 587, 78, "error: providers.main.host: 127.0.0.2:587 is the listener 0.0.0.0"),
+        ("127.0.0.2", 25, 0, ""),
+        ("localhost", 2525, 0, ""),
+        ("198.51.100.7", 587, 0, ""),
+        ("smtp.example.com", 587, 0, ""),
+        ("GW.shop.test", 587, 0, "warning: providers.main.host: GW.shop.test is the gateway's own"),
+        ("gw.shop.test", 25, 0, ""),
+    ],
+)
+def test_a_provider_that_is_the_gateway_itself(
+    config: Path, host: str, port: int, exit_code: int, words: str
+) -> None:
+    config.write_text(OWN.replace("HOST", host).replace("PORT", str(port)))
+    result = check(config)
+    assert result.exit_code == exit_code, result.stderr
+    assert words in result.stderr
+    assert ("providers.main.host" in result.stderr) is bool(words)
+
+
 def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     result = check(config)
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr

@@ -1,0 +1,91 @@
+"""The processes of roles as their supervisor sees them, and which of them hang.
+
+A role notes in shared memory that its event loop runs. Its silence is counted by the looks of the
+supervisor, no look for more than two usual ones: where all were stopped together, by a freezer of
+containers or a debugger of the machine, the roles get their turn before anybody is called hung.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from relaygw.observe.hang import HangFile
+from relaygw.roles.process import Beat
+
+HUNG_S = 45.0
+"""A loop that stood still for so long hangs; half of WatchdogSec is used instead, if it is less."""
+ENDED_AFTER = 3
+"""One that stood still for so many times as long is ended."""
+
+
+@dataclass(slots=True)
+class Child:
+    """One running role process."""
+
+    role: str
+    pid: int
+    generation: int
+    started_s: float
+    slot: int
+    """Where in the shared memory it notes that its event loop runs."""
+    beat_s: float = 0.0  # what was seen there last; 0: its loop has not begun
+    silent_s: float = 0.0  # for so long
+    is_hung: bool = False
+    is_ended: bool = False  # it hung for too long
+
+
+class HangWatch:
+    """Finds processes whose event loop stands still, and tells it to the log and to a file."""
+
+    def __init__(self, *, after_s: float, tell: Callable[[str], None], file: HangFile) -> None:
+        self._after_s = min(after_s, HUNG_S)
+        self._tell = tell
+        self._file = file
+        self._beats = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the roles
+        self._looked_s = time.monotonic()
+
+    @property
+    def each_s(self) -> float:
+        """How often to look."""
+        return self._after_s / 3
+
+    def beat_of(self, slot: int) -> Beat:
+        """Return where a process notes that it runs."""
+        return Beat(self._beats, slot, each_s=self._after_s / 4)
+
+    def look(self, children: Iterable[Child], now_s: float) -> list[Child]:
+        """Look at all, tell who begins to hang or goes on; return those to be ended."""
+        passed_s = min(now_s - self._looked_s, 2 * self.each_s)
+        self._looked_s = now_s
+        overdue = []
+        for child in children:
+            beat_s = self.beat_of(child.slot).at_s()
+            if beat_s != child.beat_s:
+                child.beat_s, child.silent_s = beat_s, 0.0
+                self._go_on(child)
+            elif beat_s:
+                child.silent_s += passed_s
+                self._mind(child)
+                if child.silent_s >= ENDED_AFTER * self._after_s:
+                    overdue.append(child)
+        return overdue
+
+    def forget(self, child: Child) -> None:
+        """Note that a process is gone."""
+        if child.is_hung:
+            self._file.end(child.pid, is_back=False)
+
+    def _mind(self, child: Child) -> None:
+        if child.silent_s >= self._after_s and not child.is_hung:
+            child.is_hung = True
+            self._tell(f"error: {child.role} (pid {child.pid}) has hung for {child.silent_s:.3g} s")
+            self._file.begin(child.role, child.pid, for_s=child.silent_s)
+
+    def _go_on(self, child: Child) -> None:
+        if child.is_hung:
+            child.is_hung = False
+            self._tell(f"{child.role} (pid {child.pid}) goes on after it hung")
+            self._file.end(child.pid, is_back=True)

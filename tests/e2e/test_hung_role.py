@@ -1,0 +1,73 @@
+"""A role that hangs is told of, and replaced, where no systemd looks after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.e2e.gateway import Gateway, provider_settings
+from tests.fakes.notice_receiver import NoticeReceiver
+from tests.fakes.scripted_provider import ThreadedProvider
+
+MAIL = b"Subject: order\r\n\r\nhello\r\n"
+NO_SYSTEMD = {"NOTIFY_SOCKET": "", "WATCHDOG_USEC": "4000000"}
+"""Who hangs for two seconds is told of, and for six is killed."""
+
+
+def test_a_delivery_that_hangs_is_told_of_and_replaced(tmp_path: Path) -> None:
+    with (
+        ThreadedProvider() as provider,
+        NoticeReceiver() as receiver,
+        Gateway(
+            tmp_path,
+            providers={"main": provider_settings(provider.port)},
+            alerts=[{"webhook": receiver.url, "on": ["role_hung"]}],
+            environment=NO_SYSTEMD,
+        ) as gateway,
+    ):
+        gateway.send("a@shop.test", ["b@cust.test"], MAIL)
+        gateway.wait_until_empty()
+        (hung,) = gateway.pids("delivery")
+        os.kill(hung, signal.SIGSTOP)
+        waiting = [gateway.send("a@shop.test", ["b@cust.test"], MAIL) for _ in range(3)]
+        gateway.wait_for_log(rf"error: delivery \(pid {hung}\) has hung for [\d.]+ s$")
+        gateway.wait_for_log(rf"error: delivery \(pid {hung}\) has hung for [\d.]+ s; it is killed")
+        gateway.wait_for_log(rf"delivery \(pid {hung}\) ended with signal 9; restarting it in 0 s")
+        gateway.wait_until_empty()
+        assert len(provider.messages) == 1 + len(waiting)
+        receiver.wait_for(1)
+        (told,) = receiver.bodies
+        assert (told["rule"], told["key"], told["state"]) == (
+            "role_hung",
+            "gw.test delivery",
+            "open",
+        )
+        assert told["summary"].startswith(f"delivery (pid {hung}) on gw.test hung from ")
+        assert told["summary"].endswith("; another process has its place")
+        (new,) = gateway.pids("delivery")
+        assert new != hung
+        assert gateway.stop() == 0
+
+
+def test_a_front_that_hangs_is_told_of_while_it_does(tmp_path: Path) -> None:
+    with (
+        ThreadedProvider() as provider,
+        NoticeReceiver() as receiver,
+        Gateway(
+            tmp_path,
+            providers={"main": provider_settings(provider.port)},
+            alerts=[{"webhook": receiver.url, "on": ["role_hung"]}],
+            environment={**NO_SYSTEMD, "WATCHDOG_USEC": "20000000"},
+        ) as gateway,
+    ):
+        gateway.wait_until(lambda: bool(gateway.pids("front")), "a front")
+        (hung,) = gateway.pids("front")
+        os.kill(hung, signal.SIGSTOP)
+        receiver.wait_for(1)
+        assert receiver.bodies[0]["summary"].startswith(f"front (pid {hung}) on gw.test has hung ")
+        os.kill(hung, signal.SIGCONT)
+        gateway.wait_for_log(rf"front \(pid {hung}\) goes on after it hung")
+        gateway.send("a@shop.test", ["b@cust.test"], MAIL)
+        gateway.wait_until_empty()
+        assert gateway.pids("front") == [hung]
