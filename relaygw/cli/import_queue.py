@@ -20,6 +20,7 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
 from relaygw.cli.import_run import IMPORTED, KNOWN, REFUSED, ImportRun, Settled
 from relaygw.cli.mail_change import note_action
+from relaygw.cli.running_gateway import in_running_mode
 from relaygw.cli.text import as_json
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer
@@ -102,7 +103,7 @@ def _import(
     is_running: bool,
     wants_json: bool,
 ) -> int:
-    settings = loaded.settings
+    settings = in_running_mode(loaded.settings)
     limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
     with invocation.open_store(loaded) as store:
         importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)

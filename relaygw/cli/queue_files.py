@@ -23,6 +23,7 @@ import click
 from relaygw.cli import frame
 from relaygw.cli.import_run import IMPORTED, REFUSED, ImportRun, Settled
 from relaygw.cli.mail_change import note_action, tell_missing
+from relaygw.cli.running_gateway import in_running_mode
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
 from relaygw.cli.text import Progress, as_json
 from relaygw.errors import InvalidAddress
@@ -186,7 +187,7 @@ def import_mail(
     message that was imported before is not imported again.
     """
     loaded = invocation.load_running()
-    settings = loaded.settings
+    settings = in_running_mode(loaded.settings)
     limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
     with invocation.open_store(loaded) as store, click.open_file(source, "rb") as stream:
         importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)

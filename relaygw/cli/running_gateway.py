@@ -13,6 +13,7 @@ from relaygw.errors import RelaygwError, SettingsError, SettingsUnreadable, Stor
 from relaygw.service_file import RunningGateway
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
+from relaygw.settings.section import Mode
 
 
 def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
@@ -44,9 +45,14 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
         if forgotten is not None:
             warn(f"{problem}; this is about {forgotten.settings.queue.url}")
             return forgotten
-        is_closed = isinstance(error, SettingsUnreadable)
-        remedy = f"run this as {gateway.user}" if is_closed else "correct it (see relaygw check)"
-        raise StoreUnavailable(f"{problem}; {remedy}, or name another with --config") from error
+        if isinstance(error, SettingsUnreadable):
+            raise StoreUnavailable(
+                f"{problem}; run this as {gateway.user}, or name a configuration with --config"
+            ) from error
+        raise StoreUnavailable(
+            f"{problem}; correct it, until relaygw --config {config} check is content, or give "
+            "this command the variables that its service has"
+        ) from error
     warn(f"using {_named(gateway)}")
     if where:
         warn(
@@ -59,6 +65,8 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
 def _environment_of(gateway: RunningGateway) -> Mapping[str, str]:
     """Return an environment in which a configuration means the queue of a gateway."""
     environ = {**os.environ, "RELAYGW__QUEUE__URL": gateway.queue}
+    if gateway.mode:  # a variable of its service may say it, and the file have been changed since
+        environ["RELAYGW__MODE"] = gateway.mode
     state_dir = Path(gateway.state_dir)
     if state_dir.name == "relaygw":
         environ["XDG_STATE_HOME"] = str(state_dir.parent)
@@ -81,6 +89,18 @@ def running_mode(settings: Settings) -> str:
     running = service_file.running_gateways(os.environ)
     modes = (one.mode for one in running if one.queue == settings.queue.url and one.mode)
     return next(modes, settings.mode.value)
+
+
+def in_running_mode(settings: Settings) -> Settings:
+    """Return the settings with which a command stores mail: in the stricter mode of the two.
+
+    Mail that a sandbox takes must not become due with the next production.
+    """
+    mode = running_mode(settings)
+    for text in mode_warning(settings, mode):
+        warn(f"warning: {text}; the stricter mode applies")
+    stricter = max(settings.mode, Mode(mode), key=lambda one: one.strictness)
+    return settings.model_copy(update={"mode": stricter})
 
 
 def mode_warning(settings: Settings, mode: str) -> Iterator[str]:

@@ -231,9 +231,9 @@ class DeliveryMetrics:
         """Write the busy and idle connections of providers, and counts since the last time."""
         for name, (busy, idle) in connections.items():
             if self._written.get(name) != (busy, idle):
-                self._written[name] = busy, idle
                 self._connections.labels(name, "busy").set(busy)
                 self._connections.labels(name, "idle").set(idle)
+                self._written[name] = busy, idle
         for name, at_s in self._success_at_s.items():
             self._success.labels(name).set(at_s)
         self._success_at_s.clear()

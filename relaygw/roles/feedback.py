@@ -128,4 +128,5 @@ class _Counts:
             if stop.is_set():
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _WRITE_EACH_S)
+                async with asyncio.timeout(_WRITE_EACH_S):
+                    await stop.wait()

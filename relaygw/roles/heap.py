@@ -20,6 +20,7 @@ _BLOCKS_BYTES = (65536, 16384, 4096, 1024, 512, 256, 128, 96, 64, 48, 32, 24)
 _SIZES_BYTES = range(16, 513, 16)
 _MOST_FREE_BYTES = 2 * 1024 * 1024
 _POOL_BYTES, _POOL_HEAD_BYTES = 16384, 48
+_NEARLY_ALL = 0.9
 # glibc: <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BYTES, _SPARE_BYTES = 256 * 1024, 1024 * 1024
@@ -97,17 +98,21 @@ def _fill_holes(libc: Any) -> None:
                 break
 
 
-def _fill_pools() -> None:
-    """Take free blocks of each size until a whole new pool came, one after the other."""
+def _fill_pools() -> int:
+    """Take free blocks of each size until nearly a whole pool came at once; return their bytes."""
     if sys.getallocatedblocks() == 0:  # another allocator is in use
-        return
+        return 0
     allocate = ctypes.pythonapi.PyObject_Malloc
     allocate.argtypes, allocate.restype = [ctypes.c_size_t], ctypes.c_void_p
+    taken_bytes = 0
     for size in _SIZES_BYTES:
-        last, in_order, pool = 0, 1, (_POOL_BYTES - _POOL_HEAD_BYTES) // size
+        last, in_one, pool = 0, 1, (_POOL_BYTES - _POOL_HEAD_BYTES) // size
         for _ in range(_MOST_FREE_BYTES // size):
             block = allocate(size)
-            in_order = in_order + 1 if block == last + size else 1
+            taken_bytes += size
+            # not one after the other: the numbers of blocks are objects, too, of 32 bytes
+            in_one = in_one + 1 if block // _POOL_BYTES == last // _POOL_BYTES else 1
             last = block
-            if in_order == pool:
+            if in_one >= pool * _NEARLY_ALL:
                 break
+    return taken_bytes

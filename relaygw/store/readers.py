@@ -52,6 +52,8 @@ class Readers:
     def _let_go(self) -> None:
         while len(self._kept) > (0 if self._is_closed else _MOST_KEPT):
             try:
-                self._kept.pop().close()
+                oldest = self._kept.pop(0)
             except IndexError:  # another thread came before
                 return
+            oldest.detach()  # or its pool would keep it
+            oldest.close()

@@ -92,7 +92,7 @@ def _event_object(event: WebhookEvent) -> dict[str, Any]:
 
 def headers_of(body: bytes, *, post_id: str, keys: Sequence[str], at_ms: int) -> dict[str, str]:
     """Return the headers of an attempt at `at_ms`, with a signature by each of `keys`."""
-    from standardwebhooks import Webhook
+    from standardwebhooks import Webhook as Signer
 
     at, text = utc_time(at_ms), body.decode()
     return {
@@ -100,7 +100,7 @@ def headers_of(body: bytes, *, post_id: str, keys: Sequence[str], at_ms: int) ->
         "user-agent": f"relaygw/{__version__}",
         "webhook-id": post_id,
         "webhook-timestamp": str(at_ms // 1000),
-        "webhook-signature": " ".join(Webhook(key).sign(post_id, at, text) for key in keys),
+        "webhook-signature": " ".join(Signer(key).sign(post_id, at, text) for key in keys),
     }
 
 

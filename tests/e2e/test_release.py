@@ -133,7 +133,7 @@ def test_nobody_else_gets_it(tmp_path: Path, provider: ThreadedProvider) -> None
         "b%cust.test@qa.test",
         '"b@cust.test"@qa.test',
         "dev\u212a@agency.test",  # the Kelvin sign
-    )  # more in tests/unit/policy/test_releasing.py
+    )  # more in tests/unit/policy/test_releases.py
     with staging(tmp_path, provider) as gateway:
         queue_id = gateway.send(SENDER, [OTHER], CONTENT)
         # neither helps a target that the list does not have, nor harms one that it has

@@ -47,6 +47,21 @@ print(sum(lowest <= id(block) <= highest for block in new))
     assert int(run.stdout) < 500  # a new pool may lie there
 
 
+def test_no_more_is_taken_than_was_free() -> None:
+    program = """
+import uvloop, pydantic, sqlalchemy
+from relaygw.roles import heap
+
+print(heap._fill_pools(), heap._fill_pools())
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    first, second = map(int, run.stdout.split())
+    assert second < 600_000  # a new pool of each size
+    assert first < 2 * 2**20
+
+
 def test_libraries_that_nobody_uses_are_let_go_of_and_come_back() -> None:
     program = """
 import hashlib, ssl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -63,3 +64,14 @@ def test_few_of_many_are_kept(readers: Readers) -> None:
         one.__exit__(None, None, None)
     assert len(set(map(id, raws))) == 9
     assert len(readers._kept) == 5
+    open_still = [raw for raw in raws if raw is not None and _is_open(raw)]
+    assert open_still == [one.connection.dbapi_connection for one in readers._kept]
+    assert open_still[-1] is raws[-1]  # the last used comes first
+
+
+def _is_open(raw: Any) -> bool:
+    try:
+        raw.execute("SELECT 1")
+    except Exception:
+        return False
+    return True
