@@ -56,6 +56,7 @@ import trustme
 from relaygw.settings.provider import Provider
 
 HOST = "127.0.0.1"
+_CLOSED_WITHIN_S = 5.0
 _TURNS_TO_BEGIN = 10  # of the loop, from accepting a connection to its task; half would do
 DEFAULT_EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 _READ_BYTES = 262144
@@ -207,8 +208,10 @@ class ScriptedProvider:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
             writer.transport.abort()
-            with suppress(OSError):
-                await writer.wait_closed()
+            # asyncio tells nobody of the loss of a connection whose handshake was cancelled
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSED_WITHIN_S):
+                    await writer.wait_closed()
         self._directory.cleanup()
 
     async def stop_listening(self) -> None:

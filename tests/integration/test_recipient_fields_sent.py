@@ -167,13 +167,14 @@ async def test_a_large_message_and_one_in_parts_are_cleaned_as_well(tmp_path: Pa
     content = with_field(head) + b"text\r\n" * 1000
     chunks = [content[at : at + 2**18] for at in range(0, len(content), 2**18)]
     assert chunks[0].find(b"\r\n\r\n") < 0
+    both = STAGING | {"recipients": {"allow": ["dev@agency.test", "qa@agency.test"]}}
     async with (
         ScriptedProvider() as provider,
-        running(tmp_path, {"p": provider.settings(max_recipients=1)}, **STAGING) as rig,
+        running(tmp_path, {"p": provider.settings(max_recipients=1)}, **both) as rig,
     ):
         message = accepted(
             "dev@agency.test",
-            "DEV@agency.test",
+            "qa@agency.test",
             content=content,
             size_bytes=len(content),
             mode="staging",
