@@ -258,6 +258,12 @@ class Gateway:
 
     # --- waiting -------------------------------------------------------------------------
 
+    def wait_for_roles(self) -> None:
+        """Return once front, delivery and web are registered: SMTP may be there sooner."""
+        self.wait_until(
+            lambda: all(self.pids(role) for role in ("front", "delivery", "web")), "three roles"
+        )
+
     def wait_for_log(self, pattern: str, *, count: int = 1, start: int = 0) -> list[str]:
         """Wait until `count` lines from `start` on match; return them."""
         found: list[str] = []

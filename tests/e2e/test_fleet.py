@@ -183,9 +183,7 @@ def test_a_gateway_with_the_name_of_another_says_so(start: Start) -> None:
     with ThreadedProvider() as provider:
         settings = {"p": provider_settings(provider.port)}
         first = start("gw1", providers=settings)
-        first.wait_until(
-            lambda: all(first.pids(role) for role in ("front", "delivery", "web")), "three roles"
-        )
+        first.wait_for_roles()
         first.reload()
         other = start("gw2", hostname="gw1.test", providers=settings)
         other.wait_for_log("another gateway of this queue has the hostname gw1.test")

@@ -60,9 +60,7 @@ def test_root_sees_the_queue_of_the_service_and_is_told_so(
     service: Gateway, tmp_path: Path
 ) -> None:
     queue_id = service.send("shop@a.test", ["c@b.test"], b"Subject: x\r\n\r\nhello\r\n")
-    service.wait_until(
-        lambda: all(service.pids(role) for role in ("front", "delivery", "web")), "three roles"
-    )
+    service.wait_for_roles()
     said = relaygw("status")
     assert said.returncode == 0, said
     assert said.stderr == f"relaygw: using the gateway of user nobody: {service.config}\n"

@@ -57,9 +57,7 @@ def change_all_tables(url: str) -> None:
 
 def wait_for_all_roles(gateway: Gateway) -> None:
     """Return once each role has looked at the schema."""
-    gateway.wait_until(
-        lambda: all(gateway.pids(role) for role in ("front", "delivery", "web")), "three roles"
-    )
+    gateway.wait_for_roles()
 
 
 def test_a_running_gateway_goes_on_through_an_upgrade_under_load(
