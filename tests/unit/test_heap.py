@@ -35,16 +35,16 @@ def test_blocks_that_were_free_among_others_are_not_given_to_children() -> None:
 from relaygw.roles import heap
 
 kept = [bytes(31) for _ in range(40_000)]  # 64 bytes each, with what is before them
-lowest, highest = min(map(id, kept)), max(map(id, kept))
+pools = {id(block) // heap._POOL_BYTES for block in kept}
 del kept[::3]
 heap.share()
 new = [bytes(31) for _ in range(5_000)]
-print(sum(lowest <= id(block) <= highest for block in new))
+print(sum(id(block) // heap._POOL_BYTES in pools for block in new))
 """
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert int(run.stdout) < 500  # a new pool may lie there
+    assert int(run.stdout) < 500  # the pool that was begun last
 
 
 def test_no_more_is_taken_than_was_free() -> None:
