@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.gateway import Gateway, provider_settings
@@ -11,21 +13,29 @@ from tests.fakes.notice_receiver import NoticeReceiver
 from tests.fakes.scripted_provider import ThreadedProvider
 
 MAIL = b"Subject: order\r\n\r\nhello\r\n"
-NO_SYSTEMD = {"NOTIFY_SOCKET": "", "WATCHDOG_USEC": "4000000"}
-"""Who hangs for two seconds is told of, and for six is killed."""
 
 
-def test_a_delivery_that_hangs_is_told_of_and_replaced(tmp_path: Path) -> None:
+@contextmanager
+def alerting(
+    directory: Path, *, killed_after_s: int
+) -> Iterator[tuple[Gateway, ThreadedProvider, NoticeReceiver]]:
+    """A gateway without systemd that kills what hangs so long, and tells of it after a third."""
+    watchdog_us = killed_after_s * 2_000_000 // 3
     with (
         ThreadedProvider() as provider,
         NoticeReceiver() as receiver,
         Gateway(
-            tmp_path,
+            directory,
             providers={"main": provider_settings(provider.port)},
             alerts=[{"webhook": receiver.url, "on": ["role_hung"]}],
-            environment=NO_SYSTEMD,
+            environment={"NOTIFY_SOCKET": "", "WATCHDOG_USEC": str(watchdog_us)},
         ) as gateway,
     ):
+        yield gateway, provider, receiver
+
+
+def test_a_delivery_that_hangs_is_told_of_and_replaced(tmp_path: Path) -> None:
+    with alerting(tmp_path, killed_after_s=6) as (gateway, provider, receiver):
         gateway.send("a@shop.test", ["b@cust.test"], MAIL)
         gateway.wait_until_empty()
         (hung,) = gateway.pids("delivery")
@@ -51,16 +61,7 @@ def test_a_delivery_that_hangs_is_told_of_and_replaced(tmp_path: Path) -> None:
 
 
 def test_a_front_that_hangs_is_told_of_while_it_does(tmp_path: Path) -> None:
-    with (
-        ThreadedProvider() as provider,
-        NoticeReceiver() as receiver,
-        Gateway(
-            tmp_path,
-            providers={"main": provider_settings(provider.port)},
-            alerts=[{"webhook": receiver.url, "on": ["role_hung"]}],
-            environment={**NO_SYSTEMD, "WATCHDOG_USEC": "20000000"},
-        ) as gateway,
-    ):
+    with alerting(tmp_path, killed_after_s=30) as (gateway, _, receiver):
         gateway.wait_until(lambda: bool(gateway.pids("front")), "a front")
         (hung,) = gateway.pids("front")
         os.kill(hung, signal.SIGSTOP)
