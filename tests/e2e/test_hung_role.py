@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from relaygw.store.queue_lock import lock_directory_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.notice_receiver import NoticeReceiver
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -34,12 +37,29 @@ def alerting(
         yield gateway, provider, receiver
 
 
+def suspend(gateway: Gateway, role: str) -> int:
+    """Stop the process of a role while it does not write to the queue; return its pid.
+
+    In the middle of a transaction it would keep the lock of the queue from those who tell of it.
+    """
+    (pid,) = gateway.pids(role)
+    with (lock_directory_of(gateway.directory / "state/queue.db") / "lock").open() as lock:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.01)
+            else:
+                return pid
+
+
 def test_a_delivery_that_hangs_is_told_of_and_replaced(tmp_path: Path) -> None:
     with alerting(tmp_path, killed_after_s=6) as (gateway, provider, receiver):
         gateway.send("a@shop.test", ["b@cust.test"], MAIL)
         gateway.wait_until_empty()
-        (hung,) = gateway.pids("delivery")
-        os.kill(hung, signal.SIGSTOP)
+        hung = suspend(gateway, "delivery")
         waiting = [gateway.send("a@shop.test", ["b@cust.test"], MAIL) for _ in range(3)]
         gateway.wait_for_log(rf"error: delivery \(pid {hung}\) has hung for [\d.]+ s$")
         gateway.wait_for_log(rf"error: delivery \(pid {hung}\) has hung for [\d.]+ s; it is killed")
@@ -62,9 +82,9 @@ def test_a_delivery_that_hangs_is_told_of_and_replaced(tmp_path: Path) -> None:
 
 def test_a_front_that_hangs_is_told_of_while_it_does(tmp_path: Path) -> None:
     with alerting(tmp_path, killed_after_s=30) as (gateway, _, receiver):
-        gateway.wait_until(lambda: bool(gateway.pids("front")), "a front")
-        (hung,) = gateway.pids("front")
-        os.kill(hung, signal.SIGSTOP)
+        gateway.send("a@shop.test", ["b@cust.test"], MAIL)
+        gateway.wait_until_empty()
+        hung = suspend(gateway, "front")
         receiver.wait_for(1)
         assert receiver.bodies[0]["summary"].startswith(f"front (pid {hung}) on gw.test has hung ")
         os.kill(hung, signal.SIGCONT)
