@@ -265,7 +265,7 @@ class VirtualLoop:
             if not task.done():
                 cast(Any, task)._log_destroy_pending = False
                 with contextlib.suppress(BaseException):
-                    task.get_coro().close()
+                    cast(Any, task.get_coro()).close()
         self._timers.clear()
 
     def run_in_executor(
