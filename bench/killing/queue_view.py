@@ -1,7 +1,7 @@
 """What the server's queue holds at this moment, read only, without a word to the server.
 
-Of relaygw its own schema (store/tables.py) and the slots of its lifelines (store/instances.py);
-of any other server the files of its spool.
+Of relaygw its own tables (store/queue_tables.py) and the slots of its lifelines
+(store/instances.py); of any other server the files of its spool.
 """
 
 from __future__ import annotations

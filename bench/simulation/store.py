@@ -25,7 +25,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.store import migrate
 from relaygw.store.database import Database, Write
 from relaygw.store.log_check import driver
-from relaygw.store.tables import SQLITE_LOWER
+from relaygw.store.schema import SQLITE_LOWER
 
 _AGAIN = 3  # what a lost answer of an acceptance is looked up for, as on PostgreSQL
 

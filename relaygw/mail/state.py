@@ -44,7 +44,7 @@ WORST_FIRST = (
 )
 """The same, as a message with several is seen."""
 RARE_RESULTS = frozenset(RESULTS) - {RecipientState.DELIVERED, RecipientState.CAPTURED}
-"""Those that an index lists by time (see store.tables.HAS_RARE_OUTCOME)."""
+"""Those that an index lists by time (see store.queue_tables.HAS_RARE_OUTCOME)."""
 
 
 class CaptureCode(StrEnum):

@@ -11,7 +11,8 @@ from sqlalchemy import or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.store.database import Repository, Row, Transaction, insert_into
-from relaygw.store.tables import audit, has_text
+from relaygw.store.schema import has_text
+from relaygw.store.side_tables import audit
 
 _ADD = insert_into(
     "audit", "audit_id at_ms actor action target affected detail", on_conflict="DO NOTHING"

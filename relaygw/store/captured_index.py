@@ -24,7 +24,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.store.database import Row, Transaction, insert_into
 from relaygw.store.find_index import FullText
 from relaygw.store.queue_entry import in_batches, rows_in
-from relaygw.store.tables import (
+from relaygw.store.queue_tables import (
     IS_UNINDEXED,
     captured_facts,
     captured_index,

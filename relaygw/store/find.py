@@ -30,7 +30,7 @@ from relaygw.store.find_index import (
 )
 from relaygw.store.find_terms import Key, NoPlace, Walk, greatest, newest, read_place
 from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries, rows_in
-from relaygw.store.tables import delivery, mail_search, message
+from relaygw.store.queue_tables import delivery, mail_search, message
 
 __all__ = ["Find", "FindProgress", "Found", "NoPlace"]
 

@@ -17,7 +17,7 @@ from relaygw.mail.content import link_value, read_header
 from relaygw.mail.search import link_word, reply_ids, words_of
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction, insert_into
-from relaygw.store.tables import mail_search
+from relaygw.store.queue_tables import mail_search
 
 _MERGE_PAGES = 64  # a few milliseconds
 _CHANGES = "SELECT total_changes()"

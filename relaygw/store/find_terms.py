@@ -29,17 +29,17 @@ from relaygw.mail.state import RARE_RESULTS, RecipientState
 from relaygw.mail.verdict import ASKED, Kind
 from relaygw.store.captured_index import condition_on_captured, contains
 from relaygw.store.database import Transaction
-from relaygw.store.schema import provider_event, verdict
-from relaygw.store.tables import (
+from relaygw.store.queue_tables import (
     HAS_RARE_OUTCOME,
     IS_OPEN,
     captured_index,
     delivery,
-    has_text,
     mail_search,
     message,
     recipient,
 )
+from relaygw.store.schema import has_text
+from relaygw.store.side_tables import provider_event, verdict
 
 _D, _M, _R, _V = delivery.c, message.c, recipient.c, verdict.c
 _IS_ITS_PART = _D.queue_id == _M.queue_id

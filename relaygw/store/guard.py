@@ -29,9 +29,9 @@ from relaygw.mail.words import printable
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into
-from relaygw.store.schema import class_hour, guard_entry, mail_class
+from relaygw.store.queue_tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
+from relaygw.store.side_tables import class_hour, guard_entry, mail_class
 from relaygw.store.sources import HOUR_MS, SeenClass, seen_class
-from relaygw.store.tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
 
 _WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
 _PROMOTIONAL = "promotional"

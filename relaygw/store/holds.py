@@ -16,7 +16,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into
 from relaygw.store.queue_entry import Key, hold_columns
-from relaygw.store.tables import IS_OPEN, delivery, hold
+from relaygw.store.queue_tables import IS_OPEN, delivery, hold
 
 UNREACHABLE = "unreachable"  # scope of an outage: the provider is tried by itself
 

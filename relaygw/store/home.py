@@ -15,7 +15,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, insert_into
-from relaygw.store.schema import home
+from relaygw.store.side_tables import home
 
 _ONLY = "home"
 _PUT = "name mark hostname since_ms"

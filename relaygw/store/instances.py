@@ -28,8 +28,8 @@ from relaygw.store import doubts
 from relaygw.store.database import Database, Repository, Statement, Transaction, insert_into
 from relaygw.store.outcomes import write_interrupted
 from relaygw.store.queue_entry import hold_columns
+from relaygw.store.queue_tables import delivery, instance, permit
 from relaygw.store.rules import NO_RULES, StoreRules
-from relaygw.store.tables import delivery, instance, permit
 
 MAX_RECLAIMS = 3  # a delivery that was in the hands of this many dying workers is held as poison
 MISSED_S = 10.0  # heartbeats so far apart were not answered in time; they are due each five seconds

@@ -20,8 +20,8 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
+from relaygw.store.queue_tables import HAS_NO_NOTICE_DUE
 from relaygw.store.repeats import taken_before
-from relaygw.store.tables import HAS_NO_NOTICE_DUE
 from relaygw.store.webhooks import add_accepted
 
 _SAME_IN_MESSAGE = (  # columns that are fields of an accepted message

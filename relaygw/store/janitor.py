@@ -17,16 +17,16 @@ from relaygw.store.find_index import forget_words, stray_words
 from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.intake import empty_trash
 from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
-from relaygw.store.sandbox import uncapture
-from relaygw.store.tables import (
+from relaygw.store.queue_tables import (
     HAS_KEPT_CONTENT,
     HAS_NO_NOTICE_DUE,
     IS_CLAIMABLE,
     chunk,
     delivery,
     message,
-    web_session,
 )
+from relaygw.store.sandbox import uncapture
+from relaygw.store.side_tables import web_session
 
 Found = Select[str]
 _CHUNKS_A_STEP = 4

@@ -26,9 +26,9 @@ from relaygw.store.database import (
     Write,
 )
 from relaygw.store.queue_entry import Key, lock_messages, part_delivery
+from relaygw.store.queue_tables import IS_CLAIMABLE
 from relaygw.store.rules import StoreRules
 from relaygw.store.suppression import with_suppressions
-from relaygw.store.tables import IS_CLAIMABLE
 
 PREFETCH_BYTES = 64 * 1024  # content up to this size comes with the claim
 _MAX_CLIENTS = 200  # clients that take turns in one claim

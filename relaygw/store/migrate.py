@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.store.database import Place, damage
+from relaygw.store.queue_tables import HAS_PUT_OFF, HAS_RARE_OUTCOME
 from relaygw.store.schema import SCHEMA_REVISION
-from relaygw.store.tables import HAS_PUT_OFF, HAS_RARE_OUTCOME
 
 _DEADLOCK_TRIES = 10
 _DEADLOCK = "40P01"  # as PostgreSQL says it

@@ -14,8 +14,8 @@ from relaygw.mail.notice import DueNotice, NoticedRecipient, NoticeEntry, Notice
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
 from relaygw.store.intake import insert_messages
+from relaygw.store.queue_tables import IS_OPEN
 from relaygw.store.rules import StoreRules
-from relaygw.store.tables import IS_OPEN
 
 GATHER_MS = 3_600_000
 """How long the first failure of a message waits for others at most."""

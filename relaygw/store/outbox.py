@@ -30,7 +30,7 @@ from relaygw.store.database import (
     insert_into,
 )
 from relaygw.store.queue_entry import in_batches
-from relaygw.store.schema import webhook_endpoint, webhook_event
+from relaygw.store.side_tables import webhook_endpoint, webhook_event
 
 _E, _P = webhook_event.c, webhook_endpoint.c
 _LATEST_MS = 253_402_300_799_000  # the last second of the year 9999

@@ -34,6 +34,7 @@ from relaygw.store.queue_entry import (
     load_waiting,
     lock_messages,
 )
+from relaygw.store.queue_tables import IS_OPEN, attempt, delivery, message, recipient
 from relaygw.store.repeats import repeated
 from relaygw.store.reports import load_reports
 from relaygw.store.rules import StoreRules
@@ -45,7 +46,6 @@ from relaygw.store.selection import (
     matching_ids,
 )
 from relaygw.store.shape import Failures, ShapeCount, ShapeKey, count_shape, find_failures
-from relaygw.store.tables import IS_OPEN, attempt, delivery, message, recipient
 from relaygw.store.webhooks import add_changes
 
 _D = DeliveryState

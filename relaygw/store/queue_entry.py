@@ -21,8 +21,8 @@ from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
 from relaygw.store.find_index import forget_words
-from relaygw.store.schema import key_generation, notice, provider_event, repeated_mail, verdict
-from relaygw.store.tables import IS_OPEN, attempt, chunk, delivery, message, recipient
+from relaygw.store.queue_tables import IS_OPEN, attempt, chunk, delivery, message, recipient
+from relaygw.store.side_tables import key_generation, notice, provider_event, repeated_mail, verdict
 
 if TYPE_CHECKING:
     from relaygw.store.repeats import Repeated

@@ -18,7 +18,7 @@ from relaygw.store.database import Row, Transaction
 from relaygw.store.find_index import note_changed
 from relaygw.store.intake import INSERT_DELIVERIES, INSERT_RECIPIENTS
 from relaygw.store.queue_entry import in_batches, rows_in
-from relaygw.store.tables import delivery, message, recipient
+from relaygw.store.queue_tables import delivery, message, recipient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,8 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.schema import recent_mail, repeated_mail, storm
-from relaygw.store.tables import message
+from relaygw.store.queue_tables import message
+from relaygw.store.side_tables import recent_mail, repeated_mail, storm
 
 ONCE_MS = 60_000
 """An exact duplicate that comes within this time is the same message."""

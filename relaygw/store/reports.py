@@ -19,9 +19,9 @@ from relaygw.mail.verdict import PASSING, Kind, is_news, outweighs
 from relaygw.observe.events import Judged
 from relaygw.store.database import BatchStatement, Repository, Transaction, Write
 from relaygw.store.queue_entry import in_batches, rows_in
-from relaygw.store.schema import provider_event, verdict
+from relaygw.store.queue_tables import message, recipient
 from relaygw.store.selection import domain_of
-from relaygw.store.tables import message, recipient
+from relaygw.store.side_tables import provider_event, verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

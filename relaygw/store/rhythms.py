@@ -23,7 +23,7 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.schema import kind_hour, mail_kind
+from relaygw.store.side_tables import kind_hour, mail_kind
 from relaygw.store.sources import HOUR_MS, KEPT_MS
 
 MAX_KINDS = 20_000

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from relaygw.store.log_check import DriverError
-from relaygw.store.tables import chunk, delivery, message, recipient
+from relaygw.store.queue_tables import chunk, delivery, message, recipient
 
 Row = dict[str, Any]
 _ROWIDS_A_GAP = 1_000_000  # looked up one by one; more are not between two rows that can be read

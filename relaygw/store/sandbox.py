@@ -20,9 +20,7 @@ from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.captured_index import FULL_TEXT, facts_of, forget_captured, matching, write_index
 from relaygw.store.database import Database, Repository, Statement, Transaction, Write, insert_into
 from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries, rows_in
-from relaygw.store.release import Release, release
-from relaygw.store.rules import NO_RULES, StoreRules
-from relaygw.store.tables import (
+from relaygw.store.queue_tables import (
     IS_OPEN,
     IS_UNINDEXED,
     IS_UNREAD,
@@ -31,6 +29,8 @@ from relaygw.store.tables import (
     delivery,
     message,
 )
+from relaygw.store.release import Release, release
+from relaygw.store.rules import NO_RULES, StoreRules
 
 _BATCH_MESSAGES = 200
 _INDEX_MESSAGES = 25

@@ -22,17 +22,17 @@ from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
 from relaygw.store.database import Transaction
 from relaygw.store.queue_entry import rows_in
-from relaygw.store.schema import provider_event, verdict
-from relaygw.store.tables import (
+from relaygw.store.queue_tables import (
     HAS_PUT_OFF,
     HAS_RARE_OUTCOME,
     IS_OPEN,
     attempt,
     delivery,
-    has_text,
     message,
     recipient,
 )
+from relaygw.store.schema import has_text
+from relaygw.store.side_tables import provider_event, verdict
 
 MAX_TEXT_CHARACTERS = 1000  # of a text that is looked for: far below what SQLite takes as a pattern
 _CLOCKS_MS = 3_600_000  # an id says when its message was accepted, by another clock

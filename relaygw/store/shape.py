@@ -14,6 +14,14 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.content import subject_template
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import Transaction
+from relaygw.store.queue_tables import (
+    HAS_PUT_OFF,
+    HAS_RARE_OUTCOME,
+    attempt,
+    delivery,
+    message,
+    recipient,
+)
 from relaygw.store.selection import (
     ATTEMPTED_ID,
     HOST,
@@ -24,14 +32,6 @@ from relaygw.store.selection import (
     delivery_conditions,
     domain_of,
     message_conditions,
-)
-from relaygw.store.tables import (
-    HAS_PUT_OFF,
-    HAS_RARE_OUTCOME,
-    attempt,
-    delivery,
-    message,
-    recipient,
 )
 
 

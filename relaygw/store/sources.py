@@ -22,7 +22,7 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.schema import class_hour, mail_class
+from relaygw.store.side_tables import class_hour, mail_class
 
 HOUR_MS = 3_600_000
 MAX_CLASSES = 20_000

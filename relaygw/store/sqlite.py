@@ -27,7 +27,7 @@ from relaygw.store.log_check import DriverError, database_path, driver, read_wri
 from relaygw.store.queue_file import QueueFile
 from relaygw.store.queue_lock import give_to_owner_of, lock_directory_of
 from relaygw.store.readers import Readers
-from relaygw.store.tables import SQLITE_LOWER
+from relaygw.store.schema import SQLITE_LOWER
 
 _BUSY_TIMEOUT_MS = 10_000  # foreign processes only (a backup, a shell): we have the lock
 _WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot

@@ -14,7 +14,7 @@ from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.suppression import ANY, Cause, Listed, Suppression, domain_of
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import BatchStatement, Repository, Transaction, Write
-from relaygw.store.schema import refusal, suppression
+from relaygw.store.side_tables import refusal, suppression
 from relaygw.store.suppression import SuppressionKey, joined, put, stored, with_suppressions
 
 _REMOVE = BatchStatement(

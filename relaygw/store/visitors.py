@@ -13,8 +13,7 @@ from typing import Any
 from sqlalchemy import Table, delete, exists, insert, select, tuple_, update
 
 from relaygw.store.database import Repository, Transaction, Write, insert_into
-from relaygw.store.schema import throttled, token_use
-from relaygw.store.tables import login, web_session
+from relaygw.store.side_tables import login, throttled, token_use, web_session
 
 MAX_VALUES = 50  # user agents, and networks, of a token: the longest unused is forgotten
 MAX_THROTTLED = 1000

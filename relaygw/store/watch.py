@@ -21,9 +21,9 @@ from relaygw.store.database import Repository, Statement, Transaction, Write, in
 from relaygw.store.home import home_elsewhere
 from relaygw.store.intake import insert_messages
 from relaygw.store.leases import is_alive
-from relaygw.store.schema import digest
+from relaygw.store.queue_tables import IS_OPEN, delivery, instance, lost_instance
 from relaygw.store.selection import PENDING_RECIPIENTS
-from relaygw.store.tables import IS_OPEN, delivery, history, incident, instance, lost_instance
+from relaygw.store.side_tables import digest, history, incident
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings

@@ -12,14 +12,14 @@ from relaygw.mail.content import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.store import Store
-from relaygw.store.tables import (
+from relaygw.store.queue_tables import (
     captured_facts,
     captured_index,
     captured_tag,
     captured_text,
     message,
 )
+from relaygw.store.store import Store
 from relaygw.store.visitors import WebSession
 from tests.builders import NOW_MS, accepted
 from tests.contract.captured import AUDITED, capture, contact, found, indexed, listed

@@ -20,7 +20,7 @@ from relaygw.store import doubts, suppression, webhooks
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.mail_of_event import Clue, Found
 from relaygw.store.reports import NewVerdict
-from relaygw.store.schema import event_post, gateway_key, provider_event, verdict
+from relaygw.store.side_tables import event_post, gateway_key, provider_event, verdict
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted, taken, update_of
 from tests.contract.conftest import clock_at

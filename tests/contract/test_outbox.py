@@ -17,11 +17,11 @@ from relaygw.mail.verdict import Kind, Told
 from relaygw.policy.receivers import Endpoint
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outbox import Sent, WebhookEvent, WebhookPost
+from relaygw.store.queue_tables import recipient
 from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules, WebhookRule
-from relaygw.store.schema import webhook_event
+from relaygw.store.side_tables import webhook_event
 from relaygw.store.store import Store, open_store
-from relaygw.store.tables import recipient
 from relaygw.store.webhooks import add_verdicts
 from tests.builders import accepted, instance, part_on, taken, update_of
 from tests.contract.conftest import clock_at

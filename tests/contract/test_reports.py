@@ -14,10 +14,10 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import ASKED, FAILED, Kind
 from relaygw.operations.selectors import selection_of
 from relaygw.store.feedback import MatchedEvent
+from relaygw.store.queue_tables import message, recipient
 from relaygw.store.reports import MOST_REPORTS
-from relaygw.store.schema import provider_event, verdict
+from relaygw.store.side_tables import provider_event, verdict
 from relaygw.store.store import Store
-from relaygw.store.tables import message, recipient
 from tests.builders import NOW_MS, accepted
 from tests.reported import report, told
 

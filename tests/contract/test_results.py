@@ -10,9 +10,9 @@ from sqlalchemy import update
 
 from relaygw.mail.envelope import NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
+from relaygw.store.queue_tables import recipient
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
-from relaygw.store.tables import recipient
 from tests.builders import NOW_MS, accepted
 
 R = RecipientState

@@ -12,8 +12,8 @@ from relaygw.mail.hold import HoldCause, HoldCode, cause_of
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.queue_tables import instance as table
 from relaygw.store.store import Store
-from relaygw.store.tables import instance as table
 from tests.builders import NOW_MS, accepted, instance
 from tests.contract.conftest import clock_at, forget_watched
 from tests.contract.test_store_contract import claim

@@ -23,9 +23,10 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from relaygw.store.limits import SenderNote
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.queue_tables import account, usage
 from relaygw.store.selection import Selection
+from relaygw.store.side_tables import duty
 from relaygw.store.store import Store, read_content
-from relaygw.store.tables import account, duty, usage
 from tests.builders import NOW_MS, accepted, instance, part_on, taken, update_of
 from tests.contract.conftest import clock_at, open_store, purge_before, shed_content
 from tests.processes import PROCESSES

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sqlalchemy import select
 
 from relaygw.mail.envelope import DeliveryUpdate
-from relaygw.store.tables import message
+from relaygw.store.queue_tables import message
 from tests.builders import NOW_MS, accepted, instance, part_on, taken, update_of
 from tests.contract.conftest import open_store
 

@@ -13,7 +13,7 @@ from sqlalchemy import delete, update
 
 from relaygw.machine import this_machine
 from relaygw.store.audit import Trail
-from relaygw.store.schema import home
+from relaygw.store.side_tables import home
 from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.fakes.scripted_provider import ThreadedProvider

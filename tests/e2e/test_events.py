@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import select
 
 from relaygw.mail.clock import clock_ms
-from relaygw.store.schema import event_post, provider_event, suppression, verdict
+from relaygw.store.side_tables import event_post, provider_event, suppression, verdict
 from relaygw.store.store import Store
 from tests.campaign import times
 from tests.e2e.fleet import Start, starter

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from relaygw.store.tables import message
+from relaygw.store.queue_tables import message
 from tests.campaign import on_a_database
 from tests.e2e.doors import (
     NOBODY,

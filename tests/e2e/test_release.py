@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import update
 
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.tables import message
+from relaygw.store.queue_tables import message
 from tests.campaign import IS_CAMPAIGN, on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds

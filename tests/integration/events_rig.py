@@ -22,7 +22,7 @@ from relaygw.feedback.receiving import PostBox
 from relaygw.mail.clock import clock_ms
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent
-from relaygw.store.schema import event_post, provider_event, verdict
+from relaygw.store.side_tables import event_post, provider_event, verdict
 from relaygw.store.store import Store, open_store
 from relaygw.upstream.mark import KEY, Marks
 from relaygw.web.feedback import EventsApp

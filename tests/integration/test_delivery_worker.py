@@ -19,9 +19,9 @@ from relaygw.settings.routes import Route, Stream
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Lifeline
 from relaygw.store.intake import insert_messages
+from relaygw.store.queue_tables import chunk
 from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
-from relaygw.store.tables import chunk
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait

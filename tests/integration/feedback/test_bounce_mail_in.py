@@ -22,9 +22,9 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.mail.verdict import BOUNCE_MAIL, Kind
 from relaygw.observe.observer import FrontObserver
-from relaygw.store.schema import event_post
+from relaygw.store.queue_tables import delivery, message, recipient
+from relaygw.store.side_tables import event_post
 from relaygw.store.store import Store
-from relaygw.store.tables import delivery, message, recipient
 from tests.builders import accepted, part_on
 from tests.feedback import bounces
 from tests.feedback.bounces import Mail, complaint, postfix, report, status

@@ -18,7 +18,7 @@ from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Event, Kind
 from relaygw.store.feedback import MatchedEvent, NewPost
-from relaygw.store.schema import event_post
+from relaygw.store.side_tables import event_post
 from relaygw.store.store import Store
 from relaygw.upstream.mark import KEY, Marks
 from tests.builders import accepted, update_of

@@ -14,9 +14,9 @@ from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_searc
 from relaygw.store import captured_index, migrate, sandbox
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
+from relaygw.store.queue_tables import captured_text
 from relaygw.store.schema import whole_metadata
 from relaygw.store.store import Store, open_store
-from relaygw.store.tables import captured_text
 from tests.builders import NOW_MS
 from tests.contract.captured import capture, indexed
 

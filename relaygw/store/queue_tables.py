@@ -1,12 +1,10 @@
-"""The schema as SQLAlchemy tables; migrations/ builds the same (a test compares them).
+"""Tables of mail: the queue, who sends it and within which limits, what searches look at.
 
 Content lies in chunks beside the message, so that scans of the queue stay narrow. Indexes over the
 queue are partial: finished messages, nearly all, cost a look-up nothing.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -18,13 +16,8 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
-    func,
     text,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import ColumnElement
-from sqlalchemy.sql.functions import FunctionElement
 
 from relaygw.store.schema import Number, columns, key, partial_index, table
 
@@ -249,30 +242,6 @@ link_backfill = table(  # one row: how far web.link_header of older mail was rea
     *columns(Text, "before_id"),  # messages with a smaller id are still to be looked at
 )
 
-web_session = table(
-    "web_session",
-    key("token_hash"),
-    *columns(Text, "user_name"),
-    *columns(BigInteger, "created_at_ms seen_at_ms expires_at_ms"),
-)
-
-login = table(  # who may log in, or could once
-    "login",
-    *(key(name) for name in ("kind", "name")),
-    *columns(Text, "mark"),  # another one with another password; "": not known yet
-    *columns(BigInteger, "since_ms"),  # when it was seen first
-    *columns(BigInteger, "used_at_ms", null=True),
-    sqlite_with_rowid=False,
-)
-
-audit = table(
-    "audit",
-    key("audit_id"),
-    *columns(BigInteger, "at_ms"),
-    *columns(Text, "actor action target detail"),
-    *columns(Integer, "affected"),
-)
-
 attempt = table(  # what tries to send came to, but for a first one that was taken
     "attempt",
     key("attempt_id", Number),  # grows: a later try has a greater one
@@ -296,65 +265,3 @@ partial_index(
     attempt.c.state,  # SQLite looks at it all the same
     where=HAS_PUT_OFF,
 )
-
-incident = table(  # what is or was wrong with sending, and who was told
-    "incident",
-    key("incident_id"),
-    *columns(Text, "rule summary remedy"),
-    *columns(Text, "key"),  # whom it concerns: a provider, a directory, nothing
-    *columns(BigInteger, "since_ms"),
-    *columns(Text, "told"),  # JSON: names of the channels that took it
-    *columns(BigInteger, "recovered_at_ms", null=True),
-    *columns(Text, "recovery_told"),
-)
-partial_index(
-    "incident_open",
-    incident.c.rule,
-    incident.c.key,
-    unique=True,
-    where=incident.c.recovered_at_ms.is_(None),
-)
-
-duty = table(  # what one instance does for all
-    "duty",
-    key("name"),
-    *columns(Text, "incarnation"),
-    *columns(BigInteger, "renewed_at_ms"),  # the database's clock
-)
-
-history = table(  # counts in slices of five minutes
-    "history",
-    key("slice_at_ms", BigInteger),
-    key("series"),
-    key("label"),
-    *columns(BigInteger, "amount"),
-    sqlite_with_rowid=False,
-)
-
-
-# --- texts in any case --------------------------------------------------------------------
-
-SQLITE_LOWER = "relaygw_lower"  # by Python: SQLite's own knows the case of ASCII alone
-
-
-class _Lower(FunctionElement[str]):
-    """A text in small letters of every alphabet."""
-
-    type = Text()
-    inherit_cache = True
-    name = "lower"
-
-
-@compiles(_Lower)
-def _lower(element: _Lower, compiler: SQLCompiler, **more: Any) -> str:
-    name = SQLITE_LOWER if compiler.dialect.name == "sqlite" else "lower"
-    return f"{name}({compiler.process(element.clauses, **more)})"
-
-
-def has_text(column: ColumnElement[Any], part: str) -> ColumnElement[bool]:
-    """Return that `part` stands somewhere in a column of text, whatever the case of its letters.
-
-    ASCII text does not wait for Python, which takes some tenths of a second for 100,000 subjects.
-    """
-    lowered = func.lower(column) if part.isascii() else _Lower(column)
-    return lowered.contains(part.lower(), autoescape=True)
