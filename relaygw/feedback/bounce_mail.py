@@ -300,7 +300,7 @@ def _at_ms(header: Fields, received_at_ms: int) -> int:
     return at_ms if is_likely else received_at_ms
 
 
-_CHILD = Path(__file__).with_name("old_bounces_child.py")
+_CHILD = Path(__file__).with_name("bounce_mail_child.py")
 _MAX_CHILD_BYTES = 1 << 17
 _PATIENCE_S = 10.0  # less than a reader has a post for
 _SAID_NEAR = 600  # characters behind an address in which its reason stands

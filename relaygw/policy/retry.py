@@ -37,7 +37,7 @@ _FINAL = {Verdict.DELIVERED: RecipientState.DELIVERED, Verdict.BOUNCE: Recipient
 _UNCHARGED = frozenset({Verdict.THROTTLE, Verdict.HOLD})
 
 
-def delay_s(attempts: int, retry: Retry, *, chance: float) -> float:
+def retry_wait_s(attempts: int, retry: Retry, *, chance: float) -> float:
     """Return the wait after so many failed attempts; `chance` in 0…1 spreads it by ± jitter."""
     exponent = min(attempts - 1, 64)  # beyond any max; keeps the power finite
     wait_s = min(retry.first * retry.factor**exponent, retry.max)
@@ -48,9 +48,9 @@ def ladder_s(attempts: int, retry: Retry) -> float:
     """Return how long so many failed attempts took at least, if each had its usual wait."""
     growing_s, number = 0.0, 1
     while number <= min(attempts, 64) and retry.first * retry.factor ** (number - 1) < retry.max:
-        growing_s += delay_s(number, retry, chance=0.0)
+        growing_s += retry_wait_s(number, retry, chance=0.0)
         number += 1
-    return growing_s + (attempts - number + 1) * delay_s(number, retry, chance=0.0)
+    return growing_s + (attempts - number + 1) * retry_wait_s(number, retry, chance=0.0)
 
 
 def is_over_age(claimed: ClaimedDelivery, retry: Retry, now_ms: int) -> bool:
@@ -140,7 +140,7 @@ def settle(
             state, wait_s, cause = _after_doubt(claimed, report, key_left_s)
             wait_s = max(wait_s, consequence.wait_s)
         else:
-            usual_s = delay_s(claimed.attempts + 1, retry, chance=chance)
+            usual_s = retry_wait_s(claimed.attempts + 1, retry, chance=chance)
             state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
         words = next(one.words for one in report.outcomes if one.verdict not in _FINAL)
         reason = (cause.sentence if cause is not None else "") or words

@@ -238,7 +238,7 @@ def _limits(configuration: Configuration, transport: str) -> Iterator[tuple[str,
     processes = service.max_processes if service is not None else "-"
     if processes.isdecimal() and int(processes):
         connections = min(connections or int(processes), int(processes))
-    delay_s = _delay_s(configuration, transport, service)
+    delay_s = _rate_delay_s(configuration, transport, service)
     if delay_s:
         yield "rate", f"{60 / delay_s:g}/m" if delay_s <= 60 else f"{3600 / delay_s:g}/h"
         connections = 1
@@ -259,7 +259,7 @@ def _number(
     return None
 
 
-def _delay_s(configuration: Configuration, transport: str, service: Service | None) -> float:
+def _rate_delay_s(configuration: Configuration, transport: str, service: Service | None) -> float:
     for what in ("destination_rate_delay", "transport_rate_delay"):
         for name in (f"{transport}_{what}", f"default_{what}"):
             if configuration.parameter(name, service) is not None:

@@ -26,9 +26,9 @@ from relaygw.policy.retry import (
     DOUBT_LADDER_S,
     Consequence,
     blocked,
-    delay_s,
     given_back,
     ladder_s,
+    retry_wait_s,
     settle,
     warned,
     with_rest,
@@ -76,17 +76,19 @@ def test_what_is_known_of_earlier_tries(
 
 @given(attempts=st.integers(1, 10_000), chance=st.floats(0, 1))
 def test_delays_stay_between_first_and_max(attempts: int, chance: float) -> None:
-    wait_s = delay_s(attempts, RETRY, chance=chance)
+    wait_s = retry_wait_s(attempts, RETRY, chance=chance)
     assert RETRY.first * (1 - RETRY.jitter) <= wait_s <= RETRY.max * (1 + RETRY.jitter)
 
 
 @given(attempts=st.integers(1, 500))
 def test_delays_never_shrink(attempts: int) -> None:
-    assert delay_s(attempts, RETRY, chance=0.5) <= delay_s(attempts + 1, RETRY, chance=0.5)
+    assert retry_wait_s(attempts, RETRY, chance=0.5) <= retry_wait_s(
+        attempts + 1, RETRY, chance=0.5
+    )
 
 
 def test_the_first_delays_are_as_configured() -> None:
-    assert [delay_s(n, RETRY, chance=0.5) for n in (1, 2, 3)] == [30, 60, 120]
+    assert [retry_wait_s(n, RETRY, chance=0.5) for n in (1, 2, 3)] == [30, 60, 120]
 
 
 @given(
