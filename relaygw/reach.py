@@ -1,4 +1,4 @@
-"""Where a connection leads, where one comes from, and why one failed."""
+"""Where a connection may lead that somebody else chose, and why one failed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Iterable
-from concurrent.futures import Future
-from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from threading import Lock, Thread
-from typing import Any
-
-# --- addresses that somebody else may choose -----------------------------------------------
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 _NAT64 = b"\x00\x64\xff\x9b" + bytes(8)
 # what ipaddress, or that of an older Python, calls global: of protocols and clouds, site-local
@@ -58,85 +51,6 @@ def _inner(ip: IPv6Address) -> IPv4Address | None:
     if ip.packed[:12] == _NAT64:
         return IPv4Address(ip.packed[12:])
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-
-
-# --- clients -------------------------------------------------------------------------------
-
-Address = IPv4Address | IPv6Address
-
-
-def parse_client(text: str) -> Address:
-    """Return the address of a client; IPv4 mapped into IPv6 is IPv4."""
-    address = ip_address(text.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def is_trusted(client: Address, allow: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """True if the client may submit without AUTH."""
-    return any(client in network for network in allow)
-
-
-def guesser(client: Address) -> str:
-    """Return who is behind wrong passwords: the address, of IPv6 the /64."""
-    return str(client) if client.version == 4 else client_key(client)
-
-
-def client_key(client: Address) -> str:
-    """Return the network that takes turns with others: /24 of IPv4, /64 of IPv6."""
-    prefix = 24 if client.version == 4 else 64
-    network = IPv4Network if client.version == 4 else IPv6Network
-    return str(network((client.packed, prefix), strict=False))
-
-
-# --- names of providers --------------------------------------------------------------------
-
-# The system's resolver blocks, for half a minute where no server of a name answers. A pool of
-# threads would fill with a provider whose name hangs: that of uvloop has four. So each name has a
-# thread of its own while it is looked up, and all who ask for it meanwhile share its answer.
-SocketAddress = tuple[socket.AddressFamily, Any]
-"""A family, and what socket.connect takes."""
-_Key = tuple[str, int]
-_lock = Lock()
-_under_way: dict[_Key, Future[list[SocketAddress]]] = {}
-
-
-async def look_up(host: str, port: int) -> list[SocketAddress]:
-    """Return where a host is; raises socket.gaierror or UnicodeError. Who cancels ends nothing."""
-    with suppress(socket.gaierror):
-        return _resolve(host, port, flags=socket.AI_NUMERICHOST)  # which asks nobody
-    return await asyncio.wrap_future(_begun((host, port)))
-
-
-def _begun(key: _Key) -> Future[list[SocketAddress]]:
-    with _lock:
-        found = _under_way.get(key)
-        if found is None:
-            found = _under_way[key] = Future()
-            found.set_running_or_notify_cancel()  # it belongs to all: nobody cancels it
-            Thread(target=_answer, args=(key, found), name="lookup", daemon=True).start()
-        return found
-
-
-def _answer(key: _Key, asked: Future[list[SocketAddress]]) -> None:
-    addresses: list[SocketAddress] = []
-    failure: Exception | None = None
-    try:
-        addresses = _resolve(*key)
-    except Exception as error:
-        failure = error
-    with _lock:
-        del _under_way[key]
-    if failure is None:
-        asked.set_result(addresses)
-    else:
-        asked.set_exception(failure)
-
-
-def _resolve(host: str, port: int, *, flags: int = 0) -> list[SocketAddress]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    return [(family, address) for family, _, _, _, address in found]
 
 
 # --- failures ------------------------------------------------------------------------------

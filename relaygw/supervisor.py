@@ -26,6 +26,7 @@ from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.children import Child, HangWatch
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
+from relaygw.roles.systemd import ServiceManager, handed_sockets
 from relaygw.service_file import (
     EARLY_SIGNALS,
     RunningGateway,
@@ -36,7 +37,6 @@ from relaygw.service_file import (
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.systemd import ServiceManager, handed_sockets
 
 DRAIN_S = 30.0
 RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)

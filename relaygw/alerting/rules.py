@@ -21,9 +21,9 @@ from relaygw.policy.receivers import trouble_of
 from relaygw.policy.storms import told_of
 from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
-from relaygw.settings.events import named_webhooks
 from relaygw.settings.model import Settings
 from relaygw.settings.section import format_duration
+from relaygw.settings.webhooks import named_webhooks
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.failure import known_remedy
 

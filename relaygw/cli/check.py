@@ -34,7 +34,7 @@ from relaygw.mail.words import fields, printable
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.alerts import channel_name
-from relaygw.settings.listener import Listener
+from relaygw.settings.listeners import Listener
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.loops import looping_binds
 from relaygw.settings.model import Log, Settings

@@ -35,9 +35,9 @@ from relaygw.cli.setup_steps import (
 )
 from relaygw.cli.text import print_lines
 from relaygw.errors import SettingsError
-from relaygw.settings.listener import Web
 from relaygw.settings.load import DEFAULT_FILE, load_settings
 from relaygw.settings.tree import Place, read_tree
+from relaygw.settings.web import Web
 
 _PASSWORD_BYTES = 12
 

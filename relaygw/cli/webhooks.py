@@ -20,8 +20,8 @@ from relaygw.mail.words import age, counted
 from relaygw.operations import webhooks as operations
 from relaygw.operations.selectors import TIMES, read_moment
 from relaygw.policy.receivers import Endpoint, trouble_of
-from relaygw.settings.events import Webhook, named_webhooks
 from relaygw.settings.model import Settings
+from relaygw.settings.webhooks import Webhook, named_webhooks
 
 _NAME_WIDTH = 20
 _LEFT = 36  # cells of all columns but WHERE

@@ -14,6 +14,7 @@ from hashlib import sha256
 from itertools import chain, compress
 from pathlib import Path
 
+from relaygw.clients import is_trusted, parse_client
 from relaygw.errors import RelaygwError
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
 from relaygw.inbound.screen import Screen, Wishes
@@ -26,7 +27,6 @@ from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
-from relaygw.reach import is_trusted, parse_client
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 from relaygw.settings.section import Mode, Network

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from relaygw.access import Uses
+from relaygw.clients import client_key, guesser, is_trusted, parse_client
 from relaygw.errors import TakenBefore
 from relaygw.inbound.committer import GroupCommitter
 from relaygw.inbound.connection import Connection
@@ -27,8 +27,8 @@ from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
-from relaygw.reach import client_key, guesser, is_trusted, parse_client
-from relaygw.settings.listener import Listener
+from relaygw.passwords import Uses
+from relaygw.settings.listeners import Listener
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Rate
 from relaygw.store.store import Store
@@ -53,7 +53,7 @@ class Client:
     """An SMTP client by its address."""
 
     address: str
-    key: str  # whose turn it is, see reach.client_key
+    key: str  # whose turn it is, see clients.client_key
     is_trusted: bool  # may send without a login
     is_local: bool = False  # nothing it says crosses a network
     is_exempt: bool = False  # from limits of one client
@@ -245,13 +245,15 @@ class FrontService:
         """
         self.retire()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ended(), GRACE_S)
+            async with asyncio.timeout(GRACE_S):
+                await self.ended()
         for listener in self._listeners:
             listener.is_stopping = True
             for connection in tuple(listener.connections):
                 connection.stop_if_idle()
         try:
-            await asyncio.wait_for(self.ended(), STOP_S - GRACE_S)
+            async with asyncio.timeout(STOP_S - GRACE_S):
+                await self.ended()
         except TimeoutError:
             self._log.note("master", "warning: sessions were closed: they did not end in time")
         await self._maildrop.ended(MAILDROP_STOP_S)

@@ -7,13 +7,13 @@ import binascii
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from relaygw.access import LoginBusy, Passwords, Uses
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
 from relaygw.inbound.sources import LOGINS
 from relaygw.mail.clock import clock_ms
+from relaygw.passwords import LoginBusy, Passwords, Uses
 from relaygw.policy.recipients import AddressPatterns
-from relaygw.settings.listener import User
+from relaygw.settings.listeners import User
 
 if TYPE_CHECKING:
     from relaygw.inbound.session import Session

@@ -174,7 +174,8 @@ class Maildrop:
 
     async def _sleep(self, delay_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.retired.wait(), delay_s)
+            async with asyncio.timeout(delay_s):
+                await self.retired.wait()
 
     # --- trouble -------------------------------------------------------------------------
 

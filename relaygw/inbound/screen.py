@@ -133,7 +133,8 @@ async def refreshed(
     is_read, stop = asyncio.Event(), asyncio.Event()
     keeping = asyncio.create_task(_keep_refreshing(screen, each_s, is_read, stop), name="screen")
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(is_read.wait(), each_s)
+        async with asyncio.timeout(each_s):
+            await is_read.wait()
     try:
         yield
     finally:

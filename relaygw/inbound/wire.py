@@ -16,7 +16,7 @@ from pathlib import Path
 from relaygw.errors import SettingsError
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.certificates import server_context
-from relaygw.settings.listener import ListenerTls
+from relaygw.settings.listeners import ListenerTls
 
 # --- the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt); pure ---------------
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from relaygw.access import Uses
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
+from relaygw.passwords import Uses
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.store.visitors import LoginKey, Throttled

@@ -9,8 +9,8 @@ from relaygw.mail.clock import rfc3339_or_none
 from relaygw.mail.verdict import Told
 from relaygw.mail.words import fields
 from relaygw.policy.receivers import Endpoint, trouble_of
-from relaygw.settings.events import Webhook, named_webhooks
 from relaygw.settings.model import Settings
+from relaygw.settings.webhooks import Webhook, named_webhooks
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outbox import Sent
 from relaygw.store.store import Store

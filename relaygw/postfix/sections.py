@@ -20,7 +20,7 @@ from relaygw.postfix.resolve import Fate, Resolver
 from relaygw.postfix.routes import Routing, covering
 from relaygw.settings.addresses import Address, Entry
 from relaygw.settings.certificates import server_context
-from relaygw.settings.listener import ListenerTls
+from relaygw.settings.listeners import ListenerTls
 from relaygw.settings.section import fits
 
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465}

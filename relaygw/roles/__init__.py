@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError, StoreFull, StoreUnavailable
-from relaygw.machine import this_machine
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.verdict import Told
 from relaygw.policy.retry import doubt_waits
@@ -21,7 +20,7 @@ from relaygw.settings.model import Settings
 from relaygw.store import hints, migrate
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Place
-from relaygw.store.home import Home, is_bound
+from relaygw.store.home import Home, is_bound, this_machine
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol, TypeVar
 
-from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
+from relaygw.passwords import Uses
 from relaygw.store.batch_writer import written_each
 from relaygw.store.store import Store
 

@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from functools import partial
 
 from relaygw import service_file
-from relaygw.access import Uses
 from relaygw.alerting.history import history_kept
 from relaygw.alerting.watch import WatchThread
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.observer import History
+from relaygw.passwords import Uses
 from relaygw.roles import hears_of_mail, open_store, wake_workers
 from relaygw.roles.process import Heartbeat, RoleContext, in_loop, registered, stop_event
 from relaygw.roles.uses import uses_kept, written

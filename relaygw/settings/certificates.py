@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from relaygw.errors import SettingsError
-from relaygw.settings.listener import ListenerTls
+from relaygw.settings.listeners import ListenerTls
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import loose_permissions
 from relaygw.settings.tree import Tree

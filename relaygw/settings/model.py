@@ -41,23 +41,8 @@ from relaygw.settings.alerts import (
     Storms,
     alert_conflicts,
 )
-from relaygw.settings.events import (
-    Events,
-    Suppression,
-    Webhook,
-    events_conflicts,
-    webhook_conflicts,
-)
-from relaygw.settings.listener import (
-    Listener,
-    Metrics,
-    User,
-    Web,
-    listener_conflicts,
-    metrics_conflicts,
-    open_relays,
-    web_conflicts,
-)
+from relaygw.settings.events import Events, Suppression, events_conflicts
+from relaygw.settings.listeners import Listener, User, listener_conflicts, open_relays
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import RelayEntry, Route, route_conflicts
 from relaygw.settings.secrets import SecretRef, SecretUrl
@@ -72,6 +57,8 @@ from relaygw.settings.section import (
     fits,
     raise_conflicts,
 )
+from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
+from relaygw.settings.webhooks import Webhook, webhook_conflicts
 
 _SQLITE = "sqlite:////var/lib/relaygw/queue.db"
 _POSTGRES = "postgresql://relaygw@db.example.com/relaygw"

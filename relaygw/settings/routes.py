@@ -22,7 +22,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, field_validator
 
 from relaygw.settings.addresses import Bind, HeaderName, Host, Name, Pattern, is_loopback_host
-from relaygw.settings.listener import UserLogin
+from relaygw.settings.listeners import UserLogin
 from relaygw.settings.secrets import SecretRef, UserName
 from relaygw.settings.section import Conflict, Section, unknown_names
 from relaygw.settings.tree import FilledValues, Tree

@@ -24,12 +24,12 @@ from typing import cast
 import aiosmtplib
 
 from relaygw.mail.outcome import Stage
-from relaygw.reach import SocketAddress, look_up
 from relaygw.settings.addresses import Bind
 from relaygw.settings.loops import listening_at
 from relaygw.settings.provider import Provider, TlsPolicy
 from relaygw.upstream.credentials import Credentials, Login, Mask
 from relaygw.upstream.failure import LOOP, UpstreamError, failing_at
+from relaygw.upstream.lookup import SocketAddress, look_up
 from relaygw.upstream.outgoing import Capabilities
 from relaygw.upstream.protocol import WireProtocol, clean_text
 

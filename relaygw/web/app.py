@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
 
-from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
+from relaygw.passwords import Uses
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
@@ -28,15 +28,16 @@ from relaygw.web.dashboard.providers import change_provider
 from relaygw.web.gate.access import Access
 from relaygw.web.gate.guards import STRICT_HEADERS, Guards, refusal
 from relaygw.web.gate.identity import Identity, Visits
-from relaygw.web.gate.login import LoginPages
+from relaygw.web.gate.login import LoginPages, show_access
 from relaygw.web.indexing import Indexer
 from relaygw.web.mail.preview import preview_routes
 from relaygw.web.mail.views import content_routes
 from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
+from relaygw.web.queue.audit import show_audit
 from relaygw.web.queue.found import resend, show_found, show_linked, show_resend
-from relaygw.web.queue.reports import change_guard, show_access, show_audit, show_sources
 from relaygw.web.queue.selection import queued_of
+from relaygw.web.queue.sources import change_guard, show_sources
 from relaygw.web.queue.suppression import change_suppression, show_suppression
 from relaygw.web.sandbox import changes
 from relaygw.web.sandbox.captured import captured_of

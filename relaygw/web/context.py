@@ -18,13 +18,13 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Resender
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import QueueIdSource
 from relaygw.mail.search import EVERYTHING
+from relaygw.passwords import Uses
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.store import Store
@@ -131,7 +131,8 @@ class Arrivals:
                 if await self._web.read(self._look):
                     self._tell()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), ARRIVAL_LOOK_S)
+                async with asyncio.timeout(ARRIVAL_LOOK_S):
+                    await self.stop.wait()
         self._tell()
 
     def _tell(self) -> None:

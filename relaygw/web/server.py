@@ -20,7 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from relaygw.reach import guesser, is_trusted, parse_client
+from relaygw.clients import guesser, is_trusted, parse_client
 
 MOST_OF_ALL = 500
 MOST_OF_ONE = 50

@@ -28,8 +28,8 @@ from relaygw import __version__
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import clock_ms, rfc3339, utc_time
 from relaygw.reach import addresses_of, is_public, reason_of
-from relaygw.settings.events import Webhook
 from relaygw.settings.model import Settings
+from relaygw.settings.webhooks import Webhook
 from relaygw.store.outbox import WebhookEvent
 
 if TYPE_CHECKING:

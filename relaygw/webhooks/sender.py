@@ -15,8 +15,8 @@ from functools import partial
 
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.mail.words import counted
-from relaygw.settings.events import Webhook, named_webhooks
 from relaygw.settings.model import Settings
+from relaygw.settings.webhooks import Webhook, named_webhooks
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.outbox import WebhookPost

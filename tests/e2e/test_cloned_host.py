@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, update
 
-from relaygw.machine import this_machine
 from relaygw.store.audit import Trail
+from relaygw.store.home import this_machine
 from relaygw.store.side_tables import home
 from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import fixed_binds

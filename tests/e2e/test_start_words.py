@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import SettingsError
-from relaygw.systemd import ServiceManager, handed_sockets
+from relaygw.roles.systemd import ServiceManager, handed_sockets
 from tests.e2e.gateway import Gateway
 
 

@@ -18,11 +18,10 @@ LEVELS = {
     "errors": 0,
     "service_file": 0,
     "reach": 0,
-    "machine": 0,
-    "systemd": 1,
+    "clients": 0,
     "mail": 1,
     "settings": 2,
-    "access": 3,
+    "passwords": 3,
     "policy": 3,
     "observe": 3,
     "store": 4,
@@ -44,7 +43,7 @@ LEVELS = {
 """What a room may import stands on a lower level; rooms of one level do not know each other."""
 
 LIBRARY_ROOMS = {
-    "argon2": {"access", "cli"},
+    "argon2": {"passwords", "cli"},
     "aiosmtpd": {"inbound"},
     "aiosmtplib": {"upstream"},
     "sqlalchemy": {"store"},

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from relaygw.access import Uses
 from relaygw.errors import StoreUnavailable
+from relaygw.passwords import Uses
 from relaygw.roles.uses import uses_kept
 from relaygw.store.store import Store
 

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from relaygw import __version__
+from relaygw.clients import is_trusted
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.outcome import Scope
@@ -37,11 +38,10 @@ from relaygw.observe.metrics import GaugeFamily, Numbers, exposition
 from relaygw.operations.providers import holds_of, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.untended import KINDS, LOST_MS, untended
-from relaygw.reach import is_trusted
 from relaygw.settings.certificates import certificate_end
-from relaygw.settings.listener import Web
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
+from relaygw.settings.web import Web
 from relaygw.store.guard import GuardAction
 from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.instances import delivery_trouble, front_trouble, silent_incarnations

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relaygw.access import LoginBusy
 from relaygw.errors import StoreUnavailable
+from relaygw.passwords import LoginBusy
 from relaygw.web.gate.guards import LOGIN, LOGOUT, MAX_PATH, is_for_programs, is_free, route_path
 from relaygw.web.gate.identity import Identity, Principal, Role, set_principal
 from relaygw.web.page import error_answer

@@ -24,10 +24,10 @@ from threading import Lock
 
 from starlette.requests import HTTPConnection
 
-from relaygw.access import LoginBusy, Passwords
 from relaygw.errors import SettingsError
 from relaygw.mail.clock import clock_ms
-from relaygw.settings.listener import WebToken, WebUser
+from relaygw.passwords import LoginBusy, Passwords
+from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
 from relaygw.store.visitors import WebSession
 

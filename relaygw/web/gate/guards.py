@@ -15,10 +15,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relaygw.reach import Address, is_trusted
-from relaygw.settings.listener import Web
+from relaygw.clients import Address, is_trusted
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
+from relaygw.settings.web import Web
 
 STRICT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

@@ -23,15 +23,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from relaygw.access import Uses
+from relaygw.clients import Address, client_key, guesser, is_trusted, parse_client
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import printable
 from relaygw.observe.observer import History
-from relaygw.reach import Address, client_key, guesser, is_trusted, parse_client
-from relaygw.settings.listener import WebToken, WebUser
+from relaygw.passwords import Uses
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
+from relaygw.settings.web import WebToken, WebUser
 from relaygw.store.store import Store
 from relaygw.store.visitors import TokenUse
 from relaygw.web.gate.credentials import Logins, Sessions, Tokens, cookie_of, csrf_token, token_of

@@ -1,4 +1,7 @@
-"""The login page: a session for whoever knows a password of `web.users`, and its end."""
+"""The login page: a session for whoever knows a password of `web.users`, and its end.
+
+And the page of all who may log in, by whatever way.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,23 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from relaygw.access import LOCKED_S, LoginBusy
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.words import counted
+from relaygw.operations.access import CAUSES, exempt_networks, review
+from relaygw.passwords import LOCKED_S, LoginBusy
+from relaygw.web.context import WebContext, reads
 from relaygw.web.gate.access import form_field
 from relaygw.web.gate.credentials import COOKIE, cookie_of
 from relaygw.web.gate.guards import LOGIN, LOGOUT, own_path
-from relaygw.web.gate.identity import Identity
+from relaygw.web.gate.identity import Identity, Role, require
 from relaygw.web.page import redirect, render
 
 _WRONG = "Name or password is wrong."
 _BUSY = "Too many failed logins. Try again in {minutes} minutes."
 _NOBODY = "Nobody can log in here: there are no web.users in relaygw.yaml."
+_DAY_MS = 86_400_000
+_THROTTLED_DAYS = 14
+_KINDS = {"web": "person", "token": "token", "smtp": "sender by SMTP"}
 
 
 class LoginPages:
@@ -101,3 +111,22 @@ def _form(
 ) -> Response:
     context = {"next": wanted, "name": name, "problem": problem}
     return render(request, "login.html", context, status_code=status_code)
+
+
+@reads
+def show_access(web: WebContext, request: Request) -> Response:
+    """Show who may log in, and who did last; which clients were throttled, and who never is."""
+    require(request, Role.ADMIN)
+    now_ms = clock_ms()
+    logins = [
+        (one, "" if one.since_ms is None else counted((now_ms - one.since_ms) // _DAY_MS, "day"))
+        for one in review(web.store, web.settings, web.uses)
+    ]
+    context = {
+        "logins": logins,
+        "kinds": _KINDS,
+        "throttled": web.store.visitors.throttled(now_ms - _THROTTLED_DAYS * _DAY_MS),
+        "exempt": list(exempt_networks(web.settings)),
+        "causes": CAUSES,
+    }
+    return render(request, "access.html", context, mode=web.mode)

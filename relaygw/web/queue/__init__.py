@@ -1,1 +1,1 @@
-"""The queue for people: the list, one message and its story, changes, the audit trail."""
+"""The queue for people: the list, one message and its story, changes; sources; the audit trail."""

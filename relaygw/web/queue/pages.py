@@ -52,7 +52,7 @@ from relaygw.web.mail.mime_tree import load_tree
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection
-from relaygw.web.queue.reports import make_deed
+from relaygw.web.queue.audit import make_deed
 from relaygw.web.words import RESULT_LABELS, STATES
 
 _D, _R = DeliveryState, RecipientState

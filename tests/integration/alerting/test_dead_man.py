@@ -14,7 +14,6 @@ from relaygw.alerting.dead_man import DeadMansSignal, mail_trouble
 from relaygw.alerting.facts import Finding, QueueFacts
 from relaygw.alerting.notifier import Notifier
 from relaygw.alerting.watch import Watch
-from relaygw.machine import Machine
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.observe.observer import Series
@@ -22,6 +21,7 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretUrl
 from relaygw.store import home
+from relaygw.store.home import Machine
 from relaygw.store.instances import STALE_AFTER_S
 from relaygw.store.store import Store
 from relaygw.store.watch import HistoryPoint

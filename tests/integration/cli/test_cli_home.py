@@ -9,10 +9,9 @@ from unittest.mock import Mock
 import pytest
 
 from relaygw import roles
-from relaygw.machine import Machine
 from relaygw.settings.load import load_settings
 from relaygw.store import home as homes
-from relaygw.store.home import Home, home_elsewhere
+from relaygw.store.home import Home, Machine, home_elsewhere
 from relaygw.store.store import open_store
 from tests.builders import NOW_MS, instance
 from tests.integration.cli.conftest import Desk

@@ -9,15 +9,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw.access import Uses
 from relaygw.mail.clock import clock_ms
 from relaygw.operations.access import note_logins
+from relaygw.passwords import Uses
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
 from relaygw.store.visitors import Throttled
 from relaygw.web.app import create_app
-from relaygw.web.queue import reports
+from relaygw.web.queue import audit
 from tests.integration.web.people import PASSWORDS, ROLES, TOKENS, with_logins
 from tests.plain_http import plain_client
 
@@ -94,7 +94,7 @@ async def test_what_is_no_time_is_told(serve: Serve, name: str) -> None:
 async def test_older_lines_are_on_the_next_page(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "PAGE_ENTRIES", 2)
+    monkeypatch.setattr(audit, "PAGE_ENTRIES", 2)
     at_ms = clock_ms()
     for number in range(5):  # of one moment, as of one release
         line = AuditEntry(

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw import access
+from relaygw import passwords
 from relaygw.web.gate.access import MAX_BODY_BYTES, MAX_LOGIN_BYTES
 from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.integration.web.conftest import sandbox
@@ -23,7 +23,7 @@ OWN = "http://127.0.0.1:{port}"
 
 @pytest.fixture(autouse=True)
 def quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "FAILURE_S", 0.05)
+    monkeypatch.setattr(passwords, "FAILURE_S", 0.05)
 
 
 def origin_of(client: httpx2.AsyncClient) -> str:

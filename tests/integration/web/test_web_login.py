@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw import access
+from relaygw import passwords
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
@@ -29,7 +29,7 @@ COOKIE_FORM = re.compile(
 
 @pytest.fixture(autouse=True)
 def quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "FAILURE_S", 0.05)
+    monkeypatch.setattr(passwords, "FAILURE_S", 0.05)
 
 
 async def log_in(
@@ -106,7 +106,7 @@ async def test_the_page_is_strict_and_keeps_the_name_only(serve: Serve) -> None:
 
 
 async def test_wrong_and_unknown_look_alike(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "FAILURE_S", 0.3)
+    monkeypatch.setattr(passwords, "FAILURE_S", 0.3)
     client = await serve(with_logins())
     answers = []
     for name in ("anna", "nobody"):
@@ -277,7 +277,7 @@ async def test_guesses_lock_the_address_and_nobody_with_a_session(serve: Serve) 
     session = client.cookies[COOKIE]
     client.cookies.clear()
     guesser = {"X-Forwarded-For": "198.51.100.7"}
-    for number in range(access.MAX_FAILURES):
+    for number in range(passwords.MAX_FAILURES):
         name = f"user{number}"
         assert (await log_in(client, name, "x", headers=guesser)).status_code == 403
     answer = await log_in(client, "anna", headers=guesser)
@@ -294,7 +294,7 @@ async def test_guesses_lock_the_address_and_nobody_with_a_session(serve: Serve) 
 
 async def test_nobody_gets_round_the_lock_by_a_made_up_address(serve: Serve) -> None:
     client = await serve(with_logins())
-    for number in range(access.MAX_FAILURES):
+    for number in range(passwords.MAX_FAILURES):
         headers = {"X-Forwarded-For": f"198.51.100.{number}"}
         await log_in(client, f"user{number}", "x", headers=headers)
     headers = {"X-Forwarded-For": "198.51.100.99"}

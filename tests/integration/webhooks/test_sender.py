@@ -15,8 +15,8 @@ import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.verdict import Kind, Told
-from relaygw.settings.events import named_webhooks
 from relaygw.settings.model import Settings
+from relaygw.settings.webhooks import named_webhooks
 from relaygw.store.reports import NewVerdict
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store, open_store

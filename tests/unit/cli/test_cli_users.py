@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relaygw.cli import main
-from relaygw.settings.listener import User
+from relaygw.settings.listeners import User
 
 COMMAND = [sys.executable, "-m", "relaygw", "users", "hash"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import argon2
 import pytest
 
-from relaygw.access import Uses
 from relaygw.inbound.login import Authenticator
+from relaygw.passwords import Uses
 from relaygw.settings.model import User
 
 GUESSER = "198.51.100.7"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.settings.listener import WebToken
+from relaygw.settings.web import WebToken
 from relaygw.web.gate import credentials
 from relaygw.web.gate.credentials import Tokens
 from relaygw.web.gate.identity import agent_of

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import argon2
 import pytest
 
-from relaygw import access
-from relaygw.access import MAX_FAILURES, LoginBusy, Passwords
+from relaygw import passwords
+from relaygw.passwords import MAX_FAILURES, LoginBusy, Passwords
 
 GUESSER = "198.51.100.7"
 
@@ -28,15 +28,15 @@ class Work:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     work = Work()
-    verify = access._fits
+    verify = passwords._fits
 
     def counted(password_hash: str, password: bytes) -> bool:
         work.hashes.append(password_hash)
         work.gate.wait(10)
         return verify(password_hash, password)
 
-    monkeypatch.setattr(access, "_fits", counted)
-    monkeypatch.setattr(access, "FAILURE_S", 0.05)
+    monkeypatch.setattr(passwords, "_fits", counted)
+    monkeypatch.setattr(passwords, "FAILURE_S", 0.05)
     return work
 
 
@@ -65,7 +65,7 @@ async def test_what_was_verified_costs_nothing_for_a_while(
         assert await users.verify("shop1", b"right", guesser=GUESSER)
     assert len(work.hashes) == 1
     assert b"right" not in b"".join(users._known_until_s)
-    monkeypatch.setattr(access, "REMEMBER_S", 0.0)
+    monkeypatch.setattr(passwords, "REMEMBER_S", 0.0)
     users._known_until_s.clear()
     for _ in range(2):
         assert await users.verify("shop1", b"right", guesser=GUESSER)
@@ -91,7 +91,7 @@ async def test_a_failure_is_answered_at_a_fixed_time(users: Passwords) -> None:
 async def test_too_many_at_once_are_put_off(
     users: Passwords, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "MAX_VERIFYING", 2)
+    monkeypatch.setattr(passwords, "MAX_VERIFYING", 2)
     work.gate.clear()
     waiting = [
         asyncio.create_task(users.verify("shop1", b"x%d" % number, guesser=str(number)))

@@ -8,7 +8,7 @@ from shutil import which
 
 import pytest
 
-from relaygw.machine import PROGRAM, Machine, this_machine
+from relaygw.store.home import PROGRAM, Machine, this_machine
 
 AN_ID = "0f9a3c5d7e1b42a68c0d2e4f6a8b1c3d"
 

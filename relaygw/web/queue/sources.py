@@ -1,4 +1,4 @@
-"""Pages beside the queue: who sends what; who may log in; the audit trail, as sentences."""
+"""The page of sources: who sends what, and what the guard holds or lets through of it."""
 
 from __future__ import annotations
 
@@ -9,104 +9,18 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import clock_ms, utc_time
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS, sender_words
-from relaygw.mail.words import counted
 from relaygw.operations import sources
-from relaygw.operations.access import CAUSES, exempt_networks, review
-from relaygw.operations.audit import KINDS, deed_of
 from relaygw.operations.sources import BY, SourceRow, UnknownTarget, guarded, source_rows, suspects
-from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.watch import Incident
 from relaygw.web.context import WebContext, reads
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, notice_of, redirect, render, with_notice
-from relaygw.web.queue.selection import WrongValue, read_time, read_word
-
-PAGE_ENTRIES = 100
-_DAY_MS = 86_400_000
-_THROTTLED_DAYS = 14
-_LOGINS = {"web": "person", "token": "token", "smtp": "sender by SMTP"}
-_MAX_PAGE = 10_000
-_NAMES = ("who", "action", "since", "until")
-
-
-@reads
-def show_audit(web: WebContext, request: Request) -> Response:
-    """Show a page of the audit trail, newest first."""
-    query, now_ms = request.query_params, clock_ms()
-    given = {name: read_word(name, query.get(name, "")) for name in _NAMES}
-    times: dict[str, int] = {}
-    wrong: dict[str, WrongValue] = {}
-    for name in filter(given.get, ("since", "until")):
-        try:
-            times[name] = read_time(name, given[name], now_ms)
-        except WrongValue as error:
-            wrong[name] = error
-    trail = Trail(
-        since_ms=times.get("since"),
-        until_ms=times.get("until"),
-        actor=given["who"] or None,
-        action=given["action"] or None,
-    )
-    asked = query.get("page", "1")
-    page = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 1
-    page = min(max(page, 1), _MAX_PAGE)
-    start = (page - 1) * PAGE_ENTRIES
-    entries: list[AuditEntry] = []
-    if not wrong:
-        entries = web.store.audit.entries(limit=PAGE_ENTRIES + 1, start=start, trail=trail)
-    context = {
-        "deeds_found": [make_deed(one) for one in entries[:PAGE_ENTRIES]],
-        "given": given,
-        "wrong": wrong,
-        "kinds": _kinds(given["action"]),
-        "zone": utc_time(now_ms).astimezone().tzname(),
-        "page": page,
-        "has_more": len(entries) > PAGE_ENTRIES,
-        "page_path": lambda number: _path(given, page=number if number > 1 else ""),
-    }
-    status = 400 if wrong else 200
-    return render(request, "audit.html", context, mode=web.mode, status_code=status)
-
-
-@reads
-def show_access(web: WebContext, request: Request) -> Response:
-    """Show who may log in, and who did last; which clients were throttled, and who never is."""
-    require(request, Role.ADMIN)
-    now_ms = clock_ms()
-    logins = [
-        (one, "" if one.since_ms is None else counted((now_ms - one.since_ms) // _DAY_MS, "day"))
-        for one in review(web.store, web.settings, web.uses)
-    ]
-    context = {
-        "logins": logins,
-        "kinds": _LOGINS,
-        "throttled": web.store.visitors.throttled(now_ms - _THROTTLED_DAYS * _DAY_MS),
-        "exempt": list(exempt_networks(web.settings)),
-        "causes": CAUSES,
-    }
-    return render(request, "access.html", context, mode=web.mode)
-
-
-def make_deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:
-    """Return a line of the trail; `on` the page of a message it names others only."""
-    return {"entry": entry, "deed": deed_of(entry, on=on)}
-
-
-def _kinds(chosen: str) -> list[str]:
-    """Return the actions to choose from: groups, then each; and what was asked for."""
-    groups = sorted({one.partition(".")[0] for one in KINDS})
-    return list(dict.fromkeys([*groups, *KINDS, *filter(None, [chosen])]))
-
-
-def _path(given: dict[str, str], **more: object) -> str:
-    words = {name: value for name, value in {**given, **more}.items() if value}
-    return f"/audit?{urlencode(words)}" if words else "/audit"
-
 
 PAGE_ROWS = 100
 _PLACE = "/sources"
+_DAY_MS = 86_400_000
 _DAYS = {"1": "24 hours", "7": "7 days", "60": "60 days"}
 _LABELS = {
     **{"": "Class", "script": "Script", "host": "Host", "subject": "Template"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from relaygw.reach import client_key, guesser, is_trusted, parse_client
+from relaygw.clients import client_key, guesser, is_trusted, parse_client
 from tests.tables import each_of
 
 
