@@ -22,6 +22,7 @@ from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.observe.hang import HangFile
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
 from relaygw.observe.metrics import open_run_files
+from relaygw.observe.reload import note_refused_reload, note_settings_in_force
 from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.children import Child, HangWatch
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
@@ -81,6 +82,7 @@ class Supervisor:
         os.umask(0o077)  # mail is nobody else's business
         hold_service_file(self._loaded.state_dir)
         self._hang_file.start()
+        note_settings_in_force(self._loaded.state_dir)
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._catch_signals()
         self._manager.status("prepares the queue")
@@ -292,13 +294,14 @@ class Supervisor:
         except (RelaygwError, OSError) as error:
             # what the refused settings opened
             self._sockets.close_unused(self._loaded.settings)
-            for line in str(error).splitlines():
+            reasons = str(error).splitlines()
+            for line in reasons:
                 self._log.note("master", f"error: reload refused, the old settings stay: {line}")
-            self._manager.ready(
-                f"reload refused, the old settings stay: {str(error).splitlines()[0]}"
-            )
+            note_refused_reload(self._loaded.state_dir, reasons[0])
+            self._manager.ready(f"reload refused, the old settings stay: {reasons[0]}")
             return
         old = list(self._children.values())
+        note_settings_in_force(self._loaded.state_dir)
         self._loaded = loaded
         self._log.channel.close()
         self._log = _open_log(loaded.settings)

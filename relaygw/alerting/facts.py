@@ -20,6 +20,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.hang import Hang, read_hangs
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
+from relaygw.observe.reload import RefusedReload, read_refused_reload
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.settings_change import SETTINGS_CHANGE
 from relaygw.policy.storms import Storm
@@ -81,6 +82,7 @@ class HostFacts:
     unusable: Mapping[str, str] = field(default_factory=dict)  # listener: what is wrong with it
     maildrop: LeftMail | None = None
     hangs: Sequence[Hang] = ()  # now, or lately; the oldest first
+    refused_reload: RefusedReload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +202,7 @@ def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
         unusable=unusable,
         maildrop=look_at_maildrop(settings.maildrop.path),
         hangs=_recent_hangs(state_dir),
+        refused_reload=read_refused_reload(state_dir),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rules about the gateway itself: who changed it, who tries to get in, what hangs. Pure."""
+"""Rules about the gateway itself: who changed it or tries to get in, what hangs. Pure."""
 
 from __future__ import annotations
 
@@ -39,8 +39,23 @@ def own_findings(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
     yield from _api_strangers(facts)
 
 
-def hang_findings(facts: HostFacts) -> Iterator[Finding]:
-    """Return which roles of a host hang, or hung lately: of each the last time."""
+def process_findings(facts: HostFacts) -> Iterator[Finding]:
+    """Return what the supervisor of a host left word of: hangs, and a reload it refused."""
+    yield from _hangs(facts)
+    if facts.refused_reload is not None:
+        yield Finding(
+            Rule.RELOAD_REFUSED,
+            f"{facts.host} reload",
+            f"{facts.host} refused its last reload, and runs on with the settings of before: "
+            f"{printable(facts.refused_reload.reason)}",
+            "correct the configuration until relaygw check is content, then reload again",
+            facts.refused_reload.at_ms,
+            is_certain=True,
+        )
+
+
+def _hangs(facts: HostFacts) -> Iterator[Finding]:
+    """Of each role the last time."""
     last = {one.role: one for one in sorted(facts.hangs, key=lambda one: one.ended_ms is None)}
     for role, hang in last.items():
         yield Finding(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from relaygw.alerting.facts import Finding, FleetFacts, HostFacts
-from relaygw.alerting.gateway_rules import hang_findings, own_findings
+from relaygw.alerting.gateway_rules import own_findings, process_findings
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
@@ -28,7 +28,13 @@ from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.upstream.failure import known_remedy
 
 HOST_RULES = frozenset(
-    {Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK, Rule.ROLE_HUNG}
+    {
+        Rule.DISK_LOW,
+        Rule.CERTIFICATE_EXPIRING,
+        Rule.MAILDROP_STUCK,
+        Rule.ROLE_HUNG,
+        Rule.RELOAD_REFUSED,
+    }
 )
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
 GROWTH_LEAST = 1000
@@ -89,7 +95,7 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
         # mail of local programs, who were told that it is on its way
         summary = f"on {host}: {left.summary}"
         found.append(Finding(Rule.MAILDROP_STUCK, f"{host} {left.path}", summary, left.remedy))
-    return [*found, *hang_findings(facts)]
+    return [*found, *process_findings(facts)]
 
 
 def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:

@@ -56,6 +56,7 @@ class Rule(StrEnum):
     STUCK = "stuck"
     INSTANCE_LOST = "instance_lost"
     ROLE_HUNG = "role_hung"
+    RELOAD_REFUSED = "reload_refused"
     DISK_LOW = "disk_low"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     MAILDROP_STUCK = "maildrop_stuck"

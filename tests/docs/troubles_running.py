@@ -162,6 +162,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "stuck": ("policy/untended.py", "for longer than an attempt lasts"),
     "instance_lost": ("policy/untended.py", "its last heartbeat was at"),
     "role_hung": ("alerting/gateway_rules.py", "has hung since "),
+    "reload_refused": ("alerting/gateway_rules.py", "refused its last reload"),
     "disk_low": ("alerting/rules.py", "of the volume of"),
     "certificate_expiring": ("alerting/rules.py", "the certificate of"),
     "maildrop_stuck": ("observe/maildrop.py", "files in the maildrop"),

@@ -21,6 +21,34 @@ TOKEN = "a-token-of-more-than-twenty"
 RULES = {"config_changed", "login_failures", "api_stranger"}
 
 
+def test_a_refused_reload_is_told_until_one_succeeds(tmp_path: Path) -> None:
+    with (
+        NoticeReceiver() as receiver,
+        Gateway(
+            tmp_path,
+            mode="sandbox",
+            alerts=[{"webhook": receiver.url, "on": ["reload_refused"]}],
+            alert_rules={"lasting": "1s"},
+            **fixed_binds(),
+        ) as gateway,
+    ):
+        gateway.settings["retry"]["first"] = "soon"
+        gateway.wait_for_log("reload refused, the old settings stay", start=gateway.reload())
+        receiver.wait_for(1)
+        gateway.settings["retry"]["first"] = "100ms"
+        gateway.wait_for_log("reloaded: ", start=gateway.reload())
+        receiver.wait_for(2)
+        told, over = receiver.bodies
+        assert (told["rule"], told["key"], told["state"]) == (
+            "reload_refused",
+            "gw.test reload",
+            "open",
+        )
+        assert "runs on with the settings of before: " in told["summary"]
+        assert "retry.first" in told["summary"]
+        assert (over["key"], over["state"]) == (told["key"], "recovered")
+
+
 def ask(gateway: Gateway, token: str, agent: str, path: str = "/status") -> int:
     url = f"http://127.0.0.1:{gateway.web_port}/api/gateway/v1{path}"
     headers = {"Authorization": f"Bearer {token}", "User-Agent": agent}

@@ -16,6 +16,7 @@ from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.hang import Hang
 from relaygw.observe.maildrop import LeftMail
+from relaygw.observe.reload import RefusedReload
 from relaygw.policy.guard import Suspect, Trouble
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.storms import Storm
@@ -453,6 +454,10 @@ def hang(role: str, pid: int, **more: Any) -> Hang:
             HostFacts(host="gw1", hangs=[hang("delivery", 7), hang("front", 8)]),
             [("role_hung", "gw1 delivery"), ("role_hung", "gw1 front")],
         ),
+        (
+            HostFacts(host="gw1", refused_reload=RefusedReload(at_ms=NOW_MS, reason="b: no")),
+            [("reload_refused", "gw1 reload")],
+        ),
     ],
 )
 def test_what_is_wrong_with_a_host(facts: HostFacts, wrong: list[tuple[str, str]]) -> None:
@@ -570,6 +575,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
         certificates={":465": 0.0},
         maildrop=LeftMail(path="/m", aside=1),
         hangs=[hang("front", 8)],
+        refused_reload=RefusedReload(at_ms=NOW_MS, reason="b: no"),
     )
     findings: list[Finding] = [
         *fleet_findings(everything, SETTINGS),
