@@ -12,7 +12,7 @@ import pytest
 COMMAND = f"run: python3 -m pip --python {sys.executable} install 'psycopg[binary]'"
 
 
-@pytest.mark.parametrize("words", [["db", "upgrade"], ["queue", "list"], ["serve"]])
+@pytest.mark.parametrize("words", [["db", "upgrade"], ["queue", "list"], ["check"], ["serve"]])
 def test_a_queue_in_postgres_without_its_driver(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "psycopg.py").write_text("raise ImportError('no pq wrapper available')")
     config = tmp_path / "relaygw.yaml"
@@ -27,4 +27,5 @@ def test_a_queue_in_postgres_without_its_driver(tmp_path: Path, words: list[str]
     )
     assert done.returncode == (69 if words == ["serve"] else 78)
     assert f"the package psycopg[binary] is not installed; {COMMAND}" in done.stderr + done.stdout
+    assert ("error: queue.url: " in done.stderr) is (words == ["check"])
     assert "internal error" not in done.stderr
