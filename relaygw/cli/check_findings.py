@@ -87,6 +87,13 @@ def suppression_lines(
         yield labelled("suppressed", f"{what}: {listed.sentence.partition(': ')[2]}")
 
 
+def program_problems(_: Settings) -> Iterator[str]:
+    """Yield what of the program is not there, and would be missed only when it is needed."""
+    from relaygw.late_packages import missing_parts
+
+    yield from missing_parts()
+
+
 def queue_problems(settings: Settings) -> Iterator[str]:
     """Yield that the driver of PostgreSQL is missing where the queue needs it; nobody is asked."""
     try:
