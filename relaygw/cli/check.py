@@ -22,6 +22,8 @@ from relaygw.cli.check_findings import (
     field_lines,
     loop_doubts,
     loop_problems,
+    program_problems,
+    queue_problems,
     suppression_lines,
     unreadable_secrets,
     way_of,
@@ -96,7 +98,7 @@ def check(
     """Check the configuration; with --sender and --recipient explain what happens to mail.
 
     Exit code 69: something failed --online; 78: a provider is a listener of this gateway,
-    or events.bind is public and a secret cannot work.
+    a package is not installed, or events.bind is public and a secret cannot work.
     """
     if (sender is None) != (recipient is None) and not (online and sender is not None):
         raise click.UsageError("--sender and --recipient are used together; give both")
@@ -128,8 +130,10 @@ def check(
 
 
 def _check_problems(settings: Settings, mail: AskedMail) -> int:
-    is_whole = mail.recipient is None
-    problems = [*events_problems(settings), *loop_problems(settings)] if is_whole else []
+    if mail.recipient is not None:
+        return os.EX_OK
+    looks = (program_problems, queue_problems, events_problems, loop_problems)
+    problems = [problem for look in looks for problem in look(settings)]
     for problem in problems:
         warn(f"error: {problem}")
     return os.EX_CONFIG if problems else os.EX_OK

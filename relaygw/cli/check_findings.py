@@ -1,4 +1,4 @@
-"""What `relaygw check` finds beside the settings themselves: one mail's way, secrets, events."""
+"""What `relaygw check` finds beside the settings: one mail's way, secrets, events, a driver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from relaygw.cli.frame import Invocation
 from relaygw.cli.text import labelled
-from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
+from relaygw.errors import PackageMissing, SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.envelope import Source
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipients import Screen
@@ -19,6 +19,7 @@ from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
 from relaygw.settings.secrets import SecretRef
+from relaygw.store.store import check_driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,21 @@ def suppression_lines(
         yield labelled("suppressed", f"{what}: {listed.sentence.partition(': ')[2]}")
 
 
+def program_problems(_: Settings) -> Iterator[str]:
+    """Yield what of the program is not there, and would be missed only when it is needed."""
+    from relaygw.late_packages import missing_parts
+
+    yield from missing_parts()
+
+
+def queue_problems(settings: Settings) -> Iterator[str]:
+    """Yield that the driver of PostgreSQL is missing where the queue needs it; nobody is asked."""
+    try:
+        check_driver(settings.queue.url)
+    except PackageMissing as error:
+        yield f"queue.url: {settings.queue.url} is in PostgreSQL, and {error}"
+
+
 def loop_problems(settings: Settings) -> Iterator[str]:
     """Yield which providers are this gateway itself; nobody is asked, no DNS either."""
     for name, provider in settings.providers.items():
@@ -144,6 +160,10 @@ def _webhooks_unread(settings: Settings) -> Iterator[str]:
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
+    yield "queue.password", settings.queue.password
+    yield "heartbeat_url", settings.heartbeat_url.reference if settings.heartbeat_url else None
+    webhook = settings.digest.webhook
+    yield "digest.webhook", webhook.reference if webhook else None
     has_public_events = settings.events.bind is not None and not settings.events.bind.is_loopback
     for name, provider in settings.providers.items():
         yield f"providers.{name}.password", provider.password

@@ -37,8 +37,9 @@ def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     loaded = invocation.load()
     from relaygw import supervisor
     from relaygw.cli.install_sendmail import maildrop_warnings
+    from relaygw.late_packages import missing_parts
 
-    for text in maildrop_warnings(loaded.settings):
+    for text in (*missing_parts(), *maildrop_warnings(loaded.settings)):
         warn(f"warning: {text}")
 
     roles = tuple(role for role in _ROLES if role in chosen) or _ROLES

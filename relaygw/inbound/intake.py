@@ -202,6 +202,8 @@ class Intake:
         if hold is None or not _is_to_be_sent(message):
             return message
         parts = message.deliveries if hold.only is None else _held_apart(message, hold.only)
+        if all(part.is_spared for part in parts):
+            return message
         return replace(message, hold=hold.cause, deliveries=parts)
 
     def _mail_key(
@@ -376,14 +378,20 @@ def _not_after(now_ms: int, at_ms: int | None) -> int | None:
 
 
 def _held_apart(message: AcceptedMessage, only: frozenset[str]) -> tuple[NewDelivery, ...]:
-    """Return the deliveries, cut where recipients are not among `only`, the given addresses."""
+    """Return the deliveries, cut where recipients are not among `only`, the given addresses.
+
+    Whose mailbox gets the mail by another one of them is not held: a release would send it twice.
+    """
     found: list[NewDelivery] = []
     for part in message.deliveries:
-        is_held = [one.given.lower() in only for one in part.recipients]
+        others = (one for one in part.recipients if one.given.lower() not in only)
+        sent = {mailbox(one.address) for one in others if one.state is RecipientState.PENDING}
+        people = part.recipients
+        is_held = [one.given.lower() in only and mailbox(one.address) not in sent for one in people]
         for is_spared in (False, True):
-            people = tuple(compress(part.recipients, (one is not is_spared for one in is_held)))
-            if people:
-                found.append(replace(part, recipients=people, is_spared=is_spared))
+            group = tuple(compress(people, (one is not is_spared for one in is_held)))
+            if group:
+                found.append(replace(part, recipients=group, is_spared=is_spared))
     return tuple(found)
 
 

@@ -263,10 +263,10 @@ class StormCheck(Check):
     def committed(self, messages: Sequence[AcceptedMessage]) -> None:
         """Tell of what is durable."""
         for message in messages if self._open else ():
-            is_held = message.hold is not None and message.hold.code is HoldCode.STORM
+            held = _held(message)
             for mark in self._open.pop(message.queue_id, ()):
                 for one in mark.contents:
-                    self._count(message, mark, one, is_held=is_held and mark.is_over)
+                    self._count(message, mark, one, is_held=mark.is_over and mark.recipient in held)
 
     def withdrawn(self, message: AcceptedMessage) -> None:
         """Forget what was not accepted: its client comes with it again."""
@@ -362,6 +362,13 @@ def _keys(message: AcceptedMessage) -> dict[int, str]:
                 given = one.given.lower()  # several may go to one instead
                 found[hash((given, message.subject, message.sender)) & _KEY_BITS] = given
     return found
+
+
+def _held(message: AcceptedMessage) -> set[str]:
+    """Return the given addresses that a message is held for as a storm."""
+    is_storm = message.hold is not None and message.hold.code is HoldCode.STORM
+    parts = message.deliveries if is_storm else ()
+    return {one.given.lower() for part in parts if not part.is_spared for one in part.recipients}
 
 
 def _text_hash(head: bytes, end: int) -> int | None:

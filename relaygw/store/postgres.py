@@ -6,11 +6,10 @@ is tried again; whether a lost commit happened is looked up first.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Thread
+from functools import partial
 from typing import Any, TypeVar
 
 from relaygw.errors import AlreadyAccepted, PackageMissing, StoreFull, StoreUnavailable, Unstorable
@@ -31,29 +30,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Write, close_connections
+from relaygw.store.word_index import WordIndex
 
 ANSWER_S = 20.0  # how long a server that is there may take for one answer
 RECONNECT_S = 10.0  # how long a write waits for a server that went away before it fails
 REFUSING_S = 1.0  # after that others fail at once: what waited behind it has waited as long
 _RECONNECT_LADDER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-SHRINK_EACH_S = 900.0
-LEAST_INDEX_BYTES = 4 << 20  # below that nobody minds what is in it
-# fresh, it takes about as much as its table; another process may be at it
-_IS_BLOATED = """
-    SELECT pg_relation_size(words) >= greatest(%(least_bytes)s, 2 * pg_table_size(mail))
-        AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE relid = mail)
-    FROM (SELECT to_regclass('mail_search_words') AS words, to_regclass('mail_search') AS mail) it
-"""
-_INDEX_BYTES = "SELECT coalesce(pg_relation_size(to_regclass('mail_search_words')), 0)"
-_RENEW = "REINDEX INDEX CONCURRENTLY mail_search_words"
-# what such a building leaves where it is cut short: each insert would go on paying for it
-_LEFT = """
-    SELECT spare.indexrelid::regclass::text FROM pg_index AS spare
-    JOIN pg_class ON pg_class.oid = spare.indexrelid
-    WHERE spare.indrelid = to_regclass('mail_search') AND NOT spare.indisvalid
-        AND relname ~ '^mail_search_words_cc(new|old)[0-9]*$'
-        AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE relid = spare.indrelid)
-"""
 IDLE_IN_TRANSACTION_S = 15.0
 """How long the server waits for a client in a transaction, which may be cut off, or stopped.
 
@@ -205,11 +187,7 @@ class PostgresDatabase(Database):
         self._engine = create_postgres_engine(self._place, answer_s=ANSWER_S)
         self._worked_until_s = float("-inf")  # when the last call began whose connection was lost
         self._refusing_until_s = float("-inf")
-        # those of a fleet begin together, and two at once would get in each other's way
-        self._shrink_at_s = time.monotonic() + SHRINK_EACH_S * (1 + random.random())
-        self._shrinking: Thread | None = None
-        self._shrink_trouble: Exception | None = None
-        self._fresh_bytes = 0  # what the index of words took when it was built
+        self._word_index = WordIndex(partial(create_postgres_engine, self._place))
         # how far the database was ahead, and this machine's clock beyond its time awake, then
         self._measured: tuple[int, int] | None = None
         event.listen(self._engine, "checkout", self._check_age)
@@ -334,40 +312,10 @@ class PostgresDatabase(Database):
     def shrink(self) -> None:
         """See Janitor.shrink: now and then, build the index of words anew, in a thread of its own.
 
-        Autovacuum gives other space back. This index keeps each word that ever was in a mail, an
-        order number as well: what a vacuum empties of it stays. What went wrong is raised by the
-        next call.
+        What went wrong is raised by the next call.
         """
-        trouble, self._shrink_trouble = self._shrink_trouble, None
-        if trouble is not None:
-            with Translated(self._translate):
-                raise trouble
-        if time.monotonic() < self._shrink_at_s:
-            return
-        self._shrink_at_s = time.monotonic() + SHRINK_EACH_S
-        if self._shrinking is not None and self._shrinking.is_alive():
-            raise StoreUnavailable(
-                "the index of words (mail_search_words) is still being built, or waits for a "
-                "transaction that is open; pg_stat_activity tells of which"
-            )
-        self._shrinking = Thread(target=self._renew_words, name="index", daemon=True)
-        self._shrinking.start()
-
-    def _renew_words(self) -> None:
-        """Build the index anew where most of it is of mail that is gone; mail goes on meanwhile."""
-        engine = create_postgres_engine(self._place)  # waits for its answer as long as it takes
-        try:
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                for (name,) in connection.exec_driver_sql(_LEFT).all():
-                    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-                least = {"least_bytes": max(LEAST_INDEX_BYTES, 2 * self._fresh_bytes)}
-                if connection.exec_driver_sql(_IS_BLOATED, least).scalar():
-                    connection.exec_driver_sql(_RENEW)
-                    self._fresh_bytes = int(connection.exec_driver_sql(_INDEX_BYTES).scalar_one())
-        except Exception as error:  # mail does not depend on it, and another look is near
-            self._shrink_trouble = error
-        finally:
-            engine.dispose()
+        with Translated(self._translate):
+            self._word_index.look_if_due()
 
     def close(self) -> None:
         """Close all connections; one that a thread still has in use, when it is given back."""

@@ -86,6 +86,13 @@ class Store:
         self.database.close()
 
 
+def check_driver(place: Place | str) -> None:
+    """Raise PackageMissing where the driver of the place's database cannot be loaded."""
+    if Place.of(place).is_postgres:
+        # one that is there may lack libpq: only loading it tells
+        import relaygw.store.postgres  # noqa: F401
+
+
 def open_store(
     place: Place | str, *, rules: StoreRules = NO_RULES, first_in_line: bool = False
 ) -> Store:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from threading import Thread
 
 import psycopg
 import pytest
 
 from relaygw.errors import StoreUnavailable
-from relaygw.store import postgres
+from relaygw.store import word_index
+from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.store import Store, open_store
+from relaygw.store.word_index import WordIndex
 from tests.queues import make_queue
 
 WORDS = """
@@ -21,6 +24,7 @@ WORDS = """
 """
 SIZE = "SELECT pg_relation_size('mail_search_words')"
 LEFT = ("mail_search_words_ccnew", "mail_search_words_ccold1")
+NODE = "SELECT pg_relation_filenode('mail_search_words')"
 OPEN_S = 30.0
 
 
@@ -33,14 +37,25 @@ def queue_url(postgres_url: str) -> str:
 
 @pytest.fixture
 def store(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(postgres, "SHRINK_EACH_S", 0.0)
-    monkeypatch.setattr(postgres, "LEAST_INDEX_BYTES", 64 << 10)
+    monkeypatch.setattr(word_index, "LOOK_EACH_S", 0.0)
+    monkeypatch.setattr(word_index, "LEAST_BYTES", 64 << 10)
     store = open_store(queue_url)
     yield store
-    assert isinstance(store.database, postgres.PostgresDatabase)
-    if store.database._shrinking is not None:
-        store.database._shrinking.join()
+    if (thread := index_of(store).thread) is not None:
+        thread.join()
     store.close()
+
+
+def index_of(store: Store) -> WordIndex:
+    assert isinstance(store.database, PostgresDatabase)
+    return store.database._word_index
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + OPEN_S
+    while not is_so() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert is_so()
 
 
 def ask(queue_url: str, sql: str) -> int:
@@ -55,7 +70,7 @@ def test_words_of_mail_that_is_gone_take_no_space_for_ever(queue_url: str, store
     before_bytes = ask(queue_url, SIZE)
     ask(queue_url, "DELETE FROM mail_search")
     ask(queue_url, "VACUUM mail_search")
-    assert ask(queue_url, SIZE) >= before_bytes > postgres.LEAST_INDEX_BYTES
+    assert ask(queue_url, SIZE) >= before_bytes > word_index.LEAST_BYTES
     until_s = time.monotonic() + OPEN_S
     while ask(queue_url, SIZE) >= before_bytes and time.monotonic() < until_s:
         with suppress(StoreUnavailable):  # it is being built
@@ -68,12 +83,10 @@ def test_what_is_large_for_the_words_that_are_there_is_built_once(
 ) -> None:
     """Words that no two mails share take more than their table from the beginning."""
     ask(queue_url, WORDS)
-    database = store.database
-    assert isinstance(database, postgres.PostgresDatabase)
     nodes = []
     for _ in range(3):
-        database._renew_words()
-        nodes.append(ask(queue_url, "SELECT pg_relation_filenode('mail_search_words')"))
+        index_of(store).look()
+        nodes.append(ask(queue_url, NODE))
     assert nodes[0] == nodes[1] == nodes[2]
     store.janitor.shrink()
 
@@ -81,14 +94,12 @@ def test_what_is_large_for_the_words_that_are_there_is_built_once(
 def test_trouble_with_it_is_told_by_the_next_call(
     queue_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_RENEW", "REINDEX INDEX CONCURRENTLY gone")
-    monkeypatch.setattr(postgres, "_IS_BLOATED", "SELECT true")
-    database = store.database
-    assert isinstance(database, postgres.PostgresDatabase)
-    database._renew_words()
+    monkeypatch.setattr(word_index, "_BUILD", "REINDEX INDEX CONCURRENTLY gone")
+    monkeypatch.setattr(word_index, "_IS_BLOATED", "SELECT true")
+    index_of(store).look()
     with pytest.raises(StoreUnavailable, match='relation "gone" does not exist'):
         store.janitor.shrink()
-    monkeypatch.setattr(postgres, "_IS_BLOATED", "SELECT false")
+    monkeypatch.setattr(word_index, "_IS_BLOATED", "SELECT false")
     store.janitor.shrink()
 
 
@@ -98,9 +109,7 @@ def test_what_was_left_by_one_that_was_cut_short_is_dropped(queue_url: str, stor
         invalid = f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass"
         ask(queue_url, invalid)
     ask(queue_url, "CREATE INDEX mine_ccnew ON mail_search (queue_id)")
-    database = store.database
-    assert isinstance(database, postgres.PostgresDatabase)
-    database._renew_words()
+    index_of(store).look()
     store.janitor.shrink()
     assert [ask(queue_url, f"SELECT to_regclass('{name}')::text") for name in LEFT] == [None] * 2
     assert ask(queue_url, "SELECT to_regclass('mine_ccnew')::text") == "mine_ccnew"
@@ -116,7 +125,52 @@ def test_one_that_waits_is_told_of_and_no_other_begins(queue_url: str, store: St
             until_s = time.monotonic() + OPEN_S
             while time.monotonic() < until_s:
                 store.janitor.shrink()
-    database = store.database
-    assert isinstance(database, postgres.PostgresDatabase) and database._shrinking is not None
-    database._shrinking.join()
+    thread = index_of(store).thread
+    assert thread is not None
+    thread.join()
     assert not ask(queue_url, "SELECT count(*) FROM pg_index WHERE NOT indisvalid")
+
+
+BUILDING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'REINDEX %' AND state = 'active'"
+
+
+def test_of_two_that_look_at_the_same_time_one_builds(
+    queue_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found it bloated, and nobody at it: neither had begun."""
+    monkeypatch.setattr(word_index, "_IS_BLOATED", "SELECT true")
+    # whatever the server's default, the lock's transaction is none that the building waits for
+    name = ask(queue_url, "SELECT current_database()::text")
+    strict = "SET default_transaction_isolation = 'repeatable read'"
+    ask(queue_url, f"ALTER DATABASE {name} {strict}")
+    other = open_store(queue_url)
+    threads = [Thread(target=index_of(one).look) for one in (store, other)]
+    with psycopg.connect(queue_url) as reader:
+        reader.execute("SELECT 1 FROM mail_search")  # whoever builds waits for its end
+        threads[0].start()
+        wait_for(lambda: ask(queue_url, BUILDING) == 1)
+        threads[1].start()
+        wait_for(lambda: not threads[1].is_alive() or ask(queue_url, BUILDING) > 1)
+        is_one = ask(queue_url, BUILDING) == 1
+    for thread in threads:
+        thread.join()
+    assert is_one
+    before = ask(queue_url, NODE)
+    for one in (store, other):  # the lock went with the one who had it
+        index_of(one).look_if_due()
+        thread_of = index_of(one).thread
+        assert thread_of is not None
+        thread_of.join()
+        assert ask(queue_url, NODE) != before
+        before = ask(queue_url, NODE)
+    other.close()
+
+
+def test_who_is_long_at_it_keeps_the_lock(
+    queue_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaygw.store.postgres.IDLE_IN_TRANSACTION_S", 0.05)
+    monkeypatch.setattr(word_index, "_IS_BLOATED", "SELECT true")
+    monkeypatch.setattr(word_index, "_BUILD", "SELECT pg_sleep(0.5)")
+    index_of(store).look()
+    index_of(store).look_if_due()

@@ -10,18 +10,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import psycopg
 import pytest
 
+from relaygw.store import word_index
 from relaygw.store.database import Place
 from relaygw.store.hints import NotifySender
+from relaygw.store.postgres import create_postgres_engine
+from relaygw.store.word_index import WordIndex
 from tests.e2e.fleet import arrived, send_all, starter, worker_of
 from tests.e2e.gateway import provider_settings
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer
+from tests.queues import make_queue
 
 _PROGRAM = "/usr/sbin/pgbouncer"
 _PATIENCE_S = 90.0
@@ -94,6 +100,40 @@ def test_instances_share_a_queue_through_a_pooler(
             gateway.wait_until_empty()
             assert not [line for line in gateway.lines if "warning: " in line]
         assert arrived(provider).total() == len(sent)
+
+
+def test_the_lock_of_who_rebuilds_the_index_of_words_holds_through_a_pooler(
+    postgres: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_queue(postgres_url)
+    monkeypatch.setattr(word_index, "_IS_BLOATED", "SELECT true")
+    with (
+        pooler(postgres, postgres_url, "transaction") as url,
+        psycopg.connect(postgres_url, autocommit=True) as looking,
+    ):
+
+        def count(sql: str) -> int:
+            row = looking.execute(f"SELECT count(*) FROM {sql}").fetchone()
+            assert row is not None
+            return int(row[0])
+
+        first, second = (
+            WordIndex(partial(create_postgres_engine, Place(url=url))) for _ in range(2)
+        )
+        building = "pg_stat_activity WHERE query LIKE 'REINDEX %' AND state = 'active'"
+        thread = Thread(target=first.look)
+        with psycopg.connect(postgres_url) as reader:
+            reader.execute("SELECT 1 FROM mail_search")  # whoever builds waits for its end
+            thread.start()
+            until_s = time.monotonic() + _PATIENCE_S
+            while not count(building) and time.monotonic() < until_s:
+                time.sleep(0.01)
+            second.look()
+            assert count(building) == 1
+        thread.join()
+        for one in (first, second):
+            one.look_if_due()  # nothing went wrong
+        assert count("pg_locks WHERE locktype = 'advisory'") == 0
 
 
 def seconds_to_another_instance(tmp_path: Path, url: str) -> tuple[float, list[float]]:

@@ -19,6 +19,7 @@ LEVELS = {
     "service_file": 0,
     "reach": 0,
     "clients": 0,
+    "late_packages": 1,
     "mail": 1,
     "settings": 2,
     "passwords": 3,

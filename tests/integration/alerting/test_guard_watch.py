@@ -18,6 +18,8 @@ from relaygw.mail.state import DeliveryState
 from relaygw.operations.sources import allow_mail, hold_mail, release_mail
 from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.settings.model import Settings
+from relaygw.store.audit import AuditEntry
+from relaygw.store.guard import GuardAction, GuardEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
@@ -154,6 +156,34 @@ def test_two_watches_hold_a_source_once_and_what_is_left_of_a_hold_is_released(
     assert store.guard.drop_guard_entry(entry.target, entry=audited)
     guard(store, action="off").look([], now_ms=clock_ms())
     assert store.queue.search(HELD, limit=9) == []
+
+
+@pytest.mark.parametrize(("action", "within_ms"), [("hold", 3_000), ("off", 30_000)])
+def test_a_hold_that_was_killed_before_it_held_mail_is_finished_by_the_watch(
+    store: Store, action: str, within_ms: int
+) -> None:
+    orders = count(store, 5, 1)
+    watch, now_ms = guard(store, action=action), clock_ms()
+    watch.look([], now_ms=now_ms)
+    order(store)
+    new = GuardEntry(
+        target=orders.class_id,
+        source_id=orders.source_id,
+        action=GuardAction.HOLD,
+        label="orders",
+        reason="operator ann",
+        actor="ann",
+        at_ms=now_ms,
+    )
+    entry = AuditEntry(
+        at_ms=now_ms, actor="ann", action="guard.hold", target=new.target, affected=1, detail=""
+    )
+    store.guard.put_guard_entry(new, entry=entry, is_renewing=True)  # what hold_mail does first
+    watch.look([], now_ms=now_ms + 1)
+    assert store.queue.search(HELD, limit=9) == []
+    watch.look([], now_ms=now_ms + 1 + within_ms)
+    (held,) = store.queue.search(HELD, limit=9)
+    assert held.deliveries[0].hold == HoldCause(HoldCode.GUARD, f"{new.target} operator ann")
 
 
 def allow(store: Store, target: str, per_hour: int) -> None:

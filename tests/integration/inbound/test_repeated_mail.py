@@ -95,6 +95,52 @@ async def test_a_mailing_with_an_archive_is_held_for_the_archive_alone(tmp_path:
         store.close()
 
 
+async def test_who_gets_a_mail_by_another_address_is_not_held_beside_it(tmp_path: Path) -> None:
+    """One mailbox gets one mail once, now; not one now and one with a release."""
+
+    def screened(store: Store) -> Screen:
+        check = StormCheck(Storms(same=2, action="hold"), store, told=print, counted=counted.append)
+        return Screen([check], told=print)
+
+    counted: list[str] = []
+    rewrite = {"recipients": {"root@shop.test": "ops@shop.test", "web@shop.test": "Ops@shop.test"}}
+    settings = {**SETTINGS, "rewrite": rewrite}
+    async with running_front(tmp_path, settings=settings, screened=screened) as rig:
+        client = await rig.greeted()
+        ids = []
+        for people in (
+            *(["root@shop.test", "archive@shop.test"],) * 3,
+            ["web@shop.test", "root@shop.test"],
+            ["web@shop.test", "root@shop.test", "archive@shop.test"],
+        ):
+            await client.command(b"MAIL FROM:<a@shop.test>")
+            for one in people:
+                await client.command(b"RCPT TO:<%s>" % one.encode())
+            await client.command(b"DATA")
+            ids.append((await client.command(MAIL % 1 + b".")).split()[-1])
+        store = open_store(f"sqlite:///{tmp_path}/queue.db")
+        found = [
+            sorted(
+                (entry.deliveries[one.delivery_no].state.value, one.original or one.address)
+                for one in entry.recipients
+            )
+            for entry in store.queue.entries(ids[2:])
+        ]
+        parts = [len(entry.deliveries) for entry in store.queue.entries(ids[2:])]
+        store.close()
+    assert found == [
+        [("held", "archive@shop.test"), ("held", "root@shop.test")],
+        [("incoming", "root@shop.test"), ("incoming", "web@shop.test")],
+        [
+            ("held", "archive@shop.test"),
+            ("incoming", "root@shop.test"),
+            ("incoming", "web@shop.test"),
+        ],
+    ]
+    assert parts == [1, 1, 2], "one attempt has both, and sends once"
+    assert counted.count("held") == 3, "who is told to be held is"
+
+
 async def test_an_exact_duplicate_is_taken_once_whichever_way_it_comes(tmp_path: Path) -> None:
     settings = {**SETTINGS, "duplicates": "once"}
     large = b"Subject: large\r\n\r\n" + b"x" * 70 + b"\r\n"

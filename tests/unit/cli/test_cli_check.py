@@ -157,6 +157,18 @@ def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr
 
 
+def test_so_are_those_beside_providers(config: Path) -> None:
+    config.write_text(
+        "mode: sandbox\nheartbeat_url: env:RELAYGW_TEST_UNSET\n"
+        "queue: {url: 'postgresql://u@127.0.0.1:1/x', password: env:RELAYGW_TEST_UNSET}\n"
+        "digest: {webhook: env:RELAYGW_TEST_UNSET}\n"
+    )
+    result = check(config)
+    assert result.exit_code == 0
+    for key in ("queue.password", "heartbeat_url", "digest.webhook"):
+        assert f"warning: {key}: env:RELAYGW_TEST_UNSET" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
