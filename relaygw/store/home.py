@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
-
 from relaygw.machine import Machine, this_machine
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import Repository, insert_into
-from relaygw.store.schema import home
+from relaygw.store.database import Repository, Statement, insert_into
 
 _ONLY = "home"
+_FIND = Statement("SELECT mark, hostname, since_ms FROM home")
 _PUT = "name mark hostname since_ms"
 _RENEWED = """(name) DO UPDATE SET mark = excluded.mark, hostname = excluded.hostname,
     since_ms = excluded.since_ms"""
@@ -45,8 +43,7 @@ class Homes(Repository):
     def home(self) -> Home | None:
         """Return the home, None of a queue that never had one: shared, or in a container."""
         with self._read() as tx:
-            row = tx.execute(select(home)).one_or_none()
-            return None if row is None else tx.entry(Home, row, "since_ms")
+            return next((tx.entry(Home, row, "since_ms") for row in _FIND.fetch_named(tx)), None)
 
     def learn(self, new: Home) -> None:
         """Write the home of a queue that has none, or one without an id."""
