@@ -28,7 +28,7 @@ from relaygw.policy.untended import LostInstance, Untended, untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificates import certificate_end, server_context
 from relaygw.settings.model import Settings, fingerprint
-from relaygw.store.audit import AuditEntry, Trail
+from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
@@ -135,9 +135,8 @@ class QueueFactsReader:
             webhooks=self._store.outbox.endpoints() if self._settings.webhooks else (),
             complaints=self._complaints(now_ms - DAY_MS),
             storms=self._storms(),
-            changes=self._store.audit.entries(
-                limit=_MOST_CHANGES,
-                trail=Trail(action=SETTINGS_CHANGE, since_ms=now_ms - NEWS_MS),
+            changes=self._store.audit.latest(
+                SETTINGS_CHANGE, since_ms=now_ms - NEWS_MS, limit=_MOST_CHANGES
             ),
             strangers=self._store.visitors.uses(now_ms - NEWS_MS, are_strange=True),
         )

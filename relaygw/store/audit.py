@@ -10,12 +10,18 @@ from dataclasses import astuple, dataclass
 from sqlalchemy import or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.store.database import Repository, Row, Transaction, insert_into
+from relaygw.store.database import Repository, Row, Statement, Transaction, insert_into
 from relaygw.store.schema import has_text
 from relaygw.store.side_tables import audit
 
 _ADD = insert_into(
     "audit", "audit_id at_ms actor action target affected detail", on_conflict="DO NOTHING"
+)
+_LATEST = Statement(
+    """
+    SELECT * FROM audit WHERE at_ms >= {?} AND action = {?}
+    ORDER BY at_ms DESC, audit_id LIMIT {?}
+    """
 )
 
 
@@ -66,6 +72,12 @@ class Audit(Repository):
         with self._read() as tx:
             query = select(audit).where(*_conditions(tx, trail)).order_by(*order)
             rows = tx.execute(query.limit(limit).offset(start))
+            return [tx.entry(AuditEntry, row, "at_ms") for row in rows]
+
+    def latest(self, action: str, *, since_ms: int, limit: int) -> list[AuditEntry]:
+        """Return what was done since a time that is exactly this, newest first."""
+        with self._read() as tx:
+            rows = _LATEST.fetch_named(tx, tx.to_stored(since_ms), action, limit)
             return [tx.entry(AuditEntry, row, "at_ms") for row in rows]
 
 

@@ -24,7 +24,7 @@ from relaygw.mail.mail_class import (
     short_text,
     shown_source,
 )
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.store.audit import AuditEntry, add_audit
@@ -48,6 +48,17 @@ _SOURCE_SUMS = Statement(
     FROM mail_class JOIN class_hour ON class_hour.class_id = mail_class.class_id
     WHERE class_hour.hour >= {?}
     GROUP BY mail_class.source_id
+    """
+)
+_COUNTING_SINCE = Statement("SELECT min(first_seen_ms) FROM mail_class")
+_SOURCE_NAMES = """message.source_host, message.source_client, message.source_listener,
+    message.source_user, message.source_uid, message.source_script"""
+_BOUNCED = Statement(
+    f"""
+    SELECT {_SOURCE_NAMES}, count(*)
+    FROM recipient JOIN message ON message.queue_id = recipient.queue_id
+    WHERE {HAS_RARE_OUTCOME} AND recipient.state = 'bounced' AND recipient.changed_at_ms >= {{?}}
+    GROUP BY {_SOURCE_NAMES}
     """
 )
 _SOURCE = (
@@ -167,7 +178,7 @@ class Guards(Repository):
     def counting_since_ms(self) -> int | None:
         """Return when the first mail was counted that is still known; None without any."""
         with self._read() as tx:
-            first_ms: int | None = tx.execute(select(func.min(mail_class.c.first_seen_ms))).scalar()
+            first_ms: int | None = _COUNTING_SINCE.fetch(tx)[0][0]
             return tx.to_local(first_ms)
 
     def source_sums(self, since_ms: int) -> dict[str, HourCount]:
@@ -217,17 +228,9 @@ class Guards(Repository):
 
     def bounced_since(self, since_ms: int) -> Counter[str]:
         """Count the recipients that bounced since a time, by source."""
-        query = (
-            select(*_SOURCE, func.count())
-            .select_from(recipient)
-            .join(message, message.c.queue_id == recipient.c.queue_id)
-            .where(HAS_RARE_OUTCOME, recipient.c.state == RecipientState.BOUNCED.value)
-            .group_by(*_SOURCE)
-        )
         found: Counter[str] = Counter()
         with self._read() as tx:
-            since = recipient.c.changed_at_ms >= tx.to_stored(since_ms)
-            for *source, number in tx.execute(query.where(since)):
+            for *source, number in _BOUNCED.fetch(tx, tx.to_stored(since_ms)):
                 found[_class_of(source, "", "", "").source_id] += number
         return found
 

@@ -32,6 +32,11 @@ _IN_FORCE = Statement(  # each worker asks each second
     WHERE released_at_ms IS NULL ORDER BY since_ms
     """
 )
+_SAID = Statement(
+    f"""
+    SELECT DISTINCT hold_code, hold_key, reason FROM delivery WHERE state = 'held' AND {IS_OPEN}
+    """
+)
 _C = delivery.c
 # the index on what is open finds held mail; it is little beside what is finished
 _IS_HELD = (_C.state == DeliveryState.HELD.value) & IS_OPEN
@@ -154,9 +159,8 @@ class Holds(Repository):
         A sentence alone, from a version before schema 0007, gets its code and key, so that it is
         released with the rest.
         """
-        said = select(_C.hold_code, _C.hold_key, _C.reason).where(_IS_HELD).distinct()
         with self._read() as tx:
-            rows = [(row, cause_in(*row)) for row in tx.execute(said)]
+            rows = [(row, cause_in(*row)) for row in _SAID.fetch(tx)]
         uncoded = {
             (reason, cause)
             for (code, key, reason), cause in rows

@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
-
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import Repository, insert_into
-from relaygw.store.side_tables import home
+from relaygw.store.database import Repository, Statement, insert_into
 
 PROGRAM = UUID("6f2c1c5e-0d0b-4f0c-9d57-3b8e6a41c7d2")
 # the second is D-Bus's, on machines without systemd
@@ -31,6 +28,7 @@ _OF_THIS_START = "/run/machine-id"  # systemd's, where /etc cannot be written: a
 _OF_CONTAINERS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 _VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")  # of Kubernetes; of LXC, nspawn and Podman
 _ONLY = "home"
+_FIND = Statement("SELECT mark, hostname, since_ms FROM home")
 _PUT = "name mark hostname since_ms"
 _RENEWED = """(name) DO UPDATE SET mark = excluded.mark, hostname = excluded.hostname,
     since_ms = excluded.since_ms"""
@@ -65,8 +63,7 @@ class Homes(Repository):
     def home(self) -> Home | None:
         """Return the home, None of a queue that never had one: shared, or in a container."""
         with self._read() as tx:
-            row = tx.execute(select(home)).one_or_none()
-            return None if row is None else tx.entry(Home, row, "since_ms")
+            return next((tx.entry(Home, row, "since_ms") for row in _FIND.fetch_named(tx)), None)
 
     def learn(self, new: Home) -> None:
         """Write the home of a queue that has none, or one without an id."""

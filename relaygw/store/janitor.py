@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sqlalchemy import Select, case, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import case, delete, select, tuple_, update
 
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
-from relaygw.store.database import Database, Repository, Statement, Transaction, Write
+from relaygw.store.database import (
+    BatchStatement,
+    Database,
+    Repository,
+    Row,
+    Statement,
+    Transaction,
+    Write,
+)
 from relaygw.store.find_index import forget_words, stray_words
 from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.intake import empty_trash
@@ -28,7 +36,6 @@ from relaygw.store.queue_tables import (
 from relaygw.store.sandbox import uncapture
 from relaygw.store.side_tables import web_session
 
-Found = Select[str]
 _CHUNKS_A_STEP = 4
 _OLDEST = 2_000  # messages whose words are looked through for what is left of deleted ones
 _STILL_TO_COME_MS = 5_000  # so much later than now: by a clock that was set back since
@@ -47,6 +54,43 @@ _KEPT = Statement(
     WHERE {HAS_KEPT_CONTENT} AND finished_at_ms < {{?}} AND captured_at_ms IS NULL
         AND {HAS_NO_NOTICE_DUE}
     LIMIT 1
+    """
+)
+# nothing of it waits any more, and nothing is in the trash for less than that
+_TRASH = """
+    SELECT DISTINCT queue_id FROM delivery
+    WHERE queue_id < {?} AND state = 'deleted' AND changed_at_ms < {?}
+        AND EXISTS (SELECT 1 FROM message
+            WHERE message.queue_id = delivery.queue_id AND message.finished_at_ms IS NULL)
+        AND NOT EXISTS (SELECT 1 FROM delivery AS other
+            WHERE other.queue_id = delivery.queue_id AND other.state <> 'finished'
+                AND (other.state <> 'deleted' OR other.changed_at_ms >= {?}))
+"""
+_FINISHED = f"""
+    SELECT queue_id FROM message
+    WHERE queue_id < {{?}} AND finished_at_ms < {{?}} AND captured_at_ms IS NULL
+        AND {HAS_NO_NOTICE_DUE}
+"""
+_CAPTURED = "SELECT queue_id FROM message WHERE captured_at_ms < {?}"
+_HAS_NO_MESSAGE = "NOT EXISTS (SELECT 1 FROM message WHERE message.queue_id = chunk.queue_id)"
+_ORPHANS = Statement(
+    f"""
+    SELECT queue_id, count(*) FROM chunk WHERE {_HAS_NO_MESSAGE}
+    GROUP BY queue_id ORDER BY queue_id
+    """
+)
+_STILL_ORPHANS = BatchStatement(
+    f"SELECT queue_id FROM chunk WHERE queue_id IN (VALUES {{rows}}) AND {_HAS_NO_MESSAGE}",
+    columns=1,
+)
+_FIRST_EXPIRY = Statement("SELECT min(expires_at_ms) FROM web_session")
+_TOO_MANY = Statement(
+    """
+    SELECT queue_id FROM message
+    WHERE captured_at_ms <= (
+        SELECT captured_at_ms FROM message WHERE captured_at_ms IS NOT NULL
+        ORDER BY captured_at_ms DESC LIMIT 1 OFFSET {?})
+    ORDER BY captured_at_ms LIMIT {?}
     """
 )
 
@@ -72,14 +116,14 @@ class Janitor(Repository):
             now_ms = tx.now_ms()
             cutoffs = {kind: now_ms - age_ms for kind, age_ms in older_than_ms.items()}
             found = {
-                kind: list(tx.execute(finder(cutoffs[kind]).limit(limit)).scalars())
+                kind: finder.found(tx, cutoffs[kind], limit)
                 for kind, finder in _FINDERS.items()
                 if kind in cutoffs
             }
             if "orphans" in cutoffs:
                 age_s = older_than_ms["orphans"] / 1000
                 now_s = running_s()
-                self._orphans.look({row[0]: row[1] for row in tx.execute(_ORPHANS)}, now_s)
+                self._orphans.look(dict(_ORPHANS.fetch(tx)), now_s)
                 found["orphans"] = self._orphans.unchanged_for(age_s, now_s)[:limit]
         if not any(found.values()):
             return 0
@@ -90,7 +134,7 @@ class Janitor(Repository):
         """Delete logins that have expired and, thoroughly, what deleted messages left behind."""
         expires_at_ms = web_session.c.expires_at_ms
         with self._read() as tx:
-            oldest_ms = tx.execute(select(func.min(expires_at_ms))).scalar()
+            oldest_ms = _FIRST_EXPIRY.fetch(tx)[0][0]
             has_expired = oldest_ms is not None and oldest_ms <= tx.now_ms()
             strays = stray_index_rows(tx, limit=limit) if is_thorough else []
             wordless = stray_words(tx, limit=_OLDEST) if is_thorough else []
@@ -111,12 +155,8 @@ class Janitor(Repository):
 
     def trim_captured(self, *, keep: int, limit: int) -> int:
         """Delete the oldest captured messages above `keep`; return how many."""
-        at_ms = message.c.captured_at_ms
-        captured = select(at_ms).where(at_ms.is_not(None)).order_by(at_ms.desc())
-        newest = captured.offset(keep).limit(1).scalar_subquery()
-        query = select(message.c.queue_id).where(at_ms <= newest).order_by(at_ms).limit(limit)
         with self._read() as tx:
-            oldest = list(tx.execute(query).scalars())
+            oldest = [queue_id for (queue_id,) in _TOO_MANY.fetch(tx, keep, limit)]
         if not oldest:
             return 0
         with self._write() as tx:
@@ -152,58 +192,32 @@ class Janitor(Repository):
         self._database.shrink()
 
 
-_other = delivery.alias("other")
+class _Finder:
+    """Finds messages that are over their time, and tells which of some still are."""
 
+    def __init__(self, sql: str, parameters: Callable[[int], Row], *, order: str = "") -> None:
+        of_these = sql.replace("WHERE", "WHERE queue_id IN (VALUES {rows}) AND", 1)
+        self._find = Statement(f"{sql} {order} LIMIT {{?}}")
+        self._still = BatchStatement(of_these, columns=1)
+        self._parameters = parameters
 
-def _trash(cutoff_ms: int) -> Found:
-    """Mail of which nothing waits any more, and nothing is in the trash for less than that."""
-    return (
-        select(delivery.c.queue_id)
-        .distinct()
-        .where(
-            delivery.c.queue_id < first_id_at(cutoff_ms),
-            delivery.c.state == DeliveryState.DELETED.value,
-            delivery.c.changed_at_ms < cutoff_ms,
-            exists().where(
-                message.c.queue_id == delivery.c.queue_id, message.c.finished_at_ms.is_(None)
-            ),
-            ~exists().where(
-                _other.c.queue_id == delivery.c.queue_id,
-                _other.c.state != DeliveryState.FINISHED.value,
-                or_(
-                    _other.c.state != DeliveryState.DELETED.value,
-                    _other.c.changed_at_ms >= cutoff_ms,
-                ),
-            ),
-        )
-    )
+    def found(self, tx: Transaction, cutoff_ms: int, limit: int) -> list[str]:
+        """Return the ids of up to `limit`, in order."""
+        return [one for (one,) in self._find.fetch(tx, *self._parameters(cutoff_ms), limit)]
 
-
-def _finished(cutoff_ms: int) -> Found:
-    queue_id, is_old = message.c.queue_id, message.c.finished_at_ms < cutoff_ms
-    is_over = is_old & message.c.captured_at_ms.is_(None) & HAS_NO_NOTICE_DUE
-    return select(queue_id).where(queue_id < first_id_at(cutoff_ms), is_over).order_by(queue_id)
-
-
-def _captured(cutoff_ms: int) -> Found:
-    at_ms = message.c.captured_at_ms
-    return select(message.c.queue_id).where(at_ms < cutoff_ms).order_by(at_ms)
-
-
-_HAS_NO_MESSAGE = ~exists().where(message.c.queue_id == chunk.c.queue_id)
-_ORPHANS = (
-    select(chunk.c.queue_id, func.count())
-    .where(_HAS_NO_MESSAGE)
-    .group_by(chunk.c.queue_id)
-    .order_by(chunk.c.queue_id)
-)
+    def still(self, tx: Transaction, cutoff_ms: int, queue_ids: Sequence[str]) -> list[str]:
+        """Return those of `queue_ids` that are over their time now."""
+        rows = [(one,) for one in queue_ids]
+        return [one for (one,) in self._still.fetch(tx, rows, *self._parameters(cutoff_ms))]
 
 
 # the trash is emptied into finished messages first
-_FINDERS: dict[str, Callable[[int], Found]] = {
-    "deleted": _trash,
-    "finished": _finished,
-    "captured": _captured,
+_FINDERS = {
+    "deleted": _Finder(_TRASH, lambda end_ms: (first_id_at(end_ms), end_ms, end_ms)),
+    "finished": _Finder(
+        _FINISHED, lambda end_ms: (first_id_at(end_ms), end_ms), order="ORDER BY queue_id"
+    ),
+    "captured": _Finder(_CAPTURED, lambda end_ms: (end_ms,), order="ORDER BY captured_at_ms"),
 }
 
 
@@ -217,9 +231,7 @@ def _purge(tx: Transaction, found: Mapping[str, Sequence[str]], cutoffs: Mapping
                 continue
             if kind == "deleted":
                 lock_messages(tx, batch)
-            finder = _FINDERS[kind](cutoffs[kind]).order_by(None)
-            id_column = finder.selected_columns[0]
-            still = list(tx.execute(finder.where(id_column.in_(batch))).scalars())
+            still = _FINDERS[kind].still(tx, cutoffs[kind], batch)
             if kind == "deleted":
                 empty_trash(tx, still, now_ms=tx.now_ms())
             else:
@@ -233,7 +245,7 @@ def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
     # first, and by a statement of its own: who takes the message meanwhile is waited for
     mine = select(chunk.c.queue_id).where(is_mine).order_by(*chunk.primary_key)
     tx.execute(mine.with_for_update()).all()
-    still = set(tx.execute(select(chunk.c.queue_id).where(is_mine, _HAS_NO_MESSAGE)).scalars())
+    still = {one for (one,) in _STILL_ORPHANS.fetch(tx, [(one,) for one in queue_ids])}
     tx.execute(delete(chunk).where(chunk.c.queue_id.in_(still)))
     return len(still)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
@@ -37,6 +37,10 @@ _BESIDE = {
     "attempt_put_off": "attempt (at_ms, provider, queue_id, state)"
     f" WHERE {HAS_PUT_OFF.text.replace('attempt.', '')}",
 }
+_HAS_REVISION = {
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'",
+    "postgresql": "SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL",
+}
 _STATE_OF_INDEX = """
     SELECT indisvalid, EXISTS (
         SELECT 1 FROM pg_stat_progress_create_index WHERE index_relid = indexrelid
@@ -51,9 +55,11 @@ def _scripts() -> Path:
 
 
 def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
+    # without SQLAlchemy's compiler: each delivery worker asks at its start
+    ask = connection.exec_driver_sql
+    if ask(_HAS_REVISION[connection.dialect.name]).first() is None:
         return None
-    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    found: str | None = ask("SELECT version_num FROM alembic_version").scalar()
     return found
 
 

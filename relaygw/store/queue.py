@@ -15,7 +15,7 @@ from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
-from relaygw.store.database import Repository, Row, Transaction
+from relaygw.store.database import Repository, Row, Statement, Transaction
 from relaygw.store.doubts import note_let_go, settle_what_is_back
 from relaygw.store.holds import held_until
 from relaygw.store.intake import finish_messages
@@ -38,18 +38,27 @@ from relaygw.store.queue_tables import IS_OPEN, attempt, delivery, message, reci
 from relaygw.store.repeats import repeated
 from relaygw.store.reports import load_reports
 from relaygw.store.rules import StoreRules
-from relaygw.store.selection import (
-    IS_ITS_RECIPIENT,
-    PENDING_RECIPIENTS,
-    Selection,
-    count_rare,
-    matching_ids,
-)
+from relaygw.store.selection import IS_ITS_RECIPIENT, Selection, count_rare, matching_ids
 from relaygw.store.shape import Failures, ShapeCount, ShapeKey, count_shape, find_failures
 from relaygw.store.webhooks import add_changes
 
 _D = DeliveryState
 _R = RecipientState
+# each look for trouble asks every few seconds
+_LANES = Statement(
+    f"""
+    SELECT delivery.route, delivery.stream, delivery.state, count(*) AS deliveries,
+        sum((SELECT count(*) FROM recipient
+            WHERE recipient.queue_id = delivery.queue_id
+                AND recipient.delivery_no = delivery.delivery_no
+                AND recipient.state = 'pending')) AS recipients,
+        min(message.accepted_at_ms) AS oldest_accepted_at_ms
+    FROM delivery JOIN message ON message.queue_id = delivery.queue_id
+    WHERE {IS_OPEN}
+    GROUP BY delivery.route, delivery.stream, delivery.state
+    ORDER BY delivery.route, delivery.stream, delivery.state
+    """
+)
 _MOVABLE = [state.value for state in (_D.INCOMING, _D.DEFERRED, _D.HELD)]
 
 
@@ -124,16 +133,6 @@ class Queue(Repository):
 
     def counts(self) -> list[LaneCount]:
         """Return the open deliveries, and what waits in them, by route, stream and state."""
-        lane = (delivery.c.route, delivery.c.stream, delivery.c.state)
-        oldest = func.min(message.c.accepted_at_ms).label("oldest_accepted_at_ms")
-        waiting = func.sum(PENDING_RECIPIENTS).label("recipients")
-        query = (
-            select(*lane, func.count().label("deliveries"), waiting, oldest)
-            .join(message, message.c.queue_id == delivery.c.queue_id)
-            .where(IS_OPEN)
-            .group_by(*lane)
-            .order_by(*lane)
-        )
         with self._read() as tx:
             return [
                 tx.entry(
@@ -143,7 +142,7 @@ class Queue(Repository):
                     state=DeliveryState(row.state),
                     recipients=int(row.recipients),
                 )
-                for row in tx.execute(query)
+                for row in _LANES.fetch_named(tx)
             ]
 
     def count_results(self, since_ms: int) -> Counter[RecipientState]:

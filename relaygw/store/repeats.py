@@ -12,7 +12,7 @@ from itertools import zip_longest
 from operator import attrgetter
 from typing import NamedTuple
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import select
 
 from relaygw.mail.envelope import AcceptedMessage, first_id_at
 from relaygw.policy.storms import Storm
@@ -25,8 +25,7 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.queue_tables import message
-from relaygw.store.side_tables import recent_mail, repeated_mail, storm
+from relaygw.store.side_tables import repeated_mail
 
 ONCE_MS = 60_000
 """An exact duplicate that comes within this time is the same message."""
@@ -55,6 +54,36 @@ _OTHERS = BatchStatement(
     WHERE storm_id IN (VALUES {rows}) AND front <> {?} AND slice_at_ms > {?} GROUP BY storm_id
     """,
     columns=1,
+)
+_STORMS = Statement(
+    f"""
+    SELECT sum(messages) AS messages, sum(held) AS held, sum(same_ids) AS same_ids,
+        max(host) AS host, max(script) AS script, max(template) AS template,
+        max(recipient_domain) AS recipient_domain, max(last_id) AS last_id,
+        min(first_id) AS first_id, min(first_ms) AS first_ms
+    FROM storm WHERE slice_at_ms > {{?}}
+    GROUP BY storm_id ORDER BY sum(storm.messages) DESC LIMIT {_MOST_STORMS}
+    """
+)
+_FORGET_STORMS = Statement(
+    f"""
+    DELETE FROM storm WHERE slice_at_ms < {{?}} AND storm_id IN (
+        SELECT storm_id FROM storm WHERE slice_at_ms < {{?}} LIMIT {_PRUNED_AT_ONCE})
+    """
+)
+# who has a row that is locked uses it again
+_FORGET_ONCE = Statement(
+    f"""
+    DELETE FROM recent_mail WHERE mail_key IN (
+        SELECT mail_key FROM recent_mail WHERE abs(at_ms - {{?}}) > {_FORGET_ONCE_MS}
+        LIMIT {_PRUNED_AT_ONCE} {{skip_locked}})
+    """
+)
+_FORGET_STRAYS = Statement(
+    """
+    DELETE FROM repeated_mail WHERE queue_id >= {?} AND queue_id < {?}
+        AND NOT EXISTS (SELECT 1 FROM message WHERE message.queue_id = repeated_mail.queue_id)
+    """
 )
 _TAKE = insert_into(
     "recent_mail",
@@ -151,18 +180,7 @@ class Repeats(Repository):
 
     def storms(self, window_ms: int) -> list[Storm]:
         """Return what came more than once within a window, the most first; 1,000 at most."""
-        one = storm.c
-        numbers = [func.sum(one[name]).label(name) for name in ("messages", "held", "same_ids")]
-        texts = ("host", "script", "template", "recipient_domain", "last_id")
-        firsts = [func.min(one[name]).label(name) for name in ("first_id", "first_ms")]
         with self._read() as tx:
-            query = (
-                select(*numbers, *(func.max(one[name]).label(name) for name in texts), *firsts)
-                .where(one.slice_at_ms > tx.now_ms() - window_ms)
-                .group_by(one.storm_id)
-                .order_by(func.sum(one.messages).desc())
-                .limit(_MOST_STORMS)
-            )
             return [
                 tx.entry(
                     Storm,
@@ -172,7 +190,7 @@ class Repeats(Repository):
                     held=int(row.held),
                     same_ids=int(row.same_ids),
                 )
-                for row in tx.execute(query)
+                for row in _STORMS.fetch_named(tx, tx.now_ms() - window_ms)
             ]
 
     def forget_repeats(self, older_than_ms: int) -> bool:
@@ -182,22 +200,11 @@ class Repeats(Repository):
         """
         with self._write(Write.UNSYNCED) as tx:
             now_ms = tx.now_ms()
-            is_far = func.abs(recent_mail.c.at_ms - now_ms) > _FORGET_ONCE_MS
-            keys = select(recent_mail.c.mail_key).where(is_far).limit(_PRUNED_AT_ONCE)
-            keys = keys.with_for_update(skip_locked=True)  # who has one uses it again
-            gone = tx.execute(delete(recent_mail).where(recent_mail.c.mail_key.in_(keys))).rowcount
-            is_old = storm.c.slice_at_ms < now_ms - older_than_ms
-            ids = select(storm.c.storm_id).where(is_old).limit(_PRUNED_AT_ONCE)
-            over = tx.execute(delete(storm).where(storm.c.storm_id.in_(ids), is_old)).rowcount
-            _forget_strays(tx, now_ms - older_than_ms)
+            end_ms = now_ms - older_than_ms
+            gone = _FORGET_ONCE.run(tx, now_ms)
+            over = _FORGET_STORMS.run(tx, end_ms, end_ms)
+            _FORGET_STRAYS.run(tx, first_id_at(end_ms - _STRAYS_MS), first_id_at(end_ms))
             return max(gone, over) >= _PRUNED_AT_ONCE
-
-
-def _forget_strays(tx: Transaction, until_ms: int) -> None:
-    one = repeated_mail.c.queue_id
-    is_old = (one >= first_id_at(until_ms - _STRAYS_MS)) & (one < first_id_at(until_ms))
-    has_mail = exists().where(message.c.queue_id == one)
-    tx.execute(delete(repeated_mail).where(is_old, ~has_mail))
 
 
 def _storm_rows(tx: Transaction, front: str, repeats: Sequence[Repeat], slice_ms: int) -> list[Row]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select
+from sqlalchemy import delete, func, select
 
 from relaygw.mail.mail_class import ClassCount
 from relaygw.policy.silence import LEARNT_MS, LEAST_MESSAGES, LastMail, MailHour, MailKind
@@ -36,6 +35,22 @@ _READ_AT_ONCE = 200  # kinds
 _SEEN = BatchStatement(
     "SELECT kind_id, last_seen_ms FROM mail_kind WHERE kind_id IN (VALUES {rows})", columns=1
 )
+_RHYTHMIC = Statement(
+    f"""
+    SELECT * FROM mail_kind WHERE messages >= {LEAST_MESSAGES} AND first_seen_ms <= {{?}}
+    ORDER BY messages DESC LIMIT {MAX_RHYTHMS}
+    """
+)
+_FORGOTTEN = Statement(
+    f"""
+    SELECT kind_id FROM mail_kind
+    WHERE last_seen_ms < {{?}} OR (messages < {LEAST_MESSAGES} AND last_seen_ms < {{?}})
+    LIMIT {_PRUNED_AT_ONCE}
+    """
+)
+_SMALLEST = Statement("SELECT kind_id FROM mail_kind ORDER BY messages, last_seen_ms LIMIT {?}")
+_FIRST_HOUR = Statement("SELECT min(hour) FROM kind_hour")
+_HOURS = Statement("SELECT count(*) FROM kind_hour")
 _TOTAL = Statement("SELECT count(*) FROM mail_kind")
 _ADD_KIND = insert_into(
     "mail_kind",
@@ -68,18 +83,11 @@ class Rhythms(Repository):
     def rhythmic(self, known_for_ms: int = LEARNT_MS) -> dict[MailKind, LastMail]:
         """Return the kinds that are known for long enough to have a rhythm; the most mail first."""
         with self._read() as tx:
-            query = (
-                select(mail_kind)
-                .where(mail_kind.c.messages >= LEAST_MESSAGES)
-                .where(mail_kind.c.first_seen_ms <= tx.now_ms() - known_for_ms)
-                .order_by(mail_kind.c.messages.desc())
-                .limit(MAX_RHYTHMS)
-            )
             return {
                 MailKind(row.sender_domain, row.stream, row.template): LastMail(
                     tx.to_local(row.first_seen_ms), tx.to_local(row.last_seen_ms), row.messages
                 )
-                for row in tx.execute(query)
+                for row in _RHYTHMIC.fetch_named(tx, tx.now_ms() - known_for_ms)
             }
 
     def kind_hours(
@@ -185,21 +193,17 @@ def _rows(
 
 
 def _forgotten_kinds(tx: Transaction, end_ms: int) -> Collection[str]:
-    seen_ms, messages = mail_kind.c.last_seen_ms, mail_kind.c.messages
-    is_rare = (messages < LEAST_MESSAGES) & (seen_ms < tx.now_ms() - _RARE_KEPT_MS)
-    query: Select[Any] = select(mail_kind.c.kind_id).limit(_PRUNED_AT_ONCE)
-    gone = tx.execute(query.where(or_(seen_ms < end_ms, is_rare))).scalars().all()
+    gone = [kind_id for (kind_id,) in _FORGOTTEN.fetch(tx, end_ms, tx.now_ms() - _RARE_KEPT_MS)]
     too_many = _TOTAL.fetch(tx)[0][0] - MAX_KINDS * 9 // 10
     if gone or too_many <= 0:
         return gone
-    smallest = query.order_by(messages, seen_ms).limit(min(too_many, _PRUNED_AT_ONCE))
-    return tx.execute(smallest).scalars().all()
+    return [kind_id for (kind_id,) in _SMALLEST.fetch(tx, min(too_many, _PRUNED_AT_ONCE))]
 
 
 def _forgotten_hour(tx: Transaction, end_ms: int) -> int | None:
     """Return an hour that is too old, or the oldest where there are too many; None: neither."""
-    first: int | None = tx.execute(select(func.min(kind_hour.c.hour))).scalar()
+    first: int | None = _FIRST_HOUR.fetch(tx)[0][0]
     if first is None or first < end_ms // HOUR_MS:
         return first
-    total: int = tx.execute(select(func.count()).select_from(kind_hour)).scalar_one()
+    total: int = _HOURS.fetch(tx)[0][0]
     return first if total > MAX_HOURS else None

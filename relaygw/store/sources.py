@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, delete, func, select
+from sqlalchemy import ColumnElement, case, delete, func, select
 
 from relaygw.mail.mail_class import ClassCount, MailClass, elsewhere, others_of
 from relaygw.store.database import (
@@ -43,6 +43,26 @@ _OF_SOURCES = BatchStatement(
     """,
     columns=1,
 )
+_NEW = Statement(
+    """
+    SELECT * FROM mail_class WHERE source_id IN (
+        SELECT source_id FROM mail_class GROUP BY source_id HAVING min(first_seen_ms) >= {?})
+    """
+)
+_SELDOM = "ORDER BY messages, last_seen_ms LIMIT {?}"
+_BEFORE = "SELECT class_id FROM mail_class WHERE last_seen_ms < {?}"
+_OLD = Statement(f"{_BEFORE} {_SELDOM}")
+# what comes once a month stays, unless its source has many that come once
+_CROWD = Statement(
+    f"""
+    {_BEFORE} AND messages <= {_RARE} AND source_id IN (
+        SELECT source_id FROM mail_class GROUP BY source_id
+        HAVING count(*) >= {MAX_CLASSES_OF_SOURCE // 2})
+    {_SELDOM}
+    """
+)
+_ENDS = Statement("SELECT min(hour), max(hour) FROM class_hour")
+_HOURS = Statement("SELECT count(*) FROM class_hour")
 _IDS = Statement("SELECT class_id, source_id FROM mail_class")
 _TOTAL = Statement("SELECT count(*) FROM mail_class")
 _ADD_CLASS = insert_into(
@@ -148,13 +168,7 @@ class Sources(Repository):
     def new_classes(self, since_ms: int) -> list[SeenClass]:
         """Return the classes of sources that were first seen since a time."""
         with self._read() as tx:
-            new = (
-                select(mail_class.c.source_id)
-                .group_by(mail_class.c.source_id)
-                .having(func.min(mail_class.c.first_seen_ms) >= tx.to_stored(since_ms))
-            )
-            query = select(mail_class).where(mail_class.c.source_id.in_(new))
-            return [seen_class(tx, row) for row in tx.execute(query)]
+            return [seen_class(tx, row) for row in _NEW.fetch_named(tx, tx.to_stored(since_ms))]
 
     def class_ids(self) -> list[tuple[str, str]]:
         """Return the ids of all classes, each with that of its source."""
@@ -323,42 +337,25 @@ def _fields(one: MailClass) -> Row:
 
 def _forgotten_classes(tx: Transaction, now_ms: int, older_than_ms: int) -> list[str]:
     """Return some that are so old, that came once or twice in a crowd, or that are too many."""
-    seen_ms, messages = mail_class.c.last_seen_ms, mail_class.c.messages
-    query: Select[Any] = select(mail_class.c.class_id).order_by(messages, seen_ms)
-
-    def found(limit: int, *conditions: ColumnElement[bool]) -> list[str]:
-        return [one for (one,) in tx.execute(query.where(*conditions).limit(limit))]
-
-    gone = found(_FORGOTTEN_AT_ONCE, seen_ms < now_ms - older_than_ms)
-    if gone:
-        return gone
-    # what comes once a month stays, unless its source has many that come once
-    crowded = (
-        select(mail_class.c.source_id)
-        .group_by(mail_class.c.source_id)
-        .having(func.count() >= MAX_CLASSES_OF_SOURCE // 2)
-    )
-    is_of_yesterday = seen_ms < now_ms - _RARE_MS
-    is_crowd = (messages <= _RARE) & mail_class.c.source_id.in_(crowded)
-    gone = found(_FORGOTTEN_AT_ONCE, is_of_yesterday, is_crowd)
-    if gone:
-        return gone
-    total: int = _TOTAL.fetch(tx)[0][0]
-    too_many = min(total - MAX_CLASSES * 9 // 10, _FORGOTTEN_AT_ONCE)
-    return found(too_many, is_of_yesterday) if too_many > 0 else []
+    found = _OLD.fetch(tx, now_ms - older_than_ms, _FORGOTTEN_AT_ONCE)
+    found = found or _CROWD.fetch(tx, now_ms - _RARE_MS, _FORGOTTEN_AT_ONCE)
+    if not found:
+        too_many = _TOTAL.fetch(tx)[0][0] - MAX_CLASSES * 9 // 10
+        if too_many > 0:
+            found = _OLD.fetch(tx, now_ms - _RARE_MS, min(too_many, _FORGOTTEN_AT_ONCE))
+    return [class_id for (class_id,) in found]
 
 
 def _forgotten_hour(tx: Transaction, now_hour: int, end_hour: int) -> int | None:
     """Return an hour before a time, to come, or the oldest of too many; None without one."""
-    hour = class_hour.c.hour
-    ends = tx.execute(select(func.min(hour), func.max(hour))).one()
+    ends = _ENDS.fetch(tx)[0]
     first: int | None = ends[0]
     last: int = ends[1]
     if first is None or first < end_hour:
         return first
     if last > now_hour + 1:  # the clock was wrong
         return last
-    total: int = tx.execute(select(func.count()).select_from(class_hour)).scalar_one()
+    total: int = _HOURS.fetch(tx)[0][0]
     return first if total > MAX_HOURS else None
 
 

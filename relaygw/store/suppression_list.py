@@ -13,12 +13,24 @@ from relaygw.mail.address import mailbox
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.suppression import ANY, Cause, Listed, Suppression, domain_of
 from relaygw.store.audit import AuditEntry, add_audit
-from relaygw.store.database import BatchStatement, Repository, Transaction, Write
+from relaygw.store.database import BatchStatement, Repository, Statement, Transaction, Write
 from relaygw.store.side_tables import refusal, suppression
 from relaygw.store.suppression import SuppressionKey, joined, put, stored, with_suppressions
 
 _REMOVE = BatchStatement(
     "DELETE FROM suppression WHERE (address, sender_domain, stream) IN (VALUES {rows})", columns=3
+)
+_LATELY = Statement(  # what came by itself
+    """
+    SELECT count(*) FROM suppression
+    WHERE cause IN ('bounce', 'complaint', 'unsubscribe', 'refused') AND created_at_ms >= {?}
+        AND queue_id IS NOT NULL
+    """
+)
+_EXPIRED = Statement(
+    """
+    SELECT address, sender_domain, stream FROM suppression WHERE expires_at_ms <= {?} LIMIT {?}
+    """
 )
 _FORGET_REFUSALS = BatchStatement("DELETE FROM refusal WHERE address IN (VALUES {rows})", columns=1)
 
@@ -97,15 +109,9 @@ class Suppressions(Repository):
 
     def suppressed_lately(self, within_ms: int) -> int:
         """Return how many addresses events and refusals have suppressed within a time."""
-        by_itself = suppression.c.cause.in_([one.value for one in _BY_ITSELF])
         with self._read() as tx:
-            since_ms = tx.now_ms() - within_ms
-            query = select(func.count()).where(
-                by_itself,
-                suppression.c.created_at_ms >= since_ms,
-                suppression.c.queue_id.is_not(None),
-            )
-            return int(tx.execute(query).scalar_one())
+            ((number,),) = _LATELY.fetch(tx, tx.now_ms() - within_ms)
+            return int(number)
 
     def looked_at_again(self, claimed: ClaimedDelivery) -> ClaimedDelivery:
         """Return a delivery that was claimed a while ago with what is known of its recipients now.
@@ -162,11 +168,11 @@ class Suppressions(Repository):
         ends_ms = suppression.c.expires_at_ms
         keys = list(suppression.primary_key)
         with self._read() as tx:
-            over = tx.execute(select(*keys).where(ends_ms <= tx.now_ms()).limit(limit)).all()
+            over = _EXPIRED.fetch(tx, tx.now_ms(), limit)
         if not over:
             return 0
         with self._write(Write.UNSYNCED) as tx:
-            is_over = tuple_(*keys).in_([tuple(row) for row in over]) & (ends_ms <= tx.now_ms())
+            is_over = tuple_(*keys).in_(over) & (ends_ms <= tx.now_ms())
             return tx.execute(delete(suppression).where(is_over)).rowcount
 
     def forget_refusals(self, older_than_ms: int) -> int:
@@ -178,7 +184,6 @@ class Suppressions(Repository):
 
 _STEP = 500
 _ORDER = ("created_at_ms", "address", "sender_domain", "stream")
-_BY_ITSELF = (Cause.BOUNCE, Cause.COMPLAINT, Cause.UNSUBSCRIBE, Cause.REFUSED)
 
 
 def _matching(tx: Transaction, query: Select[Any], wanted: SuppressionFilter) -> Select[Any]:

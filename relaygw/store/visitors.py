@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Table, delete, exists, insert, select, tuple_, update
+from sqlalchemy import Table, delete, insert, select, tuple_, update
 
-from relaygw.store.database import Repository, Transaction, Write, insert_into
+from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
 from relaygw.store.side_tables import login, throttled, token_use, web_session
 
 MAX_VALUES = 50  # user agents, and networks, of a token: the longest unused is forgotten
@@ -23,6 +23,16 @@ _USED = insert_into(
     "token kind value first_seen_ms last_seen_ms",
     on_conflict="(token, kind, value) DO UPDATE SET "
     f"{_SEEN.format('token_use')} ELSE excluded.last_seen_ms END",
+)
+_NEWEST = "ORDER BY first_seen_ms DESC, token, kind, value"
+_USES = Statement(f"SELECT * FROM token_use WHERE first_seen_ms >= {{?}} {_NEWEST}")
+_STRANGE = Statement(
+    f"""
+    SELECT * FROM token_use AS one WHERE first_seen_ms >= {{?}} AND EXISTS (
+        SELECT 1 FROM token_use AS before WHERE before.token = one.token
+            AND before.kind = one.kind AND before.first_seen_ms < one.first_seen_ms)
+    {_NEWEST}
+    """
 )
 _THROTTLED = insert_into(
     "throttled",
@@ -75,19 +85,9 @@ class Visitors(Repository):
 
         `are_strange`: only what a token came with that had been used with others before.
         """
-        query = select(token_use).order_by(token_use.c.first_seen_ms.desc(), *token_use.primary_key)
+        query = _STRANGE if are_strange else _USES
         with self._read() as tx:
-            query = query.where(token_use.c.first_seen_ms >= tx.to_stored(since_ms))
-            if are_strange:
-                before = token_use.alias()
-                query = query.where(
-                    exists().where(
-                        before.c.token == token_use.c.token,
-                        before.c.kind == token_use.c.kind,
-                        before.c.first_seen_ms < token_use.c.first_seen_ms,
-                    )
-                )
-            rows = tx.execute(query)
+            rows = query.fetch_named(tx, tx.to_stored(since_ms))
             return [tx.entry(TokenUse, row, "first_seen_ms", "last_seen_ms") for row in rows]
 
     def note_throttled(self, found: Iterable[Throttled]) -> None:

@@ -17,7 +17,14 @@ from relaygw.mail.envelope import AcceptedMessage, MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
-from relaygw.store.database import Repository, Statement, Transaction, Write, insert_into
+from relaygw.store.database import (
+    BatchStatement,
+    Repository,
+    Statement,
+    Transaction,
+    Write,
+    insert_into,
+)
 from relaygw.store.home import home_elsewhere
 from relaygw.store.intake import insert_messages
 from relaygw.store.leases import is_alive
@@ -42,6 +49,14 @@ _COUNT = "(slice_at_ms, series, label) DO UPDATE SET amount ="
 _ADD = insert_into(*_COUNTED, on_conflict=f"{_COUNT} history.amount + excluded.amount")
 _RAISE = insert_into(
     *_COUNTED, on_conflict=f"{_COUNT} excluded.amount WHERE excluded.amount > history.amount"
+)
+_POINTS = "SELECT slice_at_ms, series, label, amount FROM history WHERE slice_at_ms >= {?}"
+_ALL_POINTS = Statement(_POINTS)
+_POINTS_OF = BatchStatement(
+    _POINTS.replace("WHERE", "WHERE series IN (VALUES {rows}) AND"), columns=1
+)
+_DOUBTFUL = Statement(
+    f"SELECT provider, count(*) FROM delivery WHERE {IS_OPEN} AND doubts > 0 GROUP BY provider"
 )
 # another instance may open the same one at this moment
 _OPEN = insert_into(
@@ -78,7 +93,7 @@ _LOST = Statement(
 Count = tuple[str, str]  # what is counted: series and label, "" where a series has none
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class HistoryPoint:
     """What was counted in one slice."""
 
@@ -122,9 +137,12 @@ class Watch(Repository):
     def history(self, since_ms: int, *, series: Collection[str] = ()) -> list[HistoryPoint]:
         """Return counts (of `series`, if named) from the slice of `since_ms` on, oldest first."""
         with self._read() as tx:
-            query = select(history).where(_counted_since(tx, since_ms, series))
-            ordered = query.order_by(*history.primary_key)
-            return [tx.entry(HistoryPoint, row, "slice_at_ms") for row in tx.execute(ordered)]
+            start_ms = slice_of(tx.to_stored(since_ms))
+            names = [(str(name),) for name in series]
+            rows = (
+                _POINTS_OF.fetch(tx, names, start_ms) if names else _ALL_POINTS.fetch(tx, start_ms)
+            )
+            return [HistoryPoint(tx.to_local(row[0]), *row[1:]) for row in sorted(rows)]
 
     def sums(
         self, since_ms: int, *, step_ms: int, series: Collection[str]
@@ -224,13 +242,8 @@ class Watch(Repository):
 
     def doubtful(self) -> dict[str, int]:
         """Return how many open deliveries a provider may have taken, by provider."""
-        query = (
-            select(delivery.c.provider, func.count())
-            .where(IS_OPEN, delivery.c.doubts > 0)
-            .group_by(delivery.c.provider)
-        )
         with self._read() as tx:
-            return {provider or "": number for provider, number in tx.execute(query)}
+            return {provider or "": number for provider, number in _DOUBTFUL.fetch(tx)}
 
     def in_hand_since(self, before_ms: int) -> list[MailInHand]:
         """Return the deliveries that a registered worker has had in hand since before a time."""

@@ -131,6 +131,7 @@ def explained() -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Statement, "fetch", noting(Statement.fetch, of_one))
+        patch.setattr(Statement, "fetch_named", noting(Statement.fetch_named, of_one))
         patch.setattr(Statement, "run", noting(Statement.run, of_one))
         patch.setattr(BatchStatement, "_execute", noting(BatchStatement._execute, of_batch))
         event.listen(Engine, "before_cursor_execute", of_sqlalchemy)

@@ -571,6 +571,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
         "queue.attempts": ((put_off.queue_id,), {}),
         "queue.record_of": ((put_off.queue_id,), {}),
         "audit.entries": ((), {"limit": 20, "trail": Trail(since_ms=now_ms - 60_000)}),
+        "audit.latest": (("db.adopt",), {"since_ms": now_ms - 60_000, "limit": 9}),
         "sandbox.unindexed": ((), {"limit": 9}),
         "sandbox.find_captured": ((new,), {"start": 0, "limit": 9}),
         "sandbox.captured_entry": ((None,), {}),
