@@ -6,6 +6,7 @@ turn `queue delete --sender "$WHO"` into a deletion of everything.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -48,6 +49,13 @@ def _take_text(text: str) -> str:
     return text
 
 
+def _take_search(text: str) -> str:
+    mistake = parse_search(_take_text(text)).mistake
+    if mistake is not None:
+        raise click.BadParameter(str(mistake))
+    return text
+
+
 def _take_id(text: str) -> str:
     if not text.strip():
         raise click.BadParameter("an id is empty; write a queue id or omit it")
@@ -84,7 +92,9 @@ class _Choice(click.Choice[str]):
         """Return the word; see click."""
         other = selectors.misplaced(self._name, value)
         if other:
-            self.fail(f"{value!r} is a {other}, not a {self._name}; write --{other} {value}")
+            article = "an" if other[0] in "aeiou" else "a"
+            said = f"{value!r} is {article} {other}, not a {self._name}"
+            self.fail(f"{said}; write --{other} {shlex.quote(value)}")
         return super().convert(value, param, ctx)
 
 
@@ -122,7 +132,7 @@ def _option(one: selectors.Selector) -> Decorator:
 
 _LIMIT = click.option("--limit", metavar="N", type=NUMBER_FROM_1, help="List at most N messages.")
 search_option = click.option(
-    "--search", metavar="TEXT", type=NOT_EMPTY,
+    "--search", metavar="TEXT", type=Text(_take_search),
     help="Matches TEXT, in the syntax of the sandbox's search box.",
 )  # fmt: skip
 _ENDS = ("result", "attempt")  # of which all mail is looked at
@@ -198,6 +208,9 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
             values[name] = selectors.read_moment(
                 values[name], now_ms=now_ms, is_end=name == "until"
             )
+    if "since" in values and "until" in values and values["since"] > values["until"]:
+        said = f"--since {conditions['since']} is later than --until {conditions['until']}"
+        raise click.UsageError(f"{said}; exchange them")
     return Choice(
         selection=selectors.selection_of(values, default_states=default_states, now_ms=now_ms),
         search=conditions.get("search", ""),

@@ -4,8 +4,9 @@
     has:attachment tag:checkout after:2026-01-31 before:2026-02-01T12:00 larger:100k
 
 All terms must hold. A text is found anywhere in what is searched, in the middle of a word too,
-whatever the case. `-` or `!` before a term turns it round. What is not understood is a word, and
-what cannot be searched for finds nothing, so that a mistake never finds, and deletes, everything.
+whatever the case. `-` or `!` before a term turns it round. An unknown field is a word. A value that
+a known one cannot have, and a term that is turned round and leaves nothing out, void the whole
+search: it finds nothing, so that a mistake never finds, and deletes, everything.
 
 Searches over all mail (`parse_find`) know more fields, and tell what they do not understand:
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from functools import partial
@@ -37,7 +38,10 @@ _BETWEEN_WORDS = re.compile(r'[\s\x00-\x1f\x7f-\x9f<>",;()\ud800-\udfff]+')
 # soft hyphens, joiners and marks of direction: nobody sees them, newsletters are full of them
 _UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
 _WORD = re.compile(r'(?:"[^"]*"?|[^\s"])+')
-_TERM = re.compile(r"(?P<not>[-!]?)(?:(?P<field>[a-z-]+):)?(?P<value>.+)", re.DOTALL | re.I)
+_TERM = re.compile(
+    r'(?P<not>(?:[-!][^\w"]*)?)(?P<field>[a-z-]+):(?P<value>.*)', re.DOTALL | re.IGNORECASE
+)
+_LONE_STAR = re.compile(r"(?<!\*)\*(?!\*)")  # more of them stand in subjects: *****SPAM*****
 
 
 class Field(StrEnum):
@@ -126,12 +130,22 @@ class Term:
     is_negated: bool = False
 
 
+class SearchMistake(ValueError):
+    """A search that cannot be made; `what` is wrong, `expected` would do."""
+
+    def __init__(self, what: str, expected: str) -> None:
+        super().__init__(f"{what}; {expected}")
+        self.what = what
+        self.expected = expected
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailSearch:
     """Which messages: all terms must hold; without any, all messages."""
 
     terms: tuple[Term, ...] = ()
-    is_void: bool = False  # too long, or nothing but punctuation: finds nothing
+    is_void: bool = False  # finds nothing
+    mistake: SearchMistake | None = field(default=None, compare=False)  # why it is void
 
 
 EVERYTHING = MailSearch()
@@ -146,91 +160,94 @@ def searchable(text: str) -> str:
 tag_key = searchable  # returns what two spellings of one tag have in common
 
 
-class SearchMistake(ValueError):
-    """A search over all mail that cannot be made; `what` is wrong, `expected` would do."""
-
-    def __init__(self, what: str, expected: str) -> None:
-        super().__init__(f"{what}; {expected}")
-        self.what = what
-        self.expected = expected
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Language:
-    """What a search may say; one that is strict refuses what it does not understand."""
+    """What a search may say."""
 
     fields: Mapping[str, Field]
     flags: Mapping[str, _Flag]
-    is_strict: bool
+    times: tuple[str, ...]  # examples
+    is_of_words: bool  # each text has a letter or a digit
 
 
 ReadTime = Callable[[str], int | None]
 """Returns a time in ms, None for what is none."""
-_OF_SANDBOX = _Language(fields=_FIELDS, flags=_FLAGS, is_strict=False)
-_OF_ALL_MAIL = _Language(fields=_FIELDS | _MORE_FIELDS, flags=_FLAGS | _MORE_FLAGS, is_strict=True)
+_DATES = ("2026-01-31", "2026-01-31T12:00")
+_OF_SANDBOX = _Language(fields=_FIELDS, flags=_FLAGS, times=_DATES, is_of_words=False)
+_OF_ALL_MAIL = _Language(
+    fields=_FIELDS | _MORE_FIELDS,
+    flags=_FLAGS | _MORE_FLAGS,
+    times=("today", "10:30", "7d", *_DATES),
+    is_of_words=True,
+)
 
 
 def parse_search(text: str, *, tz: tzinfo = UTC) -> MailSearch:
     """Return what `text` asks for; never raises. Dates without a zone are of `tz`."""
-    if len(text) > MAX_CHARACTERS:
-        return MailSearch(is_void=True)
-    terms = tuple(_terms(text, partial(read_time_ms, tz=tz), _OF_SANDBOX))
-    is_void = len(terms) > MAX_TERMS or bool(text.strip() and not terms)
-    return MailSearch(is_void=True) if is_void else MailSearch(terms=terms)
+    try:
+        return MailSearch(terms=_terms(text, partial(read_time_ms, tz=tz), _OF_SANDBOX))
+    except SearchMistake as mistake:
+        return MailSearch(is_void=True, mistake=mistake)
 
 
 def parse_find(text: str, *, read_time: ReadTime | None = None) -> MailSearch:
     """Return what `text` asks for of all mail; raises SearchMistake. An empty one asks for all."""
-    if len(text) > MAX_CHARACTERS:
-        what = f"the search has {len(text):,} characters"
-        raise SearchMistake(what, f"write at most {MAX_CHARACTERS:,}")
     if "\0" in text or "\ufffd" in text:
         raise SearchMistake("the search is not valid text", "write it as UTF-8")
-    for word in _WORD.findall(text):
+    for word in _WORD.findall(text[: MAX_CHARACTERS + 1]):
         if word.count('"') > 2:
             what = f"{word[:40]!r} has quotes within quotes"
             raise SearchMistake(what, "leave out the inner ones")
     read_time = read_time or partial(read_time_ms, tz=UTC)
-    terms = tuple(_terms(text, read_time, _OF_ALL_MAIL))
+    return MailSearch(terms=_terms(text, read_time, _OF_ALL_MAIL))
+
+
+def _terms(text: str, read_time: ReadTime, language: _Language) -> tuple[Term, ...]:
+    if len(text) > MAX_CHARACTERS:
+        what = f"the search has {len(text):,} characters"
+        raise SearchMistake(what, f"write at most {MAX_CHARACTERS:,}")
+    found = (_term(word, read_time, language) for word in _WORD.findall(text))
+    terms = tuple(term for term in found if term is not None)
     if len(terms) > MAX_TERMS:
         raise SearchMistake(f"the search has {len(terms)} terms", f"write at most {MAX_TERMS}")
     if text.strip() and not terms:
         raise SearchMistake("nothing in it can be looked for", "write letters or digits")
-    return MailSearch(terms=terms)
+    return terms
 
 
-def _terms(text: str, read_time: ReadTime, language: _Language) -> Iterator[Term]:
-    for word in _WORD.findall(text):
-        term = _field_term(word, read_time, language) or _text_term(word)
-        if term is not None and not (
-            language.is_strict and term.field is Field.TEXT and not split_words(term.text)
-        ):
-            yield term
+def _term(word: str, read_time: ReadTime, language: _Language) -> Term | None:
+    """Return what a word says; None for punctuation between words. Raises SearchMistake."""
+    term = _field_term(word, read_time, language) or _text_term(word, language)
+    is_bare = not language.is_of_words and '"' not in word
+    if term is not None and term.is_negated and is_bare and _LONE_STAR.search(term.text):
+        # mostly no text has the star in it, so that all mail would be without it
+        what = f"{word[:40]!r} has a *, which stands for itself"
+        raise SearchMistake(what, "write a part of the text, or quotes around it")
+    return term
 
 
 def _field_term(word: str, read_time: ReadTime, language: _Language) -> Term | None:
-    """Return the term of a word with a field; None when it is not understood as one."""
+    """Return the term of a word with a field; None for a word without a known one."""
     match = _TERM.fullmatch(word)
-    if match is None or match["field"] is None:
+    if match is None:
+        return None
+    name, value = match["field"].lower(), match["value"].replace('"', " ").strip()
+    field = language.fields.get(name)
+    if field is None and name not in ("is", "has"):
         return None
     is_negated = bool(match["not"])
-    name, value = match["field"].lower(), match["value"].replace('"', " ").strip()
+    if len(match["not"]) > 1:
+        what = f"{word[:40]!r} has more than one sign before the field"
+        raise SearchMistake(what, f"write -{name}:")
+    if language.is_of_words and not match["value"] and not is_negated:
+        return None  # a line of a header was pasted
+    if field is not None:
+        return _valued_term(field, value, read_time, language, is_negated=is_negated)
     flag = language.flags.get(f"{name}:{value.lower()}")
-    if flag is not None:
-        return Term(field=flag[0], is_negated=flag[1] != is_negated, text=flag[2])
-    field = language.fields.get(name)
-    if field is None:
-        if language.is_strict and name in ("is", "has"):
-            what = f"{word.lstrip('-!')[:40]!r} is not known"
-            raise SearchMistake(what, _known(name, language))
-        return None
-    if language.is_strict:
-        return _strict_term(field, value, read_time, is_negated=is_negated)
-    if field in _TIMES or field in _SIZES:
-        number = read_time(value) if field in _TIMES else read_size_bytes(value)
-        return None if number is None else Term(field=field, number=number, is_negated=is_negated)
-    key = tag_key(value) if field is Field.TAG else searchable(value)
-    return Term(field=field, text=key, is_negated=is_negated) if key else None
+    if flag is None:
+        what = f"{word.lstrip('-!')[:40]!r} is not known"
+        raise SearchMistake(what, _known(name, language))
+    return Term(field=flag[0], is_negated=flag[1] != is_negated, text=flag[2])
 
 
 def _known(name: str, language: _Language) -> str:
@@ -238,12 +255,13 @@ def _known(name: str, language: _Language) -> str:
     return f"write one of {' '.join(found)}"
 
 
-def _strict_term(field: Field, value: str, read_time: ReadTime, *, is_negated: bool) -> Term:
+def _valued_term(
+    field: Field, value: str, read_time: ReadTime, language: _Language, *, is_negated: bool
+) -> Term:
     shown = f"{field.value}:{value[:40]}"
     if field in _TIMES:
         number, what = read_time(value), "is not a time"
-        shapes = ("today", "10:30", "7d", "2026-01-31", "2026-01-31T12:00")
-        expected = f"write one like {' '.join(f'{field.value}:{one}' for one in shapes)}"
+        expected = f"write one like {' '.join(f'{field.value}:{one}' for one in language.times)}"
     elif field in _SIZES:
         number, what = read_size_bytes(value), "is not a size"
         expected = f"write {field.value}:100k or {field.value}:2M"
@@ -251,24 +269,28 @@ def _strict_term(field: Field, value: str, read_time: ReadTime, *, is_negated: b
         number, what = (int(value) if _UID.fullmatch(value) else None), "is not a number"
         expected = "write uid:33"
     else:
-        if not value:
+        is_key = field is Field.TAG or not language.is_of_words
+        key = searchable(value) if is_key else " ".join(value.split())
+        if not key:
             raise SearchMistake(f"'{field.value}:' names nothing", "write a text after the colon")
         if field is Field.CLIENT and "/" in value:
             expected = "write one address, or how it begins: client:10. client:2001:db8:"
             raise SearchMistake(f"{shown!r} is a network", expected)
-        key = tag_key(value) if field is Field.TAG else " ".join(value.split())
         return Term(field=field, text=key, is_negated=is_negated)
     if number is None:
         raise SearchMistake(f"{shown!r} {what}", expected)
     return Term(field=field, number=number, is_negated=is_negated)
 
 
-def _text_term(word: str) -> Term | None:
-    is_negated = word[0] in "-!" and len(word) > 1
+def _text_term(word: str, language: _Language) -> Term | None:
+    is_negated = word[0] in "-!" and bool(word.strip(word[0]))  # not a dash between words, not !!!
     key = searchable(word[1:] if is_negated else word)
-    if not any(letter.isalnum() or letter > "\x7f" for letter in key):
-        return None  # a dash between two words
-    return Term(field=Field.TEXT, text=key, is_negated=is_negated)
+    is_text = any(letter.isalnum() or letter > "\x7f" for letter in key)
+    if is_text and (split_words(key) or not language.is_of_words):
+        return Term(field=Field.TEXT, text=key, is_negated=is_negated)
+    if is_negated:
+        raise SearchMistake(f"{word[:40]!r} leaves nothing out", "write letters or digits")
+    return None
 
 
 # --- words of all mail ------------------------------------------------------------------------

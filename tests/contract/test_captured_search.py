@@ -159,6 +159,18 @@ def test_it_is_not_found(store: Store, order: str, query: str) -> None:
     assert order not in found(store, query)
 
 
+@each_of(
+    "query",
+    [
+        *("-after:2026-99-99", "-after:xx", "-before:2026-99-99", "!larger:xyz", "-smaller:0"),
+        *("-is:foo", "-has:foo", "-subject:", "-tag:", '-from:" "', "-addressed:*", "-from: x"),
+        *('order -"..."', "order -!!!", "-to:*@shop.test", "--is:tagged", "-(is:tagged)"),
+    ],
+)
+def test_a_mistake_finds_nothing(store: Store, order: str, query: str) -> None:
+    assert found(store, query) == []
+
+
 @each_of("query", ["is:unread", "-order", "-is:tagged", "-larger:4k", "-to:anna"])
 def test_the_newest_come_first(store: Store, order: str, query: str) -> None:
     ids = found(store, query)

@@ -155,9 +155,12 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | N
             values[name] = list(_words(name, found[name]))
     if "uid" in found:
         values["uid"] = _uid(found["uid"][0])
+    times: dict[str, int] = {}
     for name in ("since", "until"):
         if name in found:
-            values[name] = read_time(name, found[name][0], now_ms, tz)
+            times[name] = values[name] = read_time(name, found[name][0], now_ms, tz)
+    if len(times) > 1 and times["since"] > times["until"]:
+        raise WrongValue("since", found["since"][0], "earlier than until", "an earlier time")
     if "older_than" in found:
         word, expected = found["older_than"][0], "one like 30s, 5m, 4h or 7d"
         try:
@@ -178,7 +181,8 @@ def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
             what = f"{selector} {word[:40]!r} is not known"
             remedy = f"omit {selector} for {_WITHOUT[selector]}"
             if other:
-                remedy = f"it is a {other}: write {other}={word}"
+                article = "an" if other[0] in "aeiou" else "a"
+                remedy = f"it is {article} {other}: write {other}={word}"
             raise Problem(400, what, expected=known, remedy=remedy)
         yield word
 

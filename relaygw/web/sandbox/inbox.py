@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
-from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS
+from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.recipients import Fate, RecipientPolicy
 from relaygw.store.sandbox import CapturedEntry
@@ -154,7 +154,7 @@ def list_context(web: WebContext, request: Request, *, opened: str = "") -> dict
         "found": found[0],
         "found_unread": found[1],
         "is_search": search != EVERYTHING,
-        "too_much": (MAX_TERMS, MAX_CHARACTERS) if search.is_void else None,
+        "mistake": search.mistake,
         "page": page,
         "pages": pages,
         "first": start + 1,

@@ -261,6 +261,14 @@ def test_several_results_are_shown(desk: Desk) -> None:
     [
         (("--state", "bounced"), "'bounced' is a result, not a state; write --result bounced"),
         (("--result", "held"), "'held' is a state, not a result; write --state held"),
+        (
+            ("--result", "in doubt"),
+            "'in doubt' is an attempt, not a result; write --attempt 'in doubt'",
+        ),
+        (
+            ("--since", "5m", "--until", "10m"),
+            "--since 5m is later than --until 10m; exchange them",
+        ),
         (("--result", "lost"), "'lost' is not one of 'delivered'"),
         (
             ("--since", "bounced"),

@@ -300,6 +300,25 @@ def test_selectors_and_a_search_hold_together(desk: Desk) -> None:
     assert len(desk.lines(*words, "--limit", "1")) == 1
 
 
+@pytest.mark.parametrize(
+    ("search", "why"),
+    [
+        ("-after:2026-99-99", "'after:2026-99-99' is not a time; write one like after:2026-01-31"),
+        ("-has:foo", "'has:foo' is not known; write one of has:attachment"),
+        ("-addressed:*", "has a *, which stands for itself"),
+        ('"', "nothing in it can be looked for"),
+    ],
+)
+def test_a_search_that_is_a_mistake_is_refused(desk: Desk, search: str, why: str) -> None:
+    queue_id = add(desk)
+    for words in (("list",), ("show",), ("delete", "--yes"), ("release", "--to", DEV, "--yes")):
+        result = desk.run("sandbox", *words, "--search", search)
+        assert result.exit_code == 64
+        assert why in " ".join(result.stderr.split())
+    assert [one["queue_id"] for one in desk.lines("sandbox", "list", "--json")] == [queue_id]
+    assert pending(desk, queue_id) == []
+
+
 def test_show_takes_ids_or_a_search(desk: Desk) -> None:
     queue_id = add(desk)
     for words in ((), (queue_id, "--search", "x")):

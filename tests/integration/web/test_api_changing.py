@@ -63,6 +63,31 @@ async def test_marks(serve: Serve, ids: list[str], store: Store) -> None:
     assert len(unread(store)) == 4
 
 
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("-after:2026-99-99", "query: 'after:2026-99-99' is not a time; write one like after:"),
+        ("!larger:xyz", "query: 'larger:xyz' is not a size; write larger:100k or larger:2M"),
+        ("-is:foo", "query: 'is:foo' is not known; write one of is:read is:unread is:tagged"),
+        ("-from: ", "query: 'from:' names nothing; write a text after the colon"),
+        ("-addressed:*", "query: '-addressed:*' has a *, which stands for itself; write a part"),
+        ("order -!!!", "query: '-!!!' leaves nothing out; write letters or digits"),
+    ],
+)
+async def test_a_mistake_changes_nothing(
+    serve: Serve, ids: list[str], store: Store, query: str, why: str
+) -> None:
+    client = await serve()
+    for answer in (
+        await client.delete("/api/v1/search", params={"query": query}),
+        await client.get("/api/v1/search", params={"query": query}),
+        await put(client, "messages", Search=query, Read=True),
+    ):
+        assert answer.status_code == 400
+        assert why in answer.text
+    assert len(left(store)) == len(unread(store)) == len(ids)
+
+
 async def test_deletion_by_ids_and_of_all(
     serve: Serve, ids: list[str], store: Store, capture: Capture
 ) -> None:

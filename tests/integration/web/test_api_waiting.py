@@ -100,8 +100,9 @@ async def test_nothing_comes(serve: Serve) -> None:
         ({"to": "x", "timeout": "3m"}, "timeout '3m' is too long"),
         ({"to": "x", "since": "soon"}, "since 'soon' is not a time"),
         ({"subject": "()"}, "subject '()' is too long, or has no word"),
-        ({"query": "-"}, "query '-' is too long, or has no word"),
-        ({"query": "x" * 1001}, f"query '{'x' * 40}' is too long"),
+        ({"query": "-"}, "query: nothing in it can be looked for"),
+        ({"query": "x" * 1001}, "query: the search has 1,001 characters"),
+        ({"query": "-after:xx"}, "query: 'after:xx' is not a time"),
     ],
 )
 async def test_bad_questions(serve: Serve, query: dict[str, str], words: str) -> None:

@@ -143,6 +143,7 @@ async def test_what_is_not_understood_changes_nothing(
         ("/audit?actor=%00", 400, "actor has '\\x00'"),
         ("/queue?subject=%00", 400, "subject has '\\x00'"),
         ("/queue?after=x", 400, "after 'X' is not a queue id"),
+        ("/queue?since=5m&until=10m", 400, "since '5m' is not earlier than until"),
         ("/queue?state=lost", 400, "state 'lost' is not known"),
         ("/queue/NOSUCHMAIL0", 404, "there is no message NOSUCHMAIL0"),
         ("/queue/NOSUCHMAIL0/explain", 404, "there is no message NOSUCHMAIL0"),

@@ -139,7 +139,10 @@ async def test_searching(serve: Serve, capture: Capture) -> None:
     assert "Nothing found" in nothing
     assert "Show all 2" in nothing
     too_much = (await client.get("/sandbox", params={"query": "order " * 21})).text
-    assert "more than 20 terms" in too_much
+    assert "the search has 21 terms; write at most 20" in too_much
+    wrong = (await client.get("/sandbox", params={"query": "-after:2026-99-99"})).text
+    assert subjects(wrong) == []
+    assert "is not a time; write one like after:2026-01-31" in wrong
 
 
 @pytest.mark.parametrize(

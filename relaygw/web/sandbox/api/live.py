@@ -254,8 +254,8 @@ def _wanted(request: Request) -> tuple[MailSearch, str, float]:
         known = ", ".join(sorted(_PARAMETERS))
         raise Problem(400, f"parameter {name!r} is not known", expected=known)
     search = parse_search(given.get("query", ""))
-    if search.is_void:
-        raise _unfit("query", given["query"])
+    if search.mistake is not None:
+        raise Problem(400, f"query: {search.mistake.what}", expected=search.mistake.expected)
     to = given.get("to", "").strip().lower()
     terms = list(search.terms)
     for name, field in _TERMS.items():

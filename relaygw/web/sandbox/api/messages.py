@@ -30,7 +30,7 @@ from starlette.responses import (
 from relaygw import __version__
 from relaygw.mail.clock import clock_ms, utc_time
 from relaygw.mail.content import ContentFacts, hidden_recipients
-from relaygw.mail.search import EVERYTHING, MAX_CHARACTERS, MAX_TERMS, MailSearch, parse_search
+from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext, opens, reads
@@ -326,10 +326,8 @@ def search_of(request: Request, query: str) -> MailSearch:
             400, f"tz is not a time zone: {name[:40]!r}; e.g. Europe/Berlin"
         ) from None
     search = parse_search(query, tz=zone)
-    if search.is_void:  # else a test for "no such mail" would pass
-        raise HTTPException(
-            400, f"query has no word, more than {MAX_TERMS} terms or {MAX_CHARACTERS} characters"
-        )
+    if search.mistake is not None:  # else a test for "no such mail" would pass
+        raise HTTPException(400, f"query: {search.mistake}")
     return search
 
 
