@@ -39,7 +39,7 @@ _BETWEEN_WORDS = re.compile(r'[\s\x00-\x1f\x7f-\x9f<>",;()\ud800-\udfff]+')
 _UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
 _WORD = re.compile(r'(?:"[^"]*"?|[^\s"])+')
 _TERM = re.compile(
-    r'(?P<not>(?:[-!][^\w"]*)?)(?P<field>[a-z-]+):(?P<value>.*)', re.DOTALL | re.IGNORECASE
+    r'(?P<not>(?:[-!][^\w"]*+)?)(?P<field>[a-z-]+):(?P<value>.*)', re.DOTALL | re.IGNORECASE
 )
 _LONE_STAR = re.compile(r"(?<!\*)\*(?!\*)")  # more of them stand in subjects: *****SPAM*****
 
