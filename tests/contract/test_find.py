@@ -191,7 +191,7 @@ def test_it_is_found(store: Store, order: str, query: str) -> None:
         "' OR 1=1 --",
         '"anna" OR ben*',
         "anna* NEAR(ben)x",
-        "qq:* | anna",
+        "uu:* | anna",  # no queue id has a U
         "is:captured anna",
         "has:attachment anna",
         "100% anna_",
