@@ -31,6 +31,15 @@ HOST_RULES = frozenset(
     {Rule.DISK_LOW, Rule.CERTIFICATE_EXPIRING, Rule.MAILDROP_STUCK, Rule.ROLE_HUNG}
 )
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
+QUEUE_RULES = frozenset(
+    {
+        *(Rule.NO_DELIVERY, Rule.FRONT_REFUSING, Rule.QUEUE_AGE, Rule.QUEUE_GROWTH),
+        *(Rule.BOUNCE_RATE, Rule.SENDER_COMPLAINTS, Rule.SUPPRESSION, Rule.VOLUME_ANOMALY),
+        *(Rule.STORM, Rule.QUOTA_NEAR, Rule.IN_DOUBT, Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK),
+        *(Rule.WEBHOOK_FAILING, Rule.CONFIG_CHANGED, Rule.LOGIN_FAILURES, Rule.API_STRANGER),
+    }
+)
+"""Rules that look at `FleetFacts.queue`, which is not looked at as often as the rest."""
 GROWTH_LEAST = 1000
 REFUSALS = ("451 4.3.", "452 4.3.")
 _GROWTH_WINDOW_MS = (25 * 60_000, 35 * 60_000)

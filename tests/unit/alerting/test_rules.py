@@ -10,7 +10,7 @@ import pytest
 from relaygw.alerting.facts import Complaints, Finding, FleetFacts, HostFacts, QueueFacts
 from relaygw.alerting.guard_words import finding_of
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
-from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
+from relaygw.alerting.rules import HOST_RULES, QUEUE_RULES, fleet_findings, host_findings
 from relaygw.mail.clock import utc_text
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import DeliveryState
@@ -110,7 +110,10 @@ def test_a_remedy_that_is_a_sentence_goes_on_without_its_full_stop(scope: str) -
 
 def found(*, holds: tuple[Hold, ...] = (), **queue: Any) -> list[tuple[str, str]]:
     facts = FleetFacts(now_ms=NOW_MS, holds=holds, queue=QueueFacts(**queue))
-    return [(one.rule.value, one.key) for one in fleet_findings(facts, SETTINGS)]
+    findings = fleet_findings(facts, SETTINGS)
+    always = fleet_findings(replace(facts, queue=QueueFacts()), SETTINGS)
+    assert {one for one in findings if one.rule in QUEUE_RULES} == {*findings} - {*always}
+    return [(one.rule.value, one.key) for one in findings]
 
 
 def test_nothing_is_wrong_with_a_gateway_that_works() -> None:
