@@ -105,7 +105,7 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Look at holds and outages; of several on one provider the outage is what is told."""
     yield from _silent(facts, settings)
     for hold in sorted(facts.holds, key=lambda hold: hold.scope == UNREACHABLE):
-        provider = hold.key.partition(" ")[0]
+        provider = hold.provider
         if provider not in settings.providers:
             continue
         if hold.scope == Scope.CREDENTIAL:
@@ -125,11 +125,13 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
 
 def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Find providers that answer nothing, so that each try to connect takes its full time."""
-    for provider, seconds in facts.unreached.items():
+    for provider, (seconds, reason) in facts.unreached.items():
         if provider in settings.providers and seconds >= _UNREACHED_S:
-            what = f"provider {provider} cannot be reached: no connection for {_UNREACHED_S} s"
+            why = reason or f"no connection for {_UNREACHED_S} s"
+            what = f"provider {provider} cannot be reached: {why}"
+            remedy = known_remedy(reason) or _UNREACHED_REMEDY
             since_ms = facts.now_ms - int(seconds * 1000)
-            yield Finding(Rule.PROVIDER_DOWN, provider, what, _UNREACHED_REMEDY, since_ms)
+            yield Finding(Rule.PROVIDER_DOWN, provider, what, remedy, since_ms)
 
 
 def _held_words(hold: Hold) -> str:

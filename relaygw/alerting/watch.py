@@ -32,6 +32,7 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
+from relaygw.upstream.failure import Unreached
 
 DUTY = "watch"
 _LOAD = 20
@@ -44,7 +45,7 @@ _STOP_S = 4.0
 class Watch:
     """The watch of one delivery worker; runs in an event loop of its own.
 
-    `unreached` tells for how many seconds connecting to providers has been in vain, `clock_step`
+    `unreached` tells since when connecting to providers has been in vain, and why; `clock_step`
     how the clock of the queue was set lately, if it was; `claimed_s` for how many seconds its
     worker has not looked for due mail.
     """
@@ -55,7 +56,7 @@ class Watch:
     state_dir: Path
     notifier: Notifier
     note: Callable[[str], None]
-    unreached: Callable[[], Mapping[str, float]] = dict
+    unreached: Callable[[], Mapping[str, Unreached]] = dict
     clock_step: Callable[[], str | None] = lambda: None
     claimed_s: Callable[[], float] = lambda: 0.0
     look_s: float = 5.0  # how often it looks
