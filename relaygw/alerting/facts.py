@@ -34,6 +34,7 @@ from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.visitors import TokenUse
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident, standing_of
+from relaygw.upstream.failure import Unreached
 
 _RECENT_MS = 2 * HOUR_MS
 _USUAL_MS = 7 * DAY_MS
@@ -91,7 +92,7 @@ class FleetFacts:
 
     now_ms: int
     holds: Sequence[Hold] = ()
-    unreached: Mapping[str, float] = field(default_factory=dict)  # provider: seconds, here
+    unreached: Mapping[str, Unreached] = field(default_factory=dict)  # by provider, from here
     lost: Sequence[LostInstance] = ()
     queue: QueueFacts = QueueFacts()
     clock_step: str | None = None  # how the clock of the queue was set lately

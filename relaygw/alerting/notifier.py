@@ -241,7 +241,7 @@ def open_notifier(settings: Settings, store: Store, note: Callable[[str], None])
 def providers_in_trouble(store: Store) -> Collection[str]:
     """Return the providers that are down or held, none when nobody knows."""
     try:
-        return {hold.key.partition(" ")[0] for hold in store.holds.in_force()}
+        return {hold.provider for hold in store.holds.in_force()}
     except StoreUnavailable:
         return frozenset()
 

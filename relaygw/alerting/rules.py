@@ -37,6 +37,15 @@ HOST_RULES = frozenset(
     }
 )
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
+QUEUE_RULES = frozenset(
+    {
+        *(Rule.NO_DELIVERY, Rule.FRONT_REFUSING, Rule.QUEUE_AGE, Rule.QUEUE_GROWTH),
+        *(Rule.BOUNCE_RATE, Rule.SENDER_COMPLAINTS, Rule.SUPPRESSION, Rule.VOLUME_ANOMALY),
+        *(Rule.STORM, Rule.QUOTA_NEAR, Rule.IN_DOUBT, Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK),
+        *(Rule.WEBHOOK_FAILING, Rule.CONFIG_CHANGED, Rule.LOGIN_FAILURES, Rule.API_STRANGER),
+    }
+)
+"""Rules that look at `FleetFacts.queue`, which is not looked at as often as the rest."""
 GROWTH_LEAST = 1000
 REFUSALS = ("451 4.3.", "452 4.3.")
 _GROWTH_WINDOW_MS = (25 * 60_000, 35 * 60_000)
@@ -102,7 +111,7 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Look at holds and outages; of several on one provider the outage is what is told."""
     yield from _silent(facts, settings)
     for hold in sorted(facts.holds, key=lambda hold: hold.scope == UNREACHABLE):
-        provider = hold.key.partition(" ")[0]
+        provider = hold.provider
         if provider not in settings.providers:
             continue
         if hold.scope == Scope.CREDENTIAL:
@@ -122,11 +131,13 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
 
 def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Find providers that answer nothing, so that each try to connect takes its full time."""
-    for provider, seconds in facts.unreached.items():
+    for provider, (seconds, reason) in facts.unreached.items():
         if provider in settings.providers and seconds >= _UNREACHED_S:
-            what = f"provider {provider} cannot be reached: no connection for {_UNREACHED_S} s"
+            why = reason or f"no connection for {_UNREACHED_S} s"
+            what = f"provider {provider} cannot be reached: {why}"
+            remedy = known_remedy(reason) or _UNREACHED_REMEDY
             since_ms = facts.now_ms - int(seconds * 1000)
-            yield Finding(Rule.PROVIDER_DOWN, provider, what, _UNREACHED_REMEDY, since_ms)
+            yield Finding(Rule.PROVIDER_DOWN, provider, what, remedy, since_ms)
 
 
 def _held_words(hold: Hold) -> str:

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from relaygw.alerting.dead_man import CALL_EACH_S, DeadMansSignal, mail_trouble
 from relaygw.alerting.facts import Finding, FleetFacts, QueueFacts, QueueFactsReader, host_facts
 from relaygw.alerting.guard import GuardWatch
 from relaygw.alerting.notifier import FORGET_MS, Notifier
-from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
+from relaygw.alerting.rules import HOST_RULES, QUEUE_RULES, fleet_findings, host_findings
 from relaygw.alerting.silence import SilenceWatch
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
@@ -30,6 +32,7 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
+from relaygw.upstream.failure import Unreached
 
 DUTY = "watch"
 _LOAD = 20
@@ -42,7 +45,7 @@ _STOP_S = 4.0
 class Watch:
     """The watch of one delivery worker; runs in an event loop of its own.
 
-    `unreached` tells for how many seconds connecting to providers has been in vain, `clock_step`
+    `unreached` tells since when connecting to providers has been in vain, and why; `clock_step`
     how the clock of the queue was set lately, if it was; `claimed_s` for how many seconds its
     worker has not looked for due mail.
     """
@@ -53,15 +56,16 @@ class Watch:
     state_dir: Path
     notifier: Notifier
     note: Callable[[str], None]
-    unreached: Callable[[], Mapping[str, float]] = dict
+    unreached: Callable[[], Mapping[str, Unreached]] = dict
     clock_step: Callable[[], str | None] = lambda: None
     claimed_s: Callable[[], float] = lambda: 0.0
     look_s: float = 5.0  # how often it looks
-    queue_look_s: float = 30.0  # at the whole queue, which takes longer the more there is
+    queue_look_s: float = 30.0  # at the whole queue, if nothing there begins or ends meanwhile
     call_s: float = CALL_EACH_S  # to the monitor elsewhere
     _own: list[Incident] = field(default_factory=list)  # of the store itself: nowhere but here
     _queue: QueueFacts | None = None
     _queue_due_s: float = 0.0
+    _queue_rest_s: float = 0.0  # after the last look, which took a part of that
     _is_on_duty: bool = False
     _has_opened: bool = False
     _looking: asyncio.Future[list[Incident]] | None = None
@@ -74,7 +78,9 @@ class Watch:
         url = self.settings.heartbeat_url
         self._signal = DeadMansSignal(url, self.note, each_s=self.call_s) if url else None
         self._trouble: str | None = None
-        self._fleet, self._host, self._away = (Hysteresis(lasting_s) for _ in range(3))
+        self._fleet, self._of_queue, self._host, self._away = (
+            Hysteresis(lasting_s) for _ in range(4)
+        )
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -136,15 +142,16 @@ class Watch:
 
     def _look_at_fleet(self, known: Sequence[Incident], now_ms: int) -> None:
         shared = [one for one in known if one.rule not in HOST_RULES]
-        begun_s = time.monotonic()
-        if self._queue is None or begun_s >= self._queue_due_s:
-            self._queue = self._facts.queue_facts(shared, now_ms=now_ms)
+        begun_s, queue = time.monotonic(), self._queue
+        is_new = queue is None or begun_s >= self._queue_due_s
+        if queue is None or is_new:
+            queue = self._queue = self._facts.queue_facts(shared, now_ms=now_ms)
             hosts = {None, *(one.name for one in self.store.instances.registered())}
             for one in known:
                 if _host_of(one) not in hosts:  # nobody of that host is there to look any more
                     self._end(one, now_ms)
-            took_s = time.monotonic() - begun_s
-            self._queue_due_s = begun_s + max(self.queue_look_s, _LOAD * took_s)
+            self._queue_rest_s = _LOAD * (time.monotonic() - begun_s)
+            self._queue_due_s = begun_s + max(self.queue_look_s, self._queue_rest_s)
         with self.store.database.snapshot():
             holds = self.store.holds.in_force()
             lost = self.store.watch.lost_instances(now_ms - LOST_MS)
@@ -153,7 +160,7 @@ class Watch:
             holds=holds,
             unreached=self.unreached(),
             lost=lost,
-            queue=self._queue,
+            queue=queue,
             clock_step=self.clock_step(),
         )
         findings = fleet_findings(facts, self.settings)
@@ -163,13 +170,20 @@ class Watch:
             self._trouble = mail_trouble(
                 self.store,
                 self.settings,
-                self._queue,
+                queue,
                 findings,
                 state_dir=self.state_dir,
                 claimed_s=self.claimed_s(),
                 now_ms=now_ms,
             )
-        self._settle(self._fleet, findings, shared, now_ms, is_over=self._guard.is_let_go)
+        now, of_queue = _apart(findings)
+        known_now, known_of_queue = _apart(shared)
+        self._settle(self._fleet, now, known_now, now_ms, is_over=self._guard.is_let_go)
+        if is_new:  # an old look shows neither that something lasts nor that it stays away
+            self._settle(self._of_queue, of_queue, known_of_queue, now_ms)
+            left_s = self._of_queue.left_s(known_of_queue, now_ms=now_ms)
+            soon_s = begun_s + max(left_s, self._queue_rest_s)
+            self._queue_due_s = min(self._queue_due_s, soon_s)
 
     def _settle(
         self,
@@ -229,6 +243,15 @@ def reworded(incidents: Sequence[Incident], findings: Sequence[Finding]) -> list
     ]
 
 
+_Told = TypeVar("_Told", Finding, Incident)
+
+
+def _apart(told: Sequence[_Told]) -> tuple[list[_Told], list[_Told]]:
+    """Return those that each look sees anew, and those that rest on a look at the queue."""
+    of_queue = [one for one in told if one.rule in QUEUE_RULES]
+    return [one for one in told if one.rule not in QUEUE_RULES], of_queue
+
+
 def _host_of(incident: Incident) -> str | None:
     """Return the host that an incident is about, None where it is about the queue."""
     return incident.key.partition(" ")[0] if incident.rule in HOST_RULES else None
@@ -250,7 +273,10 @@ def incident_of(finding: Finding, since_ms: int) -> Incident:
 
 
 class Hysteresis:
-    """When findings become incidents, and when those are over: not before it has lasted."""
+    """When findings become incidents, and when those are over: not before it has lasted.
+
+    It is asked with what was found just now: what was found earlier lasts no longer by waiting.
+    """
 
     def __init__(self, lasting_s: float) -> None:
         self._lasting_ms = int(lasting_s * 1000)
@@ -291,6 +317,18 @@ class Hysteresis:
             for kind, one in gone.items()
             if now_ms - self._gone_ms[kind] >= self._lasting_ms or is_over(one)
         ]
+
+    def left_s(self, open_incidents: Sequence[Incident], *, now_ms: int) -> float:
+        """Return when the next finding, or end, will have lasted: in seconds; inf without any.
+
+        `open_incidents` are those that `begun` and `ended` were asked with.
+        """
+        known = {(one.rule, one.key) for one in open_incidents}
+        begun_ms = [at_ms for kind, at_ms in self._since_ms.items() if kind not in known]
+        left_ms = [
+            self._lasting_ms - (now_ms - at_ms) for at_ms in (*begun_ms, *self._gone_ms.values())
+        ]
+        return min((one / 1000 for one in left_ms if one > 0), default=math.inf)
 
 
 class WatchThread:

@@ -34,9 +34,11 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.drop import is_complete
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.words import fields, printable
+from relaygw.operations.providers import obeyed
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.status import SILENT_AFTER_S, silent_words
 from relaygw.policy.untended import AWAY_REMEDY, away_words
+from relaygw.settings.model import Settings
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import silent_incarnations
 from relaygw.store.queue import LaneCount
@@ -96,7 +98,7 @@ def drain(invocation: frame.Invocation, wait_s: float, grace_s: float, wants_jso
             left = run.run(wait_s, show=progress.show)
         finally:
             progress.close()
-        remains = _remains(store, left, time.monotonic() - began_s)
+        remains = _remains(store, loaded.settings, left, time.monotonic() - began_s)
     print_lines([as_json(remains)] if wants_json else map(printable, _told(left, remains)))
     return os.EX_OK if left.is_empty else os.EX_TEMPFAIL
 
@@ -280,7 +282,7 @@ def count_drops(maildrop: Path | None) -> int:
         ) from error
 
 
-def _remains(store: Store, left: Left, waited_s: float) -> dict[str, Any]:
+def _remains(store: Store, settings: Settings, left: Left, waited_s: float) -> dict[str, Any]:
     """Return what is left and why, in the form of JSON."""
     reasons: Counter[tuple[str, str]] = Counter()
     held = []
@@ -295,7 +297,7 @@ def _remains(store: Store, left: Left, waited_s: float) -> dict[str, Any]:
                 told = filter(None, (part.reason, *(one.reply for one in mine)))
                 reasons[part.route, next(told, "not tried yet")] += 1
     most = reasons.most_common(_MAX_REASONS)
-    holds = [] if left.is_empty else store.holds.in_force()
+    holds = [] if left.is_empty else obeyed(store.holds.in_force(), settings.providers)
     return {
         "drained": left.is_empty,
         "waited_s": round(waited_s, 3),

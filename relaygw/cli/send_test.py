@@ -22,6 +22,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.outcome import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
+from relaygw.operations.providers import obeyed
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.operations.story.facts import Meanings, meaning_notes
 from relaygw.settings.model import Settings
@@ -149,7 +150,7 @@ def watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) 
                 print_lines(f"{queue_id}: {printable(line)}" for line in lines)
                 return exit_code
         if clock_ms() >= deadline_ms:
-            for hold in store.holds.in_force():
+            for hold in obeyed(store.holds.in_force(), settings.providers):
                 remedy = f"; {hold.remedy}" if hold.remedy else ""
                 click.echo(printable(f"held: {hold.scope} {hold.key}: {hold.reason}{remedy}"))
             raise CommandFailed(

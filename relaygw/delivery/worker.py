@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,7 @@ from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Lifeline
 from relaygw.store.limits import Account
 from relaygw.store.store import Store
+from relaygw.upstream.failure import Unreached
 
 POLL_S = 1.0
 _DRAIN_S = 25.0
@@ -186,10 +187,11 @@ class Worker:
         before = {gate: gate.teachings for gate in gates if not gate.teachings_under_way}
         steps: list[ClockStep] = []
         try:
-            holds, accounts = await self._context.call(self._look, steps)
+            holds, accounts, waiting = await self._context.call(self._look, steps)
         finally:
             self._mind_clock(steps)
         self._looked_s = time.monotonic()
+        self._forget_unwanted(holds, waiting)
         await self._restart_waits()
 
         def untaught() -> Iterator[Gate]:
@@ -227,8 +229,20 @@ class Worker:
             while await self._context.call(restart, limit=most) == most:
                 pass
 
-    def _look(self, steps: list[ClockStep]) -> tuple[list[Hold], dict[str, Account]]:
-        """Note which lanes have something due; return holds and accounts; in a thread.
+    def _forget_unwanted(self, holds: Sequence[Hold], waiting: Collection[str]) -> None:
+        """Forget that providers could not be reached which nothing waits for, by now."""
+        wanted = {hold.key for hold in holds}
+        for lane in self._lanes:
+            if lane.window or lane.route in waiting:
+                wanted.update(gate.provider for gate in lane.gates)
+        for name, gate in self._gates.items():
+            if name not in wanted and not gate.in_flight:
+                self._pools[name].forget_unreached()
+
+    def _look(
+        self, steps: list[ClockStep]
+    ) -> tuple[list[Hold], dict[str, Account], Collection[str]]:
+        """Note which lanes have something due; in a thread. Return holds, accounts, routes.
 
         `steps` gets how the clock was set, whatever comes of the rest.
         """
@@ -243,15 +257,14 @@ class Worker:
                 due_at_ms = store.leases.next_due_at_ms(lane.route)
                 if due_at_ms is not None and due_at_ms <= time.time() * 1000:
                     lane.may_have_more = True
-            return store.holds.in_force(), store.limits.accounts()
+            return store.holds.in_force(), store.limits.accounts(), waiting
 
     # --- what others ask and tell --------------------------------------------------------
 
-    def unreached(self) -> dict[str, float]:
-        """Return for how many seconds connecting to providers has been in vain; for any thread."""
-        now_s = time.monotonic()
-        since = {name: pool.unreached_since_s for name, pool in self._pools.items()}
-        return {name: now_s - begun_s for name, begun_s in since.items() if begun_s is not None}
+    def unreached(self) -> dict[str, Unreached]:
+        """Return since when connecting to providers that are wanted is in vain; for any thread."""
+        since = {name: pool.unreached() for name, pool in self._pools.items()}
+        return {name: one for name, one in since.items() if one is not None}
 
     def claimed_s(self) -> float:
         """Return for how many seconds it has not looked for due mail; for any thread."""

@@ -6,7 +6,7 @@ The pace and the connections of now are computed as the delivery worker does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,14 @@ def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:
         if (hold.scope in _OF_THE_PROVIDER and hold.key == provider)
         or (hold.scope == Scope.SENDER_DOMAIN and hold.key.partition(" ")[0] == provider)
     ]
+
+
+def obeyed(holds: Iterable[Hold], providers: Container[str]) -> list[Hold]:
+    """Return the holds of providers that are configured: others stop nothing, nobody probes them.
+
+    They are obeyed again when their provider is back in the configuration.
+    """
+    return [hold for hold in holds if hold.provider in providers]
 
 
 def _provider_entry(verb: str, name: str, *, actor: str, now_ms: int, detail: str) -> AuditEntry:

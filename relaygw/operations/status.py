@@ -82,7 +82,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         fingerprint=mine,
         instances=instances,
         silent=silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms),
-        holds=holds,
+        holds=providers.obeyed(holds, settings.providers),
         usages=providers.read_usages(store, settings.providers),
         lanes=lanes,
         captured=captured,

@@ -55,6 +55,11 @@ class Hold:
     probe_at_ms: int | None
     cause: HoldCause = SAID  # what `reason` is the sentence of
 
+    @property
+    def provider(self) -> str:
+        """Whose it is; a sender domain's key is `PROVIDER DOMAIN`."""
+        return self.key.partition(" ")[0]
+
 
 class Holds(Repository):
     """Stops, and the deliveries that wait for their end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from aiosmtplib import SMTPException, SMTPReadTimeoutError, SMTPResponseException, SMTPTimeoutError
 
@@ -60,6 +61,13 @@ class UpstreamError(RelaygwError):
             self.reply = SmtpReply(self.reply.code, tuple(map(masked, self.reply.lines)))
         # what it was raised from says the same, unmasked
         self.__cause__ = self.__context__ = None
+
+
+class Unreached(NamedTuple):
+    """For how many seconds connecting to a provider has been in vain, and why, where known."""
+
+    seconds: float
+    reason: str = ""
 
 
 def known_remedy(detail: str) -> str | None:

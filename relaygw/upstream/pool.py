@@ -17,7 +17,7 @@ from relaygw.settings.provider import Chaining as ChainSetting
 from relaygw.settings.provider import Provider
 from relaygw.upstream.connection import load_tls_context
 from relaygw.upstream.credentials import Credentials
-from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.failure import Unreached, UpstreamError
 from relaygw.upstream.session import UpstreamSession, open_session
 
 
@@ -50,6 +50,7 @@ class Pool:
         self.max_messages_per_connection = provider.max_messages_per_connection
         self.unreached_since_s: float | None = None
         """When the first connection was begun since the provider last answered one (monotonic)."""
+        self._unreached_why = ""
 
     def __repr__(self) -> str:
         return (
@@ -66,6 +67,15 @@ class Pool:
     def connection_count(self) -> int:
         """How many connections are open or opening, those being closed included."""
         return self.in_use_count + len(self._closing)
+
+    def unreached(self) -> Unreached | None:
+        """Return since when, and why, connecting has been in vain; for any thread."""
+        since_s, why = self.unreached_since_s, self._unreached_why
+        return None if since_s is None else Unreached(time.monotonic() - since_s, why)
+
+    def forget_unreached(self) -> None:
+        """Begin anew: the provider has answered, or nothing waits for it."""
+        self.unreached_since_s, self._unreached_why = None, ""
 
     async def acquire_session(self, *, fresh: bool = False) -> UpstreamSession:
         """Return an idle session or a new one; give it back with `release_session` in any case.
@@ -158,10 +168,12 @@ class Pool:
                 own=self._own,
             )
         except UpstreamError as error:
-            if error.reply is not None:
-                self.unreached_since_s = None
+            if error.reply is None:
+                self._unreached_why = error.detail
+            else:
+                self.forget_unreached()
             raise
-        self.unreached_since_s = None
+        self.forget_unreached()
         return session
 
     def _close_in_background(self, session: UpstreamSession) -> None:

@@ -316,3 +316,33 @@ async def test_what_another_worker_found_out_costs_one_connection_not_mail(
         await rig.wait_for(message, DeliveryState.FINISHED)
         assert rig.entry(message).recipients[0].attempts == 1, "only the one that went through"
         assert rig.store.holds.in_force() == []
+
+
+async def test_a_provider_is_unreached_only_while_something_waits_for_it(tmp_path: Path) -> None:
+    async with running(tmp_path, {"a": dead()}) as rig:
+        mail = accepted()
+        rig.accept(mail)
+        (hold,) = await rig.wait_for_holds()
+        assert "refused" in rig.worker.unreached()["a"].reason
+        deed = AuditEntry(at_ms=1, actor="x", action="x", target="x", affected=1, detail="")
+        await rig.wait_for(mail, DeliveryState.DEFERRED)
+        states = frozenset({DeliveryState.DEFERRED})
+        rig.store.queue.change_state(
+            [mail.queue_id], from_states=states, to=DeliveryState.DELETED, entry=deed
+        )
+        looked_s = rig.worker._looked_s
+        await rig.wait_until(lambda: rig.worker._looked_s > looked_s)
+        assert "a" in rig.worker.unreached(), "it is held, and probed"
+        rig.store.holds.drop_hold(hold.scope, hold.key)
+        await rig.wait_until(lambda: not rig.worker.unreached())
+
+
+async def test_a_release_makes_no_secret_of_a_provider_that_mail_waits_for(tmp_path: Path) -> None:
+    async with running(tmp_path, {"a": dead()}) as rig:
+        rig.accept(accepted())
+        (hold,) = await rig.wait_for_holds()
+        before = rig.worker.unreached()["a"].seconds
+        rig.store.holds.drop_hold(hold.scope, hold.key)
+        looked_s = rig.worker._looked_s
+        await rig.wait_until(lambda: rig.worker._looked_s > looked_s + 1.5)  # two looks later
+        assert rig.worker.unreached()["a"].seconds > before

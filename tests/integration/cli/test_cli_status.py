@@ -108,6 +108,29 @@ def test_status_tells_which_provider_is_held_or_slowed_and_why(desk: Desk) -> No
     assert found["providers"][1]["learned"]["rate_per_s"] == 29.0
 
 
+def test_a_hold_of_a_provider_that_is_gone_is_not_shown(desk: Desk) -> None:
+    now_ms = clock_ms()
+    for scope, key in (("unreachable", "before"), ("sender domain", "before promo.test")):
+        desk.store.holds.put_hold(
+            Hold(
+                scope=scope,
+                key=key,
+                reason="refused",
+                remedy="it is retried automatically",
+                since_ms=now_ms,
+                probe_at_ms=now_ms,
+            )
+        )
+    assert "before" not in desk.run("status").stdout
+    assert desk.lines("status", "--json")[0]["holds"] == []
+    desk.add()
+    desk.claim()
+    result = desk.run("drain", "--wait", "0s", "--json")
+    assert json.loads(result.stdout)["holds"] == []
+    desk.config.write_text(desk.config.read_text().replace("main", "before"))
+    assert "sender domain before promo.test since" in " ".join(desk.run("status").stdout.split())
+
+
 def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_path: Path) -> None:
     maildrop = tmp_path / "maildrop"
     assert "0 waiting, 0 set aside\n" in desk.run("status").stdout

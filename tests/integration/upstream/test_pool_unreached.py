@@ -42,9 +42,23 @@ async def test_failures_do_not_set_the_clock_back() -> None:
         await one.acquire_session()
     first_s = one.unreached_since_s
     assert first_s is not None
+    known = one.unreached()
+    assert known is not None and "refused" in known.reason
     with pytest.raises(UpstreamError):
         await one.acquire_session()
     assert one.unreached_since_s == first_s
+
+
+async def test_what_is_forgotten_begins_anew() -> None:
+    one = pool(Provider(host="127.0.0.1", port=free_port(), tls="none"))
+    with pytest.raises(UpstreamError):
+        await one.acquire_session()
+    one.forget_unreached()
+    assert one.unreached() is None
+    forgotten_s = time.monotonic()
+    with pytest.raises(UpstreamError):
+        await one.acquire_session()
+    assert one.unreached_since_s is not None and one.unreached_since_s >= forgotten_s
 
 
 async def test_a_refusal_is_an_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from relaygw.alerting.facts import Finding
@@ -77,3 +78,24 @@ def test_nothing_waits_for_a_clock_that_was_set_back() -> None:
     lasting.ended([], [INCIDENT], now_ms=at(3600))
     assert lasting.ended([], [INCIDENT], now_ms=at(0)) == []
     assert lasting.ended([], [INCIDENT], now_ms=at(20)) == [INCIDENT]
+
+
+def test_it_says_when_the_next_look_is_worth_it() -> None:
+    lasting = Hysteresis(20.0)
+    other = Finding(rule=Rule.PROVIDER_DOWN, key="other", summary="s", remedy="r")
+    assert lasting.left_s([], now_ms=at(0)) == math.inf
+    lasting.begun([MAIN], [], now_ms=at(0))
+    lasting.begun([MAIN, other], [], now_ms=at(5))
+    assert lasting.left_s([], now_ms=at(5)) == 15
+    assert lasting.left_s([INCIDENT], now_ms=at(5)) == 20, "of the other one"
+    assert lasting.begun([MAIN, other], [], now_ms=at(20)) == [(MAIN, at(0))]
+    assert lasting.left_s([], now_ms=at(20)) == 5
+
+
+def test_it_says_when_the_next_end_is_worth_a_look() -> None:
+    lasting = Hysteresis(20.0)
+    lasting.begun([], [INCIDENT], now_ms=at(0))
+    lasting.ended([], [INCIDENT], now_ms=at(0))
+    assert lasting.left_s([INCIDENT], now_ms=at(8)) == 12
+    lasting.ended([MAIN], [INCIDENT], now_ms=at(8))
+    assert lasting.left_s([INCIDENT], now_ms=at(8)) == math.inf

@@ -10,7 +10,7 @@ import pytest
 from relaygw.alerting.facts import Complaints, Finding, FleetFacts, HostFacts, QueueFacts
 from relaygw.alerting.guard_words import finding_of
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
-from relaygw.alerting.rules import HOST_RULES, fleet_findings, host_findings
+from relaygw.alerting.rules import HOST_RULES, QUEUE_RULES, fleet_findings, host_findings
 from relaygw.mail.clock import utc_text
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import DeliveryState
@@ -28,6 +28,7 @@ from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount
 from relaygw.store.visitors import TokenUse
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
+from relaygw.upstream.failure import Unreached
 from tests.tables import each_of
 
 SLICE_MS = HISTORY_SLICE_MS
@@ -111,7 +112,10 @@ def test_a_remedy_that_is_a_sentence_goes_on_without_its_full_stop(scope: str) -
 
 def found(*, holds: tuple[Hold, ...] = (), **queue: Any) -> list[tuple[str, str]]:
     facts = FleetFacts(now_ms=NOW_MS, holds=holds, queue=QueueFacts(**queue))
-    return [(one.rule.value, one.key) for one in fleet_findings(facts, SETTINGS)]
+    findings = fleet_findings(facts, SETTINGS)
+    always = fleet_findings(replace(facts, queue=QueueFacts()), SETTINGS)
+    assert {one for one in findings if one.rule in QUEUE_RULES} == {*findings} - {*always}
+    return [(one.rule.value, one.key) for one in findings]
 
 
 def test_nothing_is_wrong_with_a_gateway_that_works() -> None:
@@ -242,13 +246,22 @@ def test_of_several_holds_on_a_provider_the_outage_is_told() -> None:
 def test_a_provider_that_answers_nothing_is_known_before_it_counts_as_down(
     seconds: float, is_wrong: bool
 ) -> None:
-    facts = FleetFacts(now_ms=NOW_MS, unreached={"main": seconds, "gone": 99.0})
+    facts = FleetFacts(now_ms=NOW_MS, unreached={"main": Unreached(seconds), "gone": Unreached(99)})
     findings = fleet_findings(facts, SETTINGS)
     assert [(one.rule, one.key) for one in findings] == [("provider_down", "main")] * is_wrong
     assert [one.since_ms for one in findings] == [NOW_MS - 20_000] * is_wrong
-    both = FleetFacts(now_ms=NOW_MS, unreached={"main": 30.0}, holds=(hold("unreachable"),))
+    unreached = {"main": Unreached(30.0)}
+    both = FleetFacts(now_ms=NOW_MS, unreached=unreached, holds=(hold("unreachable"),))
     (finding,) = fleet_findings(both, SETTINGS)
     assert finding.summary == "provider main cannot be reached: why"
+
+
+def test_why_a_provider_is_not_reached_is_told_where_it_is_known() -> None:
+    reason = "certificate not verified: Hostname mismatch (main[192.0.2.1]:587)"
+    facts = FleetFacts(now_ms=NOW_MS, unreached={"main": Unreached(30.0, reason)})
+    (finding,) = fleet_findings(facts, SETTINGS)
+    assert finding.summary == f"provider main cannot be reached: {reason}"
+    assert finding.remedy == "set host to the name in the certificate"
 
 
 def test_providers_that_are_not_configured_any_more_do_not_count() -> None:
