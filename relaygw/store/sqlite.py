@@ -223,18 +223,20 @@ class SqliteDatabase(Database):
         self._file = QueueFile(self._path)
         try:
             self._lock = WriteLock(directory, first_in_line=first_in_line)
-            # large content queues with everyone else, also behind the front's own mail
-            self._bulk_lock = WriteLock(directory, first_in_line=False)
+            # what a front writes beside its mail queues with everyone else: large content, and
+            # counts, which would each wait for a lock of another program's before the next mail
+            self._later_lock = WriteLock(directory, first_in_line=False)
         except OSError as error:
             self._file.close()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
         self._readers = Readers(create_sqlite_engine(url, begin=None, file=self._file))
-        unsynced = _Writer(url, self._lock, self._file, is_synced=False)
+        unsynced_lock = self._later_lock if first_in_line else self._lock
+        unsynced = _Writer(url, unsynced_lock, self._file, is_synced=False)
         self._writers = {
             Write.SYNCED: _Writer(url, self._lock, self._file),
             Write.UNSYNCED: unsynced,
             Write.LEASE: unsynced,  # what forgets it is the machine, and the worker goes with it
-            Write.BULK: _Writer(url, self._bulk_lock, self._file),
+            Write.BULK: _Writer(url, self._later_lock, self._file),
         }
         self._moved_at_ns = 0  # the log's time of change when all of it was moved
 
@@ -276,7 +278,7 @@ class SqliteDatabase(Database):
         self._readers.close()
         self._file.close()
         self._lock.close()
-        self._bulk_lock.close()
+        self._later_lock.close()
 
     def _finish(self) -> None:
         """Leave a database that needs no log, unless somebody else has it open."""
@@ -296,7 +298,7 @@ class SqliteDatabase(Database):
                 frames = _move_log(raw)
             if frames >= _LONG_LOG_FRAMES:
                 # with nothing left to move, the next writer starts the log from its beginning
-                with self._bulk_lock:
+                with self._later_lock:
                     raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._moved_at_ns = changed_at_ns
         return frames >= _LONG_LOG_FRAMES // 4
@@ -312,7 +314,7 @@ class SqliteDatabase(Database):
         with Translated(self._translate), self._writers[Write.SYNCED].beside() as raw:
             (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
             if free_pages > _SPARE_PAGES:
-                with self._bulk_lock:
+                with self._later_lock:
                     self._file.mark(raw)
                     raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
 

@@ -324,7 +324,7 @@ def test_drain_takes_an_instance_out_and_leaves_its_mail_to_the_others(start: St
         out, err = drain.communicate(timeout=60)
         assert drain.returncode == 0, err
         assert "the other instances have its mail" in out
-        assert not leaving.is_running
+        leaving.wait_until(lambda: not leaving.is_running, "the end of the instance")
         assert status_of(other, "/readyz") == 200, "the others are not drained"
         os.kill(worker_of(other), signal.SIGCONT)
         other.wait_until_empty()
