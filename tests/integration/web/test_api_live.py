@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relaygw import __version__
+from relaygw.mail.search import MailSearch
+from relaygw.store.sandbox import CapturedEntry
 from relaygw.store.store import Store
+from relaygw.web.sandbox.api.live import Wait
 from tests.integration.web.conftest import running, sandbox
 from tests.integration.web.people import PASSWORDS, TOKENS, with_logins
 
@@ -70,8 +74,16 @@ async def test_no_site_listens_and_nobody_without_a_login(serve: Serve) -> None:
 
 
 async def test_it_and_a_wait_end_with_the_session(
-    serve: Serve, capture: Capture, store: Store
+    serve: Serve, capture: Capture, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looks = threading.Event()
+    look = Wait._newest
+
+    def noted(wait: Wait, search: MailSearch, to: str) -> CapturedEntry | None:
+        looks.set()
+        return look(wait, search, to)
+
+    monkeypatch.setattr(Wait, "_newest", noted)
     client = await serve(with_logins())
     await client.post("/login", data={"name": "vera", "password": PASSWORDS["vera"]})
     [cookie] = client.cookies.jar
@@ -80,6 +92,7 @@ async def test_it_and_a_wait_end_with_the_session(
         waiting = asyncio.create_task(client.get("/api/gateway/v1/wait?subject=x&timeout=60s"))
         capture(MAIL % 1)
         await told(socket, 2)
+        assert await asyncio.to_thread(looks.wait, 30), "the wait was let in"
         assert cookie.value is not None
         store.sessions.drop(hashlib.sha256(cookie.value.partition(".")[0].encode()).hexdigest())
         capture(MAIL % 2)
