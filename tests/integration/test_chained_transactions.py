@@ -205,7 +205,7 @@ async def test_a_provider_that_loses_step_gets_no_more_chains_and_bounces_nothin
 ) -> None:
     async with ScriptedProvider() as provider:
         provider.script(verb, Action.DEFAULT, reply)
-        quick = Timeouts.model_validate({"command": "1s"})
+        quick = Timeouts.model_validate({"command": "3s"})
         log = await log_of(tmp_path, provider, chaining(provider, timeouts=quick))
     assert log.count("does not handle chained transactions") == 1
     assert "status=bounced" not in log

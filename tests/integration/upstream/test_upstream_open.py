@@ -18,7 +18,7 @@ from tests.fakes.scripted_provider import Action, ScriptedProvider
 
 USERS = {"shop": "s3cret"}
 LOGIN = {"username": "shop", "password": "plain:s3cret"}
-SHORT = {"connect": "30s", "command": "500ms", "final_reply": "500ms"}
+SHORT = {"connect": "30s", "command": "2s", "final_reply": "2s"}
 
 
 async def fail_to_open(settings: Provider) -> UpstreamError:
@@ -168,7 +168,7 @@ async def test_no_greeting_in_time() -> None:
     async with ScriptedProvider() as provider:
         provider.script("greeting", Action.HANG)
         error = await fail_to_open(provider.settings(timeouts=SHORT))
-        assert error.detail.startswith("no greeting within 0.5 s")
+        assert error.detail.startswith("no greeting within 2 s")
 
 
 async def test_ehlo_refused_falls_back_to_helo() -> None:

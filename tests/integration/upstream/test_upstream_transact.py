@@ -14,7 +14,7 @@ from relaygw.upstream.outgoing import OutgoingMail, RecipientReply
 from relaygw.upstream.session import UpstreamSession, open_session
 from tests.fakes.scripted_provider import DEFAULT_EXTENSIONS, Action, ScriptedProvider, Wait
 
-SHORT = {"connect": "30s", "command": "500ms", "final_reply": "500ms"}
+SHORT = {"connect": "30s", "command": "2s", "final_reply": "2s"}
 UNPIPED = tuple(one for one in DEFAULT_EXTENSIONS if one != "PIPELINING")
 CONTENT = b"Subject: x\r\n\r\n.hi\r\n"
 LARGE = b"Subject: x\r\n\r\n" + b".0123456789abcdef\r\n" * 500_000
