@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -154,14 +155,20 @@ def build_tree(target: Target, wheel: Path, *, compiler: str) -> Path:
     write_words(tree)
     if compiler:
         compile_modules(compiler, site / "relaygw", f"/{target.site}/relaygw")
-    set_times(tree)
+    set_times_and_modes(tree)
     return tree
 
 
-def set_times(tree: Path) -> None:
-    """Give all files the time of the source, so that the same source makes the same package."""
+def set_times_and_modes(tree: Path) -> None:
+    """Give all files the time of the source, and let all read them.
+
+    The same source makes the same package, whoever cloned and built it, and with which umask.
+    """
     seconds = int(source_date())
     for path in (tree, *tree.rglob("*")):
+        if not path.is_symlink():
+            is_program = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+            path.chmod(0o755 if is_program else 0o644)
         os.utime(path, (seconds, seconds), follow_symlinks=False)
 
 
@@ -246,7 +253,7 @@ def mta_tree() -> Path:
     doc = tree / "usr/share/doc/relaygw-mta"
     doc.mkdir(parents=True)
     shutil.copy(ROOT / "LICENSE", doc / "copyright")
-    set_times(tree)
+    set_times_and_modes(tree)
     return tree
 
 

@@ -68,6 +68,7 @@ def own_directories() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as directory:
         os.environ["RELAYGW_RUN_DIR"] = directory
         os.environ["XDG_STATE_HOME"] = f"{directory}/state"
+        os.umask(0o022)  # servers of other users read what tests write, whatever the caller's is
         yield
 
 

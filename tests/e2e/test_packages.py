@@ -67,7 +67,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 def build(*words: str) -> None:
     command = [sys.executable, "packaging/build.py", "--fast", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # the strictest umask of who builds: all must be able to read what is installed
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, umask=0o077)
     assert done.returncode == 0, done.stderr
 
 

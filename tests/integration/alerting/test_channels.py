@@ -139,6 +139,8 @@ async def test_a_command_gets_no_secrets_of_the_gateway(
     names = ("PATH", "HOME", "LANG", "LC_TIME", "TZ")
     for name in (*names, "ORDERS_KEY", "CREDENTIALS_DIRECTORY", "RELAYGW__QUEUE__URL"):
         monkeypatch.setenv(name, f"{name}-value" if name != "PATH" else os.defpath)
+    for name in [one for one in os.environ if one.startswith("LC_") and one not in names]:
+        monkeypatch.delenv(name)  # Python sets one itself where there is no LANG
     out = tmp_path / "out"
     await Command([script(tmp_path, f"env -0 > {out}")]).send(NOTICE)
     given = dict(one.split("=", 1) for one in out.read_text().split("\0") if one)
