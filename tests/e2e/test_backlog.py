@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -37,10 +38,13 @@ def fill(gateway: Gateway, count: int) -> None:
 
 
 def memory_bytes(gateway: Gateway) -> int:
-    """Return the PSS of all processes of a gateway."""
-    pids = gateway.processes()
-    texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
-    return 1024 * sum(int(kb) for text in texts for kb in _PSS.findall(text))
+    """Return the PSS of all processes of a gateway; one may end meanwhile."""
+    kilobytes = 0
+    for pid in gateway.processes():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            kilobytes += sum(map(int, _PSS.findall(text)))
+    return 1024 * kilobytes
 
 
 @pytest.mark.campaign

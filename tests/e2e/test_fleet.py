@@ -198,7 +198,7 @@ def test_mail_in_the_maildrop_of_a_leaving_instance_is_not_left_behind(start: St
         leaving.wait_until((maildrop / "wake").exists, "a maildrop")
         (maildrop / f"{'0' * 32}.drop").write_bytes(b"relaygw drop 1\n")  # nobody can take it
         done = run_relaygw(
-            ["--config", str(leaving.config), "drain", "--grace", "0s", "--wait", "3s", "--json"],
+            ["--config", str(leaving.config), "drain", "--grace", "0s", "--wait", "10s", "--json"],
             env=leaving.environment,
             capture_output=True,
             text=True,

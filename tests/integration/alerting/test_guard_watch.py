@@ -163,9 +163,10 @@ def test_a_hold_that_was_killed_before_it_held_mail_is_finished_by_the_watch(
     store: Store, action: str, within_ms: int
 ) -> None:
     orders = count(store, 5, 1)
-    watch, now_ms = guard(store, action=action), clock_ms()
-    watch.look([], now_ms=now_ms)
+    watch = guard(store, action=action)
+    watch.look([], now_ms=clock_ms())
     order(store)
+    now_ms = clock_ms()
     new = GuardEntry(
         target=orders.class_id,
         source_id=orders.source_id,
