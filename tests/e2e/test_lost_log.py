@@ -362,7 +362,11 @@ def test_a_log_that_goes_while_it_is_used_ends_the_intake_and_loses_nothing(
             assert client.command(b"Subject: x\r\n\r\n.").startswith("451 4.3.0")
         gateway.wait_for_log("queue.db-wal.*relaygw")
         gateway.wait_until(lambda: readiness(gateway) == 503, "not ready")
-        assert run(gateway, "queue", "list").returncode == os.EX_DATAERR
+        listed = run(gateway, "queue", "list", "--json")
+        if listed.returncode == 0:  # all of it was in the file before the log went
+            assert all(queue_id in listed.stdout for queue_id in acknowledged)
+        else:
+            assert listed.returncode == os.EX_DATAERR
         gateway.kill_all()
     with Gateway(tmp_path, providers=providers) as gateway:
         assert acknowledged <= {entry.queue_id for entry in gateway.queue()}
