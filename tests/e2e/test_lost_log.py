@@ -21,6 +21,7 @@ from smtplib import SMTPException
 import pytest
 
 from relaygw.mail.state import DeliveryState
+from relaygw.store import log_check
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -95,6 +96,13 @@ def kill_with_a_log(gateway: Gateway, database: Path) -> None:
         for pid in gateway.processes():
             os.kill(pid, signal.SIGCONT)
         time.sleep(0.01)
+
+
+def is_marked(database: Path) -> bool:
+    """Tell whether the file itself says that it has a log."""
+    with suppress(log_check.DriverError):  # it is being written
+        return log_check.mark_of(database) is not None
+    return False
 
 
 def remove_log(database: Path) -> None:
@@ -351,7 +359,10 @@ def test_a_log_that_goes_while_it_is_used_ends_the_intake_and_loses_nothing(
     with Gateway(tmp_path, providers=providers, has_web=True) as gateway:
         acknowledged = {gateway.send("shop@a.test", ["c@b.test"], content) for _ in range(20)}
         assert readiness(gateway) == 200
-        log_of(tmp_path / "state/queue.db").unlink()
+        database = tmp_path / "state/queue.db"
+        # a reader may be in the way of the first commits, and a log without it is not missed
+        gateway.wait_until(lambda: is_marked(database), "the mark in the database")
+        log_of(database).unlink()
         with suppress(AssertionError):  # what is taken while it is found out is safe, too
             for _ in range(20):
                 acknowledged.add(gateway.send("shop@a.test", ["c@b.test"], content))
@@ -362,11 +373,7 @@ def test_a_log_that_goes_while_it_is_used_ends_the_intake_and_loses_nothing(
             assert client.command(b"Subject: x\r\n\r\n.").startswith("451 4.3.0")
         gateway.wait_for_log("queue.db-wal.*relaygw")
         gateway.wait_until(lambda: readiness(gateway) == 503, "not ready")
-        listed = run(gateway, "queue", "list", "--json")
-        if listed.returncode == 0:  # all of it was in the file before the log went
-            assert all(queue_id in listed.stdout for queue_id in acknowledged)
-        else:
-            assert listed.returncode == os.EX_DATAERR
+        assert run(gateway, "queue", "list").returncode == os.EX_DATAERR
         gateway.kill_all()
     with Gateway(tmp_path, providers=providers) as gateway:
         assert acknowledged <= {entry.queue_id for entry in gateway.queue()}
