@@ -156,9 +156,9 @@ class _Transaction(asyncio.Protocol):
             self._end.set_result(0)
 
 
-def _content(bench_id: str, sender: str, size_bytes: int) -> bytes:
+def _content(bench_id: str, sender: str, recipient: str, size_bytes: int) -> bytes:
     head = (
-        f"From: <{sender}>\r\nTo: <customer@example.net>\r\nSubject: order {bench_id}\r\n"
+        f"From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: order {bench_id}\r\n"
         f"Message-ID: <{bench_id}@bench.test>\r\nX-Bench-Id: {bench_id}\r\n\r\n"
     ).encode()
     line = b"x" * 76 + b"\r\n"
@@ -168,12 +168,14 @@ def _content(bench_id: str, sender: str, size_bytes: int) -> bytes:
 async def _send(options: argparse.Namespace, bench_id: str, scheduled_s: float) -> Sample:
     loop = asyncio.get_running_loop()
     end: asyncio.Future[int] = loop.create_future()
+    # another one each: the same mail to one customer over and over would be a storm
+    recipient = f"customer-{bench_id}@example.net"
     commands = [
         b"EHLO client.bench.test\r\n",
         f"MAIL FROM:<{options.sender}>\r\n".encode(),
-        b"RCPT TO:<customer@example.net>\r\n",
+        f"RCPT TO:<{recipient}>\r\n".encode(),
         b"DATA\r\n",
-        _content(bench_id, options.sender, options.size_bytes),
+        _content(bench_id, options.sender, recipient, options.size_bytes),
     ]
     transaction = _Transaction(commands, end)
     try:

@@ -76,7 +76,7 @@ def body(kind: str, size_bytes: int) -> bytes:
     return unit * -(-size_bytes // len(unit))
 
 
-def _send(port: int, kind: str, content: bytes, answers: list[str]) -> None:
+def _send(port: int, kind: str, content: bytes, number: int, answers: list[str]) -> None:
     address = ("127.0.0.1", port)
     with socket.create_connection(address, timeout=_PATIENCE_S) as client:
         replies = client.makefile("rb")
@@ -85,7 +85,7 @@ def _send(port: int, kind: str, content: bytes, answers: list[str]) -> None:
         replies.readline()
         for command in (
             b"MAIL FROM:<bulk@tx.bench.test>\r\n",
-            b"RCPT TO:<customer@example.net>\r\n",
+            f"RCPT TO:<customer-{number}@example.net>\r\n".encode(),
             b"DATA\r\n",
         ):
             client.sendall(command)
@@ -98,9 +98,9 @@ def _send(port: int, kind: str, content: bytes, answers: list[str]) -> None:
         answers.append(replies.readline().decode(errors="replace").strip())
 
 
-def _try_to_send(port: int, kind: str, content: bytes, answers: list[str]) -> None:
+def _try_to_send(port: int, kind: str, content: bytes, number: int, answers: list[str]) -> None:
     try:
-        _send(port, kind, content, answers)
+        _send(port, kind, content, number, answers)
     except OSError as error:
         answers.append(f"{type(error).__name__}: {error}")
 
@@ -112,8 +112,8 @@ def main() -> None:
     answers: list[str] = []
     begun_s = time.monotonic()
     threads = [
-        threading.Thread(target=_try_to_send, args=(int(port), kind, content, answers))
-        for _ in range(int(connections))
+        threading.Thread(target=_try_to_send, args=(int(port), kind, content, number, answers))
+        for number in range(int(connections))
     ]
     for thread in threads:
         thread.start()
