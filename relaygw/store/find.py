@@ -104,29 +104,31 @@ class Find(Repository):
     def index_batch(self, *, limit: int, link_header: str | None = None) -> int:
         """Write the words of messages, of new and changed ones first; return how many were taken.
 
-        Then read `link_header` of what was accepted before it was set. Several transactions, not
-        synced by themselves; safe beside others who do the same.
+        Then read `link_header` of what was accepted before it was set. Less than `limit`: nothing
+        more waits for now. Several transactions, not synced by themselves; safe beside others who
+        do the same.
         """
         done = self._write_words(limit)
-        if done or not link_header:
+        if done >= limit or not link_header:
             return done
         with self._read() as tx:
-            looked, values, next_id = read_links(tx, link_header, limit=limit)
+            looked, values, next_id = read_links(tx, link_header, limit=limit - done)
         if looked:
             with self._write(Write.UNSYNCED) as tx:
                 write_links(tx, link_header, values, next_id)
-        return looked
+        return done + looked
 
     def _write_words(self, limit: int) -> int:
         with self._read() as tx:
-            if not (_HAS_TODO.fetch(tx) or _BEFORE.fetch(tx)):
+            has_older = bool(_BEFORE.fetch(tx))
+            if not (has_older or _HAS_TODO.fetch(tx)):
                 return 0
         with self._write(Write.UNSYNCED) as tx:
             done = take_todo(tx, limit=limit)
             has_to_merge = FULL_TEXT.is_there(tx)
-        if not done:
+        if has_older and done < limit:
             with self._write(Write.UNSYNCED) as tx:
-                done = take_older(tx, limit=limit)
+                done += take_older(tx, limit=limit - done)
         for _ in range(_MERGE_STEPS if done and has_to_merge else 0):
             with self._write(Write.UNSYNCED) as tx:
                 if not FULL_TEXT.merge(tx):

@@ -110,13 +110,21 @@ async def keep_findable(store: Store, link_header: str | None, stop: asyncio.Eve
     """Write the words of new mail, and of what was there before, until `stop` is set."""
     index_batch = partial(store.find.index_batch, limit=_FINDABLE_BATCH, link_header=link_header)
     while not stop.is_set():
-        rest_s = _FINDABLE_LOOK_S
+        taken, began_s = 0, time.monotonic()
         try:
-            began_s = time.monotonic()
-            if await asyncio.to_thread(index_batch):
-                rest_s = max((time.monotonic() - began_s) * _FINDABLE_REST, _FINDABLE_LEAST_REST_S)
+            taken = await asyncio.to_thread(index_batch)
         except StoreUnavailable as error:
             _log.warning("new mail is not made findable for now: %s", error)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(rest_s):
+            async with asyncio.timeout(rest_s(taken, time.monotonic() - began_s)):
                 await stop.wait()
+
+
+def rest_s(taken: int, took_s: float) -> float:
+    """Return how long to rest after a batch of so many messages: each takes the queue's lock.
+
+    A few are what came since the last look; the next ones wait for the next.
+    """
+    if taken < _FINDABLE_BATCH:
+        return _FINDABLE_LOOK_S
+    return max(took_s * _FINDABLE_REST, _FINDABLE_LEAST_REST_S)

@@ -180,3 +180,18 @@ def test_large_mail_is_read_without_its_files(store: Store, capture: Capture) ->
     queue_id = capture(head + text + file + b"\r\n--b--\r\n")
     Indexer(store).catch_up(within_s=None)
     assert found(store, '"the words" a.bin has:attachment larger:5m') == [queue_id]
+
+
+@pytest.mark.parametrize(
+    ("taken", "took_s", "expected_s"),
+    [
+        pytest.param(0, 0.001, 2.0, id="nothing waits"),
+        pytest.param(3, 0.001, 2.0, id="what came since the last look"),
+        pytest.param(100, 0.001, 0.03, id="more waits"),
+        pytest.param(100, 0.2, 1.0, id="more waits, and the queue is slow"),
+    ],
+)
+def test_a_few_new_messages_do_not_take_the_lock_of_the_queue_again_at_once(
+    taken: int, took_s: float, expected_s: float
+) -> None:
+    assert indexing.rest_s(taken, took_s) == pytest.approx(expected_s)
