@@ -49,7 +49,10 @@ def test_on_a_terminal_it_is_asked_for_twice_and_not_shown() -> None:
     def at_terminal(*answers: bytes) -> tuple[int, str, bytes]:
         """Answer each prompt once it is there; return exit code, output, what was shown."""
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(COMMAND, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE)
+        # a session of its own: it would ask at the terminal that the tests run in, if they do
+        process = subprocess.Popen(
+            COMMAND, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, start_new_session=True
+        )
         os.close(theirs)
         shown = b""
         for answer in answers:
