@@ -308,4 +308,4 @@ def unfinished(store: Store, search: MailSearch) -> Iterator[str]:
         since = utc_text(progress.older_than_ms)
         yield f"mail from before {since} is still being indexed"
     if progress.waiting > _FEW_WAITING:
-        yield f"{progress.waiting:,} newer messages are still being indexed"
+        yield f"{progress.waiting:,} new messages are still being indexed"

@@ -177,7 +177,7 @@ _DELIVERED = Meaning(
 IN_DOUBT = Meaning(
     verdict=Verdict.DOUBT,
     scope=Scope.MESSAGE,
-    explanation="The connection was lost after the whole message was sent, before the reply came: "
+    explanation="The whole message was sent, and no reply came that can be understood: "
     "it is not known whether the provider has taken it.",
     remedy="Check the provider's own log before you release it; it may be sent twice.",
 )
