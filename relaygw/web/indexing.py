@@ -123,7 +123,7 @@ async def keep_findable(store: Store, link_header: str | None, stop: asyncio.Eve
 def rest_s(taken: int, took_s: float) -> float:
     """Return how long to rest after a batch of so many messages: each takes the queue's lock.
 
-    A few are what came since the last look; the next ones wait for the next.
+    A batch that is not full has all that waited; what comes after it waits for the next look.
     """
     if taken < _FINDABLE_BATCH:
         return _FINDABLE_LOOK_S

@@ -12,9 +12,10 @@ import pytest
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content import ContentFacts
 from relaygw.mail.search import EVERYTHING, parse_search
+from relaygw.store import find_index
 from relaygw.store.store import Store
 from relaygw.web import indexing
-from relaygw.web.indexing import Indexer, keep_indexed
+from relaygw.web.indexing import Indexer, keep_findable, keep_indexed
 from relaygw.web.mail.mime_tree import MimeTree
 from tests.altered_store import AlteredStore
 
@@ -195,3 +196,25 @@ def test_a_few_new_messages_do_not_take_the_lock_of_the_queue_again_at_once(
     taken: int, took_s: float, expected_s: float
 ) -> None:
     assert indexing.rest_s(taken, took_s) == pytest.approx(expected_s)
+
+
+async def test_words_are_written_in_full_batches_and_then_there_is_a_rest(
+    store: Store, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find_index, "SETTLED_MS", 0)
+    monkeypatch.setattr(indexing, "_FINDABLE_BATCH", 2)
+    for number in range(5):
+        capture(mail(f"order {number}"))
+    stop, batches = asyncio.Event(), []
+    rest_s = indexing.rest_s
+
+    def noted(taken: int, took_s: float) -> float:
+        batches.append((taken, rest_s(taken, 0.0)))
+        if taken < 2:
+            stop.set()
+        return 0.0
+
+    monkeypatch.setattr(indexing, "rest_s", noted)
+    async with asyncio.timeout(30):
+        await keep_findable(store, None, stop)
+    assert batches == [(2, 0.03), (2, 0.03), (1, 2.0)]
