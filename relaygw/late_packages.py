@@ -14,6 +14,7 @@ from relaygw.errors import PackageMissing
 
 PACKAGES = {
     "alembic": "alembic",
+    "anyio": "anyio",
     "argon2": "argon2-cffi",
     "flufl.bounce": "flufl.bounce",
     "h11": "h11",
@@ -23,6 +24,7 @@ PACKAGES = {
     "markupsafe": "markupsafe",  # of jinja2
     "nh3": "nh3",
     "standardwebhooks": "standardwebhooks",
+    "starlette": "starlette",
     "uvicorn": "uvicorn",
 }
 """Modules that every installation has, and the packages that bring them."""

@@ -17,33 +17,31 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.observe.hang import HangFile
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
 from relaygw.observe.metrics import open_run_files
 from relaygw.observe.reload import note_refused_reload, note_settings_in_force
 from relaygw.roles import heap, note_settings, prepare_schema
-from relaygw.roles.children import Child, HangWatch
+from relaygw.roles.children import Child, HangWatch, Restarts
+from relaygw.roles.demand import Demand, is_on_demand
 from relaygw.roles.process import ROLES, RoleContext, preload, run_role
+from relaygw.roles.signals import Signals
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.roles.systemd import ServiceManager, handed_sockets
-from relaygw.service_file import (
-    EARLY_SIGNALS,
-    RunningGateway,
-    hold_running_entry,
-    hold_service_file,
-    user_name,
-)
+from relaygw.service_file import RunningGateway, hold_running_entry, hold_service_file, user_name
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
+
 DRAIN_S = 30.0
-RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-_STEADY_S = 30.0  # a child that lived this long starts the ladder anew
 _LOG_PATIENCE_S = 1.0  # log lines that could not go out are tried again after this
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
 
 
 class _ToldToStop(RelaygwError):
@@ -64,11 +62,12 @@ class Supervisor:
         self._manager = ServiceManager(os.environ)
         self._children: dict[int, Child] = {}
         self._generation = 0
-        self._failures: dict[str, int] = dict.fromkeys(ROLES, 0)
-        self._due: list[tuple[float, str, int]] = []  # restarts: when, role, generation
+        self._restarts = Restarts()
+        self._demand = Demand()  # for the web role, where it is on demand
         self._is_stopping = False
+        self._began_at_ms = clock_ms()
         self._entry: Path | None = None
-        self._signals_read, self._signals_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signals = Signals()
         self._hang_file = HangFile(loaded.state_dir)
         self._hangs = HangWatch(
             after_s=self._manager.alive_each_s,
@@ -84,14 +83,17 @@ class Supervisor:
         self._hang_file.start()
         note_settings_in_force(self._loaded.state_dir)
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
-        self._catch_signals()
+        self._signals.catch()
         self._manager.status("prepares the queue")
         try:
             self._prepare_schema(self._loaded)
         except _ToldToStop:
             return self._end()
         self._sockets.open(self._loaded.settings)
-        preload(self._roles, self._loaded.settings)
+        # what nobody may want for days takes no memory
+        preload(
+            [role for role in self._roles if not self._is_on_demand(role)], self._loaded.settings
+        )
         heap.share()
         self._start_generation()
         self._note_settings("start")
@@ -99,7 +101,7 @@ class Supervisor:
         self._announce()
         deadline_s = float("inf")
         while self._children or not self._is_stopping:
-            for number in self._wait_for_signals():
+            for number in self._wait_for_signals(self._doors()):
                 if number in (signal.SIGTERM, signal.SIGINT):
                     deadline_s = self._stop()
                 elif number == signal.SIGHUP and not self._is_stopping:
@@ -138,24 +140,18 @@ class Supervisor:
 
     # --- signals -------------------------------------------------------------------------
 
-    def _catch_signals(self) -> None:
-        signal.set_wakeup_fd(self._signals_write, warn_on_full_buffer=False)
-        for number in (*_SIGNALS, signal.SIGUSR1):
-            signal.signal(number, lambda *_: None)  # the wake-up pipe carries them
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY_SIGNALS)
-
-    def _wait_for_signals(self) -> list[int]:
-        timeout_s = min((at_s for at_s, _, _ in self._due), default=float("inf"))
+    def _wait_for_signals(self, doors: Sequence[HasFileno] = ()) -> list[int]:
+        """Return what came; the web role starts when somebody is at one of its doors."""
         longest_s = 1.0 if self._is_stopping else self._hangs.each_s
-        timeout_s = min(timeout_s - time.monotonic(), longest_s)
+        timeout_s = min(self._restarts.next_s - time.monotonic(), longest_s)
         if self._log.channel.is_waiting:
             timeout_s = min(timeout_s, _LOG_PATIENCE_S)
-        ready, _, _ = select.select([self._signals_read], [], [], max(0.0, timeout_s))
-        if not ready:
-            return []
-        # many of a kind are one, and an end comes before a reload that may take its time
-        found = set(os.read(self._signals_read, 4096))
-        return sorted(found, key=lambda number: number == signal.SIGHUP)
+        watched: list[HasFileno] = [self._signals, *doors]
+        ready, _, _ = select.select(watched, [], [], max(0.0, timeout_s))
+        if set(ready) & set(doors):
+            self._demand.meet()
+            self._start("web")
+        return self._signals.take() if self._signals in ready else []
 
     def _signal_all(self, number: int) -> None:
         for pid in self._children:
@@ -165,7 +161,7 @@ class Supervisor:
     def _stop(self) -> float:
         self._is_stopping = True
         self._manager.stopping()
-        self._due.clear()
+        self._restarts.clear()
         self._sockets.close()
         self._signal_all(signal.SIGTERM)
         return time.monotonic() + DRAIN_S
@@ -195,23 +191,39 @@ class Supervisor:
     # --- children ------------------------------------------------------------------------
 
     def _start_generation(self) -> None:
+        # older mail may be to be read for the field of a link
+        is_wanted = self._runs("web") or self._loaded.settings.web.link_header is not None
         self._generation += 1
         processes = self._loaded.settings.processes
         counts = {"front": processes.front, "delivery": processes.delivery, "web": 1}
         for role in self._roles:
-            for _ in range(counts[role]):
-                self._start(role)
+            if is_wanted or not self._is_on_demand(role):
+                for _ in range(counts[role]):
+                    self._start(role)
+
+    def _is_on_demand(self, role: str) -> bool:
+        return role == "web" and is_on_demand(self._roles, self._loaded.settings)
+
+    def _runs(self, role: str) -> bool:
+        """Return whether a role of this generation runs, or is about to."""
+        now = [
+            child.role for child in self._children.values() if child.generation == self._generation
+        ]
+        return role in now or self._restarts.is_planned(role)
+
+    def _doors(self) -> Sequence[HasFileno]:
+        """Return where to wait for those who want the web role while it does not run."""
+        if "web" not in self._roles or self._is_stopping or self._runs("web"):
+            return ()
+        return (self._demand, *self._sockets.of("web", self._loaded.settings))
 
     def _start(self, role: str) -> None:
-        # blocked meanwhile: the child must not answer a signal with its parent's handlers
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGUSR1})
         used = {child.slot for child in self._children.values()}
         slot = next(number for number in count() if number not in used)
         self._hangs.beat_of(slot).note(0.0)
-        pid = os.fork()
+        pid = self._signals.fork()
         if pid == 0:
             self._be_child(role, slot)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._children[pid] = Child(role, pid, self._generation, time.monotonic(), slot)
 
     def _be_child(self, role: str, slot: int) -> None:
@@ -219,12 +231,6 @@ class Supervisor:
         exit_code = os.EX_SOFTWARE
         self._log.channel.adopt()
         try:
-            signal.set_wakeup_fd(-1)
-            for number in _SIGNALS - {signal.SIGHUP}:
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            # USR1 stays blocked until the role can open its log again
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._alive_write)
             context = RoleContext(
                 loaded=self._loaded,
@@ -233,6 +239,8 @@ class Supervisor:
                 log=self._log,
                 beat=self._hangs.beat_of(slot),
                 metrics=self._metrics.directory if self._metrics is not None else None,
+                demand=self._demand if self._is_on_demand("web") else None,
+                began_at_ms=self._began_at_ms,
             )
             exit_code = run_role(role, context)
         except RelaygwError as error:
@@ -256,29 +264,23 @@ class Supervisor:
             self._hangs.forget(child)
             if self._is_stopping or child.generation != self._generation:
                 continue
-            self._plan_restart(child, os.waitstatus_to_exitcode(status))
+            exit_code = os.waitstatus_to_exitcode(status)
+            if exit_code != 0 or not self._is_on_demand(child.role):
+                self._plan_restart(child, exit_code)
 
     def _plan_restart(self, child: Child, exit_code: int) -> None:
-        now_s = time.monotonic()
-        if now_s - child.started_s >= _STEADY_S:
-            self._failures[child.role] = 0
-        step = min(self._failures[child.role], len(RESTART_LADDER_S) - 1)
-        self._failures[child.role] += 1
         how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+        pause_s = self._restarts.plan(child, time.monotonic())
         self._log.note(
             "master",
             f"warning: {child.role} (pid {child.pid}) ended with {how}; restarting it in "
-            f"{RESTART_LADDER_S[step]:g} s",
+            f"{pause_s:g} s",
         )
-        self._due.append((now_s + RESTART_LADDER_S[step], child.role, child.generation))
 
     def _restart_due(self) -> None:
-        now_s = time.monotonic()
-        due = [entry for entry in self._due if entry[0] <= now_s]
-        self._due = [entry for entry in self._due if entry[0] > now_s]
-        for _, role, generation in due:
-            if generation == self._generation:
-                self._start(role)
+        for ended in self._restarts.take(time.monotonic()):
+            if ended.generation == self._generation:
+                self._start(ended.role)
 
     # --- reload --------------------------------------------------------------------------
 
@@ -305,7 +307,7 @@ class Supervisor:
         self._loaded = loaded
         self._log.channel.close()
         self._log = _open_log(loaded.settings)
-        self._due.clear()
+        self._restarts.clear()
         self._sockets.close_unused(loaded.settings)
         self._start_generation()
         for child in old:
@@ -343,7 +345,7 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)  # it has our handlers, which do nothing
             self._manager.alive()
             self._log.channel.pump()
-        os.write(self._signals_write, bytes(kept))
+        self._signals.put_back(kept)
         if kept & {signal.SIGTERM, signal.SIGINT}:
             raise _ToldToStop("told to stop")
         return os.waitstatus_to_exitcode(ended[1])

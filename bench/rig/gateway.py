@@ -6,9 +6,10 @@ import contextlib
 import importlib.util
 import json
 import os
+import socket
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from bench.rig.mta import PATIENCE_S, ROOT, Mta
 from bench.rig.ports import free_port
@@ -53,6 +54,8 @@ class Gateway(Mta):
         "web": "relaygw-web",
     }
     speaks_postfix = True
+    is_visited: ClassVar = True
+    """Somebody has been at the pages, so that all roles run."""
 
     def __init__(
         self, directory: Path, *, providers: dict[str, dict[str, Any]], **sections: Any
@@ -89,6 +92,13 @@ class Gateway(Mta):
         config = self.directory / "relaygw.yaml"
         config.write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
         config.chmod(0o600)
+
+    def start(self) -> Self:
+        super().start()
+        if self.is_visited:
+            host, _, port = str(self.settings["web"]["bind"]).rpartition(":")
+            socket.create_connection((host, int(port)), PATIENCE_S).close()
+        return self
 
     def command(self) -> list[str]:
         config = str(self.directory / "relaygw.yaml")

@@ -12,13 +12,17 @@ from bench.standing.setting import Setting
 MB = 1_000_000
 
 
+class _Unvisited(Gateway):
+    is_visited = False
+
+
 def idle(setting: Setting) -> Result:
-    """PSS of all roles, and their share of one core, without any mail."""
+    """PSS of all processes, and their share of one core, without any mail or visitor."""
     size = setting.size
     with (
         setting.directory() as directory,
         Sink() as sink,
-        Gateway(directory, providers={"sink": provider(sink.port)}) as gateway,
+        _Unvisited(directory, providers={"sink": provider(sink.port)}) as gateway,
     ):
         setting.say(f"settling for {size.settle_s:.0f} s, then watching {size.idle_s:.0f} s")
         time.sleep(size.settle_s)

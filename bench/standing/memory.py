@@ -19,7 +19,7 @@ class MemoryWatch:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._pids = {role: gateway.pids(role)[-1] for role in _ROLES}
+        self._pids = {role: pid for role in _ROLES for pid in gateway.pids(role)}
         self._pids["supervisor"] = gateway.pid
         self.before_bytes = self._sample()
         self.peak_bytes = dict(self.before_bytes)
@@ -35,8 +35,12 @@ class MemoryWatch:
 
     def added_by_role(self) -> str:
         """Return how much each role grew at most, as text."""
-        grown = {role: self.peak_bytes[role] - self.before_bytes[role] for role in _ROLES}
-        return ", ".join(f"{role} {added / 1e6:.0f}" for role, added in grown.items()) + " MB"
+        grown = [
+            f"{role} {(peak_bytes - self.before_bytes[role]) / 1e6:.0f}"
+            for role, peak_bytes in self.peak_bytes.items()
+            if role in _ROLES
+        ]
+        return ", ".join(grown) + " MB"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -18,6 +18,7 @@ STEP_S = 5.0
 PURGE_EVERY_STEPS = 12
 PURGE_LIMIT = 200
 ORPHANS_EVERY_STEPS = 720
+MUCH_UNFINDABLE = 500  # searches look at up to four times as many messages themselves
 _FIRST_ORPHANS_STEP = 120  # not while a start with a long queue has enough to do
 TRASH_S = 7 * 86400.0
 ORPHANS_S = 3600.0
@@ -40,8 +41,12 @@ class Janitor:
         bury_dead_of_this_host: Callable[[], list[tuple[str, int, list[Begun]]]],
         wake_workers: Callable[[], None],
         has_lock_file: Callable[[str], bool] = lambda _incarnation: False,
+        want_web: Callable[[], None] | None = None,
     ) -> None:
-        """`has_lock_file`: of an incarnation whose lock says whether it lives, late or not."""
+        """`has_lock_file`: of an incarnation whose lock says whether it lives, late or not.
+
+        `want_web` starts the web role where it does not run always: much mail is to be findable.
+        """
         self._queue, self._sandbox = settings.queue, settings.sandbox
         self._expire_ms = settings.suppression.rules().expire_ms
         self._storms_ms = 2 * _ms(settings.storms.window)
@@ -51,6 +56,7 @@ class Janitor:
         self._bury_dead_of_this_host = bury_dead_of_this_host
         self._wake_workers = wake_workers
         self._has_lock_file = has_lock_file
+        self._want_web = want_web
 
     async def run(self) -> None:
         """Clean up until cancelled."""
@@ -84,6 +90,8 @@ class Janitor:
 
     async def _clean_up(self, number: int) -> None:
         await asyncio.to_thread(self._bury_and_shrink)
+        if self._want_web is not None and await asyncio.to_thread(self._is_much_unfindable):
+            self._want_web()
         if number % PURGE_EVERY_STEPS == 0:
             await _repeat(self._purge_step)
             await _repeat(self._forget_step)
@@ -98,6 +106,10 @@ class Janitor:
             await _repeat(lambda: self._store.reports.forget_strays() > 0)
             if self._expire_ms is not None:
                 await asyncio.to_thread(self._store.suppressions.forget_refusals, self._expire_ms)
+
+    def _is_much_unfindable(self) -> bool:
+        progress = self._store.find.progress()
+        return progress.waiting >= MUCH_UNFINDABLE or progress.older_than_ms is not None
 
     def _bury_and_shrink(self) -> None:
         self._bury()

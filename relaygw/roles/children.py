@@ -1,4 +1,4 @@
-"""The processes of roles as their supervisor sees them, and which of them hang.
+"""The processes of roles as their supervisor sees them: which hang, when the dead start again.
 
 A role notes in shared memory that its event loop runs. Its silence is counted by the looks of the
 supervisor, no look for more than two usual ones: where all were stopped together, by a freezer of
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ HUNG_S = 45.0
 """A loop that stood still for so long hangs; half of WatchdogSec is used instead, if it is less."""
 ENDED_AFTER = 3
 """One that stood still for so many times as long is ended."""
+_RESTART_LADDER_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STEADY_S = 30.0  # a child that lived this long starts the ladder anew
 
 
 @dataclass(slots=True)
@@ -89,3 +92,39 @@ class HangWatch:
             child.is_hung = False
             self._tell(f"{child.role} (pid {child.pid}) goes on after it hung")
             self._file.end(child.pid, is_back=True)
+
+
+class Restarts:
+    """When roles that ended start again: at once, and ever later while they do not last."""
+
+    def __init__(self) -> None:
+        self._failures: Counter[str] = Counter()
+        self._due: list[tuple[float, Child]] = []
+
+    @property
+    def next_s(self) -> float:
+        """When the next is due; infinity: none is."""
+        return min((at_s for at_s, _ in self._due), default=float("inf"))
+
+    def plan(self, ended: Child, now_s: float) -> float:
+        """Plan the successor of a process; return in how many seconds it is due."""
+        if now_s - ended.started_s >= _STEADY_S:
+            self._failures[ended.role] = 0
+        pause_s = _RESTART_LADDER_S[min(self._failures[ended.role], len(_RESTART_LADDER_S) - 1)]
+        self._failures[ended.role] += 1
+        self._due.append((now_s + pause_s, ended))
+        return pause_s
+
+    def is_planned(self, role: str) -> bool:
+        """Return whether a process of a role is to start."""
+        return any(ended.role == role for _, ended in self._due)
+
+    def take(self, now_s: float) -> list[Child]:
+        """Return whose successors are due now, and forget them."""
+        due = [ended for at_s, ended in self._due if at_s <= now_s]
+        self._due = [entry for entry in self._due if entry[0] > now_s]
+        return due
+
+    def clear(self) -> None:
+        """Forget all that was planned."""
+        self._due.clear()

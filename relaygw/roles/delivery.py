@@ -82,6 +82,7 @@ async def _tended(
         bury_dead_of_this_host=lambda: bury_dead(context.instances_dir, store),
         wake_workers=wake_workers,
         has_lock_file=has_lock_file(context.instances_dir, settings),
+        want_web=context.demand.want if context.demand is not None else None,
     )
     composer = NoticeComposer(Intake(settings, state_dir=state_dir))
     notices = Notices(settings, store, observer, composer=composer, wake_workers=wake_workers)

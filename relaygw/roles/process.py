@@ -26,8 +26,10 @@ from pathlib import Path
 from relaygw import __version__
 from relaygw.delivery.leases import HEARTBEAT_S
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.observe.maillog import MailLog
 from relaygw.roles import heap, hears_of_mail, queue_place
+from relaygw.roles.demand import Demand
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store import hints, instances
@@ -77,6 +79,8 @@ class RoleContext:
     log: MailLog
     beat: Beat | None = None
     metrics: Path | None = None  # where processes count; None: they do not
+    demand: Demand | None = None  # for the web role; None: that runs always
+    began_at_ms: int = field(default_factory=clock_ms)  # the gateway, not this role of it
     incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
 
     @property

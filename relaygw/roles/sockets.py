@@ -79,7 +79,11 @@ class ListeningSockets:
         for place, listening in self._open.items():
             if place not in places:
                 listening.close()
-        return [self._open[place] for place in places]
+        return self.of(role, settings)
+
+    def of(self, role: str, settings: Settings) -> list[socket.socket]:
+        """Return the sockets of a role in the order of its addresses."""
+        return [self._open[place] for place in _places_of(role, settings)]
 
     def close_unused(self, settings: Settings) -> None:
         """Close what `settings` do not name."""

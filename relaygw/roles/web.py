@@ -12,9 +12,11 @@ from relaygw import service_file
 from relaygw.alerting.history import history_kept
 from relaygw.alerting.watch import WatchThread
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.words import span
 from relaygw.observe.observer import History
 from relaygw.passwords import Uses
 from relaygw.roles import hears_of_mail, open_store, wake_workers
+from relaygw.roles.demand import IDLE_S, Attendance
 from relaygw.roles.process import Heartbeat, RoleContext, in_loop, registered, stop_event
 from relaygw.roles.uses import uses_kept, written
 from relaygw.store.instances import STALE_AFTER_S
@@ -44,9 +46,11 @@ async def web(context: RoleContext) -> int:
 
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
         indexer, uses, history = Indexer(store), Uses(), History()
-        visits = Visits(history)
-        reading = asyncio.gather(
-            keep_indexed(indexer, stop), keep_findable(store, settings.web.link_header, stop)
+        visits, attendance = Visits(history), Attendance()
+        beside = asyncio.gather(
+            keep_indexed(indexer, stop),
+            keep_findable(store, settings.web.link_header, stop, told=attendance.note),
+            _end_unwanted(context, attendance, stop),
         )
         app = create_app(
             store,
@@ -59,6 +63,7 @@ async def web(context: RoleContext) -> int:
             state_dir=context.loaded.state_dir,
             uses=uses,
             visits=visits,
+            began_at_ms=context.began_at_ms,
         )
         pages, *others = context.sockets
         events = others.pop() if settings.events.bind is not None else None
@@ -70,13 +75,21 @@ async def web(context: RoleContext) -> int:
             _feedback_kept(context, store, events, stop),
         ):
             await asyncio.gather(
-                serve_web(app, pages, stop=stop),
+                serve_web(app, pages, stop=stop, visited=attendance.note),
                 *(serve_web(metrics.app(), one, stop=stop) for one in others),
             )
-        await reading
+        await beside
         beat.cancel()
     store.close()
     return 0
+
+
+async def _end_unwanted(context: RoleContext, attendance: Attendance, stop: asyncio.Event) -> None:
+    """Set `stop` when nobody has wanted this role for long, where it runs on demand."""
+    if context.demand is not None and await attendance.end(stop):
+        idle = span(int(IDLE_S * 1000))
+        context.log.note("master", f"web ends: nobody has asked for {idle}; whoever does starts it")
+        stop.set()
 
 
 def _feedback_kept(

@@ -58,19 +58,21 @@ def create_app(
     state_dir: Path | None = None,
     uses: Uses | None = None,
     visits: Visits | None = None,
+    began_at_ms: int | None = None,
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
     `is_ready` says why /readyz is not, in a line that everyone may read. `stop` ends answers that
     would go on for ever. `wake_workers` lets workers look at the queue at once. Large content of
     mail that is sent again passes through `state_dir`. `uses` and `visits` are told who asks.
+    `began_at_ms`: when the gateway started, as its pages tell it; None: now.
     """
     uses = {} if uses is None else uses
     options, identity = settings.web, Identity(store, settings, uses, visits)
     instance = settings.hostname if settings.queue.is_postgres else None
     stop, indexer = stop or asyncio.Event(), indexer or Indexer(store)
     state_dir = state_dir or Path(tempfile.gettempdir())
-    web = WebContext(store, settings, indexer, wake_workers, stop, state_dir, uses)
+    web = WebContext(store, settings, indexer, wake_workers, stop, state_dir, uses, began_at_ms)
     routes = [
         *health_routes(store, is_ready, instance),
         *LoginPages(identity).routes(),

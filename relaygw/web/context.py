@@ -56,6 +56,7 @@ class WebContext:
         stop: asyncio.Event,
         state_dir: Path,
         uses: Uses,
+        began_at_ms: int | None,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -66,7 +67,7 @@ class WebContext:
         self.resender = Resender(Intake(settings, state_dir=state_dir))
         self.mail_pages = MailPages(limit_characters=_KEPT_CHARACTERS)
         self.queue_ids = QueueIdSource()
-        self.began_at_ms = clock_ms()
+        self.began_at_ms = clock_ms() if began_at_ms is None else began_at_ms
         self.arrivals = Arrivals(self, stop)
         self._readers = anyio.CapacityLimiter(4)
         self._writers = anyio.CapacityLimiter(2)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -106,8 +107,13 @@ _FINDABLE_REST = 5  # times what a batch took
 _FINDABLE_LEAST_REST_S = 0.03
 
 
-async def keep_findable(store: Store, link_header: str | None, stop: asyncio.Event) -> None:
-    """Write the words of new mail, and of what was there before, until `stop` is set."""
+async def keep_findable(
+    store: Store, link_header: str | None, stop: asyncio.Event, *, told: Callable[[], None]
+) -> None:
+    """Write the words of new mail, and of what was there before, until `stop` is set.
+
+    `told` is called whenever there was any.
+    """
     index_batch = partial(store.find.index_batch, limit=_FINDABLE_BATCH, link_header=link_header)
     while not stop.is_set():
         taken, began_s = 0, time.monotonic()
@@ -115,6 +121,8 @@ async def keep_findable(store: Store, link_header: str | None, stop: asyncio.Eve
             taken = await asyncio.to_thread(index_batch)
         except StoreUnavailable as error:
             _log.warning("new mail is not made findable for now: %s", error)
+        if taken:
+            told()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(rest_s(taken, time.monotonic() - began_s)):
                 await stop.wait()

@@ -180,6 +180,7 @@ _DRAIN_S = 5  # how long a stop waits for answers that are under way
 
 class _EmbeddedServer(uvicorn.Server):
     stopping: asyncio.Task[object]
+    visited: Callable[[], None]
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -187,10 +188,14 @@ class _EmbeddedServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Wake once a second for the Date field, not ten times as uvicorn's own does."""
-        ticks = 0
+        ticks = requests = 0
         while not await self.on_tick(ticks):
             await asyncio.wait({self.stopping}, timeout=1.0)
             ticks += 10
+            state = self.server_state
+            if state.connections or state.total_requests > requests:
+                self.visited()
+            requests = state.total_requests
 
 
 def _websocket(**given: Any) -> asyncio.Protocol:
@@ -206,11 +211,12 @@ async def serve_web(
     *,
     stop: asyncio.Event,
     limit: ConnectionLimit | None = None,
+    visited: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve `app` until `stop` is set or the task is cancelled, then finish what is under way.
 
     Closes the socket. Connections beyond `limit` are closed; without one those beyond 500 at a time
-    get 503.
+    get 503. `visited` is called each second in which somebody was connected.
     """
     counted = None if limit is None else partial(_CountedProtocol, limit=limit)
     config = uvicorn.Config(
@@ -226,6 +232,7 @@ async def serve_web(
         timeout_graceful_shutdown=_DRAIN_S,
     )
     server = _EmbeddedServer(config)
+    server.visited = visited
     server.stopping = asyncio.create_task(stop.wait(), name="web stop")
     serving = asyncio.create_task(server.serve(sockets=[listening_socket]), name="web")
     try:

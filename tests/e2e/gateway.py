@@ -260,9 +260,14 @@ class Gateway:
 
     def wait_for_roles(self) -> None:
         """Return once front, delivery and web are registered: SMTP may be there sooner."""
+        self.want_web()
         self.wait_until(
             lambda: all(self.pids(role) for role in ("front", "delivery", "web")), "three roles"
         )
+
+    def want_web(self) -> None:
+        """Start the web role, if it runs on demand, as a visitor does."""
+        socket.create_connection(("127.0.0.1", self.web_port), PATIENCE_S).close()
 
     def wait_for_log(self, pattern: str, *, count: int = 1, start: int = 0) -> list[str]:
         """Wait until `count` lines from `start` on match; return them."""

@@ -82,7 +82,7 @@ def test_term_lets_a_transaction_finish_and_exits_0(
 def test_dead_child_is_restarted_and_the_log_says_so(
     gateway: Gateway, provider: ThreadedProvider, role: str
 ) -> None:
-    gateway.wait_until(lambda: bool(gateway.pids(role)), f"a registered {role}")
+    gateway.wait_for_roles()
     pid = gateway.kill(role)
 
     gateway.wait_for_log(

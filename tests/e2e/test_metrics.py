@@ -212,7 +212,7 @@ def status_at_the_pages(gateway: Gateway, host: str, **headers: str) -> tuple[in
 
 
 def test_the_address_of_the_pages_serves_programs_of_this_host(gateway: Gateway) -> None:
-    gateway.wait_until(lambda: bool(gateway.pids("web")), "a registered web")
+    gateway.wait_for_roles()
     status, body = status_at_the_pages(gateway, "localhost")
     assert status == 200
     assert scraped(body)("relaygw_store_up") == 1

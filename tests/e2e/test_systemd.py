@@ -304,6 +304,7 @@ def test_as_process_1_it_buries_orphans_and_ends_by_term(tmp_path: Path) -> None
                     states.append(stat.rpartition(")")[2].split()[0])
             return len(states) == 3 and "Z" not in states
 
+        gateway.want_web()
         gateway.wait_until(three_live, "3 roles")
         os.kill(first, signal.SIGTERM)
         gateway.wait_for_log("stopped")

@@ -54,7 +54,7 @@ def forget_peak(pid: int) -> None:
 @pytest.mark.parametrize("name", HEAVY)
 def test_heavy_mail_is_opened_within_its_limits(sandbox: Gateway, base: str, name: str) -> None:
     build, expected = HEAVY[name]
-    sandbox.wait_until(lambda: bool(sandbox.pids("web")), "a web role")
+    sandbox.wait_for_roles()
     (pid,) = sandbox.pids("web")
     with httpx2.Client(base_url=base, timeout=60) as client:
         light = sandbox.send("a@x.test", ["b@x.test"], b"Subject: light\r\n\r\nx\r\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import pytest
 
@@ -205,7 +207,7 @@ async def test_words_are_written_in_full_batches_and_then_there_is_a_rest(
     monkeypatch.setattr(indexing, "_FINDABLE_BATCH", 2)
     for number in range(5):
         capture(mail(f"order {number}"))
-    stop, batches = asyncio.Event(), []
+    stop, batches, work = asyncio.Event(), [], itertools.count()
     rest_s = indexing.rest_s
 
     def noted(taken: int, took_s: float) -> float:
@@ -216,5 +218,6 @@ async def test_words_are_written_in_full_batches_and_then_there_is_a_rest(
 
     monkeypatch.setattr(indexing, "rest_s", noted)
     async with asyncio.timeout(30):
-        await keep_findable(store, None, stop)
+        await keep_findable(store, None, stop, told=partial(next, work))
     assert batches == [(2, 0.03), (2, 0.03), (1, 2.0)]
+    assert next(work) == 3, "each batch is work, which keeps the web role"
