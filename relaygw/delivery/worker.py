@@ -41,6 +41,7 @@ from relaygw.store.store import Store
 from relaygw.upstream.failure import Unreached
 
 POLL_S = 1.0
+_REST_S = 5.0
 _DRAIN_S = 25.0
 _LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it should
 _SENDERS_EACH_S = 5.0
@@ -101,6 +102,7 @@ class Worker:
         self._reconciler = Reconciler(context, self.wake, self._holds.look_anew)
         self.clock = ClockWatch()
         self._looked_s = time.monotonic()
+        self._rest: tuple[int | None, float] | None = None  # the queue's mark, and since when
         self._is_away = False  # from the home of the queue, and the log says so
 
     # --- life ----------------------------------------------------------------------------
@@ -181,8 +183,13 @@ class Worker:
     async def _look_around(self) -> None:
         """Let the gates know what others found out; what this worker learns meanwhile is newer.
 
-        One call, since what a rest costs is waking threads.
+        One call, since what a rest costs is waking threads; none where nobody has written since
+        one that found nothing to do.
         """
+        mark = self._context.store.database.change_mark()
+        if self._rests(mark):
+            self._looked_s = time.monotonic()
+            return
         gates = self._gates.values()
         before = {gate: gate.teachings for gate in gates if not gate.teachings_under_way}
         steps: list[ClockStep] = []
@@ -191,6 +198,7 @@ class Worker:
         finally:
             self._mind_clock(steps)
         self._looked_s = time.monotonic()
+        self._rest = None if holds or waiting else (mark, self._looked_s)
         self._forget_unwanted(holds, waiting)
         await self._restart_waits()
 
@@ -201,6 +209,15 @@ class Worker:
             gate.account = accounts.get(gate.limit_group, gate.account)
         obey_outages(holds, untaught())
         await self._holds.obey(holds, untaught())
+
+    def _rests(self, mark: int | None) -> bool:
+        """Return whether a look would find nothing, as the last one did; not believed for long."""
+        if mark is None or self._rest is None:
+            return False
+        found, looked_s = self._rest
+        is_idle = not any(lane.window or lane.may_have_more for lane in self._lanes)
+        is_idle = is_idle and not any(gate.in_flight for gate in self._gates.values())
+        return is_idle and mark == found and time.monotonic() - looked_s < _REST_S
 
     async def _open_at_home(self) -> None:
         """Begin to send once the holds are known, and that mail may leave from this machine."""

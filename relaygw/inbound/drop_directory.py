@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relaygw.errors import RelaygwError
+from relaygw.mail.clock import is_settled
 from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
 from relaygw.observe.maildrop import OURS, ReasonsFile
 from relaygw.observe.maillog import MailLog
@@ -32,6 +33,7 @@ MAX_NAMED = 1000
 """Lines in the log: whoever fills the directory with rubbish must not fill the log, too."""
 MAX_ASIDE = 100_000
 _SWEEP_S = 3600.0
+_TRUSTED_S = 30.0  # a file system may not tell each change by the time of its directory
 _MAX_DATAGRAMS = 1024
 _UNFINISHED = re.compile(re.escape(WRITING_PREFIX) + r"[0-9a-fA-F]{32}")
 
@@ -55,6 +57,7 @@ class DropDirectory:
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path
         self._swept_at_s = float("-inf")
+        self._found_nothing: tuple[int, float] | None = None  # time of the directory, of the look
         self._socket: socket.socket | None = None
         try:
             gid = grp.getgrnam(group).gr_gid if group is not None else None
@@ -140,17 +143,29 @@ class DropDirectory:
             with contextlib.suppress(OSError):
                 for _ in range(_MAX_DATAGRAMS):
                     self._socket.recv(1)
+                    self._found_nothing = None
+
+    def is_unchanged(self) -> bool:
+        """True when nothing lay here at the last look, and nothing has come since."""
+        if self._found_nothing is None:
+            return False
+        changed_at_ns, looked_at_s = self._found_nothing
+        is_known = time.monotonic() - looked_at_s < _TRUSTED_S
+        return is_known and os.fstat(self.descriptor).st_mtime_ns == changed_at_ns
 
     def look(self, skip: Container[str], last: Container[str] = ()) -> Listing:
         """Return what lies here but `skip`, `last` at the end; remove what was never finished."""
         is_sweep = time.monotonic() - self._swept_at_s >= _SWEEP_S
         if is_sweep:
             self._swept_at_s = time.monotonic()
+        changed_at_ns = os.fstat(self.descriptor).st_mtime_ns
+        may_be_empty = is_settled(changed_at_ns)
         found = Listing()
         later: list[str] = []
         with os.scandir(self.descriptor) as entries:
             for entry in entries:
                 name = entry.name
+                may_be_empty = may_be_empty and name in OURS
                 if is_complete(name):
                     if name in skip:
                         found.skipped.add(name)
@@ -161,6 +176,7 @@ class DropDirectory:
                 elif name not in OURS and len(found.odd) < MAX_LISTED:
                     found.odd.append((name, "not a mail file name"))
         found.drops += later[: MAX_LISTED - len(found.drops)]
+        self._found_nothing = (changed_at_ns, time.monotonic()) if may_be_empty else None
         return found
 
     def _sweep(self, name: str) -> Iterator[tuple[str, str]]:

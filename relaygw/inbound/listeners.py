@@ -38,8 +38,7 @@ GRACE_S = 2.0
 """How long, when the front stops, a session may still begin what its client came for."""
 STOP_S = 25.0  # how long transactions under way may take when the front stops
 MAILDROP_STOP_S = 3.0  # how long, after that, what was being taken from the maildrop may still take
-CHECK_EACH_S = 1.0  # how often all sessions are asked whether their client takes longer than it may
-_COUNT_EACH_S = 1.0
+CHECK_EACH_S = 1.0  # how often sessions are counted, and asked whether they take too long
 _OWN_DESCRIPTORS = 256
 """What a front needs besides its connections: the database, spool files, the maildrop, the log."""
 
@@ -207,7 +206,7 @@ class FrontService:
         self._authenticator = Authenticator(settings.users, self.uses) if is_known else None
         self._listeners: list[ActiveListener] = []
         self._servers: list[asyncio.Server] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._checking: asyncio.Task[None] | None = None
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Serve on `sockets`, which are bound and stand in the order of the listeners."""
@@ -224,7 +223,7 @@ class FrontService:
             server = await loop.create_server(connect, sock=listening, backlog=BACKLOG)
             self._servers.append(server)
         self._maildrop.start()
-        self._tasks = [loop.create_task(one) for one in (self._check_time(), self._keep_counting())]
+        self._checking = loop.create_task(self._check_sessions())
 
     def retire(self) -> None:
         """Take no new connections; leave the maildrop once what was begun is stored."""
@@ -258,8 +257,8 @@ class FrontService:
             self._log.note("master", "warning: sessions were closed: they did not end in time")
         await self._maildrop.ended(MAILDROP_STOP_S)
         await self._committer.drain()
-        for task in self._tasks:
-            task.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
         self._count()
         if self._authenticator is not None:
             self._authenticator.passwords.close()
@@ -306,18 +305,14 @@ class FrontService:
             self._observer.repeated(DUPLICATE)
             self._log.note("cleanup", f"{why}; not accepted twice")
 
-    async def _check_time(self) -> None:
+    async def _check_sessions(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            self._count()
             await asyncio.sleep(CHECK_EACH_S)
             for listener in self._listeners:
                 for connection in tuple(listener.connections):
                     connection.check_time(loop.time())
-
-    async def _keep_counting(self) -> None:
-        while True:
-            self._count()
-            await asyncio.sleep(_COUNT_EACH_S)
 
     def _count(self) -> None:
         for listener in self._listeners:

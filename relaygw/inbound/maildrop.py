@@ -132,6 +132,9 @@ class Maildrop:
                 self._wake.clear()
                 directory.drain()
                 listen_again()
+                if directory.is_unchanged():  # so an idle front wakes no thread
+                    await self._pause()
+                    continue
                 if await pickup.look():
                     if self._trouble:
                         self.log.note("pickup", "local mail is accepted again")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_TICK_NS = 100_000_000
 
 
 def clock_ms() -> int:
@@ -17,6 +18,11 @@ def clock_ms() -> int:
 def awake_s() -> float:
     """Return a clock that nobody sets, and that goes on while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def is_settled(changed_at_ns: int) -> bool:
+    """Return whether a file's next change will have another time: those are coarser than clocks."""
+    return time.time_ns() - changed_at_ns > _TICK_NS
 
 
 def utc_time(at_ms: int) -> datetime:

@@ -71,6 +71,15 @@ def keep_small() -> None:
     gc.set_threshold(_GARBAGE_OBJECTS)
 
 
+def settle() -> None:
+    """Give back what loading took beside the code itself; called once that is loaded."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+    gc.freeze()  # it stays: nobody has to look through it
+
+
 def _unmap_libraries(libc: Any) -> None:
     """Let go of the pages of libraries that the start alone needed; what is used comes back.
 

@@ -126,6 +126,9 @@ def run_role(role: str, context: RoleContext) -> int:
     with contextlib.suppress(OSError):  # how ps and top show it; the kernel keeps 15 characters
         Path("/proc/self/comm").write_text(f"relaygw-{role}")
     heap.keep_small()
+    if f"relaygw.roles.{role}" not in sys.modules:  # one that runs on demand
+        preload((role,), context.loaded.settings)
+        heap.settle()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))
 

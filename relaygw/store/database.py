@@ -311,6 +311,10 @@ class Database(ABC):
         """Raise QueueDamaged once a file of the queue was seen to be removed or replaced."""
         return
 
+    def change_mark(self) -> int | None:
+        """Return what differs once anybody has written; None: it is not known. Does not wait."""
+        return None
+
     def checkpoint(self) -> bool:
         """See Janitor.checkpoint; on PostgreSQL it is the server's own business."""
         return False

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from relaygw.mail.clock import is_settled
 
 if TYPE_CHECKING:
     import psycopg
 
     from relaygw.store.database import Place
 
-_TICK_NS = 100_000_000  # file times are coarser than the clock
 CHANNEL = "relaygw_queue"
 _PAUSE_S = 0.02  # many messages, one hint
 _RECONNECT_S = 2.0
@@ -64,9 +64,7 @@ class HintSender:
             changed_at_ns = self._directory.stat().st_mtime_ns
             if changed_at_ns != self._listed_at_ns:
                 self._receivers = [entry.path for entry in os.scandir(self._directory)]
-                # another change within the clock's tick would not show in the time
-                is_settled = time.time_ns() - changed_at_ns > _TICK_NS
-                self._listed_at_ns = changed_at_ns if is_settled else -1
+                self._listed_at_ns = changed_at_ns if is_settled(changed_at_ns) else -1
         for receiver in self._receivers:
             try:
                 self._socket.sendto(b"", receiver)

@@ -257,6 +257,14 @@ class QueueFile:
         return _identity(self._name) != database
 
     @property
+    def log_changed_at_ns(self) -> int:
+        """When the log was written to last, 0 where there is none."""
+        try:
+            return self._log.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    @property
     def has_mark(self) -> bool:
         """True when the database was found with a mark or has got one."""
         return self._is_marked or self._found_mark

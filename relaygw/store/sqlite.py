@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
+from relaygw.mail.clock import is_settled
 from relaygw.store.database import Database, Translated, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, read_write
 from relaygw.store.queue_file import QueueFile
@@ -287,9 +288,14 @@ class SqliteDatabase(Database):
             with Translated(self._translate), self._lock, writer.kept() as raw:
                 self._file.finish(raw)
 
+    def change_mark(self) -> int | None:
+        """See Database: the log's time of change."""
+        changed_at_ns = self._file.log_changed_at_ns
+        return changed_at_ns if changed_at_ns and is_settled(changed_at_ns) else None
+
     def checkpoint(self) -> bool:
         """See Janitor.checkpoint."""
-        changed_at_ns = self._log_changed_at_ns()
+        changed_at_ns = self._file.log_changed_at_ns
         if changed_at_ns == self._moved_at_ns:
             return False
         with Translated(self._translate), self._writers[Write.SYNCED].beside() as raw:
@@ -302,12 +308,6 @@ class SqliteDatabase(Database):
                     raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._moved_at_ns = changed_at_ns
         return frames >= _LONG_LOG_FRAMES // 4
-
-    def _log_changed_at_ns(self) -> int:
-        try:
-            return self._path.with_name(self._path.name + "-wal").stat().st_mtime_ns
-        except OSError:
-            return 0
 
     def shrink(self) -> None:
         """See Janitor.shrink."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from relaygw.delivery import worker as worker_module
 from relaygw.delivery.gate import DOWN_AFTER_FAILURES
 from relaygw.delivery.worker import Worker
 from relaygw.mail.clock import clock_ms
@@ -189,3 +194,59 @@ async def test_what_others_found_out_is_known_at_the_next_look(tmp_path: Path) -
         assert (gate.is_outage_known, gate.is_held) == (True, True)
         assert gate.is_down(time.monotonic())
         assert gate.failures == DOWN_AFTER_FAILURES
+
+
+async def test_nobody_looks_at_a_queue_that_is_at_rest_until_somebody_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_REST_S", 1e9)
+    async with ScriptedProvider() as p, desk(tmp_path, {"a": p.settings()}) as one:
+        looks, mark = itertools.count(), 1
+        real_look = one.worker._look
+
+        def look(steps: Any) -> Any:
+            next(looks)
+            return real_look(steps)
+
+        async def looked() -> bool:
+            before = copy(looks)
+            await one.worker._look_around()
+            return next(copy(looks)) > next(before)
+
+        monkeypatch.setattr(one.worker, "_look", look)
+        monkeypatch.setattr(one.store.database, "change_mark", lambda: mark)
+        for lane in one.lanes:
+            lane.may_have_more = False
+        assert [await looked(), await looked()] == [True, False]
+        mark = 2
+        assert [await looked(), await looked()] == [True, False]
+        one.lanes[0].may_have_more = True
+        assert await looked()
+        one.lanes[0].may_have_more = False
+        monkeypatch.setattr(worker_module, "_REST_S", 0.0)
+        assert await looked(), "it is not believed for ever"
+        monkeypatch.setattr(worker_module, "_REST_S", 1e9)
+        assert not await looked()
+        mark = None
+        assert [await looked(), await looked()] == [True, True], "it is not known"
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_where_something_waits_each_look_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    async with ScriptedProvider() as p, desk(tmp_path, {"a": p.settings()}) as one:
+        monkeypatch.setattr(one.store.database, "change_mark", lambda: 1)
+        for lane in one.lanes:
+            lane.may_have_more = False
+        await one.worker._look_around()
+        assert one.worker._rests(1)
+        hold = Hold(scope=UNREACHABLE, key="a", reason="", remedy="", since_ms=1, probe_at_ms=None)
+        if is_held:
+            one.store.holds.put_hold(hold)
+        else:
+            one.accept(accepted(route="default"))
+        monkeypatch.setattr(one.store.database, "change_mark", lambda: 2)
+        await one.worker._look_around()
+        one.lanes[0].may_have_more = False
+        assert not one.worker._rests(2)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from relaygw.inbound import drop_directory
 from relaygw.inbound.drop_directory import DropDirectory
+from relaygw.mail import clock
+from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX
 
 
 def test_files_that_stay_unfinished_keep_no_other_from_being_listed(
@@ -27,3 +32,55 @@ def test_files_that_stay_unfinished_keep_no_other_from_being_listed(
     skipping = directory.look(skip=seen)
     assert (skipping.drops, skipping.skipped) == ([], names)
     directory.close()
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[DropDirectory]:
+    directory = DropDirectory(tmp_path / "maildrop", None)
+    directory.listen()
+    os.utime(directory.path, (1e9, 1e9))
+    directory.look(skip=())
+    assert directory.is_unchanged()
+    yield directory
+    directory.close()
+
+
+def test_what_comes_into_an_empty_maildrop_is_seen(empty: DropDirectory) -> None:
+    begun = empty.path / f"{WRITING_PREFIX}{1:032x}"
+    begun.write_bytes(b"relaygw drop 1\n")
+    assert not empty.is_unchanged()
+    empty.look(skip=())
+    begun.rename(empty.path / f"{1:032x}.drop")
+    assert not empty.is_unchanged()
+    assert empty.look(skip=()).drops == [f"{1:032x}.drop"]
+
+
+@pytest.mark.parametrize("name", [f"{1:032x}.drop", "odd", f"{WRITING_PREFIX}{1:032x}"])
+def test_a_maildrop_in_which_anything_lies_is_looked_at(empty: DropDirectory, name: str) -> None:
+    (empty.path / name).write_bytes(b"")
+    os.utime(empty.path, (1e9, 1e9))
+    empty.look(skip={name})
+    assert not empty.is_unchanged()
+
+
+def test_a_change_within_the_tick_of_another_is_looked_for(
+    empty: DropDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "_TICK_NS", 10**15)  # however slow this is
+    os.utime(empty.path)
+    empty.look(skip=())
+    assert not empty.is_unchanged()
+
+
+def test_who_says_that_mail_came_is_believed(empty: DropDirectory) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"", str(empty.path / WAKE_SOCKET))
+    empty.drain()
+    assert not empty.is_unchanged()
+
+
+def test_the_time_of_a_directory_is_not_believed_for_ever(
+    empty: DropDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop_directory, "_TRUSTED_S", 0.0)
+    assert not empty.is_unchanged()

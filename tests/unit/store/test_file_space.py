@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from relaygw.mail import clock
 from relaygw.store import sqlite
 from relaygw.store.log_check import log_of
 from relaygw.store.migrate import upgrade
@@ -56,3 +59,28 @@ def test_the_log_begins_anew_once_all_of_it_was_moved(
         store.janitor.checkpoint()
     assert log.stat().st_size < 2 * first_bytes
     assert store.janitor.checkpoint() is False, "nothing was written since"
+
+
+def test_each_write_changes_the_mark_of_a_queue(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        clock, "_TICK_NS", 10**15
+    )  # what was written just now, however slow this is
+    log = log_of(tmp_path / "queue.db")
+
+    def mark() -> int | None:
+        with store.database.read():  # who reads changes nothing
+            return store.database.change_mark()
+
+    store.intake.accept_batch([accepted()])
+    assert mark() is None, "another write of this moment would not show in the file's time"
+    os.utime(log, (1e9, 1e9))
+    assert mark() == mark() == 10**18
+    store.janitor.checkpoint()
+    assert mark() == 10**18
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path}/queue.db")) as other:
+        other.intake.accept_batch([accepted()])
+        assert mark() is None
+        os.utime(log, (1e9, 1.1e9))
+        assert mark() == 11 * 10**17
