@@ -20,7 +20,7 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import is_settled
-from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX, is_complete
+from relaygw.mail.drop import WAKE_PIPE, WRITING_PREFIX, is_complete
 from relaygw.observe.maildrop import OURS, ReasonsFile
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.secrets import user_name
@@ -34,7 +34,7 @@ MAX_NAMED = 1000
 MAX_ASIDE = 100_000
 _SWEEP_S = 3600.0
 _TRUSTED_S = 30.0  # a file system may not tell each change by the time of its directory
-_MAX_DATAGRAMS = 1024
+_PIPE_BYTES = 65536  # all that fits
 _UNFINISHED = re.compile(re.escape(WRITING_PREFIX) + r"[0-9a-fA-F]{32}")
 
 
@@ -58,7 +58,7 @@ class DropDirectory:
         self.path = path
         self._swept_at_s = float("-inf")
         self._found_nothing: tuple[int, float] | None = None  # time of the directory, of the look
-        self._socket: socket.socket | None = None
+        self._pipe: int | None = None
         try:
             gid = grp.getgrnam(group).gr_gid if group is not None else None
         except KeyError:
@@ -111,9 +111,9 @@ class DropDirectory:
         except OSError:
             return False
 
-    def bind(self, name: str, kind: socket.SocketKind, *, mode: int) -> socket.socket:
-        """Return a socket here that local users may reach; raises OSError."""
-        bound = socket.socket(socket.AF_UNIX, kind)
+    def bind(self, name: str, *, mode: int) -> socket.socket:
+        """Return a stream socket here that local users may reach; raises OSError."""
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bound.setblocking(False)
             with contextlib.suppress(FileNotFoundError):
@@ -132,18 +132,31 @@ class DropDirectory:
             os.unlink(name, dir_fd=self.descriptor)
         bound.close()
 
-    def listen(self) -> socket.socket:
-        """Return the socket on which files are announced, until `close`; raises OSError."""
-        self._socket = self.bind(WAKE_SOCKET, socket.SOCK_DGRAM, mode=0o622)
-        return self._socket
+    def listen(self) -> int:
+        """Return the named pipe by which files are announced, until `close`; raises OSError.
+
+        A pipe costs who writes to it one module less than a socket: a sendmail is a process a mail.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(WAKE_PIPE, dir_fd=self.descriptor)
+        os.mkfifo(WAKE_PIPE, dir_fd=self.descriptor)
+        # for writing, too, or it would be at its end whenever nobody else has it open
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        pipe = os.open(WAKE_PIPE, flags, dir_fd=self.descriptor)
+        try:
+            os.fchmod(pipe, 0o622)
+        except OSError:
+            os.close(pipe)
+            raise
+        self._pipe = pipe
+        return pipe
 
     def drain(self) -> None:
-        """Take the datagrams that have come."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                for _ in range(_MAX_DATAGRAMS):
-                    self._socket.recv(1)
-                    self._found_nothing = None
+        """Take what was announced."""
+        if self._pipe is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._pipe, _PIPE_BYTES)
+                self._found_nothing = None
 
     def is_unchanged(self) -> bool:
         """True when nothing lay here at the last look, and nothing has come since."""
@@ -203,8 +216,10 @@ class DropDirectory:
 
     def close(self) -> None:
         """Stop listening and let another front take the mail."""
-        if self._socket is not None:
-            self.unbind(WAKE_SOCKET, self._socket)
+        if self._pipe is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(WAKE_PIPE, dir_fd=self.descriptor)
+            os.close(self._pipe)
         os.close(self.descriptor)
 
 

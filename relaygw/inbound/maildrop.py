@@ -31,7 +31,7 @@ from relaygw.inbound.drop_file import Drop, DropBatch, DropReader, Unreadable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import compose_local
 from relaygw.inbound.queue_listing import QueueListing
-from relaygw.mail.drop import MAX_CONTENT_BYTES, WAKE_SOCKET
+from relaygw.mail.drop import MAX_CONTENT_BYTES, WAKE_PIPE
 from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
@@ -41,7 +41,7 @@ POLL_S = 1.0
 REOPEN_S = 10.0  # how often a directory that could not be used is tried again
 MAX_BACKOFF_S = 30.0
 MAX_LARGE_WAITING = 100
-_LEAST_PAUSE_S = 0.005  # a flood of datagrams must not keep the front busy
+_LEAST_PAUSE_S = 0.005  # a flood of announcements must not keep the front busy
 
 T = TypeVar("T")
 
@@ -143,20 +143,20 @@ class Maildrop:
 
     @contextlib.contextmanager
     def _listening(self, directory: DropDirectory) -> Iterator[Callable[[], None]]:
-        """Be woken by datagrams; yields what to call after each waking."""
+        """Be woken by announcements; yields what to call after each waking."""
         try:
-            descriptor = directory.listen().fileno()
+            descriptor = directory.listen()
         except OSError as error:
             self.aside.say(
-                directory.path / WAKE_SOCKET,
-                f"no socket ({error.strerror or error}); mail is found by polling every second",
+                directory.path / WAKE_PIPE,
+                f"no pipe ({error.strerror or error}); mail is found by polling every second",
             )
             yield lambda: None
             return
         loop = asyncio.get_running_loop()
 
         def woken() -> None:
-            loop.remove_reader(descriptor)  # until the next look: datagrams may be many
+            loop.remove_reader(descriptor)  # until the next look: they may be many
             self._wake.set()
 
         try:

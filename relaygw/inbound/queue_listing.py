@@ -64,9 +64,7 @@ class QueueListing:
 
     async def __aenter__(self) -> None:
         try:
-            self._listening = self._directory.bind(
-                drop.QUEUE_SOCKET, socket.SOCK_STREAM, mode=0o666
-            )
+            self._listening = self._directory.bind(drop.QUEUE_SOCKET, mode=0o666)
             self._listening.listen(_BACKLOG)
         except OSError as error:
             path = self._directory.path / drop.QUEUE_SOCKET

@@ -1,4 +1,4 @@
-"""What lies in the maildrop: drop files, version 1, and the sockets of the front.
+"""What lies in the maildrop: drop files, version 1, and where the front listens.
 
     relaygw drop 1
     cwd VALUE            optional, the caller's working directory
@@ -21,7 +21,7 @@ from __future__ import annotations
 FIRST_LINE = b"relaygw drop 1\n"
 MAX_HEAD_BYTES = 256 * 1024
 DIRECTORY = "/var/spool/relaygw/maildrop"
-WAKE_SOCKET = "wake"  # name of the datagram socket on which the front hears of new files
+WAKE_PIPE = "wake"  # name of the named pipe by which the front hears of new files
 QUEUE_SOCKET = "queue"  # name of the stream socket on which the front tells what is queued
 QUEUE_EMPTY = b"Mail queue is empty\n"
 QUEUE_CLOSING = b"-- "  # how the last line of a report begins when something is queued

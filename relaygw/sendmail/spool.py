@@ -19,6 +19,7 @@ else:
     import _signal  # `signal` would load the enum module, as costly as all of ours
 
 _FLAGS = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+_TYPE, _PIPE = 0o170000, 0o010000  # of a file, in its mode
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _REMEDIES = {
@@ -152,13 +153,13 @@ def _mode(path: str) -> str:
 
 def _wake(directory: str) -> None:
     """Tell the front; it looks by itself soon enough when it does not hear of it."""
-    import _socket  # `socket` is the most costly module of all
-
+    flags = posix.O_WRONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC
     try:
-        wake = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0)
+        pipe = posix.open(f"{directory}/{drop.WAKE_PIPE}", flags)
         try:
-            wake.sendto(b"", f"{directory}/{drop.WAKE_SOCKET}")
+            if posix.fstat(pipe).st_mode & _TYPE == _PIPE:  # others may put a file of theirs there
+                posix.write(pipe, b"\0")
         finally:
-            wake.close()
+            posix.close(pipe)
     except OSError:
         pass

@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import stat
 import time
 from collections import Counter
@@ -65,10 +64,10 @@ def leave(
         os.fsync(descriptor)
     unfinished.rename(directory / f"{drop_id}.drop")
     if wake:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender_socket:
-            sender_socket.setblocking(False)
-            with suppress(OSError):
-                sender_socket.sendto(b"", str(directory / "wake"))
+        with suppress(OSError):
+            pipe = os.open(directory / "wake", os.O_WRONLY | os.O_NONBLOCK)
+            os.write(pipe, b"\0")
+            os.close(pipe)
     return drop_id
 
 
@@ -109,8 +108,8 @@ def test_a_message_is_delivered_with_its_source(provider: ThreadedProvider, tmp_
     with gateway_to(provider, tmp_path, rewrite={"default_domain": "shop.test"}) as gateway:
         maildrop = wait_until_serving(gateway)
         assert stat.S_IMODE(maildrop.stat().st_mode) == 0o3733
-        socket_path = maildrop / "wake"  # its mode is set once it is bound
-        gateway.wait_until(lambda: stat.S_IMODE(socket_path.stat().st_mode) == 0o622, "its mode")
+        pipe = maildrop / "wake"  # its mode is set once it is open
+        gateway.wait_until(lambda: stat.S_IMODE(pipe.stat().st_mode) == 0o622, "its mode")
         content = b"X-PHP-Originating-Script: 33:Mailer.php\n" + CONTENT
         leave(maildrop, "b@cust.test", "root", sender="www-data", content=content)
         provider.wait_for_messages(1)
@@ -135,7 +134,7 @@ def test_a_message_is_delivered_with_its_source(provider: ThreadedProvider, tmp_
     assert ["/cleanup[" in own[1], "/qmgr[" in own[2]] == [True, True]
 
 
-def test_a_datagram_wakes_the_front_and_without_one_it_polls(
+def test_a_word_wakes_the_front_and_without_one_it_polls(
     provider: ThreadedProvider, tmp_path: Path
 ) -> None:
     with gateway_to(provider, tmp_path) as gateway:

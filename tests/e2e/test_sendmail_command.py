@@ -6,10 +6,10 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -252,17 +252,18 @@ def test_a_signal_when_the_message_is_there_changes_nothing(
 
 def test_synced_before_and_after_the_rename(command: Installation, tmp_path: Path) -> None:
     out = tmp_path / "trace"
-    wanted = "trace=openat,write,fchmod,fsync,rename,sendto,exit_group"
+    wanted = "trace=openat,write,fchmod,fsync,rename,exit_group"
     before = ["strace", "-f", "-ttt", "-y", "-o", str(out), "-e", wanted]
     assert command.run("-t", "-i", content=CONTENT, before=before).returncode == 0
     place = str(command.maildrop)
     lines = out.read_text(errors="replace").splitlines()
-    (opened,) = [line for line in lines if " openat(" in line and place in line]
+    opened, waking = [line for line in lines if " openat(" in line and place in line]
     for flag in ("O_EXCL", "O_CREAT", "O_NOFOLLOW", "O_CLOEXEC", "0600"):
         assert flag in opened
     steps = [call for call in parse(lines) if place in call.arguments]
     names = [call.name for call in steps]
-    assert names == [*["write"] * 4, "fchmod", "fsync", "rename", "fsync", "sendto"]
+    assert names == [*["write"] * 4, "fchmod", "fsync", "rename", "fsync", "openat"]
+    assert "/wake" in waking
     assert steps[5].path.rpartition("/")[2].startswith(".w-")
     assert steps[7].path.endswith(".drop")
     assert all(call.result == 0 for call in steps[4:8])
@@ -361,23 +362,49 @@ def test_too_big(command: Installation) -> None:
 
 def test_the_front_is_told(command: Installation) -> None:
     place = command.maildrop / "wake"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
-        wake.bind(str(place))
-        wake.settimeout(PATIENCE_S)
-        assert command.run("-t", "-i", content=CONTENT).returncode == 0
-        assert wake.recv(10) == b""
+    os.mkfifo(place)
+    place.chmod(0o622)
+    pipe = os.open(place, os.O_RDWR | os.O_NONBLOCK)
+    assert command.run("-t", "-i", content=CONTENT).returncode == 0
+    assert os.read(pipe, 10) == b"\0"
+    os.close(pipe)
     place.unlink()
     command.only_drop()
 
 
-def test_a_wake_socket_that_nobody_reads_is_no_trouble(command: Installation) -> None:
+def test_a_pipe_that_is_full_or_that_nobody_reads_is_no_trouble(command: Installation) -> None:
     place = command.maildrop / "wake"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
-        wake.bind(str(place))
-    done = command.run("-t", "-i", content=CONTENT)
-    assert stat.S_ISSOCK(place.stat().st_mode)
+    os.mkfifo(place)
+    place.chmod(0o622)
+    pipe = os.open(place, os.O_RDWR | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while os.write(pipe, b"x" * 4096):
+            pass
+    for _ in range(2):
+        done = command.run("-t", "-i", content=CONTENT)
+        assert (done.returncode, done.stderr) == (0, b"")
+        with suppress(OSError):
+            os.close(pipe)
+    assert stat.S_ISFIFO(place.stat().st_mode)
     place.unlink()
+    assert len(command.drops()) == 2
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_what_another_user_put_in_place_of_the_pipe_is_left_alone(
+    command: Installation, tmp_path: Path, is_link: bool
+) -> None:
+    """The maildrop is open to all: a file of the sender's own must not be written to by a link."""
+    place, victim = command.maildrop / "wake", tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    if is_link:
+        place.symlink_to(victim)
+    else:
+        place.hardlink_to(victim)
+    done = command.run("-t", "-i", content=CONTENT)
     assert (done.returncode, done.stderr) == (0, b"")
+    assert victim.read_bytes() == b"mine"
+    place.unlink()
     command.only_drop()
 
 

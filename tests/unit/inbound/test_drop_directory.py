@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from relaygw.inbound import drop_directory
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail import clock
-from relaygw.mail.drop import WAKE_SOCKET, WRITING_PREFIX
+from relaygw.mail.drop import WAKE_PIPE, WRITING_PREFIX
 
 
 def test_files_that_stay_unfinished_keep_no_other_from_being_listed(
@@ -73,8 +72,9 @@ def test_a_change_within_the_tick_of_another_is_looked_for(
 
 
 def test_who_says_that_mail_came_is_believed(empty: DropDirectory) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto(b"", str(empty.path / WAKE_SOCKET))
+    pipe = os.open(empty.path / WAKE_PIPE, os.O_WRONLY | os.O_NONBLOCK)
+    os.write(pipe, b"\0" * 70_000)
+    os.close(pipe)
     empty.drain()
     assert not empty.is_unchanged()
 
