@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from io import TextIOWrapper
 
 import click
 
@@ -46,19 +47,45 @@ def hash_password() -> None:
     On a terminal it is asked for twice and not shown; otherwise it is the first line of standard
     input.
     """
-    if sys.stdin.isatty():
-        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-        password = asked.encode()
-    else:
-        line = sys.stdin.buffer.readline(_MAX_PASSWORD_BYTES + 3)
-        password = line.rstrip(b"\n").rstrip(b"\r")
+    try:
+        password = _asked() if sys.stdin.isatty() else _first_line()
+        _check_password(password)
+    except UnicodeDecodeError as error:
+        raise CommandFailed(
+            f"the password is not UTF-8, from byte {error.start + 1} on, as logins send it; "
+            "write it in UTF-8"
+        ) from None
+    click.echo(hash_of(password))
+
+
+def _asked() -> bytes:
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="strict")  # with a question mark it were another password
+    asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return asked.encode()
+
+
+def _first_line() -> bytes:
+    return sys.stdin.buffer.readline(_MAX_PASSWORD_BYTES + 3).rstrip(b"\n").rstrip(b"\r")
+
+
+def _check_password(password: bytes) -> None:
+    """Refuse one that some login cannot send: AUTH PLAIN (RFC 4616), a page.
+
+    Raises CommandFailed, UnicodeDecodeError for one that is not UTF-8.
+    """
     if not password:
         raise CommandFailed("the password is empty; write one")
     if len(password) > _MAX_PASSWORD_BYTES:
         raise CommandFailed(
             f"the password has more than {_MAX_PASSWORD_BYTES} bytes; choose a shorter one"
         )
-    click.echo(hash_of(password))
+    if b"\0" in password:
+        raise CommandFailed(
+            "the password holds a NUL, which AUTH PLAIN cannot send; write text in UTF-8 "
+            "without NUL"
+        )
+    password.decode()
 
 
 def hash_of(password: bytes) -> str:

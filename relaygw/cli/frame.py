@@ -41,6 +41,15 @@ _GC_THRESHOLD = 20_000  # hardly any garbage here is cyclic, and to load a comma
 _NAMED = ("RELAYGW_CONFIG", "RELAYGW__QUEUE__URL")
 """Who sets one of these has said which gateway is meant."""
 
+_STREAM_TROUBLES = {
+    errno.EBADF: "stdin or stdout is closed; keep it open, or redirect it to /dev/null",
+    **{
+        code: f"the output cannot be written ({os.strerror(code)}); free some space, run it again"
+        for code in (errno.ENOSPC, errno.EDQUOT)
+    },
+}
+"""What to say of an error of the system that names no file."""
+
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.SettingsUnreadable, os.EX_NOPERM),
     (errors.SettingsError, os.EX_CONFIG),
@@ -309,8 +318,8 @@ def _tell_failed_stream(error: OSError) -> int:
     os.close(nowhere)
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
-    if error.errno == errno.EBADF and error.filename is None:
-        error = OSError("stdin or stdout is closed; keep it open, or redirect it to /dev/null")
+    if error.filename is None:
+        error = OSError(_STREAM_TROUBLES.get(error.errno or 0, str(error)))
     return _tell(error)
 
 

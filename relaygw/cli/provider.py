@@ -12,6 +12,7 @@ from relaygw.cli import frame
 from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.text import aligned, as_json, fitted, labelled, moment, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms, rfc3339_or_none
+from relaygw.mail.outcome import Scope
 from relaygw.mail.words import age, counted, fields, printable
 from relaygw.operations.providers import (
     Usage,
@@ -24,7 +25,7 @@ from relaygw.operations.providers import (
 )
 from relaygw.settings import presets as known
 from relaygw.settings.presets import Choice, Preset
-from relaygw.store.holds import Hold
+from relaygw.store.holds import UNREACHABLE, Hold
 from relaygw.store.limits import SenderNote
 
 _STATE_WIDTH = 14
@@ -136,15 +137,22 @@ def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
 
 def _hold_lines(name: str, hold: Hold, now_ms: int) -> Iterator[str]:
     what = name if hold.scope == "provider" else f"{hold.scope} {hold.key}"
-    probe = ""
-    if hold.probe_at_ms is not None and hold.probe_at_ms > now_ms:
-        probe = f"; next probe at {moment(hold.probe_at_ms, now_ms)}"
-    elif hold.probe_at_ms is not None:
-        probe = "; the next probe is due"
+    probe = "" if hold.probe_at_ms is None else f"; {_probe_words(hold, now_ms)}"
     yield ""
     yield labelled("held", f"{what} since {moment(hold.since_ms, now_ms)}: {hold.reason}{probe}")
     if hold.remedy:
         yield labelled("remedy", hold.remedy)
+
+
+def _probe_words(hold: Hold, now_ms: int) -> str:
+    """Return when it is probed; a time that has passed is the last that the queue knows of."""
+    at_ms = hold.probe_at_ms or 0
+    when = moment(at_ms, now_ms)
+    if at_ms > now_ms:
+        return f"next probe at {when}"
+    if hold.scope in (UNREACHABLE, Scope.CREDENTIAL):  # by a connection; it may be under way
+        return f"the last probe was due at {when}"
+    return f"the next message is a probe, since {when}"
 
 
 def slowed_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from relaygw.mail.clock import utc_text
-from relaygw.mail.words import age, printable
+from relaygw.mail.words import age, printable, wait
 
 _LABEL_WIDTH = 12
 _SECOND_CELL = "\0"  # not printable, so it is in no text
@@ -108,7 +108,7 @@ def labelled(
 def moment(at_ms: int, now_ms: int) -> str:
     """Return a time and how far it is from now, for people."""
     if at_ms > now_ms:
-        return f"{utc_text(at_ms)} (in {age(at_ms - now_ms)})"
+        return f"{utc_text(at_ms)} (in {wait(at_ms - now_ms)})"
     return f"{utc_text(at_ms)} ({age(now_ms - at_ms)} ago)"
 
 

@@ -42,6 +42,12 @@ def age(duration_ms: int, units: Sequence[str] = LETTERS) -> str:
     return f"{number}{units[unit]}"
 
 
+def wait(duration_ms: int, units: Sequence[str] = LETTERS) -> str:
+    """Return how long it is until something as `age` does, but to the nearest number."""
+    number, unit = _nearest_unit(duration_ms)
+    return f"{number}{units[unit]}"
+
+
 def took(seconds: float) -> str:
     """Return how long something took: `7 ms`, to two digits `1.5 s`, `12 s`, then `4 min`."""
     if seconds < 0.9995:
@@ -54,6 +60,12 @@ def took(seconds: float) -> str:
 def span(duration_ms: int) -> str:
     """Return a duration in its largest whole unit, in words: `5 minutes`."""
     number, unit = _largest_unit(duration_ms)
+    return counted(number, _NOUNS[unit]) if number else "less than a second"
+
+
+def wait_span(duration_ms: int) -> str:
+    """Return how long it is until something as `span` does, but to the nearest number."""
+    number, unit = _nearest_unit(duration_ms)
     return counted(number, _NOUNS[unit]) if number else "less than a second"
 
 
@@ -73,6 +85,18 @@ def _largest_unit(duration_ms: int) -> tuple[int, int]:
     seconds = max(0, duration_ms) // 1000
     unit = next((n for n, length in enumerate(_SECONDS) if seconds >= length), len(_SECONDS) - 1)
     return seconds // _SECONDS[unit], unit
+
+
+def _nearest_unit(duration_ms: int) -> tuple[int, int]:
+    """Return the nearest number of units: five minutes that began just now are not four."""
+    if duration_ms < 1000:
+        return 0, len(_SECONDS) - 1
+    _, unit = _largest_unit(duration_ms)
+    unit_ms = _SECONDS[unit] * 1000
+    number = (duration_ms + unit_ms // 2) // unit_ms
+    if unit and number * _SECONDS[unit] >= _SECONDS[unit - 1]:
+        return 1, unit - 1
+    return number, unit
 
 
 def size(size_bytes: int, units: Sequence[str] = SHORT_SIZES) -> str:

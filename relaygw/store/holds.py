@@ -112,6 +112,14 @@ class Holds(Repository):
                 add_audit(tx, entry, 1)
             return is_new
 
+    def renew_probe(self, scope: str, key: str, probe_at_ms: int) -> None:
+        """Note when a hold is probed next, while it is in force and no operator's."""
+        is_it = (hold.c.scope == scope) & (hold.c.key == key) & hold.c.released_at_ms.is_(None)
+        may_change = is_it & hold.c.probe_at_ms.is_not(None)
+        with self._write() as tx:
+            at_ms = tx.to_stored(probe_at_ms)
+            tx.execute(update(hold).where(may_change).values(probe_at_ms=at_ms))
+
     def drop_hold(self, scope: str, key: str, *, entry: AuditEntry | None = None) -> bool:
         """Release a hold, which stays on record; False if there was none; audited by `entry`.
 

@@ -144,7 +144,10 @@ def may_authenticate(provider: Provider, *, is_private: bool) -> bool:
 class _Client(aiosmtplib.SMTP):
     """Closes at once: a TLS transport would wait for a stuck peer's goodbye."""
 
+    has_unread = False  # something was said when it closed, and no reply
+
     def close(self) -> None:
+        self.has_unread = self.has_unread or bool(getattr(self.protocol, "_buffer", b""))
         # a cast, because uvloop's transports are no subclasses of asyncio's
         transport = cast("asyncio.Transport | None", self.transport)
         if transport is not None:
@@ -237,6 +240,9 @@ class _Opener:
                 async with asyncio.timeout(limit_s):
                     await smtp.connect(timeout=None)
             except TimeoutError:
+                if smtp.has_unread:
+                    problem = f"the greeting did not end within {limit_s:g} s"
+                    raise aiosmtplib.SMTPResponseException(-1, problem) from None
                 raise TimeoutError(f"no greeting within {limit_s:g} s") from None
         return smtp
 

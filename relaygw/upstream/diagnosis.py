@@ -203,9 +203,9 @@ def _failed(step: Step, detail: str, remedy: str = "") -> Finding:
 
 async def _failure(error: UpstreamError, provider: Provider, ehlo_name: str) -> Finding:
     if error.stage is Stage.CONNECT or (error.stage is Stage.GREETING and error.reply is None):
-        # nothing came through at all: another port may do better
+        # no SMTP server was met: another port may do better
         others = await _open_ports(provider, error, ehlo_name)
-        remedy = _port_remedy(provider, others)
+        remedy = _port_remedy(provider, others, is_foreign=error.is_foreign)
     else:
         said = _said_of(provider, error.stage, error.said) if error.said is not None else ""
         remedy = said or _stage_remedy(error, provider, ehlo_name)
@@ -271,6 +271,8 @@ def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> s
     match error.stage:
         case Stage.EHLO if (remedy := known_remedy(error.detail)) is not None:
             return remedy
+        case Stage.EHLO if error.is_foreign:
+            return _foreign_remedy(provider)
         case Stage.EHLO:
             return f"the provider was greeted as {ehlo_name}: see hostname"
         case Stage.STARTTLS:
@@ -289,13 +291,19 @@ def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> s
             return ""
 
 
-def _port_remedy(provider: Provider, open_ports: Sequence[int]) -> str:
-    """Return what to do when the provider's port is shut and these others are open."""
+def _foreign_remedy(provider: Provider) -> str:
+    """Return what to do when the provider's port answers, and not as SMTP has it."""
+    remedy = f"what answers at port {provider.port} does not speak SMTP: check host and port"
+    is_implicit = provider.tls is TlsPolicy.IMPLICIT
+    return remedy if is_implicit else f"{remedy}; if it expects implicit TLS, write tls: implicit"
+
+
+def _port_remedy(provider: Provider, open_ports: Sequence[int], *, is_foreign: bool) -> str:
+    """Return what to do when the provider's port is shut or foreign and these others are open."""
     if not open_ports:
-        return (
-            "no other common port works either; check host and port, and allow port "
-            f"{provider.port} in the firewall"
-        )
+        check = f"check host and port, and allow port {provider.port} in the firewall"
+        remedy = _foreign_remedy(provider) if is_foreign else check
+        return f"no other common port works either; {remedy}"
     is_protected = provider.tls in (TlsPolicy.REQUIRED, TlsPolicy.IMPLICIT)
     port = open_ports[0]
     tls = TlsPolicy.IMPLICIT if port in _IMPLICIT_TLS_PORTS else TlsPolicy.REQUIRED

@@ -36,10 +36,19 @@ _LOOP_REMEDY = (
 
 
 class UpstreamError(RelaygwError):
-    """No session could be opened: `reply` and `detail` are shown, `said` is the reply unmasked."""
+    """No session could be opened: `reply` and `detail` are shown, `said` is the reply unmasked.
+
+    `is_foreign`: it was answered, and not as SMTP has it.
+    """
 
     def __init__(
-        self, stage: Stage, *, reply: SmtpReply | None = None, detail: str, relay: str = "none"
+        self,
+        stage: Stage,
+        *,
+        reply: SmtpReply | None = None,
+        detail: str,
+        relay: str = "none",
+        is_foreign: bool = False,
     ) -> None:
         super().__init__(f"{stage}: {detail}")
         self.stage = stage
@@ -47,6 +56,7 @@ class UpstreamError(RelaygwError):
         self.said = reply
         self.detail = detail
         self.relay = relay
+        self.is_foreign = is_foreign
 
     @property
     def dsn(self) -> str:
@@ -96,7 +106,10 @@ def failing_at(
         detail = f"{relay} said: {reply}" if reply else f"{_text_of(error)} ({relay})"
         if isinstance(error, SMTPTimeoutError):
             detail = f"no answer to {stage} within {limit_s:g} s ({relay})"
-        raise UpstreamError(stage, reply=reply, detail=detail, relay=relay) from error
+        is_foreign = reply is None and isinstance(error, SMTPResponseException)
+        raise UpstreamError(
+            stage, reply=reply, detail=detail, relay=relay, is_foreign=is_foreign
+        ) from error
     except OSError as error:
         detail = f"{_text_of(error)} ({relay})"
         raise UpstreamError(handshake or stage, detail=detail, relay=relay) from error

@@ -122,7 +122,7 @@ def ago(at_ms: int, now: int) -> str:
 def until(at_ms: int, now: int) -> str:
     """Return how long until a time: `now`, `in 40 s`, `in 4 min`, `in 3 h`."""
     left_ms = at_ms - now
-    return "now" if left_ms < 1000 else f"in {words.age(left_ms, words.SPACED)}"
+    return "now" if left_ms < 1000 else f"in {words.wait(left_ms, words.SPACED)}"
 
 
 FORMS: dict[str, Callable[[int, int], str]] = {  # relaygw.js has the same ones

@@ -562,6 +562,18 @@ def test_only_an_operator_renews_the_hold_of_an_operator(store: Store) -> None:
     assert [entry.affected for entry in store.audit.entries(limit=10)] == [1, 1, 1]
 
 
+def test_a_probe_is_renewed_of_a_hold_in_force_that_is_no_operator_s(store: Store) -> None:
+    hold = Hold(scope="unreachable", key="ses", reason="r", remedy="", since_ms=1, probe_at_ms=3)
+    store.holds.renew_probe("unreachable", "ses", 5)
+    assert store.holds.in_force() == [], "none is set by it"
+    store.holds.put_hold(hold)
+    store.holds.put_hold(replace(hold, scope="provider", probe_at_ms=None))
+    for scope in ("unreachable", "provider"):
+        store.holds.renew_probe(scope, "ses", 5)
+    found = {one.scope: one.probe_at_ms for one in store.holds.in_force()}
+    assert found == {"unreachable": 5, "provider": None}
+
+
 def test_the_time_of_holds_is_added_up_once(store: Store) -> None:
     hold = Hold(scope="provider", key="p", reason="r", remedy="", since_ms=100, probe_at_ms=1)
     store.holds.put_hold(hold)

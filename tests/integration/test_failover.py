@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,23 @@ async def test_an_outage_is_told_to_all_workers_and_ends_for_all(tmp_path: Path)
         await a.wait_for_messages(1)
     assert rig.log.getvalue().count("provider a is down") == 1
     assert rig.log.getvalue().count("provider a is back") == 1
+
+
+async def test_the_next_probe_of_an_outage_is_known_all_through_it(tmp_path: Path) -> None:
+    async with running(tmp_path, {"a": dead()}) as rig:
+        rig.accept(accepted())
+        (begun,) = await rig.wait_for_holds()
+        gate = rig.worker._gates["a"]
+        gate.blocked_until_s = 0.0  # it is probed at once
+
+        def probe_ms() -> int:
+            (outage,) = rig.store.holds.in_force()
+            assert (outage.since_ms, outage.reason) == (begun.since_ms, begun.reason)
+            return outage.probe_at_ms or 0
+
+        await rig.wait_until(lambda: probe_ms() != begun.probe_at_ms)
+        until_probe_s = probe_ms() / 1000 - time.time()
+        assert until_probe_s == pytest.approx(gate.blocked_until_s - time.monotonic(), abs=2)
 
 
 async def test_what_another_worker_found_out_costs_one_connection_not_mail(

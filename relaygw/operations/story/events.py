@@ -19,7 +19,7 @@ from relaygw.mail.outcome import (
     provider_id,
 )
 from relaygw.mail.state import RecipientState
-from relaygw.mail.words import counted, some_of, span
+from relaygw.mail.words import counted, some_of, wait_span
 from relaygw.operations.story.facts import (
     Facts,
     Meanings,
@@ -293,7 +293,7 @@ def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[N
     if attempt.state in REPEATED and attempt.provider is not None:
         yield Note("count", "not counted as a try")
     if attempt.next_at_ms is not None:
-        yield Note("then", f"to wait {span(attempt.next_at_ms - attempt.at_ms)}")
+        yield Note("then", f"to wait {wait_span(attempt.next_at_ms - attempt.at_ms)}")
 
 
 # --- what left no entry: first tries that were taken, and tries of an earlier version -------

@@ -17,7 +17,7 @@ from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope, SmtpReply, Stage, Verdict
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState
 from relaygw.mail.suppression import Listed, Suppression
-from relaygw.mail.words import printable, span
+from relaygw.mail.words import printable, span, wait_span
 from relaygw.operations.providers import Usage, holds_of, read_usages
 from relaygw.policy.recipient_fields import NOTHING, FieldsFound
 from relaygw.policy.recipients import Screen
@@ -273,7 +273,7 @@ def meaning_notes(meaning: Meaning | None) -> Iterator[Note]:
 def seen_from(at_ms: int, now_ms: int) -> str:
     """Return a time and how far it is from now."""
     if at_ms > now_ms:
-        return f"{utc_text(at_ms)}, in {span(at_ms - now_ms)}"
+        return f"{utc_text(at_ms)}, in {wait_span(at_ms - now_ms)}"
     return f"{utc_text(at_ms)}, {span(now_ms - at_ms)} ago"
 
 

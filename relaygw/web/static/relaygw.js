@@ -211,6 +211,13 @@ function span(ms) {
   return s < 86_400 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86_400)} d`;
 }
 
+// to the nearest number: five minutes that began just now are not four
+function wait(ms) {
+  const s = Math.floor(ms / 1000);
+  const unit = s < 60 ? 1 : s < 3600 ? 60 : s < 86_400 ? 3600 : 86_400;
+  return span(Math.round(ms / 1000 / unit) * unit * 1000);
+}
+
 const TIMES = {
   clock,
   minute: (at, now) => dayed(at, now, clock(at)),
@@ -223,8 +230,8 @@ const TIMES = {
   age: (at, now) => (now - at < 10_000 ? "now" : now - at < 604_800_000 ? span(now - at) : shortDate(at, now)),
   ago: (at, now) =>
     now - at < 10_000 ? "just now" : now - at < 604_800_000 ? `${span(now - at)} ago` : `on ${shortDate(at, now)}`,
-  until: (at, now) => (at - now < 1000 ? "now" : `in ${span(at - now)}`),
-  due: (at, now) => (at - now < 1000 ? "due now" : `in ${span(at - now)}`),
+  until: (at, now) => (at - now < 1000 ? "now" : `in ${wait(at - now)}`),
+  due: (at, now) => (at - now < 1000 ? "due now" : `in ${wait(at - now)}`),
 };
 
 // days of a list begin where those of this zone do

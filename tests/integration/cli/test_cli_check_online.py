@@ -173,6 +173,43 @@ def test_no_port_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         assert remedy.endswith(f"allow port {shut} in the firewall")
 
 
+FOREIGN = {
+    "of another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "a TLS alert": b"\x15\x03\x01\x00\x02\x02\x0a\r\n",
+    "without an end": b"220-welcome\r\n" * 100_000,
+    "a line without an end": b"x" * 1_000_000,
+    "begun only": (b"220-welcome\r\n", Action.HANG),
+    "a prompt": (b"login: ", Action.HANG),
+    "another reply": b"250 ready\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
+def test_what_answers_and_is_no_smtp_server(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", ())
+    with ThreadedProvider() as provider:
+        provider.script("greeting", answer)
+        shop.add("main", provider, tls="required", timeouts={"command": "500ms"})
+        result, detail, remedy = shop.result_of("greeting")
+        assert result == "failed"
+        assert remedy == (
+            "no other common port works either; "
+            f"what answers at port {provider.port} does not speak SMTP: check host and port; "
+            "if it expects implicit TLS, write tls: implicit"
+        )
+        assert "no greeting" not in detail
+
+
+def test_a_garbled_answer_to_ehlo_is_not_for_the_name(shop: Shop) -> None:
+    with ThreadedProvider() as provider:
+        provider.script("EHLO", b"garbage\r\n")
+        shop.add("main", provider)
+        _, _, remedy = shop.result_of("EHLO")
+        assert remedy.startswith(f"what answers at port {provider.port} does not speak SMTP")
+
+
 def test_a_port_for_tls_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadedProvider(tls="implicit") as provider:
         monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (provider.port,))

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from relaygw.cli import main
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.presets import presets
@@ -268,10 +268,20 @@ def test_release_makes_due_what_was_refused_like_all_before(shop: Desk) -> None:
     assert shop.due_at_ms(refused) <= clock_ms()
 
 
-def test_a_hold_whose_next_try_is_over_is_due(shop: Desk) -> None:
-    put_hold(shop, "credential", "main", probe_at_ms=clock_ms() - 240_000)
+@pytest.mark.parametrize(
+    ("scope", "key", "words"),
+    [
+        ("credential", "main", "the last probe was due at"),
+        ("unreachable", "main", "the last probe was due at"),
+        ("provider", "main", "the next message is a probe, since"),
+        ("sender domain", "main promo.test", "the next message is a probe, since"),
+    ],
+)
+def test_the_list_tells_when_a_probe_was_due(shop: Desk, scope: str, key: str, words: str) -> None:
+    probe_at_ms = clock_ms() - 240_000
+    put_hold(shop, scope, key, probe_at_ms=probe_at_ms)
     text = " ".join(shop.run("provider", "list").stdout.split())
-    assert "credentials invalid; the next probe is due" in text
+    assert f"credentials invalid; {words} {utc_text(probe_at_ms)} (4m ago)" in text
 
 
 def test_an_operators_hold_outlasts_what_the_provider_says(shop: Desk) -> None:

@@ -159,7 +159,7 @@ def test_show_tells_the_whole_story(desk: Desk) -> None:
         "client 10.0.0.1, script 33:m.php",
         "b@cust.test: pending",
         "main: 451 4.7.0 slow down [4.7.0]",
-        "(in 9m)",
+        "(in 10m)",
         "mode production",
     ):
         assert words in output

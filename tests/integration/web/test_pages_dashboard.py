@@ -147,7 +147,7 @@ async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: Stor
         in page
     )
     assert "credential , 10 min ago : 535 5.7.8 &lt;b&gt;bad&lt;/b&gt; key" in main
-    assert "next probe in 4 min" in main
+    assert "next probe in 5 min" in main
     assert "write the right key" in main
     assert "unreachable" in card_of(page, "spare")
 

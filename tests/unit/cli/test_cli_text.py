@@ -79,6 +79,7 @@ def test_times() -> None:
     assert rfc3339(1_795_600_000_007) == "2026-11-25T09:46:40.007Z"
     assert moment(1_795_600_000_000, 1_795_600_060_000) == "2026-11-25 09:46:40 UTC (1m ago)"
     assert moment(1_795_600_060_000, 1_795_600_000_000) == "2026-11-25 09:47:40 UTC (in 1m)"
+    assert moment(1_795_600_299_999, 1_795_600_000_000) == "2026-11-25 09:51:39 UTC (in 5m)"
 
 
 def test_a_label_and_its_text_stay_apart() -> None:

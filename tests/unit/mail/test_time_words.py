@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.words import span, took, two_units
+from relaygw.mail.words import span, took, two_units, wait, wait_span
 from tests.tables import each_of
 
 
@@ -55,3 +55,25 @@ def test_how_long_something_took(seconds: float, text: str) -> None:
 def test_durations(duration_ms: int, in_words: str, in_two: str) -> None:
     assert span(duration_ms) == in_words
     assert two_units(duration_ms) == in_two
+
+
+@each_of(
+    ("duration_ms", "short", "in_words"),
+    [
+        (-5, "0s", "less than a second"),
+        (999, "0s", "less than a second"),
+        (1499, "1s", "1 second"),
+        (1500, "2s", "2 seconds"),
+        (59_499, "59s", "59 seconds"),
+        (59_500, "1m", "1 minute"),
+        (89_999, "1m", "1 minute"),
+        (299_950, "5m", "5 minutes"),
+        (3_569_999, "59m", "59 minutes"),
+        (3_570_000, "1h", "1 hour"),
+        (84_600_000, "1d", "1 day"),
+        (431_999_999, "5d", "5 days"),
+    ],
+)
+def test_a_time_to_come_is_not_rounded_down(duration_ms: int, short: str, in_words: str) -> None:
+    assert wait(duration_ms) == short
+    assert wait_span(duration_ms) == in_words

@@ -36,6 +36,16 @@ def test_the_servers_text_is_utc_and_says_so(form: str, shown: str) -> None:
     assert words.FORMS["minute"](AT_MS, AT_MS) == "25 Nov, 10:00 UTC"
 
 
+@each_of(
+    ("left_ms", "shown"),
+    [(999, "now"), (1000, "in 1 s"), (59_600, "in 1 min"), (299_950, "in 5 min"),
+     (269_000, "in 4 min"), (3_599_999, "in 1 h"), (86_399_000, "in 1 d")],
+)  # fmt: skip
+def test_a_time_to_come_is_the_nearest(left_ms: int, shown: str) -> None:
+    assert words.FORMS["until"](NOW_MS + left_ms, NOW_MS) == shown
+    assert words.FORMS["due"](NOW_MS + left_ms, NOW_MS) == shown.replace("now", "due now")
+
+
 def test_a_time_is_one_element_with_the_whole_of_it_on_hover() -> None:
     assert words.time_tag(AT_MS, "clock", label="Accepted", css="mail-age") == (
         '<time class="mail-age" data-time="clock" datetime="2025-11-25T10:00:03.123Z"'
