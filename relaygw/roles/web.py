@@ -22,7 +22,7 @@ from relaygw.roles.uses import uses_kept, written
 from relaygw.store.instances import STALE_AFTER_S
 from relaygw.store.store import Store
 from relaygw.web.app import create_app
-from relaygw.web.dashboard.monitoring import MetricsPage
+from relaygw.web.dashboard.monitoring import MetricsPage, ReadyCheck
 from relaygw.web.gate.identity import Visits
 from relaygw.web.indexing import Indexer, keep_findable, keep_indexed
 from relaygw.web.server import serve_web
@@ -37,13 +37,6 @@ async def web(context: RoleContext) -> int:
     with registered(context, "web", store, later=True):
         heartbeat = Heartbeat(context, "web", store)
         beat = asyncio.create_task(heartbeat.beat())
-        mark = service_file.draining_mark(context.loaded.state_dir)
-
-        async def is_ready() -> str | None:
-            if mark.exists():
-                return "this instance is being drained"
-            return "the store accepts nothing" if heartbeat.age_s > STALE_AFTER_S else None
-
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
         indexer, uses, history = Indexer(store), Uses(), History()
         visits, attendance = Visits(history), Attendance()
@@ -56,7 +49,7 @@ async def web(context: RoleContext) -> int:
             store,
             settings,
             indexer=indexer,
-            is_ready=is_ready,
+            is_ready=_readiness(context, heartbeat),
             metrics=metrics,
             stop=stop,
             wake_workers=lambda: wake_workers(context.loaded),
@@ -82,6 +75,17 @@ async def web(context: RoleContext) -> int:
         beat.cancel()
     store.close()
     return 0
+
+
+def _readiness(context: RoleContext, heartbeat: Heartbeat) -> ReadyCheck:
+    mark = service_file.draining_mark(context.loaded.state_dir)
+
+    async def is_ready() -> str | None:
+        if mark.exists():
+            return "this instance is being drained"
+        return "the store accepts nothing" if heartbeat.age_s > STALE_AFTER_S else None
+
+    return is_ready
 
 
 async def _end_unwanted(context: RoleContext, attendance: Attendance, stop: asyncio.Event) -> None:
