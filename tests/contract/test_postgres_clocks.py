@@ -393,6 +393,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     )
     call("holds.put_hold", hold, entry=entry("provider.hold"))
     call("holds.put_hold", replace(hold, key="q"))
+    call("holds.renew_probe", hold.scope, hold.key, hold.probe_at_ms)
     call("holds.drop_hold", "provider", "q", entry=entry("provider.release"))
     assert 0 <= call("holds.held_ms", "p", since_ms=now_ms - 5000) < TOLERANCE_MS
 
