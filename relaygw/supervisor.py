@@ -149,6 +149,8 @@ class Supervisor:
         watched: list[HasFileno] = [self._signals, *doors]
         ready, _, _ = select.select(watched, [], [], max(0.0, timeout_s))
         if set(ready) & set(doors):
+            why = "mail is to be made findable" if self._demand in ready else "somebody connects"
+            self._log.note("master", f"web starts: {why}")
             self._demand.meet()
             self._start("web")
         return self._signals.take() if self._signals in ready else []
@@ -170,22 +172,11 @@ class Supervisor:
         """End roles that hang, unless systemd will; True: its watchdog shall hear nothing."""
         if self._is_stopping:
             return False  # it ends soon, by KILL if need be
-        overdue = self._hangs.look(self._children.values(), time.monotonic())
-        for child in overdue:
-            # systemd restarts all of it at about the same time
-            is_systemds = self._manager.has_watchdog and child.generation == self._generation
-            if not is_systemds and not child.is_ended:
-                child.is_ended = True
-                self._log.note(
-                    "master",
-                    f"error: {child.role} (pid {child.pid}) has hung for {child.silent_s:.3g} s; "
-                    "it is killed",
-                )
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
-        return any(
-            child.is_hung and child.generation == self._generation
-            for child in self._children.values()
+        return self._hangs.end_overdue(
+            self._children.values(),
+            time.monotonic(),
+            generation=self._generation,
+            is_spared=self._manager.has_watchdog,  # systemd restarts all of it at about that time
         )
 
     # --- children ------------------------------------------------------------------------
@@ -206,9 +197,7 @@ class Supervisor:
 
     def _runs(self, role: str) -> bool:
         """Return whether a role of this generation runs, or is about to."""
-        now = [
-            child.role for child in self._children.values() if child.generation == self._generation
-        ]
+        now = [one.role for one in self._children.values() if one.generation == self._generation]
         return role in now or self._restarts.is_planned(role)
 
     def _doors(self) -> Sequence[HasFileno]:
@@ -221,10 +210,17 @@ class Supervisor:
         used = {child.slot for child in self._children.values()}
         slot = next(number for number in count() if number not in used)
         self._hangs.beat_of(slot).note(0.0)
-        pid = self._signals.fork()
-        if pid == 0:
+        child = Child(role, 0, self._generation, time.monotonic(), slot)
+        try:
+            child.pid = self._signals.fork()
+        except OSError as error:  # a limit of processes or memory: the others go on
+            pause_s = self._restarts.plan(child, time.monotonic())
+            what = f"error: {role} cannot be started ({error.strerror}); again in {pause_s:g} s"
+            self._log.note("master", what)
+            return
+        if child.pid == 0:
             self._be_child(role, slot)
-        self._children[pid] = Child(role, pid, self._generation, time.monotonic(), slot)
+        self._children[child.pid] = child
 
     def _be_child(self, role: str, slot: int) -> None:
         """Become a role; never returns."""
@@ -267,6 +263,8 @@ class Supervisor:
             exit_code = os.waitstatus_to_exitcode(status)
             if exit_code != 0 or not self._is_on_demand(child.role):
                 self._plan_restart(child, exit_code)
+            else:
+                self._demand.meet()  # who still wants it says so again
 
     def _plan_restart(self, child: Child, exit_code: int) -> None:
         how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
@@ -353,7 +351,11 @@ class Supervisor:
     def _note_settings(self, occasion: str) -> None:
         """Record what settings are in force now, in a child that nobody waits for."""
         noting = partial(note_settings, self._loaded, occasion=occasion)
-        self._fork(noting, complaint="warning: the settings are not in the audit trail")
+        complaint = "warning: the settings are not in the audit trail"
+        try:
+            self._fork(noting, complaint=complaint)
+        except OSError as error:
+            self._log.note("master", f"{complaint}: {error.strerror}")
 
     def _fork(self, work: Callable[[], object], *, complaint: str) -> int:
         """Do what needs the store in a child; return its process id."""

@@ -7,10 +7,13 @@ containers or a debugger of the machine, the roles get their turn before anybody
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from relaygw.observe.hang import HangFile
@@ -75,6 +78,22 @@ class HangWatch:
                 if child.silent_s >= ENDED_AFTER * self._after_s:
                     overdue.append(child)
         return overdue
+
+    def end_overdue(
+        self, children: Collection[Child], now_s: float, *, generation: int, is_spared: bool
+    ) -> bool:
+        """End those that hung for too long; True: one of this generation hangs.
+
+        `is_spared`: somebody else ends this generation.
+        """
+        for child in self.look(children, now_s):
+            if not (is_spared and child.generation == generation) and not child.is_ended:
+                child.is_ended = True
+                what = f"{child.role} (pid {child.pid}) has hung for {child.silent_s:.3g} s"
+                self._tell(f"error: {what}; it is killed")
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+        return any(child.is_hung and child.generation == generation for child in children)
 
     def forget(self, child: Child) -> None:
         """Note that a process is gone."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from relaygw import __version__
 from relaygw.delivery.leases import HEARTBEAT_S
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import PackageMissing, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.observe.maillog import MailLog
 from relaygw.roles import heap, hears_of_mail, queue_place
@@ -127,7 +127,10 @@ def run_role(role: str, context: RoleContext) -> int:
         Path("/proc/self/comm").write_text(f"relaygw-{role}")
     heap.keep_small()
     if f"relaygw.roles.{role}" not in sys.modules:  # one that runs on demand
-        preload((role,), context.loaded.settings)
+        try:
+            preload((role,), context.loaded.settings)
+        except ModuleNotFoundError as error:
+            raise PackageMissing(error.name or str(error)) from error
         heap.settle()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))

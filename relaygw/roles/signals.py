@@ -40,7 +40,11 @@ class Signals:
     def fork(self) -> int:
         """Fork a role, which never has the supervisor's handlers; return what `os.fork` does."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_ALL)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            raise
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number in _OF_THE_GATEWAY - {signal.SIGHUP}:

@@ -86,8 +86,13 @@ class _TimedProtocol(H11Protocol):
     _limit: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
+    def __init__(self, *, visited: Callable[[], None], **given: Any) -> None:
+        super().__init__(**given)
+        self._visited = visited
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
+        self._visited()
         super().connection_made(transport)
         self._limit = self.loop.call_later(self._head_s(), self._give_up)
 
@@ -188,14 +193,12 @@ class _EmbeddedServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Wake once a second for the Date field, not ten times as uvicorn's own does."""
-        ticks = requests = 0
+        ticks = 0
         while not await self.on_tick(ticks):
             await asyncio.wait({self.stopping}, timeout=1.0)
             ticks += 10
-            state = self.server_state
-            if state.connections or state.total_requests > requests:
+            if self.server_state.connections:
                 self.visited()
-            requests = state.total_requests
 
 
 def _websocket(**given: Any) -> asyncio.Protocol:
@@ -216,12 +219,12 @@ async def serve_web(
     """Serve `app` until `stop` is set or the task is cancelled, then finish what is under way.
 
     Closes the socket. Connections beyond `limit` are closed; without one those beyond 500 at a time
-    get 503. `visited` is called each second in which somebody was connected.
+    get 503. `visited` is called with each connection, and each second while there is one.
     """
-    counted = None if limit is None else partial(_CountedProtocol, limit=limit)
+    kind = _TimedProtocol if limit is None else partial(_CountedProtocol, limit=limit)
     config = uvicorn.Config(
         app,
-        http=cast("type[asyncio.Protocol]", counted) or _TimedProtocol,
+        http=cast("type[asyncio.Protocol]", partial(kind, visited=visited)),
         ws=cast("type[asyncio.Protocol]", _websocket),
         lifespan="off",
         log_config=None,

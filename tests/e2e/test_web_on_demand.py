@@ -6,8 +6,10 @@ import os
 import re
 import signal
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,7 @@ def test_the_first_connection_starts_it_and_finds_what_came_before(gateway: Gate
     assert not gateway.pids("web")
 
     assert queue_id in get(gateway, "/find?q=4711")
+    gateway.wait_for_log(r"master\[\d+\]: web starts: somebody connects")
     assert queue_id in get(gateway, "/api/v1/search?query=hello"), "its content is read, too"
 
     (pid,) = gateway.pids("web")
@@ -86,6 +89,56 @@ def test_a_reload_starts_it_only_where_it_was_wanted(gateway: Gateway) -> None:
     gateway.wait_until(lambda: bool({*gateway.pids("web")} - {first}), "its successor")
 
 
+_WITHOUT_PROCESSES = """
+import errno, os, runpy, sys
+flag, sys.argv = sys.argv[1], ["relaygw", *sys.argv[5:]]
+fork = os.fork
+def limited():
+    if os.path.exists(flag):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = limited
+runpy.run_module("relaygw", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_where_no_process_can_be_made_mail_is_taken_and_the_visitor_waits(tmp_path: Path) -> None:
+    flag = tmp_path / "no more processes"
+    before = [sys.executable, "-c", _WITHOUT_PROCESSES, str(flag)]
+    with Gateway(tmp_path, mode="sandbox", before=before, **fixed_binds()) as gateway:
+        gateway.wait_until(lambda: all(map(gateway.pids, ("front", "delivery"))), "two roles")
+        flag.touch()
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(get, gateway, "/healthz")
+            why = "Resource temporarily unavailable"
+            gateway.wait_for_log(rf"master\[\d+\]: error: web cannot be started \({why}\); again")
+            gateway.wait_for_log("error: reload refused", start=gateway.reload())
+            assert gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+            flag.unlink()
+            assert answer.result() == "ok\n"
+
+
+def wants(gateway: Gateway) -> int:
+    """Return how often the worker wanted the web role that the supervisor has not heard of."""
+    infos = Path(f"/proc/{gateway.processes()[0]}/fdinfo")
+    counts = (re.search(r"eventfd-count:\s*(\w+)", one.read_text()) for one in infos.iterdir())
+    return sum(int(count[1], 16) for count in counts if count is not None)
+
+
+def test_what_was_wanted_while_it_ran_does_not_start_it_again(gateway: Gateway) -> None:
+    get(gateway, "/healthz")
+    (pid,) = gateway.pids("web")
+    os.kill(pid, signal.SIGSTOP)
+    for number in range(MUCH_UNFINDABLE):
+        gateway.send("a@shop.test", [f"b{number}@cust.test"], CONTENT)
+    gateway.wait_until(lambda: wants(gateway) > 0, "a worker that wants it")
+    os.kill(pid, signal.SIGCONT)
+    gateway.wait_until(lambda: gateway.store.find.progress().waiting == 0, "all is findable")
+    os.kill(pid, signal.SIGTERM)
+    gateway.wait_until(lambda: pid not in gateway.processes() and not wants(gateway), "its end")
+    assert len([line for line in gateway.lines if "web starts: " in line]) == 1
+
+
 def test_a_reload_that_gives_it_work_starts_it(gateway: Gateway) -> None:
     gateway.settings["webhooks"] = [{"url": "http://127.0.0.1:9/", "secret": f"plain:{SECRET}"}]
     gateway.reload()
@@ -95,5 +148,5 @@ def test_a_reload_that_gives_it_work_starts_it(gateway: Gateway) -> None:
 def test_much_mail_that_cannot_be_found_yet_starts_it(gateway: Gateway) -> None:
     for number in range(MUCH_UNFINDABLE):
         gateway.send("a@shop.test", [f"b{number}@cust.test"], CONTENT)
-    gateway.wait_until(lambda: bool(gateway.pids("web")), "who makes it findable")
+    gateway.wait_for_log("web starts: mail is to be made findable")
     gateway.wait_until(lambda: gateway.store.find.progress().waiting == 0, "all is findable")
