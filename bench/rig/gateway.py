@@ -6,8 +6,8 @@ import contextlib
 import importlib.util
 import json
 import os
-import socket
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -96,8 +96,8 @@ class Gateway(Mta):
     def start(self) -> Self:
         super().start()
         if self.is_visited:
-            host, _, port = str(self.settings["web"]["bind"]).rpartition(":")
-            socket.create_connection((host, int(port)), PATIENCE_S).close()
+            url = f"http://{self.settings['web']['bind']}/healthz"
+            urllib.request.urlopen(url, timeout=PATIENCE_S).close()
         return self
 
     def command(self) -> list[str]:
