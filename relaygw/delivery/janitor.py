@@ -57,14 +57,13 @@ class Janitor:
         self._wake_workers = wake_workers
         self._has_lock_file = has_lock_file
         self._want_web = want_web
-        self._has_to_shed = asyncio.Event()
 
     async def run(self) -> None:
         """Clean up until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(CHECKPOINT_S, self._keep_log_short))
             group.create_task(self._every(STEP_S, self._clean_up))
-            group.create_task(self._every(0.0, self._shed_content))
+            group.create_task(self._every(STEP_S, self._shed_content))
 
     async def _every(self, pause_s: float, step: Callable[[int], Awaitable[None]]) -> None:
         number = 0
@@ -86,16 +85,11 @@ class Janitor:
 
     async def _shed_content(self, _number: int) -> None:
         """Delete what finished large mail left; on its own, since it may take minutes."""
-        await self._has_to_shed.wait()
-        self._has_to_shed.clear()
-        await _repeat(self._shed_step, _SHED_PAUSE_S)
-
-    def _shed_step(self) -> bool:
-        return self._store.janitor.shed_content(_ms(self._queue.keep_content))
+        janitor = self._store.janitor
+        await _repeat(lambda: janitor.shed_content(_ms(self._queue.keep_content)), _SHED_PAUSE_S)
 
     async def _clean_up(self, number: int) -> None:
-        if await asyncio.to_thread(self._look_around):
-            self._has_to_shed.set()
+        await asyncio.to_thread(self._look_around)
         if number % PURGE_EVERY_STEPS == 0:
             await _repeat(self._purge_step)
             await _repeat(self._forget_step)
@@ -111,18 +105,14 @@ class Janitor:
             if self._expire_ms is not None:
                 await asyncio.to_thread(self._store.suppressions.forget_refusals, self._expire_ms)
 
-    def _look_around(self) -> bool:
-        """Do what is quick; True when there is content to delete.
-
-        One call, since what a rest costs is waking threads.
-        """
+    def _look_around(self) -> None:
+        """Do what is quick, in one call, since what a rest costs is waking threads."""
         self._bury()
         try:
             self._store.janitor.shrink()
             self._wake_web()
         except StoreUnavailable as error:  # no reason to leave the rest
             self._note(f"warning: housekeeping: {error}")
-        return self._shed_step()
 
     def _wake_web(self) -> None:
         if self._want_web is not None:
