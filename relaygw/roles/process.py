@@ -130,7 +130,7 @@ def run_role(role: str, context: RoleContext) -> int:
         try:
             preload((role,), context.loaded.settings)
         except ModuleNotFoundError as error:
-            raise PackageMissing(error.name or str(error)) from error
+            raise PackageMissing((error.name or str(error)).partition(".")[0]) from error
         heap.settle()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))
