@@ -43,6 +43,12 @@ def missing_parts() -> Iterator[str]:
         )
 
 
+def missing_package(error: ModuleNotFoundError) -> PackageMissing:
+    """Return what to tell of a module that could not be loaded."""
+    module = (error.name or str(error)).partition(".")[0]
+    return PackageMissing(PACKAGES.get(module, module))
+
+
 def _is_there(module: str) -> bool:
     try:
         return find_spec(module) is not None

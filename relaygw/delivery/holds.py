@@ -258,15 +258,14 @@ class Holds:
         if gate.is_down(now_s) and not was_down:
             await self.begin_outage(gate, what)
         elif gate.is_outage_known:
-            renew, at_ms = self._stored.renew_probe, _next_probe_ms(gate)
+            renew, at_ms = self._stored.renew_probe, clock_ms() + int(_probe_wait_s(gate) * 1000)
             trouble = f"next probe of {gate.provider} not recorded"
             await self._context.ask(trouble, renew, UNREACHABLE, gate.provider, at_ms)
 
     async def begin_outage(self, gate: Gate, what: str) -> None:
         """Tell that a provider is down, once however many workers see it."""
         remedy = known_remedy(what) or "it is retried automatically"
-        hold = _new_hold(UNREACHABLE, gate.provider, what, remedy)
-        hold = replace(hold, probe_at_ms=_next_probe_ms(gate))
+        hold = _new_hold(UNREACHABLE, gate.provider, what, remedy, _probe_wait_s(gate))
         trouble = f"outage of {gate.provider} not recorded"
         with gate.teaching():
             is_new = await self._context.ask(trouble, self._stored.put_hold, hold)
@@ -374,7 +373,7 @@ def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
 
 
 def _new_hold(
-    scope: str, key: str, reason: str, remedy: str, wait_s: float = 0.0, cause: HoldCause = SAID
+    scope: str, key: str, reason: str, remedy: str, wait_s: float, cause: HoldCause = SAID
 ) -> Hold:
     now_ms = clock_ms()
     return Hold(
@@ -388,9 +387,9 @@ def _new_hold(
     )
 
 
-def _next_probe_ms(gate: Gate) -> int:
-    """Return when a provider is tried again that could not be reached: now, or later."""
-    return clock_ms() + int(max(0.0, gate.blocked_until_s - time.monotonic()) * 1000)
+def _probe_wait_s(gate: Gate) -> float:
+    """Return in how long a provider is tried again that could not be reached."""
+    return max(0.0, gate.blocked_until_s - time.monotonic())
 
 
 def _here_s(at_ms: int) -> float:

@@ -132,10 +132,8 @@ class Maildrop:
                 self._wake.clear()
                 directory.drain()
                 listen_again()
-                if directory.is_unchanged():  # so an idle front wakes no thread
-                    await self._pause()
-                    continue
-                if await pickup.look():
+                # an idle front wakes no thread
+                if not directory.is_unchanged() and await pickup.look():
                     if self._trouble:
                         self.log.note("pickup", "local mail is accepted again")
                     self._trouble, self._backoff_s = "", 0.0

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from relaygw import __version__
 from relaygw.delivery.leases import HEARTBEAT_S
-from relaygw.errors import PackageMissing, StoreUnavailable
+from relaygw.errors import StoreUnavailable
+from relaygw.late_packages import missing_package
 from relaygw.mail.clock import clock_ms
 from relaygw.observe.maillog import MailLog
 from relaygw.roles import heap, hears_of_mail, queue_place
@@ -130,7 +131,7 @@ def run_role(role: str, context: RoleContext) -> int:
         try:
             preload((role,), context.loaded.settings)
         except ModuleNotFoundError as error:
-            raise PackageMissing((error.name or str(error)).partition(".")[0]) from error
+            raise missing_package(error) from error
         heap.settle()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))

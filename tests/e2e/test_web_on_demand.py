@@ -118,6 +118,21 @@ def test_where_no_process_can_be_made_mail_is_taken_and_the_visitor_waits(tmp_pa
             assert answer.result() == "ok\n"
 
 
+_WITHOUT_STARLETTE = """
+import runpy, sys
+sys.modules["starlette"], sys.argv = None, ["relaygw", *sys.argv[4:]]
+runpy.run_module("relaygw", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_package_that_it_lacks_is_named_with_the_remedy(tmp_path: Path) -> None:
+    before = [sys.executable, "-c", _WITHOUT_STARLETTE]
+    with Gateway(tmp_path, mode="sandbox", before=before, **fixed_binds()) as gateway:
+        gateway.want_web()
+        gateway.wait_for_log(r"fatal: web: the package starlette is not installed; run: .* install")
+        assert gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+
+
 def wants(gateway: Gateway) -> int:
     """Return how often the worker wanted the web role that the supervisor has not heard of."""
     infos = Path(f"/proc/{gateway.processes()[0]}/fdinfo")
