@@ -17,6 +17,10 @@ from relaygw.store.store import Store
 MAX_BATCH_MESSAGES = 200
 MAX_BATCH_BYTES = 16 * 2**20
 MAX_PENDING_BYTES = 64 * 2**20
+PACE_S = 0.008
+"""From one batch of a busy front to the next, while more is expected: each costs a sync."""
+BUSY_BATCH_MESSAGES = 3.0
+"""How many messages a batch must have had of late for a front to be busy."""
 LARGE_MESSAGES_AT_ONCE = 2
 """Large messages that are written at once: one is read from its file while one is stored."""
 
@@ -25,7 +29,11 @@ Failure = StoreUnavailable | AlreadyAccepted | TakenBefore
 
 
 class GroupCommitter:
-    """Commits messages for all sessions of a front; owns the store's writing thread."""
+    """Commits messages for all sessions of a front; owns the store's writing thread.
+
+    A busy front waits, PACE_S at most, for the sessions that are about to hand over a message, so
+    that they share a batch. One that is not busy waits for nobody.
+    """
 
     def __init__(
         self,
@@ -40,13 +48,35 @@ class GroupCommitter:
         self._wrote = wrote  # told by the store's thread how long a batch took
         self._committed = committed
         self._writer: BatchWriter[AcceptedMessage, Failure | None] = BatchWriter(
-            "commit", size=_batch_size, write_all=self._accept, refused=_failure, told=self._told
+            "commit",
+            size=_batch_size,
+            write_all=self._accept,
+            refused=_failure,
+            told=self._told,
+            pace_s=PACE_S,
+            expected=self._expected,
         )
+        self._batch_messages = 0.0  # of late
+        self._expected_of: set[object] = set()
+        self._slow: set[object] = set()  # of them, those of the last look
         self.large_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
         """Whose turn it is to have a chunk of large content in memory."""
         # large content has a thread of its own: a small message waits for one chunk at most
         self._bulk_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chunks")
         self._pending_bytes = 0
+
+    def expect(self, session: object) -> None:
+        """Count on a message of `session` soon, until `dismiss`."""
+        self._expected_of.add(session)
+
+    def dismiss(self, session: object) -> None:
+        """Count on no message of `session`: what it had is handed over, or never will be."""
+        self._expected_of.discard(session)
+
+    def dismiss_slow(self) -> None:
+        """Count on none of those who were counted on at the last call already."""
+        self._expected_of -= self._slow
+        self._slow = self._expected_of.copy()
 
     async def submit(self, message: AcceptedMessage) -> str:
         """Return its queue id once `message` is durable; cancelling the caller withdraws nothing.
@@ -93,6 +123,10 @@ class GroupCommitter:
         await self._writer.drain()
         await asyncio.to_thread(self._bulk_thread.shutdown)
 
+    def _expected(self) -> int:
+        is_busy = self._batch_messages >= BUSY_BATCH_MESSAGES
+        return self._writer.waiting + len(self._expected_of) if is_busy else 0
+
     def _accept(self, messages: Sequence[AcceptedMessage]) -> list[Failure | None]:
         began_s = time.monotonic()
         again = self._store.intake.accept_batch(messages)
@@ -105,6 +139,7 @@ class GroupCommitter:
     def _told(
         self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]
     ) -> None:
+        self._batch_messages += (len(messages) - self._batch_messages) / 4
         self._pending_bytes -= sum(map(_size_bytes, messages))
         stored = [one for one, failure in zip(messages, failures, strict=True) if failure is None]
         if stored:

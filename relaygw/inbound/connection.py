@@ -97,6 +97,7 @@ class Connection(_WithoutHandlers, SMTP):
         """End the transaction, if there is one."""
         if self.envelope.mail_from is not None:
             self.envelope = Envelope()
+            self.listener.committer.dismiss(self)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """Do nothing: `check_time` is called for all sessions instead of a timer for each."""
@@ -109,7 +110,7 @@ class Connection(_WithoutHandlers, SMTP):
         address = (transport.get_extra_info("peername") or ("0.0.0.0",))[0]
         # a cast, because uvloop's transports are no subclasses of asyncio's
         self._wire = cast("asyncio.Transport", transport)
-        self.listener.connections.add(self)
+        self.listener.enter(self)
         self.client, self._is_within_limits = self.listener.clients.arrive(address)
         if self.listener.clients.is_balancer(address):
             self._header = ProxyHeaderReader()
@@ -142,9 +143,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let the handler finish: a commit under way must not be torn (unlike aiosmtpd)."""
-        self.listener.connections.discard(self)
-        self.listener.clients.leave(self.client)
-        self.listener.session_left.set()
+        self.listener.leave(self)
         if error is not None:
             self._said.clear()
         self.eof_received()

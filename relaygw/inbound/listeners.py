@@ -160,6 +160,18 @@ class ActiveListener:
         """True when connections begin with TLS."""
         return self.settings.tls.mode == "implicit"
 
+    def enter(self, connection: Connection) -> None:
+        """Count a connection, whose client has come to send a message."""
+        self.connections.add(connection)
+        self.committer.expect(connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Count a connection as closed."""
+        self.connections.discard(connection)
+        self.committer.dismiss(connection)
+        self.clients.leave(connection.client)
+        self.session_left.set()
+
     def note(self, text: str) -> None:
         """Write a line of the log."""
         self.log.note("smtpd", text)
@@ -310,6 +322,7 @@ class FrontService:
         while True:
             self._count()
             await asyncio.sleep(CHECK_EACH_S)
+            self._committer.dismiss_slow()
             for listener in self._listeners:
                 for connection in tuple(listener.connections):
                     connection.check_time(loop.time())

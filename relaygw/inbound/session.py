@@ -245,6 +245,7 @@ async def _mail(session: Session, argument: bytes) -> None:
         return
     if listener.is_too_fast(connection.client, login.name if login else None):
         raise Refusal(replies.TOO_FAST.format(client=connection.client.address))
+    listener.committer.expect(connection)
     connection.envelope.mail_from = sender
     connection.envelope.smtp_utf8 = wanted.smtputf8
     connection.envelope.dsn = wanted.dsn

@@ -65,6 +65,11 @@ class BatchWriter(Generic[Item, Result]):
         self._writer: asyncio.Task[None] | None = None
         self._failures = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many items are not durable yet."""
+        return len(self._items)
+
     def add(self, item: Item) -> asyncio.Future[Result]:
         """Take an item; the future is done once it is durable and told. Nothing withdraws it."""
         loop = asyncio.get_running_loop()

@@ -55,9 +55,10 @@ class Client:
 class Rig:
     """What a test has to do with a front."""
 
-    def __init__(self, port: int, log: io.StringIO) -> None:
+    def __init__(self, port: int, log: io.StringIO, service: FrontService) -> None:
         self.port = port
         self.log = log
+        self.service = service
         self._open: list[asyncio.StreamWriter] = []
 
     async def connect(self) -> Client:
@@ -124,7 +125,7 @@ async def running_front(
         screen=screen,
     )
     listening = socket.create_server(("127.0.0.1", 0))
-    rig = Rig(listening.getsockname()[1], log)
+    rig = Rig(listening.getsockname()[1], log, service)
     await service.start([listening])
     await until((directory / "maildrop" / drop.QUEUE_SOCKET).exists)
     try:

@@ -154,3 +154,61 @@ async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
         await committer.drain()
     assert len(told) == 2 * (broken == "what follows a commit")
     store.close()
+
+
+async def busy_committer(store: GatedStore) -> GroupCommitter:
+    """Return a committer of batches of four, which would wait for ever for what it expects."""
+    store.gate.set()
+    committer = GroupCommitter(store, committed=lambda _: None)
+    committer._writer._pace_s = 3600.0
+    sessions = [object() for _ in range(4)]
+    for _ in range(6):
+        list(map(committer.expect, sessions))
+        waiting = []
+        for session in sessions:
+            committer.dismiss(session)
+            waiting.append(asyncio.create_task(committer.submit(accepted())))
+        await asyncio.gather(*waiting)
+    assert store.batches == [4] * 6
+    return committer
+
+
+@pytest.mark.parametrize("way", ["hands over", "ends", "is slow"])
+async def test_a_busy_front_waits_for_the_sessions_that_are_about_to_hand_over(
+    store: GatedStore, way: str
+) -> None:
+    committer = await busy_committer(store)
+    late, other = object(), object()
+    committer.expect(late)
+    first = asyncio.create_task(committer.submit(accepted()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert committer._writer._gathered is not None, "it waits, though the thread is free"
+    if way == "is slow":
+        committer.dismiss_slow()
+        assert committer._expected_of == {late}, "of the first look nobody is slow"
+        committer.expect(other)
+        committer.dismiss_slow()
+        assert committer._expected_of == {other}
+        committer.dismiss(other)
+    else:
+        committer.dismiss(late)
+    second = asyncio.create_task(committer.submit(accepted()))
+    async with asyncio.timeout(60):
+        await asyncio.gather(first, second)
+    assert store.batches[6:] == [2]
+    await committer.drain()
+    store.close()
+
+
+async def test_a_front_that_is_not_busy_waits_for_nobody(store: GatedStore) -> None:
+    committer = await busy_committer(store)
+    for _ in range(5):  # batches of one
+        async with asyncio.timeout(60):
+            await committer.submit(accepted())
+    committer.expect(object())
+    async with asyncio.timeout(60):
+        await committer.submit(accepted())
+    assert store.batches[6:] == [1] * 6
+    await committer.drain()
+    store.close()
