@@ -126,6 +126,8 @@ def run_role(role: str, context: RoleContext) -> int:
     """Run one role in this process until it is told to end; return the exit code."""
     with contextlib.suppress(OSError):  # how ps and top show it; the kernel keeps 15 characters
         Path("/proc/self/comm").write_text(f"relaygw-{role}")
+    if role != "front":
+        _yield_to_others()
     heap.keep_small()
     if f"relaygw.roles.{role}" not in sys.modules:  # one that runs on demand
         try:
@@ -135,6 +137,15 @@ def run_role(role: str, context: RoleContext) -> int:
         heap.settle()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)  # the loop gets its turn beside threads that compute
     return _loop_runner()(_main_of(role)(context))
+
+
+def _yield_to_others() -> None:
+    """Interrupt nobody on waking (sched(7)): a client waits for the front, for others nobody does.
+
+    The share of the processor stays the same.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not allowed; another system than Linux
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _main_of(role: str) -> Callable[[RoleContext], Coroutine[None, None, int]]:

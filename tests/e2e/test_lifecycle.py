@@ -51,6 +51,16 @@ def get_json(gateway: Gateway, path: str) -> Any:
     return json.loads(get(gateway, path))
 
 
+def test_who_wakes_does_not_interrupt_the_front(gateway: Gateway) -> None:
+    gateway.wait_for_roles()
+    policies = {
+        role: [os.sched_getscheduler(pid) for pid in gateway.pids(role)]
+        for role in ("front", "delivery", "web")
+    }
+    batch = [os.SCHED_BATCH]
+    assert policies == {"front": [os.SCHED_OTHER], "delivery": batch, "web": batch}
+
+
 @on_a_database
 def test_term_lets_a_transaction_finish_and_exits_0(
     gateway: Gateway, provider: ThreadedProvider
