@@ -21,6 +21,8 @@ PACE_S = 0.008
 """From one batch of a busy front to the next, while more is expected: each costs a sync."""
 BUSY_BATCH_MESSAGES = 3.0
 """How many messages a batch must have had of late for a front to be busy."""
+PIECE_PAUSE_S = 0.002
+"""Between pieces of large content while small mail is on its way."""
 LARGE_MESSAGES_AT_ONCE = 2
 """Large messages that are written at once: one is read from its file while one is stored."""
 
@@ -101,6 +103,20 @@ class GroupCommitter:
         """Run blocking work on large content where it holds up no small message."""
         return asyncio.get_running_loop().run_in_executor(self._bulk_thread, work)
 
+    def work_piece(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Work aside on a piece of many; sessions that are about to hand over go first.
+
+        A thread that works without a pause would have them wait at each step for the interpreter.
+        """
+
+        def work_and_pause() -> T:
+            result = work()
+            if self._expected_of:
+                time.sleep(PIECE_PAUSE_S)
+            return result
+
+        return self.work_aside(work_and_pause)
+
     async def add_chunks(self, message: AcceptedMessage, chunks: Iterator[bytes]) -> None:
         """Store content ahead of its large message, a transaction a chunk; `chunks` may block."""
         numbered = enumerate(chunks)
@@ -112,7 +128,7 @@ class GroupCommitter:
             return False
 
         try:
-            while await self.work_aside(store_next):
+            while await self.work_piece(store_next):
                 pass
         except BaseException:
             self._refused(message, None)

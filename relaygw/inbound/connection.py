@@ -328,7 +328,8 @@ class Connection(_WithoutHandlers, SMTP):
         elif arrival.reader.has_piece and self.transport is not None:
             # read on once the thread for large content is done with what has come
             self._wire.pause_reading()
-            done = self.listener.committer.work_aside(arrival.reader.work_up)
+            self.listener.committer.dismiss(self)
+            done = self.listener.committer.work_piece(arrival.reader.work_up)
             done.add_done_callback(self._worked_up)
 
     def _worked_up(self, done: asyncio.Future[None]) -> None:

@@ -49,7 +49,7 @@ class Write(Enum):
     SYNCED = auto()  # durable when it is committed
     UNSYNCED = auto()  # durable with the next one that is synced
     LEASE = auto()  # durable as long as the worker lives that it is for
-    BULK = auto()  # synced; after everyone else
+    BULK = auto()  # large content: durable when it is committed; after everyone else
 
 
 class Transaction:

@@ -106,7 +106,7 @@ class QueueFile:
         """Have the mark in the database before something is written; with the write lock."""
         if self._trouble is not None:
             return
-        is_begun = not log_check.HAS_FRAME_COUNT or _frames(raw) > 0
+        is_begun = not log_check.HAS_FRAME_COUNT or frames_of(raw) > 0
         if is_begun and self._is_marked and self._has_marked_log():
             return
         if self._is_marked and self._identify() != self._identities:
@@ -130,7 +130,7 @@ class QueueFile:
             raw.execute(f"PRAGMA application_id = {schema}")
             raw.execute(f"PRAGMA user_version = {_signed(salts[0] or 1)}")
             if log_check.HAS_FRAME_COUNT:
-                self._note_progress(_frames(raw))
+                self._note_progress(frames_of(raw))
         else:
             self._is_marked = self._has_marked_log()  # by another process
         if not self._is_marked and _move_all(raw, tries=self._tries):
@@ -151,13 +151,17 @@ class QueueFile:
                 if log_check.HAS_FRAME_COUNT:
                     # it is committed, whatever becomes of the note, which may be older than the log
                     with contextlib.suppress(OSError):
-                        self._note_progress(_frames(raw))
+                        self._note_progress(frames_of(raw))
                 elif not self._has_marked_log():  # whether it would be begun anew was not known
                     self.mark(raw)
                 return
             self._note_trouble()
         if self._trouble is not None:
             self._rescue(raw, self._trouble)
+
+    def sync_log(self) -> None:
+        """Make durable what is committed, without the write lock; raises OSError."""
+        os.fdatasync(self._log_descriptor)
 
     def refuse_if_broken(self) -> None:
         """Raise QueueDamaged once a file of the queue was seen to be removed or replaced."""
@@ -326,6 +330,7 @@ def _is_only_read(name: str) -> bool:
     return False
 
 
-def _frames(raw: Any) -> int:
+def frames_of(raw: Any) -> int:
+    """Return the length of the log in pages."""
     _, frames, _ = raw.execute(log_check.FRAME_COUNT).fetchall()[0]
     return int(frames)

@@ -6,11 +6,9 @@ loses commits that clients were told of.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -25,8 +23,8 @@ from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavai
 from relaygw.mail.clock import is_settled
 from relaygw.store.database import Database, Translated, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, read_write
-from relaygw.store.queue_file import QueueFile
-from relaygw.store.queue_lock import give_to_owner_of, lock_directory_of
+from relaygw.store.queue_file import QueueFile, frames_of
+from relaygw.store.queue_lock import FileLock, WriteLock, lock_directory_of
 from relaygw.store.readers import Readers
 from relaygw.store.schema import SQLITE_LOWER
 
@@ -35,11 +33,11 @@ _WAL_PAGES = 65_536  # the janitor checkpoints; this bounds the log if it cannot
 _INCREMENTAL = 2  # as SQLite counts the ways of auto_vacuum
 _LONG_LOG_FRAMES = 4_096
 _FEW_FRAMES = 256
+_BULK_FRAMES = 8_192  # at which large content waits until the log is moved
 _CHECKPOINT_ROUNDS = 5
 _SPARE_PAGES = 16_384  # free pages that are kept for the mail to come
 _FREE_PAGES_A_STEP = 256
 _DRIVER = "sqlite+pysqlite"
-_LOCKS = ("gate", "turnstile", "lock")
 # before 3.51.3 a log that was reset under a checkpoint could corrupt the database
 _CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
 
@@ -111,50 +109,6 @@ def _lower(text: str | None) -> str | None:
     return None if text is None else text.lower()
 
 
-class WriteLock:
-    """One lock around every write transaction, among threads and processes: decision 3.
-
-    The front, `first_in_line`, takes the turnstile and then the lock; everyone else queues at a
-    gate first, so that at most one of them stands at the turnstile with the front.
-    """
-
-    def __init__(self, directory: Path, *, first_in_line: bool) -> None:
-        self._first_in_line = first_in_line
-        self._thread_lock = threading.Lock()
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._gate, self._turnstile, self._lock = (
-            os.open(directory / name, flags, 0o600) for name in _LOCKS
-        )
-        for name in _LOCKS:  # root's commands may come before the gateway
-            give_to_owner_of(directory, directory / name)
-
-    def close(self) -> None:
-        """Close the lock files; the files stay, others may hold them."""
-        for descriptor in (self._gate, self._turnstile, self._lock):
-            os.close(descriptor)
-
-    def __enter__(self) -> None:
-        self._thread_lock.acquire()
-        try:
-            if not self._first_in_line:
-                fcntl.flock(self._gate, fcntl.LOCK_EX)
-            fcntl.flock(self._turnstile, fcntl.LOCK_EX)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
-        except BaseException:
-            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
-            self.__exit__()  # what was not taken is given back without harm
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            if not self._first_in_line:
-                fcntl.flock(self._gate, fcntl.LOCK_UN)
-        finally:
-            self._thread_lock.release()
-
-
 class _Writer:
     """One connection that is kept open, since a checkout costs more than a row, and its lock."""
 
@@ -213,6 +167,39 @@ class _Writer:
         self._engine.dispose()
 
 
+class _BulkWriter(_Writer):
+    """Writes large content, which is synced when the lock is given back: others need not wait.
+
+    `move_log` is called when the log gets long, before more is written.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        lock: WriteLock,
+        file: QueueFile,
+        *,
+        turn: FileLock,
+        move_log: Callable[[], object],
+    ) -> None:
+        super().__init__(url, lock, file, is_synced=False)
+        self._turn = turn
+        self._move_log = move_log
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """See _Writer; it is durable on exit."""
+        with self._turn:
+            with super().transaction() as connection:
+                yield connection
+            self._file.sync_log()
+            with self.kept() as raw:
+                is_long = _CAN_CHECKPOINT_BESIDE_WRITERS and frames_of(raw) >= _BULK_FRAMES
+        if is_long:
+            with suppress(StoreUnavailable):  # the janitor says so; what was written is durable
+                self._move_log()
+
+
 class SqliteDatabase(Database):
     """One SQLite file; `first_in_line`: writes go before those of other processes."""
 
@@ -227,6 +214,7 @@ class SqliteDatabase(Database):
             # what a front writes beside its mail queues with everyone else: large content, and
             # counts, which would each wait for a lock of another program's before the next mail
             self._later_lock = WriteLock(directory, first_in_line=False)
+            self._bulk_turn = FileLock(self._path, "bulk")
         except OSError as error:
             self._file.close()
             raise StoreUnavailable(f"{directory}: {error.strerror}") from error
@@ -237,7 +225,13 @@ class SqliteDatabase(Database):
             Write.SYNCED: _Writer(url, self._lock, self._file),
             Write.UNSYNCED: unsynced,
             Write.LEASE: unsynced,  # what forgets it is the machine, and the worker goes with it
-            Write.BULK: _Writer(url, self._later_lock, self._file),
+            Write.BULK: _BulkWriter(
+                url,
+                self._later_lock,
+                self._file,
+                turn=self._bulk_turn,
+                move_log=self.checkpoint,
+            ),
         }
         self._moved_at_ns = 0  # the log's time of change when all of it was moved
 
@@ -280,6 +274,7 @@ class SqliteDatabase(Database):
         self._file.close()
         self._lock.close()
         self._later_lock.close()
+        self._bulk_turn.close()
 
     def _finish(self) -> None:
         """Leave a database that needs no log, unless somebody else has it open."""
@@ -298,7 +293,9 @@ class SqliteDatabase(Database):
         changed_at_ns = self._file.log_changed_at_ns
         if changed_at_ns == self._moved_at_ns:
             return False
-        with Translated(self._translate), self._writers[Write.SYNCED].beside() as raw:
+        writer = self._writers[Write.SYNCED]
+        # large content waits: else the log would grow while it is moved
+        with Translated(self._translate), self._bulk_turn, writer.beside() as raw:
             frames = _LONG_LOG_FRAMES
             if _CAN_CHECKPOINT_BESIDE_WRITERS:
                 frames = _move_log(raw)

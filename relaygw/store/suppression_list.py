@@ -134,9 +134,9 @@ class Suppressions(Repository):
     def suppress_batch(self, entries: Sequence[Suppression], *, entry: AuditEntry | None) -> int:
         """Add what is not known yet, or for a graver cause or longer; return how many were not.
 
-        `entry` goes into the audit trail with the number that it says. After everyone else.
+        `entry` goes into the audit trail with the number that it says.
         """
-        with self._write(Write.BULK) as tx:
+        with self._write() as tx:
             results = joined(tx, [stored(tx, one) for one in entries], tx.now_ms())
             if entry is not None:
                 add_audit(tx, entry, entry.affected)

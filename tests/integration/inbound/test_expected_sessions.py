@@ -48,3 +48,18 @@ async def test_who_is_silent_is_not_expected_for_long(tmp_path: Path) -> None:
             await until(lambda: expected(rig) == 0)
         assert (await client.command(b"MAIL FROM:<a@b.test>")).startswith("250")
         assert expected(rig) == 1
+
+
+async def test_who_sends_large_content_is_not_expected_soon(tmp_path: Path) -> None:
+    async with running_front(tmp_path) as rig:
+        rig.service._committer.dismiss_slow = lambda: None  # type: ignore[method-assign]
+        client = await rig.greeted()
+        for command in (b"MAIL FROM:<a@b.test>", b"RCPT TO:<c@d.test>", b"DATA"):
+            assert (await client.command(command))[0] in "23"
+        assert expected(rig) == 1
+        client.writer.write(b"x" * 100_000)
+        await client.writer.drain()
+        client.writer.write(b"x" * 100_000)
+        async with asyncio.timeout(60):
+            await until(lambda: expected(rig) == 0)
+        assert (await client.command(b"\r\n.")).startswith("250")

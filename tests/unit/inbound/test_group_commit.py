@@ -212,3 +212,19 @@ async def test_a_front_that_is_not_busy_waits_for_nobody(store: GatedStore) -> N
     assert store.batches[6:] == [1] * 6
     await committer.drain()
     store.close()
+
+
+@pytest.mark.parametrize("is_expected", [True, False])
+async def test_large_content_lets_small_mail_go_first(
+    store: GatedStore, monkeypatch: pytest.MonkeyPatch, is_expected: bool
+) -> None:
+    pauses_s: list[float] = []  # of all threads of this process
+    monkeypatch.setattr("relaygw.inbound.committer.PIECE_PAUSE_S", 0.00123)
+    monkeypatch.setattr("relaygw.inbound.committer.time.sleep", pauses_s.append)
+    committer = GroupCommitter(store, committed=lambda _: None)
+    if is_expected:
+        committer.expect(object())
+    assert await committer.work_piece(lambda: 7) == 7
+    assert pauses_s.count(0.00123) == is_expected
+    await committer.drain()
+    store.close()
