@@ -1,7 +1,7 @@
 """The store on SQLite: write-ahead log, full sync, one writer at a time (decisions 3, 6 and 8).
 
-`synchronous=FULL` is asserted on every connection but the one for claims: with NORMAL a power cut
-loses commits that clients were told of.
+`synchronous=FULL` is asserted on every connection but those for claims and large content: with
+NORMAL a power cut loses commits that clients were told of.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def test_every_connection_syncs_fully(url: str) -> None:
     engine.dispose()
 
 
-def test_only_claims_are_not_synced(url: str) -> None:
+def test_only_claims_and_large_content_are_committed_unsynced(url: str) -> None:
     store = open_store(url)
     levels = {}
     for kind in Write:
@@ -221,7 +221,8 @@ def test_only_claims_are_not_synced(url: str) -> None:
             raw: Any = tx.connection.connection.dbapi_connection
             levels[kind] = raw.execute("PRAGMA synchronous").fetchone()[0]
     store.close()
-    assert levels == {Write.SYNCED: 2, Write.UNSYNCED: 1, Write.LEASE: 1, Write.BULK: 2}
+    # the log of large content is synced by hand: test_large_content
+    assert levels == {Write.SYNCED: 2, Write.UNSYNCED: 1, Write.LEASE: 1, Write.BULK: 1}
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
