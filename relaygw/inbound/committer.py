@@ -19,6 +19,8 @@ MAX_BATCH_BYTES = 16 * 2**20
 MAX_PENDING_BYTES = 64 * 2**20
 PACE_S = 0.008
 """From one batch of a busy front to the next, while more is expected: each costs a sync."""
+PATIENT_BATCHES = 3
+"""So many batches, twice that at most, wait for one session."""
 BUSY_BATCH_MESSAGES = 3.0
 """How many messages a batch must have had of late for a front to be busy."""
 PIECE_PAUSE_S = 0.002
@@ -59,8 +61,9 @@ class GroupCommitter:
             expected=self._expected,
         )
         self._batch_messages = 0.0  # of late
+        self._batches = 0
         self._expected_of: set[object] = set()
-        self._slow: set[object] = set()  # of them, those of the last look
+        self._slow: set[object] = set()  # of them, those of PATIENT_BATCHES before
         self.large_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
         """Whose turn it is to have a chunk of large content in memory."""
         # large content has a thread of its own: a small message waits for one chunk at most
@@ -68,17 +71,13 @@ class GroupCommitter:
         self._pending_bytes = 0
 
     def expect(self, session: object) -> None:
-        """Count on a message of `session` soon, until `dismiss`."""
+        """Count on a message of `session` soon: until `dismiss`, or it is found to be slow."""
         self._expected_of.add(session)
 
     def dismiss(self, session: object) -> None:
         """Count on no message of `session`: what it had is handed over, or never will be."""
         self._expected_of.discard(session)
-
-    def dismiss_slow(self) -> None:
-        """Count on none of those who were counted on at the last call already."""
-        self._expected_of -= self._slow
-        self._slow = self._expected_of.copy()
+        self._writer.look_again()
 
     async def submit(self, message: AcceptedMessage) -> str:
         """Return its queue id once `message` is durable; cancelling the caller withdraws nothing.
@@ -156,6 +155,10 @@ class GroupCommitter:
         self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]
     ) -> None:
         self._batch_messages += (len(messages) - self._batch_messages) / 4
+        self._batches += 1
+        if self._batches % PATIENT_BATCHES == 0:  # who has not come by now does not come soon
+            self._expected_of -= self._slow
+            self._slow = self._expected_of.copy()
         self._pending_bytes -= sum(map(_size_bytes, messages))
         stored = [one for one, failure in zip(messages, failures, strict=True) if failure is None]
         if stored:

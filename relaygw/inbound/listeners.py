@@ -322,7 +322,6 @@ class FrontService:
         while True:
             self._count()
             await asyncio.sleep(CHECK_EACH_S)
-            self._committer.dismiss_slow()
             for listener in self._listeners:
                 for connection in tuple(listener.connections):
                     connection.check_time(loop.time())

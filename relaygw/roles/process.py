@@ -142,10 +142,11 @@ def run_role(role: str, context: RoleContext) -> int:
 def _yield_to_others() -> None:
     """Interrupt nobody on waking (sched(7)): a client waits for the front, for others nobody does.
 
-    The share of the processor stays the same.
+    The share of the processor stays the same; what an administrator chose, too.
     """
     with contextlib.suppress(OSError, AttributeError):  # not allowed; another system than Linux
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _main_of(role: str) -> Callable[[RoleContext], Coroutine[None, None, int]]:

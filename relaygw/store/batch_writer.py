@@ -78,9 +78,14 @@ class BatchWriter(Generic[Item, Result]):
         self._written.append(written)
         if self._writer is None:
             self._writer = loop.create_task(self._run())
-        elif self._gathered is not None and len(self._items) >= self._expected():
-            self._end_gathering()
+        else:
+            self.look_again()
         return written
+
+    def look_again(self) -> None:
+        """Begin the batch that is gathered if all that is expected waits by now."""
+        if self._gathered is not None and len(self._items) >= self._expected():
+            self._end_gathering()
 
     async def drain(self, limit_s: float | None = None) -> list[Item]:
         """Return when everything is durable, or what is left after `limit_s`; stop the thread."""

@@ -161,7 +161,11 @@ class QueueFile:
 
     def sync_log(self) -> None:
         """Make durable what is committed, without the write lock; raises OSError."""
-        os.fdatasync(self._log_descriptor)
+        descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)  # others may reopen ours
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def refuse_if_broken(self) -> None:
         """Raise QueueDamaged once a file of the queue was seen to be removed or replaced."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, Unstorable
-from relaygw.inbound.committer import GroupCommitter
+from relaygw.inbound.committer import PATIENT_BATCHES, GroupCommitter
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.store.selection import Selection
 from tests.altered_store import AlteredStore
@@ -173,30 +173,56 @@ async def busy_committer(store: GatedStore) -> GroupCommitter:
     return committer
 
 
-@pytest.mark.parametrize("way", ["hands over", "ends", "is slow"])
-async def test_a_busy_front_waits_for_the_sessions_that_are_about_to_hand_over(
-    store: GatedStore, way: str
-) -> None:
-    committer = await busy_committer(store)
-    late, other = object(), object()
+async def gathering(committer: GroupCommitter, late: object) -> asyncio.Task[str]:
+    """Submit a message whose batch waits for `late`, though the thread is free."""
     committer.expect(late)
     first = asyncio.create_task(committer.submit(accepted()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert committer._writer._gathered is not None, "it waits, though the thread is free"
-    if way == "is slow":
-        committer.dismiss_slow()
-        assert committer._expected_of == {late}, "of the first look nobody is slow"
-        committer.expect(other)
-        committer.dismiss_slow()
-        assert committer._expected_of == {other}
-        committer.dismiss(other)
-    else:
+    assert committer._writer._gathered is not None
+    return first
+
+
+async def test_a_busy_front_waits_for_the_sessions_that_are_about_to_hand_over(
+    store: GatedStore,
+) -> None:
+    committer, late = await busy_committer(store), object()
+    first = await gathering(committer, late)
+
+    async def hand_over() -> None:
         committer.dismiss(late)
-    second = asyncio.create_task(committer.submit(accepted()))
+        await committer.submit(accepted())
+
+    second = asyncio.create_task(hand_over())
     async with asyncio.timeout(60):
         await asyncio.gather(first, second)
     assert store.batches[6:] == [2]
+    await committer.drain()
+    store.close()
+
+
+async def test_who_is_waited_for_and_leaves_keeps_nobody(store: GatedStore) -> None:
+    committer, late = await busy_committer(store), object()
+    first = await gathering(committer, late)
+    committer.dismiss(late)
+    async with asyncio.timeout(60):
+        await first
+    assert store.batches[6:] == [1]
+    await committer.drain()
+    store.close()
+
+
+async def test_who_does_not_come_is_not_waited_for_any_more(store: GatedStore) -> None:
+    committer, silent = await busy_committer(store), object()
+    committer._writer._pace_s, committer._writer._next_s = 0.001, 0.0
+    committer.expect(silent)
+    for number in range(1, 2 * PATIENT_BATCHES + 1):
+        waiting = [asyncio.create_task(committer.submit(accepted())) for _ in range(4)]
+        async with asyncio.timeout(60):
+            await asyncio.gather(*waiting)
+        if number < PATIENT_BATCHES:
+            assert committer._expected_of == {silent}
+    assert committer._expected_of == set()
     await committer.drain()
     store.close()
 

@@ -128,3 +128,19 @@ def test_large_content_waits_while_the_log_is_moved(store: Store, url: str, tmp_
         done.result(60)
     turn.close()
     assert stored.is_set()
+
+
+def test_content_is_synced_by_a_file_that_no_other_writer_closes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, seen = os.fdatasync, []
+
+    def fdatasync(descriptor: int) -> None:
+        store.database._file._open_log()  # type: ignore[attr-defined] - as beside a long reader
+        sync(descriptor)
+        seen.append(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    store.intake.add_chunks("large", 0, [CHUNK])
+    assert seen != [store.database._file._log_descriptor]  # type: ignore[attr-defined]
+    assert len(seen) == 1
