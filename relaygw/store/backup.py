@@ -30,7 +30,8 @@ from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.queue_tables import delivery
 from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
 from relaygw.store.side_tables import notice
-from relaygw.store.sqlite import is_damage, make_directory, open_engine
+from relaygw.store.sqlite import is_damage
+from relaygw.store.sqlite_engine import make_directory, open_engine
 
 _OF_PROCESSES = ("instance", "permit", "duty", "web_session")
 """What was somebody's at the moment of a copy and is nobody's in a queue made from it."""

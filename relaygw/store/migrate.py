@@ -75,7 +75,7 @@ def _engine(place: Place, *, is_for_writing: bool) -> Iterator[Engine]:
         finally:
             engine.dispose()
         return
-    from relaygw.store.sqlite import open_engine
+    from relaygw.store.sqlite_engine import open_engine
 
     with open_engine(place.url, is_for_writing=is_for_writing) as engine:
         yield engine

@@ -1,4 +1,4 @@
-"""Locks of a SQLite queue: of those who have it open, who write, and who move much at once."""
+"""Locks of a SQLite queue: of those who have it open, and of those who move much at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ _log = logging.getLogger("relaygw.store")
 PATIENCE_S = 60.0  # with somebody who has a queue alone: a look at a long log takes its time
 TOLD_AFTER_S = 1.0
 _LONGEST_LOOK_S = 0.05
-_LOCKS = ("gate", "turnstile", "lock")
 _KERNEL_LOCKS = Path("/proc/locks")
 
 
@@ -137,49 +136,5 @@ class FileLock:
     def __exit__(self, *_: object) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
-            self._thread_lock.release()
-
-
-class WriteLock:
-    """One lock around every write transaction, among threads and processes: decision 3.
-
-    The front, `first_in_line`, takes the turnstile and then the lock; everyone else queues at a
-    gate first, so that at most one of them stands at the turnstile with the front.
-    """
-
-    def __init__(self, directory: Path, *, first_in_line: bool) -> None:
-        self._first_in_line = first_in_line
-        self._thread_lock = threading.Lock()
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._gate, self._turnstile, self._lock = (
-            os.open(directory / name, flags, 0o600) for name in _LOCKS
-        )
-        for name in _LOCKS:  # root's commands may come before the gateway
-            give_to_owner_of(directory, directory / name)
-
-    def close(self) -> None:
-        """Close the lock files; the files stay, others may hold them."""
-        for descriptor in (self._gate, self._turnstile, self._lock):
-            os.close(descriptor)
-
-    def __enter__(self) -> None:
-        self._thread_lock.acquire()
-        try:
-            if not self._first_in_line:
-                fcntl.flock(self._gate, fcntl.LOCK_EX)
-            fcntl.flock(self._turnstile, fcntl.LOCK_EX)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
-        except BaseException:
-            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
-            self.__exit__()  # what was not taken is given back without harm
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            if not self._first_in_line:
-                fcntl.flock(self._gate, fcntl.LOCK_UN)
         finally:
             self._thread_lock.release()

@@ -6,7 +6,9 @@ NORMAL a power cut loses commits that clients were told of.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -24,7 +26,7 @@ from relaygw.mail.clock import is_settled
 from relaygw.store.database import Database, Translated, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, read_write
 from relaygw.store.queue_file import QueueFile, frames_of
-from relaygw.store.queue_lock import FileLock, WriteLock, lock_directory_of
+from relaygw.store.queue_lock import FileLock, give_to_owner_of, lock_directory_of
 from relaygw.store.readers import Readers
 from relaygw.store.schema import SQLITE_LOWER
 
@@ -38,6 +40,7 @@ _CHECKPOINT_ROUNDS = 5
 _SPARE_PAGES = 16_384  # free pages that are kept for the mail to come
 _FREE_PAGES_A_STEP = 256
 _DRIVER = "sqlite+pysqlite"
+_LOCKS = ("gate", "turnstile", "lock")
 # before 3.51.3 a log that was reset under a checkpoint could corrupt the database
 _CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
 
@@ -107,6 +110,50 @@ def _connect(path: Path, file: QueueFile | None) -> Any:
 
 def _lower(text: str | None) -> str | None:
     return None if text is None else text.lower()
+
+
+class WriteLock:
+    """One lock around every write transaction, among threads and processes: decision 3.
+
+    The front, `first_in_line`, takes the turnstile and then the lock; everyone else queues at a
+    gate first, so that at most one of them stands at the turnstile with the front.
+    """
+
+    def __init__(self, directory: Path, *, first_in_line: bool) -> None:
+        self._first_in_line = first_in_line
+        self._thread_lock = threading.Lock()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._gate, self._turnstile, self._lock = (
+            os.open(directory / name, flags, 0o600) for name in _LOCKS
+        )
+        for name in _LOCKS:  # root's commands may come before the gateway
+            give_to_owner_of(directory, directory / name)
+
+    def close(self) -> None:
+        """Close the lock files; the files stay, others may hold them."""
+        for descriptor in (self._gate, self._turnstile, self._lock):
+            os.close(descriptor)
+
+    def __enter__(self) -> None:
+        self._thread_lock.acquire()
+        try:
+            if not self._first_in_line:
+                fcntl.flock(self._gate, fcntl.LOCK_EX)
+            fcntl.flock(self._turnstile, fcntl.LOCK_EX)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+        except BaseException:
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+            self.__exit__()  # what was not taken is given back without harm
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            if not self._first_in_line:
+                fcntl.flock(self._gate, fcntl.LOCK_UN)
+        finally:
+            self._thread_lock.release()
 
 
 class _Writer:
@@ -329,66 +376,3 @@ def _move_log(raw: Any) -> int:
         if frames - moved < _FEW_FRAMES:
             break
     return int(frames)
-
-
-@contextmanager
-def open_engine(url: str, *, is_for_writing: bool) -> Iterator[Engine]:
-    """Lend an engine for one transaction beside those of stores; raises QueueDamaged.
-
-    For writing the database is created where there is none, and left needing no log.
-    """
-    path = database_path(url)
-    if is_for_writing:
-        make_directory(path.parent)
-    file = QueueFile(path)
-    try:
-        if is_for_writing:  # after the look at what lies there
-            _create_private(path)
-        begin = "BEGIN IMMEDIATE" if is_for_writing else "BEGIN"
-        engine = create_sqlite_engine(url, begin=begin, file=file)
-    except BaseException:
-        file.close()
-        raise
-    try:
-        if is_for_writing and file.has_mark:
-            with _marking(engine, file):
-                pass
-        yield engine
-        if is_for_writing and file.has_mark:
-            with _marking(engine, file) as raw:
-                file.finish(raw)
-    finally:
-        file.end_reading()
-        engine.dispose()
-        file.close()
-
-
-@contextmanager
-def _marking(engine: Engine, file: QueueFile) -> Iterator[Any]:
-    """Renew the mark, which a new schema makes void; lend the connection, with the write lock."""
-    lock = WriteLock(lock_directory_of(file.path), first_in_line=False)
-    try:
-        with lock, engine.connect() as connection:
-            raw = connection.connection.dbapi_connection
-            file.mark(raw)
-            yield raw
-    finally:
-        lock.close()
-
-
-def make_directory(directory: Path) -> None:
-    """Make the directory of a database, for its owner only."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnavailable(f"{directory}: {error.strerror}") from error
-    if not os.access(directory, os.W_OK):
-        raise StoreUnavailable(f"{directory}: this user may not write there")
-
-
-def _create_private(path: Path) -> None:
-    """Create a new database for its owner only; SQLite gives its log the same mode."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StoreUnavailable(f"{path}: {error.strerror}") from error

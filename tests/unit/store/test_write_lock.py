@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.store.instances import Lifeline, begun_by, dead_incarnations, forget
-from relaygw.store.queue_lock import WriteLock
+from relaygw.store.sqlite import WriteLock
 
 
 def child_that_holds(directory: Path, *, take: str) -> int:
