@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,22 +113,50 @@ def test_a_log_that_cannot_be_moved_refuses_nobody(
     assert store.intake.read_chunk("large", 0) == CHUNK
 
 
-def test_large_content_waits_while_the_log_is_moved(store: Store, url: str, tmp_path: Path) -> None:
-    turn = FileLock(tmp_path / "queue.db", "bulk")
-    stored = threading.Event()
+class ToldTurn:
+    """A turn that tells when somebody asks for it."""
 
-    def store_chunk() -> None:
-        store.intake.add_chunks("large", 0, [CHUNK])
-        stored.set()
+    def __init__(self, turn: FileLock) -> None:
+        self.turn = turn
+        self.asked = threading.Event()
 
+    def __enter__(self) -> None:
+        self.asked.set()
+        self.turn.__enter__()
+
+    def __exit__(self, *how: object) -> None:
+        self.turn.__exit__(*how)
+
+    def close(self) -> None:
+        self.turn.close()
+
+
+@pytest.mark.parametrize("who", ["large content", "who moves the log"])
+def test_they_take_turns_and_small_mail_does_not_wait(
+    store: Store, tmp_path: Path, who: str
+) -> None:
+    database: Any = store.database
+    turn = ToldTurn(database._bulk_turn)
+    database._bulk_turn = database._writers[sqlite.Write.BULK]._turn = turn
+    others = FileLock(tmp_path / "queue.db", "bulk")
+    ended = threading.Event()
+
+    def work() -> None:
+        if who == "large content":
+            store.intake.add_chunks("large", 0, [CHUNK])
+        else:
+            store.janitor.checkpoint()
+        ended.set()
+
+    store.intake.accept_batch([accepted()])
     with ThreadPoolExecutor(1) as thread:
-        with turn:  # as another process has it
-            done = thread.submit(store_chunk)
-            store.intake.accept_batch([accepted()])  # small mail does not wait
-            assert not stored.is_set()
+        with others:  # as another process has it
+            done = thread.submit(work)
+            assert turn.asked.wait(60)
+            store.intake.accept_batch([accepted()])
+            assert not ended.is_set()
         done.result(60)
-    turn.close()
-    assert stored.is_set()
+    others.close()
 
 
 def test_content_is_synced_by_a_file_that_no_other_writer_closes(
