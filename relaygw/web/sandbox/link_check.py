@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -73,6 +74,7 @@ async def check_links(
         trust_env=False,
         timeout=LINK_S,
         headers=_HEADERS,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
         follow_redirects=False,
         # a connection is for one name: two names may share an address
         limits=httpx2.Limits(max_keepalive_connections=0),
@@ -131,7 +133,6 @@ async def _ask(client: httpx2.AsyncClient, url: str, hosts: frozenset[str]) -> t
         ) as response:
             status = int(response.status_code)
             location = response.headers.get("location", "")[:_MAX_URL]
-        client.cookies.clear()
         if status not in _USE_GET:
             return status, location if 300 <= status < 400 else ""
     return status, ""

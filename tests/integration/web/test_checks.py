@@ -240,6 +240,23 @@ async def test_links_are_visited_for_an_operator_only(
     ] * 2
 
 
+async def test_what_a_site_sets_is_sent_to_no_link(
+    serve: Serve, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    settings = {"mode": "sandbox", "sandbox": {"link_hosts": ["127.0.0.1"]}}
+    client = await serve(Settings.model_validate(settings))
+    ways = [f"/{number}" for number in range(50)]
+    for way in ways:
+        monkeypatch.setitem(ANSWERS, f"HEAD {way}", ANSWERS["HEAD /ok"])
+    async with site(asked) as port:
+        links = "".join(f"<a href='http://127.0.0.1:{port}{way}'>a</a>" for way in ways)
+        queue_id = capture(b"Content-Type: text/html\r\n\r\n" + links.encode())
+        await client.post(f"/api/v1/message/{queue_id}/link-check?follow=true")
+    assert len(asked) == len(ways)
+    assert not [head for head in asked if "cookie" in head.lower()]
+
+
 async def test_links_on_the_page(serve: Serve, capture: Capture) -> None:
     asked: list[str] = []
     client = await serve(Settings.model_validate(
