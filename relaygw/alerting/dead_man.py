@@ -7,7 +7,6 @@ address is a token: nothing of it is told.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import Callable, Collection
@@ -26,6 +25,7 @@ from relaygw.settings.secrets import SecretUrl
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import front_trouble
 from relaygw.store.store import Store
+from relaygw.volume import free_share
 
 CALL_EACH_S = 60.0
 LATE_MS = 5 * 60_000
@@ -141,10 +141,9 @@ def mail_trouble(
 
 def _has_room(state_dir: Path, settings: Settings) -> bool:
     try:
-        volume = os.statvfs(state_dir)
+        return free_share(state_dir) >= settings.queue.min_free
     except OSError:
         return False
-    return volume.f_bavail >= settings.queue.min_free * volume.f_blocks
 
 
 def _late_routes(store: Store, settings: Settings, queue: QueueFacts, now_ms: int) -> list[str]:

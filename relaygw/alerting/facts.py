@@ -6,7 +6,6 @@ What a rule finds is a `Finding`.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from relaygw.store.store import Store
 from relaygw.store.visitors import TokenUse
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident, standing_of
 from relaygw.upstream.failure import Unreached
+from relaygw.volume import free_share
 
 _RECENT_MS = 2 * HOUR_MS
 _USUAL_MS = 7 * DAY_MS
@@ -192,8 +192,7 @@ def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
     """Look at this host: the volume of the state, certificates of listeners, the maildrop."""
     volumes: dict[str, float] = {}
     with contextlib.suppress(OSError):
-        volume = os.statvfs(state_dir)
-        volumes[str(state_dir)] = volume.f_bavail / max(volume.f_blocks, 1)
+        volumes[str(state_dir)] = free_share(state_dir)
     left, unusable = _certificates(settings)
     return HostFacts(
         host=settings.hostname,

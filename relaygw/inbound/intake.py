@@ -5,8 +5,6 @@ Every way in (SMTP, the maildrop, an import) goes through here, so that none has
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email.utils import formatdate
@@ -30,10 +28,10 @@ from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 from relaygw.settings.section import Mode, Network
+from relaygw.volume import Room
 
 LOCAL = "local"  # the protocol of what no SMTP client brought
 MAX_HOPS = 50
-_SPACE_CHECK_S = 1.0
 _STATES = {
     Fate.DELIVER: RecipientState.PENDING,
     Fate.CAPTURE: RecipientState.CAPTURED,
@@ -95,7 +93,9 @@ class Intake:
         self.state_dir = state_dir
         self.modes = Modes(settings)
         self._mode = settings.mode
-        self._min_free = settings.queue.min_free
+        queue = settings.queue
+        room = Room(state_dir, least_share=queue.min_free, is_queue_elsewhere=queue.is_postgres)
+        self.has_space, self.has_space_for = room.is_left, room.is_left_for
         self._router = Router(settings.routes)
         self._link_header = settings.web.link_header or ""
         names = filter(None, [self._link_header.lower()])
@@ -114,17 +114,6 @@ class Intake:
         self._ids = QueueIdSource()
         self._date_second = 0
         self._date = ""
-        self._space_checked_at_s = float("-inf")
-        self._has_space = True
-
-    def has_space(self) -> bool:
-        """False when the state volume is nearly full (looked at once a second)."""
-        now_s = time.monotonic()
-        if now_s - self._space_checked_at_s >= _SPACE_CHECK_S:
-            self._space_checked_at_s = now_s
-            volume = os.statvfs(self.state_dir)
-            self._has_space = volume.f_bavail >= self._min_free * volume.f_blocks
-        return self._has_space
 
     def resolve_recipient(self, address: str, mode: Mode | None = None) -> ResolvedRecipient:
         """Rewrite a recipient and decide what happens to it in `mode`, see RecipientPolicy."""

@@ -292,7 +292,10 @@ class Pickup:
 
     async def _store(self, drop: Drop) -> Exception | None:
         """Return None once the mail of `drop` is durable, else what went wrong."""
+        size_bytes = drop.content.size_bytes
         try:
+            if drop.content.is_spooled and not self._service.intake.has_space_for(size_bytes):
+                raise StoreFull(f"{drop.name}: {size_bytes} bytes would fill the volume")
             if drop.content.is_spooled and self._service.intake.takes_once:
                 await self._service.committer.work_aside(drop.content.take_digest)
             message, chunks = compose_local(

@@ -322,6 +322,8 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
     try:
         if content.is_spooled:
             async with listener.committer.large_turn:
+                if not listener.intake.has_space_for(content.size_bytes):
+                    raise StoreFull(f"{content.size_bytes} bytes would fill the volume")
                 with_digest = listener.intake.takes_once
                 await listener.committer.work_aside(partial(content.read_head, with_digest))
                 queue_id = await _store(session, envelope, content)

@@ -79,6 +79,7 @@ def create_sqlite_engine(
         if vacuums != _INCREMENTAL:  # setting it again writes a page, outside of the write lock
             connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
         pragmas = f"journal_mode=WAL synchronous={expected_level} temp_store=MEMORY"
+        pragmas += " secure_delete=OFF"  # else what is deleted is written once more, as zeros
         for pragma in (*pragmas.split(), f"wal_autocheckpoint={_WAL_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
         (level,) = connection.execute("PRAGMA synchronous").fetchone()

@@ -18,6 +18,7 @@ LEVELS = {
     "errors": 0,
     "service_file": 0,
     "reach": 0,
+    "volume": 0,
     "clients": 0,
     "late_packages": 1,
     "mail": 1,

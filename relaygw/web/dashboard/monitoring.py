@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +47,7 @@ from relaygw.store.instances import delivery_trouble, front_trouble, silent_inca
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import standing_of
+from relaygw.volume import free_share
 from relaygw.web.context import SharedRead
 from relaygw.web.gate.guards import STRICT_HEADERS, ClientOf, host_name
 
@@ -179,7 +179,6 @@ def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[_Gauge]
 
 def host_gauges(settings: Settings, state_dir: Path) -> list[GaugeFamily]:
     """Return the gauges; reads the certificates of listeners."""
-    volume = os.statvfs(state_dir)
     left = look_at_maildrop(settings.maildrop.path)
     files: Numbers = {}
     oldest: Numbers = {}
@@ -189,7 +188,7 @@ def host_gauges(settings: Settings, state_dir: Path) -> list[GaugeFamily]:
     return families(
         [
             ("build_info", {(__version__,): 1}),
-            ("volume_free_ratio", {(): volume.f_bavail / max(volume.f_blocks, 1)}),
+            ("volume_free_ratio", {(): free_share(state_dir)}),
             (_CERTIFICATE, _ends(settings)),
             ("maildrop_files", files),
             ("maildrop_oldest_age_seconds", oldest),

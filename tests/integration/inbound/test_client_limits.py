@@ -10,9 +10,9 @@ from tests.integration.inbound.front_rig import Client, running_front
 OVER = "450 4.7.1 Error: too much mail from 127.0.0.1"
 
 
-async def send(client: Client) -> str:
+async def send(client: Client, content: bytes = b"x\r\n") -> str:
     """Send a message; return the last reply, or the first that refuses."""
-    for command in (b"MAIL FROM:<a@b.test>", b"RCPT TO:<c@d.test>", b"DATA", b"x\r\n."):
+    for command in (b"MAIL FROM:<a@b.test>", b"RCPT TO:<c@d.test>", b"DATA", content + b"."):
         reply = await client.command(command)
         if reply[0] not in "23":
             return reply

@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from relaygw import volume
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound import maildrop
 from relaygw.inbound.committer import GroupCommitter
@@ -191,6 +193,24 @@ async def test_mail_above_the_limit_that_the_command_took_is_captured_with_its_r
         (recipient,) = found.entry.recipients
         assert recipient.reply == f"larger than max_message_size, {LIMIT_BYTES} bytes"
         assert found.entry.size_bytes > LIMIT_BYTES
+    assert rig.captured == 2
+    rig.store.close()
+
+
+async def test_a_large_file_waits_until_there_is_room_and_small_ones_do_not(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maildrop, "MAX_BACKOFF_S", 0.05)
+    found = SimpleNamespace(f_bavail=1, f_blocks=10_000, f_frsize=2**20)
+    monkeypatch.setattr(volume.os, "statvfs", lambda _: found)
+    large = rig.leave(drop_bytes(b"Subject: report\n\n" + (b"z" * 70 + b"\n") * 30_000))
+    async with serving(tmp_path, rig):
+        await until(lambda: "would fill the volume" in rig.log.getvalue())
+        small = rig.leave()
+        await until(lambda: not small.exists())
+        assert large.exists()
+        found.f_bavail = 3
+        await until(lambda: not large.exists())
     assert rig.captured == 2
     rig.store.close()
 

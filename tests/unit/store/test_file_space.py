@@ -46,6 +46,17 @@ def test_what_deleted_mail_leaves_is_given_back_step_by_step(
     assert pages(store, "page_count") == whole - sqlite._FREE_PAGES_A_STEP, "it is small enough"
 
 
+def test_deleting_writes_less_than_the_mail_itself_did(store: Store, tmp_path: Path) -> None:
+    store.intake.accept_batch([accepted(content=b"x" * 400_000)])
+    log = log_of(tmp_path / "queue.db")
+    before_bytes = log.stat().st_size
+    with store.database.write() as tx:
+        (is_secure,) = tx.connection.exec_driver_sql("PRAGMA secure_delete").one()
+        tx.connection.exec_driver_sql("DELETE FROM chunk")
+    assert is_secure == 0, "as Debian's SQLite has it by itself"
+    assert log.stat().st_size - before_bytes < 100_000
+
+
 @pytest.mark.parametrize("is_beside", [True, False], ids=["beside writers", "older SQLite"])
 def test_the_log_begins_anew_once_all_of_it_was_moved(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_beside: bool
