@@ -295,7 +295,7 @@ class Pickup:
         size_bytes = drop.content.size_bytes
         try:
             if drop.content.is_spooled and not self._service.intake.has_space_for(size_bytes):
-                raise StoreFull(f"{drop.name}: {size_bytes} bytes would fill the volume")
+                raise Unstorable(f"{size_bytes} bytes would fill the volume")  # smaller ones not
             if drop.content.is_spooled and self._service.intake.takes_once:
                 await self._service.committer.work_aside(drop.content.take_digest)
             message, chunks = compose_local(
