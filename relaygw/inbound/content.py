@@ -14,6 +14,7 @@ from typing import IO
 
 from relaygw.mail.content import has_long_line, normalise_line_ends
 from relaygw.mail.source_header import rename_late
+from relaygw.volume import Room
 
 END_OF_DATA = b"\r\n.\r\n"
 _LAST_LINE = b".\r\n"
@@ -38,8 +39,9 @@ class TooMuchData(Exception):
 class ReceivedContent:
     """One message's content: whole in `head` when small, the rest in a file else."""
 
-    def __init__(self, spool_directory: Path) -> None:
+    def __init__(self, spool_directory: Path, room: Room | None = None) -> None:
         self._spool_directory = spool_directory
+        self._room = room  # without: who hands it over has looked
         self._file: IO[bytes] | None = None
         self._parts: list[bytes] = []
         self._last_line_bytes = 0
@@ -60,17 +62,23 @@ class ReceivedContent:
         if self._file is None:
             self._parts.append(data)
             if self.size_bytes > MEMORY_BYTES:
+                self._reserve(self.size_bytes)
                 # lives as long as this object: the file has no name, the kernel frees it
                 self._file = tempfile.TemporaryFile(dir=self._spool_directory)  # noqa: SIM115
                 self.is_spooled = True
                 self._file.writelines(self._parts)
                 self._parts = []
         else:
+            self._reserve(len(data))
             self._file.write(data)
         carried_bytes = self._last_line_bytes
         self.has_long_line = self.has_long_line or has_long_line(data, carried_bytes=carried_bytes)
         line_start = data.rfind(b"\n") + 1
         self._last_line_bytes = len(data) - line_start + (0 if line_start else carried_bytes)
+
+    def _reserve(self, more_bytes: int) -> None:
+        if self._room is not None:
+            self._room.reserve(self, more_bytes)
 
     def read_head(self, with_digest: bool = False) -> None:
         """Call after the last `add`, and only when its turn has come: it takes memory."""
@@ -113,6 +121,8 @@ class ReceivedContent:
         """Free the memory and the file."""
         if self._file is not None:
             self._file.close()
+        if self._room is not None:
+            self._room.release(self)
         self._parts = []
         self.head = b""
 
@@ -141,8 +151,10 @@ class ContentReader:
     spool file, is thrown away; `content` says so.
     """
 
-    def __init__(self, *, limit_bytes: int, spool_directory: Path) -> None:
-        self.content = ReceivedContent(spool_directory)
+    def __init__(
+        self, *, limit_bytes: int, spool_directory: Path, room: Room | None = None
+    ) -> None:
+        self.content = ReceivedContent(spool_directory, room)
         self._limit_bytes = limit_bytes
         self._raw_bytes = 0
         self._pieces: list[bytes] = []

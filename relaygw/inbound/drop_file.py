@@ -18,6 +18,7 @@ from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
 from relaygw.mail.address import NO_REQUEST, DsnRequest, read_request
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
+from relaygw.volume import NoRoom, Room
 
 MAX_DROPS = 100
 MAX_BYTES = 16 * 2**20
@@ -103,13 +104,13 @@ class OpenDrop:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def read(self, spool_directory: Path) -> Drop:
+    def read(self, spool_directory: Path, room: Room | None = None) -> Drop:
         """Copy the file once and return what the copy says; blocks as long as its size takes.
 
-        Raises Unfit, NotYet, Unreadable; OSError is trouble with the spool file.
+        Raises Unfit, NotYet, Unreadable, NoRoom; OSError is trouble with the spool file.
         """
         recipients, others = self._parse(self._read(self._head_bytes))
-        content = ReceivedContent(spool_directory)
+        content = ReceivedContent(spool_directory, room)
         try:
             self._copy(content)
             # one byte more than was there: it must not have grown
@@ -226,10 +227,18 @@ class DropBatch:
 class DropReader:
     """Reads files of an open maildrop with up to `limit_bytes` of content each; blocks."""
 
-    def __init__(self, directory: int, *, limit_bytes: int, spool_directory: Path) -> None:
+    def __init__(
+        self,
+        directory: int,
+        *,
+        limit_bytes: int,
+        spool_directory: Path,
+        room: Room | None = None,
+    ) -> None:
         self._directory = directory
         self._limit_bytes = limit_bytes
         self._spool_directory = spool_directory
+        self._room = room
 
     def read_batch(self, names: deque[str], *, stored: Container[str] = ()) -> DropBatch:
         """Take names from the left of `names` and read their files, until the batch is full."""
@@ -259,13 +268,15 @@ class DropReader:
                 if opened.is_large and not is_large_wanted:
                     batch.large.append(name)
                     return
-                drop = opened.read(self._spool_directory)
+                drop = opened.read(self._spool_directory, self._room)
             drop.content.read_head()
             batch.drops.append(drop)
         except NotYet:
             batch.unfinished.append(name)  # looked at again in a second
         except Unfit as error:
             batch.unfit.append((name, str(error)))
+        except NoRoom as error:
+            batch.broken.append((name, error))  # smaller ones may have
         except (OSError, MemoryError) as error:
             batch.trouble = error
         except Exception as error:

@@ -94,8 +94,10 @@ class Intake:
         self.modes = Modes(settings)
         self._mode = settings.mode
         queue = settings.queue
-        room = Room(state_dir, least_share=queue.min_free, is_queue_elsewhere=queue.is_postgres)
-        self.has_space, self.has_space_for = room.is_left, room.is_left_for
+        self.room = Room(
+            state_dir, least_share=queue.min_free, is_queue_elsewhere=queue.is_postgres
+        )
+        self.has_space = self.room.is_left
         self._router = Router(settings.routes)
         self._link_header = settings.web.link_header or ""
         names = filter(None, [self._link_header.lower()])

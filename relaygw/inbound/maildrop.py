@@ -36,6 +36,7 @@ from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
+from relaygw.volume import NoRoom
 
 POLL_S = 1.0
 REOPEN_S = 10.0  # how often a directory that could not be used is tried again
@@ -206,6 +207,7 @@ class Pickup:
             directory.descriptor,
             limit_bytes=max(service.limit_bytes, MAX_CONTENT_BYTES),
             spool_directory=service.intake.state_dir,
+            room=service.intake.room,
         )
         self._large: deque[str] = deque()
         self._large_task: asyncio.Task[None] | None = None
@@ -292,10 +294,7 @@ class Pickup:
 
     async def _store(self, drop: Drop) -> Exception | None:
         """Return None once the mail of `drop` is durable, else what went wrong."""
-        size_bytes = drop.content.size_bytes
         try:
-            if drop.content.is_spooled and not self._service.intake.has_space_for(size_bytes):
-                raise Unstorable(f"{size_bytes} bytes would fill the volume")  # smaller ones not
             if drop.content.is_spooled and self._service.intake.takes_once:
                 await self._service.committer.work_aside(drop.content.take_digest)
             message, chunks = compose_local(
@@ -325,7 +324,7 @@ class Pickup:
 
     def _fail(self, name: str, error: Exception) -> None:
         """Count an error over one file; it stands back for a while, longer each time."""
-        is_plain = isinstance(error, (Unreadable, StoreUnavailable))
+        is_plain = isinstance(error, (Unreadable, NoRoom, StoreUnavailable))
         text = str(error) if is_plain else f"{type(error).__name__}: {error}"
         self._aside.fail(self._directory.path / name, text)
 

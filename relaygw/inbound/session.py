@@ -289,7 +289,8 @@ async def _data(session: Session, argument: bytes) -> None:
         connection.is_done = True  # content before 354: another protocol is being spoken
         raise Refusal(replies.UNSYNCHRONISED)
     limit = listener.settings.max_message_size
-    reader = ContentReader(limit_bytes=limit, spool_directory=listener.intake.state_dir)
+    intake = listener.intake
+    reader = ContentReader(limit_bytes=limit, spool_directory=intake.state_dir, room=intake.room)
     try:
         await connection.receive(reader)
         # only now: a session that reads content is not idle when the front stops
@@ -322,8 +323,6 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
     try:
         if content.is_spooled:
             async with listener.committer.large_turn:
-                if not listener.intake.has_space_for(content.size_bytes):
-                    raise StoreFull(f"{content.size_bytes} bytes would fill the volume")
                 with_digest = listener.intake.takes_once
                 await listener.committer.work_aside(partial(content.read_head, with_digest))
                 queue_id = await _store(session, envelope, content)

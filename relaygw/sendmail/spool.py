@@ -66,7 +66,9 @@ def leave(lines: list[tuple[bytes, bytes | None]], content: list[bytes | memoryv
     directory = maildrop()
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
     try:
-        trailer = drop.encode_trailer(sum(len(part) for part in content))
+        size_bytes = sum(len(part) for part in content)
+        _look_for_room(directory, size_bytes)
+        trailer = drop.encode_trailer(size_bytes)
         drop_id = _write(directory, [head, *content, trailer])
     except OSError as error:
         release_signals()
@@ -105,6 +107,15 @@ def _write(directory: str, parts: list[bytes | memoryview]) -> str:
     finally:
         posix.close(file)
     return drop_id
+
+
+def _look_for_room(directory: str, size_bytes: int) -> None:
+    """Raise OSError where the database beside the maildrop would have no room to take it."""
+    volume = posix.statvfs(directory)
+    needed_bytes = drop.COPIES * size_bytes
+    least = min(drop.LEAST_FREE_BYTES, volume.f_blocks * volume.f_frsize * drop.LEAST_FREE_SHARE)
+    if volume.f_blocks and volume.f_bavail * volume.f_frsize - needed_bytes < least:
+        raise OSError(errno.ENOSPC, "the volume is nearly full")
 
 
 def write_all(file: int, part: bytes | memoryview) -> None:

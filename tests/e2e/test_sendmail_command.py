@@ -337,17 +337,26 @@ def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Ins
 
 
 @ROOT_ONLY
-def test_a_full_disk(command: Installation) -> None:
+@pytest.mark.parametrize(
+    ("size", "is_taken", "said"),
+    [
+        ("1m,nr_inodes=1", False, b"No space left on device; free some space there"),
+        ("400k", False, b"the volume is nearly full; free some space there"),
+        ("2m", True, b""),
+    ],
+    ids=["full", "nearly full", "half full"],
+)
+def test_a_full_disk(command: Installation, size: str, is_taken: bool, said: bytes) -> None:
     small = command.root / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=3733", "tmpfs", str(small)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=3733", "tmpfs", str(small)]
     subprocess.run(mount, check=True)
     try:
-        content = b"From: s@x.test\n\n" + b"x" * 100_000
+        content = b"From: s@x.test\n\n" + b"x" * 320_000
         done = command.run("-i", "a@x.test", content=content, maildrop=small)
-        assert done.returncode == 75
-        assert b"No space left on device; free some space there" in done.stderr
-        assert list(small.iterdir()) == []
+        assert done.returncode == (0 if is_taken else 75)
+        assert said in done.stderr
+        assert len(list(small.iterdir())) == is_taken
     finally:
         subprocess.run(["umount", str(small)], check=True)
         small.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,20 @@ from types import SimpleNamespace
 import pytest
 
 from relaygw import volume
-from relaygw.volume import Room, free_share
+from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
+from relaygw.mail.drop import LEAST_FREE_BYTES
+from relaygw.volume import NoRoom, Room, free_share
+
+MB = 2**20
 
 
-def of_blocks(monkeypatch: pytest.MonkeyPatch, *, free: int, all_of_them: int) -> None:
-    found = SimpleNamespace(f_bavail=free, f_blocks=all_of_them, f_frsize=4096)
+def of_megabytes(monkeypatch: pytest.MonkeyPatch, *, free: int, whole: int) -> None:
+    found = SimpleNamespace(f_bavail=free, f_blocks=whole, f_frsize=MB)
     monkeypatch.setattr(volume.os, "statvfs", lambda _: found)
+
+
+def room_in(directory: Path, *, is_queue_elsewhere: bool = False) -> Room:
+    return Room(directory, least_share=0.05, is_queue_elsewhere=is_queue_elsewhere)
 
 
 def test_the_share_that_is_free(tmp_path: Path) -> None:
@@ -27,20 +36,69 @@ def test_the_share_that_is_free(tmp_path: Path) -> None:
 def test_a_filesystem_that_does_not_tell_its_size_is_not_full(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    of_blocks(monkeypatch, free=0, all_of_them=0)
+    of_megabytes(monkeypatch, free=0, whole=0)
     assert free_share(tmp_path) == 1.0
+    room_in(tmp_path).reserve(ReceivedContent(tmp_path), MB)
 
 
-def test_large_content_that_would_fill_it_has_no_room_and_what_is_small_has(
+def test_large_content_leaves_room_for_itself_in_the_database_and_for_what_is_small(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    of_blocks(monkeypatch, free=600, all_of_them=10_000)
-    room = Room(tmp_path, least_share=0.05, is_queue_elsewhere=False)
-    elsewhere = Room(tmp_path, least_share=0.05, is_queue_elsewhere=True)
-    assert room.is_left_for(100 * 4096)
-    assert not room.is_left_for(101 * 4096)
+    of_megabytes(monkeypatch, free=600, whole=10_000)  # 500 have to stay
+    room, owner = room_in(tmp_path), ReceivedContent(tmp_path)
+    room.reserve(owner, 33 * MB)
+    of_megabytes(monkeypatch, free=567, whole=10_000)  # it lies in its file now
+    with pytest.raises(NoRoom):
+        room.reserve(ReceivedContent(tmp_path), 1 * MB)
     assert room.is_left(), "one that is refused is no reason to refuse others"
-    assert elsewhere.is_left_for(101 * 4096), "a database server has its own volume"
-    of_blocks(monkeypatch, free=499, all_of_them=10_000)
-    assert not elsewhere.is_left_for(1)
-    assert not Room(tmp_path, least_share=0.05, is_queue_elsewhere=False).is_left()
+    room.release(owner)
+    room.reserve(owner, 22 * MB)
+    of_megabytes(monkeypatch, free=499, whole=10_000)
+    assert not room_in(tmp_path).is_left()
+
+
+def test_what_is_gone_keeps_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    of_megabytes(monkeypatch, free=600, whole=10_000)
+    room, content = room_in(tmp_path), ReceivedContent(tmp_path)
+    room.reserve(content, 33 * MB)
+    del content
+    gc.collect()
+    room.reserve(ReceivedContent(tmp_path), 33 * MB)
+
+
+@pytest.mark.parametrize(("whole", "least"), [(1000, LEAST_FREE_BYTES // MB), (200, 50)])
+def test_the_database_of_a_small_volume_can_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: int, least: int
+) -> None:
+    content = ReceivedContent(tmp_path)
+    of_megabytes(monkeypatch, free=least + 3, whole=whole)
+    room_in(tmp_path).reserve(content, MB)
+    of_megabytes(monkeypatch, free=least + 2, whole=whole)
+    with pytest.raises(NoRoom):
+        room_in(tmp_path).reserve(content, MB)
+
+
+def test_a_database_server_has_its_own_volume(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_megabytes(monkeypatch, free=20, whole=200)
+    room, content = room_in(tmp_path, is_queue_elsewhere=True), ReceivedContent(tmp_path)
+    room.reserve(content, 10 * MB)
+    with pytest.raises(NoRoom):
+        room.reserve(content, 11 * MB)
+
+
+def test_content_reserves_what_it_keeps_in_its_file_until_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_megabytes(monkeypatch, free=506, whole=10_000)  # six, and 2 MiB with their copies are six
+    room, other = room_in(tmp_path), ReceivedContent(tmp_path)
+    content = ReceivedContent(tmp_path, room)
+    content.add(b"x" * MEMORY_BYTES)
+    content.add(b"x" * MB)
+    with pytest.raises(NoRoom):
+        content.add(b"x" * MB)
+    with pytest.raises(NoRoom):
+        room.reserve(other, MB)
+    content.close()
+    room.reserve(other, 2 * MB)

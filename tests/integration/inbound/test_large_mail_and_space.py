@@ -16,13 +16,13 @@ from tests.integration.inbound.test_client_limits import send
 async def test_it_is_answered_452_and_taken_once_there_is_room(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = SimpleNamespace(f_bavail=1, f_blocks=10_000, f_frsize=MEMORY_BYTES)
+    found = SimpleNamespace(f_bavail=66, f_blocks=10_000, f_frsize=MEMORY_BYTES)
     monkeypatch.setattr(volume.os, "statvfs", lambda _: found)
     large = b"Subject: large\r\n\r\n" + b"0123456789abcdef\r\n" * (MEMORY_BYTES // 18)
     async with running_front(tmp_path) as rig:
         client = await rig.greeted()
         assert await send(client, large) == "452 4.3.1 Insufficient system storage"
-        assert "bytes would fill the volume; answered 452 to " in rig.log.getvalue()
+        assert "bytes more it would fill the volume; answered 452" in rig.log.getvalue()
         assert (await send(client)).startswith("250 ")
-        found.f_bavail = 2
+        found.f_bavail = 68
         assert (await send(client, large)).startswith("250 ")
