@@ -340,7 +340,7 @@ def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Ins
 @pytest.mark.parametrize(
     ("size", "is_taken", "said"),
     [
-        ("1m,nr_inodes=1", False, b"No space left on device; free some space there"),
+        ("2m,nr_inodes=1", False, b"No space left on device; free some space there"),
         ("400k", False, b"the volume is nearly full; free some space there"),
         ("2m", True, b""),
     ],
