@@ -49,8 +49,8 @@ SMTP: dict[str, Row] = {
         "`relaygw db check`",
     ),
     "NO_SPACE": (
-        "less than `queue.min_free` of the volume is free, or a mail of over 1 MiB would leave less "
-        "than 64 MiB",
+        "less than `queue.min_free` of the volume is free, or a mail of over 1 MiB would leave "
+        "less than 64 MiB",
         "free some space: `df -h`; queued mail is still sent, which frees space",
     ),
     "TOO_MANY_RECIPIENTS": (
