@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 from relaygw.mail.drop import LEAST_FREE_BYTES, LEAST_FREE_SHARE
 
 _LOOK_AGAIN_S = 1.0
+_MOVED_S = 5.0  # what came before that was moved from the log into the database
+_COPIES = 2  # of content: in the log and in the database
 
 
 def free_share(directory: Path, *, coming_bytes: int = 0) -> float:
@@ -31,8 +33,9 @@ class NoRoom(OSError):
 class Room:
     """Whether mail may still come: `least_share` of the volume has to stay free.
 
-    Large content leaves `LEAST_FREE_BYTES`, too, so that the database can go on, which lies on the
-    same volume unless `is_queue_elsewhere`.
+    Between two looks what was taken counts, and what the log may still have of before. Large
+    content leaves `LEAST_FREE_BYTES`, too: the database has to go on. It lies on the same volume
+    unless `is_queue_elsewhere`.
     """
 
     def __init__(self, directory: Path, *, least_share: float, is_queue_elsewhere: bool) -> None:
@@ -40,17 +43,26 @@ class Room:
         self._least = least_share
         self._is_queue_elsewhere = is_queue_elsewhere
         self._looked_at_s = float("-inf")
-        self._is_left = True
+        self._spare_bytes = 0.0
+        self._taken_bytes = 0  # since that look
         self._lock = threading.Lock()
         self._reserved_bytes: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
     def is_left(self) -> bool:
-        """Return whether more may come, as seen within the last second; raises OSError."""
+        """Return whether more may come; the volume is looked at once a second. Raises OSError."""
         now_s = time.monotonic()
-        if now_s - self._looked_at_s >= _LOOK_AGAIN_S:
-            self._looked_at_s = now_s
-            self._is_left = free_share(self._directory) >= self._least
-        return self._is_left
+        if (age_s := now_s - self._looked_at_s) >= _LOOK_AGAIN_S:
+            lately_bytes = self._taken_bytes if age_s < _MOVED_S else 0
+            self._looked_at_s, self._taken_bytes = now_s, 0
+            volume = os.statvfs(self._directory)
+            spare = volume.f_bavail - self._least * volume.f_blocks
+            self._spare_bytes = spare * volume.f_frsize - _COPIES * lately_bytes
+        return self._spare_bytes >= _COPIES * self._taken_bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Count content that is stored with its message."""
+        if not self._is_queue_elsewhere:
+            self._taken_bytes += size_bytes
 
     def reserve(self, owner: object, more_bytes: int) -> None:
         """Keep room for `more_bytes` of large content; raises NoRoom, or another OSError.
@@ -61,7 +73,7 @@ class Room:
         with self._lock:
             coming_bytes, least = more_bytes, self._least
             if not self._is_queue_elsewhere:
-                coming_bytes += 2 * (sum(self._reserved_bytes.values()) + more_bytes)
+                coming_bytes += _COPIES * (sum(self._reserved_bytes.values()) + more_bytes)
                 least = max(least, _least_share(self._directory))
             if free_share(self._directory, coming_bytes=coming_bytes) < least:
                 raise NoRoom(f"with {more_bytes} bytes more it would fill the volume")

@@ -145,6 +145,8 @@ class Intake:
         header = added + self._kept_fields(content.head, facts, origin, is_whole=is_whole)
         head = header + content.head[facts.end :]
         size_bytes = content.size_bytes + len(head) - len(content.head)
+        if not content.is_spooled:
+            self.room.take(size_bytes)
         deliveries = self._deliveries(sender, recipients, facts, origin)
         subject = self._content_wishes.shown(facts.subject, deliveries)
         message = AcceptedMessage(

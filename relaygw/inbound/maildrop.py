@@ -258,10 +258,10 @@ class Pickup:
     async def _take_listed(self, listing: Listing) -> bool:
         names = deque(name for name in listing.drops if name not in self._large)
         self._put_off([])  # those that wait go on, whatever ended their task
-        if names and not self._service.intake.has_space():
-            self._service.back_off(StoreFull("the volume that holds the queue is nearly full"))
-            return False
         while names and not self._service.retired.is_set():
+            if not self._service.intake.has_space():
+                self._service.back_off(StoreFull("the volume that holds the queue is nearly full"))
+                return False
             read = partial(self._reader.read_batch, names, stored=self._aside.stored)
             batch = await self._blocking(read)
             if not await self._take(batch):

@@ -321,6 +321,8 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
         connection.say(replies.NO_SPACE)
         return
     try:
+        if not listener.intake.has_space():  # others have come since MAIL
+            raise StoreFull("the volume is nearly full")
         if content.is_spooled:
             async with listener.committer.large_turn:
                 with_digest = listener.intake.takes_once

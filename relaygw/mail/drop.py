@@ -28,10 +28,12 @@ QUEUE_CLOSING = b"-- "  # how the last line of a report begins when something is
 LONGEST_CLOSING_BYTES = 100
 
 MAX_CONTENT_BYTES = 100 * 2**20  # that the command leaves, whatever a listener takes
-# that the command and large mail leave of a volume, so that the database can go on; of a small one
-# no more than this share
+LARGE_BYTES = 2**20  # content over that is stored apart from its message
+# that large mail leaves of a volume, so that the database can go on; of a small one this share
 LEAST_FREE_BYTES, LEAST_FREE_SHARE = 64 * 2**20, 0.25
-COPIES = 4  # of content while it is taken: this file, the front's, and in log and database
+# copies of content while it is taken (this file, the front's, in log and database); what is left
+ROOM_BESIDE_LARGE = (4, LEAST_FREE_BYTES, LEAST_FREE_SHARE)
+ROOM_BESIDE_SMALL = (1, 8 * 2**20, 0.04)
 ID_BYTES = 16  # random bytes in a drop id; its hex digits make the file's name
 WRITING_PREFIX = ".w-"
 COMPLETE_SUFFIX = ".drop"

@@ -112,10 +112,13 @@ def _write(directory: str, parts: list[bytes | memoryview]) -> str:
 def _look_for_room(directory: str, size_bytes: int) -> None:
     """Raise OSError where the database beside the maildrop would have no room to take it."""
     volume = posix.statvfs(directory)
-    needed_bytes = drop.COPIES * size_bytes
-    least = min(drop.LEAST_FREE_BYTES, volume.f_blocks * volume.f_frsize * drop.LEAST_FREE_SHARE)
-    if volume.f_blocks and volume.f_bavail * volume.f_frsize - needed_bytes < least:
-        raise OSError(errno.ENOSPC, "the volume is nearly full")
+    is_large = size_bytes > drop.LARGE_BYTES
+    room = drop.ROOM_BESIDE_LARGE if is_large else drop.ROOM_BESIDE_SMALL
+    copies, least_bytes, share = room
+    whole_bytes = volume.f_blocks * volume.f_frsize
+    needed_bytes = copies * size_bytes + min(least_bytes, int(share * whole_bytes))
+    if whole_bytes and volume.f_bavail * volume.f_frsize < needed_bytes:
+        raise OSError(errno.ENOSPC, "the volume has no room for it")
 
 
 def write_all(file: int, part: bytes | memoryview) -> None:

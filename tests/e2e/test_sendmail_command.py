@@ -338,21 +338,25 @@ def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Ins
 
 @ROOT_ONLY
 @pytest.mark.parametrize(
-    ("size", "is_taken", "said"),
+    ("size", "content_bytes", "is_taken", "said"),
     [
-        ("2m,nr_inodes=1", False, b"No space left on device; free some space there"),
-        ("400k", False, b"the volume is nearly full; free some space there"),
-        ("2m", True, b""),
+        ("9m,nr_inodes=1", 1000, False, b"No space left on device; free some space there"),
+        ("400k", 400_000, False, b"the volume has no room for it; free some space there"),
+        ("400k", 380_000, True, b""),
+        ("6m", 1_200_000, False, b"the volume has no room for it; free some space there"),
+        ("7m", 1_200_000, True, b""),
     ],
-    ids=["full", "nearly full", "half full"],
+    ids=["full", "small", "small fits", "large", "large fits"],
 )
-def test_a_full_disk(command: Installation, size: str, is_taken: bool, said: bytes) -> None:
+def test_a_full_disk(
+    command: Installation, size: str, content_bytes: int, is_taken: bool, said: bytes
+) -> None:
     small = command.root / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=3733", "tmpfs", str(small)]
     subprocess.run(mount, check=True)
     try:
-        content = b"From: s@x.test\n\n" + b"x" * 320_000
+        content = b"From: s@x.test\n\n" + b"x" * content_bytes
         done = command.run("-i", "a@x.test", content=content, maildrop=small)
         assert done.returncode == (0 if is_taken else 75)
         assert said in done.stderr

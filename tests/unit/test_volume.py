@@ -57,6 +57,27 @@ def test_large_content_leaves_room_for_itself_in_the_database_and_for_what_is_sm
     assert not room_in(tmp_path).is_left()
 
 
+def test_what_is_taken_between_two_looks_counts_and_once_more_while_it_may_be_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(volume, "time", SimpleNamespace(monotonic=lambda: now_s))
+    of_megabytes(monkeypatch, free=520, whole=10_000)
+    room, elsewhere = room_in(tmp_path), room_in(tmp_path, is_queue_elsewhere=True)
+    for one in (room, elsewhere):
+        assert one.is_left()
+        one.take(11 * MB)
+    assert not room.is_left()
+    assert elsewhere.is_left()
+    now_s += 1
+    assert not room.is_left(), "the log may have it still"
+    now_s += 1
+    assert room.is_left()
+    room.take(11 * MB)
+    now_s += volume._MOVED_S
+    assert room.is_left()
+
+
 def test_what_is_gone_keeps_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     of_megabytes(monkeypatch, free=600, whole=10_000)
     room, content = room_in(tmp_path), ReceivedContent(tmp_path)
