@@ -118,7 +118,7 @@ def _look_for_room(directory: str, size_bytes: int) -> None:
     whole_bytes = volume.f_blocks * volume.f_frsize
     needed_bytes = copies * size_bytes + min(least_bytes, int(share * whole_bytes))
     if whole_bytes and volume.f_bavail * volume.f_frsize < needed_bytes:
-        raise OSError(errno.ENOSPC, "the volume has no room for it")
+        raise OSError(errno.ENOSPC, "too little space is left on the volume")
 
 
 def write_all(file: int, part: bytes | memoryview) -> None:

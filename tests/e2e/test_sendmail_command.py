@@ -341,9 +341,9 @@ def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Ins
     ("size", "content_bytes", "is_taken", "said"),
     [
         ("9m,nr_inodes=1", 1000, False, b"No space left on device; free some space there"),
-        ("400k", 400_000, False, b"the volume has no room for it; free some space there"),
+        ("400k", 400_000, False, b"too little space is left on the volume; free some space there"),
         ("400k", 380_000, True, b""),
-        ("6m", 1_200_000, False, b"the volume has no room for it; free some space there"),
+        ("6m", 1_200_000, False, b"too little space is left on the volume; free some space there"),
         ("7m", 1_200_000, True, b""),
     ],
     ids=["full", "small", "small fits", "large", "large fits"],
