@@ -65,6 +65,7 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
                 print(f"back: told after {receiver.taken_at_s[1] - back_s:.1f} s")
                 assert receiver.bodies[1]["state"] == "recovered"
                 assert receiver.bodies[1]["rule"] == "provider_down"
+                gateway.wait_for_log("alert sent to webhook-1", count=2)  # noted, too
                 assert gateway.stop() == 0
                 told = [line for line in gateway.lines if "alert sent to webhook-1" in line]
                 assert len(told) == 2
