@@ -15,15 +15,13 @@ _MOVED_S = 5.0  # what came before that was moved from the log into the database
 _COPIES = 2  # of content: in the log and in the database
 
 
-def free_share(directory: Path, *, coming_bytes: int = 0) -> float:
-    """Return the share of a volume that is free for its users, less what comes; raises OSError.
+def free_share(directory: Path) -> float:
+    """Return the share of a volume that is free for its users; raises OSError.
 
     It is 1 where the filesystem does not say how large it is.
     """
     volume = os.statvfs(directory)
-    if not volume.f_blocks:
-        return 1.0
-    return (volume.f_bavail - coming_bytes / volume.f_frsize) / volume.f_blocks
+    return volume.f_bavail / volume.f_blocks if volume.f_blocks else 1.0
 
 
 class NoRoom(OSError):
@@ -70,12 +68,16 @@ class Room:
         In a file they lie soon, and are counted by the volume. For the database they are reserved
         until `release`, or until `owner` is gone: what it stores goes through its log.
         """
+        volume = os.statvfs(self._directory)
+        whole_bytes = volume.f_blocks * volume.f_frsize  # 0: it does not say
+        coming_bytes, least_bytes = more_bytes, self._least * whole_bytes
         with self._lock:
-            coming_bytes, least = more_bytes, self._least
             if not self._is_queue_elsewhere:
                 coming_bytes += _COPIES * (sum(self._reserved_bytes.values()) + more_bytes)
-                least = max(least, _least_share(self._directory))
-            if free_share(self._directory, coming_bytes=coming_bytes) < least:
+                least_bytes = max(
+                    least_bytes, min(LEAST_FREE_BYTES, LEAST_FREE_SHARE * whole_bytes)
+                )
+            if whole_bytes and volume.f_bavail * volume.f_frsize - coming_bytes < least_bytes:
                 raise NoRoom(f"with {more_bytes} bytes more it would fill the volume")
             self._reserved_bytes[owner] = self._reserved_bytes.get(owner, 0) + more_bytes
 
@@ -83,9 +85,3 @@ class Room:
         """Forget what was reserved for `owner`."""
         with self._lock:
             self._reserved_bytes.pop(owner, None)
-
-
-def _least_share(directory: Path) -> float:
-    volume = os.statvfs(directory)
-    whole_bytes = max(1, volume.f_blocks * volume.f_frsize)
-    return min(LEAST_FREE_BYTES / whole_bytes, LEAST_FREE_SHARE)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import IO
 
 from relaygw.mail.content import has_long_line, normalise_line_ends
+from relaygw.mail.drop import LARGE_BYTES
 from relaygw.mail.source_header import rename_late
 from relaygw.volume import Room
 
 END_OF_DATA = b"\r\n.\r\n"
 _LAST_LINE = b".\r\n"
-MEMORY_BYTES = 2**20
+MEMORY_BYTES = LARGE_BYTES
 """Content up to this size is committed with its message; larger content goes to a file."""
 CHUNK_BYTES = 2**18
 """Content over that is stored in chunks of this size, each in a short transaction."""
