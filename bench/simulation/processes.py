@@ -213,7 +213,11 @@ class Front:
         )
         people = [self._intake.resolve_recipient(one) for one in mail.recipients]
         composed, _ = self._intake.compose(
-            sender=mail.sender, recipients=people, content=content, origin=origin
+            sender=mail.sender,
+            recipients=people,
+            content=content,
+            header=self._intake.header_of(content),
+            origin=origin,
         )
         self._world.people[composed.queue_id] = tuple(
             one.address for part in composed.deliveries for one in part.recipients

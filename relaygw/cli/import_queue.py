@@ -104,9 +104,8 @@ def _import(
     wants_json: bool,
 ) -> int:
     settings = in_running_mode(loaded.settings)
-    limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
     with invocation.open_store(loaded) as store:
-        importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)
+        importer = Importer(Intake(settings, state_dir=loaded.state_dir), settings.listeners)
         run = ImportRun(store, importer, is_dry_run=is_dry_run)
         work = _Work(queue, run, is_running=is_running, wants_json=wants_json)
         try:

@@ -188,13 +188,12 @@ def import_mail(
     """
     loaded = invocation.load_running()
     settings = in_running_mode(loaded.settings)
-    limit_bytes = max((one.max_message_size for one in settings.listeners), default=0)
     with invocation.open_store(loaded) as store, click.open_file(source, "rb") as stream:
-        importer = Importer(Intake(settings, state_dir=loaded.state_dir), limit_bytes=limit_bytes)
+        importer = Importer(Intake(settings, state_dir=loaded.state_dir), settings.listeners)
         work = ImportRun(store, importer, is_dry_run=is_dry_run)
         work.settled = partial(_tell, work) if not wants_json else partial(_tell_json, work)
         try:
-            for number, one in enumerate(_read(stream, form, limit_bytes), 1):
+            for number, one in enumerate(_read(stream, form, importer.limit_bytes), 1):
                 if not isinstance(one, str):
                     used = one.sender if sender is None else sender
                     one = replace(one, sender=used, recipients=recipients or one.recipients)

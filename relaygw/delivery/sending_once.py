@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cache
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class KeyPlan(NamedTuple):
 
 
 NO_KEY = KeyPlan()
+_MOST_COUNTED = 100  # fields with a key of its own in one mail
 
 
 def has_been_tried(claimed: ClaimedDelivery) -> bool:
@@ -73,10 +75,11 @@ def own_key(content_start: bytes, header: str) -> OwnKey | None:
     name = header.lower()
     if name.encode() not in content_start[:end].lower():
         return None
-    value = read_header(content_start[:end], frozenset({name})).values.get(name)
-    if value is None:
+    fields = list(islice(header_fields(content_start, 0, end, names={name}), _MOST_COUNTED))
+    if not fields:
         return None
-    return OwnKey(value, sum(1 for _ in header_fields(content_start, 0, end, names={name})))
+    first = content_start[fields[0].start : fields[0].end]
+    return OwnKey(read_header(first, frozenset({name})).values[name], len(fields))
 
 
 @cache

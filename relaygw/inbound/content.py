@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
-from relaygw.mail.content import has_long_line, normalise_line_ends
+from relaygw.mail.content import READ_HEADER_BYTES, has_long_line, header_end, normalise_line_ends
 from relaygw.mail.drop import LARGE_BYTES
 from relaygw.mail.source_header import rename_late
 from relaygw.volume import Room
@@ -22,7 +22,11 @@ _LAST_LINE = b".\r\n"
 MEMORY_BYTES = LARGE_BYTES
 """Content up to this size is committed with its message; larger content goes to a file."""
 CHUNK_BYTES = 2**18
-"""Content over that is stored in chunks of this size, each in a short transaction."""
+"""Content over `MEMORY_BYTES` is stored in chunks of this size, each in a short transaction.
+
+The first has as many of these as the header takes: whoever reads it has the whole header.
+"""
+_LONG_HEADER_BYTES = 64 * 1024  # a hostile one takes most of a second at its longest
 SILENCE_S = 180.0
 """How long nothing may come; all of it may take `WHOLE_S` from 354 to the final dot."""
 WHOLE_S = 3600.0
@@ -38,7 +42,7 @@ class TooMuchData(Exception):
 
 
 class ReceivedContent:
-    """One message's content: whole in `head` when small, the rest in a file else."""
+    """One message's content: whole in `head` when small, else its start, with all of its header."""
 
     def __init__(self, spool_directory: Path, room: Room | None = None) -> None:
         self._spool_directory = spool_directory
@@ -87,11 +91,24 @@ class ReceivedContent:
             self._file.flush()
             self._file.seek(0)
             self.head = self._file.read(CHUNK_BYTES)
+            # until its end is known, and some of the text is there for those who look at that
+            while (
+                len(self.head) < READ_HEADER_BYTES
+                and header_end(self.head) > len(self.head) - CHUNK_BYTES // 2
+                and (more := self._file.read(CHUNK_BYTES))
+            ):
+                self.head += more
         elif self._parts:
             self.head = b"".join(self._parts)
         self._parts = []
         if with_digest:
             self.take_digest()
+
+    @property
+    def has_long_header(self) -> bool:
+        """True if the header is longer than may be looked through while others wait."""
+        limit = _LONG_HEADER_BYTES
+        return len(self.head) > limit and header_end(self.head, 0, limit) == limit
 
     def take_digest(self) -> bytes:
         """Return the digest of all content, kept as well; call after `read_head`."""
@@ -104,19 +121,16 @@ class ReceivedContent:
         self.digest = whole.digest()
         return self.digest
 
-    def chunks(self, head: bytes) -> Iterator[bytes]:
-        """Yield spooled content in chunks of at most CHUNK_BYTES, `head` in place of its own."""
-        rest = head
+    def chunks(self, head: bytes, first_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """Yield spooled content, `head` in place of its own; the first chunk has `first_bytes`."""
+        rest, wanted = head, first_bytes
         while True:
-            while len(rest) >= CHUNK_BYTES:
-                yield rest[:CHUNK_BYTES]
-                rest = rest[CHUNK_BYTES:]
-            more = self._file.read(CHUNK_BYTES - len(rest)) if self._file is not None else b""
-            if not more:
+            if self._file is not None and len(rest) < wanted:
+                rest += self._file.read(wanted - len(rest))
+            if not rest:
                 break
-            rest += more
-        if rest:
-            yield rest
+            yield rest[:wanted]
+            rest, wanted = rest[wanted:], CHUNK_BYTES
 
     def close(self) -> None:
         """Free the memory and the file."""

@@ -11,6 +11,7 @@ from email.utils import formatdate
 from hashlib import sha256
 from itertools import chain, compress
 from pathlib import Path
+from typing import NamedTuple
 
 from relaygw.clients import is_trusted, parse_client
 from relaygw.errors import RelaygwError
@@ -19,7 +20,14 @@ from relaygw.inbound.screen import Screen, Wishes
 from relaygw.inbound.sources import MailClasses
 from relaygw.mail.address import NO_REQUEST, DsnRequest, folded, mailbox
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.content import HeaderFacts, has_long_line, link_value, read_header, without_fields
+from relaygw.mail.content import (
+    READ_HEADER_BYTES,
+    HeaderFacts,
+    has_long_line,
+    link_value,
+    read_header,
+    without_fields,
+)
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
@@ -43,6 +51,24 @@ _BOUNCE_MAIL = Decision(Fate.CAPTURE, CaptureCode.BOUNCE_MAIL.sentence())
 
 class TooManyHops(RelaygwError):
     """The message has gone round in a loop."""
+
+
+class HeaderTooLong(RelaygwError):
+    """The header is longer than is taken; the text says how many bytes are."""
+
+
+class Header(NamedTuple):
+    """The header of a message that comes in, read to its end, and what is kept of it."""
+
+    facts: HeaderFacts
+    kept: bytes  # rewritten, without the fields that relaygw alone writes
+    is_whole: bool  # False: it goes on behind what was read
+    limit_bytes: int
+
+    @property
+    def is_too_long(self) -> bool:
+        """True for more than is taken, also once it is rewritten."""
+        return not self.is_whole or max(self.facts.end, len(self.kept)) > self.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +152,49 @@ class Intake:
         final = decision.redirect_to or rewritten
         return ResolvedRecipient(final, address if final != address else None, decision)
 
+    def header_of(
+        self,
+        content: ReceivedContent,
+        *,
+        limit_bytes: int = READ_HEADER_BYTES,
+        may_be_bare: bool = False,  # its From: the sendmail command knows no domain
+    ) -> Header:
+        """Return the header of `content`; takes as long as that, see `has_long_header`."""
+        head = content.head
+        facts = read_header(head, self._wanted)
+        is_whole = facts.end < len(head) or len(head) == content.size_bytes
+        kept = head[: facts.end]
+        if is_whole and facts.source_fields:
+            kept = without_fields(kept, facts.source_fields)
+        if may_be_bare:
+            kept = self._rewriter.whole_from(kept)
+        return Header(facts, self._rewriter.headers(kept), is_whole, limit_bytes)
+
     def compose(
         self,
         *,
         sender: str,
         recipients: list[ResolvedRecipient],
         content: ReceivedContent,
+        header: Header,
         origin: Origin,
-        may_loop: bool = False,  # as what is only captured may
+        is_captured: bool = False,
     ) -> tuple[AcceptedMessage, Iterator[bytes]]:
-        """Return the message and chunks of large content to store ahead; raises TooManyHops."""
-        facts, recipients = self._read_header(content, may_loop=may_loop), _distinct(recipients)
+        """Return the message and chunks of large content to store ahead.
+
+        Raises TooManyHops, HeaderTooLong; what is only captured may have both.
+        """
+        if not is_captured:
+            _check_header(header)
+        facts, recipients = header.facts, _distinct(recipients)
         queue_id = self._ids.next_id(now_ms := clock_ms())
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
-        is_whole = facts.end < len(content.head) or not content.is_spooled
-        source, is_denied = self._judge_source(origin.source, facts, is_whole=is_whole)
-        header = added + self._kept_fields(content.head, facts, origin, is_whole=is_whole)
-        head = header + content.head[facts.end :]
+        source, is_denied = self._judge_source(origin.source, facts, is_whole=header.is_whole)
+        fields = added + header.kept
+        head = fields + content.head[facts.end :]
+        # whoever reads the first chunk has the whole header
+        first_chunks = 1 + (len(fields) + 1) // CHUNK_BYTES
         size_bytes = content.size_bytes + len(head) - len(content.head)
         if not content.is_spooled:
             self.room.take(size_bytes)
@@ -155,12 +206,16 @@ class Intake:
             sender=sender,
             deliveries=deliveries,
             content=() if content.is_spooled else (head,),
-            stored_chunks=-(-size_bytes // CHUNK_BYTES) if content.is_spooled else 0,
+            stored_chunks=(
+                max(1, 1 + -(-size_bytes // CHUNK_BYTES) - first_chunks)
+                if content.is_spooled
+                else 0
+            ),
             size_bytes=size_bytes,
             subject=subject,
             message_id=message_id,
-            is_8bit=content.is_8bit or not header.isascii(),
-            has_long_line=content.has_long_line or has_long_line(header),
+            is_8bit=content.is_8bit or not fields.isascii(),
+            has_long_line=content.has_long_line or has_long_line(fields),
             smtputf8=origin.smtputf8,
             mode=str(strictest(self._mode, origin.mode)),
             source=source,
@@ -177,13 +232,11 @@ class Intake:
             mail_key=self._mail_key(sender, recipients, content, origin),
             handed_over_ms=_not_after(now_ms, origin.handed_over_ms),
         )
-        return self._screened(message, facts, content), _ahead(content, head, is_whole=is_whole)
-
-    def _read_header(self, content: ReceivedContent, *, may_loop: bool) -> HeaderFacts:
-        facts = read_header(content.head, self._wanted)
-        if facts.hops >= MAX_HOPS and not may_loop:
-            raise TooManyHops(f"{facts.hops} Received fields, at most {MAX_HOPS - 1}")
-        return facts
+        chunks = (
+            content.chunks(head, first_chunks * CHUNK_BYTES) if content.is_spooled else iter(())
+        )
+        chunks = chunks if header.is_whole else without_late_fields(chunks)
+        return self._screened(message, facts, content), chunks
 
     def _screened(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
@@ -221,17 +274,6 @@ class Intake:
         envelope = repr((*who, dsn.notify, dsn.ret, dsn.envid, people)).encode("utf-8", "replace")
         whole = sha256((content.digest or content.take_digest()) + envelope)
         return whole.hexdigest()[:32]
-
-    def _kept_fields(
-        self, head: bytes, facts: HeaderFacts, origin: Origin, *, is_whole: bool
-    ) -> bytes:
-        """Return the header that came, rewritten, without the fields that relaygw alone writes."""
-        kept = head[: facts.end]
-        if facts.source_fields and is_whole:
-            kept = without_fields(kept, facts.source_fields)
-        if origin.protocol == LOCAL and origin.source.listener is None:
-            kept = self._rewriter.whole_from(kept)  # the sendmail command knows no domain
-        return self._rewriter.headers(kept)
 
     def _deliveries(
         self, sender: str, recipients: list[ResolvedRecipient], facts: HeaderFacts, origin: Origin
@@ -356,10 +398,11 @@ def _has_bounce_address(recipients: list[ResolvedRecipient]) -> bool:
     return any(one.decision is _BOUNCE_MAIL for one in recipients)
 
 
-def _ahead(content: ReceivedContent, head: bytes, *, is_whole: bool) -> Iterator[bytes]:
-    """Return large content with another `head`; `is_whole`: its header ends there."""
-    chunks = content.chunks(head) if content.is_spooled else iter(())
-    return chunks if is_whole else without_late_fields(chunks)
+def _check_header(header: Header) -> None:
+    if header.facts.hops >= MAX_HOPS:
+        raise TooManyHops(f"{header.facts.hops} Received fields, at most {MAX_HOPS - 1}")
+    if header.is_too_long:
+        raise HeaderTooLong(f"{header.limit_bytes} bytes")
 
 
 def _no_class(*_: object) -> None:

@@ -17,7 +17,15 @@ from itertools import chain
 from relaygw.errors import InvalidAddress
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.drop_file import Drop, with_last_end
-from relaygw.inbound.intake import LOCAL, Intake, Origin, ResolvedRecipient, TooManyHops
+from relaygw.inbound.intake import (
+    LOCAL,
+    Header,
+    HeaderTooLong,
+    Intake,
+    Origin,
+    ResolvedRecipient,
+    TooManyHops,
+)
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.content import header_end, header_fields, normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX
@@ -27,6 +35,7 @@ from relaygw.mail.notice import DueNotice
 from relaygw.mail.state import CaptureCode
 from relaygw.mail.words import escape
 from relaygw.policy.recipients import Decision, Fate, strictest
+from relaygw.settings.listeners import Listener
 from relaygw.settings.section import Mode
 from relaygw.store.queue_entry import QueueEntry
 
@@ -44,6 +53,7 @@ _MAX_CWD_CHARACTERS = 1024
 def compose_local(
     intake: Intake,
     drop: Drop,
+    header: Header,
     *,
     listener: str | None = None,
     mode: Mode | None = None,
@@ -51,7 +61,8 @@ def compose_local(
 ) -> tuple[AcceptedMessage, Iterator[bytes]]:
     """Return the message of a drop, and for large content the chunks to store ahead of it.
 
-    `mode` stands for the gateway's, `listener` for where it came in. Over `limit_bytes`: captured.
+    `mode` stands for the gateway's, `listener` for where it came in. Over `limit_bytes`, or with a
+    header that is too long: captured.
     """
     given = drop.sender
     if given is None:
@@ -85,7 +96,7 @@ def compose_local(
         dsn=drop.dsn,
         handed_over_ms=drop.handed_over_ms,
     )
-    return _composed(intake, sender, recipients, drop.content, origin)
+    return _composed(intake, sender, recipients, drop.content, header, origin)
 
 
 def _composed(
@@ -93,14 +104,17 @@ def _composed(
     sender: str,
     recipients: list[ResolvedRecipient],
     content: ReceivedContent,
+    header: Header,
     origin: Origin,
 ) -> tuple[AcceptedMessage, Iterator[bytes]]:
-    compose = partial(intake.compose, sender=sender, content=content, origin=origin)
+    compose = partial(intake.compose, sender=sender, content=content, header=header, origin=origin)
     try:
         return compose(recipients=recipients)
     except TooManyHops as error:
-        recipients = _captured(recipients, CaptureCode.LOOP.sentence(f": {error}"))
-        return compose(recipients=recipients, may_loop=True)
+        reason = CaptureCode.LOOP.sentence(f": {error}")
+    except HeaderTooLong as error:
+        reason = CaptureCode.HEADER_TOO_LONG.sentence(f", {error}")
+    return compose(recipients=_captured(recipients, reason), is_captured=True)
 
 
 def _resolve(intake: Intake, address: str, mode: Mode | None) -> ResolvedRecipient:
@@ -138,13 +152,14 @@ def _needs_smtputf8(sender: str, recipients: Iterable[ResolvedRecipient]) -> boo
 
 
 class Importer:
-    """Makes messages to be stored of exported ones; `limit_bytes` is the largest content.
+    """Makes messages to be stored of exported ones, with what the listeners take at most.
 
     Policy is that of now, the mode the stricter of now and then; a key lets each in once.
     """
 
-    def __init__(self, intake: Intake, *, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
+    def __init__(self, intake: Intake, listeners: Sequence[Listener]) -> None:
+        self.limit_bytes = max((one.max_message_size for one in listeners), default=0)
+        self._header_bytes = max((one.max_header_size for one in listeners), default=0)
         self.has_space = intake.has_space
         self._intake = intake
         self._seen: dict[str, int] = {}
@@ -179,8 +194,11 @@ class Importer:
             content=content,
             dsn=mail.dsn,
         )
+        header = self._intake.header_of(content, limit_bytes=self._header_bytes)
         try:
-            yield compose_local(self._intake, drop, listener=IMPORT_LISTENER, mode=mode)
+            if header.is_too_long:
+                raise NotExported(f"header longer than max_header_size, {self._header_bytes} bytes")
+            yield compose_local(self._intake, drop, header, listener=IMPORT_LISTENER, mode=mode)
         finally:
             drop.content.close()
 
@@ -233,7 +251,8 @@ class Resender:
             for piece in chain([head], content):
                 received.add(piece)
             received.read_head()
-            message, chunks = _composed(intake, sender, resolved, received, origin)
+            header = intake.header_of(received, may_be_bare=source.listener is None)
+            message, chunks = _composed(intake, sender, resolved, received, header, origin)
             parts = tuple(replace(part, released=Released.RESENT) for part in message.deliveries)
             yield replace(message, source=source, deliveries=parts), chunks
         finally:
@@ -285,7 +304,8 @@ class NoticeComposer:
         try:
             received.add(content)
             received.read_head()
-            message, _ = _composed(intake, sender, recipients, received, origin)
+            header = intake.header_of(received, may_be_bare=source.listener is None)
+            message, _ = _composed(intake, sender, recipients, received, header, origin)
             return replace(message, source=source)
         finally:
             received.close()

@@ -31,7 +31,7 @@ from relaygw.inbound.drop_file import Drop, DropBatch, DropReader, Unreadable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import compose_local
 from relaygw.inbound.queue_listing import QueueListing
-from relaygw.mail.drop import MAX_CONTENT_BYTES, WAKE_PIPE
+from relaygw.mail.drop import MAX_CONTENT_BYTES, MAX_HEADER_BYTES, WAKE_PIPE
 from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
@@ -62,6 +62,7 @@ class Maildrop:
         # what the first listener takes: local mail has no listener of its own
         listeners = settings.listeners
         self.limit_bytes = listeners[0].max_message_size if listeners else MAX_CONTENT_BYTES
+        self.header_bytes = listeners[0].max_header_size if listeners else MAX_HEADER_BYTES
         self.intake = intake
         self.committer = committer
         self.log = log
@@ -294,15 +295,19 @@ class Pickup:
 
     async def _store(self, drop: Drop) -> Exception | None:
         """Return None once the mail of `drop` is durable, else what went wrong."""
+        intake, committer, content = self._service.intake, self._service.committer, drop.content
         try:
-            if drop.content.is_spooled and self._service.intake.takes_once:
-                await self._service.committer.work_aside(drop.content.take_digest)
+            if content.is_spooled and intake.takes_once:
+                await committer.work_aside(content.take_digest)
+            limit_bytes = self._service.header_bytes
+            read = partial(intake.header_of, content, limit_bytes=limit_bytes, may_be_bare=True)
+            header = await committer.work_aside(read) if content.has_long_header else read()
             message, chunks = compose_local(
-                self._service.intake, drop, limit_bytes=self._service.limit_bytes
+                intake, drop, header, limit_bytes=self._service.limit_bytes
             )
-            if drop.content.is_spooled:
-                await self._service.committer.add_chunks(message, chunks)
-            await self._service.committer.submit(message)
+            if content.is_spooled:
+                await committer.add_chunks(message, chunks)
+            await committer.submit(message)
         except AlreadyAccepted:
             self._service.log.note("pickup", f"{drop.name}: its mail was stored before; removed")
         except Exception as error:

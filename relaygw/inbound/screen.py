@@ -54,7 +54,7 @@ class Check:
         """Return why a message is held, None to let it go; takes microseconds.
 
         Nothing of it is stored yet; its `mail_class` is set if it is counted. `content.head` is all
-        of it, or the first 256 KiB of large content.
+        of it, or of large content the header and some of its text.
         """
         raise NotImplementedError
 

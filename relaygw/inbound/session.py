@@ -20,7 +20,7 @@ from relaygw.errors import IntakeFull, StoreFull, StoreUnavailable
 from relaygw.inbound import login, replies
 from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.content import ContentReader, ReceivedContent, TooMuchData
-from relaygw.inbound.intake import Origin, TooManyHops
+from relaygw.inbound.intake import HeaderTooLong, Origin, TooManyHops
 from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
 from relaygw.mail.address import NO_REQUEST
 from relaygw.mail.envelope import Source
@@ -333,6 +333,9 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
             queue_id = await _store(session, envelope, content)
     except TooManyHops:
         raise Refusal(replies.TOO_MANY_HOPS) from None
+    except HeaderTooLong:
+        limit = listener.settings.max_header_size
+        raise Refusal(replies.HEADER_TOO_LONG.format(limit=limit)) from None
     except (StoreUnavailable, IntakeFull) as error:
         is_full = isinstance(error, (StoreFull, IntakeFull))
         reply = replies.NO_SPACE if is_full else replies.TROUBLE
@@ -364,10 +367,15 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         dsn=envelope.dsn,
         refused_recipients=envelope.rcpt_commands - len(envelope.recipients),
     )
+    read = partial(
+        listener.intake.header_of, content, limit_bytes=listener.settings.max_header_size
+    )
+    header = await listener.committer.work_aside(read) if content.has_long_header else read()
     message, chunks = listener.intake.compose(
         sender=envelope.mail_from or "",
         recipients=envelope.recipients,
         content=content,
+        header=header,
         origin=origin,
     )
     if content.is_spooled:

@@ -15,7 +15,11 @@ from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple, TypedDict
 
+from relaygw.mail.drop import MAX_HEADER_BYTES
+
 MAX_LINE_BYTES = 998  # without its CRLF: providers must take it (RFC 5321 section 4.5.3.1.6)
+READ_HEADER_BYTES = MAX_HEADER_BYTES + 2**16
+"""How far a stored header is read: a longest one, and the fields put in front of it."""
 
 _NAME = rb"[!-9;-~]+"
 _FIELD = rb"(%b)[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+)"

@@ -28,6 +28,7 @@ QUEUE_CLOSING = b"-- "  # how the last line of a report begins when something is
 LONGEST_CLOSING_BYTES = 100
 
 MAX_CONTENT_BYTES = 100 * 2**20  # that the command leaves, whatever a listener takes
+MAX_HEADER_BYTES = 4 * 2**20  # whichever way it comes; a listener may take less
 LARGE_BYTES = 2**20  # content over that is stored apart from its message
 # that large mail leaves of a volume, so that the database can go on; of a small one this share
 LEAST_FREE_BYTES, LEAST_FREE_SHARE = 64 * 2**20, 0.25

@@ -59,6 +59,7 @@ class CaptureCode(StrEnum):
     INVALID_ADDRESS = "invalid_address"  # kept in a readable form, which may be another's
     LOOP = "loop"
     TOO_LARGE = "too_large"
+    HEADER_TOO_LONG = "header_too_long"
     BOUNCE_MAIL = "bounce_mail"
     OTHER = "other"
 
@@ -76,6 +77,7 @@ _CAPTURED_FOR = {
     CaptureCode.INVALID_ADDRESS: "invalid address",
     CaptureCode.LOOP: "mail loop",
     CaptureCode.TOO_LARGE: "larger than max_message_size",
+    CaptureCode.HEADER_TOO_LONG: "header longer than max_header_size",
     CaptureCode.BOUNCE_MAIL: "bounce mail: read here, sent to nobody",
 }
 """How the sentences begin; no beginning is changed, for the queue has older ones."""

@@ -1,8 +1,8 @@
 """What must not be mailed: card numbers, IBANs, passwords, keys. Found by shape, never kept.
 
-Looks at the first 256 KiB of a mail: its subject, and what is plain text or HTML of it, decoded, at
-most 128 KiB; other kinds of parts are passed over. No search goes back over what it has read, and
-of numbers that look like some 100 are tried.
+Looks at the subject of a mail and the first 256 KiB behind its header: what is plain text or HTML
+of that, decoded, at most 128 KiB; other kinds of parts are passed over. No search goes back over
+what it has read, and of numbers that look like some 100 are tried.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from html import unescape
 from itertools import islice
 
+from relaygw.mail.content import header_fields
 from relaygw.mail.finding import IBAN_LENGTHS, Kind, is_iban
 
 MAX_CONTENT_BYTES = 256 * 1024
@@ -59,6 +60,7 @@ _ENCODING = re.compile(rb"^Content-Transfer-Encoding[ \t]*+:\s*+([a-z0-9-]+)", r
 _TYPE = re.compile(rb"^Content-Type[ \t]*+:\s*+([a-z0-9]++)(/[a-z0-9.+-]++)?", re.I | re.M)
 _CHARSET = re.compile(rb"charset[ \t]*+=[ \t\"]*+([a-z0-9._-]{1,40})", re.I)
 _CHARSETS = re.compile(r"utf-?(8|16|16[lb]e)|us-ascii|iso-8859-\d+|windows-\d+|cp\d+", re.I)
+_OF_PARTS = frozenset(("content-type", "content-transfer-encoding"))
 _READ_TYPES = frozenset((b"text", b"message", b"multipart"))
 _READ_DATA = frozenset((b"/json", b"/xml", b"/x-pem-file", b"/x-sh", b"/sql", b"/x-yaml"))
 _STYLE = re.compile(r"<(style|script)\b(?:[^<]++|<(?!/\1))*+", re.IGNORECASE)
@@ -78,14 +80,17 @@ _ODD_BLANKS = (
 
 
 def _texts(content: bytes, header_end: int, subject: str) -> Iterator[str]:
-    content = content[:MAX_CONTENT_BYTES]
-    starts = [0, *(one.end() for one in islice(_EDGE.finditer(content), _MAX_PARTS))]
+    content = content[: header_end + MAX_CONTENT_BYTES]
+    edges = islice(_EDGE.finditer(content, header_end), _MAX_PARTS)
+    starts = [0, *(one.end() for one in edges)]
     left = MAX_TEXT_CHARACTERS
     yield subject
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         blank = header_end if start == 0 else content.find(b"\r\n\r\n", start, end)
         body = blank if blank >= 0 else end
-        text = _text_of(content[start:body], content[body:end], left)
+        fields = header_fields(content, start, body, names=_OF_PARTS)
+        header = b"".join([content[one.start : one.end] for one in fields])
+        text = _text_of(header, content[body:end], left)
         left -= len(text)
         if text:
             yield _plain(text)

@@ -177,22 +177,17 @@ class Rewriter:
 
 
 def _replace(block: bytes, fields: frozenset[str], mapping: _Map) -> bytes:
-    def one(token: re.Match[bytes]) -> bytes:
-        try:
-            found = mapping.get(token[0].decode("ascii"))
-        except ValueError:
-            return token[0]
-        return token[0] if found is None else found.encode()
-
-    parts = []
-    start = 0
-    for found in header_fields(block, names=fields):
-        parts += [
-            block[start : found.value_start],
-            _TOKEN.sub(one, block[found.value_start : found.value_end]),
-        ]
-        start = found.value_end
-    return b"".join([*parts, block[start:]])
+    written, at = bytearray(), 0  # a list of all tokens would take thirty times their size
+    for field in header_fields(block, names=fields):
+        for token in _TOKEN.finditer(block[field.value_start : field.value_end]):
+            try:
+                other = mapping.get(token[0].decode("ascii"))
+            except ValueError:
+                continue
+            if other is not None:
+                written += block[at : field.value_start + token.start()] + other.encode()
+                at = field.value_start + token.end()
+    return bytes(written + block[at:]) if at else block
 
 
 # --- in words ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
-from relaygw.mail.content import read_header
+from relaygw.mail.content import READ_HEADER_BYTES, read_header
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.router import Rewriter, Router
 from relaygw.postfix.maillog import REJECTED, Logged
@@ -245,7 +245,6 @@ def _done(logged: Logged) -> _Done:
 
 _PLACES = ("new", "cur")
 _RECIPIENT_OF_COPY = ("delivered-to", "x-original-to")  # added by local(8) and virtual(8)
-_MAX_HEADER_BYTES = 2**18
 _MAX_KNOWN = 100_000
 _LINE_END = re.compile(rb"\r?\n")
 
@@ -285,7 +284,7 @@ class Copies:
     def _read(self, file: Path) -> None:
         try:
             with file.open("rb") as copy:
-                head = _LINE_END.sub(b"\r\n", copy.read(_MAX_HEADER_BYTES))
+                head = _LINE_END.sub(b"\r\n", copy.read(READ_HEADER_BYTES))
         except FileNotFoundError:  # its reader has moved it
             self._seen.discard(file.name.partition(":")[0])
             return

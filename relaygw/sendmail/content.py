@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 
 from relaygw.mail.address_list import read_addresses
-from relaygw.mail.drop import MAX_CONTENT_BYTES
+from relaygw.mail.drop import MAX_CONTENT_BYTES, MAX_HEADER_BYTES
 from relaygw.sendmail.arguments import EX_NOINPUT, EX_UNAVAILABLE, Failure, warn
 
 _READ_BYTES = 256 * 1024
@@ -63,7 +63,10 @@ def _find_dot(received: bytearray, start: int, *, is_all: bool) -> int:
 
 
 class Message:
-    """The fields of a header, each with its name in lower case, and what follows them."""
+    """The fields of a header, each with its name in lower case, and what follows them.
+
+    Raises Failure for a header that the front does not take.
+    """
 
     __slots__ = ("_content", "_fields", "_rest_at", "line_end")
 
@@ -123,6 +126,8 @@ class Message:
             while self._content[at : at + 1] in (b" ", b"\t"):  # the field goes on
                 at = self._line_end_behind(at)
             self._fields.append((name, start, at))
+            if at > MAX_HEADER_BYTES:
+                raise Failure(EX_UNAVAILABLE, f"its header is over {MAX_HEADER_BYTES} bytes")
             end = self._line_end_behind(at)
         return at
 

@@ -11,7 +11,7 @@ import posix
 
 from relaygw.inbound import replies
 from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
-from relaygw.mail.drop import MAX_CONTENT_BYTES
+from relaygw.mail.drop import MAX_CONTENT_BYTES, MAX_HEADER_BYTES
 from relaygw.sendmail.arguments import EX_NOINPUT, Failure, warn
 from relaygw.sendmail.content import Message, compose_from
 from relaygw.sendmail.spool import SpoolFailure, leave, release_signals, write_all
@@ -202,7 +202,11 @@ class _Session:
 
 def _accept(sender: bytes, recipients: list[bytes], content: bytes) -> str:
     """Return the reply to the final dot; the message is on disk if that is 250."""
-    message = Message(content)
+    try:
+        message = Message(content)
+    except Failure as failure:
+        warn(str(failure))
+        return replies.HEADER_TOO_LONG.format(limit=MAX_HEADER_BYTES)
     added = b""
     if not message.has_field(b"from"):
         added = compose_from(sender, None, message.line_end)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
+from relaygw.mail.drop import MAX_HEADER_BYTES
 from relaygw.settings.addresses import Bind, Pattern
 from relaygw.settings.section import (
     Conflict,
@@ -38,6 +39,7 @@ _HASH = re.compile(
 )
 MAX_HASH_KIB = 256 * 1024  # memory that one verification may take: two run at once in each front
 MAX_HASH_PASSES = 16
+LEAST_HEADER_BYTES = 100 * 1024  # as Postfix's header_size_limit: ordinary mail has no more
 _AnyNetwork = IPv4Network | IPv6Network
 _OWN = tuple(
     IPv4Network(block)
@@ -106,6 +108,9 @@ class Listener(Section):
     proxy_protocol: tuple[Network, ...] = ()  # balancers whose PROXY header is required, believed
     mode: Mode | None = None  # stricter than the global one
     max_message_size: Size = Field(default=50 * 2**20, ge=1)
+    max_header_size: Size = Field(
+        default=MAX_HEADER_BYTES, ge=LEAST_HEADER_BYTES, le=MAX_HEADER_BYTES
+    )
     max_recipients: Count = 1000
     max_connections: Count = 1000
     max_connections_per_client: Count = 50  # networks in allow and in exempt may have more

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
@@ -15,6 +16,7 @@ from relaygw.mail.content import HeaderField, header_end, header_fields
 
 ENCODING_FIELD = b"content-transfer-encoding"
 BLANKS = b" \t\r\n"
+_OF_TYPE = (b"charset", b"boundary")
 _MAX_LEVELS = 100
 _MAX_OF = {"parts": 10_000, "fields": 100_000, "lines that begin with two hyphens": 1_000_000}
 _MEDIA_TYPE = re.compile(
@@ -147,7 +149,8 @@ class MimeTree:
         if len(self._open) >= _MAX_LEVELS:
             raise ContentInvalid(f"its parts are nested more than {_MAX_LEVELS} levels deep")
         head_end, body_start = self._read_head(start)
-        fields = list(header_fields(self._content, start, head_end))
+        left = _MAX_OF["fields"] + 1 - self._counts["fields"]
+        fields = list(islice(header_fields(self._content, start, head_end), left))
         self._count("fields", len(fields))
         part = Part(start, head_end, body_start, fields, default, is_message)
         self._read_type(part)
@@ -205,7 +208,10 @@ class MimeTree:
         if others and any(b"multipart/" in one or b"message/" in one for one in (lowered, *others)):
             part.oddity = "it has several types"
         try:
-            found = {one.name: one.value for one in reversed(list(read_parameters(value)))}
+            found: dict[bytes, bytes] = {}
+            for one in read_parameters(value):
+                if one.name in _OF_TYPE:
+                    found.setdefault(one.name, one.value)
         except ContentInvalid:
             return  # said when the field is written
         part.charset = found.get(b"charset", b"").decode("ascii", "replace")

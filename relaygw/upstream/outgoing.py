@@ -14,11 +14,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from email.header import Header
+from functools import partial
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.address import NEVER, mail_parameters, rcpt_parameters
-from relaygw.mail.content import MAX_LINE_BYTES, has_long_line, read_header, without_fields
+from relaygw.mail.content import (
+    MAX_LINE_BYTES,
+    READ_HEADER_BYTES,
+    has_long_line,
+    read_header,
+    without_fields,
+)
 from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.source_header import source_line
@@ -27,17 +34,18 @@ from relaygw.upstream.mark import Mark, put_mark
 from relaygw.upstream.seven_bit import to_seven_bit
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
-"""Whole content, or what opens a stream of chunks of it (at most 1 MiB each)."""
+"""Whole content, or what opens a stream of chunks of it (at most what a header may have)."""
 Field = tuple[str, str]  # name and value
 
 WITHOUT_8BITMIME = "5.6.3 content not sent to a provider without 8BITMIME: "
 """In front of why content cannot be rewritten."""
 _END = b"\r\n\r\n"
-_MAX_HEADER_BYTES = 2**20  # of a stream: a longer one is not looked through
+_PIECE_BYTES = 2**18  # of a stream: a hostile one takes some 50 ms to be put on the wire
 _ASIDE_BYTES = 64 * 1024  # a longer header is for a thread: a hostile one takes most of a second
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _TOO_LONG = FieldsFound(
-    obstacle="its header has no end within 1 MiB, so its recipient fields cannot be checked"
+    obstacle=f"its header has no end within {READ_HEADER_BYTES // 2**20} MiB, "
+    "so its recipient fields cannot be checked"
 )
 _REWRITERS = ThreadPoolExecutor(2, thread_name_prefix="seven-bit")
 """Few, and of their own: large content takes seconds, and the store must not wait for it."""
@@ -250,14 +258,15 @@ class Sifted(NamedTuple):
 
 
 async def chunks(content: Content, added: bytes = b"") -> AsyncIterator[bytes]:
-    """Yield `added`, if any, and the content behind it, whole or as it streams."""
+    """Yield `added`, if any, and the content behind it, whole or as it streams, in small pieces."""
     if added:
         yield added
     if isinstance(content, bytes):
         yield content
     else:
         async for chunk in content():
-            yield chunk
+            for at in range(0, len(chunk), _PIECE_BYTES):
+                yield chunk[at : at + _PIECE_BYTES]
 
 
 async def sift(
@@ -271,45 +280,34 @@ async def sift(
 
     The rule has the first word: a field that it removes is not what the mark is merged into.
     """
+    if not (fields or rule is not None or mark is not None):
+        return _changed(content, b"", added)
+    start = content if isinstance(content, bytes) else await beginning(content)
+    look = partial(_sift_start, content, start, added, fields, rule, mark)
+    if len(start) <= _ASIDE_BYTES or start.find(_END, 0, _ASIDE_BYTES) >= 0:
+        return look()
+    return await asyncio.to_thread(look)
+
+
+def _sift_start(
+    content: Content,
+    start: bytes,
+    added: bytes,
+    fields: Sequence[Field],
+    rule: FieldRule | None,
+    mark: Mark | None,
+) -> Sifted:
     found, marked = NOTHING, None
-    if fields or rule is not None or mark is not None:
-        start = content if isinstance(content, bytes) else await beginning(content)
-        if fields:
-            added += missing_fields(fields, start)
-        if rule is not None:
-            found = await _look(rule, added, start, is_whole=start is content)
-        if mark is not None and found.obstacle is None:
-            marked = put_mark(mark, added + start, found.removed)
-    if not added and not found.removed and marked is None:
-        return Sifted(content=content, found=found)
+    if fields:
+        added += missing_fields(fields, start)
+    if rule is not None:
+        is_endless = len(start) > READ_HEADER_BYTES and start is not content and _END not in start
+        found = _TOO_LONG if is_endless else rule.look(added + start)
+    if mark is not None and found.obstacle is None:
+        marked = put_mark(mark, added + start, found.removed)
     line, replaced = marked or (b"", None)
     removed = found.removed if replaced is None else sorted((*found.removed, replaced))
-    before, changed = line + added, content
-    if not isinstance(content, bytes):
-        changed = _changed_stream(added, content, removed, line)
-    elif removed:
-        changed = line + without_fields(added + content, removed)
-    else:  # nearly all mail
-        changed = before + content
-    grown_bytes = len(before)
-    return Sifted(
-        content=changed,
-        grown_bytes=grown_bytes - sum(end - start for start, end in removed)
-        if removed
-        else grown_bytes,
-        is_8bit=not added.isascii(),
-        has_long_line=grown_bytes > MAX_LINE_BYTES and has_long_line(before),
-        found=found,
-    )
-
-
-async def _look(rule: FieldRule, added: bytes, start: bytes, *, is_whole: bool) -> FieldsFound:
-    end = start.find(_END)
-    if end < 0 and not is_whole and len(start) > _MAX_HEADER_BYTES:
-        return _TOO_LONG
-    if 0 <= end <= _ASIDE_BYTES:
-        return rule.look(added + start)
-    return await asyncio.to_thread(rule.look, added + start)
+    return _changed(content, start, added, line, removed)._replace(found=found)
 
 
 async def beginning(content: Content) -> bytes:
@@ -317,31 +315,51 @@ async def beginning(content: Content) -> bytes:
     start = b""
     async for chunk in chunks(content):
         start += chunk
-        if _END in start or len(start) > _MAX_HEADER_BYTES:
+        if _END in start or len(start) > READ_HEADER_BYTES:
             break
     return start
 
 
-def _changed_stream(
-    added: bytes, content: Content, removed: Sequence[tuple[int, int]], line: bytes = b""
-) -> Callable[[], AsyncIterator[bytes]]:
-    """Return a stream of `line` and of both without `removed`, which counts from `added` on."""
+def _changed(
+    content: Content,
+    start: bytes,
+    added: bytes,
+    line: bytes = b"",
+    removed: Sequence[tuple[int, int]] = (),
+) -> Sifted:
+    """Return content with `added` and `line` in front, without `removed`, counted from `added` on.
 
-    async def stream() -> AsyncIterator[bytes]:
-        at = 0
-        if line:
-            yield line
-        async for chunk in chunks(content, added):
-            end = at + len(chunk)
-            ranges = [
-                (max(start, at) - at, min(stop, end) - at)
-                for start, stop in removed
-                if start < end and stop > at
-            ]
-            yield without_fields(chunk, ranges) if ranges else chunk
-            at = end
+    What is removed stands in `added` and the `start` of the content.
+    """
+    before = line + added
+    if not before and not removed:
+        return Sifted(content=content)
+    changed: Content
+    if not removed:  # nearly all mail
+        changed = (
+            before + content if isinstance(content, bytes) else partial(chunks, content, before)
+        )
+    elif isinstance(content, bytes):
+        changed = line + without_fields(added + content, removed)
+    else:
+        changed = partial(
+            _stream, line + without_fields(added + start, removed), len(start), content
+        )
+    return Sifted(
+        content=changed,
+        grown_bytes=len(before) - sum(end - start for start, end in removed),
+        is_8bit=not added.isascii(),
+        has_long_line=len(before) > MAX_LINE_BYTES and has_long_line(before),
+    )
 
-    return stream
+
+async def _stream(start: bytes, replaced_bytes: int, content: Content) -> AsyncIterator[bytes]:
+    """Yield `start` in the place of that many bytes of the content, and the rest."""
+    yield start
+    async for chunk in chunks(content):
+        if replaced_bytes < len(chunk):
+            yield chunk[replaced_bytes:]
+        replaced_bytes = max(0, replaced_bytes - len(chunk))
 
 
 def missing_fields(fields: Iterable[Field], start: bytes) -> bytes:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import binascii
 import codecs
 import re
-from collections.abc import Iterator
-from itertools import islice, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
@@ -20,6 +20,7 @@ from relaygw.mail.content import HeaderField
 from relaygw.upstream.mime_parts import BLANKS, Parameter, read_parameters
 
 _MAX_PARAMETERS = 1000
+_MAX_TOKENS = 10_000  # of a Received field
 _ADDRESS_FIELD = re.compile(
     r"(?:resent-)?(?:from|sender|reply-to|to|cc|bcc)|apparently-to|disposition-notification-to"
     r"|errors-to|mail-(?:followup|reply)-to|return-receipt-to"
@@ -82,14 +83,14 @@ def convert_field(content: bytes, found: HeaderField, declared: str) -> bytes:
         elif _ADDRESS_FIELD.fullmatch(kind):
             _write_addresses(writer, _as_utf8(raw, declared))
         elif _STRUCTURED_FIELD.fullmatch(kind):
-            tokens = list(_tokens(_as_utf8(raw, declared)))
+            tokens = _tokens(_as_utf8(raw, declared))
             _write_structured(writer, _without_audience(tokens) if kind == "received" else tokens)
         else:
             _write_text(writer, _as_utf8(_ENCODED_WORD.sub(_repaired_word, raw), declared))
     except ContentInvalid as error:
         shown = found.name.decode("ascii")[:60]
         raise ContentInvalid(f"its field {shown} {error}") from None
-    return b"".join(writer.parts) + content[found.value_end : found.end]
+    return bytes(writer.text + content[found.value_end : found.end])
 
 
 def _as_utf8(value: bytes, declared: str) -> bytes:
@@ -105,7 +106,7 @@ def _as_utf8(value: bytes, declared: str) -> bytes:
 
 class _Writer:
     def __init__(self, prefix: bytes) -> None:
-        self.parts = [prefix]
+        self.text = bytearray(prefix)  # many parts would take many times its size
         self._column = len(prefix)
         self._is_blank = True  # nothing but the name stands on the line
 
@@ -113,7 +114,7 @@ class _Writer:
         """Write ASCII text as it is."""
         if not text:
             return
-        self.parts.append(text)
+        self.text += text
         line_end = text.rfind(b"\r\n")
         self._column = self._column + len(text) if line_end < 0 else len(text) - line_end - 2
         if not text.isspace():
@@ -241,7 +242,7 @@ def _comment_end(value: bytes, start: int) -> int:
 
 def _write_addresses(writer: _Writer, value: bytes) -> None:
     pending: list[_Token] = []
-    for token in (*_tokens(value), _Token("special", b"")):
+    for token in chain(_tokens(value), (_Token("special", b""),)):
         is_angle = token.kind == "angle"
         if not is_angle and not (token.kind == "special" and token.raw in b",:;"):
             pending.append(token)
@@ -300,7 +301,7 @@ def _write_comment(writer: _Writer, comment: bytes) -> None:
             _write_piece(writer, _BACKSLASHED.sub(rb"\1", piece), follows=False, leads=False)
 
 
-def _write_structured(writer: _Writer, tokens: list[_Token]) -> None:
+def _write_structured(writer: _Writer, tokens: Iterable[_Token]) -> None:
     for token in tokens:
         if token.kind == "comment":
             _write_comment(writer, token.raw)
@@ -310,8 +311,11 @@ def _write_structured(writer: _Writer, tokens: list[_Token]) -> None:
             raise ContentInvalid("holds 8-bit bytes and no text that could be encoded")
 
 
-def _without_audience(tokens: list[_Token]) -> list[_Token]:
+def _without_audience(all_tokens: Iterator[_Token]) -> list[_Token]:
     """Return a Received field without a recipient that is not ASCII (RFC 6857 section 3.2.1)."""
+    tokens = list(islice(all_tokens, _MAX_TOKENS + 1))
+    if len(tokens) > _MAX_TOKENS:
+        raise ContentInvalid(f"has more than {_MAX_TOKENS} words and signs")
     words = [place for place, token in enumerate(tokens) if token.kind != "space"]
     for word, address in pairwise(words):
         if tokens[word].raw.lower() == b"for" and not tokens[address].raw.isascii():

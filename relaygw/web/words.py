@@ -33,6 +33,7 @@ _REASONS = {
     CaptureCode.NO_DOMAIN: "No domain in the address",
     CaptureCode.INVALID_ADDRESS: "Not a valid address",
     CaptureCode.TOO_LARGE: "Larger than max_message_size",
+    CaptureCode.HEADER_TOO_LONG: "Header longer than max_header_size",
     CaptureCode.BOUNCE_MAIL: "Bounce mail, read here",
 }
 

@@ -111,6 +111,11 @@ SMTP: dict[str, Row] = {
         "more than `max_message_size` of the listener",
         "raise it, if your provider accepts that much; most accept 20 to 40 MB",
     ),
+    "HEADER_TOO_LONG": (
+        "a header of more than `max_header_size` of the listener",
+        "ordinary mail has some KiB: look for the field that grows in the application; up to 4MiB "
+        "can be allowed",
+    ),
     "TOO_MANY_HOPS": (
         "the message is in a mail loop",
         "make sure that no provider sends mail back to this gateway, `relaygw check --online`; see "
@@ -190,6 +195,10 @@ SENDMAIL: dict[str, Row] = {
     "-V takes": (
         "an envelope id that is too long or not ASCII; the mail is taken without it",
         _DEFECT,
+    ),
+    "its header is over": (
+        "a header longer than any listener accepts",
+        "look for the field that grows in the application",
     ),
     "message is over": (
         "larger than the command accepts",

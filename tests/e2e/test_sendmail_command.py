@@ -366,6 +366,30 @@ def test_a_full_disk(
         small.rmdir()
 
 
+def test_a_header_that_no_listener_takes(command: Installation) -> None:
+    content = b"From: s@x.test\nX-Long: x\n" + (b" " + b"x" * 70 + b"\n") * 60_000 + b"\nhi\n"
+    done = command.run("-i", "a@x.test", content=content)
+    assert done.returncode == 69
+    assert done.stderr == b"sendmail: its header is over 4194304 bytes\n"
+    session = b"EHLO c\r\nMAIL FROM:<s@x.test>\r\nRCPT TO:<a@x.test>\r\nDATA\r\n"
+    with subprocess.Popen(
+        [command.sendmail, "-bs"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"RELAYGW_MAILDROP": str(command.maildrop)},
+    ) as client:
+        assert client.stdin is not None and client.stdout is not None
+        client.stdin.write(session)
+        client.stdin.flush()
+        while not client.stdout.readline().startswith(b"354"):
+            pass
+        client.stdin.write(content.replace(b"\n", b"\r\n") + b".\r\nQUIT\r\n")
+        client.stdin.flush()
+        too_long = b"552 5.3.4 Error: message header too long, at most 4194304 bytes\r\n"
+        assert client.stdout.readline() == too_long
+    assert command.drops() == []
+
+
 def test_too_big(command: Installation) -> None:
     done = command.run("-i", "a@x.test", content=b"x" * (100 * 2**20 + 1))
     assert done.returncode == 69

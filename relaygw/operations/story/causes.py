@@ -36,9 +36,15 @@ _CAPTURED = {
     CaptureCode.INVALID_ADDRESS: "its address is not valid",
     CaptureCode.LOOP: "it is in a mail loop",
     CaptureCode.TOO_LARGE: "it is larger than max_message_size",
+    CaptureCode.HEADER_TOO_LONG: "its header is longer than max_header_size",
     CaptureCode.BOUNCE_MAIL: "mail to bounces.inbound is read here, and sent to nobody",
 }
-_SAY_MORE = frozenset({CaptureCode.INVALID_ADDRESS, CaptureCode.LOOP, CaptureCode.TOO_LARGE})
+_SAY_MORE = frozenset(
+    {
+        *(CaptureCode.INVALID_ADDRESS, CaptureCode.LOOP),
+        *(CaptureCode.TOO_LARGE, CaptureCode.HEADER_TOO_LONG),
+    }
+)
 
 
 def attempt_cause(attempt: AttemptEntry, meaning: Meaning | None) -> str:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.content import READ_HEADER_BYTES, normalise_line_ends
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 from relaygw.web.mail.mime_header import decode_base64, decode_text, read_fields, read_parameters
@@ -18,7 +18,6 @@ from relaygw.web.mail.mime_header import decode_base64, decode_text, read_fields
 MAX_PARTS = 1000
 MAX_LEVELS = 100
 MAX_HEADER_BYTES = 64 * 1024
-MAX_ROOT_HEADER_BYTES = 1024 * 1024
 MAX_BOUNDARY_BYTES = 1000  # RFC 2046 has 70
 MAX_DELIMITER_LOOKS = 200_000  # lines that start with two hyphens
 MAX_LOADED_BYTES = 32 * 2**20  # of a message above this only the first chunk is read
@@ -97,7 +96,7 @@ def load_tree(store: Store, entry: QueueEntry) -> MimeTree:
     chunks = read_content(store, entry)
     tree = read_tree(b"".join(chunks) if is_whole else next(chunks, b""))
     if not is_whole:
-        tree.left_out.append("everything after the first MiB; the source is complete")
+        tree.left_out.append("all but the start; the source is complete")
     elif not tree.content and entry.size_bytes:
         tree.left_out.append("the content, which is no longer stored")
     return tree
@@ -106,7 +105,7 @@ def load_tree(store: Store, entry: QueueEntry) -> MimeTree:
 def read_tree(content: bytes) -> MimeTree:
     """Find the parts of a message; never raises."""
     content = normalise_line_ends(content)
-    fields, start = _read_header(content, 0, limit_bytes=MAX_ROOT_HEADER_BYTES)
+    fields, start = _read_header(content, 0, limit_bytes=READ_HEADER_BYTES)
     root = _new_part("0", fields)
     root.start, root.end = start, len(content)
     tree = MimeTree(content=content, fields=fields, root=root)

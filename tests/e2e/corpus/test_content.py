@@ -12,6 +12,7 @@ from email import message_from_bytes
 
 import pytest
 
+from relaygw.mail.drop import MAX_HEADER_BYTES
 from tests.e2e.corpus.rig import (
     MAIL,
     MARGIN_KIB,
@@ -31,6 +32,7 @@ LIMIT_BYTES = 30 * 2**20
 HEADER = b"From: s@ok.test\r\nSubject: t\r\n\r\n"
 _END = b".\r\n"
 _TOO_BIG = r"552 5\.3\.4"
+_HEADER_TOO_LONG = r"552 5\.3\.4 Error: message header too long, at most 4194304 bytes"
 _MEMORY_KIB = 16 * 1024  # whatever the size of the message: a few chunks and their copies
 _HOP = b"Received: from a.test by b.test; Thu, 1 Jan 2026 00:00:00 +0000\r\n"
 RAW_8BIT = HEADER + "Grüße äöü\r\n".encode() + b"\xff\xfe\x80\r\n"
@@ -155,6 +157,33 @@ def test_size_limit(rig: Rig, excess_bytes: int) -> None:
     for message in messages:
         arrived = hashlib.sha256(added_removed(message, content))
         assert arrived.digest() == hashlib.sha256(content).digest()
+
+
+def _long_header(size_bytes: int) -> bytes:
+    """Return content whose header has so many bytes, its subject at the very end."""
+    end = b"Subject: \xc3\xa4\r\n"
+    line = b" \xc3\xa4" * 25 + b"\r\n"
+    count, rest = divmod(size_bytes - len(end) - len(b"X-Long:\r\n"), len(line))
+    return b"X-Long:" + b"x" * rest + b"\r\n" + line * count + end + b"\r\nA\r\n"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        _exact("M19-limit", _long_header(MAX_HEADER_BYTES)),
+        Case(
+            id="M19",
+            dialogue=(
+                *START,
+                (_long_header(MAX_HEADER_BYTES + 1) + _END, _HEADER_TOO_LONG),
+                *(MAIL, RCPT),
+            ),
+        ),
+    ],
+    ids=lambda case: case.id,
+)
+def test_header_limit(rig: Rig, case: Case) -> None:
+    rig.judge(case)
 
 
 def test_25_mb_of_empty_lines(rig: Rig) -> None:

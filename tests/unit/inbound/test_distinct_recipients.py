@@ -43,10 +43,12 @@ def composed(
         resolved = [
             replace(one, dsn_notify=wish) for one, wish in zip(resolved, wishes, strict=True)
         ]
+    content = received(tmp_path)
     return into.compose(
         sender="a@shop.test",
         recipients=resolved,
-        content=received(tmp_path),
+        content=content,
+        header=into.header_of(content),
         origin=Origin(source=Source(client="127.0.0.1"), client_key="", protocol="ESMTP"),
     )[0]
 
@@ -92,7 +94,8 @@ def test_the_maildrop_is_no_other_door(tmp_path: Path) -> None:
         recipients=("bob@shop.example", "bob@Shop.Example", "bad@@x", "Bad@@x"),
         content=received(tmp_path),
     )
-    message, _ = compose_local(intake(tmp_path), drop)
+    into = intake(tmp_path)
+    message, _ = compose_local(into, drop, into.header_of(drop.content))
     assert [one.address for one in people(message)] == ["bob@shop.example", "bad@@x"]
 
 

@@ -89,7 +89,13 @@ def test_a_redirected_recipient_names_nobody_else_to_a_provider(tmp_path: Path) 
     content.add(b"Subject: x\r\n\r\n")
     content.read_head()
     origin = Origin(source=Source(), client_key="", protocol="ESMTP")
-    message, _ = intake.compose(sender="", recipients=recipients, content=content, origin=origin)
+    message, _ = intake.compose(
+        sender="",
+        recipients=recipients,
+        content=content,
+        header=intake.header_of(content),
+        origin=origin,
+    )
     found = [
         (one.dsn_notify, one.dsn_orcpt) for part in message.deliveries for one in part.recipients
     ]

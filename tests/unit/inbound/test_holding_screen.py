@@ -59,6 +59,7 @@ def composed(tmp_path: Path, screen: Screen, text: bytes, **more: Any) -> Accept
         sender="a@Shop.test",
         recipients=[intake.resolve_recipient("b@cust.test")],
         content=content,
+        header=intake.header_of(content),
         origin=Origin(
             source=Source(client="10.0.0.5", listener="127.0.0.1:25"),
             client_key="10.0.0.0/24",

@@ -34,6 +34,7 @@ def compose(
         sender="a@shop.test",
         recipients=[into.resolve_recipient(recipient)],
         content=received,
+        header=into.header_of(received, may_be_bare=protocol == "local"),
         origin=Origin(source=source, client_key="", protocol=protocol, smtputf8=True),
     )
     stored = b"".join(message.content or chunks)

@@ -197,6 +197,24 @@ async def test_mail_above_the_limit_that_the_command_took_is_captured_with_its_r
     rig.store.close()
 
 
+async def test_a_header_above_the_limit_is_captured_with_its_reason(
+    rig: Rig, tmp_path: Path
+) -> None:
+    head = b"X-Long: y\n" + (b" " + b"z" * 70 + b"\n") * 2000 + b"Subject: last\n"
+    file = rig.leave(drop_bytes(head + b"\nhi\n"))
+    longer = rig.leave(drop_bytes(head[:-15] * 40 + b"\nhi\n"))  # longer than anybody reads
+    listeners = [{"bind": "127.0.0.1:25", "max_header_size": "100KiB"}]
+    async with serving(tmp_path, rig, mode="production", listeners=listeners, **PROVIDER):
+        await until(lambda: not file.exists() and not longer.exists())
+    ids = rig.store.sandbox.captured_ids(EVERYTHING, limit=9)
+    found = [one for one in map(rig.store.sandbox.captured_entry, ids) if one is not None]
+    assert sorted(one.entry.subject for one in found) == ["", "last"]
+    for one in found:
+        (recipient,) = one.entry.recipients
+        assert recipient.reply == "header longer than max_header_size, 102400 bytes"
+    rig.store.close()
+
+
 async def test_a_large_file_waits_until_there_is_room_and_small_ones_do_not(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ WRITTEN = {
     CaptureCode.INVALID_ADDRESS: "invalid address",
     CaptureCode.LOOP: "mail loop",
     CaptureCode.TOO_LARGE: "larger than max_message_size",
+    CaptureCode.HEADER_TOO_LONG: "header longer than max_header_size",
     CaptureCode.BOUNCE_MAIL: "bounce mail: read here, sent to nobody",
 }
 UNWRITTEN = {CaptureCode.NO_ROUTE, CaptureCode.OTHER}

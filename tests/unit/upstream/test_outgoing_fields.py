@@ -103,3 +103,20 @@ def test_a_relaygw_is_told_where_mail_came_from() -> None:
     # what another relaygw told goes on; whose client that was, only that one knew
     told = Source(client="10.0.0.9", host="web7", uid=33)
     assert source_field(told, "web1") == b"X-Relaygw-Source: v=1; host=web7; uid=33\r\n"
+
+
+async def test_a_long_header_is_looked_at_to_its_end() -> None:
+    """Whatever the pieces that it is stored in, also those of a version before."""
+    named = b'X-SMTPAPI: {"to": ["c@cust.test"]}\r\n'
+    fields = b"X-Long: " + b"a" * 90 + b"\r\n"
+    content = fields * 35_000 + named + b"X-Tag: own\r\n\r\n" + b"text\r\n" * 100_000
+
+    async def stored() -> AsyncIterator[bytes]:
+        for at in range(0, len(content), 2**18):
+            yield content[at : at + 2**18]
+
+    planned = mail(content=stored, size_bytes=len(content), fields=(("x-tag", "one"),))
+    plan = await plan_transaction(planned, Capabilities(size=True))
+    assert not plan.refused
+    assert await whole(plan) == content.replace(named, b"")
+    assert b"SIZE=%d" % (len(content) - len(named)) in plan.mail_command

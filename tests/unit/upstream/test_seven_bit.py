@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from relaygw.mail.content import header_fields
 from relaygw.upstream import seven_bit
 from relaygw.upstream.seven_bit import to_seven_bit
 from tests.campaign import times
+from tests.memory import peak_bytes
 from tests.tables import each_of
 
 
@@ -448,3 +450,21 @@ def test_any_odd_mail_becomes_ascii_with_the_same_fields_or_is_refused(pieces: l
     assert set(after[len(before) :]) <= {
         *(b"MIME-Version", b"Content-Type", b"Content-Transfer-Encoding")
     }
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"From: " + "ä <a@b.de>, ".encode() * 40_000,
+        b"Subject: " + "ä ".encode() * 200_000,
+        b"X-A: " + b"\xc3\xa4" * 300_000,
+        b"Content-Type: text/plain" + "; a=ä".encode() * 100_000,
+        b"a: \xc3\xa4\r\n" * 500_000 + b"b: c",
+    ],
+    ids=["addresses", "words", "one word", "parameters", "fields"],
+)
+def test_a_header_takes_little_memory(field: bytes) -> None:
+    content = field + b"\r\n\r\nhi\r\n"
+    with peak_bytes() as peak, contextlib.suppress(ContentInvalid):
+        to_seven_bit(content)
+    assert peak() < 13 * len(content)

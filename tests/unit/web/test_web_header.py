@@ -15,6 +15,7 @@ from relaygw.web.mail.mime_header import (
     read_fields,
     read_parameters,
 )
+from tests.memory import peak_bytes
 from tests.tables import each_of
 
 
@@ -139,6 +140,18 @@ def test_nothing_raises_and_all_text_can_be_sent(value: str) -> None:
 def test_the_numbers_of_fields_and_addresses_are_bounded() -> None:
     assert len(read_fields(b"a:b\r\n" * (MAX_FIELDS * 3))) == MAX_FIELDS
     assert len(read_addresses("a@b," * (MAX_ADDRESSES * 3))) == MAX_ADDRESSES
+
+
+def test_what_a_message_is_stands_behind_many_fields() -> None:
+    block = b"a:b\r\n" * (MAX_FIELDS * 3) + b"Subject: last\r\nx:y\r\nFrom: a@x.test\r\n"
+    assert read_fields(block)[MAX_FIELDS:] == [("Subject", "last"), ("From", "a@x.test")]
+
+
+def test_a_folded_field_takes_little_memory() -> None:
+    block = b"X: y\r\n" + b" z\r\n" * 200_000
+    with peak_bytes() as peak:
+        assert len(read_fields(block)[0][1]) == 400_001
+    assert peak() < 10 * len(block)
 
 
 @each_of(
