@@ -33,6 +33,7 @@ from bench.standing.idle import idle
 from bench.standing.large import large
 from bench.standing.latency import latency_delivering, latency_provider_down
 from bench.standing.observing import observing
+from bench.standing.one_address import one_address
 from bench.standing.prices import prices
 from bench.standing.processes import processes
 from bench.standing.provider_events import provider_events
@@ -74,6 +75,7 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "webhooks": webhooks,
     "all-feedback": all_feedback,
     "guard": guard,
+    "one-address": one_address,
     "prices": prices,
     "processes": processes,
     "queue-commands": queue_commands,
