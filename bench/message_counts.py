@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import smtplib
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import BinaryIO
 
 from bench import postgres_counts
 from bench.counting_hook import COUNTS, FLAG, WRITE
+from bench.rig import needs
 from bench.rig.gateway import PATIENCE_S, Gateway, provider
 from bench.rig.maillog import MailLog
 from bench.rig.processor_time import command_of, tree
@@ -155,6 +157,10 @@ def main() -> int:
         "--postgres", action="store_true", help="what it costs a PostgreSQL server, instead"
     )
     asked = parser.parse_args()
+    needs.find_programs()
+    if reason := needs.missing_program("smtp-sink"):
+        print(f"counts: {reason}", file=sys.stderr)
+        return 2
     if asked.postgres:
         return postgres_counts.main()
     of_sizes = {size: of_one_message(size) for size in SIZES}

@@ -1,6 +1,7 @@
-"""Figures of the code itself: its size, its imports, and what runs for one message.
+"""Figures of the code itself: its size and its imports; if asked, what runs for one message.
 
-The last is counted in a running gateway, as `bench/counts` does.
+Size is statements, since lines depend on formatting. `postfix/` stands apart: the gateway runs
+without it. What runs is counted in a running gateway, as `bench/counts` does.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import argparse
 import ast
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.message_counts import of_one_message
+from bench.rig import needs
 
 PACKAGE = Path(__file__).resolve().parents[1] / "relaygw"
-LONG_FILE_LINES = 400
 LONG_FUNCTION_LINES = 50
 
 
@@ -22,28 +24,39 @@ def main() -> int:
     """Print the figures asked for."""
     parser = argparse.ArgumentParser(
         prog="structure",
-        description="Lines, files and imports of relaygw/, and the modules that run for one "
-        "message in and out.",
+        description="Statements, files, lines and imports of relaygw/. A statement is one of "
+        "Python's grammar; docstrings and imports do not count.",
     )
-    parser.add_argument("--modules", action="store_true", help="name the modules that run")
+    parser.add_argument(
+        "--modules",
+        action="store_true",
+        help="name the modules that run for one message in and out, too (needs smtp-sink)",
+    )
     asked = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it
     for line in _sizes():
         print(line)
+    if not asked.modules:
+        return 0
+    needs.find_programs()
+    if reason := needs.missing_program("smtp-sink"):
+        print(f"structure: cannot count the modules: {reason}", file=sys.stderr)
+        return 2
     modules = of_one_message(100).modules()
     print(f"modules that run for one message     {len(modules):7}")
-    if asked.modules:
-        for name in sorted(modules):
-            print(f"  {name}")
+    for name in sorted(modules):
+        print(f"  {name}")
     return 0
 
 
 def _sizes() -> Iterator[str]:
     files = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
     trees = {path: ast.parse(text) for path, text in files.items()}
-    yield f"files of relaygw/                    {len(files):7}"
+    statements, of_postfix = count_statements(PACKAGE)
+    yield f"statements without postfix/          {statements:7}"
+    yield f"statements of postfix/               {of_postfix:7}"
+    yield f"files                                {len(files):7}"
     yield f"lines                                {sum(map(_count_lines, files.values())):7}"
-    long_files = [path for path, text in files.items() if _count_lines(text) > LONG_FILE_LINES]
     long_functions = [
         f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
         for path, tree in trees.items()
@@ -51,13 +64,26 @@ def _sizes() -> Iterator[str]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and (node.end_lineno or 0) - node.lineno + 1 > LONG_FUNCTION_LINES
     ]
-    yield f"files over {LONG_FILE_LINES} lines                 {len(long_files):7}"
-    yield from (f"  {path.relative_to(PACKAGE)}" for path in sorted(long_files))
     yield f"functions over {LONG_FUNCTION_LINES} lines              {len(long_functions):7}"
     yield from (f"  {name}" for name in sorted(long_functions))
     imports = sum(_import_lines(tree) for tree in trees.values())
     code = sum(_code_lines(text) for text in files.values())
     yield f"import lines of code lines           {100 * imports / code:6.1f}%"
+
+
+def count_statements(package: Path) -> tuple[int, int]:
+    """Return the statements of a package outside its folder `postfix`, and those inside."""
+    counts = [0, 0]
+    for path in package.rglob("*.py"):
+        is_inside = path.relative_to(package).parts[0] == "postfix"
+        counts[is_inside] += sum(map(_is_counted, ast.walk(ast.parse(path.read_text()))))
+    return counts[0], counts[1]
+
+
+def _is_counted(node: ast.AST) -> bool:
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Constant)  # a docstring, `...`
+    return isinstance(node, ast.stmt) and not isinstance(node, (ast.Import, ast.ImportFrom))
 
 
 def _count_lines(text: str) -> int:

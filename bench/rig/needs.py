@@ -1,4 +1,4 @@
-"""What a comparison with Postfix needs of the machine, and what to do where it is missing."""
+"""What a measurement needs of the machine, and what to do where it is missing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ def find_programs() -> None:
     os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 
 
+def missing_program(*names: str) -> str:
+    """Return which of the programs is missing, and its remedy; empty where all are there."""
+    for name in names:
+        if not shutil.which(name):
+            return f"{name} is missing; install Debian's package {_PACKAGES[name]}"
+    return ""
+
+
 def what_is_missing(directory: Path) -> str:
     """Return why the comparison cannot run with its queues in `directory`; empty if it can."""
-    for program, package in _PACKAGES.items():
-        if not shutil.which(program):
-            return f"{program} is missing; install Debian's package {package}"
+    if reason := missing_program(*_PACKAGES):
+        return reason
     if not Path("/usr/share/postfix/main.cf.debian").exists():
         return "this needs Debian's package of Postfix, whose configuration it starts from"
     if os.geteuid() != 0:

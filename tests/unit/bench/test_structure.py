@@ -1,0 +1,41 @@
+"""bench/structure: what it counts, and what it says where a program is missing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import message_counts, structure_figures
+from bench.rig import needs
+from bench.structure_figures import count_statements
+
+
+def test_statements_are_counted_without_docstrings_and_imports(tmp_path: Path) -> None:
+    (tmp_path / "postfix").mkdir()
+    (tmp_path / "postfix" / "maps.py").write_text("import os\nfrom os import path\nX = 1\n")
+    (tmp_path / "mail.py").write_text(
+        '"""A docstring."""\nimport os\n\n\ndef size(mail):\n    """Another."""\n'
+        "    import sys\n    if mail:\n        return 1; x = 2\n    print(mail)\n    ...\n"
+    )
+    # def, if, return, assignment, call
+    assert count_statements(tmp_path) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [(structure_figures.main, ["structure", "--modules"]), (message_counts.main, ["counts"])],
+)
+def test_a_missing_smtp_sink_is_named(
+    main: Callable[[], int],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(needs, "find_programs", lambda: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "argv", words)
+    assert main() == 2
+    assert "smtp-sink is missing; install Debian's package postfix" in capsys.readouterr().err
