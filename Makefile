@@ -1,6 +1,6 @@
 # relaygw: `make run` starts a sandbox, `make test` runs everything. `make help` lists the rest.
 PYTHON ?= python3
-VENV ?= .venv
+VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # many tests wait for other processes: more workers than there are processors

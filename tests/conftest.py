@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import compiled_statements, durations, fork_server, once
+from tests import compiled_statements, durations, fork_server, once, own_mounts, rights
 from tests.postgres import PostgresServer, running_server
 from tests.queues import EmptyQueues, make_queue
 from tests.workers import Workers
@@ -42,11 +42,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Workers(config.option.workers))
     compiled_statements.share()
     once.directory()  # of all workers, which begin after this
+    own_mounts.leave_others()
     tempfile.tempdir = once.fast_place()  # of tmp_path too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rights.leave_out(items)
     durations.longest_first(items)
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
+    return list(rights.describe(items))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -59,6 +59,14 @@ flush unix n - n 1000? 0 flush
 """
 
 
+def make_index(table: Path, kind: str = "hash") -> None:
+    """Write the index of a table, whatever the Postfix of this machine is told in main.cf."""
+    command = "postalias" if table.name == "aliases" else "postmap"
+    with tempfile.TemporaryDirectory() as conf:
+        Path(conf, "main.cf").touch()
+        subprocess.run([command, "-c", conf, f"{kind}:{table}"], check=True)
+
+
 class PostfixInstance:
     """Runs from `start` to `stop`; `conf` and `queue` are its directories."""
 
@@ -85,8 +93,7 @@ class PostfixInstance:
         """Write a table beside main.cf, and its index."""
         (self.conf / name).write_text(content)
         (self.conf / name).chmod(0o600)
-        command = "postalias" if name == "aliases" else "postmap"
-        subprocess.run([command, "-c", self.conf, f"hash:{self.conf / name}"], check=True)
+        make_index(self.conf / name)
 
     def __enter__(self) -> Self:
         try:

@@ -2,7 +2,7 @@
 # Brings the real servers and clients that the tests use, from Debian's packages.
 # Without root it prints the one line to run and fails: a missing part is an error, no skip.
 set -eu
-packages="postfix postfix-lmdb postfix-cdb postfix-pcre haproxy nginx swaks libnet-ssleay-perl s-nail mutt msmtp php-cli php-mbstring libphp-phpmailer php-symfony-mailer sasl2-bin libsasl2-modules pflogsumm strace postgresql pgbouncer faketime iproute2 promtool chromium fonts-noto-core nodejs npm systemd spamd rpm groff-base debootstrap"
+packages="postfix postfix-lmdb postfix-cdb postfix-pcre haproxy nginx swaks libnet-ssleay-perl s-nail mutt msmtp php-cli php-mbstring libphp-phpmailer php-symfony-mailer sasl2-bin libsasl2-modules pflogsumm strace postgresql pgbouncer faketime iproute2 promtool chromium fonts-noto-core nodejs npm systemd spamd rpm groff-base debootstrap curl e2fsprogs git"
 # chromium without windows: pages take it a third of the work; without it chromium shows them
 wanted="chromium-headless-shell"
 is_there() {

@@ -37,7 +37,29 @@ def leave_the_mounts_of_others() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_MOUNTS):
         raise OSError(ctypes.get_errno(), "only root may mount a disk that can be cut")
+    if not _is_root_a_mount():
+        _mount_root()
     _run("mount", "--make-rprivate", "/")
+
+
+def _is_root_a_mount() -> bool:
+    """Return whether `/` is a mount point: in a chroot it is a directory of another one."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4] == "/" for line in mounts)
+
+
+def _mount_root() -> None:
+    """Make `/` a mount point, which alone can be made private, and whose mounts can be."""
+    # below /proc, which is a mount point everywhere: made private, it keeps what follows here
+    place = Path("/proc/fs")
+    _run("mount", "--make-rprivate", "/proc")
+    _run("mount", "-t", "tmpfs", "tmpfs", str(place))
+    root, here = place / "root", Path.cwd()
+    root.mkdir()
+    _run("mount", "--rbind", "/", str(root))
+    os.chroot(root)
+    os.chdir(here)
+    _run("umount", str(place))
 
 
 class Volume:

@@ -23,6 +23,7 @@ _MAX_DEPTH = 100
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _PARAMETER = re.compile(r"([A-Za-z0-9_]+)\s*=\s*(.*)", re.S)
 _COMPARISON = re.compile(r"\s*(<=level|>=level|<level|>level|==level|!=level|<=|>=|<|>|==|!=)\s*")
+_NO_DOMAIN = "localdomain"  # of a host whose name has no dot
 _BLANKS = " \t\r\n\v\f"
 
 
@@ -188,15 +189,19 @@ class Configuration:
         return _Expander(self, service, found.place).expand(found.value, (*seen, name)).strip()
 
     def _own_name(self, name: str, seen: tuple[str, ...]) -> str:
-        if name == "myhostname":
-            return socket.getfqdn()
+        if name == "myhostname":  # as Postfix makes it: no resolver is asked
+            host = socket.gethostname()
+            if "." in host:
+                return host
+            is_set = self.parameter("mydomain") is not None
+            return f"{host}.{self._of('mydomain', None, (*seen, name)) if is_set else _NO_DOMAIN}"
         if name != "mydomain":
             return ""
         if "mydomain" in seen:
             place = self.place("myhostname")
             raise PostfixUnreadable(f"{place}: $mydomain refers to itself through $myhostname")
         host = self._of("myhostname", None, (*seen, name))
-        return host.partition(".")[2] or "localdomain"
+        return host.partition(".")[2] or _NO_DOMAIN
 
 
 class _Expander:

@@ -19,8 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
-
 from tests.fakes.scripted_provider import ThreadedProvider
 
 PATIENCE_S = 90.0
@@ -75,12 +73,9 @@ _CLONE_NEWNET = 0x40000000
 
 
 def cgroup2() -> Path:
-    """Return where the kernel's cgroups of version 2 are."""
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, place, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(place)
-    pytest.skip("no cgroup2: systemd cannot run")
+    """Return where the kernel's cgroups of version 2 are; StopIteration if nowhere."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    return next(Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2")
 
 
 class Machine:
@@ -166,14 +161,10 @@ class Machine:
 
     def written(self) -> set[str]:
         """Return the files that were written or made, but for logs and what is in memory."""
-        upper = self.place / "upper"
-        find = ["find", str(upper), "!", "-type", "c", "-printf", "%P\\n"]
-        done = subprocess.run(
-            ["nsenter", "--target", str(self._pid), "--mount", *find],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        # as it is seen by unshare, which stays outside of the new root
+        upper = f"/proc/{self._outer.pid}/root{self.place}/upper"
+        find = ["find", upper, "!", "-type", "c", "-printf", "%P\\n"]
+        done = subprocess.run(find, capture_output=True, text=True, check=True)
         return {
             name
             for name in done.stdout.splitlines()

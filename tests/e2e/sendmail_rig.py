@@ -6,7 +6,6 @@ and started by a launcher like the installed one.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import stat
@@ -138,7 +137,3 @@ class Installation:
     def clear(self) -> None:
         for path in self.maildrop.iterdir():
             path.unlink()
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0

@@ -18,14 +18,12 @@ from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
+from tests.rights import needs
 
 CONTENT = b"Subject: order\r\n\r\nhello\r\n"
 HELD = "nothing is sent: the queue belongs to another machine"
 
-pytestmark = pytest.mark.skipif(
-    not this_machine().mark or this_machine().is_container,
-    reason="only on a host with an id of its own",
-)
+pytestmark = needs("id")
 
 
 @pytest.fixture

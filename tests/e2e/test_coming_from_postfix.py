@@ -6,7 +6,6 @@ Three providers see it: who the sender is, whom it is for, who logs in, and whet
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import smtplib
 import socket
@@ -24,6 +23,7 @@ from tests.e2e.gateway import Gateway
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
 from tests.real_postfix import PostfixInstance
+from tests.rights import needs
 
 _MAIN = """relayhost = [127.0.0.1]:{main}
 sender_dependent_relayhost_maps = hash:{base}/conf/relayhosts
@@ -128,7 +128,7 @@ def close_ports(conf: Path, port: int) -> None:
     assert left.stdout == b"Mail queue is empty\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+@needs("root")
 def test_the_same_mail_goes_the_same_way(providers: Providers, tmp_path: Path) -> None:
     output = tmp_path / "relaygw.yaml"
     with postfix(providers) as (base, port):

@@ -12,6 +12,7 @@ from tests.e2e.gateway import provider_settings
 from tests.e2e.namespace import linked_namespace
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer
+from tests.rights import needs
 
 SILENCE_S = 4.0
 
@@ -34,6 +35,7 @@ def test_a_proxy_before_the_database_passes_nothing(
         traffic.check(provider)
 
 
+@needs("links")
 def test_the_link_to_the_database_is_cut(tmp_path: Path, provider: ThreadedProvider) -> None:
     with linked_namespace() as place, ExitStack() as stack:
         server = PostgresServer(host=place.host, inside=place.inside)

@@ -5,7 +5,6 @@ The steps are read from the file, so a Dockerfile that does not build fails here
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -16,11 +15,12 @@ import pytest
 from relaygw.store import migrate
 from tests.e2e.image.build import Image
 from tests.e2e.image.container import Running
-from tests.e2e.image.dockerfile import healthcheck, inherited, json_words, read_stages
+from tests.e2e.image.dockerfile import Stage, Step, healthcheck, inherited, json_words, read_stages
 from tests.once import fast_place
+from tests.rights import needs
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+pytestmark = needs("mounts")
 SEND = """
 import smtplib
 with smtplib.SMTP("127.0.0.1", 2525, timeout=20) as client:
@@ -76,6 +76,16 @@ def test_the_image_builds_and_has_what_it_needs_and_no_more(image: Image) -> Non
         ["relaygw", "--version"], user="10025:10025", env=image.environment("relaygw")
     )
     assert version.returncode == 0, version.stderr
+
+
+def test_a_stage_that_failed_to_build_is_built_again(tmp_path: Path) -> None:
+    stage = Stage("scratch", "broken", [Step("COPY", ".git /srv/"), Step("USER", "0:0")])
+    (tmp_path / "scratch").mkdir()
+    broken = Image(ROOT, {"broken": stage}, tmp_path / "scratch")
+    with pytest.raises(AssertionError, match="is ignored"):
+        broken.root("broken")
+    del stage.steps[0]
+    assert broken.root("broken").path.is_dir()
 
 
 def test_a_container_runs_healthy_as_process_1_and_ends_by_term(

@@ -33,6 +33,7 @@ from tests.e2e.test_maildrop import leave
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import RelaygwProcess
 from tests.pflogsumm import totals_of
+from tests.rights import needs
 
 EVERY_STATE = frozenset(DeliveryState)
 CONTENT = b"Subject: Your order\r\n\r\nhello\r\n"
@@ -342,7 +343,7 @@ def tiny_volume(place: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a volume")
+@needs("mounts")
 @pytest.mark.parametrize("form", ["postfix", "json"])
 def test_a_full_log_disk_stops_nothing_and_lines_follow(
     tmp_path: Path, provider: ThreadedProvider, form: str

@@ -24,6 +24,7 @@ from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.e2e.syscalls import Strace
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.rights import needs
 
 EVERY_STATE = frozenset(DeliveryState)
 LEFT = times(100, campaign=1000)
@@ -307,7 +308,7 @@ def test_hostile_entries_hold_up_nobody_and_are_named_once(
     assert not any("thief@x.test" in message.recipients for message in provider.messages)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@needs("root")
 def test_the_user_is_the_owner_of_the_file(provider: ThreadedProvider, tmp_path: Path) -> None:
     maildrop = tmp_path / "maildrop"
     maildrop.mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import smtplib
 import time
@@ -18,8 +17,9 @@ from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import free_port
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.real_postfix import PostfixInstance
+from tests.rights import needs
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+pytestmark = needs("root")
 SENDER, BAD = "a@shop.test", "bad@cust.test"
 CONTENT = b"From: shop <a@shop.test>\r\nSubject: order 7\r\n\r\nThanks.\r\n"
 _MAIN = """virtual_mailbox_domains = shop.test

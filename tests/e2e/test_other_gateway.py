@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+import relaygw as relaygw_package
 from tests.e2e.gateway import Gateway
 from tests.forked import run_relaygw
+from tests.rights import needs
 
 SERVICE = "nobody"
 AS_SERVICE = [
     "setpriv", f"--reuid={SERVICE}", "--clear-groups",
-    # the interpreter of a test may lie where only root may look
+    # the interpreter of a test may lie where only root may look; what it runs is copied
     "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
 ]  # fmt: skip
 
@@ -40,8 +42,6 @@ def relaygw(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def service(run_dir: Path) -> Iterator[Gateway]:
     """A gateway of a user of its own, as systemd starts it with RuntimeDirectory=."""
-    if os.geteuid() != 0 or shutil.which("setpriv") is None:
-        pytest.skip("needs root and setpriv")
     uid = pwd.getpwnam(SERVICE).pw_uid
     with tempfile.TemporaryDirectory() as name:  # tmp_path is for this user alone
         directory = Path(name)
@@ -49,13 +49,18 @@ def service(run_dir: Path) -> Iterator[Gateway]:
         run_dir.mkdir()
         for one in (directory, directory / "state", run_dir):
             os.chown(one, uid, -1)
-        gateway = Gateway(directory, mode="sandbox", before=AS_SERVICE)
+        package = Path(relaygw_package.__file__).parent
+        for source in (package, package.parent / "migrations"):
+            shutil.copytree(source, directory / "src" / source.name)
+        from_copy = ["env", f"--chdir={directory}", f"PYTHONPATH={directory / 'src'}"]
+        gateway = Gateway(directory, mode="sandbox", before=[*AS_SERVICE, *from_copy])
         gateway.write_config()
         os.chown(gateway.config, uid, -1)
         with gateway:
             yield gateway
 
 
+@needs("root")
 def test_root_sees_the_queue_of_the_service_and_is_told_so(
     service: Gateway, tmp_path: Path
 ) -> None:

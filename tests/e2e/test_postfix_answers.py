@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import smtplib
 import time
@@ -17,8 +16,9 @@ from relaygw.postfix.resolve import Fate, Resolver
 from relaygw.postfix.rewriting import Rewriting, is_end
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.real_postfix import PATIENCE_S, PostfixInstance
+from tests.rights import needs
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+pytestmark = needs("root")
 _MAIN = """myhostname = gw.example.com
 mydomain = example.com
 mydestination = gw.example.com

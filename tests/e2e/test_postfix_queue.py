@@ -5,7 +5,6 @@ Some had theirs from Postfix already, and a Postfix that is started again sends 
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
@@ -20,6 +19,7 @@ from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import RelaygwProcess, run_relaygw
 from tests.integration.postfix import milter
 from tests.integration.postfix.stopped_postfix import FilledPostfix
+from tests.rights import needs
 
 PER_QUEUE = times(10, campaign=1250)
 OTHERS = [
@@ -38,7 +38,7 @@ _NUMBER = re.compile(rb"^Subject: order (\d+)\r$", re.MULTILINE)
 
 
 @pytest.mark.campaign
-@pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+@needs("root")
 def test_the_queue_of_postfix_is_delivered_once(tmp_path: Path) -> None:
     with (
         ThreadedProvider() as provider,

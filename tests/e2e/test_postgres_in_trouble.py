@@ -16,10 +16,11 @@ import pytest
 
 from tests.e2e.fleet import Traffic, starter, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
-from tests.e2e.volumes import filled, needs_root, small_volume
+from tests.e2e.volumes import filled, small_volume
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.postgres import PostgresServer, running_server
 from tests.queues import new_queue
+from tests.rights import needs
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 LINE = b"x" * 78 + b"\r\n"
@@ -40,7 +41,7 @@ def fleet_on(
         yield [start(name, providers={"p": provider_settings(provider.port)}) for name in names]
 
 
-@needs_root
+@needs("mounts")
 def test_the_volume_of_the_tables_is_full(
     tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
 ) -> None:
@@ -59,7 +60,7 @@ def test_the_volume_of_the_tables_is_full(
         server.execute("DROP TABLESPACE small")
 
 
-@needs_root
+@needs("mounts")
 def test_the_volume_of_the_whole_server_is_full(tmp_path: Path, provider: ThreadedProvider) -> None:
     """The server cannot write its log: it ends, and is started again when there is room."""
     small_log = {"min_wal_size": "32MB", "max_wal_size": "32MB"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cutting.volume import can_be_cut
 from tests.campaign import IS_CAMPAIGN, times
+from tests.rights import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = [
@@ -23,7 +23,7 @@ CASES = [
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600 if IS_CAMPAIGN else 300)
-@pytest.mark.skipif(not can_be_cut(), reason="only root may mount a disk that can be cut")
+@needs("disks")
 @pytest.mark.parametrize(
     ("database", "file_system", "more", "images", "messages"),
     [pytest.param(*case, id="-".join([*case[:2], *case[2]])) for case in CASES if case[3]],

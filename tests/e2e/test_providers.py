@@ -11,6 +11,7 @@ from tests.e2e.gateway import Gateway, gateway_to, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.real_providers import RealPostfix, smtp_sink
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.rights import needs
 
 CONTENT = b"Subject: hello\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n.dot\r\n.\r\nend\r\n"
 
@@ -55,6 +56,7 @@ def test_provider_with_starttls_and_auth_receives_the_same_bytes(tmp_path: Path)
     assert "s3cret" not in log
 
 
+@needs("root")
 def test_real_postfix_with_starttls_and_auth_receives(tmp_path: Path) -> None:
     with RealPostfix(tmp_path, users={"shop": "s3cret"}) as postfix:
         settings = provider_settings(

@@ -6,13 +6,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from bench.cutting.volume import Volume, can_be_cut
+from bench.cutting.volume import Volume
 from tests.e2e.fleet import Traffic
 from tests.e2e.gateway import Gateway, provider_settings
-from tests.e2e.volumes import filled, needs_root, small_volume, without_inodes
+from tests.e2e.volumes import filled, small_volume, without_inodes
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.rights import needs
 
 CONNECTIONS = 5
 LARGE = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 30_000
@@ -26,7 +25,7 @@ def gateway_on(volume: Path, provider: ThreadedProvider) -> Gateway:
     return Gateway(directory, providers={"main": here})
 
 
-@needs_root
+@needs("mounts")
 def test_a_full_volume_refuses_for_now_and_nothing_is_sent_twice(
     tmp_path: Path, provider: ThreadedProvider
 ) -> None:
@@ -43,7 +42,7 @@ def test_a_full_volume_refuses_for_now_and_nothing_is_sent_twice(
         traffic.check(provider)
 
 
-@needs_root
+@needs("mounts")
 def test_without_inodes_small_mail_flows_and_large_mail_is_refused_for_now(
     tmp_path: Path, provider: ThreadedProvider
 ) -> None:
@@ -71,7 +70,7 @@ def send_large(gateway: Gateway) -> str:
         return client.command(LARGE + b".")
 
 
-@pytest.mark.skipif(not can_be_cut(), reason="only root may mount a disk that can break")
+@needs("disks")
 def test_a_disk_that_breaks_is_told_of_and_all_that_was_promised_is_on_it(
     tmp_path: Path, provider: ThreadedProvider
 ) -> None:

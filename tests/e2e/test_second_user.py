@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.checkout import DEBIAN, WEB_SERVER, Checkout
 from tests.e2e.gateway import Gateway
-from tests.e2e.sendmail_rig import is_root
+from tests.rights import needs
 
 _MENDS = re.compile(r"(chmod .*?)(?:, or set maildrop\.path to another place)?$")
 
@@ -33,7 +33,7 @@ def install(checkout: Checkout, gateway: Gateway) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.skipif(not is_root(), reason="to be another user needs root")
+@needs("root")
 @pytest.mark.parametrize("has_own_python", [False, True])
 def test_mail_of_another_user_arrives_once_what_is_named_was_done(has_own_python: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="relaygw-home-") as name:

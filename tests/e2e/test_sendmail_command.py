@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from relaygw.inbound.drop_file import open_drop
-from tests.e2e.sendmail_rig import NOBODY, PATIENCE_S, Installation, is_root
+from tests.e2e.sendmail_rig import NOBODY, PATIENCE_S, Installation
 from tests.e2e.syscalls import parse
+from tests.rights import needs
 
 CONTENT = b"To: a@x.test\nCc: b@x.test\nBcc: c@x.test\nFrom: s@x.test\n\nhello\n.\n..dots\n"
 STORED = b"To: a@x.test\nCc: b@x.test\nFrom: s@x.test\n\nhello\n.\n..dots\n"
-ROOT_ONLY = pytest.mark.skipif(not is_root(), reason="needs root")
 
 
 def test_a_message_is_left_as_it_came(command: Installation) -> None:
@@ -117,7 +117,7 @@ def test_nobody_is_trusted_about_who_he_is(command: Installation) -> None:
     assert drop.content == b"From: " + drop.sender + b"\n\nhello"
 
 
-@ROOT_ONLY
+@needs("root")
 @pytest.mark.parametrize("uid", [NOBODY, 54321])
 def test_another_user(command: Installation, uid: int) -> None:
     done = command.run("-t", "-i", content=CONTENT, uid=uid)
@@ -307,7 +307,7 @@ def test_no_maildrop(command: Installation) -> None:
     )
 
 
-@ROOT_ONLY
+@needs("root")
 def test_a_maildrop_that_is_closed_to_the_user(command: Installation) -> None:
     command.maildrop.chmod(0o3730)
     try:
@@ -319,7 +319,7 @@ def test_a_maildrop_that_is_closed_to_the_user(command: Installation) -> None:
     assert command.drops() == []
 
 
-@ROOT_ONLY
+@needs("root")
 def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Installation) -> None:
     closed = command.root / "home"
     maildrop = closed / "state" / "maildrop"
@@ -336,7 +336,7 @@ def test_a_directory_on_the_way_that_is_closed_to_the_user_is_named(command: Ins
     assert said.encode() in done.stderr
 
 
-@ROOT_ONLY
+@needs("mounts")
 @pytest.mark.parametrize(
     ("size", "content_bytes", "is_taken", "said"),
     [

@@ -17,10 +17,10 @@ from relaygw.store import instances
 from tests.builders import accepted, instance
 from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
-from tests.e2e.sendmail_rig import NOBODY, Installation, is_root
+from tests.e2e.sendmail_rig import NOBODY, Installation
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.rights import needs
 
-ROOT_ONLY = pytest.mark.skipif(not is_root(), reason="needs root")
 ANOTHER = 54321
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 EMPTY = b"Mail queue is empty\n"
@@ -91,7 +91,7 @@ def listening(path: Path, answer: bytes) -> Iterator[None]:
 # --- the front ----------------------------------------------------------------------------
 
 
-@ROOT_ONLY
+@needs("root")
 def test_any_user_sees_the_queue(
     command: Installation, provider: ThreadedProvider, tmp_path: Path
 ) -> None:
@@ -157,7 +157,7 @@ def is_answering(command: Installation) -> bool:
             return False
 
 
-@ROOT_ONLY
+@needs("root")
 def test_who_connects_and_does_not_read_harms_nobody(
     command: Installation, provider: ThreadedProvider, tmp_path: Path
 ) -> None:
@@ -191,7 +191,7 @@ def test_who_connects_and_does_not_read_harms_nobody(
 # --- the command --------------------------------------------------------------------------
 
 
-@ROOT_ONLY
+@needs("root")
 def test_nobody_answers(command: Installation) -> None:
     done = command.run(name="mailq", uid=NOBODY)
     assert (done.returncode, done.stdout) == (69, b"")
@@ -201,7 +201,7 @@ def test_nobody_answers(command: Installation) -> None:
     assert ask(command) == b"queue list\n"
 
 
-@ROOT_ONLY
+@needs("root")
 def test_a_socket_of_another_user_is_not_believed(command: Installation) -> None:
     path = command.maildrop / "queue"
     program = (

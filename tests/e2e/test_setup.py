@@ -22,9 +22,9 @@ from relaygw.cli.frame import CommandFailed
 from relaygw.cli.setup_host import send_as
 from tests.e2e.checkout import WEB_SERVER, Checkout
 from tests.e2e.ports import free_port
-from tests.e2e.sendmail_rig import is_root
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import RelaygwProcess, run_relaygw
+from tests.rights import needs
 
 KEY = "SG.canary-5be1-key"
 PATIENCE_S = 90.0
@@ -388,7 +388,7 @@ def test_a_key_that_is_typed_is_not_shown(host: Host) -> None:
 # --- the whole way
 
 
-@pytest.mark.skipif(not is_root(), reason="to be another user needs root")
+@needs("root")
 def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
     service: ThreadedProvider,
 ) -> None:

@@ -22,6 +22,7 @@ import pytest
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.ports import fixed_binds, free_port
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.rights import needs
 
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -286,14 +287,15 @@ def test_the_watchdog_hears_of_a_gateway_that_lives_and_not_of_a_stopped_one(
         assert gateway.pids("front") == [role], "systemd restarts all of it, nobody else a part"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a namespace of processes")
+@needs("mounts")
 def test_as_process_1_it_buries_orphans_and_ends_by_term(tmp_path: Path) -> None:
     """What a container's engine expects, where relaygw is process 1."""
     own = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with Gateway(tmp_path, mode="sandbox", before=own) as gateway:
         _outer, first = gateway.processes()
         orphan = ["sh", "-c", "sleep 0.1 & echo"]
-        subprocess.run(["nsenter", "--target", str(first), "--pid", "--mount", *orphan], check=True)
+        enter = ["nsenter", "--target", str(first), "--pid", "--mount", "--root"]
+        subprocess.run([*enter, *orphan], check=True)
         children = Path(f"/proc/{first}/task/{first}/children")
 
         def three_live() -> bool:

@@ -1,18 +1,13 @@
-"""Volumes of their own, in memory, that can be full. Needs root."""
+"""Volumes of their own, in memory, that can be full: what uses them needs the right "mounts"."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import pytest
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a volume")
 
 
 @contextmanager

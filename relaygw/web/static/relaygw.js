@@ -23,6 +23,44 @@ theme?.addEventListener("click", () => {
   }
 });
 
+/* --- a list that renews itself ------------------------------------------------------------------ */
+
+// a click is lost where its row is replaced, or moves, between the pointer's way down and up
+const CLICK_MS = 100; // from the end of a touch to its click
+const waiting = [];
+let isPressed = false;
+
+const released = () => new Promise((go) => (isPressed ? waiting.push(go) : go()));
+
+document.addEventListener("pointerdown", ({ button }) => (isPressed = button === 0), true);
+for (const end of ["pointerup", "pointercancel", "contextmenu", "blur"]) {
+  const release = () => {
+    isPressed = false;
+    for (const go of waiting.splice(0)) go();
+  };
+  addEventListener(end, () => setTimeout(release, CLICK_MS), true);
+}
+
+async function renew(id, path) {
+  const ticked = all(`#${id} .mail .pick :checked`).map((box) => box.value);
+  await htmx.ajax("GET", path, { target: `#${id}`, select: `#${id}`, swap: "outerHTML" });
+  for (const queueId of ticked) {
+    const box = one(`#m-${queueId} .pick input`);
+    if (box) box.checked = true;
+  }
+}
+
+document.addEventListener("htmx:beforeSwap", async ({ detail }) => {
+  const { elt, path } = detail.requestConfig;
+  const isSearch = elt.matches("form[role=search]");
+  const isRenewal = elt === document.body && detail.target.id !== "pane"; // that was asked for by a click
+  if (!isPressed || !(isSearch || isRenewal)) return;
+  detail.shouldSwap = false;
+  await released();
+  if (isSearch) htmx.trigger(elt, "submit");
+  else renew(detail.target.id, path);
+});
+
 /* --- the list ---------------------------------------------------------------------------------- */
 
 const inbox = () => one("[data-inbox]");
@@ -60,19 +98,16 @@ function listen() {
     // the browser comes back by itself unless it was told not to
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => source === mine && listen(), 10_000);
   });
-  mine.addEventListener("change", (event) => apply(JSON.parse(event.data)));
+  mine.addEventListener("change", async (event) => {
+    await released();
+    if (source === mine) apply(JSON.parse(event.data));
+  });
   mine.addEventListener("again", listen);
   mine.addEventListener("out", () => location.reload()); // the session has ended
 }
 
-async function reload() {
-  if (!inbox()) return;
-  const ticked = all(".mail .pick :checked").map((box) => box.value);
-  await htmx.ajax("GET", location.href, { target: "#inbox", select: "#inbox", swap: "outerHTML" });
-  for (const id of ticked) {
-    const box = one(`#m-${id} .pick input`);
-    if (box) box.checked = true;
-  }
+function reload() {
+  if (inbox()) renew("inbox", location.href);
 }
 
 function apply(change) {
@@ -411,14 +446,14 @@ document.addEventListener("click", (event) => {
 
 let lookedAt = Date.now();
 
-async function lookAgain() {
+function lookAgain() {
   const board = one("[data-refresh]");
   // whoever reads with the keyboard, or has something open, is not disturbed
   if (!board || document.hidden || board.contains(document.activeElement)) return;
   if (Date.now() - lookedAt < Number(board.dataset.refresh) * 1000 - 500) return;
   lookedAt = Date.now();
   const path = location.pathname + location.search.replace(/[?&](did|number)=[^&]*/g, "");
-  await htmx.ajax("GET", path, { target: `#${board.id}`, select: `#${board.id}`, swap: "outerHTML" });
+  renew(board.id, path);
 }
 
 setInterval(lookAgain, 1000);

@@ -18,7 +18,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from tests.e2e.image.container import BASE_ENVIRONMENT, Root
+from tests.e2e.image.container import BASE_ENVIRONMENT, Root, remove_root
 from tests.e2e.image.dockerfile import Stage, environment, inherited
 
 _APT = re.compile(r"apt-get install (?:-\S+ )*([a-z0-9 .+-]+?) &&")
@@ -58,6 +58,7 @@ class Image:
 
     def _build(self, stage: Stage) -> Root:
         path = self._scratch / stage.name
+        remove_root(path)  # what is left of a build that failed
         root = self.root(stage.base).copy(path) if stage.base in self.stages else Root(path)
         user, cwd = self.user(stage.base), self.cwd(stage.base)
         for step in stage.steps:

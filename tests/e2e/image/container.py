@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+_BESIDE = ("", ".usr", ".work")
 _LINKS = ("bin", "lib", "lib64", "sbin")
 _NOT_IN_SLIM = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
 """What of this machine's /usr a slim image has not: another mailer's programs."""
@@ -67,7 +68,7 @@ class Root:
             (path / name).mkdir(parents=True)
         (path / "tmp").mkdir()
         (path / "tmp").chmod(0o1777)
-        for side in (".usr", ".work"):
+        for side in _BESIDE[1:]:
             self._beside(side).mkdir()
         for name in _LINKS:
             (path / name).symlink_to(f"usr/{name}")
@@ -167,6 +168,12 @@ class Root:
             outer.wait()
 
 
+def remove_root(path: Path) -> None:
+    """Remove the file system of an image, and what is kept beside it, where there is one."""
+    for ending in _BESIDE:
+        shutil.rmtree(f"{path}{ending}", ignore_errors=True)
+
+
 class Running:
     """A container that runs."""
 
@@ -197,7 +204,7 @@ class Running:
         return subprocess.run(
             [
                 *("nsenter", "--target", str(self._first_pid()), "--mount", "--net", "--pid"),
-                *("chroot", str(self._root), "setpriv", "--reuid", uid, "--regid", gid),
+                *("--root", "setpriv", "--reuid", uid, "--regid", gid),
                 *("--clear-groups", "env", "-i", *(f"{k}={v}" for k, v in self._env.items())),
                 *argv,
             ],

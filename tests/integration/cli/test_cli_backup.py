@@ -25,6 +25,7 @@ from relaygw.store import exchange, log_check, queue_lock
 from relaygw.store.store import open_store
 from tests.integration.cli.conftest import Desk
 from tests.queues import make_queue
+from tests.rights import needs
 
 POSTGRES = """\
 mode: production
@@ -289,7 +290,7 @@ def test_a_restore_that_was_cut_short_is_begun_anew(desk: Desk, tmp_path: Path) 
     assert not queue.with_name("queue.db.restoring").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@needs("root")
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_queue_belongs_to_whom_it_belonged(desk: Desk, tmp_path: Path, is_there: bool) -> None:
     copy = tmp_path / "queue.copy"
@@ -309,7 +310,7 @@ def test_the_queue_belongs_to_whom_it_belonged(desk: Desk, tmp_path: Path, is_th
     assert set(found.values()) == {33}, found
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@needs("root")
 def test_a_queue_whose_directory_is_gone_belongs_to_the_service(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

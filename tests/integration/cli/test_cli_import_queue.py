@@ -26,6 +26,7 @@ from tests.integration.cli.conftest import Desk
 from tests.integration.postfix import dying_import
 from tests.integration.postfix.stopped_postfix import FilledPostfix
 from tests.processes import PROCESSES
+from tests.rights import needs
 
 D, R = DeliveryState, RecipientState
 PER_QUEUE = 10
@@ -33,7 +34,7 @@ IN_EACH = dict.fromkeys(("active", "incoming", "deferred", "hold"), PER_QUEUE)
 STEPS = 4 * PER_QUEUE * 3  # more than there are
 _STRIDE = times(9, campaign=1)
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+pytestmark = needs("root")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from relaygw.service_file import RunningGateway
 from relaygw.settings import secrets
 from relaygw.settings.load import load_settings
 from tests.integration.cli.conftest import Desk
+from tests.rights import needs
 
 STAGING = "--use staging --host mx.test --username u --sender a@shop.test --allow @qa.test --yes"
 KEY = "SG.canary-key"
@@ -125,7 +126,7 @@ def test_status_tells_the_mode_that_runs(desk: Desk, monkeypatch: pytest.MonkeyP
     assert desk.lines("status", "--json")[0]["mode"] == "staging"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@needs("root")
 def test_a_key_without_a_configuration_is_taken(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import smtplib
 import socket
 from collections.abc import AsyncIterator
@@ -33,6 +32,7 @@ from tests.integration.events_rig import Listening, listening_at, settings_for
 from tests.integration.inbound.front_rig import until
 from tests.logs import text_log
 from tests.real_postfix import PostfixInstance
+from tests.rights import needs
 from tests.unit.mail.test_notice import content as notice_content
 from tests.unit.mail.test_notice import due, failed
 
@@ -290,7 +290,7 @@ async def test_our_own_notices(store: Store, tmp_path: Path) -> None:
             assert front.at.verdicts() == ({} if hostname == bounces.HOSTNAME else hard)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+@needs("root")
 async def test_a_real_postfix_bounces(store: Store, tmp_path: Path) -> None:
     """Ours goes to a Postfix that cannot deliver it; its bounce comes back through our front."""
     async with front_at(store, tmp_path) as front:

@@ -6,10 +6,11 @@ directory; names in `indexed` are made into tables by postmap.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.real_postfix import make_index
 
 MASTER = Path("/etc/postfix/master.cf.proto")
 _BASE = """compatibility_level = 3.6
@@ -54,8 +55,7 @@ class Shape:
             (home / name).chmod(0o600)
         for name, kind in self.indexed.items():
             if name in self.files:
-                command = "postalias" if name == "aliases" else "postmap"
-                subprocess.run([command, f"{kind}:{home / name}"], check=True)
+                make_index(home / name, kind)
         return home
 
 

@@ -12,6 +12,7 @@ from relaygw.cli import setup_host as host
 from relaygw.cli.frame import CommandFailed
 from relaygw.cli.setup_plan import NewFile
 from relaygw.settings.model import Settings
+from tests.rights import needs
 
 WEB = host.user_entry("www-data")
 SYSTEMCTL = """#!/bin/sh
@@ -88,7 +89,7 @@ def settings(*binds: str) -> Settings:
     )
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@needs("root")
 def test_files_belong_to_the_service_and_to_root(tmp_path: Path) -> None:
     assert WEB is not None
     owner = host.Owner(WEB)

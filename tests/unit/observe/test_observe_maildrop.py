@@ -11,6 +11,7 @@ import pytest
 
 from relaygw.observe import maildrop
 from relaygw.observe.maildrop import LeftMail, ReasonsFile, look_at_maildrop
+from tests.rights import needs
 
 NAMES = [f"{number:032x}.drop" for number in range(5)]
 
@@ -72,7 +73,7 @@ def test_files_set_aside_are_told_with_their_reason(tmp_path: Path) -> None:
     assert found.summary is not None and found.summary.isprintable()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@needs("root")
 def test_reasons_of_somebody_else_are_not_believed(tmp_path: Path) -> None:
     leave(tmp_path, NAMES[0])
     write_reasons(tmp_path, {NAMES[0]: "all is well"})

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration, split_list
+from tests.rights import needs
 from tests.tables import each_of
 
 
@@ -53,6 +55,26 @@ def test_values_are_those_that_postfix_sees(tmp_path: Path) -> None:
     assert (found.value("text"), found.value("no_c")) == ("other", "empty")
     assert found.value("mydomain") == "example.com"
     assert str(found.place("relayhost")) == "main.cf:16"
+
+
+@needs("mounts")
+@pytest.mark.parametrize("main", ["", "mydomain = shop.test\n"])
+@pytest.mark.parametrize("machine", ["shop1", "shop1.example.com"])
+def test_the_machines_name_is_taken_as_postfix_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: str, machine: str
+) -> None:
+    found = read(tmp_path, main)
+    monkeypatch.setattr(socket, "gethostname", lambda: machine)
+    monkeypatch.setattr(socket, "getfqdn", lambda: pytest.fail("a resolver may not answer"))
+    own = ["unshare", "--uts", "sh", "-c", 'hostname "$1" && postconf -c "$2" -x', "sh"]
+    shown = subprocess.run(
+        [*own, machine, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in ("myhostname", "mydomain", "myorigin"):
+        assert f"{name} = {found.value(name)}\n" in shown
 
 
 BROKEN = [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from relaygw.errors import SettingsError
 from relaygw.settings.load import LoadedSettings, load_settings
+from tests.rights import needs
 
 Load = Callable[..., LoadedSettings]
 Fail = Callable[..., list[str]]
@@ -379,7 +380,7 @@ def test_a_tab_is_named(lines_of: Fail) -> None:
     assert line == ("relaygw.yaml:3: a tab is used for indentation; write spaces instead")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+@needs("root")
 def test_a_secret_that_another_user_owns_is_refused(load: Load, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("k")

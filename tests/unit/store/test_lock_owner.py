@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.store import open_store
 from tests.queues import make_queue
+from tests.rights import needs
 
 USER, GROUP = 4321, 4322
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@needs("root")
 def test_lock_files_that_root_makes_belong_to_the_owner_of_the_queue(tmp_path: Path) -> None:
     database = tmp_path / "queue.db"
     make_queue(f"sqlite:///{database}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from shutil import which
 
 import pytest
 
 from relaygw.store.home import PROGRAM, Machine, this_machine
+from tests.rights import needs
 
 AN_ID = "0f9a3c5d7e1b42a68c0d2e4f6a8b1c3d"
 
@@ -35,10 +35,8 @@ def test_an_id_is_told_from_others_and_is_not_shown(tmp_path: Path) -> None:
     assert this_machine(tmp_path).mark not in ("", mine.mark)
 
 
-@pytest.mark.skipif(which("systemd-id128") is None, reason="there is no systemd")
+@needs("id")
 def test_it_is_the_one_that_systemd_derives() -> None:
-    if not this_machine().mark:
-        pytest.skip("this machine has no id that lasts")
     words = ["systemd-id128", "machine-id", f"--app-specific={PROGRAM}"]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert this_machine().mark == told.strip()

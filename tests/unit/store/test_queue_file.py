@@ -26,6 +26,7 @@ from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.begun_log import begin_log_in_vain
 from tests.builders import NOW_MS, accepted
+from tests.rights import needs
 
 ANY = frozenset(DeliveryState)
 COMMITS = 8
@@ -222,7 +223,7 @@ def small_volume(place: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a volume")
+@needs("mounts")
 def test_a_full_disk_and_a_kill_leave_all_acknowledged_mail(tmp_path: Path) -> None:
     acknowledged, begun_anew = set(), 0
     with small_volume(tmp_path / "volume") as volume:
