@@ -1,5 +1,5 @@
 # relaygw: `make run` starts a sandbox, `make test` runs everything. `make help` lists the rest.
-PYTHON ?= python3
+PYTHON := python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -119,7 +119,7 @@ def _set(flag: BinaryIO, number: int) -> None:
 def _pass_one(gateway: Gateway, log: MailLog, total: int, size_bytes: int) -> None:
     line = "x" * 70 + "\r\n"
     content = f"Subject: order {total}\r\n\r\n{line * (size_bytes // len(line))}"
-    with smtplib.SMTP("127.0.0.1", gateway.smtp_port) as client:
+    with smtplib.SMTP("127.0.0.1", gateway.smtp_port, local_hostname="client.test") as client:
         client.sendmail("a@shop.test", [f"b{total}@cust.test"], content)
     log.wait_until_removed(total, patience_s=PATIENCE_S)
 

@@ -120,7 +120,7 @@ class PostfixInstance:
         deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s:
             try:
-                smtplib.SMTP("127.0.0.1", self.port).close()
+                smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test").close()
             except OSError:
                 time.sleep(0.05)
             else:

@@ -300,7 +300,7 @@ _ALL = (
     Bug(
         "long-leases", "a worker trusts its lease for longer than others do", _long_leases, seed=47
     ),
-    Bug("buried-early", "others are buried between two heartbeats", _buried_early, seed=457),
+    Bug("buried-early", "others are buried between two heartbeats", _buried_early, seed=502),
     Bug("known-freed", "leases in hand are freed with those that are not", _known_freed, seed=1),
     Bug("claimed-twice", "what is being recorded is claimed again", _claimed_twice, seed=1750),
     Bug("late-answer", "a connection that lost step is used again", _late_answer_taken, seed=51),

@@ -100,7 +100,9 @@ class Rig:
         """Return the SIZE that the front offers; empty when it does not answer."""
         with (
             contextlib.suppress(OSError, smtplib.SMTPException),
-            smtplib.SMTP("127.0.0.1", self.gateway.smtp_port, timeout=5) as client,
+            smtplib.SMTP(
+                "127.0.0.1", self.gateway.smtp_port, timeout=5, local_hostname="client.test"
+            ) as client,
         ):
             client.ehlo("bench.test")
             return client.esmtp_features.get("size", "")

@@ -122,7 +122,7 @@ class Client:
     def _send(self) -> None:
         head = b"From: <shop@tx.bench.test>\r\nTo: <customer@example.net>\r\nSubject: order\r\n\r\n"
         content = head + (b"x" * 76 + b"\r\n") * (_PROBE_BYTES // 78)
-        with smtplib.SMTP("127.0.0.1", self._port) as connection:
+        with smtplib.SMTP("127.0.0.1", self._port, local_hostname="client.test") as connection:
             while not self._is_over.is_set():
                 begun_s = time.perf_counter()
                 connection.sendmail("shop@tx.bench.test", ["customer@example.net"], content)

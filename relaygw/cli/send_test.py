@@ -72,7 +72,7 @@ def _submit(settings: Settings, sender: str, recipient: str) -> str:
     host = _REACHABLE.get(bind.host, bind.host)
     content = _content(settings.hostname, sender, recipient)
     try:
-        with smtplib.SMTP(host, bind.port, timeout=_SMTP_TIMEOUT_S) as smtp:
+        with smtplib.SMTP(host, bind.port, settings.hostname, _SMTP_TIMEOUT_S) as smtp:
             smtp.ehlo_or_helo_if_needed()
             options = [] if (sender + recipient).isascii() else ["SMTPUTF8"]
             if options:

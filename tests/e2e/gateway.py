@@ -346,7 +346,9 @@ class Gateway:
 
     def send(self, sender: str, recipients: Sequence[str], content: bytes) -> str:
         """Send one message by smtplib; return its queue id."""
-        with smtplib.SMTP("127.0.0.1", self.smtp_port, timeout=PATIENCE_S) as client:
+        with smtplib.SMTP(
+            "127.0.0.1", self.smtp_port, timeout=PATIENCE_S, local_hostname="client.test"
+        ) as client:
             client.ehlo("client.test")
             for code, reply in (
                 client.mail(sender),

@@ -100,7 +100,7 @@ def postfix(providers: Providers) -> Iterator[tuple[Path, int]]:
 
 def send_all(port: int) -> None:
     for number, (sender, recipient) in enumerate(_MAILS):
-        with smtplib.SMTP("127.0.0.1", port) as client:
+        with smtplib.SMTP("127.0.0.1", port, local_hostname="client.test") as client:
             content = f"Subject: {number}\r\n\r\nhello\r\n"
             try:
                 client.sendmail(sender, [recipient], content)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = needs("mounts")
 SEND = """
 import smtplib
-with smtplib.SMTP("127.0.0.1", 2525, timeout=20) as client:
+with smtplib.SMTP("127.0.0.1", 2525, timeout=20, local_hostname="client.test") as client:
     client.sendmail("a@shop.test", ["b@cust.test"], b"Subject: x\\r\\n\\r\\nhello\\r\\n")
 """
 READ = """

@@ -100,7 +100,7 @@ def test_it_delivers_a_notice_that_says_what_its_own_would(
     seen: set[Path] = set()
     gateway.send(SENDER, [BAD], CONTENT)
     ours = delivered(postfix, seen)
-    with smtplib.SMTP("127.0.0.1", postfix.port) as client:
+    with smtplib.SMTP("127.0.0.1", postfix.port, local_hostname="client.test") as client:
         client.sendmail(SENDER, [BAD], CONTENT)
     theirs = delivered(postfix, seen)
 

@@ -85,7 +85,7 @@ def provider() -> Iterator[ThreadedProvider]:
 
 def send_all(port: int) -> None:
     for number, (sender, recipient) in enumerate(_MAILS):
-        with smtplib.SMTP("127.0.0.1", port) as client:
+        with smtplib.SMTP("127.0.0.1", port, local_hostname="client.test") as client:
             try:
                 client.sendmail(sender, [recipient], f"Subject: no {number}\r\n\r\nhello\r\n")
             except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError):

@@ -98,7 +98,11 @@ def test_what_an_smtp_client_of_the_spool_says_is_replaced(tmp_path: Path, body_
 def test_a_spoofing_client_is_not_believed_and_named_once_a_connection(tmp_path: Path) -> None:
     with ThreadedProvider() as provider, central(tmp_path / "central", provider.port) as gateway:
         with smtplib.SMTP(
-            "127.0.0.1", gateway.smtp_port, timeout=PATIENCE_S, source_address=("127.0.0.3", 0)
+            "127.0.0.1",
+            gateway.smtp_port,
+            "client.test",
+            PATIENCE_S,
+            source_address=("127.0.0.3", 0),
         ) as client:
             for _ in range(3):
                 client.sendmail(

@@ -93,7 +93,9 @@ class Shops:
             recipient = f"c{number}-{sent}@{self._domain}"
             sent += 1
             try:
-                with smtplib.SMTP("127.0.0.1", self._port, timeout=PATIENCE_S) as client:
+                with smtplib.SMTP(
+                    "127.0.0.1", self._port, timeout=PATIENCE_S, local_hostname="client.test"
+                ) as client:
                     client.sendmail("a@shop.test", [recipient], CONTENT)
                 self.accepted.append(recipient)
             except (OSError, smtplib.SMTPException) as error:

@@ -51,7 +51,9 @@ class Front:
         await asyncio.to_thread(self._send, content, people or (INBOUND,), sender)
 
     def _send(self, content: bytes, people: tuple[str, ...], sender: str) -> None:
-        with smtplib.SMTP("127.0.0.1", self.port, timeout=60) as client:
+        with smtplib.SMTP(
+            "127.0.0.1", self.port, timeout=60, local_hostname="client.test"
+        ) as client:
             client.sendmail(sender, list(people), content)
 
     def kept(self) -> list[Any]:
@@ -304,7 +306,9 @@ async def test_a_real_postfix_bounces(store: Store, tmp_path: Path) -> None:
         with PostfixInstance(main=main) as server:
 
             def submit() -> None:
-                with smtplib.SMTP("127.0.0.1", server.port, timeout=60) as client:
+                with smtplib.SMTP(
+                    "127.0.0.1", server.port, timeout=60, local_hostname="client.test"
+                ) as client:
                     client.sendmail(INBOUND, [mail.to], f"{mail.header}\nDear Bob\n".encode())
 
             await asyncio.to_thread(submit)

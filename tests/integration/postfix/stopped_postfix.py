@@ -57,7 +57,7 @@ class FilledPostfix(PostfixInstance):
 
     def send_all(self, mails: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         """Send numbered mail."""
-        with smtplib.SMTP("127.0.0.1", self.port) as client:
+        with smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test") as client:
             for sender, recipients in mails:
                 number = len(self.sent)
                 client.sendmail(sender, recipients, CONTENT % number)

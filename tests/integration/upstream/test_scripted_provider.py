@@ -19,9 +19,11 @@ def test_takes_mail_from_a_blocking_client(tls: str | None, mechanism: str) -> N
     with ThreadedProvider(tls=tls, users={"shop": "s3cret"}, auth=[mechanism]) as provider:
         context = ssl.create_default_context(cafile=provider.tls_ca) if tls else None
         if tls == "implicit":
-            client = smtplib.SMTP_SSL(provider.host, provider.port, context=context)
+            client = smtplib.SMTP_SSL(
+                provider.host, provider.port, context=context, local_hostname="client.test"
+            )
         else:
-            client = smtplib.SMTP(provider.host, provider.port)
+            client = smtplib.SMTP(provider.host, provider.port, local_hostname="client.test")
         with client:
             if tls == "starttls":
                 client.starttls(context=context)
@@ -39,7 +41,7 @@ def test_follows_its_script_in_order() -> None:
     with ThreadedProvider() as provider:
         provider.script("MAIL", b"450 4.2.1 later\r\n", Action.DEFAULT, b"550 5.7.1 no\r\n")
         provider.recipients["b@y.test"] = b"550 5.1.1 no\r\n"
-        with smtplib.SMTP(provider.host, provider.port) as client:
+        with smtplib.SMTP(provider.host, provider.port, local_hostname="client.test") as client:
             client.ehlo()
             assert client.mail("a@x.test")[0] == 450
             assert client.mail("a@x.test")[0] == 250
@@ -54,7 +56,7 @@ def test_follows_its_script_in_order() -> None:
 def test_takes_mail_and_never_says_so(action: Action) -> None:
     with ThreadedProvider() as provider:
         provider.script("CONTENT", (Action.RECORD, action))
-        client = smtplib.SMTP(provider.host, provider.port)
+        client = smtplib.SMTP(provider.host, provider.port, local_hostname="client.test")
         with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionResetError)):
             client.sendmail("a@x.test", ["b@y.test"], CONTENT)
         client.close()
