@@ -67,7 +67,7 @@ def _run(gateway_program: str) -> int:
     elif arguments.mode == mode.SMTP:
         from relaygw.sendmail.smtp import serve
 
-        serve()
+        return serve()
     elif arguments.mode == mode.VERIFY:
         return _verify(gateway_program, arguments)
     elif arguments.mode != mode.NOTHING:

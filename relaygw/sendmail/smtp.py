@@ -2,7 +2,9 @@
 
 Answers as the front does, and each message is in the maildrop before its 250. What the front
 decides with its settings (who may receive, the size that a provider takes) it decides when it
-takes the message over.
+takes the message over. A whole session may be piped in at once, with lines that end with LF alone:
+there is no other protocol on a pipe to be smuggled into. As with Postfix, but for the exit code: who
+pipes reads no replies, so that is not 0 where a message was not taken.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import posix
 from relaygw.inbound import replies
 from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
 from relaygw.mail.drop import MAX_CONTENT_BYTES, MAX_HEADER_BYTES
-from relaygw.sendmail.arguments import EX_NOINPUT, Failure, warn
+from relaygw.sendmail.arguments import EX_NOINPUT, EX_TEMPFAIL, EX_UNAVAILABLE, Failure, warn
 from relaygw.sendmail.content import Message, compose_from
 from relaygw.sendmail.spool import SpoolFailure, leave, release_signals, write_all
 
@@ -20,23 +22,35 @@ MAX_RECIPIENTS = 1000
 SHOWN_ID_DIGITS = 20  # how much of a drop id is shown as the id under which a message was queued
 
 _READ_BYTES = 256 * 1024
-_END_OF_DATA = b"\r\n.\r\n"
+_CUT_SHORT = "the client left before the end"
+_OF_MAIL = frozenset({b"MAIL", b"RCPT", b"DATA"})
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 
 
-def serve() -> None:
-    """Serve the client until it quits or leaves."""
+def serve() -> int:
+    """Serve the client until it quits or leaves; return the exit code."""
     session = _Session()
-    try:  # noqa: SIM105 - contextlib would have to be loaded
+    try:
         session.run()
-    except (EOFError, BrokenPipeError):
-        pass  # what was answered 250 is on disk, the rest was not accepted
+    except (EOFError, BrokenPipeError) as end:
+        # what was answered 250 is on disk, the rest was not accepted
+        if session.verb == b"DATA" or (
+            isinstance(end, BrokenPipeError) and session.verb != b"QUIT"
+        ):
+            session.refused_with = _CUT_SHORT
+    if not session.refused_with:
+        return 0
+    warn(f"not all mail of the session was taken: {session.refused_with}")
+    return EX_UNAVAILABLE if session.refused_with[0] == "5" else EX_TEMPFAIL
 
 
 class _Session:
     def __init__(self) -> None:
         self._hostname = posix.uname().nodename
+        self.verb = b""  # what is being served
+        self.refused_with = ""  # what was said last of mail that was not taken
         self._received = bytearray()
+        self._line_end = b""  # as the first line has it
         self._is_done = False
         self._errors = 0
         self._is_greeted = False
@@ -55,8 +69,11 @@ class _Session:
                 is_last = self._errors >= MAX_ERRORS and not self._is_done
                 self._is_done |= is_last
                 self._reply(replies.TOO_MANY_ERRORS if is_last else str(refusal))
+            self.verb = b""
 
     def _reply(self, text: str) -> None:
+        if text[0] in "45" and (self.verb in _OF_MAIL or self._is_done):
+            self.refused_with = text
         write_all(1, f"{text}\r\n".encode())
 
     def _receive(self) -> None:
@@ -73,20 +90,25 @@ class _Session:
     def _read_command(self) -> bytes:
         while (end := self._received.find(b"\n")) < 0:
             if len(self._received) > MAX_COMMAND_BYTES:
+                self._is_done = True
                 self._reply(replies.LINE_TOO_LONG)
                 raise EOFError
             self._receive()
         line = bytes(self._received[: end + 1])
         del self._received[: end + 1]
-        if not line.endswith(b"\r\n"):
+        line_end = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+        self._line_end = self._line_end or line_end
+        if len(line_end) < len(self._line_end):
             # ending is the only answer that leaves no doubt about where commands begin
+            self._is_done = True
             self._reply(replies.BARE_LF)
             raise EOFError
-        return line[:-2]
+        return line.removesuffix(line_end)
 
     def _serve(self, line: bytes) -> None:
         verb, _, argument = line.partition(b" ")
-        verb, argument = verb.upper(), argument.strip(b" \t")
+        self.verb = verb = verb.upper()
+        argument = argument.strip(b" \t")
         if len(line) > MAX_COMMAND_BYTES:
             raise Refusal(replies.LINE_TOO_LONG)
         serve = _COMMANDS.get(verb)
@@ -165,13 +187,10 @@ class _Session:
     def _data(self, argument: bytes) -> None:
         if argument:
             raise Refusal(replies.BAD_ARGUMENT.format(usage="DATA"))
-        if self._sender is None:
-            raise Refusal(replies.MAIL_FIRST)
-        if not self._recipients:
-            raise Refusal(replies.NO_VALID_RECIPIENTS)
-        if self._received:
-            self._is_done = True  # content before 354: another protocol is being spoken
-            raise Refusal(replies.UNSYNCHRONISED)
+        if self._sender is None or not self._recipients:
+            self._is_done = bool(self._received)  # content, which must not be read as commands
+            is_begun = self._sender is not None
+            raise Refusal(replies.NO_VALID_RECIPIENTS if is_begun else replies.MAIL_FIRST)
         self._reply(replies.START_DATA)
         content = self._read_content()
         sender, recipients = self._sender, self._recipients
@@ -182,22 +201,28 @@ class _Session:
         release_signals()
 
     def _read_content(self) -> bytes | None:
-        """Return what comes up to CRLF.CRLF, unstuffed; None if it is too big."""
-        # the line before the content ended with the CRLF of DATA, so `.CRLF` alone ends it
-        self._received += b"\r\n"
+        """Return what comes up to the line of a dot alone, unstuffed; None if it is too big.
+
+        Lines end as the first did: a client that ends its own with CRLF passes text of strangers on,
+        in which LF.LF must end nothing.
+        """
+        line_end = self._line_end
+        end_of_data = line_end + b"." + line_end
+        # the line before the content is that of DATA, so a dot in the first line ends it, too
+        self._received[:0] = line_end
         is_too_big = False
         start = 0
-        while (end := self._received.find(_END_OF_DATA, start)) < 0:
+        while (end := self._received.find(end_of_data, start)) < 0:
             if len(self._received) > MAX_CONTENT_BYTES:
                 is_too_big = True
                 del self._received[:-4]
             start = max(len(self._received) - 4, 0)
             self._receive()
-        content = bytes(memoryview(self._received)[: end + 2])
-        del self._received[: end + len(_END_OF_DATA)]
+        content = bytes(memoryview(self._received)[: end + len(line_end)])
+        del self._received[: end + len(end_of_data)]
         if is_too_big or len(content) > MAX_CONTENT_BYTES:
             return None
-        return content.replace(b"\r\n.", b"\r\n")[2:]
+        return content.replace(line_end + b".", line_end)[len(line_end) :]
 
 
 def _accept(sender: bytes, recipients: list[bytes], content: bytes) -> str:

@@ -212,6 +212,10 @@ SENDMAIL: dict[str, Row] = {
         "with `-bs` reading the dialogue failed",
         "check what the caller has for its standard input",
     ),
+    "not all mail of the session": (
+        "with `-bs` mail was refused, with this reply, or the session was cut within a message",
+        "correct what the reply names and hand that mail over again; the rest was taken",
+    ),
     "cannot write the list": (
         "the reader of `mailq` is gone, or the disk is full",
         "free some space",

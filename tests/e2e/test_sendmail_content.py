@@ -34,9 +34,10 @@ _LINE = b"x" * 76 + b"\r\n"
 _TO = b"To: r@rd.test\r\n"
 
 # of the network (HTTP, TLS and floods at a port), and P11, which is about a listener's limit
-_OF_A_PORT = {"C1", "C2", "C3", "P11"}
+_OF_A_PORT = {"C1", "C2", "C3", "C15", "C18", "P11"}
 
 _LEFT_OPEN = {"C24", "C28"}
+_ANSWERED = (0, 69, 75)  # with what was refused, or ended within a transaction
 
 CASES = [case for case in EVERY_CASE if case.messages]
 _LOOP = next(case for case in EVERY_CASE if case.id == "M11-60")
@@ -235,12 +236,12 @@ def test_commands_on_stdin(running: MaildropRig, installed: Installation) -> Non
         if case.id in _OF_A_PORT or any(map(callable, case.dialogue)):
             continue
         if client.is_over or case.dialogue[0] != EHLO:
-            assert client.close() == 0
+            assert client.close() in _ANSWERED
             client = PipedClient(installed)
         for step in case.dialogue:
             running.rig.do(client, (EHLO[0], "250-") if step == EHLO else step)  # type: ignore[arg-type]
         # what closed, and what ends within a transaction, goes on for no other case
         client.is_over = CLOSED in case.dialogue[-1] or case.id in _LEFT_OPEN
-    assert client.close() == 0
+    assert client.close() in _ANSWERED
     messages = running.settle(start).received
     assert {sender: len(found) for sender, found in messages.items()} == {"s@ok.test": 1}
