@@ -16,7 +16,6 @@ import html
 import json
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from urllib.parse import urlsplit
 from relaygw.alerting import apprise_child
 from relaygw.alerting.notifier import NOT_INSTALLED, Notice, NotSent
 from relaygw.errors import SettingsError
-from relaygw.reach import reason_of
+from relaygw.reach import reason_of, verifying_context
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Timeouts
 from relaygw.settings.secrets import SecretRef, SecretUrl
@@ -105,7 +104,7 @@ async def _post(url: str, host: str, body: dict[str, Any]) -> int:
     """Return the status of the answer; what it says is not read. Raises NotSent."""
     import httpx2  # costs those who need it
 
-    context = await asyncio.to_thread(ssl.create_default_context)
+    context = await asyncio.to_thread(verifying_context)
     limit = httpx2.Timeout(None, connect=_CONNECT_S)
     try:
         async with (

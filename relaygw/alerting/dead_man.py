@@ -7,7 +7,6 @@ address is a token: nothing of it is told.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,7 +16,7 @@ from relaygw.alerting.history import totals
 from relaygw.errors import SettingsError
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
-from relaygw.reach import reason_of
+from relaygw.reach import reason_of, verifying_context
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -100,7 +99,7 @@ async def _status_of(url: str) -> int:
     """Return the status of the answer; what it says is not read, redirects are not followed."""
     import httpx2  # costs those who need it
 
-    context = await asyncio.to_thread(ssl.create_default_context)
+    context = await asyncio.to_thread(verifying_context)
     async with (
         httpx2.AsyncClient(verify=context, timeout=None, follow_redirects=False) as client,
         client.stream("GET", url) as response,

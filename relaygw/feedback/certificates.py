@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from relaygw.feedback.format import Refused
+from relaygw.reach import verifying_context
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns what an address holds. Raises `NotFetched`."""
@@ -135,7 +135,7 @@ async def fetch(url: str) -> bytes:
     """Return what an https address holds; only a 200 is an answer. Raises `NotFetched`."""
     import httpx2  # costs those who need it
 
-    context = await asyncio.to_thread(ssl.create_default_context)
+    context = await asyncio.to_thread(verifying_context)
     held = bytearray()
     try:
         async with (

@@ -2,9 +2,11 @@
 
 Answers as the front does, and each message is in the maildrop before its 250. What the front
 decides with its settings (who may receive, the size that a provider takes) it decides when it
-takes the message over. A whole session may be piped in at once, with lines that end with LF alone:
-there is no other protocol on a pipe to be smuggled into. As with Postfix, but for the exit code: who
-pipes reads no replies, so that is not 0 where a message was not taken.
+takes the message over.
+
+A whole session may be piped in at once, with lines that end with LF alone, as with Postfix: there
+is no other protocol on a pipe to be smuggled into. Who pipes reads no replies, so the exit code is
+not 0, other than Postfix's, where a message was not taken.
 """
 
 from __future__ import annotations
@@ -34,9 +36,8 @@ def serve() -> int:
         session.run()
     except (EOFError, BrokenPipeError) as end:
         # what was answered 250 is on disk, the rest was not accepted
-        if session.verb == b"DATA" or (
-            isinstance(end, BrokenPipeError) and session.verb != b"QUIT"
-        ):
+        is_deaf = isinstance(end, BrokenPipeError) and session.verb != b"QUIT"
+        if is_deaf or session.verb == b"DATA":
             session.refused_with = _CUT_SHORT
     if not session.refused_with:
         return 0
@@ -203,8 +204,8 @@ class _Session:
     def _read_content(self) -> bytes | None:
         """Return what comes up to the line of a dot alone, unstuffed; None if it is too big.
 
-        Lines end as the first did: a client that ends its own with CRLF passes text of strangers on,
-        in which LF.LF must end nothing.
+        Lines end as the first did: a client that ends its own with CRLF passes text of strangers
+        on, in which LF.LF must end nothing.
         """
         line_end = self._line_end
         end_of_data = line_end + b"." + line_end

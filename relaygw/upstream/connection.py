@@ -24,6 +24,7 @@ from typing import cast
 import aiosmtplib
 
 from relaygw.mail.outcome import Stage
+from relaygw.reach import verifying_context
 from relaygw.settings.addresses import Bind
 from relaygw.settings.loops import listening_at
 from relaygw.settings.provider import Provider, TlsPolicy
@@ -67,7 +68,7 @@ def build_tls_context(provider: Provider) -> ssl.SSLContext:
 
     Reads certificates from disk: call it in a thread. Raises OSError.
     """
-    context = ssl.create_default_context(cafile=provider.tls_ca)
+    context = verifying_context(provider.tls_ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
     if provider.tls not in _VERIFIED:

@@ -26,6 +26,7 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from relaygw.errors import SettingsError
 from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.reach import verifying_context
 from relaygw.settings.provider import Oauth, Provider
 from relaygw.settings.secrets import SecretRef, parse_user_name
 from relaygw.upstream.failure import UpstreamError
@@ -329,7 +330,7 @@ class _Exchange:
         host, port = self._url.hostname or "", self._url.port
         opened: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
         if self._url.scheme == "https":
-            opened = partial(http.client.HTTPSConnection, context=ssl.create_default_context())
+            opened = partial(http.client.HTTPSConnection, context=verifying_context())
         self._connection = connection = opened(host, port, timeout=_LIMIT_S)
         path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
         kind = "application/x-www-form-urlencoded"

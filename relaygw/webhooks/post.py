@@ -27,7 +27,7 @@ from pydantic_core import to_json  # a quarter of what the standard library take
 from relaygw import __version__
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import clock_ms, rfc3339, utc_time
-from relaygw.reach import addresses_of, is_public, reason_of
+from relaygw.reach import addresses_of, is_public, reason_of, verifying_context
 from relaygw.settings.model import Settings
 from relaygw.settings.webhooks import Webhook
 from relaygw.store.outbox import WebhookEvent
@@ -155,7 +155,7 @@ class Target:
 def tls_for(url: str) -> ssl.SSLContext:
     """Return what a URL needs: the system's authorities, nobody where there is no TLS; blocks."""
     if urlsplit(url).scheme == "https":
-        return ssl.create_default_context()
+        return verifying_context()
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from relaygw import __version__
-from relaygw.reach import addresses_of, is_own, is_public
+from relaygw.reach import addresses_of, is_own, is_public, verifying_context
 
 if TYPE_CHECKING:
     import httpx2
@@ -65,7 +65,7 @@ async def check_links(
     gate = asyncio.Semaphore(_AT_ONCE)
     visited = dict.fromkeys(urls)
     wanted = list(visited)[:MAX_LINKS]
-    context = await asyncio.to_thread(ssl.create_default_context)
+    context = await asyncio.to_thread(verifying_context)
     hosts = frozenset(host.lower().strip("[]") for host in allowed)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + ALL_S
