@@ -28,7 +28,7 @@ from relaygw.observe.reload import note_refused_reload, note_settings_in_force
 from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.children import Child, HangWatch, Restarts
 from relaygw.roles.demand import Demand, is_on_demand
-from relaygw.roles.process import ROLES, RoleContext, preload, run_role
+from relaygw.roles.process import ROLES, Handover, RoleContext, preload, run_role
 from relaygw.roles.signals import Signals
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.roles.systemd import ServiceManager, handed_sockets
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from _typeshed import HasFileno
 
 DRAIN_S = 30.0
+HANDOVER_S = 5.0
+"""How long a reload waits until what the old settings send has named its recipients."""
 _LOG_PATIENCE_S = 1.0  # log lines that could not go out are tried again after this
 
 
@@ -68,6 +70,7 @@ class Supervisor:
         self._began_at_ms = clock_ms()
         self._entry: Path | None = None
         self._signals = Signals()
+        self._handover = Handover()
         self._hang_file = HangFile(loaded.state_dir)
         self._hangs = HangWatch(
             after_s=self._manager.alive_each_s,
@@ -232,6 +235,7 @@ class Supervisor:
                 loaded=self._loaded,
                 sockets=self._sockets.keep_only(role, self._loaded.settings),
                 lifeline=self._alive_read,
+                handover=self._handover,
                 log=self._log,
                 beat=self._hangs.beat_of(slot),
                 metrics=self._metrics.directory if self._metrics is not None else None,
@@ -312,10 +316,32 @@ class Supervisor:
             number = signal.SIGUSR2 if child.role == "front" else signal.SIGTERM
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, number)
+        for child in self._wait_for_handover(old):
+            what = f"{child.role} (pid {child.pid}) has not ended what it does by the old settings"
+            self._log.note("master", f"warning: {what}; until it ends, it may send by them")
         self._register()
         self._note_settings("reload")
         self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
         self._manager.ready(f"serves, mode {loaded.settings.mode}")
+
+    def _wait_for_handover(self, old: Sequence[Child]) -> list[Child]:
+        """Return the workers of before that do not say in time that they begin nothing more."""
+        waiting = {child.pid: child for child in old if child.role == "delivery"}
+        deadline_s = time.monotonic() + HANDOVER_S
+        kept: set[int] = set()
+        while waiting and time.monotonic() < deadline_s and signal.SIGTERM not in kept:
+            watched: list[HasFileno] = [self._signals, self._handover]
+            ready, _, _ = select.select(watched, [], [], _LOG_PATIENCE_S)
+            if self._signals in ready:
+                kept |= set(self._signals.take()) - {signal.SIGCHLD}
+            begin_nothing = self._handover.take()
+            self._reap()
+            running = self._children.keys() - begin_nothing
+            waiting = {pid: child for pid, child in waiting.items() if pid in running}
+            self._manager.alive()
+            self._log.channel.pump()
+        self._signals.put_back(kept)
+        return list(waiting.values())
 
     # --- start ---------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ class DeliveryAgent:
         was_held = gate.is_held
         await line.send(
             attempt,
+            may_begin=self._leases.may_begin,
             check_lease=self._leases.is_held,
             is_wanted=self._is_wanted,
             keep_part=partial(self._keep_part, gate),

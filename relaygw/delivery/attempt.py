@@ -252,6 +252,7 @@ class Line:
         self,
         attempt: Attempt,
         *,
+        may_begin: Callable[[], bool],
         check_lease: Callable[[], bool],
         is_wanted: Callable[[Attempt], Awaitable[bool]],
         keep_part: Callable[[Attempt], Awaitable[bool]],
@@ -260,8 +261,9 @@ class Line:
 
         A mailbox that stands twice is sent to once. More recipients than a transaction takes are
         sent in several: `keep_part` makes the outcomes so far durable, and says whether the next
-        may begin. Who was not reached has no outcome. `is_wanted` is asked once more before the dot
-        of what may have been sent already.
+        may begin; `may_begin` is asked right before a transaction names anybody. Who was not
+        reached has no outcome. `is_wanted` is asked once more before the dot of what may have been
+        sent already.
         """
         claimed, upstream = attempt.claimed, self.upstream
         attempt.queue_s = time.time() - claimed.accepted_at_ms / 1000
@@ -280,7 +282,9 @@ class Line:
             mail = upstream.mail(claimed, attempt.part, rule, attempt.key_line())
             is_last = end >= len(addresses)
             try:
-                replies = await self._transact(attempt, mail, check_lease, fence, may_chain=is_last)
+                replies = await self._transact(
+                    attempt, mail, may_begin, check_lease, fence, may_chain=is_last
+                )
             except UpstreamError as error:
                 attempt.relay = error.relay
                 failure = RecipientReply(
@@ -289,7 +293,7 @@ class Line:
                 failures = (failure,) * len(attempt.part)
                 attempt.end_part(failures, upstream.classifier, dsn=error.dsn)
                 continue
-            if attempt.transaction.is_fenced:
+            if attempt.transaction.is_fenced or not replies:
                 return
             attempt.end_part(replies, upstream.classifier)
 
@@ -297,6 +301,7 @@ class Line:
         self,
         attempt: Attempt,
         mail: OutgoingMail,
+        may_begin: Callable[[], bool],
         check_lease: Callable[[], bool],
         is_wanted: IsWanted | None,
         *,
@@ -314,9 +319,10 @@ class Line:
             try:
                 replies = await session.transact(
                     mail,
+                    may_begin=may_begin,
                     check_lease=check_lease,
                     is_wanted=is_wanted,
-                    next_mail=partial(self._next_mail, session) if may_chain else None,
+                    next_mail=partial(self._next_mail, session, may_begin) if may_chain else None,
                     ledger=attempt.transaction,
                 )
                 in_step = not [one for one in replies if one.stale_session]
@@ -348,10 +354,12 @@ class Line:
         else:
             self.upstream.pool.release_session(session)
 
-    def _next_mail(self, session: UpstreamSession) -> OutgoingMail | None:
+    def _next_mail(
+        self, session: UpstreamSession, may_begin: Callable[[], bool]
+    ) -> OutgoingMail | None:
         """Choose the delivery that follows; return its mail if it may be begun already."""
         upstream = self.upstream
-        if session.uses >= upstream.pool.max_messages_per_connection:
+        if session.uses >= upstream.pool.max_messages_per_connection or not may_begin():
             return None
         if not upstream.chaining.may_follow(session):
             return None

@@ -78,6 +78,10 @@ class Leases:
         """True while nobody else may have taken over."""
         return not self._is_lost and awake_s() < self._until_s
 
+    def may_begin(self) -> bool:
+        """True until this worker ends: what it has in hand is given back then."""
+        return not self.is_draining
+
     def lose(self) -> None:
         """Note that the store knows this incarnation no more."""
         self._is_lost = True

@@ -43,6 +43,7 @@ from relaygw.upstream.failure import Unreached
 POLL_S = 1.0
 _REST_S = 5.0
 _DRAIN_S = 25.0
+_NAMING_LOOK_S = 0.02
 _LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it should
 _SENDERS_EACH_S = 5.0
 _WAITS_AT_ONCE = 500
@@ -107,8 +108,13 @@ class Worker:
 
     # --- life ----------------------------------------------------------------------------
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop`, finish what is under way, give back the rest; raises LeaseLost."""
+    async def run(
+        self, stop: asyncio.Event, begins_nothing: Callable[[], None] = lambda: None
+    ) -> None:
+        """Deliver until `stop`, finish what is under way, give back the rest; raises LeaseLost.
+
+        `begins_nothing` is called once no provider hears of any recipient any more.
+        """
         loop = asyncio.get_running_loop()
         if self._hints is not None:
             loop.add_reader(self._hints, self._read_hints)
@@ -123,7 +129,9 @@ class Worker:
                 self._leases.is_draining = True
                 poll.cancel()
                 reconciling.cancel()
+                naming = group.create_task(self._end_naming(begins_nothing))
                 await self._drain()
+                await naming
                 beat.cancel()
         except* LeaseLost as lost:
             raise lost.exceptions[0] from None
@@ -135,6 +143,11 @@ class Worker:
             await self._tasks.drain(0)
             await self._recorder.drain(_LAST_RECORDS_S)
             self._context.threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _end_naming(self, begins_nothing: Callable[[], None]) -> None:
+        while any(pool.is_naming for pool in self._pools.values()):  # noqa: ASYNC110 - once
+            await asyncio.sleep(_NAMING_LOOK_S)
+        begins_nothing()
 
     async def _drain(self) -> None:
         """Give back windows, let transactions end, record everything, close the pools."""

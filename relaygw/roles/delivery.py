@@ -55,7 +55,7 @@ async def delivery(context: RoleContext) -> int:
             )
             with listening(context, worker.wake), _watching(context, store, worker):
                 async with history_kept(history, store), _tended(context, store, observer):
-                    await worker.run(stop)
+                    await worker.run(stop, context.begins_nothing)
     except LeaseLost as lost:
         log.note("qmgr", f"warning: {lost}; a new worker replaces it")
         exit_code = EXIT_LEASE_LOST

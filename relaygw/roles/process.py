@@ -44,6 +44,7 @@ _IMPORTED_LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off")
 """What libraries of the web role import once they run."""
 _OF_POSTGRES = ("relaygw.store.postgres", "sqlalchemy.dialects.postgresql.psycopg")
 _AT = struct.Struct("d")
+_PID = struct.Struct("i")
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -79,10 +80,16 @@ class RoleContext:
     lifeline: int  # read end of a pipe that closes when the supervisor dies
     log: MailLog
     beat: Beat | None = None
+    handover: Handover | None = None
     metrics: Path | None = None  # where processes count; None: they do not
     demand: Demand | None = None  # for the web role; None: that runs always
     began_at_ms: int = field(default_factory=clock_ms)  # the gateway, not this role of it
     incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    def begins_nothing(self) -> None:
+        """Tell the supervisor that this process begins nothing more."""
+        if self.handover is not None:
+            self.handover.tell(os.getpid())
 
     @property
     def instances_dir(self) -> Path:
@@ -99,6 +106,28 @@ class RoleContext:
             version=__version__,
             fingerprint=fingerprint(self.loaded.settings),
         )
+
+
+class Handover:
+    """Tells the supervisor which processes of old settings begin nothing more."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return what can be read when one has told."""
+        return self._read
+
+    def tell(self, pid: int) -> None:
+        """Note a process; a supervisor that does not wait for it reads it with the next."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, _PID.pack(pid))
+
+    def take(self) -> set[int]:
+        """Return who has told since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            return {pid for (pid,) in _PID.iter_unpack(os.read(self._read, 4096 * _PID.size))}
+        return set()
 
 
 def preload(roles: Sequence[str], settings: Settings) -> None:

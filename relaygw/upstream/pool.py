@@ -40,6 +40,7 @@ class Pool:
         self._tls_context: ssl.SSLContext | None = None
         self._idle: list[tuple[UpstreamSession, float]] = []  # with the loop time of its return
         self._busy_count = 0
+        self._handed_out: set[UpstreamSession] = set()
         self._opened_count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -68,6 +69,11 @@ class Pool:
         """How many connections are open or opening, those being closed included."""
         return self.in_use_count + len(self._closing)
 
+    @property
+    def is_naming(self) -> bool:
+        """True while a provider is being told to whom mail goes, and has not answered."""
+        return any(session.is_naming for session in self._handed_out)
+
     def unreached(self) -> Unreached | None:
         """Return since when, and why, connecting has been in vain; for any thread."""
         since_s, why = self.unreached_since_s, self._unreached_why
@@ -87,23 +93,29 @@ class Pool:
         assert self._busy_count < self._provider.max_connections, "more callers than connections"
         self._busy_count += 1
         try:
-            if not fresh:
-                while self._idle:
-                    session, _ = self._idle.pop()
-                    if session.is_usable:
-                        return session
-                    self._close_in_background(session)
-            elif self._idle and self.in_use_count > self._provider.max_connections:
-                self._close_in_background(self._idle.pop(0)[0])  # not used for longest
-            return await self._open()
+            session = await self._choose(fresh=fresh)
         except BaseException:
             self._busy_count -= 1
             raise
+        self._handed_out.add(session)
+        return session
+
+    async def _choose(self, *, fresh: bool) -> UpstreamSession:
+        if not fresh:
+            while self._idle:
+                session, _ = self._idle.pop()
+                if session.is_usable:
+                    return session
+                self._close_in_background(session)
+        elif self._idle and self.in_use_count > self._provider.max_connections:
+            self._close_in_background(self._idle.pop(0)[0])  # not used for longest
+        return await self._open()
 
     def release_session(self, session: UpstreamSession) -> None:
         """Take back `session`: kept for the next caller, or closed when worn out or broken."""
         assert self._busy_count > 0, "released twice"
         self._busy_count -= 1
+        self._handed_out.discard(session)
         is_worn_out = session.uses >= self.max_messages_per_connection
         if not session.is_usable or is_worn_out or self._is_closed:
             self._close_in_background(session)

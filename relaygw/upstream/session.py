@@ -112,6 +112,7 @@ class UpstreamSession:
         self._timeouts = timeouts
         self._is_broken = False
         self._is_busy = False
+        self.is_naming = False  # to whom mail goes: an envelope is being sent, or not answered yet
         self._needs_reset = False  # a transaction was begun and not ended: RSET comes first
         self._chained: _Progress | None = None  # its envelope went out behind the last content
         self.has_lost_step = False  # over a chained envelope: this provider does not take them
@@ -150,6 +151,7 @@ class UpstreamSession:
         is_wanted: IsWanted | None = None,
         next_mail: NextMail | None = None,
         ledger: Ledger | None = None,
+        may_begin: Callable[[], bool] | None = None,
     ) -> tuple[RecipientReply, ...]:
         """Send `mail` and return one reply per recipient; never raises for what a provider does.
 
@@ -158,11 +160,14 @@ class UpstreamSession:
         mail that may have been sent already. An error of the content's own source, or of these, and
         cancellation, break the session; `ledger` then says what is known. `next_mail` chains
         (decision 7): the envelope of what it returns goes out with the content; `is_chained` says
-        so, and only that may come next.
+        so, and only that may come next. `may_begin` is asked right before anybody is named: when it
+        says no, nothing is sent and nobody has a reply.
         """
         progress, self._chained = self._chained, None
         if progress is None:
             progress = _Progress(mail, await plan_transaction(mail, self._offered))
+            if may_begin is not None and not may_begin():
+                return ()
         assert progress.mail == mail, "another transaction was begun"
         progress.next_mail, progress.check_lease = next_mail, check_lease
         progress.is_wanted = is_wanted
@@ -183,6 +188,7 @@ class UpstreamSession:
                 raise
             finally:
                 self._is_busy = False
+                self.is_naming = self.is_chained
         return self._answers(progress)
 
     def _answers(self, progress: _Progress) -> tuple[RecipientReply, ...]:
@@ -236,6 +242,7 @@ class UpstreamSession:
 
     async def _send_envelope(self, progress: _Progress) -> SmtpReply | None:
         """Send MAIL, RCPT and DATA; return the reply to DATA, None when there was no DATA."""
+        self.is_naming = True
         plan = progress.plan
         is_piped = self._offered.pipelining
         reset = b"RSET\r\n" if self._needs_reset and not progress.is_begun else b""
@@ -260,6 +267,7 @@ class UpstreamSession:
                 raise _OutOfStep(reply)
             if not reply.is_positive and progress.answers[position] is None:
                 progress.answers[position] = RecipientReply(stage=Stage.RCPT, reply=reply)
+        self.is_naming = False
         if progress.is_decided and not is_piped:
             return None
         return await self._ask(progress, Stage.DATA, b"DATA\r\n")
@@ -334,7 +342,7 @@ class UpstreamSession:
             return b""
         if following.plan.refused:
             return b""
-        following.is_begun = following.is_chained = True
+        following.is_begun = following.is_chained = self.is_naming = True
         self._chained = following
         return following.plan.envelope()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from relaygw.mail.search import EVERYTHING
@@ -10,7 +11,7 @@ from tests.campaign import on_a_database
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds, free_port
 from tests.e2e.real_providers import smtp_sink
-from tests.fakes.scripted_provider import ThreadedProvider
+from tests.fakes.scripted_provider import Action, ThreadedProvider, Wait
 
 ALLOW = {"allow": ["dev@agency.test"]}
 CONTENT = b"Subject: x\r\n\r\nhello\r\n"
@@ -62,6 +63,48 @@ def test_accepted_in_production_is_held_after_a_reload_to_staging(tmp_path: Path
         (delivery,) = gateway.entry(held_id).deliveries
         assert (delivery.state, delivery.reason) == (DeliveryState.HELD, "mode")
         assert recipient_states(gateway, held_id) == {"b@cust.test": RecipientState.PENDING}
+
+
+def test_nobody_is_named_once_the_log_says_staging(
+    tmp_path: Path, provider: ThreadedProvider
+) -> None:
+    """The old worker was connecting: what it had in hand goes back to the queue."""
+    greets = asyncio.Event()
+    provider.script("greeting", (Wait(greets), Action.DEFAULT))
+    providers = {"main": provider_settings(provider.port)}
+    with Gateway(tmp_path, providers=providers, recipients=ALLOW, **fixed_binds()) as gateway:
+        held_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+        provider.wait_until(lambda: provider.connections)
+        (old,) = gateway.pids("delivery")
+
+        gateway.settings["mode"] = "staging"
+        gateway.wait_for_log("reloaded: mode staging", start=gateway.reload())
+        provider.run(_set(greets))
+        gateway.wait_until(lambda: old not in gateway.processes(), "the old worker's end")
+        gateway.wait_for_log(rf"{held_id}: held \(mode\)")
+        assert all(b"b@cust.test" not in bytes(c.transcript) for c in provider.connections)
+
+
+def test_a_reload_waits_for_answers_to_those_who_were_named(
+    tmp_path: Path, provider: ThreadedProvider
+) -> None:
+    provider.script("RCPT", Action.HANG)
+    providers = {"main": provider_settings(provider.port)}
+    with Gateway(tmp_path, providers=providers, recipients=ALLOW, **fixed_binds()) as gateway:
+        gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+        provider.wait_until(lambda: not provider.pending("RCPT"))
+        (old,) = gateway.pids("delivery")
+
+        gateway.settings["mode"] = "staging"
+        warning, done = gateway.wait_for_log(
+            "until it ends, it may send|reloaded: mode", count=2, start=gateway.reload()
+        )
+        assert f"delivery (pid {old}) has not ended what it does by the old settings" in warning
+        assert "reloaded: mode staging" in done
+
+
+async def _set(event: asyncio.Event) -> None:
+    event.set()
 
 
 @on_a_database
