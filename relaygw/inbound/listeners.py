@@ -17,6 +17,7 @@ from relaygw.errors import TakenBefore
 from relaygw.inbound.committer import GroupCommitter
 from relaygw.inbound.connection import Connection
 from relaygw.inbound.intake import Intake
+from relaygw.inbound.local_requests import Flush, LocalRequests
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.screen import Screen
@@ -195,6 +196,7 @@ class FrontService:
         *,
         intake: Intake,
         notify: Callable[[], None],
+        flush: Flush,
         counts: SourceCounts | None = None,
         screen: Screen | None = None,
     ) -> None:
@@ -210,7 +212,12 @@ class FrontService:
         self._intake = intake
         self._session_left = asyncio.Event()
         self._maildrop = Maildrop(
-            settings, store=store, intake=intake, committer=self._committer, log=self._log
+            settings,
+            store=store,
+            intake=intake,
+            committer=self._committer,
+            log=self._log,
+            requests=lambda directory: LocalRequests(directory, settings, flush, self._log),
         )
         self.uses: Uses = {}
         self.throttled = ThrottledClients()

@@ -30,6 +30,7 @@ from relaygw.inbound.drop_directory import (
 from relaygw.inbound.drop_file import Drop, DropBatch, DropReader, Unreadable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import compose_local
+from relaygw.inbound.local_requests import LocalRequests
 from relaygw.inbound.queue_listing import QueueListing
 from relaygw.mail.drop import MAX_CONTENT_BYTES, MAX_HEADER_BYTES, WAKE_PIPE
 from relaygw.observe.maildrop import REASONS
@@ -58,6 +59,7 @@ class Maildrop:
         intake: Intake,
         committer: GroupCommitter,
         log: MailLog,
+        requests: Callable[[DropDirectory], LocalRequests],
     ) -> None:
         # what the first listener takes: local mail has no listener of its own
         listeners = settings.listeners
@@ -71,6 +73,7 @@ class Maildrop:
         self.retired = asyncio.Event()
         self._settings = settings.maildrop
         self._store = store
+        self._requests = requests
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._backoff_s = 0.0
@@ -121,7 +124,8 @@ class Maildrop:
                 await self._sleep(POLL_S)
                 if self.retired.is_set() or not directory.is_current():
                     return
-            async with QueueListing(directory, self._store.queue, self.log):
+            listing = QueueListing(directory, self._store.queue, self.log)
+            async with listing, self._requests(directory):
                 await self._take_mail(directory, pickup)
             await pickup.finish()
         finally:

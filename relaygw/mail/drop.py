@@ -12,8 +12,11 @@
 
 A VALUE is UTF-8 with `%XX` for control bytes and `%`. The owner of the file is the only proof
 of who wrote it. Whoever connects to the queue socket is sent the whole report of what is queued,
-as Postfix's mailq prints it, and then the end of the stream; nothing is read from him. The sendmail
-command starts once for each mail, so nothing is imported here.
+as Postfix's mailq prints it, and then the end of the stream; nothing is read from him. On the
+socket for requests a client sends `flush` and a queue id, or none for all, or `verify`, a sender
+and a recipient, with NUL between them and LF behind; he is sent lines of text, the last of them
+`exit CODE`, and the end. The sendmail command starts once for each mail, so nothing is imported
+here.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ MAX_HEAD_BYTES = 256 * 1024
 DIRECTORY = "/var/spool/relaygw/maildrop"
 WAKE_PIPE = "wake"  # name of the named pipe by which the front hears of new files
 QUEUE_SOCKET = "queue"  # name of the stream socket on which the front tells what is queued
+REQUEST_SOCKET = "requests"  # and of that on which it flushes and verifies for local users
+FLUSH, VERIFY = "flush", "verify"
+MAX_REQUEST_BYTES = 4096
 QUEUE_EMPTY = b"Mail queue is empty\n"
 QUEUE_CLOSING = b"-- "  # how the last line of a report begins when something is queued
 LONGEST_CLOSING_BYTES = 100
@@ -67,6 +73,18 @@ def encode_head(lines: list[tuple[bytes, bytes | None]]) -> bytes:
 def encode_trailer(content_bytes: int) -> bytes:
     """Return what follows content of that size; a file without it is not complete."""
     return b"\nrelaygw end %d\n" % content_bytes
+
+
+def encode_answer(code: int, text: str) -> bytes:
+    """Return the answer to a request; `code` is the exit code of who asked."""
+    return f"{text}\nexit {code}\n".encode()
+
+
+def read_answer(answer: bytes) -> tuple[int, bytes] | None:
+    """Return exit code and text of an answer; None: it is not whole."""
+    text, mark, code = answer.rpartition(b"\nexit ")
+    is_whole = mark and code.endswith(b"\n") and code[:-1].isdigit()
+    return (int(code), text) if is_whole else None
 
 
 def is_whole_report(end: bytes) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from relaygw.mail.drop import QUEUE_SOCKET, WAKE_PIPE, WRITING_PREFIX, is_complete
+from relaygw.mail.drop import QUEUE_SOCKET, REQUEST_SOCKET, WAKE_PIPE, WRITING_PREFIX, is_complete
 
 REASONS = "reasons"  # name in the maildrop of the file that says why others are left alone
 LATE_S = 60.0  # mail that waits for longer than this is in trouble: the front looks each second
@@ -26,7 +26,7 @@ _MAX_REASON_CHARACTERS = 300
 _MAX_REASONS_BYTES = 2**20
 _NAMED = 3
 _NO_MAIL = "not a mail file name"
-OURS = frozenset({WAKE_PIPE, QUEUE_SOCKET, REASONS})
+OURS = frozenset({WAKE_PIPE, QUEUE_SOCKET, REQUEST_SOCKET, REASONS})
 """Names in the maildrop that are the front's own."""
 
 

@@ -210,6 +210,7 @@ class Way:
     route_name: str | None  # None: none is used
     providers: tuple[str, ...] = ()
     unseen_headers: tuple[str, ...] = ()  # by which an earlier route might have matched
+    is_redirected: bool = False
 
 
 class Explainer:
@@ -260,4 +261,5 @@ class Explainer:
             route_name=route.name,
             providers=route.providers,
             unseen_headers=tuple(sorted(name for name in named if name.lower() not in headers)),
+            is_redirected=decision.redirect_to is not None,
         )

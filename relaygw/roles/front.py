@@ -17,6 +17,7 @@ from relaygw.mail.finding import Kind, words_of
 from relaygw.observe.counters import FrontMetrics
 from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import FrontObserver, History
+from relaygw.operations.flush import flush
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.roles.uses import uses_kept, written
@@ -57,6 +58,7 @@ async def front(context: RoleContext) -> int:
             takes_once=settings.duplicates == "once",
         ),
         notify=notifier(context, sender.send),
+        flush=partial(flush, store, settings, sender.send),
         counts=counts,
         screen=screened,
     )

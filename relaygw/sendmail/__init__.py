@@ -14,6 +14,7 @@ from __future__ import annotations
 import posix
 import sys
 
+from relaygw.mail import drop
 from relaygw.mail.address_list import read_addresses
 from relaygw.sendmail import arguments as mode
 from relaygw.sendmail import spool
@@ -76,7 +77,7 @@ def _run(gateway_program: str) -> int:
 
             if copy_report():
                 return 0
-        _run_gateway(gateway_program, arguments)
+        return _run_gateway(gateway_program, arguments)
     return 0
 
 
@@ -154,11 +155,15 @@ def _verify(program: str, arguments: Arguments) -> int:
     recipients = [one for word in arguments.addresses for one in _read_all(word, "recipient")]
     if not recipients:
         raise Failure(EX_USAGE, "-bv needs an address")
-    sender = _text(_sender(arguments.sender)) or "<>"
+    from relaygw.sendmail import queue
+
+    sender, is_stranger = _text(_sender(arguments.sender)), queue.is_stranger()
     exit_code = 0
-    for recipient in recipients:
-        words = ["check", f"--sender={sender}", f"--recipient={_text(recipient)}"]
-        exit_code = _call(program, words) or exit_code
+    for recipient in map(_text, recipients):
+        words = ["check", f"--sender={sender or '<>'}", f"--recipient={recipient}"]
+        exit_code = (
+            queue.request(drop.VERIFY, sender, recipient) if is_stranger else _call(program, words)
+        ) or exit_code
     return exit_code
 
 
@@ -177,14 +182,21 @@ def _manage(gateway_program: str, program: bytes) -> int:
     words = sys.argv[1:]
     if queue.is_listing(program, words) and queue.copy_report():
         return 0
+    flushed = queue.flushed(program, words)
+    if flushed is not None and queue.is_stranger():
+        return queue.request(drop.FLUSH, flushed)
     codes = [_call(gateway_program, one) for one in queue.gateway_words(program, words)]
     return next((code for code in codes if code), 0)
 
 
-def _run_gateway(program: str, arguments: Arguments) -> None:
+def _run_gateway(program: str, arguments: Arguments) -> int:
+    from relaygw.sendmail import queue
+
     if arguments.addresses:
         raise Failure(EX_USAGE, "this mode takes no addresses")
-    elif arguments.mode == mode.LIST:
+    if arguments.mode == mode.FLUSH and queue.is_stranger():
+        return queue.request(drop.FLUSH, _text(arguments.queue_id or b""))
+    if arguments.mode == mode.LIST:
         words = ["queue", "list"]
     elif arguments.queue_id is not None:
         words = ["queue", "retry", f"--id={_text(arguments.queue_id)}", "--yes"]

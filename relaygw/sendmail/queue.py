@@ -1,4 +1,7 @@
-"""mailq: what the front says is queued, copied to stdout; and what postqueue and postsuper ask for.
+"""What the front is asked by any local user, and what postqueue and postsuper ask relaygw for.
+
+mailq copies what the front says to stdout; a flush and -bv are requests to it, unless root or the
+gateway's user asks: they have relaygw itself, which can do and tell more.
 
 Any local user may put a socket into the maildrop while no front is there, so only one of the
 gateway's user or of root is believed: what comes from there is shown to whoever asks, root too.
@@ -25,26 +28,69 @@ def copy_report() -> bool:
 
     Raises Failure when he may not, or when the report is not whole.
     """
-    directory = spool.maildrop()
-    try:
-        gateway_uid = posix.stat(directory).st_uid
-    except OSError:
-        gateway_uid = 0
-    front, reason = None, "another user's program listens there"
-    try:
-        front = _connect(f"{directory}/{drop.QUEUE_SOCKET}", gateway_uid)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    front, reason = _reach(drop.QUEUE_SOCKET)
     if front is not None:
         _copy(front)
         return True
-    if posix.geteuid() in (0, gateway_uid):
+    if not is_stranger():
         return False
-    raise Failure(
+    raise _no_answer(reason, "relaygw queue list")
+
+
+def request(verb: str, *words: str) -> int:
+    """Have the front do something, print what it says, and return the exit code."""
+    front, reason = _reach(drop.REQUEST_SOCKET)
+    if front is None:
+        raise _no_answer(reason, "relaygw queue flush, or relaygw check")
+    line = "\0".join((verb, *words)).encode("utf-8", "surrogateescape")
+    answer = b""
+    if b"\n" not in line and len(line) < drop.MAX_REQUEST_BYTES:
+        try:
+            front.sendall(line + b"\n")
+            while piece := front.recv(_READ_BYTES):
+                answer += piece
+        except OSError:
+            pass  # the end of the answer tells
+    front.close()
+    told = drop.read_answer(answer)
+    if told is None:
+        raise Failure(EX_TEMPFAIL, "no answer: the gateway is busy or was stopped; try again")
+    code, text = told
+    if code and verb == drop.FLUSH:
+        raise Failure(code, text.decode("utf-8", "replace"))
+    if text:
+        spool.write_all(1, text + b"\n")
+    return code
+
+
+def is_stranger() -> bool:
+    """True unless root or the gateway's user asks."""
+    return posix.geteuid() not in (0, _gateway_uid())
+
+
+def _gateway_uid() -> int:
+    try:
+        return posix.stat(spool.maildrop()).st_uid
+    except OSError:
+        return 0
+
+
+def _no_answer(reason: str, command: str) -> Failure:
+    return Failure(
         EX_UNAVAILABLE,
-        f"the gateway does not answer in {directory}: {reason}; "
-        "start it, or ask root for `relaygw queue list`",
+        f"the gateway does not answer in {spool.maildrop()}: {reason}; "
+        f"start it, or ask root for `{command}`",
     )
+
+
+def _reach(name: str) -> tuple[_socket.socket | None, str]:
+    """Return a connection to a socket of the front, or None and why there is none."""
+    front, reason = None, "another user's program listens there"
+    try:
+        front = _connect(f"{spool.maildrop()}/{name}", _gateway_uid())
+    except OSError as error:
+        reason = error.strerror or str(error)
+    return front, reason
 
 
 def _connect(path: str, gateway_uid: int) -> _socket.socket | None:
@@ -100,6 +146,14 @@ _USAGE = {
 def is_listing(program: bytes, words: list[str]) -> bool:
     """True for `postqueue -p`, which is mailq."""
     return program == POSTQUEUE and "p" in dict(_options(program, words)[0])
+
+
+def flushed(program: bytes, words: list[str]) -> str | None:
+    """Return what postqueue is to flush, "" for all; None: something else."""
+    if program != POSTQUEUE:
+        return None
+    letter, value = _options(program, words)[0][0]
+    return value if letter in "fi" else None
 
 
 def gateway_words(program: bytes, words: list[str]) -> list[list[str]]:

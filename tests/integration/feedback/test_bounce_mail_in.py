@@ -85,6 +85,7 @@ async def front_at(
             FrontObserver(text_log(io.StringIO())),
             intake=Intake(settings, state_dir=directory),
             notify=lambda: None,
+            flush=lambda _actor, _queue_id: 0,
         )
         sock = socket.create_server(("127.0.0.1", 0))
         await service.start([sock])

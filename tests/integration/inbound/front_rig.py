@@ -121,6 +121,7 @@ async def running_front(
             takes_once=loaded.duplicates == "once",
         ),
         notify=lambda: None,
+        flush=lambda _actor, _queue_id: 0,
         counts=counts,
         screen=screen,
     )

@@ -21,6 +21,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.inbound import maildrop
 from relaygw.inbound.committer import GroupCommitter
 from relaygw.inbound.intake import Intake
+from relaygw.inbound.local_requests import LocalRequests
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.search import EVERYTHING
@@ -115,6 +116,9 @@ async def serving(tmp_path: Path, rig: Rig, **sections: object) -> AsyncIterator
         intake=Intake(settings, state_dir=tmp_path),
         committer=committer,
         log=text_log(rig.log),
+        requests=lambda directory: LocalRequests(
+            directory, settings, lambda _actor, _queue_id: 0, text_log(rig.log)
+        ),
     )
     service.start()
     async with asyncio.timeout(90):

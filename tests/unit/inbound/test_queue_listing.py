@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import StoreUnavailable
-from relaygw.inbound import queue_listing
+from relaygw.inbound import local_socket, queue_listing
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.queue_listing import PAGE_MESSAGES, QueueListing
 from relaygw.store.queue_entry import Waiting
@@ -118,7 +118,7 @@ async def test_a_client_that_does_not_read_is_cut(
 async def test_a_client_that_leaves_frees_its_place(rig: Rig) -> None:
     rig.store.intake.accept_batch([accepted("x" * 60 + "@cust.test") for _ in range(3500)])
     async with rig.listing:
-        for _ in range(3 * queue_listing.MAX_CLIENTS_OF_A_USER):
+        for _ in range(3 * local_socket.MAX_CLIENTS_OF_A_USER):
             client = await rig.connect()
             await until(lambda: rig.listing._clients.total() == 1)
             client.close()

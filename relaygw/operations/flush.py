@@ -1,0 +1,35 @@
+"""A flush by any local user: what waits is due now; whatever only an operator may do is left alone.
+
+In batches, each with a rest as long as it took: it is done in a thread of the front.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from relaygw.mail.clock import clock_ms
+from relaygw.operations.queue_actions import RETRY, Order, batches, change_queued, routes_taken
+from relaygw.settings.model import Settings
+from relaygw.store.selection import Selection
+from relaygw.store.store import Store
+
+_FOUND_AT_ONCE = 100_000  # a search looks at the whole queue
+
+
+def flush(
+    store: Store, settings: Settings, wake_workers: Callable[[], None], actor: str, queue_id: str
+) -> int:
+    """Make all deferred messages due, or one; return how many. Raises StoreUnavailable."""
+    ids = (queue_id,) if queue_id else ()
+    selection = Selection(queue_ids=ids, states=RETRY.from_states)
+    order = Order(actor=actor, detail="by a local user", routes=routes_taken(store, settings))
+    after, changed = "", 0
+    while found := store.queue.search_ids(selection, limit=_FOUND_AT_ONCE, after=after):
+        for batch in batches(found):
+            begun_s = time.thread_time()
+            changed += len(change_queued(store, RETRY, batch, order, now_ms=clock_ms()).changed)
+            wake_workers()
+            time.sleep(time.thread_time() - begun_s)
+        after = found[-1]
+    return changed
