@@ -93,7 +93,7 @@ async def test_a_page_that_is_just_full(rig: Rig) -> None:
         assert await rig.ask() == b"Mail queue is empty\n"
         rig.store.intake.accept_batch([accepted() for _ in range(PAGE_MESSAGES)])
         assert (await rig.ask()).endswith(b"in %d Requests.\n" % PAGE_MESSAGES)
-    assert rig.store.threads == {"mailq_0"}
+    assert rig.store.threads == {"queue_0"}
     assert not (rig.directory.path / "queue").exists()
     assert rig.written.getvalue() == ""
 
