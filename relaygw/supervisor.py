@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import time
@@ -68,6 +69,7 @@ class Supervisor:
         self._demand = Demand()  # for the web role, where it is on demand
         self._is_stopping = False
         self._began_at_ms = clock_ms()
+        self._form_key = secrets.token_bytes(32)
         self._entry: Path | None = None
         self._signals = Signals()
         self._handover = Handover()
@@ -241,6 +243,7 @@ class Supervisor:
                 metrics=self._metrics.directory if self._metrics is not None else None,
                 demand=self._demand if self._is_on_demand("web") else None,
                 began_at_ms=self._began_at_ms,
+                form_key=self._form_key,
             )
             exit_code = run_role(role, context)
         except RelaygwError as error:

@@ -83,6 +83,8 @@ class RoleContext:
     handover: Handover | None = None
     metrics: Path | None = None  # where processes count; None: they do not
     demand: Demand | None = None  # for the web role; None: that runs always
+    form_key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    """Of forms without a session: pages stay open longer than a web role runs."""
     began_at_ms: int = field(default_factory=clock_ms)  # the gateway, not this role of it
     incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
 

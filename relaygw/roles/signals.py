@@ -9,6 +9,11 @@ from collections.abc import Iterable
 from relaygw.service_file import EARLY_SIGNALS
 
 _OF_THE_GATEWAY = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2}
+_OF_NOBODY = {
+    *(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR),
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+}
+"""What would end a process that has no handler, and means nothing here; its children keep that."""
 _OF_ALL = {*_OF_THE_GATEWAY, signal.SIGUSR1}
 
 
@@ -25,7 +30,7 @@ class Signals:
     def catch(self) -> None:
         """Take what the supervisor acts on from now on."""
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in _OF_ALL:
+        for number in _OF_ALL | _OF_NOBODY:
             signal.signal(number, lambda *_: None)  # the pipe carries them
         signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY_SIGNALS)
 

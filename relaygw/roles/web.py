@@ -57,6 +57,7 @@ async def web(context: RoleContext) -> int:
             uses=uses,
             visits=visits,
             began_at_ms=context.began_at_ms,
+            form_key=context.form_key,
         )
         pages, *others = context.sockets
         events = others.pop() if settings.events.bind is not None else None

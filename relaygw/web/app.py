@@ -59,6 +59,7 @@ def create_app(
     uses: Uses | None = None,
     visits: Visits | None = None,
     began_at_ms: int | None = None,
+    form_key: bytes | None = None,
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
@@ -68,7 +69,7 @@ def create_app(
     `began_at_ms`: when the gateway started, as its pages tell it; None: now.
     """
     uses = {} if uses is None else uses
-    options, identity = settings.web, Identity(store, settings, uses, visits)
+    options, identity = settings.web, Identity(store, settings, uses, visits, form_key)
     instance = settings.hostname if settings.queue.is_postgres else None
     stop, indexer = stop or asyncio.Event(), indexer or Indexer(store)
     state_dir = state_dir or Path(tempfile.gettempdir())

@@ -51,6 +51,17 @@ def get_json(gateway: Gateway, path: str) -> Any:
     return json.loads(get(gateway, path))
 
 
+def test_signals_that_mean_nothing_end_nothing(gateway: Gateway) -> None:
+    gateway.wait_for_roles()
+    before = gateway.processes()
+    for number in ("ALRM", "VTALRM", "PROF", "IO", "PWR", "RTMIN", "RTMAX"):
+        for pid in before:
+            os.kill(pid, signal.Signals[f"SIG{number}"])
+    gateway.wait_for_log("reloaded: ", start=gateway.reload())  # they have come by then
+    assert gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+    assert not [line for line in gateway.lines if "ended with" in line]
+
+
 def test_who_wakes_does_not_interrupt_the_front(gateway: Gateway) -> None:
     gateway.wait_for_roles()
     policies = {

@@ -62,6 +62,20 @@ def test_one_that_ended_by_itself_starts_with_the_next_connection(gateway: Gatew
     assert not [line for line in gateway.lines if re.search("warning|error|fatal", line)]
 
 
+def test_a_page_that_stayed_open_is_believed_by_the_next(gateway: Gateway) -> None:
+    queue_id = gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+    (token,) = set(re.findall(r'name="csrf" value="(\w+)"', get(gateway, "/sandbox/")))
+    (first,) = gateway.pids("web")
+    os.kill(first, signal.SIGTERM)
+    gateway.wait_until(lambda: first not in gateway.processes(), "its end")
+
+    url = f"http://127.0.0.1:{gateway.web_port}/sandbox/bulk"
+    form = f"csrf={token}&action=read&id={queue_id}".encode()
+    request = urllib.request.Request(url, form, {"Sec-Fetch-Site": "same-origin"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+        assert response.status == 200
+
+
 def test_connections_that_wait_while_it_ends_are_answered(gateway: Gateway) -> None:
     get(gateway, "/healthz")
     (first,) = gateway.pids("web")

@@ -231,7 +231,12 @@ class Identity:
     """Knows the users, tokens and sessions of one web role."""
 
     def __init__(
-        self, store: Store, settings: Settings, uses: Uses, visits: Visits | None = None
+        self,
+        store: Store,
+        settings: Settings,
+        uses: Uses,
+        visits: Visits | None = None,
+        form_key: bytes | None = None,
     ) -> None:
         web = settings.web
         self.is_open = is_open(settings)
@@ -242,7 +247,8 @@ class Identity:
         self._tokens = Tokens(web.tokens)
         self._uses = uses
         self._visits = visits or Visits()
-        self._csrf_key = secrets.token_bytes(32)  # where a browser has no session to make it of
+        # where a browser has no session to make it of
+        self._csrf_key = form_key or secrets.token_bytes(32)
 
     async def principal(self, connection: HTTPConnection) -> Principal | None:
         """Return who is asking. Raises LoginBusy, StoreUnavailable."""
