@@ -36,7 +36,7 @@ from relaygw.cli.setup_steps import (
 from relaygw.cli.text import print_lines
 from relaygw.errors import SettingsError
 from relaygw.settings.load import DEFAULT_FILE, load_settings
-from relaygw.settings.tree import Place, read_tree
+from relaygw.settings.tree import Place, content_of, read_tree
 from relaygw.settings.web import Web
 
 _PASSWORD_BYTES = 12
@@ -188,7 +188,7 @@ def _compare(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> None:
                 "--config",
                 exit_code=os.EX_CANTCREAT,
             )
-        found = read_tree(config.read_bytes(), Place(config.name, file=config)).values
+        found = read_tree(content_of(config), Place(config.name, file=config)).values
     except OSError as error:
         raise _failed(config, error) from error
     if answers.given:

@@ -232,7 +232,7 @@ class MailLog:
 
     def note(self, daemon: str, text: str) -> None:
         """Write one line of free text; see `events.Note` for how it begins."""
-        self.write([Note(daemon, text)])
+        self.write([Note(daemon, text + _NO_THREAD_REMEDY if _NO_THREAD in text else text)])
 
 
 # --- the log of the settings ---------------------------------------------------------------
@@ -289,6 +289,15 @@ def carry_library_records(log: MailLog) -> None:
     threading.excepthook = _note_dead_thread
 
 
+_NO_THREAD = "can't start new thread"  # Python's words
+_NO_THREAD_REMEDY = (
+    "; the system allows no more threads: raise TasksMax of the service, pids of the container, or "
+    "ulimit -u"
+)
+_FAULTS_OF_CLIENTS = frozenset({"ASGI callable returned without completing handshake."})
+"""What uvicorn calls an error where a client left before its websocket was open."""
+
+
 class LibraryHandler(logging.Handler):
     """Makes notes of records; a traceback becomes the places it names."""
 
@@ -302,6 +311,8 @@ class LibraryHandler(logging.Handler):
             text = " ".join(record.getMessage().split())
         except Exception:  # arguments that do not fit: not worth an exception of ours
             text = str(record.msg)
+        if text in _FAULTS_OF_CLIENTS:
+            return
         if record.exc_info and record.exc_info[1] is not None:
             text = f"{text}: {_shown(record.exc_info[1], record.exc_info[2])}"
         top, level = record.name.partition(".")[0], "warning"

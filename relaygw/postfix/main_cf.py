@@ -64,7 +64,8 @@ def read_text(path: Path) -> str:
     try:
         if not path.is_file():
             raise PostfixUnreadable(f"{path}: {_what_is_there(path)}")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         problem = f"cannot be read ({error.strerror}); run this as root, or give a copy of it"
         raise PostfixUnreadable(f"{path}: {problem}") from error

@@ -21,6 +21,7 @@ from relaygw.settings.secrets import loose_permissions
 from relaygw.settings.tree import Tree
 
 WARN_DAYS = 21
+_MAX_BYTES = 2**20
 _X509_HAS_EXPIRED = 10  # OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED
 _X509_NOT_YET_VALID = 9
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
@@ -148,7 +149,8 @@ def _covers(name: str, hostname: str) -> bool:
 
 def certificate_end(path: Path) -> datetime:
     """Return when the first certificate of a file ends; raises OSError, ValueError."""
-    found = _PEM.search(path.read_text("ascii", errors="replace"))
+    with path.open("rb") as file:
+        found = _PEM.search(file.read(_MAX_BYTES).decode("ascii", errors="replace"))
     if found is None:
         raise ValueError(f"{path} holds no PEM certificate")
     try:

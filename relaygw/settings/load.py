@@ -34,6 +34,7 @@ from relaygw.settings.tree import (
     Keys,
     Place,
     Tree,
+    content_of,
     item_at,
     leaves,
     put,
@@ -163,7 +164,7 @@ def _read_file(file: Path, short: str) -> Tree:
             raise SettingsError(
                 f"{file}: is a pipe, and is read more than once; name a regular file with --config"
             )
-        content = file.read_bytes()
+        content = content_of(file)
     except PermissionError as error:
         raise _closed(file, error) from error
     except OSError as error:

@@ -186,6 +186,12 @@ def _refusal(event: Any, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
+def content_of(path: Path) -> bytes:
+    """Return a file's content, of one that is too long, or has no end, as much as tells that."""
+    with path.open("rb") as file:
+        return file.read(_MAX_BYTES + 1)
+
+
 def read_tree(content: bytes, place: Place) -> Tree:
     """Read a whole YAML text; `place` names its source."""
     tree = Tree(places={(): place})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -155,7 +157,7 @@ def test_who_may_not_read_the_configuration_is_told_what_to_do(
     with pytest.raises(SettingsUnreadable, match=remedy):
         load_settings(config=None, environ={})
     monkeypatch.undo()
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr("relaygw.settings.load.content_of", denied)
     for words in ("status", "queue list", "check", "config show", "db backup x", "serve"):
         done = desk.run(*words.split())
         told = f"relaygw: {desk.config}: Permission denied; {remedy}\n"
@@ -186,6 +188,18 @@ def test_a_pipe_is_no_configuration(setup: Setup) -> None:
     done = CliRunner().invoke(main, ["--config", str(setup.config), "check"], env=setup.environ)
     assert done.exit_code == 78
     assert "is a pipe, and is read more than once; name a regular file" in done.stderr
+
+
+def test_a_configuration_without_end_is_not_read_to_it() -> None:
+    limit_bytes = 600 * 2**20  # without a limit it would take all memory that there is
+    done = subprocess.run(
+        [sys.executable, "-m", "relaygw", "--config", "/dev/zero", "check"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes)),
+        capture_output=True,
+        timeout=90,
+    )
+    assert done.returncode == 78, done.stderr
+    assert b"longer than 1048576 bytes" in done.stderr
 
 
 def test_secrets_go_into_no_directory_of_others(setup: Setup) -> None:

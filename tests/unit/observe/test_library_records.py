@@ -62,6 +62,22 @@ def test_an_exception_is_one_line_with_its_places(output: io.StringIO) -> None:
     assert "observe/test_library_records.py:" in line_of(output)
 
 
+def test_what_a_client_did_is_no_error(output: io.StringIO) -> None:
+    logging.getLogger("uvicorn.error").error("ASGI callable returned without completing handshake.")
+    assert output.getvalue() == ""
+
+
+def test_a_thread_that_cannot_start_comes_with_the_remedy(output: io.StringIO) -> None:
+    try:
+        raise RuntimeError("can't start new thread")
+    except RuntimeError:
+        logging.getLogger("asyncio").exception("Task exception was never retrieved")
+    assert line_of(output).endswith(
+        "; the system allows no more threads: raise TasksMax of the service, pids of the "
+        "container, or ulimit -u"
+    )
+
+
 def test_arguments_that_do_not_fit_cost_no_exception(output: io.StringIO) -> None:
     record = logging.LogRecord("other", logging.ERROR, "x.py", 1, "%d things", ("none",), None)
     LibraryHandler(text_log(output)).emit(record)
