@@ -44,6 +44,7 @@ REOPEN_S = 10.0  # how often a directory that could not be used is tried again
 MAX_BACKOFF_S = 30.0
 MAX_LARGE_WAITING = 100
 _LEAST_PAUSE_S = 0.005  # a flood of announcements must not keep the front busy
+_REST = 9.0  # nor may looks in vain, at a directory that somebody changes all the time: a tenth
 
 T = TypeVar("T")
 
@@ -138,12 +139,14 @@ class Maildrop:
                 self._wake.clear()
                 directory.drain()
                 listen_again()
+                began_s = time.monotonic()
                 # an idle front wakes no thread
                 if not directory.is_unchanged() and await pickup.look():
                     if self._trouble:
                         self.log.note("pickup", "local mail is accepted again")
                     self._trouble, self._backoff_s = "", 0.0
-                await self._pause()
+                in_vain_s = 0.0 if pickup.has_found else time.monotonic() - began_s
+                await self._pause(max(_LEAST_PAUSE_S, min(_REST * in_vain_s, POLL_S)))
 
     @contextlib.contextmanager
     def _listening(self, directory: DropDirectory) -> Iterator[Callable[[], None]]:
@@ -168,11 +171,11 @@ class Maildrop:
         finally:
             loop.remove_reader(descriptor)
 
-    async def _pause(self) -> None:
+    async def _pause(self, least_s: float) -> None:
         if self._backoff_s:
             await self._sleep(self._backoff_s)
             return
-        until_s = time.monotonic() + _LEAST_PAUSE_S
+        until_s = time.monotonic() + least_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self._wake.wait()
@@ -205,6 +208,7 @@ class Pickup:
     """Takes mail from one open directory, until its service is retired; too much is captured."""
 
     def __init__(self, directory: DropDirectory, service: Maildrop) -> None:
+        self.has_found = False  # mail, at the last look
         self._directory = directory
         self._service = service
         self._aside = service.aside
@@ -238,6 +242,7 @@ class Pickup:
         """Take what lies there; False when there is trouble."""
         look = partial(self._directory.look, self._aside, self._aside.unfinished)
         listing = await self._blocking(look)
+        self.has_found = bool(listing.drops)
         for name, reason in listing.odd:
             self._aside.say(self._directory.path / name, reason)
         if len(listing.drops) < MAX_LISTED:  # these are all

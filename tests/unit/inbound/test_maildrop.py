@@ -8,11 +8,14 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,9 +23,11 @@ from relaygw import volume
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound import maildrop
 from relaygw.inbound.committer import GroupCommitter
+from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_requests import LocalRequests
 from relaygw.inbound.maildrop import Maildrop
+from relaygw.mail.drop import WAKE_PIPE
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.search import EVERYTHING
 from relaygw.observe.maildrop import OURS, look_at_maildrop
@@ -248,3 +253,32 @@ async def test_names_that_are_no_mails_stop_none(rig: Rig, tmp_path: Path) -> No
     assert rig.log.getvalue().count("not a mail file name") == 5
     assert rig.log.getvalue().count(f"{rig.directory}/reasons: not written: ") == 1
     rig.store.close()
+
+
+async def test_after_a_look_in_vain_the_front_rests(
+    tmp_path: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody changes the directory and wakes the front all the time."""
+    looks: list[tuple[float, float]] = []
+    usual = DropDirectory.look
+
+    def look(*arguments: Any) -> Any:
+        begun_s = time.monotonic()
+        found = usual(*arguments)
+        time.sleep(0.02)  # as among a hundred thousand names
+        looks.append((begun_s, time.monotonic()))
+        return found
+
+    monkeypatch.setattr(DropDirectory, "look", look)
+    async with serving(tmp_path, rig):
+        await until((rig.directory / WAKE_PIPE).exists)
+        pipe = os.open(rig.directory / WAKE_PIPE, os.O_WRONLY | os.O_NONBLOCK)
+        while len(looks) < 6:
+            (rig.directory / "changed").touch()
+            (rig.directory / "changed").unlink()
+            os.write(pipe, b"x")
+            await asyncio.sleep(0)
+        os.close(pipe)
+    # a rest is never shorter, however busy the machine is
+    for (begun_s, ended_s), (next_s, _) in pairwise(looks):
+        assert next_s - ended_s >= 8 * (ended_s - begun_s)
