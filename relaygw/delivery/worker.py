@@ -48,7 +48,8 @@ _LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it s
 _SENDERS_EACH_S = 5.0
 _WAITS_AT_ONCE = 500
 _THREADS = 8
-STEP_S = 5.0  # a clock that moves by less between two looks is only being corrected
+STEP_S = 5.0  # a clock that was moved by less, all in all, is only being corrected
+_DRIFT = 0.0005  # by so much two clocks that are not set may differ in speed
 UNSURE_S = 60.0  # how long after a start or a step there may be times that are still to come
 EACH_S = 10.0  # how often they are looked for meanwhile; else once in UNSURE_S, for a step unseen
 _SHARP_S = 1.0
@@ -330,7 +331,8 @@ class ClockWatch:
 
     def __init__(self) -> None:
         self.last_step: ClockStep | None = None
-        self._beyond_s: float | None = None
+        self._beyond_s: float | None = None  # the machine's own, when it was not set
+        self._looked_at_s = 0.0
         self._due_s = time.monotonic()
         self._unsure_until_s = self._due_s + UNSURE_S
 
@@ -341,11 +343,16 @@ class ClockWatch:
         answered_s = awake_s()
         if answered_s - asked_s > _SHARP_S:  # this process was stopped, or the answer took long
             return None
-        before_s, self._beyond_s = self._beyond_s, at_s - answered_s
-        if before_s is None or abs(self._beyond_s - before_s) < STEP_S:
+        beyond_s, passed_s = at_s - answered_s, answered_s - self._looked_at_s
+        self._looked_at_s = answered_s
+        by_s = 0.0 if self._beyond_s is None else beyond_s - self._beyond_s
+        if self._beyond_s is None or abs(by_s) < STEP_S:
+            # small steps add up; two clocks that only run at different speeds do not
+            most_s = _DRIFT * passed_s
+            self._beyond_s = beyond_s - by_s + min(max(by_s, -most_s), most_s)
             return None
-        now_s = time.monotonic()
-        self.last_step = ClockStep(by_s=self._beyond_s - before_s, noticed_s=now_s)
+        self._beyond_s, now_s = beyond_s, time.monotonic()
+        self.last_step = ClockStep(by_s=by_s, noticed_s=now_s)
         self._due_s, self._unsure_until_s = now_s, now_s + UNSURE_S
         return self.last_step
 

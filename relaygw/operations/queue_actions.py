@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
-from relaygw.mail.state import EXPIRED_BY, DeliveryState
-from relaygw.policy.recipients import AddressPatterns
+from relaygw.mail.state import EXPIRED_BY, DeliveryState, RecipientState
+from relaygw.policy.recipients import AddressPatterns, Screen
 from relaygw.policy.router import provider_of_route
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Settings, fingerprint
@@ -55,6 +55,7 @@ class Order:
     provider: str = ""  # where mail is moved to
     senders: Sequence[str] = ()  # whom that provider may send as; none: everybody
     routes: frozenset[str] | None = None  # that mail is sent of; None: nobody can tell
+    screen: Screen | None = None  # who may receive now; None: whoever sends finds out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +217,21 @@ def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
     return LeftAlone(entry.queue_id, why)
 
 
+def _objection_to_release(entry: QueueEntry, order: Order) -> LeftAlone | None:
+    if order.screen is None:
+        return None
+    for part in (one for one in entry.deliveries if one.state is _D.HELD):
+        waiting = [
+            one.address
+            for one in entry.recipients
+            if one.delivery_no == part.delivery_no and one.state is RecipientState.PENDING
+        ]
+        if not order.screen.holds_back(entry.source, entry.mode, part.released, waiting):
+            return None
+    why = "the mode or recipients.allow permits none of its recipients; it would be held at once"
+    return LeftAlone(entry.queue_id, why)
+
+
 def _objection_to_undelete(entry: QueueEntry, _: Order) -> LeftAlone | None:
     if entry.chunk_count:
         return None
@@ -270,7 +286,7 @@ RELEASE = QueueAction(
     help="Release held messages: they are due now.",
     means="Held mail is due now, and its attempts start over.",
     done="released", notice="released", told="released it",
-    is_usual=True,
+    is_usual=True, objection=_objection_to_release,
 )  # fmt: skip
 MOVE = QueueAction(
     name="move", icon="move", from_states=_UNSENT, reached=_UNSENT, needs_whole=True,

@@ -326,6 +326,13 @@ class Screen:
             mode = Mode.STAGING
         return partial(self._policy.obstacle_in, mode)
 
+    def holds_back(
+        self, source: Source, accepted_in: str, released: str | None, addresses: Iterable[str]
+    ) -> bool:
+        """Return whether mail would be held at once, as the mode or the allow list permits none."""
+        obstacle = self.obstacle_of(source, _mode(accepted_in), released)
+        return all(obstacle(address) == "mode" for address in addresses)
+
     def field_rule(
         self, source: Source, accepted_in: Mode, released: str | None = None
     ) -> FieldRule | None:

@@ -123,6 +123,19 @@ def test_retry_makes_deferred_mail_due_now_and_only_that(desk: Desk) -> None:
     assert desk.states(held) == {D.HELD}
 
 
+def test_what_the_mode_would_hold_again_does_not_count_as_released(desk: Desk) -> None:
+    customer, colleague = desk.add("b@cust.test"), desk.add("dev@agency.test")
+    assert desk.run("queue", "hold", "--all", "--yes").exit_code == 0
+    text = desk.config.read_text().replace("mode: production", "mode: staging")
+    desk.config.write_text(text + "recipients: {allow: [dev@agency.test]}\n")
+    result = desk.run("queue", "release", "--all", "--yes")
+    assert result.stdout.splitlines()[-1] == "1 message released"
+    assert (
+        f"{customer}: left alone: the mode or recipients.allow permits none of its" in result.stderr
+    )
+    assert (desk.states(customer), desk.states(colleague)) == ({D.HELD}, {D.DEFERRED})
+
+
 def test_hold_and_release(desk: Desk) -> None:
     queue_id = desk.add()
     desk.run("queue", "hold", queue_id, "--yes", "--note", "wrong price")

@@ -41,6 +41,23 @@ def test_a_clock_that_goes_is_not_set(clock: SimpleNamespace) -> None:
     assert watch.last_step is None
 
 
+def test_small_steps_add_up(clock: SimpleNamespace) -> None:
+    watch = ClockWatch()
+    watch.look(clock.read_ms)
+    noticed = []
+    for _ in range(4):
+        pass_by(clock, 60.0, clock_s=57.0)
+        noticed.append(watch.look(clock.read_ms))
+    assert [round(step.by_s) if step else None for step in noticed] == [None, -6, None, -6]
+
+
+def test_clocks_that_run_at_other_speeds_were_not_set(clock: SimpleNamespace) -> None:
+    watch = ClockWatch()
+    for _ in range(3 * 1440):  # three days, in which they part by 52 s
+        pass_by(clock, 60.0, clock_s=60.0 * (1 + 2e-4))
+        assert watch.look(clock.read_ms) is None
+
+
 @pytest.mark.parametrize(
     ("by_s", "words"), [(-3600.0, "set back by 3600 s"), (7.0, "set forward by 7 s")]
 )
