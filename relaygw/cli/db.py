@@ -100,6 +100,9 @@ def recover(invocation: Invocation, release: bool) -> None:
         done = roles.recover_queue(loaded, is_released=release, tell=progress.tell)
     finally:
         progress.end()
+    if done.aside is not None:
+        with invocation.open_store(loaded) as store:
+            roles.stay_at_home(store, loaded.settings, actor=login_name())
     print_lines(_recovered_lines(done))
     if done.log_aside is not None and done.is_log_read:
         raise CommandFailed(
@@ -261,9 +264,10 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
         click.echo(f"the old queue: {done.aside}")
     with invocation.open_store(loaded) as store:
         note_action(store, "db.restore", str(file), done.contents.messages)
+        roles.stay_at_home(store, loaded.settings, actor=login_name())
         home = home_elsewhere(store.homes, loaded.settings)
     if home is not None:
-        click.echo(f"warning: {away_words(printable(home.hostname))}; {AWAY_REMEDY}", err=True)
+        click.echo(f"warning: {away_words(printable(home.owner))}; {AWAY_REMEDY}", err=True)
 
 
 def _make_directory(url: str) -> None:

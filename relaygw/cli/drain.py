@@ -90,7 +90,7 @@ def drain(invocation: frame.Invocation, wait_s: float, grace_s: float, wants_jso
     with invocation.open_store(loaded) as store:
         _check_worker(store)
         if (home := home_elsewhere(store.homes, loaded.settings)) is not None:
-            frame.warn(f"warning: {away_words(printable(home.hostname))}; {AWAY_REMEDY}")
+            frame.warn(f"warning: {away_words(printable(home.owner))}; {AWAY_REMEDY}")
         progress = _Progress()
         wake = partial(roles.wake_workers, loaded)
         run = Drain(store, maildrop=maildrop, actor=frame.login_name(), wake=wake)

@@ -243,7 +243,7 @@ class Worker:
             self._scheduler.open()
         elif not self._is_away:
             self._is_away = True
-            self._context.note(f"warning: {away_words(home.hostname)}; {AWAY_REMEDY}")
+            self._context.note(f"warning: {away_words(home.owner)}; {AWAY_REMEDY}")
 
     def _mind_clock(self, steps: Sequence[ClockStep]) -> None:
         """Tell when the clock was set."""

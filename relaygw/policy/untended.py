@@ -182,7 +182,7 @@ def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Unt
 def away_words(home: str) -> str:
     """Return why nothing is sent, as a sentence."""
     return (
-        f"nothing is sent: the queue belongs to another machine ({home}), and this one may be a "
+        f"nothing is sent: the queue belongs to {home}, and this one may be a "
         "copy of it; mail is accepted, and waits"
     )
 

@@ -20,7 +20,7 @@ from relaygw.settings.model import Settings
 from relaygw.store import hints, migrate
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Place
-from relaygw.store.home import Home, is_bound, this_machine
+from relaygw.store.home import Home, Machine, is_at, is_bound, is_of, mark_at, this_machine
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store
 from relaygw.store.store import open_store as open_store_at
@@ -61,10 +61,14 @@ def _learn_home(loaded: LoadedSettings) -> None:
     if is_bound(loaded.settings, machine):
         with contextlib.closing(open_store(loaded, is_checked=True)) as store:
             found = store.homes.home()
-            if found is None or not found.mark:
-                name, now_ms = loaded.settings.hostname, clock_ms()
+            if found is None or found.mark in ("", machine.mark):
                 with contextlib.suppress(StoreFull):  # the next start may know it
-                    store.homes.learn(Home(mark=machine.mark, hostname=name, since_ms=now_ms))
+                    store.homes.learn(_home_here(loaded.settings, machine))
+
+
+def _home_here(settings: Settings, machine: Machine) -> Home:
+    mark = mark_at(settings, machine)
+    return Home(mark=mark, hostname=settings.hostname, since_ms=clock_ms())
 
 
 def adopt_queue(store: Store, settings: Settings, *, actor: str) -> tuple[Home, Home] | None:
@@ -72,13 +76,12 @@ def adopt_queue(store: Store, settings: Settings, *, actor: str) -> tuple[Home, 
 
     None if it was this already.
     """
-    machine, now_ms = this_machine(), clock_ms()
-    before = store.homes.home()
-    if machine.is_container or before is None or before.mark in ("", machine.mark):
+    machine, before = this_machine(), store.homes.home()
+    if machine.is_container or before is None or is_at(before, settings, machine):
         return None
-    new = Home(mark=machine.mark, hostname=settings.hostname, since_ms=now_ms)
+    new = _home_here(settings, machine)
     entry = AuditEntry(
-        at_ms=now_ms,
+        at_ms=new.since_ms,
         actor=actor,
         action="db.adopt",
         target=new.hostname,
@@ -87,6 +90,13 @@ def adopt_queue(store: Store, settings: Settings, *, actor: str) -> tuple[Home, 
     )
     store.homes.adopt(new, entry=entry)
     return before, new
+
+
+def stay_at_home(store: Store, settings: Settings, *, actor: str) -> None:
+    """Let a queue that was put into another file keep its home, where that is this machine."""
+    home = store.homes.home()
+    if home is not None and is_of(home, this_machine()):
+        adopt_queue(store, settings, actor=actor)
 
 
 def open_store(

@@ -1,9 +1,11 @@
-"""The home of a SQLite queue: the machine that it was made on, or that an operator named.
+"""The home of a SQLite queue: the machine that it was made on, or that an operator named, and its
+file there.
 
-A copy of a production host has its queue and its settings, and would send its mail once more: in
-mode production nothing is sent anywhere but at home. The id of machine-id(5) is confidential: what
-is kept is the id that systemd derives from it for one program, the same as
-`systemd-id128 machine-id --app-specific=` with `PROGRAM` prints.
+A copy of a production host has its queue and its settings, and would send its mail once more, and
+so would a copy of the file beside it: in mode production nothing is sent anywhere but at home. The
+file is known by its inode, which stays where it is renamed, and at a restart. The id of
+machine-id(5) is confidential: what is kept is the id that systemd derives from it for one program,
+the same as `systemd-id128 machine-id --app-specific=` with `PROGRAM` prints.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _FIND = Statement("SELECT mark, hostname, since_ms FROM home")
 _PUT = "name mark hostname since_ms"
 _RENEWED = """(name) DO UPDATE SET mark = excluded.mark, hostname = excluded.hostname,
     since_ms = excluded.since_ms"""
-_LEARN = insert_into("home", _PUT, on_conflict=f"{_RENEWED} WHERE home.mark = ''")
+_UNKNOWN_BEFORE = "WHERE home.mark = '' OR excluded.mark LIKE home.mark || '/%'"
+_LEARN = insert_into("home", _PUT, on_conflict=f"{_RENEWED} {_UNKNOWN_BEFORE}")
 _ADOPT = insert_into("home", _PUT, on_conflict=_RENEWED)
 
 
@@ -45,11 +48,17 @@ class Machine(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """The machine that a queue belongs to."""
+    """The machine that a queue belongs to, and its file there."""
 
-    mark: str  # see Machine; "" of one without an id
+    mark: str  # see mark_at; "" of a machine without an id
     hostname: str  # as it was called then
     since_ms: int
+
+    @property
+    def owner(self) -> str:
+        """Whose the queue is, seen from elsewhere."""
+        is_near = is_of(self, this_machine())
+        return "another file of this machine" if is_near else f"another machine ({self.hostname})"
 
     @property
     def words(self) -> str:
@@ -66,7 +75,7 @@ class Homes(Repository):
             return next((tx.entry(Home, row, "since_ms") for row in _FIND.fetch_named(tx)), None)
 
     def learn(self, new: Home) -> None:
-        """Write the home of a queue that has none, or one without an id."""
+        """Write the home of a queue that has none, or one without an id, or without its file."""
         if new.mark:
             with self._write() as tx:
                 row = (_ONLY, new.mark, new.hostname, tx.to_stored(new.since_ms))
@@ -94,7 +103,23 @@ def home_elsewhere(homes: Homes, settings: Settings, machine: Machine | None = N
     if settings.mode is not Mode.PRODUCTION or not is_bound(settings, machine):
         return None
     found = homes.home()
-    return found if found is not None and found.mark not in ("", machine.mark) else None
+    return None if found is None or is_at(found, settings, machine) else found
+
+
+def mark_at(settings: Settings, machine: Machine) -> str:
+    """Return what tells a queue's file here from all others; "": the machine has no id."""
+    file = Path(settings.queue.url.removeprefix("sqlite:///"))
+    return machine.mark and f"{machine.mark}/{file.stat().st_ino}"
+
+
+def is_of(home: Home, machine: Machine) -> bool:
+    """True for a home on a machine."""
+    return bool(machine.mark) and home.mark.partition("/")[0] == machine.mark
+
+
+def is_at(home: Home, settings: Settings, machine: Machine) -> bool:
+    """True where a queue is at home; one that was noted without its file, wherever that is."""
+    return home.mark in ("", machine.mark) or home.mark == mark_at(settings, machine)
 
 
 # --- which machine this is ----------------------------------------------------------------

@@ -335,7 +335,7 @@ def standing_of(
             if lane.state in (DeliveryState.INCOMING, DeliveryState.DEFERRED)
         ),
         holds=frozenset((hold.scope, hold.key) for hold in holds),
-        home=None if home is None else printable(home.hostname),
+        home=None if home is None else printable(home.owner),
         others=tuple(
             f"{one.role} {one.pid} on {one.name}"
             for one in instances

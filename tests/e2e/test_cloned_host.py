@@ -123,7 +123,10 @@ def test_a_queue_of_an_older_version_learns_where_it_is(gateway: Gateway) -> Non
     gateway.start()
     found = gateway.store.homes.home()
     assert found is not None
-    assert (found.mark, found.hostname) == (this_machine().mark, gateway.settings["hostname"])
+    assert (found.mark.partition("/")[0], found.hostname) == (
+        this_machine().mark,
+        gateway.settings["hostname"],
+    )
 
 
 def test_a_queue_in_postgres_belongs_to_no_machine(gateway: Gateway) -> None:

@@ -212,7 +212,7 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
 
 def _home_elsewhere(store: Store, settings: Settings) -> str | None:
     home = home_elsewhere(store.homes, settings)
-    return None if home is None else printable(home.hostname)
+    return None if home is None else printable(home.owner)
 
 
 def _queued(store: Store) -> dict[str, int]:
@@ -297,7 +297,7 @@ def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
         return [Obstacle("no delivery worker runs", advice)]
     if facts.home is not None:
         advice = Advice("If this is the machine that sends, and not a copy:", "relaygw db adopt")
-        what = f"the queue belongs to another machine ({facts.home})"
+        what = f"the queue belongs to {facts.home}"
         return [Obstacle(f"{what}, so nothing is sent from this one", advice)]
     names = facts.providers(part)
     if not names or part.route not in known_routes(facts.settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
@@ -29,6 +30,56 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def be(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     for module in (roles, homes):
         monkeypatch.setattr(module, "this_machine", lambda: machine)
+
+
+def mark_of(desk: Desk) -> str:
+    return homes.mark_at(load_settings(config=desk.config, environ={}).settings, HERE)
+
+
+def copy_queue(desk: Desk) -> None:
+    """Have a copy of the file take the place of it, as of a copy beside it."""
+    desk.store.close()
+    path = Path(desk.url.removeprefix("sqlite:///"))
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    copy.replace(path)
+    desk.store = open_store(desk.url)
+
+
+def test_a_copy_of_the_file_on_the_same_machine_is_held(desk: Desk) -> None:
+    settings = load_settings(config=desk.config, environ={}).settings
+    roles.prepare_schema(load_settings(config=desk.config, environ={}))
+    assert home_elsewhere(desk.store.homes, settings, HERE) is None
+    path = Path(desk.url.removeprefix("sqlite:///"))
+    path.rename(path.with_name("there.db"))
+    path.with_name("there.db").rename(path)
+    assert home_elsewhere(desk.store.homes, settings, HERE) is None
+    copy_queue(desk)
+    roles.prepare_schema(load_settings(config=desk.config, environ={}))
+    said = " ".join(desk.run("status").stdout.split())
+    assert "the queue belongs to another file of this machine" in said
+    assert desk.run("db", "adopt").stdout.startswith("adopted: ")
+    assert home_elsewhere(desk.store.homes, settings, HERE) is None
+
+
+def test_a_home_of_before_learns_its_file(desk: Desk) -> None:
+    desk.store.homes.learn(Home(mark=HERE.mark, hostname="gw.shop.test", since_ms=NOW_MS))
+    roles.prepare_schema(load_settings(config=desk.config, environ={}))
+    home = desk.store.homes.home()
+    assert home is not None
+    assert home.mark == mark_of(desk)
+
+
+def test_what_was_restored_or_recovered_here_stays_at_home(desk: Desk, tmp_path: Path) -> None:
+    roles.prepare_schema(load_settings(config=desk.config, environ={}))
+    assert desk.run("db", "backup", str(tmp_path / "copy")).exit_code == 0
+    desk.store.close()
+    restored = desk.run("db", "restore", str(tmp_path / "copy"), "--yes")
+    assert (restored.exit_code, "nothing is sent" in restored.stderr) == (0, False)
+    desk.store = open_store(desk.url)
+    home = desk.store.homes.home()
+    assert home is not None
+    assert home.mark == mark_of(desk)
 
 
 def move_elsewhere(desk: Desk) -> None:
@@ -71,7 +122,7 @@ def test_a_restored_queue_keeps_its_home_and_says_so(desk: Desk, tmp_path: Path)
     desk.store = open_store(desk.url)
     home = desk.store.homes.home()
     assert home is not None
-    assert (home.mark, home.hostname) == (HERE.mark, "gw.shop.test")
+    assert (home.mark, home.hostname) == (mark_of(desk), "gw.shop.test")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +160,7 @@ def test_a_machine_without_an_id_may_adopt_and_gets_one_later(
     roles.prepare_schema(load_settings(config=desk.config, environ={}))
     home = desk.store.homes.home()
     assert home is not None
-    assert home.mark == HERE.mark
+    assert home.mark == mark_of(desk)
 
 
 def test_in_a_container_nothing_is_learnt_and_nothing_adopted(
