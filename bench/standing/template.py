@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 from bench.rig.filling import Mail, fill
@@ -31,5 +33,7 @@ def install(template: Path, gateway: Gateway) -> None:
     gateway.database.parent.mkdir(parents=True, mode=0o700)
     shutil.copyfile(template, gateway.database)
     gateway.database.chmod(0o600)
+    with contextlib.closing(sqlite3.connect(gateway.database, isolation_level=None)) as copy:
+        copy.execute("DELETE FROM home")  # a copy of a queue that has one would be held
     with gateway.database.open("rb") as copy:
         os.fsync(copy.fileno())

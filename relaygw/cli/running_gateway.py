@@ -91,6 +91,18 @@ def running_mode(settings: Settings) -> str:
     return next(modes, settings.mode.value)
 
 
+def replaced_warning(settings: Settings, *, is_used: bool) -> Iterator[str]:
+    """Yield what is odd about a queue that nobody uses, though a gateway runs on its file."""
+    running = service_file.running_gateways(os.environ)
+    named = [one for one in running if one.queue == settings.queue.url and not is_used]
+    for one in named:
+        yield (
+            f"{_named(one)} runs (pid {one.pid}), but not on this file: it was replaced, or "
+            "removed, while that ran, and what it has accepted is in another; if it did not start "
+            "just now, stop it, put the file of before back, and start it"
+        )
+
+
 def in_running_mode(settings: Settings) -> Settings:
     """Return the settings with which a command stores mail: in the stricter mode of the two.
 

@@ -11,7 +11,7 @@ from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import slowed_lines
-from relaygw.cli.running_gateway import mode_warning, running_mode
+from relaygw.cli.running_gateway import mode_warning, replaced_warning, running_mode
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.mail.words import age, printable, took
 from relaygw.observe.events import Waits
@@ -38,7 +38,8 @@ def status(invocation: Invocation, wants_json: bool) -> None:
         return
     print_lines(_screen(snapshot, settings, mode))
     sendmail = maildrop_warnings(settings)
-    for text in chain(warnings(snapshot), mode_warning(settings, mode), sendmail):
+    replaced = replaced_warning(settings, is_used=bool(snapshot.instances))
+    for text in chain(replaced, warnings(snapshot), mode_warning(settings, mode), sendmail):
         warn(f"warning: {text}")
 
 

@@ -15,6 +15,7 @@ import pytest
 import relaygw as relaygw_package
 from tests.e2e.gateway import Gateway
 from tests.forked import run_relaygw
+from tests.queues import make_queue
 from tests.rights import needs
 
 SERVICE = "nobody"
@@ -139,3 +140,18 @@ def test_mail_of_a_queue_that_nobody_runs_is_told_beside_the_gateway(
     assert said.returncode == 0, said
     assert str(other.config) in said.stderr
     assert f"mail waits in sqlite:///{usual}" in said.stderr
+
+
+def test_a_queue_that_was_replaced_under_it_is_told(run_dir: Path, tmp_path: Path) -> None:
+    with Gateway(tmp_path, mode="sandbox") as gateway:
+        gateway.wait_for_roles()
+        words = ("--config", str(gateway.config), "status")
+        assert "not on this file" not in relaygw(*words).stderr
+        database = tmp_path / "state/queue.db"
+        make_queue(f"sqlite:///{tmp_path}/other/queue.db")
+        (tmp_path / "other/queue.db").replace(database)
+        for end in ("-wal", "-shm"):
+            Path(f"{database}{end}").unlink(missing_ok=True)
+        told = relaygw(*words).stderr
+        assert "runs (pid " in told
+        assert "but not on this file: it was replaced" in told
