@@ -69,9 +69,7 @@ def test_any_user_asks_what_becomes_of_mail(
             "dev@agency.test: sent; route: default (transactional), number 1 of 1"
         )
         assert sent.endswith(", provider main")
-        assert captured.startswith(
-            "b@cust.test: captured, 250 to the client: staging: "
-        )
+        assert captured.startswith("b@cust.test: captured, 250 to the client: staging: ")
         assert "on the block list" in blocked
         assert "dev@" not in captured + blocked
 
