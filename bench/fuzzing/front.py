@@ -124,6 +124,7 @@ class Front:
             FrontObserver(log),
             intake=Intake(settings, state_dir=_state_directory()),
             notify=lambda: None,
+            flush=lambda _actor, _queue_id: 0,
         )
         # as its start does it, but for sockets, and for the maildrop
         self.listener = self.service._activated(settings.listeners[0], max_connections=10)

@@ -1,4 +1,4 @@
-"""Whom a connection believes: an own CA as openssl makes it, also with Python 3.13, and no other."""
+"""Whom a connection believes: an own CA as openssl makes it with Python 3.13, too, and no other."""
 
 from __future__ import annotations
 
