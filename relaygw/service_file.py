@@ -15,6 +15,7 @@ import json
 import os
 import pwd
 import signal
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 EARLY_SIGNALS = {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 """What a gateway that starts keeps waiting until it can follow them; they would end it."""
 _SYSTEM_RUN_DIR = Path("/run/relaygw")
+_MAX_ENTRY_BYTES = 65536
 
 
 def draining_mark(state_dir: Path) -> Path:
@@ -76,6 +78,13 @@ class RunningGateway:
     mode: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundGateway(RunningGateway):
+    """A gateway by its entry; `user` is the owner of that file, who says so, and nobody else."""
+
+    entry: os.stat_result
+
+
 _held: list[int] = []  # the entry of this process
 
 
@@ -104,9 +113,9 @@ def hold_running_entry(gateway: RunningGateway, environ: Mapping[str, str]) -> P
     return None
 
 
-def running_gateways(environ: Mapping[str, str]) -> list[RunningGateway]:
+def running_gateways(environ: Mapping[str, str]) -> list[FoundGateway]:
     """Return the gateways that run on this host, as far as this user is told of them."""
-    found: dict[int, RunningGateway] = {}
+    found: dict[int, FoundGateway] = {}
     for directory in _run_directories(environ):
         with contextlib.suppress(OSError):
             found |= {one.pid: one for one in _entries(directory)}
@@ -114,11 +123,11 @@ def running_gateways(environ: Mapping[str, str]) -> list[RunningGateway]:
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user of this host."""
+    """Return the name of a user of this host, its number where it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {uid}"
+        return str(uid)
 
 
 def _run_directories(environ: Mapping[str, str]) -> list[Path]:
@@ -129,15 +138,25 @@ def _run_directories(environ: Mapping[str, str]) -> list[Path]:
     return [_SYSTEM_RUN_DIR, *([Path(own) / "relaygw"] if own.startswith("/") else [])]
 
 
-def _entries(directory: Path, *, removes_dead: bool = False) -> Iterator[RunningGateway]:
+def _entries(directory: Path, *, removes_dead: bool = False) -> Iterator[FoundGateway]:
+    """Yield what is told by root and by who owns a directory that nobody else may write to."""
+    about = directory.stat()
+    is_closed = not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     own = f"{os.getpid()}.json"  # whose lock does not keep us out, and would end by the look
     for path in sorted(one for one in directory.glob("*.json") if one.name != own):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            with path.open("rb") as file:
+            # neither followed nor waited for: it may be a link or a pipe
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                entry = os.fstat(descriptor)
                 try:
                     fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    yield RunningGateway(**json.load(file))
+                    if is_closed and entry.st_uid in (0, about.st_uid):
+                        yield FoundGateway(
+                            **json.loads(file.read(_MAX_ENTRY_BYTES))
+                            | {"user": user_name(entry.st_uid), "entry": entry}
+                        )
                     continue
             if removes_dead:
                 path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relaygw import state_owner
 from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.observe.hang import HangFile
@@ -122,7 +123,8 @@ class Supervisor:
             if time.monotonic() > deadline_s:
                 self._signal_all(signal.SIGKILL)
         if self._entry is not None:
-            self._entry.unlink(missing_ok=True)
+            with state_owner.as_caller():
+                self._entry.unlink(missing_ok=True)
         return self._end()
 
     def _register(self) -> None:
@@ -136,7 +138,8 @@ class Supervisor:
             state_dir=str(loaded.state_dir),
             mode=loaded.settings.mode.value,
         )
-        self._entry = hold_running_entry(running, os.environ)
+        with state_owner.as_caller():
+            self._entry = hold_running_entry(running, os.environ)
 
     def _end(self) -> int:
         self._log.note("master", "stopped")
@@ -230,6 +233,7 @@ class Supervisor:
     def _be_child(self, role: str, slot: int) -> None:
         """Become a role; never returns."""
         exit_code = os.EX_SOFTWARE
+        state_owner.forget_caller()
         self._log.channel.adopt()
         try:
             os.close(self._alive_write)
@@ -293,7 +297,8 @@ class Supervisor:
         """Start a new generation with the settings of now, and retire the old one."""
         self._manager.reloading()
         try:
-            loaded = load_settings(config=self._config, environ=os.environ)
+            with state_owner.as_caller():
+                loaded = load_settings(config=self._config, environ=os.environ)
             if loaded.settings.queue.url != self._loaded.settings.queue.url:
                 raise RelaygwError("queue.url cannot change by a reload; restart instead")
             self._prepare_schema(loaded)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relaygw import state_owner
 from relaygw.cli.frame import (
     CommandFailed,
     Group,
     Invocation,
+    act_as_owner,
     check_queue_file,
     login_name,
     pass_invocation,
@@ -209,7 +211,9 @@ def backup(invocation: Invocation, file: Path) -> None:
         is_none = isinstance(error, (FileNotFoundError, NotADirectoryError))
         code = os.EX_CANTCREAT if is_none else os.EX_IOERR
         raise CommandFailed(problem, exit_code=code) from error
-    click.echo(f"{file}: {_contents_words(found)}, {size(file.stat().st_size)}")
+    with state_owner.as_caller():
+        size_bytes = file.stat().st_size
+    click.echo(f"{file}: {_contents_words(found)}, {size(size_bytes)}")
 
 
 @db.command()
@@ -247,6 +251,7 @@ def restore(invocation: Invocation, file: Path, release: bool, is_sure: bool) ->
 
     try:
         _make_directory(queue.url)
+        act_as_owner(loaded)
         done = roles.restore_queue(loaded, file, is_released=release, may_replace=may_replace)
     except OSError as error:
         problem = f"{error.filename or file}: {error.strerror}"

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
-from relaygw import errors, service_file
+from relaygw import errors, service_file, state_owner
 from relaygw.errors import InvalidAddress, RelaygwError, StoreUnavailable
 from relaygw.mail.address import check_address
 from relaygw.mail.words import printable, unstorable_sign
@@ -78,24 +78,34 @@ class Invocation:
     is_debug: bool = False
     _of_running: LoadedSettings | None = None
 
-    def load(self) -> LoadedSettings:
-        """Read the configuration. Raises SettingsError."""
+    def read(self) -> LoadedSettings:
+        """Read the configuration, and stay who runs the command. Raises SettingsError."""
         from relaygw.settings.load import load_settings
 
         return load_settings(config=self.config, environ=os.environ)
 
+    def load(self) -> LoadedSettings:
+        """Read the configuration as who runs the command, and act as its owner from here on.
+
+        Raises SettingsError, and StoreUnavailable: see `act_as_owner`.
+        """
+        loaded = self.read()
+        act_as_owner(loaded)
+        return loaded
+
     def load_running(self) -> LoadedSettings:
         """Read the configuration that is meant when somebody asks about the gateway.
 
-        It is the one that is named, else that of the gateway that runs on this host. Raises
-        SettingsError, and StoreUnavailable when nobody can tell which.
+        It is the one that is named, else that of the gateway that runs on this host; see `load`.
+        Raises SettingsError, and StoreUnavailable when nobody can tell which.
         """
         if self.config is not None or any(os.environ.get(name) for name in _NAMED):
             return self.load()
         if self._of_running is None:
             from relaygw.cli.running_gateway import load_running
 
-            self._of_running = load_running(self.load)
+            self._of_running = load_running(self.read)
+        act_as_owner(self._of_running)
         return self._of_running
 
     def wake_workers(self) -> None:
@@ -117,6 +127,17 @@ class Invocation:
             yield store
         finally:
             store.close()
+
+
+def act_as_owner(loaded: LoadedSettings) -> None:
+    """Let a command that root has started act as the owner of the state directory.
+
+    Where that is root, as a user to whom a file of the configuration belongs: what it names is run.
+    Raises StoreUnavailable where that user cannot be told.
+    """
+    state_owner.become_owner_of(loaded.state_dir)
+    for file in loaded.files if os.geteuid() == 0 else ():
+        state_owner.become(file.stat())
 
 
 def check_queue_file(url: str) -> None:
@@ -160,7 +181,7 @@ def address_of(text: str, option: str, check: Callable[[str], object] = check_ad
 
 def login_name() -> str:
     """Return who runs this command, for the audit trail; sudo's caller is named, too."""
-    uid = os.getuid()
+    uid = state_owner.caller_uid()
     name = service_file.user_name(uid)
     caller = os.environ.get("SUDO_USER", "")
     return f"{name} (sudo by {caller})" if uid == 0 and caller else name
@@ -293,6 +314,8 @@ class Root(Group):
             code = INTERRUPTED
         except OSError as error:  # of a help that could not be written
             code = _tell_failed_stream(error)
+        finally:
+            state_owner.return_to_caller()
         if not standalone_mode:
             return code
         sys.exit(code or 0)
@@ -328,6 +351,12 @@ def _tell(error: Exception) -> int:
         warn(str(error))
         return error.exit_code
     code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), os.EX_SOFTWARE)
+    if isinstance(error, ImportError) and state_owner.caller_uid() != os.geteuid():
+        warn(
+            f"{service_file.user_name(os.geteuid())}, as whom this runs, may not read the program "
+            f"({error}); install it where all users may read, such as in /opt"
+        )
+        return os.EX_NOPERM
     if isinstance(error, (RelaygwError, OSError)):
         warn(str(error) or type(error).__name__)
     else:

@@ -18,11 +18,12 @@ from typing import Any
 
 import click
 
+from relaygw import state_owner
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import print_lines
 from relaygw.mail.drop import DIRECTORY
+from relaygw.service_file import user_name
 from relaygw.settings.model import Settings
-from relaygw.settings.secrets import user_name
 
 LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
 _LAUNCHER = "bin/relaygw-sendmail"
@@ -64,7 +65,7 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
         if uninstall:
             print_lines(programs.remove())
             return
-        loaded = invocation.load()
+        loaded = invocation.read()
         path, group = loaded.settings.maildrop.path, loaded.settings.maildrop.group
         print_lines(
             programs.install(maildrop=path, group=group, state_dir=loaded.state_dir, force=force)
@@ -145,11 +146,11 @@ class Programs:
         if maildrop is not None:
             from relaygw.inbound.drop_directory import DropDirectory
 
-            # for the user whom the gateway's state belongs to
             path = Path(maildrop)
-            DropDirectory(path, group).close()
-            if state_dir.exists() and os.geteuid() == 0:
-                os.chown(path, state_dir.stat().st_uid, -1)
+            state_owner.owner_of(path)  # who could put another directory there is refused
+            owner = state_owner.owner_of(state_dir).st_uid  # whom the gateway's state belongs to
+            with state_owner.as_owner_of(path.parent):
+                DropDirectory(path, group, owner=owner if state_dir.exists() else None).close()
             yield f"{path}: mail waits here until the gateway picks it up"
 
     def foreign(self) -> list[Path]:

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import click
 
+from relaygw import state_owner
 from relaygw.cli import frame
 from relaygw.cli.import_run import IMPORTED, REFUSED, ImportRun, Settled
 from relaygw.cli.mail_change import note_action, tell_missing
@@ -126,14 +127,20 @@ def _opened_output(output: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    if output.exists():
-        raise frame.CommandFailed(f"{output} exists; name another file", exit_code=os.EX_IOERR)
-    with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        os.link(file.name, output)  # never over another file
-    directory = os.open(output.parent, os.O_RDONLY | os.O_DIRECTORY)
+    with state_owner.as_caller():
+        if output.exists():
+            raise frame.CommandFailed(f"{output} exists; name another file", exit_code=os.EX_IOERR)
+        draft = tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-")  # noqa: SIM115
+    try:
+        yield draft
+        draft.flush()
+        os.fsync(draft.fileno())
+        with state_owner.as_caller():
+            os.link(draft.name, output)  # never over another file
+            directory = os.open(output.parent, os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        with state_owner.as_caller():
+            draft.close()
     try:
         os.fsync(directory)
     finally:
@@ -188,7 +195,9 @@ def import_mail(
     """
     loaded = invocation.load_running()
     settings = in_running_mode(loaded.settings)
-    with invocation.open_store(loaded) as store, click.open_file(source, "rb") as stream:
+    with state_owner.as_reader_of(Path(source)):
+        opened = click.open_file(source, "rb")
+    with opened as stream, invocation.open_store(loaded) as store:
         importer = Importer(Intake(settings, state_dir=loaded.state_dir), settings.listeners)
         work = ImportRun(store, importer, is_dry_run=is_dry_run)
         work.settled = partial(_tell, work) if not wants_json else partial(_tell_json, work)

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from relaygw import service_file
+from relaygw import service_file, state_owner
 from relaygw.cli.frame import Invocation, warn
 from relaygw.errors import RelaygwError, SettingsError, SettingsUnreadable, StoreUnavailable
-from relaygw.service_file import RunningGateway
+from relaygw.service_file import FoundGateway
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -19,8 +19,9 @@ from relaygw.settings.section import Mode
 def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     """Return the settings of the gateway that runs, or the usual ones when they are meant.
 
-    A gateway with another queue than the default is named on stderr. Raises StoreUnavailable
-    when several run, or its configuration cannot be read and the usual queue is empty.
+    A gateway with another queue than the default is named on stderr; what it says is read and done
+    as its own user, where this is root, and not by another user. Raises StoreUnavailable when
+    several run, or its configuration cannot be read and the usual queue is empty.
     """
     running = service_file.running_gateways(os.environ)
     if not running:
@@ -39,10 +40,12 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     (gateway,) = running
     config = Path(gateway.config) if gateway.config else None
     try:
+        _become_user_of(gateway)
         loaded = load_settings(config=config, environ=_environment_of(gateway))
     except SettingsError as error:
         problem = f"{_named(gateway)} runs here, but its configuration cannot be used: {error}"
         if forgotten is not None:
+            state_owner.return_to_caller()
             warn(f"{problem}; this is about {forgotten.settings.queue.url}")
             return forgotten
         if isinstance(error, SettingsUnreadable):
@@ -62,7 +65,7 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     return loaded
 
 
-def _environment_of(gateway: RunningGateway) -> Mapping[str, str]:
+def _environment_of(gateway: FoundGateway) -> Mapping[str, str]:
     """Return an environment in which a configuration means the queue of a gateway."""
     environ = {**os.environ, "RELAYGW__QUEUE__URL": gateway.queue}
     if gateway.mode:  # a variable of its service may say it, and the file have been changed since
@@ -75,12 +78,23 @@ def _environment_of(gateway: RunningGateway) -> Mapping[str, str]:
 
 def _has_mail(loaded: LoadedSettings) -> bool:
     """Return whether mail waits in a queue; one that cannot be looked at is not talked about."""
-    with contextlib.suppress(RelaygwError, OSError), Invocation().open_store(loaded) as store:
+    with (
+        contextlib.suppress(RelaygwError, OSError),
+        state_owner.as_owner_of(loaded.state_dir),
+        Invocation().open_store(loaded) as store,
+    ):
         return bool(store.queue.counts())
     return False
 
 
-def _named(gateway: RunningGateway) -> str:
+def _become_user_of(gateway: FoundGateway) -> None:
+    """Act as the user who wrote a gateway's entry; raises SettingsUnreadable where none may."""
+    state_owner.become(gateway.entry)
+    if gateway.entry.st_uid not in (0, os.geteuid()):
+        raise SettingsUnreadable("only root and that user believe its entry")
+
+
+def _named(gateway: FoundGateway) -> str:
     return f"the gateway of user {gateway.user}: {gateway.config or gateway.queue}"
 
 

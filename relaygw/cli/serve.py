@@ -6,10 +6,12 @@ They tell where each value comes from; secrets by reference only.
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import click
 
+from relaygw import service_file, state_owner
 from relaygw.cli.frame import JSON_LINES, Command, Group, Invocation, pass_invocation, warn
 from relaygw.cli.text import as_json
 from relaygw.mail.words import printable
@@ -39,6 +41,11 @@ def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     from relaygw.cli.install_sendmail import maildrop_warnings
     from relaygw.late_packages import missing_parts
 
+    if state_owner.caller_uid() != os.geteuid():
+        warn(
+            f"runs as {service_file.user_name(os.geteuid())}, whom {loaded.state_dir} belongs to, "
+            "and opens its ports as root"
+        )
     for text in (*missing_parts(), *maildrop_warnings(loaded.settings)):
         warn(f"warning: {text}")
 

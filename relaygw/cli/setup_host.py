@@ -16,6 +16,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from relaygw import state_owner
 from relaygw.cli.frame import CommandFailed
 from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.setup_plan import NewFile
@@ -74,13 +75,13 @@ class Owner:
         name = self.entry.pw_name
         return f"mode {file.mode:04o}, {name if file.is_own else 'root'}:{name}"
 
-    def give(self, path: Path | int, file: NewFile) -> None:
+    def give(self, descriptor: int, file: NewFile) -> None:
         """Set owner and mode of something new."""
         if self.entry is None:
-            os.chmod(path, _alone(file.mode))  # noqa: PTH101 - an open file, or a path
+            os.fchmod(descriptor, _alone(file.mode))
             return
-        os.chown(path, self.entry.pw_uid if file.is_own else 0, self.entry.pw_gid)
-        os.chmod(path, file.mode)  # noqa: PTH101
+        os.fchown(descriptor, self.entry.pw_uid if file.is_own else 0, self.entry.pw_gid)
+        os.fchmod(descriptor, file.mode)
 
 
 def _alone(mode: int) -> int:
@@ -91,7 +92,9 @@ def write(file: NewFile, owner: Owner) -> None:
     """Make a file or directory that is not there; a file gets its name once it is on disk."""
     if file.text is None:
         file.path.mkdir(mode=0o700, parents=True)
-        owner.give(file.path, file)
+        descriptor = os.open(file.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        owner.give(descriptor, file)
+        os.close(descriptor)
         return
     with draft_of(file.path) as new:
         owner.give(new.fileno(), file)
@@ -233,6 +236,7 @@ Variables = dict[str, tuple[str, str]]
 """Values of variables, each with where it is set."""
 
 
+@state_owner.as_caller()
 def service_variables() -> Variables:
     """Return what relaygw.service is started with; raises OSError for a file that is closed."""
     found: Variables = {}

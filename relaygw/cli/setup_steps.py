@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from relaygw import service_file
+from relaygw import service_file, state_owner
 from relaygw.cli import send_test as sending
 from relaygw.cli import setup_host as host
 from relaygw.cli.check import check
@@ -63,7 +63,7 @@ class Steps:
         self._wishes = wishes
         self._config = invocation.config
         self._context = click.get_current_context()
-        self._loaded: LoadedSettings = invocation.load()
+        self._loaded: LoadedSettings = invocation.read()
 
     def run(self) -> None:
         """Do them all; raises CommandFailed at the first that fails."""
@@ -83,7 +83,9 @@ class Steps:
         }
         is_online = not self._wishes.is_offline and bool(self._loaded.settings.providers)
         click.echo(f"--- relaygw check{' --online' if is_online else ''}")
-        if self._context.invoke(check, **nothing, online=is_online, wants_json=False) != os.EX_OK:
+        with state_owner.as_owner_of(self._loaded.state_dir):
+            code = self._context.invoke(check, **nothing, online=is_online, wants_json=False)
+        if code != os.EX_OK:
             raise CommandFailed(
                 f"the mail service refuses it; correct {self._config}, or the key in "
                 f"{self._config.parent / SECRETS if self._config else SECRETS}, and run relaygw "
@@ -122,21 +124,28 @@ class Steps:
         host.enable(is_new=bool(change))
 
     def _try(self) -> None:
+        with state_owner.as_owner_of(self._loaded.state_dir):
+            recipient = self._try_by_smtp()
+        if recipient:
+            self._try_as_web_user(recipient)
+
+    def _try_by_smtp(self) -> str:
+        """Send a test mail, and return to whom; empty: none was sent."""
         if service_file.running_service(self._loaded.state_dir) is None:
             words = shlex.join(["relaygw", "serve", "--config", str(self._config)])
             click.echo(f"The gateway is not running here. Start it: {words}")
-            return
+            return ""
         recipient = self._wishes.recipient or self._ask_recipient()
         if not recipient:
             click.echo("No test mail was sent. Send one: relaygw send-test --to ADDRESS")
-            return
+            return ""
         click.echo(f"--- relaygw send-test --to {recipient}")
         self._must_end(
             self._context.invoke(
                 sending.send_test, recipient=recipient, sender=self._sender(), timeout_s=60.0
             )
         )
-        self._try_as_web_user(recipient)
+        return recipient
 
     def _ask_recipient(self) -> str:
         if self._wishes.is_sure or not sys.stdin.isatty():
@@ -156,7 +165,10 @@ class Steps:
         click.echo(f"--- {program} -t -i, as {user.pw_name}")
         subject = f"Test from relaygw as {user.pw_name} {secrets.token_hex(4)}"
         host.send_as(user, program, recipient, subject)
-        with self._invocation.open_store(self._loaded) as store:
+        with (
+            state_owner.as_owner_of(self._loaded.state_dir),
+            self._invocation.open_store(self._loaded) as store,
+        ):
             queue_id = host.queued_as(store, subject)
             click.echo(f"{queue_id}: accepted from {user.pw_name}")
             code = sending.watch(store, self._loaded.settings, queue_id, timeout_s=60.0)

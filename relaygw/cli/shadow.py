@@ -83,7 +83,7 @@ def run(
         raise click.UsageError("--follow needs a file; stdin is read to its end anyway")
     source = ", ".join(map(str, maillogs))
     page = _Page(report, source) if report is not None else None
-    settings = invocation.load().settings
+    settings = invocation.read().settings
     judge = Shadow(settings, _copies(copies, settings) if copies is not None else None)
     work = _Run(judge, page, wants_json=wants_json)
     with _until_told_to_end(for_s) as ending:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from relaygw import state_owner
 from relaygw.cli import frame
 from relaygw.cli.frame import CommandFailed, Invocation, Text, login_name, pass_invocation, warn
 from relaygw.cli.selection import NOT_EMPTY
@@ -333,7 +334,8 @@ def _opened(file: str) -> Any:
     if file == _STDIN:
         return nullcontext[BinaryIO](sys.stdin.buffer)
     try:
-        return Path(file).open("rb")
+        with state_owner.as_reader_of(Path(file)):
+            return Path(file).open("rb")
     except OSError as error:
         raise CommandFailed(
             f"{file}: {error.strerror}; name a file that can be read", exit_code=os.EX_NOINPUT

@@ -23,7 +23,7 @@ from relaygw.mail.clock import is_settled
 from relaygw.mail.drop import WAKE_PIPE, WRITING_PREFIX, is_complete
 from relaygw.observe.maildrop import OURS, ReasonsFile
 from relaygw.observe.maillog import MailLog
-from relaygw.settings.secrets import user_name
+from relaygw.service_file import user_name
 
 MAX_LISTED = 10_000
 UNFINISHED_S = 86400.0  # a file that was begun and not finished for this long is removed
@@ -52,9 +52,12 @@ class Listing:
 
 
 class DropDirectory:
-    """An open maildrop. Opening makes it and sets its mode; raises MaildropUnusable."""
+    """An open maildrop. Opening makes it and sets its mode, and where root opens it its `owner`.
 
-    def __init__(self, path: Path, group: str | None) -> None:
+    Raises MaildropUnusable.
+    """
+
+    def __init__(self, path: Path, group: str | None, *, owner: int | None = None) -> None:
         self.path = path
         self._swept_at_s = float("-inf")
         self._found_nothing: tuple[int, float] | None = None  # time of the directory, of the look
@@ -70,7 +73,7 @@ class DropDirectory:
             _make(path)
             self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                self._set_up(gid)
+                self._set_up(gid, owner)
             except BaseException:
                 os.close(self.descriptor)
                 raise
@@ -83,12 +86,14 @@ class DropDirectory:
             ) from error
         self.reasons = ReasonsFile(self.descriptor)
 
-    def _set_up(self, gid: int | None) -> None:
+    def _set_up(self, gid: int | None, owner: int | None) -> None:
         found = os.fstat(self.descriptor)
         if found.st_uid != os.geteuid() and os.geteuid() != 0:
             raise OSError(f"it belongs to {user_name(found.st_uid)}")
         mode = 0o3733 if gid is None else 0o3730
         try:
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(self.descriptor, owner, -1)
             if gid is not None and found.st_gid != gid:
                 os.fchown(self.descriptor, -1, gid)
             if stat.S_IMODE(found.st_mode) != mode:

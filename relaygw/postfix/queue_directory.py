@@ -17,6 +17,7 @@ from pathlib import Path
 
 from relaygw.errors import RelaygwError
 from relaygw.postfix.queue_file import DamagedQueueFile, QueuedMail, read_queue_file
+from relaygw.state_owner import as_caller
 
 HOLD, MAILDROP = "hold", "maildrop"
 QUEUES = ("active", "incoming", "deferred", MAILDROP, HOLD)
@@ -52,6 +53,7 @@ class QueueDirectory:
     path: Path
     _touched: set[Path] = field(default_factory=set)
 
+    @as_caller()
     def check(self) -> None:
         """Raise NotAQueue unless this is one, all on one file system."""
         found = [self.path / name for name in QUEUES if (self.path / name).is_dir()]
@@ -71,16 +73,19 @@ class QueueDirectory:
     def locked(self) -> Iterator[None]:
         """Keep Postfix from starting. Raises PostfixRuns, and OSError where nobody may write."""
         lock = self.path / _LOCK
-        lock.parent.mkdir(exist_ok=True)
-        descriptor = os.open(lock, _LOCK_FLAGS | os.O_CREAT, 0o600)
+        with as_caller():
+            lock.parent.mkdir(exist_ok=True)
+            descriptor = os.open(lock, _LOCK_FLAGS | os.O_CREAT, 0o600)
         try:
             if _is_locked(descriptor):
                 raise self._runs(os.read(descriptor, 100))
-            (self.path / IMPORTED).mkdir(mode=0o700, exist_ok=True)
+            with as_caller():
+                (self.path / IMPORTED).mkdir(mode=0o700, exist_ok=True)
             yield
         finally:
             os.close(descriptor)
 
+    @as_caller()
     def is_running(self) -> bool:
         """Return whether a Postfix works on it."""
         try:
@@ -103,16 +108,19 @@ class QueueDirectory:
     def files(self) -> Iterator[QueueFile]:
         """Yield all files, queue by queue; those that are held come last."""
         for queue in QUEUES:
-            directory = self.path / queue
-            if directory.is_dir():
-                for path in _walk(directory):
-                    yield QueueFile(queue, path)
+            with as_caller():
+                directory = self.path / queue
+                paths = list(_walk(directory)) if directory.is_dir() else []
+            for path in paths:
+                yield QueueFile(queue, path)
 
+    @as_caller()
     def count(self, name: str) -> int:
         """Return how many files there are in another directory of Postfix's, hashed or not."""
         directory = self.path / name
         return sum(1 for _ in _walk(directory)) if directory.is_dir() else 0
 
+    @as_caller()
     def set_aside(self, file: QueueFile) -> Path:
         """Move a file where Postfix does not look; durable after `sync`."""
         directory = self.path / IMPORTED / file.queue
@@ -126,6 +134,7 @@ class QueueDirectory:
         self._touched |= {directory.parent, directory, file.path.parent}
         return target
 
+    @as_caller()
     def sync(self) -> None:
         """Make moves durable."""
         for directory in self._touched:
@@ -165,6 +174,7 @@ class QueueFile:
     queue: str
     path: Path
 
+    @as_caller()
     def read(self, *, limit_bytes: int, is_running: bool) -> QueuedMail:
         """Return its mail.
 

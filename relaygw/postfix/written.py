@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.errors import SettingsError
+from relaygw.service_file import user_name
 from relaygw.settings.load import LoadedSettings, load_settings
-from relaygw.settings.secrets import service_uids, user_name
+from relaygw.settings.secrets import service_uids
 from relaygw.settings.tree import read_flow
 
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9 ./_+=-]*(?::[A-Za-z0-9./_+=-]+)*")

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.settings.addresses import Bind
 from relaygw.settings.model import Settings
+from relaygw.state_owner import as_caller
 
 _BIND_PATIENCE_S = 5.0  # the front of a killed supervisor needs a moment to let go
 
@@ -51,7 +52,8 @@ class ListeningSockets:
         for place in wanted:
             if place not in self._open:
                 handed = self._handed.get(_key(place.bind))
-                self._open[place] = handed or _listen(place.bind, place.setting)
+                with as_caller():  # a port below 1024 may be root's to open
+                    self._open[place] = handed or _listen(place.bind, place.setting)
 
     def _compare(self, wanted: Sequence[_Place]) -> None:
         named = {_key(place.bind) for place in wanted}

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, PlainSerializer
 
 from relaygw.errors import SettingsError
+from relaygw.service_file import user_name
 from relaygw.settings.section import Written
 from relaygw.settings.tree import Keys, Tree
 
@@ -288,14 +289,6 @@ def service_uids() -> set[int]:
         return {pwd.getpwnam(SERVICE_USER).pw_uid}
     except KeyError:
         return set()
-
-
-def user_name(uid: int) -> str:
-    """Return the name of a user of this host, its number where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _loose(path: Path, status: os.stat_result) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, or_, update
 from sqlalchemy.exc import DBAPIError
 
+from relaygw import state_owner
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreFull, StoreUnavailable
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import OPEN, DeliveryState
@@ -65,24 +66,36 @@ class Restored:
 def back_up(url: str, target: Path) -> Contents:
     """Write a copy of a queue, which may be in use, and look whether it is whole.
 
-    It gets its name once all of it is on disk. Raises FileExistsError, OSError, QueueDamaged and
-    StoreUnavailable.
+    It gets its name once all of it is on disk. The queue is opened by its owner, the copy belongs
+    to the caller. Raises FileExistsError, OSError, QueueDamaged and StoreUnavailable.
     """
-    if target.exists():
-        raise FileExistsError(target)
+    with state_owner.as_caller():
+        if target.exists():
+            raise FileExistsError(target)
+    try:
+        with open_engine(url, is_for_writing=False) as engine, engine.connect() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            # from here on all of its files are open: as another user none is
+            raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if raw.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                raise StoreUnavailable(
+                    f"{url}: has no write-ahead log; start relaygw, it makes one"
+                )
+            with state_owner.as_caller():
+                return _copy(raw, target)
+    except (DBAPIError, log_check.DriverError) as error:
+        cause = getattr(error, "orig", error)  # on connecting it is in another one
+        if is_damage(cause):
+            raise QueueDamaged(damage(str(log_check.database_path(url)), str(cause))) from error
+        if "full" in str(cause):
+            raise StoreFull(f"{target}: {cause}; free some space, and run it again") from error
+        raise StoreUnavailable(f"{target}: {cause}; is there enough free space?") from error
+
+
+def _copy(raw: Any, target: Path) -> Contents:
     with draft_of(target) as file:
         copy = Path(file.name)
-        try:
-            with open_engine(url, is_for_writing=False) as engine, engine.connect() as connection:
-                raw: Any = connection.connection.dbapi_connection
-                raw.execute("VACUUM INTO ?", (file.name,))
-        except (DBAPIError, log_check.DriverError) as error:
-            cause = getattr(error, "orig", error)  # on connecting it is in another one
-            if is_damage(cause):
-                raise QueueDamaged(damage(str(log_check.database_path(url)), str(cause))) from error
-            if "full" in str(cause):
-                raise StoreFull(f"{target}: {cause}; free some space, and run it again") from error
-            raise StoreUnavailable(f"{target}: {cause}; is there enough free space?") from error
+        raw.execute("VACUUM INTO ?", (file.name,))
         contents = look_into(copy)
         log_check.sync(copy)
         os.link(copy, target)  # never over another file
@@ -156,11 +169,13 @@ def restore(
     SchemaMismatch for one of a later version.
     """
     path = log_check.database_path(url)
-    if source.exists() and path.exists() and source.samefile(path):
-        raise QueueDamaged(f"{source}: is the queue itself; name a copy of it")
-    is_queue = lock_directory_of(source).is_dir()
-    with exchange.sole_user(source) if is_queue else contextlib.nullcontext():
-        contents = look_into(source)
+    with contextlib.ExitStack() as held:
+        with state_owner.as_reader_of(source):
+            if source.exists() and path.exists() and source.samefile(path):
+                raise QueueDamaged(f"{source}: is the queue itself; name a copy of it")
+            if lock_directory_of(source).is_dir():
+                held.enter_context(exchange.sole_user(source))
+            contents = look_into(source)
         return _restore(path, source, contents, is_released, now_ms, may_replace)
 
 
@@ -200,10 +215,13 @@ def _replace(
     """Put a queue made from a copy in place, alone; return how many deliveries are held."""
     new = path.with_name(path.name + ".restoring")
     with exchange.making(path, new):
+        with state_owner.as_reader_of(source):
+            has_log = log_check.mark_of(source) is not None
+            has_progress = log_check.progress_file_of(source).exists()
         _copy_private(source, new)
-        if log_check.mark_of(source) is not None:
+        if has_log:
             _copy_private(log_check.log_of(source), log_check.log_of(new))
-            if log_check.progress_file_of(source).exists():
+            if has_progress:
                 lock_directory_of(new).mkdir(mode=0o700)
                 _copy_private(log_check.progress_file_of(source), log_check.progress_file_of(new))
         migrate.upgrade(f"sqlite:///{new}")
@@ -219,7 +237,7 @@ def _replace(
                     f"{new}: {error.orig}; free some space, and run it again"
                 ) from error
             raise _is_none(source, error.orig) from error
-        exchange.take_owner(path, new)
+        exchange.take_mode(path, new)
         if aside is not None:
             exchange.fold_log(path)
         exchange.publish(path, new, aside or path)
@@ -248,8 +266,10 @@ def _present(path: Path) -> Contents | None:
 
 
 def _copy_private(source: Path, new: Path) -> None:
+    with state_owner.as_reader_of(source):
+        file = source.open("rb")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as target, source.open("rb") as file:
+    with os.fdopen(descriptor, "wb") as target, file:
         shutil.copyfileobj(file, target, 1 << 20)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from relaygw.errors import QueueDamaged, StoreUnavailable
 from relaygw.store.log_check import DriverError, LogState, check_log, driver, index_of, log_of, sync
-from relaygw.store.queue_lock import give_to_owner_of, is_alone, lock_directory_of, open_users
+from relaygw.store.queue_lock import is_alone, lock_directory_of, open_users
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _ASIDE = DAMAGED, REPLACED = "damaged", "replaced"
@@ -72,11 +72,10 @@ def remove(path: Path) -> None:
         lock_directory_of(path).rmdir()
 
 
-def take_owner(old: Path, new: Path) -> None:
-    """Give a new database to the owner of the old one, or of its directory where none is."""
+def take_mode(old: Path, new: Path) -> None:
+    """Give a new database the mode of the old one."""
     if old.exists():
         new.chmod(old.stat().st_mode & 0o777)
-    give_to_owner_of(old if old.exists() else old.parent, new)
 
 
 @contextmanager
@@ -140,8 +139,6 @@ def publish(path: Path, new: Path, aside: Path) -> None:
     (locks / "moved").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.truncate(locks / "progress", 0)
-    for one in (locks, *locks.iterdir()):
-        give_to_owner_of(path, one)
     remove(new)
 
 

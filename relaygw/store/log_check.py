@@ -22,7 +22,7 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
@@ -133,6 +133,9 @@ def read_only(path: Path, *, as_it_lies: bool = False) -> Any:
 
     SQLite drops its locks in this process when anybody else here opens and closes the file.
     """
+    for one in (path, path.with_name(path.name + "-journal")):
+        if one.is_fifo():  # it would wait for who writes there
+            raise DriverError(f"{one} is a pipe; remove it")
     return _connect(path, "immutable=1" if as_it_lies else "mode=ro")
 
 
@@ -204,9 +207,15 @@ def missing_database(path: Path, *, is_alone: bool = True) -> str:
     )
 
 
+def _opened(file: Path) -> BinaryIO:
+    """Open a file to read; a pipe in its place is empty, and nobody waits for who writes there."""
+    return os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        with _opened(file) as stream:
+            return stream.read()
     except OSError:
         return b""
 
@@ -234,7 +243,7 @@ def _is_moved(path: Path, mark: int) -> bool:
     if path.stat().st_mtime_ns < progress_file_of(path).stat().st_mtime_ns:
         return False
     # nobody has it open, so that no lock is dropped
-    with path.open("rb") as file:
+    with _opened(path) as file:
         page_bytes = int.from_bytes(file.read(18)[16:]) or 1
         page_bytes = 65536 if page_bytes == 1 else page_bytes
         file.seek((noted.page - 1) * page_bytes)
@@ -302,7 +311,7 @@ def _mark_alone(path: Path) -> int | None:
 
     By the header, which drops no lock: after a kill the rest may only make sense with its log.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         header = file.read(_DATABASE_HEADER.size)
     if not header:
         return None  # it was made and not used yet
@@ -333,7 +342,7 @@ def is_later(salt: int, mark: int) -> bool:
 def salts_of(log: Path) -> Salts | None:
     """Return the salts of a log, None when it is none."""
     try:
-        with log.open("rb") as file:
+        with _opened(log) as file:
             return salts_in(file.read(_LOG_HEADER.size))
     except OSError:
         return None

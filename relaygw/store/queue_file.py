@@ -178,7 +178,8 @@ class QueueFile:
             if self._log_descriptor >= 0:
                 os.close(self._log_descriptor)
                 self._log_descriptor = -1
-            self._log_descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            self._log_descriptor = os.open(self._log, flags)
             header = os.pread(self._log_descriptor, log_check.LOG_HEADER_BYTES, 0)
             self._page_bytes = int.from_bytes(header[8:12])
             return log_check.salts_in(header)

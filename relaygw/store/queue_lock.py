@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
@@ -26,19 +25,10 @@ def lock_directory_of(path: Path) -> Path:
 
 
 def open_lock_file(path: Path, name: str) -> int:
-    """Open a lock file of a database, and make it with the database's owner; raises OSError."""
+    """Open a lock file of a database, which is made where there is none; raises OSError."""
     directory = lock_directory_of(path)
-    if not directory.exists():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        give_to_owner_of(path, directory)
-    file = directory / name
-    try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(file, flags, 0o600)
-    except FileExistsError:
-        return os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    give_to_owner_of(path, file)
-    return descriptor
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def open_users(path: Path) -> int:
@@ -103,14 +93,6 @@ def _holder(users: int) -> str:
         if (kind, how, file.rpartition(":")[2]) == ("FLOCK", "WRITE", inode):
             return f"process {process}"
     return "another process"
-
-
-def give_to_owner_of(path: Path, file: Path) -> None:
-    """Let the gateway's user have what root made."""
-    if os.geteuid() == 0:
-        with contextlib.suppress(FileNotFoundError):  # a database that is made next
-            owner = path.stat()
-            os.chown(file, owner.st_uid, owner.st_gid)
 
 
 class FileLock:

@@ -146,7 +146,7 @@ class _Recovery:
                 raise QueueDamaged(
                     f"{self._path}: nothing of it can be read ({error}); restore a backup"
                 ) from error
-            exchange.take_owner(self._path, self._new)
+            exchange.take_mode(self._path, self._new)
             if log_check.log_of(self._path).exists() and not _uses_log(self._finding):
                 self._done.log_aside = log_check.log_of(self._aside)
             exchange.publish(self._path, self._new, self._aside)

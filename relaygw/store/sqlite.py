@@ -26,7 +26,7 @@ from relaygw.mail.clock import is_settled
 from relaygw.store.database import Database, Translated, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, read_write
 from relaygw.store.queue_file import QueueFile, frames_of
-from relaygw.store.queue_lock import FileLock, give_to_owner_of, lock_directory_of
+from relaygw.store.queue_lock import FileLock, lock_directory_of
 from relaygw.store.readers import Readers
 from relaygw.store.schema import SQLITE_LOWER
 
@@ -127,8 +127,6 @@ class WriteLock:
         self._gate, self._turnstile, self._lock = (
             os.open(directory / name, flags, 0o600) for name in _LOCKS
         )
-        for name in _LOCKS:  # root's commands may come before the gateway
-            give_to_owner_of(directory, directory / name)
 
     def close(self) -> None:
         """Close the lock files; the files stay, others may hold them."""

@@ -20,6 +20,7 @@ LEVELS = {
     "reach": 0,
     "clients": 0,
     "late_packages": 1,
+    "state_owner": 1,
     "mail": 1,
     "volume": 2,
     "settings": 2,

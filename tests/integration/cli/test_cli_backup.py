@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import shutil
 import signal
 import sqlite3
@@ -18,14 +17,12 @@ import click
 import pytest
 
 from relaygw import roles
-from relaygw.cli import setup_host
 from relaygw.errors import StoreFull
 from relaygw.mail.state import DeliveryState
 from relaygw.store import exchange, log_check, queue_lock
 from relaygw.store.store import open_store
 from tests.integration.cli.conftest import Desk
 from tests.queues import make_queue
-from tests.rights import needs
 
 POSTGRES = """\
 mode: production
@@ -288,41 +285,6 @@ def test_a_restore_that_was_cut_short_is_begun_anew(desk: Desk, tmp_path: Path) 
     with closing(sqlite3.connect(aside)) as old:
         assert old.execute("SELECT 1 FROM message WHERE queue_id = ?", (later,)).fetchone()
     assert not queue.with_name("queue.db.restoring").exists()
-
-
-@needs("root")
-@pytest.mark.parametrize("is_there", [True, False])
-def test_the_queue_belongs_to_whom_it_belonged(desk: Desk, tmp_path: Path, is_there: bool) -> None:
-    copy = tmp_path / "queue.copy"
-    desk.add("a@cust.test")
-    desk.run("db", "backup", str(copy))
-    queue = close(desk)
-    for one in (queue.parent, *queue.parent.rglob("*")):
-        os.chown(one, 33, 33)
-    if not is_there:
-        for one in sorted(queue.parent.rglob("*"), reverse=True):
-            one.rmdir() if one.is_dir() else one.unlink()
-    done = desk.run("db", "restore", str(copy), "--yes")
-    assert done.exit_code == 0, done.stderr
-    standing(desk)
-    found = {one.name: one.stat().st_uid for one in queue.parent.rglob("*")}
-    assert found.keys() >= {"queue.db", "queue.db.locks", "users"}
-    assert set(found.values()) == {33}, found
-
-
-@needs("root")
-def test_a_queue_whose_directory_is_gone_belongs_to_the_service(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(setup_host, "SERVICE_USER", "www-data")
-    copy = tmp_path / "queue.copy"
-    desk.run("db", "backup", str(copy))
-    queue = close(desk)
-    shutil.rmtree(queue.parent)
-    assert desk.run("db", "restore", str(copy)).exit_code == 0
-    uid = pwd.getpwnam("www-data").pw_uid
-    assert {one.stat().st_uid for one in (queue.parent, *queue.parent.rglob("*"))} == {uid}
-    assert stat.S_IMODE(queue.parent.stat().st_mode) == 0o700
 
 
 def test_the_question_is_asked_before_the_queue_is_taken_and_again_when_mail_has_come(

@@ -1,0 +1,167 @@
+"""What root's commands make in a directory of state belongs to its owner; who that is."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relaygw import state_owner
+from relaygw.cli import setup_host
+from relaygw.cli.db import _make_directory
+from relaygw.errors import StoreUnavailable
+from relaygw.store.queue_lock import lock_directory_of
+from relaygw.store.store import open_store
+from tests.forked import run_relaygw
+from tests.integration.cli.conftest import Desk
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+USER, GROUP = 4321, 4322
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that other users may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def queue(desk: Desk) -> Iterator[Path]:
+    """The queue of a desk, which nobody has open."""
+    desk.add("a@cust.test")
+    desk.store.close()
+    yield Path(desk.url.removeprefix("sqlite:///"))
+    desk.store = open_store(desk.url)
+
+
+def give(*paths: Path, uid: int = USER, gid: int = GROUP) -> None:
+    for path in paths:
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def run(desk: Desk, *words: str) -> str:
+    """Run a command in a process that has loaded all: not all may read the program of tests."""
+    done = run_relaygw(["--config", desk.config, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def test_files_of_the_queue_belong_to_its_owner_and_root_is_named(desk: Desk, queue: Path) -> None:
+    shutil.rmtree(lock_directory_of(queue))
+    give(queue.parent, queue)
+    run(desk, "queue", "hold", "--all", "--yes")
+    made = [*queue.parent.rglob("*")]
+    assert {one.name for one in made} >= {"users", "progress", "lock", "gate", "turnstile"}
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in made} == {(USER, GROUP)}
+    assert '"actor":"root' in run(desk, "audit", "--json")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_queue_belongs_to_whom_it_belonged(
+    desk: Desk, queue: Path, tmp_path: Path, is_there: bool
+) -> None:
+    copy = tmp_path / "queue.copy"
+    run(desk, "db", "backup", str(copy))
+    give(queue.parent, *queue.parent.rglob("*"))
+    if not is_there:
+        for one in sorted(queue.parent.rglob("*"), reverse=True):
+            one.rmdir() if one.is_dir() else one.unlink()
+    run(desk, "db", "restore", str(copy), "--yes")
+    found = {one.name: one.stat().st_uid for one in queue.parent.rglob("*")}
+    assert found.keys() >= {"queue.db", "queue.db.locks", "users"}
+    assert set(found.values()) == {USER}, found
+
+
+def test_the_directory_of_a_queue_is_made_for_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_host, "SERVICE_USER", "www-data")
+    _make_directory(f"sqlite:///{tmp_path}/state/queue.db")
+    made = (tmp_path / "state").stat()
+    assert made.st_uid == pwd.getpwnam("www-data").pw_uid
+    assert stat.S_IMODE(made.st_mode) == 0o700
+
+
+# --- who the owner is -----------------------------------------------------------------------
+
+
+def test_a_directory_that_is_to_be_made_has_the_owner_of_that_above(tmp_path: Path) -> None:
+    give(tmp_path)
+    assert state_owner.owner_of(tmp_path / "a/b").st_uid == USER
+    (tmp_path / "link").symlink_to("a/../b")
+    give(tmp_path / "link")
+    assert state_owner.owner_of(tmp_path / "link/state").st_uid == USER
+
+
+@pytest.mark.parametrize("what", ["a link", "a parent", "a mode", "a group", "a loop"])
+def test_others_may_not_choose_whom_root_becomes(tmp_path: Path, what: str) -> None:
+    parent = tmp_path / "parent"
+    (parent / "state").mkdir(parents=True)
+    path = parent / "state"
+    give(path)
+    assert state_owner.owner_of(path).st_uid == USER
+    if what == "a link":
+        path = parent / "link"
+        path.symlink_to(tmp_path)
+        give(path)
+    elif what == "a parent":
+        give(parent, uid=USER + 1)
+    elif what == "a loop":
+        path = parent / "link"
+        path.symlink_to(path)
+    else:
+        parent.chmod(0o777 if what == "a mode" else 0o775)
+        give(parent, uid=0, gid=GROUP + 1)
+    expected = "Too many levels" if what == "a loop" else "chown -h root .* && chmod go-w "
+    with pytest.raises(StoreUnavailable, match=expected):
+        state_owner.owner_of(path)
+    parent.chmod(0o1777)
+    if what in ("a mode", "a group"):
+        assert state_owner.owner_of(path).st_uid == USER, "there names are their owners'"
+
+
+def test_what_is_started_meanwhile_cannot_become_root(tmp_path: Path) -> None:
+    give(tmp_path)
+    with state_owner.as_owner_of(tmp_path):
+        assert os.getresuid() == (USER, USER, 0)
+        assert os.getresgid() == (GROUP, GROUP, GROUP)
+        assert os.getgroups() == []
+        with state_owner.as_caller():
+            assert os.geteuid() == 0
+        shown = ["grep", "-h", "^[UG]id\\|^Groups\\|^CapPrm", "/proc/self/status"]
+        said = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+        child = os.fork()
+        if child == 0:
+            state_owner.forget_caller()
+            try:
+                os.setresuid(0, 0, 0)
+            except PermissionError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+    assert os.getresuid() == (0, 0, 0)
+    assert said.split() == [
+        "Uid:", *[str(USER)] * 4, "Gid:", *[str(GROUP)] * 4, "Groups:", "CapPrm:", "0" * 16,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_of_root", [True, False])
+def test_a_file_named_by_root_is_read_as_the_owner_of_its_directory(
+    tmp_path: Path, *, is_of_root: bool
+) -> None:
+    state, place = tmp_path / "state", tmp_path / "place"
+    for one in (state, place):
+        one.mkdir()
+    give(state, *([] if is_of_root else [place]))
+    with state_owner.as_owner_of(state), state_owner.as_reader_of(place / "file"):
+        assert os.geteuid() == (0 if is_of_root else USER)
