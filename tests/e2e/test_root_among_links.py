@@ -30,8 +30,9 @@ from relaygw.store.store import open_store
 from tests.builders import accepted
 from tests.forked import RelaygwProcess
 from tests.queues import make_queue
+from tests.rights import needs
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+pytestmark = needs("root")
 
 SERVICE = pwd.getpwnam("nobody")
 SCRIPTS = Path(__file__).parents[2] / "packaging/scripts"

@@ -21,8 +21,9 @@ from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.store import open_store
 from tests.forked import run_relaygw
 from tests.integration.cli.conftest import Desk
+from tests.rights import needs
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+pytestmark = needs("root")
 
 USER, GROUP = 4321, 4322
 
