@@ -36,7 +36,6 @@ from relaygw.mail.drop import QUEUE_EMPTY
 from relaygw.mail.state import OPEN, DeliveryState, RecipientState
 from relaygw.operations import queue_actions
 from relaygw.operations.story import tell_story
-from relaygw.policy.recipients import Screen
 from relaygw.policy.story import as_object
 from relaygw.store.queue_entry import QueueEntry, Waiting
 from relaygw.store.shape import ShapeKey
@@ -170,7 +169,7 @@ def _change(
             provider=to_provider,
             senders=providers[to_provider].senders if to_provider else (),
             routes=queue_actions.routes_taken(store, loaded.settings),
-            screen=Screen(loaded.settings),
+            screen=queue_actions.screen_of(store, loaded.settings),
         )
         task = Task(
             verb=action.name,

@@ -135,6 +135,13 @@ def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
     return None if is_other else known_routes(settings)
 
 
+def screen_of(store: Store, settings: Settings) -> Screen | None:
+    """Return who may receive now, None: no worker goes by these settings."""
+    mine = fingerprint(settings)
+    workers = (one for one in store.instances.registered() if one.role == "delivery")
+    return Screen(settings) if any(one.fingerprint == mine for one in workers) else None
+
+
 def _change_ready(
     store: Store, action: QueueAction, ready: Sequence[QueueEntry], order: Order, now_ms: int
 ) -> list[LeftAlone]:
@@ -226,7 +233,8 @@ def _objection_to_release(entry: QueueEntry, order: Order) -> LeftAlone | None:
             for one in entry.recipients
             if one.delivery_no == part.delivery_no and one.state is RecipientState.PENDING
         ]
-        if not order.screen.holds_back(entry.source, entry.mode, part.released, waiting):
+        is_held = order.screen.holds_back(entry.source, entry.mode, part.released, waiting)
+        if not (waiting and is_held):
             return None
     why = "the mode or recipients.allow permits none of its recipients; it would be held at once"
     return LeftAlone(entry.queue_id, why)

@@ -46,6 +46,7 @@ class QueueFile:
         self._page_bytes = 0
         self._boot = log_check.this_boot()
         self._trouble: str | None = None
+        self._is_rescued = False  # what the lost log held is in the database: a restart goes on
         self._identities: tuple[_Identity, ...] = ()
         self._anchoring = threading.Lock()
         self._users = self._progress = self._log_descriptor = -1
@@ -146,6 +147,7 @@ class QueueFile:
         When the log is gone, all of it is moved into the database; QueueDamaged where that fails:
         nothing must be acknowledged then.
         """
+        self._look_again()
         if self._trouble is None and self._file_mark != 0:
             if self._identify() == self._identities:
                 if log_check.HAS_FRAME_COUNT:
@@ -168,9 +170,16 @@ class QueueFile:
             os.close(descriptor)
 
     def refuse_if_broken(self) -> None:
-        """Raise QueueDamaged once a file of the queue was seen to be removed or replaced."""
+        """Raise QueueDamaged while a file of the queue is removed or replaced."""
+        self._look_again()
         if self._trouble is not None:
             raise QueueDamaged(self._trouble)
+
+    def _look_again(self) -> None:
+        """Forget the trouble of a directory that was renamed away and back."""
+        is_open = self._trouble is not None and not self._is_rescued
+        if is_open and self._identify() == self._identities:
+            self._trouble = None  # nothing was acknowledged meanwhile
 
     def _open_log(self) -> log_check.Salts | None:
         """Open the log, by which nobody holds locks, for a look at each commit."""
@@ -214,14 +223,17 @@ class QueueFile:
         changed = next((name for name, now, before in pairs if now != before), self._name)
         self._trouble = (
             f"{changed}: removed or replaced while relaygw ran; no mail is accepted or sent until "
-            f"relaygw is restarted{' with this file back' if changed == self._name else ''}"
+            f"{'this file is back' if changed == self._name else 'relaygw is restarted'}"
         )
 
     def _rescue(self, raw: Any, trouble: str) -> None:
         """Move what the lost log holds into the database; raise QueueDamaged when it cannot."""
         try:
             self._moved.unlink(missing_ok=True)
-            if _identity(self._name) != self._identities[0] or not _move_all(raw):
+            if _identity(self._name) != self._identities[0]:
+                raise QueueDamaged(trouble)
+            self._is_rescued = True
+            if not _move_all(raw):
                 raise QueueDamaged(trouble)
             is_log_there = _identity(self._log_name) == self._identities[1]
             descriptor = queue_lock.open_lock_file(self.path, self._moved.name)

@@ -17,7 +17,6 @@ from starlette.requests import Request
 
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations import queue_actions, selectors
-from relaygw.policy.recipients import Screen
 from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
@@ -273,7 +272,7 @@ def carry_out(
 ) -> queue_actions.Result:
     """Do `action` to the messages of a choice; blocks on the store, raises StoreUnavailable."""
     routes = queue_actions.routes_taken(web.store, web.settings)
-    order = replace(order, routes=routes, screen=Screen(web.settings))
+    order = replace(order, routes=routes, screen=queue_actions.screen_of(web.store, web.settings))
     found = {entry.queue_id for entry in web.store.queue.entries(choice.ids)} if choice.ids else ()
     gone = (one for one in choice.ids if one not in found)
     left = [queue_actions.LeftAlone(queue_id=one, why="it is no longer there") for one in gone]

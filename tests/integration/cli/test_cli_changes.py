@@ -5,6 +5,9 @@ import pytest
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.settings.load import load_settings
+from relaygw.settings.model import fingerprint
+from tests.builders import instance
 from tests.integration.cli.conftest import Desk
 
 D = DeliveryState
@@ -128,6 +131,8 @@ def test_what_the_mode_would_hold_again_does_not_count_as_released(desk: Desk) -
     assert desk.run("queue", "hold", "--all", "--yes").exit_code == 0
     text = desk.config.read_text().replace("mode: production", "mode: staging")
     desk.config.write_text(text + "recipients: {allow: [dev@agency.test]}\n")
+    settings = load_settings(config=desk.config, environ={}).settings
+    desk.store.instances.register(instance("w", fingerprint=fingerprint(settings)))
     result = desk.run("queue", "release", "--all", "--yes")
     assert result.stdout.splitlines()[-1] == "1 message released"
     assert (

@@ -430,6 +430,23 @@ def test_nothing_is_acknowledged_once_the_database_itself_is_gone(
     store.close()
 
 
+def test_a_directory_that_was_renamed_away_and_back_is_used_again(tmp_path: Path) -> None:
+    directory, away = tmp_path / "state", tmp_path / "away"
+    directory.mkdir()
+    store = open_in(directory)
+    messages = [accepted() for _ in range(3)]
+    store.intake.accept_batch(messages[:1])
+    directory.rename(away)
+    for _ in range(2):
+        with pytest.raises(QueueDamaged, match=r"until this file is back"):
+            store.intake.accept_batch([accepted()])
+    away.rename(directory)
+    for one in messages[1:]:
+        store.intake.accept_batch([one])
+    store.close()
+    assert {one.queue_id for one in messages} <= stored(directory)
+
+
 # --- somebody has it alone
 
 
