@@ -119,7 +119,12 @@ def is_of(home: Home, machine: Machine) -> bool:
 
 def is_at(home: Home, settings: Settings, machine: Machine) -> bool:
     """True where a queue is at home; one that was noted without its file, wherever that is."""
-    return home.mark in ("", machine.mark) or home.mark == mark_at(settings, machine)
+    if home.mark in ("", machine.mark):
+        return True
+    try:
+        return home.mark == mark_at(settings, machine)
+    except OSError:  # the file is away, which is told elsewhere
+        return is_of(home, machine)
 
 
 # --- which machine this is ----------------------------------------------------------------
