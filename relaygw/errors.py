@@ -82,6 +82,10 @@ class IntakeFull(RelaygwError):
     """Too much mail waits to be written; the client should come back later."""
 
 
+class EndsReaders(RelaygwError):
+    """Reading it ended several processes, so that it is not read any more: observe.readings."""
+
+
 class ContentInvalid(RelaygwError):
     """Message content cannot be converted for a provider that lacks an extension."""
 

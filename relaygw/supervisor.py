@@ -26,6 +26,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.observe.hang import HangFile
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
 from relaygw.observe.metrics import open_run_files
+from relaygw.observe.readings import Readings
 from relaygw.observe.reload import note_refused_reload, note_settings_in_force
 from relaygw.roles import heap, note_settings, prepare_schema
 from relaygw.roles.children import Child, HangWatch, Restarts
@@ -89,6 +90,9 @@ class Supervisor:
         self._hang_file.start()
         note_settings_in_force(self._loaded.state_dir)
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
+        self._readings = Readings(
+            self._loaded.state_dir, tell=lambda line: self._log.note("master", line)
+        )
         self._signals.catch()
         self._manager.status("prepares the queue")
         try:
@@ -117,6 +121,7 @@ class Supervisor:
                     self._signal_all(number)
             if not self._end_hung():
                 self._manager.alive()
+            self._readings.settle()
             self._log.channel.pump()
             self._reap()
             self._restart_due()
@@ -244,6 +249,7 @@ class Supervisor:
                 handover=self._handover,
                 log=self._log,
                 beat=self._hangs.beat_of(slot),
+                readings=self._readings.of(slot),
                 metrics=self._metrics.directory if self._metrics is not None else None,
                 demand=self._demand if self._is_on_demand("web") else None,
                 began_at_ms=self._began_at_ms,
@@ -269,9 +275,11 @@ class Supervisor:
             if child is None:
                 continue
             self._hangs.forget(child)
+            exit_code = os.waitstatus_to_exitcode(status)
+            who = f"{child.role} (pid {child.pid})"
+            self._readings.end(child.slot, who, has_died=exit_code != 0)
             if self._is_stopping or child.generation != self._generation:
                 continue
-            exit_code = os.waitstatus_to_exitcode(status)
             if exit_code != 0 or not self._is_on_demand(child.role):
                 self._plan_restart(child, exit_code)
             else:

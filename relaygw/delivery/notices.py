@@ -32,6 +32,7 @@ from relaygw.mail.state import RecipientState
 from relaygw.mail.words import some_of
 from relaygw.observe.events import Accepted
 from relaygw.observe.observer import DeliveryObserver
+from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.policy.retry import given_up_at_ms
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import AttemptEntry
@@ -111,7 +112,9 @@ class Notices:
         *,
         composer: Composer,
         wake_workers: Callable[[], None],
+        readings: ProcessReadings | None = None,
     ) -> None:
+        self._readings = readings or unwatched()
         self._told, self._retry = settings.bounces.to, settings.retry
         self._classifiers = {
             name: Classifier(provider) for name, provider in settings.providers.items()
@@ -169,7 +172,9 @@ class Notices:
 
     def _make(self, notice: DueNotice) -> _Made | None:
         try:
-            made = self._composed(notice)
+            what = f"message {notice.queue_id} for its notice"
+            with self._readings.reading(Reader.NOTICES, what):
+                made = self._composed(notice)
             detail = made.why_not or f"told {some_of(made.targets)}"
             return made if self._store.notices.make(notice, made.messages, detail=detail) else None
         except Exception as error:

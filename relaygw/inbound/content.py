@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import IO
+from zlib import crc32
 
 from relaygw.mail.content import READ_HEADER_BYTES, has_long_line, header_end, normalise_line_ends
 from relaygw.mail.drop import LARGE_BYTES
@@ -35,6 +36,7 @@ MIN_BYTES_PER_S = 500.0  # as Postfix's smtpd_min_data_rate; counted from 354 on
 _PIECE_BYTES = 128 * 1024  # what is worked up at once: a hostile piece stalls all sessions
 _OVERRUN_FACTOR = 4  # a client that goes on and on after its limit is cut off
 _OVERRUN_BYTES = 64 * 2**20
+_NAMED_BYTES = 1024
 
 
 class TooMuchData(Exception):
@@ -120,6 +122,11 @@ class ReceivedContent:
             self._file.seek(at_byte)
         self.digest = whole.digest()
         return self.digest
+
+    @property
+    def name(self) -> str:
+        """What this content is called, the same each time that it comes; call after `read_head`."""
+        return f"content of {self.size_bytes} bytes, CRC {crc32(self.head[:_NAMED_BYTES]):08x}"
 
     def chunks(self, head: bytes, first_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield spooled content, `head` in place of its own; the first chunk has `first_bytes`."""

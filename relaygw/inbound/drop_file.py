@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from relaygw.errors import EndsReaders
 from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
 from relaygw.mail.address import NO_REQUEST, DsnRequest, read_request
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
+from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.volume import NoRoom, Room
 
 MAX_DROPS = 100
@@ -67,6 +69,7 @@ class Drop:
     cwd: str | None = None  # the caller's working directory
     dsn: DsnRequest = NO_REQUEST
     handed_over_ms: int | None = None  # as its owner lets the file say
+    reading_name: str = ""  # of the file as it is: another one once it was mended
 
     @property
     def drop_id(self) -> str:
@@ -93,6 +96,10 @@ class OpenDrop:
         self.content_bytes = int(trailer[1])
         self.is_large = self.content_bytes > _LARGE_BYTES  # so that others should not wait for it
         self._head_bytes = found.st_size - len(self._trailer) - self.content_bytes
+        self._changed_ms = found.st_mtime_ns // 1_000_000
+        self.reading_name = (
+            f"maildrop file {name}, {self.content_bytes} bytes of {self._changed_ms}"
+        )
         if self.content_bytes > limit_bytes:
             raise _too_large(limit_bytes)
         if not len(FIRST_LINE) < self._head_bytes <= MAX_HEAD_BYTES:
@@ -130,7 +137,8 @@ class OpenDrop:
             dsn=read_request(
                 notify=others.get(b"notify"), ret=others.get(b"ret"), envid=others.get(b"envid")
             ),
-            handed_over_ms=self._found.st_mtime_ns // 1_000_000,
+            handed_over_ms=self._changed_ms,
+            reading_name=self.reading_name,
         )
 
     def _read(self, count: int) -> bytes:
@@ -234,7 +242,9 @@ class DropReader:
         limit_bytes: int,
         spool_directory: Path,
         room: Room | None = None,
+        readings: ProcessReadings | None = None,
     ) -> None:
+        self._readings = readings or unwatched()
         self._directory = directory
         self._limit_bytes = limit_bytes
         self._spool_directory = spool_directory
@@ -268,11 +278,16 @@ class DropReader:
                 if opened.is_large and not is_large_wanted:
                     batch.large.append(name)
                     return
-                drop = opened.read(self._spool_directory, self._room)
-            drop.content.read_head()
+                reader = Reader.LARGE if is_large_wanted else Reader.MAILDROP
+                # its mail comes next
+                with self._readings.reading(reader, opened.reading_name, is_last=False):
+                    drop = opened.read(self._spool_directory, self._room)
+                    drop.content.read_head()
             batch.drops.append(drop)
         except NotYet:
             batch.unfinished.append(name)  # looked at again in a second
+        except EndsReaders as error:
+            batch.unfit.append((name, f"{error}; it is read again when it has changed"))
         except Unfit as error:
             batch.unfit.append((name, str(error)))
         except NoRoom as error:

@@ -28,6 +28,7 @@ from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted
 from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
+from relaygw.observe.readings import ProcessReadings, unwatched
 from relaygw.passwords import Uses
 from relaygw.settings.listeners import Listener
 from relaygw.settings.model import Settings
@@ -153,6 +154,7 @@ class ActiveListener:
     rates: ClientRates | None
     observer: ListenerObserver
     throttled: ThrottledClients
+    readings: ProcessReadings
     connections: set[Connection] = field(default_factory=set)
     is_stopping: bool = False
 
@@ -199,7 +201,9 @@ class FrontService:
         flush: Flush,
         counts: SourceCounts | None = None,
         screen: Screen | None = None,
+        readings: ProcessReadings | None = None,
     ) -> None:
+        self._readings = readings or unwatched()
         self._screen = screen
         self._counts = counts
         self._settings = settings
@@ -218,6 +222,7 @@ class FrontService:
             committer=self._committer,
             log=self._log,
             requests=lambda directory: LocalRequests(directory, settings, flush, self._log),
+            readings=self._readings,
         )
         self.uses: Uses = {}
         self.throttled = ThrottledClients()
@@ -301,6 +306,7 @@ class FrontService:
             session_left=self._session_left,
             observer=self._observer.listener(name),
             throttled=self.throttled,
+            readings=self._readings,
         )
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:

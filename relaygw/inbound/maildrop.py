@@ -35,6 +35,7 @@ from relaygw.inbound.queue_listing import QueueListing
 from relaygw.mail.drop import MAX_CONTENT_BYTES, MAX_HEADER_BYTES, WAKE_PIPE
 from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
+from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.volume import NoRoom
@@ -61,7 +62,9 @@ class Maildrop:
         committer: GroupCommitter,
         log: MailLog,
         requests: Callable[[DropDirectory], LocalRequests],
+        readings: ProcessReadings | None = None,
     ) -> None:
+        self.readings = readings or unwatched()
         # what the first listener takes: local mail has no listener of its own
         listeners = settings.listeners
         self.limit_bytes = listeners[0].max_message_size if listeners else MAX_CONTENT_BYTES
@@ -217,6 +220,7 @@ class Pickup:
             limit_bytes=max(service.limit_bytes, MAX_CONTENT_BYTES),
             spool_directory=service.intake.state_dir,
             room=service.intake.room,
+            readings=service.readings,
         )
         self._large: deque[str] = deque()
         self._large_task: asyncio.Task[None] | None = None
@@ -305,15 +309,22 @@ class Pickup:
     async def _store(self, drop: Drop) -> Exception | None:
         """Return None once the mail of `drop` is durable, else what went wrong."""
         intake, committer, content = self._service.intake, self._service.committer, drop.content
+        readings = self._service.readings
         try:
             if content.is_spooled and intake.takes_once:
                 await committer.work_aside(content.take_digest)
             limit_bytes = self._service.header_bytes
             read = partial(intake.header_of, content, limit_bytes=limit_bytes, may_be_bare=True)
-            header = await committer.work_aside(read) if content.has_long_header else read()
-            message, chunks = compose_local(
-                intake, drop, header, limit_bytes=self._service.limit_bytes
-            )
+            if content.has_long_header:
+                aside = partial(readings.call, Reader.LARGE, drop.reading_name, read)
+                header = await committer.work_aside(aside)
+            with readings.reading(Reader.SESSIONS, drop.reading_name):
+                message, chunks = compose_local(
+                    intake,
+                    drop,
+                    header if content.has_long_header else read(),
+                    limit_bytes=self._service.limit_bytes,
+                )
             if content.is_spooled:
                 await committer.add_chunks(message, chunks)
             await committer.submit(message)

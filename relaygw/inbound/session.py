@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from aiosmtpd import smtp
 
-from relaygw.errors import IntakeFull, StoreFull, StoreUnavailable
+from relaygw.errors import EndsReaders, IntakeFull, StoreFull, StoreUnavailable
 from relaygw.inbound import login, replies
 from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.content import ContentReader, ReceivedContent, TooMuchData
@@ -25,6 +25,7 @@ from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, 
 from relaygw.mail.address import NO_REQUEST
 from relaygw.mail.envelope import Source
 from relaygw.observe.events import Rejected
+from relaygw.observe.readings import Reader
 from relaygw.policy.recipients import Fate
 
 if TYPE_CHECKING:
@@ -336,6 +337,10 @@ async def _accept(session: Session, envelope: Envelope, content: ReceivedContent
     except HeaderTooLong:
         limit = listener.settings.max_header_size
         raise Refusal(replies.HEADER_TOO_LONG.format(limit=limit)) from None
+    except EndsReaders as error:
+        remedy = f"not accepted, and answered 554 to {connection.peer}; report it"
+        listener.note(f"error: {error}; {remedy}")
+        raise Refusal(replies.NOT_READABLE) from None
     except (StoreUnavailable, IntakeFull) as error:
         is_full = isinstance(error, (StoreFull, IntakeFull))
         reply = replies.NO_SPACE if is_full else replies.TROUBLE
@@ -367,17 +372,21 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         dsn=envelope.dsn,
         refused_recipients=envelope.rcpt_commands - len(envelope.recipients),
     )
+    name, readings = content.name, listener.readings
     read = partial(
         listener.intake.header_of, content, limit_bytes=listener.settings.max_header_size
     )
-    header = await listener.committer.work_aside(read) if content.has_long_header else read()
-    message, chunks = listener.intake.compose(
-        sender=envelope.mail_from or "",
-        recipients=envelope.recipients,
-        content=content,
-        header=header,
-        origin=origin,
-    )
+    if content.has_long_header:
+        aside = partial(readings.call, Reader.LARGE, name, read)
+        header = await listener.committer.work_aside(aside)
+    with readings.reading(Reader.SESSIONS, name):
+        message, chunks = listener.intake.compose(
+            sender=envelope.mail_from or "",
+            recipients=envelope.recipients,
+            content=content,
+            header=header if content.has_long_header else read(),
+            origin=origin,
+        )
     if content.is_spooled:
         await listener.committer.add_chunks(message, chunks)
     if message.has_denied_source and not session.has_told_of_source:

@@ -85,7 +85,14 @@ async def _tended(
         want_web=context.demand.want if context.demand is not None else None,
     )
     composer = NoticeComposer(Intake(settings, state_dir=state_dir))
-    notices = Notices(settings, store, observer, composer=composer, wake_workers=wake_workers)
+    notices = Notices(
+        settings,
+        store,
+        observer,
+        composer=composer,
+        wake_workers=wake_workers,
+        readings=context.readings,
+    )
     running = [janitor.run(), notices.run()]
     if settings.digest.is_on:
         running.append(_digests(context, store, wake_workers))

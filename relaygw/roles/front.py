@@ -61,6 +61,7 @@ async def front(context: RoleContext) -> int:
         flush=partial(flush, store, settings, sender.send),
         counts=counts,
         screen=screened,
+        readings=context.readings,
     )
     with registered(context, "front", store, later=True):
         beat = asyncio.create_task(Heartbeat(context, "front", store).beat())

@@ -29,6 +29,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.late_packages import missing_package
 from relaygw.mail.clock import clock_ms
 from relaygw.observe.maillog import MailLog
+from relaygw.observe.readings import ProcessReadings, unwatched
 from relaygw.roles import heap, hears_of_mail, queue_place
 from relaygw.roles.demand import Demand
 from relaygw.settings.load import LoadedSettings
@@ -81,6 +82,7 @@ class RoleContext:
     log: MailLog
     beat: Beat | None = None
     handover: Handover | None = None
+    readings: ProcessReadings = field(default_factory=unwatched)
     metrics: Path | None = None  # where processes count; None: they do not
     demand: Demand | None = None  # for the web role; None: that runs always
     form_key: bytes = field(default_factory=lambda: secrets.token_bytes(32))

@@ -38,7 +38,8 @@ async def web(context: RoleContext) -> int:
         heartbeat = Heartbeat(context, "web", store)
         beat = asyncio.create_task(heartbeat.beat())
         metrics = MetricsPage(store, settings, state_dir=context.loaded.state_dir)
-        indexer, uses, history = Indexer(store), Uses(), History()
+        uses, history = Uses(), History()
+        indexer = Indexer(store, context.readings)
         visits, attendance = Visits(history), Attendance()
         beside = asyncio.gather(
             keep_indexed(indexer, stop),

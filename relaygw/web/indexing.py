@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from relaygw.errors import StoreUnavailable, Unstorable
+from relaygw.errors import EndsReaders, StoreUnavailable, Unstorable
 from relaygw.mail.content import ContentFacts
+from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.web.mail.mime_tree import load_tree
@@ -35,8 +36,9 @@ _log = logging.getLogger("relaygw.web")
 class Indexer:
     """Makes captured mail of one store findable; for many threads, one of which works."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, readings: ProcessReadings | None = None) -> None:
         self._store = store
+        self._readings = readings or unwatched()
         self._lock = threading.Lock()
 
     def catch_up(self, *, within_s: float | None = PATIENCE_S) -> bool:
@@ -78,11 +80,16 @@ class Indexer:
 
     def _read(self, entry: QueueEntry) -> ContentFacts:
         try:
-            tree = load_tree(self._store, entry)
-            is_live = hosts_linked(tree, self._store.sandbox.production_hosts).hosts
-            return replace(read_facts(tree), tags=(PRODUCTION_TAG,) if is_live else ())
+            with self._readings.reading(Reader.INDEX, f"message {entry.queue_id} for searches"):
+                tree = load_tree(self._store, entry)
+                is_live = hosts_linked(tree, self._store.sandbox.production_hosts).hosts
+                return replace(read_facts(tree), tags=(PRODUCTION_TAG,) if is_live else ())
         except StoreUnavailable:
             raise
+        except EndsReaders as error:
+            remedy = f"look at it with relaygw sandbox show {entry.queue_id}"
+            _log.error("%s: searches do not know what it says; %s", error, remedy)
+            return ContentFacts()
         except Exception:  # a defect: the others are to be found all the same
             _log.exception("%s: the content cannot be read", entry.queue_id)
             return ContentFacts()

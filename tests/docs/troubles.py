@@ -121,6 +121,11 @@ SMTP: dict[str, Row] = {
         "make sure that no provider sends mail back to this gateway, `relaygw check --online`; see "
         "`relaygw queue explain`",
     ),
+    "NOT_READABLE": (
+        "the front ended three times while it read this message, so it does not read it again",
+        "the log names it by size and CRC, and has the reason for each end: report it; what the "
+        "client sends differently is accepted",
+    ),
     "AUTH_LINE_TOO_LONG": (_CLIENT, _REPAIR),
     "AUTH_NOT_BASE64": (_CLIENT, _REPAIR),
     "AUTH_CANCELLED": ("the client cancelled its login", "see its own log"),
