@@ -15,13 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from unittest import mock
 
 from bench.fuzzing.front import Front, close_seams
 from bench.fuzzing.profiles import PROFILES
 from bench.fuzzing.queue import database
 from relaygw.errors import InvalidAddress, SettingsError
-from relaygw.feedback import bounce_mail
+from relaygw.feedback import bounce_report
 from relaygw.feedback.formats import FORMATS
 from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.drop_file import DropReader
@@ -125,9 +124,8 @@ def _proxied(pieces: list[bytes]) -> object:
 
 
 def bounces(data: bytes) -> None:
-    """Bounce mails and complaints; the library for old forms has a process of its own."""
-    with mock.patch.object(bounce_mail, "read_old_form", lambda content, text: []):
-        bounce_mail.read(data, received_at_ms=1_800_000_000_000, hostname="gw.test")
+    """Bounce mails and complaints."""
+    bounce_report.read(data, received_at_ms=1_800_000_000_000, hostname="gw.test")
 
 
 def events(data: bytes) -> None:

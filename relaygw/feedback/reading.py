@@ -1,7 +1,8 @@
 """Reads the posts that were kept: what they tell of, which mail that is, and what follows.
 
 Each web role reads, and several share the posts: one of them has a post for a while. Whatever ends
-it, somebody reads the post again, and what it tells counts once.
+it, somebody reads the post again, and what it tells counts once. Bounce mails are read beside what
+providers post, one at a time, so that posts do not wait for expensive ones.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from relaygw.errors import StoreUnavailable
-from relaygw.feedback import bounce_mail
+from relaygw.feedback.bounce_mail import BounceReader, NotRead, TooExpensive
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.verdict import BOUNCE_MAIL, Event
+from relaygw.mail.verdict import BOUNCE_MAIL, Event, Kind
 from relaygw.observe.events import Judged
 from relaygw.observe.observer import Series
+from relaygw.observe.readings import MAX_DEATHS, ProcessReadings, unwatched
+from relaygw.observe.readings import Reader as ReadBy
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import MatchedEvent, StoredPost
 from relaygw.store.mail_of_event import Clue, Found
@@ -40,6 +44,7 @@ _SILENT_MS, _SILENT_MAILS = 86_400_000, 20
 _log = logging.getLogger("relaygw.feedback")
 
 
+_Read = Callable[[], tuple[list[MatchedEvent], bool]]
 _IN_HAND_MS = (250, 5_000)  # at least, at most
 
 
@@ -70,10 +75,12 @@ class Reader:
         *,
         told: Callable[[Sequence[MatchedEvent]], None] = lambda _: None,
         judged: Callable[[Sequence[Judged]], None] = lambda _: None,
+        readings: ProcessReadings | None = None,
     ) -> None:
+        self._readings = readings or unwatched()
         self._store = store
         self._retention_ms = int(settings.queue.retention * 1000)
-        self._hostname = settings.hostname
+        self._bounces = BounceReader(settings.hostname)
         self._everybody = frozenset(settings.providers)  # may have sent what a bounce mail names
         presets = {name: one.preset for name, one in settings.providers.items()}
         self._formats = {
@@ -103,12 +110,21 @@ class Reader:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set; what is under way is finished."""
+        try:
+            await asyncio.gather(
+                self._keep_reading(self._read_some, self._woken, stop),
+                self._keep_reading(self._read_bounce_mail, asyncio.Event(), stop),
+            )
+        finally:
+            self._bounces.close()
+
+    async def _keep_reading(self, read: _Read, woken: asyncio.Event, stop: asyncio.Event) -> None:
         ending = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                self._woken.clear()
-                if not await self._look():
-                    waking = asyncio.create_task(self._woken.wait())
+                woken.clear()
+                if not await self._look(read):
+                    waking = asyncio.create_task(woken.wait())
                     await asyncio.wait(
                         {waking, ending}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
                     )
@@ -116,10 +132,10 @@ class Reader:
         finally:
             ending.cancel()
 
-    async def _look(self) -> bool:
+    async def _look(self, read: _Read) -> bool:
         """Read some posts; False: there are none for now."""
         try:
-            new, has_read = await asyncio.to_thread(self._read_some)
+            new, has_read = await asyncio.to_thread(read)
             self._told(new)
             if verdicts := [verdict for one in new for verdict in one.verdicts]:
                 self._judged(await asyncio.to_thread(self._store.reports.judged, verdicts))
@@ -151,15 +167,39 @@ class Reader:
             if len(posts) == 1:
                 self._keep(posts[0], error)
                 return [], True
-        new: list[MatchedEvent] = []
-        for post in posts:  # one of them cannot be read: the others can
-            try:
-                new += self._take([post])
-            except StoreUnavailable:
-                raise
-            except Exception as error:
+        # one of them cannot be read: the others can
+        return [event for post in posts for event in self._read_one(post)], True
+
+    def _read_bounce_mail(self) -> tuple[list[MatchedEvent], bool]:
+        posts = self._store.feedback.claim_posts(limit=1, lease_ms=LEASE_MS, is_of_mail=True)
+        if not posts:
+            self._bounces.close()
+        return [event for post in posts for event in self._read_one(post)], bool(posts)
+
+    def _read_one(self, post: StoredPost) -> list[MatchedEvent]:
+        try:
+            return self._take([post])
+        except StoreUnavailable:
+            raise
+        except NotRead as error:
+            if isinstance(error, TooExpensive) or post.tries >= MAX_DEATHS:
+                self._set_aside(post, error)
+            else:
                 self._keep(post, error)
-        return new, True
+        except Exception as error:
+            self._keep(post, error)
+        return []
+
+    def _set_aside(self, post: StoredPost, error: NotRead) -> None:
+        """Give up reading a bounce mail; it stays among captured mail."""
+        self._store.feedback.take([], read=[post.post_no])
+        queue_id = _queue_id_of(post)
+        _log.warning(
+            "bounce mail %s is set aside unread, it tells nothing: %s; look at it with relaygw "
+            "sandbox show %s, and suppress an address that it rightly names with relaygw suppress "
+            "add ADDRESS",
+            *(queue_id, error, queue_id),
+        )
 
     def _keep(self, post: StoredPost, error: Exception) -> None:
         """Have a post that cannot be read tried again later, and later still."""
@@ -167,8 +207,8 @@ class Reader:
         self._store.feedback.put_off(post.post_no, wait_ms=wait_ms)
         if post.tries == 1 or self._often.may(("unread", post.provider)):
             _log.warning(
-                "post %d of provider %s cannot be read (%s: %s); it is kept for %d days and tried "
-                "again",
+                "post %d of provider %s cannot be read (%s: %s); it is kept and tried again, for "
+                "%d days at most",
                 *(post.post_no, post.provider, type(error).__name__, str(error)[:200]),
                 self._retention_ms // 86_400_000,
             )
@@ -221,13 +261,16 @@ class Reader:
 
     def _events(self, post: StoredPost) -> Iterable[Event]:
         if post.provider == BOUNCE_MAIL:
-            return bounce_events(
-                post, self._hostname, lambda queue_id: self._store.intake.read_chunk(queue_id, 0)
-            )
+            content = self._store.intake.read_chunk(_queue_id_of(post), 0)
+            if content is None:  # it was deleted meanwhile
+                return []
+            return self._bounces.read(content, received_at_ms=post.received_at_ms)
         known = self._formats.get(post.provider)
         if known is None:
             raise LookupError(f"providers has no {post.provider} that reports events any more")
-        return known.read(post.body)
+        what = f"stored post {post.post_no} of {post.provider}"
+        with self._readings.reading(ReadBy.STORED_POSTS, what):
+            return known.read(post.body)
 
     def _clue(self, post: StoredPost, event: Event) -> Clue:
         return Clue(
@@ -295,25 +338,17 @@ class Seldom:
 # What is believed of a bounce mail: that which names a mail and a recipient that we sent it to.
 #
 # Anybody may write a bounce mail. What names nobody whom a provider took that mail for is kept as
-# an event of unknown mail, and has no effect.
+# an event of unknown mail, and has no effect. Who got a mail can name its other recipients, so of
+# mail to several a bounce mail suppresses nobody.
 
 
 Told = tuple[StoredPost, Event]
 _ID_CHARACTERS = 40
 
 
-def bounce_events(
-    post: StoredPost, hostname: str, content_of: Callable[[str], bytes | None]
-) -> list[Event]:
-    """Return what a bounce mail tells, a recipient under each address that it has there.
-
-    `content_of` returns the start of a message by its queue id; None: it was deleted meanwhile.
-    """
-    content = content_of(post.body.decode("ascii", "replace")[:_ID_CHARACTERS])
-    if content is None:
-        return []
-    mentions = bounce_mail.read(content, received_at_ms=post.received_at_ms, hostname=hostname)
-    return [event for mention in mentions for event in mention.events]
+def _queue_id_of(post: StoredPost) -> str:
+    """Return the queue id of a bounce mail by its post."""
+    return post.body.decode("ascii", "replace")[:_ID_CHARACTERS]
 
 
 def believed(told: Sequence[Told], found: Sequence[Found]) -> tuple[list[Told], list[Found]]:
@@ -326,6 +361,13 @@ def believed(told: Sequence[Told], found: Sequence[Found]) -> tuple[list[Told], 
             continue
         key = (post.post_no, event.key)
         its = its if its.rcpt_nos else Found()
+        one = (post, _shared(event)) if its.is_shared else one
         if key not in chosen or (its.rcpt_nos and not chosen[key][1].rcpt_nos):
             chosen[key] = one, its
     return [one for one, _ in chosen.values()], [its for _, its in chosen.values()]
+
+
+def _shared(event: Event) -> Event:
+    """Return what is believed of an event that another recipient of the mail may have written."""
+    kind = Kind.SOFT if event.kind is Kind.HARD else event.kind
+    return replace(event, kind=kind, others=max(event.others, 1))

@@ -11,12 +11,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from zlib import crc32
 
-from relaygw.errors import SettingsError
+from relaygw.errors import EndsReaders, SettingsError
 from relaygw.feedback.certificates import Certificates, Fetch, NotFetched, fetch
 from relaygw.feedback.format import Format, Post, Refused, Trust, Verified
 from relaygw.feedback.formats import FORMATS
 from relaygw.feedback.reading import Seldom
+from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.batch_writer import BatchWriter
@@ -65,8 +68,10 @@ class PostBox:
         taken: Callable[[], None] = lambda: None,
         counted: Callable[[str, str], None] = lambda _provider, _reason: None,
         fetch_url: Fetch = fetch,
+        readings: ProcessReadings | None = None,
     ) -> None:
         """`taken` hears that there is something to read, `counted` why a post is not taken."""
+        self._readings = readings or unwatched()
         self._store = store
         self._fetch = fetch_url
         self._keys = Certificates(fetch_url)
@@ -100,7 +105,12 @@ class PostBox:
         if trust is None:
             raise self.refusal(name, "store", "what it is believed by cannot be read")
         try:
-            verified = await sender.format.verify(post, trust)
+            # nobody else is verified meanwhile, unless a certificate is fetched first
+            what = f"post to {name}, CRC {crc32(post.body):08x}"
+            with self._readings.reading(Reader.POSTS, what):
+                verified = await sender.format.verify(post, trust)
+        except EndsReaders as error:
+            raise self.refusal(name, "unreadable", str(error), HTTPStatus.BAD_REQUEST) from None
         except Refused as refused:
             reason = "unreadable" if refused.status == 400 else "not_believed"
             raise self.refusal(name, reason, refused.reason, refused.status) from None

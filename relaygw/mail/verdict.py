@@ -72,7 +72,7 @@ class Event:
     kind: Kind
     at_ms: int  # by the provider's clock
     address: str | None = None  # None: it does not say which recipient
-    others: int = 0  # how many more addresses the same report names
+    others: int = 0  # how many more people it may be about, or may come of
     mark: str | None = None
     provider_id: str | None = None
     message_id: str | None = None

@@ -50,10 +50,11 @@ async def feedback_kept(
                 what = f"{one.provider} has it: its event tells {one.event.kind}"
                 context.log.note("qmgr", f"{one.queue_id}: {what}; {address} is not sent to again")
 
-    reader = Reader(store, settings, told=told, judged=observer.tell)
+    readings = context.readings
+    reader = Reader(store, settings, told=told, judged=observer.tell, readings=readings)
     work = [asyncio.create_task(reader.run(stop)), asyncio.create_task(counts.run(stop))]
     if listening is not None:
-        box = PostBox(store, settings, taken=reader.wake, counted=counts.refused)
+        box = PostBox(store, settings, taken=reader.wake, counted=counts.refused, readings=readings)
         app = EventsApp(box, settings.web.proxies)
         told_closed = partial(counts.closed, str(settings.events.bind))
         limit = ConnectionLimit(settings.web.proxies, refused=told_closed)

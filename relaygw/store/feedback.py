@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from relaygw.mail.verdict import Event, Kind
+from relaygw.mail.verdict import BOUNCE_MAIL, Event, Kind
 from relaygw.store import doubts, suppression, webhooks
 from relaygw.store.database import (
     BatchStatement,
@@ -36,11 +36,12 @@ _ADD_POST = insert_into("event_post", "provider received_at_ms due_at_ms body", 
 _ADD_TOKEN = insert_into(
     "event_token", "provider token expires_at_ms", on_conflict="DO NOTHING RETURNING token"
 )
-_HAS_DUE = Statement("SELECT 1 FROM event_post WHERE due_at_ms <= {?} LIMIT 1")
+_IS_DUE = f"due_at_ms <= {{?}} AND (provider = '{BOUNCE_MAIL}') = {{?}}"
+_HAS_DUE = Statement(f"SELECT 1 FROM event_post WHERE {_IS_DUE} LIMIT 1")
 _DUE = Statement(
-    """
-    SELECT post_no, length(body) FROM event_post WHERE due_at_ms <= {?}
-    ORDER BY due_at_ms LIMIT {?} {skip_locked}
+    f"""
+    SELECT post_no, length(body) FROM event_post WHERE {_IS_DUE}
+    ORDER BY due_at_ms LIMIT {{?}} {{skip_locked}}
     """
 )
 _POSTS = BatchStatement(
@@ -50,7 +51,13 @@ _POSTS = BatchStatement(
     """,
     columns=1,
 )
-_COUNT = Statement("SELECT count(*) FROM (SELECT 1 FROM event_post LIMIT {?}) AS waiting")
+_COUNT = Statement(
+    f"""
+    SELECT count(*) FROM (
+        SELECT 1 FROM event_post WHERE provider <> '{BOUNCE_MAIL}' LIMIT {{?}}
+    ) AS waiting
+    """
+)
 _LEASE = BatchStatement(
     """
     UPDATE event_post SET due_at_ms = v.column2, tries = tries + 1 FROM (VALUES {rows}) AS v
@@ -173,18 +180,22 @@ class Feedback(Repository):
             _ADD_POST.run(tx, rows)
         return are_new
 
-    def claim_posts(self, *, limit: int, lease_ms: int) -> list[StoredPost]:
+    def claim_posts(
+        self, *, limit: int, lease_ms: int, is_of_mail: bool = False
+    ) -> list[StoredPost]:
         """Return posts that are due, for this caller alone until `lease_ms` are over.
+
+        `is_of_mail`: those of bounce mails, which are expensive to read; else all others.
 
         They take turns by when they are due, so that none stands in the way of others. Of large
         ones there are fewer. Who forgets a lease reads a post twice, which counts once.
         """
         with self._read() as tx:
-            if not _HAS_DUE.fetch(tx, tx.now_ms()):
+            if not _HAS_DUE.fetch(tx, tx.now_ms(), is_of_mail):
                 return []
         with self._write(Write.LEASE) as tx:
             now_ms = tx.now_ms()
-            chosen = _first_ones(_DUE.fetch(tx, now_ms, limit))
+            chosen = _first_ones(_DUE.fetch(tx, now_ms, is_of_mail, limit))
             _LEASE.run(tx, [(post_no, now_ms + lease_ms) for (post_no,) in chosen])
             return [
                 StoredPost(
@@ -198,7 +209,7 @@ class Feedback(Repository):
             ]
 
     def count_posts(self, most: int) -> int:
-        """Return how many posts wait to be read, `most` for that or more."""
+        """Return how many posts of providers wait to be read, `most` for that or more."""
         with self._read() as tx:
             return int(_COUNT.fetch(tx, most)[0][0])
 

@@ -83,6 +83,7 @@ class Found(NamedTuple):
     queue_id: str | None = None
     rcpt_nos: tuple[int, ...] = ()
     may_come: bool = False  # a worker has it in hand: soon it is known who was sent it
+    is_shared: bool = False  # others have the mail, too, or one that is named alike
 
 
 class _Person(NamedTuple):
@@ -130,7 +131,8 @@ def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
 def _by_mark(clue: Clue, queue_id: str | None, people: Sequence[_Person]) -> Found:
     """Return who of a mail it is about; nothing where another provider was sent that."""
     if clue.was_sent:
-        return _by_address(queue_id, _asked_for(clue, people), clue.address)
+        found = _by_address(queue_id, _asked_for(clue, people), clue.address)
+        return found._replace(is_shared=_are_several(people))
     named = _named(people, clue.address)
     its = [one for one in people if one.may_be_with(clue.providers)]
     if not set(its).isdisjoint(named):
@@ -158,6 +160,10 @@ def _by_address(queue_id: str | None, people: Sequence[_Person], address: str | 
         is_one = len({one.address for one in people}) == 1
         return Found(queue_id, tuple(one.rcpt_no for one in people) if is_one else ())
     return Found(queue_id, tuple(one.rcpt_no for one in _named(people, address)))
+
+
+def _are_several(people: Sequence[_Person]) -> bool:
+    return len({_folded(one.address) for one in people}) > 1
 
 
 def _folded(address: str) -> str | None:
@@ -208,7 +214,8 @@ def _by_provider_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
                 if one.provider in clue.providers and _is_id(wanted, one.reply)
             ]
             if its:
-                yield _by_address(queue_id, its, clue.address)
+                found = _by_address(queue_id, its, clue.address)
+                yield found._replace(is_shared=_are_several(people[queue_id]))
 
 
 def _is_id(wanted: str, reply: str | None) -> bool:
@@ -226,11 +233,18 @@ def _by_message_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
     rows = _MESSAGE_IDS.fetch(tx, [(one,) for one in ids])
     known = {queue_id: str(told) for queue_id, told in rows}
     people = _people(tx, ids)
-    for queue_id in ids:
+    alike = [
+        queue_id
+        for queue_id in ids
+        if known.get(queue_id, "").strip("<> ") == clue.message_id.strip("<> ")
+    ]
+    # one message may come as a copy for each recipient
+    is_shared = _are_several([one for queue_id in alike for one in people.get(queue_id, ())])
+    for queue_id in alike:
         those = _asked_for(clue, people.get(queue_id, ()))
         its = [one for one in those if one.provider in clue.providers]
-        if its and known.get(queue_id, "").strip("<> ") == clue.message_id.strip("<> "):
-            yield _by_address(queue_id, its, clue.address)
+        if its:
+            yield _by_address(queue_id, its, clue.address)._replace(is_shared=is_shared)
 
 
 def _with_words(tx: Transaction, text: str) -> list[str]:

@@ -36,7 +36,7 @@ class NewVerdict:
     provider: str
     dsn: str | None
     detail: str
-    others: int  # how many more addresses the same report names
+    others: int  # how many more people the report may be about, or may come of
     before: Kind | None = None  # the last word until then, where this one is the last now
     is_last_word: bool  # False: something that outweighs it is known already
 

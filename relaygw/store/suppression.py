@@ -24,7 +24,7 @@ from relaygw.mail.suppression import (
     domain_of,
     merged,
 )
-from relaygw.mail.verdict import Kind
+from relaygw.mail.verdict import BOUNCE_MAIL, Kind
 from relaygw.mail.words import printable
 from relaygw.store.database import BatchStatement, Row, Transaction, insert_into
 from relaygw.store.reports import NewVerdict
@@ -221,13 +221,10 @@ def note_verdicts(
 ) -> list[Suppression]:
     """Suppress whom hard bounces, complaints and unsubscribes are about; return what is new.
 
-    A complaint that names several suppresses nobody: many providers hide who it was.
+    What may be about others suppresses nobody: many providers hide who complained, and who got a
+    mail can write a bounce mail in the name of its other recipients.
     """
-    telling = [
-        one
-        for one in verdicts
-        if one.kind in CAUSE_OF and not (one.kind is Kind.COMPLAINED and one.others)
-    ]
+    telling = [one for one in verdicts if one.kind in CAUSE_OF and not _may_be_about_others(one)]
     if not telling or not rules.suppression.is_on:
         return []
     senders: dict[str, str] = dict(_SENDERS.fetch(tx, sorted({(one.queue_id,) for one in telling})))
@@ -238,6 +235,11 @@ def note_verdicts(
         if one.queue_id in senders
     ]
     return [local(tx, one) for one in join(tx, entries, now_ms)]
+
+
+def _may_be_about_others(one: NewVerdict) -> bool:
+    is_vague = one.kind is Kind.COMPLAINED or one.provider == BOUNCE_MAIL
+    return is_vague and one.others > 0
 
 
 def _of_verdict(one: NewVerdict, sender: str, rules: SuppressionRules, now_ms: int) -> Suppression:

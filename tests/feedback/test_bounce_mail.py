@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaygw.feedback import bounce_mail
-from relaygw.feedback.bounce_mail import Mention
+from relaygw.feedback import bounce_report
+from relaygw.feedback.bounce_report import Mention
 from relaygw.mail.verdict import Event, Kind
 from tests.feedback import bounces
 from tests.feedback.bounces import FORMS, HOSTNAME, Mail, complaint, report, status
@@ -24,17 +23,9 @@ AT_MS = 1_795_430_000_000  # Mon, 23 Nov 2026, some hours after the reports
 MAIL = Mail()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def patience() -> Iterator[None]:
-    """The process that reads old forms is nice to all others, and tests may keep it waiting."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bounce_mail, "_PATIENCE_S", 600.0)
-        yield
-
-
 def read(content: bytes) -> list[Event]:
     """Return the likeliest event of each mention, after a look at all of them."""
-    mentions = bounce_mail.read(content, received_at_ms=AT_MS, hostname=HOSTNAME)
+    mentions = bounce_report.read(content, received_at_ms=AT_MS, hostname=HOSTNAME)
     assert all(isinstance(mention, Mention) for mention in mentions)
     for mention in mentions:
         assert len({event.key for event in mention.events}) == 1
@@ -109,7 +100,7 @@ def test_an_action_that_means_nothing(action: str) -> None:
 )
 def test_addresses_of_a_recipient(recipient: str, address: str) -> None:
     content = report(MAIL, f"{recipient}\nAction: failed\nStatus: 5.1.1\n")
-    mentions = bounce_mail.read(content, received_at_ms=AT_MS, hostname=HOSTNAME)
+    mentions = bounce_report.read(content, received_at_ms=AT_MS, hostname=HOSTNAME)
     addresses = [event.address for mention in mentions for event in mention.events]
     assert address in addresses
     if "2B" in address:
@@ -292,13 +283,6 @@ def test_a_large_mail_came_back() -> None:
     assert read(content)[0].kind is Kind.HARD
 
 
-@pytest.fixture
-def without_old_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no process for each of many mails."""
-    monkeypatch.setattr(bounce_mail, "read_old_form", lambda content, text: [])
-
-
-@pytest.mark.usefixtures("without_old_forms")
 @pytest.mark.parametrize("form", ["Postfix", "Gmail"])
 def test_each_line_may_lack_or_be_odd(form: str) -> None:
     lines = FORMS[form](MAIL).split(b"\n")
@@ -309,7 +293,6 @@ def test_each_line_may_lack_or_be_odd(form: str) -> None:
             )
 
 
-@pytest.mark.usefixtures("without_old_forms")
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 @given(data=st.data())
 def test_any_report(data: st.DataObject) -> None:
@@ -329,11 +312,34 @@ def test_a_date_that_cannot_be_true() -> None:
 
 
 def test_the_library_may_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounce_mail, "_CHILD", bounce_mail._CHILD.with_name("missing.py"))
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(bounce_report, "all_failures", broken)
     assert read(bounces.qmail(MAIL)) == []
 
 
-def test_a_machine_that_is_too_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounce_mail, "_PATIENCE_S", 0.0)
-    with pytest.raises(TimeoutError, match="no answer within 0 s"):
-        read(bounces.qmail(MAIL))
+@each_of("blank", [b" ", b"\t", b" \t"])
+def test_runs_of_blanks_take_time_by_their_length(blank: bytes) -> None:
+    """In a report 40,000 of them took 20 s."""
+    fields = f"Reporting-MTA: dns; x{blank.decode() * 40_000}y\n\n{status(MAIL)}"
+    content = report(MAIL, fields, head="")
+    began = time.process_time()
+    (event,) = read(content)
+    assert event.kind is Kind.HARD
+    assert time.process_time() - began < 2
+
+
+@each_of(
+    "text, number",
+    [
+        (b"a\n\nb", 2),
+        (b"a\r\n\r\nb", 2),
+        (b"a \t\r\n \t \r\n\r\n \nb\n\nc", 3),
+        (b"a\n b\n\tc", 1),
+        (b"a\n \t b\n  c", 1),
+        (b"a  \n  \n  b", 2),
+    ],
+)
+def test_blank_lines_part_groups_of_fields(text: bytes, number: int) -> None:
+    assert len(bounce_report._BLANK_LINES.split(text)) == number

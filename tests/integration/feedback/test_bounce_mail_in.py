@@ -6,7 +6,7 @@ import asyncio
 import io
 import smtplib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,24 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from relaygw.feedback.bounce_mail import MAX_BYTES
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
 from relaygw.mail import drop
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
+from relaygw.mail.suppression import Action, SuppressionRules
 from relaygw.mail.verdict import BOUNCE_MAIL, Kind
 from relaygw.observe.observer import FrontObserver
 from relaygw.store.queue_tables import delivery, message, recipient
+from relaygw.store.rules import StoreRules
 from relaygw.store.side_tables import event_post
-from relaygw.store.store import Store
+from relaygw.store.store import Store, store_on
 from tests.builders import accepted, part_on
 from tests.feedback import bounces
 from tests.feedback.bounces import Mail, complaint, postfix, report, status
-from tests.feedback.documented import Sent
+from tests.feedback.documented import Sent, examples
+from tests.feedback.test_bounce_reader import nested
 from tests.integration.events_rig import Listening, listening_at, settings_for
 from tests.integration.inbound.front_rig import until
 from tests.logs import text_log
@@ -128,7 +132,8 @@ async def test_each_form(store: Store, tmp_path: Path, form: str) -> None:
         mail = as_sent(queue_id, sent)
         await front.send(bounces.FORMS[form](Mail(**{**vars_of(mail), "to": "bob@cust.test"})))
         await front.at.until_read()
-        assert front.at.verdicts() == {f"{queue_id}/1": Kind.HARD}
+        # soft: another recipient may have written it
+        assert front.at.verdicts() == {f"{queue_id}/1": Kind.SOFT}
 
 
 def vars_of(mail: Mail) -> dict[str, Any]:
@@ -225,6 +230,128 @@ async def test_spoofed_ones_have_no_effect(
         assert front.at.verdicts() == {}
         assert {row.queue_id for row in front.at.events()} <= {None}
         assert len(front.kept()) == len(spoofs)  # nothing is lost
+
+
+def suppressing(store: Store) -> Store:
+    """Return a store on the same queue that suppresses whom reports are about."""
+    rules = SuppressionRules(transactional=Action.BLOCK, promotional=Action.BLOCK)
+    return store_on(store.database, StoreRules(suppression=rules))
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"),
+    [
+        (lambda mail: report(mail, status(mail)), Kind.SOFT),
+        (bounces.qmail, Kind.SOFT),
+        (complaint, Kind.COMPLAINED),
+        (lambda mail: complaint(mail, "opt-out"), Kind.UNSUBSCRIBED),
+    ],
+    ids=["report", "old form", "complaint", "opt-out"],
+)
+@pytest.mark.parametrize("named_by", ["mark", "queue_id", "message_id"])
+async def test_who_got_a_mail_suppresses_none_of_its_other_recipients(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[Mail], bytes],
+    kind: Kind,
+    named_by: str,
+) -> None:
+    monkeypatch.setattr("relaygw.store.find_index.SETTLED_MS", -60_000)
+    store = suppressing(store)
+    async with front_at(store, tmp_path) as front:
+        message_id = "long-order-0001@shop.test"
+        queue_id, sent = front.at.sent(
+            "sendgrid", "bob@cust.test", "eve@cust.test", message_id=message_id
+        )
+        index_words(store)
+        mail = as_sent(queue_id, sent)
+        nothing: dict[str, Any] = {"mark": None, "queue_id": "x", "message_id": ""}
+        await front.send(
+            write(Mail(**{**vars_of(mail), **nothing, named_by: getattr(mail, named_by)}))
+        )
+        await front.at.until_read()
+        assert front.at.verdicts() == {f"{queue_id}/0": kind}  # it is told in the mail's story
+        assert store.suppressions.suppressed(limit=9) == []
+        # of a mail that nobody else has it counts
+        message_id = "long-order-0002@shop.test"
+        alone, sent = front.at.sent("sendgrid", "bob@cust.test", message_id=message_id)
+        index_words(store)
+        await front.send(write(as_sent(alone, sent)))
+        await front.at.until_read()
+        (entry,) = store.suppressions.suppressed(limit=9)
+        assert (entry.address, entry.queue_id) == ("bob@cust.test", alone)
+
+
+async def test_who_got_a_copy_of_the_same_message_id_suppresses_nobody(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program hands over one message for each of its recipients, under one Message-ID."""
+    monkeypatch.setattr("relaygw.store.find_index.SETTLED_MS", -60_000)
+    store = suppressing(store)
+    async with front_at(store, tmp_path) as front:
+        message_id = "long-order-0001@shop.test"
+        bobs, sent = front.at.sent("sendgrid", "bob@cust.test", message_id=message_id)
+        front.at.sent("sendgrid", "eve@cust.test", message_id=message_id)
+        index_words(store)
+        forged = Mail(**{**vars_of(as_sent("x", sent)), "mark": None, "queue_id": "x"})
+        await front.send(report(forged, status(forged)))
+        await front.at.until_read()
+        assert front.at.verdicts() == {f"{bobs}/0": Kind.SOFT}
+        assert store.suppressions.suppressed(limit=9) == []
+        # what only Bob has names his copy alone
+        only = as_sent(bobs, sent)
+        await front.send(report(only, status(only)))
+        await front.at.until_read()
+        assert front.at.verdicts() == {f"{bobs}/0": Kind.HARD}
+        assert [one.address for one in store.suppressions.suppressed(limit=9)] == ["bob@cust.test"]
+
+
+async def test_expensive_mail_is_set_aside_and_others_are_read(
+    store: Store,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relaygw.feedback.bounce_mail._PATIENCE_S", 300.0)  # others are busy, too
+    async with front_at(store, tmp_path, reads=False) as front:
+        for _ in range(2):
+            await front.send(nested(MAX_BYTES))
+        expensive = {row.queue_id for row in front.kept()}
+        queue_id, sent = front.at.sent("sendgrid")
+        await front.send(postfix(as_sent(queue_id, sent)))
+        async with listening_at(store, front.at.signers, **MORE) as at:
+            await at.until(lambda: at.rows(event_post)[0].tries)
+            delivered = next(one for one in examples("sendgrid") if one.kind == "delivered")
+            signed = at.signers["sendgrid"].sign([delivered.make(sent)], clock_ms())
+            assert await at.post(signed, "sendgrid") == 200
+            await at.until(at.events)
+            assert len(at.rows(event_post)) > 1, "a provider's post waited for bounce mails"
+            await at.until_read()
+            assert at.verdicts() == {f"{queue_id}/0": Kind.HARD}
+    lines = [line for line in caplog.messages if "set aside" in line]
+    assert {line.split()[2] for line in lines} == expensive and len(lines) == 2
+    assert all("processor time" in line and "relaygw sandbox show" in line for line in lines)
+    assert {row.queue_id for row in front.kept()} > expensive  # people may look at them
+
+
+async def test_a_reader_that_is_killed_thrice_sets_a_mail_aside(
+    store: Store,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An operator, or a machine without memory, may end the reader of an innocent mail."""
+    monkeypatch.setattr("relaygw.feedback.bounce_mail._PATIENCE_S", 0.0)
+    monkeypatch.setattr("relaygw.feedback.reading._TRY_AGAIN_MS", (0,))
+    async with front_at(store, tmp_path) as front:
+        await front.send(postfix(Mail()))
+        await front.at.until_read()
+    kept, aside = (
+        [line for line in caplog.messages if what in line] for what in ("is kept", "set aside")
+    )
+    assert (len(kept), len(aside)) == (2, 1)
+    assert "ended with signal 9" in aside[0]
 
 
 async def test_it_is_durable_before_the_250(store: Store, tmp_path: Path) -> None:
