@@ -265,9 +265,15 @@ class Queue(Repository):
         change: Callable[[Transaction, Sequence[str], int], int],
     ) -> int:
         """Change messages, all or none; audited; return how many deliveries."""
+        batches = list(in_batches(sorted(queue_ids)))
         with self._write() as tx:
             now_ms = tx.to_stored(entry.at_ms)
-            number = sum(change(tx, batch, now_ms) for batch in in_batches(queue_ids))
+            # before their deliveries, as outcomes and events do, so that none waits for ever
+            for batch in batches if tx.is_postgres else ():
+                mine = select(recipient.c.queue_id).where(recipient.c.queue_id.in_(batch))
+                ordered = mine.order_by(recipient.c.queue_id, recipient.c.rcpt_no)
+                tx.execute(ordered.with_for_update()).all()
+            number = sum(change(tx, batch, now_ms) for batch in batches)
             add_audit(tx, entry, number)
             return number
 

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.state import DeliveryState
-from relaygw.store import intake, janitor, limits, queue
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.store import doubts, intake, janitor, limits, queue
 from relaygw.store.audit import AuditEntry
 from relaygw.store.outcomes import record
 from relaygw.store.rules import NO_RULES
@@ -146,6 +147,39 @@ def test_two_who_use_a_quota_for_the_first_time_get_no_more_than_it(
             tx.connection.commit()
     assert [tokens.granted for tokens in said] == [0]
     assert one.limits.quota_used("p") == 10
+
+
+@pytest.mark.parametrize("change", ["delete", "release", "expire"])
+def test_an_event_and_an_operator_who_change_the_same_mail_do_not_lock_each_other_out(
+    one: Store, other: Store, change: str
+) -> None:
+    message = accepted()
+    one.intake.accept_batch([message])
+    (part,) = message.deliveries
+    with one.database.write() as tx:
+        tx.execute(
+            text("UPDATE delivery SET state = 'held', held_at_ms = 1, doubts = 1, provider = 'p'")
+        )
+    calls = {
+        "delete": lambda: changed(other, message.queue_id, DeliveryState.DELETED),
+        "release": lambda: changed(other, message.queue_id, DeliveryState.DEFERRED),
+        "expire": lambda: other.queue.expire([message.queue_id], reason="old", entry=ENTRY),
+    }
+    (recipient,) = part.recipients
+    with one.database.write() as tx:
+        told = (message.queue_id, recipient.address, "p", "its event tells", NOW_MS)
+        assert len(doubts._SETTLE.fetch(tx, [told])) == 1  # as far as it comes before the delivery
+        with meanwhile(other, calls[change]) as said:
+            doubts._end(tx, {(message.queue_id, 0)}, NO_RULES)
+            tx.connection.commit()
+    assert said == [0]
+    assert entry_of(one, message.queue_id).recipients[0].state is RecipientState.DELIVERED
+
+
+def changed(store: Store, queue_id: str, to: DeliveryState) -> int:
+    """Move what waits of a message, or is held, to a state; return how much."""
+    states = frozenset({DeliveryState.INCOMING, DeliveryState.DEFERRED, DeliveryState.HELD})
+    return store.queue.change_state([queue_id], from_states=states, to=to, entry=ENTRY)
 
 
 def two_parts(store: Store) -> AcceptedMessage:
