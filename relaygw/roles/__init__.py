@@ -158,8 +158,8 @@ def upgrade_schema(loaded: LoadedSettings) -> tuple[str | None, str]:
 
 
 def check_schema(loaded: LoadedSettings) -> None:
-    """Raise SchemaMismatch unless the queue has the schema of this version."""
-    migrate.check_schema(queue_place(loaded))
+    """Raise SchemaMismatch unless the queue has the schema of this version, and all of it."""
+    migrate.check_parts(queue_place(loaded))
 
 
 def examine_queue(loaded: LoadedSettings) -> list[str]:

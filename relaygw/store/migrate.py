@@ -1,6 +1,7 @@
 """Bringing a database's schema to the one this version knows, in one transaction.
 
-Roles only compare one row (`check_schema`); alembic is imported when there is something to do.
+Roles only compare one row (`check_schema`), a start and `relaygw db check` all tables, columns and
+indexes; alembic is imported when there is something to do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.store.database import Place, damage
 from relaygw.store.queue_tables import HAS_PUT_OFF, HAS_RARE_OUTCOME
-from relaygw.store.schema import SCHEMA_REVISION
+from relaygw.store.schema import PARTS, SCHEMA_REVISION, missing_parts
 
 _DEADLOCK_TRIES = 10
 _DEADLOCK = "40P01"  # as PostgreSQL says it
@@ -110,8 +111,35 @@ def current_revision(place: Place | str) -> str | None:
 
 
 def check_schema(place: Place | str) -> None:
-    """Raise SchemaMismatch unless the database has exactly the schema of this version."""
+    """Raise SchemaMismatch unless the database says that it has the schema of this version."""
     _check_revision(current_revision(place))
+
+
+def check_parts(place: Place) -> None:
+    """Raise SchemaMismatch unless the database has the schema of this version, and all of it.
+
+    But for indexes that an upgrade of PostgreSQL makes beside those who write.
+    """
+    with _transaction(place, is_for_writing=False) as connection:
+        _check_parts(place, connection)
+
+
+def _check_parts(place: Place, connection: Connection) -> None:
+    _check_revision(_revision(connection))
+    if missing := missing_parts(
+        connection.exec_driver_sql(PARTS[connection.dialect.name]),
+        beside=_BESIDE if place.is_postgres else (),
+    ):
+        remedy = (
+            "run the version that made it until its mail is sent, then name an empty database"
+            if place.is_postgres
+            else "save what is readable: relaygw db recover"
+        )
+        raise SchemaMismatch(
+            f"the queue says that it has schema {SCHEMA_REVISION}, and lacks {', '.join(missing)}: "
+            "it was made by a version between two releases, or changed by hand; restore a backup, "
+            f"or {remedy}"
+        )
 
 
 def _check_revision(found: str | None) -> None:
@@ -128,15 +156,13 @@ def set_up_if_empty(place: Place) -> bool:
     Of several who do so at once one does it. Raises SchemaMismatch for a database that has another
     schema, or anything of somebody else: nothing is changed there.
     """
-    found = current_revision(place)
-    if found is None:
+    if current_revision(place) is None:
         with _transaction(place, is_for_writing=True) as connection:
-            found = _revision(connection)
-            if found is None:
+            if _revision(connection) is None:
                 _refuse_relations(connection)
                 _run_migrations(connection)
                 return True
-    _check_revision(found)
+    check_parts(place)
     return False
 
 
@@ -153,6 +179,8 @@ def _refuse_relations(connection: Connection) -> None:
 
 def upgrade(place: Place | str) -> tuple[str | None, str]:
     """Bring the schema up to date; return the revisions before and after. Two at once are safe.
+
+    Raises SchemaMismatch where something of it lacks then.
 
     On PostgreSQL an index over many rows is made after that, beside those who write; cut short, it
     is made by the next call.
@@ -180,6 +208,7 @@ def _upgrade(place: Place) -> tuple[str | None, str]:
         before = _revision(connection)
         if before != SCHEMA_REVISION:
             _run_migrations(connection)
+        _check_parts(place, connection)
         return before, SCHEMA_REVISION
 
 

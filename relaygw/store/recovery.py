@@ -23,7 +23,7 @@ from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import is_alone, open_users, share
 from relaygw.store.queue_tables import chunk, delivery, message, recipient
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
-from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
+from relaygw.store.schema import PARTS, SCHEMA_REVISION, missing_parts, whole_metadata
 
 _MESSAGES_A_STEP = 200
 _TEMPORARY = frozenset({"instance", "permit", "duty"})  # of processes that are gone
@@ -83,8 +83,10 @@ def recover(url: str, *, is_released: bool, now_ms: int, tell: Callable[[int], N
     with exchange.sole_user(path):
         exchange.undo_cut(path)
         finding = log_check.check_log(path, is_alone=True)
-        if finding.state is log_check.LogState.WHOLE and not any(
-            _page_problems(path, as_it_lies=False)
+        if (
+            finding.state is log_check.LogState.WHOLE
+            and not any(_page_problems(path, as_it_lies=False))
+            and not _missing_parts(path)
         ):
             return Recovered()
         return _Recovery(path, finding, is_released=is_released, now_ms=now_ms).run(tell)
@@ -101,6 +103,11 @@ def _page_problems(path: Path, *, as_it_lies: bool) -> Iterator[str]:
             yield from exchange.page_problems(path, connection)
     except log_check.DriverError as error:
         yield f"{path}: {error}"
+
+
+def _missing_parts(path: Path) -> list[str]:
+    with contextlib.closing(log_check.read_only(path)) as connection:
+        return missing_parts(connection.execute(PARTS["sqlite"]))
 
 
 def _is_sound_with_log(path: Path) -> bool:

@@ -6,7 +6,7 @@ builds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -48,7 +48,7 @@ def columns(kind: Any, names: str, *, null: bool = False) -> list[Column[Any]]:
     return [Column(name, kind, nullable=null) for name in names.split()]
 
 
-_partial_indexes: list[Callable[[], Index]] = []
+_partial_indexes: list[partial[Index]] = []
 
 
 def partial_index(
@@ -69,6 +69,41 @@ def whole_metadata() -> MetaData:
     while _partial_indexes:
         _partial_indexes.pop()()
     return metadata
+
+
+def index_names() -> Iterator[str]:
+    """Yield the names of all indexes; those over some rows alone need not be made for it."""
+    yield from (str(one.name) for table in metadata.tables.values() for one in table.indexes)
+    yield from (make.args[0] for make in _partial_indexes)
+
+
+PARTS = {  # names of tables with each of their columns, and names of indexes
+    "sqlite": """
+        SELECT m.name, p.name FROM sqlite_master AS m LEFT JOIN pragma_table_info(m.name) AS p
+        WHERE m.type IN ('table', 'index') AND coalesce(m.sql, '') NOT LIKE 'CREATE VIRTUAL%'
+    """,
+    "postgresql": """
+        SELECT c.relname, a.attname FROM pg_class AS c JOIN pg_class AS known
+            ON known.oid = to_regclass('alembic_version') AND c.relnamespace = known.relnamespace
+        LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped
+        WHERE c.relkind IN ('r', 'p', 'i')
+    """,
+}
+
+
+def missing_parts(parts: Iterable[Any], *, beside: Container[str] = ()) -> list[str]:
+    """Return which tables, columns and indexes lack where there are these `PARTS`.
+
+    Of indexes not those named in `beside`.
+    """
+    there = {tuple(one) for one in parts}
+    names = {name for name, _ in there}
+    columns = (one for it in metadata.tables.values() if it.name in names for one in it.columns)
+    return [
+        *(f"table {name}" for name in metadata.tables if name not in names),
+        *(f"column {one}" for one in columns if (one.table.name, one.name) not in there),
+        *(f"index {one}" for one in index_names() if one not in names and one not in beside),
+    ]
 
 
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys only
