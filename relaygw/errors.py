@@ -54,6 +54,10 @@ class Unstorable(StoreUnavailable):
     """The store works, but not with this: a row it must refuse, or a defect."""
 
 
+class UnfitServer(StoreUnavailable):
+    """The database answers, and cannot keep mail as it is set up; the text names the remedy."""
+
+
 class StoreFull(StoreUnavailable):
     """The volume or database has no space left; nothing was changed."""
 

@@ -28,7 +28,7 @@ from relaygw.observe.maillog import MailLog, carry_library_records, open_log
 from relaygw.observe.metrics import open_run_files
 from relaygw.observe.readings import Readings
 from relaygw.observe.reload import note_refused_reload, note_settings_in_force
-from relaygw.roles import heap, note_settings, prepare_schema
+from relaygw.roles import heap, note_settings, prepare_schema, share_of_connections
 from relaygw.roles.children import Child, HangWatch, Restarts
 from relaygw.roles.demand import Demand, is_on_demand
 from relaygw.roles.process import ROLES, Handover, RoleContext, preload, run_role
@@ -70,6 +70,7 @@ class Supervisor:
         self._restarts = Restarts()
         self._demand = Demand()  # for the web role, where it is on demand
         self._is_stopping = False
+        self._connections = 0  # of each role, to PostgreSQL; told once the queue is prepared
         self._began_at_ms = clock_ms()
         self._form_key = secrets.token_bytes(32)
         self._entry: Path | None = None
@@ -252,6 +253,8 @@ class Supervisor:
                 readings=self._readings.of(slot),
                 metrics=self._metrics.directory if self._metrics is not None else None,
                 demand=self._demand if self._is_on_demand("web") else None,
+                roles=self._roles,
+                connections=self._connections,
                 began_at_ms=self._began_at_ms,
                 form_key=self._form_key,
             )
@@ -362,19 +365,30 @@ class Supervisor:
     # --- start ---------------------------------------------------------------------------
 
     def _prepare_schema(self, loaded: LoadedSettings) -> None:
-        """Make, upgrade or check the queue, in a child: alembic's memory goes with it."""
+        """Make, upgrade or check the queue, in a child: alembic's memory goes with it.
+
+        It tells how many connections to PostgreSQL each role may open.
+        """
+        heard, told = os.pipe()
 
         def prepare() -> None:
             if prepare_schema(loaded):
                 self._log.note(
                     "master", f"{loaded.settings.queue.url}: was empty, and now holds a queue"
                 )
+            connections, shortage = share_of_connections(loaded)
+            if shortage is not None:
+                self._log.note("master", f"warning: {shortage}")
+            os.write(told, bytes([connections]))
 
-        pid = self._fork(prepare, complaint="fatal: the queue cannot be prepared")
-        exit_code = self._wait_for_child(pid)
-        if exit_code != 0:
-            kind = QueueDamaged if exit_code == os.EX_DATAERR else StoreUnavailable
-            raise kind("the queue could not be prepared, see the line above")
+        with os.fdopen(heard, "rb") as share, os.fdopen(told, "wb") as ours:
+            pid = self._fork(prepare, complaint="fatal: the queue cannot be prepared")
+            exit_code = self._wait_for_child(pid)
+            if exit_code != 0:
+                kind = QueueDamaged if exit_code == os.EX_DATAERR else StoreUnavailable
+                raise kind("the queue could not be prepared, see the line above")
+            ours.close()
+            (self._connections,) = share.read()
 
     def _wait_for_child(self, pid: int) -> int:
         """Return the exit code of a child; TERM ends it, and all signals wait until then."""

@@ -159,7 +159,8 @@ class PostgresServer:
 
     def _fill(self, data: str) -> None:
         """Make its data."""
-        self._run("initdb", "-D", data, "-A", "trust", "-U", "relaygw", user=self._user)
+        words = ("-D", data, "-A", "trust", "-U", "relaygw", "-E", "UTF8")
+        self._run("initdb", *words, user=self._user)
 
     def _settle(self) -> None:
         """Do what is left once it answers."""

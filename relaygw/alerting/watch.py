@@ -47,7 +47,7 @@ class Watch:
 
     `unreached` tells since when connecting to providers has been in vain, and why; `clock_step`
     how the clock of the queue was set lately, if it was; `claimed_s` for how many seconds its
-    worker has not looked for due mail.
+    worker has not looked for due mail; `claim_trouble` why that can take none.
     """
 
     settings: Settings
@@ -59,6 +59,7 @@ class Watch:
     unreached: Callable[[], Mapping[str, Unreached]] = dict
     clock_step: Callable[[], str | None] = lambda: None
     claimed_s: Callable[[], float] = lambda: 0.0
+    claim_trouble: Callable[[], str | None] = lambda: None
     look_s: float = 5.0  # how often it looks
     queue_look_s: float = 30.0  # at the whole queue, if nothing there begins or ends meanwhile
     call_s: float = CALL_EACH_S  # to the monitor elsewhere
@@ -102,8 +103,9 @@ class Watch:
         try:
             self._looking = asyncio.ensure_future(asyncio.to_thread(self._look_at_all))
             incidents = await asyncio.shield(self._looking)
+            trouble = self.claim_trouble()
             if self._signal is not None and self._is_on_duty:
-                self._signal.beat(self._trouble)
+                self._signal.beat(self._trouble or trouble)
         except StoreUnavailable as error:
             trouble = str(error)
         except Exception as error:  # a defect here stops neither mail nor the next look
@@ -219,7 +221,10 @@ class Watch:
         ]
         is_open = [one for one in self._own if one.recovered_at_ms is None]
         host = self.settings.hostname
-        what = f"{host} cannot use its queue; clients get 451 and retry: {trouble}"
+        what = (
+            f"the delivery worker of {host} cannot use its queue, and sends nothing; where the "
+            f"front cannot either, clients get 451 and retry: {trouble}"
+        )
         remedy = "check the database, or the disk that holds a SQLite queue"
         away = Finding(Rule.FRONT_REFUSING, host, what, remedy)
         findings = [away] if trouble is not None else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 import click
@@ -24,6 +24,7 @@ from relaygw.cli.check_findings import (
     loop_problems,
     program_problems,
     queue_problems,
+    server_findings,
     suppression_lines,
     unreadable_secrets,
     way_of,
@@ -98,7 +99,8 @@ def check(
     """Check the configuration; with --sender and --recipient explain what happens to mail.
 
     Exit code 69: something failed --online; 78: a provider is a listener of this gateway,
-    a package is not installed, or events.bind is public and a secret cannot work.
+    a package is not installed, events.bind is public and a secret cannot work, or PostgreSQL
+    cannot have the queue as it is set up.
     """
     if (sender is None) != (recipient is None) and not (online and sender is not None):
         raise click.UsageError("--sender and --recipient are used together; give both")
@@ -122,31 +124,34 @@ def check(
             names = ", ".join(known) or "none yet"
             problem = f"{option} {name!r} is not in the configuration; write one of: {names}"
             raise CommandFailed(problem)
+    problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
     if not wants_json:
-        _tell(invocation, loaded, mail)
-    problems_code = _check_problems(loaded.settings, mail)
+        _tell(invocation, loaded, mail, doubts)
+    problems_code = _check_problems(loaded.settings, mail, problems)
     online_code = _check_online(loaded.settings, mail, wants_json=wants_json) if online else 0
     return problems_code or online_code
 
 
-def _check_problems(settings: Settings, mail: AskedMail) -> int:
+def _check_problems(settings: Settings, mail: AskedMail, problems: Iterable[str]) -> int:
     if mail.recipient is not None:
         return os.EX_OK
     looks = (program_problems, queue_problems, events_problems, loop_problems)
-    problems = [problem for look in looks for problem in look(settings)]
+    problems = [*problems, *(problem for look in looks for problem in look(settings))]
     for problem in problems:
         warn(f"error: {problem}")
     return os.EX_CONFIG if problems else os.EX_OK
 
 
-def _tell(invocation: Invocation, loaded: LoadedSettings, mail: AskedMail) -> None:
+def _tell(
+    invocation: Invocation, loaded: LoadedSettings, mail: AskedMail, doubts: Iterable[str]
+) -> None:
     is_whole = mail.sender is not None and mail.recipient is not None
     print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded))
     if is_whole:
         print_lines(suppression_lines(invocation, loaded, mail))
     if mail.recipient is None:
         gone = _routes_gone(invocation, loaded)
-        for text in chain(_warnings(loaded.settings), service_warnings(loaded), gone):
+        for text in chain(_warnings(loaded.settings), doubts, service_warnings(loaded), gone):
             warn(f"warning: {text}")
 
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from relaygw.cli.frame import Invocation
 from relaygw.cli.text import labelled
-from relaygw.errors import PackageMissing, SchemaMismatch, SettingsError, StoreUnavailable
+from relaygw.errors import (
+    PackageMissing,
+    SchemaMismatch,
+    SettingsError,
+    StoreUnavailable,
+    UnfitServer,
+)
 from relaygw.mail.envelope import Source
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipients import Screen
@@ -100,6 +106,22 @@ def queue_problems(settings: Settings) -> Iterator[str]:
         check_driver(settings.queue.url)
     except PackageMissing as error:
         yield f"queue.url: {settings.queue.url} is in PostgreSQL, and {error}"
+
+
+def server_findings(loaded: LoadedSettings) -> tuple[list[str], list[str]]:
+    """Return what keeps a PostgreSQL server from having the queue, and what makes mail wait.
+
+    One out of reach says nothing.
+    """
+    from relaygw import roles
+
+    try:
+        _, shortage = roles.share_of_connections(loaded)
+    except UnfitServer as error:
+        return [f"queue.url: {error}"], []
+    except (StoreUnavailable, SettingsError):
+        return [], []
+    return [], [f"queue.url: {shortage}"] if shortage is not None else []
 
 
 def loop_problems(settings: Settings) -> Iterator[str]:

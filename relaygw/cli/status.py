@@ -13,8 +13,10 @@ from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import slowed_lines
 from relaygw.cli.running_gateway import mode_warning, replaced_warning, running_mode
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
+from relaygw.errors import StoreUnavailable
 from relaygw.mail.words import age, printable, took
 from relaygw.observe.events import Waits
+from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
 from relaygw.settings.model import Settings
@@ -30,9 +32,15 @@ def status(invocation: Invocation, wants_json: bool) -> None:
     """Show processes, providers, routes and the queue on one screen."""
     loaded = invocation.load_running()
     settings = loaded.settings
-    with invocation.open_store(loaded) as store:
-        snapshot = take_snapshot(store, settings)
     mode = running_mode(settings)
+    try:
+        with invocation.open_store(loaded) as store:
+            snapshot = take_snapshot(store, settings)
+    except StoreUnavailable:
+        if not wants_json:  # what is known without it
+            left = look_at_maildrop(settings.maildrop.path)
+            print_lines(chain(_head(settings, mode), _maildrop_lines(left)))
+        raise
     if wants_json:
         click.echo(as_json({**status_object(snapshot, settings), "mode": mode}))
         return
@@ -44,8 +52,7 @@ def status(invocation: Invocation, wants_json: bool) -> None:
 
 
 def _screen(snapshot: Snapshot, settings: Settings, mode: str) -> Iterator[str]:
-    yield labelled("relaygw", f"{__version__}, mode {mode}, {settings.hostname}")
-    yield labelled("queue", settings.queue.url)
+    yield from _head(settings, mode)
     for lines in (_instance_lines(snapshot), _provider_lines(snapshot)):
         yield ""
         yield from lines
@@ -57,7 +64,15 @@ def _screen(snapshot: Snapshot, settings: Settings, mode: str) -> Iterator[str]:
         yield labelled("webhook", f"{name}: {receiver.state}, {receiver.waiting_words}")
     yield ""
     yield labelled("sandbox", f"{snapshot.captured} captured, {snapshot.unread} unread")
-    left = snapshot.maildrop
+    yield from _maildrop_lines(snapshot.maildrop)
+
+
+def _head(settings: Settings, mode: str) -> Iterator[str]:
+    yield labelled("relaygw", f"{__version__}, mode {mode}, {settings.hostname}")
+    yield labelled("queue", settings.queue.url)
+
+
+def _maildrop_lines(left: LeftMail | None) -> Iterator[str]:
     if left is None or left.trouble is not None:  # that stands among the warnings
         return
     oldest = f", the oldest for {age(int(left.oldest_age_s * 1000))}" if left.oldest_age_s else ""

@@ -23,11 +23,13 @@ from relaygw.delivery.holds import Holds
 from relaygw.errors import RelaygwError, StoreUnavailable
 from relaygw.mail.clock import awake_s, clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
+from relaygw.store.instances import FAILING
 from relaygw.store.queue_entry import Key
 
 HEARTBEAT_S = 5.0
 _AGAIN_S = 1.0  # after one that failed
 _LOOK_EACH_S = 60.0  # for leases that are not known here
+_FAILURES = 3  # so many claims in vain are more than a hitch; one a second is made
 LEASE_S = 20.0  # an incarnation whose heartbeat is older is dead to the others
 
 
@@ -67,6 +69,7 @@ class Leases:
         self._stored, self._incarnation = context.store.leases, context.incarnation
         self._until_s = awake_s() + LEASE_S
         self._is_lost = False
+        self._failed: list[tuple[str, float]] = []  # the last claims, if in vain: why, when
         self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
         self._looks = Looks()  # by route: for leases that are not known
         # a claim that overtook a give-back would take for known what is queued again by then
@@ -110,7 +113,8 @@ class Leases:
         return _AGAIN_S
 
     def _renew(self) -> bool:
-        state = "draining" if self.is_draining else "running"
+        running = FAILING if self.claim_trouble() else "running"
+        state = "draining" if self.is_draining else running
         return self._context.store.instances.heartbeat(self._incarnation, state=state)
 
     # --- deliveries
@@ -119,23 +123,31 @@ class Leases:
         """Lease due deliveries of a route, at most `limit`; none while the store is away."""
         async with self._turns[route]:
             before = frozenset(self._known[route])
-            claimed = await self._context.ask(
-                "",
-                self._stored.claim,
-                route,
-                limit=limit,
-                incarnation=self._incarnation,
-                now_ms=clock_ms(),
-            )
-            if claimed is None:
+            try:
+                claimed = await self._context.call(
+                    self._stored.claim,
+                    route,
+                    limit=limit,
+                    incarnation=self._incarnation,
+                    now_ms=clock_ms(),
+                )
+            except StoreUnavailable as error:
+                self._context.note(f"warning: {error}")
                 self._looks.soon(route)
+                self._failed = [*self._failed[-_FAILURES:], (str(error), time.monotonic())]
                 return []
+            self._failed = []
             # what was known already is being recorded: that may end this new lease as well
             fresh = [one for one in claimed if key_of(one) not in before]
             if len(fresh) < len(claimed):  # or it is told already, and nobody works on the new one
                 self._looks.soon(route, _AGAIN_S)
             self._known[route].update(map(key_of, fresh))
             return fresh
+
+    def claim_trouble(self) -> str | None:
+        """Return why nothing can be claimed, None where it can be, or need not; for any thread."""
+        recent = [text for text, at_s in self._failed if time.monotonic() - at_s < LEASE_S]
+        return recent[-1] if len(recent) >= _FAILURES else None
 
     async def give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:
         """Return deliveries of one route to the queue; what fails is for `free_unknown`."""

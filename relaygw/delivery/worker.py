@@ -87,6 +87,7 @@ class Worker:
         for name, gate in self._gates.items():
             self._pools[name].permitted = partial(getattr, gate, "permits")
         self._leases = Leases(context)
+        self.claim_trouble = self._leases.claim_trouble
         self._recorder = Recorder(context, self._leases.lose, self._expected)
         self._holds = Holds(context, upstreams)
         self._learning = Learning(context, self._holds, self._lanes, upstreams)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 from relaygw.store import hints, migrate
 from relaygw.store.audit import AuditEntry
-from relaygw.store.database import Place
+from relaygw.store.capacity import HINTED_FROM, share_out
+from relaygw.store.database import MAX_CONNECTIONS, Place
 from relaygw.store.home import Home, Machine, is_at, is_bound, is_of, mark_at, this_machine
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.store import Store
@@ -99,15 +101,36 @@ def stay_at_home(store: Store, settings: Settings, *, actor: str) -> None:
         adopt_queue(store, settings, actor=actor)
 
 
+def share_of_connections(loaded: LoadedSettings) -> tuple[int, str | None]:
+    """Return how many connections to PostgreSQL a role may open, and why these are too few.
+
+    None where they are not; SQLite asks for none. Raises StoreUnavailable.
+    """
+    place, settings = queue_place(loaded), loaded.settings
+    if not place.is_postgres:
+        return 0, None
+    processes = settings.processes.front + settings.processes.delivery + 1
+    with contextlib.closing(open_store_at(place)) as store:
+        gateways = {settings.hostname, *(one.name for one in store.instances.registered())}
+        return share_out(store.database, gateways=len(gateways), processes=processes)
+
+
 def open_store(
-    loaded: LoadedSettings, *, first_in_line: bool = False, is_checked: bool = False
+    loaded: LoadedSettings,
+    *,
+    first_in_line: bool = False,
+    is_checked: bool = False,
+    connections: int = MAX_CONNECTIONS,
 ) -> Store:
     """Open the queue of a configuration; raises SchemaMismatch, StoreUnavailable.
 
-    `is_checked`: somebody has looked at its schema, so that it may be out of reach now. It waits
-    for a command that has a SQLite queue to itself: nothing may be served yet, TERM must end it.
+    `connections`: the share of this process, see store.capacity. `is_checked`: somebody has looked
+    at its schema, so that it may be out of reach now. It waits for a command that has a SQLite
+    queue to itself: nothing may be served yet, TERM must end it.
     """
-    place = queue_place(loaded)
+    place = replace(
+        queue_place(loaded), connections=max(1, connections - (connections >= HINTED_FROM))
+    )
     if not is_checked:
         migrate.check_schema(place)
     rules = store_rules(loaded.settings)

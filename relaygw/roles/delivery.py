@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,26 +15,58 @@ from relaygw.delivery.janitor import Janitor
 from relaygw.delivery.leases import LeaseLost
 from relaygw.delivery.notices import Notices
 from relaygw.delivery.worker import Worker
+from relaygw.errors import StoreUnavailable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import NoticeComposer
 from relaygw.observe.counters import DeliveryMetrics
 from relaygw.observe.metrics import can_count
 from relaygw.observe.observer import DeliveryObserver, History
-from relaygw.roles import open_store
-from relaygw.roles.process import RoleContext, in_loop, listening, registered, stop_event
+from relaygw.roles import open_store, queue_place
+from relaygw.roles.process import RoleContext, first_of, in_loop, listening, registered, stop_event
 from relaygw.settings.model import Settings
-from relaygw.store import hints, instances
+from relaygw.store import hints, instances, migrate
 from relaygw.store.instances import Begun
 from relaygw.store.store import Store
 
+_REACH_EACH_S = 2.0
 EXIT_LEASE_LOST = 3
 """The exit code of a delivery worker that was taken over: start a fresh one."""
 
 
 async def delivery(context: RoleContext) -> int:
-    """Send mail until told to end; return the exit code."""
-    store = open_store(context.loaded)  # before TERM has a handler
+    """Send mail until told to end; return the exit code.
+
+    While PostgreSQL cannot be reached it waits, and its watch tells.
+    """
+    store = open_store(  # before TERM has a handler
+        context.loaded,
+        is_checked=context.loaded.settings.queue.is_postgres,
+        connections=context.connections,
+    )
     stop = stop_event(context)
+    workers: list[Worker] = []  # none yet
+    with _watching(context, store, workers):
+        await _reached(context, stop)
+        exit_code = 0 if stop.is_set() else await _send(context, store, stop, workers)
+    store.close()
+    return exit_code
+
+
+async def _reached(context: RoleContext, stop: asyncio.Event) -> None:
+    """Return once a queue in PostgreSQL is there, or `stop` is set; raises SchemaMismatch."""
+    place = queue_place(context.loaded)
+    while place.is_postgres and not stop.is_set():
+        try:
+            return await asyncio.to_thread(migrate.check_schema, place)
+        except StoreUnavailable as error:
+            context.log.note("qmgr", f"warning: the worker waits: {error}")
+        await first_of(stop.wait(), within_s=_REACH_EACH_S)
+
+
+async def _send(
+    context: RoleContext, store: Store, stop: asyncio.Event, workers: list[Worker]
+) -> int:
+    """Send mail until told to end, by a worker that is added to `workers`; return the exit code."""
     log = context.log
     hint_dir = hints.hint_directory(context.loaded.state_dir)
     hint_socket = hints.open_hint_socket(hint_dir, context.incarnation)
@@ -53,7 +85,8 @@ async def delivery(context: RoleContext) -> int:
                 in_flight=lifeline,
                 hints=hint_socket,
             )
-            with listening(context, worker.wake), _watching(context, store, worker):
+            workers.append(worker)
+            with listening(context, worker.wake):
                 async with history_kept(history, store), _tended(context, store, observer):
                     await worker.run(stop, context.begins_nothing)
     except LeaseLost as lost:
@@ -63,7 +96,6 @@ async def delivery(context: RoleContext) -> int:
         if hint_socket is not None:
             hint_socket.close()
             (hint_dir / context.incarnation).unlink(missing_ok=True)
-    store.close()
     return exit_code
 
 
@@ -127,9 +159,9 @@ def _history_of(settings: Settings) -> History:
 
 
 def _watching(
-    context: RoleContext, store: Store, worker: Worker
+    context: RoleContext, store: Store, workers: Sequence[Worker]
 ) -> contextlib.AbstractContextManager[object]:
-    """Look for trouble and tell people, for the length of a with block."""
+    """Look for trouble and tell people, for the length of a with block; by the worker if any."""
     note = in_loop(partial(context.log.note, "qmgr"))
     settings = context.loaded.settings
     return WatchThread(
@@ -140,9 +172,10 @@ def _watching(
             state_dir=context.loaded.state_dir,
             notifier=open_notifier(settings, store, note),
             note=note,
-            unreached=worker.unreached,
-            claimed_s=worker.claimed_s,
-            clock_step=worker.clock.recent_step,
+            unreached=lambda: workers[0].unreached() if workers else {},
+            claimed_s=lambda: workers[0].claimed_s() if workers else 0.0,
+            claim_trouble=lambda: workers[0].claim_trouble() if workers else None,
+            clock_step=lambda: workers[0].clock.recent_step() if workers else None,
         ).run()
     )
 

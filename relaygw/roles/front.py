@@ -32,9 +32,9 @@ RETIRE_S = 60.0
 
 async def front(context: RoleContext) -> int:
     """Take mail until told to end; return the exit code."""
-    store = open_store(
-        context.loaded, first_in_line=True, is_checked=True
-    )  # before TERM has a handler
+    store = open_store(  # before TERM has a handler
+        context.loaded, first_in_line=True, is_checked=True, connections=context.connections
+    )
     stop = stop_event(context)
     retire = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, retire.set)

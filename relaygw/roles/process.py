@@ -35,6 +35,8 @@ from relaygw.roles.demand import Demand
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store import hints, instances
+from relaygw.store.capacity import HINTED_FROM
+from relaygw.store.database import MAX_CONNECTIONS
 from relaygw.store.instances import Instance
 from relaygw.store.sqlite import sqlite_dialect
 from relaygw.store.store import Store
@@ -87,6 +89,8 @@ class RoleContext:
     demand: Demand | None = None  # for the web role; None: that runs always
     form_key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Of forms without a session: pages stay open longer than a web role runs."""
+    roles: Sequence[str] = ROLES  # of this gateway
+    connections: int = MAX_CONNECTIONS  # to PostgreSQL, of this process: see store.capacity
     began_at_ms: int = field(default_factory=clock_ms)  # the gateway, not this role of it
     incarnation: str = field(default_factory=lambda: secrets.token_hex(6))
 
@@ -316,7 +320,7 @@ def in_loop(call: Callable[..., object]) -> Callable[..., None]:
 def notifier(context: RoleContext, send_hint: Callable[[], None]) -> Callable[[], None]:
     """Return what tells this host's workers, by `send_hint`, and other instances of new mail."""
     place = queue_place(context.loaded)
-    if not place.is_postgres:
+    if not (place.is_postgres and context.connections >= HINTED_FROM):
         return send_hint
     notify_others = hints.NotifySender(place).send
 
@@ -331,7 +335,7 @@ def notifier(context: RoleContext, send_hint: Callable[[], None]) -> Callable[[]
 def listening(context: RoleContext, wake: Callable[[], None]) -> Iterator[None]:
     """Call `wake` in the event loop when another instance has something new."""
     place = queue_place(context.loaded)
-    if not place.is_postgres:
+    if not (place.is_postgres and context.connections >= HINTED_FROM):
         yield
         return
     listener = hints.NotifyListener(place, in_loop(wake))

@@ -31,7 +31,8 @@ from relaygw.webhooks.sender import Sender
 
 async def web(context: RoleContext) -> int:
     """Answer HTTP until told to end; return the exit code."""
-    store = open_store(context.loaded, is_checked=True)  # before TERM has a handler
+    # before TERM has a handler
+    store = open_store(context.loaded, is_checked=True, connections=context.connections)
     stop = stop_event(context)
     settings = context.loaded.settings
     with registered(context, "web", store, later=True):
@@ -59,6 +60,7 @@ async def web(context: RoleContext) -> int:
             visits=visits,
             began_at_ms=context.began_at_ms,
             form_key=context.form_key,
+            has_worker="delivery" in context.roles,
         )
         pages, *others = context.sockets
         events = others.pop() if settings.events.bind is not None else None

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 RAW_CURSOR = "raw_cursor"
 """Key in a connection's `info`: makes a cursor that does not parse each statement once more."""
 
+MAX_CONNECTIONS = 25  # of one process to PostgreSQL
+
 _shared = threading.local()  # the database that a thread has a snapshot of, and its transaction
 
 Row = tuple[Any, ...]
@@ -366,6 +368,7 @@ class Place:
     url: str
     password: Callable[[], str | None] = lambda: None
     allow_unsafe: bool = False  # a PostgreSQL that may forget what it acknowledged
+    connections: int = MAX_CONNECTIONS  # to PostgreSQL, at most, of what opens it
 
     @classmethod
     def of(cls, place: Self | str) -> Self:
@@ -385,7 +388,8 @@ class Place:
     def explain(self, problem: str) -> str:
         """Return a problem with its place and what to look at."""
         remedy = (
-            "check that the server runs, and its address, user and password"
+            "check that the server runs, its address, user and password, and how many connections "
+            "it grants"
             if self.is_postgres
             else "check the file, its owner and the space on its volume"
         )

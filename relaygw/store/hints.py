@@ -85,8 +85,14 @@ class HintSender:
 def _connect(place: Place) -> psycopg.Connection[object]:
     import psycopg
 
-    # nothing is SET here: through a pooler the next client would get the session with it
-    return psycopg.connect(place.url, password=place.password(), autocommit=True, connect_timeout=5)
+    # nothing is SET or prepared: through a pooler the next client would get the session with it
+    return psycopg.connect(
+        place.url,
+        password=place.password(),
+        autocommit=True,
+        connect_timeout=5,
+        prepare_threshold=None,
+    )
 
 
 class NotifySender:

@@ -211,6 +211,7 @@ def silent_incarnations(
     return frozenset(one.incarnation for one in instances if one.heartbeat_at_ms < oldest_ms)
 
 
+FAILING = "failing"  # the state of a delivery that cannot take mail from the queue
 STALE_AFTER_S = 15.0  # a process without a heartbeat for longer does not count
 
 
@@ -227,14 +228,20 @@ def front_trouble(fronts: Sequence[Instance], *, now_ms: int) -> str | None:
     return None
 
 
-def delivery_trouble(workers: Sequence[Instance], *, now_ms: int) -> str | None:
-    """Return why none of these delivery workers sends, in one line; None if one does, or of none.
+def delivery_trouble(
+    workers: Sequence[Instance], *, now_ms: int, is_wanted: bool = False
+) -> str | None:
+    """Return why none of these delivery workers sends, in one line; None if one does.
 
-    Whoever has none here may have it elsewhere.
+    Whoever has none here may have it elsewhere, unless it `is_wanted` here.
     """
     stale = silent_incarnations(workers, STALE_AFTER_S, now_ms=now_ms)
+    if is_wanted and not workers:
+        return "no delivery is registered"
     if workers and all(one.incarnation in stale for one in workers):
         return f"no delivery has sent a heartbeat for {STALE_AFTER_S:.0f} s"
+    if workers and all(one.incarnation in stale or one.state == FAILING for one in workers):
+        return "no delivery can take mail from the queue"
     return None
 
 

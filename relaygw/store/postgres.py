@@ -12,7 +12,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from relaygw.errors import AlreadyAccepted, PackageMissing, StoreFull, StoreUnavailable, Unstorable
+from relaygw.errors import (
+    AlreadyAccepted,
+    PackageMissing,
+    StoreFull,
+    StoreUnavailable,
+    UnfitServer,
+    Unstorable,
+)
 
 try:
     import psycopg
@@ -35,6 +42,7 @@ from relaygw.store.word_index import WordIndex
 ANSWER_S = 20.0  # how long a server that is there may take for one answer
 RECONNECT_S = 10.0  # how long a write waits for a server that went away before it fails
 REFUSING_S = 1.0  # after that others fail at once: what waited behind it has waited as long
+_KEPT_CONNECTIONS = 5  # of those that are not in use
 _RECONNECT_LADDER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 IDLE_IN_TRANSACTION_S = 15.0
 """How long the server waits for a client in a transaction, which may be cut off, or stopped.
@@ -43,6 +51,7 @@ Less than a lease lasts: the locks of one that is dead must not keep others from
 """
 _CONNECT_ARGUMENTS = {
     "application_name": "relaygw",
+    "client_encoding": "UTF8",  # whatever the role has; a pooler keeps it for each client
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -52,6 +61,17 @@ _CONNECT_ARGUMENTS = {
 }
 _CONNECTED_AT_S = "connected_at_s"  # key in a connection's `info`: when it was made
 _NOW_US = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+_LOST_STATES = ("08", "57P", "25006", "25P03", "25P04")
+"""States of SQL, or how they begin, after which a connection is of no more use.
+
+Cut; ended or refused by the server; read only, as a session stays that began while the server took
+no writes, or leads to a standby; in a transaction for too long.
+"""
+# a pooler makes up the number that it names to its client
+_END_SESSION = """
+    SELECT pg_terminate_backend(pg_backend_pid())
+    WHERE current_setting('transaction_read_only')::bool AND pg_backend_pid() <> %s
+"""
 _SAME_MS = 1000
 _SHARP_MS = 500  # an answer that took longer says too little
 _UNSAFE = {"fsync": "off", "synchronous_commit": "off"}
@@ -116,10 +136,12 @@ def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> En
 
     Connecting raises StoreUnavailable when the server may lose data, unless the place allows that.
     """
+    kept = min(_KEPT_CONNECTIONS, place.connections)
     engine = create_engine(
         make_url(place.url).set(drivername="postgresql+psycopg"),
-        pool_size=5,
-        max_overflow=20,
+        pool_size=kept,
+        max_overflow=place.connections - kept,
+        pool_timeout=ANSWER_S,
         connect_args=_CONNECT_ARGUMENTS,
     )
 
@@ -140,19 +162,24 @@ def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> En
         timeout_ms = int(IDLE_IN_TRANSACTION_S * 1000)
         connection.execute(f"SET idle_in_transaction_session_timeout = {timeout_ms}")
         connection.commit()
-        if not place.allow_unsafe:
-            _check_durability(connection)
+        _check_fitness(connection, place)
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", configure)
     return engine
 
 
-def _check_durability(connection: psycopg.Connection[Any]) -> None:
-    for name, bad in _UNSAFE.items():
+def _check_fitness(connection: psycopg.Connection[Any], place: Place) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise UnfitServer(
+            f"the database has the encoding {encoding}, which cannot hold all mail; create one "
+            "with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and name it in queue.url"
+        )
+    for name, bad in _UNSAFE.items() if not place.allow_unsafe else ():
         row = connection.execute(f"SHOW {name}").fetchone()
         if row is not None and row[0] == bad:
-            raise StoreUnavailable(
+            raise UnfitServer(
                 f"PostgreSQL runs with {name} = {bad} and may lose acknowledged mail in a crash; "
                 "set it to on, or set queue.allow_unsafe: true if you accept that"
             )
@@ -255,18 +282,15 @@ class PostgresDatabase(Database):
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         began_s = time.monotonic()
-        try:
-            with self._engine.connect() as connection:
-                try:
-                    yield connection
-                except BaseException as error:
-                    if _is_lost(error):
-                        connection.invalidate()
-                    raise
-        except Exception as error:
-            if _is_lost(error):
-                self._worked_until_s = max(self._worked_until_s, began_s)
-            raise
+        with self._engine.connect() as connection:
+            try:
+                yield connection
+            except BaseException as error:
+                if _is_lost(error):
+                    self._worked_until_s = max(self._worked_until_s, began_s)
+                    _end_session_of_pooler(connection)
+                    connection.invalidate()
+                raise
 
     def _check_age(self, _raw: Any, record: ConnectionPoolEntry, _pooled: Any) -> None:
         """Renew a connection older than one that was lost: it may lead to what was the primary."""
@@ -332,17 +356,20 @@ def _awake_ms() -> int:
     return int(awake_s() * 1000)
 
 
+def _end_session_of_pooler(connection: Connection) -> None:
+    """Have the server end a session that writes nothing, where a pooler would lend it again."""
+    if connection.invalidated:
+        return
+    driver: Any = connection.connection.dbapi_connection
+    with suppress(psycopg.Error):  # it is gone already
+        driver.rollback()
+        driver.execute(_END_SESSION, [driver.info.backend_pid])
+
+
 def _is_lost(error: BaseException | None) -> bool:
-    """True when the connection is gone, whatever became of what was last sent on it."""
+    """True when the connection is of no more use, whatever became of what was last sent on it."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    lost = (
-        errors.AdminShutdown,
-        errors.CrashShutdown,
-        errors.CannotConnectNow,
-        errors.IdleInTransactionSessionTimeout,
-        psycopg.InterfaceError,
-    )
-    if isinstance(cause, lost):
-        return True
+    if not isinstance(cause, psycopg.OperationalError | psycopg.InternalError):
+        return isinstance(cause, psycopg.InterfaceError)
     # without a state of SQL it comes from the connection, not from the server
-    return isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None
+    return cause.sqlstate is None or cause.sqlstate.startswith(_LOST_STATES)

@@ -60,13 +60,15 @@ def create_app(
     visits: Visits | None = None,
     began_at_ms: int | None = None,
     form_key: bytes | None = None,
+    has_worker: bool = False,
 ) -> Starlette:
     """Return the application; it does not close `store`.
 
     `is_ready` says why /readyz is not, in a line that everyone may read. `stop` ends answers that
     would go on for ever. `wake_workers` lets workers look at the queue at once. Large content of
     mail that is sent again passes through `state_dir`. `uses` and `visits` are told who asks.
-    `began_at_ms`: when the gateway started, as its pages tell it; None: now.
+    `began_at_ms`: when the gateway started, as its pages tell it; None: now. `has_worker`: it has a
+    delivery of its own.
     """
     uses = {} if uses is None else uses
     options, identity = settings.web, Identity(store, settings, uses, visits, form_key)
@@ -75,7 +77,7 @@ def create_app(
     state_dir = state_dir or Path(tempfile.gettempdir())
     web = WebContext(store, settings, indexer, wake_workers, stop, state_dir, uses, began_at_ms)
     routes = [
-        *health_routes(store, is_ready, instance),
+        *health_routes(store, is_ready, instance, has_worker=has_worker),
         *LoginPages(identity).routes(),
         *_page_routes(web),
         *api_routes(web),

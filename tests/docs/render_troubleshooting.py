@@ -24,6 +24,7 @@ ERRORS = (
     "StoreUnavailable",
     "QueueDamaged",
     "SchemaMismatch",
+    "UnfitServer",
     "MaildropUnusable",
     "SettingsError",
     "RelaygwError",

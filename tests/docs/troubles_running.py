@@ -100,6 +100,18 @@ LOG: list[tuple[str, str, str, str]] = [
         "it is retried; check the database",
     ),
     (
+        "store/capacity.py",
+        "PostgreSQL grants",
+        "fewer than a busy gateway uses; it works, and mail may wait",
+        "the statement at the end of the line, or `max_connections`",
+    ),
+    (
+        "roles/delivery.py",
+        "the worker waits",
+        "the delivery worker cannot connect to PostgreSQL; mail waits",
+        "it is retried every two seconds; the reason is in the line",
+    ),
+    (
         "supervisor.py",
         "reload refused",
         "the new configuration is wrong",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.fleet import Traffic, starter, worker_of
+from tests.e2e.fleet import Traffic, starter, status_of, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.volumes import filled, small_volume
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -103,6 +103,29 @@ def test_each_table_is_gone_for_a_while(
                 traffic.wait_for_more(2)
         traffic.wait_until_delivered(fleet[0], provider)
         traffic.check(provider)
+
+
+def test_a_worker_that_can_claim_nothing_is_told_of(
+    tmp_path: Path, server: PostgresServer, provider: ThreadedProvider
+) -> None:
+    """What only it needs lacks: its heartbeat goes on, and so does the front."""
+    url = new_queue(server)
+    with ExitStack() as stack:
+        gateway = starter(tmp_path, url, stack)(
+            "gw1",
+            providers={"p": provider_settings(provider.port)},
+            alert_rules={"lasting": "1s"},
+        )
+        worker_of(gateway)
+        gateway.wait_until(lambda: status_of(gateway, "/readyz") == 200, "ready")
+        server.execute("ALTER TABLE delivery RENAME COLUMN lease TO lease_gone", url)
+        gateway.send("a@shop.test", ["b@cust.test"], b"Subject: x\r\n\r\nx\r\n")
+        gateway.wait_until(lambda: status_of(gateway, "/readyz") == 503, "not ready")
+        (told,) = gateway.wait_for_log("warning: alert: the delivery worker of gw1.test cannot use")
+        assert 'column "lease" of relation "delivery" does not exist' in told
+        server.execute("ALTER TABLE delivery RENAME COLUMN lease_gone TO lease", url)
+        provider.wait_for_messages(1)
+        gateway.wait_until(lambda: status_of(gateway, "/readyz") == 200, "ready again")
 
 
 def test_the_file_of_the_content_is_gone_for_a_while(

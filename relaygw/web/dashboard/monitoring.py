@@ -1,7 +1,7 @@
 """What service managers, load balancers and Prometheus ask: health and metrics.
 
 `/readyz` says why mail is not taken, or not sent, in one line without paths and addresses, as it is
-open to all. Where a queue is shared, a delivery that is silent makes none of its fronts unready: a
+open to all. Where no delivery of several gateways works, none of their fronts is unready for it: a
 balancer would take out all of them, and mail that waits is better off than mail that is refused.
 A store that does not answer takes its own gauges away and nothing else: `store_up` says so. In a
 fleet every instance tells the same of the store; only `instances` are of this host's name.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,12 @@ from relaygw.settings.provider import Provider
 from relaygw.settings.web import Web
 from relaygw.store.guard import GuardAction
 from relaygw.store.holds import UNREACHABLE, Hold
-from relaygw.store.instances import delivery_trouble, front_trouble, silent_incarnations
+from relaygw.store.instances import (
+    STALE_AFTER_S,
+    delivery_trouble,
+    front_trouble,
+    silent_incarnations,
+)
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import standing_of
@@ -220,27 +226,46 @@ class Readiness(NamedTuple):
     remark: str | None = None
 
 
-def look_at_roles(store: Store, instance: str | None) -> Readiness:
-    """Look whether a front (in a fleet: of the name `instance`) and a delivery live; blocks."""
+def look_at_roles(store: Store, instance: str | None, *, has_worker: bool = False) -> Readiness:
+    """Look whether a front and a delivery work, in a fleet those of the name `instance`; blocks.
+
+    `has_worker`: a delivery of this gateway should be there.
+    """
     try:
         registered = store.instances.registered()
     except StoreUnavailable:
         return Readiness(_SILENT_STORE)
     now_ms = clock_ms()
-    fronts = [one for one in registered if one.role == "front" and instance in (None, one.name)]
+    fronts = [one for one in registered if one.role == "front"]
     workers = [one for one in registered if one.role == "delivery"]
-    trouble = delivery_trouble(workers, now_ms=now_ms)
-    problem = front_trouble(fronts, now_ms=now_ms)
-    if instance is None:
-        problem = problem or trouble
-    return Readiness(problem, trouble)
+    own, mine = (
+        [one for one in some if instance in (None, one.name)] for some in (fronts, workers)
+    )
+    here = delivery_trouble(mine, now_ms=now_ms, is_wanted=has_worker)
+    anywhere = delivery_trouble(workers, now_ms=now_ms, is_wanted=has_worker)
+    problem = front_trouble(own, now_ms=now_ms)
+    if anywhere is None or len(own) == len(fronts):  # another gateway sends, or there is none
+        problem = problem or here
+    return Readiness(problem, anywhere)
 
 
 def health_routes(
-    store: Store, is_ready: ReadyCheck | None, instance: str | None = None
+    store: Store,
+    is_ready: ReadyCheck | None,
+    instance: str | None = None,
+    *,
+    has_worker: bool = False,
 ) -> list[Route]:
-    """Return the routes; `is_ready` is asked too, once the store and a front are fine."""
-    look = SharedRead(lambda: run_in_threadpool(look_at_roles, store, instance))
+    """Return the routes; `is_ready` is asked too, once the store and a front are fine.
+
+    `has_worker`: a delivery of this gateway should be registered, once it has had the time.
+    """
+    due_s = time.monotonic() + STALE_AFTER_S
+
+    def look_now() -> Readiness:
+        return look_at_roles(store, instance, has_worker=has_worker and time.monotonic() >= due_s)
+
+    look = SharedRead(lambda: run_in_threadpool(look_now))
 
     async def show_life(_: Request) -> Response:
         return PlainTextResponse("ok\n")

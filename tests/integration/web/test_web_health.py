@@ -22,10 +22,12 @@ from tests.plain_http import plain_client
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 
-def instance(incarnation: str, *, role: str = "front", state: str = "running") -> Instance:
+def instance(
+    incarnation: str, *, role: str = "front", state: str = "running", name: str = "gw1"
+) -> Instance:
     return Instance(
         incarnation=incarnation,
-        name="gw1",
+        name=name,
         role=role,
         pid=1,
         version="0",
@@ -88,6 +90,7 @@ async def test_a_silent_delivery_makes_it_unready(serve: Serve, store: Store) ->
 
 def test_a_fleet_without_a_delivery_takes_mail_and_says_that_it_waits(store: Store) -> None:
     store.instances.register(instance("f1"))
+    store.instances.register(instance("f3", name="gw3"))
     store.instances.register(instance("d1", role="delivery"))
     assert look_at_roles(store, "gw1") == (None, None)
     grow_old(store, "d1", by_s=STALE_AFTER_S + 5)
@@ -97,6 +100,32 @@ def test_a_fleet_without_a_delivery_takes_mail_and_says_that_it_waits(store: Sto
     with TestClient(Starlette(routes=health_routes(store, None, "gw1"))) as client:
         answer = client.get("/readyz")
     assert (answer.status_code, answer.text) == (200, f"ok, but {silent}: mail waits\n")
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        ("running", "no delivery has sent a heartbeat for 15 s"),
+        ("failing", "no delivery can take mail from the queue"),
+        ("", "no delivery is registered"),
+    ],
+)
+def test_the_gateway_whose_own_delivery_cannot_work_is_not_ready(
+    store: Store, state: str, problem: str
+) -> None:
+    def look() -> tuple[str | None, str | None]:
+        return look_at_roles(store, "gw1", has_worker=True)
+
+    store.instances.register(instance("f1"))
+    if state:
+        store.instances.register(instance("d1", role="delivery", state=state))
+    if state == "running":
+        grow_old(store, "d1", by_s=STALE_AFTER_S + 5)
+    assert look() == (problem, problem), "it is alone: whoever asks has no other to take it to"
+    store.instances.register(instance("f2", name="gw2"))
+    assert look() == (None, problem), "the other one is no better"
+    store.instances.register(instance("d2", role="delivery", name="gw2"))
+    assert look() == (problem, None), "the other one sends"
 
 
 async def test_a_silent_store_is_not_waited_for(
