@@ -19,7 +19,9 @@ from tests.queues import EmptyQueues, make_queue
 from tests.workers import Workers
 
 # what takes long on a busy machine is no failure
-hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("tests")
 
 

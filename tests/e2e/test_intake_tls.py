@@ -85,7 +85,11 @@ def test_implicit_tls(tmp_path: Path) -> None:
     with (
         open_door(tmp_path, {"tls": pair.tls("implicit")}, users=[user()]) as (gateway, _),
         smtplib.SMTP_SSL(
-            "127.0.0.1", gateway.smtp_port, "client.test", PATIENCE_S, context=pair.client_context
+            "127.0.0.1",
+            gateway.smtp_port,
+            local_hostname="client.test",
+            timeout=PATIENCE_S,
+            context=pair.client_context,
         ) as client,
     ):
         client.ehlo("c.test")
