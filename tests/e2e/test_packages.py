@@ -36,6 +36,7 @@ RPM_PYTHON = "3.12" if IS_CAMPAIGN else "3.13"
 pytestmark = [
     pytest.mark.campaign,
     needs("systemd"),
+    pytest.mark.timeout(1200),  # to build them is slow where all processors are in use
 ]
 
 

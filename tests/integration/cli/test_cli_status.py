@@ -141,7 +141,7 @@ def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_pa
     directory.reasons.write({stuck: "a hard link: the file has another name"})
     directory.close()
     result = desk.run("status")
-    assert "1 waiting, 1 set aside, the oldest for 0s\n" in result.stdout
+    assert re.search(r"1 waiting, 1 set aside, the oldest for \d+s\n", result.stdout)
     assert f" {stuck}: a hard link: the file has" in result.stdout
     assert waiting not in result.stdout
     said = " ".join(result.stderr.split())
@@ -211,7 +211,9 @@ def test_status_tells_of_mail_that_waits_for_somebody_with_the_remedy(desk: Desk
     result = desk.run("status")
     assert max(map(len, result.stdout.splitlines()[3:])) <= 80
     words = " ".join(result.stdout.split())
-    assert f"untended 1 delivery is held, the longest for 0s ({held}): the mode" in words
+    assert re.search(
+        rf"untended 1 delivery is held, the longest for \d+s \({held}\): the mode", words
+    )
     assert "correct mode and recipients and reload" in words
     assert "untended no worker sends 1 delivery of route before, which is not in the" in words
     assert "relaygw queue move --route before --to PROVIDER" in words
