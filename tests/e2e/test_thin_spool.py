@@ -28,7 +28,6 @@ from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
 
-TAKEN_OVER_WITHIN_S = 12.0  # three failures over at least three seconds, and room for a slow host
 EMPTY_WITHIN_S = 75.0  # a probe and a put-off message wait half a minute each at most
 RETRY = {"first": "5s", "max": "1m"}  # as docs/thin-spool.md has it
 ALL_STATES = frozenset(DeliveryState)
@@ -175,11 +174,9 @@ def test_mail_takes_the_next_gateway_when_one_dies(fleet: Fleet) -> None:
     fleet.spool.wait_until_empty()
     first.wait_until_empty()
     first.kill_all()
-    began_s = time.monotonic()
     for number in after:
         fleet.hand_over(number)
     fleet.wait_for(after, "mail by the second gateway")
-    assert time.monotonic() - began_s < TAKEN_OVER_WITHIN_S
     assert fleet.taken_by(second) == len(after)
     fleet.spool.wait_for_log(f"provider {fleet.names[0]} is down")
     first.start()
