@@ -321,18 +321,36 @@ async def test_expensive_mail_is_set_aside_and_others_are_read(
         queue_id, sent = front.at.sent("sendgrid")
         await front.send(postfix(as_sent(queue_id, sent)))
         async with listening_at(store, front.at.signers, **MORE) as at:
-            await at.until(lambda: at.rows(event_post)[0].tries)
-            delivered = next(one for one in examples("sendgrid") if one.kind == "delivered")
-            signed = at.signers["sendgrid"].sign([delivered.make(sent)], clock_ms())
-            assert await at.post(signed, "sendgrid") == 200
-            await at.until(at.events)
-            assert len(at.rows(event_post)) > 1, "a provider's post waited for bounce mails"
             await at.until_read()
             assert at.verdicts() == {f"{queue_id}/0": Kind.HARD}
     lines = [line for line in caplog.messages if "set aside" in line]
     assert {line.split()[2] for line in lines} == expensive and len(lines) == 2
     assert all("processor time" in line and "relaygw sandbox show" in line for line in lines)
     assert {row.queue_id for row in front.kept()} > expensive  # people may look at them
+
+
+async def test_posts_of_providers_do_not_wait_for_bounce_mails(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the process that reads those stands still."""
+    flag, child = tmp_path / "go on", tmp_path / "child.py"
+    child.write_text(
+        f"import os, time\nwhile not os.path.exists({str(flag)!r}):\n    time.sleep(0.01)\n"
+    )
+    monkeypatch.setattr("relaygw.feedback.bounce_mail._CHILD", child)
+    monkeypatch.setattr("relaygw.feedback.bounce_mail._PATIENCE_S", 300.0)
+    async with front_at(store, tmp_path) as front:
+        at = front.at
+        queue_id, sent = at.sent("sendgrid")
+        await front.send(postfix(as_sent(queue_id, sent)))
+        await at.until(lambda: at.rows(event_post)[0].tries)
+        delivered = next(one for one in examples("sendgrid") if one.kind == "delivered")
+        signed = at.signers["sendgrid"].sign([delivered.make(sent)], clock_ms())
+        assert await at.post(signed, "sendgrid") == 200
+        await at.until(at.events)
+        (left,) = at.rows(event_post)
+        assert left.provider == BOUNCE_MAIL
+        flag.touch()
 
 
 async def test_a_reader_that_is_killed_thrice_sets_a_mail_aside(
