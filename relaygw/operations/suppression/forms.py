@@ -7,7 +7,7 @@ their suppression lists; what an export has that means no suppression is refused
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -52,10 +52,6 @@ class Form:
     cause: Callable[[Values, Cause], Cause]
     heading: Sequence[str] = ()  # of what is written; empty: none
     write: Callable[[Suppression], Sequence[str] | None] | None = None
-
-    def is_headed_by(self, names: Sequence[str]) -> bool:
-        """True if a heading is this form's."""
-        return self.columns <= set(names) and (not self.extra or bool(self.extra & set(names)))
 
 
 # --- reading ------------------------------------------------------------------------------
@@ -346,6 +342,17 @@ POSTFIX = Form(
 LIST = replace(POSTFIX, name="list", columns=frozenset({"email"}), address="email")
 FORMS = (OWN, RESEND, POSTMARK, SES, SENDGRID, MAILGUN, POSTFIX, LIST)
 """In the order in which headings are compared with them."""
+
+
+def form_of(names: Iterable[str]) -> Form | None:
+    """Return the form that these headings are of, None if there is none."""
+    known = set(names)
+    for form in FORMS:
+        if form.columns <= known and (not form.extra or form.extra & known):
+            return form
+    return None
+
+
 WRITTEN = {
     **{form.name: form for form in (OWN, SES, SENDGRID, MAILGUN, POSTMARK, RESEND, POSTFIX)},
     "mailgun-complaints": replace(

@@ -10,22 +10,23 @@ import csv
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
-from itertools import chain
+from functools import partial
+from io import BytesIO
+from itertools import chain, islice, takewhile
 from typing import Any, BinaryIO, NamedTuple
 
 from relaygw.mail.suppression import Suppression
 from relaygw.mail.words import printable
 from relaygw.operations.suppression.forms import (
-    FORMS,
     POSTFIX,
     SES,
     Defaults,
     Form,
     Misread,
     Values,
+    form_of,
     read_values,
 )
 
@@ -36,6 +37,7 @@ _CHUNK_BYTES = 65_536
 _DOCUMENT = re.compile(rb'\s*(?:\[|\{\s*"\w+"\s*:\s*\[)')
 _BETWEEN = re.compile(r"[\s,]*")
 _MAX_OBJECT = 1_048_576  # characters of one JSON object
+_MAPPED = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^\s",])+)[\s,]*(.*)')  # an address, and the rest
 _REFUSES = re.compile(r"(?:reject|discard|5\d\d)\b", re.IGNORECASE)
 _MOST_UNREAD = 100  # lines that cannot be read, before the one that tells the form
 _BINARY = (  # how files begin that are no text
@@ -55,8 +57,8 @@ _EXPECTED = (
 )
 
 
-_Object = tuple[int, Values | str]
-"""The number of a line, and the fields of the object there or what is wrong with it."""
+_Record = tuple[int, Values | str]
+"""The number of a line, and the fields that begin there or what is wrong with them."""
 
 
 class UnknownForm(ValueError):
@@ -72,10 +74,10 @@ class BadLine(NamedTuple):
 
 class _Line(NamedTuple):
     number: int
-    text: str
-    problem: str = ""
-    is_comment: bool = False  # as far as its bytes tell, as the next
-    has_address: bool = False
+    text: str  # "" of one with a problem
+    problem: str
+    is_comment: bool
+    has_address: bool  # as far as its bytes tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,248 +94,72 @@ def read_list(stream: BinaryIO, defaults: Defaults) -> Reading:
     Lines before the one that tells the form are told if they cannot be read. A heading that cannot
     be read makes a file of no form.
     """
-    source = _Source(stream)
-    if source.head.lstrip()[:1] in (b"{", b"["):
-        return _json(source, defaults)
-    lines = _Lines(source)
-    unread, first = _beginning(lines)
-    if first is None:
-        return Reading("unknown" if unread else "empty", iter(unread))
-    reading = _recognised(lines, first, defaults)
-    return Reading(reading.form, chain(unread, reading.found))
+    head = _beginning(stream)
+    read = _read_json if head.lstrip()[:1] in (b"{", b"[") else _read_text
+    return read(head, stream, defaults)
 
 
-def _beginning(lines: _Lines) -> tuple[Sequence[BadLine], _Line | None]:
-    """Return the first line that can be read, which stays, and those before it that cannot."""
+def _beginning(stream: BinaryIO) -> bytes:
+    """Return the first lines of a file, or a part of a long one."""
+    head = stream.read(_HEAD_BYTES)
+    kind = next((what for magic, what in _BINARY if head.startswith(magic)), None)
+    if kind is None and b"\0" in head.partition(b"\n")[0]:  # one further on spoils its line
+        kind = "not text: its first line has a byte of 0"
+    if kind is not None:
+        raise UnknownForm(f"it is {kind}; {_EXPECTED}")
+    return head.removeprefix(b"\xef\xbb\xbf") + stream.readline(MAX_LINE_BYTES + 1)
+
+
+def _read_text(head: bytes, stream: BinaryIO, defaults: Defaults) -> Reading:
+    lines = _lines(head, stream)
     unread: list[BadLine] = []
-    for line in iter(lines.first, None):
+    for line in lines:
+        if line.is_comment or not (line.problem or line.text.strip()):
+            continue
         if not line.problem:
-            return unread, line
+            form, records = _recognised(line, lines)
+            return Reading(form.name, _entries(chain(unread, records), form, defaults))
         if not line.has_address or len(unread) >= _MOST_UNREAD:
             raise UnknownForm(f"line {line.number}: {line.problem}; {_EXPECTED}")
-        lines.drop_first()
         unread.append(BadLine(line.number, line.problem))
-    return unread, None
+    return Reading("unknown" if unread else "empty", iter(unread))
 
 
-def _recognised(lines: _Lines, first: _Line, defaults: Defaults) -> Reading:
-    names = [_name(one) for one in _cells(first.text)]
-    headed = next((form for form in FORMS if form.is_headed_by(names)), None)
+def _recognised(first: _Line, others: Iterator[_Line]) -> tuple[Form, Iterator[_Record]]:
+    try:
+        cells, _ = _row([first])
+    except csv.Error:
+        cells = []
+    names = [_name(one) for one in cells]
+    headed = form_of(names)
     if headed is not None and "@" not in first.text:
-        lines.drop_first()
-        return Reading(headed.name, _rows(lines, headed, names, defaults))
-    if _is_ses(first):
-        return Reading(SES.name, _rows(lines, SES, ("emailaddress", "reason"), defaults))
+        return headed, _rows(others, names)
+    lines = chain([first], others)
+    is_reason = len(cells) == 2 and cells[1].strip().upper() in ("BOUNCE", "COMPLAINT")
+    if is_reason and "@" in cells[0]:
+        return SES, _rows(lines, ("emailaddress", "reason"))
     if "@" not in first.text.split("#")[0]:
         shown = printable(first.text)[:80]
         raise UnknownForm(f"line {first.number}: {shown!r} is not known; {_EXPECTED}")
-    return Reading(POSTFIX.name, _access_map(lines, defaults))
+    return POSTFIX, _each((one for one in lines if not one.is_comment), _mapped)
 
 
-# --- lines --------------------------------------------------------------------------------
-
-
-class _Source:
-    """A stream whose beginning may be looked at before it is read."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.head = stream.read(_HEAD_BYTES)
-        kind = next((what for magic, what in _BINARY if self.head.startswith(magic)), None)
-        if (
-            kind is None and b"\0" in self.head.partition(b"\n")[0]
-        ):  # one further on spoils its line
-            kind = "not text: its first line has a byte of 0"
-        if kind is not None:
-            raise UnknownForm(f"it is {kind}; {_EXPECTED}")
-        self.head = self.head.removeprefix(b"\xef\xbb\xbf")
-
-    def readline(self, limit: int) -> bytes:
-        head = self.head
-        if not head:
-            return self._stream.readline(limit)
-        end = head.find(b"\n") + 1 or len(head)
-        line, self.head = head[:end], head[end:]
-        if line.endswith(b"\n"):
-            return line
-        return line + self._stream.readline(limit - len(line))
-
-    def read(self, size: int) -> bytes:
-        head, self.head = self.head, b""
-        return head or self._stream.read(size)
-
-
-class _Lines:
-    """The lines of a file with their numbers; none takes more memory than MAX_LINE_BYTES."""
-
-    def __init__(self, stream: _Source) -> None:
-        self._stream = stream
-        self._number = 0
-        self._back: deque[_Line] = deque()
-
-    def first(self) -> _Line | None:
-        """Return the first line that is neither empty nor a comment; it stays."""
-        for line in self:
-            is_comment = line.is_comment or line.text.startswith("#")
-            if (line.problem or line.text.strip()) and not is_comment:
-                self._back.appendleft(line)
-                return line
-        return None
-
-    def drop_first(self) -> None:
-        self._back.popleft()
-
-    def put_back(self, lines: Sequence[_Line]) -> None:
-        self._back.extendleft(reversed(lines))
-
-    def __iter__(self) -> Iterator[_Line]:
-        while True:
-            line = self._back.popleft() if self._back else self._next()
-            if line is None:
-                return
-            yield line
-
-    def _next(self) -> _Line | None:
-        raw = self._stream.readline(MAX_LINE_BYTES + 1)
-        if not raw:
-            return None
-        self._number += 1
-        if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
-            has_address = b"@" in raw
-            while more := self._stream.readline(MAX_LINE_BYTES):
-                has_address = has_address or b"@" in more
-                if more.endswith(b"\n"):
-                    break
-            return self._unread(raw, _TOO_LONG, has_address=has_address)
-        try:
-            text = raw.decode().rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            what = f"byte {raw[error.start]:#04x} at {error.start} is not UTF-8; expected UTF-8"
-            return self._unread(raw, what, has_address=b"@" in raw)
-        return _Line(self._number, text)
-
-    def _unread(self, raw: bytes, problem: str, *, has_address: bool) -> _Line:
-        is_comment = raw.startswith(b"#")
-        return _Line(self._number, "", problem, is_comment=is_comment, has_address=has_address)
-
-
-def _records(lines: _Lines) -> Iterator[_Line]:
-    """Yield lines; those that a quoted field breaks become one, unless its quotes do not fit."""
-    for line in lines:
-        parts = [line]
-        found, is_open = _parsed(line.text)
-        while is_open and len(parts) < _MOST_LINES:
-            more = next(iter(lines), None)
-            if more is None:
-                break
-            parts.append(more)
-            if more.problem:
-                break
-            found, is_open = _parsed("\n".join(one.text for one in parts))
-        if found is None:
-            lines.put_back(parts[1:])
-            problem = line.problem or "is not CSV: its quotes do not fit"
-            yield line._replace(problem=problem)
-        else:
-            yield line._replace(text="\n".join(one.text for one in parts))
-
-
-def _parsed(text: str) -> tuple[list[str] | None, bool]:
-    """Return the fields of a row of CSV, None where it is none; and whether a quote is open."""
-    separator = ";" if ";" in text and "," not in text else ","
-    try:
-        rows = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
-        return next(rows, []), False
-    except csv.Error as error:
-        return None, "unexpected end" in str(error)
-
-
-def _cells(text: str) -> list[str]:
-    return _parsed(text)[0] or []
-
-
-def _name(heading: str) -> str:
-    return re.sub(r"[\s_-]", "", heading).lower()
-
-
-def _is_ses(line: _Line) -> bool:
-    cells = _cells(line.text)
-    is_named = len(cells) == 2 and cells[1].strip().upper() in ("BOUNCE", "COMPLAINT")
-    return is_named and "@" in cells[0]
-
-
-# --- what is in them ----------------------------------------------------------------------
-
-
-def _rows(
-    lines: _Lines, form: Form, names: Sequence[str], defaults: Defaults
-) -> Iterator[Suppression | BadLine]:
-    for line in _records(lines):
-        if not line.problem and not line.text.strip():
-            continue
-        if line.problem:
-            yield BadLine(line.number, line.problem)
-            continue
-        cells = _cells(line.text)
-        if len(cells) > len(names):
-            what = f"has {len(cells)} fields; expected {len(names)}: {', '.join(names)}"
-            yield BadLine(line.number, what)
-        else:
-            yield _read(line.number, form, dict(zip(names, cells, strict=False)), defaults)
-
-
-def _read(number: int, form: Form, values: Values, defaults: Defaults) -> Suppression | BadLine:
-    try:
-        return read_values(form, values, defaults)
-    except Misread as error:
-        return BadLine(number, str(error))
-
-
-def _access_map(lines: _Lines, defaults: Defaults) -> Iterator[Suppression | BadLine]:
-    """Read addresses, each with an action of Postfix's access(5) or without one."""
-    for line in lines:
-        text = line.text.strip()
-        if line.problem and not line.is_comment:
-            yield BadLine(line.number, line.problem)
-        elif text and not text.startswith("#") and not line.text[0].isspace():
-            address, action = _apart(text)
-            if action and not _REFUSES.match(action):
-                shown = printable(action)[:40]
-                what = f"{shown!r} does not refuse for good; expected REJECT, DISCARD or 5xx"
-                yield BadLine(line.number, what)
-            elif "@" not in address:
-                what = (
-                    f"{printable(address)[:80]!r} is not an address; expected user@example.com; "
-                    "recipients.block takes whole domains"
-                )
-                yield BadLine(line.number, what)
-            else:
-                values = {"address": address, "detail": action}
-                yield _read(line.number, POSTFIX, values, defaults)
-
-
-def _apart(text: str) -> tuple[str, str]:
-    """Return the address at the beginning of a line, which may be quoted, and the rest."""
-    match = re.match(r'((?:"(?:[^"\\]|\\.)*"|[^\s",])+)[\s,]*(.*)', text)
-    return (match[1], match[2]) if match else (text, "")
-
-
-# --- JSON ---------------------------------------------------------------------------------
-
-
-def _json(source: _Source, defaults: Defaults) -> Reading:
+def _read_json(head: bytes, stream: BinaryIO, defaults: Defaults) -> Reading:
     """Read objects: one a line, or those of the first array of a document."""
-    shown = printable(source.head[:80].decode(errors="replace"))
-    is_document = _DOCUMENT.match(source.head) is not None
-    objects = _objects_of_array(source) if is_document else _objects_by_line(_Lines(source))
-    begun: list[_Object] = []
-    for number, one in objects:
-        begun.append((number, one))
-        if not isinstance(one, str):
-            form = next((one_form for one_form in FORMS if one_form.is_headed_by(list(one))), None)
+    shown = printable(head[:80].decode(errors="replace"))
+    document = _DOCUMENT.match(head)
+    if document is None:
+        records = _each(_lines(head, stream), _object)
+    else:
+        records = _objects(head, document.end(), stream)
+    begun: list[_Record] = []
+    for number, fields in records:
+        begun.append((number, fields))
+        if not isinstance(fields, str):
+            form = form_of(fields)
             if form is None:
                 raise UnknownForm(f"line {number}: {shown!r} is not known; {_EXPECTED}")
-            return Reading(form.name, _read_objects(chain(begun, objects), form, defaults))
+            return Reading(form.name, _entries(chain(begun, records), form, defaults))
         if len(begun) > _MOST_UNREAD:
             break
     if not begun:
@@ -342,25 +168,119 @@ def _json(source: _Source, defaults: Defaults) -> Reading:
     raise UnknownForm(f"line {number}: {shown!r} {problem}; {_EXPECTED}")
 
 
-def _read_objects(
-    objects: Iterable[_Object], form: Form, defaults: Defaults
+def _entries(
+    records: Iterable[_Record], form: Form, defaults: Defaults
 ) -> Iterator[Suppression | BadLine]:
-    for number, one in objects:
-        if isinstance(one, str):
-            yield BadLine(number, one)
+    for number, fields in records:
+        if isinstance(fields, str):
+            yield BadLine(number, fields)
+            continue
+        try:
+            entry = read_values(form, fields, defaults)
+        except Misread as error:
+            yield BadLine(number, str(error))
         else:
-            yield _read(number, form, one, defaults)
+            yield entry
 
 
-def _objects_by_line(lines: _Lines) -> Iterator[_Object]:
-    for line in lines:
-        if line.problem:
-            yield line.number, line.problem
-        elif line.text.strip():
+# --- lines --------------------------------------------------------------------------------
+
+
+def _lines(head: bytes, stream: BinaryIO) -> Iterator[_Line]:
+    """Yield lines with their numbers; none takes more memory than MAX_LINE_BYTES."""
+    limit = MAX_LINE_BYTES + 1
+    begun = iter(partial(BytesIO(head).readline, limit), b"")
+    pieces = chain(begun, iter(partial(stream.readline, limit), b""))
+    for number, raw in enumerate(pieces, 1):
+        text = problem = ""
+        has_address = b"@" in raw
+        if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            problem = _TOO_LONG
+            for more in pieces:
+                has_address = has_address or b"@" in more
+                if more.endswith(b"\n"):
+                    break
+        else:
             try:
-                yield line.number, _values_of(json.loads(line.text))
-            except (ValueError, RecursionError):
-                yield line.number, "is not JSON; expected one object per line"
+                text = raw.decode().rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                wrong = f"byte {raw[error.start]:#04x} at {error.start}"
+                problem = f"{wrong} is not UTF-8; expected UTF-8"
+        yield _Line(number, text, problem, raw.startswith(b"#"), has_address)
+
+
+def _each(lines: Iterable[_Line], read: Callable[[str], Values | str | None]) -> Iterator[_Record]:
+    """Yield what each line says that is not empty; None is nothing."""
+    for line in lines:
+        fields = line.problem or (read(line.text) if line.text.strip() else None)
+        if fields is not None:
+            yield line.number, fields
+
+
+def _mapped(text: str) -> Values | str | None:
+    """Read an address, with an action of Postfix's access(5) or without one."""
+    if text[0].isspace():  # continues the line before
+        return None
+    match = _MAPPED.match(text.strip())
+    address, action = match.groups() if match else (text.strip(), "")
+    if action and not _REFUSES.match(action):
+        shown = printable(action)[:40]
+        return f"{shown!r} does not refuse for good; expected REJECT, DISCARD or 5xx"
+    if "@" not in address:
+        return (
+            f"{printable(address)[:80]!r} is not an address; expected user@example.com; "
+            "recipients.block takes whole domains"
+        )
+    return {"address": address, "detail": action}
+
+
+# --- CSV ----------------------------------------------------------------------------------
+
+
+def _rows(lines: Iterator[_Line], names: Sequence[str]) -> Iterator[_Record]:
+    """Yield rows. Those whose quotes do not fit are one line, the next line is read by itself."""
+    ahead: deque[_Line] = deque()
+    while True:
+        ahead.extend(islice(lines, _MOST_LINES - len(ahead)))
+        if not ahead:
+            return
+        first, taken = ahead[0], 1
+        if first.problem:
+            yield first.number, first.problem
+        elif first.text.strip():
+            try:
+                cells, taken = _row(ahead)
+            except csv.Error:
+                yield first.number, "is not CSV: its quotes do not fit"
+            else:
+                what = f"has {len(cells)} fields; expected {len(names)}: {', '.join(names)}"
+                is_long = len(cells) > len(names)
+                yield first.number, what if is_long else dict(zip(names, cells, strict=False))
+        for _ in range(taken):
+            ahead.popleft()
+
+
+def _row(lines: Sequence[_Line]) -> tuple[list[str], int]:
+    """Return the fields of the row that lines begin with, and how many it takes; or csv.Error."""
+    first = lines[0].text
+    separator = ";" if ";" in first and "," not in first else ","
+    texts = (f"{one.text}\n" for one in takewhile(lambda one: not one.problem, lines))
+    rows = csv.reader(texts, delimiter=separator, strict=True)
+    return next(rows), rows.line_num
+
+
+def _name(heading: str) -> str:
+    return re.sub(r"[\s_-]", "", heading).lower()
+
+
+# --- JSON ---------------------------------------------------------------------------------
+
+
+def _object(text: str) -> Values | str:
+    try:
+        return _values_of(json.loads(text))
+    except (ValueError, RecursionError):
+        return "is not JSON; expected one object per line"
 
 
 def _values_of(found: Any) -> Values | str:
@@ -373,28 +293,27 @@ def _values_of(found: Any) -> Values | str:
     }
 
 
-def _objects_of_array(source: _Source) -> Iterator[_Object]:
-    """Yield the objects of the first array of a document; behind a broken one nothing is known."""
-    read = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape").decode
-    decoder, text, at, number = json.JSONDecoder(), "", 0, 1
-    is_begun = False
-    while True:
-        chunk = source.read(_CHUNK_BYTES)
-        number += text.count("\n", 0, at)
-        text, at = text[at:] + read(chunk, not chunk), 0
-        if not is_begun:
-            at, is_begun = text.find("[") + 1, True
+def _objects(head: bytes, begin: int, stream: BinaryIO) -> Iterator[_Record]:
+    """Yield the objects of an array that begins there; behind a broken one nothing is known."""
+    chunks = chain([head[begin:]], iter(partial(stream.read, _CHUNK_BYTES), b""))
+    texts = codecs.iterdecode(chunks, "utf-8", errors="surrogateescape")
+    decoder, text, end = json.JSONDecoder(), "", 0
+    number = 1 + head.count(b"\n", 0, begin)
+    for more in chain(texts, [""]):
+        text, end = text[end:] + more, 0
         while True:
-            at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            at = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing, too
+            number += text.count("\n", end, at)
             if text.startswith("]", at):
                 return
             try:
                 found, end = decoder.raw_decode(text, at)
             except (ValueError, RecursionError):
+                end = at
                 break
-            yield number + text.count("\n", 0, at), _values_of(found)
-            at = end
-        if not chunk or len(text) - at > _MAX_OBJECT:
-            what = "is not JSON" if chunk else "is not JSON, or the end of the file is missing"
-            yield number + text.count("\n", 0, at), f"{what}; the rest of the file is not read"
+            yield number, _values_of(found)
+            number += text.count("\n", at, end)
+        if not more or len(text) - end > _MAX_OBJECT:
+            what = "is not JSON" if more else "is not JSON, or the end of the file is missing"
+            yield number, f"{what}; the rest of the file is not read"
             return
