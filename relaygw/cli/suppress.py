@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,21 +19,20 @@ from relaygw.cli import frame
 from relaygw.cli.frame import CommandFailed, Invocation, Text, login_name, pass_invocation, warn
 from relaygw.cli.selection import NOT_EMPTY
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, cut, print_lines
-from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms, utc_text
-from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, SuppressionRules, read_domain
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, read_domain
 from relaygw.mail.words import counted
 from relaygw.operations.suppression import (
     Exported,
     Imported,
     effect,
     export_list,
-    found_for,
     import_list,
-    lift,
+    lift_of,
     suppression_object,
 )
 from relaygw.operations.suppression import suppress as suppress_all
+from relaygw.operations.suppression.entry import entries_of, read_field
 from relaygw.operations.suppression.forms import WRITTEN, Defaults
 from relaygw.operations.suppression.reading import BadLine, UnknownForm, read_list
 from relaygw.policy.recipients import read_address
@@ -43,19 +44,12 @@ _SOON_MS = 2 * 86_400_000  # what ends within it is shown with its time
 
 
 def _take_domain(text: str) -> str:
-    try:
-        return read_domain(text)
-    except InvalidAddress as error:
-        raise click.BadParameter(
-            f"{text!r} is not a domain: {error}; write example.com, or * for any sender"
-        ) from error
+    what, remedy = f"{text!r} is not a domain", "write example.com, or * for any sender"
+    return read_field(read_domain, text, lambda why: click.BadParameter(f"{what}: {why}; {remedy}"))
 
 
 def _take_expiry(text: str) -> float:
-    try:
-        return parse_expiry(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} {error}") from error
+    return read_field(parse_expiry, text, lambda why: click.BadParameter(f"{text!r} {why}"))
 
 
 _SENDER_DOMAIN = click.option(
@@ -160,48 +154,36 @@ def add_suppressed(
     wants_json: bool,
 ) -> None:
     """Suppress addresses, for mail of any sender unless --sender-domain says whose."""
-    now_ms, cause = clock_ms(), Cause(reason)
+    now_ms = clock_ms()
     loaded = invocation.load_running()
     rules = loaded.settings.suppression.rules()
-    entries = [
-        Suppression(
-            address=_mailbox(address),
-            sender_domain=sender_domain or ANY,
-            stream="promotional" if cause is Cause.UNSUBSCRIBE else stream or ANY,
-            cause=cause,
-            source=login_name(),
-            detail=note,
-            created_at_ms=now_ms,
-            expires_at_ms=_expiry(rules, expires, now_ms)(cause),
-        )
-        for address in dict.fromkeys(addresses)
-    ]
+    entries = entries_of(
+        map(_mailbox, dict.fromkeys(addresses)),
+        sender_domain=sender_domain or ANY,
+        stream=stream,
+        cause=Cause(reason),
+        source=login_name(),
+        note=note,
+        rules=rules,
+        now_ms=now_ms,
+        lasts_s=expires,
+    )
     with invocation.open_store(loaded) as store:
         if not is_dry_run:
             suppress_all(store, entries, actor=login_name(), now_ms=now_ms)
     done = "would be suppressed" if is_dry_run else "suppressed"
     for one in entries:
-        if wants_json:
-            click.echo(as_json({**suppression_object(one), "result": done}))
-        else:
-            click.echo(f"{one.address} {done}{_until(one)}: {effect(one, rules)}")
+        text = f"{one.address} {done}{_until(one)}: {effect(one, rules)}"
+        click.echo(_result(one, done) if wants_json else text)
+
+
+def _result(one: Suppression, done: str) -> str:
+    return as_json({**suppression_object(one), "result": done})
 
 
 def _mailbox(text: str) -> str:
-    try:
-        return read_address(text)
-    except InvalidAddress as error:
-        raise CommandFailed(
-            f"{text!r} is not an address: {error}; write user@example.com"
-        ) from error
-
-
-def _expiry(
-    rules: SuppressionRules, expires: float | None, now_ms: int
-) -> Callable[[Cause], int | None]:
-    if expires is None:
-        return lambda cause: rules.expiry(cause, now_ms)
-    return lambda _cause: None if expires == math.inf else now_ms + int(expires * 1000)
+    what, remedy = f"{text!r} is not an address", "write user@example.com"
+    return read_field(read_address, text, lambda why: CommandFailed(f"{what}: {why}; {remedy}"))
 
 
 @suppress.command("remove")
@@ -222,15 +204,18 @@ def remove_suppressed(
     """Lift suppressions of addresses: all of them, or those of a sender's domain or a stream."""
     wanted = list(dict.fromkeys(map(_mailbox, addresses)))
     with invocation.open_store() as store:
-        found = found_for(store, wanted, sender_domain=sender_domain, stream=stream)
-        if not is_dry_run:
-            lift(store, found, actor=login_name(), now_ms=clock_ms())
+        found = lift_of(
+            store,
+            wanted,
+            sender_domain=sender_domain,
+            stream=stream,
+            actor=login_name(),
+            now_ms=clock_ms(),
+            is_dry_run=is_dry_run,
+        )
     done = "would be lifted" if is_dry_run else "lifted"
     for one in found:
-        if wants_json:
-            click.echo(as_json({**suppression_object(one), "result": done}))
-        else:
-            click.echo(f"{_row(one)}: {done}")
+        click.echo(_result(one, done) if wants_json else f"{_row(one)}: {done}")
     missing = set(wanted) - {one.address for one in found}
     for address in sorted(missing):
         warn(
@@ -275,9 +260,8 @@ def import_suppressed(
         sender_domain=sender_domain or ANY,
         stream=stream or ANY,
         cause=Cause(reason),
-        expires_at_ms=_expiry(rules, expires, now_ms),
+        expires_at_ms=partial(rules.expiry, now_ms=now_ms, lasts_s=expires),
     )
-    told = _Told(wants_json)
     progress = Progress("addresses read")
     with _opened(file) as source, invocation.open_store(loaded) as store:
         try:
@@ -289,45 +273,43 @@ def import_suppressed(
                 actor=login_name(),
                 now_ms=now_ms,
                 is_dry_run=is_dry_run,
-                tell=told.error,
+                tell=_teller(wants_json),
                 progress=progress.tell,
             )
         except UnknownForm as error:
             raise CommandFailed(f"{file}: {error}") from error
         finally:
             progress.end()
-    told.end(done)
+    _tell_end(done, wants_json)
     return os.EX_DATAERR if done.errors else os.EX_OK
 
 
-class _Told:
-    """Tells of lines that were not understood, not more than anybody reads, and of the end."""
+def _teller(wants_json: bool) -> Callable[[BadLine], None]:
+    """Return what tells of lines that were not understood, not more than anybody reads."""
+    numbers = itertools.count(1)
 
-    def __init__(self, wants_json: bool) -> None:
-        self._wants_json = wants_json
-        self._number = 0
-
-    def error(self, line: BadLine) -> None:
-        self._number += 1
-        if self._wants_json:
+    def tell(line: BadLine) -> None:
+        if wants_json:
             what = {"line": line.number, "result": "not understood", "reason": line.problem}
             click.echo(as_json(what))
-        elif self._number <= SHOWN_ROWS:
+        elif next(numbers) <= SHOWN_ROWS:
             warn(f"line {line.number}: {line.problem}")
 
-    def end(self, done: Imported) -> None:
-        if self._wants_json:
-            names = ("form", "read", "added", "known", "expired", "errors", "is_dry_run")
-            click.echo(as_json({name: getattr(done, name) for name in names}))
-            return
-        if self._number > SHOWN_ROWS:
-            warn(f"... and {self._number - SHOWN_ROWS:,} more lines; --json shows all of them")
-        would = "would be " if done.is_dry_run else ""
-        parts = [f"{counted(done.added, 'address', 'addresses', form=',')} {would}added"]
-        parts += [f"{done.known:,} already known"] if done.known else []
-        parts += [f"{done.expired:,} expired"] if done.expired else []
-        parts += [f"{counted(done.errors, 'line', form=',')} not understood"] if done.errors else []
-        click.echo(f"{', '.join(parts)} (form: {done.form})")
+    return tell
+
+
+def _tell_end(done: Imported, wants_json: bool) -> None:
+    if wants_json:
+        click.echo(as_json(asdict(done)))
+        return
+    if done.errors > SHOWN_ROWS:
+        warn(f"... and {done.errors - SHOWN_ROWS:,} more lines; --json shows all of them")
+    would = "would be " if done.is_dry_run else ""
+    parts = [f"{counted(done.added, 'address', 'addresses', form=',')} {would}added"]
+    parts += [f"{done.known:,} already known"] if done.known else []
+    parts += [f"{done.expired:,} expired"] if done.expired else []
+    parts += [f"{counted(done.errors, 'line', form=',')} not understood"] if done.errors else []
+    click.echo(f"{', '.join(parts)} (form: {done.form})")
 
 
 def _opened(file: str) -> Any:

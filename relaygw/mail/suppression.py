@@ -5,6 +5,7 @@ Pure. A mailbox has one name here (`mail.address.mailbox`), whatever way it is w
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -149,11 +150,13 @@ class SuppressionRules:
             return Action.OFF
         return self.promotional if stream == PROMOTIONAL else self.transactional
 
-    def expiry(self, cause: Cause, now_ms: int) -> int | None:
-        """Return when an address ceases to be suppressed for a cause.
+    def expiry(self, cause: Cause, now_ms: int, lasts_s: float | None = None) -> int | None:
+        """Return when an address ceases to be suppressed for a cause; `lasts_s`: who adds it says.
 
-        Who unsubscribed stays so: no law lets such a wish expire.
+        Who unsubscribed stays so unless told otherwise: no law lets such a wish expire.
         """
+        if lasts_s is not None:
+            return None if lasts_s == math.inf else now_ms + int(lasts_s * 1000)
         if cause is Cause.UNSUBSCRIBE or self.expire_ms is None:
             return None
         return now_ms + self.expire_ms

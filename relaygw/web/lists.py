@@ -123,18 +123,17 @@ _MAX_CHARACTERS = 4000
 _MAX_MS = 2**53
 
 
-class NoSuchPlace(ValueError):
-    """A text is no place in the list."""
-
-
 def place_of(one: Suppression) -> str:
     """Return the place behind an entry, as a word for an address."""
     text = json.dumps([one.created_at_ms, *one.key], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_place(word: str) -> Suppression | None:
-    """Return the entry that a page begins behind, None for the first page. Raises NoSuchPlace."""
+def read_place(word: str, unknown: Exception) -> Suppression | None:
+    """Return the entry that a page begins behind, None for the first page.
+
+    Raises `unknown` for what is no place in the list.
+    """
     if not word:
         return None
     try:
@@ -146,7 +145,7 @@ def read_place(word: str) -> Suppression | None:
         if not is_sound or not all(_is_text(one) for one in (address, domain, stream)):
             raise ValueError
     except (ValueError, TypeError, RecursionError) as error:
-        raise NoSuchPlace(word[:40]) from error
+        raise unknown from error
     return Suppression(
         address=address,
         sender_domain=domain,

@@ -10,17 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from itertools import islice
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.suppression import (
-    ANY,
-    STREAMS,
-    Action,
-    Suppression,
-    SuppressionRules,
-    as_promotional,
-)
+from relaygw.mail.suppression import ANY, STREAMS, Action, Suppression, SuppressionRules
 from relaygw.mail.words import fields
 from relaygw.operations.suppression.forms import POSTFIX, WRITTEN, written_address
 from relaygw.operations.suppression.reading import BadLine, Reading
@@ -64,43 +58,57 @@ def effect(one: Suppression, rules: SuppressionRules) -> str:
 
 def suppress(
     store: Store, entries: Sequence[Suppression], *, actor: str, now_ms: int, way: str = ""
-) -> int:
+) -> None:
     """Suppress addresses, whatever was known of them; audited. Raises StoreUnavailable."""
-    sound = [as_promotional(one) for one in entries]
-    for start in range(0, len(sound), _STEP):
-        step = sound[start : start + _STEP]
+    for step in _batches(entries, _STEP):
         entry = _audit(ADD, step, actor=actor, now_ms=now_ms, way=way)
         store.suppressions.suppress(step, entry=entry)
-    return len(sound)
 
 
-def found_for(
-    store: Store, addresses: Sequence[str], *, sender_domain: str | None, stream: str | None
+def lift(
+    store: Store, entries: Sequence[Suppression], *, actor: str, now_ms: int, way: str = ""
+) -> None:
+    """Lift suppressions; audited. Raises StoreUnavailable."""
+    for step in _batches(entries, _STEP):
+        entry = _audit(REMOVE, step, actor=actor, now_ms=now_ms, way=way)
+        store.suppressions.lift([one.key for one in step], entry=entry)
+
+
+def lift_of(
+    store: Store,
+    addresses: Sequence[str],
+    *,
+    sender_domain: str | None,
+    stream: str | None,
+    actor: str,
+    now_ms: int,
+    way: str = "",
+    is_dry_run: bool,
 ) -> list[Suppression]:
-    """Return what is in force of addresses; None: for any sender, any stream."""
+    """Lift what is in force of addresses, and return it; None: for any sender, any stream.
+
+    Audited. Raises StoreUnavailable.
+    """
     known = store.suppressions.suppressed_of(addresses)
-    return [
+    found = [
         one
         for entries in known.values()
         for one in entries
         if sender_domain in (None, one.sender_domain) and stream in (None, one.stream)
     ]
-
-
-def lift(
-    store: Store, entries: Sequence[Suppression], *, actor: str, now_ms: int, way: str = ""
-) -> int:
-    """Lift suppressions; audited. Returns how many there were. Raises StoreUnavailable."""
-    removed = 0
-    for start in range(0, len(entries), _STEP):
-        step = entries[start : start + _STEP]
-        entry = _audit(REMOVE, step, actor=actor, now_ms=now_ms, way=way)
-        removed += store.suppressions.lift([one.key for one in step], entry=entry)
-    return removed
+    if not is_dry_run:
+        lift(store, found, actor=actor, now_ms=now_ms, way=way)
+    return found
 
 
 _STEP = 500
 _SHOWN = 5
+
+
+def _batches(entries: Iterable[Suppression], size: int) -> Iterator[list[Suppression]]:
+    left = iter(entries)
+    while batch := list(islice(left, size)):
+        yield batch
 
 
 def _audit(
@@ -155,12 +163,23 @@ def import_list(
     Raises StoreUnavailable.
     """
     done = Imported(reading.form, is_dry_run=is_dry_run)
-    target = _Target(
-        store,
-        done,
-        AuditEntry(at_ms=now_ms, actor=actor, action=IMPORT, target=name, affected=0, detail=""),
-    )
-    batch: list[Suppression] = []
+    audit = AuditEntry(at_ms=now_ms, actor=actor, action=IMPORT, target=name, affected=0, detail="")
+    for batch in _batches(_in_force(reading, done, now_ms=now_ms, tell=tell), BATCH):
+        new = _would_change(store, batch) if is_dry_run else _add(store, batch, done, audit)
+        done.added += new
+        done.known += len(batch) - new
+        progress(done.read)
+    if done.added + done.known and not is_dry_run:
+        store.suppressions.tell_planner()
+        detail = f"{done.added:,} addresses, form {done.form}"
+        store.audit.add(replace(audit, affected=done.added, detail=detail))
+    return done
+
+
+def _in_force(
+    reading: Reading, done: Imported, *, now_ms: int, tell: Callable[[BadLine], None]
+) -> Iterator[Suppression]:
+    """Yield what has not expired, and count in `done`."""
     for found in reading.found:
         if isinstance(found, BadLine):
             done.errors += 1
@@ -169,46 +188,18 @@ def import_list(
         done.read += 1
         if found.is_over(now_ms):
             done.expired += 1
-            continue
-        batch.append(found)
-        if len(batch) >= BATCH:
-            target.take(batch)
-            progress(done.read)
-            batch = []
-    target.take(batch)
-    target.end()
-    return done
-
-
-class _Target:
-    """Where an import goes, and what it counts and leaves in the audit trail."""
-
-    def __init__(self, store: Store, done: Imported, audit: AuditEntry) -> None:
-        self._store = store
-        self._done = done
-        self._audit = audit
-
-    def take(self, batch: Sequence[Suppression]) -> None:
-        """Add a batch; a list that doubles is told to the planner of the database."""
-        done = self._done
-        if done.is_dry_run:
-            new = _would_change(self._store, batch)
         else:
-            is_first = not done.added + done.known
-            begun = replace(self._audit, detail=f"begun, form {done.form}") if is_first else None
-            new = self._store.suppressions.suppress_batch(batch, entry=begun) if batch else 0
-            if done.added.bit_length() < (done.added + new).bit_length():
-                self._store.suppressions.tell_planner()
-        done.added += new
-        done.known += len(batch) - new
+            yield found
 
-    def end(self) -> None:
-        """Leave the sum."""
-        done = self._done
-        if done.added + done.known and not done.is_dry_run:
-            self._store.suppressions.tell_planner()
-            detail = f"{done.added:,} addresses, form {done.form}"
-            self._store.audit.add(replace(self._audit, affected=done.added, detail=detail))
+
+def _add(store: Store, batch: Sequence[Suppression], done: Imported, audit: AuditEntry) -> int:
+    """Add a batch; a list that doubles is told to the planner of the database."""
+    is_first = not done.added + done.known
+    begun = replace(audit, detail=f"begun, form {done.form}") if is_first else None
+    new = store.suppressions.suppress_batch(batch, entry=begun)
+    if done.added.bit_length() < (done.added + new).bit_length():
+        store.suppressions.tell_planner()
+    return new
 
 
 def _would_change(store: Store, batch: Sequence[Suppression]) -> int:
@@ -238,17 +229,15 @@ def export_list(
 def written(entries: Iterable[Suppression], form: str, done: Exported) -> Iterator[str]:
     """Yield rows of a form, with its heading; addresses that it cannot hold are left out."""
     chosen = WRITTEN[form]
-    write = chosen.write
-    assert write is not None
     if chosen.heading:
         yield _csv(chosen.heading)
     for one in entries:
-        rest = write(one)
         address = written_address(one.address)
-        if rest is None or (chosen is POSTFIX and re.search(r'[\s"]', address)):
+        if one.cause not in chosen.says or (chosen is POSTFIX and re.search(r'[\s"]', address)):
             done.left_out += 1
             continue
         done.written += 1
+        rest = chosen.write(one)
         yield f"{address} {rest[0]}\n" if chosen is POSTFIX else _csv((address, *rest))
 
 

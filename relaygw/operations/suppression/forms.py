@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import partial
 
-from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import rfc3339, rfc3339_or_none, utc_time
 from relaygw.mail.suppression import STREAMS, Cause, Suppression, as_promotional, read_domain
 from relaygw.mail.words import printable, unstorable_sign
+from relaygw.operations.suppression.entry import read_field
 from relaygw.policy.recipients import read_address
 
 MAX_DETAIL = 300
@@ -42,7 +43,7 @@ class Defaults:
 class Form:
     """One way to write the list. `columns`: how a heading names it; `extra`: one of these as well.
 
-    `write` returns the fields of a row, None for what the form cannot say.
+    `write` returns the fields of a row behind the address.
     """
 
     name: str
@@ -51,7 +52,8 @@ class Form:
     extra: frozenset[str] = frozenset()
     cause: Callable[[Values, Cause], Cause]
     heading: Sequence[str] = ()  # of what is written; empty: none
-    write: Callable[[Suppression], Sequence[str] | None] | None = None
+    says: frozenset[Cause] = frozenset(Cause)  # the causes that it has a word for
+    write: Callable[[Suppression], Sequence[str]]
 
 
 # --- reading ------------------------------------------------------------------------------
@@ -75,10 +77,11 @@ def read_values(form: Form, values: Values, defaults: Defaults) -> Suppression:
     if bad is not None:
         raise Misread(f"{bad} has a sign that cannot be stored; expected text in UTF-8")
     cause = form.cause(values, defaults.cause)
-    created_at_ms = _time_ms(values, _WHEN, defaults.now_ms)
-    assert created_at_ms is not None
+    created_at_ms = _time_ms(values, *_WHEN)
+    if created_at_ms is None:
+        created_at_ms = defaults.now_ms
     if "expiresat" in values:
-        expires_at_ms = _time_ms(values, ("expiresat",), None)
+        expires_at_ms = _time_ms(values, "expiresat")
     else:
         expires_at_ms = defaults.expires_at_ms(cause)
     entry = Suppression(
@@ -96,24 +99,19 @@ def read_values(form: Form, values: Values, defaults: Defaults) -> Suppression:
 
 def read_own_address(text: str) -> str:
     """Return the mailbox that a field names. Raises Misread."""
-    try:
-        return read_address(text)
-    except InvalidAddress as error:
-        shown = printable(text.strip())[:80]
-        raise Misread(f"{shown!r} is not an address: {error}; expected user@example.com") from error
+    what = f"{printable(text.strip())[:80]!r} is not an address"
+    return read_field(
+        read_address, text, lambda why: Misread(f"{what}: {why}; expected user@example.com")
+    )
 
 
 def _domain(values: Values, defaults: Defaults) -> str:
     written = values.get("senderdomain")
     if written is None:
         return defaults.sender_domain
-    try:
-        return read_domain(written)
-    except InvalidAddress as error:
-        shown = printable(written)[:80]
-        raise Misread(
-            f"sender_domain {shown!r} is not a domain: {error}; expected one, or nothing for any"
-        ) from error
+    what = f"sender_domain {printable(written)[:80]!r} is not a domain"
+    expected = "expected one, or nothing for any"
+    return read_field(read_domain, written, lambda why: Misread(f"{what}: {why}; {expected}"))
 
 
 def _stream(values: Values, defaults: Defaults) -> str:
@@ -136,12 +134,10 @@ def _told(form: Form, values: Values) -> str:
     return " ".join(filter(None, (values.get(name, "") for name in names)))
 
 
-def _time_ms(values: Values, names: Sequence[str], default_ms: int | None) -> int | None:
-    for name in names:
-        written = values.get(name, "").strip()
-        if written:
-            return read_time(written)
-    return default_ms
+def _time_ms(values: Values, *names: str) -> int | None:
+    written = (values.get(name, "").strip() for name in names)
+    first = next(filter(None, written), None)
+    return None if first is None else read_time(first)
 
 
 def read_time(written: str) -> int:
@@ -167,21 +163,17 @@ def read_time(written: str) -> int:
 _MOST_SECONDS = 100_000_000_000  # a greater number counts milliseconds
 
 
-def named_cause(written: str, default: Cause) -> Cause:
-    """Return the cause that a word names; the default where there is none. Raises Misread."""
-    word = written.strip().lower()
+def _named_cause(values: Values, default: Cause, name: str = "reason") -> Cause:
+    """Return the cause that a field names; the default where it names none. Raises Misread."""
+    word = values.get(name, "").strip().lower()
     if not word:
         return default
     if word not in _CAUSES:
         expected = ", ".join(Cause)
         raise Misread(
-            f"reason {printable(written)[:40]!r} is not known; expected one of {expected}"
+            f"reason {printable(values[name])[:40]!r} is not known; expected one of {expected}"
         )
     return _CAUSES[word]
-
-
-def _by_reason(values: Values, default: Cause) -> Cause:
-    return named_cause(values.get("reason", ""), default)
 
 
 def _of_sendgrid(values: Values, default: Cause) -> Cause:
@@ -189,32 +181,34 @@ def _of_sendgrid(values: Values, default: Cause) -> Cause:
         return Cause.COMPLAINT
     if not {"reason", "status"} & set(values):  # unsubscribes, or a group's: the file does not say
         return default
-    if _ENDED.match(values.get("status", "")):
-        status = printable(values["status"])[:20]
-        raise Misread(f"status {status} is a refusal for the time being; expected 5.x.x")
-    return Cause.BOUNCE
+    return _refused(values, "status", "5.x.x")
 
 
 def _of_mailgun(values: Values, default: Cause) -> Cause:
     if "code" in values or "error" in values:
-        if _ENDED.match(values.get("code", "")):
-            code = printable(values["code"])[:20]
-            raise Misread(f"code {code} is a refusal for the time being; expected 5xx")
-        return Cause.BOUNCE
+        return _refused(values, "code", "5xx")
     if {"tag", "tags"} & set(values):
         return Cause.UNSUBSCRIBE
     return Cause.COMPLAINT
 
 
+def _refused(values: Values, name: str, expected: str) -> Cause:
+    code = values.get(name, "")
+    if _ENDED.match(code):
+        shown = printable(code)[:20]
+        raise Misread(f"{name} {shown} is a refusal for the time being; expected {expected}")
+    return Cause.BOUNCE
+
+
 def _of_postmark(values: Values, default: Cause) -> Cause:
-    cause = named_cause(values.get("suppressionreason", ""), default)
+    cause = _named_cause(values, default, "suppressionreason")
     is_recipients = values.get("origin", "").strip().lower() == "recipient"
     return Cause.UNSUBSCRIBE if cause is Cause.MANUAL and is_recipients else cause
 
 
 # --- writing ------------------------------------------------------------------------------
 
-_IS_BOUNCE = (Cause.BOUNCE, Cause.REFUSED)
+_BOUNCES = frozenset({Cause.BOUNCE, Cause.REFUSED})
 
 
 def protected(text: str) -> str:
@@ -252,31 +246,14 @@ def _own_row(one: Suppression) -> Sequence[str]:
     )
 
 
-def _ses_row(one: Suppression) -> Sequence[str] | None:
-    if one.cause in _IS_BOUNCE:
-        return ("BOUNCE",)
-    return ("COMPLAINT",) if one.cause is Cause.COMPLAINT else None
-
-
-def _sendgrid_row(one: Suppression) -> Sequence[str] | None:
-    if one.cause not in _IS_BOUNCE:
-        return None
-    return (str(one.created_at_ms // 1000), protected(one.detail), "5.1.1")
-
-
-def _mailgun_row(one: Suppression) -> Sequence[str] | None:
-    if one.cause not in _IS_BOUNCE:
-        return None
-    return ("550", protected(one.detail), _day(one.created_at_ms))
-
-
+_AT_SES = {**dict.fromkeys(_BOUNCES, "BOUNCE"), Cause.COMPLAINT: "COMPLAINT"}
 _AT_POSTMARK = {
-    **dict.fromkeys(_IS_BOUNCE, ("HardBounce", "Recipient")),
+    **dict.fromkeys(_BOUNCES, ("HardBounce", "Recipient")),
     Cause.COMPLAINT: ("SpamComplaint", "Recipient"),
     Cause.UNSUBSCRIBE: ("ManualSuppression", "Recipient"),
     Cause.MANUAL: ("ManualSuppression", "Customer"),
 }
-_AT_RESEND = {**dict.fromkeys(_IS_BOUNCE, "bounce"), Cause.COMPLAINT: "complaint"}
+_AT_RESEND = {**dict.fromkeys(_BOUNCES, "bounce"), Cause.COMPLAINT: "complaint"}
 
 
 OWN = Form(
@@ -284,7 +261,7 @@ OWN = Form(
     address="address",
     columns=frozenset({"address"}),
     extra=frozenset({"reason", "source", "stream", "expiresat", "senderdomain"}),
-    cause=_by_reason,
+    cause=_named_cause,
     heading=(
         *("address", "reason", "source", "stream", "created_at", "expires_at"),
         *("sender_domain", "detail"),
@@ -295,8 +272,9 @@ SES = Form(
     name="ses",
     address="emailaddress",
     columns=frozenset({"emailaddress", "reason"}),
-    cause=_by_reason,
-    write=_ses_row,
+    cause=_named_cause,
+    says=frozenset(_AT_SES),
+    write=lambda one: (_AT_SES[one.cause],),
 )
 SENDGRID = Form(
     name="sendgrid",
@@ -305,7 +283,8 @@ SENDGRID = Form(
     extra=frozenset({"created", "reason", "status", "ip"}),
     cause=_of_sendgrid,
     heading=("email", "created", "reason", "status"),
-    write=_sendgrid_row,
+    says=_BOUNCES,
+    write=lambda one: (str(one.created_at_ms // 1000), protected(one.detail), "5.1.1"),
 )
 MAILGUN = Form(
     name="mailgun",
@@ -314,7 +293,8 @@ MAILGUN = Form(
     extra=frozenset({"code", "error", "tags", "tag", "createdat"}),
     cause=_of_mailgun,
     heading=("address", "code", "error", "created_at"),
-    write=_mailgun_row,
+    says=_BOUNCES,
+    write=lambda one: ("550", protected(one.detail), _day(one.created_at_ms)),
 )
 POSTMARK = Form(
     name="postmark",
@@ -328,7 +308,7 @@ RESEND = Form(
     name="resend",
     address="email",
     columns=frozenset({"email", "origin"}),
-    cause=lambda values, default: named_cause(values.get("origin", ""), default),
+    cause=partial(_named_cause, name="origin"),
     heading=("email", "origin", "source_id", "created_at"),
     write=lambda one: (_AT_RESEND.get(one.cause, "manual"), "", rfc3339(one.created_at_ms)),
 )
@@ -347,10 +327,8 @@ FORMS = (OWN, RESEND, POSTMARK, SES, SENDGRID, MAILGUN, POSTFIX, LIST)
 def form_of(names: Iterable[str]) -> Form | None:
     """Return the form that these headings are of, None if there is none."""
     known = set(names)
-    for form in FORMS:
-        if form.columns <= known and (not form.extra or form.extra & known):
-            return form
-    return None
+    fitting = (one for one in FORMS if one.columns <= known)
+    return next((one for one in fitting if not one.extra or one.extra & known), None)
 
 
 WRITTEN = {
@@ -358,14 +336,14 @@ WRITTEN = {
     "mailgun-complaints": replace(
         MAILGUN,
         heading=("address", "created_at"),
-        write=lambda one: (_day(one.created_at_ms),) if one.cause is Cause.COMPLAINT else None,
+        says=frozenset({Cause.COMPLAINT}),
+        write=lambda one: (_day(one.created_at_ms),),
     ),
     "mailgun-unsubscribes": replace(
         MAILGUN,
         heading=("address", "tags", "created_at"),
-        write=lambda one: (
-            ("*", _day(one.created_at_ms)) if one.cause is Cause.UNSUBSCRIBE else None
-        ),
+        says=frozenset({Cause.UNSUBSCRIBE}),
+        write=lambda one: ("*", _day(one.created_at_ms)),
     ),
 }
 """What `export` writes, by name."""

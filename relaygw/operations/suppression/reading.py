@@ -9,7 +9,6 @@ import codecs
 import csv
 import json
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -126,10 +125,7 @@ def _read_text(head: bytes, stream: BinaryIO, defaults: Defaults) -> Reading:
 
 
 def _recognised(first: _Line, others: Iterator[_Line]) -> tuple[Form, Iterator[_Record]]:
-    try:
-        cells, _ = _row([first])
-    except csv.Error:
-        cells = []
+    cells = _row([first])[0] or []
     names = [_name(one) for one in cells]
     headed = form_of(names)
     if headed is not None and "@" not in first.text:
@@ -239,34 +235,34 @@ def _mapped(text: str) -> Values | str | None:
 
 def _rows(lines: Iterator[_Line], names: Sequence[str]) -> Iterator[_Record]:
     """Yield rows. Those whose quotes do not fit are one line, the next line is read by itself."""
-    ahead: deque[_Line] = deque()
-    while True:
-        ahead.extend(islice(lines, _MOST_LINES - len(ahead)))
-        if not ahead:
-            return
-        first, taken = ahead[0], 1
-        if first.problem:
-            yield first.number, first.problem
-        elif first.text.strip():
-            try:
-                cells, taken = _row(ahead)
-            except csv.Error:
-                yield first.number, "is not CSV: its quotes do not fit"
-            else:
+    ahead = list(islice(lines, _MOST_LINES))
+    while ahead:
+        number, taken = ahead[0].number, 1
+        if ahead[0].problem:
+            yield number, ahead[0].problem
+        elif ahead[0].text.strip():
+            cells, taken = _row(ahead)
+            if cells is None:
+                what = "quotes or line ends" if "\r" in ahead[0].text else "quotes"
+                yield number, f"is not CSV: its {what} do not fit"
+            elif len(cells) > len(names):
                 what = f"has {len(cells)} fields; expected {len(names)}: {', '.join(names)}"
-                is_long = len(cells) > len(names)
-                yield first.number, what if is_long else dict(zip(names, cells, strict=False))
-        for _ in range(taken):
-            ahead.popleft()
+                yield number, what
+            else:
+                yield number, dict(zip(names, cells, strict=False))
+        ahead = [*ahead[taken:], *islice(lines, taken)]
 
 
-def _row(lines: Sequence[_Line]) -> tuple[list[str], int]:
-    """Return the fields of the row that lines begin with, and how many it takes; or csv.Error."""
+def _row(lines: Sequence[_Line]) -> tuple[list[str] | None, int]:
+    """Return the fields of the row that lines begin with, None if it is none; how many it takes."""
     first = lines[0].text
     separator = ";" if ";" in first and "," not in first else ","
     texts = (f"{one.text}\n" for one in takewhile(lambda one: not one.problem, lines))
     rows = csv.reader(texts, delimiter=separator, strict=True)
-    return next(rows), rows.line_num
+    try:
+        return next(rows), rows.line_num
+    except csv.Error:
+        return None, 1
 
 
 def _name(heading: str) -> str:

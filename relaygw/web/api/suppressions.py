@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, as_promotional, read_domain
-from relaygw.operations.suppression import effect, found_for, lift, suppress, suppression_object
+from relaygw.mail.suppression import STREAMS, Cause, read_domain
+from relaygw.operations.suppression import effect, lift_of, suppress, suppression_object
+from relaygw.operations.suppression.entry import Read, entries_of, read_field
 from relaygw.policy.recipients import read_address
 from relaygw.settings.events import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter
@@ -21,13 +20,12 @@ from relaygw.web.api.answers import Answer, Time, said
 from relaygw.web.api.endpoint import answer_with
 from relaygw.web.api.requests import Body, Call, Flag, Line, read_line
 from relaygw.web.context import WebContext
-from relaygw.web.lists import NoSuchPlace, place_of, read_place
+from relaygw.web.lists import place_of, read_place
 from relaygw.web.page import Problem
 
 MAX_ADDRESSES = 1000
 MAX_NOTE_CHARACTERS = 300
 _REASONS = tuple(cause.value for cause in Cause)
-Read = TypeVar("Read")
 
 
 class SuppressedAddress(Answer):
@@ -45,19 +43,18 @@ class SuppressedAddress(Answer):
 
 
 def _read(read: Callable[[str], Read], name: str, text: str, expected: str) -> Read:
-    try:
-        return read(text)
-    except (InvalidAddress, ValueError) as error:
-        shown = text[:80]
-        raise Problem(400, f"{name} {shown!r} is not valid: {error}", expected=expected) from None
+    what = f"{name} {text[:80]!r} is not valid"
+    return read_field(read, text, lambda why: Problem(400, f"{what}: {why}", expected=expected))
+
+
+def _known(name: str | None, word: str, choices: tuple[str, ...]) -> str:
+    if word not in ("", *choices):
+        raise Problem(400, f"{name} {word[:40]!r} is not known", expected=", ".join(choices))
+    return word
 
 
 def _choice(choices: tuple[str, ...], value: object, info: ValidationInfo) -> str:
-    word = read_line(value, info)
-    if word not in ("", *choices):
-        what = f"{info.field_name} {word[:40]!r} is not known"
-        raise Problem(400, what, expected=", ".join(choices))
-    return word
+    return _known(info.field_name, read_line(value, info), choices)
 
 
 def _addresses(value: object) -> list[str]:
@@ -142,25 +139,18 @@ async def list_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
         sender_domain=None
         if domain is None
         else _read(read_domain, "sender_domain", domain, "one like example.com"),
-        stream=_word(given, "stream", STREAMS) or None,
-        causes=frozenset(Cause(one) for one in [_word(given, "reason", _REASONS)] if one),
+        stream=_known("stream", given.get("stream", ""), STREAMS) or None,
+        causes=frozenset(
+            Cause(one) for one in [_known("reason", given.get("reason", ""), _REASONS)] if one
+        ),
     )
-    try:
-        after = read_place(given.get("after", ""))
-    except NoSuchPlace:
-        raise Problem(400, "after is not valid", expected="`next` of the page before") from None
+    unknown = Problem(400, "after is not valid", expected="`next` of the page before")
+    after = read_place(given.get("after", ""), unknown)
     found = await web.read(
         lambda: web.store.suppressions.suppressed(limit=limit + 1, wanted=wanted, after=after)
     )
     following = place_of(found[limit - 1]) if len(found) > limit else None
     return {"suppressions": list(map(suppression_object, found[:limit])), "next": following}
-
-
-def _word(given: Any, name: str, choices: tuple[str, ...]) -> str:
-    word: str = given.get(name, "")
-    if name in given and word not in choices:
-        raise Problem(400, f"{name} {word[:40]!r} is not known", expected=", ".join(choices))
-    return word
 
 
 async def add_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
@@ -169,27 +159,20 @@ async def add_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
     Whatever was known of them; the settings say what happens to mail for them.
     """
     body, now, actor = call.body, clock_ms(), call.principal.name
-    rules, cause = web.settings.suppression.rules(), Cause(body.reason or Cause.MANUAL)
-    expires_at_ms = rules.expiry(cause, now)
+    rules, lasts_s = web.settings.suppression.rules(), None
     if body.expires:
-        expires_s = _read(parse_expiry, "expires", body.expires, "an age like 30d, or never")
-        expires_at_ms = None if expires_s == math.inf else now + int(expires_s * 1000)
-    domain = body.domain()
-    entries = [
-        as_promotional(
-            Suppression(
-                address=address,
-                sender_domain=domain,
-                stream=body.stream or ANY,
-                cause=cause,
-                source=actor,
-                detail=body.note[:MAX_NOTE_CHARACTERS],
-                created_at_ms=now,
-                expires_at_ms=expires_at_ms,
-            )
-        )
-        for address in body.addresses
-    ]
+        lasts_s = _read(parse_expiry, "expires", body.expires, "an age like 30d, or never")
+    entries = entries_of(
+        body.addresses,
+        sender_domain=body.domain(),
+        stream=body.stream,
+        cause=Cause(body.reason or Cause.MANUAL),
+        source=actor,
+        note=body.note[:MAX_NOTE_CHARACTERS],
+        rules=rules,
+        now_ms=now,
+        lasts_s=lasts_s,
+    )
     if not body.dry_run:
         await web.change(lambda: suppress(web.store, entries, actor=actor, now_ms=now, way="api"))
     return {
@@ -208,14 +191,18 @@ async def remove_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
     body, now, actor = call.body, clock_ms(), call.principal.name
     domain = body.domain() if "sender_domain" in body.model_fields_set else None
     wanted: list[str] = body.addresses
-
-    def change() -> list[Suppression]:
-        found = found_for(web.store, wanted, sender_domain=domain, stream=body.stream or None)
-        if not body.dry_run:
-            lift(web.store, found, actor=actor, now_ms=now, way="api")
-        return found
-
-    found = await web.change(change)
+    found = await web.change(
+        lambda: lift_of(
+            web.store,
+            wanted,
+            sender_domain=domain,
+            stream=body.stream or None,
+            actor=actor,
+            now_ms=now,
+            way="api",
+            is_dry_run=body.dry_run,
+        )
+    )
     known = {one.address for one in found}
     return {
         "dry_run": body.dry_run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urlencode
 
 from starlette.datastructures import FormData
@@ -10,14 +11,15 @@ from starlette.responses import Response
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, as_promotional, read_domain
+from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, read_domain
 from relaygw.mail.words import escape
 from relaygw.operations.suppression import lift, suppress
+from relaygw.operations.suppression.entry import entries_of, read_field
 from relaygw.policy.recipients import read_address
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
-from relaygw.web.lists import NoSuchPlace, place_of, read_place
+from relaygw.web.lists import place_of, read_place
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue.selection import read_word
 
@@ -31,6 +33,7 @@ _WORDS = {
     Cause.UNSUBSCRIBE: "Unsubscribed",
     Cause.MANUAL: "By hand",
 }
+_CHANGES = {"add": (suppress, "suppressed"), "remove": (lift, "lifted")}
 _REASONS = {cause.value: word for cause, word in _WORDS.items()}
 
 
@@ -44,52 +47,42 @@ async def change_suppression(web: WebContext, request: Request) -> Response:
     actor = require(request, Role.OPERATOR).name
     form = await request.form()
     action = str(form.get("action", ""))
-    if action not in ("add", "remove"):
+    if action not in _CHANGES:
         raise Problem(400, f"action {action[:40]!r} is not known", expected="add or remove")
     now_ms = clock_ms()
+    change, did = _CHANGES[action]
     try:
-        entry = _entry(web, form, actor=actor, now_ms=now_ms)
+        entries = _entries(web, form, actor=actor, now_ms=now_ms)
     except InvalidAddress as error:
         return await _show(web, request, problem=str(error), form=form)
-    if action == "add":
-        did = "suppressed"
-        await web.change(
-            lambda: suppress(web.store, [entry], actor=actor, now_ms=now_ms, way="web")
-        )
-    else:
-        did = "lifted"
-        await web.change(lambda: lift(web.store, [entry], actor=actor, now_ms=now_ms, way="web"))
+    await web.change(lambda: change(web.store, entries, actor=actor, now_ms=now_ms, way="web"))
     return redirect(request, with_notice(_PLACE, did, 1))
 
 
-def _entry(web: WebContext, form: FormData, *, actor: str, now_ms: int) -> Suppression:
+def _entries(web: WebContext, form: FormData, *, actor: str, now_ms: int) -> list[Suppression]:
     """Return what a form names. Raises InvalidAddress with a text for people."""
     given = {name: str(form.get(name, ""))[:1000] for name in ("address", "domain", "stream")}
-    try:
-        address = read_address(given["address"])
-    except InvalidAddress as error:
-        shown = escape(given["address"][:200])
-        raise InvalidAddress(f"{shown} is not an address: {error}; write ann@example.com") from None
-    try:
-        domain = read_domain(given["domain"])
-    except InvalidAddress as error:
-        shown = escape(given["domain"][:200])
-        problem = f"{shown} is not a domain: {error}; write example.com, or nothing for any sender"
-        raise InvalidAddress(problem) from None
+    address = _read(read_address, given["address"], "an address", "ann@example.com")
+    advice = "example.com, or nothing for any sender"
+    domain = _read(read_domain, given["domain"], "a domain", advice)
     if given["stream"] not in (ANY, *STREAMS):
         raise Problem(400, "stream is not known", expected=" or ".join(STREAMS))
     cause = Cause(str(form.get("reason"))) if form.get("reason") in _REASONS else Cause.MANUAL
-    entry = Suppression(
-        address=address,
+    return entries_of(
+        [address],
         sender_domain=domain,
         stream=given["stream"],
         cause=cause,
         source=actor,
-        detail=note_of(form),
-        created_at_ms=now_ms,
-        expires_at_ms=web.settings.suppression.rules().expiry(cause, now_ms),
+        note=note_of(form),
+        rules=web.settings.suppression.rules(),
+        now_ms=now_ms,
     )
-    return as_promotional(entry)
+
+
+def _read(read: Callable[[str], str], text: str, kind: str, advice: str) -> str:
+    what = f"{escape(text[:200])} is not {kind}"
+    return read_field(read, text, lambda why: InvalidAddress(f"{what}: {why}; write {advice}"))
 
 
 async def _show(
@@ -99,10 +92,8 @@ async def _show(
     given = {name: read_word(name, query.get(name, "")) for name in ("q", "reason")}
     causes = frozenset({Cause(given["reason"])} if given["reason"] in _REASONS else ())
     wanted = SuppressionFilter(text=given["q"] or None, causes=causes)
-    try:
-        after = read_place(query.get("after", ""))
-    except NoSuchPlace:
-        raise Problem(400, "the page is not known", expected="the first one") from None
+    unknown = Problem(400, "the page is not known", expected="the first one")
+    after = read_place(query.get("after", ""), unknown)
 
     def read() -> tuple[list[Suppression], int]:
         listed = web.store.suppressions

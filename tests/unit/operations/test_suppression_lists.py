@@ -94,6 +94,11 @@ A, B, C, D = (f"{name}@x.test" for name in "abcd")
             [(A, "manual"), (B, "manual"), 5, 6, (D, "manual"), 8],
         ),
         ("address;reason\na@x.test;bounce\n", "own", [(A, "bounce")]),
+        (
+            'address;reason;detail\na@x.test;bounce;"no\nsuch, user"\nb@x.test;complaint;x\ry\n',
+            "own",
+            [(A, "bounce"), 4],
+        ),
         ("\ufeffAddress,Reason\r\nA@X.test,Hard Bounce\r\n", "own", [(A, "bounce")]),
         ("", "empty", []),
         ("\n# nothing\n\n", "empty", []),
