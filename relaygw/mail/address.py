@@ -28,7 +28,6 @@ _QUOTED = re.compile(rf'"(?:[ !#-\[\]-~{_BEYOND_ASCII}]|\\[ -~])*"')
 _LETTER = rf"[A-Za-z0-9_{_BEYOND_ASCII}]"
 _LABEL = rf"{_LETTER}(?:(?:{_LETTER}|-)*{_LETTER})?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_ENCODED_WORD = re.compile(r"=\?.*\?=")
 # the shape of nearly every address; everything else takes the long way
 _PLAIN = re.compile(
     rb"<([A-Za-z0-9_+][A-Za-z0-9_.+\-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9\-]{0,61}\.){1,4}[A-Za-z]{2,24})>"
@@ -82,7 +81,7 @@ def _check_local(local: str) -> None:
         raise InvalidAddress("bad local part")
     if local.startswith("-"):
         raise InvalidAddress("a local part may not start with a hyphen")
-    if _ENCODED_WORD.search(local):
+    if "?=" in local.partition("=?")[2]:
         raise InvalidAddress("encoded word in an address")
 
 

@@ -204,8 +204,9 @@ def _decoded(raw: bytes) -> str:
     text = _plain(raw)
     if "=?" not in text:
         return text
+    words, end, rest = text.rpartition("?=")  # none begins behind it, and each begun has an end
     try:
-        decoded = str(make_header(decode_header(text)))
+        decoded = str(make_header(decode_header(words + end))) + rest
     except (HeaderParseError, LookupError, ValueError):  # unknown charset, broken base64
         return text
     # some charsets decode to lone surrogates, which no database can store

@@ -30,7 +30,7 @@ _OURS = re.compile(_MARK + rb"([A-Z0-9]{10,20}) (\d+) (\d+) (\w+)\n")
 _QUOTED = re.compile(rb"^>+From ")
 _TO_QUOTE = re.compile(rb"^(>*From )", re.MULTILINE)
 _ENVELOPE = re.compile(
-    rb"^(return-path|x-original-to|envelope-to|delivered-to)[ \t]*:[ \t]*([^\n]*)\n",
+    rb"^(return-path|x-original-to|envelope-to|delivered-to)[ \t]*+:[ \t]*+([^\n]*+)\n",
     re.IGNORECASE | re.MULTILINE,
 )
 _NULL_SENDER = "MAILER-DAEMON"

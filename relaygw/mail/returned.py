@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import encodebytes
 from binascii import b2a_qp
-from collections.abc import Sequence
+from itertools import takewhile
 
 from relaygw.mail.content import header_end, header_fields, normalise_line_ends
 
@@ -50,5 +50,5 @@ def _short_header(head: bytes) -> bytes:
     end = header_end(head)
     if end <= MAX_HEADER_BYTES:
         return head[:end]
-    fields: Sequence[int] = [field.end for field in header_fields(head, 0, end)]
-    return head[: max((one for one in fields if one <= MAX_HEADER_BYTES), default=0)]
+    ends = (field.end for field in header_fields(head, 0, end))
+    return head[: max(takewhile(MAX_HEADER_BYTES.__ge__, ends), default=0)]

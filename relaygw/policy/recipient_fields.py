@@ -28,6 +28,7 @@ _LOWER = bytes(range(256)).lower()
 _NOT_LETTERS = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))
 _JSON_START = re.compile(rb"""\s*(?:\[\s*[\[\]{"]|\{\s*["}])""")  # `[Shop] Jo <a@b>` is a name
 _MAX_SHOWN = 100  # characters of an address in a reason
+_MAX_ENCODED_BYTES = 78  # of a name: a line with encoded words is no longer (RFC 2047 section 2)
 _EMPTY_PATH = (b"", b"<>")
 
 
@@ -122,7 +123,9 @@ def _found_in(header: bytes) -> Iterator[_Found]:
             yield from _in_stray_lines(header, at, field.start)
         at = field.end
         known = table.get(_plain(field.name)) or (
-            table.get(_plain(_decoded(field.name))) if b"=?" in field.name else None
+            table.get(_plain(_decoded(field.name)))
+            if b"=?" in field.name and len(field.name) <= _MAX_ENCODED_BYTES
+            else None
         )
         if known is not None:
             value = header[field.value_start : field.value_end]
@@ -233,7 +236,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _at(values: Any, path: Sequence[str], *, is_inner: bool) -> list[str] | None:
     """Return the texts at a path, lists looked through; None if anybody is named in another way."""
     if isinstance(values, list):
-        found = [_at(value, path, is_inner=is_inner) for value in values]
+        found = [_at(value, path, is_inner=is_inner) for value in _members(values)]
         return None if None in found else [text for some in found if some for text in some]
     if not path:
         return [values] if isinstance(values, str) else None
@@ -242,3 +245,14 @@ def _at(values: Any, path: Sequence[str], *, is_inner: bool) -> list[str] | None
     if path[0] in values:
         return _at(values[path[0]], path[1:], is_inner=True)
     return None if is_inner and len(path) == 1 else []
+
+
+def _members(values: list[Any]) -> Iterator[Any]:
+    """Yield what is in a list that is no list, in order, however deep they stand in each other."""
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += reversed(value)
+        else:
+            yield value

@@ -104,12 +104,13 @@ class Router:
 _SENDER_FIELDS = frozenset(("from", "sender", "reply-to"))
 _FROM = frozenset(("from",))
 _RECIPIENT_FIELDS = frozenset(("to", "cc"))
-# an addr-spec or, between angle brackets, a bare local part
+# an addr-spec or, between angle brackets, a bare local part; a word begins where no other one
+# does, so that none is read again from each of its letters
 _TOKEN = re.compile(
-    rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]+@[A-Za-z0-9_.\-]+|(?<=<)[A-Za-z0-9_.\-]+(?=>)"
+    rb"(?<![A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-])[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]++@[A-Za-z0-9_.\-]++"
+    rb"|(?<=<)[A-Za-z0-9_.\-]++(?=>)"
 )
-
-_BARE = re.compile(rb"(\s*(?:[^<>@]*<)?)([A-Za-z0-9_.\-]+)(>?\s*)")
+_BARE = re.compile(rb"(?:[^<>@]*+<|\s*+)([A-Za-z0-9_.\-]++)>?\s*+")
 
 
 class _Map:
@@ -171,8 +172,8 @@ class Rewriter:
         for found in header_fields(block, names=_FROM):
             bare = _BARE.fullmatch(block, found.value_start, found.value_end)
             if bare is not None:
-                whole = self.sender(bare[2].decode("ascii")).encode()
-                return block[: bare.start(2)] + whole + block[bare.end(2) :]
+                whole = self.sender(bare[1].decode("ascii")).encode()
+                return block[: bare.start(1)] + whole + block[bare.end(1) :]
         return block
 
 

@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-_FROM = re.compile(r"/qmgr\[\d+\]: ([0-9A-Za-z]+): from=<(.*?)>,")
+# What is before a mark is passed over once, up to the first: what a stranger wrote into a line, be
+# it marks again and again, takes time with its size alone.
+_FROM = re.compile(r"^(?>.*?/qmgr\[)\d+\]: ([0-9A-Za-z]+): from=<(.*?)>,")
 _MESSAGE_ID = re.compile(r"/cleanup\[\d+\]: ([0-9A-Za-z]+): message-id=(.*)")
 _TO = re.compile(
-    r"/(\w[\w-]*)\[\d+\]: ([0-9A-Za-z]+): to=<(.*?)>,(?: orig_to=<(.*?)>,)? relay=([^,]*),"
-    r".*?\bstatus=([a-z-]+)(?: \((.*)\))?"
+    r"^(?>.*?/(\w[\w-]*)\[)\d+\]: ([0-9A-Za-z]+): to=<(?>(.*?)>,(?= (?:orig_to=<|relay=)))"
+    r"(?: orig_to=<(?>(.*?)>,(?= relay=)))? relay=([^,]*),.*?\bstatus=([a-z-]+)(?: \((.*)\))?"
 )
 _REJECT = re.compile(
-    r"/smtpd\[\d+\]: ([0-9A-Za-z]+): reject: RCPT from .*?: Recipient address rejected: (.*?);"
-    r" from=<(.*?)> to=<(.*?)>(?: proto=|$)"
+    r"^(?>.*?/smtpd\[)\d+\]: ([0-9A-Za-z]+): reject: RCPT from "
+    r"(?>.*?: Recipient address rejected: )(?>(.*?);(?= from=<)) from=<(?>(.*?)> to=<)"
+    r"(?>(.*?)>(?= proto=|$))"
 )
 REJECTED = "rejected"
 _MAX_KNOWN = 100_000  # messages whose sender and Message-ID are remembered

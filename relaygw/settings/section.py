@@ -191,7 +191,7 @@ _BYTES = {
 # Beyond these no sensible setting lies, and sums with them stay far from a 64-bit overflow.
 _MAX_DURATION_S = 3650 * 86_400.0
 _MAX_SIZE_BYTES = 2**40
-_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*|%)\s*")
+_NUMBER_AND_UNIT = re.compile(r"\s*+([0-9]++(?:\.[0-9]++)?+)\s*+([A-Za-z]++|%|)\s*+")
 
 
 def _measured(value: object, units: Mapping[str, int]) -> float | None:

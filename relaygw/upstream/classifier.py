@@ -280,8 +280,8 @@ BRAKED = Meaning(
     "their mail and release the rest",
     rule=f"{REFUSALS_IN_A_ROW} messages in a row refused alike",
 )
-_WITH_A_NUMBER = re.compile(r"\S*\d\S*")
-_NAME = re.compile(r"[\w.+-]*\w")
+_WITH_A_NUMBER = re.compile(r"(?<!\S)[^\s\d]*+\d\S*+")
+_NAME = re.compile(r"(?<![\w.+-])[\w.+-]*\w")
 _REFUSED = frozenset({Verdict.BOUNCE, Verdict.RETRY})
 
 

@@ -19,7 +19,7 @@ from relaygw.store.queue_entry import RecipientEntry
 
 _R = RecipientState
 _MAX_SUBJECT = 200
-_ADDRESS = re.compile(r"\S*@\S*")
+_ADDRESS = re.compile(r"(?<!\S)\S*@\S*")
 _OURS = "because of a problem on our side"
 _WITHDRAWN = "was not sent: it was withdrawn on our side."
 _LOOK = "If it cannot be found, please check the spam folder and the filters of the mailbox."

@@ -24,7 +24,9 @@ _Groups = dict[tuple[RecipientState, Kind | None], list[RecipientEntry]]
 """Recipients by what became of them."""
 _MAX_REPLY = 300
 # what a row of the catalogue says of itself, behind what it means
-_ASIDE = re.compile(r"(?: \([^()]*\)|[,;] (?:(?:the provider|it) says|according to the)\b.*)$")
+_ASIDE = re.compile(
+    r" \([^()]*\)$|[,;] (?:(?:the provider|it) says|according to the)\b.*", re.DOTALL
+)
 _NO_NAMES = ("The ", "This ", "There ", "More ", "Too ", "One ", "A ", "Sending ")
 _CAPTURED = {
     CaptureCode.NO_ROUTE: "no configured route matches it",

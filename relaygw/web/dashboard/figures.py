@@ -156,7 +156,7 @@ def _stacked(numbers: Mapping[str, int], most: int, within: Mapping[str, str]) -
 MOST = 2000  # of the newest of each kind are looked at
 _FAILING_SHOWN = 6
 _PUT_OFF = {"attempt": "all"}
-_DIFFERS = re.compile(r"\S*[\d@<>]\S*|[\r\n]+")  # addresses, ids and numbers
+_DIFFERS = re.compile(r"(?<!\S)[^\s\d@<>]*+[\d@<>]\S*+|[\r\n]++")  # addresses, ids and numbers
 _LEAST_CHARACTERS = 8  # characters that tell one reply from another
 _MAX_CHARACTERS = 300
 

@@ -54,7 +54,7 @@ _BASE_CSS = ":root{color-scheme:light}"
 _BOTH_CSS = ":root{color-scheme:light dark}"
 SCHEMES = ("light", "dark")
 # what mail asks for its colours by; looked for in the head of a document only
-_ASKED = re.compile(r"\(\s*prefers-color-scheme\s*(?::\s*([a-z-]*)\s*)?\)", re.IGNORECASE)
+_ASKED = re.compile(r"\(\s*+prefers-color-scheme\s*+(?::\s*+([a-z-]*+)\s*+)?+\)", re.IGNORECASE)
 _DECLARED = re.compile(r"(?<![\w-])color-scheme\s*:\s*([a-z\s]*)", re.IGNORECASE)
 _MAX_LABEL = 40
 _CHARACTER_PX = 7

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from relaygw.mail.search import few_signs
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 from relaygw.web import words
@@ -92,7 +93,7 @@ def listed_links(
 def _host(target: str) -> str | None:
     """Return the host of a web address in lower case, None of anything else."""
     try:
-        parts = urlsplit(target)
+        parts = urlsplit(few_signs(target))  # it normalises the host
         return (parts.hostname or None) if parts.scheme in ("http", "https") else None
     except ValueError:
         return None

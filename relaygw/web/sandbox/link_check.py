@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from relaygw import __version__
+from relaygw.mail.address import MAX_DOMAIN_BYTES
 from relaygw.reach import addresses_of, is_own, is_public, verifying_context
 
 if TYPE_CHECKING:
@@ -140,12 +141,14 @@ async def _ask(client: httpx2.AsyncClient, url: str, hosts: frozenset[str]) -> t
 
 def _readable(url: str) -> SplitResult:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url[: _MAX_URL + 1])
         port = _port(parts)
     except ValueError:
         raise NotVisited("not visited: it is not a complete address") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or len(url) > _MAX_URL:
         raise NotVisited("not visited: it is not an http or https address")
+    if len(parts.hostname) > MAX_DOMAIN_BYTES:  # to encode a long one takes time by the square
+        raise NotVisited("no such host")
     if "@" in parts.netloc:
         raise NotVisited("not visited: it contains a user name or password")
     if port < _LEAST_PORT and port not in _DEFAULT_PORTS.values():

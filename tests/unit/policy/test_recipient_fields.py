@@ -216,3 +216,19 @@ def test_the_strictest_mode_decides(
 )
 def test_an_address_written_in_another_way_does_not_pass_the_list(field: bytes) -> None:
     assert BLOCKED.look(field + b"\r\n\r\n").obstacle is not None
+
+
+@pytest.mark.parametrize("depth", [100, 480, 600, 900, 5000])
+def test_lists_within_lists_are_read_or_told_however_deep(depth: int) -> None:
+    value = b'{"to": %b"x@cust.test"%b}' % (b"[" * depth, b"]" * depth)
+    found = BLOCKED.look(b"X-SMTPAPI: %b\r\nSubject: x\r\n\r\n" % value)
+    assert found.obstacle is not None
+    assert "recipients.block" in found.obstacle
+
+
+def test_an_encoded_name_longer_than_a_line_may_be_is_no_name() -> None:
+    name = b"=?utf-8?q?%b?=" % b"=".join([b"", *(b"%02X" % byte for byte in b"X-SMTPAPI")])
+    assert len(name) <= 78
+    value = b': {"to": ["x@cust.test"]}\r\n'
+    assert BLOCKED.look(name + value).obstacle
+    assert not BLOCKED.look(b"=?utf-8?q?a?=" * 6 + name + value).obstacle

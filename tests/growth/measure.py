@@ -1,0 +1,89 @@
+"""How the processor time of a call grows with the size of its input.
+
+Processor time of this thread, the best of several: another load of the machine costs no processor
+time here, and what disturbs a call makes it slower, never quicker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+SIZES = (2_000, 8_000, 32_000, 64_000)
+MARGIN = 2.2  # above size * log(size); four times the size takes 16 times as long if quadratic
+NOTHING_S = 0.002  # less than this, at any size, is no growth to speak of
+TOO_LONG_S = 0.6  # no call takes so long at any of these sizes: growing on would take minutes
+_TRIES = 4
+_FIRST, _SECOND = 1_000, 4_000  # bytes of a first look
+_OTHER = 40  # bytes that make a text another one
+_QUICK_S = 0.0002  # a square of 1,000 steps takes longer
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Two sizes between which the time grew faster than size * log(size)."""
+
+    small: int
+    small_s: float
+    large: int
+    large_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.small} bytes {self.small_s * 1000:.1f} ms, "
+            f"{self.large} bytes {self.large_s * 1000:.1f} ms"
+        )
+
+
+def once(call: Callable[[Any], object], given: Any) -> float:
+    """Return the processor time of one call in s; what it raises is an answer like any other."""
+    began = time.thread_time()
+    with contextlib.suppress(Exception):  # an error in little time is an answer as good as any
+        call(given)
+    return time.thread_time() - began
+
+
+def suspect(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
+    """Return whether a first look, at little size, calls for `growth`; it costs next to nothing."""
+    if once(call, make(_FIRST)) < _QUICK_S:
+        return False
+    first_s = max(_best(call, make, _FIRST + _OTHER, enough_s=_QUICK_S), _QUICK_S)
+    return once(call, make(_SECOND)) > 7 * first_s
+
+
+def growth(
+    call: Callable[[Any], object], make: Callable[[int], Any], sizes: tuple[int, ...] = SIZES
+) -> Growth | None:
+    """Return where the time of `call(make(size))` grows too fast; None where it does not."""
+    small = sizes[0]
+    small_s = _best(call, make, small)
+    for large in sizes[1:]:
+        ratio = large * math.log(large) / (small * math.log(small))
+        for _ in range(2):  # a small time may have been the luck of a moment: both once more
+            allowed_s = max(MARGIN * small_s * ratio, NOTHING_S)
+            large_s = _best(call, make, large, enough_s=min(allowed_s, TOO_LONG_S))
+            if large_s <= min(allowed_s, TOO_LONG_S):
+                break
+            small_s = max(small_s, _best(call, make, small))
+        else:
+            return Growth(small, small_s, large, large_s)
+    return None
+
+
+def _best(
+    call: Callable[[Any], object], make: Callable[[int], Any], size: int, *, enough_s: float = 0.0
+) -> float:
+    """Return the least time of several calls; no more calls when one was quick enough.
+
+    Each has a text of its own: what was seen before may be remembered.
+    """
+    best = math.inf
+    for number in range(_TRIES):
+        best = min(best, once(call, make(size + number * _OTHER)))
+        if best <= enough_s or best > TOO_LONG_S:
+            break
+    return best

@@ -1,0 +1,96 @@
+"""What a stranger writes takes time in proportion to its size, on every way through the program.
+
+`tests/growth/ways.py` has the functions, `bench/hostiles/texts.py` the texts. A function that reads
+such bytes belongs there; the expressions that it uses are found in `test_time_of_patterns.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.growth import measure, patterns, ways
+
+SQUARES = frozenset(
+    """
+    decode_header make_header getaddresses parseaddr message_from_bytes message_from_string
+    BytesParser HeaderParser BytesHeaderParser HTMLParser EmailMessage Header normalize idna
+    parsedate_to_datetime get_close_matches SequenceMatcher wrap fill shorten literal_eval
+    punycode urlsplit urljoin
+    """.split()  # noqa: SIM905
+)
+"""Functions of the standard library that take time by the square of their text, or may."""
+
+HELD = {
+    "relaygw.alerting.channels:post:urlsplit": "the settings",
+    "relaygw.alerting.channels:_content:EmailMessage": "a title of 200 characters",
+    "relaygw.alerting.digest_sender:as_mail:EmailMessage": "figures and names of the settings",
+    "relaygw.delivery.scheduler:_fill:fill": "another function of that name",
+    "relaygw.feedback.bounce_": "in a process with limits",
+    "relaygw.feedback.formats.ses:_confirms:urlsplit": "what has the form of such a link",
+    "relaygw.feedback.returned:_addresses:getaddresses": "2,000 characters",
+    "relaygw.feedback.returned:from_text:HeaderParser": "lines that were chosen",
+    "relaygw.mail.address:ascii_domain:normalize": "an address",
+    "relaygw.mail.address:folded:idna": "an address",
+    "relaygw.mail.address:folded:normalize": "an address",
+    "relaygw.mail.address:is_routable_elsewhere:normalize": "an address",
+    "relaygw.mail.address:mailbox:normalize": "an address",
+    "relaygw.mail.content:_decoded:decode_header": "4,096 bytes, and no word without an end",
+    "relaygw.mail.content:_decoded:make_header": "4,096 bytes",
+    "relaygw.mail.notice:_wrapped:wrap": "a reply",
+    "relaygw.mail.search:searchable:normalize": "64 signs in a row",
+    "relaygw.operations.audit:_value:literal_eval": "what this program wrote",
+    "relaygw.operations.suppression.forms:read_time:parsedate_to_datetime": "a cell of a list",
+    "relaygw.policy.recipient_fields:_decoded:decode_header": "a name of 78 bytes",
+    "relaygw.settings.": "the settings",
+    "relaygw.upstream.credentials:": "the settings",
+    "relaygw.upstream.outgoing:missing_fields:Header": "a value of the settings",
+    "relaygw.web.gate.access:_is_ours:urlsplit": "Latin-1, in which nothing is out of order",
+    "relaygw.web.mail.views:_host:urlsplit": "64 signs in a row",
+    "relaygw.web.mail.text:_forms:idna": "the settings",
+    "relaygw.web.sandbox.api.changes:_message:EmailMessage": "a header that has a limit",
+    "relaygw.web.sandbox.api.messages:_date:parsedate_to_datetime": "100 characters",
+    "relaygw.web.sandbox.link_check:_ask:idna": "a host of 255 characters",
+    "relaygw.web.sandbox.link_check:_public_address:idna": "a host of 255 characters",
+    "relaygw.web.sandbox.link_check:_readable:urlsplit": "4,001 characters",
+    "relaygw.web.sandbox.link_check:_visit:urljoin": "a field of an HTTP answer",
+    "relaygw.webhooks.post:": "the settings, and a field of an HTTP answer",
+}
+"""Where each of them is called, or how the places begin, and what keeps its text small."""
+
+
+@pytest.mark.parametrize(
+    "way, name", [(way, name) for way, its in ways.WAYS.items() for name in its.calls]
+)
+def test_time_grows_with_size_alone(way: str, name: str) -> None:
+    call = ways.WAYS[way].calls[name]
+    slow = []
+    for case in ways.WAYS[way].cases():
+        if measure.suspect(call, case.of) and (grown := measure.growth(call, case.of)):
+            slow.append(f"{case.name}: {grown}")
+            if len(slow) > 3:
+                break
+    assert not slow, "\n".join(slow)
+
+
+def test_functions_that_take_time_by_the_square_get_little() -> None:
+    found = {place for module in patterns.reached() for place in patterns.calls_in(module, SQUARES)}
+    unknown = {one for one in found if not one.startswith(tuple(HELD))}
+    assert not unknown, f"say in HELD what keeps their texts small, try it in ways.py: {unknown}"
+    gone = {one for one in HELD if not any(place.startswith(one) for place in found)}
+    assert not gone, gone
+
+
+def test_every_module_of_strangers_is_looked_at() -> None:
+    rooms = {name.split(".")[1] for name in patterns.reached() if "." in name}
+    package = {path.stem for path in Path(patterns.PACKAGE).iterdir() if path.suffix in (".py", "")}
+    assert package - rooms - {"__pycache__", "__init__", "py"} == {"cli", "__main__"}
+
+
+def test_what_grows_is_seen() -> None:
+    square = re.compile(rb"\0+b").search
+    line = re.compile(rb"(?<!\0)\0+b").search
+    assert measure.suspect(square, bytes) and measure.growth(square, bytes)
+    assert measure.growth(line, bytes) is None
