@@ -24,12 +24,11 @@ from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from relaygw.alerting import apprise_child
 from relaygw.alerting.notifier import NOT_INSTALLED, Notice, NotSent
 from relaygw.errors import SettingsError
-from relaygw.reach import reason_of, verifying_context
+from relaygw.http_request import CONNECT_S, Unanswered, ask, host_of
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Timeouts
 from relaygw.settings.secrets import SecretRef, SecretUrl
@@ -86,38 +85,15 @@ def is_slack(host: str) -> bool:
 async def post(url: SecretUrl, body: Callable[[str], dict[str, Any]], *, limit_s: float) -> str:
     """Post JSON made for a host, which takes it by an answer from 200 to 299; raises NotSent."""
     address = await _read(url)
-    host = urlsplit(address).netloc.rpartition("@")[2]
+    host = host_of(address)
     try:
-        async with asyncio.timeout(limit_s):
-            status = await _post(address, host, body(host))
-    except TimeoutError:
-        raise MayBeTaken(f"{host} did not answer within {limit_s:g} s") from None
-    if not 200 <= status < 300:
-        raise NotSent(f"{host} answered {status}")
-    return f"{host} answered {status}"
-
-
-_CONNECT_S = 5.0
-
-
-async def _post(url: str, host: str, body: dict[str, Any]) -> int:
-    """Return the status of the answer; what it says is not read. Raises NotSent."""
-    import httpx2  # costs those who need it
-
-    context = await asyncio.to_thread(verifying_context)
-    limit = httpx2.Timeout(None, connect=_CONNECT_S)
-    try:
-        async with (
-            httpx2.AsyncClient(verify=context, timeout=limit, follow_redirects=False) as client,
-            client.stream("POST", url, json=body) as response,
-        ):
-            return int(response.status_code)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        is_certain = isinstance(
-            error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.InvalidURL
-        )
-        kind = NotSent if is_certain else MayBeTaken
-        raise kind(f"{host} cannot be reached ({reason_of(error)})") from None
+        answer = await ask("POST", address, limit_s=limit_s, connect_s=CONNECT_S, json=body(host))
+    except Unanswered as error:
+        kind = MayBeTaken if error.may_be_taken else NotSent
+        raise kind(str(error)) from None
+    if not answer.is_success:
+        raise NotSent(f"{host} answered {answer.status}")
+    return f"{host} answered {answer.status}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,9 +14,10 @@ from pathlib import Path
 from relaygw.alerting.facts import Finding, QueueFacts
 from relaygw.alerting.history import totals
 from relaygw.errors import SettingsError
+from relaygw.http_request import Unanswered, ask
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import Series
-from relaygw.reach import reason_of, verifying_context
+from relaygw.reach import reason_of
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -74,15 +75,17 @@ class DeadMansSignal:
         try:
             async with asyncio.timeout(self._limit_s):
                 url = await asyncio.to_thread(self._url.read)
-                status = await _status_of(url)
+                answer = await ask("GET", url, limit_s=None)
         except TimeoutError:
             problem = f"no answer within {self._limit_s:g} s"
         except SettingsError as error:
             problem = str(error)
+        except Unanswered as error:
+            problem = error.reason
         except Exception as error:  # whatever a receiver does: its own affair
             problem = reason_of(error)
         else:
-            problem = "" if 200 <= status < 300 else f"the answer was {status}"
+            problem = "" if answer.is_success else f"the answer was {answer.status}"
         if problem:
             self._tell(f"warning: heartbeat_url was called in vain: {problem}")
         else:
@@ -93,18 +96,6 @@ class DeadMansSignal:
         if line != self._told:
             self._told = line
             self._note(line)
-
-
-async def _status_of(url: str) -> int:
-    """Return the status of the answer; what it says is not read, redirects are not followed."""
-    import httpx2  # costs those who need it
-
-    context = await asyncio.to_thread(verifying_context)
-    async with (
-        httpx2.AsyncClient(verify=context, timeout=None, follow_redirects=False) as client,
-        client.stream("GET", url) as response,
-    ):
-        return int(response.status_code)
 
 
 # --- whether all is well ----------------------------------------------------------------------

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from relaygw.feedback.format import Refused
-from relaygw.reach import verifying_context
+from relaygw.http_request import Unanswered, ask
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns what an address holds. Raises `NotFetched`."""
@@ -133,24 +133,18 @@ _MAX_BYTES = 65_536
 
 async def fetch(url: str) -> bytes:
     """Return what an https address holds; only a 200 is an answer. Raises `NotFetched`."""
-    import httpx2  # costs those who need it
-
-    context = await asyncio.to_thread(verifying_context)
-    held = bytearray()
     try:
-        async with (
-            asyncio.timeout(_LIMIT_S),
-            httpx2.AsyncClient(verify=context, timeout=None, follow_redirects=False) as client,
-            client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
-        ):
-            if response.status_code != 200:
-                raise NotFetched(f"the answer was {response.status_code}, not 200")
-            async for part in response.aiter_raw():
-                held += part
-                if len(held) > _MAX_BYTES:
-                    raise NotFetched(f"it is larger than {_MAX_BYTES} bytes")
-    except TimeoutError:
-        raise NotFetched(f"no answer within {_LIMIT_S:g} s") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise NotFetched(type(error).__name__) from None
-    return bytes(held)
+        answer = await ask(
+            "GET",
+            url,
+            limit_s=_LIMIT_S,
+            max_body_bytes=_MAX_BYTES,
+            headers={"Accept-Encoding": "identity"},
+        )
+    except Unanswered as error:
+        raise NotFetched(error.reason) from None
+    if answer.status != 200:
+        raise NotFetched(f"the answer was {answer.status}, not 200")
+    if len(answer.body) > _MAX_BYTES:
+        raise NotFetched(f"it is larger than {_MAX_BYTES} bytes")
+    return answer.body

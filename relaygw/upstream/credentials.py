@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import http.client
 import json
 import re
-import socket
-import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from relaygw.errors import SettingsError
+from relaygw.http_request import Answer, Unanswered, post_directly
 from relaygw.mail.outcome import SmtpReply, Stage
-from relaygw.reach import verifying_context
 from relaygw.settings.provider import Oauth, Provider
 from relaygw.settings.secrets import SecretRef, parse_user_name
 from relaygw.upstream.failure import UpstreamError
@@ -220,7 +215,6 @@ _MAX_ANSWER_BYTES = 65536
 _USUAL_LIFE_S = 300.0  # of a token whose end is not told
 _TOKEN = re.compile(r"[!-~]{1,16384}")
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
-_Answer = tuple[int, bytes]  # status and body
 _PASSING_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 
 
@@ -243,7 +237,7 @@ class TokenSource:
         if self._token is not None and key == self._key and time.monotonic() < self._ends_at_s:
             return self._token, True
         asked_at_s = time.monotonic()
-        token, life_s = self._read(*await self._ask(self._form(client_id, secrets)))
+        token, life_s = self._read(await self._ask(self._form(client_id, secrets)))
         self._token, self._key = token, key
         # a tenth of its life, five minutes at most, is spared for clocks and for slow openings
         self._ends_at_s = asked_at_s + life_s - min(life_s / 10, 300.0)
@@ -268,29 +262,33 @@ class TokenSource:
             fields["scope"] = oauth.scope
         return urlencode(fields).encode()
 
-    async def _ask(self, form: bytes) -> _Answer:
-        exchange = _Exchange(self._oauth.token_url, form)
-        asking = asyncio.create_task(asyncio.to_thread(exchange.run))
+    async def _ask(self, form: bytes) -> Answer:
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
         try:
-            async with asyncio.timeout(_LIMIT_S):
-                return await asyncio.shield(asking)
-        except TimeoutError as error:
-            raise self._trouble(f"did not answer within {_LIMIT_S:g} s") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._trouble(f"cannot be reached ({_reason(error)})") from error
-        finally:
-            if not asking.done():
-                exchange.abort()  # ends the thread
-                asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+            return await post_directly(
+                self._oauth.token_url,
+                form,
+                headers,
+                limit_s=_LIMIT_S,
+                connect_s=_LIMIT_S,
+                max_body_bytes=_MAX_ANSWER_BYTES,
+            )
+        except Unanswered as error:
+            detail = f"the token endpoint {error}"
+            raise UpstreamError(Stage.AUTH, detail=detail) from error
 
-    def _read(self, status: int, body: bytes) -> tuple[str, float]:
+    def _read(self, answer: Answer) -> tuple[str, float]:
         try:
-            found = json.loads(body)
+            found = json.loads(answer.body)
         except (ValueError, RecursionError):  # a text that is no UTF-8 is a ValueError, too
             found = None
         fields: dict[str, Any] = found if isinstance(found, dict) else {}
-        if status != 200:
-            raise self._refusal(status, fields.get("error"))
+        if answer.status != 200:
+            raise self._refusal(answer.status, fields.get("error"))
         token, kind = fields.get("access_token"), fields.get("token_type", "Bearer")
         is_bearer = isinstance(kind, str) and kind.lower() == "bearer"
         if not isinstance(token, str) or not _TOKEN.fullmatch(token) or not is_bearer:
@@ -315,49 +313,3 @@ class TokenSource:
     @property
     def _name(self) -> str:
         return urlsplit(self._oauth.token_url).netloc
-
-
-class _Exchange:
-    """One request, in a thread; `abort` ends it from another."""
-
-    def __init__(self, url: str, form: bytes) -> None:
-        self._url = urlsplit(url)
-        self._form = form
-        self._connection: http.client.HTTPConnection | None = None
-        self._is_aborted = False
-
-    def run(self) -> _Answer:
-        host, port = self._url.hostname or "", self._url.port
-        opened: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
-        if self._url.scheme == "https":
-            opened = partial(http.client.HTTPSConnection, context=verifying_context())
-        self._connection = connection = opened(host, port, timeout=_LIMIT_S)
-        path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
-        kind = "application/x-www-form-urlencoded"
-        headers = {"Content-Type": kind, "Accept": "application/json"}
-        try:
-            connection.connect()
-            if self._is_aborted:
-                raise TimeoutError
-            connection.request("POST", path, self._form, headers)
-            response = connection.getresponse()
-            return response.status, response.read(_MAX_ANSWER_BYTES)
-        finally:
-            connection.close()
-
-    def abort(self) -> None:
-        """Have `run` fail at once."""
-        self._is_aborted = True
-        sock = self._connection.sock if self._connection is not None else None
-        if isinstance(sock, socket.socket):
-            with suppress(OSError):
-                # on TLS, too, this is the plain socket's: nothing is said, a reader wakes up
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def _reason(error: Exception) -> str:
-    """Return what happened without anything that the endpoint said."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not verified: {error.verify_message}"
-    strerror = error.strerror if isinstance(error, OSError) else None
-    return strerror or type(error).__name__

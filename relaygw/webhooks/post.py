@@ -7,9 +7,6 @@ of an answer only its status and Retry-After are read.
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import socket
 import ssl
 import time
 from base64 import b64encode
@@ -19,21 +16,19 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic_core import to_json  # a quarter of what the standard library takes
 
 from relaygw import __version__
 from relaygw.errors import RelaygwError
+from relaygw.http_request import Unanswered, context_for, host_of, post_directly
 from relaygw.mail.clock import clock_ms, rfc3339, utc_time
-from relaygw.reach import addresses_of, is_public, reason_of, verifying_context
+from relaygw.reach import is_public
 from relaygw.settings.model import Settings
 from relaygw.settings.webhooks import Webhook
 from relaygw.store.outbox import WebhookEvent
-
-if TYPE_CHECKING:
-    from h11 import Request
 
 _VERSION = 1
 """Of the body: it grows when a receiver that knows the old one could not read the new one."""
@@ -126,9 +121,6 @@ def trial_event(at_ms: int) -> WebhookEvent:
 
 
 LIMIT_S = 15.0  # for a post, from the name to the status
-_CONNECT_S = 5.0  # for each of the host's addresses
-_MAX_HEAD = 65_536  # of an answer
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class NotTaken(RelaygwError):
@@ -152,13 +144,6 @@ class Target:
     allow_private: bool = False
 
 
-def tls_for(url: str) -> ssl.SSLContext:
-    """Return what a URL needs: the system's authorities, nobody where there is no TLS; blocks."""
-    if urlsplit(url).scheme == "https":
-        return verifying_context()
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 async def send_events(
     target: Target,
     events: Sequence[WebhookEvent],
@@ -178,7 +163,7 @@ async def send_events(
 def read_target(webhook: Webhook) -> Target:
     """Read where a receiver is and what signs; blocks. Raises SettingsError."""
     url, keys = webhook.read_url(), tuple(webhook.read_keys())
-    return Target(url, keys, tls_for(url), allow_private=webhook.allow_private)
+    return Target(url, keys, context_for(url), allow_private=webhook.allow_private)
 
 
 async def send_post(
@@ -186,115 +171,41 @@ async def send_post(
 ) -> int:
     """Post a body; return the status, which is 2xx. Raises NotTaken."""
     parts = urlsplit(target.url)
-    host = parts.netloc.rpartition("@")[2]
+    if parts.username:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = {**headers, "authorization": f"Basic {b64encode(user.encode()).decode()}"}
+    host = host_of(target.url)
     try:
-        async with asyncio.timeout(limit_s):
-            addresses = await _permitted(parts, host, target.allow_private)
-            status, retry_after = await _ask(target, addresses, body, headers)
-    except TimeoutError:
-        raise NotTaken(f"{host} did not answer within {limit_s:g} s") from None
-    if 200 <= status < 300:
-        return status
+        answer = await post_directly(
+            target.url,
+            body,
+            headers,
+            limit_s=limit_s,
+            context=target.tls,
+            permit=lambda name, addresses: _permit(host, name, addresses, target.allow_private),
+        )
+    except Unanswered as error:
+        raise NotTaken(str(error)) from None
+    if answer.is_success:
+        return answer.status
+    status = answer.status
     hint = "; redirects are not followed" if 300 <= status < 400 else ""
     raise NotTaken(
         f"{host} answered {status}{hint}",
         is_gone=status == 410,
-        retry_after_s=_seconds(retry_after),
+        retry_after_s=_seconds(answer.headers.get("retry-after", "")),
     )
 
 
-async def _permitted(parts: SplitResult, host: str, allow_private: bool) -> list[str]:
-    """Return the addresses of a host; raises NotTaken for one inside that nobody named."""
-    name = parts.hostname or ""
-    if _is_literal(name):
-        return [name]
-    try:
-        found = await addresses_of(name, _port(parts))
-    except (socket.gaierror, UnicodeError) as error:
-        raise NotTaken(f"{host} cannot be reached ({reason_of(error)})") from None
-    if allow_private or all(map(is_public, found)):
-        return found
-    if name == "localhost" and all(ip_address(one).is_loopback for one in found):
-        return found
+def _permit(host: str, name: str, addresses: Sequence[str], allow_private: bool) -> None:
+    """Raise NotTaken for a name with an address inside that nobody named."""
+    if _is_literal(name) or allow_private or all(map(is_public, addresses)):
+        return
+    if name == "localhost" and all(ip_address(one).is_loopback for one in addresses):
+        return
     raise NotTaken(
         f"{host} has an address inside this network; if that is right, set allow_private: true"
     )
-
-
-async def _ask(
-    target: Target, addresses: list[str], body: bytes, headers: Mapping[str, str]
-) -> tuple[int, str]:
-    """Return status and Retry-After of the first address that can be connected to."""
-    from h11 import RemoteProtocolError
-
-    parts = urlsplit(target.url)
-    host = parts.netloc.rpartition("@")[2]
-    try:
-        reader, writer = await _connected(target, parts, addresses)
-        try:
-            return await _exchanged(reader, writer, _request_of(parts, headers, body), body)
-        finally:
-            writer.transport.abort()  # what else it says is not waited for
-    except (OSError, EOFError, RemoteProtocolError) as error:
-        raise NotTaken(f"{host} cannot be reached ({reason_of(error)})") from None
-
-
-async def _connected(
-    target: Target, parts: SplitResult, addresses: list[str]
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to the first address that lets us; raises what the last one failed with."""
-    # the certificate has to have the name, or address, of the URL
-    tls: dict[str, Any] = {"ssl": target.tls, "server_hostname": parts.hostname}
-    for number, address in enumerate(addresses, 1):
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                return await asyncio.open_connection(
-                    address, _port(parts), **(tls if parts.scheme == "https" else {})
-                )
-        except TimeoutError:
-            if number == len(addresses):
-                raise OSError(errno.ETIMEDOUT, "no connection in time") from None
-        except OSError:
-            if number == len(addresses):
-                raise
-    raise OSError(errno.EADDRNOTAVAIL, "it has no address")
-
-
-def _request_of(parts: SplitResult, headers: Mapping[str, str], body: bytes) -> Request:
-    from h11 import Request
-
-    more = {"host": parts.netloc.rpartition("@")[2], "connection": "close"}
-    if parts.username:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        more["authorization"] = f"Basic {b64encode(user.encode()).decode()}"
-    more["content-length"] = str(len(body))
-    path = parts._replace(scheme="", netloc="", path=parts.path or "/", fragment="").geturl()
-    return Request(method="POST", target=path, headers=list({**headers, **more}.items()))
-
-
-async def _exchanged(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request, body: bytes
-) -> tuple[int, str]:
-    """Send a request and read the head of its answer; raises EOFError, h11's errors, OSError."""
-    from h11 import CLIENT, NEED_DATA, Connection, Data, Response
-
-    http = Connection(CLIENT, max_incomplete_event_size=_MAX_HEAD)
-    # not waited for: who refuses a post may answer without reading it
-    writer.write((http.send(request) or b"") + (http.send(Data(data=body)) or b""))
-    while True:
-        event = http.next_event()
-        if isinstance(event, Response):
-            found = dict(event.headers).get(b"retry-after", b"")
-            return event.status_code, found.decode("latin-1")
-        if event is NEED_DATA:
-            data = await reader.read(_MAX_HEAD)
-            if not data:
-                raise EOFError
-            http.receive_data(data)
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or _DEFAULT_PORTS[parts.scheme]
 
 
 def _is_literal(name: str) -> bool:

@@ -15,16 +15,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from relaygw import __version__
+from relaygw.http_request import DEFAULT_PORTS, Unanswered, ask, port_of
 from relaygw.mail.address import MAX_DOMAIN_BYTES
 from relaygw.reach import addresses_of, is_own, is_public, verifying_context
-
-if TYPE_CHECKING:
-    import httpx2
 
 MAX_LINKS = 50
 MAX_REDIRECTS = 5
@@ -32,7 +28,6 @@ LINK_S = 10.0  # for one link with its redirects
 ALL_S = 60.0
 _AT_ONCE = 5
 _MAX_URL = 4000
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _LEAST_PORT = 1024  # below it only those of the web
 _HEADERS = {"User-Agent": f"relaygw/{__version__} link check", "Accept": "*/*"}
 _USE_GET = frozenset({405, 501})  # of those who know no HEAD
@@ -61,8 +56,6 @@ async def check_links(
     urls: Iterable[str], *, allowed: Collection[str], follow: bool = True
 ) -> list[CheckedLink]:
     """Visit links, `MAX_LINKS` at most and within `ALL_S`, and return what each answered."""
-    import httpx2  # costs those who need it
-
     gate = asyncio.Semaphore(_AT_ONCE)
     visited = dict.fromkeys(urls)
     wanted = list(visited)[:MAX_LINKS]
@@ -70,26 +63,16 @@ async def check_links(
     hosts = frozenset(host.lower().strip("[]") for host in allowed)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + ALL_S
-    async with httpx2.AsyncClient(
-        verify=context,
-        trust_env=False,
-        timeout=LINK_S,
-        headers=_HEADERS,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
-        follow_redirects=False,
-        # a connection is for one name: two names may share an address
-        limits=httpx2.Limits(max_keepalive_connections=0),
-    ) as client:
 
-        async def visit(url: str) -> CheckedLink:
-            async with gate:
-                try:
-                    async with asyncio.timeout_at(min(deadline, loop.time() + LINK_S)):
-                        return await _visit(client, url, hosts, follow=follow)
-                except TimeoutError:
-                    return CheckedLink(url, 0, "no answer in time")
+    async def visit(url: str) -> CheckedLink:
+        async with gate:
+            try:
+                async with asyncio.timeout_at(min(deadline, loop.time() + LINK_S)):
+                    return await _visit(context, url, hosts, follow=follow)
+            except TimeoutError:
+                return CheckedLink(url, 0, "no answer in time")
 
-        checked = await asyncio.gather(*map(visit, wanted))
+    checked = await asyncio.gather(*map(visit, wanted))
     left = [
         CheckedLink(url, 0, f"not visited: the first {MAX_LINKS} are")
         for url in list(visited)[MAX_LINKS:]
@@ -98,43 +81,44 @@ async def check_links(
 
 
 async def _visit(
-    client: httpx2.AsyncClient, url: str, hosts: frozenset[str], *, follow: bool
+    context: ssl.SSLContext, url: str, hosts: frozenset[str], *, follow: bool
 ) -> CheckedLink:
-    import httpx2
-
     at = url
     try:
         for _ in range(MAX_REDIRECTS + 1):
-            status, location = await _ask(client, at, hosts)
+            status, location = await _ask(context, at, hosts)
             if not (follow and location):
                 return CheckedLink(url, status, _phrase(status), at if at != url else "")
             at = urljoin(at, location)
     except NotVisited as error:
         return CheckedLink(url, 0, str(error), at if at != url else "")
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+    except (Unanswered, ValueError) as error:
         return CheckedLink(url, 0, _reason(error), at if at != url else "")
     return CheckedLink(url, 0, f"more than {MAX_REDIRECTS} redirects", at)
 
 
-async def _ask(client: httpx2.AsyncClient, url: str, hosts: frozenset[str]) -> tuple[int, str]:
+async def _ask(context: ssl.SSLContext, url: str, hosts: frozenset[str]) -> tuple[int, str]:
     """Return the status of an address and where it leads on, "" for nowhere."""
     parts = _readable(url)
     address = await _public_address(parts, hosts)
     place = f"[{address}]" if ":" in address else address
     host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
-    target = parts._replace(netloc=f"{place}:{_port(parts)}", fragment="").geturl()
+    target = parts._replace(netloc=f"{place}:{port_of(parts)}", fragment="").geturl()
     name = (parts.hostname or "").encode("idna").decode()
     status = 0
     for method in ("HEAD", "GET"):
-        async with client.stream(
+        answer = await ask(
             method,
             target,
-            headers={"Host": host},
+            limit_s=None,
+            context=context,
+            is_direct=True,
+            headers={"Host": host, **_HEADERS},
             extensions={"sni_hostname": name},  # which the certificate has to have
-        ) as response:
-            status = int(response.status_code)
-            location = response.headers.get("location", "")[:_MAX_URL]
+        )
+        status = answer.status
         if status not in _USE_GET:
+            location = answer.headers.get("location", "")[:_MAX_URL]
             return status, location if 300 <= status < 400 else ""
     return status, ""
 
@@ -142,22 +126,18 @@ async def _ask(client: httpx2.AsyncClient, url: str, hosts: frozenset[str]) -> t
 def _readable(url: str) -> SplitResult:
     try:
         parts = urlsplit(url[: _MAX_URL + 1])
-        port = _port(parts)
+        port = port_of(parts)
     except ValueError:
         raise NotVisited("not visited: it is not a complete address") from None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or len(url) > _MAX_URL:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or len(url) > _MAX_URL:
         raise NotVisited("not visited: it is not an http or https address")
     if len(parts.hostname) > MAX_DOMAIN_BYTES:  # to encode a long one takes time by the square
         raise NotVisited("no such host")
     if "@" in parts.netloc:
         raise NotVisited("not visited: it contains a user name or password")
-    if port < _LEAST_PORT and port not in _DEFAULT_PORTS.values():
+    if port < _LEAST_PORT and port not in DEFAULT_PORTS.values():
         raise NotVisited(f"not visited: port {port} is not a web port")
     return parts
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
 
 
 async def _public_address(parts: SplitResult, hosts: frozenset[str]) -> str:
@@ -165,7 +145,7 @@ async def _public_address(parts: SplitResult, hosts: frozenset[str]) -> str:
     host = (parts.hostname or "").lower()
     name = host.encode("idna").decode() if not host.isascii() else host
     try:
-        addresses = await addresses_of(name, _port(parts))
+        addresses = await addresses_of(name, port_of(parts))
     except (socket.gaierror, UnicodeError):
         raise NotVisited("no such host") from None
     if not addresses:
@@ -194,6 +174,4 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused"
         cause = cause.__cause__ or cause.__context__
-    if "Timeout" in type(error).__name__:
-        return "no answer in time"
     return "no HTTP answer"

@@ -14,17 +14,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from relaygw import http_request
+from relaygw.http_request import context_for
 from relaygw.mail.clock import clock_ms
 from relaygw.webhooks import post
-from relaygw.webhooks.post import (
-    NotTaken,
-    Target,
-    body_of,
-    headers_of,
-    send_post,
-    tls_for,
-    trial_event,
-)
+from relaygw.webhooks.post import NotTaken, Target, body_of, headers_of, send_post, trial_event
 from tests.e2e.ports import free_port
 from tests.fakes.event_receiver import SECRET, EventReceiver
 from tests.tables import each_of
@@ -37,7 +31,7 @@ def trial(keys: tuple[str, ...] = (SECRET,)) -> tuple[bytes, dict[str, str]]:
 
 
 async def send(url: str, *, limit_s: float = 15.0, allow_private: bool = False) -> int:
-    target = Target(url, (SECRET,), tls_for(url), allow_private=allow_private)
+    target = Target(url, (SECRET,), context_for(url), allow_private=allow_private)
     return await send_post(target, *trial(), limit_s=limit_s)
 
 
@@ -211,7 +205,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     async def addresses_of(name: str, _port: int) -> list[str]:
         return known.get(name, [name])
 
-    monkeypatch.setattr(post, "addresses_of", addresses_of)
+    monkeypatch.setattr(http_request, "addresses_of", addresses_of)
     return known
 
 
