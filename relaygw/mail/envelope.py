@@ -29,6 +29,45 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What is known of a message without its content, wherever it is on its way."""
+
+    queue_id: str
+    accepted_at_ms: int
+    sender: str  # "" is the null sender
+    size_bytes: int
+    subject: str
+    smtputf8: bool
+    mode: str  # the mode it was accepted under; see policy.recipients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageInHand(Envelope):
+    """A message that is being taken or sent, with what that depends on."""
+
+    is_8bit: bool
+    has_long_line: bool
+    client_key: str  # whose turn it is: user, else network
+    dsn_ret: str | None = None  # RFC 3461 RET and ENVID
+    dsn_envid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientRecord:
+    """A recipient and how it stands."""
+
+    rcpt_no: int
+    delivery_no: int
+    address: str
+    original: str | None
+    state: RecipientState
+    provider: str | None
+    reply: str | None
+    dsn: str | None
+    changed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewRecipient:
     """A recipient as accepted: PENDING, or final already (CAPTURED, BLOCKED)."""
 
@@ -67,29 +106,17 @@ class NewDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptedMessage:
+class AcceptedMessage(MessageInHand):
     """A message ready to be stored; `content` in chunks of 1 MiB, or empty: see `stored_chunks`."""
 
-    queue_id: str
-    accepted_at_ms: int
-    sender: str  # "" is the null sender
     deliveries: tuple[NewDelivery, ...]
     content: tuple[bytes, ...]
     stored_chunks: int = 0
-    size_bytes: int
-    subject: str
     message_id: str  # the Message-ID header, for logs and searches
-    is_8bit: bool
-    has_long_line: bool
-    smtputf8: bool
-    mode: str  # the mode it was accepted under; see policy.recipients
     source: Source
-    client_key: str  # whose turn it is: user, else network
     drop_id: str | None = None  # of its file in the maildrop: no two messages have the same
     given_sender: str = ""  # before rewriting; for the log, not stored
     has_denied_source: bool = False  # told where it came from and was not believed; not stored
-    dsn_ret: str | None = None  # RFC 3461 RET and ENVID
-    dsn_envid: str | None = None
     link_value: str | None = None  # of its web.link_header
     is_bounce_mail: bool = False  # to bounces.inbound: it is read, see feedback.bounce_mail
     mail_class: MailClass | None = None  # what it is counted as; not stored. None: not counted
@@ -118,24 +145,15 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedDelivery:
+class ClaimedDelivery(MessageInHand):
     """A leased delivery with all that an attempt needs; `content` only when it is small."""
 
-    queue_id: str
     delivery_no: int
     route: str
     stream: str
-    sender: str
     recipients: tuple[Recipient, ...]
     content: bytes | None
     chunk_count: int
-    size_bytes: int
-    subject: str
-    is_8bit: bool
-    has_long_line: bool
-    smtputf8: bool
-    mode: str
-    accepted_at_ms: int
     claimed_at_ms: int
     due_at_ms: int  # as the queue has it: no outcome of this lease may have the same
     held_ms: int  # time spent held; does not count against the lifetime
@@ -143,12 +161,9 @@ class ClaimedDelivery:
     doubts: int
     reclaims: int = 0  # times a worker died while sending it
     provider: str | None = None  # the last one tried
-    client_key: str
     source: Source = Source()
     released: str | None = None  # a Released, else as strict as ALLOWED; None: as it came in
     probes: str | None = None  # the provider that may take its sender again: it finds out
-    dsn_ret: str | None = None
-    dsn_envid: str | None = None
 
     @property
     def may_be_taken(self) -> bool:

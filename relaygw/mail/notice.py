@@ -15,6 +15,7 @@ from email.utils import formatdate
 from enum import StrEnum
 
 from relaygw.mail.address import encode_utf8_address, shown_orcpt
+from relaygw.mail.envelope import Envelope, RecipientRecord
 from relaygw.mail.returned import EIGHT_BIT, part, quoted, returned_part
 from relaygw.mail.state import EXPIRED_BY, CaptureCode, RecipientState, capture_code
 from relaygw.mail.words import span
@@ -44,36 +45,20 @@ class NoticeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoticedRecipient:
+class NoticedRecipient(RecipientRecord):
     """A recipient that somebody is told of."""
 
-    rcpt_no: int
-    delivery_no: int
-    address: str
-    original: str | None
-    state: RecipientState
-    provider: str | None
-    reply: str | None
-    dsn: str | None
-    changed_at_ms: int
     dsn_notify: str | None
     dsn_orcpt: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DueNotice:
+class DueNotice(Envelope):
     """What is to be told of a message now."""
 
-    queue_id: str
     kind: NoticeKind
     tries: int  # in vain
-    sender: str
-    subject: str
     message_id: str
-    accepted_at_ms: int
-    size_bytes: int
-    smtputf8: bool
-    mode: str
     source_listener: str | None
     source_user: str | None
     dsn_ret: str | None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, delete, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.envelope import Source
+from relaygw.mail.envelope import Envelope, RecipientRecord, Source
 from relaygw.mail.hold import HoldCause, cause_in
 from relaygw.mail.notice import NoticeEntry
 from relaygw.mail.outcome import AttemptState
@@ -41,19 +41,10 @@ IS_IN_DOUBT = and_(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipientEntry:
+class RecipientEntry(RecipientRecord):
     """A recipient as an operator sees it."""
 
-    rcpt_no: int
-    delivery_no: int
-    address: str
-    original: str | None
-    state: RecipientState
-    provider: str | None
-    reply: str | None
-    dsn: str | None
     attempts: int
-    changed_at_ms: int
     verdict: Kind | None = None  # the last word of what was reported since
     verdict_at_ms: int | None = None  # when it came to that, by the provider's clock
 
@@ -76,17 +67,11 @@ class DeliveryEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueEntry:
+class QueueEntry(Envelope):
     """A message with its deliveries and recipients as an operator sees it."""
 
-    queue_id: str
-    accepted_at_ms: int
-    sender: str
-    subject: str
     message_id: str
-    size_bytes: int
     chunk_count: int
-    mode: str
     source: Source
     captured_at_ms: int | None
     read_at_ms: int | None

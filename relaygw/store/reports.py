@@ -25,17 +25,23 @@ from relaygw.store.side_tables import provider_event, verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewVerdict:
+class Word:
+    """What a provider said of a mail after its 250."""
+
+    kind: Kind
+    at_ms: int  # by the provider's clock
+    provider: str
+    dsn: str | None
+    detail: str  # in the provider's words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVerdict(Word):
     """One thing that was not known of a recipient before."""
 
     queue_id: str
     rcpt_no: int
     address: str  # the recipient's, as the provider was given it
-    kind: Kind
-    at_ms: int  # by the provider's clock
-    provider: str
-    dsn: str | None
-    detail: str
     others: int  # how many more people the report may be about, or may come of
     before: Kind | None = None  # the last word until then, where this one is the last now
     is_last_word: bool  # False: something that outweighs it is known already
@@ -115,18 +121,13 @@ _OF_JUDGED = select(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Word):
     """One thing that was told of a message, or of one of its recipients."""
 
     event_no: int
-    provider: str
-    kind: Kind
-    at_ms: int  # by the provider's clock
     received_at_ms: int
     rcpt_no: int | None  # None: it does not tell which recipient
     address: str | None
-    dsn: str | None
-    detail: str  # in the provider's words
     raw: str = ""  # as it came, where it was asked for
 
 
