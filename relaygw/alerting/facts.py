@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from relaygw.alerting.history import DAY_MS, HOUR_MS, busiest_hour, totals
+from relaygw.alerting.history import HOUR_MS, busiest_hour, totals
 from relaygw.errors import SettingsError
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.hang import Hang, read_hangs
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from relaygw.alerting.facts import Finding
 from relaygw.alerting.guard_words import GUARD_RULES, finding_of, more_findings, trouble_words
 from relaygw.alerting.known_mail import KnownMail, suspects_together
+from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.mail_class import MailClass, sender_words
 from relaygw.policy.guard import (
-    DAY_MS,
     FIRST_DAY,
     HISTORY_DAYS,
     Known,
@@ -21,7 +21,7 @@ from relaygw.policy.guard import (
     is_worth_a_look,
     judge,
 )
-from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount
+from relaygw.policy.mail_counts import Counted, HourCount
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry, HeldMailScope

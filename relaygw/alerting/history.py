@@ -19,7 +19,6 @@ from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 
 WRITE_EACH_S = 10.0
 HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
 
 
 def totals(points: Sequence[HistoryPoint], series: Series, *, since_ms: int) -> dict[str, int]:

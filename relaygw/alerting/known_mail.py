@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.mail_class import OTHER_SCRIPTS, MailClass
-from relaygw.policy.guard import DAY_MS, HISTORY_DAYS, Known, Suspect
-from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount, sums
+from relaygw.policy.guard import HISTORY_DAYS, Known, Suspect
+from relaygw.policy.mail_counts import Counted, HourCount, sums
 from relaygw.policy.new_sources import by_sender, judge_together
 from relaygw.settings.alerts import Guard
 from relaygw.store.guard import GuardAction, GuardEntry, MailSender

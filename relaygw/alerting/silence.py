@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from relaygw.alerting.facts import Finding
+from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.words import counted, two_units
 from relaygw.observe.observer import Series
 from relaygw.policy.silence import (
-    HOUR_MS,
     MOST_TOLD,
     WEEK,
     WEEKS,
@@ -28,9 +28,8 @@ from relaygw.store.watch import HISTORY_SLICE_MS, Incident
 
 LOOK_EACH_MS = 30_000
 LEARN_EACH_MS = 6 * HOUR_MS
-_DAY_MS = 24 * HOUR_MS
 _HOLE_MS = 3 * HISTORY_SLICE_MS  # without a slice of history nobody watched, and no mail came
-_LOOK_BACK_MS = 8 * _DAY_MS
+_LOOK_BACK_MS = 8 * DAY_MS
 _SHOP = "look at its cron, its queue of mail and its mail settings"
 
 
@@ -91,9 +90,9 @@ class SilenceWatch:
 
     def _look_at_day(self, now_ms: int) -> Iterator[Finding]:
         """Look at what has to come each day, once the gateway has taken mail for a day."""
-        if not self._expects or self._counting_since_ms(now_ms) > now_ms - _DAY_MS:
+        if not self._expects or self._counting_since_ms(now_ms) > now_ms - DAY_MS:
             return
-        came = self._store.rhythms.messages_by_template(now_ms - _DAY_MS)
+        came = self._store.rhythms.messages_by_template(now_ms - DAY_MS)
         for expect, number in unmet(self._expects, came):
             messages = f"{counted(number, 'message')} “{expect.subject}”"
             yield Finding(

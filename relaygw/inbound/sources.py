@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import HOUR_MS, clock_ms
 from relaygw.mail.content import subject_template
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import sender_domain
@@ -36,7 +36,7 @@ from relaygw.mail.mail_class import (
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import printable
 from relaygw.store.batch_writer import written_each
-from relaygw.store.sources import HOUR_MS, MAX_CLASSES, MAX_CLASSES_OF_SOURCE
+from relaygw.store.sources import MAX_CLASSES, MAX_CLASSES_OF_SOURCE
 from relaygw.store.store import Store
 from relaygw.store.visitors import MAX_THROTTLED, Throttled
 

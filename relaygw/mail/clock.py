@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _TICK_NS = 100_000_000
 

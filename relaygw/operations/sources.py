@@ -10,13 +10,12 @@ from math import ceil
 from typing import Any
 
 from relaygw.errors import RelaygwError
-from relaygw.mail.clock import rfc3339, rfc3339_or_none
+from relaygw.mail.clock import DAY_MS, rfc3339, rfc3339_or_none
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.mail_class import MailClass, sender_words
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import fields
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RELEASE, Order, change_queued
-from relaygw.policy.guard import DAY_MS
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.policy.new_sources import sender_id
 from relaygw.settings.alerts import Guard, Rule

@@ -13,9 +13,9 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import islice, pairwise
 
+from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.mail_class import OTHER_SOURCES
 from relaygw.policy.mail_counts import (
-    HOUR_MS,
     NOTHING,
     Counted,
     HourCount,
@@ -29,7 +29,6 @@ from relaygw.policy.mail_counts import (
 )
 from relaygw.settings.alerts import Guard
 
-DAY_MS = 24 * HOUR_MS
 HISTORY_DAYS = 14
 _USUAL_FACTOR = 4.0  # times what is usual at this hour
 _BUSIEST_FACTOR = 1.5  # and times the busiest hour

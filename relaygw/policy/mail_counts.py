@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import MailClass
 from relaygw.settings.routes import Stream
 
-HOUR_MS = 3_600_000
 RECIPIENTS_OF_ONE = 5  # an order to the buyer, the shop and archives is one message
 _DIGITS = re.compile(r"\d+")
 

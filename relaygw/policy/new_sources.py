@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.mail_class import OTHER_SOURCES, MailClass, source_id
-from relaygw.policy.guard import DAY_MS, Held, Known, Suspect, Trouble
-from relaygw.policy.mail_counts import HOUR_MS, Counted, Moment, moments, much
+from relaygw.policy.guard import Held, Known, Suspect, Trouble
+from relaygw.policy.mail_counts import Counted, Moment, moments, much
 from relaygw.settings.alerts import Guard
 
 

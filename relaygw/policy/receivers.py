@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relaygw.mail.clock import DAY_MS
 from relaygw.mail.words import counted
 
-DAY_MS = 86_400_000
 MOST_COUNTED = 100_000
 """Events that wait are counted so far and no further."""
 

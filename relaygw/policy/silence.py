@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass
 
-HOUR_MS = 3_600_000
 WEEK = 168  # hours
 WEEKS = 8  # that a rhythm is made of
 LEARNT_MS = 14 * 86_400_000  # nothing that is known for less has a rhythm

@@ -12,6 +12,7 @@ from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import InvalidAddress
+from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.content import subject_template
 from relaygw.mail.envelope import first_id_at
 from relaygw.mail.hold import HoldCode, sender_domain
@@ -31,7 +32,7 @@ from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into
 from relaygw.store.queue_tables import HAS_RARE_OUTCOME, IS_OPEN, delivery, message, recipient
 from relaygw.store.side_tables import class_hour, guard_entry, mail_class
-from relaygw.store.sources import HOUR_MS, SeenClass, seen_class
+from relaygw.store.sources import SeenClass, seen_class
 
 _WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
 _PROMOTIONAL = "promotional"
@@ -66,7 +67,6 @@ _SOURCE = (
     *(message.c.source_user, message.c.source_uid, message.c.source_script),
 )
 _LOOKED_AT = 500  # messages
-_DAY_MS = 86_400_000
 GUARD = "guard"
 """The actor of what the guard does by itself."""
 
@@ -332,8 +332,8 @@ def _known_mail(tx: Transaction, held: Any) -> frozenset[tuple[str, str]]:
     rows = tx.execute(
         select(mail_class.c.sender_domain, mail_class.c.template)
         .group_by(mail_class.c.sender_domain, mail_class.c.template)
-        .having(func.max(mail_class.c.last_seen_ms) - first_ms >= _DAY_MS)
-        .having(first_ms < held.at_ms - _DAY_MS)
+        .having(func.max(mail_class.c.last_seen_ms) - first_ms >= DAY_MS)
+        .having(first_ms < held.at_ms - DAY_MS)
         .where(mail_class.c.source_id != held.source_id, mail_class.c.template != OTHER_SUBJECTS)
     )
     return frozenset((domain, template) for domain, template in rows)

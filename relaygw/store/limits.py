@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from relaygw.mail.clock import DAY_MS
 from relaygw.store.database import Repository, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.leases import has_ended, is_alive
 
 TOKEN_LEASE_S = 0.25  # handed out so far ahead: nobody keeps the others waiting for long
 _CATCH_UP_S = 0.1  # what was not used within this time is lost
 _FARTHEST_S = 60.0  # no turn is farther, but at so slow a rate; else the clock was set back
-_DAY_MS = 86_400_000
 _SLICE_MS = 600_000
-_KEPT_MS = _DAY_MS + _SLICE_MS  # a slice counts until its end is a day old
+_KEPT_MS = DAY_MS + _SLICE_MS  # a slice counts until its end is a day old
 
 _ADD_ACCOUNT = insert_into("account", "limit_group", on_conflict="DO NOTHING", next_slot_us=0)
 _NEXT_SLOT = Statement("SELECT next_slot_us FROM account WHERE limit_group = {?} {for_update}")

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sqlalchemy import delete, func, select
 
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import ClassCount
 from relaygw.policy.silence import LEARNT_MS, LEAST_MESSAGES, LastMail, MailHour, MailKind
 from relaygw.store.database import (
@@ -23,7 +24,7 @@ from relaygw.store.database import (
     insert_into,
 )
 from relaygw.store.side_tables import kind_hour, mail_kind
-from relaygw.store.sources import HOUR_MS, KEPT_MS
+from relaygw.store.sources import KEPT_MS
 
 MAX_KINDS = 20_000
 MAX_RHYTHMS = 2000  # kinds with the most mail

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, delete, func, select
 
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import ClassCount, MailClass, elsewhere, others_of
 from relaygw.store.database import (
     BatchStatement,
@@ -24,7 +25,6 @@ from relaygw.store.database import (
 )
 from relaygw.store.side_tables import class_hour, mail_class
 
-HOUR_MS = 3_600_000
 MAX_CLASSES = 20_000
 MAX_CLASSES_OF_SOURCE = 200
 KEPT_MS = 60 * 86_400_000

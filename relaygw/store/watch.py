@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.mail.clock import DAY_MS
 from relaygw.mail.envelope import AcceptedMessage, MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 HISTORY_SLICE_MS = 300_000  # how long a slice of history is; slices begin at multiples of it
 DUTY_MS = 20_000  # an instance that did not renew a duty for so long has lost it
 _RENEW_MS = 5_000  # a duty is not written again before
-_DAY_MS = 86_400_000
 
 _COUNTED = "history", "slice_at_ms series label amount"
 _COUNT = "(slice_at_ms, series, label) DO UPDATE SET amount ="
@@ -166,7 +166,7 @@ class Watch(Repository):
             first_ms: int | None = tx.execute(select(func.min(history.c.slice_at_ms))).scalar()
             if first_ms is None or first_ms >= end_ms:
                 return False
-            step_ms = min(end_ms, first_ms + _DAY_MS)
+            step_ms = min(end_ms, first_ms + DAY_MS)
             tx.execute(delete(history).where(history.c.slice_at_ms < step_ms))
             return step_ms < end_ms
 

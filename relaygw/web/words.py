@@ -10,7 +10,7 @@ from functools import partial
 from markupsafe import Markup, escape
 
 from relaygw.mail import words
-from relaygw.mail.clock import clock_ms, rfc3339, utc_text, utc_time
+from relaygw.mail.clock import DAY_MS, clock_ms, rfc3339, utc_text, utc_time
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.verdict import ARRIVED, SHOWN
 from relaygw.policy.router import CAPTURE_ROUTE
@@ -73,7 +73,6 @@ def given_as(one: RecipientEntry) -> str:
 # Times on pages: one element for all, its text UTC; scripts write it in the browser's zone.
 
 
-_DAY_MS = 86_400_000
 _SAID = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")  # as `utc_text` writes it
 
 
@@ -107,7 +106,7 @@ def age(at_ms: int, now: int) -> str:
     """Return how long ago a time was, at most a week, else the day: `3 h`."""
     if now - at_ms < 10_000:
         return "now"
-    if now - at_ms < 7 * _DAY_MS:
+    if now - at_ms < 7 * DAY_MS:
         return words.age(now - at_ms, words.SPACED)
     return _short_date(at_ms, now)
 
@@ -117,7 +116,7 @@ def ago(at_ms: int, now: int) -> str:
     shown = age(at_ms, now)
     if shown == "now":
         return "just now"
-    return f"{shown} ago" if now - at_ms < 7 * _DAY_MS else f"on {shown}"
+    return f"{shown} ago" if now - at_ms < 7 * DAY_MS else f"on {shown}"
 
 
 def until(at_ms: int, now: int) -> str:
@@ -176,4 +175,4 @@ def with_times(text: str) -> Markup:
 
 def utc_day(at_ms: int) -> int:
     """Return the number of the day of a time."""
-    return at_ms // _DAY_MS
+    return at_ms // DAY_MS

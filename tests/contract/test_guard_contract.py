@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import DAY_MS, HOUR_MS, clock_ms
 from relaygw.mail.envelope import RecipientUpdate, Source
 from relaygw.mail.mail_class import ClassCount, MailClass, shown_source
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.policy.guard import DAY_MS
-from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
 from relaygw.store.store import Store, hold_waiting, release_left

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import ClassCount, MailClass, others_of
 from relaygw.policy.silence import LEARNT_MS, LastMail, MailHour, MailKind
 from relaygw.store import rhythms
-from relaygw.store.sources import HOUR_MS
 from relaygw.store.store import Store
 
 NOW_MS = time.time_ns() // 1_000_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import OTHER_SUBJECTS, ClassCount, MailClass, elsewhere, others_of
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import sources
-from relaygw.store.sources import HOUR_MS
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
 from tests.contract.conftest import clock_at

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import HOUR_MS, clock_ms
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.mail.state import DeliveryState
-from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.store.selection import Selection
 from tests.campaign import times
 from tests.e2e.fleet import Start, send_all, starter

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
+from relaygw.mail.clock import HOUR_MS, clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
 from relaygw.operations import providers, sources
@@ -39,8 +39,7 @@ from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
 
 __all__ = ["ENDPOINTS"]
 
-_HOUR_MS = 3_600_000
-_THROTTLED_MS = 14 * 24 * _HOUR_MS
+_THROTTLED_MS = 14 * 24 * HOUR_MS
 _CHANGED = (400, 401, 403, 404, 503)
 
 Done = TypeVar("Done")
@@ -254,7 +253,7 @@ async def list_sources(web: WebContext, call: Call) -> dict[str, Any]:
     by, limit = call.given.get("by"), requests.limit_of(call.given)
     if by is not None and by not in BY:
         raise Problem(400, f"by {by[:40]!r} is not known", expected=", ".join(BY))
-    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 24 * _HOUR_MS)
+    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 24 * HOUR_MS)
     rows, _ = await web.read(lambda: source_rows(web.store, by=by, since_ms=since_ms, limit=limit))
     return {"sources": [source_object(row, by=by) for row in rows]}
 
@@ -272,7 +271,7 @@ async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
 
     Those that last, and those that ended since; oldest first.
     """
-    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 24 * _HOUR_MS)
+    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 24 * HOUR_MS)
     found = await web.read(lambda: web.store.watch.incidents(since_ms))
     incidents = [
         {
@@ -293,7 +292,7 @@ async def list_history(web: WebContext, call: Call) -> dict[str, Any]:
 
     In slices of five minutes, kept for 14 days; slices without anything are left out.
     """
-    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 6 * _HOUR_MS)
+    since_ms = requests.since_of(call.given, default_ms=clock_ms() - 6 * HOUR_MS)
     series, known = call.given.getlist("series"), [one.value for one in Series]
     for name in series:
         if name not in known:

@@ -30,7 +30,7 @@ from starlette.types import Scope as AsgiScope
 from relaygw import __version__
 from relaygw.clients import is_trusted
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import OPEN
 from relaygw.observe.maildrop import look_at_maildrop
@@ -84,7 +84,6 @@ _FAMILIES = {  # the labels of each, and what it means
     ),
     "maildrop_oldest_age_seconds": ("", "Age of the oldest file in the maildrop; 0 without any."),
 }
-_DAY_MS = 86_400_000
 _Gauge = tuple[str, Numbers]
 
 
@@ -164,7 +163,7 @@ def _cause(hold: Hold) -> str:
 
 
 def _sources(store: Store, now_ms: int) -> Iterator[_Gauge]:
-    classes, new, sources = store.sources.count_classes(now_ms - _DAY_MS)
+    classes, new, sources = store.sources.count_classes(now_ms - DAY_MS)
     yield "mail_classes", {("new",): float(new), ("known",): float(classes - new)}
     yield "mail_sources", {(): float(sources)}
     entries = Counter(one.action.value for one in store.guard.guard_entries())

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.events import WAITS_SLICE_S, Waits, waits_of
 from relaygw.observe.observer import Series
@@ -36,7 +36,6 @@ from relaygw.web.words import STATES
 
 FRESH_S = 2.0
 REFRESH_S = 10
-_DAY_MS = 86_400_000
 _MAX_ENDED = 5
 _MAX_REFUSALS = 6
 _OLD_MS = 3_600_000
@@ -180,7 +179,7 @@ class Dashboard:
             now=now,
             span=span,
             snapshot=take_snapshot(store, settings),
-            incidents=store.watch.incidents(now - _DAY_MS),
+            incidents=store.watch.incidents(now - DAY_MS),
             ages=store.queue.shape(Selection(), by=ShapeKey.ROUTE, bounds_ms=bounds_ms),
             examples=examples,
             sums=store.watch.sums(start_ms, step_ms=step_ms, series=series),

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.words import counted
 from relaygw.operations.access import CAUSES, exempt_networks, review
 from relaygw.passwords import LOCKED_S, LoginBusy
@@ -27,7 +27,6 @@ from relaygw.web.page import redirect, render
 _WRONG = "Name or password is wrong."
 _BUSY = "Too many failed logins. Try again in {minutes} minutes."
 _NOBODY = "Nobody can log in here: there are no web.users in relaygw.yaml."
-_DAY_MS = 86_400_000
 _THROTTLED_DAYS = 14
 _KINDS = {"web": "person", "token": "token", "smtp": "sender by SMTP"}
 
@@ -119,13 +118,13 @@ def show_access(web: WebContext, request: Request) -> Response:
     require(request, Role.ADMIN)
     now_ms = clock_ms()
     logins = [
-        (one, "" if one.since_ms is None else counted((now_ms - one.since_ms) // _DAY_MS, "day"))
+        (one, "" if one.since_ms is None else counted((now_ms - one.since_ms) // DAY_MS, "day"))
         for one in review(web.store, web.settings, web.uses)
     ]
     context = {
         "logins": logins,
         "kinds": _KINDS,
-        "throttled": web.store.visitors.throttled(now_ms - _THROTTLED_DAYS * _DAY_MS),
+        "throttled": web.store.visitors.throttled(now_ms - _THROTTLED_DAYS * DAY_MS),
         "exempt": list(exempt_networks(web.settings)),
         "causes": CAUSES,
     }

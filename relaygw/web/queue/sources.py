@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS, sender_words
 from relaygw.operations import sources
 from relaygw.operations.sources import BY, SourceRow, UnknownTarget, guarded, source_rows, suspects
@@ -20,7 +20,6 @@ from relaygw.web.page import Problem, note_of, notice_of, redirect, render, with
 
 PAGE_ROWS = 100
 _PLACE = "/sources"
-_DAY_MS = 86_400_000
 _DAYS = {"1": "24 hours", "7": "7 days", "60": "60 days"}
 _LABELS = {
     **{"": "Class", "script": "Script", "host": "Host", "subject": "Template"},
@@ -43,7 +42,7 @@ def show_sources(web: WebContext, request: Request) -> Response:
         raise Problem(400, f"by {by[:40]!r} is not known", expected=", ".join(BY))
     if days not in _DAYS:
         raise Problem(400, f"days {days[:40]!r} is not known", expected=", ".join(_DAYS))
-    since_ms = clock_ms() - int(days) * _DAY_MS
+    since_ms = clock_ms() - int(days) * DAY_MS
     rows, number = source_rows(web.store, by=by or None, since_ms=since_ms, limit=PAGE_ROWS)
     context = {
         "rows": [_shown(row, by, int(days)) for row in rows],

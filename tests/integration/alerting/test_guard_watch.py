@@ -10,13 +10,12 @@ import pytest
 
 from relaygw.alerting.guard import GuardWatch
 from relaygw.alerting.watch import incident_of, reworded
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import HOUR_MS, clock_ms
 from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import ClassCount, MailClass, MailSource
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.sources import allow_mail, hold_mail, release_mail
-from relaygw.policy.mail_counts import HOUR_MS
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry

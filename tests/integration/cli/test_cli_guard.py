@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relaygw.alerting.guard import GuardWatch
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.envelope import Source
 from relaygw.mail.mail_class import ClassCount, MailClass
-from relaygw.policy.guard import DAY_MS
 from relaygw.settings.model import Settings
 from tests.integration.cli.conftest import Desk
 

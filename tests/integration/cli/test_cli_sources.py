@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import HOUR_MS, clock_ms
 from relaygw.mail.envelope import Source
 from relaygw.mail.mail_class import ClassCount, MailClass
-from relaygw.store.sources import HOUR_MS
 from tests.integration.cli.conftest import Desk
 
 NOW_MS = clock_ms()

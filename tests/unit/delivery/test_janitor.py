@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from relaygw.delivery.janitor import Janitor
-from relaygw.mail.clock import clock_ms
+from relaygw.mail.clock import HOUR_MS, clock_ms
 from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.roles.delivery import bury_dead, has_lock_file
 from relaygw.settings.model import Settings
 from relaygw.store.feedback import NewPost
 from relaygw.store.instances import Lifeline
-from relaygw.store.sources import HOUR_MS, KEPT_MS
+from relaygw.store.sources import KEPT_MS
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted, instance
 from tests.contract.conftest import clock_at

@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.mail_class import MailClass
-from relaygw.policy.guard import DAY_MS, Held, Known, Suspect, Trouble, judge
-from relaygw.policy.mail_counts import HOUR_MS, Counted, HourCount, Past, moments, new_by_hour
+from relaygw.policy.guard import Held, Known, Suspect, Trouble, judge
+from relaygw.policy.mail_counts import Counted, HourCount, Past, moments, new_by_hour
 from relaygw.policy.new_sources import by_sender, judge_together
 from relaygw.settings.alerts import Days, Guard
 from tests.tables import each_of

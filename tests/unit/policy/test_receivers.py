@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from relaygw.policy.receivers import DAY_MS, Endpoint, trouble_of
+from relaygw.mail.clock import DAY_MS
+from relaygw.policy.receivers import Endpoint, trouble_of
 from tests.builders import NOW_MS
 from tests.tables import each_of
 

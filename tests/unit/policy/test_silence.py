@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass
 from relaygw.policy.silence import (
-    HOUR_MS,
     Expect,
     LastMail,
     MailHour,
