@@ -287,6 +287,8 @@ _CHANCE_BITS = 40
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]  # two characters at a time
 _FIRST_SHIFT = 80  # of 17 digits of five bits
+_LAST_MS = 2**45 - 1  # that an id can tell
+CLOCKS_MS = 3_600_000  # an id says when its message was accepted, by another clock
 
 
 def _encode(number: int) -> str:
@@ -295,8 +297,11 @@ def _encode(number: int) -> str:
 
 
 def first_id_at(at_ms: int) -> str:
-    """Return the smallest id of a millisecond: ids of older messages sort before it."""
-    return _encode(at_ms << _CHANCE_BITS)
+    """Return the smallest id of a millisecond: ids of older messages sort before it.
+
+    For times that no id can tell it is the first or the last that one can.
+    """
+    return _encode(min(max(at_ms, 0), _LAST_MS) << _CHANCE_BITS)
 
 
 def time_of_id(queue_id: str) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sqlalchemy import exists, func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.envelope import first_id_at, time_of_id
+from relaygw.mail.envelope import CLOCKS_MS, first_id_at, time_of_id
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch
 from relaygw.store import find_terms
 from relaygw.store.database import Repository, Statement, Transaction, Write
@@ -40,8 +40,6 @@ _NEWEST = 20_000  # messages whose words are read before the index is asked
 _FREQUENT = 50  # of these: the index is of no use
 _UNWRITTEN = 2_000  # messages whose words are not written yet, and are looked at themselves
 _FIRST_SLICE, _SLICE = 1_000, 16_000
-_LAST_MS = 2**45 - 1  # that an id can tell
-_CLOCKS_MS = 3_600_000  # an id says when its message was accepted, by another clock
 _MERGE_STEPS = 4
 
 _S, _M, _D = mail_search.c, message.c, delivery.c
@@ -171,7 +169,7 @@ class _Looking:
         self._until_s = time.monotonic() + PATIENCE_S
         since_ms = None if self._outcome else self._span.since_ms
         # what an id tells: older mail is not looked for
-        self._oldest = "" if since_ms is None else _id_at(since_ms - _CLOCKS_MS)
+        self._oldest = "" if since_ms is None else first_id_at(since_ms - CLOCKS_MS)
         self._seen: set[str] = set()
         self._key: Key | None = None  # where the last walk ended, None: at its end
         self.ids: list[str] = []
@@ -209,7 +207,7 @@ class _Looking:
             of_time = self._span.holds(_M.captured_at_ms) if self._outcome else ()
             return Walk("captured", message, keys, _M.queue_id, [is_it, *of_time])
         until_ms = self._span.until_ms
-        where = [] if until_ms is None else [_M.queue_id < _id_at(until_ms + _CLOCKS_MS)]
+        where = [] if until_ms is None else [_M.queue_id < first_id_at(until_ms + CLOCKS_MS)]
         return Walk("newest", message, (_M.queue_id,), _M.queue_id, where)
 
     def _has_words(self) -> ColumnElement[bool]:
@@ -353,7 +351,3 @@ class _Looking:
                 key = tuple(here)
             if len(found) < room:  # else some were known, and there may be more
                 return True
-
-
-def _id_at(at_ms: int) -> str:
-    return first_id_at(min(max(at_ms, 0), _LAST_MS))

@@ -265,7 +265,7 @@ class Guards(Repository):
             select(message.c.queue_id, message.c.sender, message.c.subject, delivery.c.stream)
             .add_columns(*_SOURCE)
             .join(delivery, delivery.c.queue_id == message.c.queue_id)
-            .where(message.c.queue_id >= first_id_at(max(since_ms, 0)))
+            .where(message.c.queue_id >= first_id_at(since_ms))
             .where(*_is_of(source))
             .order_by(message.c.queue_id.desc())
             .limit(_LOOKED_AT)

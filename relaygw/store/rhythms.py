@@ -9,22 +9,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
 from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import ClassCount
 from relaygw.policy.silence import LEARNT_MS, LEAST_MESSAGES, LastMail, MailHour, MailKind
-from relaygw.store.database import (
-    BatchStatement,
-    Repository,
-    Row,
-    Statement,
-    Transaction,
-    Write,
-    insert_into,
-)
+from relaygw.store.database import BatchStatement, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.side_tables import kind_hour, mail_kind
-from relaygw.store.sources import KEPT_MS
+from relaygw.store.sources import KEPT_MS, HourlyCounts
 
 MAX_KINDS = 20_000
 MAX_RHYTHMS = 2000  # kinds with the most mail
@@ -71,7 +63,7 @@ _ADD_HOUR = insert_into(
 )
 
 
-class Rhythms(Repository):
+class Rhythms(HourlyCounts):
     """Kinds of mail and their counts by hour."""
 
     def count_kinds(self, counts: Sequence[ClassCount]) -> None:
@@ -140,16 +132,7 @@ class Rhythms(Repository):
             end_ms = tx.now_ms() - older_than_ms
             gone = _forgotten_kinds(tx, end_ms)
             hour = _forgotten_hour(tx, end_ms)
-        if not gone and hour is None:
-            return False
-        with self._write(Write.UNSYNCED) as tx:
-            tx.execute(delete(kind_hour).where(kind_hour.c.kind_id.in_(gone)))
-            tx.execute(delete(mail_kind).where(mail_kind.c.kind_id.in_(gone)))
-            if hour is not None:
-                ids = select(kind_hour.c.kind_id).where(kind_hour.c.hour == hour)
-                some = kind_hour.c.kind_id.in_(ids.limit(_PRUNED_AT_ONCE))
-                tx.execute(delete(kind_hour).where(kind_hour.c.hour == hour, some))
-        return hour is not None or len(gone) == _PRUNED_AT_ONCE
+        return self._forget(mail_kind, kind_hour, gone, hour, _PRUNED_AT_ONCE)
 
 
 def _by_kind(

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Select, TextClause, and_, exists, func, or_, select, union
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.envelope import first_id_at
+from relaygw.mail.envelope import CLOCKS_MS, first_id_at
 from relaygw.mail.mail_class import LOCAL_HOST
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
@@ -35,8 +35,6 @@ from relaygw.store.schema import has_text
 from relaygw.store.side_tables import provider_event, verdict
 
 MAX_TEXT_CHARACTERS = 1000  # of a text that is looked for: far below what SQLite takes as a pattern
-_CLOCKS_MS = 3_600_000  # an id says when its message was accepted, by another clock
-_LAST_MS = 2**45 - 1  # that an id can tell
 
 _CAPTURED = frozenset({RecipientState.CAPTURED})
 Condition = ColumnElement[bool] | TextClause
@@ -164,15 +162,11 @@ def _recipient_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]
 def _id_range(selection: Selection, queue_id: ColumnElement[str]) -> Iterator[ColumnElement[bool]]:
     """Yield what times say of ids: what was accepted later ended later, too."""
     if selection.since_ms is not None and selection.is_of_acceptance:
-        yield queue_id >= _id_at(selection.since_ms - _CLOCKS_MS)
+        yield queue_id >= first_id_at(selection.since_ms - CLOCKS_MS)
     ends_ms = (selection.until_ms, selection.accepted_before_ms)
     for end_ms in ends_ms:
         if end_ms is not None:
-            yield queue_id <= _id_at(end_ms + _CLOCKS_MS)
-
-
-def _id_at(at_ms: int) -> str:
-    return first_id_at(min(max(at_ms, 0), _LAST_MS))
+            yield queue_id <= first_id_at(end_ms + CLOCKS_MS)
 
 
 def matching_ids(

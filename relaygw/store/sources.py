@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, select
+from sqlalchemy import ColumnElement, Table, case, delete, func, select
 
 from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import ClassCount, MailClass, elsewhere, others_of
@@ -130,7 +130,28 @@ class ClassHour:
     gap_ms: int  # the longest wait for one of these; 0 where that is not known
 
 
-class Sources(Repository):
+class HourlyCounts(Repository):
+    """Rows of a table that are counted by hour in another one, by the same id."""
+
+    def _forget(
+        self, table: Table, by_hour: Table, gone: Collection[str], hour: int | None, at_once: int
+    ) -> bool:
+        """Delete rows by their ids, and some of the counts of an hour; True: more may be left."""
+        if not gone and hour is None:
+            return False
+        (own_id,) = table.primary_key
+        counted_id = by_hour.c[own_id.name]
+        with self._write(Write.UNSYNCED) as tx:
+            tx.execute(delete(by_hour).where(counted_id.in_(gone)))
+            tx.execute(delete(table).where(own_id.in_(gone)))
+            if hour is not None:
+                is_then = by_hour.c.hour == hour
+                some = counted_id.in_(select(counted_id).where(is_then).limit(at_once))
+                tx.execute(delete(by_hour).where(is_then, some))
+        return hour is not None or len(gone) == at_once
+
+
+class Sources(HourlyCounts):
     """Classes of mail and their counts."""
 
     def count_mail(self, counts: Sequence[ClassCount]) -> set[str]:
@@ -249,16 +270,7 @@ class Sources(Repository):
             now_ms = tx.now_ms()
             gone = _forgotten_classes(tx, now_ms, older_than_ms)
             hour = _forgotten_hour(tx, now_ms // HOUR_MS, (now_ms - older_than_ms) // HOUR_MS)
-        if not gone and hour is None:
-            return False
-        with self._write(Write.UNSYNCED) as tx:
-            tx.execute(delete(class_hour).where(class_hour.c.class_id.in_(gone)))
-            tx.execute(delete(mail_class).where(mail_class.c.class_id.in_(gone)))
-            if hour is not None:
-                ids = select(class_hour.c.class_id).where(class_hour.c.hour == hour)
-                some = class_hour.c.class_id.in_(ids.limit(_FORGOTTEN_AT_ONCE))
-                tx.execute(delete(class_hour).where(class_hour.c.hour == hour, some))
-        return hour is not None or len(gone) == _FORGOTTEN_AT_ONCE
+        return self._forget(mail_class, class_hour, gone, hour, _FORGOTTEN_AT_ONCE)
 
 
 def _begun_before(tx: Transaction, until_ms: int | None) -> list[ColumnElement[bool]]:

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import anyio
 import anyio.to_thread
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -37,6 +38,13 @@ ARRIVAL_LOOK_S = 0.2
 _KEPT_CHARACTERS = 12 * 2**20  # of HTML of mail
 
 Result = TypeVar("Result")
+
+
+def existing(value: Result | None) -> Result:
+    """Return what was looked for; raises 404 where there is none."""
+    if value is None:
+        raise HTTPException(404)
+    return value
 
 
 def is_queue_id(text: str) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from html import escape
 
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -23,7 +22,7 @@ from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.mail.attachments import MAX_PDF_BYTES, CalendarEvent, draw_pages, read_calendar
 from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, kind_of, load_tree
-from relaygw.web.mail.views import Find, decoded_bytes, frame_headers
+from relaygw.web.mail.views import Find, decoded_bytes, frame_headers, part_of
 from relaygw.web.page import render
 
 MAX_PICTURE_BYTES = 8_000_000
@@ -134,11 +133,7 @@ def preview_routes(web: WebContext, one: str, find: Find) -> list[Route]:
     def found(request: Request) -> tuple[str, MimeTree, Part]:
         entry = find(web, request)
         tree = load_tree(web.store, entry)
-        part_id = request.path_params["part_id"]
-        part = next((each for each in tree.leaves if each.part_id == part_id), None)
-        if part is None:
-            raise HTTPException(404)
-        return entry.subject, tree, part
+        return entry.subject, tree, part_of(tree, request.path_params["part_id"])
 
     async def show_page(request: Request) -> Response:
         subject, tree, part = await web.open(lambda: found(request))

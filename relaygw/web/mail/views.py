@@ -15,7 +15,6 @@ from itertools import chain, islice
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -24,7 +23,7 @@ from relaygw.mail.search import few_signs
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 from relaygw.web import words
-from relaygw.web.context import WebContext, opens, reads
+from relaygw.web.context import WebContext, existing, opens, reads
 from relaygw.web.gate.guards import STRICT_HEADERS
 from relaygw.web.mail.html_page import MAX_LINKS, SCHEMES, Link, MailPage, Removed, html_part
 from relaygw.web.mail.mime_header import decode_text, decode_words
@@ -299,19 +298,20 @@ def saved_source(entry: QueueEntry) -> dict[str, str]:
 def source_chunks(store: Store, entry: QueueEntry) -> Iterator[bytes]:
     """Return the source of a message as it is stored; raises 404 when it is gone."""
     chunks = read_content(store, entry)
-    first = next(chunks, None)
-    if first is None:
-        raise HTTPException(404)
+    first = existing(next(chunks, None))
     return chain((first,), chunks)
+
+
+def part_of(tree: MimeTree, part_id: str) -> Part:
+    """Return a part of a message; raises 404 if there is none of that id."""
+    return existing(next((part for part in tree.leaves if part.part_id == part_id), None))
 
 
 def read_part(store: Store, entry: QueueEntry, part_id: str) -> tuple[Part, bytes]:
     """Return a part and its decoded bytes; raises 404 if there is none of that id."""
     tree = load_tree(store, entry)
-    for part in tree.leaves:
-        if part.part_id == part_id:
-            return part, tree.body(part)
-    raise HTTPException(404)
+    part = part_of(tree, part_id)
+    return part, tree.body(part)
 
 
 def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
@@ -322,9 +322,8 @@ def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
         page = web.mail_pages.get(entry.queue_id)
         if page is None:
             page = await web.open(lambda: web.mail_pages.make(entry, load_tree(web.store, entry)))
-        if page is None:
-            raise HTTPException(404)
-        return HTMLResponse(page.in_scheme(scheme_of(request)), headers=frame_headers(request))
+        html = existing(page).in_scheme(scheme_of(request))
+        return HTMLResponse(html, headers=frame_headers(request))
 
     def save_source(web: WebContext, request: Request) -> Response:
         entry = find(web, request)

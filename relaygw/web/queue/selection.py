@@ -12,7 +12,6 @@ from typing import ClassVar
 from urllib.parse import urlencode
 
 from starlette.datastructures import FormData, ImmutableMultiDict
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.state import OPEN, DeliveryState
@@ -21,7 +20,7 @@ from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
 from relaygw.store.store import Store
-from relaygw.web.context import WebContext, is_queue_id
+from relaygw.web.context import WebContext, existing, is_queue_id
 from relaygw.web.lists import Choice, means_all, ticked_ids
 from relaygw.web.page import Problem
 
@@ -242,9 +241,7 @@ def queued_of(web: WebContext, request: Request) -> QueueEntry:
     """Return the message that the path names, whatever its state; raises 404 without one."""
     queue_id = request.path_params["queue_id"]
     found = web.store.queue.entries([queue_id]) if is_queue_id(queue_id) else []
-    if not found:
-        raise HTTPException(404)
-    return found[0]
+    return existing(next(iter(found), None))
 
 
 QueueChoice = Choice[Conditions]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.clock import clock_ms
@@ -19,7 +18,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.store.store import read_content
 from relaygw.web import words
-from relaygw.web.context import WebContext, is_queue_id
+from relaygw.web.context import WebContext, existing, is_queue_id
 from relaygw.web.mail.html_check import HtmlCheck, check_html
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part
 from relaygw.web.mail.mime_tree import MimeTree
@@ -35,10 +34,7 @@ MAX_TAG_CHARACTERS = 100
 def captured_of(web: WebContext, request: Request) -> CapturedEntry:
     """Return the captured message that the path names; raises 404 if there is none."""
     queue_id = request.path_params["queue_id"]
-    found = web.store.sandbox.captured_entry(queue_id) if is_queue_id(queue_id) else None
-    if found is None:
-        raise HTTPException(404)
-    return found
+    return existing(web.store.sandbox.captured_entry(queue_id) if is_queue_id(queue_id) else None)
 
 
 def read_search(query: str) -> MailSearch:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web.context import WebContext, opens
+from relaygw.web.context import WebContext, existing, opens
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.mail.html_check import Feature, HtmlCheck, table
 from relaygw.web.mail.mime_tree import load_tree
@@ -55,9 +54,7 @@ def _links_answer(links: Iterable[tuple[str, int, str]], *, errors: int) -> Resp
 @opens
 def show_html_check(web: WebContext, request: Request) -> Response:
     """Answer what mail programs make of the HTML; 404 for mail without."""
-    found = check_page(load_tree(web.store, found_by(web, request).entry))
-    if found is None:
-        raise HTTPException(404)
+    found = existing(check_page(load_tree(web.store, found_by(web, request).entry)))
     return JSONResponse(_html_json(found))
 
 

@@ -33,7 +33,7 @@ from relaygw.mail.content import ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web.context import WebContext, opens, reads
+from relaygw.web.context import WebContext, existing, opens, reads
 from relaygw.web.mail import views
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part, mail_page
 from relaygw.web.mail.mime_header import decode_words
@@ -284,9 +284,7 @@ def show_latest(web: WebContext, request: Request) -> Response:
 def show_html(web: WebContext, request: Request) -> Response:
     """Answer the HTML as the frame of the page has it, but with links that lead, for tests."""
     found, tree = _opened(web, request)
-    page = web.mail_pages.make(found.entry, tree)
-    if page is None:
-        raise HTTPException(404)
+    page = existing(web.mail_pages.make(found.entry, tree))
     document = _LINK.sub(r'href="\1" rel="noopener noreferrer"', page.document)
     return HTMLResponse(document, headers=views.FRAME_HEADERS)
 
@@ -342,10 +340,7 @@ def found_by(web: WebContext, request: Request) -> CapturedEntry:
     """Return the captured message that the path names; raises 404 if there is none."""
     if request.path_params["queue_id"] != LATEST:
         return captured_of(web, request)
-    found = web.store.sandbox.captured_entry(None)
-    if found is None:
-        raise HTTPException(404)
-    return found
+    return existing(web.store.sandbox.captured_entry(None))
 
 
 def found_ids(web: WebContext, search: MailSearch) -> list[str]:
