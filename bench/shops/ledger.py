@@ -6,10 +6,10 @@ from collections import defaultdict
 from itertools import takewhile
 
 from bench.shops.traffic import Mail
+from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import MailClass
 from relaygw.policy.mail_counts import HourCount
 from relaygw.policy.silence import (
-    HOUR_MS,
     LEARNT_MS,
     LEAST_MESSAGES,
     WEEK,

@@ -17,7 +17,7 @@ ADDRESSES = {"p": "192.0.2.1", "q": "192.0.2.2"}  # of providers: nobody looks u
 SHORTENED: dict[str, tuple[Any, str, Any]] = {
     "mail in doubt": (retry, "DOUBT_LADDER_S", (5.0, 20.0)),
     "mail in doubt that has a key": (retry, "KEYED_LADDER_S", (1.0, 5.0, 15.0, 30.0)),
-    "a provider that takes nothing": (gate, "THROTTLE_LADDER_S", (5.0, 10.0, 30.0, 40.0)),
+    "a provider that takes nothing": (gate, "THROTTLE_LADDER_S", (5.0, 10.0, 20.0)),
     "mail over the rest of a quota": (scheduler, "QUOTA_SLICE_S", 60.0),
     "a held provider": (holds, "PROBE_LADDER_S", (20.0,)),
     "looks at the queue": (worker, "POLL_S", 2.5),

@@ -18,13 +18,15 @@ from relaygw.mail.state import DeliveryState
 from relaygw.mail.verdict import Kind
 from relaygw.observe.observer import Series
 from relaygw.policy.receivers import trouble_of
+from relaygw.policy.router import providers_of
 from relaygw.policy.storms import told_of
 from relaygw.policy.untended import lost_gateways
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
+from relaygw.settings.routes import Stream
 from relaygw.settings.section import format_duration
 from relaygw.settings.webhooks import named_webhooks
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, STOPS, UNREACHABLE, Hold
 from relaygw.upstream.failure import known_remedy
 
 HOST_RULES = frozenset(
@@ -39,6 +41,7 @@ HOST_RULES = frozenset(
 """Rules whose keys begin with the name of a host; the others are about the shared queue."""
 QUEUE_RULES = frozenset(
     {
+        Rule.PROVIDER_PAUSED,
         *(Rule.NO_DELIVERY, Rule.FRONT_REFUSING, Rule.QUEUE_AGE, Rule.QUEUE_GROWTH),
         *(Rule.BOUNCE_RATE, Rule.SENDER_COMPLAINTS, Rule.SUPPRESSION, Rule.VOLUME_ANOMALY),
         *(Rule.STORM, Rule.QUOTA_NEAR, Rule.IN_DOUBT, Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK),
@@ -62,6 +65,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
     rules = settings.alert_rules
     found = chain(
         _providers(facts, settings),
+        _paused(facts, settings),
         _no_delivery(facts, rules),
         _front_refusing(facts, rules),
         _queue_age(facts, rules),
@@ -127,6 +131,23 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
             remedy = "; ".join(filter(None, [hold.remedy.rstrip("."), _LIST_HOLDS]))
             summary = _held_words(hold)
             yield Finding(Rule.PROVIDER_DOWN, hold.key, summary, remedy, hold.since_ms)
+
+
+def _paused(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
+    """Find pauses that transactional mail waits behind, as no other provider takes it."""
+    before_ms = facts.now_ms - int(settings.alert_rules.paused * 1000)
+    stopped = {hold.key for hold in facts.holds if hold.scope in STOPS}
+    behind: set[str] = set()
+    for lane in facts.queue.lanes:
+        is_meant = lane.stream == Stream.TRANSACTIONAL and lane.state is not DeliveryState.HELD
+        names = providers_of(settings, lane.route)
+        if is_meant and lane.oldest_accepted_at_ms <= before_ms and stopped.issuperset(names):
+            behind.update(names)
+    for hold in facts.holds:
+        if hold.scope == PAUSED and hold.since_ms <= before_ms and hold.key in behind:
+            what = f"transactional mail waits for provider {hold.key}, which is paused: "
+            remedy = "; ".join(filter(None, [hold.remedy.rstrip("."), _LIST_HOLDS]))
+            yield Finding(Rule.PROVIDER_PAUSED, hold.key, what + hold.reason, remedy, hold.since_ms)
 
 
 def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:

@@ -93,7 +93,8 @@ def drain(invocation: frame.Invocation, wait_s: float, grace_s: float, wants_jso
             frame.warn(f"warning: {away_words(printable(home.owner))}; {AWAY_REMEDY}")
         progress = _Progress()
         wake = partial(roles.wake_workers, loaded)
-        run = Drain(store, maildrop=maildrop, actor=frame.login_name(), wake=wake)
+        actor = frame.login_name()
+        run = Drain(store, loaded.settings, maildrop=maildrop, actor=actor, wake=wake)
         try:
             left = run.run(wait_s, show=progress.show)
         finally:
@@ -141,6 +142,7 @@ class Drain:
     """Waits for an empty queue. `wake` is called whenever mail was made due."""
 
     store: Store
+    settings: Settings
     maildrop: Path | None
     actor: str
     wake: Callable[[], None]
@@ -174,7 +176,8 @@ class Drain:
 
     def _make_due(self) -> None:
         selection = Selection(states=frozenset({_D.DEFERRED}))
-        order = Order(actor=self.actor, detail="drain", is_forced=True)  # once: _may_be_made_due
+        # once: _may_be_made_due
+        order = Order(actor=self.actor, detail="drain", is_forced=True, pauses_of=self.settings)
         now_ms = clock_ms()
         after = ""
         while page := self.store.queue.search(selection, limit=PAGE_MESSAGES, after=after):

@@ -22,10 +22,11 @@ from relaygw.operations.providers import (
     read_usages,
     release_provider,
     state_of,
+    turn_words,
 )
 from relaygw.settings import presets as known
 from relaygw.settings.presets import Choice, Preset
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
 from relaygw.store.limits import SenderNote
 
 _STATE_WIDTH = 14
@@ -34,6 +35,7 @@ NAME_WIDTHS = (14, 26)
 """A name is typed again, to release it for one: shown whole, if it can be."""
 _PROVIDER_WIDTHS = (8, 26)
 _SENDER_OTHER_COLUMNS = 27  # STATE, ACCEPTED and REFUSED, and the spaces between all
+_DOUBT = "queue explain tells when each is tried again, or that it is held"
 UNCONFIRMED = "unconfirmed"
 """The source, in presets.yaml, of what is known without a page of the service."""
 
@@ -70,7 +72,7 @@ def hold_one(invocation: Invocation, name: str, reason: str) -> None:
 @click.argument("name")
 @pass_invocation
 def release_holds(invocation: Invocation, name: str) -> None:
-    """End all holds of a provider, its key and its sender domains; its mail is due now."""
+    """End the pause and all holds of a provider, its key and sender domains; its mail is due."""
     loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
         held = [name] if holds_of(store.holds.in_force(), name) else []
@@ -79,10 +81,11 @@ def release_holds(invocation: Invocation, name: str) -> None:
     if ended:
         invocation.wake_workers()
     else:
-        click.echo(f"{name}: nothing to release, it is not held")
+        click.echo(f"{name}: nothing to release, it is neither held nor paused")
     for one in ended:
-        what = "" if one.scope == "provider" else f" ({one.scope} {one.key})"
-        click.echo(printable(f"{name}: released{what}; it was held: {one.reason}"))
+        what = "" if one.scope in (Scope.PROVIDER, PAUSED) else f" ({one.scope} {one.key})"
+        was = PAUSED if one.scope == PAUSED else "held"
+        click.echo(printable(f"{name}: released{what}; it was {was}: {one.reason}"))
 
 
 @provider.command("list")
@@ -93,7 +96,7 @@ def list_providers(invocation: Invocation, wants_json: bool) -> None:
     loaded = invocation.load_running()
     with invocation.open_store(loaded) as store:
         holds = store.holds.in_force()
-        usages = read_usages(store, loaded.settings.providers)
+        usages = read_usages(store, loaded.settings, holds, store.queue.counts())
     objects = (provider_object(name, one, holds_of(holds, name)) for name, one in usages.items())
     print_lines(map(as_json, objects) if wants_json else _rows(usages, holds))
 
@@ -128,20 +131,23 @@ def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
         share = f"{usage.quota_used} of {one.daily_quota} {one.quota_counts}"
         yield labelled("quota", f"{name}: {share} used{account} in the last 24 hours")
     for name, usage in usages.items():
-        if usage.is_slowed:
-            yield ""
-        yield from slowed_lines(name, usage, now_ms)
+        lines = list(usage_lines(name, usage, now_ms))
+        yield from ("", *lines) if lines else ()
         for hold in holds_of(holds, name):
-            yield from _hold_lines(name, hold, now_ms)
+            yield ""
+            yield hold_line(hold, now_ms)
+            if hold.remedy:
+                yield labelled("remedy", hold.remedy)
 
 
-def _hold_lines(name: str, hold: Hold, now_ms: int) -> Iterator[str]:
-    what = name if hold.scope == "provider" else f"{hold.scope} {hold.key}"
-    probe = "" if hold.probe_at_ms is None else f"; {_probe_words(hold, now_ms)}"
-    yield ""
-    yield labelled("held", f"{what} since {moment(hold.since_ms, now_ms)}: {hold.reason}{probe}")
-    if hold.remedy:
-        yield labelled("remedy", hold.remedy)
+def hold_line(hold: Hold, now_ms: int, remedy: str = "") -> str:
+    """Return a hold in a line, with its end."""
+    is_plain = hold.scope in (Scope.PROVIDER, PAUSED)
+    what = hold.key if is_plain else f"{hold.scope} {hold.key}"
+    probe = "" if hold.probe_at_ms is None else _probe_words(hold, now_ms)
+    told = f"{what} since {moment(hold.since_ms, now_ms)}: {hold.reason}"
+    label = "paused" if hold.scope == PAUSED else "held"
+    return labelled(label, "; ".join(filter(None, (told, probe, remedy))))
 
 
 def _probe_words(hold: Hold, now_ms: int) -> str:
@@ -155,9 +161,14 @@ def _probe_words(hold: Hold, now_ms: int) -> str:
     return f"the next message is a probe, since {when}"
 
 
-def slowed_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
-    """Yield why a provider gets less than its settings say, if it does."""
+def usage_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
+    """Yield why a provider gets less than its settings say, or mail waits for it, if that is so."""
     taught = usage.account
+    if usage.is_behind:
+        yield labelled("waiting", turn_words(name, usage))
+    if usage.doubts:
+        many = counted(usage.doubts, "delivery", "deliveries")
+        yield labelled("in doubt", f"{many} that {name} may have taken; {_DOUBT}")
     if usage.is_slower:
         what = " recipients" if usage.settings.rate_counts == "recipients" else ""
         when = moment(taught.ceiling_at_ms, now_ms)

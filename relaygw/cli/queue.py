@@ -170,6 +170,7 @@ def _change(
             senders=providers[to_provider].senders if to_provider else (),
             routes=queue_actions.routes_taken(store, loaded.settings),
             screen=queue_actions.screen_of(store, loaded.settings),
+            pauses_of=loaded.settings,
         )
         task = Task(
             verb=action.name,

@@ -10,9 +10,9 @@ import click
 from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.install_sendmail import maildrop_warnings
-from relaygw.cli.provider import slowed_lines
+from relaygw.cli.provider import hold_line, usage_lines
 from relaygw.cli.running_gateway import mode_warning, replaced_warning, running_mode
-from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
+from relaygw.cli.text import aligned, as_json, labelled, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.words import age, printable, took
 from relaygw.observe.events import Waits
@@ -104,11 +104,9 @@ def _provider_lines(snapshot: Snapshot) -> Iterator[str]:
     if not snapshot.usages:
         yield labelled("provider", "none")
     for name, usage in snapshot.usages.items():
-        yield from slowed_lines(name, usage, snapshot.at_ms)
+        yield from usage_lines(name, usage, snapshot.at_ms)
     for hold in snapshot.holds:
-        since = moment(hold.since_ms, snapshot.at_ms)
-        text = f"{hold.scope} {hold.key} since {since}: {hold.reason}"
-        yield labelled("held", f"{text}; {hold.remedy}" if hold.remedy else text)
+        yield hold_line(hold, snapshot.at_ms, hold.remedy)
 
 
 def _waits_words(waits: Waits | None) -> str:

@@ -133,7 +133,7 @@ class DeliveryAgent:
         self._outcomes.forget_troubles(claimed)
         if update.state is DeliveryState.HELD and consequence.hold is not None:
             with contextlib.suppress(StoreUnavailable):  # a later look at the holds releases it
-                await self._learning.release_if_hold_ended(gate, claimed)
+                await self._learning.release_if_hold_ended(gate, consequence.hold)
 
     async def _obstacle_in_fields(
         self, claimed: ClaimedDelivery, field_rule: FieldRule, line: Line

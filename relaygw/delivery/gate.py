@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import sender_domain
 from relaygw.mail.outcome import Meaning
 from relaygw.policy.pacing import (
     GUARD_S,
@@ -26,7 +25,9 @@ from relaygw.store.limits import Account, Tokens
 from relaygw.upstream.classifier import Brake
 
 UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # after a failure, the last again
-THROTTLE_LADDER_S = (5.0, 10.0, 30.0, 1200.0)  # where nothing was taken since, as Amazon SES says
+THROTTLE_LADDER_S = (5.0, 10.0, 30.0)  # where nothing was taken since, the last again
+PAUSE_FROM_S = 10.0  # so long a wait is a pause: a hold that all see, and that an operator can end
+PAUSE_LONGEST_S = 55.0  # whatever a row says: with a look and the sending it is less than a minute
 THROTTLED_WAIT_S = 2.0  # wait of a message that was refused for the rate while others go through
 DOWN_AFTER_FAILURES = 3
 DOWN_AFTER_S = 3.0  # failed so often in a row, over so long: the next one takes over
@@ -149,6 +150,8 @@ class Gate:
     is_probing: bool = False
     is_outage_known: bool = False  # to all workers
     is_held: bool = False
+    is_paused: bool = False  # held, for its pace or its connections: one worker at a time probes it
+    probing_until_s: float = 0.0  # of a pause: it is this one
     probe_at_s: float | None = None  # of a hold; None: only an operator ends it
     is_probed_by_mail: bool = True  # a hold that only a message can end
     hold_step: int = 0
@@ -183,14 +186,24 @@ class Gate:
         return self.is_reached and now_s >= self.blocked_until_s
 
     def _is_probe_due(self, now_s: float) -> bool:
-        return self.probe_at_s is not None and now_s >= self.probe_at_s
+        if self.probe_at_s is None:
+            return False
+        return now_s < self.probing_until_s if self.is_paused else now_s >= self.probe_at_s
+
+    def lacks_prober(self, now_s: float) -> bool:
+        """True when a pause is to be probed, and a worker has to be chosen for that."""
+        if not self.is_paused or self.probe_at_s is None:
+            return False
+        return now_s >= max(self.probe_at_s, self.probing_until_s)
 
     def is_down(self, now_s: float) -> bool:
         """True while another provider should take over."""
-        if self.is_held:
-            return True
-        has_failed = self.failures >= DOWN_AFTER_FAILURES
-        return has_failed and now_s - self.failing_since_s >= DOWN_AFTER_S - _TIMER_SLACK_S
+        return self.is_held or self.has_failed(now_s)
+
+    def has_failed(self, now_s: float) -> bool:
+        """True while it could not be reached so often in a row that this is an outage."""
+        is_often = self.failures >= DOWN_AFTER_FAILURES
+        return is_often and now_s - self.failing_since_s >= DOWN_AFTER_S - _TIMER_SLACK_S
 
     def limit(self) -> int:
         """How many transactions may run at once: one while the provider must prove itself."""
@@ -237,11 +250,14 @@ class Gate:
         """True if the account may send as `sender`; the null sender is nobody's."""
         return self._senders is None or not sender or self._senders.matches(sender)
 
-    def holds_sender(self, claimed: ClaimedDelivery) -> bool:
-        """True while the provider refuses mail of the sender's domain, but for a probe."""
+    def held_domain(self, claimed: ClaimedDelivery) -> str | None:
+        """Return for which domain of its sender it refuses a mail, None if it does not.
+
+        A probe is not refused.
+        """
         if not self.held_senders or claimed.probes == self.provider:
-            return False
-        return sender_domain(claimed.sender) in self.held_senders
+            return None
+        return next((one for one in claimed.sender_domains if one in self.held_senders), None)
 
     # --- what runs
 
@@ -333,7 +349,8 @@ class Gate:
     def note_throttle(self, meaning: Meaning, now_s: float) -> float:
         """Learn that it asked to slow down; return the wait of the message in seconds.
 
-        While others get through it is only sent to more slowly, else left alone by the ladder.
+        While others get through it is only sent to more slowly, else left alone by the ladder: for
+        a moment by this worker, from PAUSE_FROM_S on by all.
         """
         if now_s < self.blocked_until_s:
             return self.blocked_until_s - now_s
@@ -344,10 +361,17 @@ class Gate:
         if self.throttles == 1 and self.accepted.per_s(now_s) > 0:
             return THROTTLED_WAIT_S
         ladder_s = meaning.wait_s or THROTTLE_LADDER_S
-        wait_s = ladder_step(ladder_s, max(0, self.throttles - 1))
+        step = len(ladder_s) if self.is_paused else self.throttles - 1
+        wait_s = min(ladder_step(ladder_s, step), PAUSE_LONGEST_S)
         self.blocked_until_s = now_s + wait_s
         self.is_proving = True
         return wait_s
+
+    def end_pause(self, now_s: float) -> None:
+        """Learn that its pause is over: it may be sent to, and its ladder begins again."""
+        if self.is_paused:
+            self.is_paused, self.probing_until_s, self.throttles = False, 0.0, 0
+            self.blocked_until_s = now_s
 
     def shown_ceiling(self, now_s: float) -> float:
         """Return the rate at which it said "slower" just now."""

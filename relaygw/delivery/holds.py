@@ -1,7 +1,8 @@
 """Holds of providers and of their senders, and outages: set by what happens, ended by a probe.
 
 A refused key is probed by a connection alone, a full account by one message, a refused sender by
-one message of that sender's domain (decision 11). An operator's hold has no probe time.
+one message of that sender's domain (decision 11), a pause by one message of one worker (decision
+10). An operator's hold has no probe time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 
 from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.context import WorkerContext
-from relaygw.delivery.gate import DOWN_AFTER_FAILURES, Gate
+from relaygw.delivery.gate import DOWN_AFTER_FAILURES, PAUSE_LONGEST_S, Gate
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.hold import (
     OF_CONFIGURATION,
@@ -20,12 +21,11 @@ from relaygw.mail.hold import (
     HoldCause,
     HoldCode,
     provider_down,
-    sender_domain,
     sender_refused,
 )
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.policy.pacing import ladder_step
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
 from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.upstream.failure import UpstreamError, known_remedy
 
@@ -35,7 +35,8 @@ _AHEAD_MS = 5_000  # a hold set so much later than now: by a clock that was set 
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _PATIENCE_S = 60.0
 _QUOTA_LOOK_S = 600.0  # other workers may give back what they took ahead
-_OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL)
+_OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, PAUSED)
+_PAUSE_REMEDY = "set its rate or max_connections to what it allows"
 _REMEDIES = {
     Scope.CREDENTIAL: "check its user name and password or key",
     Scope.PROVIDER: "check the account's quota and status",
@@ -148,6 +149,22 @@ class Holds:
         hold = _new_hold(outcome.scope, gate.provider, reason, remedy, wait_s, cause)
         await self._put_provider(gate, hold, wait_s)
 
+    async def put_pause(self, gate: Gate, outcome: RecipientOutcome, wait_s: float) -> None:
+        """Let nobody send to a provider for a time that takes nothing now, and then one message."""
+        if gate.is_held and time.monotonic() >= gate.probing_until_s:
+            return  # by what stops it for longer, or by what was refused together with this
+        gate.is_paused, gate.is_probed_by_mail, gate.probing_until_s = True, True, 0.0
+        remedy = outcome.meaning.remedy or _PAUSE_REMEDY
+        hold = _new_hold(PAUSED, gate.provider, outcome.words, remedy, wait_s)
+        await self._put_provider(gate, hold, wait_s)
+
+    async def choose_prober(self, gate: Gate) -> None:
+        """Let this worker probe a pause, unless another one was first; it has a minute for that."""
+        renew, at_ms = self._stored.renew_probe, clock_ms() + int(PAUSE_LONGEST_S * 1000)
+        trouble = f"next probe of {gate.provider} not recorded"
+        if await self._context.ask(trouble, renew, PAUSED, gate.provider, at_ms, if_due=True):
+            gate.probing_until_s = gate.probe_at_s = time.monotonic() + PAUSE_LONGEST_S
+
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
         """Hold the provider until its daily quota has room again."""
         at = utc_text(clock_ms() + int(wait_s * 1000))
@@ -158,9 +175,9 @@ class Holds:
         hold = _new_hold(Scope.PROVIDER, gate.provider, reason, remedy, look_s)
         await self._put_provider(gate, hold, look_s)
 
-    async def put_sender(self, gate: Gate, sender: str, outcome: RecipientOutcome) -> None:
+    async def put_sender(self, gate: Gate, domain: str, outcome: RecipientOutcome) -> None:
         """Hold mail of a sender's domain at a provider."""
-        domain, scope = sender_domain(sender), Scope.SENDER_DOMAIN
+        scope = Scope.SENDER_DOMAIN
         wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
         gate.held_senders[domain] = time.monotonic() + wait_s
         remedy = outcome.meaning.remedy or _REMEDIES[scope]
@@ -171,7 +188,8 @@ class Holds:
     async def _put_provider(self, gate: Gate, hold: Hold, wait_s: float) -> None:
         gate.is_held = True
         gate.probe_at_s = time.monotonic() + wait_s
-        await self._put(gate, hold, f"provider {gate.provider} is held ({hold.scope})")
+        what = "paused" if hold.scope == PAUSED else f"held ({hold.scope})"
+        await self._put(gate, hold, f"provider {gate.provider} is {what}")
 
     async def _put(self, gate: Gate, hold: Hold, what: str) -> None:
         trouble = f"hold of {hold.key} not recorded"
@@ -186,12 +204,12 @@ class Holds:
             return
         gate.is_held, gate.probe_at_s, gate.hold_step = False, None, 0
         gate.is_reached = True
+        gate.end_pause(time.monotonic())
         if await self._drop(gate, _OF_THE_PROVIDER, gate.provider):
             self._context.note(f"provider {gate.provider} works again, its hold has ended")
 
-    async def drop_sender(self, gate: Gate, sender: str) -> None:
+    async def drop_sender(self, gate: Gate, domain: str) -> None:
         """End the hold of a sender's domain: mail of it was taken; what waited is due."""
-        domain = sender_domain(sender)
         if gate.held_senders.pop(domain, None) is None:
             return
         if await self._drop(gate, (Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
@@ -253,9 +271,8 @@ class Holds:
 
     async def note_failure(self, gate: Gate, what: str, now_s: float) -> None:
         """Learn that a provider cannot be reached; tell of it once it counts as down."""
-        was_down = gate.is_down(now_s)
         gate.note_failure(now_s)
-        if gate.is_down(now_s) and not was_down:
+        if gate.has_failed(now_s) and not gate.is_outage_known:  # it may have been released since
             await self.begin_outage(gate, what)
         elif gate.is_outage_known:
             renew, at_ms = self._stored.renew_probe, clock_ms() + int(_probe_wait_s(gate) * 1000)
@@ -362,13 +379,15 @@ def obey_outages(in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
 def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
     mine = [h for h in in_force if h.scope in _OF_THE_PROVIDER and h.key == gate.provider]
     gate.brake.obey(is_held=any(hold.cause.code is HoldCode.REFUSED_ALIKE for hold in mine))
+    if not any(hold.scope == PAUSED for hold in mine):
+        gate.end_pause(time.monotonic())
     if not mine:
         gate.is_held, gate.probe_at_s = False, None
         return
     if not gate.is_held:  # another worker or an operator set it
         gate.is_probed_by_mail = all(hold.scope != Scope.CREDENTIAL for hold in mine)
     due_ms = [hold.probe_at_ms for hold in mine if hold.probe_at_ms is not None]
-    gate.is_held = True
+    gate.is_held, gate.is_paused = True, any(hold.scope == PAUSED for hold in mine)
     gate.probe_at_s = _here_s(max(due_ms)) if len(due_ms) == len(mine) else None
 
 

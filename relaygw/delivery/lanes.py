@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from relaygw.delivery.gate import Gate
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import HoldCause, HoldCode, sender_domain, sender_refused
+from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.policy.router import provider_route
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -88,7 +88,7 @@ class Lane:
 
     def gate_for(self, claimed: ClaimedDelivery, now_s: float) -> Gate | None:
         """Return the gate that a delivery goes through, or should wait for; None: see obstacle."""
-        able = [g for g in self._allowed(claimed) if not g.holds_sender(claimed)]
+        able = [g for g in self._allowed(claimed) if g.held_domain(claimed) is None]
         for gate in able:
             if not gate.is_down(now_s) or (gate.is_open(now_s) and not gate.in_flight):
                 return gate
@@ -103,16 +103,20 @@ class Lane:
             if not any(gate.may_send_as(claimed.sender) for gate in self.gates):
                 return HoldCause(HoldCode.NO_SENDER, f"{self.route} {claimed.sender}")
             return HoldCause(HoldCode.OVER_QUOTA, f"{self.route} {len(claimed.recipients)}")
-        if all(gate.holds_sender(claimed) for gate in allowed):
-            names = (gate.provider for gate in allowed)
-            return sender_refused(sender_domain(claimed.sender), names)
-        return None
+        refused = [gate.held_domain(claimed) for gate in allowed]
+        if refused[0] is None or None in refused:
+            return None
+        return sender_refused(refused[0], (gate.provider for gate in allowed))
 
-    def pass_by(self, gate: Gate, claimed: ClaimedDelivery, why: str) -> HoldCause | None:
-        """Note that a provider cannot carry a message; return its hold, None if another may."""
+    def avoid(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+        """Let another provider take a message, if any may."""
         self.unfit.setdefault(claimed.queue_id, set()).add(gate.provider)
         if len(self.unfit) > _MAX_UNFIT:  # sent by another one long ago
             del self.unfit[next(iter(self.unfit))]
+
+    def pass_by(self, gate: Gate, claimed: ClaimedDelivery, why: str) -> HoldCause | None:
+        """Note that a provider cannot carry a message; return its hold, None if another may."""
+        self.avoid(gate, claimed)
         if any(one.provider in self.unfit[claimed.queue_id] for one in self._allowed(claimed)[:1]):
             del self.unfit[claimed.queue_id]  # once it is released all are asked again
             return HoldCause(HoldCode.NEEDS_8BITMIME, f"{self.route} {why}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from relaygw.delivery.attempt import Upstream
 from relaygw.delivery.context import WorkerContext
-from relaygw.delivery.gate import DOWN_AFTER_S, THROTTLED_WAIT_S, Gate
+from relaygw.delivery.gate import DOWN_AFTER_S, PAUSE_FROM_S, THROTTLED_WAIT_S, Gate
 from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import sender_domain
+from relaygw.mail.hold import HoldCause, HoldCode, refused_domain
 from relaygw.mail.outcome import (
     BEFORE_MAIL,
     AttemptReport,
@@ -35,8 +34,8 @@ PROBE_BY_ANOTHER_S = 5.0
 so that a message which is itself the cause does not keep all others waiting."""
 _HOLD_WAIT_S = 300.0
 _AT_ONCE_S = 1.0
-_SOMEBODY_ELSE_S = 1800.0
-_IDENTITIES = re.compile(r"identities failed the check[^:]*:(.*)")  # as Amazon SES says it
+SOMEBODY_ELSE_S = 1800.0
+"""How long mail waits that a provider refuses for somebody who is not its sender."""
 _TAKEN_OVER_S = DOWN_AFTER_S + 1.0
 """When a message that could not reach its provider is due again where another may take over."""
 _MOST_SENDERS = 10_000
@@ -96,7 +95,7 @@ class Learning:
             if gate.is_outage_known:
                 await self._holds.end_outage(gate)
         elif gate.note_silence(now_s):
-            if gate.is_down(now_s) and not gate.is_outage_known:
+            if gate.has_failed(now_s) and not gate.is_outage_known:
                 await self._holds.begin_outage(gate, report.outcomes[0].detail)
             return _taken_over(gate)
         if was_held and gate.is_held and taken:
@@ -105,17 +104,34 @@ class Learning:
         if refused is not None and refused.verdict is Verdict.HOLD:
             return await self._from_refused_sender(gate, claimed, refused)
         if taken and gate.held_senders:
-            await self._holds.drop_sender(gate, claimed.sender)
+            await self._end_refusals(gate, claimed)
         return NO_CONSEQUENCE
+
+    async def _end_refusals(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+        for domain in (await self._with_header(gate, claimed)).sender_domains:
+            await self._holds.drop_sender(gate, domain)
 
     async def _from_refused_sender(
         self, gate: Gate, claimed: ClaimedDelivery, refused: RecipientOutcome
     ) -> Consequence:
-        if not _names_sender(refused, claimed.sender):  # Amazon's sandbox verifies recipients, too
-            return Consequence(wait_s=_SOMEBODY_ELSE_S)
-        await self._holds.put_sender(gate, claimed.sender, refused)
-        hold = self._lanes[claimed.route].obstacle(replace(claimed, probes=None))
+        lane, is_large = self._lanes[claimed.route], claimed.content is None
+        claimed = await self._with_header(gate, claimed)
+        said = refused.detail if refused.reply is None else refused.reply.text
+        domain = refused_domain(said, claimed.sender_domains)
+        if domain is None:  # Amazon's sandbox verifies recipients, too
+            return Consequence(wait_s=SOMEBODY_ELSE_S)
+        await self._holds.put_sender(gate, domain, refused)
+        hold = lane.obstacle(replace(claimed, probes=None))
+        if is_large and hold is None:  # the next claim of it has no header to know it by
+            lane.avoid(gate, claimed)
         return Consequence(hold=hold, wait_s=_AT_ONCE_S)
+
+    async def _with_header(self, gate: Gate, claimed: ClaimedDelivery) -> ClaimedDelivery:
+        """Return a delivery with its header at hand. Raises ContentDamaged."""
+        if claimed.content is not None:
+            return claimed
+        start = await self._upstreams[gate.provider].content_start(claimed)
+        return replace(claimed, content=start)
 
     def _from_refusal_here(
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport
@@ -128,19 +144,25 @@ class Learning:
                 return Consequence(hold=hold, wait_s=_AT_ONCE_S)
         return NO_CONSEQUENCE
 
-    async def release_if_hold_ended(self, gate: Gate, claimed: ClaimedDelivery) -> None:
+    async def release_if_hold_ended(self, gate: Gate, cause: HoldCause) -> None:
         """Make due what was just held for its sender, if that hold ended in the meantime."""
-        domain = sender_domain(claimed.sender)
-        if domain not in gate.held_senders:
-            await self._holds.release_sender(gate.provider, domain)
+        if cause.code is HoldCode.SENDER_REFUSED and cause.domain not in gate.held_senders:
+            await self._holds.release_sender(gate.provider, cause.domain)
 
     async def _throttle(self, gate: Gate, outcome: RecipientOutcome, now_s: float) -> float:
         """Slow down, and let the other workers know; return the wait of the message."""
+        wait_s = THROTTLED_WAIT_S
         with self._context.noting():
             if outcome.meaning.limit is Limit.CONNECTIONS:
-                return await self._fewer_connections(gate, outcome, now_s)
-            return await self._slower(gate, outcome.meaning, now_s)
-        return THROTTLED_WAIT_S
+                wait_s = await self._fewer_connections(gate, outcome, now_s)
+            else:
+                wait_s = await self._slower(gate, outcome.meaning, now_s)
+        if wait_s >= PAUSE_FROM_S:
+            await self._holds.put_pause(gate, outcome, wait_s)
+        if wait_s <= THROTTLED_WAIT_S:
+            return wait_s
+        is_taken_over = gate.is_paused and gate.has_alternative
+        return _AT_ONCE_S if is_taken_over else wait_s + PROBE_BY_ANOTHER_S
 
     async def _slower(self, gate: Gate, meaning: Meaning, now_s: float) -> float:
         if now_s - gate.throttled_at_s < GUARD_S:
@@ -148,7 +170,7 @@ class Learning:
         ceiling_per_s = gate.shown_ceiling(now_s)
         wait_s = gate.note_throttle(meaning, now_s)
         if wait_s > THROTTLED_WAIT_S:
-            return wait_s + PROBE_BY_ANOTHER_S
+            return wait_s
         if gate.account.ceiling_per_s is None:
             what = f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s"
             self._context.note(f"{what}; its rate is now adapted")
@@ -247,13 +269,6 @@ def _said_of_sender(report: AttemptReport) -> tuple[str | None, bool]:
 
 def _taken_over(gate: Gate) -> Consequence:
     return Consequence(retry_wait_s=_TAKEN_OVER_S if gate.has_alternative else None)
-
-
-def _names_sender(outcome: RecipientOutcome, sender: str) -> bool:
-    """True unless a refusal lists the identities at fault and the sender is none of them."""
-    said = outcome.reply.text if outcome.reply is not None else outcome.detail
-    listed = _IDENTITIES.search(said.lower())
-    return listed is None or sender_domain(sender) in listed[1]
 
 
 def _of_scope(report: AttemptReport, *scopes: Scope) -> RecipientOutcome | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -22,7 +23,7 @@ from relaygw.delivery.leases import QUOTA_SLICE_S, Leases, Shares
 from relaygw.delivery.outcome import Outcomes
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.hold import HoldCause, sender_domain
+from relaygw.mail.hold import HoldCause
 
 PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0
@@ -120,6 +121,9 @@ class Scheduler:
         if is_idle and not gate.in_flight:
             await self.shares.return_quota(gate)
         self._probe_if_wanted(gate)
+        has_mail = any(lane.window or lane.may_have_more for lane in lanes)
+        if has_mail and gate.lacks_prober(time.monotonic()):
+            await self._holds.choose_prober(gate)
         for lane in lanes:
             if self._leases.is_unsure(lane.route) and not (lane.is_claiming or self._is_stopping):
                 self._fill(lane, self._free_unknown)
@@ -261,9 +265,10 @@ class Scheduler:
             if cause is not None:
                 self._context.spawn(self._hold(lane, claimed, cause))
             elif gate and lane.has_choice and gate.is_down(now_s) and not gate.is_open(now_s):
-                wait_s = _PUT_OFF_S
-                if not gate.is_held:
-                    wait_s = min(wait_s, max(1.0, gate.blocked_until_s - now_s + 1.0))
+                until_s = gate.blocked_until_s
+                if gate.is_held:
+                    until_s = math.inf if gate.probe_at_s is None else gate.probe_at_s
+                wait_s = min(_PUT_OFF_S, max(1.0, until_s - now_s + 1.0))
                 self._outcomes.put_off(claimed, gate.provider, wait_s)
             else:
                 kept.append(claimed)
@@ -279,7 +284,7 @@ class Scheduler:
         if lane.obstacle(claimed) is None:  # its hold ended while that was written
             with contextlib.suppress(StoreUnavailable):  # a later look at the holds releases it
                 for gate in lane.gates:
-                    await self._holds.release_sender(gate.provider, sender_domain(claimed.sender))
+                    await self._holds.release_sender(gate.provider, cause.domain)
 
     def _give_back(self, lane: Lane) -> None:
         """Return claimed deliveries to the queue: others may be able to send them."""

@@ -32,6 +32,8 @@ _STANDARD = frozenset(
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+ *")
 MAX_LINK_CHARACTERS = 200  # more is no number of an order, and is not kept
+_MAX_AUTHOR_BYTES = 1000  # of From, that are looked at
+_DOMAIN = re.compile(r"@([\w-]+(?:\.[\w-]+)*+)")
 _MAX_SUBJECT_BYTES = 4096  # what is decoded and stored; the header itself is untouched
 
 
@@ -182,6 +184,16 @@ def link_value(facts: HeaderFacts, name: str) -> str | None:
     """Return the value of the field by which pages link to mail; None without a usable one."""
     value = " ".join(facts.values.get(name.lower(), "").split())
     return value if 0 < len(value) <= MAX_LINK_CHARACTERS else None
+
+
+def author_domain(content: bytes) -> str:
+    """Return the domain of From, in lower case; "" where it has none."""
+    end = header_end(content)
+    for one in header_fields(content, 0, end, names={"from"}):
+        value_end = min(one.value_end, one.value_start + _MAX_AUTHOR_BYTES)
+        domains = _DOMAIN.findall(content[one.value_start : value_end].decode("utf-8", "replace"))
+        return domains[-1].lower() if domains else ""  # a name in front of it may have an @
+    return ""
 
 
 def without_fields(content: bytes, fields: Sequence[tuple[int, int]]) -> bytes:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from relaygw.mail.hold import HoldCause
+from relaygw.mail.content import author_domain
+from relaygw.mail.hold import HoldCause, sender_domain
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -169,6 +170,15 @@ class ClaimedDelivery(MessageInHand):
     def may_be_taken(self) -> bool:
         """True when its provider may have it already."""
         return self.doubts > 0 or self.reclaims > 0
+
+    @property
+    def sender_domains(self) -> tuple[str, ...]:
+        """Domains for which a provider may refuse it: of its sender; of From, if that is at hand.
+
+        From is of the header that comes with the claim, which large content does not.
+        """
+        author = "" if self.content is None else author_domain(self.content)
+        return tuple(dict.fromkeys((sender_domain(self.sender), *([author] if author else []))))
 
     @property
     def is_untried(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -66,6 +66,7 @@ _SENTENCES = {
     HoldCode.PROVIDER_DOWN: "waits for provider {}",
     HoldCode.REFUSED_ALIKE: "{} messages in a row were refused alike: {}",
 }
+_IDENTITIES = re.compile(r"identities failed the check[^:]*:(.*)")  # as Amazon SES says it
 OF_KEY = "its idempotency key"  # how the key of HEADER begins where the sender's own key is wrong
 _OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.outgoing
 _CODES = {code.value: code for code in HoldCode}
@@ -134,6 +135,20 @@ def sender_domain(sender: str) -> str:
     """Return the domain that holds of senders are about; "" of the null sender."""
     domain = split(sender)[1] or ""
     return domain.lower() if domain.isascii() else domain
+
+
+def refused_domain(said: str, domains: Sequence[str]) -> str | None:
+    """Return which of a mail's `domains`, its sender's first, a refusal of its sender is about.
+
+    None: it lists the identities at fault, and none of them is a domain of the mail.
+    """
+    said = said.lower()
+    listed = _IDENTITIES.search(said)
+    for domain in domains:
+        name = rf"(?<![\w.-]){re.escape(domain)}(?![\w-]|\.\w)"
+        if domain and re.search(name, said if listed is None else listed[1]):
+            return domain
+    return domains[0] if listed is None else None
 
 
 # --- sentences that have no code ----------------------------------------------------------

@@ -6,7 +6,8 @@ The pace and the connections of now are computed as the delivery worker does.
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +15,21 @@ from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.mail.words import fields
+from relaygw.mail.words import fields, span
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
 from relaygw.policy.pacing import allowed_per_s, connections
+from relaygw.policy.router import providers_of
+from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.audit import AuditEntry
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, STOPS, UNREACHABLE, Hold
 from relaygw.store.limits import Account
+from relaygw.store.queue import LaneCount
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
-_OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, UNREACHABLE)
+_WORDS = {UNREACHABLE: "down", PAUSED: "paused", Scope.SENDER_DOMAIN.value: "partly held"}
+_LONG_S = 10.0  # what takes longer is shown
 _FREE_AT = 2.0
 """A provider without a `rate` is slowed until its pace is so many times what it refused."""
 
@@ -54,7 +59,7 @@ def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str
 
 
 def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> list[Hold]:
-    """End all holds of a provider, its key and its sender domains; return those it ended.
+    """End all holds and the pause of a provider, its key and its sender domains; return those.
 
     What waits because of them is due now: mail that was set aside for a refused sender domain,
     and what was put off when the provider refused it. Mail in doubt keeps its own time.
@@ -69,7 +74,8 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
             _release_parked(store, name, hold.key.removeprefix(f"{name} "))
     if not ended:
         return ended
-    order = Order(actor=actor, detail=f"provider {name} was released")
+    detail = f"provider {name} was released"
+    order = Order(actor=actor, detail=detail)
     told = [hold.cause.words for hold in ended]
     for reason in dict.fromkeys((*told, provider_down(name).sentence)):
         waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
@@ -92,9 +98,19 @@ def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:
     return [
         hold
         for hold in holds
-        if (hold.scope in _OF_THE_PROVIDER and hold.key == provider)
+        if (hold.scope in STOPS and hold.key == provider)
         or (hold.scope == Scope.SENDER_DOMAIN and hold.key.partition(" ")[0] == provider)
     ]
+
+
+def next_probe_ms(mine: Iterable[Hold]) -> int | None:
+    """Return when a provider of which nothing is sent is tried next; None: it is not stopped.
+
+    None, too, while only an operator ends that. A time that has passed: the next mail is a probe.
+    """
+    probes_ms = [hold.probe_at_ms for hold in mine if hold.scope in STOPS]
+    known_ms = [at_ms for at_ms in probes_ms if at_ms is not None]
+    return max(known_ms) if known_ms and len(known_ms) == len(probes_ms) else None
 
 
 def obeyed(holds: Iterable[Hold], providers: Container[str]) -> list[Hold]:
@@ -123,6 +139,18 @@ class Usage:
     quota_used: int  # in the last 24 hours, by all providers of its account
     rate_per_s: float | None  # its pace now; None: as fast as it answers
     connections: int  # the current limit
+    waiting: int = 0  # what waits for it, in the measure of its rate
+    doubts: int = 0  # open deliveries that it may have taken already
+
+    @property
+    def behind_s(self) -> float:
+        """How long what waits for it takes by its rate, at most; 0 without a rate."""
+        return 0.0 if self.rate_per_s is None else self.waiting / self.rate_per_s
+
+    @property
+    def is_behind(self) -> bool:
+        """True when mail waits for its rate, and not just for a moment."""
+        return self.behind_s > _LONG_S
 
     @property
     def is_slower(self) -> bool:
@@ -144,10 +172,16 @@ class Usage:
         return self.is_slower or self.is_narrower
 
 
-def read_usages(store: Store, providers: Mapping[str, Provider]) -> dict[str, Usage]:
-    """Ask the store for what was used and taught; by the provider's name."""
+def read_usages(
+    store: Store, settings: Settings, holds: Iterable[Hold], lanes: Iterable[LaneCount]
+) -> dict[str, Usage]:
+    """Ask the store for what was used and taught; by the provider's name.
+
+    With the holds in force and what is queued it knows what waits for which provider.
+    """
     accounts, now_s, usages = store.limits.accounts(), time.time(), {}
-    for name, one in providers.items():
+    waiting, doubts = _waiting(settings, holds, lanes), store.watch.doubtful()
+    for name, one in settings.providers.items():
         limit_group, most = one.account or name, one.max_connections
         account = accounts.get(limit_group, Account())
         if account.ceiling_connections is not None:
@@ -160,17 +194,41 @@ def read_usages(store: Store, providers: Mapping[str, Provider]) -> dict[str, Us
             quota_used=0 if one.daily_quota is None else store.limits.quota_used(limit_group),
             rate_per_s=allowed_per_s(rate.per_s if rate else None, account.ceiling_per_s, since_s),
             connections=most,
+            waiting=waiting[name],
+            doubts=doubts.get(name, 0),
         )
     return usages
 
 
+def _waiting(settings: Settings, holds: Iterable[Hold], lanes: Iterable[LaneCount]) -> Counter[str]:
+    """Count what waits for its first try, by the provider that takes it as things are."""
+    stopped = {hold.key for hold in holds if hold.scope in STOPS}
+    numbers: Counter[str] = Counter()
+    for lane in lanes:
+        free = [name for name in providers_of(settings, lane.route) if name not in stopped]
+        if free and lane.state in (DeliveryState.INCOMING, DeliveryState.ACTIVE):
+            is_by_recipient = settings.providers[free[0]].rate_is_of == "recipients"
+            numbers[free[0]] += lane.recipients if is_by_recipient else lane.deliveries
+    return numbers
+
+
+def turn_words(name: str, usage: Usage) -> str:
+    """Return why mail waits that nothing else stops, and until when at the latest."""
+    last = span(int(usage.behind_s * 1000))
+    return f"{usage.waiting} wait for {name} at {usage.rate_per_s:.3g}/s, the last for {last}"
+
+
 def state_of(mine: Iterable[Hold], usage: Usage) -> str:
-    """Return `held`, `partly held` (only mail of some senders waits), `slowed`, `down` or `ok`."""
+    """Return the state in a word.
+
+    `held`, `down`, `paused`, `partly held` (only mail of some senders waits), `slowed` or `ok`.
+    """
     scopes = {hold.scope for hold in mine}
-    if scopes:
-        if scopes == {UNREACHABLE}:
-            return "down"
-        return "partly held" if scopes == {Scope.SENDER_DOMAIN.value} else "held"
+    if scopes & {Scope.PROVIDER.value, Scope.CREDENTIAL.value}:
+        return "held"
+    for scope, word in _WORDS.items():
+        if scope in scopes:
+            return word
     return "slowed" if usage.is_slowed else "ok"
 
 
@@ -211,6 +269,9 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "is_slowed": usage.is_slowed,
         "rate_now_per_s": _rounded(usage.rate_per_s) if usage.is_slower else None,
         "connections_now": usage.connections,
+        "waiting": usage.waiting,
+        "behind_s": round(usage.behind_s, 1),
+        "in_doubt": usage.doubts,
         "learned": {
             "rate_per_s": _rounded(taught.ceiling_per_s),
             "rate_at": rfc3339_or_none(taught.ceiling_at_ms or None),

@@ -6,16 +6,17 @@ named, when it has none or a worker is sending it. Each change leaves a line in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
 from relaygw.mail.state import EXPIRED_BY, DeliveryState, RecipientState
 from relaygw.policy.recipients import AddressPatterns, Screen
-from relaygw.policy.router import provider_of_route
+from relaygw.policy.router import provider_of_route, providers_of
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import PAUSES
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 
@@ -56,6 +57,7 @@ class Order:
     senders: Sequence[str] = ()  # whom that provider may send as; none: everybody
     routes: frozenset[str] | None = None  # that mail is sent of; None: nobody can tell
     screen: Screen | None = None  # who may receive now; None: whoever sends finds out
+    pauses_of: Settings | None = None  # by these a retry ends the pauses of its mail's providers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,7 @@ def change_queued(
     """
     changed: list[str] = []
     left: list[LeftAlone] = []
+    routes: set[str] = set()
     for batch in batches(ids):
         judged = [(entry, objection(action, entry, order)) for entry in store.queue.entries(batch)]
         left += [obstacle for _, obstacle in judged if obstacle is not None]
@@ -115,7 +118,28 @@ def change_queued(
         left += taken
         lost = {one.queue_id for one in taken}
         changed += [one.queue_id for one in ready if one.queue_id not in lost]
+        routes |= {part.route for entry in ready for part in entry.deliveries}
+    if changed and action is RETRY and order.pauses_of is not None:
+        _end_pauses(store, order, order.pauses_of, routes, now_ms)
     return Result(changed=tuple(changed), left=tuple(left))
+
+
+def _end_pauses(
+    store: Store, order: Order, settings: Settings, routes: Collection[str], now_ms: int
+) -> None:
+    """Let providers of these routes that are paused or not reached be tried at once; audited."""
+    names = {name for route in routes for name in providers_of(settings, route)}
+    for hold in store.holds.in_force():
+        if hold.scope in PAUSES and hold.key in names:
+            entry = AuditEntry(
+                at_ms=now_ms,
+                actor=order.actor,
+                action="provider.release",
+                target=hold.key,
+                affected=1,
+                detail=f"queue.{RETRY.name}; {hold.scope}: {hold.reason}",
+            )
+            store.holds.drop_hold(hold.scope, hold.key, entry=entry)
 
 
 def batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -277,7 +301,8 @@ RETRY = QueueAction(
     name="retry", icon="retry", from_states=_WAITING, reached=frozenset({_D.DEFERRED}),
     help="Try deferred messages now.",
     force_help="Also mail that its provider may have sent already.",
-    means="Deferred mail is tried now. The attempts made so far still count.",
+    means="Deferred mail is tried now, also by a provider that is paused or was not reached. The "
+    "attempts made so far still count.",
     done="due now", notice="retried", told="made it due at once",
     is_usual=True, objection=_objection_to_retry,
 )  # fmt: skip

@@ -83,7 +83,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         instances=instances,
         silent=silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms),
         holds=providers.obeyed(holds, settings.providers),
-        usages=providers.read_usages(store, settings.providers),
+        usages=providers.read_usages(store, settings, holds, lanes),
         lanes=lanes,
         captured=captured,
         unread=unread,

@@ -38,6 +38,14 @@ def provider_of_route(route: str) -> str | None:
     return route.removeprefix(_PROVIDER).partition(":")[0]
 
 
+def providers_of(settings: Settings, route: str) -> tuple[str, ...]:
+    """Return the configured providers that mail of a route may take, in their order."""
+    moved_to = provider_of_route(route)
+    configured = (one.providers for one in settings.routes if one.name == route)
+    names = next(configured, ()) if moved_to is None else (moved_to,)
+    return tuple(name for name in names if name in settings.providers)
+
+
 class _CompiledRoute:
     def __init__(self, route: Route) -> None:
         self.route = route

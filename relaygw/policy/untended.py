@@ -12,7 +12,7 @@ from relaygw.mail.envelope import HeldMail, MailInHand
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.words import age, counted
-from relaygw.policy.router import provider_of_route, provider_route
+from relaygw.policy.router import provider_of_route, provider_route, providers_of
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
@@ -302,7 +302,11 @@ def shortest_in_hand_s(settings: Settings) -> float:
 
 
 def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> Iterator[Untended]:
-    late = (one for one in in_hand if now_ms - one.since_ms > _limit_s(one, settings) * 1000)
+    late = (
+        one
+        for one in in_hand
+        if now_ms - one.since_ms > most_in_hand_s(settings, one.route, one.recipients) * 1000
+    )
     for worker, mine in _grouped((one.worker, one) for one in late).items():
         first = min(mine, key=lambda one: one.since_ms)
         yield Untended(
@@ -320,13 +324,10 @@ def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> It
         )
 
 
-def _limit_s(one: MailInHand, settings: Settings) -> float:
-    names = [
-        name for route in settings.routes if route.name == one.route for name in route.providers
-    ]
-    aside = provider_of_route(one.route) or ""
-    used = [settings.providers[name] for name in names or [aside] if name in settings.providers]
-    limits = [longest_in_hand_s(it, one.recipients) for it in used or settings.providers.values()]
+def most_in_hand_s(settings: Settings, route: str, recipients: int) -> float:
+    """Return how long a worker may have a delivery of a route, by whatever provider it goes."""
+    used = [settings.providers[name] for name in providers_of(settings, route)]
+    limits = [longest_in_hand_s(one, recipients) for one in used or settings.providers.values()]
     return max(limits, default=3600.0)
 
 

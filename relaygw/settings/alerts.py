@@ -36,6 +36,7 @@ class Rule(StrEnum):
     """What is looked for."""
 
     PROVIDER_DOWN = "provider_down"
+    PROVIDER_PAUSED = "provider_paused"
     AUTH_FAILED = "auth_failed"
     NO_DELIVERY = "no_delivery"
     FRONT_REFUSING = "front_refusing"
@@ -134,6 +135,7 @@ class AlertRules(Section):
     """From when on something is trouble."""
 
     lasting: Interval = 20.0  # so long before it is told, and before its end is
+    paused: Interval = 120.0  # transactional mail waits for so long for a paused provider
     queue_age: Interval = 4 * 3600.0
     queue_growth: Count = 500  # more waiting recipients within half an hour, of 1000 at least
     bounce_rate: Share = 0.05  # of what a provider got within an hour

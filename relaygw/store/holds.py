@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
+from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into
@@ -19,6 +20,9 @@ from relaygw.store.queue_entry import Key, hold_columns
 from relaygw.store.queue_tables import IS_OPEN, delivery, hold
 
 UNREACHABLE = "unreachable"  # scope of an outage: the provider is tried by itself
+PAUSED = "paused"  # of a pause: it takes nothing for its pace or its connections
+PAUSES = frozenset({PAUSED, UNREACHABLE})  # whoever wants mail to go now ends them
+STOPS = frozenset({Scope.PROVIDER.value, Scope.CREDENTIAL.value, *PAUSES})  # all of its mail
 
 # another instance may set the same hold at this moment
 _PUT_HOLD = insert_into(
@@ -112,13 +116,19 @@ class Holds(Repository):
                 add_audit(tx, entry, 1)
             return is_new
 
-    def renew_probe(self, scope: str, key: str, probe_at_ms: int) -> None:
-        """Note when a hold is probed next, while it is in force and no operator's."""
+    def renew_probe(self, scope: str, key: str, probe_at_ms: int, *, if_due: bool = False) -> bool:
+        """Note when a hold is probed next, while it is in force and no operator's; True if it is.
+
+        `if_due`: only once its probe is due, so that of several workers the first one makes it.
+        """
         is_it = (hold.c.scope == scope) & (hold.c.key == key) & hold.c.released_at_ms.is_(None)
         may_change = is_it & hold.c.probe_at_ms.is_not(None)
         with self._write() as tx:
+            if if_due:
+                may_change &= hold.c.probe_at_ms <= tx.now_ms()
             at_ms = tx.to_stored(probe_at_ms)
-            tx.execute(update(hold).where(may_change).values(probe_at_ms=at_ms))
+            changed = update(hold).where(may_change).values(probe_at_ms=at_ms)
+            return tx.execute(changed).rowcount > 0
 
     def drop_hold(self, scope: str, key: str, *, entry: AuditEntry | None = None) -> bool:
         """Release a hold, which stays on record; False if there was none; audited by `entry`.

@@ -10,12 +10,13 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
 
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode, cause_of, provider_down, sender_refused
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import migrate
 from relaygw.store.database import Place
-from relaygw.store.holds import Hold
+from relaygw.store.holds import PAUSED, Hold
 from relaygw.store.queue_entry import DeliveryEntry
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted
@@ -232,3 +233,18 @@ def test_a_hold_of_a_provider_keeps_its_cause_until_an_older_version_renews_it(
     assert [one.cause for one in store.holds.in_force()] == [HoldCause(HoldCode.OTHER, "454 quota")]
     store.holds.put_hold(replace(hold, reason=OPERATOR.sentence, cause=OPERATOR))
     assert [one.cause for one in store.holds.in_force()] == [OPERATOR]
+
+
+def test_of_several_workers_one_is_chosen_for_a_probe_that_is_due(store: Store) -> None:
+    now_ms = clock_ms()
+    pause = Hold(
+        scope=PAUSED, key="p", reason="r", remedy="", since_ms=now_ms - 9000, probe_at_ms=now_ms - 1
+    )
+    store.holds.put_hold(pause)
+    later_ms = now_ms + 60_000
+    chosen = [store.holds.renew_probe(PAUSED, "p", later_ms, if_due=True) for _ in range(3)]
+    assert chosen == [True, False, False]
+    assert store.holds.renew_probe(PAUSED, "p", later_ms)
+    assert not store.holds.renew_probe(PAUSED, "other", later_ms)
+    store.holds.drop_hold(PAUSED, "p")
+    assert not store.holds.renew_probe(PAUSED, "p", later_ms)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib import import_module
+
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
+from relaygw.mail.words import span
 from relaygw.policy.untended import CONTENT
-from relaygw.store.holds import UNREACHABLE
+from relaygw.settings.model import Retry
+from relaygw.settings.provider import Timeouts
+from relaygw.store.holds import PAUSED, UNREACHABLE
+from relaygw.upstream.classifier import catalogue
 
 DELIVERY = {
     DeliveryState.INCOMING: "accepted, never tried",
@@ -125,6 +132,11 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "`provider_down`",
     ),
     UNREACHABLE: ("a provider cannot be reached", "tried at least every 30 s", "`provider_down`"),
+    PAUSED: (
+        "a provider is paused, for its pace or its connections",
+        "one message tries it at least once a minute; the next provider of its routes is used",
+        "`provider_paused`, when transactional mail waits behind it for two minutes",
+    ),
     "operator's hold": ("an operator holds a provider", "it does not", "`provider_down`"),
     "file": (
         "a file in the maildrop",
@@ -152,6 +164,208 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     DeliveryState.DELETED: ("`deleted`", "deleted for good after seven days", "nothing waits"),
 }
 """What waits, how that ends by itself, and which rule of alerts tells when it does not."""
+
+
+_SHOWN = "`status`, `provider list`, explain, pages, `provider_next_probe_timestamp_seconds`"
+_DUE = "explain, with when it is due"
+_BY_HAND = "`relaygw provider release`"
+WAITS: tuple[tuple[str, str, str, str, str], ...] = (
+    (
+        "a provider is paused: it takes nothing, for its pace or its connections",
+        "delivery.gate.THROTTLE_LADDER_S delivery.gate.PAUSE_LONGEST_S",
+        f"one message of one worker tries it; {_BY_HAND}, `relaygw queue retry`",
+        f"{_SHOWN}, `provider_held` with cause `paused`",
+        "`provider_paused`",
+    ),
+    (
+        "mail that was refused for the pace",
+        "delivery.gate.PAUSE_LONGEST_S+5",
+        f"at its due time; {_BY_HAND}, `relaygw queue retry`",
+        _DUE,
+        "`provider_paused`",
+    ),
+    (
+        "a provider cannot be reached",
+        "delivery.gate.UNREACHABLE_LADDER_S delivery.holds._PATIENCE_S",
+        f"a connection without mail tries it; {_BY_HAND}, `relaygw queue retry`",
+        f"{_SHOWN}, `provider_up`",
+        "`provider_down`",
+    ),
+    (
+        "mail that only a provider in trouble may take, or that is over the rest of a quota",
+        "delivery.scheduler._PUT_OFF_S delivery.leases.QUOTA_SLICE_S",
+        f"when that provider is back; {_BY_HAND}, `relaygw queue retry`",
+        _DUE,
+        "those of the provider",
+    ),
+    (
+        "a provider is held: its account, a quota, a key, the same words to everybody",
+        "delivery.holds.PROBE_LADDER_S delivery.learning._HOLD_WAIT_S "
+        "delivery.holds._QUOTA_LOOK_S upstream.credentials._LOOK_BY_COMMAND_EACH_S replies.hold",
+        f"a probe ([decision 11](decisions/0011-failover.md)); {_BY_HAND}",
+        f"{_SHOWN}, `provider_held`",
+        "`provider_down`, `auth_failed`",
+    ),
+    (
+        "a provider refuses the domain of a sender, or of From",
+        "delivery.holds.PROBE_LADDER_S replies.hold",
+        f"one message of that domain; {_BY_HAND}",
+        "`status`, `provider list`, explain, pages, `provider_held`",
+        "`provider_down`",
+    ),
+    (
+        "a provider refuses mail for somebody who is not its sender, as Amazon's sandbox does",
+        "delivery.learning.SOMEBODY_ELSE_S",
+        "it is tried again; `relaygw queue retry`",
+        _DUE,
+        "`queue_age`",
+    ),
+    (
+        "mail waits for its turn at a rate, configured or learned",
+        "",
+        "its turn",
+        "`status`, `provider list`, explain, pages, `provider_behind_seconds`",
+        "`queue_age`, `queue_growth`",
+    ),
+    (
+        "a provider that refused connections gets one more",
+        "policy.pacing._CONNECTION_EVERY_S",
+        "time; mail goes over those that it has",
+        "`status`, `provider list`, explain, pages",
+        "none: no mail waits for it",
+    ),
+    (
+        "a recipient or a message was deferred",
+        "settings.Retry.max replies.retry",
+        "it is tried again; `relaygw queue retry`",
+        _DUE,
+        "`queue_age`",
+    ),
+    (
+        "mail is in doubt with a provider",
+        "policy.retry.DOUBT_LADDER_S policy.retry.KEYED_LADDER_S",
+        "it is asked again ([decision 5](decisions/0005-doubt.md), "
+        "[20](decisions/0020-keys-and-events-end-doubts.md)); `relaygw queue retry --force`",
+        f"`status`, `provider list`, pages, `provider_in_doubt`; {_DUE}",
+        "`in_doubt`",
+    ),
+    (
+        "a provider does not answer what was begun",
+        "settings.Timeouts.connect settings.Timeouts.command settings.Timeouts.final_reply "
+        "upstream.session._CHAIN_PATIENCE_S upstream.credentials._LIMIT_S",
+        "its time limit ends the attempt; then it counts as not reached, or mail is in doubt",
+        "explain, with the latest end; `queue_recipients` with state `active`",
+        "`provider_down`, `stuck`",
+    ),
+    (
+        "a worker died with mail in hand",
+        "delivery.leases.LEASE_S store.instances.STALE_AFTER_S",
+        "another one takes over, at once on the same machine",
+        "`status`; explain, with when; `instances`",
+        "`instance_lost`, `no_delivery`",
+    ),
+    (
+        "a lease that nobody works on: the answer of the database to a claim was lost",
+        "delivery.leases._LOOK_EACH_S",
+        "it is queued again",
+        "explain, as in hand; `queue_recipients` with state `active`",
+        "`stuck`",
+    ),
+    (
+        "the database failed in an attempt that had sent nothing",
+        "delivery.outcome._STORE_LADDER_S store.postgres.ANSWER_S",
+        "it is tried again; `relaygw queue retry`",
+        f"the log; {_DUE}",
+        "`front_refusing`",
+    ),
+    (
+        "a worker failed with a message",
+        "delivery.outcome._POISON_WAIT_S",
+        "it is tried again, then held as `poison`; `relaygw queue retry`",
+        f"the log; {_DUE}",
+        "`held`",
+    ),
+    (
+        "mail whose route is gone, and that could not take the current one",
+        "delivery.reconciler._LEFT_S",
+        "it takes the current route",
+        "`status`, explain, pages, `waiting_untended`",
+        "`route_gone`",
+    ),
+    (
+        "mail whose due time is far ahead, as the clock was set back",
+        "delivery.worker.UNSURE_S",
+        "it is due by the current time",
+        f"the log; {_DUE}",
+        "`clock_step`",
+    ),
+    (
+        "a notice to a sender could not be made",
+        "delivery.notices._LADDER_S",
+        "it is made again",
+        "the log, `notices_total`",
+        "none: its mail waits for nothing",
+    ),
+)
+"""Each wait of the worker that is longer than ten seconds: the constants that say how long."""
+NO_WAITS = {
+    "how long something is kept, counted or told of": "delivery.janitor.TRASH_S "
+    "delivery.janitor.ORPHANS_S delivery.janitor.WATCHED_S delivery.worker._NEWS_S "
+    "policy.guard.DAY_MS policy.mail_counts.HOUR_MS policy.receivers.DAY_MS "
+    "policy.silence.HOUR_MS policy.silence.LEARNT_MS policy.silence.LEAST_MS "
+    "policy.silence.ENDED_MS policy.silence._OFTEN_MS policy.silence._LOOK_MS "
+    "policy.silence._REGULAR_MS policy.storms.SAME_ID_MS policy.untended.LOST_MS "
+    "store.find._CLOCKS_MS store.guard._DAY_MS store.limits._DAY_MS store.limits._SLICE_MS "
+    "store.limits._KEPT_MS store.notices.GATHER_MS store.repeats.ONCE_MS "
+    "store.repeats._FORGET_ONCE_MS store.repeats._STRAYS_MS store.rhythms._RARE_KEPT_MS "
+    "store.selection._CLOCKS_MS store.sources.HOUR_MS store.sources.KEPT_MS "
+    "store.sources._RARE_MS store.watch.HISTORY_SLICE_MS store.watch._DAY_MS "
+    "upstream.credentials._USUAL_LIFE_S",
+    "how often something is written or told": "delivery.learning._SENDER_AGAIN_MS "
+    "upstream.mark._TELL_EACH_S store.word_index.LOOK_EACH_S",
+    "no time, or the end of all": "delivery.worker._WAITS_AT_ONCE store.find._LAST_MS "
+    "store.find.MOST_WAITING store.leases._ALWAYS_MS store.outbox._LATEST_MS "
+    "store.selection._LAST_MS",
+    "at a start or a stop": "delivery.worker._DRAIN_S store.queue_lock.PATIENCE_S",
+    "a least time of trying, before mail expires": "policy.retry.LEAST_TRYING_S",
+    "a least time, before something is told": "policy.untended.ROLLING_S",
+    "a bound, for clocks that were set back": "store.limits._FARTHEST_S",
+    "a limit of the database server, for a client of it that hangs": (
+        "store.postgres.IDLE_IN_TRANSACTION_S"
+    ),
+    "who runs the rules of alerts, when a worker died": "store.watch.DUTY_MS",
+}
+"""Constants that look like such a wait and are none, by the reason."""
+
+
+def seconds(value: object, *, per_s: int = 1) -> list[float]:
+    """Return the numbers in a constant."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [value / per_s]
+    inner = value.values() if isinstance(value, dict) else value
+    is_several = isinstance(value, dict | tuple | list | set | frozenset)
+    return [one for it in inner for one in seconds(it, per_s=per_s)] if is_several else []  # type: ignore[attr-defined]
+
+
+def _of_constant(name: str) -> list[float]:
+    """Return the seconds of a constant, of a field of the settings, or of rows of replies.yaml."""
+    place, _, field = name.partition("+")[0].rpartition(".")
+    more_s = float(name.partition("+")[2] or 0)
+    if place == "replies":
+        rows = [row for section in catalogue().values() for row in section]
+        return [wait_s for row in rows if row.verdict == field for wait_s in row.wait]
+    if place.startswith("settings."):
+        section = {"Retry": Retry, "Timeouts": Timeouts}[place.removeprefix("settings.")]
+        return [section.model_fields[field].default]
+    found = seconds(getattr(import_module(f"relaygw.{place}"), field))
+    return [one + more_s for one in found]
+
+
+def _waits() -> Iterator[str]:
+    for what, names, ends, shown, told in WAITS:
+        found_s = [one for name in names.split() for one in _of_constant(name)]
+        longest = span(int(max(found_s) * 1000)) if found_s else "by the rate"
+        yield f"| {what} | {longest} | {ends} | {shown} | {told} |"
 
 
 def render() -> str:
@@ -186,6 +400,20 @@ def render() -> str:
         "|---|---|---|",
     ]
     lines += [f"| {what} | {ends} | {told} |" for what, ends, told in OPEN_ENDS.values()]
+    lines += [
+        "",
+        "## Waits longer than ten seconds",
+        "",
+        "Of the delivery worker, with what ends each one, and where it shows until when it lasts:",
+        "explain is `relaygw queue explain` and the page of a message; metrics begin with",
+        "`relaygw_`. How long is from the code; settings and rows of",
+        "[replies](replies.md) of your own can be longer, but for a pause. A test finds each",
+        "constant of such a length in the code, and fails where it is not in this table.",
+        "",
+        "| what | longest | what ends it | where it shows | alert |",
+        "|---|---|---|---|---|",
+        *_waits(),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -15,9 +15,9 @@ LOG: list[tuple[str, str, str, str]] = [
     (
         "delivery/holds.py",
         "no mail is lost",
-        "a provider refused the key, the account or a sender's domain: its mail waits",
-        "the remedy is in the line; a probe ends the hold automatically, `relaygw provider "
-        "release NAME` ends it now",
+        "a provider refused key, account or a sender's domain, or is paused: its mail waits",
+        "the remedy is in the line; a probe ends it automatically, `relaygw provider release NAME` "
+        "ends it now",
     ),
     (
         "delivery/learning.py",
@@ -154,6 +154,7 @@ LOG: list[tuple[str, str, str, str]] = [
 
 ALERTS: dict[str, tuple[str, str]] = {
     "provider_down": ("alerting/rules.py", "cannot be reached: …"),
+    "provider_paused": ("alerting/rules.py", "which is paused: "),
     "auth_failed": ("alerting/rules.py", "refuses the user name or key"),
     "no_delivery": ("alerting/rules.py", "none was delivered for"),
     "front_refusing": ("alerting/rules.py", "mail is refused: "),

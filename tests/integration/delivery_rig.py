@@ -34,6 +34,8 @@ Found = TypeVar("Found")
 class Rig:
     """A worker on a real store, and a look at what it did."""
 
+    settings: Settings
+
     def __init__(self, store: Store, worker: Worker, log: io.StringIO) -> None:
         self.store = store
         self.worker = worker
@@ -95,13 +97,14 @@ async def running(
     *,
     routes: Sequence[Route] | None = None,
     store_class: Callable[..., Store] = open_store,
+    incarnation: str = "w",
     **more: Any,
 ) -> AsyncIterator[Rig]:
     url = f"sqlite:///{directory}/queue.db"
     if not (directory / "queue.db").exists():  # a second worker finds what the first one left
         make_queue(url)
     store = store_class(url)
-    store.instances.register(instance("w"))
+    store.instances.register(instance(incarnation))
     settings = Settings.model_validate(
         {
             "mode": "production",
@@ -114,13 +117,16 @@ async def running(
     )
     output = io.StringIO()
     observer = DeliveryObserver(text_log(output))
-    lifeline = Lifeline(directory, "w")
-    worker = Worker(settings, store, observer, incarnation="w", in_flight=lifeline, hints=None)
+    lifeline = Lifeline(directory, incarnation)
+    worker = Worker(
+        settings, store, observer, incarnation=incarnation, in_flight=lifeline, hints=None
+    )
     rig = Rig(store, worker, output)
+    rig.settings = settings
     try:
         yield rig
     finally:
         await rig.stop()
-        store.instances.bury("w")
+        store.instances.bury(incarnation)
         lifeline.release()
         store.close()

@@ -336,7 +336,7 @@ async def test_what_another_worker_found_out_costs_one_connection_not_mail(
         assert rig.store.holds.in_force() == []
 
 
-async def test_a_provider_is_unreached_only_while_something_waits_for_it(tmp_path: Path) -> None:
+async def test_an_outage_that_somebody_ended_is_told_again_while_it_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path, {"a": dead()}) as rig:
         mail = accepted()
         rig.accept(mail)
@@ -352,7 +352,9 @@ async def test_a_provider_is_unreached_only_while_something_waits_for_it(tmp_pat
         await rig.wait_until(lambda: rig.worker._looked_s > looked_s)
         assert "a" in rig.worker.unreached(), "it is held, and probed"
         rig.store.holds.drop_hold(hold.scope, hold.key)
-        await rig.wait_until(lambda: not rig.worker.unreached())
+        await rig.wait_until(lambda: rig.store.holds.in_force() == [])
+        (again,) = await rig.wait_for_holds()
+        assert again.scope == hold.scope, "it goes on, and who ended it is told so"
 
 
 async def test_a_release_makes_no_secret_of_a_provider_that_mail_waits_for(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from operator import itemgetter
 
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Meaning, provider_id
+from relaygw.mail.outcome import AttemptState, Meaning, Scope, provider_id
 from relaygw.mail.state import OPEN, CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span
+from relaygw.operations.providers import Usage, turn_words
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
 from relaygw.operations.resend import RESEND
@@ -47,6 +48,7 @@ from relaygw.operations.story.reports import (
 )
 from relaygw.policy.retry import LEAST_TRIES, given_up_at_ms
 from relaygw.policy.story import Advice, EventKind, Note, Outlook, Story, StoryEvent
+from relaygw.policy.untended import most_in_hand_s
 from relaygw.settings.model import Settings
 from relaygw.settings.section import format_duration, format_waits
 from relaygw.store.queue_entry import DeliveryEntry, RecipientEntry, tried_since_ms
@@ -64,9 +66,10 @@ _DONE = {
     "sandbox.check_links": "had its links visited",
 }
 _EXPLAINED = ("meaning", "remedy")
+_CHECK_ONLINE = "relaygw check --online"
 _WAITS = "; it is sent when that is over"
-_STALE_MS = 20_000
-"""A heartbeat of this age: others may take over."""
+_SILENT_MS, _STALE_MS = 10_000, 20_000
+"""A heartbeat of the second age: others take over. It is renewed in half the first one."""
 _R = RecipientState
 _FEW = 3
 TRASH_MS = 7 * 86_400_000
@@ -193,13 +196,34 @@ def _in_hand(facts: Facts, part: DeliveryEntry) -> _Prospect:
         text = "the worker that was sending it is gone; another one takes over"
         return _make(facts, part, text, [Advice("Nothing: that takes seconds.")])
     silent_ms = facts.now_ms - owner.heartbeat_at_ms
-    if silent_ms >= _STALE_MS:
+    if silent_ms >= _SILENT_MS:
         who = f"the worker on {owner.name} that is sending it"
         text = f"{who} is silent for {span(silent_ms)}; another one takes over"
         advice = Advice("Check that machine; to see what runs:", "relaygw status")
-        return _make(facts, part, text, [advice])
+        return _make(facts, part, text, [advice], next_at_ms=owner.heartbeat_at_ms + _STALE_MS)
+    if (turn := facts.turn(part)) is not None:
+        return _in_turn(facts, part, f"a worker on {owner.name} has claimed it; ", *turn)
+    since_ms, number = facts.circumstances(part).changed_at_ms, len(facts.members(part))
+    if facts.now_ms - since_ms >= _SILENT_MS:
+        text = f"a worker on {owner.name} has it in hand for {span(facts.now_ms - since_ms)}: it "
+        text += f"waits for a connection or an answer of {' or '.join(facts.providers(part))}"
+        last_ms = since_ms + int(most_in_hand_s(facts.settings, part.route, number) * 1000)
+        notes = (Note("at the latest", seen_from(last_ms, facts.now_ms)),)
+        advice = Advice("Nothing yet; to see whether the provider answers:", _CHECK_ONLINE)
+        return _make(facts, part, text, [advice], notes=notes)
     text = f"a worker on {owner.name} has claimed it and sends it now or in a moment"
     return _make(facts, part, text, [Advice("Nothing: check again in a moment.")])
+
+
+def _in_turn(facts: Facts, part: DeliveryEntry, text: str, name: str, usage: Usage) -> _Prospect:
+    """Say that it waits for the rate of its provider, and until when at the latest."""
+    what = f"Wait, or raise the rate of {name}, if it allows more."
+    if usage.is_slower:
+        what = f"Nothing: {name} asked for less, and relaygw sends it more step by step."
+    text += f"it is sent when its turn comes: {turn_words(name, usage)}"
+    until = seen_from(facts.now_ms + int(usage.behind_s * 1000), facts.now_ms)
+    notes = (*_pace_notes(facts, part), Note("at the latest", until))
+    return _make(facts, part, text, [Advice(what)], notes=notes)
 
 
 def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
@@ -219,7 +243,7 @@ def _waiting_for(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Pros
         # when it may go at the earliest, None when nobody knows
         ends_ms = [one.ends_at_ms for one in in_the_way if one.ends_at_ms is not None]
         first_ms = max(part.due_at_ms, min(ends_ms, default=0))
-        has_time = bool(ends_ms) or first_ms > facts.now_ms
+        has_time = first_ms > facts.now_ms
         text = " and ".join(one.text for one in in_the_way) + ("" if has_time else _WAITS)
         return _make(
             facts,
@@ -232,6 +256,8 @@ def _waiting_for(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Pros
         )
     if part.due_at_ms > facts.now_ms:
         return _with_timer(facts, part, meanings)
+    if (turn := facts.turn(part)) is not None:
+        return _in_turn(facts, part, "", *turn)
     last = facts.last_attempt(part)
     text = "it was just accepted and is sent as soon as a connection is free"
     if last is not None:
@@ -251,7 +277,7 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prosp
     if last is not None:
         text = attempt_cause(last, meaning)
     if part.hold is not None and part.hold.code is HoldCode.PROVIDER_DOWN:
-        text = f"it {part.reason}, which has failed"
+        text = f"it {part.reason}, which could not take it then"
     retry = Advice("Wait, or try it now:", f"relaygw queue retry --id {facts.entry.queue_id}")
     advice, notes = [retry], [_wait_note(facts, part, meaning), _lifetime_note(facts, part)]
     match None if last is None else last.state:
@@ -261,7 +287,7 @@ def _with_timer(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prosp
         case AttemptState.THROTTLED:
             advice = [Advice("Nothing: relaygw keeps to the rate automatically.")]
             notes = list(_pace_notes(facts, part))
-        case AttemptState.HELD:
+        case AttemptState.HELD if meaning is None or meaning.scope is not Scope.SENDER_DOMAIN:
             text += f"; {part.provider} is no longer held"
             notes = []
         case _ if meaning is not None and meaning.remedy:

@@ -15,20 +15,21 @@ from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
 from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode
 from relaygw.mail.outcome import AttemptState, Meaning, Scope, SmtpReply, Stage, Verdict
-from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState
+from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.suppression import Listed, Suppression
 from relaygw.mail.words import printable, span, wait_span
 from relaygw.operations.providers import Usage, holds_of, read_usages
 from relaygw.policy.recipient_fields import NOTHING, FieldsFound
 from relaygw.policy.recipients import Screen
-from relaygw.policy.router import Explainer, provider_of_route
+from relaygw.policy.router import Explainer, provider_of_route, providers_of
 from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, STOPS, UNREACHABLE, Hold
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Instance
+from relaygw.store.queue import LaneCount
 from relaygw.store.queue_entry import (
     AttemptEntry,
     DeliveryCircumstances,
@@ -143,10 +144,14 @@ class Facts:
         """Return which providers may take a delivery, in their order."""
         if self.is_in_doubt(part) and part.provider is not None:
             return (part.provider,)
-        moved_to = provider_of_route(part.route)
-        route = next((one for one in self.settings.routes if one.name == part.route), None)
-        names = (moved_to,) if moved_to is not None else route.providers if route else ()
-        return tuple(name for name in names if name in self.settings.providers)
+        return providers_of(self.settings, part.route)
+
+    def turn(self, part: DeliveryEntry) -> tuple[str, Usage] | None:
+        """Return the provider whose rate a delivery waits for, None if it does not for long."""
+        stopped = {hold.key for hold in self.holds if hold.scope in STOPS}
+        free = [name for name in self.providers(part) if name not in stopped]
+        usage = self.usages.get(free[0]) if free else None
+        return (free[0], usage) if usage is not None and usage.is_behind else None
 
     def is_in_doubt(self, part: DeliveryEntry) -> bool:
         """True when its provider may have taken it already."""
@@ -185,8 +190,6 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
         return None
     (entry,) = entries
     is_open = any(part.state in OPEN for part in entry.deliveries)
-    # something of it might go now: what is before it matters
-    is_due = any(one.state in CLAIMABLE and one.due_at_ms <= now_ms for one in entry.deliveries)
     names = Explainer(settings).header_names
     # of what was released beside a captured part: the rule for the part that came in
     released = {part.released for part in entry.deliveries}
@@ -195,17 +198,19 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
     is_read = entry.chunk_count and (names or rule is not None)
     head = store.intake.read_chunk(queue_id, 0) if is_read else None
     headers = None if head is None else read_header(head, names).values
+    holds = store.holds.in_force() if is_open else []
+    lanes = store.queue.counts() if is_open else []
     return Facts(
         entry=entry,
         record=store.queue.record_of(queue_id),
         settings=settings,
         now_ms=now_ms,
-        holds=store.holds.in_force() if is_open else (),
+        holds=holds,
         instances=store.instances.registered() if is_open else (),
         headers=headers if names else {},
         fields=NOTHING if rule is None or head is None else rule.look(head),
-        usages=read_usages(store, settings.providers) if is_open else {},
-        queued=_queued(store) if is_due else {},
+        usages=read_usages(store, settings, holds, lanes) if is_open else {},
+        queued=_queued(lanes),
         home=_home_elsewhere(store, settings),
     )
 
@@ -215,9 +220,9 @@ def _home_elsewhere(store: Store, settings: Settings) -> str | None:
     return None if home is None else printable(home.owner)
 
 
-def _queued(store: Store) -> dict[str, int]:
+def _queued(lanes: Sequence[LaneCount]) -> dict[str, int]:
     numbers: Counter[str] = Counter()
-    for lane in store.queue.counts():
+    for lane in lanes:
         if lane.state is not DeliveryState.HELD:
             numbers[lane.route] += lane.deliveries
     return dict(numbers)
@@ -339,8 +344,12 @@ def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
             "Nothing, if it comes back: it is retried automatically. To see what is wrong:",
             "relaygw check --online",
         )
-        return Obstacle(f"{name} cannot be reached ({hold.reason})", advice, since)
+        text = f"{name} cannot be reached ({hold.reason})"
+        return Obstacle(text, advice, since, hold.probe_at_ms)
     release = f"relaygw provider release {name}"
+    if hold.scope == PAUSED:
+        advice = Advice("Nothing: one message tries it each minute. To try it now:", release)
+        return Obstacle(f"{name} is paused ({hold.reason})", advice, since, hold.probe_at_ms)
     if hold.probe_at_ms is None:
         advice = Advice("Release the provider when the reason is resolved:", release)
         return Obstacle(f"an operator holds provider {name} ({hold.cause.key})", advice, since)

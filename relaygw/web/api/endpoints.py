@@ -173,7 +173,8 @@ async def list_providers(web: WebContext, _: Call) -> dict[str, Any]:
 
     def read() -> list[dict[str, Any]]:
         holds = web.store.holds.in_force()
-        usages = providers.read_usages(web.store, web.settings.providers).items()
+        lanes = web.store.queue.counts()
+        usages = providers.read_usages(web.store, web.settings, holds, lanes).items()
         return [
             providers.provider_object(name, usage, providers.holds_of(holds, name))
             for name, usage in usages

@@ -35,7 +35,7 @@ from relaygw.mail.outcome import Scope
 from relaygw.mail.state import OPEN
 from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.observe.metrics import GaugeFamily, Numbers, exposition
-from relaygw.operations.providers import holds_of, read_usages
+from relaygw.operations.providers import Usage, holds_of, next_probe_ms, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.untended import KINDS, LOST_MS, untended
 from relaygw.settings.certificates import certificate_end
@@ -43,7 +43,7 @@ from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
 from relaygw.settings.web import Web
 from relaygw.store.guard import GuardAction
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
 from relaygw.store.instances import (
     STALE_AFTER_S,
     delivery_trouble,
@@ -58,8 +58,8 @@ from relaygw.web.context import SharedRead
 from relaygw.web.gate.guards import STRICT_HEADERS, ClientOf, host_name
 
 ROLES = ("front", "delivery", "web")
-CAUSES = ("account", "credential", "operator", "sender_domain")
-"""Why a provider is held: its account (quota, status), its key, an operator, a sender."""
+CAUSES = ("account", "credential", "operator", "paused", "sender_domain")
+"""Why a provider is held: its account (quota, status), its key, an operator, its pace, a sender."""
 _CERTIFICATE = "tls_certificate_expiry_timestamp_seconds"
 _FAMILIES = {  # the labels of each, and what it means
     "store_up": ("", "0 while the store does not answer."),
@@ -67,6 +67,12 @@ _FAMILIES = {  # the labels of each, and what it means
     "queue_oldest_age_seconds": ("route", "Age of the oldest message that waits; 0 without any."),
     "provider_up": ("provider", "0 while the provider cannot be reached."),
     "provider_held": ("provider cause", "Holds in force, by cause."),
+    "provider_next_probe_timestamp_seconds": (
+        "provider",
+        "When a provider that is paused, held or down is tried next; absent without such a time.",
+    ),
+    "provider_behind_seconds": ("provider", "How long what waits takes by its rate, at most."),
+    "provider_in_doubt": ("provider", "Deliveries that it may have taken already."),
     "provider_rate_limit": ("provider", "What may be sent per second now; absent without a limit."),
     "provider_quota_used_ratio": ("provider", "Share of daily_quota used in the last 24 hours."),
     "instances": ("role", "Processes with a fresh heartbeat."),
@@ -122,7 +128,7 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> list[Gauge
         [
             *_queue(lanes, [route.name for route in settings.routes], now_ms),
             *_health(holds, settings.providers),
-            *_limits(store, settings.providers),
+            *_limits(read_usages(store, settings, holds, lanes)),
             ("instances", {(role,): float(running[role]) for role in ROLES}),
             ("waiting_untended", {(kind,): float(number) for kind, number in waiting.items()}),
             *_sources(store, now_ms),
@@ -152,6 +158,11 @@ def _health(holds: Sequence[Hold], providers: Mapping[str, Provider]) -> Iterato
             if hold.scope != UNREACHABLE:
                 held[name, _cause(hold)] += 1
     yield "provider_held", held
+    probes_ms = {name: next_probe_ms(holds_of(holds, name)) for name in providers}
+    yield (
+        "provider_next_probe_timestamp_seconds",
+        {(name,): at_ms / 1000 for name, at_ms in probes_ms.items() if at_ms is not None},
+    )
 
 
 def _cause(hold: Hold) -> str:
@@ -159,6 +170,8 @@ def _cause(hold: Hold) -> str:
         return "sender_domain"
     if hold.probe_at_ms is None:
         return "operator"
+    if hold.scope == PAUSED:
+        return "paused"
     return "credential" if hold.scope == Scope.CREDENTIAL else "account"
 
 
@@ -170,14 +183,16 @@ def _sources(store: Store, now_ms: int) -> Iterator[_Gauge]:
     yield "guard_entries", {(action.value,): float(entries[action]) for action in GuardAction}
 
 
-def _limits(store: Store, providers: Mapping[str, Provider]) -> Iterator[_Gauge]:
+def _limits(usages: Mapping[str, Usage]) -> Iterator[_Gauge]:
     rates: Numbers = {}
     quotas: Numbers = {}
-    for name, usage in read_usages(store, providers).items():
+    for name, usage in usages.items():
         if usage.rate_per_s is not None:
             rates[name,] = usage.rate_per_s
         if usage.settings.daily_quota is not None:
             quotas[name,] = usage.quota_used / usage.settings.daily_quota
+    yield "provider_behind_seconds", {(name,): one.behind_s for name, one in usages.items()}
+    yield "provider_in_doubt", {(name,): float(one.doubts) for name, one in usages.items()}
     yield "provider_rate_limit", rates
     yield "provider_quota_used_ratio", quotas
 

@@ -12,7 +12,13 @@ from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.observe.observer import Series
-from relaygw.operations.providers import Usage, hold_provider, holds_of, release_provider
+from relaygw.operations.providers import (
+    Usage,
+    hold_provider,
+    holds_of,
+    release_provider,
+    turn_words,
+)
 from relaygw.operations.status import Snapshot
 from relaygw.operations.story.facts import Meanings
 from relaygw.settings.model import Settings
@@ -24,7 +30,7 @@ from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 
 _DONE = {"hold": "provider_held", "release": "provider_released"}
-_TONES = {"ok": "sent", "slowed": "waiting", "partly held": "waiting"}
+_TONES = {"ok": "sent", **dict.fromkeys(("slowed", "paused", "partly held"), "waiting")}
 TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
 
 Example = tuple[str, Sequence[AttemptEntry]]  # a message by its id, and its attempts, oldest first
@@ -58,7 +64,7 @@ def provider_cards(
             "state": "unreachable" if state == "down" else state,
             "tone": _TONES.get(state, "failed"),
             "is_held": state in ("held", "partly held"),
-            "limits": _limits(usage, asked[name] * 1000 / (now - start_ms)),
+            "limits": _limits(name, usage, asked[name] * 1000 / (now - start_ms)),
             "quota_share": None if quota is None else min(100, round(100 * used)),  # percent
             "holds": [_held(hold, name) for hold in holds_of(snapshot.holds, name)],
             "last": _last_reply(meanings, name, attempts, queue_id),
@@ -67,7 +73,7 @@ def provider_cards(
     return cards
 
 
-def _limits(usage: Usage, lately_per_s: float) -> list[tuple[str, str]]:
+def _limits(name: str, usage: Usage, lately_per_s: float) -> list[tuple[str, str]]:
     settings, taught = usage.settings, usage.account
     rate = "as fast as it answers"
     if usage.rate_per_s is not None:
@@ -85,6 +91,10 @@ def _limits(usage: Usage, lately_per_s: float) -> list[tuple[str, str]]:
     if settings.daily_quota is not None:
         used = f"{usage.quota_used:,} of {settings.daily_quota:,} {settings.quota_counts} a day"
         limits.append(("Quota", used))
+    if usage.is_behind:
+        limits.append(("Waiting", turn_words(name, usage)))
+    if usage.doubts:
+        limits.append(("In doubt", f"{usage.doubts} that it may have taken"))
     return limits
 
 

@@ -269,7 +269,8 @@ def carry_out(
 ) -> queue_actions.Result:
     """Do `action` to the messages of a choice; blocks on the store, raises StoreUnavailable."""
     routes = queue_actions.routes_taken(web.store, web.settings)
-    order = replace(order, routes=routes, screen=queue_actions.screen_of(web.store, web.settings))
+    screen = queue_actions.screen_of(web.store, web.settings)
+    order = replace(order, routes=routes, screen=screen, pauses_of=web.settings)
     found = {entry.queue_id for entry in web.store.queue.entries(choice.ids)} if choice.ids else ()
     gone = (one for one in choice.ids if one not in found)
     left = [queue_actions.LeftAlone(queue_id=one, why="it is no longer there") for one in gone]

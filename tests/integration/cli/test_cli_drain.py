@@ -16,6 +16,7 @@ from relaygw.cli.drain import Drain, Left, _Progress, count_drops
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.settings.load import load_settings
 from relaygw.store.queue import LaneCount
 from tests.integration.cli.conftest import Desk
 
@@ -154,7 +155,8 @@ def test_mail_in_doubt_is_hurried_once_the_rest_again(
             over.set()
 
     over = threading.Event()
-    draining_now = Drain(desk.store, maildrop=None, actor="test", wake=lambda: None)
+    settings = load_settings(desk.config).settings
+    draining_now = Drain(desk.store, settings, maildrop=None, actor="test", wake=lambda: None)
     while not over.is_set():
         draining_now.run(0.2, show=defer_again)
     assert next(iter(tries.values())) == 1

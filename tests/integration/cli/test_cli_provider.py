@@ -11,9 +11,11 @@ from relaygw.cli import main
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.state import DeliveryState
+from relaygw.policy.retry import retried_in_doubt, unsent
 from relaygw.settings.presets import presets
-from relaygw.store.holds import Hold
+from relaygw.store.holds import PAUSED, Hold
 from relaygw.store.limits import SenderNote
+from tests.builders import accepted, instance
 from tests.integration.cli.conftest import Desk
 from tests.tables import each_of
 
@@ -321,7 +323,10 @@ def test_release_lets_mail_of_a_refused_sender_domain_go(shop: Desk) -> None:
 
 def test_nothing_to_release(shop: Desk) -> None:
     result = shop.run("provider", "release", "spare")
-    assert (result.exit_code, result.stdout) == (0, "spare: nothing to release, it is not held\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "spare: nothing to release, it is neither held nor paused\n",
+    )
     assert shop.store.audit.entries(limit=9) == []
 
 
@@ -394,3 +399,41 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     code, lines, error = run("acme")
     assert (code, lines) == (65, [])
     assert error.startswith("relaygw: acme: no such preset; name one of: sendgrid, mailgun, ")
+
+
+def test_a_pause_is_listed_with_its_end_and_released(shop: Desk) -> None:
+    put_hold(shop, PAUSED, "main", probe_at_ms=clock_ms() + 30_000)
+    assert shop.run("provider", "list").stdout.splitlines()[1].endswith("paused")
+    for command in (("provider", "list"), ("status",)):
+        text = " ".join(shop.run(*command).stdout.split())
+        assert "paused main since" in text
+        assert "535 5.7.8 Authentication credentials invalid; next probe at" in text
+    first, _ = shop.lines("provider", "list", "--json")
+    assert (first["state"], first["holds"][0]["scope"]) == ("paused", PAUSED)
+    assert shop.run("provider", "release", "main").stdout.startswith(
+        "main: released; it was paused"
+    )
+    assert shop.store.holds.in_force() == []
+    (entry,) = shop.store.audit.latest("provider.release", since_ms=0, limit=9)
+    assert (entry.target, entry.detail.startswith("paused main")) == ("main", True)
+
+
+def test_what_waits_for_a_rate_or_is_in_doubt_is_listed(shop: Desk) -> None:
+    text = shop.config.read_text().replace("rate: 14/s", "rate: 2/m")
+    shop.config.write_text(text)
+    shop.store.intake.accept_batch([accepted() for _ in range(3)])
+    for command in (("provider", "list"), ("status",)):
+        said = " ".join(shop.run(*command).stdout.split())
+        assert "waiting 3 wait for main at 0.0333/s, the last for 1 minute" in said
+    first, second = shop.lines("provider", "list", "--json")
+    assert (first["waiting"], first["behind_s"], second["behind_s"]) == (3, 90.0, 0.0)
+    put_hold(shop, PAUSED, "main", probe_at_ms=clock_ms())
+    first, second = shop.lines("provider", "list", "--json")
+    assert (first["waiting"], second["waiting"]) == (0, 3), "the next one takes it"
+    shop.store.instances.register(instance("w"))
+    (claimed,) = shop.store.leases.claim("default", limit=1, incarnation="w", now_ms=clock_ms())
+    lost = unsent(replace(claimed, provider="main"), DeliveryState.DEFERRED, clock_ms())
+    lost = retried_in_doubt(lost, clock_ms() + 300_000)
+    shop.store.leases.record_batch([lost], incarnation="w", now_ms=clock_ms())
+    said = " ".join(shop.run("provider", "list").stdout.split())
+    assert "in doubt 1 delivery that main may have taken" in said

@@ -10,7 +10,7 @@ import pytest
 
 from relaygw.mail.outcome import Scope
 from relaygw.settings.model import Settings, fingerprint
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
@@ -150,6 +150,25 @@ async def test_a_held_provider_says_why_and_what_to_do(serve: Serve, store: Stor
     assert "next probe in 5 min" in main
     assert "write the right key" in main
     assert "unreachable" in card_of(page, "spare")
+
+
+async def test_a_pause_is_shown_with_its_end(serve: Serve, store: Store) -> None:
+    now = now_ms()
+    store.holds.put_hold(
+        Hold(
+            scope=PAUSED,
+            key="main",
+            reason="454 too fast",
+            remedy="lower its rate",
+            since_ms=now - 60_000,
+            probe_at_ms=now + 59_000,
+        )
+    )
+    client = await log_in(await serve(gateway()), "vera")
+    page = (await client.get("/")).text
+    assert '<span class="state state-waiting">paused</span>' in page
+    main = card_of(page, "main")
+    assert "454 too fast" in main and "next probe in" in main and "lower its rate" in main
 
 
 async def test_limits_their_use_and_the_last_reply(serve: Serve, store: Store) -> None:

@@ -24,11 +24,11 @@ from relaygw.observe.metrics import RunFiles
 from relaygw.policy.untended import KINDS
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.web.dashboard import monitoring
-from relaygw.web.dashboard.monitoring import LocalMetrics, MetricsPage
+from relaygw.web.dashboard.monitoring import CAUSES, LocalMetrics, MetricsPage
 from relaygw.web.gate.identity import Forwarded
 from relaygw.web.server import serve_web
 from tests.altered_store import AlteredStore
@@ -136,13 +136,25 @@ async def test_providers_by_what_holds_them(store: Store, tmp_path: Path) -> Non
     held = {
         (name, cause): found("relaygw_provider_held", provider=name, cause=cause)
         for name in PROVIDERS
-        for cause in ("account", "credential", "operator", "sender_domain")
+        for cause in CAUSES
     }
     assert {key: number for key, number in held.items() if number} == {
         ("main", "credential"): 1,
         ("main", "sender_domain"): 2,
         ("spare", "operator"): 1,
     }
+
+
+async def test_a_pause_is_counted_with_its_end(store: Store, tmp_path: Path) -> None:
+    store.holds.put_hold(hold(PAUSED, "main", probe_at_ms=1_800_000_000_500))
+    store.holds.put_hold(hold(UNREACHABLE, "main", probe_at_ms=1_800_000_000_000))
+    store.holds.put_hold(hold(Scope.PROVIDER, "spare", probe_at_ms=None))
+    found = await scraped_once(store, tmp_path)
+    assert found("relaygw_provider_held", provider="main", cause="paused") == 1
+    probe = "relaygw_provider_next_probe_timestamp_seconds"
+    assert found(probe, provider="main") == 1_800_000_000.5
+    assert found(probe, provider="spare") is None, "an operator ends it"
+    assert found("relaygw_provider_in_doubt", provider="main") == 0
 
 
 async def test_limits_are_those_of_now(store: Store, tmp_path: Path) -> None:

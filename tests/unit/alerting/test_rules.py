@@ -555,10 +555,46 @@ def guard_finding(trouble: Trouble) -> Finding:
     return finding_of(suspect, [one], ["web.test"], held=held)
 
 
+@pytest.mark.parametrize(
+    ("more", "state", "stream", "mail_ms", "pause_ms", "is_told"),
+    [
+        ((), "deferred", "transactional", 121_000, 121_000, True),
+        ((), "incoming", "transactional", 121_000, 121_000, True),
+        ((), "deferred", "transactional", 121_000, 119_000, False),
+        ((), "deferred", "transactional", 119_000, 121_000, False),
+        ((), "held", "transactional", 121_000, 121_000, False),
+        ((), "deferred", "promotional", 121_000, 121_000, False),
+        (("spare",), "deferred", "transactional", 121_000, 121_000, False),  # that one takes it
+    ],
+)
+def test_transactional_mail_behind_a_pause_is_told_after_two_minutes(
+    more: tuple[str, ...], state: str, stream: str, mail_ms: int, pause_ms: int, is_told: bool
+) -> None:
+    providers = {name: {"host": f"{name}.test"} for name in ("main", "spare")}
+    routes = [{"name": "default", "stream": stream, "providers": ["main", *more]}]
+    settings = Settings.model_validate(
+        {"mode": "production", "hostname": "gw.test", "providers": providers, "routes": routes}
+    )
+    waits = replace(lane(state=state, age_ms=mail_ms), stream=stream)
+    facts = FleetFacts(
+        now_ms=NOW_MS,
+        holds=(hold("paused", since_ms=NOW_MS - pause_ms),),
+        queue=QueueFacts(lanes=(waits,)),
+    )
+    told = [one for one in fleet_findings(facts, settings) if one.rule is Rule.PROVIDER_PAUSED]
+    assert [one.key for one in told] == ["main"] * is_told
+    for one in told:
+        assert one.summary == "transactional mail waits for provider main, which is paused: why"
+        assert "relaygw provider release" in one.remedy
+
+
+PAUSES = tuple(hold("paused", name, since_ms=NOW_MS - HOUR_MS) for name in ("main", "spare"))
+
+
 def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
     everything = FleetFacts(
         now_ms=NOW_MS,
-        holds=(hold("unreachable"), hold("credential")),
+        holds=(hold("unreachable"), hold("credential"), *PAUSES),
         queue=QueueFacts(
             lanes=(lane(5000, age_ms=5 * HOUR_MS),),
             points=(

@@ -6,7 +6,13 @@ import time
 
 import pytest
 
-from relaygw.delivery.gate import THROTTLE_LADDER_S, THROTTLED_WAIT_S, UNREACHABLE_LADDER_S, Gate
+from relaygw.delivery.gate import (
+    PAUSE_LONGEST_S,
+    THROTTLE_LADDER_S,
+    THROTTLED_WAIT_S,
+    UNREACHABLE_LADDER_S,
+    Gate,
+)
 from relaygw.mail.outcome import Limit, Meaning, Scope, Verdict
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream
@@ -101,8 +107,28 @@ def test_a_throttle_of_everything_goes_by_the_ladder(gate: Gate) -> None:
 
 
 def test_a_row_of_the_catalogue_brings_its_own_ladder(gate: Gate) -> None:
-    meaning = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, wait_s=(600.0,))
-    assert gate.note_throttle(meaning, 100.0) == 600.0
+    meaning = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, wait_s=(7.0, 600.0))
+    assert gate.note_throttle(meaning, 100.0) == 7.0
+    assert gate.note_throttle(meaning, 107.0) == PAUSE_LONGEST_S < 60
+    assert max(THROTTLE_LADDER_S) <= PAUSE_LONGEST_S
+
+
+def test_a_pause_is_probed_by_one_worker_and_waits_its_longest_time_each_time(gate: Gate) -> None:
+    gate.is_held = gate.is_paused = True
+    gate.probe_at_s = 50.0
+    assert not gate.is_open(60.0), "another worker may be chosen"
+    assert [gate.lacks_prober(now_s) for now_s in (49.0, 50.0)] == [False, True]
+    gate.probing_until_s = gate.probe_at_s = 105.0
+    assert gate.is_open(60.0)
+    assert gate.limit() == 1
+    assert not gate.lacks_prober(60.0)
+    assert not gate.is_open(105.0), "it had its time"
+    assert gate.lacks_prober(105.0)
+    assert gate.note_throttle(THROTTLE, 60.0) == THROTTLE_LADDER_S[-1]
+    gate.end_pause(61.0)
+    gate.is_held = False
+    assert gate.is_open(61.0)
+    assert gate.note_throttle(THROTTLE, 62.0) == THROTTLE_LADDER_S[0], "the ladder begins again"
 
 
 def test_too_many_connections_block_only_when_there_are_no_others(gate: Gate) -> None:

@@ -22,7 +22,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.policy.retry import unsent
 from relaygw.settings.provider import Provider
-from relaygw.store.holds import UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
@@ -115,9 +115,9 @@ async def test_what_waits_for_a_refused_sender_is_due_when_its_mail_was_taken(st
     desk = Desk(store)
     await desk.obey()
     assert due(store) == 0
-    await desk.holds.drop_sender(desk.gate, "a@other.test")
+    await desk.holds.drop_sender(desk.gate, "other.test")
     assert store.holds.in_force()
-    await desk.holds.drop_sender(desk.gate, "a@shop.test")
+    await desk.holds.drop_sender(desk.gate, "shop.test")
     assert not store.holds.in_force()
     assert due(store) == 2
 
@@ -252,3 +252,21 @@ def test_an_outage_that_others_saw_ends_the_wait_and_no_other_wait_ends() -> Non
     obey_outages([hold(scope=UNREACHABLE), hold("other")], [told])
     assert told.is_down(time.monotonic())
     assert told.is_outage_known
+
+
+async def test_one_of_several_workers_probes_a_pause(store: Store) -> None:
+    desks = [Desk(store) for _ in range(3)]
+    store.holds.put_hold(hold(scope=PAUSED, probe_in_s=-1.0))
+    for desk in desks:
+        await desk.obey()
+        assert desk.gate.is_paused and not desk.gate.is_open(time.monotonic())
+        await desk.holds.choose_prober(desk.gate)
+    assert [desk.gate.is_open(time.monotonic()) for desk in desks] == [True, False, False]
+    for desk in desks:
+        await desk.obey()
+    assert [desk.gate.is_open(time.monotonic()) for desk in desks] == [True, False, False]
+    store.holds.drop_hold(PAUSED, "p")
+    for desk in desks:
+        await desk.obey()
+    assert all(desk.gate.is_open(time.monotonic()) for desk in desks)
+    assert not any(desk.gate.is_paused for desk in desks)

@@ -12,7 +12,7 @@ from relaygw.delivery import learning as learning_module
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
-from relaygw.delivery.learning import Learning, SenderNotes, _names_sender
+from relaygw.delivery.learning import Learning, SenderNotes
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import (
     AttemptReport,
@@ -133,17 +133,45 @@ async def test_trouble_found_here_is_not_the_provider_s(store: Store) -> None:
 
 
 @each_of(
-    "text, is_named",
+    "text, domain",
     [
-        ("554 Mail from domain not verified", True),
-        ("identities failed the check in region EU: a@SHOP.test", True),
-        ("identities failed the check in region EU: b@cust.test, c@cust.test", False),
+        ("Mail from domain not verified", "shop.test"),
+        ("brand.test is not a verified domain", "brand.test"),
+        ("identities failed the check in region EU: a@SHOP.test", "shop.test"),
+        ("identities failed the check in region EU: a@brand.test, a@shop.test", "shop.test"),
+        ("identities failed the check in region EU: a@brand.test, brand.test", "brand.test"),
+        ("identities failed the check in region EU: a@myshop.test, b@shop.test.example", None),
+        ("identities failed the check in region EU: b@cust.test, c@cust.test", None),
     ],
 )
-def test_a_refusal_that_lists_identities_is_about_those(text: str, is_named: bool) -> None:
+async def test_a_refusal_that_names_identities_is_about_those(
+    store: Store, text: str, domain: str | None
+) -> None:
+    content = b'From: "a@shop.test via Brand" <a@BRAND.test>\r\n\r\nhello\r\n'
+    mail = claimed(content=content)
     for code in (554, 0):
-        outcome = said(code, Verdict.HOLD, Scope.SENDER_DOMAIN, text=text)
-        assert _names_sender(outcome, "a@shop.test") == is_named
+        desk = Desk(store)
+        outcome = said(code, Verdict.HOLD, Scope.SENDER_DOMAIN, Stage.CONTENT, text)
+        consequence = await desk.learn(outcome, mail=mail)
+        assert list(desk.gate.held_senders) == [domain] * (domain is not None)
+        assert (consequence.hold is None) == (domain is None)
+        assert desk.gate.held_domain(mail) == domain
+
+
+async def test_another_mail_of_a_refused_author_does_not_run_into_it(store: Store) -> None:
+    content = b"Subject: x\r\nFrom: Brand <a@brand.test>\r\n\r\nhello\r\n"
+    desk, mail = Desk(store), claimed(content=content)
+    text = "identities failed the check in region EU: a@brand.test"
+    refused = said(554, Verdict.HOLD, Scope.SENDER_DOMAIN, Stage.CONTENT, text)
+    await desk.learn(refused, mail=mail)
+    assert [one.key for one in store.holds.in_force()] == ["p brand.test"]
+    others = (claimed(sender="b@else.test", content=content), claimed(sender="c@brand.test"))
+    assert [desk.gate.held_domain(one) for one in others] == ["brand.test"] * 2
+    assert desk.gate.held_domain(claimed()) is None, "its sender is not refused"
+    await desk.learn(TAKEN)
+    assert store.holds.in_force(), "the sender's domain alone shows nothing of the author's"
+    await desk.learn(TAKEN, mail=mail)
+    assert not store.holds.in_force()
 
 
 def test_no_more_senders_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from relaygw.delivery.learning import SOMEBODY_ELSE_S
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released, Source
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.outcome import Stage, Verdict
@@ -348,6 +349,22 @@ def test_a_held_sender(rig: StoryRig) -> None:
     assert commands(story) == ["relaygw provider release main"]
 
 
+def test_who_is_refused_and_is_not_the_sender_holds_nothing(tmp_path: Path) -> None:
+    ses = {"preset": "ses", "host": "smtp.example.com", "username": "u", "password": "env:K"}
+    rig = StoryRig(tmp_path, providers={"main": ses, "other": {"host": "b.example.com"}})
+    message = rig.accept()
+    said = "554 Message rejected: Email address is not verified. The following identities failed "
+    refused = (Stage.CONTENT, f"{said}the check in region EU-WEST-1: b@cust.test")
+    rig.attempt(message, refused, consequence=Consequence(wait_s=SOMEBODY_ELSE_S))
+    story = rig.story(message)
+    assert "no longer held" not in story.headline
+    assert story.headline.startswith("SES does not know the sender as verified")
+    assert ", next try" in story.headline
+    assert commands(story) == [f"relaygw queue retry --id {message.queue_id}"]
+    assert "ask for production access" in advised(story)
+    rig.store.close()
+
+
 def test_a_refused_login_holds_the_provider(rig: StoryRig) -> None:
     message = rig.accept()
     rig.attempt(
@@ -484,10 +501,21 @@ def test_taken_over_from_a_dead_instance_and_poison(rig: StoryRig) -> None:
 
 def test_in_the_hands_of_a_worker(rig: StoryRig) -> None:
     message = rig.accept()
-    rig.store.leases.claim("default", limit=1, incarnation="w", now_ms=NOW_MS)
     (beat_ms,) = [one.heartbeat_at_ms for one in rig.store.instances.registered()]
+    rig.store.leases.claim("default", limit=1, incarnation="w", now_ms=beat_ms)
     story = rig.story(message, now_ms=beat_ms + 1000)
     assert story.headline.startswith("A worker on gw1 has claimed it")
+    rig.store.instances.heartbeat("w", state="running")
+    (beat_ms,) = [one.heartbeat_at_ms for one in rig.store.instances.registered()]
+    rig.store.leases.give_back([(message.queue_id, 0)], incarnation="w")
+    rig.store.leases.claim("default", limit=1, incarnation="w", now_ms=beat_ms - 30_000)
+    story = rig.story(message, now_ms=beat_ms)
+    assert story.headline == (
+        "A worker on gw1 has it in hand for 30 seconds: it waits for a connection or an answer of "
+        "main."
+    )
+    assert [one.label for one in story.outlooks[0].notes] == ["at the latest"]
+    assert commands(story) == ["relaygw check --online"]
     story = rig.story(message, now_ms=beat_ms + 60_000)
     assert "silent for 1 minute; another one takes over" in story.headline
 
@@ -596,6 +624,25 @@ def test_what_is_due_tells_what_is_before_it(tmp_path: Path) -> None:
     rig.store.limits.lower_rate("main", per_s=8.0, guard_s=0)
     (slower,) = [one for one in rig.story(first).outlooks[0].notes if one.label == "pace"]
     assert slower.text.startswith("main gets") and slower.text.endswith("since it asked for less")
+    rig.store.close()
+
+
+def test_what_waits_for_a_rate_is_told_until_when(tmp_path: Path) -> None:
+    provider = {"host": "smtp.example.com", "rate": "2/m"}
+    rig = StoryRig(tmp_path, providers={"main": provider, "other": {"host": "b.example.com"}})
+    first, _ = rig.accept(), rig.accept()
+    story = rig.story(first)
+    turn = "it is sent when its turn comes: 2 wait for main at 0.0333/s, the last for 1 minute"
+    assert story.headline == f"I{turn[1:]}."
+    assert advised(story) == "Wait, or raise the rate of main, if it allows more."
+    told = {one.label: one.text for one in story.outlooks[0].notes}
+    assert "in 1 min" in told["at the latest"]
+    rig.store.leases.claim("default", limit=2, incarnation="w", now_ms=NOW_MS)
+    (beat_ms,) = [one.heartbeat_at_ms for one in rig.store.instances.registered()]
+    story = rig.story(first, now_ms=beat_ms)
+    assert story.headline == f"A worker on gw1 has claimed it; {turn}."
+    story = rig.story(first, now_ms=beat_ms + 12_000)
+    assert "silent for 12 seconds; another one takes over, next try" in story.headline
     rig.store.close()
 
 
