@@ -44,8 +44,13 @@ _SOON_MS = 2 * 86_400_000  # what ends within it is shown with its time
 
 
 def _take_domain(text: str) -> str:
-    what, remedy = f"{text!r} is not a domain", "write example.com, or * for any sender"
-    return read_field(read_domain, text, lambda why: click.BadParameter(f"{what}: {why}; {remedy}"))
+    return read_field(
+        read_domain,
+        text,
+        lambda why: click.BadParameter(
+            f"{text!r} is not a domain: {why}; write example.com, or * for any sender"
+        ),
+    )
 
 
 def _take_expiry(text: str) -> float:
@@ -182,8 +187,11 @@ def _result(one: Suppression, done: str) -> str:
 
 
 def _mailbox(text: str) -> str:
-    what, remedy = f"{text!r} is not an address", "write user@example.com"
-    return read_field(read_address, text, lambda why: CommandFailed(f"{what}: {why}; {remedy}"))
+    return read_field(
+        read_address,
+        text,
+        lambda why: CommandFailed(f"{text!r} is not an address: {why}; write user@example.com"),
+    )
 
 
 @suppress.command("remove")

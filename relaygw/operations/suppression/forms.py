@@ -99,9 +99,11 @@ def read_values(form: Form, values: Values, defaults: Defaults) -> Suppression:
 
 def read_own_address(text: str) -> str:
     """Return the mailbox that a field names. Raises Misread."""
-    what = f"{printable(text.strip())[:80]!r} is not an address"
+    shown = printable(text.strip())[:80]
     return read_field(
-        read_address, text, lambda why: Misread(f"{what}: {why}; expected user@example.com")
+        read_address,
+        text,
+        lambda why: Misread(f"{shown!r} is not an address: {why}; expected user@example.com"),
     )
 
 
@@ -109,9 +111,14 @@ def _domain(values: Values, defaults: Defaults) -> str:
     written = values.get("senderdomain")
     if written is None:
         return defaults.sender_domain
-    what = f"sender_domain {printable(written)[:80]!r} is not a domain"
-    expected = "expected one, or nothing for any"
-    return read_field(read_domain, written, lambda why: Misread(f"{what}: {why}; {expected}"))
+    shown = printable(written)[:80]
+    return read_field(
+        read_domain,
+        written,
+        lambda why: Misread(
+            f"sender_domain {shown!r} is not a domain: {why}; expected one, or nothing for any"
+        ),
+    )
 
 
 def _stream(values: Values, defaults: Defaults) -> str:
