@@ -43,7 +43,7 @@ class Unanswered(RelaygwError):
     """There was no answer. The text begins with the host; `reason` does not name it."""
 
     def __init__(self, host: str, error: Exception, limit_s: float | None) -> None:
-        is_late = isinstance(error, TimeoutError) and not error.errno
+        is_late = limit_s is not None and isinstance(error, TimeoutError) and not error.errno
         within = f"within {limit_s:g} s" if is_late else ""
         self.reason = f"no answer {within}" if is_late else reason_of(error)
         super().__init__(
