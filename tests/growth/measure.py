@@ -19,6 +19,7 @@ NOTHING_S = 0.002  # less than this, at any size, is no growth to speak of
 TOO_LONG_S = 0.6  # no call takes so long at any of these sizes: growing on would take minutes
 _TRIES = 4
 _FIRST, _SECOND = 1_000, 4_000  # bytes of a first look
+_FEW_BYTES = (18, 24)
 _OTHER = 40  # bytes that make a text another one
 _QUICK_S = 0.0002  # a square of 1,000 steps takes longer
 
@@ -53,6 +54,14 @@ def suspect(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
         return False
     first_s = max(_best(call, make, _FIRST + _OTHER, enough_s=_QUICK_S), _QUICK_S)
     return once(call, make(_SECOND)) > 7 * first_s
+
+
+def is_endless(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
+    """Return whether a call takes a time that doubles with each few bytes: larger ones never end."""
+    return any(
+        once(call, make(size)) > _QUICK_S and once(call, make(size)) > _QUICK_S
+        for size in _FEW_BYTES
+    )
 
 
 def growth(

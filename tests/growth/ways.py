@@ -1,4 +1,8 @@
-"""The ways that a stranger's bytes take through the program, each as a call with bytes."""
+"""The ways that a stranger's bytes take through the program, each as a call with bytes.
+
+Bounce mails are not among them: the parser of the standard library takes time by the square, so a
+process with limits reads them (`relaygw/feedback/bounce_mail_child.py`).
+"""
 
 from __future__ import annotations
 
@@ -370,7 +374,7 @@ def _noticed(text: str) -> object:
     return notice._wrapped(notice._plain(text)), notice._folded(f"Diagnostic-Code: {text}")
 
 
-# --- events and bounce mails ------------------------------------------------------------------
+# --- events ------------------------------------------------------------------
 
 
 def _of_format(name: str, data: bytes) -> object:
@@ -388,9 +392,5 @@ WAYS = {
     "events": Way(
         {f"format {name}": partial(_of_format, name) for name in FORMATS},
         lambda: hostile.events(list(targets.TARGETS["events"].inputs[:6])),
-    ),
-    "bounces": Way(
-        {"bounce mails": targets.bounces},
-        lambda: hostile.bounces(list(targets.TARGETS["bounces"].inputs[:2])),
     ),
 }

@@ -32,6 +32,7 @@ HELD = {
     "relaygw.feedback.formats.ses:_confirms:urlsplit": "what has the form of such a link",
     "relaygw.feedback.returned:_addresses:getaddresses": "2,000 characters",
     "relaygw.feedback.returned:from_text:HeaderParser": "lines that were chosen",
+    "relaygw.inbound.intake:header_of:Header": "another thing of that name",
     "relaygw.mail.address:ascii_domain:normalize": "an address",
     "relaygw.mail.address:folded:idna": "an address",
     "relaygw.mail.address:folded:normalize": "an address",

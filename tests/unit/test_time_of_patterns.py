@@ -97,6 +97,8 @@ def grows(pattern: re.Pattern[Any], method: str) -> str:
     call = (lambda given: used(given[:0], given)) if method == "search" else used
     for one in pumps.texts(pattern):
         make = (lambda size, one=one: one.of(size).encode("latin-1")) if is_bytes else one.of
+        if measure.is_endless(call, make):
+            return f"{one}: by the power of its size"
         if measure.suspect(call, make) and (found := measure.growth(call, make)):
             return f"{one}: {found}"
     return ""
