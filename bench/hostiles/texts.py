@@ -170,9 +170,9 @@ def pages() -> Iterator[Case]:
 
 def replies() -> Iterator[Case]:
     """Return what a provider says."""
-    for start in (b"550 5.1.1 ", b"451-"):
+    for start, end in ((b"550 5.1.1 ", b"\r\n"), (b"451-", b"\r\n451 x\r\n")):
         for pump in _PUMPS:
-            yield Case(f"{start!r} + {pump!r} * n", partial(_run, start, pump, b"\r\n250 x\r\n"))
+            yield Case(f"{start!r} + {pump!r} * n", partial(_run, start, pump, end))
     for line in (
         b"250-a\r\n",
         b"550-5.1.1 a\r\n",
@@ -181,7 +181,7 @@ def replies() -> Iterator[Case]:
         b"2",
         b"999-x\r\n",
     ):
-        yield Case(f"{line!r} * n", partial(_run, b"", line, b"250 x\r\n"))
+        yield Case(f"{line!r} * n", partial(_run, b"", line, line[:3] + b" x\r\n"))
 
 
 _LONG = ("a", " ", "<a", "a@", '"', "1", ".", "a.", "5.1.1 ", "<a>", "\\", ";", "\r\n ")

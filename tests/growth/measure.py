@@ -57,7 +57,7 @@ def suspect(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
 
 
 def is_endless(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
-    """Return whether a call takes a time that doubles with each few bytes: larger ones never end."""
+    """Return whether the time doubles with each few bytes, so that larger texts never end."""
     return any(
         once(call, make(size)) > _QUICK_S and once(call, make(size)) > _QUICK_S
         for size in _FEW_BYTES
