@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,6 @@ def main() -> int:
         help="name the modules that run for one message in and out, too (needs smtp-sink)",
     )
     asked = parser.parse_args()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it
     for line in _sizes():
         print(line)
     if not asked.modules:

@@ -6,9 +6,11 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -107,6 +109,19 @@ def queue_url(empty_queues: EmptyQueues) -> Iterator[str]:
     """Return the URL of an empty queue, for a test that changes nothing but its rows."""
     with empty_queues.lend() as url:
         yield url
+
+
+@pytest.fixture
+def is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let names below .invalid be known to be nobody's, as a resolver that answers says."""
+    resolve = socket.getaddrinfo
+
+    def look_up(host: Any, *more: Any, **how: Any) -> Any:
+        if str(host).endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *more, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -140,6 +140,7 @@ def test_the_lines_for_people(shop: Shop) -> None:
     assert "wrong" not in done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("is_unknown")
 def test_an_unknown_host(shop: Shop) -> None:
     shop.providers["main"] = {"host": "no-such-host.invalid"}
     result, detail, remedy = shop.result_of("DNS")

@@ -202,6 +202,7 @@ async def test_no_server_at_all() -> None:
     assert f"connect to 127.0.0.1[127.0.0.1]:{settings.port}: Connection refused" in error.detail
 
 
+@pytest.mark.usefixtures("is_unknown")
 async def test_no_such_host() -> None:
     error = await fail_to_open(Provider(host="no-such-host.invalid", tls="none"))
     assert error.stage is Stage.CONNECT

@@ -59,6 +59,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("is_unknown")
 async def test_what_is_not_visited() -> None:
     found = {one.url: one for one in await check_links(REFUSED, allowed=["shop.internal"])}
     for url, why in REFUSED.items():
