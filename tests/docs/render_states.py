@@ -311,21 +311,16 @@ WAITS: tuple[tuple[str, str, str, str, str], ...] = (
 NO_WAITS = {
     "how long something is kept, counted or told of": "delivery.janitor.TRASH_S "
     "delivery.janitor.ORPHANS_S delivery.janitor.WATCHED_S delivery.worker._NEWS_S "
-    "policy.guard.DAY_MS policy.mail_counts.HOUR_MS policy.receivers.DAY_MS "
-    "policy.silence.HOUR_MS policy.silence.LEARNT_MS policy.silence.LEAST_MS "
-    "policy.silence.ENDED_MS policy.silence._OFTEN_MS policy.silence._LOOK_MS "
+    "policy.silence.LEARNT_MS policy.silence.LEAST_MS policy.silence.ENDED_MS policy.silence._OFTEN_MS policy.silence._LOOK_MS "
     "policy.silence._REGULAR_MS policy.storms.SAME_ID_MS policy.untended.LOST_MS "
-    "store.find._CLOCKS_MS store.guard._DAY_MS store.limits._DAY_MS store.limits._SLICE_MS "
-    "store.limits._KEPT_MS store.notices.GATHER_MS store.repeats.ONCE_MS "
+    "store.limits._SLICE_MS store.limits._KEPT_MS store.notices.GATHER_MS store.repeats.ONCE_MS "
     "store.repeats._FORGET_ONCE_MS store.repeats._STRAYS_MS store.rhythms._RARE_KEPT_MS "
-    "store.selection._CLOCKS_MS store.sources.HOUR_MS store.sources.KEPT_MS "
-    "store.sources._RARE_MS store.watch.HISTORY_SLICE_MS store.watch._DAY_MS "
+    "store.sources.KEPT_MS store.sources._RARE_MS store.watch.HISTORY_SLICE_MS "
     "upstream.credentials._USUAL_LIFE_S",
     "how often something is written or told": "delivery.learning._SENDER_AGAIN_MS "
     "upstream.mark._TELL_EACH_S store.word_index.LOOK_EACH_S",
-    "no time, or the end of all": "delivery.worker._WAITS_AT_ONCE store.find._LAST_MS "
-    "store.find.MOST_WAITING store.leases._ALWAYS_MS store.outbox._LATEST_MS "
-    "store.selection._LAST_MS",
+    "no time, or the end of all": "delivery.worker._WAITS_AT_ONCE "
+    "store.find.MOST_WAITING store.leases._ALWAYS_MS store.outbox._LATEST_MS",
     "at a start or a stop": "delivery.worker._DRAIN_S store.queue_lock.PATIENCE_S",
     "a least time of trying, before mail expires": "policy.retry.LEAST_TRYING_S",
     "a least time, before something is told": "policy.untended.ROLLING_S",

@@ -155,7 +155,7 @@ def test_mail_in_doubt_is_hurried_once_the_rest_again(
             over.set()
 
     over = threading.Event()
-    settings = load_settings(desk.config).settings
+    settings = load_settings(config=desk.config, environ={}).settings
     draining_now = Drain(desk.store, settings, maildrop=None, actor="test", wake=lambda: None)
     while not over.is_set():
         draining_now.run(0.2, show=defer_again)
