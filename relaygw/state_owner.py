@@ -164,11 +164,14 @@ def owner_of(path: Path) -> os.stat_result:
         is_open = _is_open(found, last.st_gid) and not (is_there and found is last)
         if is_open or found.st_uid not in (0, last.st_uid):
             of, owner = user_name(found.st_uid), user_name(last.st_uid)
+            what = f"{place} belongs to {of} and has mode {stat.S_IMODE(found.st_mode):04o}"
+            remedy = f"run: chown -h root {place} && chmod go-w {place}"
+            if stat.S_ISLNK(found.st_mode):  # root must not make it trusted: it may lead anywhere
+                what = f"{place} is a link of {of} to {place.readlink()}"
+                remedy = f"remove it, or give the directory itself in place of {path}"
             raise StoreUnavailable(
-                f"{place} belongs to {of} and has mode {stat.S_IMODE(found.st_mode):04o}, so that "
-                f"others than {owner} could put another directory into the place of {path}, which "
-                f"root would use; run: chown -h root {place} && chmod go-w {place}, or run this as "
-                f"{owner}"
+                f"{what}, so that others than {owner} could put another directory into the place "
+                f"of {path}, which root would use; {remedy}, or run this as {owner}"
             )
     return last
 

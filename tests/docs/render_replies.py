@@ -50,7 +50,7 @@ and so it is for a 5xx that no row matches. Mail that waits for hours raises an 
 A wait is a ladder: `5s, 30s, 20m` is 5 seconds, then 30, then 20 minutes each time. For
 retry it is the wait before the next attempt instead of the default, for hold that before the
 next probe, for throttle that before the next message when nothing is accepted any more: 55 seconds
-at most, whatever a row says, as a provider that is [paused](providers.md#when-a-provider-is-down) is tried each minute.
+at most, whatever a row says, as a provider that is [paused](providers.md#when-a-provider-is-down) is tried at least once a minute.
 
 ## When everybody is refused with the same words
 

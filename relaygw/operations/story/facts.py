@@ -348,7 +348,9 @@ def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
         return Obstacle(text, advice, since, hold.probe_at_ms)
     release = f"relaygw provider release {name}"
     if hold.scope == PAUSED:
-        advice = Advice("Nothing: one message tries it each minute. To try it now:", release)
+        advice = Advice(
+            "Nothing: one message tries it at least once a minute. To try it now:", release
+        )
         return Obstacle(f"{name} is paused ({hold.reason})", advice, since, hold.probe_at_ms)
     if hold.probe_at_ms is None:
         advice = Advice("Release the provider when the reason is resolved:", release)
