@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import smtplib  # here: who is become may not read the program
 import time
 from collections.abc import Iterator
 
@@ -66,8 +67,6 @@ def send_test(invocation: Invocation, recipient: str, sender: str | None, timeou
 
 
 def _submit(settings: Settings, sender: str, recipient: str) -> str:
-    import smtplib
-
     bind = settings.listeners[0].bind
     host = _REACHABLE.get(bind.host, bind.host)
     content = _content(settings.hostname, sender, recipient)

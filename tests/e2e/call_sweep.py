@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -188,6 +189,8 @@ class Places:
             self._templates[queued] = self._make_template(queued)
         place = self._place()
         shutil.copytree(self._templates[queued], place.directory / "state")
+        with closing(sqlite3.connect(place.directory / "state/queue.db")) as copy, copy:
+            copy.execute("DELETE FROM home")  # a copy of a queue that has one would be held
         return place
 
     def _place(self) -> Place:

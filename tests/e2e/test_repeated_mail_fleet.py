@@ -104,6 +104,7 @@ def test_a_storm_of_a_php_script_is_held_and_told_and_other_mail_is_sent(
         assert "storm.php" in told["summary"]
         assert "cust.test" in told["summary"]
         assert "b@cust.test" not in told["summary"]
+        first.wait_until(lambda: _counted(first) == 40 + sent, "the last one as well")
         last = max(entry.queue_id for entry in first.queue())
         words = ["--config", str(first.config), "queue", "explain", last]
         story = run_relaygw(words, env=first.environment, capture_output=True, text=True)

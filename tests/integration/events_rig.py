@@ -107,13 +107,13 @@ class Listening:
         response = await self.client.post(path, content=signed.body, headers=headers)
         return int(response.status_code)
 
-    async def until_read(self, left: int = 0) -> None:
+    async def until_read(self, left: int = 0, *, patience_s: float = 60) -> None:
         """Wait until no more posts are left."""
-        await self.until(lambda: len(self.rows(event_post)) <= left)
+        await self.until(lambda: len(self.rows(event_post)) <= left, patience_s=patience_s)
 
-    async def until(self, condition: Callable[[], object]) -> None:
+    async def until(self, condition: Callable[[], object], *, patience_s: float = 60) -> None:
         """Wait until the database holds what it should, or everybody was told."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience_s):
             while not condition():
                 await asyncio.wait([asyncio.create_task(self.looked.wait())], timeout=0.05)
                 self.looked.clear()

@@ -7,13 +7,14 @@ import base64
 import errno
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, text
 
 from relaygw.errors import StoreFull, StoreUnavailable
-from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
+from relaygw.mail.envelope import DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route, Stream
 from relaygw.store.holds import Hold
@@ -333,9 +334,7 @@ async def test_a_dead_provider_holds_back_nobody_else(tmp_path: Path) -> None:
 async def test_content_that_is_gone_is_poison_and_held_alone(tmp_path: Path) -> None:
     async with ScriptedProvider() as provider, running(tmp_path, {"p": provider.settings()}) as rig:
         lost = accepted(content=b"", stored_chunks=1, size_bytes=2_000_000)
-        lost = AcceptedMessage(
-            **{name: getattr(lost, name) for name in lost.__slots__} | {"content": ()}
-        )
+        lost = replace(lost, content=())
         fine = accepted()
         rig.store.intake.add_chunks(lost.queue_id, 0, [b"x"])
         with rig.store.database.write() as connection:
@@ -408,9 +407,7 @@ async def test_two_routes_of_a_message_do_not_share_a_timer(tmp_path: Path) -> N
                 for name in ("one", "two")
             )
             base = accepted()
-            message = AcceptedMessage(
-                **{n: getattr(base, n) for n in base.__slots__} | {"deliveries": parts}
-            )
+            message = replace(base, deliveries=parts)
             rig.accept(message)
             await fast.wait_for_messages(1)
             entry = await rig.wait_for(message, DeliveryState.DEFERRED, DeliveryState.FINISHED)

@@ -24,7 +24,6 @@ SQUARES = frozenset(
 """Functions of the standard library that take time by the square of their text, or may."""
 
 HELD = {
-    "relaygw.alerting.channels:post:urlsplit": "the settings",
     "relaygw.alerting.channels:_content:EmailMessage": "a title of 200 characters",
     "relaygw.alerting.digest_sender:as_mail:EmailMessage": "figures and names of the settings",
     "relaygw.delivery.scheduler:_fill:fill": "another function of that name",
@@ -32,6 +31,7 @@ HELD = {
     "relaygw.feedback.formats.ses:_confirms:urlsplit": "what has the form of such a link",
     "relaygw.feedback.returned:_addresses:getaddresses": "2,000 characters",
     "relaygw.feedback.returned:from_text:HeaderParser": "lines that were chosen",
+    "relaygw.http_request:": "the settings, and a field of an HTTP answer",
     "relaygw.inbound.intake:header_of:Header": "another thing of that name",
     "relaygw.mail.address:ascii_domain:normalize": "an address",
     "relaygw.mail.address:folded:idna": "an address",

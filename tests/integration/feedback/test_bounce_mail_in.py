@@ -315,16 +315,15 @@ async def test_expensive_mail_is_set_aside_and_others_are_read(
 ) -> None:
     monkeypatch.setattr("relaygw.feedback.bounce_mail._PATIENCE_S", 300.0)  # others are busy, too
     async with front_at(store, tmp_path, reads=False) as front:
-        for _ in range(2):
-            await front.send(nested(MAX_BYTES))
+        await front.send(nested(MAX_BYTES))
         expensive = {row.queue_id for row in front.kept()}
         queue_id, sent = front.at.sent("sendgrid")
         await front.send(postfix(as_sent(queue_id, sent)))
         async with listening_at(store, front.at.signers, **MORE) as at:
-            await at.until_read()
+            await at.until_read(patience_s=240)  # the process has what others leave
             assert at.verdicts() == {f"{queue_id}/0": Kind.HARD}
     lines = [line for line in caplog.messages if "set aside" in line]
-    assert {line.split()[2] for line in lines} == expensive and len(lines) == 2
+    assert {line.split()[2] for line in lines} == expensive and len(lines) == 1
     assert all("processor time" in line and "relaygw sandbox show" in line for line in lines)
     assert {row.queue_id for row in front.kept()} > expensive  # people may look at them
 

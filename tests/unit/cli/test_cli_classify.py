@@ -52,7 +52,7 @@ def test_a_preset_needs_no_configuration() -> None:
     assert lines["stage"] == "content (assumed; use --stage for another)"
     assert lines["meaning"] == "throttle (provider, rate)"
     assert lines["mail"].startswith("stays in the queue, no attempt is counted; relaygw sends slow")
-    assert lines["wait"] == "5s, 10s, 30s, then 20m each time"
+    assert lines["wait"] == "5s, 10s, then 30s each time"
     assert lines["remedy"].startswith("Set rate")
     assert lines["source"].startswith("docs.aws.amazon.com")
 
