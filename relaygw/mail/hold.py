@@ -66,7 +66,8 @@ _SENTENCES = {
     HoldCode.PROVIDER_DOWN: "waits for provider {}",
     HoldCode.REFUSED_ALIKE: "{} messages in a row were refused alike: {}",
 }
-_IDENTITIES = re.compile(r"identities failed the check[^:]*:(.*)")  # as Amazon SES says it
+_IDENTITIES = re.compile(r"identities failed the check[^:]{0,200}:(.*)")  # as Amazon SES says it
+_WORD = re.compile(r"[\w.-]+")  # what a domain is in a reply, beside others
 OF_KEY = "its idempotency key"  # how the key of HEADER begins where the sender's own key is wrong
 _OF_HEADER = ("field ", "its header ")  # see policy.recipient_fields and upstream.outgoing
 _CODES = {code.value: code for code in HoldCode}
@@ -144,11 +145,9 @@ def refused_domain(said: str, domains: Sequence[str]) -> str | None:
     """
     said = said.lower()
     listed = _IDENTITIES.search(said)
-    for domain in domains:
-        name = rf"(?<![\w.-]){re.escape(domain)}(?![\w-]|\.\w)"
-        if domain and re.search(name, said if listed is None else listed[1]):
-            return domain
-    return domains[0] if listed is None else None
+    named = {word.rstrip(".") for word in _WORD.findall(said if listed is None else listed[1])}
+    unnamed = domains[0] if listed is None else None
+    return next((domain for domain in domains if domain in named), unnamed)
 
 
 # --- sentences that have no code ----------------------------------------------------------
