@@ -192,7 +192,7 @@ def test_what_answers_and_is_no_smtp_server(
     monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", ())
     with ThreadedProvider() as provider:
         provider.script("greeting", answer)
-        shop.add("main", provider, tls="required", timeouts={"command": "500ms"})
+        shop.add("main", provider, tls="required", timeouts={"command": "2s"})
         result, detail, remedy = shop.result_of("greeting")
         assert result == "failed"
         assert remedy == (
