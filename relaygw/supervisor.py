@@ -36,7 +36,7 @@ from relaygw.roles.signals import Signals
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.roles.systemd import ServiceManager, handed_sockets
 from relaygw.service_file import RunningGateway, hold_running_entry, hold_service_file, user_name
-from relaygw.settings.load import LoadedSettings, load_settings
+from relaygw.settings.load import DEFAULT_FILE, LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
 
@@ -440,7 +440,8 @@ class Supervisor:
             self._log.note(
                 "master",
                 "every message is captured, none is sent; to relay: set mode: production, "
-                "providers: and routes: in /etc/relaygw/relaygw.yaml (see config/relaygw.yaml)",
+                "providers: and routes: in "
+                f"{[*self._loaded.files, DEFAULT_FILE][0]} (see config/relaygw.yaml)",
             )
         self._manager.ready(f"serves, mode {settings.mode}")
 

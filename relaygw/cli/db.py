@@ -172,7 +172,7 @@ def adopt(invocation: Invocation) -> None:
         return
     roles.wake_workers(loaded)
     before, new = adopted
-    click.echo(f"adopted: the queue belonged to {printable(before.words)}")
+    click.echo(f"adopted: the queue belonged to {printable(before.owner)}")
     click.echo(f"it belongs to {printable(new.words)} now")
     click.echo(f"waiting: {counted(waiting, 'delivery', 'deliveries')}")
 

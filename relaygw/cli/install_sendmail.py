@@ -144,13 +144,16 @@ class Programs:
                 path.symlink_to(self._launcher)
             yield f"{path} -> {self._launcher}"
         if maildrop is not None:
-            from relaygw.inbound.drop_directory import DropDirectory
+            from relaygw.inbound.drop_directory import DropDirectory, MaildropUnusable
 
             path = Path(maildrop)
             state_owner.owner_of(path)  # who could put another directory there is refused
             owner = state_owner.owner_of(state_dir).st_uid  # whom the gateway's state belongs to
-            with state_owner.as_owner_of(path.parent):
-                DropDirectory(path, group, owner=owner if state_dir.exists() else None).close()
+            try:
+                with state_owner.as_owner_of(path.parent):
+                    DropDirectory(path, group, owner=owner if state_dir.exists() else None).close()
+            except MaildropUnusable as error:
+                raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
             yield f"{path}: mail waits here until the gateway picks it up"
 
     def foreign(self) -> list[Path]:

@@ -19,12 +19,13 @@ from tests.e2e.gateway import PATIENCE_S, Gateway
 from tests.e2e.sendmail_rig import Installation
 
 PLAIN = b"From: shop@x.test\r\nTo: ann@x.test\r\nSubject: %s\r\n\r\nhello\r\n"
-# notes in the page itself when a line came in, for looking from outside takes time of its own
+# notes in the page itself when a line came in, for looking from outside takes time of its own;
+# a line comes alone, or with the whole list where that is loaded anew
 WATCH = """
 window.cameAt = {};
-new MutationObserver((changes) => {
-  for (const change of changes) for (const node of change.addedNodes)
-    if (node.dataset?.id) window.cameAt[node.dataset.id] = Date.now();
+new MutationObserver(() => {
+  for (const line of document.querySelectorAll("[data-id]"))
+    window.cameAt[line.dataset.id] ??= Date.now();
 }).observe(document, {subtree: true, childList: true});
 """
 
