@@ -20,14 +20,6 @@ MAX_CPU_S = 1
 
 def main() -> int:
     """Read until no more comes, and return the exit code."""
-    for limit, value in (
-        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
-    with contextlib.suppress(OSError):
-        os.nice(10)
     logging.disable(logging.CRITICAL)
     sys.path.append(str(Path(__file__).parents[2]))  # wherever this package is
     from relaygw.feedback.bounce_mail import OUT_OF_MEMORY
@@ -43,6 +35,7 @@ def _read_all(hostname: str) -> None:
     from relaygw.feedback.bounce_mail import REQUEST
     from relaygw.feedback.bounce_report import read
 
+    _confine()  # not before: as the last in turn it would start for ever on a busy machine
     while request := sys.stdin.buffer.read(REQUEST.size):
         received_at_ms, size_bytes = REQUEST.unpack(request)
         content = sys.stdin.buffer.read(size_bytes)
@@ -56,6 +49,17 @@ def _read_all(hostname: str) -> None:
         ]
         sys.stdout.write(f"{json.dumps(told)}\n")
         sys.stdout.flush()
+
+
+def _confine() -> None:
+    for limit, value in (
+        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    with contextlib.suppress(OSError):
+        os.nice(10)
 
 
 if __name__ == "__main__":
