@@ -59,8 +59,7 @@ def suspect(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
 def is_endless(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
     """Return whether the time doubles with each few bytes, so that larger texts never end."""
     return any(
-        once(call, make(size)) > _QUICK_S and once(call, make(size)) > _QUICK_S
-        for size in _FEW_BYTES
+        all(once(call, make(size)) > _QUICK_S for _ in range(_TRIES)) for size in _FEW_BYTES
     )
 
 
