@@ -2,7 +2,9 @@
 
 Of each recipient of mail to be sent a front remembers a hash of address, subject and sender. Only
 when one comes again the content is looked at, and counted from then on; the mail before it counts
-where its text is short and the same. Mail that is alike but for tokens is counted to be told of,
+where its text is short and the same. Of mail with more text the opening is looked at first: where
+it is a new one for the recipient, the rest is not, so that different mail to one address costs
+little. Mail that is alike but for tokens is counted to be told of,
 exact copies also to be held. Times are those of the hand-over, which may come in any order. What
 other fronts counted is read every two seconds. Memory is bounded: what is remembered longest goes.
 """
@@ -33,6 +35,7 @@ from relaygw.policy.storms import (
     Fingerprint,
     Seen,
     fingerprint,
+    opening,
     reason_of,
     slice_ms,
 )
@@ -166,33 +169,34 @@ class StormCheck(Check):
             if before is not None:
                 again.append((key, given, Seen.of(before)))
             self._new[key] = packed
-        if not again:
-            return None
-        is_exact = not content.is_spooled  # else the rest is not looked at
-        same = fingerprint(content.head, facts.end)
-        return self._repeated(message, same, seen, again, is_exact=is_exact)
+        return self._repeated(message, content, facts.end, seen, again) if again else None
 
     def _repeated(
         self,
         message: AcceptedMessage,
-        content: Fingerprint,
+        content: ReceivedContent,
+        header_bytes: int,
         seen: Seen,
         again: list[_Again],
-        *,
-        is_exact: bool,
     ) -> ScreenHold | None:
+        is_exact = not content.is_spooled  # else the rest is not looked at
         seen = seen._replace(is_counted=True)
         packed = seen.packed()
+        begins = None if seen.text is not None else opening(content.head, header_bytes)
+        same: Fingerprint | None = None
         marks: list[_Mark] = []
         again.sort(key=itemgetter(0))  # of many the same are looked at each time
         over: list[str] = []
         storm_id = ""
         for key, recipient, before in again[:MAX_LOOKED]:
-            if not self._is_near(seen, before):
+            is_near = self._is_near(seen, before)
+            if is_near:
+                self._new[key] = packed
+            if not is_near or self._is_another(key, begins, before, seen):
                 marks.append(_Mark(key, before))
                 continue
-            self._new[key] = packed
-            mark = self._mark_of(key, recipient, before, seen, content)
+            same = same or fingerprint(content.head, header_bytes)
+            mark = self._mark_of(key, recipient, before, seen, same)
             mark = mark._replace(is_over=is_exact and self._is_over(mark, message))
             marks.append(mark)
             if mark.is_over:
@@ -207,6 +211,16 @@ class StormCheck(Check):
 
     def _is_near(self, seen: Seen, before: Seen) -> bool:
         return abs(seen.at_ms - before.at_ms) <= self._window_ms
+
+    def _is_another(self, key: int, begins: int | None, before: Seen, seen: Seen) -> bool:
+        """True for mail that begins as none that its recipient had; remember how it begins."""
+        if begins is None:
+            return False
+        key = hash((key, begins)) & _KEY_BITS
+        is_new = key not in self._new and key not in self._old
+        self._new[key] = b""
+        # of what came before the first repeat nobody knows how it begins
+        return is_new and before.is_counted and before.message_id != seen.message_id
 
     def _mark_of(
         self, key: int, recipient: str, before: Seen, seen: Seen, content: Fingerprint

@@ -134,6 +134,10 @@ _MAX_NAMES = 10  # of a kind
 _HEX_SIGNS = b"0123456789ABCDEFabcdef-"
 _SIGNS = bytes(ord("x" if byte in _HEX_SIGNS else " ") for byte in range(256))
 _LONG_HEX = b"x" * 16
+_OPENING_BYTES = 8192
+_OPENING_WORDS = 160
+_SHORTEST_NAME = 8  # of tokens and names, in bytes; no sign in them ends a word
+_WORDS = bytes(ord(" ") if byte in b"\t\r\n<>" else byte for byte in range(256))
 
 
 class Fingerprint(NamedTuple):
@@ -171,6 +175,20 @@ def fingerprint(content: bytes, header_bytes: int) -> Fingerprint:
     alike.update(bare)
     alike.update(rest)
     return Fingerprint(alike.digest(), exact)
+
+
+def opening(content: bytes, header_bytes: int) -> int | None:
+    """Return a hash of how the text begins, the same of the same mail; None where it tells nothing.
+
+    It is of the first words that are too short for what differs in each copy.
+    """
+    # what stands in front of it is of a template
+    start = max(header_bytes, content.find(b"<body", header_bytes, header_bytes + TOKEN_BYTES // 4))
+    text = _readable(content[start : start + _OPENING_BYTES])
+    words = text.translate(_WORDS).split(None, 2 * _OPENING_WORDS)[:-1]  # the last may be cut
+    short = [one for one in words if len(one) < _SHORTEST_NAME][:_OPENING_WORDS]
+    is_base64 = b"base64" in text.lower()  # words of that are none
+    return None if is_base64 or len(short) < _OPENING_WORDS else hash(tuple(short))
 
 
 def _part_names(content: bytes, small: bytes, start: bytes) -> Iterator[bytes]:

@@ -145,6 +145,7 @@ _CONTENTS: dict[str, Call] = {
         data, header_end=content.header_end(data), subject=data[:8000].decode("latin-1")
     ),
     "storms.fingerprint": lambda data: storms.fingerprint(data, content.header_end(data)),
+    "storms.opening": lambda data: storms.opening(data, content.header_end(data)),
     "to_seven_bit": to_seven_bit,
     "ContentReader": _read_content,
     "mime_tree.read_tree": mime_tree.read_tree,

@@ -18,7 +18,8 @@ from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
-from relaygw.policy.storms import Seen, told_of
+from relaygw.policy import storms as policy
+from relaygw.policy.storms import Fingerprint, Seen, told_of
 from relaygw.settings.alerts import Storms
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
@@ -185,6 +186,74 @@ def test_mail_that_begins_alike_is_another_one(front: Front) -> None:
     first, other = (b"Subject: x\r\n\r\n%s%d\r\n" % (b"x y " * 9000, n) for n in range(2))
     assert not front.take(content=first)
     assert [front.take(content=other) for _ in range(4)] == [False] * 3 + [True]
+
+
+def order(number: int, token: str = "") -> bytes:
+    """Return a large mail that a shop's owner gets of each order."""
+    rows = b"<td>1 piece</td> <td>12.00 EUR</td>\r\n" * 400
+    return b"Subject: New order\r\n\r\nOrder %d %b\r\n%b" % (number, token.encode(), rows)
+
+
+@pytest.fixture
+def read_whole(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return the contents that are read to their end."""
+    contents: list[bytes] = []
+
+    def fingerprint(content: bytes, header_bytes: int) -> Fingerprint:
+        contents.append(content)
+        return policy.fingerprint(content, header_bytes)
+
+    monkeypatch.setattr(storms, "fingerprint", fingerprint)
+    return contents
+
+
+def test_other_mail_to_one_address_is_read_no_further_than_it_differs(
+    front: Front, read_whole: list[bytes]
+) -> None:
+    orders = [order(number) for number in range(20)]
+    assert not any(front.take("owner@shop.test", content=one) for one in orders)
+    assert read_whole == [orders[1]], "what came before the first repeat is not known"
+    # and a storm among them is held, one mail later than of short mail
+    assert [front.take("owner@shop.test", content=orders[7]) for _ in range(5)] == [
+        *[False] * 3,
+        *[True] * 2,
+    ]
+    (told,) = front.told()
+    assert "the same mail came 5 times" in told
+
+
+def test_a_storm_of_large_mail_that_differs_in_a_token_is_told_of(front: Front) -> None:
+    for number in range(10):
+        assert not front.take("owner@shop.test", content=order(number))
+        token = f"https://shop.test/r/8fe1c2b7a90d4e3f{number:x}"
+        assert not front.take("owner@shop.test", content=order(0, token))
+    (told,) = front.told()
+    assert "the same mail came 10 times" in told
+
+
+def test_a_message_id_that_comes_again_with_other_large_mail_is_told(front: Front) -> None:
+    for number in range(5):
+        front.take(content=order(number))
+    for number in (5, 6):
+        front.take(content=order(number), message_id="<1@shop.test>")
+    (told,) = front.told()
+    assert "a Message-ID came again within minutes" in told
+
+
+def test_large_mail_that_is_not_accepted_is_not_counted(
+    front: Front, read_whole: list[bytes]
+) -> None:
+    for number in range(5):
+        front.take(content=order(number))
+    front.check.withdrawn(front.look(content=order(5)))
+    for number in (6, 7):
+        front.take(content=order(number))
+    assert read_whole == [order(1)], "its recipient is known all the same"
+    for _ in range(20):
+        message = front.look(content=order(5))
+        assert message.hold is None
+        front.check.withdrawn(message)
+    assert [front.take(content=order(5)) for _ in range(4)] == [False] * 3 + [True]
 
 
 def test_only_the_recipients_who_had_too_many_are_held(front: Front) -> None:

@@ -6,7 +6,7 @@ import base64
 import time
 
 from relaygw.mail.content import read_header
-from relaygw.policy.storms import TOKEN_BYTES, fingerprint
+from relaygw.policy.storms import TOKEN_BYTES, fingerprint, opening
 from tests.tables import each_of
 
 
@@ -31,6 +31,14 @@ def encoded(text: str) -> str:
     return f"Subject: Order\nContent-Transfer-Encoding: base64\n\n{lines}"
 
 
+def with_base64_part(token: str) -> str:
+    """Return mail with a part whose last line is short, and another one for each length."""
+    text = html(token) * 3
+    text += "x" * (57 + 3 - (len(html(A)) * 3 + 1) % 57)
+    lines = base64.encodebytes(text.encode()).decode()
+    return mail(f"--b\nContent-Transfer-Encoding: base64\n\n{lines}--b\n\nhello")
+
+
 def multipart(boundary: str, picture: str = "picture") -> str:
     return (
         f'Subject: Order\nContent-Type: multipart/related; boundary="{boundary}"\n\n--{boundary}\n'
@@ -49,6 +57,7 @@ SAME = [
     (mail(f"see =\nhttps://x.test/?t=3D{A} now"), mail(f"see https://x.te=\nst/?t=3D{B} now")),
     (mail("a line =\nthat is broken"), mail("a line that =\nis broken")),
     (encoded(html(A)), encoded(html(B + "00"))),
+    (with_base64_part(A), with_base64_part(A + "b")),
     (multipart("_=_swift_1"), multipart("b1_" + A)),
     (multipart("_=_swift_1", LARGE), multipart("b1_" + A, LARGE)),
     (mail("id 123e4567-e89b-12d3-a456-426614174000"), mail(f"id {A}")),
@@ -77,6 +86,32 @@ def test_what_differs_behind_what_is_read_for_tokens_differs() -> None:
     one, other = (mail(LARGE * 11 + last).encode() for last in "ab")
     assert len(one) > TOKEN_BYTES
     assert fingerprint(one, 30).exact != fingerprint(other, 30).exact
+
+
+ROWS = "<tr><td>1 piece of =\n it</td>\n<td>12.00 EUR, in a shop</td></tr>\n" * 80
+
+
+def opening_of(content: str) -> int | None:
+    data = content.replace("\n", "\r\n").encode()
+    return opening(data, read_header(data).end)
+
+
+@each_of("one, other", SAME)
+def test_copies_have_one_opening(one: str, other: str) -> None:
+    for long_one, long_other in (
+        (one.rstrip() + f" {ROWS}", other.rstrip() + f" {ROWS}"),
+        (one.replace("\n\n", f"\n\n{ROWS[:300]}"), other.replace("\n\n", f"\n\n{ROWS[:300]}")),
+    ):
+        assert opening_of(long_one) == opening_of(long_other)
+
+
+def test_other_mail_has_another_opening() -> None:
+    orders = [mail(f"Order {number}\n{ROWS}") for number in range(100, 120)]
+    style = f"<style>{ROWS * 2}</style>"  # of a template
+    orders += [mail(f"{style}\n<body bgcolor=x>{number}\n{ROWS}") for number in range(100, 120)]
+    assert len({opening_of(order) for order in orders} - {None}) == 40
+    for little in ("", "hello\n" * 159, encoded(ROWS), mail("x" * 20_000)):
+        assert opening_of(little) is None
 
 
 @each_of(
