@@ -306,7 +306,7 @@ class Gate:
 
     def note_success(self, count: int, now_s: float) -> None:
         """Learn that the provider took mail that used so much of its rate."""
-        if self.is_down(now_s):
+        if (self.failures or self.is_held) and self.is_down(now_s):
             self.blocked_until_s = now_s  # the rest of the ladder is void
         self.failures = self.throttles = self.silences = 0
         self.is_proving = False

@@ -154,8 +154,10 @@ class Connection(_WithoutHandlers, SMTP):
         """Keep a half-closed connection open, so that its last reply arrives."""
         self._has_ended = True
         self._hand_over_line()
-        self._end_preparing(asyncio.IncompleteReadError(b"", None))
-        self._fail_arrival(asyncio.IncompleteReadError(b"", None))
+        if self._preparing is not None or self._arrival is not None:
+            ended = asyncio.IncompleteReadError(b"", None)
+            self._end_preparing(ended)
+            self._fail_arrival(ended)
         return True
 
     def close(self) -> None:
@@ -283,7 +285,8 @@ class Connection(_WithoutHandlers, SMTP):
         self._deadline_s = min(self.loop.time() + IDLE_S, self._session_end_s)
         self._is_waiting = True
         line = self._line = self.loop.create_future()
-        self._hand_over_line()
+        if self._said or self._has_ended:
+            self._hand_over_line()
         return line
 
     def _hand_over_line(self) -> None:

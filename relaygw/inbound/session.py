@@ -376,6 +376,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
     read = partial(
         listener.intake.header_of, content, limit_bytes=listener.settings.max_header_size
     )
+    header = None
     if content.has_long_header:
         aside = partial(readings.call, Reader.LARGE, name, read)
         header = await listener.committer.work_aside(aside)
@@ -384,7 +385,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
             sender=envelope.mail_from or "",
             recipients=envelope.recipients,
             content=content,
-            header=header if content.has_long_header else read(),
+            header=header or read(),
             origin=origin,
         )
     if content.is_spooled:

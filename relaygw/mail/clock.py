@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -17,9 +17,8 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def awake_s() -> float:
-    """Return a clock that nobody sets, and that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+awake_s = partial(time.clock_gettime, time.CLOCK_BOOTTIME)  # no call of ours: looked at often
+"""Return a clock that nobody sets, and that goes on while the machine is suspended."""
 
 
 def is_settled(changed_at_ns: int) -> bool:

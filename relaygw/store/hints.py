@@ -52,7 +52,7 @@ class HintSender:
     """Wakes every process that listens in a directory."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory = str(directory)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._listed_at_ns = -1  # the directory's time of change when it was listed
@@ -61,7 +61,7 @@ class HintSender:
     def send(self) -> None:
         """Send a hint to all; never blocks, never fails."""
         with suppress(OSError):
-            changed_at_ns = self._directory.stat().st_mtime_ns
+            changed_at_ns = os.stat(self._directory).st_mtime_ns  # noqa: PTH116 - with each mail
             if changed_at_ns != self._listed_at_ns:
                 self._receivers = [entry.path for entry in os.scandir(self._directory)]
                 self._listed_at_ns = changed_at_ns if is_settled(changed_at_ns) else -1

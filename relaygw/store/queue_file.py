@@ -147,8 +147,8 @@ class QueueFile:
         When the log is gone, all of it is moved into the database; QueueDamaged where that fails:
         nothing must be acknowledged then.
         """
-        self._look_again()
-        if self._trouble is None and self._file_mark != 0:
+        has_trouble = self._trouble is not None and not self._is_over()
+        if not has_trouble and self._file_mark != 0:
             if self._identify() == self._identities:
                 if log_check.HAS_FRAME_COUNT:
                     # it is committed, whatever becomes of the note, which may be older than the log
@@ -171,15 +171,15 @@ class QueueFile:
 
     def refuse_if_broken(self) -> None:
         """Raise QueueDamaged while a file of the queue is removed or replaced."""
-        self._look_again()
-        if self._trouble is not None:
+        if self._trouble is not None and not self._is_over():
             raise QueueDamaged(self._trouble)
 
-    def _look_again(self) -> None:
-        """Forget the trouble of a directory that was renamed away and back."""
-        is_open = self._trouble is not None and not self._is_rescued
-        if is_open and self._identify() == self._identities:
+    def _is_over(self) -> bool:
+        """True for the trouble of a directory that was renamed away and back; forget it."""
+        is_over = not self._is_rescued and self._identify() == self._identities
+        if is_over:
             self._trouble = None  # nothing was acknowledged meanwhile
+        return is_over
 
     def _open_log(self) -> log_check.Salts | None:
         """Open the log, by which nobody holds locks, for a look at each commit."""

@@ -40,7 +40,7 @@ class Pool:
         self._tls_context: ssl.SSLContext | None = None
         self._idle: list[tuple[UpstreamSession, float]] = []  # with the loop time of its return
         self._busy_count = 0
-        self._handed_out: set[UpstreamSession] = set()
+        self._sessions: set[UpstreamSession] = set()  # that are open, and not being closed
         self._opened_count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -72,7 +72,7 @@ class Pool:
     @property
     def is_naming(self) -> bool:
         """True while a provider is being told to whom mail goes, and has not answered."""
-        return any(session.is_naming for session in self._handed_out)
+        return any(session.is_naming for session in self._sessions)
 
     def unreached(self) -> Unreached | None:
         """Return since when, and why, connecting has been in vain; for any thread."""
@@ -93,29 +93,23 @@ class Pool:
         assert self._busy_count < self._provider.max_connections, "more callers than connections"
         self._busy_count += 1
         try:
-            session = await self._choose(fresh=fresh)
+            if not fresh:
+                while self._idle:
+                    session, _ = self._idle.pop()
+                    if session.is_usable:
+                        return session
+                    self._close_in_background(session)
+            elif self._idle and self.in_use_count > self._provider.max_connections:
+                self._close_in_background(self._idle.pop(0)[0])  # not used for longest
+            return await self._open()
         except BaseException:
             self._busy_count -= 1
             raise
-        self._handed_out.add(session)
-        return session
-
-    async def _choose(self, *, fresh: bool) -> UpstreamSession:
-        if not fresh:
-            while self._idle:
-                session, _ = self._idle.pop()
-                if session.is_usable:
-                    return session
-                self._close_in_background(session)
-        elif self._idle and self.in_use_count > self._provider.max_connections:
-            self._close_in_background(self._idle.pop(0)[0])  # not used for longest
-        return await self._open()
 
     def release_session(self, session: UpstreamSession) -> None:
         """Take back `session`: kept for the next caller, or closed when worn out or broken."""
         assert self._busy_count > 0, "released twice"
         self._busy_count -= 1
-        self._handed_out.discard(session)
         is_worn_out = session.uses >= self.max_messages_per_connection
         if not session.is_usable or is_worn_out or self._is_closed:
             self._close_in_background(session)
@@ -163,6 +157,7 @@ class Pool:
                 self._close_in_background(self._idle.pop(0)[0])
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
         session = await self._connect()
+        self._sessions.add(session)
         self._opened_count += 1
         return session
 
@@ -190,6 +185,7 @@ class Pool:
 
     def _close_in_background(self, session: UpstreamSession) -> None:
         task = asyncio.get_running_loop().create_task(session.close())
+        self._sessions.discard(session)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -188,7 +188,7 @@ class UpstreamSession:
                 raise
             finally:
                 self._is_busy = False
-                self.is_naming = self.is_chained
+                self.is_naming = self._chained is not None
         return self._answers(progress)
 
     def _answers(self, progress: _Progress) -> tuple[RecipientReply, ...]:
