@@ -1,14 +1,22 @@
-"""Others, who wait while something hostile is taken: their longest waits, and during what."""
+"""Others, who wait while something hostile is taken: their waits, and when.
+
+They ask from a process of their own: the one that makes the hostile texts would have them wait for
+its interpreter, and each such wait would look like one of the gateway.
+"""
 
 from __future__ import annotations
 
 import http.client
+import multiprocessing
+import signal
 import smtplib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Self
+from multiprocessing.connection import Connection
+from typing import NamedTuple, Self
 
 PATIENCE_S = 60.0
 _REST_S = 0.03
@@ -20,6 +28,14 @@ class Wait:
 
     began_s: float
     waited_s: float
+
+
+class Waits(NamedTuple):
+    """The waits of a probe, and what went wrong last, since it was last asked for them."""
+
+    name: str
+    waits: list[Wait]
+    trouble: str
 
 
 @dataclass(slots=True)
@@ -43,9 +59,10 @@ class Probe:
         assert self._thread is not None
         self._thread.join(PATIENCE_S)
 
-    def take(self) -> list[Wait]:
+    def take(self) -> Waits:
         """Return the waits since the last call."""
-        taken, self.waits = self.waits, []
+        taken, self.waits = Waits(self.name, self.waits, self.trouble), []
+        self.trouble = ""
         return taken
 
     def _run(self) -> None:
@@ -103,3 +120,41 @@ def ready(port: int) -> Probe:
         return get
 
     return Probe("GET /readyz", opened)
+
+
+# --- their process ---------------------------------------------------------------------------
+
+
+class Others:
+    """Entered, all of them ask the gateway at these ports, in a process of their own."""
+
+    def __init__(self, smtp_port: int, web_port: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._told, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_ask, args=(theirs, smtp_port, web_port), daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._told.close()
+        self._process.join(PATIENCE_S)
+
+    def take(self) -> list[Waits]:
+        """Return the waits of each since the last call."""
+        self._told.send(True)
+        taken: list[Waits] = self._told.recv()
+        return taken
+
+
+def _ask(asked: Connection, smtp_port: int, web_port: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it
+    probes = (noop(smtp_port), small_mail(smtp_port), ready(web_port))
+    with ExitStack() as stack, suppress(EOFError):
+        for one in probes:
+            stack.enter_context(one)
+        while asked.recv():
+            asked.send([one.take() for one in probes])

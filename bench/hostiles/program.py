@@ -18,8 +18,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from bench.fuzzing.targets import TARGETS
-from bench.hostiles import probes, texts
-from bench.hostiles.probes import PATIENCE_S, Probe
+from bench.hostiles import texts
+from bench.hostiles.probes import PATIENCE_S, Others
 from bench.hostiles.provider import Replying
 from bench.rig.campaign import end_with_sigterm, place_of_files, print_heading, seed_of
 from bench.rig.gateway import Gateway, provider
@@ -35,7 +35,7 @@ _REPLY_BYTES = 60_000
 _SIZES = (2_000, 8_000, 64_000)
 _REPLY_SIZES = (500, 2_000, 4_000)  # longer lines are errors
 _SHOWN = 5
-_PROVIDERS = 100
+_REPLIES_EACH = 2  # of a provider: after two of a kind it is paused, and asked each minute only
 _LOGIN = "user:hostile-password"
 _BOUNCES = "bounces@gw.bench.test"
 _ABOUT = """\
@@ -78,6 +78,7 @@ class Run:
     def __init__(self, directory: Path, *, count: int, large: int, seed: int) -> None:
         self._directory = directory
         self._count, self._large = count, large
+        self._providers = max(1, count // _REPLIES_EACH)
         self._random = random.Random(seed)
         self.worst_s = 0.0
 
@@ -90,20 +91,18 @@ class Run:
             events = int(gateway.settings["events"]["bind"].rpartition(":")[2])
             stack.enter_context(gateway)
             smtp = gateway.smtp_port
-            asking = [probes.noop(smtp), probes.small_mail(smtp), probes.ready(web)]
-            for one in asking:
-                stack.enter_context(one)
+            others = stack.enter_context(Others(smtp, web))
+            others.take()  # they have begun
             time.sleep(1.0)
-            self._tell("nothing", asking, [])
+            self._tell("nothing", others, [])
             for kind in self._kinds(gateway, events):
-                self._tell(kind.name, asking, list(self._sent(kind)))
-            self._tell("replies of a provider", asking, self._replied(smtp, replying))
+                self._tell(kind.name, others, list(self._sent(kind)))
+            self._tell("replies of a provider", others, self._replied(smtp, replying))
 
     def _gateway(self, port: int) -> Gateway:
         reporting = provider(port, preset="postmark", events={"secret": f"plain:{_LOGIN}"})
         login = {"username": "u", "password": "plain:p", "auth_without_tls": True}
-        # one that refuses everybody, or talks nonsense, is left alone soon: so there are many
-        replying = {f"p{number}": provider(port) for number in range(_PROVIDERS)}
+        replying = {f"p{number}": provider(port) for number in range(self._providers)}
         routes = [
             {"name": name, "recipient": [f"*@{name}.test"], "providers": [name]}
             for name in replying
@@ -169,19 +168,19 @@ class Run:
         for number in range(2 * len(cases)):
             mail = b"Subject: x\r\n\r\nhello\r\n"
             with suppress(OSError, smtplib.SMTPException):
-                _by_smtp(port, f"c{number}@p{number % _PROVIDERS}.test", mail)
+                _by_smtp(port, f"c{number}@p{number % self._providers}.test", mail)
         until_s = time.monotonic() + max(PATIENCE_S, self._count / 2)
         while replying.given < len(cases) and time.monotonic() < until_s:
             time.sleep(0.5)
         say(f"{replying.given} were given")
         return sent
 
-    def _tell(self, name: str, asking: Sequence[Probe], sent: list[Sent]) -> None:
+    def _tell(self, name: str, others: Others, sent: list[Sent]) -> None:
         """Print how long each waited, and during what."""
         time.sleep(1.0 if not sent else 5.0)  # what is read behind the answer counts, too
         print(f"{name}, {len(sent)}:")
-        for one in asking:
-            waits = sorted(one.take(), key=lambda wait: -wait.waited_s)
+        for one in others.take():
+            waits = sorted(one.waits, key=lambda wait: -wait.waited_s)
             longest_s = waits[0].waited_s if waits else 0.0
             self.worst_s = max(self.worst_s, longest_s)
             print(f"   {one.name:30} {longest_s * 1000:8.0f} ms at most, {len(waits)} times")
@@ -192,7 +191,6 @@ class Run:
                 print(f"      {wait.waited_s * 1000:8.0f} ms: {names}")
             if one.trouble:
                 print(f"      {one.trouble}")
-                one.trouble = ""
         sys.stdout.flush()
 
 

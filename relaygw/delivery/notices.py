@@ -292,7 +292,7 @@ _TELLING = ("auto-submitted", "precedence", "content-type")
 _BULK = frozenset({"bulk", "list", "junk"})
 _IN_COMMENT = re.compile(r"\\.|[()]|[^\\()]+|\\", re.DOTALL)
 _OUTSIDE = re.compile(r'"(?:[^"\\]|\\.)*"?|\\.|[()]|[^"\\()]+|\\', re.DOTALL)
-_NO_WORD = re.compile(r"[^!-~]+")
+_NO_WORD = bytes(range(0x21)) + b"\x7f"
 
 
 def objection(head: bytes, *, to_sender: bool) -> str:
@@ -320,7 +320,8 @@ def objection(head: bytes, *, to_sender: bool) -> str:
 def _first_word(value: bytes) -> str:
     """Return what stands before the parameters, lower-case, without white space or comments."""
     text = "".join(_outside_comments(value.decode("ascii", "replace")))
-    return _NO_WORD.sub("", text.partition(";")[0]).lower()
+    word = text.partition(";")[0].encode("ascii", "ignore")
+    return word.translate(None, _NO_WORD).lower().decode()
 
 
 def _outside_comments(text: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from zlib import crc32
 from relaygw.mail.content import READ_HEADER_BYTES, has_long_line, header_end, normalise_line_ends
 from relaygw.mail.drop import LARGE_BYTES
 from relaygw.mail.source_header import rename_late
+from relaygw.policy.storms import Fingerprint
 from relaygw.volume import Room
 
 END_OF_DATA = b"\r\n.\r\n"
@@ -27,7 +28,8 @@ CHUNK_BYTES = 2**18
 
 The first has as many of these as the header takes: whoever reads it has the whole header.
 """
-_LONG_HEADER_BYTES = 64 * 1024  # a hostile one takes most of a second at its longest
+LONG_HEADER_BYTES = 64 * 1024
+"""A longer header is read in a thread: a hostile one takes most of a second at its longest."""
 SILENCE_S = 180.0
 """How long nothing may come; all of it may take `WHOLE_S` from 354 to the final dot."""
 WHOLE_S = 3600.0
@@ -45,6 +47,9 @@ class TooMuchData(Exception):
 
 class ReceivedContent:
     """One message's content: whole in `head` when small, else its start, with all of its header."""
+
+    fingerprint: Fingerprint | None = None
+    """Of content with a long header: read with that, in a thread, so that nobody waits for it."""
 
     def __init__(self, spool_directory: Path, room: Room | None = None) -> None:
         self._spool_directory = spool_directory
@@ -109,7 +114,7 @@ class ReceivedContent:
     @property
     def has_long_header(self) -> bool:
         """True if the header is longer than may be looked through while others wait."""
-        limit = _LONG_HEADER_BYTES
+        limit = LONG_HEADER_BYTES
         return len(self.head) > limit and header_end(self.head, 0, limit) == limit
 
     def take_digest(self) -> bytes:

@@ -15,7 +15,12 @@ from typing import NamedTuple
 
 from relaygw.clients import is_trusted, parse_client
 from relaygw.errors import RelaygwError
-from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent, without_late_fields
+from relaygw.inbound.content import (
+    CHUNK_BYTES,
+    LONG_HEADER_BYTES,
+    ReceivedContent,
+    without_late_fields,
+)
 from relaygw.inbound.screen import Screen, Wishes
 from relaygw.inbound.sources import MailClasses
 from relaygw.mail.address import NO_REQUEST, DsnRequest, folded, mailbox
@@ -33,6 +38,7 @@ from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
 from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
+from relaygw.policy.storms import fingerprint
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
 from relaygw.settings.section import Mode, Network
@@ -168,6 +174,8 @@ class Intake:
             kept = without_fields(kept, facts.source_fields)
         if may_be_bare:
             kept = self._rewriter.whole_from(kept)
+        if facts.end > LONG_HEADER_BYTES and self._screen is not None:
+            content.fingerprint = fingerprint(head, facts.end)
         return Header(facts, self._rewriter.headers(kept), is_whole, limit_bytes)
 
     def compose(

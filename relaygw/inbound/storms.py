@@ -183,7 +183,7 @@ class StormCheck(Check):
         seen = seen._replace(is_counted=True)
         packed = seen.packed()
         begins = None if seen.text is not None else opening(content.head, header_bytes)
-        same: Fingerprint | None = None
+        same = content.fingerprint
         marks: list[_Mark] = []
         again.sort(key=itemgetter(0))  # of many the same are looked at each time
         over: list[str] = []

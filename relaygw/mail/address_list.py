@@ -7,6 +7,10 @@ caller learns that the value was not clean.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 MAX_ADDRESS_BYTES = 1000
 
 _Token = tuple[str, bytes]
@@ -16,46 +20,71 @@ _SEPARATORS = b"<>,:;@"
 _BLANKS = b" \t\r\n"
 _ATOM_ENDS = _SEPARATORS + _BLANKS + b'("['
 _CONTROLS = bytes(range(0x20)) + b"\x7f"
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~."
+_NOT_PLAIN = (b",@", b"@,", b",-", b"=?")
 
 
 def read_addresses(value: bytes) -> tuple[list[bytes], bool]:
     """Return the addresses in `value`, in order, and whether all of it could be read."""
-    reader = _ListReader()
-    for token in _tokens(value):
-        reader.take(token)
+    plain = _plain_addresses(value)
+    if plain is not None:
+        return plain, True
+    reader = _ListReader(value)
+    at = 0
+    while at < len(value):
+        kind, end = _next_token(value, at)
+        reader.take(kind, at, end)
+        at = end
     reader.end()
     return reader.addresses, reader.is_clean
 
 
-class _ListReader:
-    """Takes the tokens of one list."""
+def _plain_addresses(value: bytes) -> list[bytes] | None:
+    """Return the addresses of a list of nothing else, None if there is more in it.
 
-    def __init__(self) -> None:
+    Most are such lists, and one of millions must not take a step of this program for each letter.
+    """
+    if value.translate(None, _PLAIN).translate(None, b"@," + _BLANKS):
+        return None
+    words = list(map(bytes.strip, value.split(b",")))
+    joined = b",%b," % b",".join(words)
+    signs = joined.translate(None, _PLAIN)
+    is_plain = (
+        not signs.translate(None, b"@,")
+        and b"@@" not in signs
+        and not any(sign in joined for sign in _NOT_PLAIN)
+        and len(max(words, key=len)) <= MAX_ADDRESS_BYTES
+    )
+    return list(filter(None, words)) if is_plain else None
+
+
+class _ListReader:
+    """Takes the tokens of one list; of what is outside of <> it knows where it is, no more."""
+
+    def __init__(self, value: bytes) -> None:
         self.addresses: list[bytes] = []
         self.is_clean = True
-        self._phrase: list[_Token] = []  # outside of <>
+        self._value = value
+        self._phrase: tuple[int, int] | None = None  # outside of <>
         self._angle: list[_Token] | None = None  # inside
         self._has_angle = False  # this mailbox had its <address>
 
-    def take(self, token: _Token) -> None:
-        kind = token[0]
+    def take(self, kind: str, at: int, end: int) -> None:
         if kind == _BROKEN:
             self.is_clean = False
-            self._phrase.append(token)
             self._angle = None  # who knows where it was to end
+            self._add_to_phrase(at, end)
         elif self._angle is not None:
-            self._take_inside(token)
+            self._take_inside(self._angle, kind, at, end)
         elif kind == "<":
             self._open_angle()
         elif kind in (",", ";"):
             self._end_mailbox()
         elif kind == ":":  # so far it was the name of a group
-            self._phrase = []
-        elif kind == ">":
-            self.is_clean = False
-            self._phrase.append((_BROKEN, b">"))
+            self._phrase = None
         else:
-            self._phrase.append(token)
+            self.is_clean = self.is_clean and kind != ">"
+            self._add_to_phrase(at, end)
 
     def end(self) -> None:
         if self._angle is not None:
@@ -63,10 +92,11 @@ class _ListReader:
             self._close_angle()
         self._end_mailbox()
 
-    def _take_inside(self, token: _Token) -> None:
-        assert self._angle is not None
-        kind = token[0]
-        has_route = bool(self._angle) and self._angle[0][0] == "@"
+    def _add_to_phrase(self, at: int, end: int) -> None:
+        self._phrase = (at if self._phrase is None else self._phrase[0], end)
+
+    def _take_inside(self, angle: list[_Token], kind: str, at: int, end: int) -> None:
+        has_route = bool(angle) and angle[0][0] == "@"
         if kind == ">":
             self._close_angle()
         elif kind == ":" and has_route:
@@ -74,14 +104,14 @@ class _ListReader:
         elif kind in (",", ";", "<") and not has_route:
             self.is_clean = False
             self._close_angle()
-            self.take(token)
-        elif kind != _SPACE or self._angle:
-            self._angle.append(token)
+            self.take(kind, at, end)
+        elif (kind != _SPACE or angle) and len(angle) <= 2 * MAX_ADDRESS_BYTES:
+            angle.append((kind, self._value[at:end]))
 
     def _open_angle(self) -> None:
         if self._has_angle:  # a comma is missing
             self.is_clean = False
-        self._phrase = []
+        self._phrase = None
         self._angle = []
 
     def _close_angle(self) -> None:
@@ -94,36 +124,37 @@ class _ListReader:
             self.addresses.append(address)
 
     def _end_mailbox(self) -> None:
-        phrase, self._phrase = self._phrase, []
+        phrase, self._phrase = self._phrase or (0, 0), None
         has_angle, self._has_angle = self._has_angle, False
-        has_words = any(kind != _SPACE for kind, _ in phrase)
+        has_words = any(kind != _SPACE for kind, _ in _tokens(self._value, *phrase))
         if not has_words:
             return
         if has_angle:
             self.is_clean = False  # text behind <address>
             return
-        address = _join(phrase)
+        address = _join(_tokens(self._value, *phrase))
         if address is not None:
             self.addresses.append(address)
             return
         self.is_clean = False
-        for words in _split_apart(phrase):
+        for words in _split_apart(_tokens(self._value, *phrase)):
             address = _join(words)
             if address is not None and b"@" in address:
                 self.addresses.append(address)
 
 
-def _split_apart(tokens: list[_Token]) -> list[list[_Token]]:
-    parts: list[list[_Token]] = [[]]
+def _split_apart(tokens: Iterable[_Token]) -> Iterator[list[_Token]]:
+    words: list[_Token] = []
     for token in tokens:
-        if token[0] in (_SPACE, _BROKEN):
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
+        if token[0] in (_SPACE, _BROKEN, ">"):
+            yield words
+            words = []
+        elif len(words) <= MAX_ADDRESS_BYTES:  # more are no address any more
+            words.append(token)
+    yield words
 
 
-def _join(tokens: list[_Token]) -> bytes | None:
+def _join(tokens: Iterable[_Token]) -> bytes | None:
     """Return the address that the tokens spell, None if they spell none for sure."""
     text = b""
     kinds: list[str] = []
@@ -170,21 +201,21 @@ def _is_sound(text: bytes) -> bool:
     return True
 
 
-def _tokens(value: bytes) -> list[_Token]:
-    tokens: list[_Token] = []
-    at = 0
-    while at < len(value):
+def _tokens(value: bytes, at: int, last: int) -> Iterator[_Token]:
+    while at < last:
         kind, end = _next_token(value, at)
-        tokens.append((kind, value[at:end]))
+        yield kind, value[at:end]
         at = end
-    return tokens
 
 
 def _next_token(value: bytes, at: int) -> tuple[str, int]:
     """Return the kind of the token at `at` and where it ends."""
     byte = value[at]
     if byte in _BLANKS:
-        return _SPACE, at + 1
+        end = at + 1
+        while end < len(value) and value[end] in _BLANKS:
+            end += 1
+        return _SPACE, end
     if byte in _SEPARATORS:
         return chr(byte), at + 1
     if byte == 0x28:

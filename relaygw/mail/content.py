@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 998  # without its CRLF: providers must take it (RFC 5321 secti
 READ_HEADER_BYTES = MAX_HEADER_BYTES + 2**16
 """How far a stored header is read: a longest one, and the fields put in front of it."""
 
-_NAME = rb"[!-9;-~]+"
+_NAME = rb"[!-9;-~]++"
 _FIELD = rb"(%b)[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+)"
 _FIELD_START = re.compile(_NAME + rb"[ \t]*:")
 _MBOX_LINE = re.compile(rb">?From ")
@@ -91,9 +91,13 @@ class HeaderField(NamedTuple):
 def _field_patterns(names: frozenset[str] | None) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     """Return a pattern of the field that a header begins with, and one of the others.
 
-    A search for a line end is many times as quick as one for the beginning of a line.
+    A search for a line end is many times as quick as one for the beginning of a line, and most
+    lines begin with a letter that none of the names begins with.
     """
-    chosen = _NAME if names is None else "|".join(map(re.escape, sorted(names))).encode()
+    chosen = _NAME
+    if names is not None:
+        letters = re.escape("".join(sorted({name[0] for name in names})))
+        chosen = f"(?=[{letters}])(?:{'|'.join(map(re.escape, sorted(names)))})".encode()
     field = _FIELD % chosen
     return re.compile(field, re.IGNORECASE), re.compile(b"\n" + field, re.IGNORECASE)
 

@@ -20,7 +20,7 @@ MAX_CONTENT_BYTES = 256 * 1024
 MAX_TEXT_CHARACTERS = 128 * 1024
 _MAX_PARTS = 100
 _MAX_TRIED = 100
-_MAX_FIELD_BYTES = 64 * 1024  # of what a part says of itself
+_MAX_FIELDS, _MAX_FIELD_BYTES = 20, 64 * 1024  # in which a part says what it is
 
 
 def find_in(
@@ -89,7 +89,7 @@ def _texts(content: bytes, header_end: int, subject: str) -> Iterator[str]:
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         blank = header_end if start == 0 else content.find(b"\r\n\r\n", start, end)
         body = blank if blank >= 0 else end
-        fields = header_fields(content, start, body, names=_OF_PARTS)
+        fields = islice(header_fields(content, start, body, names=_OF_PARTS), _MAX_FIELDS)
         header = b"".join([content[one.start : one.end][:_MAX_FIELD_BYTES] for one in fields])
         text = _text_of(header, content[body:end], left)
         left -= len(text)

@@ -26,7 +26,7 @@ from relaygw.settings.presets import RecipientField, recipient_fields
 
 _LOWER = bytes(range(256)).lower()
 _NOT_LETTERS = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))
-_JSON_START = re.compile(rb"""\s*(?:\[\s*[\[\]{"]|\{\s*["}])""")  # `[Shop] Jo <a@b>` is a name
+_JSON_START = re.compile(rb"""\s*+(?:\[\s*+[\[\]{"]|\{\s*+["}])""")  # `[Shop] Jo <a@b>` is a name
 _MAX_SHOWN = 100  # characters of an address in a reason
 _MAX_ENCODED_BYTES = 78  # of a name: a line with encoded words is no longer (RFC 2047 section 2)
 _EMPTY_PATH = (b"", b"<>")
@@ -136,7 +136,7 @@ def _found_in(header: bytes) -> Iterator[_Found]:
 
 def _in_stray_lines(header: bytes, start: int, end: int) -> Iterator[_Found]:
     """Yield the fields among lines that are none by RFC 5322: a name with 8-bit bytes or spaces."""
-    for match in re.finditer(rb"[^\r\n]+(?:\r\n[ \t][^\r\n]*)*(?:\r\n)?", header[start:end]):
+    for match in re.finditer(rb"[^\r\n]++(?:\r\n[ \t][^\r\n]*+)*+(?:\r\n)?", header[start:end]):
         name, colon, value = match[0].partition(b":")
         known = _by_name().get(_plain(name)) if colon else None
         if known is not None:
@@ -193,7 +193,7 @@ def _trouble(found: _Found, is_blocked: Callable[[str], bool]) -> str | None:
 
 
 def _addresses(found: _Found) -> list[str] | None:
-    """Return all addresses in a field, None if it is not sure that these are all."""
+    """Return the addresses in a field, None if it is not sure that these are all."""
     if found.field.form == "addresses":
         return _listed(found.value)
     values = _json(found.value)
@@ -213,7 +213,7 @@ def _listed(value: bytes) -> list[str] | None:
     if value.strip() in _EMPTY_PATH:
         return []
     addresses, is_clean = read_addresses(value)
-    return [address.decode() for address in addresses] if is_clean else None
+    return [address.decode() for address in dict.fromkeys(addresses)] if is_clean else None
 
 
 def _json(value: bytes) -> Any | None:

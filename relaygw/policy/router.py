@@ -112,12 +112,16 @@ class Router:
 _SENDER_FIELDS = frozenset(("from", "sender", "reply-to"))
 _FROM = frozenset(("from",))
 _RECIPIENT_FIELDS = frozenset(("to", "cc"))
-# an addr-spec or, between angle brackets, a bare local part; a word begins where no other one
-# does, so that none is read again from each of its letters
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]"
 _NAME = rb"[A-Za-z0-9_.\-]"
-_TOKEN = re.compile(  # the set that it begins with makes it quick
-    rb"%b(?:(?<!%b.)%b*+@%b++|(?<=<%b)%b*+(?=>))" % (_ATOM, _ATOM, _ATOM, _NAME, _NAME, _NAME)
+_OTHER = rb"[^@A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]"
+# an addr-spec or, between angle brackets, a bare local part; in front of it the words that are
+# none, a thousand at most: a search through megabytes would hold the interpreter all the while
+_TOKEN = re.compile(
+    rb"(?:%(other)b++|(?<=%(atom)b)(?:%(atom)b++@?+|@)|@"
+    rb"|(?!(?<=<)%(name)b++>)%(atom)b++(?:(?!@)|@(?!%(name)b))){0,1000}+"
+    rb"(%(atom)b++@%(name)b++|(?<=<)%(name)b++(?=>))?"
+    % {b"other": _OTHER, b"atom": _ATOM, b"name": _NAME}
 )
 _BARE = re.compile(rb"(?:[^<>@]*+<|\s*+)(%b++)>?\s*+" % _NAME)
 
@@ -191,12 +195,12 @@ def _replace(block: bytes, fields: frozenset[str], mapping: _Map) -> bytes:
     for field in header_fields(block, names=fields):
         for token in _TOKEN.finditer(block[field.value_start : field.value_end]):
             try:
-                other = mapping.get(token[0].decode("ascii"))
+                other = mapping.get(token[1].decode("ascii")) if token[1] else None
             except ValueError:
                 continue
             if other is not None:
-                written += block[at : field.value_start + token.start()] + other.encode()
-                at = field.value_start + token.end()
+                written += block[at : field.value_start + token.start(1)] + other.encode()
+                at = field.value_start + token.end(1)
     return bytes(written + block[at:]) if at else block
 
 

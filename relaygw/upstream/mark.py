@@ -80,8 +80,8 @@ class Marks:
 _BLANK = re.compile(r"[ \t\r\n]*")
 _FOLD = "\r\n "
 _SHORT = 900  # characters that fit on one line with the name of the field
-_TAG = re.compile(rf"(?<![^\s,]){NAME}[ \t]*=[^,\r\n]*")
-_PAIR = re.compile(rf"(?<![^\s|]){NAME}[ \t]*:[^|\r\n]*")
+_TAG = re.compile(rf"{NAME}(?<![^\s,]{NAME})[ \t]*=[^,\r\n]*")  # what begins with a word is quick
+_PAIR = re.compile(rf"{NAME}(?<![^\s|]{NAME})[ \t]*:[^|\r\n]*")
 
 
 class Mark(NamedTuple):

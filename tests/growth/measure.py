@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 SIZES = (2_000, 8_000, 32_000, 64_000)
@@ -22,6 +25,7 @@ _FIRST, _SECOND = 1_000, 4_000  # bytes of a first look
 _FEW_BYTES = (18, 24)
 _OTHER = 40  # bytes that make a text another one
 _QUICK_S = 0.0002  # a square of 1,000 steps takes longer
+_SWITCH_S = 0.0005  # as of the roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,7 @@ def suspect(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
 
 def is_endless(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
     """Return whether the time doubles with each few bytes, so that larger texts never end."""
-    return any(
-        all(once(call, make(size)) > _QUICK_S for _ in range(_TRIES)) for size in _FEW_BYTES
-    )
+    return any(all(once(call, make(size)) > _QUICK_S for _ in range(_TRIES)) for size in _FEW_BYTES)
 
 
 def growth(
@@ -93,5 +95,44 @@ def _best(
     for number in range(_TRIES):
         best = min(best, once(call, make(size + number * _OTHER)))
         if best <= enough_s or best > TOO_LONG_S:
+            break
+    return best
+
+
+@contextlib.contextmanager
+def turns() -> Iterator[list[float]]:
+    """Lend a list that notes the processor time of this thread at each turn of another one."""
+    clock, is_over = time.pthread_getcpuclockid(threading.get_ident()), threading.Event()
+    noted: list[float] = []
+
+    def note() -> None:
+        while not is_over.wait(_SWITCH_S):
+            noted.append(time.clock_gettime(clock))
+
+    before_s, other = sys.getswitchinterval(), threading.Thread(target=note)
+    sys.setswitchinterval(_SWITCH_S)
+    other.start()
+    try:
+        yield noted
+    finally:
+        is_over.set()
+        other.join()
+        sys.setswitchinterval(before_s)
+
+
+def longest_hold(call: Callable[[Any], object], given: Any, *, enough_s: float) -> float:
+    """Return for how long a call lets no other thread of the process have a turn, in s.
+
+    In processor time, and the best of several calls: another load has the turns come late.
+    """
+    best = math.inf
+    for _ in range(_TRIES):
+        with turns() as noted:
+            began = time.thread_time()
+            with contextlib.suppress(Exception):
+                call(given)
+            at = [began, *noted, time.thread_time()]
+        best = min(best, max(after - before for before, after in pairwise(at)))
+        if best <= enough_s:
             break
     return best

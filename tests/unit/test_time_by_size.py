@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.drop import MAX_HEADER_BYTES
 from tests.growth import measure, patterns, ways
 
 SQUARES = frozenset(
@@ -74,6 +76,34 @@ def test_time_grows_with_size_alone(way: str, name: str) -> None:
             if len(slow) > 3:
                 break
     assert not slow, "\n".join(slow)
+
+
+_LONG_BYTES = MAX_HEADER_BYTES - 1000
+_HOLD_S = 0.1  # other threads, and with them the loop, wait so long at most
+
+
+@pytest.mark.parametrize(
+    "name, case",
+    [
+        ("read_header", r"fields b'a:\n' * n"),
+        ("Rewriter.headers", "field From: x + b'1' * n"),
+        ("FieldRule of none", "name b'[[' * n: no colon"),
+        ("objection", "field Content-Type: x + b'a ' * n"),
+        ("put_mark ses", "field X-SES-MESSAGE-TAGS: x + b'1' * n"),
+    ],
+)
+def test_a_long_header_is_read_in_short_steps(name: str, case: str) -> None:
+    (head,) = (one.of(_LONG_BYTES) for one in ways.WAYS["heads"].cases() if one.name == case)
+    given = normalise_line_ends(head)[:_LONG_BYTES]
+    hold_s = measure.longest_hold(ways.WAYS["heads"].calls[name], given, enough_s=_HOLD_S)
+    assert hold_s <= _HOLD_S
+
+
+@pytest.mark.parametrize("name", ["FieldRule of a block list", "sendmail.Message"])
+def test_a_header_of_a_million_addresses_is_read_in_a_second(name: str) -> None:
+    head = b"Bcc: " + b"a," * (_LONG_BYTES // 2) + b"\r\n\r\n"
+    call = ways.WAYS["heads"].calls[name]
+    assert any(measure.once(call, head) < 1.0 for _ in range(3))
 
 
 def test_functions_that_take_time_by_the_square_get_little() -> None:
