@@ -104,8 +104,7 @@ class Run:
         login = {"username": "u", "password": "plain:p", "auth_without_tls": True}
         replying = {f"p{number}": provider(port) for number in range(self._providers)}
         routes = [
-            {"name": name, "recipient": [f"@{name}.test"], "providers": [name]}
-            for name in replying
+            {"name": name, "recipient": [f"@{name}.test"], "providers": [name]} for name in replying
         ]
         return Gateway(
             self._directory / "gateway",

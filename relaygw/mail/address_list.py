@@ -21,13 +21,11 @@ _BLANKS = b" \t\r\n"
 _ATOM_ENDS = _SEPARATORS + _BLANKS + b'("['
 _CONTROLS = bytes(range(0x20)) + b"\x7f"
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~."
-_NOT_PLAIN = (b",@", b"@,", b",-", b"=?")
 
 
 def read_addresses(value: bytes) -> tuple[list[bytes], bool]:
     """Return the addresses in `value`, in order, and whether all of it could be read."""
-    plain = _plain_addresses(value)
-    if plain is not None:
+    if (plain := _plain_addresses(value)) is not None:
         return plain, True
     reader = _ListReader(value)
     at = 0
@@ -44,15 +42,13 @@ def _plain_addresses(value: bytes) -> list[bytes] | None:
 
     Most are such lists, and one of millions must not take a step of this program for each letter.
     """
-    if value.translate(None, _PLAIN).translate(None, b"@," + _BLANKS):
-        return None
-    words = list(map(bytes.strip, value.split(b",")))
+    words = [word.strip(_BLANKS) for word in value.split(b",")]
     joined = b",%b," % b",".join(words)
     signs = joined.translate(None, _PLAIN)
     is_plain = (
         not signs.translate(None, b"@,")
         and b"@@" not in signs
-        and not any(sign in joined for sign in _NOT_PLAIN)
+        and not any(sign in joined for sign in (b",@", b"@,", b",-", b"=?"))
         and len(max(words, key=len)) <= MAX_ADDRESS_BYTES
     )
     return list(filter(None, words)) if is_plain else None
@@ -73,8 +69,7 @@ class _ListReader:
         if kind == _BROKEN:
             self.is_clean = False
             self._angle = None  # who knows where it was to end
-            self._add_to_phrase(at, end)
-        elif self._angle is not None:
+        if self._angle is not None:
             self._take_inside(self._angle, kind, at, end)
         elif kind == "<":
             self._open_angle()
@@ -84,16 +79,13 @@ class _ListReader:
             self._phrase = None
         else:
             self.is_clean = self.is_clean and kind != ">"
-            self._add_to_phrase(at, end)
+            self._phrase = (at if self._phrase is None else self._phrase[0], end)
 
     def end(self) -> None:
         if self._angle is not None:
             self.is_clean = False
             self._close_angle()
         self._end_mailbox()
-
-    def _add_to_phrase(self, at: int, end: int) -> None:
-        self._phrase = (at if self._phrase is None else self._phrase[0], end)
 
     def _take_inside(self, angle: list[_Token], kind: str, at: int, end: int) -> None:
         has_route = bool(angle) and angle[0][0] == "@"

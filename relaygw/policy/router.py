@@ -115,8 +115,8 @@ _RECIPIENT_FIELDS = frozenset(("to", "cc"))
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]"
 _NAME = rb"[A-Za-z0-9_.\-]"
 _OTHER = rb"[^@A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]"
-# an addr-spec or, between angle brackets, a bare local part; in front of it the words that are
-# none, a thousand at most: a search through megabytes would hold the interpreter all the while
+# an addr-spec or, between angle brackets, a bare local part; in front of it words that are none, a
+# thousand at most: a search through megabytes would hold the interpreter all the while
 _TOKEN = re.compile(
     rb"(?:%(other)b++|(?<=%(atom)b)(?:%(atom)b++@?+|@)|@"
     rb"|(?!(?<=<)%(name)b++>)%(atom)b++(?:(?!@)|@(?!%(name)b))){0,1000}+"

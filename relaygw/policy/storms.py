@@ -110,7 +110,7 @@ def _window(storms: Storms) -> str:
 
 
 TOKEN_BYTES = 65_536
-"""Of larger text, what stands behind this counts byte by byte."""
+"""Of larger text, what stands behind this counts byte by byte, and so does a larger field."""
 _READ = ("subject", "from", "to", "cc", "reply-to")
 _BASE64 = re.compile(
     rb"(?:^[A-Za-z0-9+/]{40,1000}={0,2}(?:\r\n|\Z))+(?:[A-Za-z0-9+/]{1,1000}={0,2}(?:\r\n|\Z))?",
@@ -151,7 +151,8 @@ def fingerprint(content: bytes, header_bytes: int) -> Fingerprint:
     """Return the fingerprints of normalised content."""
     known = blake2b(digest_size=16)
     for field in header_fields(content, 0, header_bytes, names=_READ):
-        words = b" ".join(content[field.value_start : field.value_end].split())
+        value = content[field.value_start : field.value_end]
+        words = b" ".join(value.split()) if len(value) <= TOKEN_BYTES else value
         known.update(b"%b:%b\n" % (field.name.lower(), words))
     small = content.lower()
     body = content[header_bytes:]

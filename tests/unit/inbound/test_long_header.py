@@ -9,11 +9,13 @@ import pytest
 from relaygw.inbound.content import CHUNK_BYTES, ReceivedContent
 from relaygw.inbound.intake import HeaderTooLong, Intake, Origin
 from relaygw.inbound.local_mail import Importer
+from relaygw.inbound.screen import Screen
 from relaygw.mail.content import header_end, read_header
 from relaygw.mail.drop import MAX_HEADER_BYTES
 from relaygw.mail.envelope import Source
 from relaygw.mail.exported import Exported, NotExported
 from relaygw.policy.content_check import find_in
+from relaygw.policy.storms import fingerprint
 from relaygw.settings.model import Settings
 from tests.memory import peak_bytes
 
@@ -112,6 +114,19 @@ def test_rewriting_takes_little_memory(tmp_path: Path) -> None:
         into.header_of(content)
     content.close()
     assert peak() < 10 * len(header)
+
+
+@pytest.mark.parametrize("size_bytes, is_long", [(60_000, False), (70_000, True)])
+def test_what_copies_share_is_read_with_a_long_header(
+    tmp_path: Path, size_bytes: int, is_long: bool
+) -> None:
+    header = header_of(size_bytes)
+    content = received(tmp_path, header)
+    settings, screen = Settings.model_validate(PRODUCTION), Screen([], told=print)
+    Intake(settings, state_dir=tmp_path, screen=screen).header_of(content)
+    expected = fingerprint(content.head, len(header)) if is_long else None
+    content.close()
+    assert content.fingerprint == expected
 
 
 def test_the_text_behind_a_long_header_is_looked_at() -> None:

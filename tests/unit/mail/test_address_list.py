@@ -133,6 +133,16 @@ def test_every_address_stands_in_the_value(value: str) -> None:
         assert local
 
 
+@given(
+    st.lists(
+        st.sampled_from(["a", "x@y", ",", ", ", ",\r\n\t", "-", "=?", "@", " ", "\v", "b" * 600])
+    )
+)
+def test_a_plain_list_is_read_as_one_that_is_not(parts: list[str]) -> None:
+    value = "".join(parts).encode()
+    assert read_addresses(value) == read_addresses(value + b",(no plain one)")
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_break_it(value: bytes) -> None:
     read_addresses(value)

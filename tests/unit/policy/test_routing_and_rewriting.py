@@ -95,6 +95,12 @@ def test_a_from_field_without_a_domain(given: str, used: str) -> None:
     assert REWRITER.whole_from(block.encode()) == changed.encode()
 
 
+@pytest.mark.parametrize("words", [999, 1000, 1001, 5000])
+def test_headers_are_rewritten_behind_any_number_of_words(words: int) -> None:
+    field = b"From: " + b"a@ <" * words + b" www-data@web1>\r\n"
+    assert REWRITER.headers(field) == field.replace(b"www-data@web1", b"shop@example.com")
+
+
 def test_headers_change_only_the_address() -> None:
     block = (
         b'From: "Shop www-data@web1 team" <www-data@web1>\r\n'
