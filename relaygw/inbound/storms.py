@@ -4,9 +4,9 @@ Of each recipient of mail to be sent a front remembers a hash of address, subjec
 when one comes again the content is looked at, and counted from then on; the mail before it counts
 where its text is short and the same. Of mail with more text the opening is looked at first: where
 it is a new one for the recipient, the rest is not, so that different mail to one address costs
-little. Mail that is alike but for tokens is counted to be told of,
-exact copies also to be held. Times are those of the hand-over, which may come in any order. What
-other fronts counted is read every two seconds. Memory is bounded: what is remembered longest goes.
+little. Mail that is alike but for tokens is counted to be told of, exact copies also to be held.
+Times are those of the hand-over, which may come in any order. What other fronts counted is read
+every two seconds. Memory is bounded: what is remembered longest goes.
 """
 
 from __future__ import annotations

@@ -127,7 +127,6 @@ def test_the_command_fails_for_it(tmp_path: Path) -> None:
     assert f"cannot write to {tmp_path}/home/maildrop: " in " ".join(result.stderr.split())
 
 
-@pytest.mark.skipif(shutil.which("php") is None, reason="PHP reads it")
 def test_a_maildrop_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "maildrop")
     with pytest.raises(CommandFailed, match="Not a directory; no mail is accepted") as refused:
@@ -135,6 +134,7 @@ def test_a_maildrop_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     assert refused.value.exit_code == os.EX_CANTCREAT
 
 
+@pytest.mark.skipif(shutil.which("php") is None, reason="PHP reads it")
 def test_php_reads_a_prefix_of_any_signs(tmp_path: Path) -> None:
     prefix = tmp_path / 'it\'s a "place" of 100%'
     ini = tmp_path / "php.ini"
