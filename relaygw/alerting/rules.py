@@ -16,11 +16,12 @@ from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.verdict import Kind
+from relaygw.mail.words import span
 from relaygw.observe.observer import Series
 from relaygw.policy.receivers import trouble_of
 from relaygw.policy.router import providers_of
 from relaygw.policy.storms import told_of
-from relaygw.policy.untended import lost_gateways
+from relaygw.policy.untended import lost_gateways, turn_s
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -57,6 +58,9 @@ _UNREACHED_S = 20
 _UNREACHED_REMEDY = (
     "relaygw check --online tests it; mail waits, or takes the next provider of its route"
 )
+_UNANSWERED_REMEDY = (
+    "relaygw check --online shows whether it answers; its time limits (timeouts) end the wait"
+)
 _LIST_HOLDS = "relaygw provider list shows why; relaygw provider release ends it"
 
 
@@ -66,6 +70,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
     found = chain(
         _providers(facts, settings),
         _paused(facts, settings),
+        _unanswered(facts, settings),
         _no_delivery(facts, rules),
         _front_refusing(facts, rules),
         _queue_age(facts, rules),
@@ -148,6 +153,22 @@ def _paused(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
             what = f"transactional mail waits for provider {hold.key}, which is paused: "
             remedy = "; ".join(filter(None, [hold.remedy.rstrip("."), _LIST_HOLDS]))
             yield Finding(Rule.PROVIDER_PAUSED, hold.key, what + hold.reason, remedy, hold.since_ms)
+
+
+def _unanswered(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
+    """Find providers that transactional mail in hand waits for, behind no hold and no rate."""
+    stopped = {hold.key for hold in facts.holds if hold.scope in STOPS}
+    for lane in facts.queue.lanes:
+        names = [name for name in providers_of(settings, lane.route) if name not in stopped]
+        is_in_hand = lane.stream == Stream.TRANSACTIONAL and lane.state is DeliveryState.ACTIVE
+        if not (is_in_hand and names):
+            continue
+        since_ms = lane.oldest_changed_at_ms
+        least_s = settings.alert_rules.paused + turn_s(settings.providers[names[0]])
+        if facts.now_ms - since_ms >= least_s * 1000:
+            what = f"transactional mail waits for a connection or an answer of provider {names[0]}"
+            what += f", the first of it for {span(facts.now_ms - since_ms)}"
+            yield Finding(Rule.PROVIDER_PAUSED, names[0], what, _UNANSWERED_REMEDY, since_ms)
 
 
 def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from relaygw.mail.outcome import Scope
 from relaygw.mail.words import age, counted, fields, printable
 from relaygw.operations.providers import (
     Usage,
+    busy_words,
     hold_provider,
     holds_of,
     provider_object,
@@ -26,7 +27,7 @@ from relaygw.operations.providers import (
 )
 from relaygw.settings import presets as known
 from relaygw.settings.presets import Choice, Preset
-from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, PROBE_LONGEST_S, UNREACHABLE, Hold
 from relaygw.store.limits import SenderNote
 
 _STATE_WIDTH = 14
@@ -156,7 +157,9 @@ def _probe_words(hold: Hold, now_ms: int) -> str:
     when = moment(at_ms, now_ms)
     if at_ms > now_ms:
         return f"next probe at {when}"
-    if hold.scope in (UNREACHABLE, Scope.CREDENTIAL):  # by a connection; it may be under way
+    if hold.scope in (UNREACHABLE, Scope.CREDENTIAL):  # by a connection
+        if now_ms - at_ms < PROBE_LONGEST_S * 1000:
+            return f"a probe is under way since {when}, for {PROBE_LONGEST_S:g} s at most"
         return f"the last probe was due at {when}"
     return f"the next message is a probe, since {when}"
 
@@ -166,6 +169,8 @@ def usage_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
     taught = usage.account
     if usage.is_behind:
         yield labelled("waiting", turn_words(name, usage))
+    if usage.is_busy:
+        yield labelled("waiting", busy_words(name, usage))
     if usage.doubts:
         many = counted(usage.doubts, "delivery", "deliveries")
         yield labelled("in doubt", f"{many} that {name} may have taken; {_DOUBT}")

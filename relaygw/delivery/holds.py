@@ -25,7 +25,7 @@ from relaygw.mail.hold import (
 )
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.policy.pacing import ladder_step
-from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, PROBE_LONGEST_S, UNREACHABLE, Hold
 from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.upstream.failure import UpstreamError, known_remedy
 
@@ -33,7 +33,6 @@ PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its r
 _PAGE = 500
 _AHEAD_MS = 5_000  # a hold set so much later than now: by a clock that was set back since
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
-_PATIENCE_S = 60.0
 _QUOTA_LOOK_S = 600.0  # other workers may give back what they took ahead
 _OF_THE_PROVIDER = (Scope.PROVIDER, Scope.CREDENTIAL, PAUSED)
 _PAUSE_REMEDY = "set its rate or max_connections to what it allows"
@@ -304,7 +303,7 @@ class Holds:
         """Try whether a provider is back; `gate.is_probing` meanwhile. No mail is risked by it."""
         gate.is_probing = True
         begun_s = time.monotonic()
-        patience_s = _patience_s(gate.failures) if gate.has_alternative else _PATIENCE_S
+        patience_s = _patience_s(gate.failures) if gate.has_alternative else PROBE_LONGEST_S
         try:
             outcome = await self._try(gate, patience_s)
             is_alive = outcome is not None and outcome.reply is not None
@@ -361,7 +360,7 @@ def _patience_s(failures: int) -> float:
     Longer from the third failure on: where all are slow, none would ever be back.
     """
     doublings = min(max(0, failures - DOWN_AFTER_FAILURES + 1), 8)
-    return min(_PATIENCE_S, _SUSPICION_PATIENCE_S * 2.0**doublings)
+    return min(PROBE_LONGEST_S, _SUSPICION_PATIENCE_S * 2.0**doublings)
 
 
 def obey_outages(in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from relaygw.mail.words import fields, span
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
 from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.policy.router import providers_of
+from relaygw.policy.untended import longest_in_hand_s
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.store.audit import AuditEntry
@@ -141,6 +142,8 @@ class Usage:
     connections: int  # the current limit
     waiting: int = 0  # what waits for it, in the measure of its rate
     doubts: int = 0  # open deliveries that it may have taken already
+    in_hand_since_ms: int | None = None  # workers have something for it, the first since then
+    at_ms: int = 0  # of all this
 
     @property
     def behind_s(self) -> float:
@@ -151,6 +154,21 @@ class Usage:
     def is_behind(self) -> bool:
         """True when mail waits for its rate, and not just for a moment."""
         return self.behind_s > _LONG_S
+
+    @property
+    def in_hand_s(self) -> float:
+        """For how long the first of what workers have in hand waits for a connection or answer.
+
+        0 where nothing does, or where it waits for its turn at a rate.
+        """
+        if self.in_hand_since_ms is None or self.is_behind:
+            return 0.0
+        return max(0.0, (self.at_ms - self.in_hand_since_ms) / 1000)
+
+    @property
+    def is_busy(self) -> bool:
+        """True when mail in hand waits for a connection or an answer, and not for a moment."""
+        return self.in_hand_s > _LONG_S
 
     @property
     def is_slower(self) -> bool:
@@ -180,7 +198,15 @@ def read_usages(
     With the holds in force and what is queued it knows what waits for which provider.
     """
     accounts, now_s, usages = store.limits.accounts(), time.time(), {}
-    waiting, doubts = _waiting(settings, holds, lanes), store.watch.doubtful()
+    waiting: Counter[str] = Counter()
+    in_hand_ms: dict[str, int] = {}
+    for name, lane in _taken_by(settings, holds, lanes):
+        is_by_recipient = settings.providers[name].rate_is_of == "recipients"
+        waiting[name] += lane.recipients if is_by_recipient else lane.deliveries
+        if lane.state is DeliveryState.ACTIVE:
+            since_ms = lane.oldest_changed_at_ms
+            in_hand_ms[name] = min(in_hand_ms.get(name, since_ms), since_ms)
+    doubts = store.watch.doubtful()
     for name, one in settings.providers.items():
         limit_group, most = one.account or name, one.max_connections
         account = accounts.get(limit_group, Account())
@@ -196,20 +222,21 @@ def read_usages(
             connections=most,
             waiting=waiting[name],
             doubts=doubts.get(name, 0),
+            in_hand_since_ms=in_hand_ms.get(name),
+            at_ms=int(now_s * 1000),
         )
     return usages
 
 
-def _waiting(settings: Settings, holds: Iterable[Hold], lanes: Iterable[LaneCount]) -> Counter[str]:
-    """Count what waits for its first try, by the provider that takes it as things are."""
+def _taken_by(
+    settings: Settings, holds: Iterable[Hold], lanes: Iterable[LaneCount]
+) -> Iterator[tuple[str, LaneCount]]:
+    """Yield what waits for its first try with the provider that takes it as things are."""
     stopped = {hold.key for hold in holds if hold.scope in STOPS}
-    numbers: Counter[str] = Counter()
     for lane in lanes:
         free = [name for name in providers_of(settings, lane.route) if name not in stopped]
         if free and lane.state in (DeliveryState.INCOMING, DeliveryState.ACTIVE):
-            is_by_recipient = settings.providers[free[0]].rate_is_of == "recipients"
-            numbers[free[0]] += lane.recipients if is_by_recipient else lane.deliveries
-    return numbers
+            yield free[0], lane
 
 
 def turn_words(name: str, usage: Usage) -> str:
@@ -218,10 +245,21 @@ def turn_words(name: str, usage: Usage) -> str:
     return f"{usage.waiting} wait for {name} at {usage.rate_per_s:.3g}/s, the last for {last}"
 
 
+def busy_words(name: str, usage: Usage) -> str:
+    """Return for how long mail in hand waits for an answer, and until when at the latest."""
+    took_ms = int(usage.in_hand_s * 1000)
+    left_ms = max(0, int(longest_in_hand_s(usage.settings, 1) * 1000) - took_ms)
+    return (
+        f"workers wait for a connection or an answer of {name}, the first of them for "
+        f"{span(took_ms)}; its time limits end that within {span(left_ms)}"
+    )
+
+
 def state_of(mine: Iterable[Hold], usage: Usage) -> str:
     """Return the state in a word.
 
-    `held`, `down`, `paused`, `partly held` (only mail of some senders waits), `slowed` or `ok`.
+    `held`, `down`, `paused`, `partly held` (only mail of some senders waits), `busy`, `slowed` or
+    `ok`.
     """
     scopes = {hold.scope for hold in mine}
     if scopes & {Scope.PROVIDER.value, Scope.CREDENTIAL.value}:
@@ -229,6 +267,8 @@ def state_of(mine: Iterable[Hold], usage: Usage) -> str:
     for scope, word in _WORDS.items():
         if scope in scopes:
             return word
+    if usage.is_busy:
+        return "busy"
     return "slowed" if usage.is_slowed else "ok"
 
 
@@ -271,6 +311,7 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "connections_now": usage.connections,
         "waiting": usage.waiting,
         "behind_s": round(usage.behind_s, 1),
+        "in_hand_s": round(usage.in_hand_s, 1),
         "in_doubt": usage.doubts,
         "learned": {
             "rate_per_s": _rounded(taught.ceiling_per_s),

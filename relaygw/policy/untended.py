@@ -292,8 +292,12 @@ def longest_in_hand_s(provider: Provider, recipients: int) -> float:
     opening_s = limits.connect + _STEPS_TO_OPEN * limits.command
     # the content has one more `command`: what is sent is taken within it, piece by piece
     part_s = (_STEPS_OF_MAIL + 1) * limits.command + limits.final_reply
-    wait_s = 0.0 if provider.rate is None else _LEAST_WINDOW / provider.rate.per_s
-    return opening_s + parts * part_s + wait_s
+    return opening_s + parts * part_s + turn_s(provider)
+
+
+def turn_s(provider: Provider) -> float:
+    """Return how long a delivery in hand may wait for its turn at the provider's rate."""
+    return 0.0 if provider.rate is None else _LEAST_WINDOW / provider.rate.per_s
 
 
 def shortest_in_hand_s(settings: Settings) -> float:

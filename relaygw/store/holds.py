@@ -22,6 +22,7 @@ from relaygw.store.queue_tables import IS_OPEN, delivery, hold
 UNREACHABLE = "unreachable"  # scope of an outage: the provider is tried by itself
 PAUSED = "paused"  # of a pause: it takes nothing for its pace or its connections
 PAUSES = frozenset({PAUSED, UNREACHABLE})  # whoever wants mail to go now ends them
+PROBE_LONGEST_S = 60.0  # of a probe by a connection
 STOPS = frozenset({Scope.PROVIDER.value, Scope.CREDENTIAL.value, *PAUSES})  # all of its mail
 
 # another instance may set the same hold at this moment

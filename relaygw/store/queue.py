@@ -52,7 +52,8 @@ _LANES = Statement(
             WHERE recipient.queue_id = delivery.queue_id
                 AND recipient.delivery_no = delivery.delivery_no
                 AND recipient.state = 'pending')) AS recipients,
-        min(message.accepted_at_ms) AS oldest_accepted_at_ms
+        min(message.accepted_at_ms) AS oldest_accepted_at_ms,
+        min(delivery.changed_at_ms) AS oldest_changed_at_ms
     FROM delivery JOIN message ON message.queue_id = delivery.queue_id
     WHERE {IS_OPEN}
     GROUP BY delivery.route, delivery.stream, delivery.state
@@ -64,7 +65,11 @@ _MOVABLE = [state.value for state in (_D.INCOMING, _D.DEFERRED, _D.HELD)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneCount:
-    """The deliveries of a route in a state, and how many of their recipients still wait."""
+    """The deliveries of a route in a state, and how many of their recipients still wait.
+
+    `oldest_changed_at_ms` is when the first of them came to be in that state: of active ones, when
+    a worker took it in hand.
+    """
 
     route: str
     stream: str
@@ -72,6 +77,7 @@ class LaneCount:
     deliveries: int
     recipients: int
     oldest_accepted_at_ms: int
+    oldest_changed_at_ms: int
 
 
 class Queue(Repository):
@@ -139,6 +145,7 @@ class Queue(Repository):
                     LaneCount,
                     row,
                     "oldest_accepted_at_ms",
+                    "oldest_changed_at_ms",
                     state=DeliveryState(row.state),
                     recipients=int(row.recipients),
                 )

@@ -9,9 +9,9 @@ from relaygw.mail.hold import HoldCode
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import TRANSITIONS, DeliveryState, RecipientState
 from relaygw.mail.words import span
-from relaygw.policy.untended import CONTENT
+from relaygw.policy.untended import CONTENT, longest_in_hand_s
 from relaygw.settings.model import Retry
-from relaygw.settings.provider import Timeouts
+from relaygw.settings.provider import Provider, Timeouts
 from relaygw.store.holds import PAUSED, UNREACHABLE
 from relaygw.upstream.classifier import catalogue
 
@@ -169,6 +169,8 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
 _SHOWN = "`status`, `provider list`, explain, pages, `provider_next_probe_timestamp_seconds`"
 _DUE = "explain, with when it is due"
 _BY_HAND = "`relaygw provider release`"
+ALL_STEPS = "policy.untended.longest_in_hand_s"
+"""A sum: a provider may take nearly the time limit for each step."""
 WAITS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "a provider is paused: it takes nothing, for its pace or its connections",
@@ -186,7 +188,7 @@ WAITS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "a provider cannot be reached",
-        "delivery.gate.UNREACHABLE_LADDER_S delivery.holds._PATIENCE_S",
+        "delivery.gate.UNREACHABLE_LADDER_S store.holds.PROBE_LONGEST_S",
         f"a connection without mail tries it; {_BY_HAND}, `relaygw queue retry`",
         f"{_SHOWN}, `provider_up`",
         "`provider_down`",
@@ -251,11 +253,14 @@ WAITS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "a provider does not answer what was begun",
+        f"{ALL_STEPS} "
         "settings.Timeouts.connect settings.Timeouts.command settings.Timeouts.final_reply "
         "upstream.session._CHAIN_PATIENCE_S upstream.credentials._LIMIT_S",
-        "its time limit ends the attempt; then it counts as not reached, or mail is in doubt",
-        "explain, with the latest end; `queue_recipients` with state `active`",
-        "`provider_down`, `stuck`",
+        "the time limit of a step ends the attempt; then it counts as not reached, or mail is in "
+        "doubt",
+        "`status`, `provider list`, explain, pages, each with the latest end; "
+        "`provider_in_hand_seconds`",
+        "`provider_paused`, `provider_down`, `stuck`",
     ),
     (
         "a worker died with mail in hand",
@@ -345,6 +350,8 @@ def seconds(value: object, *, per_s: int = 1) -> list[float]:
 
 def _of_constant(name: str) -> list[float]:
     """Return the seconds of a constant, of a field of the settings, or of rows of replies.yaml."""
+    if name == ALL_STEPS:
+        return [longest_in_hand_s(Provider(host="mx.test"), 1)]
     place, _, field = name.partition("+")[0].rpartition(".")
     more_s = float(name.partition("+")[2] or 0)
     if place == "replies":

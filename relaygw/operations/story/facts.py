@@ -26,7 +26,7 @@ from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.store.holds import PAUSED, STOPS, UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, PROBE_LONGEST_S, STOPS, UNREACHABLE, Hold
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Instance
 from relaygw.store.queue import LaneCount
@@ -338,13 +338,16 @@ def _weight(hold: Hold) -> tuple[bool, bool]:
 
 
 def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
-    since = (Note("since", seen_from(hold.since_ms, now_ms)),)
+    since: tuple[Note, ...] = (Note("since", seen_from(hold.since_ms, now_ms)),)
     if hold.scope == UNREACHABLE:
         advice = Advice(
             "Nothing, if it comes back: it is retried automatically. To see what is wrong:",
             "relaygw check --online",
         )
         text = f"{name} cannot be reached ({hold.reason})"
+        if hold.probe_at_ms is not None and hold.probe_at_ms <= now_ms:
+            ends_ms = hold.probe_at_ms + int(PROBE_LONGEST_S * 1000)
+            since += (Note("its probe ends", f"{seen_from(ends_ms, now_ms)} at the latest"),)
         return Obstacle(text, advice, since, hold.probe_at_ms)
     release = f"relaygw provider release {name}"
     if hold.scope == PAUSED:

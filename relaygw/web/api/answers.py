@@ -68,13 +68,14 @@ class _ProviderAnswer(Answer):
     name: str
     host: str
     port: int
-    state: Literal["down", "held", "ok", "partly held", "paused", "slowed"]
+    state: Literal["busy", "down", "held", "ok", "partly held", "paused", "slowed"]
     quota_used: int | None = said("in 24 hours; null without a quota")
     is_slowed: bool
     rate_now_per_s: float | None = said("while it is slower than its settings say")
     connections_now: int = said("the current limit")
     waiting: int = said("what waits for its first try, in the measure of its rate")
     behind_s: float = said("how long that takes by its rate, at most; 0 without a rate")
+    in_hand_s: float = said("how long the first in hand waits for a connection or an answer")
     in_doubt: int = said("deliveries that it may have taken already")
     learned: Learned
 

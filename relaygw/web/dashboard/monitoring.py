@@ -72,6 +72,10 @@ _FAMILIES = {  # the labels of each, and what it means
         "When a provider that is paused, held or down is tried next; absent without such a time.",
     ),
     "provider_behind_seconds": ("provider", "How long what waits takes by its rate, at most."),
+    "provider_in_hand_seconds": (
+        "provider",
+        "How long the first of what workers have in hand waits for a connection or an answer.",
+    ),
     "provider_in_doubt": ("provider", "Deliveries that it may have taken already."),
     "provider_rate_limit": ("provider", "What may be sent per second now; absent without a limit."),
     "provider_quota_used_ratio": ("provider", "Share of daily_quota used in the last 24 hours."),
@@ -192,6 +196,7 @@ def _limits(usages: Mapping[str, Usage]) -> Iterator[_Gauge]:
         if usage.settings.daily_quota is not None:
             quotas[name,] = usage.quota_used / usage.settings.daily_quota
     yield "provider_behind_seconds", {(name,): one.behind_s for name, one in usages.items()}
+    yield "provider_in_hand_seconds", {(name,): one.in_hand_s for name, one in usages.items()}
     yield "provider_in_doubt", {(name,): float(one.doubts) for name, one in usages.items()}
     yield "provider_rate_limit", rates
     yield "provider_quota_used_ratio", quotas

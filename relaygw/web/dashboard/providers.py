@@ -14,6 +14,7 @@ from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.observe.observer import Series
 from relaygw.operations.providers import (
     Usage,
+    busy_words,
     hold_provider,
     holds_of,
     release_provider,
@@ -30,7 +31,7 @@ from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 
 _DONE = {"hold": "provider_held", "release": "provider_released"}
-_TONES = {"ok": "sent", **dict.fromkeys(("slowed", "paused", "partly held"), "waiting")}
+_TONES = {"ok": "sent", **dict.fromkeys(("busy", "slowed", "paused", "partly held"), "waiting")}
 TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
 
 Example = tuple[str, Sequence[AttemptEntry]]  # a message by its id, and its attempts, oldest first
@@ -93,6 +94,8 @@ def _limits(name: str, usage: Usage, lately_per_s: float) -> list[tuple[str, str
         limits.append(("Quota", used))
     if usage.is_behind:
         limits.append(("Waiting", turn_words(name, usage)))
+    if usage.is_busy:
+        limits.append(("In hand", busy_words(name, usage)))
     if usage.doubts:
         limits.append(("In doubt", f"{usage.doubts} that it may have taken"))
     return limits

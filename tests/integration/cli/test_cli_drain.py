@@ -98,6 +98,7 @@ def test_held_mail_ends_the_waiting_only_once_the_maildrop_is_empty() -> None:
         deliveries=1,
         recipients=1,
         oldest_accepted_at_ms=1,
+        oldest_changed_at_ms=1,
     )
     assert Left(files=0, lanes=(held,)).is_over
     assert not Left(files=1, lanes=(held,)).is_over

@@ -127,6 +127,28 @@ def test_the_list_tells_what_a_provider_is_slowed_to_and_why(shop: Desk) -> None
     }
 
 
+def test_mail_in_hand_that_gets_no_answer_shows_for_how_long_and_until_when(
+    shop: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.config.write_text(re.sub(r" *rate: 14/s,?", "", shop.config.read_text()))
+    shop.add()
+    shop.claim()
+    assert shop.lines("provider", "list", "--json")[0]["state"] == "ok"  # a moment is no wait
+    monkeypatch.setattr("relaygw.operations.providers._LONG_S", 0.0)
+    for words in (("provider", "list"), ("status",)):
+        text = " ".join(shop.run(*words).stdout.split())
+        assert re.search(
+            r"waiting workers wait for a connection or an answer of main, the first of them for "
+            r"[\w ]+; its time limits end that within (1 hour|\d+ minutes)",
+            text,
+        ), text
+    main, spare = shop.lines("provider", "list", "--json")
+    assert (main["state"], spare["state"]) == ("busy", "ok")
+    assert main["in_hand_s"] >= 0
+    shop.run("provider", "hold", "main")
+    assert shop.lines("provider", "list", "--json")[0]["state"] == "held"
+
+
 def test_a_ceiling_above_the_rate_slows_nothing(shop: Desk) -> None:
     shop.store.limits.lower_rate("main", per_s=100.0, guard_s=0.0)
     shop.store.limits.lower_connections("spare", own=9, incarnation="w1", guard_s=0.0)

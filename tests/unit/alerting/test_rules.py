@@ -85,7 +85,9 @@ def point(series: str, amount: int, label: str = "main", *, minutes_ago: float =
     )
 
 
-def lane(deliveries: int = 1, *, state: str = "deferred", age_ms: int = 0) -> LaneCount:
+def lane(
+    deliveries: int = 1, *, state: str = "deferred", age_ms: int = 0, since_ms: int = NOW_MS
+) -> LaneCount:
     return LaneCount(
         route="default",
         stream="transactional",
@@ -93,6 +95,7 @@ def lane(deliveries: int = 1, *, state: str = "deferred", age_ms: int = 0) -> La
         deliveries=deliveries,
         recipients=deliveries,
         oldest_accepted_at_ms=NOW_MS - age_ms,
+        oldest_changed_at_ms=since_ms,
     )
 
 
@@ -586,6 +589,41 @@ def test_transactional_mail_behind_a_pause_is_told_after_two_minutes(
     for one in told:
         assert one.summary == "transactional mail waits for provider main, which is paused: why"
         assert "relaygw provider release" in one.remedy
+
+
+@pytest.mark.parametrize(
+    ("state", "stream", "rate", "in_hand_ms", "is_told"),
+    [
+        ("active", "transactional", None, 121_000, True),
+        ("active", "transactional", None, 119_000, False),
+        ("active", "promotional", None, 121_000, False),
+        ("incoming", "transactional", None, 121_000, False),
+        ("active", "transactional", "2/m", 121_000, False),  # its turn comes that late
+        ("active", "transactional", "2/m", 241_000, True),
+    ],
+)
+def test_transactional_mail_that_a_provider_does_not_answer_is_told_after_two_minutes(
+    state: str, stream: str, rate: str | None, in_hand_ms: int, is_told: bool
+) -> None:
+    provider = {"host": "main.test", **({"rate": rate} if rate else {})}
+    routes = [{"name": "default", "stream": stream, "providers": ["main"]}]
+    settings = Settings.model_validate(
+        {
+            "mode": "production",
+            "hostname": "gw.test",
+            "providers": {"main": provider},
+            "routes": routes,
+        }
+    )
+    waits = replace(lane(state=state, since_ms=NOW_MS - in_hand_ms), stream=stream)
+    facts = FleetFacts(now_ms=NOW_MS, queue=QueueFacts(lanes=(waits,)))
+    told = [one for one in fleet_findings(facts, settings) if one.rule is Rule.PROVIDER_PAUSED]
+    assert [one.key for one in told] == ["main"] * is_told
+    for one in told:
+        assert "waits for a connection or an answer of provider main" in one.summary
+        assert "relaygw check --online" in one.remedy
+    held = replace(facts, holds=(hold("provider"),))
+    assert Rule.PROVIDER_PAUSED not in {one.rule for one in fleet_findings(held, settings)}
 
 
 PAUSES = tuple(hold("paused", name, since_ms=NOW_MS - HOUR_MS) for name in ("main", "spare"))
