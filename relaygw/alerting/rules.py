@@ -21,7 +21,7 @@ from relaygw.observe.observer import Series
 from relaygw.policy.receivers import trouble_of
 from relaygw.policy.router import providers_of
 from relaygw.policy.storms import told_of
-from relaygw.policy.untended import lost_gateways, turn_s
+from relaygw.policy.untended import lost_gateways, most_in_hand_s, turn_s
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -164,8 +164,9 @@ def _unanswered(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
         if not (is_in_hand and names):
             continue
         since_ms = lane.oldest_changed_at_ms
+        waited_s = (facts.now_ms - since_ms) / 1000
         least_s = settings.alert_rules.paused + turn_s(settings.providers[names[0]])
-        if facts.now_ms - since_ms >= least_s * 1000:
+        if least_s <= waited_s <= most_in_hand_s(settings, lane.route, 1):  # then it is stuck
             what = f"transactional mail waits for a connection or an answer of provider {names[0]}"
             what += f", the first of it for {span(facts.now_ms - since_ms)}"
             yield Finding(Rule.PROVIDER_PAUSED, names[0], what, _UNANSWERED_REMEDY, since_ms)

@@ -598,6 +598,7 @@ def test_transactional_mail_behind_a_pause_is_told_after_two_minutes(
         ("active", "transactional", None, 119_000, False),
         ("active", "promotional", None, 121_000, False),
         ("incoming", "transactional", None, 121_000, False),
+        ("active", "transactional", None, 2 * HOUR_MS, False),  # its worker is stuck
         ("active", "transactional", "2/m", 121_000, False),  # its turn comes that late
         ("active", "transactional", "2/m", 241_000, True),
     ],
