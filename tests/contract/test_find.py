@@ -194,7 +194,7 @@ def test_it_is_found(store: Store, order: str, query: str) -> None:
         "uu:* | anna",  # no queue id has a U
         "is:captured anna",
         "has:attachment anna",
-        "100% anna_",
+        "u00% anna_",
     ],
 )
 def test_it_is_not_found(store: Store, order: str, query: str) -> None:
