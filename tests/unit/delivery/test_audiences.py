@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from relaygw.mail.notice import Cause, DueNotice, NoticedRecipient, NoticeKind
 from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import RecipientState
 from relaygw.observe.observer import DeliveryObserver
+from relaygw.observe.readings import Readings
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import AttemptEntry
 from relaygw.store.rules import StoreRules
@@ -175,6 +177,29 @@ def test_the_sender_is_told_unless_its_mail_objects(desk: Desk) -> None:
     assert desk.woken == 1
     desk.make()
     assert desk.log.getvalue() == log, "once"
+
+
+def test_mail_whose_notice_ended_three_processes_is_read_no_more(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    readings = Readings(tmp_path, tell=lines.append)
+    monkeypatch.setattr(desk.notices, "_readings", readings.of(0))
+    message = desk.fail()
+    for _ in range(3):
+        if not (pid := os.fork()):
+            try:
+                monkeypatch.setattr(desk.notices, "_composed", lambda _: os._exit(1))
+                desk.make()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        readings.end(0, "delivery (pid 11)")
+    assert f"message {message.queue_id} for its notice, 3 times by now" in lines[-1]
+    other = desk.fail()
+    desk.make()
+    assert (desk.told(message), desk.told(other)) == ([], [f"told {SENDER}"])
+    assert "reading it ended a process 3 times" in desk.log.getvalue()
 
 
 def test_notices_wait_for_room_on_the_disk_and_the_log_says_so_once(desk: Desk) -> None:

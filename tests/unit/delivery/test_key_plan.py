@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relaygw.delivery.attempt import Upstream
-from relaygw.delivery.sending_once import KeyPlan, OwnKey, plan_at_once, plan_key
+from relaygw.delivery.sending_once import KeyPlan, OwnKey, own_key, plan_at_once, plan_key
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.policy.recipients import Screen
@@ -55,6 +55,11 @@ def test_a_key_of_the_sender_s_own_has_to_be_one(
 
 def content(*keys: str) -> bytes:
     return "".join(f"X-Key: {key}\r\n" for key in keys).encode() + b"Subject: x\r\n\r\nhello\r\n"
+
+
+def test_of_a_hundred_thousand_keys_the_first_hundred_are_counted() -> None:
+    own = own_key(content(*["order-1"] * 100_000), "X-Key")
+    assert own == OwnKey("order-1", 100)
 
 
 @pytest.mark.parametrize(
