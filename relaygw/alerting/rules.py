@@ -166,7 +166,7 @@ def _unanswered(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
         since_ms = lane.oldest_changed_at_ms
         waited_s = (facts.now_ms - since_ms) / 1000
         least_s = settings.alert_rules.paused + turn_s(settings.providers[names[0]])
-        if least_s <= waited_s <= most_in_hand_s(settings, lane.route, 1):  # then it is stuck
+        if least_s <= waited_s <= most_in_hand_s(settings, lane.route, 1):  # after that: _stuck
             what = f"transactional mail waits for a connection or an answer of provider {names[0]}"
             what += f", the first of it for {span(facts.now_ms - since_ms)}"
             yield Finding(Rule.PROVIDER_PAUSED, names[0], what, _UNANSWERED_REMEDY, since_ms)

@@ -345,8 +345,8 @@ def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
             "relaygw check --online",
         )
         text = f"{name} cannot be reached ({hold.reason})"
-        if hold.probe_at_ms is not None and hold.probe_at_ms <= now_ms:
-            ends_ms = hold.probe_at_ms + int(PROBE_LONGEST_S * 1000)
+        ends_ms = (hold.probe_at_ms or 0) + int(PROBE_LONGEST_S * 1000)
+        if (hold.probe_at_ms or 0) <= now_ms < ends_ms:
             since += (Note("its probe ends", f"{seen_from(ends_ms, now_ms)} at the latest"),)
         return Obstacle(text, advice, since, hold.probe_at_ms)
     release = f"relaygw provider release {name}"

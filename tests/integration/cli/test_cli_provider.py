@@ -149,6 +149,30 @@ def test_mail_in_hand_that_gets_no_answer_shows_for_how_long_and_until_when(
     assert shop.lines("provider", "list", "--json")[0]["state"] == "held"
 
 
+@pytest.mark.parametrize(
+    ("ago_s", "expected"),
+    [(10, "a probe is under way since"), (90, "the last probe was due at")],
+)
+def test_a_probe_that_is_under_way_shows_with_its_end(
+    shop: Desk, ago_s: int, expected: str
+) -> None:
+    queue_id, now_ms = shop.add(), clock_ms()
+    shop.store.instances.register(instance("w"))
+    for name in ("main", "spare"):
+        hold = Hold(
+            scope="unreachable",
+            key=name,
+            reason="no connection",
+            remedy="",
+            since_ms=now_ms - 100_000,
+            probe_at_ms=now_ms - ago_s * 1000,
+        )
+        shop.store.holds.put_hold(hold)
+    assert expected in " ".join(shop.run("provider", "list").stdout.split())
+    is_under_way = ago_s < 60
+    assert ("its probe ends" in shop.run("queue", "explain", queue_id).stdout) is is_under_way
+
+
 def test_a_ceiling_above_the_rate_slows_nothing(shop: Desk) -> None:
     shop.store.limits.lower_rate("main", per_s=100.0, guard_s=0.0)
     shop.store.limits.lower_connections("spare", own=9, incarnation="w1", guard_s=0.0)
