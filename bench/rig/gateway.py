@@ -9,7 +9,7 @@ import os
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from bench.rig.mta import PATIENCE_S, ROOT, Mta
 from bench.rig.ports import free_port
@@ -93,12 +93,20 @@ class Gateway(Mta):
         config.write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
         config.chmod(0o600)
 
-    def start(self) -> Self:
-        super().start()
-        if self.is_visited:
-            url = f"http://{self.settings['web']['bind']}/healthz"
+    def greets(self) -> bool:
+        """Return whether it greets, and its pages answer.
+
+        Orphans of a killed supervisor greet and let go of the pages' port before the next has it.
+        """
+        return super().greets() and (not self.is_visited or self._answers())
+
+    def _answers(self) -> bool:
+        url = f"http://{self.settings['web']['bind']}/healthz"
+        try:
             urllib.request.urlopen(url, timeout=PATIENCE_S).close()
-        return self
+        except OSError:
+            return False
+        return True
 
     def command(self) -> list[str]:
         config = str(self.directory / "relaygw.yaml")
