@@ -18,9 +18,11 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from click.shell_completion import get_completion_class
@@ -34,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "packaging"
 WORK = ROOT / "build/packaging"
 LIB = "usr/lib/relaygw"
+SOURCES = ("relaygw", "migrations", "pyproject.toml", "README.md", "LICENSE")
 LATEST_GLIBC = 28  # of RHEL 8; Debian 13 has 41
 _PIECE_BYTES = 2**20
 COMPLETIONS = {
@@ -111,26 +114,55 @@ def requirements_for(target: Target) -> str:
 
 
 def build_wheel(out: Path) -> Path:
-    """Build the wheel of relaygw itself."""
+    """Build the wheel of relaygw itself, which knows the version of the build."""
     tools = installed((HERE / "tools.txt").read_text())
-    run(
-        *(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", out),
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": source_date()},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    return out / f"relaygw-{__version__}-py3-none-any.whl"
+    with tempfile.TemporaryDirectory() as directory:  # in build/ git's ignore list leaves all out
+        source = Path(directory)
+        for name in SOURCES:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, source / name)
+        package = source / "relaygw/__init__.py"
+        package.write_text(package.read_text().replace(f'"{__version__}"', f'"{build_version()}"'))
+        run(
+            *(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", out),
+            cwd=source,
+            env={**os.environ, "PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": source_date()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    return out / f"relaygw-{build_version()}-py3-none-any.whl"
+
+
+@cache
+def build_version() -> str:
+    """Return the release; of other commits than a release's, with the time and the commit as well.
+
+    dpkg, rpm and pip take each for newer than the release and than the commits before it.
+    """
+    if said_by_git("tag", "--points-at", "HEAD", "--list", f"v{__version__}"):
+        return __version__
+    commit = said_by_git("describe", "--always", "--abbrev=8", "--dirty=.changed", "--exclude=*")
+    if not commit:
+        return __version__  # the sources of a release, without a repository
+    at = said_by_git("log", "-1", "--date=format-local:%Y%m%d%H%M%S", "--format=%cd")
+    return f"{__version__}+git{at}.g{commit}"
+
+
+def said_by_git(*words: str) -> str:
+    """Return what git says of the source tree; "" where it is no repository."""
+    asked = ["git", "-C", str(ROOT), *words]
+    environment = {**os.environ, "TZ": "UTC"}
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment)
+    return done.stdout.strip()
 
 
 def source_date() -> str:
     """Return the time of the last change."""
-    known = os.environ.get("SOURCE_DATE_EPOCH")
-    if known:
-        return known
-    asked = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "1700000000"
+    return (
+        os.environ.get("SOURCE_DATE_EPOCH")
+        or said_by_git("log", "-1", "--format=%ct")
+        or "1700000000"
+    )
 
 
 def build_tree(target: Target, wheel: Path, *, compiler: str) -> Path:
@@ -264,7 +296,7 @@ def pack(
     scripts = WORK / "scripts"
     shutil.copytree(HERE / "scripts", scripts, dirs_exist_ok=True)
     for script in scripts.iterdir():
-        script.write_text(script.read_text().replace("@VERSION@", __version__))
+        script.write_text(script.read_text().replace("@VERSION@", build_version()))
     settings = (HERE / config).read_text()
     if is_fast:
         settings = settings.replace('"zstd"', '"none"' if packager == "deb" else '"zstd:1"')
@@ -274,7 +306,7 @@ def pack(
     environment = {
         **os.environ,
         "ARCH": DEB_ARCH[target.machine],
-        "VERSION": __version__,
+        "VERSION": build_version(),
         "TREE": str(tree),
         "PYTHON": target.python,
         "NEXT_PYTHON": f"{major}.{int(minor) + 1}",
@@ -286,7 +318,7 @@ def pack(
 
 def build_tarball(tree: Path, target: Target, out: Path, *, is_fast: bool) -> None:
     """Pack a tree, to be laid over a machine's files."""
-    name = out / f"relaygw-{__version__}-python{target.python}-{target.machine}.tar.gz"
+    name = out / f"relaygw-{build_version()}-python{target.python}-{target.machine}.tar.gz"
     with_logrotate: list[str | Path] = [
         "-C",
         ROOT / "config",

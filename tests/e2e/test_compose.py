@@ -170,7 +170,7 @@ class Services:
     def _replaced(self, text: str) -> str:
         text = text.replace("postgresql://relaygw@postgres/relaygw", self._database_url)
         text = text.replace("/run/secrets/database_password", str(self._password))
-        text = text.replace("172.31.25.0/24", "127.0.0.0/8")
+        text = text.replace("192.168.213.0/24", "127.0.0.0/8")
         text = re.sub(r"host: provider, port: 2525", self._provider_at, text)
         for name in ("gw1", "gw2"):
             text = text.replace(f"//{name}:2525", f"//127.0.0.1:{self._ports[f'{name}:2525']}")

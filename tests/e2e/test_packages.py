@@ -79,10 +79,15 @@ def made_older(package: Path, place: Path) -> Path:
     subprocess.run(["dpkg-deb", "--raw-extract", package, place], check=True)
     for name in ("control", "preinst"):
         path = place / "DEBIAN" / name
-        path.write_text(path.read_text().replace(__version__, OLDER))
+        path.write_text(path.read_text().replace(version_of(package), OLDER))
     made = place.with_suffix(".deb")
     subprocess.run(["dpkg-deb", "-Znone", "--build", place, made], check=True, capture_output=True)
     return made
+
+
+def version_of(package: Path) -> str:
+    asked = ["dpkg-deb", "--field", package, "Version"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def new_debian(place: Path) -> Path:
@@ -138,13 +143,15 @@ def configure(machine: Machine, provider: ProviderInside, *, is_started: bool = 
         machine.run("systemctl", "enable", "--now", "relaygw.socket", "relaygw.service")
 
 
-def test_it_takes_the_place_of_postfix_and_starts_nothing(machine: Machine) -> None:
+def test_it_takes_the_place_of_postfix_and_starts_nothing(
+    machine: Machine, packages: Packages
+) -> None:
     assert status_of(machine, "postfix") != INSTALLED
     assert " ".join(WITHOUT_NETWORK) in (ROOT / "docs/install.md").read_text()
     assert "relaygw is installed and does not run yet. Next: relaygw setup" in machine.said
     for ask, answer in (("is-active", "inactive"), ("is-enabled", "disabled")):
         assert machine.run("systemctl", ask, *UNITS, check=False).stdout.split() == [answer] * 2
-    assert machine.run("relaygw", "--version").stdout == f"relaygw {__version__}\n"
+    assert machine.run("relaygw", "--version").stdout == f"relaygw {version_of(packages.main)}\n"
 
 
 def send(machine: Machine, subject: str) -> None:
@@ -348,7 +355,8 @@ def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packa
             shops.wait_for(20)
             assert (done := install(machine, packages.main)).returncode == 0, done.stderr
             shops.wait_for(20)
-            assert machine.run("relaygw", "--version").stdout == f"relaygw {__version__}\n"
+            version = version_of(packages.main)
+            assert machine.run("relaygw", "--version").stdout == f"relaygw {version}\n"
             pid = machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout
             refused = install(machine, packages.older)
             shops.wait_for(20)
@@ -357,9 +365,9 @@ def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packa
         arrived = [one for message in provider.messages for one in message.recipients]
         assert sorted(arrived) == sorted(shops.accepted)
     assert refused.returncode == 1
-    assert f"{__version__} is installed and {OLDER} is older" in refused.stderr
+    assert f"{version} is installed and {OLDER} is older" in refused.stderr
     assert machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout == pid
-    assert machine.run("dpkg-query", "-W", "relaygw").stdout.endswith(f"\t{__version__}\n")
+    assert machine.run("dpkg-query", "-W", "relaygw").stdout.endswith(f"\t{version}\n")
 
 
 def test_the_other_packages_have_the_same_files(packages: Packages, tmp_path: Path) -> None:
@@ -411,7 +419,8 @@ def test_the_tarball_as_the_page_says(machine: Machine, packages: Packages) -> N
     page = (ROOT / "docs/install.md").read_text().partition("## Other systems")[2]
     commands = page.partition("```sh\n")[2].partition("```")[0].splitlines()
     tarball = packages.only("relaygw-*.tar.gz")
-    machine.put(tarball, f"/root/{tarball.name}")
+    released = tarball.name.replace(version_of(packages.main), __version__)
+    machine.put(tarball, f"/root/{released}")
     for command in commands:
         machine.run("sh", "-ec", f"cd /root\n{command}")
     machine.run("systemctl", "start", "relaygw")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from relaygw import __version__
 from relaygw.cli import main
@@ -137,3 +138,35 @@ def test_pages_name_this_version(page: str) -> None:
         r"relaygw[-_](?:mta[-_])?(\d+\.\d+\.\d+)", (ROOT / "docs" / page).read_text()
     )
     assert __version__ in named
+
+
+def test_builds_of_two_commits_tell_themselves_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str, at: str = "") -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
+        environment = {**os.environ, "GIT_COMMITTER_DATE": at}
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, env=environment)
+
+    def version() -> str:
+        build.build_version.cache_clear()
+        return build.build_version()
+
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    assert version() == __version__, "the sources of a release"
+    git("init", "--quiet")
+    (tmp_path / "code").write_text("1")
+    git("add", "code")
+    git("commit", "--quiet", "--message", "first", at="2026-12-01T10:00:00+02:00")
+    first = version()
+    assert re.fullmatch(rf"{re.escape(__version__)}\+git20261201080000\.g[0-9a-f]{{8}}", first)
+    (tmp_path / "code").write_text("2")
+    assert version() == f"{first}.changed"
+    git("commit", "--quiet", "--all", "--message", "second", at="2026-12-01T09:00:00+00:00")
+    second = version()
+    for older, newer in ((__version__, first), (first, second)):
+        subprocess.run(["dpkg", "--compare-versions", older, "lt", newer], check=True)
+        assert Version(older) < Version(newer)
+    git("tag", f"v{__version__}")
+    assert version() == __version__
+    build.build_version.cache_clear()
