@@ -36,6 +36,7 @@ from relaygw.roles.signals import Signals
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.roles.systemd import ServiceManager, handed_sockets
 from relaygw.service_file import RunningGateway, hold_running_entry, hold_service_file, user_name
+from relaygw.settings.in_force import keep_settings
 from relaygw.settings.load import DEFAULT_FILE, LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -89,7 +90,7 @@ class Supervisor:
         os.umask(0o077)  # mail is nobody else's business
         hold_service_file(self._loaded.state_dir)
         self._hang_file.start()
-        note_settings_in_force(self._loaded.state_dir)
+        self._put_in_force(self._loaded)
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._readings = Readings(
             self._loaded.state_dir, tell=lambda line: self._log.note("master", line)
@@ -324,8 +325,7 @@ class Supervisor:
             self._manager.ready(f"reload refused, the old settings stay: {reasons[0]}")
             return
         old = list(self._children.values())
-        note_settings_in_force(self._loaded.state_dir)
-        self._loaded = loaded
+        self._put_in_force(loaded)
         self._log.channel.close()
         self._log = _open_log(loaded.settings)
         self._restarts.clear()
@@ -342,6 +342,11 @@ class Supervisor:
         self._note_settings("reload")
         self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
         self._manager.ready(f"serves, mode {loaded.settings.mode}")
+
+    def _put_in_force(self, loaded: LoadedSettings) -> None:
+        self._loaded = loaded
+        note_settings_in_force(loaded.state_dir)
+        keep_settings(loaded)
 
     def _wait_for_handover(self, old: Sequence[Child]) -> list[Child]:
         """Return the workers of before that do not say in time that they begin nothing more."""

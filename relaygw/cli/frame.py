@@ -97,16 +97,25 @@ class Invocation:
         """Read the configuration that is meant when somebody asks about the gateway.
 
         It is the one that is named, else that of the gateway that runs on this host; see `load`.
-        Raises SettingsError, and StoreUnavailable when nobody can tell which.
+        Where its files have a mistake, these are the settings that the gateway runs with. Raises
+        SettingsError, and StoreUnavailable when nobody can tell which.
         """
-        if self.config is not None or any(os.environ.get(name) for name in _NAMED):
-            return self.load()
         if self._of_running is None:
-            from relaygw.cli.running_gateway import load_running
-
-            self._of_running = load_running(self.read)
+            self._of_running = self._read_running()
         act_as_owner(self._of_running)
         return self._of_running
+
+    def _read_running(self) -> LoadedSettings:
+        from relaygw.cli.running_gateway import load_running, settings_in_force
+
+        if self.config is None and not any(os.environ.get(name) for name in _NAMED):
+            return load_running(self.read)
+        try:
+            return self.read()
+        except errors.SettingsUnreadable:
+            raise
+        except errors.SettingsError as error:
+            return settings_in_force(self.config, error)
 
     def wake_workers(self) -> None:
         """Let workers see a change now, not with their next look."""

@@ -11,6 +11,7 @@ from relaygw import service_file, state_owner
 from relaygw.cli.frame import Invocation, warn
 from relaygw.errors import RelaygwError, SettingsError, SettingsUnreadable, StoreUnavailable
 from relaygw.service_file import FoundGateway
+from relaygw.settings.in_force import kept_settings
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -52,16 +53,48 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
             raise StoreUnavailable(
                 f"{problem}; run this as {gateway.user}, or name a configuration with --config"
             ) from error
-        raise StoreUnavailable(
-            f"{problem}; correct it, until relaygw --config {config} check is content, or give "
-            "this command the variables that its service has"
-        ) from error
+        in_force = _in_force(gateway, error)
+        if in_force is None:
+            raise StoreUnavailable(
+                f"{problem}; correct it, until relaygw --config {config} check is content, or give "
+                "this command the variables that its service has"
+            ) from error
+        return in_force
     warn(f"using {_named(gateway)}")
     if where:
         warn(
             f"{where}, and no gateway runs on it: to see it, name its configuration with "
             "--config, or its queue with RELAYGW__QUEUE__URL"
         )
+    return loaded
+
+
+def settings_in_force(config: Path | None, error: SettingsError) -> LoadedSettings:
+    """Return the settings of the gateway that runs with what is named, which cannot be used.
+
+    `config` is the file that the caller named, if one. Raises `error` where none runs with it.
+    """
+    named = str(config or os.environ.get("RELAYGW_CONFIG", ""))
+    queue = os.environ.get("RELAYGW__QUEUE__URL")
+    for gateway in service_file.running_gateways(os.environ):
+        is_its_file = named and os.path.realpath(gateway.config) == os.path.realpath(named)
+        if is_its_file or (not named and gateway.queue == queue):
+            in_force = _in_force(gateway, error)
+            if in_force is not None:
+                return in_force
+    raise error
+
+
+def _in_force(gateway: FoundGateway, error: SettingsError) -> LoadedSettings | None:
+    """Return what a gateway runs with, and say so; None where it left nothing of use."""
+    state_dir = Path(gateway.state_dir)
+    with state_owner.as_owner_of(state_dir):
+        loaded = kept_settings(state_dir)
+    if loaded is None:
+        return None
+    first, *more = str(error).splitlines()
+    others = f" ({len(more)} more: relaygw check)" if more else ""
+    warn(f"{first}{others}; using the settings that {_named(gateway)} runs with")
     return loaded
 
 

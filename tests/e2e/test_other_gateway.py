@@ -107,16 +107,16 @@ def test_several_gateways_are_named_and_one_must_be_chosen(tmp_path: Path, run_d
         assert relaygw("queue", "list").returncode == 0, "one that was killed does not count"
         good = one.config.read_text()
         one.config.write_text(f"{good}\nnonsense: 1\n")
-        refused = relaygw("status")
-        assert "nonsense" in refused.stderr
-        assert "correct it" in refused.stderr
-        assert "run this as" not in refused.stderr
+        used = relaygw("status")
+        assert used.returncode == 0, used
+        assert "nonsense" in used.stderr
+        assert f"{one.config} runs with" in used.stderr
         one.config.write_text(good)
         assert relaygw("classify", "p", "451 4.7.1 later").returncode == 0, "its provider is known"
         one.config.rename(tmp_path / "elsewhere.yaml")
-        refused = relaygw("status")
-        assert refused.returncode == os.EX_UNAVAILABLE, refused
-        assert "cannot be read" in refused.stderr
+        used = relaygw("status")
+        assert used.returncode == 0, used
+        assert "cannot be read" in used.stderr
         assert run_dir.stat().st_mode & 0o777 == 0o755
 
 

@@ -1,0 +1,56 @@
+"""The settings that a gateway runs with, as its supervisor leaves them for commands.
+
+A configuration that has a mistake stops no command then: what looks at mail, or holds it, uses
+these. Secrets are in the file as references only; those that are written out are left out, and
+so is what would be run: the file is the service's user's, and root believes nothing in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from relaygw.settings.load import LoadedSettings
+from relaygw.settings.model import Settings
+
+_NAME = "settings-in-force.json"
+_MAX_BYTES = 16 * 2**20
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: a FIFO in the file's place must not stop a command."""
+_LEFT_OUT = "plain:***"
+_NO_PASSWORD = f"$argon2id$v=19$m=8,t=1,p=1${'A' * 22}${'A' * 43}"
+"""A hash in place of a user's, which is not shown: of no password that anybody has."""
+
+
+def keep_settings(loaded: LoadedSettings) -> None:
+    """Leave settings in the state directory; what fails is not logged: only commands miss them."""
+    new = loaded.state_dir / f"{_NAME}.new"
+    with contextlib.suppress(OSError):
+        new.write_text(loaded.settings.model_dump_json())
+        new.replace(loaded.state_dir / _NAME)
+
+
+def kept_settings(state_dir: Path) -> LoadedSettings | None:
+    """Return what was left in a state directory, None where that is nothing of use."""
+    try:
+        with os.fdopen(os.open(state_dir / _NAME, _OPEN_FLAGS), "rb") as file:
+            values = json.loads(file.read(_MAX_BYTES))
+        values["alerts"] = [one for one in values["alerts"] if one["command"] is None]
+        for user in (*values["users"], *values["web"]["users"]):
+            user["password_hash"] = _NO_PASSWORD
+        settings = Settings.model_validate(_without_commands(values))
+    except (OSError, ValueError, LookupError, TypeError):  # of another version, or of nobody
+        return None
+    return LoadedSettings(settings=settings, origins={}, files=(), state_dir=state_dir)
+
+
+def _without_commands(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_commands(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_commands(inner) for inner in value]
+    is_command = isinstance(value, str) and value.startswith("command:")
+    return _LEFT_OUT if is_command else value
