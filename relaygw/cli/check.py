@@ -16,6 +16,7 @@ import click
 from relaygw.cli.check_findings import (
     AskedMail,
     change,
+    closed_places,
     events_doubts,
     events_problems,
     events_words,
@@ -151,7 +152,10 @@ def _tell(
         print_lines(suppression_lines(invocation, loaded, mail))
     if mail.recipient is None:
         gone = _routes_gone(invocation, loaded)
-        for text in chain(_warnings(loaded.settings), doubts, service_warnings(loaded), gone):
+        closed = closed_places(loaded)
+        for text in chain(
+            _warnings(loaded.settings), closed, doubts, service_warnings(loaded), gone
+        ):
             warn(f"warning: {text}")
 
 

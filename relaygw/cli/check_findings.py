@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from relaygw.cli.frame import Invocation
 from relaygw.cli.text import labelled
@@ -19,6 +22,7 @@ from relaygw.mail.suppression import Action
 from relaygw.policy.recipients import Screen
 from relaygw.policy.router import Explainer, Rewriter, Way
 from relaygw.reach import is_own
+from relaygw.service_file import user_name
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.loops import listening_at, looping_binds
@@ -148,6 +152,24 @@ def loop_doubts(settings: Settings) -> Iterator[str]:
                 f"{provider.port} that of a listener: if it is this gateway, mail for it would "
                 "come back until it bounces; write host and port of your mail service"
             )
+
+
+def closed_places(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield what the service writes to and may not; this process acts as its user."""
+    settings, user = loaded.settings, user_name(os.geteuid())
+    log, maildrop = settings.log.file, settings.maildrop.path
+    places = [("queue.url", loaded.state_dir)]
+    if not settings.queue.is_postgres:
+        places.append(("queue.url", Path(settings.queue.url.removeprefix("sqlite:///"))))
+    if maildrop is not None:
+        places.append(("maildrop.path", Path(maildrop)))
+    if log is not None:
+        places.append(("log.target", log if os.access(log, os.F_OK) else log.parent))
+    for key, place in places:
+        rights = os.R_OK | os.W_OK | (os.X_OK if place.is_dir() else 0)
+        if os.access(place, os.F_OK) and not os.access(place, rights):
+            command = f"chown {user} {shlex.quote(str(place))}"
+            yield f"{key}: {user} may not write to {place}; run as root: {command}"
 
 
 def unreadable_secrets(settings: Settings) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
+import grp
 import os
 import pwd
 import re
@@ -109,9 +110,10 @@ class SecretRef(Written):
             finally:
                 os.close(descriptor)
         except OSError as error:
+            is_closed = isinstance(error, PermissionError)
+            remedy = f"run as root: {_sharing(path)}" if is_closed else "create it"
             raise SettingsError(
-                f"{self}: {path} cannot be read ({error.strerror}); create it, readable by "
-                "relaygw's user"
+                f"{self}: {path} cannot be read ({error.strerror}); {remedy}"
             ) from error
         if problem:
             raise SettingsError(f"{self}: {problem}")
@@ -294,11 +296,32 @@ def service_uids() -> set[int]:
 def _loose(path: Path, status: os.stat_result) -> str | None:
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
         mode = stat.S_IMODE(status.st_mode)
+        is_readers = _reader().pw_uid in (0, status.st_uid)
+        command = f"chmod o-rwx {shlex.quote(str(path))}" if is_readers else _sharing(path)
         return (
-            f"everyone on this machine may read or write {path} (mode {mode:04o}); "
-            f"run: chmod o-rwx {shlex.quote(str(path))}"
+            f"everyone on this machine may read or write {path} (mode {mode:04o}); run: {command}"
         )
     return None
+
+
+def _reader() -> pwd.struct_passwd:
+    """Return who reads secrets: the service's user where root asks, else this user."""
+    uid = next(iter(service_uids()), os.geteuid())
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:  # as in a container
+        return pwd.struct_passwd((str(uid), "", uid, os.getegid(), "", "", ""))
+
+
+def _sharing(path: Path) -> str:
+    """Return by what root lets the reader, and no stranger, read a file where it is."""
+    group = str(_reader().pw_gid)
+    with contextlib.suppress(KeyError):
+        group = grp.getgrgid(int(group)).gr_name
+    closed = [place for place in reversed(path.parents) if not os.access(place, os.X_OK)]
+    steps = [("g+x", place) for place in closed[:1]] + [("u=rw,g=r,o=", path)]
+    shown = ((mode, shlex.quote(str(place))) for mode, place in steps)
+    return " && ".join(f"chgrp {group} {place} && chmod {mode} {place}" for mode, place in shown)
 
 
 def secret_file_problem(path: Path, status: os.stat_result) -> str | None:
