@@ -56,6 +56,8 @@ def _is_entry(text: str) -> bool:
 
 
 def _is_pattern(text: str) -> bool:
+    if text.startswith("*"):  # an address to RFC 5321, and to who writes it all of a domain
+        return False
     return _is_entry(text) or (text.startswith(".") and _is_domain(text[1:]))
 
 
@@ -79,7 +81,11 @@ Entry = Annotated[
 """An address, or `@domain` for every address of exactly that domain."""
 Pattern = Annotated[
     str,
-    checked(_is_pattern, 'is not an address, "@domain" or ".domain"; write e.g. "@example.com"'),
+    checked(
+        _is_pattern,
+        'is not an address, "@domain" or ".domain", and no expression is read here; write e.g. '
+        '"@example.com"',
+    ),
 ]
 """An `Entry`, or `.domain` for a domain and all below it."""
 RewriteKey = Annotated[

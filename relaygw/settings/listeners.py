@@ -37,6 +37,7 @@ _HASH = re.compile(
     r"\$argon2(?:id|i|d)\$v=19\$m=([0-9]{1,8}),t=([0-9]{1,3}),p=([0-9]{1,2})"
     r"\$[A-Za-z0-9+/]{11,128}\$[A-Za-z0-9+/]{16,128}"
 )
+HASH_EXAMPLE = '"$argon2id$v=19$…", in quotes, as `relaygw users hash` prints it'
 MAX_HASH_KIB = 256 * 1024  # memory that one verification may take: two run at once in each front
 MAX_HASH_PASSES = 16
 LEAST_HEADER_BYTES = 100 * 1024  # as Postfix's header_size_limit: ordinary mail has no more
@@ -123,7 +124,7 @@ class User(Section):
     """Who may log in to a listener, and as whom that client sends."""
 
     name: UserLogin = Field(examples=["shop1"])
-    password_hash: PasswordHash
+    password_hash: PasswordHash = Field(examples=[HASH_EXAMPLE])
     senders: tuple[Pattern, ...] = ()  # envelope senders; empty: anything
     mode: Mode | None = None  # stricter than the global one
 

@@ -31,6 +31,20 @@ _URLS = ("url", "token_url", "relay_to")  # keys of URLs, any of which may carry
 _SECRET_URLS = ("webhook", "apprise", "heartbeat_url")  # keys of URLs that are secrets themselves
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[A-Za-z0-9.-]+")
+_MANY = 8  # words of a closed list: more are not shown where the one that is meant is known
+_MEANT = {
+    **dict.fromkeys(("starttls", "true", "yes", "on", "tls"), "required"),
+    **dict.fromkeys(("ssl", "smtps", "tls/ssl"), "implicit"),
+    **dict.fromkeys(("false", "no", "off", "never"), "none"),
+    **dict.fromkeys(("live", "prod"), "production"),
+    **dict.fromkeys(("dev", "development", "local", "test"), "sandbox"),
+    **dict.fromkeys(("stage", "preview", "uat"), "staging"),
+    **dict.fromkeys(("marketing", "bulk", "newsletter"), "promotional"),
+    "orders": "transactional",
+    "oauth": "xoauth2",
+    "oauth2": "xoauth2",
+}
+"""What is meant by words of other programs, where that is one of the list."""
 _FIRST_LABEL = re.compile(r"[A-Za-z0-9-]+(?=\.)")
 
 
@@ -51,8 +65,8 @@ def explain(error: ValidationError, tree: Tree, told: Collection[Keys]) -> Itera
         else:
             is_name = item["loc"][-1:] == ("[key]",)
             problem = str(cause) if cause else _mismatch(keys, item["input"])
-            value = "" if is_name else f"{_shown(keys, item['input'], is_leaf=bool(cause))} "
-            yield tree.line_for(keys, value + problem)
+            value = "" if is_name else _shown(keys, item["input"], is_leaf=bool(cause))
+            yield tree.line_for(keys, f"{value} {problem}".lstrip())
 
 
 def _follows(item: ErrorDetails, keys: Keys, told: Collection[Keys]) -> bool:
@@ -75,6 +89,8 @@ def _unknown(keys: Keys) -> str:
 
 
 def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
+    if value is None and expectation(keys) == "a mapping":
+        return ""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, (list, tuple)):
@@ -93,15 +109,43 @@ def _mismatch(keys: Keys, value: Any) -> str:
     expected = expectation(keys)
     if value == "":
         return "is empty; write a value or remove the key"
+    if expected == "a mapping":
+        return _not_a_mapping(keys, value)
     if isinstance(value, list) and expected != "a list":
         return f"is not {expected}; write one value"
+    if choices := _choices(keys):
+        return _no_choice(str(value), choices)
     remedies = {
         "a list": "; write [VALUE, VALUE]",
-        "a mapping": "; write KEY: VALUE below it",
         "text": "; write it in quotes",
     }
     near = _example(keys)
     return f"is not {expected}" + remedies.get(expected, f"; write {near}" if near else "")
+
+
+def _not_a_mapping(keys: Keys, value: Any) -> str:
+    inner = _section_at(keys)
+    if inner is not None and keys[-1] in inner.model_fields:
+        return f"stands where a name is expected; indent {keys[-1]} below its name"
+    if isinstance(value, list):
+        return "has no names; write NAME: and its keys, indented, in place of each entry"
+    if value is None:
+        return "has nothing below it; indent its keys, KEY: VALUE"
+    return "has no keys; write KEY: VALUE below it, indented"
+
+
+def _no_choice(value: str, choices: Collection[str]) -> str:
+    meant = _MEANT.get(value.lower())
+    near = difflib.get_close_matches(value.lower(), choices, n=1)
+    guess = meant if meant in choices else next(iter(near), None)
+    listed = f"is not one of {', '.join(choices)}"
+    if guess is None:
+        return listed
+    return (
+        f"is not known here; did you mean {guess}?"
+        if len(choices) > _MANY
+        else (f"{listed}; did you mean {guess}?")
+    )
 
 
 # --- how much of a wrong value is shown: nothing that may be a secret in the wrong form
@@ -147,16 +191,22 @@ def _field_at(keys: Keys) -> FieldInfo | None:
 def expectation(keys: Keys) -> str:
     """Return what the model wants at `keys`, such as `an integer 1-65535`."""
     kind = _type_at(keys)
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return "one of " + ", ".join(kind)
+    if choices := _choices(keys):
+        return "one of " + ", ".join(choices)
     if get_origin(kind) is tuple:
         return "a list"
     if get_origin(kind) is dict or _section_at(keys):
         return "a mapping"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     return names.get(kind, "a known value") + _range(_field_at(keys))
+
+
+def _choices(keys: Keys) -> list[str]:
+    """Return what may stand at `keys` where that is a closed list."""
+    kind = _type_at(keys)
+    if get_origin(kind) is Literal:
+        return list(map(str, get_args(kind)))
+    return list(kind) if isinstance(kind, type) and issubclass(kind, StrEnum) else []
 
 
 def _example(keys: Keys) -> str:
@@ -193,9 +243,11 @@ def _bare(annotation: Any) -> Any:
 
 
 def _range(info: FieldInfo | None) -> str:
+    # `int | None` has its limits in the type, not in the field
+    marks = [*info.metadata, *_marks_in(info.annotation)] if info else []
     limits = {
         name: getattr(mark, name)
-        for mark in (info.metadata if info else ())
+        for mark in marks
         for name in ("ge", "gt", "le")
         if getattr(mark, name, None) is not None
     }
@@ -204,3 +256,13 @@ def _range(info: FieldInfo | None) -> str:
     if "ge" in limits:
         return f" from {limits['ge']}"
     return f" above {limits['gt']}" if "gt" in limits else ""
+
+
+def _marks_in(annotation: Any) -> Iterator[Any]:
+    """Yield what Annotated says of a type and of the parts of a union."""
+    if get_origin(annotation) is Annotated:
+        for mark in annotation.__metadata__:
+            yield from mark.metadata if isinstance(mark, FieldInfo) else [mark]
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for part in get_args(annotation):
+            yield from _marks_in(part)

@@ -208,9 +208,7 @@ def read_tree(content: bytes, place: Place) -> Tree:
     if isinstance(node, yaml.MappingNode):
         tree.values = _mapping(node, (), tree)
     elif node is not None:
-        tree.problems.append(
-            f"{replace(place, line=1)}: the file is not a mapping; write e.g. mode: sandbox"
-        )
+        tree.problems.append(f"{replace(place, line=1)}: {_without_keys(content)}")
         tree.is_readable = False
     return tree
 
@@ -291,20 +289,53 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     if not isinstance(error, yaml.MarkedYAMLError):
         return None, str(error)
     mark = error.problem_mark or error.context_mark
-    at = mark.line + 1 if mark else None
-    if error.problem and r"'\t'" in error.problem:
-        return at, "a tab is used for indentation; write spaces instead"
-    problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", error.problem or "is not valid YAML")
-    return at, problem + next((hint for words, hint in _HINTS.items() if words in problem), "")
+    begun = f" that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
+    words = error.problem or "is not valid YAML"
+    problem = next((said for part, said in _YAML_PROBLEMS.items() if part in words), None)
+    if problem is None:  # the parser may quote a secret
+        problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", words)
+    return mark.line + 1 if mark else None, problem.replace("{begun}", begun)
 
 
-_BRACKETS = '; check indentation and brackets, and quote an address such as "[::1]:25"'
-_HINTS = {
-    "cannot start any token": '; put the text in quotes, e.g. "@example.com"',
-    "mapping values are not allowed": "; check the indentation, and quote a text that holds a "
-    "colon and a space",
-    "could not find expected ':'": "; write KEY: VALUE, with a space after the colon",
-    "<block end>": _BRACKETS,
-    "expected ',' or ']'": _BRACKETS,
+def _without_keys(content: bytes) -> str:
+    """Return what is wrong with a file that is a text or a list."""
+    if _MAIN_CF.search(content):
+        return (
+            "is written as Postfix's main.cf is; relaygw import-postfix makes a configuration of it"
+        )
+    if _NO_SPACE.search(content):
+        return "has no space after a colon; write KEY: VALUE"
+    return "has no keys; write KEY: VALUE, e.g. mode: sandbox"
+
+
+_MAIN_CF = re.compile(rb"^[a-z][a-z0-9_]+\s*=", re.MULTILINE)
+_NO_SPACE = re.compile(rb"^[a-z_]+:\S", re.MULTILINE)
+_YAML_PROBLEMS = {
+    r"'\t'": "a tab is used for indentation; write spaces instead",
+    "expected ',' or '}'": (
+        "the {{begun} is not closed before this; write }, or a comma between its entries"
+    ),
+    "expected ',' or ']'": (
+        "the [{begun} is not closed before this; write ], or a comma between its entries"
+    ),
+    "cannot start any token": (
+        'a value cannot begin with this sign; put the text in quotes, e.g. "@example.com"'
+    ),
+    "mapping values are not allowed": (
+        "a key cannot stand here; check the indentation, and quote a text that holds a colon and a "
+        "space"
+    ),
+    "could not find expected ':'": (
+        "a key has no value; write KEY: VALUE, with a space after the colon"
+    ),
+    "<block end>": (
+        "this does not stand below what is before it; indent the keys of a section alike, and "
+        'quote an address such as "[::1]:25"'
+    ),
+    "unexpected end of stream": "the quote{begun} is not closed; close it",
+    "end of stream": "the bracket or quote{begun} is not closed; close it",
+    "node content": ('a value is missing before this sign; quote an address such as "[::1]:25"'),
+    "alphabetic or numeric": "a value cannot begin with * or &; put the text in quotes",
+    "unknown escape": "a backslash in double quotes; write single quotes around the text",
 }
-"""What to do, by what stands in the problem."""
+"""What is wrong and what to do, by what stands in the parser's words."""

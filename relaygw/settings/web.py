@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from relaygw.settings.addresses import Bind, HeaderName
-from relaygw.settings.listeners import PasswordHash, UserLogin
+from relaygw.settings.listeners import HASH_EXAMPLE, PasswordHash, UserLogin
 from relaygw.settings.secrets import SecretRef, is_url
 from relaygw.settings.section import Conflict, Network, Section, repeated_names
 
@@ -58,7 +58,7 @@ class WebUser(Section):
     """Who may log in to the pages, and use the API by HTTP basic."""
 
     name: UserLogin = Field(examples=["anna"])
-    password_hash: PasswordHash
+    password_hash: PasswordHash = Field(examples=[HASH_EXAMPLE])
     role: RoleName = "viewer"
 
 

@@ -72,7 +72,7 @@ def _url_problem(url: str) -> str | None:
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname in _LOOPBACK:
         return None
-    return "is not https, and events name recipients; only a URL of this host may be http"
+    return "is not https, and events name recipients; write https://, or a URL of this host"
 
 
 def _is_key(text: str) -> bool:

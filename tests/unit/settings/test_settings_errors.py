@@ -22,8 +22,12 @@ DEFAULT = "routes: [{name: default, providers: [main]}]\n"
 
 LINES = [
     ("", "relaygw.yaml: mode: is required; write one of production, staging, sandbox"),
-    ("- a\n", "relaygw.yaml:1: the file is not a mapping; write e.g. mode: sandbox"),
-    ("mode: prod", 'relaygw.yaml:1: mode: "prod" is not one of production, staging, sandbox'),
+    ("- a\n", "relaygw.yaml:1: has no keys; write KEY: VALUE, e.g. mode: sandbox"),
+    (
+        "mode: prod",
+        'relaygw.yaml:1: mode: "prod" is not one of production, staging, sandbox; did you mean '
+        "production?",
+    ),
     (
         "mode: sandbox\nproviders:\n  promo:\n    host: a.test\n    port: 25a\n",
         'relaygw.yaml:5: providers.promo.port: "25a" is not an integer 1-65535; write e.g. 587',
@@ -59,8 +63,8 @@ LINES = [
     ),
     (
         "mode: sandbox\nrecipients:\n  allow: @a.test\n",
-        "relaygw.yaml:3: found character '@' that cannot start any token; put the text in quotes, "
-        'e.g. "@example.com"',
+        "relaygw.yaml:3: a value cannot begin with this sign; put the text in quotes, e.g. "
+        '"@example.com"',
     ),
     (
         "mode: sandbox\nhostname: &a x\n",
@@ -163,7 +167,8 @@ LINES = [
     ),
     (
         "mode: sandbox\nlog: {redact: [subjects]}\n",
-        'relaygw.yaml:2: log.redact.0: "subjects" is not one of subject, local_part, addresses',
+        'relaygw.yaml:2: log.redact.0: "subjects" is not one of subject, local_part, '
+        "addresses; did you mean subject?",
     ),
     (
         "mode: sandbox\nlog: {syslog_name: 'a b'}\n",

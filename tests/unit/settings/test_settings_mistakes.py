@@ -1,0 +1,182 @@
+"""Mistakes that people make in a configuration, and what they are told to write instead.
+
+Together with the lines of test_settings_errors these are the known ones; each was tried as a
+newcomer would make it. None is told in the words of a YAML parser.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relaygw.errors import SettingsError
+from relaygw.settings.load import load_settings
+
+HOST = "{host: smtp.example.com}"
+GOOD = f"""mode: production
+providers:
+  main: {HOST}
+routes: [{{name: default, providers: [main]}}]
+"""
+JARGON = (
+    "mapping values", "token", "block end", "scalar", "flow", "while parsing", "not an instance",
+    "NoneType", "None", "end of stream", "a mapping", "node",
+)  # fmt: skip
+
+
+def provider(keys: str) -> str:
+    return GOOD.replace(HOST, f"{{host: smtp.example.com, {keys}}}")
+
+
+def route(keys: str) -> str:
+    return GOOD.replace("name: default,", f"name: default, {keys},")
+
+
+MISTAKES = {
+    "mode misspelt": (GOOD.replace("production", "prodution"), "did you mean production?"),
+    "mode of another program": (GOOD.replace("production", "live"), "did you mean production?"),
+    "mode: dev": (GOOD.replace("production", "dev"), "did you mean sandbox?"),
+    "mode: stage": (GOOD.replace("production", "stage"), "did you mean staging?"),
+    "mode in capitals": (GOOD.replace("production", "Production"), "did you mean production?"),
+    "no mode": (GOOD.replace("mode: production\n", ""), "write one of production, staging"),
+    "no space after a colon": ("mode:production\n", "no space after a colon"),
+    "Postfix's main.cf": ("relayhost = [smtp.example.com]:587\n", "import-postfix"),
+    "more of main.cf": (
+        "# See /usr/share/postfix\nmyhostname = a.example\nmynetworks = 10.0.0.0/8\n",
+        "import-postfix",
+    ),
+    "a list of providers": (
+        "mode: production\nproviders: [{host: smtp.example.com}]\n",
+        "write NAME: and its keys",
+    ),
+    "a provider without a name": (
+        "mode: production\nproviders:\n  host: smtp.example.com\n",
+        "indent host below its name",
+    ),
+    "keys beside a provider's name": (
+        "mode: production\nproviders:\n  main:\n  host: smtp.example.com\n",
+        "providers.main: has nothing below it; indent its keys",
+    ),
+    "a provider that is a text": (
+        "mode: production\nproviders: {main: smtp.example.com}\n",
+        "write KEY: VALUE below it, indented",
+    ),
+    "a brace that is missing": (
+        "mode: production\nproviders:\n  main: {host: smtp.example.com, port: 587\nqueue: {}\n",
+        "the { that begins on line 3 is not closed before this; write }",
+    ),
+    "a bracket that is missing": (
+        "mode: production\nrecipients:\n  allow: [a@b.example, c@d.example\nqueue: {}\n",
+        "the [ that begins on line 3 is not closed before this; write ]",
+    ),
+    "a brace at the end of the file": (
+        "mode: production\nproviders: {main: {host: a.example}\n",
+        "that begins on line 2 is not closed",
+    ),
+    "a comma that is missing": (
+        "mode: production\nproviders: {main: {host: a.example port: 587}}\n",
+        "or a comma between its entries",
+    ),
+    "a quote that is missing": (
+        'mode: "production\nproviders: {}\n',
+        "the quote that begins on line 1 is not closed",
+    ),
+    "indented too far": (
+        "mode: production\nproviders:\n  main:\n    host: a.example\n     port: 587\n",
+        "relaygw.yaml:5: a key cannot stand here; check the indentation",
+    ),
+    "indented too little": (
+        "mode: production\nproviders:\n    main:\n      host: a.example\n   port: 587\n",
+        "relaygw.yaml:5: this does not stand below what is before it",
+    ),
+    "a tab": ("mode: production\nproviders:\n\tmain: {}\n", "write spaces instead"),
+    "a domain without quotes": (
+        "mode: sandbox\nrecipients: {allow: [@example.com]}\n",
+        "put the text in quotes",
+    ),
+    "a star without quotes": ("mode: sandbox\nhostname: *\n", "quote"),
+    "a backslash in double quotes": ('mode: sandbox\nhostname: "a\\d"\n', "single quotes"),
+    "an address without quotes": (
+        "mode: sandbox\nlisteners: [{bind: [::1]:25}]\n",
+        "quote an address",
+    ),
+    "a text with a colon": ("mode: sandbox\nhostname: a: b\n", "quote a text that holds a colon"),
+    "no hash": (GOOD + "web: {users: [{name: anna}]}\n", "relaygw users hash"),
+    "a password for a hash": (
+        GOOD + "web: {users: [{name: anna, password_hash: geheim}]}\n",
+        "relaygw users hash",
+    ),
+    "a quota of nothing": (provider("daily_quota: 0"), "0 is not an integer 1-1000000000"),
+    "a quota with a word": (provider("daily_quota: unlimited"), "is not an integer 1-"),
+    "tls: starttls": (provider("tls: starttls"), "did you mean required?"),
+    "tls: ssl": (provider("tls: ssl"), "did you mean implicit?"),
+    "tls: true": (provider("tls: true"), "did you mean required?"),
+    "tls: off": (provider("tls: off"), "did you mean none?"),
+    "tls misspelt": (provider("tls: implcit"), "did you mean implicit?"),
+    "auth: oauth2": (provider("auth: oauth2"), "did you mean xoauth2?"),
+    "auth misspelt": (provider("auth: plian"), "did you mean plain?"),
+    "a preset in capitals": (
+        GOOD.replace(HOST, "{preset: SendGrid, password: env:X}"),
+        "write sendgrid",
+    ),
+    "a port's name": (provider("port: smtp"), "write e.g. 587"),
+    "a port that is none": (provider("port: 70000"), "is not an integer 1-65535"),
+    "a key misspelt": (provider("pasword: env:X"), "did you mean password?"),
+    "a key with a hyphen": (provider("max-connections: 3"), "did you mean max_connections?"),
+    "a bare password": (provider("username: u, password: geheim"), "env:NAME, file:PATH"),
+    "a rate with words": (provider("rate: 100/hour"), "write e.g. 14/s, 25/m or 1000/h"),
+    "a relative secret": (
+        provider("username: u, password: 'file:key'"),
+        "needs an absolute path",
+    ),
+    "a stream misspelt": (route("stream: promo"), "did you mean promotional?"),
+    "a stream of another program": (route("stream: bulk"), "did you mean promotional?"),
+    "an expression": (route("sender: ['/regex[/']"), "no expression is read here"),
+    "a star and a domain": (route("sender: ['*@shop.example']"), '"@example.com"'),
+    "an unknown provider": (GOOD.replace("[main]", "[mian]"), "write one of: main"),
+    "a provider that is no list": (GOOD.replace("[main]", "main"), "write [VALUE, VALUE]"),
+    "an alert's rule": (
+        GOOD + "alerts: [{webhook: 'https://h.example/x', on: [provider_dwn]}]\n",
+        "did you mean provider_down?",
+    ),
+    "an alert of nothing": (GOOD + "alerts: [{on: [held]}]\n", "names no channel"),
+    "a duration in words": (GOOD + "retry: {first: 5 minutes}\n", "write e.g. 30s, 5m"),
+    "a webhook over http": (
+        GOOD + "webhooks: [{url: 'http://h.example/x', secret: 'env:S'}]\n",
+        "write https://",
+    ),
+    "a log's form": (GOOD + "log: {format: jsn}\n", "did you mean json?"),
+    "a log's file": (GOOD + "log: {target: /var/log/mail.log}\n", "file:/var/log/relaygw/mail.log"),
+    "a listener without a port": (GOOD + "listeners: [{bind: 127.0.0.1}]\n", "127.0.0.1:25"),
+    "a listener that is a text": (GOOD + "listeners: '127.0.0.1:25'\n", "write [VALUE, VALUE]"),
+    "an open relay": (
+        GOOD + "listeners: [{bind: '0.0.0.0:25', allow: ['0.0.0.0/0']}]\n",
+        "listeners.0",
+    ),
+    "pages for all": ("mode: sandbox\nweb: {bind: '0.0.0.0:8025'}\n", "add web.users"),
+    "a role misspelt": (
+        GOOD + "web: {users: [{name: a, password_hash: x, role: amdin}]}\n",
+        "did you mean admin?",
+    ),
+    "the same key again": (GOOD + "mode: sandbox\n", "is set twice, first on line 1"),
+    "true in words": (provider("auth_without_tls: ja"), "is not true or false"),
+    "a network for an address": (
+        GOOD + "listeners: [{bind: '10.0.0.0/8:25'}]\n",
+        "write e.g. 127.0.0.1:25",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_it_says_what_to_write(mistake: str, tmp_path: Path) -> None:
+    text, remedy = MISTAKES[mistake]
+    file = tmp_path / "relaygw.yaml"
+    file.write_text(text)
+    file.chmod(0o600)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config=file, environ={"HOME": "/"})
+    said = str(caught.value)
+    assert remedy in said, said
+    for word in JARGON:
+        assert word not in said, said
