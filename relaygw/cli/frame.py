@@ -158,7 +158,9 @@ def check_queue_file(url: str) -> None:
         from relaygw.store.store import refuse_lost_database
 
         refuse_lost_database(path)
-        raise StoreUnavailable(f"{path}: no queue there yet; relaygw serve creates it") from None
+        raise StoreUnavailable(
+            f"{path}: no queue there yet; relaygw setup, or relaygw serve, creates it"
+        ) from None
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}; run this as relaygw's user") from error
     if not os.access(path, os.R_OK | os.W_OK):

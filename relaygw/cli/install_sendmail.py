@@ -13,6 +13,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterator
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ LINKS = ("sbin/sendmail", "lib/sendmail", "bin/mailq", "bin/newaliases")
 _LAUNCHER = "bin/relaygw-sendmail"
 _MARK = "# installed by relaygw install-sendmail"
 _PREFIXES = ("/usr", "/usr/local")
+_UNCHECKED = b"\x01\0\0\0"
 _CALL = re.compile(rf"^{re.escape(_MARK)}$.*^main(\(.*\))$", re.MULTILINE | re.DOTALL)
 _ASIDE = ".before-relaygw"
 
@@ -93,23 +95,33 @@ def maildrop_warnings(settings: Settings) -> Iterator[str]:
     """Yield a warning where the command that is installed leaves mail where nobody looks."""
     launchers = {Path(directory, LINKS[0]).resolve() for directory in _PREFIXES}
     for launcher in sorted(one for one in launchers if one.name == Path(_LAUNCHER).name):
-        used = _maildrop_in(launcher)
-        if used is not None and used != settings.maildrop.path:
+        call = _call_in(launcher)
+        if call is not None and call[1] != settings.maildrop.path:
             yield (
-                f"{launcher} leaves mail in {used}, and maildrop.path is "
+                f"{launcher} leaves mail in {call[1]}, and maildrop.path is "
                 f"{settings.maildrop.path or 'off'}: no gateway with this configuration reads it; "
                 f"run relaygw install-sendmail --prefix {launcher.parents[1]}, or set "
                 "maildrop.path"
             )
 
 
-def _maildrop_in(launcher: Path) -> str | None:
-    """Return the maildrop of an installed command, None for what is none of ours."""
+def _call_in(launcher: Path) -> tuple[str, str] | None:
+    """Return gateway and maildrop of an installed command, None for what is none of ours."""
     try:
         found = _CALL.search(launcher.read_text(errors="replace"))
-        return str(ast.literal_eval(found[1])[1]) if found else None
-    except (OSError, ValueError, SyntaxError, IndexError):
+        gateway, maildrop = ast.literal_eval(found[1]) if found else (None, None)
+    except (OSError, ValueError, SyntaxError, TypeError):
         return None
+    return (gateway, maildrop) if isinstance(gateway, str) and isinstance(maildrop, str) else None
+
+
+def _is_compiled(package: Path) -> bool:
+    """Return whether a package manager compiled a package for ever: PEP 552, unchecked hashes."""
+    compiled = Path(cache_from_source(str(package / "__init__.py")))
+    try:
+        return compiled.read_bytes()[4:8] == _UNCHECKED
+    except OSError:
+        return False
 
 
 class Programs:
@@ -214,16 +226,23 @@ class Programs:
         return _MARK in path.read_text(errors="replace")
 
     def _write_launcher(self, maildrop: str) -> None:
-        import compileall
-
         package = Path(__file__).parents[1]
-        compileall.compile_dir(package, quiet=2)  # a program that is compiled each time is slow
+        if not _is_compiled(package):  # a program that is compiled each time is slow
+            import compileall
+
+            compileall.compile_dir(package, quiet=2)
+        gateway = Path(sys.prefix) / "bin" / "relaygw"
+        for name in (_call_in(self._launcher) or ())[:1]:
+            if Path(name).resolve() == gateway.resolve():
+                gateway = Path(name)  # a package names the link to it
         text = launcher_text(
             interpreter=str(_interpreter()),
             package_parent=str(package.parent),
-            gateway=str(Path(sys.prefix) / "bin" / "relaygw"),
+            gateway=str(gateway),
             maildrop=maildrop,
         )
+        if self._launcher.exists() and self._launcher.read_text(errors="replace") == text:
+            return
         self._launcher.parent.mkdir(parents=True, exist_ok=True)
         self._launcher.write_text(text)
         self._launcher.chmod(0o755)

@@ -212,6 +212,9 @@ def test_setup_leads_to_the_first_mail_and_a_second_run_changes_nothing(
     assert machine.run("stat", "-c", "%n %i %Z", *SET_UP).stdout == before
     assert machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout == pid
     provider.wait_for_messages(4)
+    # conf.d and the like are the administrator's
+    changed = machine.run("dpkg", "--verify", *PACKAGES, check=False).stdout.splitlines()
+    assert [line for line in changed if "/etc/" not in line] == []
 
 
 def test_a_broken_file_is_said_by_systemctl_and_a_kill_is_mended(

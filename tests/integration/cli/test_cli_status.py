@@ -175,7 +175,7 @@ def test_looking_at_a_queue_that_is_not_there_makes_none(desk: Desk, tmp_path: P
     for words in (("queue", "list"), ("status",), ("sandbox", "list")):
         result = desk.run(*words)
         assert result.exit_code == 69
-        assert "no queue there yet; relaygw serve creates it" in result.stderr
+        assert "no queue there yet; relaygw setup, or relaygw serve, creates it" in result.stderr
     assert not (tmp_path / "new").exists()
 
 
