@@ -18,7 +18,7 @@ from relaygw.observe.observer import Series
 from relaygw.settings.alerts import counts_sources
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
-from relaygw.store.watch import Incident
+from relaygw.store.watch import Incident, endings_of
 
 DAY_S = 86_400.0
 _WEEK_MS = 7 * 86_400_000
@@ -136,12 +136,18 @@ def digest_of(store: Store, settings: Settings, period: Period) -> Digest:
         host=settings.hostname,
         mode=settings.mode.value,
         period=period,
-        news=[*waits, *_news(now, before)],
+        news=[*waits, *_endings(store, settings, now_ms), *_news(now, before)],
         tables=[one for one in tables if one.rows],
         link=settings.web.url,
         counts={series.value: now.total(series) for series in _COUNTS},
         before={series.value: before.total(series) for series in _COUNTS},
     )
+
+
+def _endings(store: Store, settings: Settings, now_ms: int) -> Iterator[str]:
+    for one in endings_of(store, settings):
+        words = one.words(now_ms)
+        yield f"{words[0].upper()}{words[1:]}; {one.remedy}."
 
 
 # --- what was counted --------------------------------------------------------------------------

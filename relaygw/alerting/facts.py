@@ -20,6 +20,7 @@ from relaygw.observe.hang import Hang, read_hangs
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
 from relaygw.observe.reload import RefusedReload, read_refused_reload
+from relaygw.policy.endings import EndingLogin
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.settings_change import SETTINGS_CHANGE
 from relaygw.policy.storms import Storm
@@ -32,7 +33,7 @@ from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.visitors import TokenUse
-from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident, standing_of
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident, endings_of, standing_of
 from relaygw.upstream.failure import Unreached
 from relaygw.volume import free_share
 
@@ -71,6 +72,7 @@ class QueueFacts:
     storms: Sequence[Storm] = ()
     changes: Sequence[AuditEntry] = ()  # of configurations, lately; the newest first
     strangers: Sequence[TokenUse] = ()  # what tokens were lately used with first
+    endings: Sequence[EndingLogin] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +142,7 @@ class QueueFactsReader:
                 SETTINGS_CHANGE, since_ms=now_ms - NEWS_MS, limit=_MOST_CHANGES
             ),
             strangers=self._store.visitors.uses(now_ms - NEWS_MS, are_strange=True),
+            endings=endings_of(self._store, self._settings),
         )
 
     def _storms(self) -> Sequence[Storm]:

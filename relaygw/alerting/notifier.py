@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from relaygw.errors import PackageMissing, RelaygwError, StoreUnavailable
-from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none, utc_text
+from relaygw.mail.clock import DAY_MS, clock_ms, rfc3339, rfc3339_or_none, utc_text
 from relaygw.mail.words import fields, two_units
 from relaygw.settings.alerts import Alert, Rule, channel_name, shown_command
 from relaygw.settings.model import Settings
@@ -103,6 +103,9 @@ def notice_of(incident: Incident, settings: Settings) -> Notice:
 # --- channels and what they took --------------------------------------------------------------
 
 RETRY_LADDER_S = (10.0, 30.0, 60.0, 300.0)
+_WEEK_MS = 7 * DAY_MS
+_WEEKLY = frozenset({Rule.LOGIN_ENDS.value})
+"""Rules that are not over for months: their notice is sent again each week."""
 FORGET_MS = 3_600_000
 """The end of an incident is no longer reported when it is so long ago."""
 
@@ -180,9 +183,13 @@ class Notifier:
         for incident in incidents:
             if receiver.rules and incident.rule not in receiver.rules:
                 continue
-            begin = Receipt(incident.incident_id, receiver.name, False)
+            again = receiver.name
+            weeks = (now_ms - incident.since_ms) // _WEEK_MS
+            if incident.rule in _WEEKLY and incident.recovered_at_ms is None and weeks > 0:
+                again += f", week {weeks}"
+            begin = Receipt(incident.incident_id, again, False)
             end = Receipt(incident.incident_id, receiver.name, True)
-            knows_begin = receiver.name in incident.told or begin in took
+            knows_begin = again in incident.told or begin in took
             knows_end = receiver.name in incident.recovery_told or end in took
             if incident.recovered_at_ms is None:
                 if not knows_begin:

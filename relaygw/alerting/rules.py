@@ -47,6 +47,7 @@ QUEUE_RULES = frozenset(
         *(Rule.BOUNCE_RATE, Rule.SENDER_COMPLAINTS, Rule.SUPPRESSION, Rule.VOLUME_ANOMALY),
         *(Rule.STORM, Rule.QUOTA_NEAR, Rule.IN_DOUBT, Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK),
         *(Rule.WEBHOOK_FAILING, Rule.CONFIG_CHANGED, Rule.LOGIN_FAILURES, Rule.API_STRANGER),
+        Rule.LOGIN_ENDS,
     }
 )
 """Rules that look at `FleetFacts.queue`, which is not looked at as often as the rest."""
@@ -84,6 +85,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _in_doubt(facts),
         _untended(facts),
         _clock_step(facts),
+        _endings(facts),
         _webhooks(facts, settings),
         own_findings(facts, rules),
     )
@@ -367,6 +369,12 @@ def _clock_step(facts: FleetFacts) -> Iterator[Finding]:
             "waiting mail needs no action; keep the clock in sync by NTP, on the host or the "
             "database server: timedatectl shows whether it is",
         )
+
+
+def _endings(facts: FleetFacts) -> Iterator[Finding]:
+    for one in facts.queue.endings:
+        what = one.words(facts.now_ms)
+        yield Finding(Rule.LOGIN_ENDS, one.provider, what, one.remedy, is_certain=True)
 
 
 def _percent(share: float) -> str:

@@ -34,7 +34,9 @@ from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pa
 from relaygw.cli.setup_host import service_warnings
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import fields, printable
+from relaygw.policy.endings import ending_logins
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.alerts import channel_name
@@ -302,6 +304,8 @@ def _warnings(settings: Settings) -> Iterator[str]:
             yield f"alerts.{number}.{alert.kind}: {problem}"
     for name, provider in settings.providers.items():
         yield from (f"providers.{name}.tls: {problem}" for problem in provider.tls_doubts())
+    for ending in ending_logins(settings):
+        yield f"{ending.words(clock_ms())}; {ending.remedy}"
     yield from loop_doubts(settings)
     yield from unreadable_secrets(settings)
     yield from events_doubts(settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance, silent_incarnations
 from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
-from relaygw.store.watch import standing_of
+from relaygw.store.watch import endings_of, standing_of
 
 HOUR_MS = 3_600_000
 SILENT_AFTER_S = 15.0
@@ -48,6 +48,7 @@ class Snapshot:
     in_queue: Counter[str]  # mail of the last hour, by label: see observe.events
     maildrop: LeftMail | None = None
     webhooks: dict[str, Endpoint] = field(default_factory=dict)  # by the receiver's name
+    endings: Sequence[str] = ()  # ways of logging in that end, in words
 
     def drifted(self) -> list[Instance]:
         """Return the instances that routing or policy settings differ than the file's."""
@@ -92,6 +93,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         lost=store.watch.lost_instances(now_ms - LOST_MS),
         in_queue=in_queue_since(store, now_ms - HOUR_MS),
         webhooks=receivers(store, settings),
+        endings=[f"{one.words(now_ms)}; {one.remedy}" for one in endings_of(store, settings)],
     )
 
 
@@ -124,6 +126,7 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
         yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
     for one in lost_gateways(snapshot.lost):
         yield f"{one.summary}; {one.remedy}"
+    yield from snapshot.endings
     yield from receiver_warnings(snapshot.webhooks, now_ms=snapshot.at_ms)
 
 

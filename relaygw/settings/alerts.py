@@ -66,6 +66,7 @@ class Rule(StrEnum):
     CONFIG_CHANGED = "config_changed"
     LOGIN_FAILURES = "login_failures"
     API_STRANGER = "api_stranger"
+    LOGIN_ENDS = "login_ends"
 
 
 _KINDS = ("webhook", "command", "email", "apprise")

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -116,6 +117,14 @@ class MarkField(Section):
     most_of: tuple[str, int] | None = None  # at most so many fields whose names begin so
 
 
+class Ending(Section):
+    """When a service ends a way of logging in, in words behind the date, and what to do."""
+
+    at: date
+    text: str
+    remedy: str
+
+
 class Preset(Section):
     """One mail service; presets.yaml explains the fields."""
 
@@ -132,6 +141,7 @@ class Preset(Section):
     may_lack_auth: bool = False
     asks: dict[str, str] = {}
     with_oauth: dict[str, Any] = {}
+    password_ends: Ending | None = None
     idempotency: Idempotency | None = None
     notes: tuple[str, ...] = ()
     events: dict[str, str] = {}

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.clock import DAY_MS
+from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.envelope import AcceptedMessage, MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
+from relaygw.observe.observer import Series
+from relaygw.policy.endings import EndingLogin, ending_logins
 from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
 from relaygw.store.database import (
     BatchStatement,
@@ -305,6 +307,17 @@ def _take_duty(tx: Transaction, name: str, incarnation: str) -> bool:
 
 def _age_ms(tx: Transaction, renewed_at_ms: int) -> int:
     return abs(tx.now_ms() - renewed_at_ms)  # the clock may have been set back since
+
+
+def endings_of(store: Store, settings: Settings) -> list[EndingLogin]:
+    """Return the ways of logging in that end, with what was delivered by them within a day."""
+    endings = list(ending_logins(settings))
+    if not endings:
+        return endings
+    since_ms = clock_ms() - DAY_MS
+    counts = store.watch.sums(since_ms, step_ms=2**50, series=[Series.DELIVERED])
+    delivered = {provider: number for _, _, provider, number in counts}
+    return [replace(one, delivered=delivered.get(one.provider, 0)) for one in endings]
 
 
 def standing_of(

@@ -184,6 +184,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "config_changed": ("alerting/gateway_rules.py", "changed by a "),
     "login_failures": ("alerting/gateway_rules.py", "failed within an hour, from "),
     "api_stranger": ("alerting/gateway_rules.py", "never used with before"),
+    "login_ends": ("policy/endings.py", "logs in by password: "),
 }
 """Where the summary of each rule stands."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ from relaygw.mail.state import DeliveryState
 from relaygw.observe.hang import Hang
 from relaygw.observe.maildrop import LeftMail
 from relaygw.observe.reload import RefusedReload
+from relaygw.policy.endings import EndingLogin
 from relaygw.policy.guard import Suspect, Trouble
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
+from relaygw.settings.presets import Ending
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
 from relaygw.store.queue import LaneCount
@@ -630,6 +633,9 @@ def test_transactional_mail_that_a_provider_does_not_answer_is_told_after_two_mi
 PAUSES = tuple(hold("paused", name, since_ms=NOW_MS - HOUR_MS) for name in ("main", "spare"))
 
 
+ENDING = EndingLogin("main", Ending(at=date(2026, 12, 31), text="it is off", remedy="do b"))
+
+
 def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
     everything = FleetFacts(
         now_ms=NOW_MS,
@@ -653,6 +659,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
             webhooks=[receiver(paused_at_ms=NOW_MS)],
             suppressed=100,
             storms=[STORM],
+            endings=[ENDING],
         ),
         lost=(LOST,),
         clock_step="set back by 3600 s",

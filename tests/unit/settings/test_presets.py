@@ -156,6 +156,7 @@ def test_every_fact_has_its_source(name: str) -> None:
     )
     told = set(itertools.chain(*preset.sources.values()))
     facts |= {"mark"} if preset.mark is not None else set()
+    facts |= {"password_ends"} if preset.password_ends is not None else set()
     assert facts <= told
     assert told <= facts | {"username"}
 
