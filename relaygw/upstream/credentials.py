@@ -25,6 +25,7 @@ from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.settings.provider import Oauth, Provider
 from relaygw.settings.secrets import SecretRef, parse_user_name
 from relaygw.upstream.failure import UpstreamError
+from relaygw.upstream.protocol import clean_text
 
 _Places = tuple[SecretRef | str, ...]
 _LOOK_EACH_S = 5.0
@@ -209,13 +210,19 @@ def _forms(login: Login) -> Iterator[str]:
 # --- access tokens: RFC 6749 sections 4.4, 5, 6 --------------------------------------------
 
 # Over verified TLS, without proxies or redirects, for either would carry the secrets elsewhere.
-# What the endpoint says reaches nobody but its error code.
+# What the endpoint says of an error is shown: its first line, masked (RFC 6749 section 5.2).
 _LIMIT_S = 15.0  # for the whole exchange, a connection that is waiting among others included
 _MAX_ANSWER_BYTES = 65536
 _USUAL_LIFE_S = 300.0  # of a token whose end is not told
 _TOKEN = re.compile(r"[!-~]{1,16384}")
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
 _PASSING_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+_PASSING_AT_ENTRA = re.compile(r"AADSTS(50196|80002|80003|900(06|12|24|25|33))\b")
+"""Codes of Microsoft's token endpoint for its own troubles, and for too many requests, which it
+gives with the errors of a refusal."""
+_END_OF_WORDS = re.compile(r"[\r\n]|\s+Trace ID:")
+"""What follows, Microsoft's numbers of the one request, would make each refusal a new one."""
+_MAX_WORDS = 300
 
 
 class TokenSource:
@@ -237,7 +244,9 @@ class TokenSource:
         if self._token is not None and key == self._key and time.monotonic() < self._ends_at_s:
             return self._token, True
         asked_at_s = time.monotonic()
-        token, life_s = self._read(await self._ask(self._form(client_id, secrets)))
+        answer = await self._ask(self._form(client_id, secrets))
+        masks = [Mask(Login(username=client_id, secret=one)) for one in secrets]
+        token, life_s = self._read(answer, masks)
         self._token, self._key = token, key
         # a tenth of its life, five minutes at most, is spared for clocks and for slow openings
         self._ends_at_s = asked_at_s + life_s - min(life_s / 10, 300.0)
@@ -281,14 +290,14 @@ class TokenSource:
             detail = f"the token endpoint {error}"
             raise UpstreamError(Stage.AUTH, detail=detail) from error
 
-    def _read(self, answer: Answer) -> tuple[str, float]:
+    def _read(self, answer: Answer, masks: Sequence[Mask]) -> tuple[str, float]:
         try:
             found = json.loads(answer.body)
         except (ValueError, RecursionError):  # a text that is no UTF-8 is a ValueError, too
             found = None
         fields: dict[str, Any] = found if isinstance(found, dict) else {}
         if answer.status != 200:
-            raise self._refusal(answer.status, fields.get("error"))
+            raise self._refusal(answer.status, fields.get("error"), _words(fields, masks))
         token, kind = fields.get("access_token"), fields.get("token_type", "Bearer")
         is_bearer = isinstance(kind, str) and kind.lower() == "bearer"
         if not isinstance(token, str) or not _TOKEN.fullmatch(token) or not is_bearer:
@@ -299,12 +308,14 @@ class TokenSource:
             life_s = _USUAL_LIFE_S
         return token, min(max(life_s, 0.0), 86400.0)
 
-    def _refusal(self, status: int, code: object) -> UpstreamError:
+    def _refusal(self, status: int, code: object, words: str) -> UpstreamError:
         is_code = isinstance(code, str) and _ERROR_CODE.fullmatch(code) is not None
-        if not is_code or code in _PASSING_ERRORS or status not in (400, 401, 403):
-            return self._trouble(f"answered {status}" + (f" {code}" if is_code else ""))
+        said = ": ".join(filter(None, (str(code) if is_code else "", words)))
+        is_passing = code in _PASSING_ERRORS or _PASSING_AT_ENTRA.match(words)
+        if not is_code or is_passing or status not in (400, 401, 403):
+            return self._trouble(f"answered {status} {said}".rstrip())
         # as if the provider had refused AUTH: the same people have to do the same things
-        reply = SmtpReply(535, (f"5.7.8 {self._name} refused an access token: {code}",))
+        reply = SmtpReply(535, (f"5.7.8 {self._name} refused an access token: {said}",))
         return UpstreamError(Stage.AUTH, reply=reply, detail=reply.text)
 
     def _trouble(self, what: str) -> UpstreamError:
@@ -313,3 +324,12 @@ class TokenSource:
     @property
     def _name(self) -> str:
         return urlsplit(self._oauth.token_url).netloc
+
+
+def _words(fields: dict[str, Any], masks: Sequence[Mask]) -> str:
+    """Return how the endpoint describes its error, "" where it does not; masked, then cut."""
+    text = fields.get("error_description")
+    first = _END_OF_WORDS.split(text.strip(), 1)[0] if isinstance(text, str) else ""
+    for mask in masks:
+        first = mask(first)
+    return clean_text(first[:_MAX_WORDS].encode("utf-8", "replace"))

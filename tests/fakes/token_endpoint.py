@@ -74,7 +74,7 @@ class TokenEndpoint:
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
 
-    def _answer(self, form: dict[str, str]) -> tuple[int, Any]:
+    def _answer(self, form: dict[str, str], path: str) -> tuple[int, Any]:
         self.requests.append(form)
         self.is_asked.set()
         if self.answers:
@@ -89,7 +89,7 @@ class TokenEndpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 form = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                status, body = endpoint._answer(dict(parse_qsl(form)))
+                status, body = endpoint._answer(dict(parse_qsl(form)), self.path)
                 if (status, body) == HANG:
                     endpoint._stopping.wait()
                     return

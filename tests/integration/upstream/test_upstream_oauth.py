@@ -15,6 +15,7 @@ from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.session import open_session
+from tests.fakes.entra import refusal
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.fakes.token_endpoint import HANG, TokenEndpoint
 
@@ -143,10 +144,81 @@ async def test_a_refusal_of_the_endpoint_is_one_of_the_credentials(code: str, st
     assert CANARY not in f"{error} {error.reply}"
 
 
+@pytest.mark.parametrize(
+    ("code", "explained", "remedy"),
+    [
+        ("AADSTS7000215", "The client secret is wrong.", "Store the secret's value, not its id"),
+        ("AADSTS7000222", "The client secret has expired.", "Make a new one"),
+        ("AADSTS700016", "not known in this tenant", "Set oauth.client_id"),
+        ("AADSTS700027", "does not accept the certificate", "Upload oauth.certificate"),
+        ("AADSTS90002", "There is no such tenant.", "Write the directory (tenant) id"),
+        ("AADSTS65001", "No administrator has consented", "SMTP.SendAsApp"),
+        ("AADSTS70011", "The scope is wrong.", "Set oauth.scope"),
+    ],
+)
+async def test_the_words_of_entra_are_shown_and_explained(
+    code: str, explained: str, remedy: str
+) -> None:
+    status, body = refusal(code)
+    with TokenEndpoint() as endpoint:
+        endpoint.answers.append((status, body))
+        async with xoauth2_provider("token-1") as provider:
+            settings = settings_of(provider, endpoint).model_copy(update={"preset": "microsoft365"})
+            error = await fail_to_log_in(settings)
+    place = endpoint.url.removeprefix("http://").removesuffix("/token")
+    said = body["error_description"].partition(" Trace ID")[0]
+    words = f"535 5.7.8 {place} refused an access token: {body['error']}: {said}"
+    assert str(error.reply) == words
+    assert error.detail in words
+    meaning = Classifier(settings).meaning(error.stage, error.said)
+    assert (meaning.verdict, meaning.scope) == (Verdict.HOLD, Scope.CREDENTIAL)
+    assert explained in meaning.explanation
+    assert remedy in meaning.remedy
+
+
+@pytest.mark.parametrize(
+    ("preset", "code", "remedy"),
+    [
+        ("gmail", "invalid_grant", 'tokens of one in "Testing" end after seven days'),
+        ("workspace", "invalid_client", "the Google Cloud console"),
+        ("gmail", "unauthorized_client", "with the client that oauth.client_id names"),
+        (None, "invalid_grant", "store the new refresh token in oauth.refresh_token"),
+        (None, "invalid_client", "Check oauth.client_id"),
+        (None, "access_denied", "Read its words in the reply"),
+    ],
+)
+async def test_what_to_do_about_a_refusal(preset: str | None, code: str, remedy: str) -> None:
+    with TokenEndpoint() as endpoint:
+        endpoint.answers.append((400, {"error": code, "error_description": "Bad Request"}))
+        async with xoauth2_provider() as provider:
+            settings = settings_of(provider, endpoint).model_copy(update={"preset": preset})
+            error = await fail_to_log_in(settings)
+    assert str(error.reply).endswith(f" refused an access token: {code}: Bad Request")
+    assert remedy in Classifier(settings).meaning(error.stage, error.said).remedy
+
+
+async def test_the_words_of_an_endpoint_are_masked_before_they_are_cut() -> None:
+    lines = [
+        f"no {CANARY}, \x1b[2J\ud800" + " x" * 130 + f" {CANARY} " + "y" * 500,
+        "another line",
+    ]
+    with TokenEndpoint() as endpoint:
+        said = {"error": "invalid_client", "error_description": "\r\n".join(lines)}
+        endpoint.answers.append((401, said))
+        async with xoauth2_provider() as provider:
+            settings = settings_of(provider, endpoint, client_secret=f"plain:{CANARY}")
+            error = await fail_to_log_in(settings)
+    words = str(error.said).partition("invalid_client: ")[2]
+    assert words.startswith("no ***, ?[2J? x x")
+    assert CANARY[:6] not in str(error.said)
+    assert (len(words), words.isprintable()) == (300, True)
+
+
 GARBAGE: list[tuple[int, Any]] = [
     (500, b"<html>"),
     (503, {"error": "temporarily_unavailable"}),
     (400, {"error": "temporarily_unavailable"}),
+    refusal("AADSTS90033"),
     (429, {"error": "slow_down"}),
     (400, b"no json"),
     (400, {"error": "with spaces and CAPITALS"}),
