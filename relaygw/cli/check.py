@@ -27,6 +27,7 @@ from relaygw.cli.check_findings import (
     queue_problems,
     server_findings,
     suppression_lines,
+    token_doubts,
     unreadable_secrets,
     way_of,
 )
@@ -308,6 +309,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
         yield f"{ending.words(clock_ms())}; {ending.remedy}"
     yield from loop_doubts(settings)
     yield from unreadable_secrets(settings)
+    yield from token_doubts(settings)
     yield from events_doubts(settings)
     yield from doubtful_certificates(settings)
     web = settings.web

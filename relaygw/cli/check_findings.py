@@ -189,6 +189,17 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
         yield f"{key}: {error}"
 
 
+def token_doubts(settings: Settings) -> Iterator[str]:
+    """Yield why certificates for access tokens may be refused; reads their keys."""
+    for name, provider in settings.providers.items():
+        oauth = provider.oauth
+        if oauth is not None and oauth.certificate is not None and oauth.key is not None:
+            from relaygw.upstream.client_assertion import certificate_doubts
+
+            for doubt in certificate_doubts(oauth.certificate, oauth.key):
+                yield f"providers.{name}.oauth.certificate: {doubt}"
+
+
 def _webhooks_unread(settings: Settings) -> Iterator[str]:
     for number, webhook in enumerate(settings.webhooks):
         url = webhook.url.reference
@@ -215,6 +226,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
             yield f"providers.{name}.events.secret", provider.events.secret
         if provider.oauth is not None:
             yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
+            yield f"providers.{name}.oauth.key", provider.oauth.key
             yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
     for number, alert in enumerate(settings.alerts):
         yield f"alerts.{number}.apprise", alert.apprise

@@ -18,7 +18,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, Stage
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
 from relaygw.settings.events import ProviderEvents
 from relaygw.settings.presets import Idempotency, KeyHeader, key_header_of
-from relaygw.settings.secrets import SecretRef, UserName, is_url
+from relaygw.settings.secrets import PemRef, SecretRef, UserName, is_url
 from relaygw.settings.section import Count, Interval, Port, Rate, Section, Size, checked
 
 StageName = Literal[
@@ -169,8 +169,25 @@ class Oauth(Section):
     token_url: TokenUrl = Field(examples=["https://oauth2.googleapis.com/token"])
     client_id: UserName
     client_secret: SecretRef | None = None
+    certificate: str | None = Field(default=None, min_length=1)  # PEM file, instead of a secret
+    key: PemRef | None = None  # its private key
     refresh_token: SecretRef | None = None
     scope: str | None = Field(default=None, min_length=1)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Check that the application is known by a secret or a certificate, not by both."""
+        if self.certificate is not None and self.client_secret is not None:
+            yield "certificate", "cannot be combined with client_secret; remove one of them"
+        if self.certificate is not None and self.key is None:
+            yield "certificate", "has no key; add a reference to its private key"
+        if self.key is not None and self.certificate is None:
+            yield "key", "has no certificate; add the PEM file with the certificate of this key"
+        if all(one is None for one in (self.client_secret, self.certificate, self.refresh_token)):
+            yield (
+                "",
+                "has neither client_secret, certificate nor refresh_token; add the one from your "
+                "provider",
+            )
 
 
 class Provider(Section):
@@ -242,11 +259,6 @@ class Provider(Section):
             )
         if self.username is None:
             yield "oauth", "has no username; add the mailbox that the token is for"
-        if oauth.client_secret is None and oauth.refresh_token is None:
-            yield (
-                "oauth",
-                "has neither client_secret nor refresh_token; add the one from your provider",
-            )
 
     def _key_conflicts(self) -> Iterator[tuple[str, str]]:
         key = self.key_header

@@ -64,23 +64,29 @@ class SecretRef(Written):
 
         Blocks, up to 10 s on a command: call it in a thread. `environ` replaces the process's own.
         """
-        variables = os.environ if environ is None else environ
-        match self.kind:
-            case "env":
-                secret = self._from_env(variables)
-            case "file":
-                secret = self._from_file(Path(self.target))
-            case "credential":
-                secret = self._from_file(self._credential_path(variables))
-            case "command":
-                secret = self._from_command()
-            case _:
-                secret = self.target
+        secret = self._content(environ)
+        if self.kind == "command":
+            secret = secret.partition("\n")[0].rstrip("\r")
         if not secret:
             raise SettingsError(f"{self}: the secret is empty; store it there")
         if any(sign in secret for sign in "\0\r\n"):
             raise SettingsError(f"{self}: the secret holds a line break or NUL; store one line")
         return secret
+
+    def _content(self, environ: Mapping[str, str] | None) -> str:
+        """Return all that is stored there, without its last line end."""
+        variables = os.environ if environ is None else environ
+        match self.kind:
+            case "env":
+                return self._from_env(variables)
+            case "file":
+                return self._from_file(Path(self.target))
+            case "credential":
+                return self._from_file(self._credential_path(variables))
+            case "command":
+                return self._from_command()
+            case _:
+                return self.target
 
     def _from_env(self, variables: Mapping[str, str]) -> str:
         try:
@@ -138,7 +144,7 @@ class SecretRef(Written):
             problem = f"the command cannot be started ({error.strerror})"
         else:
             if done.returncode == 0:
-                return self._text(done.stdout[:MAX_SECRET_BYTES]).partition("\n")[0].rstrip("\r")
+                return self._text(done.stdout[:MAX_SECRET_BYTES])
             problem = f"the command ended with status {done.returncode}"
         # raised outside the handlers: what they caught holds the arguments and the output
         raise SettingsError(f"{self}: {problem}; {remedy}")
@@ -157,6 +163,19 @@ class SecretRef(Written):
             argv = shlex.split(self.target)
             return f"command:{argv[0]}" + (" ***" if len(argv) > 1 else "")
         return f"{self.kind}:{self.target}"
+
+
+class PemRef(SecretRef):
+    """Where a private key is kept, which has several lines."""
+
+    __slots__ = ()
+
+    def read(self, environ: Mapping[str, str] | None = None) -> str:
+        """Return the PEM text as it is now; see SecretRef.read. Raises SettingsError."""
+        text = self._content(environ)
+        if "-----BEGIN " not in text:
+            raise SettingsError(f"{self}: holds no PEM private key; store it there, whole")
+        return text
 
 
 def _check_target(kind: str, target: str) -> None:
@@ -358,7 +377,7 @@ def _secrets(settings: Settings) -> dict[Keys, SecretRef]:
     for name, provider in settings.providers.items():
         if name not in made:
             found["providers", name, "password"] = provider.password
-        for key in ("client_secret", "refresh_token"):
+        for key in ("client_secret", "key", "refresh_token"):
             found["providers", name, "oauth", key] = getattr(provider.oauth, key, None)
         found["providers", name, "events", "secret"] = getattr(provider.events, "secret", None)
     urls: dict[Keys, SecretUrl | None] = {

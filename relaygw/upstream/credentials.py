@@ -138,8 +138,9 @@ def _places_of(provider: Provider) -> _Places:
         return ()
     username, oauth = parse_user_name(provider.username), provider.oauth
     if provider.uses_xoauth2 and oauth is not None:
-        given = [one for one in (oauth.client_secret, oauth.refresh_token) if one is not None]
-        return (username, parse_user_name(oauth.client_id), *given)
+        given = (oauth.client_secret, oauth.key, oauth.refresh_token)
+        secrets = [one for one in given if one is not None]
+        return (username, parse_user_name(oauth.client_id), *secrets)
     assert provider.password is not None
     return (username, provider.password)
 
@@ -215,6 +216,7 @@ _LIMIT_S = 15.0  # for the whole exchange, a connection that is waiting among ot
 _MAX_ANSWER_BYTES = 65536
 _USUAL_LIFE_S = 300.0  # of a token whose end is not told
 _TOKEN = re.compile(r"[!-~]{1,16384}")
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
 _PASSING_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _PASSING_AT_ENTRA = re.compile(r"AADSTS(50196|80002|80003|900(06|12|24|25|33))\b")
@@ -237,15 +239,20 @@ class TokenSource:
     async def token(self, client_id: str, secrets: Sequence[str]) -> tuple[str, bool]:
         """Return a token and whether it is one from before.
 
-        `secrets`: client secret and refresh token, as configured. Raises UpstreamError: with a
-        reply when the endpoint refuses, else it is to be asked again.
+        `secrets`: client secret or private key, and refresh token, as configured. Raises
+        UpstreamError: with a reply when the endpoint refuses, else it is to be asked again.
         """
         key = (client_id, *secrets)
         if self._token is not None and key == self._key and time.monotonic() < self._ends_at_s:
             return self._token, True
         asked_at_s = time.monotonic()
-        answer = await self._ask(self._form(client_id, secrets))
-        masks = [Mask(Login(username=client_id, secret=one)) for one in secrets]
+        try:
+            form = await asyncio.to_thread(self._form, client_id, secrets)
+        except SettingsError as error:
+            raise UpstreamError(Stage.AUTH, detail=str(error)) from error
+        answer = await self._ask(urlencode(form).encode())
+        shown = [*secrets, form.get("client_assertion", "")]
+        masks = [Mask(Login(username=client_id, secret=one)) for one in shown if one]
         token, life_s = self._read(answer, masks)
         self._token, self._key = token, key
         # a tenth of its life, five minutes at most, is spared for clocks and for slow openings
@@ -257,19 +264,30 @@ class TokenSource:
         if token == self._token:
             self._token = None
 
-    def _form(self, client_id: str, secrets: Sequence[str]) -> bytes:
+    def _form(self, client_id: str, secrets: Sequence[str]) -> dict[str, str]:
+        """Return the fields of a request; raises SettingsError. Reads the certificate."""
         oauth = self._oauth
         left = list(secrets)
         fields = {"client_id": client_id}
         if oauth.client_secret is not None:
             fields["client_secret"] = left.pop(0)
+        elif oauth.certificate is not None:
+            from relaygw.upstream.client_assertion import client_assertion
+
+            fields["client_assertion_type"] = _ASSERTION_TYPE
+            fields["client_assertion"] = client_assertion(
+                client_id,
+                token_url=oauth.token_url,
+                certificate=oauth.certificate,
+                key=left.pop(0),
+            )
         if oauth.refresh_token is not None:
             fields |= {"grant_type": "refresh_token", "refresh_token": left.pop(0)}
         else:
             fields["grant_type"] = "client_credentials"
         if oauth.scope is not None:
             fields["scope"] = oauth.scope
-        return urlencode(fields).encode()
+        return fields
 
     async def _ask(self, form: bytes) -> Answer:
         headers = {

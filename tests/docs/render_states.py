@@ -322,7 +322,7 @@ NO_WAITS = {
     "store.limits._SLICE_MS store.limits._KEPT_MS store.notices.GATHER_MS store.repeats.ONCE_MS "
     "store.repeats._FORGET_ONCE_MS store.repeats._STRAYS_MS store.rhythms._RARE_KEPT_MS "
     "store.sources.KEPT_MS store.sources._RARE_MS store.watch.HISTORY_SLICE_MS "
-    "upstream.credentials._USUAL_LIFE_S",
+    "upstream.credentials._USUAL_LIFE_S upstream.client_assertion._LIFE_S",
     "how often something is written or told": "delivery.learning._SENDER_AGAIN_MS "
     "upstream.mark._TELL_EACH_S store.word_index.LOOK_EACH_S",
     "no time, or the end of all": "delivery.worker._WAITS_AT_ONCE "

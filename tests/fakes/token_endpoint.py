@@ -25,6 +25,8 @@ from urllib.parse import parse_qsl
 import trustme
 
 HANG = (0, b"")
+ECHO = (0, b"echo")
+"""A refusal that shows the client assertion."""
 
 
 class TokenEndpoint:
@@ -90,6 +92,9 @@ class TokenEndpoint:
             def do_POST(self) -> None:
                 form = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 status, body = endpoint._answer(dict(parse_qsl(form)), self.path)
+                if (status, body) == ECHO:
+                    said = f"no {dict(parse_qsl(form))['client_assertion']}"
+                    status, body = 401, {"error": "invalid_client", "error_description": said}
                 if (status, body) == HANG:
                     endpoint._stopping.wait()
                     return

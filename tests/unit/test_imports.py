@@ -67,7 +67,7 @@ LIBRARY_ROOMS = {
     "prometheus_client": {"observe"},
     "httpx2": {"http_request"},
     "h11": {"http_request"},
-    "cryptography": {"feedback"},
+    "cryptography": {"feedback", "upstream"},
     "standardwebhooks": {"feedback", "webhooks"},
     "flufl": {"feedback"},
     "apprise": {"alerting"},

@@ -15,9 +15,9 @@ from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.credentials import Credentials
 from relaygw.upstream.failure import UpstreamError
 from relaygw.upstream.session import open_session
-from tests.fakes.entra import refusal
+from tests.fakes.entra import SCOPE, TENANT, EntraEndpoint, refusal, write_certificate
 from tests.fakes.scripted_provider import ScriptedProvider
-from tests.fakes.token_endpoint import HANG, TokenEndpoint
+from tests.fakes.token_endpoint import ECHO, HANG, TokenEndpoint
 
 CANARY = "cAnary+refresh/7f3a=="
 
@@ -69,6 +69,58 @@ async def test_logs_in_by_a_token(oauth: dict[str, Any], form: dict[str, str]) -
             assert provider.connections[0].auth_mechanisms == ["XOAUTH2"]
             assert provider.connections[0].user == "box@x.test"
         assert endpoint.requests == [{"client_id": "app", **form}]
+
+
+def by_certificate(
+    provider: ScriptedProvider, entra: EntraEndpoint, files: tuple[Path, Path]
+) -> Provider:
+    oauth = {
+        "token_url": entra.url_of(TENANT),
+        "client_id": entra.client_id,
+        "certificate": str(files[0]),
+        "key": f"file:{files[1]}",
+        "scope": SCOPE,
+    }
+    return provider.settings(username="box@x.test", oauth=oauth)
+
+
+async def test_logs_in_by_a_certificate(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path)
+    with EntraEndpoint(certificate=files[0]) as entra:
+        async with xoauth2_provider() as provider:
+            credentials = Credentials(by_certificate(provider, entra, files))
+            login = await credentials.read()
+            assert login is not None
+            assert login.secret == entra.tokens[0]
+            credentials.forget(login)
+            assert await credentials.read() is not None  # each assertion is another one
+        (form, _) = entra.requests
+        assert sorted(form) == [
+            *("client_assertion", "client_assertion_type", "client_id", "grant_type", "scope")
+        ]
+        assert form["client_assertion_type"].endswith(":client-assertion-type:jwt-bearer")
+
+
+async def test_a_certificate_that_the_endpoint_does_not_know(tmp_path: Path) -> None:
+    known, other = (write_certificate(tmp_path, name=name) for name in ("known", "other"))
+    with EntraEndpoint(certificate=known[0]) as entra:
+        async with xoauth2_provider() as provider:
+            error = await fail_to_log_in(by_certificate(provider, entra, other))
+            assert "invalid_client: AADSTS700027: The certificate" in str(error.reply)
+            mixed = by_certificate(provider, entra, (known[0], other[1]))
+            error = await fail_to_log_in(mixed)
+        assert error.reply is None
+        assert error.detail == f"oauth.key is not the key of {known[0]}; store a matching pair"
+        assert len(entra.requests) == 1
+
+
+async def test_an_assertion_that_is_echoed_is_masked(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path)
+    with EntraEndpoint(certificate=files[0]) as entra:
+        entra.answers.append(ECHO)
+        async with xoauth2_provider() as provider:
+            error = await fail_to_log_in(by_certificate(provider, entra, files))
+    assert str(error.said).endswith("invalid_client: no ***")
 
 
 async def test_a_token_serves_many_connections_until_it_ends() -> None:

@@ -29,7 +29,19 @@ def text(keys: str) -> str:
         ),
         (
             "username: u, oauth: {token_url: 'https://t.test/x', client_id: app}",
-            ".oauth: has neither client_secret nor refresh_token",
+            ".oauth: has neither client_secret, certificate nor refresh_token",
+        ),
+        (
+            f"username: u, {OAUTH[:-1]}, certificate: /a.pem, key: 'file:/a.key'}}",
+            ".oauth.certificate: cannot be combined with client_secret; remove one of them",
+        ),
+        (
+            "username: u, oauth: {token_url: 'https://t.test/x', client_id: app, certificate: a}",
+            ".oauth.certificate: has no key; add a reference to its private key",
+        ),
+        (
+            f"username: u, {OAUTH[:-1]}, key: 'file:/a.key'}}",
+            ".oauth.key: has no certificate; add the PEM file",
         ),
         ("username: u", ".username: has no password; set both or neither"),
         ("password: env:P", ".password: has no username; set both or neither"),
