@@ -7,6 +7,8 @@ everything up to EHLO, the second logs in, once.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import socket
 import ssl
 import time
@@ -14,13 +16,15 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from relaygw.mail.outcome import SmtpReply, Stage
 from relaygw.mail.words import counted
 from relaygw.settings.addresses import Bind
-from relaygw.settings.provider import Provider, TlsPolicy
+from relaygw.settings.provider import Oauth, Provider, TlsPolicy
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.connection import OpenConnection, open_connection
+from relaygw.upstream.credentials import Credentials, Login
 from relaygw.upstream.failure import UpstreamError, known_remedy
 from relaygw.upstream.protocol import WireFailure
 from relaygw.upstream.session import UpstreamSession
@@ -41,6 +45,7 @@ class Step(StrEnum):
     GREETING = "greeting"  # only when it is the trouble
     TLS = "TLS"
     EHLO = "EHLO"
+    TOKEN = "token"  # only where one is logged in with
     AUTH = "AUTH"
     SIZE = "SIZE"
     SENDER = "sender"
@@ -64,6 +69,9 @@ class Finding:
     remedy: str = ""
 
 
+_ROLES = (("https://outlook.office", "SMTP.SendAsApp"),)
+"""What Exchange wants in `roles` of an application's token, by how the scope begins."""
+_DOTS_OF_JWT = 2
 _SAME_NAME = (
     "if it is this gateway, its mail comes back until it bounces: correct host and port; if it is "
     "another one, give each its own hostname"
@@ -107,8 +115,13 @@ async def diagnose(
             yield Finding(step=Step.TCP, detail=f"port {provider.port}")
         yield await _failure(error, provider, ehlo_name)
         return
+    credentials = _Once(provider)
+    if provider.uses_xoauth2:
+        yield (token := await try_token(provider, credentials))
+        if token.result is Result.FAILED:
+            return
     try:
-        async with _connected(provider, ehlo_name) as connection:
+        async with _connected(provider, ehlo_name, credentials=credentials) as connection:
             words = f"by {provider.auth}" if provider.auth != "auto" else "logged in"
             detail = words if provider.has_credentials else "none is configured"
             yield Finding(step=Step.AUTH, detail=detail)
@@ -121,11 +134,62 @@ async def diagnose(
         yield await _failure(error, provider, ehlo_name)
 
 
+class _Once(Credentials):
+    """Credentials that are read once: nothing is kept that a refusal would make try anew."""
+
+    _login: Login | None = None
+
+    async def read(self) -> Login | None:
+        if self._login is None:
+            self._login = await super().read()
+        return self._login
+
+
+async def try_token(provider: Provider, credentials: Credentials) -> Finding:
+    """Fetch an access token, and look whether it has the permission that sending needs."""
+    try:
+        login = await credentials.read()
+    except UpstreamError as error:
+        said = _said_of(provider, error.stage, error.said) if error.said is not None else ""
+        return _failed(Step.TOKEN, error.detail, said)
+    assert login is not None
+    assert provider.oauth is not None
+    missing = _missing_role(login.secret, provider.oauth)
+    if missing:
+        return Finding(
+            step=Step.TOKEN,
+            result=Result.WARNING,  # whether it is enough is the mail service's word
+            detail=f"the access token lacks the permission {missing}",
+            remedy=f"in Entra, API permissions of the application, add the application permission "
+            f"{missing} of Office 365 Exchange Online, and grant admin consent",
+        )
+    return Finding(step=Step.TOKEN, detail=f"from {urlsplit(provider.oauth.token_url).netloc}")
+
+
+def _missing_role(token: str, oauth: Oauth) -> str:
+    """Return what an application's token lacks, "" for nothing, or where that cannot be read."""
+    role = next((role for scope, role in _ROLES if (oauth.scope or "").startswith(scope)), "")
+    if oauth.refresh_token is not None or token.count(".") != _DOTS_OF_JWT:
+        return ""  # it is a person's, or no JWT
+    part = token.split(".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, RecursionError):
+        return ""
+    roles = claims.get("roles", []) if isinstance(claims, dict) else [role]
+    return "" if isinstance(roles, list) and role in roles else role
+
+
 @asynccontextmanager
 async def _connected(
-    provider: Provider, ehlo_name: str, own: tuple[Bind, ...] = ()
+    provider: Provider,
+    ehlo_name: str,
+    own: tuple[Bind, ...] = (),
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[OpenConnection]:
-    connection = await open_connection(provider, ehlo_name=ehlo_name, own=own)
+    connection = await open_connection(
+        provider, ehlo_name=ehlo_name, own=own, credentials=credentials
+    )
     try:
         yield connection
     finally:

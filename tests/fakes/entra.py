@@ -5,7 +5,8 @@
 
 It knows one tenant with one application, by a secret or by a certificate (then the client assertion
 is verified), and gives a JWT with `roles`. `refusal(…)` is the answer of one error, with the
-numbers of the request behind it as Entra writes them.
+numbers of the request behind it as Entra writes them. With `exchange`, the `users` of a scripted
+provider and a mailbox, that one can be logged in to with the last token that has the permission.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class EntraEndpoint(TokenEndpoint):
         )
         self._seen: set[str] = set()
         self.tokens: list[str] = []
+        self.exchange: tuple[dict[str, str], str] | None = None
 
     def url_of(self, tenant: str) -> str:
         """Return the token URL of a tenant."""
@@ -133,11 +135,14 @@ class EntraEndpoint(TokenEndpoint):
             return refusal(problem)
         self.given += 1
         claims = {"aud": SCOPE, "appid": CLIENT_ID, "roles": self.roles, "uti": str(self.given)}
-        if not self.roles:
+        if not self.roles:  # Entra leaves the claim out
             del claims["roles"]
         self.tokens.append(
             ".".join((_coded({"typ": "JWT", "alg": "RS256"}), _coded(claims), "c2ln"))
         )
+        if self.exchange is not None and "SMTP.SendAsApp" in self.roles:
+            users, mailbox = self.exchange
+            users[mailbox] = self.tokens[-1]
         return 200, {"token_type": "Bearer", "expires_in": 3599, "access_token": self.tokens[-1]}
 
     def _problem_of(self, form: dict[str, str]) -> str:

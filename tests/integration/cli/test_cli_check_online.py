@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from relaygw.cli import main
+from tests.fakes.entra import CLIENT_ID, SCOPE, TENANT, EntraEndpoint
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.fakes.token_endpoint import TokenEndpoint
 from tests.forked import run_relaygw
@@ -291,11 +292,38 @@ def test_a_token_that_is_refused(shop: Shop) -> None:
     ):
         endpoint.answers.append((401, {"error": "invalid_client"}))
         shop.add("main", provider, username="shop", oauth=endpoint.oauth())
-        result, detail, _ = shop.result_of("AUTH")
-        assert result == "failed"
-        assert "invalid_client" in detail
+        exit_code, findings = shop.check()
+        assert (exit_code, steps(findings, "main")[-1]) == (69, "token failed")
+        assert "invalid_client" in findings[-1]["detail"]
+        assert "Check oauth.client_id" in findings[-1]["remedy"]
+        assert len(provider.connections) == 1  # the login would be pointless
         provider.users["shop"] = "token-1"
+        assert shop.result_of("token")[0] == "ok"
+        provider.users["shop"] = "token-2"
         assert shop.result_of("AUTH")[0] == "ok"
+
+
+def test_a_token_without_the_permission_is_told_and_tried(shop: Shop) -> None:
+    with (
+        EntraEndpoint(secret="right") as entra,
+        ThreadedProvider(tls="starttls", users=USERS, auth=["XOAUTH2"]) as provider,
+    ):
+        entra.exchange = provider.users, "shop"
+        entra.roles = ["Mail.Read"]
+        provider.script("AUTH", b"535 5.7.3 Authentication unsuccessful\r\n")
+        oauth = {"token_url": entra.url_of(TENANT), "client_id": CLIENT_ID, "scope": SCOPE}
+        oauth["client_secret"] = "plain:right"
+        shop.add("main", provider, username="shop", oauth=oauth)
+        exit_code, findings = shop.check()
+        assert (exit_code, steps(findings, "main")[-2:]) == (69, ["token warning", "AUTH failed"])
+        lacks, refused = findings[-2:]
+        assert lacks["detail"] == "the access token lacks the permission SMTP.SendAsApp"
+        assert lacks["remedy"].startswith("in Entra, API permissions of the application, add")
+        assert "535 5.7.3 Authentication unsuccessful" in refused["detail"]
+        for roles in (["SMTP.SendAsApp"], ["IMAP.AccessAsApp", "SMTP.SendAsApp"]):
+            entra.roles = roles
+            assert shop.result_of("AUTH")[0] == "ok"
+        assert len(entra.requests) == 3  # one for each check
 
 
 def test_a_refused_sender_is_explained(shop: Shop) -> None:
