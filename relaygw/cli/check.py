@@ -216,10 +216,15 @@ async def _ask_all(
                 shown |= {"result": finding.result.lower(), "remedy": finding.remedy or None}
                 click.echo(as_json({"provider": name, **shown}))
             else:
-                remedy = f"; {finding.remedy}" if finding.remedy else ""
-                head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
-                click.echo(printable(f"{head} {finding.detail}{remedy}"))
+                click.echo(finding_line(name, finding))
     return is_fine
+
+
+def finding_line(name: str, finding: Finding) -> str:
+    """Return what was found of a provider, for people."""
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
+    return printable(f"{head} {finding.detail}{remedy}")
 
 
 async def _ask(

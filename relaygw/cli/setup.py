@@ -6,11 +6,12 @@ standard input and goes into a file of its own; it is shown nowhere.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,26 @@ import click
 from relaygw.cli import setup_host as host
 from relaygw.cli import setup_plan
 from relaygw.cli.access import hash_of
+from relaygw.cli.check import finding_line
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.install_sendmail import Prefix
 from relaygw.cli.mail_change import raise_if_alone
 from relaygw.cli.setup_host import refuse_overlaid
-from relaygw.cli.setup_steps import (
-    Steps,
-    Wishes,
+from relaygw.cli.setup_secrets import (
     is_left_out,
-    key_files,
-    later_steps,
     missing_files,
-    read_key,
+    read_secret,
+    reference,
+    secret_files,
 )
+from relaygw.cli.setup_steps import Steps, Wishes, later_steps
 from relaygw.cli.text import print_lines
 from relaygw.errors import SettingsError
 from relaygw.settings.load import DEFAULT_FILE, load_settings
+from relaygw.settings.model import Settings
 from relaygw.settings.tree import Place, content_of, read_tree
 from relaygw.settings.web import Web
+from relaygw.upstream.diagnosis import Result, try_token
 
 _PASSWORD_BYTES = 12
 
@@ -56,7 +59,22 @@ _PASSWORD_BYTES = 12
 @click.option("--variant", metavar="NAME", help="Variant of the service.")
 @click.option("--username", metavar="NAME", help="User name at the service.")
 @click.option(
-    "--key-file", metavar="FILE", help="File with the key or password; - is standard input."
+    "--login", type=click.Choice(setup_plan.LOGINS), help="How to log in, where both are possible."
+)
+@click.option("--tenant", metavar="NAME", help="Microsoft's tenant: its id, or a domain of it.")
+@click.option("--client-id", metavar="ID", help="Id of the application that gets access tokens.")
+@click.option(
+    "--certificate", metavar="FILE", help="PEM certificate of that application, for no secret."
+)
+@click.option(
+    "--token-url", metavar="URL", help="Where access tokens are fetched, if not as usual."
+)
+@click.option(
+    "--key-file", metavar="FILE",
+    help="File with the key, password, client secret or private key; - is standard input.",
+)  # fmt: skip
+@click.option(
+    "--refresh-token-file", metavar="FILE", help="File with the refresh token of a Google user."
 )
 @click.option("--sender", metavar="ADDRESS", help="Sender for mail without one.")
 @click.option(
@@ -157,8 +175,8 @@ def _ask(question: setup_plan.Question, answers: setup_plan.Answers) -> Any:
         text: str = click.prompt(
             question.text,
             type=click.Choice(question.choices) if question.choices else str,
-            default=None if question.is_needed else "",
-            show_default=False,
+            default=None if question.is_needed else question.usual,
+            show_default=bool(question.usual),
             err=True,
         ).strip()
         said = tuple(text.replace(",", " ").split()) if question.is_list else text or None
@@ -223,6 +241,45 @@ def _tree(
     return setup_plan.configuration(answers, directory=config.parent, password_hash=password_hash)
 
 
+def _refuse_unused(answers: setup_plan.Answers, wishes: Wishes) -> None:
+    """Raise UsageError for an option that would have no effect."""
+    options = {one.option for one in answers.secrets}
+    if wishes.key_file is not None and "--key-file" not in options:
+        raise click.UsageError(
+            "--key-file: the service has no login; give --username, or omit --key-file"
+        )
+    unused = answers.unused
+    if wishes.refresh_token_file is not None and "--refresh-token-file" not in options:
+        unused.append("--refresh-token-file")
+    if unused:
+        raise click.UsageError(
+            f"{', '.join(unused)}: not for this service and login; see --login, or omit it"
+        )
+
+
+def _try_token(
+    settings: Settings,
+    answers: setup_plan.Answers,
+    texts: Mapping[setup_plan.Secret, str | None],
+) -> None:
+    """Fetch an access token with secrets that are written nowhere yet; raises CommandFailed."""
+    provider = settings.providers[answers.provider]
+    assert provider.oauth is not None
+    given: dict[str, Any] = {
+        secret.keys[-1]: reference(secret, "plain", text) for secret, text in texts.items() if text
+    }
+    given |= {"certificate": answers.certificate}
+    oauth = provider.oauth.model_copy(update=given)
+    finding = asyncio.run(try_token(provider.model_copy(update={"oauth": oauth})))
+    click.echo(finding_line(answers.provider, finding))
+    if finding.result is not Result.OK:
+        raise CommandFailed(
+            "nothing was written: the line above says what to correct; then run this again, or "
+            "with --offline to write it untried",
+            exit_code=os.EX_UNAVAILABLE,
+        )
+
+
 # --- files
 
 
@@ -232,16 +289,15 @@ def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
         raise click.UsageError(f"no preset {answers.preset}; see: relaygw provider presets")
     answers = _complete(answers)
     shown = setup_plan.as_yaml(_tree(answers, config))
-    _validate(shown, config)
+    settings = _validate(shown, config)
     refuse_overlaid(config, _tree(answers, config))
-    needs_key = answers.needs_key
-    if wishes.key_file is not None and not needs_key:
-        raise click.UsageError(
-            "--key-file: the service has no login; give --username, or omit --key-file"
-        )
-    key = read_key(wishes) if needs_key and not is_left_out(wishes) else None
+    _refuse_unused(answers, wishes)
+    texts = {
+        one: None if is_left_out(one, answers, wishes) else read_secret(one, answers, wishes)
+        for one in answers.secrets
+    }
     owner = host.Owner.of_service()
-    files = list(_files(answers, config, shown, key if needs_key else None, needs_key=needs_key))
+    files = list(_files(answers, config, shown, texts))
     click.echo(f"{config}:")
     print_lines(f"  {line}" for line in shown.splitlines()[1:])
     print_lines(f"note: {' '.join(one.split())}" for one in answers.notes)
@@ -253,6 +309,8 @@ def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
         if not _agrees("Go on?"):
             click.echo("nothing was changed")
             return False
+    if answers.uses_token and not wishes.is_offline:
+        _try_token(settings, answers, texts)
     password = secrets.token_urlsafe(_PASSWORD_BYTES) if "web" in _tree(answers, config) else ""
     if password:
         made = setup_plan.as_yaml(_tree(answers, config, hash_of(password.encode())))
@@ -267,13 +325,19 @@ def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
 
 
 def _files(
-    answers: setup_plan.Answers, config: Path, text: str, key: str | None, *, needs_key: bool
+    answers: setup_plan.Answers,
+    config: Path,
+    text: str,
+    texts: Mapping[setup_plan.Secret, str | None],
 ) -> Iterator[setup_plan.NewFile]:
     """Yield what has to be made, the configuration last: with it the gateway may start."""
     if not config.parent.exists():
         yield setup_plan.NewFile(path=config.parent)
-    if needs_key:
-        yield from key_files(config.parent / setup_plan.SECRETS / answers.provider, key)
+    kept: dict[Path, setup_plan.NewFile] = {}
+    for secret, given in texts.items():
+        file = setup_plan.secret_file(answers, secret, config.parent)
+        kept |= {one.path: one for one in secret_files(secret, file, given)}
+    yield from kept.values()
     yield setup_plan.NewFile(path=config, text=text)
 
 
@@ -288,13 +352,14 @@ def _write(file: setup_plan.NewFile, owner: host.Owner) -> None:
         raise _failed(file.path, error) from error
 
 
-def _validate(text: str, config: Path) -> None:
-    """Raise CommandFailed for a wrong answer, before anything is written."""
+def _validate(text: str, config: Path) -> Settings:
+    """Return what a configuration comes to; raises CommandFailed for a wrong answer."""
     with tempfile.TemporaryDirectory() as directory:
         trial = Path(directory) / config.name
         trial.write_text(text.replace(setup_plan.HASH_TO_COME, hash_of(b"any")), encoding="utf-8")
         try:
-            load_settings(config=trial, environ={"HOME": "/", "XDG_STATE_HOME": directory})
+            environ = {"HOME": "/", "XDG_STATE_HOME": directory}
+            return load_settings(config=trial, environ=environ).settings
         except SettingsError as error:
             raise CommandFailed(str(error), exit_code=os.EX_USAGE) from error
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from relaygw.settings.addresses import Address, Entry, Host
 from relaygw.settings.presets import Preset, presets, quoted
-from relaygw.settings.provider import TlsPolicy
-from relaygw.settings.section import Duration, Network, misfit
+from relaygw.settings.provider import TlsPolicy, TokenUrl
+from relaygw.settings.section import Duration, Network, checked, misfit
 from relaygw.settings.tree import write_tree
 
 USES = {
@@ -29,6 +30,18 @@ _HEAD = (
 _LOCAL_SENDERS = ("www-data", "root")
 _LOOPBACK = ["127.0.0.0/8", "::1/128"]
 _ALL_ADDRESSES = "0.0.0.0:25"
+LOGINS = ("token", "password")
+_BY_TOKEN = ("microsoft365",)
+"""Services that end logins by password: asked for nothing else, a token it is."""
+_AUTHORITY = "https://login.microsoftonline.com"
+_TENANT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+_Tenant = Annotated[
+    str,
+    checked(
+        lambda text: _TENANT.fullmatch(text) is not None,
+        "is not a tenant; write its directory id, or a domain of it",
+    ),
+]
 _KINDS = {
     "host": Host,
     "tls": TlsPolicy,
@@ -36,6 +49,8 @@ _KINDS = {
     "allow": Entry,
     "networks": Network,
     "keep_content": Duration,
+    "tenant": _Tenant,
+    "token_url": TokenUrl,
 }
 """Answers that the configuration takes as they are."""
 _FOR_PROVIDERS = ("shop", "gateway", "staging")
@@ -47,8 +62,37 @@ def option_of(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """What a provider is logged in to with, or a part of it, and the option that names its file."""
+
+    words: str
+    keys: tuple[str, ...]  # where the provider refers to it
+    option: str = "--key-file"
+    suffix: str = ""  # of its file's name, after the provider's
+    is_pem: bool = False
+
+
+PASSWORD = Secret(words="key", keys=("password",))
+CLIENT_SECRET = Secret(words="client secret", keys=("oauth", "client_secret"))
+PRIVATE_KEY = Secret(words="private key", keys=("oauth", "key"), is_pem=True)
+CERTIFICATE = Secret(
+    words="certificate",
+    keys=("oauth", "certificate"),
+    option="--certificate",
+    suffix=".pem",
+    is_pem=True,
+)
+REFRESH_TOKEN = Secret(
+    words="refresh token",
+    keys=("oauth", "refresh_token"),
+    option="--refresh-token-file",
+    suffix=".refresh",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What somebody wants; None is not answered yet. The key itself is not among them."""
+    """What somebody wants; None is not answered yet. No secret itself is among them."""
 
     use: str | None = None
     preset: str | None = None
@@ -58,6 +102,11 @@ class Answers:
     region: str | None = None
     variant: str | None = None
     username: str | None = None
+    login: str | None = None
+    tenant: str | None = None
+    token_url: str | None = None
+    client_id: str | None = None
+    certificate: str | None = None
     sender: str | None = None
     allow: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
@@ -83,10 +132,8 @@ class Answers:
         """What to know of the service before it is used."""
         if self.known is None:
             return ()
-        oauth = (
-            "setup takes a password; access tokens (oauth) are configured by hand, see secrets.md"
-        )
-        return (*self.known.notes, *([oauth] if self.known.with_oauth else []))
+        prepare = "access tokens: what to prepare at the service is in docs/secrets.md"
+        return (*self.known.notes, *([prepare] if self.known.with_oauth else []))
 
     @property
     def needs_key(self) -> bool:
@@ -96,6 +143,41 @@ class Answers:
         if self.known is None:
             return bool(self.username)
         return bool(self.username) if self.known.may_lack_auth else "password" in self.known.asks
+
+    @property
+    def may_use_token(self) -> bool:
+        """True when there is a login, and the service knows access tokens."""
+        return self.needs_key and self.known is not None and bool(self.known.with_oauth)
+
+    @property
+    def usual_login(self) -> str:
+        """How the service is logged in to, unless somebody says otherwise."""
+        return "token" if self.preset in _BY_TOKEN else "password"
+
+    @property
+    def uses_token(self) -> bool:
+        """True when the login is by access token."""
+        return self.may_use_token and (self.login or self.usual_login) == "token"
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What the login is made of."""
+        if not self.needs_key:
+            return ()
+        if not self.uses_token:
+            return (PASSWORD,)
+        if self.certificate:
+            return (PRIVATE_KEY, CERTIFICATE)
+        is_of_user = self.known is not None and "oauth.refresh_token" in self.known.asks
+        return (CLIENT_SECRET, REFRESH_TOKEN) if is_of_user else (CLIENT_SECRET,)
+
+    @property
+    def unused(self) -> list[str]:
+        """The options that say something of access tokens and have no use here."""
+        asked = {one.name for one in _about_login(self)}
+        asked |= {"token_url"} if self.uses_token else set()
+        names = {"login", "tenant", "token_url", "client_id", "certificate"} - asked
+        return sorted(option_of(name) for name in names if getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +189,7 @@ class Question:
     choices: tuple[str, ...] = ()
     is_needed: bool = True
     is_list: bool = False
+    usual: str = ""  # what it is when nobody answers
 
     @property
     def option(self) -> str:
@@ -163,6 +246,32 @@ def _about_provider(answers: Answers) -> Iterator[Question]:
             name="username",
             text=f"User name: {preset.asks['username']}",
             is_needed=not preset.may_lack_auth,
+        )
+    yield from _about_login(answers)
+
+
+def _about_login(answers: Answers) -> Iterator[Question]:
+    preset = answers.known
+    if preset is None or not answers.may_use_token:
+        return
+    yield Question(
+        name="login",
+        text="Log in by access token, or by password",
+        choices=LOGINS,
+        is_needed=False,
+        usual=answers.usual_login,
+    )
+    if not answers.uses_token:
+        return
+    has_tenants = "oauth.token_url" in preset.asks
+    if has_tenants and not answers.token_url:
+        yield Question(name="tenant", text="Tenant: its directory id, or a domain of it")
+    yield Question(name="client_id", text="Client id: of the application registered there")
+    if has_tenants:
+        yield Question(
+            name="certificate",
+            text="File with the application's certificate, PEM (empty: it has a client secret)",
+            is_needed=False,
         )
 
 
@@ -225,9 +334,20 @@ def _provider(answers: Answers, directory: Path) -> dict[str, Any]:
     keys = {name: getattr(answers, name) for name in names if getattr(answers, name)}
     if answers.known is not None:
         keys = {"preset": answers.preset, **keys}
-    if answers.needs_key:
-        keys["password"] = f"file:{directory / SECRETS / answers.provider}"
+    if answers.uses_token:
+        authority = f"{_AUTHORITY}/{answers.tenant}/oauth2/v2.0/token" if answers.tenant else None
+        url = answers.token_url or authority
+        keys["oauth"] = {**({"token_url": url} if url else {}), "client_id": answers.client_id}
+    for secret in answers.secrets:
+        section = keys["oauth"] if secret.keys[0] == "oauth" else keys
+        file = str(secret_file(answers, secret, directory))
+        section[secret.keys[-1]] = file if secret is CERTIFICATE else f"file:{file}"
     return keys
+
+
+def secret_file(answers: Answers, secret: Secret, directory: Path) -> Path:
+    """Return where a secret is kept, beside a configuration in `directory`."""
+    return directory / SECRETS / f"{answers.provider}{secret.suffix}"
 
 
 def as_yaml(tree: dict[str, Any]) -> str:

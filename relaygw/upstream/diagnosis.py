@@ -145,10 +145,10 @@ class _Once(Credentials):
         return self._login
 
 
-async def try_token(provider: Provider, credentials: Credentials) -> Finding:
+async def try_token(provider: Provider, credentials: Credentials | None = None) -> Finding:
     """Fetch an access token, and look whether it has the permission that sending needs."""
     try:
-        login = await credentials.read()
+        login = await (credentials or Credentials(provider)).read()
     except UpstreamError as error:
         said = _said_of(provider, error.stage, error.said) if error.said is not None else ""
         return _failed(Step.TOKEN, error.detail, said)

@@ -63,6 +63,23 @@ def loaded(directory: Path, answers: Answers) -> Settings:
             {"use": "gateway", "preset": "sendgrid", "networks": ("10.0.0.0/8",)},
             ["sender", "keep_content"],
         ),
+        (
+            {"use": "shop", "preset": "microsoft365", "username": "a@x.test"},
+            ["login", "tenant", "client_id", "certificate", "sender", "keep_content"],
+        ),
+        (
+            {"use": "shop", "preset": "microsoft365", "username": "a@x.test", "login": "password"},
+            ["sender", "keep_content"],
+        ),
+        (
+            {"use": "shop", "preset": "gmail", "username": "a@x.test", "login": "token"},
+            ["client_id", "sender", "keep_content"],
+        ),
+        ({"use": "shop", "preset": "workspace"}, ["username", "sender", "keep_content"]),
+        (
+            {"use": "shop", "preset": "workspace", "username": "a@x.test"},
+            ["login", "sender", "keep_content"],
+        ),
     ],
 )
 def test_what_is_asked_follows_from_what_is_known(given: dict[str, Any], left: list[str]) -> None:
@@ -103,7 +120,12 @@ def test_every_service_makes_a_configuration_that_loads(
         allow=("dev@qa.test", "@qa.test") if use == "staging" else (),
         networks=("10.0.0.0/16",) if use == "gateway" else (),
     )
-    examples = {"region": "eu-west-1", "username": "user@example.com"}
+    examples = {
+        "region": "eu-west-1",
+        "username": "user@example.com",
+        "tenant": "example.com",
+        "client_id": "app",
+    }
     while missing := [one.name for one in questions(answers) if one.is_needed]:
         answers = replace(answers, **{missing[0]: examples[missing[0]]})
     settings = loaded(tmp_path, answers)
@@ -154,7 +176,7 @@ def test_every_question_has_an_option_of_setup() -> None:
 
     options = {option for one in setup.params for option in one.opts}
     for use in ("shop", "gateway", "staging"):
-        for preset in (None, "other", "ses"):
+        for preset in (None, "other", "ses", "microsoft365"):
             for one in questions(Answers(use=use, preset=preset)):
                 assert one.option in options
                 assert re.fullmatch(r"--[a-z-]+", one.option)
