@@ -350,4 +350,4 @@ def _words(fields: dict[str, Any], masks: Sequence[Mask]) -> str:
     first = _END_OF_WORDS.split(text.strip(), 1)[0] if isinstance(text, str) else ""
     for mask in masks:
         first = mask(first)
-    return clean_text(first[:_MAX_WORDS].encode("utf-8", "replace"))
+    return clean_text(first[:_MAX_WORDS].rstrip(" .").encode("utf-8", "replace"))

@@ -14,9 +14,11 @@ from tests.campaign import on_a_database
 from tests.e2e.fleet import starter
 from tests.e2e.gateway import Gateway, gateway_to, provider_settings
 from tests.e2e.ports import free_port
+from tests.fakes.entra import CLIENT_ID, TENANT, EntraEndpoint
 from tests.fakes.full_backlog import full_backlog
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
 from tests.postgres import running_server
 
 MAIL = b"Subject: order\r\n\r\nhello\r\n"
@@ -77,6 +79,35 @@ def test_a_provider_that_goes_down_and_comes_back_is_told_once_each(tmp_path: Pa
                 assert gateway.stop() == 0  # before the provider is down again
         of_provider = [one for one in receiver.bodies if one["rule"] == "provider_down"]
         assert [one["state"] for one in of_provider] == ["open", "recovered"], receiver.bodies
+
+
+def test_the_words_of_a_token_endpoint_reach_log_alert_and_command(tmp_path: Path) -> None:
+    with (
+        EntraEndpoint(secret="right") as entra,
+        ThreadedProvider(tls="starttls", users={"shop": "none"}, auth=["XOAUTH2"]) as exchange,
+        NoticeReceiver() as receiver,
+    ):
+        oauth = {"token_url": entra.url_of(TENANT), "client_id": CLIENT_ID}
+        oauth |= {"client_secret": "plain:canary-wrong-secret"}
+        place = {"host": "127.0.0.1", "port": exchange.port, "tls_ca": exchange.tls_ca}
+        office = {"preset": "microsoft365", **place, "username": "shop", "oauth": oauth}
+        with Gateway(
+            tmp_path,
+            providers={"office": office},
+            alerts=[{"webhook": receiver.url}],
+            alert_rules={"lasting": "1s"},
+        ) as gateway:
+            send(gateway)
+            receiver.wait_for(1)
+            argv = ["--config", str(gateway.config), "provider", "list"]
+            listed = run_relaygw(argv, capture_output=True, text=True, check=True).stdout
+            gateway.wait_for_log(r"provider office is held .*AADSTS7000215: Invalid client secret")
+            assert gateway.stop() == 0
+        for shown in ("\n".join(gateway.lines), listed, str(receiver.bodies)):
+            assert "AADSTS7000215: Invalid client secret provided. Ensure the secret" in shown
+            assert "Store the secret's value, not its id" in shown
+            assert "canary-wrong-secret" not in shown
+            assert "Trace ID" not in shown
 
 
 def test_mail_flows_while_a_receiver_hangs_and_another_one_is_told(tmp_path: Path) -> None:

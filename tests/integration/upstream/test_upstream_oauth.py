@@ -218,7 +218,7 @@ async def test_the_words_of_entra_are_shown_and_explained(
             settings = settings_of(provider, endpoint).model_copy(update={"preset": "microsoft365"})
             error = await fail_to_log_in(settings)
     place = endpoint.url.removeprefix("http://").removesuffix("/token")
-    said = body["error_description"].partition(" Trace ID")[0]
+    said = body["error_description"].partition(". Trace ID")[0]
     words = f"535 5.7.8 {place} refused an access token: {body['error']}: {said}"
     assert str(error.reply) == words
     assert error.detail in words
