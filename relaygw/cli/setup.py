@@ -27,6 +27,7 @@ from relaygw.cli.install_sendmail import Prefix
 from relaygw.cli.mail_change import raise_if_alone
 from relaygw.cli.setup_host import refuse_overlaid
 from relaygw.cli.setup_secrets import (
+    has_password,
     is_left_out,
     missing_files,
     read_secret,
@@ -209,6 +210,8 @@ def _compare(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> None:
         found = read_tree(content_of(config), Place(config.name, file=config)).values
     except OSError as error:
         raise _failed(config, error) from error
+    if answers.may_use_token and not answers.login and has_password(found, answers.provider):
+        answers = replace(answers, login="password")  # as it was when there was no choice
     if answers.given:
         _refuse_another(config, found, answers)
     if isinstance(found, dict):

@@ -53,7 +53,9 @@ def is_left_out(secret: Secret, answers: Answers, wishes: Wishes) -> bool:
 def read_secret(secret: Secret, answers: Answers, wishes: Wishes) -> str:
     """Return a secret from its file, from standard input, or as it is typed unseen."""
     source = source_of(secret, answers, wishes)
-    if source is None and sys.stdin.isatty() and not secret.is_pem:
+    if source is None and sys.stdin.isatty() and secret.is_pem:
+        source = click.prompt(f"File with the {secret.words}, PEM", err=True).strip()
+    if source is None and sys.stdin.isatty():
         prompt = f"{secret.words.capitalize()} (not shown)"
         return _clean(secret, click.prompt(prompt, hide_input=True, err=True), "the terminal")
     if source is None and (secret.is_pem or secret is REFRESH_TOKEN):
@@ -209,6 +211,11 @@ def _missing(
             exit_code=os.EX_CANTCREAT,
         )
     yield from secret_files(secret, file, text)
+
+
+def has_password(found: object, provider: str) -> bool:
+    """Return whether a configuration logs this provider in by password."""
+    return provider in _kept((PASSWORD,), found)
 
 
 def _kept(group: tuple[Secret, ...], found: Any) -> dict[str, tuple[Secret, SecretRef]]:

@@ -222,7 +222,7 @@ _PASSING_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_do
 _PASSING_AT_ENTRA = re.compile(r"AADSTS(50196|80002|80003|900(06|12|24|25|33))\b")
 """Codes of Microsoft's token endpoint for its own troubles, and for too many requests, which it
 gives with the errors of a refusal."""
-_END_OF_WORDS = re.compile(r"[\r\n]|\s+Trace ID:")
+_END_OF_WORDS = re.compile(r"[\r\n]|\sTrace ID:")
 """What follows, Microsoft's numbers of the one request, would make each refusal a new one."""
 _MAX_WORDS = 300
 

@@ -299,11 +299,11 @@ def test_a_wrong_key_and_a_service_that_is_away_are_named(
 class Terminal:
     """`relaygw setup` at a pseudo terminal."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *options: str) -> None:
         self.shown = ""
         self._seen = 0
         words = [sys.executable, "-m", "relaygw", "--config", str(host.config), "setup"]
-        words += ["--no-sendmail"]
+        words += ["--no-sendmail", *options]
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
             os.execve(sys.executable, words, {**host.environ, "TERM": "dumb", "COLUMNS": "100"})

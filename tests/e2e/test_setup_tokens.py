@@ -212,6 +212,10 @@ def test_a_password_at_microsoft_is_said_to_end(host: Host, exchange: ThreadedPr
     assert done.returncode == 0, done.stderr
     assert "note: passwords end: " in done.stdout
     assert f"write {host.config.parent}/secrets/microsoft365 (mode " in done.stdout
+    words = words_for(exchange, "microsoft365", "--offline")
+    assert host.setup(*words, "--login", "password", key=SECRET).returncode == 0
+    done = host.setup(*words, key=SECRET)  # a call from before there was a choice
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_dialogue(host: Host) -> None:
@@ -230,4 +234,27 @@ def test_a_dialogue(host: Host) -> None:
     terminal.answer("Go on?", "n")
     assert terminal.end() == 0
     assert SECRET not in terminal.shown
+    assert list(host.directory.iterdir()) == []
+
+
+def test_a_dialogue_with_a_certificate(host: Host, tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    words = [
+        "--use",
+        "shop",
+        "--preset",
+        "microsoft365",
+        "--username",
+        MAILBOX,
+        "--sender",
+        MAILBOX,
+    ]
+    words += ["--tenant", TENANT, "--client-id", CLIENT_ID, "--keep-content", "7d"]
+    terminal = Terminal(host, *words)
+    terminal.answer("Log in by access token", "token")
+    terminal.answer("certificate, PEM (empty", str(certificate))
+    terminal.answer("File with the private key, PEM", str(key))
+    terminal.wait_for("key: file:")
+    terminal.answer("Go on?", "n")
+    assert terminal.end() == 0
     assert list(host.directory.iterdir()) == []
