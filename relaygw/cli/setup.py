@@ -37,6 +37,8 @@ from relaygw.cli.setup_secrets import (
 from relaygw.cli.setup_steps import Steps, Wishes, later_steps
 from relaygw.cli.text import print_lines
 from relaygw.errors import SettingsError
+from relaygw.mail.clock import clock_ms
+from relaygw.policy.endings import ending_logins
 from relaygw.settings.load import DEFAULT_FILE, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.tree import Place, content_of, read_tree
@@ -304,6 +306,7 @@ def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
     click.echo(f"{config}:")
     print_lines(f"  {line}" for line in shown.splitlines()[1:])
     print_lines(f"note: {' '.join(one.split())}" for one in answers.notes)
+    print_lines(f"note: {one.words(clock_ms())}; {one.remedy}" for one in ending_logins(settings))
     print_lines(f"{_verb(one)} {one.path} ({owner.words(one)})" for one in files)
     if wishes.is_dry_run:
         return True

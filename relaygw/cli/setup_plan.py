@@ -31,8 +31,6 @@ _LOCAL_SENDERS = ("www-data", "root")
 _LOOPBACK = ["127.0.0.0/8", "::1/128"]
 _ALL_ADDRESSES = "0.0.0.0:25"
 LOGINS = ("token", "password")
-_BY_TOKEN = ("microsoft365",)
-"""Services that end logins by password: asked for nothing else, a token it is."""
 _AUTHORITY = "https://login.microsoftonline.com"
 _TENANT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _Tenant = Annotated[
@@ -152,7 +150,7 @@ class Answers:
     @property
     def usual_login(self) -> str:
         """How the service is logged in to, unless somebody says otherwise."""
-        return "token" if self.preset in _BY_TOKEN else "password"
+        return "token" if self.known is not None and self.known.password_ends else "password"
 
     @property
     def uses_token(self) -> bool:

@@ -72,6 +72,7 @@ def test_from_nothing_to_the_first_mail_at_microsoft(
             assert code == 69, shown
             (line,) = [one for one in shown.splitlines() if one.startswith("provider ")]
             assert line.startswith("provider microsoft365: token")
+            assert "logs in by password" not in shown
             assert said in line
             assert remedy in line
             assert "nothing was written: the line above says what to correct" in shown
@@ -210,7 +211,7 @@ def test_a_password_at_microsoft_is_said_to_end(host: Host, exchange: ThreadedPr
     words = words_for(exchange, "microsoft365", "--login", "password", "--dry-run")
     done = host.setup(*words, key=SECRET)
     assert done.returncode == 0, done.stderr
-    assert "note: passwords end: " in done.stdout
+    assert "note: provider microsoft365 logs in by password: " in done.stdout
     assert f"write {host.config.parent}/secrets/microsoft365 (mode " in done.stdout
     words = words_for(exchange, "microsoft365", "--offline")
     assert host.setup(*words, "--login", "password", key=SECRET).returncode == 0

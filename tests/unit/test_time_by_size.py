@@ -49,6 +49,7 @@ HELD = {
     "relaygw.policy.recipient_fields:_decoded:decode_header": "a name of 78 bytes",
     "relaygw.settings.": "the settings",
     "relaygw.upstream.credentials:": "the settings",
+    "relaygw.upstream.diagnosis:try_token:urlsplit": "the settings",
     "relaygw.upstream.outgoing:missing_fields:Header": "a value of the settings",
     "relaygw.web.gate.access:_is_ours:urlsplit": "Latin-1, in which nothing is out of order",
     "relaygw.web.mail.views:_host:urlsplit": "64 signs in a row",
