@@ -455,10 +455,10 @@ def test_any_odd_mail_becomes_ascii_with_the_same_fields_or_is_refused(pieces: l
 @pytest.mark.parametrize(
     "field",
     [
-        b"From: " + "ä <a@b.de>, ".encode() * 40_000,
-        b"Subject: " + "ä ".encode() * 200_000,
-        b"X-A: " + b"\xc3\xa4" * 300_000,
-        b"Content-Type: text/plain" + "; a=ä".encode() * 100_000,
+        b"From: " + "ä <a@b.de>, ".encode() * 10_000,
+        b"Subject: " + "ä ".encode() * 50_000,
+        b"X-A: " + b"\xc3\xa4" * 75_000,
+        b"Content-Type: text/plain" + "; a=ä".encode() * 25_000,
         b"a: \xc3\xa4\r\n" * 500_000 + b"b: c",
     ],
     ids=["addresses", "words", "one word", "parameters", "fields"],
