@@ -103,6 +103,7 @@ async def test_checks_have_read_before_the_first_mail_and_read_on() -> None:
     async with refreshed(Screen([check], told=lambda _: None), each_s=0.01):
         assert check.number >= 1
         await until(lambda: check.number >= 3)
+    await asyncio.get_running_loop().shutdown_default_executor()  # one may have been at work
     ended = check.number
     await asyncio.sleep(0.03)
     assert check.number == ended
