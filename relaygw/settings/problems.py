@@ -24,7 +24,7 @@ from relaygw.settings.section import ConflictsFound, Section
 from relaygw.settings.tree import Keys, Tree
 
 _CREDENTIALS = frozenset(
-    {"username", "password", "password_hash", "token"}
+    {"username", "password", "password_hash", "token", "key"}
     | {"client_id", "client_secret", "refresh_token", "secret"}
 )
 _URLS = ("url", "token_url", "relay_to")  # keys of URLs, any of which may carry a password

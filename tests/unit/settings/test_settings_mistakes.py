@@ -20,8 +20,8 @@ providers:
 routes: [{{name: default, providers: [main]}}]
 """
 JARGON = (
-    "mapping values", "token", "block end", "scalar", "flow", "while parsing", "not an instance",
-    "NoneType", "None", "end of stream", "a mapping", "node",
+    "geheim", "mapping values", "token", "block end", "scalar", "flow", "while parsing",
+    "not an instance", "NoneType", "None", "end of stream", "a mapping", "node",
 )  # fmt: skip
 
 
@@ -125,6 +125,13 @@ MISTAKES = {
     "a key misspelt": (provider("pasword: env:X"), "did you mean password?"),
     "a key with a hyphen": (provider("max-connections: 3"), "did you mean max_connections?"),
     "a bare password": (provider("username: u, password: geheim"), "env:NAME, file:PATH"),
+    "a private key itself": (
+        provider(
+            "username: u, oauth: {token_url: 'https://l.example/t', client_id: x, "
+            "certificate: /x.pem, key: '-----BEGIN PRIVATE KEY----- geheim'}"
+        ),
+        "oauth.key: the value (not shown) is not a secret reference",
+    ),
     "a rate with words": (provider("rate: 100/hour"), "write e.g. 14/s, 25/m or 1000/h"),
     "a relative secret": (
         provider("username: u, password: 'file:key'"),
