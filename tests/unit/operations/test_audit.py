@@ -100,5 +100,7 @@ def test_every_kind_that_is_written_has_words() -> None:
         if path.parent.name not in ("web", "queue"):  # names of templates
             written |= set(re.findall(r'"((?:queue|sandbox|provider|db|settings)\.[a-z]+)"',
                                       path.read_text()))  # fmt: skip
-    others = {one for one in written if one.endswith((".db", ".html", ".lock", ".password", ".url"))}
+    others = {
+        one for one in written if one.endswith((".db", ".html", ".lock", ".password", ".url"))
+    }
     assert written - others <= set(KINDS), written - others - set(KINDS)
