@@ -79,9 +79,10 @@ def settings_in_force(config: Path | None, error: SettingsError) -> LoadedSettin
     for gateway in service_file.running_gateways(os.environ):
         is_its_file = named and os.path.realpath(gateway.config) == os.path.realpath(named)
         if is_its_file or (not named and gateway.queue == queue):
-            in_force = _in_force(gateway, error)
-            if in_force is not None:
-                return in_force
+            with contextlib.suppress(SettingsUnreadable):
+                _become_user_of(gateway)  # who wrote the entry says where its state is
+                if (in_force := _in_force(gateway, error)) is not None:
+                    return in_force
     raise error
 
 

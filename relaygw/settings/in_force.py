@@ -42,7 +42,7 @@ def kept_settings(state_dir: Path) -> LoadedSettings | None:
         for user in (*values["users"], *values["web"]["users"]):
             user["password_hash"] = _NO_PASSWORD
         settings = Settings.model_validate(_without_commands(values))
-    except (OSError, ValueError, LookupError, TypeError):  # of another version, or of nobody
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # damaged
         return None
     return LoadedSettings(settings=settings, origins={}, files=(), state_dir=state_dir)
 

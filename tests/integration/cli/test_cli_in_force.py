@@ -140,7 +140,7 @@ def test_no_secret_is_left_and_nothing_is_run(gateway: Gateway, ran: Path) -> No
 
 @pytest.mark.parametrize("mistake", ["a wrong key"], indirect=True)
 @pytest.mark.usefixtures("mistake")
-@each_of("left", ["nothing", "no JSON", "a list", "a pipe", "of another version"])
+@each_of("left", ["nothing", "no JSON", "a list", "deep", "a pipe", "of another version"])
 def test_without_settings_of_use_the_mistake_is_what_is_said(gateway: Gateway, left: str) -> None:
     kept = kept_by(gateway)
     good = kept.read_text()
@@ -150,6 +150,8 @@ def test_without_settings_of_use_the_mistake_is_what_is_said(gateway: Gateway, l
             kept.write_text("{")
         case "a list":
             kept.write_text("[]")
+        case "deep":
+            kept.write_text("[" * 100_000)
         case "a pipe":
             os.mkfifo(kept)
         case "of another version":
