@@ -19,6 +19,7 @@ _COMMANDS = {
     "send-test": "Send a test message through the gateway and follow it to its outcome.",
     "find": "Find mail in any state, newest first.",
     "queue": "Show and change mail in the queue.",
+    "hold": "Hold all mail that has something in common: what waits, and what comes.",
     "sources": "List who sends what, the most mail first.",
     "guard": "Show, hold, release and allow sources and classes of mail.",
     "clients": "List throttled clients and exempt networks.",

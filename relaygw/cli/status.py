@@ -12,9 +12,9 @@ from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import hold_line, usage_lines
 from relaygw.cli.running_gateway import mode_warning, replaced_warning, running_mode
-from relaygw.cli.text import aligned, as_json, labelled, print_lines
+from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.words import age, printable, took
+from relaygw.mail.words import age, counted, printable, took
 from relaygw.observe.events import Waits
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.operations.queue_object import UNFINISHED
@@ -107,6 +107,13 @@ def _provider_lines(snapshot: Snapshot) -> Iterator[str]:
         yield from usage_lines(name, usage, snapshot.at_ms)
     for hold in snapshot.holds:
         yield hold_line(hold, snapshot.at_ms, hold.remedy)
+    for standing, waiting in snapshot.standing:
+        since, until = moment(standing.since_ms, snapshot.at_ms), f"hold end {standing.hold_id}"
+        if standing.until_ms is not None:
+            until = moment(standing.until_ms, snapshot.at_ms)
+        why = f", {standing.reason}" if standing.reason else ""
+        what = f"{standing.words} since {since} by {standing.by}{why}"
+        yield labelled("held", f"{what}; {counted(waiting, 'message')} waiting, until {until}")
 
 
 def _waits_words(waits: Waits | None) -> str:

@@ -1,4 +1,6 @@
-"""Holds of providers and of their senders, and outages: set by what happens, ended by a probe.
+"""Holds of providers and of their senders, outages, and standing holds.
+
+Those of providers are set by what happens, and ended by a probe.
 
 A refused key is probed by a connection alone, a full account by one message, a refused sender by
 one message of that sender's domain (decision 11), a pause by one message of one worker (decision
@@ -24,13 +26,24 @@ from relaygw.mail.hold import (
     sender_refused,
 )
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
+from relaygw.mail.standing_hold import StandingHold
 from relaygw.policy.pacing import ladder_step
-from relaygw.store.holds import PAUSED, PROBE_LONGEST_S, UNREACHABLE, Hold
+from relaygw.policy.recipients import Screen
+from relaygw.policy.standing_holds import NO_HOLDS, StandingHolds
+from relaygw.store.holds import (
+    PAUSED,
+    PROBE_LONGEST_S,
+    UNREACHABLE,
+    Hold,
+    HoldsInForce,
+    ended_entry,
+)
 from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.upstream.failure import UpstreamError, known_remedy
 
 PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its replies say better
 _PAGE = 500
+_ENDED_S = 10.0  # so long after its end another worker may still hold mail for a standing hold
 _AHEAD_MS = 5_000  # a hold set so much later than now: by a clock that was set back since
 _SUSPICION_PATIENCE_S = 2.0  # for a provider that is silent while another could take over
 _QUOTA_LOOK_S = 600.0  # other workers may give back what they took ahead
@@ -46,13 +59,18 @@ _REMEDIES = {
 class Holds:
     """The holds and outages that the gates of one worker obey."""
 
-    def __init__(self, context: WorkerContext, upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(
+        self, context: WorkerContext, upstreams: Mapping[str, Upstream], screen: Screen
+    ) -> None:
         self._context = context
         self._upstreams = upstreams
+        self._screen = screen
         self._stored = context.store.holds
         self._look_at_s: dict[str, float] = {}
         # providers and sender domains whose hold has ended, and whose mail is not released yet
         self._ended: set[tuple[str, str]] = set()
+        self._standing: frozenset[str] = frozenset()  # the ids of standing holds in force
+        self._ended_standing: dict[str, float] = {}  # until when their mail is looked for
         self.is_fresh = True  # held providers are tried at once: after a start, and when set
         self.looks_closer = False  # at what is rarely wrong, next time
 
@@ -60,8 +78,10 @@ class Holds:
         """Let what is held, and what is held for settings, be looked at as after a start."""
         self.is_fresh = True
 
-    async def obey(self, in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
-        """Let the gates know of the holds in force, those of others included."""
+    async def obey(self, holds: HoldsInForce, gates: Iterable[Gate]) -> None:
+        """Let the gates and the screen know of the holds in force, those of others included."""
+        in_force = holds.stops
+        await self._obey_standing(holds.standing)
         if self.looks_closer:
             self.looks_closer = False
             # the clock was set back since
@@ -79,6 +99,29 @@ class Holds:
             await self._obey_senders(gate, in_force)
             await self._probe_senders(gate)
         await self._release_ended()
+
+    async def _obey_standing(self, holds: Sequence[StandingHold]) -> None:
+        """Let the screen know of standing holds; end what is over, and let its mail go."""
+        now_ms = clock_ms()
+        for hold in (one for one in holds if one.is_over(now_ms)):
+            entry = ended_entry(hold, "relaygw", now_ms, "its time is over")
+            await self._context.call(
+                self._stored.drop_hold, hold.scope.value, hold.value, entry=entry
+            )
+        in_force = [one for one in holds if not one.is_over(now_ms)]
+        ids = frozenset(one.hold_id for one in in_force)
+        self._screen.standing = StandingHolds(in_force) if in_force else NO_HOLDS
+        now_s = time.monotonic()
+        self._ended_standing |= dict.fromkeys(self._standing - ids, now_s + _ENDED_S)
+        self._standing = ids
+        if self.looks_closer:  # who ended one may have died before its mail was let go
+            held = await self._context.call(self._stored.held_causes)
+            known = {cause.hold_id for cause in held if cause.hold_id is not None}
+            self._ended_standing |= dict.fromkeys(known - ids, now_s)
+        if self._ended_standing:
+            await self._context.call(self._stored.release_standing, {*self._ended_standing})
+            left = self._ended_standing.items()
+            self._ended_standing = {one: until_s for one, until_s in left if now_s < until_s}
 
     async def _note_without_hold(self, in_force: Sequence[Hold]) -> None:
         """Note for whom mail waits without a hold: who could not record one may have died since."""

@@ -37,7 +37,7 @@ from relaygw.upstream.classifier import Classifier
 POISON_ATTEMPTS = 3
 _POISON_WAIT_S = 60
 _STORE_LADDER_S = (1.0, 2.0, 5.0, 15.0, 30.0)  # after it failed in an attempt, the last again
-_MODE, _POISON = HoldCause(HoldCode.MODE), HoldCause(HoldCode.POISON)
+_POISON = HoldCause(HoldCode.POISON)
 
 
 class Outcomes:
@@ -108,7 +108,7 @@ class Outcomes:
                 update,
                 recipients=update.recipients + dropped,
                 held_apart=tuple(recipient.rcpt_no for recipient in screened.held),
-                held_apart_for=_MODE,
+                held_apart_for=screened.held_for,
             )
         return update
 
@@ -216,16 +216,18 @@ class Outcomes:
 
     def record_held(self, attempt: Attempt, cause: HoldCause) -> asyncio.Future[bool]:
         """Record that an attempt ends before anybody was asked: it is held."""
-        now_ms = clock_ms()
-        update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, cause)
-        return self.record(attempt, update, NOBODY_ASKED, now_ms)
+        claimed = attempt.claimed
+        # once it is released, what has waited longest goes first
+        update = unsent(claimed, DeliveryState.HELD, claimed.due_at_ms, cause)
+        return self.record(attempt, update, NOBODY_ASKED, clock_ms())
 
     def record_unsendable(self, attempt: Attempt) -> asyncio.Future[bool]:
-        """Record that nobody may receive it now: it is held for the mode, or ends."""
+        """Record that nobody may receive it now: it is held, or ends."""
         now_ms = clock_ms()
         update = unsent(attempt.claimed, DeliveryState.FINISHED, now_ms)
         if attempt.screened.held:
-            update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, _MODE)
+            held_for = attempt.screened.held_for
+            update = unsent(attempt.claimed, DeliveryState.HELD, now_ms, held_for)
         dropped = blocked(attempt.screened.blocked, attempt.screened.suppressed)
         update = replace(update, provider=None, recipients=dropped)
         return self.record(attempt, update, NOBODY_ASKED, now_ms)

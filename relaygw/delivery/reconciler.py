@@ -18,9 +18,8 @@ from relaygw.delivery.context import WorkerContext
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import Rerouting, RouteWay
-from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
-from relaygw.policy.recipients import Screen
+from relaygw.policy.recipients import BY_MODE, Screen
 from relaygw.policy.router import Router
 from relaygw.policy.untended import deliveries, gone_remedy, gone_words, known_routes
 from relaygw.settings.section import Mode
@@ -33,7 +32,6 @@ LOOK_S = 5.0
 _LEFT_S = 60.0  # what stays on a route is not looked at again before
 _PAGE = 200
 _ACTOR = "relaygw"
-_MODE = HoldCause(HoldCode.MODE)
 
 
 class Reconciler:
@@ -220,9 +218,9 @@ class Reconciler:
 
     async def _look_at_the_mode(self) -> None:
         """Make due what was held for the mode and is permitted now."""
-        if _MODE not in await self._context.call(self._store.holds.held_causes):
+        if BY_MODE not in await self._context.call(self._store.holds.held_causes):
             return
-        selection = Selection(states=frozenset({DeliveryState.HELD}), reason=_MODE.sentence)
+        selection = Selection(states=frozenset({DeliveryState.HELD}), reason=BY_MODE.sentence)
         number = 0
         async for page in self._pages(selection):
             number += await self._context.call(self._let_go, page)
@@ -238,7 +236,7 @@ class Reconciler:
         keys: list[Key] = []
         for entry in page:
             for part in entry.deliveries:
-                if part.state is not DeliveryState.HELD or part.hold != _MODE:
+                if part.state is not DeliveryState.HELD or part.hold != BY_MODE:
                     continue
                 obstacle = self._screen.obstacle_of(entry.source, Mode(entry.mode), part.released)
                 if any(
@@ -248,4 +246,4 @@ class Reconciler:
                     for one in entry.recipients
                 ):
                     keys.append((entry.queue_id, part.delivery_no))
-        return self._store.holds.let_go(keys, _MODE) if keys else 0
+        return self._store.holds.let_go(keys, BY_MODE) if keys else 0

@@ -24,6 +24,7 @@ from relaygw.delivery.outcome import Outcomes
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause
+from relaygw.policy.recipients import Screen
 
 PERMITS_AT_FIRST = 2
 _PUT_OFF_S = 30.0
@@ -43,6 +44,7 @@ class Scheduler:
         leases: Leases,
         holds: Holds,
         outcomes: Outcomes,
+        screen: Screen,
         agent: DeliveryAgent,
         upstreams: Mapping[str, Upstream],
     ) -> None:
@@ -52,6 +54,7 @@ class Scheduler:
         self._leases = leases
         self._holds = holds
         self._outcomes = outcomes
+        self._screen = screen
         self._agent = agent
         self._upstreams = upstreams
         self.shares = Shares(context, gates.values(), holds, self.run)
@@ -244,7 +247,22 @@ class Scheduler:
             lane.may_have_more = True
         else:
             lane.emptied_at_s = time.monotonic()
-        lane.take(claimed)
+        lane.take(
+            [one for one in claimed if not self._park(one)] if self._screen.standing else claimed
+        )
+
+    def _park(self, claimed: ClaimedDelivery) -> bool:
+        """Hold what standing holds keep of all its recipients; False where they do not.
+
+        It takes no turn, and nothing of a rate. Where only some are kept, the agent sets these
+        apart.
+        """
+        holds = self._screen.holds_of(claimed)
+        if len(holds) < len(claimed.recipients) or not holds:
+            return False
+        cause = holds[claimed.recipients[0].rcpt_no].cause
+        self._outcomes.record_held(Attempt(claimed, "", due_at_ms=claimed.due_at_ms), cause)
+        return True
 
     async def _free_unknown(self, lane: Lane) -> None:
         freed = await self._leases.free_unknown(lane.route)

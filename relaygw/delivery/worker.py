@@ -33,7 +33,7 @@ from relaygw.observe.observer import DeliveryObserver
 from relaygw.policy.recipients import Screen
 from relaygw.policy.untended import AWAY_REMEDY, away_words
 from relaygw.settings.model import Settings
-from relaygw.store.holds import Hold
+from relaygw.store.holds import Hold, HoldsInForce
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Lifeline
 from relaygw.store.limits import Account
@@ -89,7 +89,7 @@ class Worker:
         self._leases = Leases(context)
         self.claim_trouble = self._leases.claim_trouble
         self._recorder = Recorder(context, self._leases.lose, self._expected)
-        self._holds = Holds(context, upstreams)
+        self._holds = Holds(context, upstreams, screen)
         self._learning = Learning(context, self._holds, self._lanes, upstreams)
         outcomes = Outcomes(context, self._leases, self._recorder, in_flight)
         self._scheduler = Scheduler(
@@ -99,6 +99,7 @@ class Worker:
             leases=self._leases,
             holds=self._holds,
             outcomes=outcomes,
+            screen=screen,
             agent=DeliveryAgent(context, self._leases, outcomes, self._learning),
             upstreams=upstreams,
         )
@@ -213,8 +214,9 @@ class Worker:
         finally:
             self._mind_clock(steps)
         self._looked_s = time.monotonic()
-        self._rest = None if holds or waiting else (mark, self._looked_s)
-        self._forget_unwanted(holds, waiting)
+        stops = holds.stops
+        self._rest = None if any(holds) or waiting else (mark, self._looked_s)
+        self._forget_unwanted(stops, waiting)
         await self._restart_waits()
 
         def untaught() -> Iterator[Gate]:
@@ -222,7 +224,7 @@ class Worker:
 
         for gate in untaught():
             gate.account = accounts.get(gate.limit_group, gate.account)
-        obey_outages(holds, untaught())
+        obey_outages(stops, untaught())
         await self._holds.obey(holds, untaught())
 
     def _rests(self, mark: int | None) -> bool:
@@ -273,7 +275,7 @@ class Worker:
 
     def _look(
         self, steps: list[ClockStep]
-    ) -> tuple[list[Hold], dict[str, Account], Collection[str]]:
+    ) -> tuple[HoldsInForce, dict[str, Account], Collection[str]]:
         """Note which lanes have something due; in a thread. Return holds, accounts, routes.
 
         `steps` gets how the clock was set, whatever comes of the rest.
@@ -289,7 +291,7 @@ class Worker:
                 due_at_ms = store.leases.next_due_at_ms(lane.route)
                 if due_at_ms is not None and due_at_ms <= time.time() * 1000:
                     lane.may_have_more = True
-            return store.holds.in_force(), store.limits.accounts(), waiting
+            return store.holds.all_in_force(), store.limits.accounts(), waiting
 
     # --- what others ask and tell --------------------------------------------------------
 

@@ -29,6 +29,7 @@ class HoldCode(StrEnum):
     CONTENT_CHECK = "content_check"  # what must not be mailed was found in it
     LOST_PROVIDER = "lost_provider"  # in doubt with one that its route has no more
     OPERATOR = "operator"
+    STANDING = "standing"  # a standing hold: see mail.standing_hold
     OTHER = "other"
     PROVIDER_DOWN = "provider_down"
     REFUSED_ALIKE = "refused_alike"  # so many messages in a row, with the same words
@@ -63,6 +64,7 @@ _SENTENCES = {
     HoldCode.STORM: "storm {}: {}",
     HoldCode.CONTENT_CHECK: "content check, {}: {}",
     HoldCode.OPERATOR: "operator: {}",
+    HoldCode.STANDING: "standing hold {}: {}",
     HoldCode.PROVIDER_DOWN: "waits for provider {}",
     HoldCode.REFUSED_ALIKE: "{} messages in a row were refused alike: {}",
 }
@@ -95,6 +97,11 @@ class HoldCause:
         if self.code is HoldCode.REFUSED_ALIKE:
             return self.key.partition(" ")[2]
         return self.sentence
+
+    @property
+    def hold_id(self) -> str | None:
+        """The standing hold that it waits for the end of, None of other causes."""
+        return self.key.partition(" ")[0] if self.code is HoldCode.STANDING else None
 
     @property
     def domain(self) -> str:

@@ -227,8 +227,8 @@ def _write(
 
 
 def _ended_by_move(ready: Sequence[QueueEntry], order: Order) -> set[HoldCause]:
-    """Return the holds on account of the providers it had; others stay."""
-    is_over = OF_CONFIGURATION | DOUBTFUL if order.is_forced else OF_CONFIGURATION
+    """Return the holds on account of the providers it had; others stay, or are set anew."""
+    is_over = OF_CONFIGURATION | {HoldCode.STANDING} | (DOUBTFUL if order.is_forced else set())
     held = (part for one in ready for part in one.deliveries if part.state is _D.HELD)
     return {part.hold for part in held if part.hold is not None and part.hold.code in is_over}
 
@@ -249,6 +249,11 @@ def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
 
 
 def _objection_to_release(entry: QueueEntry, order: Order) -> LeftAlone | None:
+    causes = (part.hold for part in entry.deliveries if part.state is _D.HELD)
+    standing = next((one.hold_id for one in causes if one and one.hold_id), None)
+    if standing is not None:
+        why = f"a standing hold keeps it, with all mail like it: relaygw hold end {standing}"
+        return LeftAlone(entry.queue_id, why)
     if order.screen is None:
         return None
     for part in (one for one in entry.deliveries if one.state is _D.HELD):

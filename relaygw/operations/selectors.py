@@ -7,6 +7,7 @@ text, a result and times; beside what it found stands what was looked at.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from relaygw.mail.clock import clock_ms, rfc3339_or_none, utc_text, utc_time
+from relaygw.mail.clock import DAY_MS, clock_ms, rfc3339_or_none, utc_text, utc_time
 from relaygw.mail.outcome import PUT_OFF, AttemptState
 from relaygw.mail.search import (
     WITH_WORDS,
@@ -178,6 +179,23 @@ def read_moment(
         return now_ms - int(parse_duration(word) * 1000)
     except ValueError:
         return read_time_ms(text.strip(), now.tzinfo or UTC)
+
+
+def read_end(text: str, *, now_ms: int, tz: tzinfo | None = None) -> int:
+    """Return a time to come in ms: the next 18:00, `2h` from now, the end of a day.
+
+    Raises ValueError, which continues the text. Without a zone it is of `tz`, None: the machine's.
+    """
+    with contextlib.suppress(ValueError):
+        return now_ms + int(parse_duration(text) * 1000)
+    at_ms = read_moment(text, now_ms=now_ms, is_end=True, tz=tz)
+    if at_ms is not None and at_ms <= now_ms and _CLOCK.fullmatch(text):
+        at_ms = read_moment(text, now_ms=now_ms + DAY_MS, tz=tz)
+    if at_ms is None:
+        raise ValueError("is not a time")
+    if at_ms <= now_ms:
+        raise ValueError("is over already")
+    return at_ms
 
 
 def _read_day(word: str) -> datetime | None:

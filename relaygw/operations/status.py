@@ -10,11 +10,13 @@ from typing import Any
 from relaygw import __version__
 from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import EVERYTHING
+from relaygw.mail.standing_hold import StandingHold
 from relaygw.mail.words import fields
 from relaygw.observe.events import WAITS_SLICE_S, Waits, waits_of
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.observer import Series
 from relaygw.operations import providers
+from relaygw.operations.standing_holds import hold_object, waiting_of
 from relaygw.operations.webhooks import receiver_warnings, receivers
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.untended import LOST_MS, LostInstance, Untended, lost_gateways, untended
@@ -39,6 +41,7 @@ class Snapshot:
     instances: list[Instance]
     silent: frozenset[str]  # incarnations
     holds: list[Hold]
+    standing: list[tuple[StandingHold, int]]  # with how much waits for each
     usages: dict[str, providers.Usage]  # by the provider's name
     lanes: list[LaneCount]
     captured: int
@@ -84,6 +87,7 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         instances=instances,
         silent=silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms),
         holds=providers.obeyed(holds, settings.providers),
+        standing=waiting_of(store),
         usages=providers.read_usages(store, settings, holds, lanes),
         lanes=lanes,
         captured=captured,
@@ -158,6 +162,7 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
             for name, usage in snapshot.usages.items()
         ],
         "holds": [providers.hold_object(hold) for hold in snapshot.holds],
+        "standing_holds": [hold_object(*one) for one in snapshot.standing],
         "lanes": [
             {
                 **fields(one, "route", "stream", "state", "deliveries"),

@@ -24,9 +24,12 @@ from relaygw.mail.address import (
     split,
 )
 from relaygw.mail.envelope import ClaimedDelivery, Recipient, Released, Source
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.standing_hold import StandingHold
 from relaygw.mail.state import CaptureCode
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
+from relaygw.policy.standing_holds import NO_HOLDS
 from relaygw.settings.addresses import Recipients
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -256,15 +259,19 @@ def read_address(text: str) -> str:
 
 # --- what is queued ------------------------------------------------------------------------
 
+BY_MODE = HoldCause(HoldCode.MODE)
+"""The cause of what the mode or the allow list of now does not permit."""
+
 
 class Screened(NamedTuple):
     """The recipients of a delivery by what may happen to them now, and what its header may name."""
 
     sendable: tuple[Recipient, ...]
     blocked: tuple[Recipient, ...]
-    held: tuple[Recipient, ...]  # the mode or the allow list of now does not permit them
+    held: tuple[Recipient, ...]
     suppressed: tuple[Recipient, ...] = ()
     field_rule: FieldRule | None = NO_FIELDS
+    held_for: HoldCause = BY_MODE  # or a standing hold: once it has ended they are looked at again
 
     def by_address(self) -> dict[str, list[int]]:
         """Return the addresses to send to, one of each mailbox, and which recipients each has."""
@@ -289,13 +296,15 @@ class Screen:
         self._in_production = FieldRule(is_blocked=self._policy.is_blocked) if has_blocked else None
         self._by_mode = {mode: FieldRule(f"mode {mode.value}") for mode in Mode}
         self._released, self._resent = FieldRule("released mail"), FieldRule("mail sent again")
+        self.standing = NO_HOLDS  # the standing holds of now
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
         accepted_in, released = _mode(claimed.mode), claimed.released
         obstacle = self.obstacle_of(claimed.source, accepted_in, released)
+        holds = self.holds_of(claimed) if self.standing else {}
         by_obstacle: dict[str | None, list[Recipient]] = {
-            **{None: [], "blocked": [], "mode": []},
+            **{None: [], "blocked": [], "held": []},
             "suppressed": [],
         }
         for recipient in claimed.recipients:
@@ -303,14 +312,32 @@ class Screen:
             listed = recipient.listed
             if listed is not None and found is None and listed.action is Action.BLOCK:
                 found = "suppressed"
+            if found == "mode" or (found is None and recipient.rcpt_no in holds):
+                found = "held"
             by_obstacle[found].append(recipient)
+        held = tuple(by_obstacle["held"])
+        standing = next((holds[one.rcpt_no] for one in held if one.rcpt_no in holds), None)
         return Screened(
             sendable=tuple(by_obstacle[None]),
             blocked=tuple(by_obstacle["blocked"]),
-            held=tuple(by_obstacle["mode"]),
+            held=held,
             suppressed=tuple(by_obstacle["suppressed"]),
             field_rule=self.field_rule(claimed.source, accepted_in, released),
+            held_for=BY_MODE if standing is None else standing.cause,
         )
+
+    def holds_of(self, claimed: ClaimedDelivery) -> dict[int, StandingHold]:
+        """Return the standing holds that keep recipients of a delivery, by recipient."""
+        whole = self.standing.of_message(
+            route=claimed.route,
+            sender=claimed.sender,
+            subject=claimed.subject,
+            client=claimed.source.client,
+        )
+        each = (
+            (one, whole or self.standing.of_recipient(one.address)) for one in claimed.recipients
+        )
+        return {one.rcpt_no: hold for one, hold in each if hold is not None}
 
     def obstacle_of(
         self, source: Source, accepted_in: Mode, released: str | None

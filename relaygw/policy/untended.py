@@ -61,6 +61,7 @@ class Standing:
     in_hand: Sequence[MailInHand] = ()  # for longer than `shortest_in_hand_s`
     lanes: Sequence[Lane] = ()
     holds: frozenset[tuple[str, str]] = frozenset()  # in force: scope and key
+    ending: frozenset[str] = frozenset()  # standing holds that end by themselves
     others: Sequence[str] = ()  # workers with other settings: they may know other routes
     home: str | None = None  # the machine that the queue belongs to, where this is another one
 
@@ -160,9 +161,15 @@ _HELD: dict[str, tuple[str, str]] = {
         "an operator holds it",
         "relaygw queue release --reason 'operator:' releases it",
     ),
+    HoldCode.STANDING.value: (
+        "a standing hold keeps it",
+        "relaygw hold list shows which; relaygw hold end ID ends it, and its mail is due",
+    ),
     HoldCode.OTHER.value: ("", "relaygw queue explain ID shows why, and what to do"),
 }
 """What is told of held mail: why, and the remedy; docs/states.md has a row for each."""
+_KNOWN = frozenset({HoldCode.OPERATOR.value, HoldCode.STANDING.value})
+"""Who holds mail for these knows of it at first."""
 KINDS = (*_HELD, ROUTE_GONE, STUCK, OTHER_MACHINE)
 
 
@@ -204,7 +211,7 @@ def _away(standing: Standing) -> Iterator[Untended]:
 
 
 def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
-    alone = (one for one in standing.held if not _is_attended(one.cause, standing.holds))
+    alone = (one for one in standing.held if not _is_attended(one.cause, standing))
     for why, groups in _grouped((why_held(one.cause.code), one) for one in alone).items():
         words, remedy = _HELD[why]
         oldest = min(groups, key=lambda group: group.since_ms)
@@ -224,16 +231,19 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
             f"{deliveries(number)} {of}",
             remedy=remedy,
             examples=oldest.examples,
-            # who holds a mail knows of it; who forgets it is told
-            is_told=why != HoldCode.OPERATOR or age_s > settings.alert_rules.queue_age,
+            # who forgets what they hold is told
+            is_told=why not in _KNOWN or age_s > settings.alert_rules.queue_age,
         )
 
 
-def _is_attended(cause: HoldCause, holds: frozenset[tuple[str, str]]) -> bool:
-    """True for what a hold in force is about: that is told of, and a probe ends it."""
+def _is_attended(cause: HoldCause, standing: Standing) -> bool:
+    """True for what a hold in force is about that ends by itself, or by a probe; it is shown."""
+    if cause.hold_id is not None:
+        return cause.hold_id in standing.ending
     if cause.code is not HoldCode.SENDER_REFUSED:
         return False
-    return any((Scope.SENDER_DOMAIN, f"{name} {cause.domain}") in holds for name in cause.providers)
+    names = ((Scope.SENDER_DOMAIN, f"{name} {cause.domain}") for name in cause.providers)
+    return any(name in standing.holds for name in names)
 
 
 # --- a route that is gone -----------------------------------------------------------------

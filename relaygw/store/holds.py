@@ -1,11 +1,11 @@
-"""Holds: stops on providers, credentials, sender domains and routes; and mail that is held."""
+"""Holds: stops on providers, their keys and senders, standing holds; and mail that is held."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import case, func, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -13,7 +13,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.mail.outcome import Scope
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.standing_hold import HoldScope, StandingHold
+from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into
 from relaygw.store.queue_entry import Key, hold_columns
@@ -23,18 +24,20 @@ UNREACHABLE = "unreachable"  # scope of an outage: the provider is tried by itse
 PAUSED = "paused"  # of a pause: it takes nothing for its pace or its connections
 PAUSES = frozenset({PAUSED, UNREACHABLE})  # whoever wants mail to go now ends them
 PROBE_LONGEST_S = 60.0  # of a probe by a connection
+_RELEASED_AT_ONCE = 500  # of one cause, in a transaction
 STOPS = frozenset({Scope.PROVIDER.value, Scope.CREDENTIAL.value, *PAUSES})  # all of its mail
 
 # another instance may set the same hold at this moment
 _PUT_HOLD = insert_into(
     "hold",
-    "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key",
+    "hold_id scope key since_ms probe_at_ms remedy reason hold_code hold_key until_ms actor",
     on_conflict="DO NOTHING",
 )
 _IN_FORCE = Statement(  # each worker asks each second
     """
-    SELECT scope, key, reason, remedy, since_ms, probe_at_ms, hold_code, hold_key FROM hold
-    WHERE released_at_ms IS NULL ORDER BY since_ms
+    SELECT hold_id, scope, key, reason, remedy, since_ms, probe_at_ms, hold_code, hold_key,
+        until_ms, actor
+    FROM hold WHERE released_at_ms IS NULL ORDER BY since_ms
     """
 )
 _SAID = Statement(
@@ -66,26 +69,32 @@ class Hold:
         return self.key.partition(" ")[0]
 
 
+class HoldsInForce(NamedTuple):
+    """What is held at one moment, the oldest first."""
+
+    stops: list[Hold]
+    standing: list[StandingHold]
+
+
 class Holds(Repository):
-    """Stops, and the deliveries that wait for their end."""
+    """Stops and standing holds, and the deliveries that wait for their end."""
 
     def in_force(self) -> list[Hold]:
-        """Return the holds in force, oldest first."""
+        """Return the stops in force, oldest first."""
+        return self.all_in_force().stops
+
+    def standing(self) -> list[StandingHold]:
+        """Return the standing holds in force, oldest first; some may be over by the clock."""
+        return self.all_in_force().standing
+
+    def all_in_force(self) -> HoldsInForce:
+        """Return all holds in force."""
         with self._read() as tx:
-            return [
-                Hold(
-                    scope=scope,
-                    key=key,
-                    reason=reason,
-                    remedy=remedy,
-                    since_ms=tx.to_local(since_ms),
-                    probe_at_ms=tx.to_local(probe_at_ms),
-                    cause=cause_in(code, hold_key, reason),
-                )
-                for scope, key, reason, remedy, since_ms, probe_at_ms, code, hold_key in (
-                    _IN_FORCE.fetch(tx)
-                )
-            ]
+            rows = _IN_FORCE.fetch_named(tx)
+            return HoldsInForce(
+                stops=[_stop(tx, row) for row in rows if row.actor is None],
+                standing=[_standing(tx, row) for row in rows if row.actor is not None],
+            )
 
     def put_hold(self, new: Hold, *, entry: AuditEntry | None = None) -> bool:
         """Set a hold, or renew its reason and probe time; True if it is new; audited by `entry`.
@@ -101,7 +110,7 @@ class Holds(Repository):
             is_new = False
             if row is None:
                 times = (tx.to_stored(new.since_ms), probe_at_ms)
-                what = (new.remedy, new.reason, new.cause.code.value, new.cause.key)
+                what = (new.remedy, new.reason, new.cause.code.value, new.cause.key, None, None)
                 values = (secrets.token_hex(8), new.scope, new.key, *times, *what)
                 is_new = _PUT_HOLD.run(tx, [values]) > 0
             elif row.probe_at_ms is not None or probe_at_ms is None:
@@ -144,6 +153,19 @@ class Holds(Repository):
             if entry is not None and was_there:
                 add_audit(tx, entry, 1)
             return was_there
+
+    def put_standing(self, new: StandingHold, *, entry: AuditEntry) -> None:
+        """Set a standing hold, or renew the reason, operator and end of the same; audited."""
+        is_it = (hold.c.scope == new.scope.value) & (hold.c.key == new.value)
+        with self._write() as tx:
+            until_ms = tx.to_stored(new.until_ms)
+            times = (tx.to_stored(new.since_ms), None)
+            what = ("", new.reason, new.cause.code.value, new.cause.key, until_ms, new.by)
+            if not _PUT_HOLD.run(tx, [(new.hold_id, new.scope.value, new.value, *times, *what)]):
+                renewed = {"reason": new.reason, "until_ms": until_ms, "actor": new.by}
+                in_force = is_it & hold.c.released_at_ms.is_(None)
+                tx.execute(update(hold).where(in_force).values(renewed))
+            add_audit(tx, entry, 1)
 
     def held_ms(self, key: str, *, since_ms: int) -> int:
         """Return how long since a time a hold on `key` was in force; each moment counts once."""
@@ -216,10 +238,50 @@ class Holds(Repository):
             keys = tx.execute(oldest.limit(limit)).all()
             return _make_due(tx, keys, waits, now_ms, probing)
 
+    def park(self, keys: Sequence[Key], cause: HoldCause) -> int:
+        """Hold those of `keys` that wait; return how many. They stay due when they were."""
+        waits = _C.state.in_([state.value for state in CLAIMABLE]) & IS_OPEN
+        is_listed = tuple_(_C.queue_id, _C.delivery_no).in_(keys)
+        with self._write() as tx:
+            now_ms = tx.now_ms()
+            values = {"state": DeliveryState.HELD.value, "changed_at_ms": now_ms}
+            values |= {"held_at_ms": now_ms, **hold_columns(cause)}
+            return tx.execute(update(delivery).where(is_listed, waits).values(values)).rowcount
+
+    def release_standing(self, ended: Collection[str]) -> int:
+        """Make due what is held by these standing holds, the oldest first; return how many."""
+        number = 0
+        for cause in self.held_causes():
+            while cause.hold_id in ended and (
+                released := self.release_held(cause, limit=_RELEASED_AT_ONCE)
+            ):
+                number += released
+        return number
+
     def let_go(self, keys: Sequence[Key], cause: HoldCause) -> int:
         """Make those of `keys` due that are held for exactly this; return how many."""
         with self._write() as tx:
             return _make_due(tx, keys, _IS_HELD & _is_for(cause), tx.now_ms())
+
+
+def ended_entry(hold: StandingHold, actor: str, now_ms: int, detail: str) -> AuditEntry:
+    """Return what the audit trail says of the end of a standing hold."""
+    target = f"{hold.hold_id} {hold.words}"
+    return AuditEntry(
+        at_ms=now_ms, actor=actor, action="hold.end", target=target, affected=1, detail=detail
+    )
+
+
+def _stop(tx: Transaction, row: Any) -> Hold:
+    cause = cause_in(row.hold_code, row.hold_key, row.reason)
+    return tx.entry(Hold, row, "since_ms", "probe_at_ms", cause=cause)
+
+
+def _standing(tx: Transaction, row: Any) -> StandingHold:
+    scope = HoldScope(row.scope)
+    return tx.entry(
+        StandingHold, row, "since_ms", "until_ms", scope=scope, value=row.key, by=row.actor
+    )
 
 
 def _is_for(cause: HoldCause) -> ColumnElement[bool]:
@@ -235,7 +297,8 @@ def _make_due(
 ) -> int:
     values = {
         "state": DeliveryState.DEFERRED.value,
-        "due_at_ms": now_ms,
+        # what has waited longest goes first
+        "due_at_ms": case((_C.due_at_ms > now_ms, now_ms), else_=_C.due_at_ms),
         "changed_at_ms": now_ms,
         "held_ms": _C.held_ms + held_until(now_ms),
         "held_at_ms": None,

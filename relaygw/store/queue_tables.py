@@ -140,12 +140,14 @@ lost_instance = table(
 hold = table(
     "hold",
     key("hold_id"),
-    *columns(Text, "scope"),  # provider | credential | sender domain | route
+    *columns(Text, "scope"),  # provider | credential | sender domain | route | mail.standing_hold's
     *columns(Text, "key reason remedy"),
     *columns(BigInteger, "since_ms"),
     *columns(BigInteger, "probe_at_ms", null=True),  # null: only an operator releases it
     *columns(BigInteger, "released_at_ms", null=True),  # kept: time held does not count as age
     *columns(Text, "hold_code hold_key", null=True),  # what the reason says; see mail.hold
+    *columns(BigInteger, "until_ms", null=True),  # when a standing hold ends by itself
+    *columns(Text, "actor", null=True),  # who set it; null: no standing hold
 )
 partial_index(
     "hold_active", hold.c.scope, hold.c.key, unique=True, where=hold.c.released_at_ms.is_(None)

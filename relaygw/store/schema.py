@@ -28,7 +28,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
-SCHEMA_REVISION = "0013"  # the alembic revision that this code reads and writes
+SCHEMA_REVISION = "0014"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()
 

@@ -348,6 +348,11 @@ def standing_of(
             if lane.state in (DeliveryState.INCOMING, DeliveryState.DEFERRED)
         ),
         holds=frozenset((hold.scope, hold.key) for hold in holds),
+        ending=frozenset(
+            hold.hold_id
+            for hold in (store.holds.standing() if is_held else ())
+            if hold.until_ms is not None
+        ),
         home=None if home is None else printable(home.owner),
         others=tuple(
             f"{one.role} {one.pid} on {one.name}"

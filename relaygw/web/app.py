@@ -36,6 +36,7 @@ from relaygw.web.page import error_answer, static_routes
 from relaygw.web.queue import pages as queue
 from relaygw.web.queue.audit import show_audit
 from relaygw.web.queue.found import resend, show_found, show_linked, show_resend
+from relaygw.web.queue.holds import change_hold, show_holds
 from relaygw.web.queue.selection import queued_of
 from relaygw.web.queue.sources import change_guard, show_sources
 from relaygw.web.queue.suppression import change_suppression, show_suppression
@@ -128,6 +129,8 @@ def _page_routes(web: WebContext) -> list[Route]:
         ("GET", "/access", show_access),
         ("GET", "/sources", show_sources),
         ("POST", "/guard/change", change_guard),
+        ("GET", "/holds", show_holds),
+        ("POST", "/holds/change", change_hold),
         ("GET", "/suppression", show_suppression),
         ("POST", "/suppression/change", change_suppression),
         ("GET", "/find", show_found),

@@ -150,6 +150,8 @@ _WORDS = {
     "guard_released": "It is released; {} due now.",
     "guard_allowed": "It may send more than others; {} due now.",
     "guard_forgot": "It is judged as others again.",
+    "hold_set": "It is held from now on; {} waiting.",
+    "hold_ended": "The hold has ended; {} due now.",
     "provider_held": "The provider is held.",
     "provider_released": "The provider is released.",
 }

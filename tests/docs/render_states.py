@@ -113,6 +113,12 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
         "it does not: an operator has to release it",
         "`held`, once it is older than `alert_rules.queue_age`",
     ),
+    HoldCode.STANDING: (
+        "`held`: by a [standing hold](operating.md#holding-mail)",
+        "at the hold's end, oldest first: `relaygw hold end`, or its time",
+        "`relaygw status` at once; `held`, once it is older than `alert_rules.queue_age` and its "
+        "hold has no end",
+    ),
     HoldCode.RECOVERED: ("`held`: recovered from a damaged queue", "it does not", "`held`"),
     HoldCode.RESTORED: ("`held`: restored from a backup", "it does not", "`held`"),
     HoldCode.OTHER: ("`held`: another reason", "it does not", "`held`"),

@@ -93,6 +93,8 @@ def held_until(cause: HoldCause) -> str:
         return f"until {' or '.join(sorted(cause.providers))} takes it"
     if cause.code is HoldCode.MODE:
         return "until a worker starts in a mode that permits it, or somebody releases it"
+    if cause.hold_id is not None:
+        return "until that hold ends"
     if cause.code in OF_CONFIGURATION:
         return "until the configuration is changed, or somebody releases it"
     if cause.code in DOUBTFUL:

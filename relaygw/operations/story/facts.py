@@ -383,6 +383,10 @@ def held_advice(
     cause: HoldCause, queue_id: str, message_id: str, provider: str | None
 ) -> list[Advice]:
     """Return what to do about a held delivery."""
+    if cause.hold_id is not None:
+        return [
+            Advice("End the hold, and all its mail is due:", f"relaygw hold end {cause.hold_id}")
+        ]
     if cause.code is HoldCode.SENDER_REFUSED:
         what = f"Have {cause.domain} verified as a sender at"
         return [

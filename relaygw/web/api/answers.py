@@ -161,6 +161,19 @@ class Maildrop(Answer):
     trouble: str | None = said("why it cannot be read")
 
 
+class StandingHold(Answer):
+    """Mail that waits because somebody said so: what is queued, and what comes."""
+
+    id: str
+    scope: str = said("what the mail has in common")
+    value: str
+    since: Time
+    until: Time | None = said("when it ends by itself; null: somebody ends it")
+    reason: str
+    by: str = said("who set it")
+    waiting: int = said("deliveries that wait for its end")
+
+
 class Status(Answer):
     """What relaygw status --json prints, and what it warns of."""
 
@@ -172,6 +185,7 @@ class Status(Answer):
     instances: list[_Instance]
     providers: list[_ProviderStatus]
     holds: list[Hold]
+    standing_holds: list[StandingHold]
     lanes: list[_Lane]
     untended: list[Untended]
     lost: list[Lost]

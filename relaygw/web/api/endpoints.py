@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from relaygw.mail.clock import HOUR_MS, clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
 from relaygw.observe.observer import Series
-from relaygw.operations import providers, sources
+from relaygw.operations import providers, sources, standing_holds
 from relaygw.operations.access import (
     access_object,
     exempt_networks,
@@ -34,6 +34,7 @@ from relaygw.web.api.endpoint import get as _get
 from relaygw.web.api.endpoint import post as _post
 from relaygw.web.api.mail import LIMIT, SINCE
 from relaygw.web.api.requests import Body, Call, Flag, Line
+from relaygw.web.api.verbs import post_verb
 from relaygw.web.context import WebContext
 from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
 
@@ -153,6 +154,23 @@ async def _changed(web: WebContext, change: Callable[[], Done]) -> Done:
     web.wake_workers()
     return done
 
+
+@_get("/holds", answer_with(holds=list[answers.StandingHold]))
+async def list_holds(web: WebContext, _: Call) -> dict[str, Any]:
+    """List standing holds.
+
+    The oldest first, each with how much waits for it.
+    """
+    found = await web.read(lambda: standing_holds.waiting_of(web.store))
+    return {"holds": [standing_holds.hold_object(*one) for one in found]}
+
+
+post_verb(standing_holds.ADD, "/holds", answers.StandingHold)
+post_verb(
+    standing_holds.END,
+    "/holds/{id}/end",
+    answer_with(id=str, released=(int, said("deliveries that are due now"))),
+)
 
 _get("/suppressions", suppressions.LISTED, parameters=suppressions.LIST_PARAMETERS)(
     suppressions.list_suppressions

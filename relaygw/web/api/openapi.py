@@ -30,6 +30,7 @@ _COMPONENTS: tuple[type[BaseModel], ...] = (  # those that have a name in the de
     *(mail_answers.Outlook, mail_answers.Note, mail_answers.Outcome, mail_answers.Resending),
     *(answers.Provider, answers.Hold, answers.Learned, answers.Status, answers.Incident),
     *(answers.Point, answers.Deed, answers.Waited, answers.Error),
+    answers.StandingHold,
 )
 _REF = "#/components/schemas/"
 _TEXT = {"type": "string"}
@@ -45,6 +46,7 @@ _TAGS = {
 }
 _PARTS = {
     "queue": "Queue",
+    "holds": "Queue",
     "find": "Queue",
     "suppressions": "Queue",
     "providers": "Providers",

@@ -128,6 +128,10 @@ async def test_answers_are_as_it_says(serve: Serve, store: Store) -> None:
     await post("/suppressions/add", {"addresses": ["Ann@x.test", "bob@x.test"]})
     await get("/suppressions", "/suppressions?limit=1&q=x.test")
     await get("/suppressions", "/suppressions?reason=x", 400)
+    await post("/holds", {"recipient_domain": "gmx.test", "until": "2h"})
+    await get("/holds")
+    (standing,) = store.holds.standing()
+    await post("/holds/{id}/end", {}, f"/holds/{standing.hold_id}/end")
     mail_class = MailClass.of(
         ("h", "", "", 33, "x.php"), sender_domain="", template="t", stream="transactional"
     )

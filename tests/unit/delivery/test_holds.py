@@ -20,6 +20,7 @@ from relaygw.mail.hold import HoldCause, provider_down, sender_refused
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import DeliveryObserver
+from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import unsent
 from relaygw.settings.provider import Provider
 from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
@@ -60,13 +61,13 @@ class Desk:
     def __init__(self, store: Store, *, is_fresh: bool = False) -> None:
         self.store, self.log = store, io.StringIO()
         context = worker_context(store, observer=DeliveryObserver(text_log(self.log)))
-        self.holds = Holds(context, {})
+        self.holds = Holds(context, {}, Screen(context.settings))
         if not is_fresh:
             self.holds.is_fresh = False
         self.gate = gate()
 
     async def obey(self) -> None:
-        await self.holds.obey(self.store.holds.in_force(), [self.gate])
+        await self.holds.obey(self.store.holds.all_in_force(), [self.gate])
 
 
 def gate(**more: Any) -> Gate:

@@ -23,6 +23,7 @@ from relaygw.mail.outcome import (
     Stage,
     Verdict,
 )
+from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import Consequence
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream
@@ -49,7 +50,7 @@ class Desk:
         context = worker_context(store)
         self.gate = Gate(provider="p", settings=Provider(host="smtp.example.com"), **more)
         lane = Lane(route="default", stream=Stream.TRANSACTIONAL, gates=[self.gate])
-        self.holds = Holds(context, {})
+        self.holds = Holds(context, {}, Screen(context.settings))
         self.learning = Learning(context, self.holds, [lane], {})
 
     async def learn(

@@ -7,6 +7,7 @@ import pytest
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds
 from relaygw.delivery.leases import Permits, Shares, share_out
+from relaygw.policy.recipients import Screen
 from relaygw.settings.provider import Provider
 from relaygw.store.store import open_store
 from tests.builders import NOW_MS, accepted, instance
@@ -73,7 +74,9 @@ async def test_quota_that_came_back_meanwhile_is_not_asked_for(tmp_path: Path) -
     settings = Provider(host="h.test", daily_quota=4)
     limited = Gate(provider="p", settings=settings, permits=1)
     context = worker_context(store)
-    shares = Shares(context, [limited], Holds(context, {}), lambda _: None)
+    shares = Shares(
+        context, [limited], Holds(context, {}, Screen(context.settings)), lambda _: None
+    )
     assert store.limits.use_quota(limited.limit_group, wanted=4, quota=4).granted == 4
     limited.allowance.quota_left = 3
     store.instances.register(instance("w"))

@@ -1,0 +1,239 @@
+"""Standing holds in the hands of operators: set, ended and listed; see mail.standing_hold."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
+from typing import Any
+
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import check_address, folded
+from relaygw.mail.clock import rfc3339, rfc3339_or_none
+from relaygw.mail.standing_hold import HoldScope, StandingHold
+from relaygw.mail.state import CLAIMABLE, RecipientState
+from relaygw.mail.words import counted
+from relaygw.operations.queue_actions import BATCH_MESSAGES
+from relaygw.operations.selectors import NULL_SENDER, read_end
+from relaygw.operations.verb import Asked, Mistake, Parameter, Verb
+from relaygw.policy.recipients import read_address
+from relaygw.policy.standing_holds import StandingHolds
+from relaygw.policy.untended import known_routes
+from relaygw.store.audit import AuditEntry
+from relaygw.store.holds import ended_entry
+from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
+from relaygw.store.selection import Selection
+from relaygw.store.store import Store
+
+MAX_TEXT_CHARACTERS = 300
+_S = HoldScope
+_SELECTORS: dict[
+    HoldScope, str
+] = {  # by which most of the waiting mail is found; workers hold what is spelled otherwise
+    _S.RECIPIENT_DOMAIN: "domain",
+    **{one: one.value for one in (_S.RECIPIENT, _S.SENDER, _S.SENDER_DOMAIN, _S.SUBJECT, _S.ROUTE)},
+}
+
+
+def waiting_of(store: Store) -> list[tuple[StandingHold, int]]:
+    """Return the standing holds in force, oldest first, each with how much waits for it."""
+    holds = store.holds.standing()
+    waiting: Counter[str | None] = Counter()
+    for one in store.holds.held_mail() if holds else ():
+        waiting[one.cause.hold_id] += one.deliveries
+    return [(one, waiting[one.hold_id]) for one in holds]
+
+
+def hold_object(hold: StandingHold, waiting: int) -> dict[str, Any]:
+    """Return a standing hold for JSON."""
+    return {
+        "id": hold.hold_id,
+        "scope": hold.scope.value,
+        "value": hold.value or NULL_SENDER,
+        "since": rfc3339(hold.since_ms),
+        "until": rfc3339_or_none(hold.until_ms),
+        "reason": hold.reason,
+        "by": hold.by,
+        "waiting": waiting,
+    }
+
+
+# --- what is given ------------------------------------------------------------------------
+
+
+def _address(text: str, _: Asked) -> str:
+    try:
+        return folded(read_address(text))
+    except InvalidAddress as error:
+        raise ValueError(f"is not an address: {error}") from error
+
+
+def _sender(text: str, asked: Asked) -> str:
+    return "" if text == NULL_SENDER else _address(text, asked)
+
+
+def _domain(text: str, _: Asked) -> str:
+    address = f"postmaster@{text.removeprefix('@')}"
+    try:
+        check_address(address)
+    except InvalidAddress as error:
+        raise ValueError(f"is not a domain: {error}") from error
+    return folded(address).rpartition("@")[2]
+
+
+def _line(text: str, _: Asked) -> str:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise ValueError(f"has {len(text)} characters, more than {MAX_TEXT_CHARACTERS}")
+    return " ".join(text.split())
+
+
+def _route(text: str, asked: Asked) -> str:
+    routes = known_routes(asked.settings)
+    if text not in routes:
+        raise ValueError(f"is not a route; there are {', '.join(sorted(routes))}")
+    return text
+
+
+def _network(text: str, _: Asked) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError("is not an IP address or network") from None
+
+
+def _end(text: str, asked: Asked) -> int:
+    return read_end(text, now_ms=asked.now_ms)
+
+
+def _hold(text: str, asked: Asked) -> StandingHold:
+    holds = {one.hold_id: one for one in asked.store.holds.standing()}
+    if text not in holds:
+        raise ValueError("is not the id of a standing hold in force")
+    return holds[text]
+
+
+_SCOPES = (
+    Parameter(name=_S.RECIPIENT_DOMAIN, help="All mail to recipients at DOMAIN.",
+              metavar="DOMAIN", example="gmx.example", read=_domain),
+    Parameter(name=_S.RECIPIENT, help="All mail to ADDRESS.",
+              metavar="ADDRESS", example="ann@gmx.example", read=_address),
+    Parameter(name=_S.SENDER, help="All mail of the envelope sender ADDRESS, or <>.",
+              metavar="ADDRESS", example="shop@shop.example", read=_sender),
+    Parameter(name=_S.SENDER_DOMAIN, help="All mail of envelope senders at DOMAIN.",
+              metavar="DOMAIN", example="shop.example", read=_domain),
+    Parameter(name=_S.SUBJECT, help="All mail whose subject contains TEXT, in any case.",
+              metavar="TEXT", example="invoice", read=_line),
+    Parameter(name=_S.ROUTE, help="All mail of the route NAME.",
+              metavar="NAME", example="promotional", read=_route),
+    Parameter(name=_S.CLIENT, help="All mail that came from the address or network NETWORK.",
+              metavar="NETWORK", example="10.0.0.7 or 10.0.0.0/24", read=_network),
+)  # fmt: skip
+
+
+# --- verbs --------------------------------------------------------------------------------
+
+
+def _add(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
+    named = [one for one in HoldScope if one in given]
+    if len(named) != 1:
+        what = " and ".join(one.replace("_", "-") for one in named) or "nothing"
+        expected = ", ".join(one.replace("_", "-") for one in HoldScope)
+        raise Mistake(f"the hold is about {what}", f"one of {expected}")
+    scope, store = named[0], asked.store
+    same = (scope, given[scope])
+    known = next((one for one in store.holds.standing() if (one.scope, one.value) == same), None)
+    hold = StandingHold(
+        hold_id=secrets.token_hex(4) if known is None else known.hold_id,
+        scope=scope,
+        value=given[scope],
+        reason=given.get("reason", ""),
+        by=asked.actor,
+        since_ms=asked.now_ms if known is None else known.since_ms,
+        until_ms=given.get("until"),
+    )
+    until = f"until {rfc3339(hold.until_ms)}" if hold.until_ms else ""
+    entry = AuditEntry(
+        at_ms=asked.now_ms,
+        actor=asked.actor,
+        action="hold.add",
+        target=f"{hold.hold_id} {hold.words}",
+        affected=1,
+        detail="; ".join(filter(None, (until, hold.reason))),
+    )
+    store.holds.put_standing(hold, entry=entry)
+    _hold_waiting(store, hold)
+    waiting = {one.hold_id: number for one, number in waiting_of(store)}
+    return hold_object(hold, waiting.get(hold.hold_id, 0))
+
+
+def _hold_waiting(store: Store, hold: StandingHold) -> None:
+    """Hold the waiting mail; workers hold what they take, and what has other recipients as well."""
+    holds, after = StandingHolds([hold]), ""
+    found_by: dict[str, Any] = {}
+    if hold.scope in _SELECTORS and hold.value:
+        found_by = {_SELECTORS[hold.scope]: hold.value}
+    wanted = Selection(states=CLAIMABLE, **found_by)
+    while ids := store.queue.search_ids(wanted, limit=BATCH_MESSAGES, after=after):
+        after = ids[-1]
+        keys = [key for entry in store.queue.entries(ids) for key in _kept(entry, holds)]
+        if keys:
+            store.holds.park(keys, hold.cause)
+
+
+def _kept(entry: QueueEntry, holds: StandingHolds) -> Iterator[Key]:
+    """Yield the waiting deliveries of a message of which nobody may receive."""
+    for part in entry.deliveries:
+        if part.state in CLAIMABLE and _is_kept(entry, part, holds):
+            yield entry.queue_id, part.delivery_no
+
+
+def _is_kept(entry: QueueEntry, part: DeliveryEntry, holds: StandingHolds) -> bool:
+    whole = holds.of_message(
+        route=part.route, sender=entry.sender, subject=entry.subject, client=entry.source.client
+    )
+    return whole is not None or all(
+        holds.of_recipient(one.address) is not None
+        for one in entry.recipients
+        if one.delivery_no == part.delivery_no and one.state is RecipientState.PENDING
+    )
+
+
+def _end_hold(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
+    hold: StandingHold = given["id"]
+    entry = ended_entry(hold, asked.actor, asked.now_ms, hold.reason)
+    asked.store.holds.drop_hold(hold.scope.value, hold.value, entry=entry)
+    released = asked.store.holds.release_standing({hold.hold_id})
+    return {"id": hold.hold_id, "released": released}
+
+
+def _added_words(done: Mapping[str, Any]) -> str:
+    until = f"until {done['until']}" if done["until"] else f"until: relaygw hold end {done['id']}"
+    what = f"{done['scope'].replace('_', ' ')} {done['value']}"
+    return f"{done['id']}: {what}: held {until}; {counted(done['waiting'], 'message')} waiting"
+
+
+ADD = Verb(
+    name="add",
+    help="Hold all mail that has something in common: what waits, and what comes.",
+    parameters=(
+        *_SCOPES,
+        Parameter(name="until", help="End it by itself at T: 18:00, in 2h, or a date.",
+                  metavar="T", example="18:00, 2h or 2026-12-24", read=_end),
+        Parameter(name="reason", help="The reason, shown with the hold and its mail.",
+                  metavar="TEXT", example="their server is down", read=_line),
+    ),
+    run=_add,
+    words=_added_words,
+)  # fmt: skip
+END = Verb(
+    name="end",
+    help="End a standing hold: its mail is due now, oldest first.",
+    parameters=(
+        Parameter(name="id", help="Of the hold.", metavar="ID", read=_hold, is_target=True,
+                  example="an id of: relaygw hold list"),
+    ),
+    run=_end_hold,
+    words=lambda done: f"{done['id']}: ended; {counted(done['released'], 'message')} released",
+)  # fmt: skip
+VERBS = (ADD, END)

@@ -1,0 +1,74 @@
+"""Which mail standing holds keep. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+from relaygw.errors import InvalidAddress
+from relaygw.mail.address import folded
+from relaygw.mail.standing_hold import HoldScope, StandingHold
+
+_S = HoldScope
+
+
+class StandingHolds:
+    """The standing holds in force, compiled once."""
+
+    def __init__(self, holds: Iterable[StandingHold] = ()) -> None:
+        self._holds = {(one.scope, one.value): one for one in holds}
+        self._subjects = [
+            (value.casefold(), one)
+            for (scope, value), one in self._holds.items()
+            if scope is _S.SUBJECT
+        ]
+        self._networks: list[tuple[IPv4Network | IPv6Network, StandingHold]] = [
+            (ip_network(value), one)
+            for (scope, value), one in self._holds.items()
+            if scope is _S.CLIENT
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._holds)
+
+    def of_message(
+        self, *, route: str, sender: str, subject: str, client: str | None
+    ) -> StandingHold | None:
+        """Return what holds a message whoever its recipients are, None if nothing does.
+
+        `client` is the address that it came from; None: a program on this machine.
+        """
+        hold = self._holds.get((_S.ROUTE, route))
+        hold = hold or self._of_address(sender, _S.SENDER, _S.SENDER_DOMAIN)
+        return hold or self._of_subject(subject) or self._of_client(client)
+
+    def of_recipient(self, address: str) -> StandingHold | None:
+        """Return what holds the mail of one recipient, None if nothing does."""
+        return self._of_address(address, _S.RECIPIENT, _S.RECIPIENT_DOMAIN)
+
+    def _of_address(
+        self, address: str, scope: HoldScope, of_domain: HoldScope
+    ) -> StandingHold | None:
+        try:
+            alike = folded(address)
+        except InvalidAddress:
+            return None  # it is captured, and never sent
+        keys = ((scope, alike), (of_domain, alike.rpartition("@")[2]))
+        return next((self._holds[key] for key in keys if key in self._holds), None)
+
+    def _of_subject(self, subject: str) -> StandingHold | None:
+        folded = subject.casefold() if self._subjects else ""
+        return next((hold for part, hold in self._subjects if part in folded), None)
+
+    def _of_client(self, client: str | None) -> StandingHold | None:
+        if not (self._networks and client):
+            return None
+        try:
+            address = ip_address(client)
+        except ValueError:
+            return None
+        address = getattr(address, "ipv4_mapped", None) or address
+        return next((hold for network, hold in self._networks if address in network), None)
+
+
+NO_HOLDS = StandingHolds()
