@@ -47,7 +47,7 @@ def _rows(holds: Sequence[tuple[StandingHold, int]], now_ms: int) -> Iterator[st
     if holds:
         yield aligned(widths, "ID", "WAITING", "SINCE", "UNTIL", "MAIL")
     for one, waiting in holds:
-        until = "it is ended" if one.until_ms is None else utc_text(one.until_ms, "%m-%d %H:%M")
+        until = "ended by hand" if one.until_ms is None else utc_text(one.until_ms, "%m-%d %H:%M")
         what = f"{one.words}; by {one.by}" + (f": {one.reason}" if one.reason else "")
         yield aligned(widths, one.hold_id, waiting, age(now_ms - one.since_ms), until, what)
     yield f"-- {counted(len(holds), 'hold')}"

@@ -108,7 +108,10 @@ def _provider_lines(snapshot: Snapshot) -> Iterator[str]:
     for hold in snapshot.holds:
         yield hold_line(hold, snapshot.at_ms, hold.remedy)
     for standing, waiting in snapshot.standing:
-        since, until = moment(standing.since_ms, snapshot.at_ms), f"hold end {standing.hold_id}"
+        since, until = (
+            moment(standing.since_ms, snapshot.at_ms),
+            f"it is ended: relaygw hold end {standing.hold_id}",
+        )
         if standing.until_ms is not None:
             until = moment(standing.until_ms, snapshot.at_ms)
         why = f", {standing.reason}" if standing.reason else ""

@@ -29,7 +29,7 @@ from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.mail.standing_hold import StandingHold
 from relaygw.policy.pacing import ladder_step
 from relaygw.policy.recipients import Screen
-from relaygw.policy.standing_holds import NO_HOLDS, StandingHolds
+from relaygw.policy.standing_holds import StandingHolds
 from relaygw.store.holds import (
     PAUSED,
     PROBE_LONGEST_S,
@@ -110,7 +110,7 @@ class Holds:
             )
         in_force = [one for one in holds if not one.is_over(now_ms)]
         ids = frozenset(one.hold_id for one in in_force)
-        self._screen.standing = StandingHolds(in_force) if in_force else NO_HOLDS
+        self._screen.standing = StandingHolds(in_force) if in_force else None
         now_s = time.monotonic()
         self._ended_standing |= dict.fromkeys(self._standing - ids, now_s + _ENDED_S)
         self._standing = ids

@@ -248,7 +248,9 @@ class Scheduler:
         else:
             lane.emptied_at_s = time.monotonic()
         lane.take(
-            [one for one in claimed if not self._park(one)] if self._screen.standing else claimed
+            claimed
+            if self._screen.standing is None
+            else [one for one in claimed if not self._park(one)]
         )
 
     def _park(self, claimed: ClaimedDelivery) -> bool:

@@ -15,12 +15,14 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from relaygw.inbound.content import ReceivedContent
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import HeaderFacts
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery
 from relaygw.mail.finding import Kind
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.policy.content_check import find_in, shown_subject
+from relaygw.policy.standing_holds import StandingHolds
 from relaygw.settings.alerts import ContentCheck
 from relaygw.store.guard import GuardEntry, HeldMailScope
 from relaygw.store.store import Store
@@ -32,7 +34,7 @@ _TELL_AGAIN_S = 60.0
 class ScreenHold(NamedTuple):
     """Why a message is held; mail that is held alike has the same `key` and the same `reason`."""
 
-    code: HoldCode  # one of mail.hold.SCREENED
+    code: HoldCode  # one of mail.hold.SCREENED, or STANDING
     key: str  # a word: the class of mail, the storm, what was found
     reason: str  # the end of a sentence, for people
     only: frozenset[str] | None = None  # given addresses, in lower case: only these are held
@@ -158,31 +160,37 @@ async def _keep_refreshing(
 _READ_AGAIN_S = 60.0
 
 
-class GuardCheck(Check):
-    """Holds what the queue says is held."""
+class HoldCheck(Check):
+    """Holds what the queue says is held: by the guard, and all recipients of by standing holds.
 
-    name = "guard"
+    Workers hold what comes while it has not read of a new hold, and some recipients of a message.
+    """
+
+    name = "holds"
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._held: dict[str, list[HeldMailScope]] = {}  # by source
+        self._standing: StandingHolds | None = None
         self._entries: list[GuardEntry] = []
         self._due_s = 0.0
 
     def look(
         self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
     ) -> ScreenHold | None:
-        """Return the hold of a message's class."""
+        """Return the hold of a message's class, else the standing hold of it."""
         one = message.mail_class
-        if not self._held or one is None:
-            return None
-        for scope in self._held.get(one.source_id, ()):
-            if scope.covers(one):
-                return ScreenHold(HoldCode.GUARD, scope.target, scope.reason)
-        return None
+        if self._held and one is not None:
+            for scope in self._held.get(one.source_id, ()):
+                if scope.covers(one):
+                    return ScreenHold(HoldCode.GUARD, scope.target, scope.reason)
+        return None if self._standing is None else _standing_hold(message, self._standing)
 
     def refresh(self) -> None:
         """Read what is held; what it covers is read again each minute only."""
+        now_ms = clock_ms()
+        standing = [one for one in self._store.holds.standing() if not one.is_over(now_ms)]
+        self._standing = StandingHolds(standing) if standing else None
         entries = self._store.guard.guard_entries()
         if entries == self._entries and time.monotonic() < self._due_s:
             return
@@ -191,6 +199,24 @@ class GuardCheck(Check):
             held[scope.source_id].append(scope)
         self._held, self._entries = dict(held), entries
         self._due_s = time.monotonic() + _READ_AGAIN_S
+
+
+def _standing_hold(message: AcceptedMessage, standing: StandingHolds) -> ScreenHold | None:
+    holds = [
+        hold
+        for part in message.deliveries
+        for hold in standing.of_each(
+            (one.address for one in part.recipients if one.state is RecipientState.PENDING),
+            route=part.route,
+            sender=message.sender,
+            subject=message.subject,
+            client=message.source.client,
+        )
+    ]
+    if not holds or holds[0] is None or None in holds:
+        return None
+    hold_id, _, words = holds[0].cause.key.partition(" ")
+    return ScreenHold(HoldCode.STANDING, hold_id, words)
 
 
 FoundContent = Callable[[str, Mapping[Kind, int], bool], None]

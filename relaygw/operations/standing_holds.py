@@ -168,7 +168,7 @@ def _add(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hold_waiting(store: Store, hold: StandingHold) -> None:
-    """Hold the waiting mail; workers hold what they take, and what has other recipients as well."""
+    """Hold the waiting mail; what has other recipients as well waits for a worker."""
     holds, after = StandingHolds([hold]), ""
     found_by: dict[str, Any] = {}
     if hold.scope in _SELECTORS and hold.value:
@@ -189,13 +189,17 @@ def _kept(entry: QueueEntry, holds: StandingHolds) -> Iterator[Key]:
 
 
 def _is_kept(entry: QueueEntry, part: DeliveryEntry, holds: StandingHolds) -> bool:
-    whole = holds.of_message(
-        route=part.route, sender=entry.sender, subject=entry.subject, client=entry.source.client
-    )
-    return whole is not None or all(
-        holds.of_recipient(one.address) is not None
+    waiting = (
+        one.address
         for one in entry.recipients
         if one.delivery_no == part.delivery_no and one.state is RecipientState.PENDING
+    )
+    return None not in holds.of_each(
+        waiting,
+        route=part.route,
+        sender=entry.sender,
+        subject=entry.subject,
+        client=entry.source.client,
     )
 
 
@@ -208,9 +212,11 @@ def _end_hold(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _added_words(done: Mapping[str, Any]) -> str:
-    until = f"until {done['until']}" if done["until"] else f"until: relaygw hold end {done['id']}"
+    end = f"it is ended: relaygw hold end {done['id']}"
+    if done["until"]:
+        end = f"{done['until'][:16].replace('T', ' ')} UTC"
     what = f"{done['scope'].replace('_', ' ')} {done['value']}"
-    return f"{done['id']}: {what}: held {until}; {counted(done['waiting'], 'message')} waiting"
+    return f"{done['id']}: {what}, {counted(done['waiting'], 'message')} waiting; held until {end}"
 
 
 ADD = Verb(
@@ -218,7 +224,7 @@ ADD = Verb(
     help="Hold all mail that has something in common: what waits, and what comes.",
     parameters=(
         *_SCOPES,
-        Parameter(name="until", help="End it by itself at T: 18:00, in 2h, or a date.",
+        Parameter(name="until", help="End it by itself at T: 18:00, 2h, or a date.",
                   metavar="T", example="18:00, 2h or 2026-12-24", read=_end),
         Parameter(name="reason", help="The reason, shown with the hold and its mail.",
                   metavar="TEXT", example="their server is down", read=_line),

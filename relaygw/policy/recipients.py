@@ -29,7 +29,7 @@ from relaygw.mail.standing_hold import StandingHold
 from relaygw.mail.state import CaptureCode
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
-from relaygw.policy.standing_holds import NO_HOLDS
+from relaygw.policy.standing_holds import StandingHolds
 from relaygw.settings.addresses import Recipients
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -296,13 +296,13 @@ class Screen:
         self._in_production = FieldRule(is_blocked=self._policy.is_blocked) if has_blocked else None
         self._by_mode = {mode: FieldRule(f"mode {mode.value}") for mode in Mode}
         self._released, self._resent = FieldRule("released mail"), FieldRule("mail sent again")
-        self.standing = NO_HOLDS  # the standing holds of now
+        self.standing: StandingHolds | None = None  # the standing holds of now
 
     def sort(self, claimed: ClaimedDelivery) -> Screened:
         """Return the pending recipients by what may happen to them."""
         accepted_in, released = _mode(claimed.mode), claimed.released
         obstacle = self.obstacle_of(claimed.source, accepted_in, released)
-        holds = self.holds_of(claimed) if self.standing else {}
+        holds = self.holds_of(claimed)
         by_obstacle: dict[str | None, list[Recipient]] = {
             **{None: [], "blocked": [], "held": []},
             "suppressed": [],
@@ -328,15 +328,16 @@ class Screen:
 
     def holds_of(self, claimed: ClaimedDelivery) -> dict[int, StandingHold]:
         """Return the standing holds that keep recipients of a delivery, by recipient."""
-        whole = self.standing.of_message(
+        if self.standing is None:
+            return {}
+        holds = self.standing.of_each(
+            (one.address for one in claimed.recipients),
             route=claimed.route,
             sender=claimed.sender,
             subject=claimed.subject,
             client=claimed.source.client,
         )
-        each = (
-            (one, whole or self.standing.of_recipient(one.address)) for one in claimed.recipients
-        )
+        each = zip(claimed.recipients, holds, strict=True)
         return {one.rcpt_no: hold for one, hold in each if hold is not None}
 
     def obstacle_of(

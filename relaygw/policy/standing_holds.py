@@ -15,7 +15,7 @@ _S = HoldScope
 class StandingHolds:
     """The standing holds in force, compiled once."""
 
-    def __init__(self, holds: Iterable[StandingHold] = ()) -> None:
+    def __init__(self, holds: Iterable[StandingHold]) -> None:
         self._holds = {(one.scope, one.value): one for one in holds}
         self._subjects = [
             (value.casefold(), one)
@@ -28,23 +28,25 @@ class StandingHolds:
             if scope is _S.CLIENT
         ]
 
-    def __bool__(self) -> bool:
-        return bool(self._holds)
-
-    def of_message(
-        self, *, route: str, sender: str, subject: str, client: str | None
-    ) -> StandingHold | None:
-        """Return what holds a message whoever its recipients are, None if nothing does.
+    def of_each(
+        self,
+        addresses: Iterable[str],
+        *,
+        route: str,
+        sender: str,
+        subject: str,
+        client: str | None,
+    ) -> list[StandingHold | None]:
+        """Return what keeps a message on a route from each of its recipients, None: nothing.
 
         `client` is the address that it came from; None: a program on this machine.
         """
-        hold = self._holds.get((_S.ROUTE, route))
-        hold = hold or self._of_address(sender, _S.SENDER, _S.SENDER_DOMAIN)
-        return hold or self._of_subject(subject) or self._of_client(client)
-
-    def of_recipient(self, address: str) -> StandingHold | None:
-        """Return what holds the mail of one recipient, None if nothing does."""
-        return self._of_address(address, _S.RECIPIENT, _S.RECIPIENT_DOMAIN)
+        whole = self._holds.get((_S.ROUTE, route))
+        whole = whole or self._of_address(sender, _S.SENDER, _S.SENDER_DOMAIN)
+        whole = whole or self._of_subject(subject) or self._of_client(client)
+        return [
+            whole or self._of_address(one, _S.RECIPIENT, _S.RECIPIENT_DOMAIN) for one in addresses
+        ]
 
     def _of_address(
         self, address: str, scope: HoldScope, of_domain: HoldScope
@@ -69,6 +71,3 @@ class StandingHolds:
             return None
         address = getattr(address, "ipv4_mapped", None) or address
         return next((hold for network, hold in self._networks if address in network), None)
-
-
-NO_HOLDS = StandingHolds()

@@ -10,7 +10,7 @@ from functools import partial
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
-from relaygw.inbound.screen import Check, ContentLook, GuardCheck, Screen, refreshed
+from relaygw.inbound.screen import Check, ContentLook, HoldCheck, Screen, refreshed
 from relaygw.inbound.sources import MailClasses, SourceCounts, counts_kept
 from relaygw.inbound.storms import StormCheck
 from relaygw.mail.finding import Kind, words_of
@@ -89,17 +89,14 @@ def mail_classes(settings: Settings) -> MailClasses | None:
     return MailClasses() if counts_sources(settings) else None
 
 
-def screen(settings: Settings, store: Store, observer: FrontObserver) -> Screen | None:
-    """Return the checks that are on, in order; None without any."""
+def screen(settings: Settings, store: Store, observer: FrontObserver) -> Screen:
+    """Return the checks that are on, in order."""
     checks = [*_checks(settings, store, observer)]
-    if not checks:
-        return None
     return Screen(checks, told=lambda line: observer.log.note("cleanup", line))
 
 
 def _checks(settings: Settings, store: Store, observer: FrontObserver) -> Iterator[Check]:
-    if counts_sources(settings):
-        yield GuardCheck(store)
+    yield HoldCheck(store)
     if settings.storms.action != "off":
         told = partial(observer.log.note, "cleanup")
         yield StormCheck(settings.storms, store, told=told, counted=observer.repeated)
