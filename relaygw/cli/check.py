@@ -27,6 +27,7 @@ from relaygw.cli.check_findings import (
     queue_problems,
     server_findings,
     suppression_lines,
+    take_variables_of_service,
     token_doubts,
     unreadable_secrets,
     way_of,
@@ -115,6 +116,7 @@ def check(
     if wants_json and not online:
         raise click.UsageError("--json needs --online")
     loaded = invocation.load()
+    take_variables_of_service(loaded.settings)
     if sender is not None:
         sender = "" if sender == "<>" else address_of(sender, "--sender")
     if recipient is not None:

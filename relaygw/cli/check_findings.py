@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from relaygw.mail.suppression import Action
 from relaygw.policy.recipients import Screen
 from relaygw.policy.router import Explainer, Rewriter, Way
 from relaygw.reach import is_own
-from relaygw.service_file import user_name
+from relaygw.service_file import running_gateways, user_name
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.loops import listening_at, looping_binds
@@ -170,6 +171,23 @@ def closed_places(loaded: LoadedSettings) -> Iterator[str]:
         if os.access(place, os.F_OK) and not os.access(place, rights):
             command = f"chown {user} {shlex.quote(str(place))}"
             yield f"{key}: {user} may not write to {place}; run as root: {command}"
+
+
+def take_variables_of_service(settings: Settings) -> None:
+    """Let secrets be read here as the gateway reads them that runs on this queue, if one does.
+
+    It takes variables of its process that secrets name and this process lacks; act as its user.
+    """
+    secrets = (secret for _, secret in _secrets(settings) if secret is not None)
+    wanted = {"CREDENTIALS_DIRECTORY", *(one.target for one in secrets if one.kind == "env")}
+    for gateway in running_gateways(os.environ):
+        if gateway.queue == settings.queue.url:
+            with contextlib.suppress(OSError):  # it is another user's
+                environ = Path(f"/proc/{gateway.pid}/environ").read_bytes()
+                for variable in os.fsdecode(environ).split("\0"):
+                    name, _, value = variable.partition("=")
+                    if name in wanted:
+                        os.environ.setdefault(name, value)
 
 
 def unreadable_secrets(settings: Settings) -> Iterator[str]:

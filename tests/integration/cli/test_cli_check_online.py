@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from relaygw.cli import main
+from tests.e2e.gateway import Gateway
 from tests.fakes.entra import CLIENT_ID, SCOPE, TENANT, EntraEndpoint
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.fakes.token_endpoint import TokenEndpoint
@@ -390,3 +391,23 @@ def test_without_online_nothing_is_asked(shop: Shop) -> None:
         result = CliRunner().invoke(main, ["check", "--config", str(shop.write())], env=environ)
         assert result.exit_code == 0
         assert provider.connections == []
+
+
+def test_secrets_are_those_of_the_gateway_that_runs(tmp_path: Path) -> None:
+    """Its service has a variable that nobody who runs the command has."""
+    login = {"username": "shop", "password": "env:KEY_OF_THE_SERVICE"}
+    with ThreadedProvider(users=USERS) as provider:
+        shop = {"host": "127.0.0.1", "port": provider.port, "tls": "none", **login}
+        sections = {
+            "providers": {"shop": shop},
+            "routes": [{"name": "default", "providers": ["shop"]}],
+        }
+        variables = ("env", "KEY_OF_THE_SERVICE=s3cret")  # a process of its own, not a fork of this
+        with Gateway(tmp_path, mode="production", before=variables, **sections) as gateway:
+            asked = ["--config", str(gateway.config), "check", "--online"]
+            beside = run_relaygw(asked, capture_output=True, text=True, check=False)
+        alone = run_relaygw(asked, capture_output=True, text=True, check=False)
+    assert "shop: AUTH     ok" in beside.stdout, beside.stdout + beside.stderr
+    assert "KEY_OF_THE_SERVICE" not in beside.stderr
+    assert "s3cret" not in beside.stdout + beside.stderr
+    assert "no variable KEY_OF_THE_SERVICE" in alone.stderr
