@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest --workers $(shell expr $$(nproc) + 8)
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help run test campaign durations check lint format types unit system-packages clean \
-	deb rpm tarball wheel lock
+	deb rpm tarball wheel image lock
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ tarball: $(STAMP)  ## build dist/*.tar.gz, the files of the .deb
 
 wheel: $(STAMP)  ## build dist/*.whl
 	$(BIN)/python packaging/build.py wheel
+
+image: $(STAMP)  ## build the container image with docker
+	docker build --file docker/Dockerfile --target relaygw --tag relaygw \
+	    --build-arg VERSION="$$($(BIN)/python packaging/build.py version)" .
 
 lock:  ## write hashes of what packages hold, by constraints.txt
 	PYTHON=$(PYTHON) sh packaging/lock.sh

@@ -362,12 +362,16 @@ def build(kinds: list[str], target: Target, out: Path, *, is_fast: bool) -> None
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="+", choices=["deb", "rpm", "tarball", "wheel"])
+    choices = ["deb", "rpm", "tarball", "wheel", "version"]
+    parser.add_argument("kinds", nargs="+", choices=choices, help="version: only print it")
     parser.add_argument("--python", help="version of the distribution's Python")
     parser.add_argument("--machine", default=platform.machine(), choices=DEB_ARCH)
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--fast", action="store_true", help="hardly compress: for tests")
     given = parser.parse_args()
+    if "version" in given.kinds:
+        sys.stdout.write(f"{build_version()}\n")
+        return
     WORK.mkdir(parents=True, exist_ok=True)
     one_at_a_time = (WORK / "lock").open("w")
     fcntl.flock(one_at_a_time, fcntl.LOCK_EX)

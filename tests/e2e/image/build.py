@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.e2e.image.container import BASE_ENVIRONMENT, Root, remove_root
@@ -23,6 +24,8 @@ from tests.e2e.image.dockerfile import Stage, environment, inherited
 
 _APT = re.compile(r"apt-get install (?:-\S+ )*([a-z0-9 .+-]+?) &&")
 _CACHE = Path(sys.prefix) / "cache" / "pip"
+BUILD_ARGUMENTS = {"VERSION": "9.9.9+git20261202.gabcdef0"}
+"""What the arguments of a build are given."""
 _FROM_WHEELS = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/tmp/wheels"}
 
 
@@ -61,6 +64,7 @@ class Image:
         remove_root(path)  # what is left of a build that failed
         root = self.root(stage.base).copy(path) if stage.base in self.stages else Root(path)
         user, cwd = self.user(stage.base), self.cwd(stage.base)
+        arguments: list[str] = []
         for step in stage.steps:
             match step.name:
                 case "WORKDIR":
@@ -70,20 +74,24 @@ class Image:
                     user = step.text
                 case "COPY":
                     self._copy(root, cwd, shlex.split(step.text))
+                case "ARG":
+                    arguments.append(step.text)
                 case "RUN":
-                    self._run(root, stage, user, cwd, step.text)
+                    self._run(root, stage, user, cwd, step.text, arguments)
         return root
 
-    def _run(self, root: Root, stage: Stage, user: str, cwd: str, text: str) -> None:
+    def _run(
+        self, root: Root, stage: Stage, user: str, cwd: str, text: str, arguments: Iterable[str]
+    ) -> None:
         apt = _APT.search(text)
         if apt is not None:
             for package in apt[1].split():
                 subprocess.run(["dpkg-query", "-W", package], check=True, capture_output=True)
             return
-        given = {}
+        given = {name: BUILD_ARGUMENTS[name] for name in arguments}
         if "-m pip" in text:
             shutil.copytree(wheels(self._context), root.path / "tmp/wheels", dirs_exist_ok=True)
-            given = _FROM_WHEELS
+            given |= _FROM_WHEELS
         done = root.run(
             ["/bin/sh", "-c", text],
             user=user,

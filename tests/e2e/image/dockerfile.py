@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _METADATA = frozenset({"LABEL", "VOLUME", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL"})
-_STEPS = frozenset({"RUN", "COPY", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "CMD"})
+_STEPS = frozenset({"RUN", "COPY", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "CMD", "ARG"})
 
 
 @dataclass(frozen=True)
