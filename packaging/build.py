@@ -254,6 +254,7 @@ def write_words(tree: Path) -> None:
     for path in (ROOT / "LICENSE", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
         shutil.copy(path, doc)
     (doc / "LICENSE").rename(doc / "copyright")
+    shutil.copytree(ROOT / "docs/pictures", doc / "pictures")
     shutil.copytree(ROOT / "config", doc / "examples")
     for name, text in help_files():
         place = tree / "usr/share" / name

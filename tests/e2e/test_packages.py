@@ -6,6 +6,7 @@ The machine is this one under an overlay; `make campaign` takes a Debian by debo
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -388,6 +389,10 @@ def test_the_other_packages_have_the_same_files(packages: Packages, tmp_path: Pa
     with tar.open("wb") as file:
         subprocess.run(["dpkg-deb", "--fsys-tarfile", packages.main], stdout=file, check=True)
     of_deb = files("tar", "--list", "--file", tar)
+    pages = "usr/share/doc/relaygw/"
+    documents = {name for name in listed("tar", "--list", "--file", tar) if name.startswith(pages)}
+    shown = re.findall(r"\]\((pictures/[^)]+)\)", (ROOT / "docs/inbox.md").read_text())
+    assert {f"{pages}{name}" for name in shown} < documents
     assert of_deb == files("tar", "--list", "--file", packages.only("relaygw-*.tar.gz"))
     rpm = packages.only("relaygw-[0-9]*.rpm")
     subprocess.run(["rpmkeys", "--checksig", "--nosignature", rpm], check=True)
