@@ -150,7 +150,7 @@ def refuse_key(store: Store) -> None:
         probe_at_ms=NOW_MS + 4 * MINUTE_MS))  # fmt: skip
     store.watch.open_incident(Incident(
         **key, incident_id="1", rule="auth_failed", told=("slack",),
-        summary=f"provider ses refuses the user name or key: {reason}",
+        summary=f"provider ses refuses the login: {reason}",
         remedy=f"{remedy}; a new one is tried automatically, and nothing bounces meanwhile",
     ))  # fmt: skip
 

@@ -126,7 +126,7 @@ def _providers(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
         if provider not in settings.providers:
             continue
         if hold.scope == Scope.CREDENTIAL:
-            summary = f"provider {provider} refuses the user name or key: {hold.reason}"
+            summary = f"provider {provider} refuses the login: {hold.reason}"
             remedy = hold.remedy.rstrip(".") or "replace it with a valid one"
             remedy += "; a new one is tried automatically, and nothing bounces meanwhile"
             yield Finding(Rule.AUTH_FAILED, hold.key, summary, remedy, hold.since_ms)

@@ -155,7 +155,7 @@ LOG: list[tuple[str, str, str, str]] = [
 ALERTS: dict[str, tuple[str, str]] = {
     "provider_down": ("alerting/rules.py", "cannot be reached: …"),
     "provider_paused": ("alerting/rules.py", "which is paused: "),
-    "auth_failed": ("alerting/rules.py", "refuses the user name or key"),
+    "auth_failed": ("alerting/rules.py", "refuses the login"),
     "no_delivery": ("alerting/rules.py", "none was delivered for"),
     "front_refusing": ("alerting/rules.py", "mail is refused: "),
     "queue_age": ("alerting/rules.py", "waits for more than"),

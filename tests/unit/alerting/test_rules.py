@@ -231,7 +231,7 @@ def test_a_receiver_is_told_of_when_it_fails_for_long(one: Endpoint, words: str 
             "provider_down",
             "provider main refuses mail from shop.test: why",
         ),
-        (hold("credential"), "auth_failed", "provider main refuses the user name or key: why"),
+        (hold("credential"), "auth_failed", "provider main refuses the login: why"),
     ],
 )
 def test_holds_and_outages(one: Hold, rule: str, words: str) -> None:
