@@ -272,6 +272,7 @@ def presets(name: str | None, wants_json: bool) -> None:
     """List the known mail services, or show all about one."""
     chosen = known.presets()
     if name is not None:
+        name = name.lower()
         if name not in chosen:
             raise CommandFailed(f"{name}: no such preset; name one of: {', '.join(chosen)}")
         chosen = {name: chosen[name]}
@@ -288,17 +289,16 @@ def _preset_rows(chosen: Mapping[str, Preset]) -> Iterator[str]:
         filled = one.keys_for(None, None)
         host = str(filled["host"]).replace("{region}", "REGION")
         wanted = " ".join(key for key in one.asks if "." not in key and key not in filled)
-        yield f"{name:<13} {fitted(host, 34)} {one.starttls_ports[0]:>4}  {wanted}"
+        yield f"{name:<13} {fitted(host, 34)} {filled['port']:>4}  {wanted}"
     yield ""
     yield "for all about one, its regions and variants, run: relaygw provider presets NAME"
 
 
 def _preset_story(name: str, one: Preset) -> Iterator[str]:
     yield labelled("preset", f"{name}: {one.service}")
-    ports = ", ".join(map(str, one.starttls_ports)) + " with STARTTLS"
-    if one.implicit_ports:
-        ports += "; " + ", ".join(map(str, one.implicit_ports)) + " with implicit TLS"
-    yield labelled("ports", ports)
+    kinds = {"STARTTLS": one.starttls_ports, "implicit TLS": one.implicit_ports}
+    ports = [f"{', '.join(map(str, of))} with {kind}" for kind, of in kinds.items() if of]
+    yield labelled("ports", "; ".join(ports))
     yield labelled("fills in", _keys(one.keys_for(None, None)))
     if one.is_token_twice:
         yield labelled("", "username: the same as password")
@@ -313,7 +313,7 @@ def _preset_story(name: str, one: Preset) -> Iterator[str]:
     yield from _choices("region", one.regions, one.default_region)
     yield from _choices("variant", one.variants, one.default_variant)
     for note in one.notes:
-        yield labelled("note", note)
+        yield labelled("note", str(note))
     for where, facts in one.sources.items():
         where = "no documentation of the service" if where == UNCONFIRMED else where
         yield labelled("source", f"{', '.join(facts)}: {where}")

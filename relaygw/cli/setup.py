@@ -50,7 +50,9 @@ _PASSWORD_BYTES = 12
 
 @click.command(cls=Command)
 @click.option(
-    "--use", type=click.Choice(tuple(setup_plan.USES)), help="The purpose of this machine."
+    "--use",
+    type=click.Choice(tuple(setup_plan.USES), case_sensitive=False),
+    help="The purpose of this machine.",
 )
 @click.option("--preset", metavar="NAME", help="Mail service; see relaygw provider presets.")
 @click.option("--host", metavar="HOST", help="Host of a service without a preset.")
@@ -62,7 +64,9 @@ _PASSWORD_BYTES = 12
 @click.option("--variant", metavar="NAME", help="Variant of the service.")
 @click.option("--username", metavar="NAME", help="User name at the service.")
 @click.option(
-    "--login", type=click.Choice(setup_plan.LOGINS), help="How to log in, where both are possible."
+    "--login",
+    type=click.Choice(setup_plan.LOGINS, case_sensitive=False),
+    help="How to log in, where both are possible.",
 )
 @click.option("--tenant", metavar="NAME", help="Microsoft's tenant: its id, or a domain of it.")
 @click.option("--client-id", metavar="ID", help="Id of the application that gets access tokens.")
@@ -114,6 +118,7 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
     is read from --key-file, standard input or the terminal.
     """
     wishes = Wishes(**{name: given.pop(name) for name in Wishes.__slots__})
+    given["preset"] = given["preset"] and given["preset"].lower()
     answers = setup_plan.Answers(**given)
     if wishes.recipient is not None:
         address_of(wishes.recipient, "--to")
@@ -177,7 +182,7 @@ def _ask(question: setup_plan.Question, answers: setup_plan.Answers) -> Any:
     while True:
         text: str = click.prompt(
             question.text,
-            type=click.Choice(question.choices) if question.choices else str,
+            type=click.Choice(question.choices, case_sensitive=False) if question.choices else str,
             default=None if question.is_needed else question.usual,
             show_default=bool(question.usual),
             err=True,

@@ -131,7 +131,7 @@ class Answers:
         if self.known is None:
             return ()
         prepare = "access tokens: what to prepare at the service is in docs/secrets.md"
-        return (*self.known.notes, *([prepare] if self.known.with_oauth else []))
+        return (*map(str, self.known.notes), *([prepare] if self.known.with_oauth else []))
 
     @property
     def needs_key(self) -> bool:

@@ -98,6 +98,9 @@ class Attempt:
         """Note what came of the part that was being sent."""
         ended = len(self.outcomes)
         for address, answer in zip(self.part, replies, strict=True):
+            at_rcpt = answer.at_rcpt
+            if at_rcpt and classifier.meaning(Stage.RCPT, at_rcpt).verdict is Verdict.BOUNCE:
+                answer = RecipientReply(stage=Stage.RCPT, reply=at_rcpt)  # whatever came later
             said = answer.said or answer.reply
             meaning = classifier.meaning(
                 answer.stage, said, in_doubt=answer.in_doubt, recipients=len(self.part)

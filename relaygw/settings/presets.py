@@ -125,6 +125,17 @@ class Ending(Section):
     remedy: str
 
 
+class Note(Section):
+    """What else to know of a service, and the month in which it was last looked up."""
+
+    text: str
+    checked: str = Field(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")
+
+    def __str__(self) -> str:
+        """Return it with the month, for people."""
+        return f"{self.text} ({self.checked})"
+
+
 class Preset(Section):
     """One mail service; presets.yaml explains the fields."""
 
@@ -143,7 +154,7 @@ class Preset(Section):
     with_oauth: dict[str, Any] = {}
     password_ends: Ending | None = None
     idempotency: Idempotency | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     events: dict[str, str] = {}
     mark: MarkField | None = None
     sources: dict[str, tuple[str, ...]] = {}
@@ -162,7 +173,8 @@ class Preset(Section):
         """Return the keys to fill in; without a region, one that is needed stays as `{region}`."""
         region = region or self.default_region
         variant = variant or self.default_variant
-        keys = {"host": "", "port": self.starttls_ports[0], **self.keys}
+        port = (*self.starttls_ports, *self.implicit_ports)[0]
+        keys = {"host": "", "port": port, **self.keys}
         if region in self.regions:
             keys |= self.regions[region].keys
         if variant in self.variants:
@@ -208,7 +220,7 @@ def _fill(filling: FilledValues, written: dict[str, Any], at: Keys) -> dict[str,
     if note(_choice_problems(preset, written)) or preset is None:
         return written
     keys = preset.keys_for(written.get("region"), written.get("variant"))
-    keys |= _transport(preset, written)
+    keys |= _transport(preset, written, keys["port"])
     if preset.is_token_twice and isinstance(written.get("password"), str):
         with contextlib.suppress(ValueError):  # the model says what is wrong with it, once
             SecretRef.parse(written["password"])
@@ -269,13 +281,13 @@ def _required(name: str, what: str) -> str:
     return f"is required with preset {name}; write {what}"
 
 
-def _transport(preset: Preset, written: dict[str, Any]) -> dict[str, Any]:
+def _transport(preset: Preset, written: dict[str, Any], usual_port: int) -> dict[str, Any]:
     """Port and TLS belong together: either may be written, and the other follows."""
-    if written.get("tls") == "implicit" and written.get("port") is None and preset.implicit_ports:
-        return {"port": preset.implicit_ports[0]}
-    if written.get("port") in preset.implicit_ports:
-        return {"tls": "implicit"}
-    return {}
+    port = written.get("port")
+    if port is None:
+        is_implicit = written.get("tls") == "implicit" and preset.implicit_ports
+        port = preset.implicit_ports[0] if is_implicit else usual_port
+    return {"port": port, **({"tls": "implicit"} if port in preset.implicit_ports else {})}
 
 
 def _login_problems(preset: Preset, filled: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,7 @@ _SCOPES = {
     "doubt": ("message",),
 }
 _OF_A_MESSAGE = ("recipient", "message", "sender domain")
+_ODD_ACCEPTED = frozenset(range(252, 300))  # at RCPT: RFC 5321 section 4.3.2 knows 250 and 251
 
 
 def _check_expression(text: str) -> str:
@@ -76,15 +77,18 @@ def _condition_conflicts(row: ReplyRow, early: StageName | None) -> Iterator[tup
         yield "", "matches every reply; add a code, a status or a text"
     if row.code:
         matched = [code for code in range(200, 600) if re.fullmatch(row.code, str(code))]
+        is_accepted = (row.stages, row.verdict) == (("rcpt",), "bounce") and bool(
+            _ODD_ACCEPTED.issuperset(matched) and (row.status or row.text)
+        )
         if not matched:
             yield "code", f'{row.code} matches no reply code; write e.g. "421" or "5.."'
-        elif matched[0] < 400:
+        elif matched[0] < 400 and not is_accepted:
             yield (
                 "code",
                 f"{row.code} matches {matched[0]}, but only 4xx and 5xx are refusals; "
                 'write e.g. "421" or "5.."',
             )
-        elif matched[0] < 500 and row.verdict == "bounce":
+        elif matched[0] < 500 and row.verdict == "bounce" and not is_accepted:
             yield "code", f'{row.code} matches {matched[0]}, but only 5xx bounces; write "5.."'
     if early and row.verdict == "bounce":
         yield (

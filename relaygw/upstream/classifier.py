@@ -2,8 +2,9 @@
 
 Asked are the user's own rows, those of the provider's preset, the generic ones. Pure and total:
 what no row knows is RETRY. Delivered is a 2xx after the final dot, nothing else; only a 5xx from
-MAIL on bounces, and only for what a row knows as the fault of the recipient or of the message. RFC
-5321 section 4.2, RFC 3463, RFC 4954 section 6.
+MAIL on bounces, and only for what a row knows as the fault of the recipient or of the message; at
+RCPT so does a 2xx of which a row knows that it delivers nothing. RFC 5321 section 4.2, RFC 3463,
+RFC 4954 section 6.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def rules_by_stage(rows: Iterable[PlacedRow]) -> dict[Stage, tuple[Rule, ...]]:
     for placed in rows:
         row = placed.row
         bounces = row.verdict == "bounce"
-        # a row for a bounce knows 5xx from MAIL on only: the promise is kept here once more
+        # a row for a bounce that names no code is for 5xx: the promise is kept here once more
         code, status, text = (
             re.compile(expression, re.IGNORECASE) if expression else None
             for expression in (row.code or ("5.." if bounces else ""), row.status, row.text)
@@ -255,11 +256,12 @@ class Classifier:
         code = reply.code
         if stage is Stage.CONTENT and 200 <= code < 300:  # nearly every reply: no rule is asked
             return _DELIVERED
-        if 400 <= code < 600:
+        is_taken = stage is Stage.RCPT and 200 <= code < 300
+        if 400 <= code < 600 or is_taken:
             seen = look_at(reply)
             for rule in self._rules[stage]:
-                if rule.matches(seen):
-                    found = rule.meaning
+                found = rule.meaning
+                if rule.matches(seen) and (found.verdict is Verdict.BOUNCE or not is_taken):
                     bounces_one = found.verdict is Verdict.BOUNCE and found.scope is Scope.RECIPIENT
                     is_one_of_several = recipients > 1 and stage is not Stage.RCPT
                     return _WHOSE if is_one_of_several and bounces_one else found

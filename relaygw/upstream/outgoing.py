@@ -92,8 +92,9 @@ class RecipientReply:
     """What a transaction came to for one recipient.
 
     `reply` None: none came, `detail` says why. `in_doubt`: the final dot had been sent. `said` is
-    the reply unmasked, for what it means alone. `stale_session`: an idle connection was dead before
-    the provider said anything; the caller may try again at once on another one.
+    the reply unmasked, for what it means alone. `at_rcpt` is a 2xx to RCPT other than 250: some
+    providers say so that they will deliver nothing. `stale_session`: an idle connection was dead
+    before the provider said anything; the caller may try again at once on another one.
     """
 
     stage: Stage
@@ -103,6 +104,7 @@ class RecipientReply:
     stale_session: bool = False
     is_passed_on: bool = False  # the provider knows DSN: it tells the sender what it wants to hear
     said: SmtpReply | None = field(default=None, repr=False)
+    at_rcpt: SmtpReply | None = None
 
     @property
     def dsn(self) -> str:

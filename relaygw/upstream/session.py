@@ -74,6 +74,7 @@ class _Progress:
     mail: OutgoingMail
     plan: Transaction
     answers: list[RecipientReply | None] = field(init=False)  # None: nothing is known yet
+    at_rcpt: dict[int, SmtpReply] = field(default_factory=dict)  # 2xx other than 250, by position
     ledger: Ledger = field(default_factory=Ledger)
     stage: Stage = Stage.MAIL
     is_begun: bool = False  # something was sent
@@ -97,7 +98,15 @@ class _Progress:
 
     def forget_replies(self) -> None:
         self.has_reply = False
+        self.at_rcpt.clear()
         self.answers = [self.plan.refused.get(n) for n in range(len(self.mail.recipients))]
+
+    def note_at_rcpt(self, position: int, reply: SmtpReply) -> None:
+        """Keep a reply to RCPT that is not the usual one: a refusal settles its recipient."""
+        if reply.is_positive:
+            self.at_rcpt[position] = reply
+        elif self.answers[position] is None:
+            self.answers[position] = RecipientReply(stage=Stage.RCPT, reply=reply)
 
     def settle(self, answer: RecipientReply) -> None:
         self.answers = [known or answer for known in self.answers]
@@ -192,6 +201,9 @@ class UpstreamSession:
         return self._answers(progress)
 
     def _answers(self, progress: _Progress) -> tuple[RecipientReply, ...]:
+        for position, reply in progress.at_rcpt.items():
+            answer = progress.answers[position]
+            progress.answers[position] = answer and replace(answer, at_rcpt=reply)
         known = [answer for answer in progress.answers if answer is not None]
         answers = tuple(known if self._mask is None else map(self._shown, known))
         progress.ledger.replies = answers
@@ -200,8 +212,12 @@ class UpstreamSession:
     def _shown(self, answer: RecipientReply) -> RecipientReply:
         if self._mask is None:
             return answer  # else masked, to be logged and stored: some providers echo a key
-        shown = self._mask.reply(answer.reply) if answer.reply is not None else None
-        return replace(answer, reply=shown, said=answer.reply, detail=self._mask(answer.detail))
+        shown, at_rcpt = (
+            self._mask.reply(one) if one is not None else None
+            for one in (answer.reply, answer.at_rcpt)
+        )
+        detail = self._mask(answer.detail)
+        return replace(answer, reply=shown, said=answer.reply, at_rcpt=at_rcpt, detail=detail)
 
     async def close(self) -> None:
         """Say QUIT, wait a moment for the answer, and close."""
@@ -265,8 +281,8 @@ class UpstreamSession:
             reply = await self._ask(progress, Stage.RCPT, command)
             if progress.is_chained and reply.code == 503:
                 raise _OutOfStep(reply)
-            if not reply.is_positive and progress.answers[position] is None:
-                progress.answers[position] = RecipientReply(stage=Stage.RCPT, reply=reply)
+            if reply.code != 250:
+                progress.note_at_rcpt(position, reply)
         self.is_naming = False
         if progress.is_decided and not is_piped:
             return None

@@ -30,11 +30,11 @@ and so it is for a 5xx that no row matches. Mail that waits for hours raises an 
 
 | verdict | what happens |
 |---|---|
-| delivered | 2xx after the final dot, and nothing else |
+| delivered | 2xx after the final dot, and nothing else; not for a recipient of whom a row knows that the 2xx to RCPT meant "taken, and delivered to nobody" |
 | retry | the mail waits and is tried again, for `retry.lifetime` at most |
 | throttle | the provider is sent less: fewer messages (limit rate) or connections (limit connections); no attempt is counted |
 | hold | sending stops, the mail stays in the queue, the log names the remedy once, and one message at a time is sent as a probe; no attempt is counted, and the time does not count against `retry.lifetime` |
-| bounce | refused permanently; only a 5xx from MAIL on |
+| bounce | refused permanently; only a 5xx from MAIL on, or such a 2xx to RCPT |
 | doubt | the connection was lost after the final dot ([decision 5](decisions/0005-doubt.md)), or the provider says that it has an earlier try: with a wait it is asked again, else the mail is held |
 
 ## Scopes
@@ -104,7 +104,9 @@ routes:
 - The text joins all lines with single spaces, the status is that of the first line. Addresses
   and anything between `<` and `>` are removed first: a customer's input must not match.
 - Rows are for refusals. A code that could be below 400 is an error: a 2xx after the final dot is
-  delivered, whatever it says, and a 2xx or 3xx elsewhere is left to relaygw.
+  delivered, whatever it says, and a 2xx or 3xx elsewhere is left to relaygw. Only `stages: [rcpt]` with
+  `bounce` and a text or status may have a code 252 to 299: some services take a recipient so of whom they know
+  that they deliver nothing, as Oracle's 254.
 - `bounce` is for a 5xx from MAIL on. Before MAIL it is an error, and without `stages` such a
   row applies only from MAIL on: a refusal of the session says nothing about a message.
 - Without `scope`: retry and bounce concern the recipient at stage rcpt, else the message; before
@@ -132,6 +134,12 @@ TITLES = {
     "mailtrap": "Mailtrap",
     "zeptomail": "ZeptoMail",
     "zoho": "Zoho Mail",
+    "cloudflare": "Cloudflare Email Service",
+    "scaleway": "Scaleway Transactional Email",
+    "azure": "Azure Communication Services",
+    "mailersend": "MailerSend",
+    "infobip": "Infobip",
+    "oci": "Oracle Cloud Email Delivery",
     GENERIC: "Generic: after those of the preset, for every provider",
 }
 
@@ -167,9 +175,8 @@ def render() -> str:
         lines += ["", f"### {title}", "", *_table(catalogue()[section])]
     lines += [
         "",
-        "Mandrill, Postmark and ZeptoMail refuse some mail only after they have accepted it; no "
-        "reply",
-        "shows that, so check their logs, too.",
+        "Mandrill, Postmark, ZeptoMail and Cloudflare refuse some mail only after they have",
+        "accepted it; no reply shows that, so check their logs, too.",
     ]
     return "\n".join(lines) + "\n"
 

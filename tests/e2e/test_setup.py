@@ -374,7 +374,7 @@ def test_a_dialogue(host: Host, service: ThreadedProvider) -> None:
 def test_a_key_that_is_typed_is_not_shown(host: Host) -> None:
     terminal = Terminal(host)
     terminal.answer("What is this machine for?", "shop")
-    terminal.answer("Which mail service?", "sendgrid")
+    terminal.answer("Which mail service?", "SendGrid")
     terminal.answer("Sender for mail", "shop@shop.test")
     terminal.answer("Keep sent mail this long", "")
     terminal.answer("Key (not shown)", KEY)

@@ -155,7 +155,7 @@ class Case:
         is_closing = octets.startswith(b"421") or verb == "greeting"
         action = (octets, Action.DROP) if is_closing else octets
         times = 30 if verb in BEFORE_MAIL.values() else 1
-        if octets.startswith(b"50"):
+        if octets.startswith(b"50") and verb != "CONTENT":
             times = 2  # a used connection that says "what?" is replaced and asked once more
         self.server.script(verb, *[action] * times)
         if verb == "EHLO":
@@ -251,6 +251,36 @@ async def test_a_documented_refusal_has_the_consequence_it_deserves(
         if end is not None
     ]
     assert problems == []
+
+
+async def test_who_is_taken_and_gets_nothing_is_no_delivery(tmp_path: Path) -> None:
+    """Oracle's 254 at RCPT: a bounce, whatever is said of the content; the others get theirs."""
+    first = b"250 Ok\r\n"
+    suppressed = b"254 4.7.1 Suppression for user ocid1.user.oc1..a to b@cust.test\r\n"
+    async with gateway(tmp_path, DIALECTS["oci"], [WELL]) as (rig, servers):
+        for end in (None, b"451 Server error\r\n", (b"", Action.DROP)):
+            servers[WELL].script("RCPT", first, suppressed)
+            servers[WELL].script("CONTENT", *([] if end is None else [end]))
+            message = accepted("a@cust.test", "b@cust.test")
+            accept(rig, message)
+            ended = DeliveryState.FINISHED if end is None else DeliveryState.DEFERRED
+            await rig.wait_for(message, ended)
+            other, one = rig.entry(message).recipients
+            assert (one.state, one.attempts) == (RecipientState.BOUNCED, 1)
+            assert (one.reply or "").startswith("254 4.7.1 Suppression")
+            assert (other.state is RecipientState.DELIVERED) == (end is None)
+    log = rig.log.getvalue()
+    assert log.count("status=bounced (254 4.7.1 Suppression for user") == 3, log
+
+
+async def test_a_2xx_that_no_row_knows_is_a_delivery(tmp_path: Path) -> None:
+    async with gateway(tmp_path, DIALECTS["ses"], [WELL]) as (rig, servers):
+        servers[WELL].script("RCPT", b"254 4.7.1 Suppression for user x\r\n")
+        message = accepted()
+        accept(rig, message)
+        entry = await rig.wait_for(message, DeliveryState.FINISHED)
+        assert entry.recipients[0].state is RecipientState.DELIVERED
+        assert len(servers[WELL].messages) == 1
 
 
 def test_every_preset_has_a_dialect() -> None:

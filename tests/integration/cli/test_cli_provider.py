@@ -412,7 +412,7 @@ def test_presets_need_no_configuration_and_fit_the_screen() -> None:
     code, lines, _ = run("--config", "/nonexistent")
     assert code == 0
     assert max(map(len, lines)) <= 80
-    assert [line.split()[0] for line in lines[1:17]] == list(presets())
+    assert [line.split()[0] for line in lines[1 : len(presets()) + 1]] == list(presets())
     assert (
         "ses           email-smtp.REGION.amazonaws.com     587  region username password" in lines
     )
@@ -426,7 +426,7 @@ def test_all_about_one_preset_fits_the_screen(name: str) -> None:
     assert max(len(line) for line in lines if "https://" not in line) <= 80
     words = " ".join(" ".join(lines).split())
     preset = presets()[name]
-    for part in (preset.service, *preset.asks.values(), *preset.notes):
+    for part in (preset.service, *preset.asks.values(), *map(str, preset.notes)):
         assert " ".join(part.split()) in words
     for region_or_variant in (*preset.regions, *preset.variants):
         assert region_or_variant in words
@@ -439,6 +439,18 @@ def test_presets_as_json() -> None:
     (mailgun,) = [json.loads(line) for line in run("mailgun", "--json")[1]]
     assert mailgun["regions"]["eu"]["keys"] == {"host": "smtp.eu.mailgun.org"}
     assert mailgun["implicit_ports"] == [465]
+
+
+def test_the_name_of_a_preset_is_taken_in_any_case() -> None:
+    assert run("SendGrid") == run("sendgrid")
+    assert run("SendGrid")[0] == 0
+
+
+def test_each_note_shows_when_it_was_looked_up() -> None:
+    words = " ".join(" ".join(run("smtp2go")[1]).split())
+    assert "a free account sends 25 an hour: set rate: 25/h (2026-12)" in words
+    (told,) = [json.loads(line) for line in run("smtp2go", "--json")[1]]
+    assert {"text", "checked"} == set(told["notes"][0])
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relaygw.settings.load import LoadedSettings
-from relaygw.settings.presets import Preset, presets
+from relaygw.settings.presets import Note, Preset, presets
 from relaygw.settings.provider import Provider
+from tests.campaign import IS_CAMPAIGN
 from tests.tables import each_of
 
 Load = Callable[..., LoadedSettings]
@@ -22,7 +25,7 @@ CANARY = "hunter2canary"
 NAMES = (
     *("sendgrid", "mailgun", "ses", "gmail", "workspace", "microsoft365", "postmark"),
     *("sparkpost", "mandrill", "brevo", "mailjet", "smtp2go", "resend", "mailtrap"),
-    *("zeptomail", "zoho"),
+    *("zeptomail", "zoho", "cloudflare", "scaleway", "azure", "mailersend", "infobip", "oci"),
 )
 
 
@@ -33,7 +36,9 @@ def config(*lines: str) -> str:
 def written(preset: str, **keys: Any) -> list[str]:
     """Return the lines of a provider with everything that its preset asks for."""
     asked = {"region": "eu-west-1", "username": "u", "password": "env:KEY"}
-    wanted = {key: value for key, value in asked.items() if key in presets()[preset].asks}
+    known = presets()[preset]
+    asks = known.asks.keys() - known.keys_for(keys.get("region"), keys.get("variant")).keys()
+    wanted = {key: value for key, value in asked.items() if key in asks}
     return [f"{key}: {json.dumps(value)}" for key, value in
             {"preset": preset, **wanted, **keys}.items()]  # fmt: skip
 
@@ -64,8 +69,10 @@ def test_every_choice_makes_a_provider_with_verified_tls(
     provider = loaded(load, name, **chosen)
     assert "." in provider.host
     assert "{" not in provider.host
-    assert provider.tls == "required"
-    assert provider.port == 587
+    is_implicit = name in ("cloudflare", "oci")
+    assert (provider.port, provider.tls) == (
+        (465, "implicit") if is_implicit else (587, "required")
+    )
     assert provider.username
     assert provider.password is not None
 
@@ -87,6 +94,8 @@ def test_hosts_of_regions_and_variants(load: Load) -> None:
         ("postmark", "broadcast"): "smtp-broadcasts.postmarkapp.com",
         ("sparkpost", "us"): "smtp.sparkpostmail.com",
         ("sparkpost", "eu"): "smtp.eu.sparkpostmail.com",
+        ("sparkpost", "bird-us"): "smtp.email.us-west-2.api.bird.com",
+        ("sparkpost", "bird-eu"): "smtp.email.eu-west-1.api.bird.com",
         ("mandrill",): "smtp.mandrillapp.com",
         ("brevo",): "smtp-relay.brevo.com",
         ("mailjet",): "in-v3.mailjet.com",
@@ -101,10 +110,23 @@ def test_hosts_of_regions_and_variants(load: Load) -> None:
         **{("zeptomail", tld): f"smtp.zeptomail.{tld}" for tld in ("com", "eu", "in")},
         **{
             ("zoho", tld, variant): f"{host}.zoho.{tld}"
-            for tld in ("com", "eu", "in", "com.au", "jp")
+            for tld in ("com", "eu", "in", "com.au", "jp", "com.cn", "sa")
             for variant, host in (("personal", "smtp"), ("pro", "smtppro"))
         },
+        ("cloudflare",): "smtp.mx.cloudflare.net",
+        ("scaleway",): "smtp.tem.scaleway.com",
+        ("azure",): "smtp.azurecomm.net",
+        ("mailersend",): "smtp.mailersend.net",
+        **{
+            ("infobip", region): f"smtp-api-{place}.infobip.com"
+            for region, place in (
+                *(("eu", "eu"), ("gb", "gb1"), ("us", "us"), ("in", "mum"), ("id", "id")),
+                *(("ae", "ae2"), ("pk", "pk2"), ("qa", "qa1"), ("sa", "sa3"), ("tr", "tr1")),
+            )
+        },
+        ("oci", "eu-west-1"): "smtp.email.eu-west-1.oci.oraclecloud.com",
     }
+    assert loaded(load, "infobip").host == "smtp-api.infobip.com"
     assert loaded(load, "mailgun").host == "smtp.mailgun.org"
     assert loaded(load, "smtp2go").host == "mail.smtp2go.com"
 
@@ -135,6 +157,15 @@ LIMITS = {
     "mailtrap": {"max_connections": 8, "max_message_size": "10MB"},
     "zeptomail": {},
     "zoho": {},
+    "cloudflare": {
+        **{"port": 465, "tls": "implicit", "max_recipients": 50, "max_message_size": "5MB"},
+        "max_messages_per_connection": 25,
+    },
+    "scaleway": {"max_recipients": 10, "quota_counts": "recipients"},
+    "azure": {"max_recipients": 50, "max_message_size": "10MB"},
+    "mailersend": {},
+    "infobip": {},
+    "oci": {"port": 465, "tls": "implicit"},
 }
 
 
@@ -158,7 +189,41 @@ def test_every_fact_has_its_source(name: str) -> None:
     facts |= {"mark"} if preset.mark is not None else set()
     facts |= {"password_ends"} if preset.password_ends is not None else set()
     assert facts <= told
-    assert told <= facts | {"username"}
+    assert told <= facts | {"username", "notes"}
+
+
+def looked_up_before(today: date) -> list[str]:
+    """Return the notes that nobody has looked up for more than a year."""
+    oldest = f"{today.year - 1}-{today.month:02}"
+    return [
+        f"{name}: {note}"
+        for name, one in presets().items()
+        for note in one.notes
+        if note.checked < oldest
+    ]
+
+
+@pytest.mark.campaign
+@pytest.mark.filterwarnings("default")
+def test_each_note_was_looked_up_within_a_year() -> None:
+    """A warning in every run, whoever runs it and whenever; red in a campaign."""
+    old = looked_up_before(date.today())
+    said = "look these up again, and write the month beside them: " + "; ".join(old)
+    assert not (old and IS_CAMPAIGN), said
+    if old:
+        warnings.warn(said, stacklevel=1)
+
+
+def test_a_note_counts_as_old_after_a_year() -> None:
+    assert looked_up_before(date(2027, 11, 30)) == []
+    old = looked_up_before(date(2027, 12, 1))
+    assert old and all("(2026-11)" in one for one in old)
+
+
+@each_of("month", ["2026-13", "2026-1", "2026", "12/2026"])
+def test_a_note_without_a_month_is_none(month: str) -> None:
+    with pytest.raises(ValueError, match="checked"):
+        Note(text="x", checked=month)
 
 
 USER_NAMES = {
@@ -169,6 +234,8 @@ USER_NAMES = {
     "resend": "resend",
     "mailtrap": "api",
     "zeptomail": "emailapikey",
+    "cloudflare": "api_token",
+    "infobip": "App",
 }
 
 
@@ -176,8 +243,8 @@ USER_NAMES = {
 def test_preset_and_password_are_enough_where_the_user_name_is_fixed(
     load: Load, lines_of: Fail, name: str
 ) -> None:
-    text = config(f"preset: {name}", *(["region: eu-west-1"] if name == "ses" else []),
-                  "password: env:KEY")  # fmt: skip
+    region = ["region: eu-west-1"] if presets()[name].needs_region else []
+    text = config(f"preset: {name}", *region, "password: env:KEY")
     if name in USER_NAMES:
         assert load(text).settings.providers["p"].username == USER_NAMES[name]
     else:
@@ -232,6 +299,26 @@ def test_a_null_key_has_what_the_preset_says(load: Load) -> None:
 def test_port_and_tls_go_together(load: Load, keys: dict[str, Any], port: int, tls: str) -> None:
     provider = loaded(load, "resend", **keys)
     assert (provider.port, provider.tls) == (port, tls)
+
+
+@pytest.mark.parametrize("name", ["cloudflare", "oci"])
+def test_where_implicit_tls_is_usual_port_and_tls_still_go_together(load: Load, name: str) -> None:
+    found = [
+        (one.port, one.tls)
+        for keys in ({}, {"port": 587}, {"tls": "implicit"}, {"port": 2465, "tls": "implicit"})
+        for one in [loaded(load, name, **keys)]
+    ]
+    assert found == [(465, "implicit"), (587, "required"), (465, "implicit"), (2465, "implicit")]
+
+
+def test_a_workspace_of_bird_has_a_user_name_of_its_own(load: Load, lines_of: Fail) -> None:
+    [line] = lines_of(config("preset: sparkpost", "region: bird-eu", "password: env:KEY"))
+    assert "username: is required with preset sparkpost; write SMTP_Injection:x-bird-work" in line
+    user = "SMTP_Injection:x-bird-workspace-id=1234"
+    text = config(
+        *("preset: sparkpost", "region: bird-eu", f"username: '{user}'", "password: env:KEY")
+    )
+    assert load(text).settings.providers["p"].username == user
 
 
 def test_headers_are_merged_and_the_users_win_in_any_case(load: Load) -> None:

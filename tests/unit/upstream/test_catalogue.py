@@ -35,6 +35,12 @@ PRESETS = [
     "mailtrap",
     "zeptomail",
     "zoho",
+    "cloudflare",
+    "scaleway",
+    "azure",
+    "mailersend",
+    "infobip",
+    "oci",
 ]
 EVERYONE = [*PRESETS, GENERIC]
 _STATUS = re.compile(r"[245]\.\d+\.\d+(?= )")

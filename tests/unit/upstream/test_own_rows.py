@@ -72,6 +72,22 @@ def test_no_row_breaks_a_promise(verdict: str, scope: str | None, code: str) -> 
             assert meaning.scope in (Scope.PROVIDER, Scope.CREDENTIAL)
 
 
+def test_a_2xx_to_rcpt_bounces_where_a_row_knows_that_it_delivers_nothing() -> None:
+    own = classifier(
+        {"text": "on our list", "verdict": "hold"},
+        {"text": "on our list", "verdict": "bounce"},
+        {"stages": ["rcpt"], "code": "25[4-9]", "text": "on our list", "verdict": "bounce"},
+    )
+    for stage, code, text, verdict in (
+        (Stage.RCPT, 254, "x is on our list", Verdict.BOUNCE),
+        (Stage.RCPT, 254, "<on our list@cust.test> ok", Verdict.RETRY),
+        (Stage.RCPT, 250, "x is on our list", Verdict.RETRY),
+        (Stage.CONTENT, 254, "x is on our list", Verdict.DELIVERED),
+        (Stage.MAIL, 254, "x is on our list", Verdict.RETRY),
+    ):
+        assert own.meaning(stage, SmtpReply(code, (text,))).verdict is verdict, (stage, code)
+
+
 @each_of("stage", Stage)
 def test_doubt_and_silence_come_before_own_rows(stage: Stage) -> None:
     own = classifier({"text": ".*", "verdict": "bounce"})
