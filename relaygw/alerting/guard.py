@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relaygw.alerting.facts import Finding
-from relaygw.alerting.guard_words import GUARD_RULES, finding_of, more_findings, trouble_words
+from relaygw.alerting.guard_words import (
+    GUARD_RULES,
+    finding_of,
+    learning_finding,
+    more_findings,
+    trouble_words,
+)
 from relaygw.alerting.known_mail import KnownMail, suspects_together
 from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.mail_class import MailClass, sender_words
@@ -22,6 +28,7 @@ from relaygw.policy.guard import (
     judge,
 )
 from relaygw.policy.mail_counts import Counted, HourCount
+from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry, HeldMailScope
@@ -62,6 +69,7 @@ class GuardWatch:
         self._scopes: Sequence[HeldMailScope] = ()  # what these hold
         self._domains: dict[str, Sequence[str]] = {}  # of recipients, by what is told
         self._found: list[Finding] = []
+        self._is_learning = True  # until the first day of the queue is known to be over
         self._due_s = 0.0
 
     def look(self, incidents: Sequence[Incident], *, now_ms: int) -> list[Finding]:
@@ -121,7 +129,7 @@ class GuardWatch:
             if has_changed:
                 self._entries = entries
                 self._mail_due_ms = min(self._mail_due_ms, now_ms + _FRONT_MS)
-            found = self._findings(suspects)
+            found = [*self._findings(suspects), *self._learning(incidents, now_ms)]
         if is_mail_due:
             hold_waiting(self._store, actor=GUARD, now_ms=now_ms)
         return found
@@ -290,6 +298,20 @@ class GuardWatch:
         return self._store.guard.put_guard_entry(new, entry=audited)
 
     # --- what is told -----------------------------------------------------------------------
+
+    def _learning(self, incidents: Sequence[Incident], now_ms: int) -> Iterator[Finding]:
+        """Yield the notice of a queue's first day, once there is mail that would be told of."""
+        store = self._store.guard
+        if self._is_learning:
+            begun_ms = store.counting_since_ms() or now_ms
+            self._is_learning = now_ms < begun_ms + DAY_MS
+        if not self._is_learning:
+            return
+        recent = store.source_sums(now_ms - HOUR_MS).values()
+        is_told = any(one.rule == Rule.GUARD_LEARNING for one in incidents)
+        if is_told or any(is_worth_a_look(one, 0, self._guard) for one in recent):
+            sources = len(store.source_sums(now_ms - DAY_MS))
+            yield learning_finding(sources, begun_ms, self._guard)
 
     def _findings(
         self, suspects: Sequence[tuple[Suspect, Mapping[str, MailClass]]]

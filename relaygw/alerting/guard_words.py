@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from relaygw.alerting.facts import Finding
+from relaygw.mail.clock import DAY_MS, utc_text
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.words import counted, some_of
-from relaygw.policy.guard import Suspect, Trouble
-from relaygw.settings.alerts import Rule
+from relaygw.policy.guard import FIRST_DAY_FACTOR, Suspect, Trouble
+from relaygw.settings.alerts import Guard, Rule
 
 _EXAMPLES = 3
 _RULES = {
@@ -110,6 +111,24 @@ def _remedy(
     return (
         f"nothing of it is held; if nobody knows of it that host was broken into: {hold}; "
         f"else relaygw guard allow {target}"
+    )
+
+
+def learning_finding(sources: int, begun_ms: int, guard: Guard) -> Finding:
+    """Return the notice of a queue's first day: nothing is wrong, and what is told of all the same.
+
+    `sources` are those that sent since it began to count.
+    """
+    late, much = (limit * FIRST_DAY_FACTOR for limit in (guard.new_per_hour, guard.source_per_hour))
+    return Finding(
+        Rule.GUARD_LEARNING,
+        "",
+        f"the guard is learning who sends here: {counted(sources, 'source')} so far; from "
+        f"{utc_text(begun_ms + DAY_MS, '%Y-%m-%d %H:%M')} on it tells of what is new",
+        f"nothing to do; until then it tells of floods alone: more than {late} mails an hour of "
+        f"something that came late, or {much} of one source; relaygw sources shows who sends",
+        since_ms=begun_ms,
+        is_certain=True,
     )
 
 

@@ -106,6 +106,8 @@ RETRY_LADDER_S = (10.0, 30.0, 60.0, 300.0)
 _WEEK_MS = 7 * DAY_MS
 _WEEKLY = frozenset({Rule.LOGIN_ENDS.value})
 """Rules that are not over for months: their notice is sent again each week."""
+_ENDS_AS_TOLD = frozenset({Rule.GUARD_LEARNING.value})
+"""Rules whose notice names its end: nobody is told of it again."""
 FORGET_MS = 3_600_000
 """The end of an incident is no longer reported when it is so long ago."""
 
@@ -200,6 +202,8 @@ class Notifier:
     def _is_fresh(self, incident: Incident, knows_begin: bool, now_ms: int) -> bool:
         """True while the end is worth telling; of what a channel never heard, if it is news."""
         ended_ms = incident.recovered_at_ms or 0
+        if incident.rule in _ENDS_AS_TOLD:
+            return False
         return now_ms - ended_ms < FORGET_MS and (knows_begin or ended_ms >= self._started_ms)
 
     async def _send(self, receiver: Receiver, due: Sequence[tuple[Incident, Receipt]]) -> None:

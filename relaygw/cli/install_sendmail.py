@@ -80,15 +80,17 @@ def install_sendmail(invocation: Invocation, *, prefix: Path, force: bool, unins
             exit_code=os.EX_NOPERM,
         ) from error
     click.echo("For PHP, in php.ini of FPM and of the command line (cron):")
-    click.echo(f"  {php_line(prefix)}")
+    print_lines(php_lines(prefix))
     if doubts:
         raise CommandFailed("\n".join(doubts), exit_code=os.EX_NOPERM)
 
 
-def php_line(prefix: Path) -> str:
-    """Return the line of php.ini: a command of the shell, in quotes of PHP."""
+def php_lines(prefix: Path) -> Iterator[str]:
+    """Yield the lines of php.ini: a command of the shell, in quotes of PHP; the scripts' names."""
     command = f"{shlex.quote(str(prefix.absolute() / LINKS[0]))} -t -i"
-    return 'sendmail_path = "' + command.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    command = command.replace("\\", "\\\\").replace('"', '\\"')
+    yield f'  sendmail_path = "{command}"'
+    yield "  mail.add_x_header = On  ; each mail then names the script that sent it"
 
 
 def maildrop_warnings(settings: Settings) -> Iterator[str]:

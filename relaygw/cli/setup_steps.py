@@ -18,8 +18,9 @@ from relaygw.cli import send_test as sending
 from relaygw.cli import setup_host as host
 from relaygw.cli.check import check
 from relaygw.cli.frame import CommandFailed, Invocation, address_of, warn
-from relaygw.cli.install_sendmail import Programs, install_sendmail, php_line
+from relaygw.cli.install_sendmail import Programs, install_sendmail, php_lines
 from relaygw.cli.setup_plan import SECRETS
+from relaygw.cli.text import print_lines
 from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
 
 
@@ -91,7 +92,7 @@ class Steps:
         programs = Programs(self._wishes.prefix.absolute())
         if programs.are_there():
             click.echo("is there")
-            click.echo(f"  {php_line(self._wishes.prefix)}")
+            print_lines(php_lines(self._wishes.prefix))
             return
         if foreign := programs.foreign():
             warn(

@@ -35,10 +35,11 @@ _BUSIEST_FACTOR = 1.5  # and times the busiest hour
 _NEWNESS_FACTOR = 2.0  # times what a source usually sends of new templates
 _HELD_FACTOR = 25.0  # what is known is held beyond so many times its busiest hour
 _REFUSED_LEAST = 10  # recipients
-_FIRST_DAY_FACTOR = 4  # what is held on the first day of a queue is more than so many limits
+FIRST_DAY_FACTOR = 4
+"""On the first day of a queue, when all is new, a flood is more than so many limits."""
 _ZONES_H = (-3, 0, 3)  # a sale may begin by a shop's clock
 FIRST_DAY = "first day"
-"""Ends the key of an incident about a queue that has no history."""
+"""Ends the key of an incident about what came late on the first day of a queue."""
 
 
 class Trouble(StrEnum):
@@ -160,8 +161,9 @@ class _Judging:
 
     def _much_new(self, moment: Moment) -> Iterator[Suspect]:
         """Look for mail of templates that are new, together: subjects may be random."""
-        least = max(self._guard.new_per_hour, self._known.allowed.get(self._source_id, 0))
+        usual = max(self._guard.new_per_hour, self._known.allowed.get(self._source_id, 0))
         for key, members in self._cohorts(moment).items():
+            least = usual * (FIRST_DAY_FACTOR if key.endswith(FIRST_DAY) else 1)
             counts = {one: much(one, moment) for one in members}
             if sum(counts.values()) <= least:
                 continue
@@ -174,11 +176,14 @@ class _Judging:
         """Return classes that are new, each with its incident, by the day of their first mail.
 
         They are new for a day, and as long as that incident lasts. On the first day of a queue
-        all is new: then each program has one, whatever hosts it runs on.
+        all is new: what is there early is learnt, and what comes late has an incident for each
+        program, whatever hosts it runs on.
         """
         cohorts: dict[str, list[Counted]] = {}
         for one in self._classes:
             if one.is_promotional or one.is_moved or one.class_id in self._known.allowed:
+                continue
+            if not self._came_late(one, moment):
                 continue
             key = self._cohort(one)
             if one.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
@@ -201,7 +206,7 @@ class _Judging:
 
         What a release brought some hours before an attack flows on.
         """
-        later, limit = self._later(counts, limit, moment)
+        later = self._later(counts, moment)
         since_ms, much = moment.at_ms, 0.0
         for one in sorted(later, key=lambda one: -one.first_seen_ms):
             if much > limit and one.first_seen_ms < moment.at_ms - HOUR_MS:
@@ -209,22 +214,27 @@ class _Judging:
             since_ms, much = one.first_seen_ms, much + later[one]
         return Held(new_since_ms=since_ms) if much > limit else None
 
-    def _later(
-        self, counts: Mapping[Counted, float], limit: float, moment: Moment
-    ) -> tuple[dict[Counted, float], float]:
-        """Return what may be held, and beyond which limit: on a first day what came late."""
+    def _later(self, counts: Mapping[Counted, float], moment: Moment) -> dict[Counted, float]:
+        """Return what may be held."""
         if self._is_quiet(moment) and not self._is_new_source(moment):
-            return {}, limit
-        since_ms = 0
-        counting_ms = moment.at_ms - self._known.counting_since_ms
-        if counting_ms < DAY_MS:
-            since_ms, limit = moment.at_ms - counting_ms // 2, limit * _FIRST_DAY_FACTOR
-        later = {
+            return {}
+        return {
             one: count
             for one, count in counts.items()
-            if count and one.first_seen_ms > since_ms and not one.is_known_mail
+            if count and self._came_late(one, moment) and not one.is_known_mail
         }
-        return later, limit
+
+    def _came_late(self, one: Counted, moment: Moment) -> bool:
+        """Return whether a class came after the first half of what was counted of a first day.
+
+        What was there before is learnt. Nothing changes once it is told of, or the day is over.
+        """
+        begun_ms = self._known.counting_since_ms
+        if one.first_seen_ms >= begun_ms + DAY_MS:
+            return True
+        told_ms = self._known.alarmed.get(self._cohort(one), moment.at_ms)
+        counted_ms = min(moment.at_ms, told_ms, begun_ms + DAY_MS) - begun_ms
+        return one.first_seen_ms > begun_ms + counted_ms // 2
 
     def _usual_newness(self, moment: Moment) -> int:
         """Return a limit by what is usual: some sources write each subject anew.
@@ -260,7 +270,7 @@ class _Judging:
             is_known = one.is_moved or one.first_seen_ms <= moment.at_ms - DAY_MS
             if count <= self._guard.new_per_hour or one.is_promotional or not is_known:
                 continue
-            if self._lasts(self._cohort(one), moment):
+            if self._came_late(one, moment) and self._lasts(self._cohort(one), moment):
                 continue
             limit, past = self._usual(one, moment)
             if count > limit:
@@ -314,6 +324,8 @@ class _Judging:
         ids = [self._source_id, *(one.class_id for one in self._classes)]
         allowed = sum(self._known.allowed.get(one, 0) for one in ids)
         least = max(self._guard.source_per_hour, allowed)
+        if moment.at_ms < self._known.counting_since_ms + DAY_MS:
+            least *= FIRST_DAY_FACTOR
         if sum(counts.values()) <= least:
             return None
         end = self._history_end(moment)
@@ -342,7 +354,7 @@ class _Judging:
         if count <= share * total:
             return None
         whose = refused if any(refused.values()) else recipients
-        later = self._later(recipients, 0, moment)[0] if self._is_new_source(moment) else ()
+        later = self._later(recipients, moment) if self._is_new_source(moment) else ()
         held = Held(new_since_ms=min(one.first_seen_ms for one in later)) if later else None
         key, limit = f"{self._source_id} refused", share * total
         return self._suspect(Trouble.REFUSED, key, moment, whose, limit, held, per_hour=count)

@@ -49,6 +49,7 @@ class Rule(StrEnum):
     STORM = "storm"
     SOURCE_NEW = "source_new"
     SOURCE_VOLUME = "source_volume"
+    GUARD_LEARNING = "guard_learning"
     SILENCE = "silence"
     QUOTA_NEAR = "quota_near"
     IN_DOUBT = "in_doubt"

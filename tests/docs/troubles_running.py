@@ -167,6 +167,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "storm": ("policy/storms.py", "the same mail came"),
     "source_new": ("alerting/guard_words.py", " messages of "),
     "source_volume": ("alerting/guard_words.py", "usual is less than"),
+    "guard_learning": ("alerting/guard_words.py", "is learning who sends here"),
     "silence": ("alerting/silence.py", "longest usual pause at this time"),
     "quota_near": ("alerting/rules.py", "of its daily quota"),
     "in_doubt": ("alerting/rules.py", "after the final dot"),

@@ -412,6 +412,7 @@ def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
         done = setup(*words, "--prefix", str(checkout.prefix))
         assert done.returncode == 0, done.stderr
         assert f'sendmail_path = "{checkout.prefix}/sbin/sendmail -t -i"' in done.stdout
+        assert "mail.add_x_header = On" in done.stdout
         log = Path(name, "log")
         serve = ["--config", str(host.config), "serve"]
         with log.open("w") as stderr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,19 +10,23 @@ from typing import Any
 import pytest
 
 from relaygw.alerting.guard import GuardWatch
+from relaygw.alerting.guard_words import learning_finding
+from relaygw.alerting.notifier import Notifier, Receiver
 from relaygw.alerting.watch import incident_of, reworded
-from relaygw.mail.clock import HOUR_MS, clock_ms
+from relaygw.mail.clock import DAY_MS, HOUR_MS, clock_ms, utc_text
 from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import ClassCount, MailClass, MailSource
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.sources import allow_mail, hold_mail, release_mail
+from relaygw.settings.alerts import Guard, Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
+from tests.integration.alerting.watch_rig import Recording
 
 SHOP: MailSource = ("local", "", "", 33, "33:shop.php")
 SMTP = (":25", "", None, "")
@@ -103,6 +108,59 @@ def test_orders_of_a_shop_that_moves_are_never_held(
     found = guard(store).look([], now_ms=clock_ms())
     assert [one.rule.value for one in found] == told
     assert store.queue.search(HELD, limit=9) == []
+
+
+def test_on_its_first_day_a_queue_tells_once_that_it_learns(store: Store) -> None:
+    count(store, 3, 0, source=("10.0.0.7", ":25", "", None, ""))
+    watch = guard(store)
+    assert watch.look([], now_ms=clock_ms()) == [], "a first mail is nothing to tell of"
+    count(store, 90, 0)
+    (finding,) = watch.look([], now_ms=clock_ms())
+    begun_ms = store.guard.counting_since_ms()
+    assert begun_ms is not None
+    until = utc_text(begun_ms + DAY_MS, "%Y-%m-%d %H:%M")
+    assert finding.rule is Rule.GUARD_LEARNING
+    assert finding.summary == (
+        "the guard is learning who sends here: 2 sources so far; from "
+        f"{until} on it tells of what is new"
+    )
+    assert "more than 120 mails an hour of something that came late, or 2000" in finding.remedy
+    told = [incident_of(finding, clock_ms())]
+    later_ms = begun_ms + 20 * HOUR_MS
+    assert [one.kind for one in watch.look(told, now_ms=later_ms)] == [finding.kind], "goes on"
+    assert watch.look(told, now_ms=begun_ms + DAY_MS) == []
+    assert store.guard.guard_entries() == []
+
+
+def test_nobody_is_told_that_the_first_day_is_over(store: Store) -> None:
+    now_ms = clock_ms()
+    notice = incident_of(learning_finding(3, now_ms, Guard()), now_ms)
+    assert store.watch.open_incident(notice)
+    channel = Recording()
+    settings = Settings.model_validate({"mode": "sandbox"})
+
+    async def tell() -> None:
+        receivers = [Receiver("ops", channel, frozenset())]
+        notifier = Notifier(settings, receivers, store, print)
+        notifier.notify(await asyncio.to_thread(store.watch.incidents, 0), now_ms=now_ms)
+        await notifier.drain(60)
+
+    asyncio.run(tell())
+    store.watch.end_incident(notice.incident_id, at_ms=now_ms)
+    asyncio.run(tell())
+    assert channel.states == [("", "begun")]
+
+
+def test_a_flood_on_the_first_day_is_told_of_and_held(store: Store) -> None:
+    count(store, 90, 3, 2, 1)
+    count(store, 121, 0, template="Win #")
+    found = {one.rule.value: one for one in guard(store).look([], now_ms=clock_ms())}
+    assert sorted(found) == ["guard_learning", "source_new"]
+    assert "121 messages of 1 new template within an hour, more than 120" in (
+        found["source_new"].summary
+    )
+    assert "it is held" in found["source_new"].remedy
+    assert [one.action for one in store.guard.guard_entries()] == [GuardAction.HOLD]
 
 
 def test_a_host_of_a_fleet_that_sends_more_than_all_of_it_is_told_of(store: Store) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from relaygw.cli import main
 from relaygw.cli.frame import CommandFailed
-from relaygw.cli.install_sendmail import LINKS, Programs, php_line
+from relaygw.cli.install_sendmail import LINKS, Programs, php_lines
 
 
 def install(prefix: Path, tmp_path: Path, *, force: bool = False) -> list[str]:
@@ -138,8 +138,10 @@ def test_a_maildrop_that_is_no_directory_is_refused(tmp_path: Path) -> None:
 def test_php_reads_a_prefix_of_any_signs(tmp_path: Path) -> None:
     prefix = tmp_path / 'it\'s a "place" of 100%'
     ini = tmp_path / "php.ini"
-    ini.write_text(f"{php_line(prefix)}\n")
+    ini.write_text("\n".join(php_lines(prefix)))
     show = ["php", "-n", "-c", str(ini), "-r", 'echo ini_get("sendmail_path");']
     command = subprocess.run(show, capture_output=True, text=True, check=True).stdout
     assert shlex.split(command) == [f"{prefix}/sbin/sendmail", "-t", "-i"]
-    assert php_line(Path("/usr")) == 'sendmail_path = "/usr/sbin/sendmail -t -i"'
+    path, names = php_lines(Path("/usr"))
+    assert path == '  sendmail_path = "/usr/sbin/sendmail -t -i"'
+    assert names.startswith("  mail.add_x_header = On  ; ")

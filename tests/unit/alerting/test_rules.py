@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relaygw.alerting.facts import Complaints, Finding, FleetFacts, HostFacts, QueueFacts
-from relaygw.alerting.guard_words import finding_of
+from relaygw.alerting.guard_words import finding_of, learning_finding
 from relaygw.alerting.history import HOUR_MS, busiest_hour, waiting_then
 from relaygw.alerting.rules import HOST_RULES, QUEUE_RULES, fleet_findings, host_findings
 from relaygw.mail.clock import utc_text
@@ -23,7 +23,7 @@ from relaygw.policy.guard import Suspect, Trouble
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.storms import Storm
 from relaygw.policy.untended import LostInstance, Untended
-from relaygw.settings.alerts import Rule
+from relaygw.settings.alerts import Guard, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import Ending
 from relaygw.store.audit import AuditEntry
@@ -676,6 +676,7 @@ def test_every_rule_has_a_remedy_and_a_summary_on_one_line() -> None:
         *fleet_findings(everything, SETTINGS),
         *host_findings(host, SETTINGS),
         *(guard_finding(trouble) for trouble in Trouble),
+        learning_finding(3, NOW_MS, Guard()),
     ]
     # what silence says is looked at where its rhythms are
     assert {one.rule for one in findings} == set(Rule) - {Rule.SILENCE}

@@ -158,10 +158,60 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
     ),
     "first day: what came all the time": (
         lambda: found(
-            counted("Order #", {0: 90}, first_ms=NOW_MS - 9 * MINUTE_MS),
+            counted("Order #", {0: 1900}, first_ms=NOW_MS - 9 * MINUTE_MS),
             known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
         ),
-        [("new", False)],
+        [],
+    ),
+    "first day: a flood from the begin": (
+        lambda: found(
+            counted("Order #", {0: 2001}, first_ms=NOW_MS - 9 * MINUTE_MS),
+            known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
+        ),
+        [("flood", False)],
+    ),
+    "first day: a flood that came later": (
+        lambda: found(
+            counted("News", {0: 2001}, stream="promotional", first_ms=FRESH_MS),
+            known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
+        ),
+        [("flood", True)],
+    ),
+    "first day: refused recipients": (
+        lambda: found(
+            counted("List", {0: HourCount(20, 20, 12)}, first_ms=NOW_MS - 9 * MINUTE_MS),
+            known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
+        ),
+        [("refused", False)],
+    ),
+    "second day: what was learnt": (
+        lambda: found(
+            counted("Invoice #", {0: 90, 16: 5}, first_ms=NOW_MS - 16 * HOUR_MS),
+            known=Known(counting_since_ms=NOW_MS - 26 * HOUR_MS),
+        ),
+        [],
+    ),
+    "second day: what came late on the first": (
+        lambda: found(
+            counted("Win #", {0: 121, 4: 5}, first_ms=NOW_MS - 4 * HOUR_MS),
+            known=Known(counting_since_ms=NOW_MS - 26 * HOUR_MS),
+        ),
+        [("new", True)],
+    ),
+    "second day: a break-in": (
+        lambda: found(
+            counted("Order #", {0: 20, 25: 20}, first_ms=NOW_MS - 25 * HOUR_MS),
+            counted("Win #", {0: 31}, first_ms=FRESH_MS),
+            known=Known(counting_since_ms=NOW_MS - 26 * HOUR_MS),
+        ),
+        [("new", True)],
+    ),
+    "third day: what was learnt is known by then": (
+        lambda: found(
+            counted("Order #", {0: 200, 24: 20, 48: 20}),
+            known=Known(counting_since_ms=(HOUR - 48) * HOUR_MS),
+        ),
+        [("burst", False)],
     ),
     "first day: what came later": (
         lambda: found(
@@ -174,10 +224,10 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
     "first day: little came later": (
         lambda: found(
             counted("Order #", {0: 20}, first_ms=NOW_MS - 10 * MINUTE_MS),
-            counted("Win #", {0: 90}, first_ms=FRESH_MS),
+            counted("Win #", {0: 120}, first_ms=FRESH_MS),
             known=Known(counting_since_ms=NOW_MS - 10 * MINUTE_MS),
         ),
-        [("new", False)],
+        [],
     ),
     "few mails to many strangers": (
         lambda: found(
@@ -297,6 +347,17 @@ def test_an_attack_that_goes_on_has_one_incident_until_it_is_over() -> None:
     (now,) = suspects(spam, known=known)
     assert now.key == first.key
     assert now.trouble is Trouble.NEW
+
+
+def test_what_was_told_of_on_a_first_day_lasts_while_more_of_it_is_counted() -> None:
+    begun_ms = NOW_MS - 8 * HOUR_MS
+    spam = counted("Win #", {0: 200, 3: 200}, first_ms=begun_ms + 4 * HOUR_MS)
+    then_ms = begun_ms + 5 * HOUR_MS
+    (first,) = suspects(spam, known=Known(counting_since_ms=begun_ms), now_ms=then_ms)
+    alarmed = {first.key: first.since_ms}
+    for later_ms in (NOW_MS, begun_ms + 30 * HOUR_MS):
+        known = Known(counting_since_ms=begun_ms, alarmed=alarmed)
+        assert [one.key for one in suspects(spam, known=known, now_ms=later_ms)] == [first.key]
 
 
 def test_new_scripts_of_a_user_are_judged_together() -> None:
