@@ -180,12 +180,23 @@ class Shadow:
             return Result.UNPROVEN, "its sender is not in the log, and a route needs it"
         if not done.host or not is_sent:
             return _judge_kept(done, own, is_sent=is_sent)
-        if own.recipient.lower() != logged.recipient.lower():
-            said = f"recipient {logged.recipient} at Postfix, {own.recipient} at relaygw"
+        is_renamed = own.recipient.lower() != logged.recipient.lower()
+        said = f"recipient {logged.recipient} at Postfix, {own.recipient} at relaygw"
+        if is_renamed and not self._may_be_generic(logged, own):
             return Result.OTHER, said
         if own.doubt:
             return Result.UNPROVEN, own.doubt
-        return self._judge_way(done, own.route.providers if own.route is not None else ())
+        judged = self._judge_way(done, own.route.providers if own.route is not None else ())
+        if not is_renamed or judged[0] is Result.OTHER:
+            return judged
+        return (
+            Result.UNPROVEN,
+            f"{said}: smtp_generic_maps may do so, too, and are not in a maillog",
+        )
+
+    def _may_be_generic(self, logged: Logged, own: _Own) -> bool:
+        """Return whether smtp(8) may have sent what relaygw does: it logs what it was given."""
+        return self._rewriter.recipient(logged.recipient).lower() == own.recipient.lower()
 
     def _judge_way(self, done: _Done, names: tuple[str, ...]) -> tuple[Result, str]:
         for number, name in enumerate(names):
