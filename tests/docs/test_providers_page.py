@@ -50,6 +50,16 @@ def test_every_region_and_variant_is_named() -> None:
             assert f"`{choice}`" in "\n".join(rows), f"{name}: {choice}"
 
 
+def test_the_notes_are_those_of_the_presets() -> None:
+    notes = [
+        f"| `{name}` | {' '.join(note.text.split())} | {note.checked} |"
+        for name, preset in presets().items()
+        for note in preset.notes
+    ]
+    table = PAGE.partition("| preset | note | looked up |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == notes
+
+
 @pytest.mark.parametrize("text", SNIPPETS)
 def test_snippets_of_providers_load(tmp_path: Path, text: str) -> None:
     text = re.sub(r"^routes:\n(?: .*\n)*", "", text, flags=re.M)
