@@ -70,6 +70,7 @@ class GuardWatch:
         self._domains: dict[str, Sequence[str]] = {}  # of recipients, by what is told
         self._found: list[Finding] = []
         self._is_learning = True  # until the first day of the queue is known to be over
+        self._learnt_until_ms: int | None = None  # None: not known yet
         self._due_s = 0.0
 
     def look(self, incidents: Sequence[Incident], *, now_ms: int) -> list[Finding]:
@@ -160,6 +161,8 @@ class GuardWatch:
             return []
         self._histories = {one: kept for one, kept in self._histories.items() if one in wanted}
         counting_ms = self._store.guard.counting_since_ms() or now_ms
+        is_first |= now_ms < counting_ms + 2 * DAY_MS
+        learnt_ms = self._learnt_until(counting_ms, now_ms) if is_first else 0
         allowed = {
             one.target: one.per_hour or 0 for one in entries if one.action is GuardAction.ALLOW
         }
@@ -171,6 +174,7 @@ class GuardWatch:
             history = self._history(source_id, [one.mail_class.class_id for one in classes], now_ms)
             known = Known(
                 counting_since_ms=counting_ms,
+                learnt_until_ms=learnt_ms,
                 allowed=allowed,
                 alarmed=alarmed,
                 bounced=self._bounced.get(source_id, 0),
@@ -180,6 +184,16 @@ class GuardWatch:
             named = {one.mail_class.class_id: one.mail_class for one in classes}
             found += [(suspect, named) for suspect in suspects]
         return sorted(found, key=lambda one: -one[0].per_hour)
+
+    def _learnt_until(self, begun_ms: int, now_ms: int) -> int:
+        """Return the end of the hour by which more came than may come of something new."""
+        hour_ms = begun_ms // HOUR_MS * HOUR_MS
+        for end_ms in range(hour_ms + HOUR_MS, begun_ms + DAY_MS, HOUR_MS):
+            if self._learnt_until_ms is None and end_ms <= now_ms + HOUR_MS:
+                sums = self._store.sources.sum_mail("host", begun_ms, until_ms=end_ms)
+                if sum(one.messages for one in sums) > self._guard.new_per_hour:
+                    self._learnt_until_ms = end_ms
+        return self._learnt_until_ms or now_ms
 
     def _judged(
         self,

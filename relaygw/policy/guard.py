@@ -80,6 +80,7 @@ class Known:
     """What is known beside the counts of a source."""
 
     counting_since_ms: int  # when this queue first counted anything
+    learnt_until_ms: int = 0  # what came before, on its first day, is nobody's flood
     allowed: Mapping[str, int] = field(default_factory=dict)  # source or class: messages an hour
     alarmed: Mapping[str, int] = field(default_factory=dict)  # keys of open incidents: since when
     bounced: int = 0  # of its recipients, at providers within the last hour
@@ -227,14 +228,15 @@ class _Judging:
     def _came_late(self, one: Counted, moment: Moment) -> bool:
         """Return whether a class came after the first half of what was counted of a first day.
 
-        What was there before is learnt. Nothing changes once it is told of, or the day is over.
+        What was there before is learnt, and so is the begin, when a test mail may have been all
+        there was. Nothing changes once it is told of, or the day is over.
         """
         begun_ms = self._known.counting_since_ms
         if one.first_seen_ms >= begun_ms + DAY_MS:
             return True
         told_ms = self._known.alarmed.get(self._cohort(one), moment.at_ms)
         counted_ms = min(moment.at_ms, told_ms, begun_ms + DAY_MS) - begun_ms
-        return one.first_seen_ms > begun_ms + counted_ms // 2
+        return one.first_seen_ms > max(begun_ms + counted_ms // 2, self._known.learnt_until_ms)
 
     def _usual_newness(self, moment: Moment) -> int:
         """Return a limit by what is usual: some sources write each subject anew.

@@ -132,6 +132,20 @@ def test_on_its_first_day_a_queue_tells_once_that_it_learns(store: Store) -> Non
     assert store.guard.guard_entries() == []
 
 
+def test_the_shop_that_follows_a_test_mail_is_no_flood(store: Store) -> None:
+    count(store, 1, 9, source=("127.0.0.1", ":25", "", None, ""), template="Test of relaygw")
+    count(store, 400, 0)
+    assert [one.rule.value for one in guard(store).look([], now_ms=clock_ms())] == [
+        "guard_learning"
+    ]
+    count(store, 400, 0, source=("local", "", "", 33, "33:up.php"), template="Win #")
+    next_hour_ms = (clock_ms() // HOUR_MS + 1) * HOUR_MS
+    assert [one.rule.value for one in guard(store).look([], now_ms=next_hour_ms)] == [
+        "guard_learning"
+    ], "it came in the same hour"
+    assert store.guard.guard_entries() == []
+
+
 def test_nobody_is_told_that_the_first_day_is_over(store: Store) -> None:
     now_ms = clock_ms()
     notice = incident_of(learning_finding(3, now_ms, Guard()), now_ms)

@@ -221,6 +221,15 @@ CASES: dict[str, tuple[Callable[[], list[Any]], list[Any]]] = {
         ),
         [("new", True)],
     ),
+    "first day: after a test mail": (
+        lambda: found(
+            counted("Order #", {0: 300}, first_ms=FRESH_MS),
+            known=Known(
+                counting_since_ms=NOW_MS - 10 * MINUTE_MS, learnt_until_ms=(HOUR + 1) * HOUR_MS
+            ),
+        ),
+        [],
+    ),
     "first day: little came later": (
         lambda: found(
             counted("Order #", {0: 20}, first_ms=NOW_MS - 10 * MINUTE_MS),
