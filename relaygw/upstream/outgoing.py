@@ -108,9 +108,13 @@ class RecipientReply:
 
     @property
     def dsn(self) -> str:
-        """The enhanced status to report: the reply's, or 4.4.2 (bad connection) without one."""
+        """The enhanced status to report: the reply's, or 4.4.2 (bad connection) without one.
+
+        Of a 2xx to RCPT that counts, as nothing is delivered, 5.0.0: RFC 3463 has 2.x for success.
+        """
         if self.reply is not None:
-            return self.reply.dsn
+            is_refusal = self.stage is Stage.RCPT and self.reply.is_positive
+            return "5.0.0" if is_refusal else self.reply.dsn
         return "4.0.0" if self.stage is Stage.LOCAL else "4.4.2"
 
 
