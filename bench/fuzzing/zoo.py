@@ -86,7 +86,7 @@ def _taken_though_refused() -> list[Patch]:
             await rcpt(session, argument)
         except Refusal:
             if envelope.mail_from is not None:
-                envelope.recipients.append(session.listener.intake.resolve_recipient("x@y.test"))
+                envelope.recipients += session.listener.intake.resolve_recipients("x@y.test")
             raise
 
     return [(session._COMMANDS, b"RCPT", take)]

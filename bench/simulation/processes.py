@@ -211,7 +211,7 @@ class Front:
         origin = Origin(
             source=Source(client="127.0.0.1", helo="c"), client_key=client, protocol="ESMTP"
         )
-        people = [self._intake.resolve_recipient(one) for one in mail.recipients]
+        people = [to for one in mail.recipients for to in self._intake.resolve_recipients(one)]
         composed, _ = self._intake.compose(
             sender=mail.sender,
             recipients=people,

@@ -30,7 +30,7 @@ from relaygw.cli.check_findings import (
     take_variables_of_service,
     token_doubts,
     unreadable_secrets,
-    way_of,
+    ways_of,
 )
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
 from relaygw.cli.setup_host import service_warnings
@@ -40,6 +40,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import fields, printable
 from relaygw.policy.endings import ending_logins
 from relaygw.policy.recipients import AddressPatterns
+from relaygw.policy.router import Way
 from relaygw.policy.untended import gone_words, known_routes
 from relaygw.settings.alerts import channel_name
 from relaygw.settings.listeners import Listener
@@ -168,9 +169,9 @@ def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> i
     if mail.sender is None:
         senders = {name: _known_senders(settings, name) for name in settings.providers}
     else:
-        sender, _, way = way_of(settings, mail)
-        names = settings.providers if mail.recipient is None else way.providers
-        senders = dict.fromkeys(names, (sender,))
+        sender, ways = ways_of(settings, mail)
+        used = chain.from_iterable(way.providers for way in ways.values())
+        senders = dict.fromkeys(settings.providers if mail.recipient is None else used, (sender,))
     if not senders:
         warn("no provider is used for this; nothing to check online")
     try:
@@ -373,9 +374,16 @@ def _web_words(settings: Settings) -> str:
 
 
 def _explain(settings: Settings, mail: AskedMail) -> Iterator[str]:
-    sender, recipient, way = way_of(settings, mail)
+    sender, ways = ways_of(settings, mail)
     yield labelled("sender", change(mail.sender or "<>", sender or "<>"))
-    yield labelled("recipient", change(mail.recipient or "", recipient))
+    for recipient, way in ways.items():
+        yield labelled("recipient", change(mail.recipient or "", recipient))
+        yield from _way_lines(settings, mail, way)
+    if settings.archive_to is not None:
+        yield labelled("archive", f"{settings.archive_to} is a recipient as well (archive_to)")
+
+
+def _way_lines(settings: Settings, mail: AskedMail, way: Way) -> Iterator[str]:
     yield labelled("decision", way.decision)
     yield labelled("route", way.route)
     for name in way.providers:

@@ -21,7 +21,8 @@ from relaygw.errors import (
 from relaygw.mail.envelope import Source
 from relaygw.mail.suppression import Action
 from relaygw.policy.recipients import Screen
-from relaygw.policy.router import Explainer, Rewriter, Way
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.router import Explainer, Way
 from relaygw.reach import is_own
 from relaygw.service_file import running_gateways, user_name
 from relaygw.settings.addresses import is_loopback_host
@@ -44,18 +45,21 @@ class AskedMail:
     user: str | None
 
 
-def way_of(settings: Settings, mail: AskedMail) -> tuple[str, str, Way]:
-    """Return sender and recipient as they are rewritten, and the way of the mail."""
-    rewriter = Rewriter(settings.rewrite, settings.hostname)
-    sender, recipient = rewriter.sender(mail.sender or ""), rewriter.recipient(mail.recipient or "")
-    way = Explainer(settings).way(
-        sender=sender,
-        recipient=recipient,
-        headers=mail.headers,
-        listener=mail.listener,
-        user=mail.user,
-    )
-    return sender, recipient, way
+def ways_of(settings: Settings, mail: AskedMail) -> tuple[str, dict[str, Way]]:
+    """Return the sender and each recipient as they are rewritten, and the ways of the mail."""
+    rewriter, explainer = Rewriter(settings.rewrite, settings.hostname), Explainer(settings)
+    sender = rewriter.sender(mail.sender or "")
+    ways = {
+        recipient: explainer.way(
+            sender=sender,
+            recipient=recipient,
+            headers=mail.headers,
+            listener=mail.listener,
+            user=mail.user,
+        )
+        for recipient in rewriter.recipients(mail.recipient or "")
+    }
+    return sender, ways
 
 
 def field_lines(settings: Settings, mail: AskedMail) -> Iterator[str]:
@@ -82,18 +86,21 @@ def change(given: str, used: str) -> str:
 def suppression_lines(
     invocation: Invocation, loaded: LoadedSettings, mail: AskedMail
 ) -> Iterator[str]:
-    """Yield whether its recipient is suppressed; a queue out of reach says nothing."""
-    sender, recipient, way = way_of(loaded.settings, mail)
-    route = next((one for one in loaded.settings.routes if one.name == way.route_name), None)
-    if route is None:
+    """Yield which of its recipients are suppressed; a queue out of reach says nothing."""
+    sender, ways = ways_of(loaded.settings, mail)
+    streams = {one.name: one.stream.value for one in loaded.settings.routes}
+    routed = {one: streams[way.route_name] for one, way in ways.items() if way.route_name}
+    if not routed:
         return
     try:
         with invocation.open_store(loaded) as store:
             look = store.suppressions.listed_for
-            listed = look([recipient], sender=sender, stream=route.stream.value).get(recipient)
+            found = [
+                look([one], sender=sender, stream=stream).get(one) for one, stream in routed.items()
+            ]
     except (StoreUnavailable, SchemaMismatch, SettingsError):
         return
-    if listed is not None:
+    for listed in filter(None, found):
         what = "not sent" if listed.action is Action.BLOCK else "sent with a warning"
         yield labelled("suppressed", f"{what}: {listed.sentence.partition(': ')[2]}")
 

@@ -149,7 +149,8 @@ class Steps:
         return address_of(said, "the answer") if said else ""
 
     def _sender(self) -> str | None:
-        return next(iter(self._loaded.settings.rewrite.senders.values()), None)
+        senders = self._loaded.settings.rewrite.senders.values()
+        return next((one for one in senders if not one.startswith("@")), None)
 
     def _try_as_web_user(self, recipient: str) -> None:
         program = self._wishes.prefix.absolute() / "sbin/sendmail"

@@ -185,6 +185,7 @@ class Upstream:
     ) -> OutgoingMail:
         """Return what goes to some recipients of a delivery. Raises ContentDamaged."""
         content, store, provider = claimed.content, self._context.store, self._provider
+        settings = self._context.settings
         if content is not None:
             _check_size(claimed, len(content))
         wishes = {
@@ -201,7 +202,12 @@ class Upstream:
             has_long_line=claimed.has_long_line,
             smtputf8=claimed.smtputf8,
             added=(
-                source_field(claimed.source, self._context.settings.hostname) + key_line
+                source_field(
+                    claimed.source,
+                    settings.hostname,
+                    is_archived=settings.archive_to is not None,
+                )
+                + key_line
                 if provider.send_source
                 else key_line
             ),

@@ -23,7 +23,7 @@ from relaygw.inbound.content import (
 )
 from relaygw.inbound.screen import Screen, Wishes
 from relaygw.inbound.sources import MailClasses
-from relaygw.mail.address import NO_REQUEST, DsnRequest, folded, mailbox
+from relaygw.mail.address import NEVER, NO_REQUEST, DsnRequest, folded, mailbox
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import (
     READ_HEADER_BYTES,
@@ -37,7 +37,8 @@ from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Qu
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest
-from relaygw.policy.router import CAPTURE_ROUTE, Rewriter, Router
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.router import CAPTURE_ROUTE, Router
 from relaygw.policy.storms import fingerprint
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -103,6 +104,13 @@ class Origin:
     dsn: DsnRequest = NO_REQUEST
     refused_recipients: int = 0  # before these
     handed_over_ms: int | None = None  # to the maildrop
+    is_new: bool = False  # a client hands it over to be sent: it is archived
+
+
+class _JudgedSource(NamedTuple):
+    source: Source
+    is_denied: bool = False  # what the header told of it was not believed
+    is_archived: bool = False  # by the relaygw that told
 
 
 class Intake:
@@ -138,6 +146,7 @@ class Intake:
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
         inbound = settings.bounces.inbound
         self._bounces_to = None if inbound is None else folded(inbound)
+        self._archive_to = settings.archive_to
         self.resolve_sender = self._rewriter.sender
         self._trusted: dict[str, tuple[Network, ...]] = {}  # by listener: whose word is taken
         for listener in settings.listeners:
@@ -149,14 +158,20 @@ class Intake:
         self._date_second = 0
         self._date = ""
 
-    def resolve_recipient(self, address: str, mode: Mode | None = None) -> ResolvedRecipient:
-        """Rewrite a recipient and decide what happens to it in `mode`, see RecipientPolicy."""
+    def resolve_recipients(self, address: str, mode: Mode | None = None) -> list[ResolvedRecipient]:
+        """Rewrite a recipient, which may become several, and decide what happens in `mode`.
+
+        See Rewriter and RecipientPolicy.
+        """
         if self._bounces_to is not None and folded(address) == self._bounces_to:
-            return ResolvedRecipient(address, None, _BOUNCE_MAIL)
-        rewritten = self._rewriter.recipient(address)
-        decision = self._policy.decide(rewritten, mode)
-        final = decision.redirect_to or rewritten
-        return ResolvedRecipient(final, address if final != address else None, decision)
+            return [ResolvedRecipient(address, None, _BOUNCE_MAIL)]
+        found = []
+        for rewritten in self._rewriter.recipients(address):
+            decision = self._policy.decide(rewritten, mode)
+            final = decision.redirect_to or rewritten
+            original = address if final != address else None
+            found.append(ResolvedRecipient(final, original, decision))
+        return found
 
     def header_of(
         self,
@@ -198,7 +213,9 @@ class Intake:
         queue_id = self._ids.next_id(now_ms := clock_ms())
         message_id = facts.message_id or f"<{queue_id}@{self.hostname}>"
         added = self._added_fields(facts, queue_id, message_id, recipients, origin, now_ms)
-        source, is_denied = self._judge_source(origin.source, facts, is_whole=header.is_whole)
+        source, is_denied, is_archived = self._judge_source(
+            origin.source, facts, is_whole=header.is_whole
+        )
         fields = added + header.kept
         head = fields + content.head[facts.end :]
         # whoever reads the first chunk has the whole header
@@ -206,7 +223,9 @@ class Intake:
         size_bytes = content.size_bytes + len(head) - len(content.head)
         if not content.is_spooled:
             self.room.take(size_bytes)
-        deliveries = self._deliveries(sender, recipients, facts, origin)
+        is_to_archive = origin.is_new and not (is_captured or is_archived)
+        everybody = self._with_archive(recipients, origin) if is_to_archive else recipients
+        deliveries = self._deliveries(sender, everybody, facts, origin)
         subject = self._content_wishes.shown(facts.subject, deliveries)
         message = AcceptedMessage(
             queue_id=queue_id,
@@ -245,6 +264,21 @@ class Intake:
         )
         chunks = chunks if header.is_whole else without_late_fields(chunks)
         return self._screened(message, facts, content), chunks
+
+    def _with_archive(
+        self, recipients: list[ResolvedRecipient], origin: Origin
+    ) -> list[ResolvedRecipient]:
+        """Return the recipients and the archive, which no header names: Postfix's always_bcc.
+
+        Not where it is one of them, nor of mail that only relaygw reads.
+        """
+        archive = self._archive_to
+        if archive is None or any(mailbox(one.address) == mailbox(archive) for one in recipients):
+            return recipients
+        if all(one.decision is _BOUNCE_MAIL for one in recipients):
+            return recipients
+        decision = self._policy.decide_archive(archive, origin.mode)
+        return [*recipients, ResolvedRecipient(archive, None, decision, dsn_notify=NEVER)]
 
     def _screened(
         self, message: AcceptedMessage, facts: HeaderFacts, content: ReceivedContent
@@ -366,25 +400,25 @@ class Intake:
             f"\t{date}\r\n"
         )
 
-    def _judge_source(
-        self, seen: Source, facts: HeaderFacts, *, is_whole: bool
-    ) -> tuple[Source, bool]:
-        """Return the source to record, and whether what the header told of it was not believed.
+    def _judge_source(self, seen: Source, facts: HeaderFacts, *, is_whole: bool) -> _JudgedSource:
+        """Return the source to record, and what becomes of what the header told of it.
 
         `is_whole` False: the header goes on behind what `facts` is of, a field may have been cut.
         """
         if seen.uid is not None and facts.script is not None:
             seen = replace(seen, script=facts.script)
         if facts.source is None:
-            return seen, False
+            return _JudgedSource(seen)
         networks = self._trusted.get(seen.listener or "", ()) if is_whole else ()
         told = None
         if networks and seen.client and is_trusted(parse_client(seen.client), networks):
             told = parse_source(facts.source)
         if told is None:
-            return seen, True
-        user = told.user if told.user is not None else seen.user
-        return replace(seen, host=told.host, uid=told.uid, user=user, script=told.script), False
+            return _JudgedSource(seen, is_denied=True)
+        one = told.source
+        user = one.user if one.user is not None else seen.user
+        source = replace(seen, host=one.host, uid=one.uid, user=user, script=one.script)
+        return _JudgedSource(source, is_archived=told.is_archived)
 
 
 def _distinct(recipients: list[ResolvedRecipient]) -> list[ResolvedRecipient]:

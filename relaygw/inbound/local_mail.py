@@ -70,16 +70,17 @@ def compose_local(
             given = pwd.getpwuid(drop.uid).pw_name
         except KeyError:
             given = f"uid{drop.uid}"
-    recipients = [_resolve(intake, address, mode) for address in drop.recipients]
-    sender = ""
+    sender, reason = "", None  # the reason to capture what would be sent
+    if limit_bytes is not None and drop.given_bytes > limit_bytes:
+        reason = CaptureCode.TOO_LARGE.sentence(f", {limit_bytes} bytes")
     try:
         if given:
             _check(given)
-            sender = intake.resolve_sender(given)
+        sender = intake.resolve_sender(given)
     except InvalidAddress as error:
-        recipients = _captured(recipients, f"invalid sender {_shown(given)}: {error}")
-    if limit_bytes is not None and drop.given_bytes > limit_bytes:
-        reason = CaptureCode.TOO_LARGE.sentence(f", {limit_bytes} bytes")
+        reason = f"invalid sender {_shown(given)}: {error}"
+    recipients = _resolve(intake, drop.recipients, mode)
+    if reason is not None:
         recipients = _captured(recipients, reason)
     origin = Origin(
         source=Source(
@@ -95,6 +96,7 @@ def compose_local(
         given_sender=given,
         dsn=drop.dsn,
         handed_over_ms=drop.handed_over_ms,
+        is_new=listener is None and reason is None,
     )
     return _composed(intake, sender, recipients, drop.content, header, origin)
 
@@ -117,14 +119,19 @@ def _composed(
     return compose(recipients=_captured(recipients, reason), is_captured=True)
 
 
-def _resolve(intake: Intake, address: str, mode: Mode | None) -> ResolvedRecipient:
-    try:
-        _check(address)
-        return intake.resolve_recipient(address, mode)
-    except InvalidAddress as error:
-        reason = CaptureCode.INVALID_ADDRESS.sentence(f": {error}")
-        decision = Decision(Fate.CAPTURE, reason)
-        return ResolvedRecipient(_shown(address), None, decision, is_valid=False)
+def _resolve(
+    intake: Intake, addresses: Iterable[str], mode: Mode | None
+) -> list[ResolvedRecipient]:
+    found = []
+    for address in addresses:
+        try:
+            _check(address)
+            found += intake.resolve_recipients(address, mode)
+        except InvalidAddress as error:
+            reason = CaptureCode.INVALID_ADDRESS.sentence(f": {error}")
+            decision = Decision(Fate.CAPTURE, reason)
+            found.append(ResolvedRecipient(_shown(address), None, decision, is_valid=False))
+    return found
 
 
 def _captured(recipients: list[ResolvedRecipient], reason: str) -> list[ResolvedRecipient]:
@@ -232,7 +239,7 @@ class Resender:
         intake, source, then = self._intake, entry.source, Mode(entry.mode)
         of_now = intake.modes.of(source.listener, source.user, accepted_in=then)
         mode = strictest(of_now, then)
-        resolved = [_resolve(intake, address, mode) for address in recipients]
+        resolved = _resolve(intake, recipients, mode)
         sender = intake.resolve_sender(entry.sender)
         origin = Origin(
             # who sends it again stands in Received; routes go by where it first came in
@@ -291,7 +298,7 @@ class NoticeComposer:
         self, sender: str, target: str, content: bytes, drop_id: str, *, source: Source, mode: Mode
     ) -> AcceptedMessage:
         intake = self._intake
-        recipients = [_resolve(intake, target, mode)]
+        recipients = _resolve(intake, [target], mode)
         origin = Origin(
             source=source,
             client_key=_NOTICE_KEY,

@@ -19,7 +19,8 @@ from relaygw.mail import drop
 from relaygw.mail.address import MAX_PATH_BYTES, check_address
 from relaygw.mail.words import escape
 from relaygw.observe.maillog import MailLog
-from relaygw.policy.router import Explainer, Rewriter
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.router import Explainer
 from relaygw.service_file import user_name
 from relaygw.settings.model import Settings
 
@@ -71,16 +72,17 @@ class LocalRequests(LocalSocket):
             check_address(recipient)
         except InvalidAddress as error:
             return os.EX_DATAERR, f"{escape(recipient[:MAX_PATH_BYTES])}: {error}"
-        way = self._explainer.way(
-            sender=self._rewriter.sender(sender),
-            recipient=self._rewriter.recipient(recipient),
-            headers={},
-        )
-        decision = "sent to another address instead" if way.is_redirected else way.decision
-        route = f"route: {way.route}"
-        if way.providers:
-            route += f", provider {', then '.join(way.providers)}"
-        return os.EX_OK, f"{escape(recipient)}: {decision}; {route}"
+        lines: dict[str, None] = {}  # of several that it becomes often the same
+        for one in self._rewriter.recipients(recipient):
+            way = self._explainer.way(
+                sender=self._rewriter.sender(sender), recipient=one, headers={}
+            )
+            decision = "sent to another address instead" if way.is_redirected else way.decision
+            route = f"route: {way.route}"
+            if way.providers:
+                route += f", provider {', then '.join(way.providers)}"
+            lines[f"{escape(recipient)}: {decision}; {route}"] = None
+        return os.EX_OK, "\n".join(lines)
 
     # --- in the thread
 

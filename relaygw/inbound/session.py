@@ -27,6 +27,7 @@ from relaygw.mail.envelope import Source
 from relaygw.observe.events import Rejected
 from relaygw.observe.readings import Reader
 from relaygw.policy.recipients import Fate
+from relaygw.settings.addresses import MAX_REWRITTEN
 
 if TYPE_CHECKING:
     from relaygw.inbound.connection import Connection
@@ -262,18 +263,20 @@ async def _rcpt(session: Session, argument: bytes) -> None:
     surplus = envelope.rcpt_commands - listener.settings.max_recipients
     if surplus > RECIPIENT_OVERSHOOT:
         raise Refusal(replies.TOO_MANY_RECIPIENTS)
-    if surplus > 0:
+    # one that is named may have become many
+    is_full = len(envelope.recipients) >= max(listener.settings.max_recipients, MAX_REWRITTEN)
+    if surplus > 0 or is_full:
         connection.say(replies.TOO_MANY_RECIPIENTS)
         return
     if session.login is None and not connection.client.is_trusted:
         raise Refusal(replies.RELAY_DENIED)
     address, notify, orcpt = parse_rcpt(argument, smtputf8=envelope.smtp_utf8, has_dsn=True)
-    resolved = listener.intake.resolve_recipient(address, session.mode)
-    if resolved.decision.fate is Fate.REJECT:
+    resolved = listener.intake.resolve_recipients(address, session.mode)
+    if all(one.decision.fate is Fate.REJECT for one in resolved):
         raise Refusal(replies.RECIPIENT_REFUSED)
     if notify or orcpt:
-        resolved = replace(resolved, dsn_notify=notify, dsn_orcpt=orcpt)
-    envelope.recipients.append(resolved)
+        resolved = [replace(one, dsn_notify=notify, dsn_orcpt=orcpt) for one in resolved]
+    envelope.recipients += resolved
     connection.say(replies.OK_RECIPIENT)
 
 
@@ -370,6 +373,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         smtputf8=envelope.smtp_utf8,
         mode=session.mode,
         dsn=envelope.dsn,
+        is_new=True,
         refused_recipients=envelope.rcpt_commands - len(envelope.recipients),
     )
     name, readings = content.name, listener.readings

@@ -2,15 +2,17 @@
 
     X-Relaygw-Source: v=1; host=web1; uid=33; user="shop"; client=172.17.0.5; script="60:index.php"
 
-Each part stands at most once and in this order; what is not known is left out. Texts are
-printable Unicode, in ASCII: whatever is not plain is `%XX` of its UTF-8 bytes. There is one form
-for each source and the parser takes no other. The field is worth as much as its sender: at
-acceptance it is always taken out, and believed from the networks in `trust_source` only.
+Each part stands at most once and in this order; what is not known is left out. `; archived` at the
+end: by its archive_to the relaygw that tells has seen to that. Texts are printable Unicode, in
+ASCII: whatever is not plain is `%XX` of its UTF-8 bytes. There is one form for each source and the
+parser takes no other. The field is worth as much as its sender: at acceptance it is always taken
+out, and believed from the networks in `trust_source` only.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from relaygw.mail.content import SOURCE_FIELD
@@ -30,6 +32,7 @@ _FORM = re.compile(
     rf'(?:; user="({_PLAIN}*)")?'
     rf"(?:; client=({_PLAIN}+))?"
     rf'(?:; script="({_PLAIN}*)")?'
+    r"(; archived)?"
 )
 _IN_WORD = "!$&*+-./:@_~()[],#"  # these and letters and digits stand for themselves
 _IN_QUOTES = _IN_WORD + "'<=>?^`{|}"
@@ -37,7 +40,14 @@ _FOLD = re.compile(r"\r\n(?=[ \t])")
 _LATE = re.compile(rb"(\n)" + SOURCE_FIELD.encode() + rb"(?=[ \t:\r])", re.IGNORECASE)
 
 
-def format_source(source: Source) -> bytes:
+class ToldSource(NamedTuple):
+    """What the field tells."""
+
+    source: Source
+    is_archived: bool  # by archive_to of who tells
+
+
+def format_source(source: Source, *, is_archived: bool = False) -> bytes:
     """Return the field's value for `source`, one line of at most MAX_VALUE_BYTES."""
     parts = ["v=1"]
     if source.host:
@@ -50,15 +60,18 @@ def format_source(source: Source) -> bytes:
         parts.append(f"client={_escaped(source.client, _IN_WORD)}")
     if source.script is not None:
         parts.append(f'script="{_escaped(source.script, _IN_QUOTES)}"')
+    if is_archived:
+        parts.append("archived")
     return "; ".join(parts).encode("ascii")
 
 
-def source_line(source: Source) -> bytes:
+def source_line(source: Source, *, is_archived: bool = False) -> bytes:
     """Return the whole field with its line end."""
-    return b"%s: %s\r\n" % (SOURCE_FIELD.encode(), format_source(source))
+    value = format_source(source, is_archived=is_archived)
+    return b"%s: %s\r\n" % (SOURCE_FIELD.encode(), value)
 
 
-def parse_source(raw: bytes) -> Source | None:
+def parse_source(raw: bytes) -> ToldSource | None:
     """Read what stands behind the colon; None for all that `format_source` does not write."""
     if len(raw) > MAX_VALUE_BYTES or not raw.isascii():
         return None
@@ -66,7 +79,7 @@ def parse_source(raw: bytes) -> Source | None:
     found = _FORM.fullmatch(value)
     if found is None:
         return None
-    host, uid, user, client, script = found.groups()
+    host, uid, user, client, script, archived = found.groups()
     try:
         source = Source(
             host=_unescaped(host),
@@ -77,7 +90,9 @@ def parse_source(raw: bytes) -> Source | None:
         )
     except UnicodeDecodeError:
         return None
-    return source if format_source(source).decode("ascii") == value else None
+    told = ToldSource(source, archived is not None)
+    is_same = format_source(source, is_archived=told.is_archived).decode("ascii") == value
+    return told if is_same else None
 
 
 def rename_late(block: bytes) -> bytes:

@@ -137,6 +137,7 @@ class SuppressionRules:
     transactional: Action = Action.OFF
     promotional: Action = Action.OFF
     expire_ms: int | None = None  # None: never
+    spared: str | None = None  # a mailbox that never is
 
     @property
     def is_on(self) -> bool:
@@ -145,7 +146,7 @@ class SuppressionRules:
 
     def action(self, entry: Suppression, stream: str) -> Action:
         """Return what happens to mail of a stream; an unsubscribe concerns promotional mail."""
-        is_other = entry.stream not in (ANY, stream)
+        is_other = entry.stream not in (ANY, stream) or entry.address == self.spared
         if is_other or (entry.cause is Cause.UNSUBSCRIBE and stream != PROMOTIONAL):
             return Action.OFF
         return self.promotional if stream == PROMOTIONAL else self.transactional

@@ -135,6 +135,7 @@ class Decision:
 
 
 _DELIVER = Decision(Fate.DELIVER)
+_NOT_ALLOWED = Decision(Fate.CAPTURE, CaptureCode.NOT_ALLOWED.sentence())
 _SANDBOX = Decision(Fate.CAPTURE, CaptureCode.SANDBOX.sentence())
 _NO_DOMAIN = Decision(
     Fate.CAPTURE,
@@ -187,6 +188,11 @@ class RecipientPolicy:
             return _DELIVER
         return self._decide_refused()
 
+    def decide_archive(self, address: str, mode: Mode | None = None) -> Decision:
+        """Return the fate of what goes to an archive: captured, where others are redirected."""
+        decision = self.decide(address, mode)
+        return _NOT_ALLOWED if decision.redirect_to else decision
+
     def _decide_refused(self) -> Decision:
         reason = CaptureCode.NOT_ALLOWED.sentence()
         target = self._refused.redirect_to
@@ -194,7 +200,7 @@ class RecipientPolicy:
             return Decision(Fate.DROP, reason)
         if self._refused.action == "redirect" and target and self.is_allowed(target):
             return Decision(Fate.DELIVER, f"{reason}, redirected", redirect_to=target)
-        return Decision(Fate.CAPTURE, reason)
+        return _NOT_ALLOWED
 
     def obstacle_in(self, mode: Mode, address: str) -> str | None:
         """Return why a permitted recipient may not be sent to in a mode, "mode" or "blocked"."""

@@ -1,21 +1,12 @@
-"""How addresses are rewritten at acceptance, and which route a recipient takes after that.
-
-Rewriting is Postfix's generic, sender_canonical and recipient_canonical. In headers only the
-address itself is replaced; names, comments and folding stay as they are. A route is the first whose
-conditions match.
-"""
+"""Which route a recipient takes: the first whose conditions match."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from relaygw.mail.address import canonical, split
-from relaygw.mail.content import header_fields
 from relaygw.policy.recipients import AddressPatterns, Fate, Modes, RecipientPolicy
-from relaygw.settings.addresses import Rewrite
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route, Stream
 from relaygw.settings.section import Mode
@@ -104,104 +95,6 @@ class Router:
             if compiled.matches(sender, recipient, headers, listener, user):
                 return compiled.route
         return None
-
-
-# --- rewriting ---------------------------------------------------------------------------
-
-
-_SENDER_FIELDS = frozenset(("from", "sender", "reply-to"))
-_FROM = frozenset(("from",))
-_RECIPIENT_FIELDS = frozenset(("to", "cc"))
-_ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]"
-_NAME = rb"[A-Za-z0-9_.\-]"
-_OTHER = rb"[^@A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]"
-# an addr-spec or, between angle brackets, a bare local part; in front of it words that are none, a
-# thousand at most: a search through megabytes would hold the interpreter all the while
-_TOKEN = re.compile(
-    rb"(?:%(other)b++|(?<=%(atom)b)(?:%(atom)b++@?+|@)|@"
-    rb"|(?!(?<=<)%(name)b++>)%(atom)b++(?:(?!@)|@(?!%(name)b))){0,1000}+"
-    rb"(%(atom)b++@%(name)b++|(?<=<)%(name)b++(?=>))?"
-    % {b"other": _OTHER, b"atom": _ATOM, b"name": _NAME}
-)
-_BARE = re.compile(rb"(?:[^<>@]*+<|\s*+)(%b++)>?\s*+" % _NAME)
-
-
-class _Map:
-    def __init__(self, entries: Mapping[str, str]) -> None:
-        self._addresses = {
-            canonical(key): value for key, value in entries.items() if not key.startswith("@")
-        }
-        self._domains = {
-            key[1:].lower(): value for key, value in entries.items() if key.startswith("@")
-        }
-        self.has_entries = bool(entries)
-
-    def get(self, address: str) -> str | None:
-        found = self._addresses.get(canonical(address))
-        if found is None:
-            _, domain = split(address)
-            found = self._domains.get(domain.lower()) if domain else None
-        return found
-
-    def rewritten(self, address: str, default_domain: str | None) -> str:
-        """Return the address to use; one without a domain may get the default one first."""
-        found = self.get(address) if self.has_entries else None
-        if found is not None:
-            return found
-        if not default_domain or split(address)[1] is not None:
-            return address
-        qualified = f"{address}@{default_domain}"
-        return self.get(qualified) or qualified
-
-
-class Rewriter:
-    """The `rewrite:` section, compiled once."""
-
-    def __init__(self, rewrite: Rewrite, hostname: str) -> None:
-        self._senders = _Map(rewrite.senders)
-        self._recipients = _Map(rewrite.recipients)
-        self._default_domain = rewrite.default_domain
-        self._hostname = hostname
-
-    def sender(self, address: str) -> str:
-        """Return the envelope sender to use; the null sender stays."""
-        domain = self._default_domain or self._hostname
-        return self._senders.rewritten(address, domain) if address else address
-
-    def recipient(self, address: str) -> str:
-        """Return the recipient to use; one without a domain and without a rule stays bare."""
-        return self._recipients.rewritten(address, self._default_domain)
-
-    def headers(self, block: bytes) -> bytes:
-        """Return a header block with the addresses in From, To and their like rewritten."""
-        if self._senders.has_entries:
-            block = _replace(block, _SENDER_FIELDS, self._senders)
-        if self._recipients.has_entries:
-            block = _replace(block, _RECIPIENT_FIELDS, self._recipients)
-        return block
-
-    def whole_from(self, block: bytes) -> bytes:
-        """Return a header block whose From is a whole address, as the envelope's sender is."""
-        for found in header_fields(block, names=_FROM):
-            bare = _BARE.fullmatch(block, found.value_start, found.value_end)
-            if bare is not None:
-                whole = self.sender(bare[1].decode("ascii")).encode()
-                return block[: bare.start(1)] + whole + block[bare.end(1) :]
-        return block
-
-
-def _replace(block: bytes, fields: frozenset[str], mapping: _Map) -> bytes:
-    written, at = bytearray(), 0  # a list of all tokens would take thirty times their size
-    for field in header_fields(block, names=fields):
-        for token in _TOKEN.finditer(block[field.value_start : field.value_end]):
-            try:
-                other = mapping.get(token[1].decode("ascii")) if token[1] else None
-            except ValueError:
-                continue
-            if other is not None:
-                written += block[at : field.value_start + token.start(1)] + other.encode()
-                at = field.value_start + token.end(1)
-    return bytes(written + block[at:]) if at else block
 
 
 # --- in words ------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from relaygw.policy.recipients import Fate as OwnFate
 from relaygw.policy.recipients import RecipientPolicy
-from relaygw.policy.router import Rewriter, Router
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.router import Router
 from relaygw.postfix.access import SENDER, access_keys, access_tables
 from relaygw.postfix.classes import judged_senders, sample
 from relaygw.postfix.failures import Doubts, Failures
@@ -100,7 +101,7 @@ class Comparison:
         except PostfixUnreadable as error:
             return Row(sender, recipient, Result.OTHER, "no answer", "", str(error))
         own_sender = self._rewriter.sender(sender)
-        own_recipient = self._rewriter.recipient(recipient)
+        own_recipient = self._rewriter.recipients(recipient)[0]
         fate = self._policy.decide(own_recipient).fate
         route = self._router.route_for(sender=own_sender, recipient=own_recipient, headers={})
         is_sent = fate is OwnFate.DELIVER and route is not None

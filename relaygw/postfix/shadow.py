@@ -12,7 +12,8 @@ from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.mail.content import READ_HEADER_BYTES, read_header
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
-from relaygw.policy.router import Rewriter, Router
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.router import Router
 from relaygw.postfix.maillog import REJECTED, Logged
 from relaygw.postfix.sameness import Result
 from relaygw.settings.model import Settings
@@ -143,7 +144,7 @@ class Shadow:
         return f"{name} {provider.host}:{provider.port}"
 
     def _own(self, sender: str, recipient: str, header: Mapping[str, str] | None) -> _Own:
-        who, whom = self._rewriter.sender(sender), self._rewriter.recipient(recipient)
+        who, whom = self._rewriter.sender(sender), self._rewriter.recipients(recipient)[0]
         try:
             check_address(whom)
         except InvalidAddress as error:

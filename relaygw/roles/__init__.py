@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw.errors import SettingsError, StoreFull, StoreUnavailable
+from relaygw.mail.address import mailbox
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.verdict import Told
 from relaygw.policy.retry import doubt_waits
@@ -139,9 +140,10 @@ def open_store(
 
 def store_rules(settings: Settings) -> StoreRules:
     """Return what a configuration asks of the store."""
+    spared = None if settings.archive_to is None else mailbox(settings.archive_to)
     return StoreRules(
         keep_content=settings.queue.keep_content > 0,
-        suppression=settings.suppression.rules(),
+        suppression=replace(settings.suppression.rules(), spared=spared),
         tells_failures=settings.bounces.to != "none",
         tells_always=settings.bounces.address is not None,
         webhooks=tuple(

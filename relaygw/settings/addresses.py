@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, field_validator
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address, is_routable_elsewhere
-from relaygw.settings.section import Conflict, Section, Written, checked
+from relaygw.settings.section import Conflict, Section, Written, checked, misfit, raise_conflicts
 from relaygw.settings.tree import Keys, shown_keys
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
 
+EVERY_SENDER, NULL_SENDER = "*", "<>"  # keys of rewrite.senders
+MAX_REWRITTEN = 1000  # addresses that one becomes
 # Letters of any script, digits and what RFC 5322 allows in an atom; no quoted local parts.
 _LOCAL_PART = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*")
 # The underscore is no host name character, but container networks use it in theirs.
@@ -61,8 +63,12 @@ def _is_pattern(text: str) -> bool:
     return _is_entry(text) or (text.startswith(".") and _is_domain(text[1:]))
 
 
+def _is_sender_key(text: str) -> bool:
+    return text in (EVERY_SENDER, NULL_SENDER) or _is_entry(text)
+
+
 def _is_rewrite_key(text: str) -> bool:
-    return _is_entry(text) or _is_local_part(text)
+    return _is_entry(text) or (text != EVERY_SENDER and _is_local_part(text))
 
 
 def _ip(host: str) -> IPv4Address | IPv6Address | None:
@@ -88,8 +94,28 @@ Pattern = Annotated[
     ),
 ]
 """An `Entry`, or `.domain` for a domain and all below it."""
+SenderKey = Annotated[
+    str,
+    checked(
+        _is_sender_key,
+        'is not an address, "@domain", "*" (every other sender) or "<>" (the null sender); write '
+        'e.g. "@example.com"',
+    ),
+]
 RewriteKey = Annotated[
-    str, checked(_is_rewrite_key, 'is not a local part, an address or "@domain"; write e.g. root')
+    str,
+    checked(
+        _is_rewrite_key,
+        'is not a local part, an address or "@domain", the only keys of recipients; write e.g. '
+        "root",
+    ),
+]
+Delimiter = Annotated[
+    str,
+    checked(
+        re.compile(r"[^\w\s@\"]|_").fullmatch,
+        'is not a single sign, as no letter or digit is; write "+"',
+    ),
 ]
 Domain = Annotated[str, checked(_is_domain, "is not a domain; write e.g. example.com")]
 Host = Annotated[
@@ -267,12 +293,54 @@ class Recipients(Section):
             )
 
 
+def _parse_targets(value: object) -> object:
+    """Read an address, or a list of such."""
+    if isinstance(value, (list, tuple)):
+        if 0 < len(value) <= MAX_REWRITTEN:
+            return value
+        raise ValueError(f"has {len(value)} addresses; write 1 to {MAX_REWRITTEN}")
+    is_text = isinstance(value, str)
+    problem = misfit(Entry, value) if is_text else "is not an address or a list of them; write one"
+    if problem:
+        raise ValueError(problem)
+    return (value,)
+
+
+def _format_targets(targets: tuple[str, ...]) -> str | tuple[str, ...]:
+    return targets if len(targets) > 1 else targets[0]
+
+
+Targets = Annotated[
+    tuple[Entry, ...],
+    BeforeValidator(_parse_targets),
+    PlainSerializer(_format_targets, when_used="json"),
+]
+"""What an address becomes: addresses, or `@domain` for one that keeps its local part."""
+
+
 class Rewrite(Section):
     """Address changes at acceptance."""
 
     default_domain: Domain | None = None  # for an address without one
-    senders: dict[Entry, Address] = {}
-    recipients: dict[RewriteKey, Address] = {}
+    senders: dict[SenderKey, Entry] = {}
+    recipients: dict[RewriteKey, Targets] = {}
+    # between a local part and its extension, which is left out where it has no entry
+    recipient_delimiter: Delimiter | None = None
+    # whose addresses in header fields are rewritten, too
+    header: tuple[Literal["senders", "recipients"], ...] = ("senders",)
+
+    @field_validator("senders", "recipients")
+    @classmethod
+    def _domains_agree(cls, entries: dict[str, str | tuple[str, ...]]) -> Any:
+        """Check that a whole domain stands for addresses of which it can take the local parts."""
+        raise_conflicts(
+            Conflict((key,), f"{one} is a whole domain, and its key is none; write an address")
+            for key, targets in entries.items()
+            if not key.startswith("@") and key != EVERY_SENDER
+            for one in ((targets,) if isinstance(targets, str) else targets)
+            if one.startswith("@")
+        )
+        return entries
 
 
 def same_addresses(settings: Settings) -> Iterator[Conflict]:

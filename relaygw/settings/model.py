@@ -274,6 +274,8 @@ class Settings(Section):
     routes: tuple[Route, ...] = ()
     recipients: Recipients = Recipients()
     rewrite: Rewrite = Rewrite()
+    # gets each mail that is accepted, too; see policy.recipients
+    archive_to: Address | None = Field(default=None, examples=["archive@example.com"])
     retry: Retry = Retry()
     bounces: Bounces = Bounces()
     suppression: Suppression = Suppression()
@@ -331,6 +333,7 @@ def fingerprint(settings: Settings) -> str:
             "routes": True,
             "recipients": True,
             "rewrite": True,
+            "archive_to": True,
             "providers": True,
             "suppression": True,
             "listeners": {"__all__": {"mode"}},  # each gateway binds its own addresses

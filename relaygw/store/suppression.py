@@ -224,7 +224,13 @@ def note_verdicts(
     What may be about others suppresses nobody: many providers hide who complained, and who got a
     mail can write a bounce mail in the name of its other recipients.
     """
-    telling = [one for one in verdicts if one.kind in CAUSE_OF and not _may_be_about_others(one)]
+    telling = [
+        one
+        for one in verdicts
+        if one.kind in CAUSE_OF
+        and not _may_be_about_others(one)
+        and mailbox(one.address) != rules.suppression.spared
+    ]
     if not telling or not rules.suppression.is_on:
         return []
     senders: dict[str, str] = dict(_SENDERS.fetch(tx, sorted({(one.queue_id,) for one in telling})))
@@ -280,7 +286,8 @@ def note_refusals(
     told: dict[tuple[str, str], dict[str, tuple[str, str]]] = defaultdict(dict)
     bounced = sorted(_BOUNCED.fetch(tx, refused, now_ms))
     for queue_id, _, sender, address, provider, reply in bounced:
-        told[mailbox(address), domain_of(sender)].setdefault(queue_id, (provider, reply))
+        if mailbox(address) != rules.spared:
+            told[mailbox(address), domain_of(sender)].setdefault(queue_id, (provider, reply))
     keys = sorted(told)
     if rules.expire_ms is not None:
         _FORGET_OLD_REFUSALS.run(tx, keys, now_ms - rules.expire_ms)

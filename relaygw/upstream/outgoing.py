@@ -80,11 +80,11 @@ class OutgoingMail:
     may_report: bool = True  # False: NOTIFY=NEVER and nothing else, whatever was asked
 
 
-def source_field(source: Source, hostname: str) -> bytes:
+def source_field(source: Source, hostname: str, *, is_archived: bool = False) -> bytes:
     """Return the field that tells a provider, itself a relaygw, of the first relaygw on the way."""
-    if source.host is not None:
-        return source_line(replace(source, client=None))
-    return source_line(replace(source, host=hostname))
+    client = None if source.host is not None else source.client
+    host = source.host or hostname
+    return source_line(replace(source, client=client, host=host), is_archived=is_archived)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

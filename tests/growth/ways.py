@@ -37,7 +37,7 @@ from relaygw.observe.postfix_form import PostfixForm
 from relaygw.operations.story import facts
 from relaygw.policy import content_check, storms
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
-from relaygw.policy.router import Rewriter
+from relaygw.policy.rewriting import Rewriter
 from relaygw.sendmail.content import Message
 from relaygw.settings.addresses import Rewrite
 from relaygw.settings.presets import presets
@@ -74,7 +74,12 @@ class Way(NamedTuple):
 # --- a mail, taken and sent -----------------------------------------------------------------
 
 _REWRITER = Rewriter(
-    Rewrite(senders={"@web1.internal": "shop@example.com"}, recipients={"@old.test": "x@new.test"}),
+    Rewrite(
+        senders={"@web1.internal": "shop@example.com", "*": "@example.com"},
+        recipients={"@old.test": ("x@new.test",)},
+        recipient_delimiter="+",
+        header=("senders", "recipients"),
+    ),
     "gw.example",
 )
 _WANTED = frozenset(("to", "from", "x-order", "x-smtpapi", "list-unsubscribe"))

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from relaygw.cli import main
 from relaygw.policy.recipients import Fate, RecipientPolicy
-from relaygw.policy.router import Rewriter, Router
+from relaygw.policy.rewriting import Rewriter
+from relaygw.policy.router import Router
 from relaygw.settings.load import load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider, TlsPolicy
@@ -75,7 +76,7 @@ def test_every_mail_goes_where_postfix_sends_it(imported: Imported) -> None:
     router = Router(settings.routes)
     policy = RecipientPolicy(settings.mode, settings.recipients)
     for given_sender, given_recipient in mails(imported):
-        sender, recipient = rewriter.sender(given_sender), rewriter.recipient(given_recipient)
+        sender, recipient = rewriter.sender(given_sender), rewriter.recipients(given_recipient)[0]
         real = real_way(imported.home, sender, recipient)
         what = f"{sender} to {recipient}: {real}"
         fate = policy.decide(recipient).fate

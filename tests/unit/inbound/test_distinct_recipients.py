@@ -38,7 +38,7 @@ def received(tmp_path: Path) -> ReceivedContent:
 def composed(
     into: Intake, tmp_path: Path, *recipients: str, wishes: tuple[str | None, ...] = ()
 ) -> AcceptedMessage:
-    resolved = [into.resolve_recipient(one) for one in recipients]
+    resolved = [to for one in recipients for to in into.resolve_recipients(one)]
     if wishes:
         resolved = [
             replace(one, dsn_notify=wish) for one, wish in zip(resolved, wishes, strict=True)

@@ -83,7 +83,9 @@ def test_a_redirected_recipient_names_nobody_else_to_a_provider(tmp_path: Path) 
     intake = Intake(settings, state_dir=tmp_path)
     wishes = {"dsn_notify": "FAILURE", "dsn_orcpt": "rfc822;x"}
     recipients = [
-        replace(intake.resolve_recipient(address), **wishes) for address in ("b@cust.test", allowed)
+        replace(one, **wishes)
+        for address in ("b@cust.test", allowed)
+        for one in intake.resolve_recipients(address)
     ]
     content = ReceivedContent(tmp_path)
     content.add(b"Subject: x\r\n\r\n")

@@ -57,7 +57,7 @@ def composed(tmp_path: Path, screen: Screen, text: bytes, **more: Any) -> Accept
     content.read_head()
     message, _ = intake.compose(
         sender="a@Shop.test",
-        recipients=[intake.resolve_recipient("b@cust.test")],
+        recipients=intake.resolve_recipients("b@cust.test"),
         content=content,
         header=intake.header_of(content),
         origin=Origin(

@@ -32,7 +32,7 @@ def compose(
     source = Source(client="127.0.0.1", helo="web1")
     message, chunks = into.compose(
         sender="a@shop.test",
-        recipients=[into.resolve_recipient(recipient)],
+        recipients=into.resolve_recipients(recipient),
         content=received,
         header=into.header_of(received, may_be_bare=protocol == "local"),
         origin=Origin(source=source, client_key="", protocol=protocol, smtputf8=True),

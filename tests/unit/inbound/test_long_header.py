@@ -25,7 +25,10 @@ PRODUCTION = {
     "hostname": "gw.test",
     "providers": {"p": {"host": "127.0.0.1", "port": 25, "tls": "none"}},
     "routes": [{"name": "all", "providers": ["p"]}],
-    "rewrite": {"recipients": {"root": "somebody.with.a.long.name@example.test"}},
+    "rewrite": {
+        "recipients": {"root": "somebody.with.a.long.name@example.test"},
+        "header": ["recipients"],
+    },
 }
 
 
@@ -52,7 +55,7 @@ def test_the_first_chunk_has_the_whole_header(tmp_path: Path, size_bytes: int) -
     content = received(tmp_path, header)
     message, chunks = into.compose(
         sender="a@shop.test",
-        recipients=[into.resolve_recipient("b@cust.test")],
+        recipients=into.resolve_recipients("b@cust.test"),
         content=content,
         header=into.header_of(content),
         origin=Origin(source=Source(client="127.0.0.1"), client_key="", protocol="ESMTP"),
@@ -87,7 +90,7 @@ def test_a_longer_header_is_not_taken(tmp_path: Path, header: bytes, is_taken: b
         with pytest.raises(HeaderTooLong):
             into.compose(
                 sender="a@shop.test",
-                recipients=[into.resolve_recipient("b@cust.test")],
+                recipients=into.resolve_recipients("b@cust.test"),
                 content=content,
                 header=found,
                 origin=Origin(source=Source(), client_key="", protocol="ESMTP"),

@@ -53,7 +53,7 @@ def compose(
     origin = Origin(source=seen, client_key="", protocol="ESMTP", dsn=dsn)
     message, chunks = into.compose(
         sender="a@shop.test",
-        recipients=[into.resolve_recipient("b@cust.test")],
+        recipients=into.resolve_recipients("b@cust.test"),
         content=received,
         header=into.header_of(received),
         origin=origin,

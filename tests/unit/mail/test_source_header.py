@@ -29,7 +29,9 @@ def test_what_is_told_is_what_is_read(
     host: str | None, uid: int | None, user: str | None, client: str | None, script: str | None
 ) -> None:
     source = Source(host=host, uid=uid, user=user, client=client, script=script)
-    assert parse_source(format_source(source)) == source
+    for is_archived in (False, True):
+        told = parse_source(format_source(source, is_archived=is_archived))
+        assert told == (source, is_archived)
 
 
 @given(
@@ -38,19 +40,22 @@ def test_what_is_told_is_what_is_read(
 def test_whatever_it_is_it_fits_one_line_and_is_read(
     host: str | None, uid: int | None, user: str | None, client: str | None, script: str | None
 ) -> None:
-    value = format_source(Source(host=host, uid=uid, user=user, client=client, script=script))
-    line = source_line(Source(host=host, uid=uid, user=user, client=client, script=script))
+    source = Source(host=host, uid=uid, user=user, client=client, script=script)
+    value = format_source(source, is_archived=True)
+    line = source_line(source, is_archived=True)
     assert len(value) <= MAX_VALUE_BYTES and len(line) - 2 <= MAX_LINE_BYTES
     assert line.count(b"\r") == line.count(b"\n") == 1
     told = parse_source(value)
-    assert told is not None and format_source(told) == value
+    assert told is not None and format_source(told.source, is_archived=True) == value
 
 
 def test_its_form() -> None:
     source = Source(host="web1", uid=33, user='a"b', client="2001:db8::1", script="60:in dex.php")
     expected = b'v=1; host=web1; uid=33; user="a%22b"; client=2001:db8::1; script="60:in%20dex.php"'
     assert format_source(source) == expected
-    assert parse_source(b" " + expected.replace(b"; c", b";\r\n\tc").replace(b"\t", b" ")) == source
+    told = parse_source(b" " + expected.replace(b"; c", b";\r\n\tc").replace(b"\t", b" "))
+    assert told == (source, False)
+    assert parse_source(expected + b"; archived") == (source, True)
 
 
 @each_of(
@@ -68,6 +73,8 @@ def test_its_form() -> None:
         b"v=1; host=",
         b"v=1; host=web1; x=y",
         b"v=1; host=web1;",
+        b"v=1; archived; host=web1",
+        b"v=1; host=web1; archived=1",
         b'v=1; script="a\r\nb"',
         b'v=1; script="a%0Ab"',
         b'v=1; script="%61"',

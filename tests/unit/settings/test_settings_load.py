@@ -222,7 +222,7 @@ def test_words_are_text_and_only_true_and_false_are_flags(load: Load) -> None:
     )
     assert loaded.settings.log.subject is False
     assert loaded.settings.routes[0].header == {"X-Level": "1"}
-    assert loaded.settings.rewrite.recipients == {"no": "on@a.test", "1": "1@a.test"}
+    assert loaded.settings.rewrite.recipients == {"no": ("on@a.test",), "1": ("1@a.test",)}
 
 
 def test_what_is_shown_can_be_loaded_again(load: Load) -> None:
