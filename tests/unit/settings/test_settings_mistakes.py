@@ -172,6 +172,48 @@ MISTAKES = {
         GOOD + "listeners: [{bind: '10.0.0.0/8:25'}]\n",
         "write e.g. 127.0.0.1:25",
     ),
+    "an alias of nobody": (
+        GOOD + "rewrite: {recipients: {root: []}}\n",
+        "rewrite.recipients.root: a list has 0 addresses; write 1 to 1000",
+    ),
+    "an alias of a name": (
+        GOOD + "rewrite: {recipients: {root: [a@b.example, ops]}}\n",
+        'rewrite.recipients.root.1: "ops" is not an address or "@domain"',
+    ),
+    "every recipient": (
+        GOOD + "rewrite: {recipients: {'*': a@b.example}}\n",
+        "the only keys of recipients",
+    ),
+    "the null recipient": (
+        GOOD + "rewrite: {recipients: {'<>': a@b.example}}\n",
+        "the only keys of recipients",
+    ),
+    "a sender without a domain": (
+        GOOD + "rewrite: {senders: {www-data: a@b.example}}\n",
+        '"*" (every other sender)',
+    ),
+    "a domain for an address": (
+        GOOD + "rewrite: {senders: {a@b.example: '@c.example'}}\n",
+        "@c.example is a whole domain, and its key is none; write an address",
+    ),
+    "a domain for the null sender": (
+        GOOD + "rewrite: {senders: {'<>': '@c.example'}}\n",
+        "write an address",
+    ),
+    "a delimiter of two signs": (
+        GOOD + "rewrite: {recipient_delimiter: '+-'}\n",
+        '"+-" is not a single sign',
+    ),
+    "a delimiter that is a letter": (
+        GOOD + "rewrite: {recipient_delimiter: x}\n",
+        '"x" is not a single sign, as no letter or digit is; write "+"',
+    ),
+    "a part of the header": (GOOD + "rewrite: {header: [sender]}\n", "did you mean senders?"),
+    "an archive that is a name": (GOOD + "archive_to: archive\n", "write LOCALPART@DOMAIN"),
+    "an archive that is a domain": (
+        GOOD + "archive_to: '@b.example'\n",
+        "write LOCALPART@DOMAIN",
+    ),
 }
 
 
