@@ -47,6 +47,7 @@ _RESENT_KEY = "resend"
 _NOTICE_KEY = "notice"
 _SIGNATURES = ("dkim-signature", "arc-message-signature")
 _SHOWN_CHARACTERS = 320
+_MAX_ADDED = 10_000  # recipients of one mail that were not named, but are what others become
 _MAX_CWD_CHARACTERS = 1024
 
 
@@ -122,10 +123,12 @@ def _composed(
 def _resolve(
     intake: Intake, addresses: Iterable[str], mode: Mode | None
 ) -> list[ResolvedRecipient]:
-    found = []
-    for address in addresses:
+    found: list[ResolvedRecipient] = []
+    for position, address in enumerate(addresses):
         try:
             _check(address)
+            if len(found) - position >= _MAX_ADDED:
+                raise InvalidAddress(f"{_MAX_ADDED} more are sent to by rewrite already")
             found += intake.resolve_recipients(address, mode)
         except InvalidAddress as error:
             reason = CaptureCode.INVALID_ADDRESS.sentence(f": {error}")
