@@ -59,7 +59,11 @@ def sent() -> Iterator[dict[str, Sent]]:
             "virtual_alias_maps = hash:{base}/conf/virtual\n"
             "sender_canonical_maps = hash:{base}/conf/entries\n"
         )
-        tables = {"virtual": RECIPIENTS, "entries": SENDERS, "star": STAR}
+        tables: dict[str, dict[str, Any]] = {
+            "virtual": RECIPIENTS,
+            "entries": SENDERS,
+            "star": STAR,
+        }
         files = {name: _table(entries) for name, entries in tables.items()}
         with PostfixInstance(main, files=files) as postfix:
             found = {"entries": _sent_by(postfix, provider)}

@@ -196,10 +196,12 @@ NAMES = (
     ],
 )
 def test_headers_change_only_the_address(header: str, changed: list[tuple[bytes, bytes]]) -> None:
-    rewrite = Rewrite(
-        senders={"www-data@web1": "shop@example.com", "a@web1": "x@example.com"},
-        recipients={"root": ("ops@example.com",)},
-        header=tuple(header.split()),
+    rewrite = Rewrite.model_validate(
+        {
+            "senders": {"www-data@web1": "shop@example.com", "a@web1": "x@example.com"},
+            "recipients": {"root": "ops@example.com"},
+            "header": header.split(),
+        }
     )
     expected = NAMES
     for old, new in changed:
