@@ -197,7 +197,7 @@ class Shadow:
 
     def _may_be_generic(self, logged: Logged, own: _Own) -> bool:
         """Return whether smtp(8) may have sent what relaygw does: it logs what it was given."""
-        return self._rewriter.recipient(logged.recipient).lower() == own.recipient.lower()
+        return self._rewriter.recipients(logged.recipient)[0].lower() == own.recipient.lower()
 
     def _judge_way(self, done: _Done, names: tuple[str, ...]) -> tuple[Result, str]:
         for number, name in enumerate(names):
