@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from relaygw.mail.state import RecipientState
+from relaygw.mail.suppression import Cause
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.fakes.scripted_provider import DEFAULT_EXTENSIONS, ThreadedProvider
+from tests.forked import run_relaygw
 
 ARCHIVE = "archive@arch.test"
 REWRITE = {
@@ -31,13 +33,17 @@ def test_what_the_provider_gets_and_what_staging_keeps(tmp_path: Path) -> None:
             **fixed_binds(),
         )
         with gateway:
+            words = ["--config", gateway.config, "suppress", "add", ARCHIVE]
+            run_relaygw(words, env=gateway.environment, check=True)
             people = ["list@old.test", "user+x@old.test", "a@new.test"]
             for sender in ("www@any.test", "ann@keep.test", ""):
                 queue_id = gateway.send(sender, people, CONTENT)
-                # never suppressed, however often it is refused
+                # never suppressed, whatever the list says and however often it is refused
                 gateway.wait_for_log(f"{queue_id}: to=<{ARCHIVE}>.*status=bounced")
                 gateway.wait_for_log(f"{queue_id}: removed")
             gateway.wait_until_empty()
+            (listed,) = gateway.store.suppressions.suppressed(limit=5)
+            assert listed.cause is Cause.MANUAL  # though two mails of one domain were refused
             assert not any("sender non-delivery notification" in line for line in gateway.lines)
 
             gateway.settings["mode"] = "staging"
