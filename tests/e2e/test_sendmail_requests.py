@@ -59,9 +59,17 @@ def test_any_user_asks_what_becomes_of_mail(
     command: Installation, provider: ThreadedProvider, tmp_path: Path
 ) -> None:
     allow = {"allow": ["dev@agency.test"], "block": ["boss@agency.test"]}
-    with gateway_at(command, tmp_path, provider, mode="staging", recipients=allow) as gateway:
+    team = {"recipients": {"team@agency.test": ["dev@agency.test", "x@b.test", "y@b.test"]}}
+    sections = {"mode": "staging", "recipients": allow, "rewrite": team}
+    with gateway_at(command, tmp_path, provider, **sections) as gateway:
         wait_for_socket(command, gateway)
         gateway.config.chmod(0o640)
+        _, said, _ = run_as(command, NOBODY, "-bv", "team@agency.test")
+        verdicts = [line.partition(";")[0] for line in said.decode().splitlines()]
+        assert verdicts == [
+            "team@agency.test: sent",
+            "team@agency.test: captured, 250 to the client: staging: not on the allow list",
+        ]
         addresses = ["dev@agency.test", "b@cust.test", "boss@agency.test"]
         code, said, complaints = run_as(command, NOBODY, "-bv", "-fa@shop.test", *addresses)
         assert (code, complaints) == (0, b"")

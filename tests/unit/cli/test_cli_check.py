@@ -221,6 +221,18 @@ def test_rewriting_is_told_and_decides(config: Path) -> None:
     assert lines["route"].startswith("default (transactional), number 3 of 3: no condition")
 
 
+def test_each_that_a_recipient_becomes_is_explained_and_the_archive_named(config: Path) -> None:
+    team = "{root: [ops@qa.test, c@cust.test]}"
+    text = STAGING.replace("{root: ops@qa.test}", team) + "archive_to: archive@arch.test\n"
+    config.write_text(text)
+    said = check(config, "--sender", "a@b.test", "--recipient", "root").stdout
+    assert text != STAGING and said.count("decision") == 2
+    first, second = said.split("root becomes")[1:]
+    assert first.startswith(" ops@qa.test (rewrite)\n") and "sent" in first
+    assert second.startswith(" c@cust.test (rewrite)\n") and "captured" in second
+    assert "archive@arch.test is a recipient as well (archive_to)" in second
+
+
 @pytest.mark.parametrize(
     ("recipient", "decision"),
     [
