@@ -15,7 +15,7 @@ from relaygw.mail.hold import HoldCause, sender_refused
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.routes import Route, Stream
 from relaygw.store.audit import AuditEntry
-from relaygw.store.holds import Hold
+from relaygw.store.holds import Hold, HoldsInForce
 from relaygw.store.rules import NO_RULES, StoreRules
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
@@ -395,8 +395,8 @@ class LateStore(AlteredStore):
         self.is_put = threading.Event()
         self.begun = self.ended = 0
 
-    def in_force(self) -> list[Hold]:
-        found = super().in_force()
+    def all_in_force(self) -> HoldsInForce:
+        found = super().all_in_force()
         self.begun += 1
         if self.begun == 2:
             self.is_put.wait()
