@@ -70,3 +70,31 @@ def test_what_the_provider_gets_and_what_staging_keeps(tmp_path: Path) -> None:
     said = [line for one in provider.connections for line in one.commands]
     asked = [line for line in said if ARCHIVE.encode() in line]
     assert len(asked) == 4 and all(line.endswith(b"NOTIFY=NEVER") for line in asked)
+
+
+def test_two_gateways_archive_a_mail_once(tmp_path: Path) -> None:
+    for name in ("central", "spool"):
+        (tmp_path / name).mkdir()
+    with ThreadedProvider() as provider:
+        main, alike = provider_settings(provider.port), {"archive_to": ARCHIVE}
+        central = Gateway(
+            tmp_path / "central",
+            providers={"main": main},
+            listeners=[{"bind": "127.0.0.1:0", "trust_source": ["127.0.0.1"]}],
+            **alike,
+        )
+        with central:
+            ways = {"main": main, "on": provider_settings(central.smtp_port, send_source=True)}
+            routes = [
+                {"name": "archive", "recipient": ["@arch.test"], "providers": ["main"]},
+                {"name": "default", "providers": ["on"]},
+            ]
+            with Gateway(tmp_path / "spool", providers=ways, routes=routes, **alike) as spool:
+                spool.send("a@shop.test", ["b@cust.test"], CONTENT)
+                provider.wait_for_messages(2)
+                spool.wait_until_empty()
+                central.wait_until_empty()
+                central.send("a@shop.test", ["c@cust.test"], CONTENT)
+                central.wait_until_empty()
+    people = sorted(to for one in provider.messages for to in one.recipients)
+    assert people == [ARCHIVE, ARCHIVE, "b@cust.test", "c@cust.test"]
