@@ -107,12 +107,6 @@ class Origin:
     is_new: bool = False  # a client hands it over to be sent: it is archived
 
 
-class _JudgedSource(NamedTuple):
-    source: Source
-    is_denied: bool = False  # what the header told of it was not believed
-    is_archived: bool = False  # by the relaygw that told
-
-
 class Intake:
     """The settings of acceptance, compiled once per process."""
 
@@ -223,8 +217,9 @@ class Intake:
         size_bytes = content.size_bytes + len(head) - len(content.head)
         if not content.is_spooled:
             self.room.take(size_bytes)
-        is_to_archive = origin.is_new and not (is_captured or is_archived)
-        everybody = self._with_archive(recipients, origin) if is_to_archive else recipients
+        archive, everybody = self._archive_to, recipients
+        if archive is not None and origin.is_new and not (is_captured or is_archived):
+            everybody = self._with_archive(archive, recipients, origin)
         deliveries = self._deliveries(sender, everybody, facts, origin)
         subject = self._content_wishes.shown(facts.subject, deliveries)
         message = AcceptedMessage(
@@ -266,14 +261,13 @@ class Intake:
         return self._screened(message, facts, content), chunks
 
     def _with_archive(
-        self, recipients: list[ResolvedRecipient], origin: Origin
+        self, archive: str, recipients: list[ResolvedRecipient], origin: Origin
     ) -> list[ResolvedRecipient]:
         """Return the recipients and the archive, which no header names: Postfix's always_bcc.
 
         Not where it is one of them, nor of mail that only relaygw reads.
         """
-        archive = self._archive_to
-        if archive is None or any(mailbox(one.address) == mailbox(archive) for one in recipients):
+        if any(mailbox(one.address) == mailbox(archive) for one in recipients):
             return recipients
         if all(one.decision is _BOUNCE_MAIL for one in recipients):
             return recipients
@@ -400,25 +394,28 @@ class Intake:
             f"\t{date}\r\n"
         )
 
-    def _judge_source(self, seen: Source, facts: HeaderFacts, *, is_whole: bool) -> _JudgedSource:
-        """Return the source to record, and what becomes of what the header told of it.
+    def _judge_source(
+        self, seen: Source, facts: HeaderFacts, *, is_whole: bool
+    ) -> tuple[Source, bool, bool]:
+        """Return the source to record, whether what the header told of it was not believed, and
+        whether the relaygw that told has archived the mail.
 
         `is_whole` False: the header goes on behind what `facts` is of, a field may have been cut.
         """
         if seen.uid is not None and facts.script is not None:
             seen = replace(seen, script=facts.script)
         if facts.source is None:
-            return _JudgedSource(seen)
+            return seen, False, False
         networks = self._trusted.get(seen.listener or "", ()) if is_whole else ()
         told = None
         if networks and seen.client and is_trusted(parse_client(seen.client), networks):
             told = parse_source(facts.source)
         if told is None:
-            return _JudgedSource(seen, is_denied=True)
+            return seen, True, False
         one = told.source
         user = one.user if one.user is not None else seen.user
         source = replace(seen, host=one.host, uid=one.uid, user=user, script=one.script)
-        return _JudgedSource(source, is_archived=told.is_archived)
+        return source, False, told.is_archived
 
 
 def _distinct(recipients: list[ResolvedRecipient]) -> list[ResolvedRecipient]:

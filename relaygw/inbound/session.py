@@ -49,6 +49,7 @@ class Envelope(smtp.Envelope):
         super().__init__()
         self.recipients: list[ResolvedRecipient] = []
         self.rcpt_commands = 0  # refused ones too
+        self.taken_commands = 0  # of these; one may have become many recipients
         self.dsn = NO_REQUEST  # of MAIL
 
 
@@ -263,20 +264,21 @@ async def _rcpt(session: Session, argument: bytes) -> None:
     surplus = envelope.rcpt_commands - listener.settings.max_recipients
     if surplus > RECIPIENT_OVERSHOOT:
         raise Refusal(replies.TOO_MANY_RECIPIENTS)
-    # one that is named may have become many
-    is_full = len(envelope.recipients) >= max(listener.settings.max_recipients, MAX_REWRITTEN)
-    if surplus > 0 or is_full:
+    number, most = len(envelope.recipients), listener.settings.max_recipients
+    if surplus > 0 or (number >= MAX_REWRITTEN and number >= most):
         connection.say(replies.TOO_MANY_RECIPIENTS)
         return
     if session.login is None and not connection.client.is_trusted:
         raise Refusal(replies.RELAY_DENIED)
     address, notify, orcpt = parse_rcpt(argument, smtputf8=envelope.smtp_utf8, has_dsn=True)
     resolved = listener.intake.resolve_recipients(address, session.mode)
-    if all(one.decision.fate is Fate.REJECT for one in resolved):
+    is_refused = resolved[0].decision.fate is Fate.REJECT
+    if is_refused and all(one.decision.fate is Fate.REJECT for one in resolved):
         raise Refusal(replies.RECIPIENT_REFUSED)
     if notify or orcpt:
         resolved = [replace(one, dsn_notify=notify, dsn_orcpt=orcpt) for one in resolved]
     envelope.recipients += resolved
+    envelope.taken_commands += 1
     connection.say(replies.OK_RECIPIENT)
 
 
@@ -374,7 +376,7 @@ async def _store(session: Session, envelope: Envelope, content: ReceivedContent)
         mode=session.mode,
         dsn=envelope.dsn,
         is_new=True,
-        refused_recipients=envelope.rcpt_commands - len(envelope.recipients),
+        refused_recipients=envelope.rcpt_commands - envelope.taken_commands,
     )
     name, readings = content.name, listener.readings
     read = partial(
