@@ -113,18 +113,22 @@ class PostfixInstance:
         command = ["postfix", "-c", str(self.conf), *words]
         return subprocess.run(command, check=check, capture_output=True, text=True)
 
-    def start(self) -> None:
-        """Start it, and wait until it takes mail."""
+    def start(self, *, unless: str = "") -> bool:
+        """Start it, and wait until it takes mail; False: its log has `unless`."""
         self.run("start")
         self._is_running = True
         deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s:
             try:
-                smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test").close()
+                smtplib.SMTP(
+                    "127.0.0.1", self.port, local_hostname="client.test", timeout=2
+                ).close()
             except OSError:
+                if unless and unless in self.log():
+                    return False
                 time.sleep(0.05)
             else:
-                return
+                return True
         raise TimeoutError(self.log())
 
     def stop(self) -> None:

@@ -105,6 +105,43 @@ def access_keys(resolver: Resolver, address: str) -> Iterator[str]:
     yield from (f"{one.rpartition('@')[0]}@" for one in found)
 
 
+_GUARDS = ("reject_unauth_destination", "defer_unauth_destination", "reject", "defer",
+           "defer_if_permit", "check_relay_domains")  # fmt: skip
+_GUARDED = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
+
+
+def why_closed(resolver: Resolver) -> str:
+    """Return why smtpd(8) stops at its start instead of taking mail, "" where it runs."""
+    configuration, door = resolver.configuration, resolver.door
+    is_there = door is not None or not configuration.services
+    if not is_there or any(_is_guarded(resolver, name, 0) for name in _GUARDED):
+        return ""
+    name, level = _GUARDED[0], configuration.value("compatibility_level")
+    place = configuration.place(name, door)
+    is_old = configuration.parameter(name, door) is None
+    why = f"its default is empty at compatibility_level {level}; " if is_old else ""
+    return (
+        f"{place}: {name}: {why}neither it nor {_GUARDED[1]} has reject_unauth_destination or "
+        "another restriction that refuses strangers, so Postfix's smtpd stops and takes no mail"
+    )
+
+
+def _is_guarded(resolver: Resolver, name: str, depth: int) -> bool:
+    configuration, door = resolver.configuration, resolver.door
+    classes = configuration.values("smtpd_restriction_classes", door)
+    words = iter(configuration.values(name, door))
+    for word in words:
+        if word == "warn_if_reject":
+            next(words, None)
+        elif word == "permit":
+            return False  # what comes after it is ignored
+        elif word.lower() in _GUARDS or (
+            word in classes and depth < _MAX_DEPTH and _is_guarded(resolver, word, depth + 1)
+        ):
+            return True
+    return False
+
+
 class Access:
     """The restrictions of the port that takes this host's mail."""
 

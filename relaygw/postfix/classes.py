@@ -19,6 +19,8 @@ from relaygw.postfix.resolve import SENDER_MAPS, Fate, Resolver, hop_of
 
 REST = ""
 SAMPLE = "relaygw-sample"
+PROBES = (f"{SAMPLE}@{SAMPLE}.invalid", f"7@{SAMPLE}-7.example", f"Q.x@{SAMPLE}.sub.example")
+"""Addresses so different that what is made of all is made of every one."""
 
 
 def sample(one: str) -> str:
@@ -73,7 +75,8 @@ def permitted_senders(resolver: Resolver) -> list[str]:
     found = [REST]
     for table in access_tables(resolver, SENDER):
         lines = [one.told_apart or [] for one in table.patterns if _lets_in(one.value)]
-        keys = (one.key for one in table.entries if _lets_in(one.value) and one.key[-1:] != "@")
+        permitted = (one.key for one in table.entries if _lets_in(one.value))
+        keys = (one for one in permitted if one != "<>" and one[-1:] != "@")
         lines += [[*_of_key(resolver, key, is_by_domain=True)] for key in islice(keys, 1)]
         found += [one for line in lines for one in line if _is_usable(one)][:1]
     return found

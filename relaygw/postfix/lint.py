@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from relaygw.postfix.access import PERMITTING, RECIPIENT, lists
+from relaygw.postfix.access import PERMITTING, RECIPIENT, lists, why_closed
 from relaygw.postfix.classes import REST, host_of, sample, written_hops
 from relaygw.postfix.failures import LEVELS
 from relaygw.postfix.main_cf import Service
@@ -307,6 +307,17 @@ def _sender_keys(name: str, table: Table) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _closed(subject: Subject) -> Iterator[Finding]:
+    why = why_closed(subject.resolver)
+    if why:
+        place, _, problem = why.partition(": ")
+        yield Finding(
+            place, "takes-no-mail", problem,
+            "smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination",
+            "takes mail of your networks; nothing in the table is the same as at this Postfix",
+        )  # fmt: skip
+
+
 def _networks(subject: Subject) -> Iterator[Finding]:
     for network in networks_of(subject.configuration.values("mynetworks")):
         if is_too_wide(network):
@@ -346,4 +357,5 @@ def _never_asked(subject: Subject) -> Iterator[Finding]:
 _RULES = (
     _other_form, _strange_hosts, _no_login, _mechanisms, _clear_passwords, _authorities, _levels,
     _pooling, _relayhosts, _single_senders, _networks, _never_asked,
+    _closed,
 )  # fmt: skip

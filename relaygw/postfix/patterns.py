@@ -157,6 +157,8 @@ def _entry(text: str) -> str | None:
     inner = text.removeprefix("^").removesuffix("$") if is_ended else text.removeprefix("^")
     if inner in ("", ".", _ANY):
         return "*"
+    if inner.replace(_ANY, "") == "@" and not re.search(r"^\^@|@\$$", text):
+        return "*"  # every address has one
     dot = "\1"
     if "." in inner.replace("\\.", dot):
         return None  # a bare dot is any sign: rarely meant, never sure

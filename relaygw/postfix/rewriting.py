@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from email.utils import parseaddr
 
 from relaygw.postfix.access import Access
+from relaygw.postfix.classes import REST, sample
 from relaygw.postfix.main_cf import PostfixUnreadable, Service, read_text, split_list
 from relaygw.postfix.maps import Entry, find
 from relaygw.postfix.resolve import Delivery, Fate, Resolver
 from relaygw.settings.tree import Place
 
+NULL = '""'  # the null sender, as cleanup(8) looks it up
+_KINDS = {"From": "sender", "To": "recipient"}
 _MAX_STEPS = 100
 _MAX_MAPPINGS = 10
 _MAX_EXPANSIONS = 1000  # as virtual_alias_expansion_limit
@@ -36,8 +40,11 @@ class Answer:
     recipient: str
     delivery: Delivery
     others: tuple[str, ...] = ()  # recipients that an alias or a copy adds
+    ways: tuple[Delivery, ...] = ()  # of these
     added: tuple[str, ...] = ()  # what else is done to it
     doubts: tuple[str, ...] = ()  # restrictions that were not followed
+    header_from: str = ""  # From as the next hop sees it, if it was the sender, or anybody
+    header_to: str = ""  # To, if it was the recipient
 
 
 class Rewriting:
@@ -62,13 +69,18 @@ class Rewriting:
             target, *others = self.final_recipients(recipient)
         except AddressCircle as error:
             delivery = found.delivery or Delivery(Fate.LATER, (), "", "a circle", (str(error),))
-            return Answer(*asked, delivery, (), added, doubts)
+            return Answer(*asked, delivery, (), (), added, doubts)
         refusal = found.delivery or self._unlisted(asked[1])
         others = others + self._copies(used, [target, *others]) if refusal is None else []
         delivery = refusal or self._way(used, target)
         service = resolver.configuration.service(delivery.transport)
         final = self.generic(used, service), self.generic(target, service)
-        return Answer(*final, delivery, tuple(others), added, doubts)
+        ways = tuple(self._way(used, one) for one in others)
+        services = (resolver.configuration.service(way.transport) for way in ways)
+        others = [self.generic(one, each) for one, each in zip(others, services, strict=True)]
+        header_from = self.in_header("From", sender or sample(REST), service)
+        header_to = self.in_header("To", recipient, service)
+        return Answer(*final, delivery, tuple(others), ways, added, doubts, header_from, header_to)
 
     def _way(self, sender: str, recipient: str) -> Delivery:
         if not is_end(recipient):
@@ -100,10 +112,20 @@ class Rewriting:
         found = self._results("sender_bcc_maps", sender)[:1] if sender else []
         found += [one for to in recipients for one in self._results("recipient_bcc_maps", to)[:1]]
         always = self.resolver.configuration.value("always_bcc")
-        return list(dict.fromkeys((*found, *([self.resolver.qualified(always)] if always else ()))))
+        found += [always] if always else []
+        return list(dict.fromkeys(to for one in found for to in self.final_recipients(one)))
+
+    def archives(self) -> list[str]:
+        """Return who gets a copy of all mail. Raises PostfixUnreadable."""
+        always = self.resolver.configuration.value("always_bcc")
+        found = self.final_recipients(always) if always and self._is_mapped else []
+        return [self.generic(one) for one in found]
 
     def final_sender(self, address: str) -> str:
-        """Return a sender as the next hop sees it. Raises PostfixUnreadable."""
+        """Return a sender as the next hop sees it, the null sender as well.
+
+        Raises PostfixUnreadable.
+        """
         return self.generic(self.cleaned("sender", address))
 
     def final_recipients(self, address: str) -> list[str]:
@@ -141,18 +163,37 @@ class Rewriting:
 
     # --- canonical, virtual, generic ---
 
-    def cleaned(self, kind: str, address: str) -> str:
-        """Return an address after canonical mapping and masquerading."""
-        if not address:
-            return address
-        address, values = self.resolver.qualified(address), self.resolver.configuration.values
+    def cleaned(self, kind: str, address: str, part: str = "envelope") -> str:
+        """Return an address after canonical mapping and masquerading; `part` may be the header."""
         if not self._is_mapped:
-            return address
+            return self.resolver.qualified(address)
+        values = self.resolver.configuration.values
+        address = self.resolver.qualified(address) or NULL
         for name in (f"{kind}_canonical", "canonical"):
-            if f"envelope_{kind}" in values(f"{name}_classes"):
+            if f"{part}_{kind}" in values(f"{name}_classes"):
                 address = self._repeated(f"{name}_maps", address)
-        is_masked = f"envelope_{kind}" in values("masquerade_classes")
-        return self._masqueraded(address) if is_masked else address
+        is_masked = f"{part}_{kind}" in values("masquerade_classes")
+        address = self._masqueraded(address) if is_masked else address
+        return "" if address == NULL else address
+
+    def in_header(self, field: str, address: str, service: Service | None = None) -> str:
+        """Return an address of a header field as the next hop sees it, nothing of none there."""
+        found = self._checked("header_checks", field, address)
+        if found:
+            found = self.cleaned(_KINDS[field], found, "header")
+        return self._checked("smtp_header_checks", field, self.generic(found, service), service)
+
+    def _checked(self, name: str, field: str, address: str, service: Service | None = None) -> str:
+        """Return the address that checks leave in a field, nothing where they take it out."""
+        for table in self._tables.of(name, service):
+            entry = table.find(f"{field}: Name <{address}>") if table.patterns else None
+            verb, _, rest = (entry.value if entry is not None else "").partition(" ")
+            if verb.upper() == "IGNORE":
+                return ""
+            if verb.upper() == "REPLACE":
+                name, _, text = rest.strip().partition(":")
+                return parseaddr(text)[1] if name.lower() == field.lower() else ""
+        return address
 
     def generic(self, address: str, service: Service | None = None) -> str:
         """Return an address as smtp(8) sends it."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from relaygw.postfix.access import REFUSING, Judgement
 from relaygw.postfix.classes import (
+    PROBES,
     REST,
     SAMPLE,
     is_direct,
@@ -27,7 +28,7 @@ from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.providers import Providers
 from relaygw.postfix.report import Report
 from relaygw.postfix.resolve import Delivery, Fate, Stop
-from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
 
 Way = tuple[str, ...]
 """The providers of mail, in order."""
@@ -44,6 +45,7 @@ class Routing:
     senders: list[str] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     fates: dict[str, Delivery] = field(default_factory=dict)  # of recipients
+    led: set[str] = field(default_factory=set)  # recipients whose mail one reader gets
     _by_kind: dict[object, tuple[Way, ...] | None] = field(default_factory=dict)
 
     def find_out(self) -> None:
@@ -62,6 +64,27 @@ class Routing:
                 self._doubt(one, may_be_lock=may_be_lock)
                 refusal = None
             self.fates[recipient] = refusal or resolver.route(sample(REST), sample(recipient))
+        self._find_reader()
+
+    def _find_reader(self) -> None:
+        """Look whether the maps lead everybody's mail to one reader, as of a staging host."""
+        resolver = self.rewriting.resolver
+        try:
+            finals = [self.rewriting.final_recipients(one) for one in PROBES]
+        except AddressCircle:
+            return
+        reader, *others = finals[0]
+        if others or any(one != [reader] for one in finals) or is_end(reader):
+            return
+        if resolver.route(sample(REST), reader).fate is not Fate.SEND:
+            return
+        where = str(resolver.configuration.place("virtual_alias_maps"))
+        told = Delivery(Fate.REDIRECT, (), "", reader, (where,))
+        for one, delivery in self.fates.items():
+            is_sent = delivery.fate is Fate.SEND and one != reader
+            if is_sent and self.rewriting.final_recipients(sample(one)) == [reader]:
+                self.fates[one] = told
+                self.led.add(one)
 
     def _at_door(self, senders: Sequence[str], target: str) -> Judgement:
         """Return what the door says to a recipient's mail, from a sender who may send."""
@@ -100,7 +123,10 @@ class Routing:
 
     def routes(self) -> list[dict[str, Any]]:
         """Return the routes; the last one has no condition. Raises PostfixUnreadable."""
-        sent = [one for one in self.recipients if self.fates[one].fate is Fate.SEND or not one]
+        sent = [
+            one for one in self.recipients
+            if self.fates[one].fate is Fate.SEND or not one or one in self.led
+        ]  # fmt: skip
         vectors: dict[str, tuple[Way, ...]] = {}
         for recipient in sent:
             ways = self._ways_to(recipient)
@@ -132,17 +158,22 @@ class Routing:
 
     def _ways_of_most(self, vectors: Mapping[str, tuple[Way, ...]]) -> tuple[Way, ...]:
         """Return what serves where the rest is sent nowhere: relaygw wants a last route."""
-        if not vectors:
-            resolver, where = self.rewriting.resolver, "; ".join(self.fates[REST].places)
-            if not resolver.configuration.value("relayhost"):
-                raise PostfixUnreadable(
-                    f"{where or 'main.cf'}: no recipient is sent anywhere, but a relaygw route "
-                    "needs a provider; set relayhost = [HOST]:587, or give --relayhost "
-                    "'[HOST]:587'"
-                )
+        resolver, where = self.rewriting.resolver, "; ".join(self.fates[REST].places)
+        if resolver.configuration.value("relayhost"):
             stops = [resolver.by_relayhost(sample(one)).stops for one in self.senders]
             return tuple(self._names(one, "smtp") for one in stops)
-        return Counter(vectors.values()).most_common(1)[0][0]
+        if not vectors:
+            raise PostfixUnreadable(
+                f"{where or 'main.cf'}: no recipient is sent anywhere, but a relaygw route needs a "
+                "provider; set relayhost = [HOST]:587, or give --relayhost '[HOST]:587'"
+            )
+        found = Counter(vectors.values()).most_common(1)[0][0]
+        self.report.warn(
+            f"{where or 'main.cf'}: all other mail goes nowhere, and relaygw wants a last route: "
+            f"it has {', '.join(found[-1])}, and staging captures that mail; name its provider before "
+            "you set mode: production"
+        )
+        return found
 
     def _way(self, sender: str, recipient: str) -> Way | None:
         """Return the providers for a pair of classes; None: the recipients' own servers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,14 +10,14 @@ from relaygw.policy.recipients import Fate as OwnFate
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.router import Router
-from relaygw.postfix.access import SENDER, access_keys, access_tables
-from relaygw.postfix.classes import judged_senders, sample
+from relaygw.postfix.access import SENDER, access_keys, access_tables, why_closed
+from relaygw.postfix.classes import REST, judged_senders, sample
 from relaygw.postfix.failures import Doubts, Failures
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.maps import Postfix, Table
 from relaygw.postfix.providers import policy_of
-from relaygw.postfix.resolve import Fate, Resolver, Stop, address_keys
-from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting
+from relaygw.postfix.resolve import Delivery, Fate, Resolver, Stop, address_keys
+from relaygw.postfix.rewriting import INCLUDE, NULL, Answer, Rewriting
 from relaygw.postfix.translation import Translation
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
@@ -42,6 +42,20 @@ class Result(StrEnum):
 
 
 Difference = tuple[Result, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What relaygw does for one recipient of a mail."""
+
+    address: str
+    fate: OwnFate
+    providers: tuple[str, ...]  # none: it is not sent
+
+    @property
+    def is_sent(self) -> bool:
+        """True where a provider gets it."""
+        return bool(self.providers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,7 @@ class Comparison:
         self._rewriting = rewriting
         self._doubts = Doubts(rewriting)
         self._failures = Failures(rewriting.resolver)
+        self._closed = why_closed(rewriting.resolver)
         self._settings = settings
         self._secrets = secrets
         self._router = Router(settings.routes)
@@ -100,31 +115,90 @@ class Comparison:
             answer = self._rewriting.answer(sender, recipient)
         except PostfixUnreadable as error:
             return Row(sender, recipient, Result.OTHER, "no answer", "", str(error))
-        own_sender = self._rewriter.sender(sender)
-        own_recipient = self._rewriter.recipients(recipient)[0]
-        fate = self._policy.decide(own_recipient).fate
-        route = self._router.route_for(sender=own_sender, recipient=own_recipient, headers={})
-        is_sent = fate is OwnFate.DELIVER and route is not None
-        names = route.providers if is_sent and route is not None else ()
-        own = self._words(names) if is_sent else fate.value
-        found = list(_fate_differences(answer, fate))
-        if is_sent:
-            failures = self._failures.of(answer.delivery)
-            found += [(Result.OTHER, f"Postfix: deferred: {one}") for one in failures]
-        if is_sent and answer.delivery.fate is Fate.SEND:
-            found += _address_differences(answer, own_sender, own_recipient)
-            found += self._way_differences(answer, names)
-        found += _others(answer)
+        own = self._copies(sender, recipient)
+        found = list(self._differences(answer, own))
+        if _is_sent(answer, own):
+            used = self._rewriter.sender(sender)
+            if used.lower() != answer.sender.lower():
+                found.append((Result.OTHER, _changed("sender", answer.sender, used)))
+            found += self._header_differences(answer, sender, recipient)
+        if self._closed:
+            is_sent = any(one.is_sent for one in own)
+            found.append((Result.OTHER if is_sent else Result.KEPT, self._closed))
+        found += [(Result.OTHER, text) for text in answer.added]
         places = f" ({'; '.join(answer.delivery.places)})" if answer.delivery.places else ""
         why = "; ".join(text for _, text in found)
         doubts = [*dict.fromkeys(self._doubts.of(sender, recipient, answer))]
         results = [*(result for result, _ in found), *(Result.UNPROVEN for _ in doubts)]
         worst = max(results, key=list(Result).index, default=Result.SAME)
         why = "; ".join((*([why + places] if why else []), *doubts))
-        return Row(sender, recipient, worst, postfix_words(answer), own, why)
+        words = self._words(own[0].providers) if own[0].is_sent else own[0].fate.value
+        return Row(sender, recipient, worst, postfix_words(answer), words, why)
 
-    def _way_differences(self, answer: Answer, names: tuple[str, ...]) -> Iterator[Difference]:
-        stops = answer.delivery.stops
+    def _copies(self, sender: str, recipient: str) -> list[Copy]:
+        """Return what relaygw makes of a mail, the archive's copy last."""
+        used = self._rewriter.sender(sender)
+        decided = [(one, self._policy.decide(one)) for one in self._rewriter.recipients(recipient)]
+        archive = self._settings.archive_to
+        is_taken = any(one.fate is not OwnFate.REJECT for _, one in decided)
+        if archive is not None and is_taken and archive not in dict(decided):
+            decided.append((archive, self._policy.decide_archive(archive)))
+        found = []
+        for rewritten, decision in decided:
+            address = decision.redirect_to or rewritten
+            route = self._router.route_for(sender=used, recipient=address, headers={})
+            is_sent = decision.fate is OwnFate.DELIVER and route is not None
+            names = route.providers if is_sent and route is not None else ()
+            found.append(Copy(address, decision.fate, names))
+        return found
+
+    def _differences(self, answer: Answer, own: Sequence[Copy]) -> Iterator[Difference]:
+        """Yield how the copies of a mail differ, each beside that to the same address."""
+        names, ways = (answer.recipient, *answer.others), (answer.delivery, *answer.ways)
+        theirs = dict(zip(names, ways, strict=False))
+        waiting = {one.address.lower(): one for one in own}
+        pairs = [(to, way, waiting.pop(to.lower(), None)) for to, way in theirs.items()]
+        for to, way, copy in pairs:
+            mine = copy or next(iter(waiting.values()), None)
+            if copy is None and (mine is None or len(pairs) > 1):
+                if not to.startswith(INCLUDE):
+                    yield Result.OTHER, f"Postfix sends it to {to} as well"
+                continue
+            assert mine is not None
+            waiting.pop(mine.address.lower(), None)
+            yield from self._copy_differences(answer, to, way, mine)
+        for one in waiting.values():
+            if one.is_sent:
+                yield Result.OTHER, f"relaygw sends it to {one.address} as well"
+
+    def _copy_differences(
+        self, answer: Answer, to: str, way: Delivery, own: Copy
+    ) -> Iterator[Difference]:
+        yield from _fate_differences(answer, way, own.fate)
+        if own.is_sent:
+            for one in self._failures.of(way):
+                yield Result.OTHER, f"Postfix: deferred: {one}"
+        if own.is_sent and way.fate is Fate.SEND:
+            if to.lower() != own.address.lower():
+                yield Result.OTHER, _changed("recipient", to, own.address)
+            yield from self._way_differences(way.stops, own.providers)
+
+    def _header_differences(
+        self, answer: Answer, sender: str, recipient: str
+    ) -> Iterator[Difference]:
+        """Yield what differs of From and To, were they as the envelope."""
+        given = {"From": sender or sample(REST), "To": recipient}
+        block = "".join(f"{field}: <{one}>\r\n" for field, one in given.items()) + "\r\n"
+        lines = self._rewriter.headers(block.encode()).decode().splitlines()
+        for line, theirs in zip(lines, (answer.header_from, answer.header_to), strict=False):
+            field, _, value = line.partition(": ")
+            own = value.strip("<>")
+            if "@" in given[field] and own.lower() != theirs.lower():
+                yield Result.OTHER, _changed(f"{field} of the header", theirs or "none", own)
+
+    def _way_differences(
+        self, stops: Sequence[Stop], names: tuple[str, ...]
+    ) -> Iterator[Difference]:
         if len(names) != len(stops):
             yield (
                 Result.OTHER,
@@ -165,35 +239,27 @@ class Comparison:
         return ", then ".join(shown)
 
 
-def _fate_differences(answer: Answer, fate: OwnFate) -> Iterator[Difference]:
-    delivery = answer.delivery
-    if fate is not _FATES.get(delivery.fate):
-        text = f"Postfix: {delivery.fate} {delivery.reason}".rstrip()
-        yield _result(answer, fate), f"{text}; relaygw: {fate}"
+def _is_sent(answer: Answer, own: Sequence[Copy]) -> bool:
+    """Return whether both send a copy."""
+    ways = (answer.delivery, *answer.ways)
+    return any(one.fate is Fate.SEND for one in ways) and any(one.is_sent for one in own)
 
 
-def _result(answer: Answer, fate: OwnFate) -> Result:
-    theirs = answer.delivery.fate
+def _fate_differences(answer: Answer, way: Delivery, fate: OwnFate) -> Iterator[Difference]:
+    if fate is not _FATES.get(way.fate):
+        text = f"Postfix: {way.fate} {way.reason}".rstrip()
+        yield _result(answer, way, fate), f"{text}; relaygw: {fate}"
+
+
+def _result(answer: Answer, way: Delivery, fate: OwnFate) -> Result:
     if fate is not OwnFate.DELIVER:
-        return Result.OTHER if theirs in _SENT else Result.KEPT
-    is_refused_at_door = theirs is Fate.REFUSE and not answer.delivery.transport
+        return Result.OTHER if way.fate in _SENT else Result.KEPT
+    is_refused_at_door = way.fate is Fate.REFUSE and not way.transport
     return Result.UNPROVEN if is_refused_at_door and answer.doubts else Result.OTHER
 
 
-def _address_differences(answer: Answer, sender: str, recipient: str) -> Iterator[Difference]:
-    for what, theirs, own in (
-        ("sender", answer.sender, sender),
-        ("recipient", answer.recipient, recipient),
-    ):
-        if theirs.lower() != own.lower():
-            yield Result.OTHER, f"{what} {theirs or '<>'} at Postfix, {own or '<>'} at relaygw"
-
-
-def _others(answer: Answer) -> Iterator[Difference]:
-    others = [one for one in answer.others if not one.startswith(INCLUDE)]
-    if others:
-        yield Result.OTHER, f"Postfix sends it to {', '.join(others)} as well"
-    yield from ((Result.OTHER, text) for text in answer.added)
+def _changed(what: str, theirs: str, own: str) -> str:
+    return f"{what} {theirs or '<>'} at Postfix, {own or '<>'} at relaygw"
 
 
 def _tls_differences(stop: Stop, provider: Provider) -> Iterator[Difference]:
@@ -228,7 +294,7 @@ def learn(postfix: Postfix, resolver: Resolver, pairs: Iterable[Pair]) -> None:
     for one in (*resolver.tables.all, *access_tables(resolver), *access_tables(resolver, SENDER)):
         tables[id(one)] = one
     addresses = {one for pair in pairs for one in pair if one and "@" in one}
-    keys: set[str] = {"*", "<>"}
+    keys: set[str] = {"*", "<>", NULL}
     for address in addresses:
         domain = address.rpartition("@")[2].lower()
         keys |= {*address_keys(resolver, address), *access_keys(resolver, address)}

@@ -11,18 +11,26 @@ from typing import Any
 
 from relaygw.mail.words import some_of
 from relaygw.postfix.access import access_tables
-from relaygw.postfix.classes import SAMPLE
+from relaygw.postfix.classes import PROBES, REST, SAMPLE, sample
 from relaygw.postfix.failures import DECISIVE
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
 from relaygw.postfix.maps import Table, Tables
 from relaygw.postfix.patterns import PatternLine, addresses_of, local_parts_of
 from relaygw.postfix.providers import Providers, timeouts
 from relaygw.postfix.report import REFUSED, Report, seconds
-from relaygw.postfix.resolve import Resolver
+from relaygw.postfix.resolve import Fate, Resolver
 from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
 from relaygw.postfix.routes import Routing
 from relaygw.postfix.sections import listeners, recipients, tell_restrictions
-from relaygw.settings.addresses import Address, Domain, RewriteKey
+from relaygw.settings.addresses import (
+    EVERY_SENDER,
+    NULL_SENDER,
+    Address,
+    Domain,
+    Entry,
+    RewriteKey,
+    SenderKey,
+)
 from relaygw.settings.section import fits, format_duration
 
 _REWRITES = {
@@ -31,6 +39,10 @@ _REWRITES = {
         "recipient_canonical_maps", "canonical_maps", "virtual_alias_maps", "smtp_generic_maps",
     ),
 }  # fmt: skip
+
+
+Rules = dict[str, list[str]]
+"""What addresses, `@domain` and others become."""
 
 
 @dataclass
@@ -80,6 +92,14 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
         "log": dict(_log(configuration)),
     }
     values |= {name: section for name, section in sections.items() if section}
+    if routing.led:  # rewriting comes first: what it leads elsewhere is on no way to the reader
+        listed = values["recipients"]["allow"]
+        keys = [one for one in rewritten.get("recipients", ()) if "@" in one]
+        finals = [to for key in keys for to in rewriting.final_recipients(_address(key))]
+        targets = [one.removeprefix(SAMPLE) for one in finals if not is_end(one)]
+        found = [one for one in targets if fits(Entry, one)]
+        values["recipients"]["allow"] = list(dict.fromkeys((*listed, *found)))
+    values |= _archive(rewriting, report, values.get("recipients", {}))
     tell_restrictions(rewriting.resolver, report)
     for note in rewriting.notes:
         report.warn(note)
@@ -89,6 +109,24 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
             if note:
                 report.warn(note)
     return Translation(values, providers.secrets, report, rewriting, routing, rewritten)
+
+
+def _archive(rewriting: Rewriting, report: Report, recipients: dict[str, Any]) -> dict[str, str]:
+    """Return who gets a copy of all mail; staging lets it out where Postfix sends it."""
+    found = [one for one in rewriting.archives() if fits(Address, one)]
+    found = [one for one in found if not rewriting.resolver.is_local(_domain(one))]
+    name, resolver = "always_bcc", rewriting.resolver
+    if len(found) != 1:
+        if resolver.configuration.value(name):
+            report.warn(
+                f"{resolver.configuration.place(name)}: {name}: leads to "
+                f"{', '.join(found) or 'no address elsewhere'}, and archive_to is one address: "
+                "write that of a mailbox or a list"
+            )
+        return {}
+    if "allow" in recipients and resolver.route("", found[0]).fate is Fate.SEND:
+        recipients["allow"] = list(dict.fromkeys((*recipients["allow"], found[0])))
+    return {"archive_to": found[0]}
 
 
 def check_tables(resolver: Resolver) -> None:
@@ -121,33 +159,98 @@ def _rewrite(
         f"(From: <bob>): Postfix completes them to bob@{resolver.origin}; relaygw completes the "
         "envelope, and From of the sendmail command; have programs write full addresses"
     )
-    senders: dict[str, str] = {}
+    senders: Rules = {}
     for key, place in _keys("sender", rewriting):
-        known.setdefault("senders", []).extend([key] if fits(RewriteKey, key) else [])
+        known.setdefault("senders", []).extend([key] if fits(SenderKey, key) else [])
         with _circles_told(report):
-            _put(senders, key, rewriting.final_sender(_address(key)), place, report)
+            _put(senders, key, [rewriting.final_sender(_address(key))], place, report)
+    senders |= _of_everybody(rewriting)
     senders = _needed(senders)
     _tell_patterns("sender", rewriting, senders, report)
     if senders:
-        yield "senders", senders
-    recipients: dict[str, str] = {}
+        yield "senders", {key: one for key, (one,) in senders.items()}
+    recipients: Rules = {}
     for key, place in _keys("recipient", rewriting):
         known.setdefault("recipients", []).extend([key] if fits(RewriteKey, key) else [])
         with _circles_told(report):
-            first, *others = rewriting.final_recipients(_address(key))
-            final = rewriting.generic(first)
-            if others:
-                report.warn(
-                    f"{place}: {key}: relaygw rewrites to one address, here {final}; name a list "
-                    f"or a group instead, or {', '.join(others)} will not receive it"
-                )
-            # what stays on this host never comes to smtp(8), which asks the generic maps
-            if not any(is_end(one) or resolver.is_local(_domain(one)) for one in (first, final)):
-                _put(recipients, key, final, place, report)
+            _put_recipients(recipients, key, place, rewriting, report)
     recipients = _needed(recipients)
     _tell_patterns("recipient", rewriting, recipients, report)
     if recipients:
-        yield "recipients", recipients
+        yield "recipients", {key: x[0] if len(x) == 1 else x for key, x in recipients.items()}
+    signs = resolver.configuration.value("recipient_delimiter")
+    if signs and (senders or recipients):
+        if len(signs) > 1:
+            report.warn(
+                f"{resolver.configuration.place('recipient_delimiter')}: recipient_delimiter: "
+                f"relaygw knows one sign, here {signs[0]}; write rules for addresses with others"
+            )
+        yield "recipient_delimiter", signs[0]
+    fields = _in_header(rewriting, senders, recipients, report)
+    if fields != ["senders"]:
+        yield "header", fields
+
+
+def _put_recipients(
+    found: Rules, key: str, place: str, rewriting: Rewriting, report: Report
+) -> None:
+    """Add the rule for a recipient; who stays on this host never comes to smtp(8)."""
+    resolver = rewriting.resolver
+    targets = rewriting.final_recipients(_address(key))
+    finals = [(one, one if is_end(one) else rewriting.generic(one)) for one in targets]
+    kept = [
+        one for one, final in finals
+        if any(is_end(each) or resolver.is_local(_domain(each)) for each in (one, final))
+    ]  # fmt: skip
+    sent = [final for one, final in finals if one not in kept]
+    if sent and kept:
+        report.warn(
+            f"{place}: {key}: relaygw has no mailboxes and runs no programs: {', '.join(kept)} "
+            f"will not receive it, but {', '.join(sent)}"
+        )
+    if sent:
+        _put(found, key, sent, place, report)
+
+
+def _of_everybody(rewriting: Rewriting) -> Rules:
+    """Return the rules for every other sender, and for the null sender."""
+    finals = [rewriting.final_sender(one) for one in PROBES]
+    to_domain = f"@{_domain(finals[0])}"
+    null, found = rewriting.final_sender(""), Rules()
+    if len({*finals}) == 1:
+        found[EVERY_SENDER] = [finals[0]]
+    elif finals == [_joined(one, to_domain) for one in PROBES]:
+        found[EVERY_SENDER] = [to_domain]
+    if null and fits(Address, null):
+        found[NULL_SENDER] = [null]
+    return found
+
+
+def _in_header(
+    rewriting: Rewriting, senders: Rules, recipients: Rules, report: Report
+) -> list[str]:
+    """Return whose addresses are rewritten in header fields: as for most of the rules."""
+    found = []
+    for field, name, rules in (("From", "senders", senders), ("To", "recipients", recipients)):
+        single = {
+            _address(key): one[0]
+            for key, one in rules.items()
+            if len(one) == 1 and "@" in _address(key) and one[0] != key
+        }
+        alike = [
+            key for key, to in single.items()
+            if rewriting.in_header(field, key).lower() == _joined(key, to).lower()
+        ]  # fmt: skip
+        if 2 * len(alike) > len(single) or (name == "senders" and not single):
+            found.append(name)
+        if alike and len(alike) < len(single):
+            rest = [key for key in single if key not in alike]
+            does = "rewrites" if name in found else "does not rewrite"
+            report.warn(
+                f"rewrite.header: Postfix rewrites {some_of(alike)} in header fields, too, and "
+                f"{some_of(rest)} in the envelope only; relaygw {does} the {name} of the header"
+            )
+    return found
 
 
 def _tell_classes(resolver: Resolver, report: Report) -> None:
@@ -164,13 +267,12 @@ def _tell_classes(resolver: Resolver, report: Report) -> None:
         classes = (
             configuration.values(f"{name}_classes") if configuration.value(f"{name}_maps") else []
         )
-        for kind in (one for one in kinds if classes):
-            is_used = [f"{part}_{kind}" in classes for part in ("envelope", "header")]
-            if any(is_used) and not all(is_used):
+        for kind in kinds:
+            if f"header_{kind}" in classes and f"envelope_{kind}" not in classes:
                 report.warn(
                     f"{configuration.place(f'{name}_classes')}: {name}_classes: Postfix maps the "
-                    f"{'envelope' if is_used[0] else 'header'} only; relaygw rewrites both or "
-                    f"nothing, here {'both' if is_used[0] else 'nothing'}"
+                    f"{kind}s of the header only; relaygw rewrites none: it has the envelope "
+                    "alone, or both"
                 )
 
 
@@ -179,7 +281,12 @@ def _domain(address: str) -> str:
 
 
 def _address(key: str) -> str:
-    return f"{SAMPLE}{key}" if key.startswith("@") else key
+    return sample(REST) if key == EVERY_SENDER else f"{SAMPLE}{key}" if key[0] == "@" else key
+
+
+def _joined(address: str, target: str) -> str:
+    """Return what a rule makes of an address: `@domain` keeps the local part."""
+    return f"{address.rpartition('@')[0]}{target}" if target.startswith("@") else target
 
 
 @contextmanager
@@ -190,28 +297,35 @@ def _circles_told(report: Report) -> Iterator[None]:
         report.warn(f"{error}: Postfix does not deliver this mail, and it is not rewritten here")
 
 
-def _put(found: dict[str, str], key: str, final: str, place: str, report: Report) -> None:
-    if final.lower() == f"{SAMPLE}{key}".lower():
-        return
-    if final.startswith(f"{SAMPLE}@"):
+def _put(found: Rules, key: str, finals: list[str], place: str, report: Report) -> None:
+    targets = [one.removeprefix(SAMPLE) if key[0] == "@" else one for one in finals]
+    kind = SenderKey if key in (EVERY_SENDER, NULL_SENDER) else RewriteKey
+    if fits(kind, key) and all(fits(Entry, one) and SAMPLE not in one for one in targets):
+        found[key] = list(dict.fromkeys(targets))
+    elif finals != [_address(key)]:
         report.warn(
-            f"{place}: {key}: Postfix changes the domain and keeps the local part; relaygw "
-            f"rewrites to full addresses: write one for each address in use, or for all {key}: "
-            "ADDRESS"
+            f"{place}: {key} -> {', '.join(targets)} does not rewrite addresses or domains to "
+            "others; left out"
         )
-    elif fits(RewriteKey, key) and fits(Address, final):
-        found[key] = final
-    elif final.lower() != key.lower():
-        report.warn(f"{place}: {key} -> {final} does not rewrite one address to another; left out")
 
 
-def _needed(found: dict[str, str]) -> dict[str, str]:
-    """Return rules without what stays as it is, unless that is an exception of a domain's rule."""
-    return {
-        key: final
-        for key, final in found.items()
-        if key.lower() != final.lower() or f"@{_domain(key)}".lower() in found
-    }
+def _needed(found: Rules) -> Rules:
+    """Return rules without those that say what a wider one, or none, does."""
+    kept = {}
+    for key, targets in found.items():
+        wider = next((found[one] for one in _wider(key) if one in found), [key])
+        usual = [_joined(key, one) if key[0] != "@" else one for one in wider]
+        if [one.lower() for one in targets] != [one.lower() for one in usual]:
+            kept[key] = targets
+    return kept
+
+
+def _wider(key: str) -> Iterator[str]:
+    if key in (EVERY_SENDER, NULL_SENDER):
+        return
+    if "@" in key[1:]:
+        yield f"@{_domain(key)}".lower()
+    yield EVERY_SENDER
 
 
 def _keys(kind: str, rewriting: Rewriting) -> Iterator[tuple[str, str]]:
@@ -233,7 +347,10 @@ def _keys(kind: str, rewriting: Rewriting) -> Iterator[tuple[str, str]]:
             yield from ((f"@{domain}", str(where)) for domain in here if f"@{domain}" not in seen)
     elif resolver.configuration.values("masquerade_domains"):
         where = resolver.configuration.place("masquerade_domains")
-        yield from ((f"@{domain}", str(where)) for domain in here if f"@{domain}" not in seen)
+        exceptions = resolver.configuration.values("masquerade_exceptions")
+        for domain in here:
+            keys = (f"@{domain}", *(f"{one.lower()}@{domain}" for one in exceptions))
+            yield from ((one, str(where)) for one in keys if one not in seen)
 
 
 def _aliases(rewriting: Rewriting, here: list[str]) -> dict[str, str]:
@@ -281,7 +398,8 @@ def _tell_patterns(kind: str, rewriting: Rewriting, written: Iterable[str], repo
             mine = [key for key, forms in known.items() if any(map(line.matches, forms))]
             here = f"; relaygw rewrites those it knows, here {some_of(mine)}: write each other"
             nothing = f", and nothing of it is in relaygw.yaml: write each {kind}"
-            if what:
+            is_written = EVERY_SENDER in known and line.matches(sample(REST))
+            if what and not is_written:
                 report.warn(
                     f"{line.place}: /{line.source}/ is {what}{here if mine else nothing} in use "
                     f'into rewrite.{kind}s, as ADDRESS: ADDRESS or "@domain": ADDRESS'

@@ -164,23 +164,27 @@ def test_relayhost_may_be_given(tmp_path: Path) -> None:
     assert values["routes"] == [{"name": "default", "providers": ["smtp-eu-mailgun-org"]}]
 
 
-def test_a_rewriting_of_everybody_is_told(tmp_path: Path) -> None:
+def test_a_rewriting_of_everybody_is_written(tmp_path: Path) -> None:
     main_cf = _HOST + "sender_canonical_maps = regexp:{dir}/senders\n"
     home = Shape("all", main_cf, {"senders": "/.+/ noreply@example.com\n"}).write(tmp_path)
     values, said = imported(home)
     assert values["rewrite"] == {
         "default_domain": "shop1.example.com",
-        "senders": {"@shop1.example.com": "noreply@example.com"},
+        "senders": {"*": "noreply@example.com", "<>": "noreply@example.com"},
     }
-    assert "senders:1: /.+/ is every address; relaygw rewrites those it knows" in said
-    assert "anybody: not the same" in said
+    assert "/.+/" not in said
 
 
-def test_a_rewriting_that_keeps_the_local_part_is_told(tmp_path: Path) -> None:
+def test_a_rewriting_that_keeps_the_local_part_is_written(tmp_path: Path) -> None:
     main_cf = _HOST + "smtp_generic_maps = inline:{@old.example.com=@example.com}\n"
-    values, said = imported(Shape("keeps", main_cf).write(tmp_path))
-    assert "senders" not in values["rewrite"]  # type: ignore[operator]
-    assert "@old.example.com: Postfix changes the domain and keeps the local part" in said
+    values, _ = imported(Shape("keeps", main_cf).write(tmp_path))
+    rule = {"@old.example.com": "@example.com"}
+    assert values["rewrite"] == {
+        "default_domain": "shop1.example.com",
+        "senders": rule,
+        "recipients": rule,
+        "header": ["senders", "recipients"],
+    }
 
 
 def test_listeners_networks_and_limits(tmp_path: Path) -> None:
@@ -356,13 +360,12 @@ def test_passwords_are_in_no_list_of_processes(
     assert "SG.inline" not in "".join((*seen, done.output, (tmp_path / "relaygw.yaml").read_text()))
 
 
-def test_an_alias_for_several_is_told(tmp_path: Path) -> None:
+def test_an_alias_for_several_is_a_list(tmp_path: Path) -> None:
     main_cf = _HOST + "virtual_alias_maps = inline:{ {all@a.test=x@b.test, y@b.test} }\n"
     values, said = imported(Shape("several", main_cf).write(tmp_path))
-    assert values["rewrite"]["recipients"] == {"all@a.test": "x@b.test"}  # type: ignore[index]
-    assert "all@a.test: relaygw rewrites to one address, here x@b.test" in said
-    assert "anybody to all@a.test: not the same" in said
-    assert "Postfix sends it to y@b.test as well" in said
+    found = values["rewrite"]["recipients"]  # type: ignore[index]
+    assert found == {"all@a.test": ["x@b.test", "y@b.test"]}
+    assert "not the same" not in said
 
 
 def test_what_is_told_of_many_alike_is_told_once(tmp_path: Path) -> None:
@@ -374,3 +377,43 @@ def test_what_is_told_of_many_alike_is_told_once(tmp_path: Path) -> None:
     assert "(and 11 more like this; --all shows each)" in said
     _, said = imported(home, "--all")
     assert said.count("goes directly to its own server") == 12
+
+
+def test_the_only_address_of_a_pattern_is_not_the_last_route(tmp_path: Path) -> None:
+    main_cf = "default_transport = error:none\ntransport_maps = pcre:{dir}/map\n"
+    table = {"map": "/^vip@a\\.test$/ smtp:[v.test]\n"}
+    values, _ = imported(Shape("vip", _HOST + main_cf, table).write(tmp_path))
+    routes = values["routes"]
+    assert isinstance(routes, list)
+    assert [(one.get("recipient"), one["providers"]) for one in routes] == [
+        (["vip@a.test"], ["v-test"]),
+        (None, ["smtp-sendgrid-net"]),
+    ]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    values, said = imported(Shape("alone", main_cf, table).write(elsewhere))
+    assert values["mode"] == "staging"
+    assert "relaygw wants a last route: it has v-test" in said
+
+
+def test_mail_of_everybody_to_one_reader_is_staging(tmp_path: Path) -> None:
+    table = "/^qa@a\\.test$/ qa@a.test\n/./ dev@a.test\n"
+    main_cf = _HOST + "virtual_alias_maps = regexp:{dir}/virtual\nvirtual_alias_domains =\n"
+    values, _ = imported(Shape("reader", main_cf, {"virtual": table}).write(tmp_path))
+    recipients = values["recipients"]
+    assert isinstance(recipients, dict)
+    assert (values["mode"], recipients["refused"]) == ("staging", "redirect:dev@a.test")
+    assert {*recipients["allow"]} >= {"dev@a.test", "qa@a.test"}
+
+
+def test_an_archive_is_let_out_of_staging(tmp_path: Path) -> None:
+    main_cf = _HOST + "always_bcc = archive@a.test\n"
+    main_cf += "transport_maps = inline:{ {a.test=:}, {*=discard:} }\n"
+    values, _ = imported(Shape("archive", main_cf).write(tmp_path))
+    assert (values["mode"], values["archive_to"]) == ("staging", "archive@a.test")
+    main_cf = _HOST + "mydestination = $myhostname\nalways_bcc = archive\n"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    values, said = imported(Shape("mailbox", main_cf).write(elsewhere))
+    assert "archive_to" not in values
+    assert "always_bcc: leads to no address elsewhere" in said

@@ -73,7 +73,7 @@ CASES = {
     # what aliases name beside addresses
     "include": Case(_ALIASES, (_A, "list@gw.example.com"), SAME, "[relay.test]:587",
                     {"aliases": "list: :include:{dir}/members\n", "members": "# us\nc@d.test\n"}),
-    "include-several": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "sends it to e@f.test",
+    "include-several": Case(_ALIASES, (_A, "list@gw.example.com"), SAME, "",
                             {"aliases": "list: :include:{dir}/members\n",
                              "members": "c@d.test, e@f.test\n"}),
     "include-unread": Case(_ALIASES, (_A, "list@gw.example.com"), UNPROVEN, ":include:/no/such",
@@ -84,20 +84,40 @@ CASES = {
                                 {"aliases": "list: c@d.test, |/bin/p\n"}),
     "file-and-address": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "to /var/x as well",
                              {"aliases": "list: /var/x, c@d.test\n"}),
-    "itself-and-address": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "to c@d.test, ",
+    "itself-and-address": Case(_ALIASES, (_A, "list@gw.example.com"), OTHER, "as well",
                                {"aliases": "list: \\list, c@d.test, list\n"}),
     "owner": Case(_ALIASES, (_A, "list@gw.example.com"), UNPROVEN, "owner-list becomes the sender",
                   {"aliases": "list: c@d.test\nowner-list: e@d.test\n"}),
     # which addresses are mapped
     "header-only": Case("sender_canonical_maps = inline:{a@shop.test=c@shop.test}\n"
-                        "sender_canonical_classes = header_sender\n", _MAIL, SAME),
+                        "sender_canonical_classes = header_sender\n", _MAIL, OTHER,
+                        "From of the header c@shop.test at Postfix"),
+    "envelope-only": Case("sender_canonical_maps = static:c@shop.test\n"
+                          "sender_canonical_classes = envelope_sender\n", _MAIL, SAME),
+    "null-sender-static": Case("sender_canonical_maps = static:c@shop.test\n", ("", _B), SAME),
+    "null-sender-pattern": Case("sender_canonical_maps = regexp:{ {/.+/ c@shop.test} }\n",
+                                ("", _B), SAME),
+    "null-sender-kept": Case("sender_canonical_maps = regexp:{ {/@/ c@shop.test} }\n",
+                             ("", _B), SAME),
+    "from-replaced": Case("smtp_header_checks = regexp:{ {/^From:/ REPLACE From: x@y.test} }\n",
+                          _MAIL, OTHER, "From of the header x@y.test at Postfix"),
+    "from-replaced-alike": Case(
+        "smtp_header_checks = regexp:{ {/^From:/ REPLACE From: x@y.test} }\n"
+        "sender_canonical_maps = static:x@y.test\n", _MAIL, SAME),
+    "closed": Case("smtpd_relay_restrictions =\n", _MAIL, OTHER, "smtpd stops"),
+    "closed-by-age": Case("compatibility_level = 0\n", _MAIL, OTHER, "compatibility_level 0"),
+    "guarded-by-a-class": Case(
+        "smtpd_relay_restrictions = permit_mynetworks, guarded\n"
+        "smtpd_restriction_classes = guarded\nguarded = reject_unauth_destination\n",
+        _MAIL, SAME),
     "no-mappings": Case("virtual_alias_maps = inline:{b@cust.test=c@cust.test}\n"
                         "receive_override_options = no_address_mappings\n", _MAIL, SAME),
     "some-mappings": Case("virtual_alias_maps = inline:{b@cust.test=c@cust.test}\n", _MAIL,
                           UNPROVEN, "receive_override_options",
                           master="smtp inet n - n - - smtpd\npickup unix n - n 60 1 pickup\n"
                           "  -o receive_override_options=no_address_mappings\n"),
-    "bcc": Case("always_bcc = archive@x.test\n", _MAIL, OTHER, "archive@x.test as well"),
+    "bcc": Case("always_bcc = archive@x.test\n", _MAIL, SAME),
+    "bcc-mailbox": Case("always_bcc = archive\n", _MAIL, OTHER, "archive@gw.example.com as well"),
     "recipient-bcc": Case("recipient_bcc_maps = inline:{@cust.test=c@x.test}\n", _MAIL, OTHER,
                           "c@x.test as well"),
     "extension": Case("recipient_delimiter = +\nvirtual_alias_maps = inline:{\n"
@@ -345,8 +365,8 @@ def test_maps_of_the_envelope_or_the_header_alone_are_told(tmp_path: Path) -> No
         "recipients": {"b@cust.test": "d@cust.test"},
     }
     said = "\n".join(made.report.warnings)
-    assert "main.cf:10: sender_canonical_classes: Postfix maps the header only" in said
-    assert "main.cf:12: recipient_canonical_classes: Postfix maps the envelope only" in said
+    assert "main.cf:10: sender_canonical_classes: Postfix maps the senders of the header" in said
+    assert "recipient_canonical_classes" not in said  # rewrite.header leaves the header's alone
 
 
 def test_no_mappings_at_the_door_are_told(tmp_path: Path) -> None:
