@@ -170,8 +170,8 @@ class Routing:
         found = Counter(vectors.values()).most_common(1)[0][0]
         self.report.warn(
             f"{where or 'main.cf'}: all other mail goes nowhere, and relaygw wants a last route: "
-            f"it has {', '.join(found[-1])}, and staging captures that mail; name its provider before "
-            "you set mode: production"
+            f"it has {', '.join(found[-1])}, and staging captures that mail; name its provider "
+            "before you set mode: production"
         )
         return found
 
