@@ -38,6 +38,7 @@ CAUSES = {
     "content check, iban: it has an IBAN": HoldCause(HoldCode.CONTENT_CHECK, "iban it has an IBAN"),
     "operator: ask {me} first": HoldCause(HoldCode.OPERATOR, "ask {me} first"),
     "operator: ": HoldCause(HoldCode.OPERATOR, ""),
+    "standing hold 3f: mail to a.test": HoldCause(HoldCode.STANDING, "3f mail to a.test"),
     "waits for provider main": provider_down("main"),
     "waits for provider of its sender": provider_down("of its sender"),
     "20 messages in a row were refused alike: 550 no such user": HoldCause(
