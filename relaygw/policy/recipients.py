@@ -308,7 +308,7 @@ class Screen:
         """Return the pending recipients by what may happen to them."""
         accepted_in, released = _mode(claimed.mode), claimed.released
         obstacle = self.obstacle_of(claimed.source, accepted_in, released)
-        holds = self.holds_of(claimed)
+        holds = {} if self.standing is None else self.holds_of(claimed)
         by_obstacle: dict[str | None, list[Recipient]] = {
             **{None: [], "blocked": [], "held": []},
             "suppressed": [],

@@ -134,7 +134,7 @@ class ScriptedProvider:
         self.host = HOST
         self.port = port  # 0: any; known from the start on
         self.tls_ca: str | None = None
-        self.users = users or {}
+        self.users = dict(users or {})
         self.extensions = list(extensions)
         self.auth = list(auth) if self.users else []
         self.recipients: dict[str, Script] = {}
