@@ -6,6 +6,7 @@ with PostfixInstance(main="relayhost = [127.0.0.1]:2525") as postfix:
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import smtplib
@@ -19,6 +20,7 @@ from typing import Self
 from tests.e2e.ports import free_port
 
 PATIENCE_S = 120.0
+_OLD_S = 1.0  # since 1970
 _MAIN = """compatibility_level = 3.6
 meta_directory = /etc/postfix
 queue_directory = {base}/queue
@@ -60,10 +62,14 @@ flush unix n - n 1000? 0 flush
 
 
 def make_index(table: Path, kind: str = "hash") -> None:
-    """Write the index of a table, whatever the Postfix of this machine is told in main.cf."""
+    """Write the index of a table, whatever the Postfix of this machine is told in main.cf.
+
+    A main.cf written just now is made older: Postfix's programs wait until it is.
+    """
     command = "postalias" if table.name == "aliases" else "postmap"
     with tempfile.TemporaryDirectory() as conf:
         Path(conf, "main.cf").touch()
+        os.utime(Path(conf, "main.cf"), (_OLD_S, _OLD_S))
         subprocess.run([command, "-c", conf, f"{kind}:{table}"], check=True)
 
 
@@ -89,11 +95,11 @@ class PostfixInstance:
         for name, content in (files or {}).items():
             self.add_table(name, content)
 
-    def add_table(self, name: str, content: str) -> None:
+    def add_table(self, name: str, content: str, kind: str = "hash") -> None:
         """Write a table beside main.cf, and its index."""
         (self.conf / name).write_text(content)
         (self.conf / name).chmod(0o600)
-        make_index(self.conf / name)
+        make_index(self.conf / name, kind)
 
     def __enter__(self) -> Self:
         try:
@@ -114,7 +120,7 @@ class PostfixInstance:
         return subprocess.run(command, check=check, capture_output=True, text=True)
 
     def start(self, *, unless: str = "") -> bool:
-        """Start it, and wait until it takes mail; False: its log has `unless`."""
+        """Start it, wait until it takes mail; False: its log has `unless`, and it never will."""
         self.run("start")
         self._is_running = True
         deadline_s = time.monotonic() + PATIENCE_S

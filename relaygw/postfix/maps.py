@@ -285,7 +285,9 @@ def postfix_here() -> Iterator[Postfix | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="relaygw-postmap-") as home:
-        (Path(home) / "main.cf").write_text("compatibility_level = 3.6\n")
+        main_cf = Path(home) / "main.cf"
+        main_cf.write_text("compatibility_level = 3.6\n")
+        os.utime(main_cf, (1, 1))  # where it changed just now, each program waits for two seconds
         yield Postfix([postmap, "-c", home], [postconf, "-c", home])
 
 

@@ -57,6 +57,9 @@ class Rewriting:
         options = resolver.configuration.values("receive_override_options", resolver.door)
         self.notes: dict[str, None] = {}  # on what maps do with addresses that were asked for
         self._is_mapped = "no_address_mappings" not in options
+        # of this host's own mail; of other clients' only where they are listed
+        clients = resolver.configuration.parameter("local_header_rewrite_clients")
+        self._is_header_mapped = clients is None or bool(clients.value)
 
     def answer(self, sender: str, recipient: str) -> Answer:
         """Return what Postfix does with mail of its own networks. Raises PostfixUnreadable."""
@@ -165,7 +168,7 @@ class Rewriting:
 
     def cleaned(self, kind: str, address: str, part: str = "envelope") -> str:
         """Return an address after canonical mapping and masquerading; `part` may be the header."""
-        if not self._is_mapped:
+        if not self._is_mapped or (part == "header" and not self._is_header_mapped):
             return self.resolver.qualified(address)
         values = self.resolver.configuration.values
         address = self.resolver.qualified(address) or NULL

@@ -10,6 +10,7 @@ of the header.
 from __future__ import annotations
 
 import json
+import os
 import re
 import smtplib
 import time
@@ -192,6 +193,7 @@ def _postfix(recipe: Recipe, providers: Providers) -> Iterator[PostfixInstance]:
             (instance.conf / name).write_text(_filled(text, places))
         for name, text in recipe.indexed.items():
             instance.add_table(name, _filled(text, places))
+        os.utime(main_cf, (1, 1))  # Postfix waits where it changed just now
         yield instance
     finally:
         instance.__exit__()

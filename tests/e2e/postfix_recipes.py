@@ -64,7 +64,7 @@ RECIPES = (
         "office365-static",
         _SASL + "sender_canonical_maps = static:mailbox@shop.example\n",
         indexed=_PASSWORDS,
-        kind="every sender",
+        kind="every sender, one for all",
     ),
     Recipe(
         "office365-regexp",
@@ -84,6 +84,7 @@ RECIPES = (
         files={"header_check": "/^From:.*/ REPLACE From: mailbox@shop.example\n"},
         indexed=_PASSWORDS,
         unlike=(".",),  # a header of its own
+        kind="a header of its own",
     ),
     Recipe(
         "office365-mailboxes",
@@ -158,6 +159,7 @@ RECIPES = (
         "  -o smtp_sasl_security_options=noanonymous\n"
         "nobody unix - - n - - smtp\n",
         senders=(_NEWS, _SHOP, _WWW, ""),
+        kind="accounts of senders",
     ),
     Recipe(
         "brevo-addresses",
@@ -194,6 +196,7 @@ RECIPES = (
         senders=(_SHOP, ""),
         recipients=("a@inner.example", "a@sub.inner.example", "vip@cust.example", "a@cust.example",
                     "a@spam.example", "a@gone.example"),
+        kind="ways of recipients",
     ),
     Recipe(
         "transport-regexp",
@@ -337,6 +340,80 @@ RECIPES = (
         indexed={"generic": "@web1.shop.example @shop.example\n"
                             f"{_WWW} shop@shop.example\n"},
         senders=(_WWW, "root@web1.shop.example", _SHOP, ""),
+    ),
+    # --- several at once --------------------------------------------------------------------
+    Recipe(
+        "exceptions-and-static",
+        _SASL + "sender_canonical_maps = hash:{dir}/senders, static:mailbox@shop.example\n",
+        indexed=_PASSWORDS | {"senders": f"{_SHOP} {_SHOP}\n@promo.example @new.example\n"},
+        senders=(_SHOP, _NEWS, _WWW, ""),
+    ),
+    Recipe(
+        "canonical-then-generic",
+        "sender_canonical_maps = hash:{dir}/senders\nsmtp_generic_maps = hash:{dir}/generic\n",
+        indexed={"senders": f"{_WWW} root@web1.shop.example\n",
+                 "generic": "root@web1.shop.example ops@shop.example\n"
+                            "@cust.example @new.example\n"},
+        senders=(_WWW, "root@web1.shop.example", _SHOP, ""),
+    ),
+    Recipe(
+        "aliases-and-header-maps",
+        "virtual_alias_maps = hash:{dir}/virtual\nrecipient_canonical_maps = hash:{dir}/typos\n",
+        indexed={"virtual": "info@shop.example owner@agency.example\n"
+                            "sales@shop.example info@shop.example\n",
+                 "typos": "typo@cust.example right@cust.example\n"},
+        senders=(_SHOP, _WWW, ""),
+        recipients=("info@shop.example", "sales@shop.example", "typo@cust.example",
+                    "x@cust.example"),
+        unlike=("> typo@",),  # the header's recipients, of some rules only
+    ),
+    Recipe(
+        "alias-with-a-way-of-its-own",
+        _SASL + "virtual_alias_maps = hash:{dir}/virtual\ntransport_maps = hash:{dir}/transport\n"
+        "always_bcc = archive@agency.example\n",
+        indexed=_PASSWORDS | {
+            "virtual": "team@shop.example one@inner.example, two@agency.example, x@gone.example\n",
+            "transport": "inner.example smtp:{other}\ngone.example discard:\n",
+        },
+        senders=(_SHOP, _WWW, ""),
+        recipients=("team@shop.example", "one@inner.example", "archive@agency.example",
+                    "x@gone.example"),
+    ),
+    Recipe(
+        "staging-with-an-archive",
+        "transport_maps = inline:{ {agency.example=:}, {*=discard:staging} }\n"
+        "always_bcc = archive@agency.example\n",
+        senders=(_SHOP, _WWW, ""),
+        recipients=("dev@agency.example", "customer@cust.example", "archive@agency.example"),
+    ),
+    Recipe(
+        "reader-with-exceptions",
+        "virtual_alias_maps = regexp:{dir}/virtual\nvirtual_alias_domains =\nmydestination =\n"
+        "transport_maps = hash:{dir}/transport\n",
+        files={"virtual": "/^qa@agency\\.example$/ qa@agency.example\n"
+                          "/^old@cust\\.example$/ new@cust.example\n/./ dev@agency.example\n"},
+        indexed={"transport": "agency.example smtp:{other}\n"},
+        senders=(_SHOP, _WWW, ""),
+        recipients=("customer@cust.example", "qa@agency.example", "old@cust.example",
+                    "dev@agency.example"),
+    ),
+    Recipe(
+        "header-as-it-is",
+        "local_header_rewrite_clients =\nsender_canonical_maps = hash:{dir}/senders\n"
+        "masquerade_domains = shop.example\n",
+        indexed={"senders": "root@web1.shop.example ops@shop.example\n"},
+        senders=(_WWW, "root@web1.shop.example", _SHOP, ""),
+    ),
+    Recipe(
+        "extensions-of-aliases",
+        "recipient_delimiter = +\nalias_maps = hash:{dir}/aliases\n"
+        "sender_canonical_maps = hash:{dir}/senders\n",
+        indexed={"aliases": "root: ops@agency.example\nroot+x: x@agency.example\n",
+                 "senders": f"{_SHOP} sales@shop.example\n"},
+        senders=(_SHOP, "shop+tag@shop.example", ""),
+        recipients=("root@web1.shop.example", "root+x@web1.shop.example",
+                    "root+tag@web1.shop.example", "x@cust.example"),
+        unlike=(r"> root\+tag",),  # aliases(5) drop the extension
     ),
     # --- copies, refusals, checks -----------------------------------------------------------
     Recipe(

@@ -51,6 +51,7 @@ MISTAKES = (
     Mistake("no-reuse-by-sender", _HOST + _TLS + _SASL
             + "smtp_sender_dependent_authentication = yes\n", "main.cf:15"),
     # others
+    Mistake("takes-no-mail", _HOST + _TLS + _SASL + "smtpd_relay_restrictions =\n", "main.cf:15"),
     Mistake("login-is-off", _HOST + _TLS + "smtp_sasl_password_maps = hash:{dir}/sasl_passwd\n",
             "main.cf:12"),
     Mistake("sender-login-is-off", _HOST + _TLS + _SASL, "sasl_passwd:2",
