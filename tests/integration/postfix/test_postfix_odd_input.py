@@ -408,9 +408,11 @@ def test_mail_of_everybody_to_one_reader_is_staging(tmp_path: Path) -> None:
 
 def test_an_archive_is_let_out_of_staging(tmp_path: Path) -> None:
     main_cf = _HOST + "always_bcc = archive@a.test\n"
-    main_cf += "transport_maps = inline:{ {a.test=:}, {*=discard:} }\n"
-    values, _ = imported(Shape("archive", main_cf).write(tmp_path))
+    main_cf += "smtpd_recipient_restrictions = check_recipient_access inline:{dev@b.test=OK},\n"
+    values, _ = imported(Shape("archive", f"{main_cf} reject\n").write(tmp_path))
     assert (values["mode"], values["archive_to"]) == ("staging", "archive@a.test")
+    # smtpd is not asked about it
+    assert values["recipients"] == {"allow": ["dev@b.test", "archive@a.test"]}
     main_cf = _HOST + "mydestination = $myhostname\nalways_bcc = archive\n"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
