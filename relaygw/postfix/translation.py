@@ -97,8 +97,8 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
         keys = [one for one in rewritten.get("recipients", ()) if "@" in one]
         finals = [to for key in keys for to in rewriting.final_recipients(_address(key))]
         targets = [one.removeprefix(SAMPLE) for one in finals if not is_end(one)]
-        found = [one for one in targets if fits(Entry, one)]
-        values["recipients"]["allow"] = list(dict.fromkeys((*listed, *found)))
+        named = [one for one in targets if fits(Entry, one)]
+        values["recipients"]["allow"] = list(dict.fromkeys((*listed, *named)))
     values |= _archive(rewriting, report, values.get("recipients", {}))
     tell_restrictions(rewriting.resolver, report)
     for note in rewriting.notes:
