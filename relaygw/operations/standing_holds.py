@@ -28,9 +28,8 @@ from relaygw.store.store import Store
 
 MAX_TEXT_CHARACTERS = 300
 _S = HoldScope
-_SELECTORS: dict[
-    HoldScope, str
-] = {  # by which most of the waiting mail is found; workers hold what is spelled otherwise
+# by which most of the waiting mail is found; workers hold what is spelled otherwise
+_SELECTORS: dict[HoldScope, str] = {
     _S.RECIPIENT_DOMAIN: "domain",
     **{one: one.value for one in (_S.RECIPIENT, _S.SENDER, _S.SENDER_DOMAIN, _S.SUBJECT, _S.ROUTE)},
 }

@@ -1,4 +1,4 @@
-"""A verb of operators: the command, the endpoint of the API and the form of a page are made of it.
+"""A verb of operators: the command and the endpoint of the API are made of it; pages read it.
 
 Who may carry one out: operators, and whoever may open the queue on the machine.
 """
@@ -67,14 +67,6 @@ class Verb:
             if name not in known:
                 raise Mistake(f"{name[:40]!r} is not known", "one of " + ", ".join(known))
         return self.run(asked, {name: _read(known[name], given[name], asked) for name in given})
-        return self.run(
-            asked,
-            {
-                one.name: _read(one, given[one.name], asked)
-                for one in self.parameters
-                if one.name in given
-            },
-        )
 
 
 def _read(parameter: Parameter, text: str, asked: Asked) -> Any:

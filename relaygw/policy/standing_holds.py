@@ -59,8 +59,8 @@ class StandingHolds:
         return next((self._holds[key] for key in keys if key in self._holds), None)
 
     def _of_subject(self, subject: str) -> StandingHold | None:
-        folded = subject.casefold() if self._subjects else ""
-        return next((hold for part, hold in self._subjects if part in folded), None)
+        alike = subject.casefold() if self._subjects else ""
+        return next((hold for part, hold in self._subjects if part in alike), None)
 
     def _of_client(self, client: str | None) -> StandingHold | None:
         if not (self._networks and client):
