@@ -217,9 +217,9 @@ def _of_everybody(rewriting: Rewriting) -> Rules:
     finals = [rewriting.final_sender(one) for one in PROBES]
     to_domain = f"@{_domain(finals[0])}"
     null, found = rewriting.final_sender(""), Rules()
-    if len({*finals}) == 1:
+    if len({*finals}) == 1 and fits(Address, finals[0]):
         found[EVERY_SENDER] = [finals[0]]
-    elif finals == [_joined(one, to_domain) for one in PROBES]:
+    elif fits(Entry, to_domain) and finals == [_joined(one, to_domain) for one in PROBES]:
         found[EVERY_SENDER] = [to_domain]
     if null and fits(Address, null):
         found[NULL_SENDER] = [null]
