@@ -15,6 +15,7 @@ from relaygw.mail.envelope import (
     RecipientUpdate,
     Source,
 )
+from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.instances import Instance
 
@@ -122,3 +123,15 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now_s
+
+
+def standing_hold(scope: HoldScope, value: str, **more: Any) -> StandingHold:
+    """Build a standing hold that somebody ends, of long ago."""
+    values: dict[str, Any] = {
+        "hold_id": "3f2a9c1d",
+        "reason": "",
+        "by": "ann",
+        "since_ms": NOW_MS,
+        "until_ms": None,
+    }
+    return StandingHold(scope=scope, value=value, **values | more)

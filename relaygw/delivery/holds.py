@@ -106,7 +106,7 @@ class Holds:
         for hold in (one for one in holds if one.is_over(now_ms)):
             entry = ended_entry(hold, "relaygw", now_ms, "its time is over")
             await self._context.call(
-                self._stored.drop_hold, hold.scope.value, hold.value, entry=entry
+                self._stored.drop_hold, hold.scope.value, hold.value, entry=entry, if_over=True
             )
         in_force = [one for one in holds if not one.is_over(now_ms)]
         ids = frozenset(one.hold_id for one in in_force)

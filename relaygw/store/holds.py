@@ -140,14 +140,19 @@ class Holds(Repository):
             changed = update(hold).where(may_change).values(probe_at_ms=at_ms)
             return tx.execute(changed).rowcount > 0
 
-    def drop_hold(self, scope: str, key: str, *, entry: AuditEntry | None = None) -> bool:
+    def drop_hold(
+        self, scope: str, key: str, *, entry: AuditEntry | None = None, if_over: bool = False
+    ) -> bool:
         """Release a hold, which stays on record; False if there was none; audited by `entry`.
 
         Without `entry` it is a probe that went through, which does not end an operator's hold.
+        `if_over`: only once its time is over, which somebody may have prolonged meanwhile.
         """
         is_it = (hold.c.scope == scope) & (hold.c.key == key) & hold.c.released_at_ms.is_(None)
         may_end = is_it if entry is not None else is_it & hold.c.probe_at_ms.is_not(None)
         with self._write() as tx:
+            if if_over:
+                may_end &= hold.c.until_ms <= tx.now_ms()
             ended = update(hold).where(may_end).values(released_at_ms=tx.now_ms())
             was_there = bool(tx.execute(ended).rowcount)
             if entry is not None and was_there:

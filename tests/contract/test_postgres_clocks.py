@@ -18,7 +18,7 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.mail.outcome import Verdict
 from relaygw.mail.search import parse_find, parse_search
-from relaygw.mail.standing_hold import HoldScope, StandingHold
+from relaygw.mail.standing_hold import HoldScope
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import Cause, Suppression
 from relaygw.mail.verdict import Event, Kind
@@ -42,7 +42,7 @@ from relaygw.store.store import Store, open_store, store_on
 from relaygw.store.visitors import Throttled, TokenUse, WebSession
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
-from tests.builders import accepted, instance
+from tests.builders import accepted, instance, standing_hold
 from tests.contract.test_store_contract import defer, finish
 
 FAST_MS = 600_000
@@ -394,18 +394,10 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     )
     call("holds.put_hold", hold, entry=entry("provider.hold"))
     call("holds.put_hold", replace(hold, key="q"))
-    standing = StandingHold(
-        hold_id="h",
-        scope=HoldScope.SUBJECT,
-        value="x",
-        reason="r",
-        by="ann",
-        since_ms=now_ms,
-        until_ms=now_ms,
-    )
+    standing = standing_hold(HoldScope.SUBJECT, "x", since_ms=now_ms, until_ms=now_ms)
     call("holds.put_standing", standing, entry=entry("hold.add"))
     call("holds.park", [(held.queue_id, 0)], standing.cause)
-    call("holds.release_standing", {"h"})
+    call("holds.release_standing", {standing.hold_id})
     call("holds.renew_probe", hold.scope, hold.key, hold.probe_at_ms)
     call("holds.drop_hold", "provider", "q", entry=entry("provider.release"))
     assert 0 <= call("holds.held_ms", "p", since_ms=now_ms - 5000) < TOLERANCE_MS

@@ -12,23 +12,15 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold, ended_entry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
-from tests.builders import accepted
+from tests.builders import accepted, standing_hold
 
 D = DeliveryState
 
 
 def set_hold(store: Store, **more: object) -> StandingHold:
     now_ms = clock_ms()
-    hold = StandingHold(
-        hold_id="3f2a9c1d",
-        scope=HoldScope.RECIPIENT_DOMAIN,
-        value="gmx.test",
-        reason="down",
-        by="ann",
-        since_ms=now_ms,
-        until_ms=now_ms + 60_000,
-    )
-    hold = replace(hold, **more)  # type: ignore[arg-type]
+    ends = {"reason": "down", "since_ms": now_ms, "until_ms": now_ms + 60_000}
+    hold = standing_hold(HoldScope.RECIPIENT_DOMAIN, "gmx.test", **ends | more)
     entry = AuditEntry(
         at_ms=now_ms, actor=hold.by, action="hold.add", target=hold.words, affected=1, detail=""
     )
@@ -54,6 +46,19 @@ def test_a_standing_hold_is_kept_beside_those_of_providers(store: Store) -> None
     assert found == [("hold.end", "ann"), ("hold.add", "bob"), ("hold.add", "ann")]
     set_hold(store, hold_id="11111111")  # the same again, once it had ended
     assert [one.hold_id for one in store.holds.standing()] == ["11111111"]
+
+
+def test_who_ends_what_is_over_does_not_end_what_was_prolonged(store: Store) -> None:
+    hold = set_hold(store, until_ms=clock_ms() - 1)
+    entry, where = ended_entry(hold, "relaygw", clock_ms(), ""), (hold.scope.value, hold.value)
+    longer = set_hold(store, until_ms=clock_ms() + 60_000)
+    assert not store.holds.drop_hold(*where, entry=entry, if_over=True)
+    set_hold(store, until_ms=None)
+    assert not store.holds.drop_hold(*where, entry=entry, if_over=True)
+    assert [one.until_ms for one in store.holds.standing()] == [None]
+    set_hold(store, until_ms=longer.since_ms - 1)
+    assert store.holds.drop_hold(*where, entry=entry, if_over=True)
+    assert store.holds.standing() == []
 
 
 def test_mail_is_parked_and_let_go_as_it_was_due(store: Store) -> None:

@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "providers": {"main": {"host": "smtp.provider.test"}},
     "routes": [{"name": "default", "providers": ["main"]}],
     "recipients": {"block": ["@blocked.test"], "blocked": "reject"},
+    "rewrite": {"recipients": {"list@cust.test": ["d@cust.test", "e@cust.test", "f@cust.test"]}},
 }
 
 
@@ -54,6 +55,7 @@ async def test_accepted_mail_is_counted_and_what_a_check_holds_waits(tmp_path: P
         client = await rig.greeted()
         await send(client, "Order 1", "b@cust.test", "c@blocked.test")
         await send(client, "Order 2", "b@cust.test")
+        await send(client, "Order 3", "list@cust.test", "c@blocked.test")
         held = (await send(client, "Buy pills 3", "b@cust.test"))[-1].split()[-1]
         script = b"X-PHP-Originating-Script: 33:cron.php\nSubject: Cron 4\n\nhello\n"
         (tmp_path / "maildrop" / f"{secrets.token_hex(16)}.drop").write_bytes(drop_bytes(script))
@@ -64,7 +66,7 @@ async def test_accepted_mail_is_counted_and_what_a_check_holds_waits(tmp_path: P
         assert (known["Cron #"].host, known["Cron #"].script) == ("local", "33:cron.php")
         sums = {one.key: one for one in store.sources.sum_mail("template", 0)}
         orders = sums["Order #"]
-        assert (orders.messages, orders.recipients, orders.refused) == (2, 3, 1)
+        assert (orders.messages, orders.recipients, orders.refused) == (3, 7, 2)
         waiting = store.queue.search(Selection(states=frozenset({DeliveryState.HELD})), limit=9)
         assert [one.queue_id for one in waiting] == [held]
         assert f"{held}: hold: held by the guard, 0f: it sells pills" in rig.log.getvalue()

@@ -18,7 +18,7 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.hold import HoldCause, provider_down, sender_refused
 from relaygw.mail.outcome import Scope
-from relaygw.mail.standing_hold import HoldScope, StandingHold
+from relaygw.mail.standing_hold import HoldScope
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.policy.recipients import Screen
@@ -27,7 +27,7 @@ from relaygw.settings.provider import Provider
 from relaygw.store.holds import PAUSED, UNREACHABLE, Hold, ended_entry
 from relaygw.store.store import Store
 from tests.altered_store import AlteredStore
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, standing_hold
 from tests.logs import text_log
 from tests.queues import queue_with_worker
 from tests.tables import each_of
@@ -277,15 +277,7 @@ async def test_one_of_several_workers_probes_a_pause(store: Store) -> None:
 async def test_mail_of_a_standing_hold_that_ended_elsewhere_is_let_go_at_once(store: Away) -> None:
     """Also what another worker holds for it a moment later."""
     desk = Desk(store)
-    hold = StandingHold(
-        hold_id="3f2a9c1d",
-        scope=HoldScope.SUBJECT,
-        value="x",
-        reason="",
-        by="ann",
-        since_ms=1,
-        until_ms=None,
-    )
+    hold = standing_hold(HoldScope.SUBJECT, "x")
     entry = ended_entry(hold, "ann", 1, "")
     store.holds.put_standing(hold, entry=entry)
     await desk.obey()

@@ -11,7 +11,7 @@ from relaygw.mail.hold import HoldCode, cause_in
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.operations.selectors import read_end
 from relaygw.policy.standing_holds import StandingHolds
-from tests.builders import NOW_MS
+from tests.builders import NOW_MS, standing_hold
 from tests.tables import each_of
 
 S = HoldScope
@@ -21,17 +21,6 @@ MAIL: dict[str, Any] = {
     "subject": "Your INVOICE 17",
     "client": "10.0.0.7",
 }
-
-
-def standing(scope: HoldScope, value: str, **more: Any) -> StandingHold:
-    values: dict[str, Any] = {
-        "hold_id": "3f2a9c1d",
-        "reason": "",
-        "by": "ann",
-        "since_ms": NOW_MS,
-        "until_ms": None,
-    }
-    return StandingHold(scope=scope, value=value, **values | more)
 
 
 def kept(holds: StandingHolds, **mail: Any) -> StandingHold | None:
@@ -57,7 +46,7 @@ def kept(holds: StandingHolds, **mail: Any) -> StandingHold | None:
     ],
 )
 def test_a_whole_message_is_kept(scope: HoldScope, value: str, is_kept: bool) -> None:
-    holds = StandingHolds([standing(scope, value)])
+    holds = StandingHolds([standing_hold(scope, value)])
     assert (kept(holds, **MAIL) is not None) == is_kept
 
 
@@ -74,13 +63,13 @@ def test_a_whole_message_is_kept(scope: HoldScope, value: str, is_kept: bool) ->
     ],
 )
 def test_a_recipient_is_kept(scope: HoldScope, value: str, address: str, is_kept: bool) -> None:
-    holds = StandingHolds([standing(scope, value)])
+    holds = StandingHolds([standing_hold(scope, value)])
     (hold,) = holds.of_each([address], **MAIL)
     assert (hold is not None) == is_kept
 
 
 def test_the_null_sender_local_mail_and_odd_clients() -> None:
-    null = StandingHolds([standing(S.SENDER, ""), standing(S.CLIENT, "10.0.0.0/8")])
+    null = StandingHolds([standing_hold(S.SENDER, ""), standing_hold(S.CLIENT, "10.0.0.0/8")])
     assert kept(null, **{**MAIL, "sender": "", "client": None}) is not None
     assert kept(null, **{**MAIL, "client": None}) is None
     assert kept(null, **{**MAIL, "client": "unknown"}) is None
@@ -88,7 +77,7 @@ def test_the_null_sender_local_mail_and_odd_clients() -> None:
 
 
 def test_the_cause_says_which_hold_and_is_read_again() -> None:
-    hold = standing(S.SUBJECT, "a “b” c", reason="the shop sends  it twice")
+    hold = standing_hold(S.SUBJECT, "a “b” c", reason="the shop sends  it twice")
     cause = hold.cause
     assert cause.hold_id == hold.hold_id
     assert cause.sentence == (
