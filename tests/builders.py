@@ -10,11 +10,11 @@ from relaygw.mail.envelope import (
     DeliveryUpdate,
     NewDelivery,
     NewRecipient,
-    QueueIdSource,
     Recipient,
     RecipientUpdate,
     Source,
 )
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.instances import Instance

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from relaygw.observe.events import Redaction
 from relaygw.observe.maillog import Channel, Form, MailLog
 from relaygw.observe.outlets import bare, in_a_file
 from relaygw.observe.postfix_form import PostfixForm
+from relaygw.observe.redaction import Redaction
 
 
 class TextOutlet:

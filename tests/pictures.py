@@ -23,6 +23,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.hold import provider_down
 from relaygw.mail.outcome import Scope, Stage, Verdict
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState
 from relaygw.operations.queue_actions import HOLD, Order, change_queued
 from relaygw.policy.retry import unsent
@@ -69,7 +70,7 @@ REPLIES = {  # to one try after the other, the last one again and again; by addr
 def accept(store: Store, content: bytes, to: envelope.NewRecipient, **more: Any) -> str:
     """Take a mail at the present time; return its queue id."""
     content = content.replace(b"\n", b"\r\n")
-    queue_id = envelope.QueueIdSource().next_id(clock_ms())
+    queue_id = QueueIdSource().next_id(clock_ms())
     facts = read_header(content, frozenset({"from"}))
     sender = parseaddr(facts.values["from"])[1]
     route, stream = ("journal", "promotional") if "news." in sender else ("orders", "transactional")

@@ -24,8 +24,8 @@ from relaygw.feedback import bounce_report
 from relaygw.feedback.formats import FORMATS
 from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.drop_file import DropReader
+from relaygw.inbound.proxy_header import BadHeader, ProxyHeaderReader
 from relaygw.inbound.replies import Refusal
-from relaygw.inbound.wire import BadHeader, ProxyHeaderReader
 from relaygw.mail import address
 from relaygw.mail.address_list import read_addresses
 from relaygw.mail.outcome import Stage

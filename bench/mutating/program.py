@@ -44,7 +44,7 @@ ROOMS: Mapping[str, tuple[tuple[str, ...], *tuple[_Stage, ...]]] = {
         ),
     ),
     "delivery": (("delivery",), ("unit/delivery",), 300, ("integration/test_*.py",)),
-    "classifier": (("upstream/classifier.py",), ("unit/upstream",)),
+    "classifier": (("upstream/classifier.py", "upstream/brake.py"), ("unit/upstream",)),
 }
 """Of each room its code below relaygw/, and what may notice, the quickest first.
 

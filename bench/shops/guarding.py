@@ -15,7 +15,7 @@ from relaygw.mail.clock import utc_time
 from relaygw.mail.mail_class import MailClass
 from relaygw.policy.guard import FIRST_DAY, Known, Suspect, is_worth_a_look, judge
 from relaygw.policy.mail_counts import Counted, HourCount, sums
-from relaygw.settings.alerts import Days, Guard
+from relaygw.settings.guard import Days, Guard
 
 FOUND_WITHIN_MS = HOUR_MS
 _LOOKED_AT_MS = 9 * HOUR_MS

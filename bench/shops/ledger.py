@@ -9,17 +9,17 @@ from bench.shops.traffic import Mail
 from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import MailClass
 from relaygw.policy.mail_counts import HourCount
-from relaygw.policy.silence import (
+from relaygw.policy.rhythm import (
     LEARNT_MS,
     LEAST_MESSAGES,
     WEEK,
     WEEKS,
-    LastMail,
     MailHour,
     MailKind,
     Rhythm,
     rhythms_of,
 )
+from relaygw.policy.silence import LastMail
 
 _NOTHING = HourCount()
 

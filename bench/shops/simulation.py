@@ -12,7 +12,9 @@ from itertools import chain, pairwise
 from bench.shops.ledger import Ledger
 from bench.shops.profiles import Shop
 from bench.shops.traffic import BEGIN_MS, DAY_MS, HOUR_MS, Mail, Stop, Traffic, template_of
-from relaygw.policy.silence import LEAST_MS, WEEKS, Expect, MailKind, Silent, silent_kinds, unmet
+from relaygw.policy.expected_mail import Expect, unmet
+from relaygw.policy.rhythm import LEAST_MS, WEEKS, MailKind
+from relaygw.policy.silence import Silent, silent_kinds
 
 LOOK_MS = 5 * 60_000
 _KEPT_MS = 17 * DAY_MS

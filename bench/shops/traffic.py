@@ -11,8 +11,8 @@ from functools import cache
 from typing import NamedTuple
 
 from bench.shops.profiles import DAY_H, Flow, Shop
-from relaygw.mail.content import subject_template
 from relaygw.mail.mail_class import MailClass
+from relaygw.mail.subject_template import subject_template
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000

@@ -14,7 +14,7 @@ from bench.rig.postgres import PostgresServer
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import first_id_at
+from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.search import parse_find
 from relaygw.store import migrate
 from relaygw.store.database import Row, Write, insert_into

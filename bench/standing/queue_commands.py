@@ -23,7 +23,8 @@ from bench.rig.sendmail import install_ours
 from bench.standing.figure import Figure, Result
 from bench.standing.latency import summary
 from bench.standing.setting import Setting
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.store import migrate
 from relaygw.store.store import Store, open_store
 

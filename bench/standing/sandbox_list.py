@@ -13,7 +13,8 @@ from bench.rig.postgres import PostgresServer
 from bench.rig.shop_mail import ShopMail, shop_mail
 from bench.standing.figure import Figure, Result
 from bench.standing.setting import Setting
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import RecipientState
 from relaygw.store import migrate

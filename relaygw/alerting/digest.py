@@ -13,9 +13,8 @@ from datetime import date, datetime, timedelta
 from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.finding import Kind, words_of
 from relaygw.mail.words import age, printable, took, two_units
-from relaygw.observe.events import waits_of
-from relaygw.observe.observer import Series
-from relaygw.settings.alerts import counts_sources
+from relaygw.observe.history import Series
+from relaygw.observe.waits import waits_of
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident, endings_of
@@ -176,7 +175,7 @@ def _figures(store: Store, settings: Settings, period: Period) -> _Figures:
             counts.setdefault(series, Counter())[label] += number
     sources: dict[str, Counter[str]] = {}
     new: dict[str, frozenset[str]] = {}
-    for by in _SOURCES if counts_sources(settings) else ():
+    for by in _SOURCES if settings.counts_sources else ():
         found = store.sources.sum_mail(by, period.since_ms, until_ms=period.until_ms)
         found = [one for one in found if one.key or by != "script"]
         sources[by] = Counter({str(one.key): one.messages for one in found})

@@ -17,14 +17,15 @@ from relaygw.errors import SettingsError
 from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.hang import Hang, read_hangs
+from relaygw.observe.history import Series
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
-from relaygw.observe.observer import Series
 from relaygw.observe.reload import RefusedReload, read_refused_reload
 from relaygw.policy.endings import EndingLogin
+from relaygw.policy.lost_gateways import LostInstance
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.settings_change import SETTINGS_CHANGE
 from relaygw.policy.storms import Storm
-from relaygw.policy.untended import LostInstance, Untended, untended
+from relaygw.policy.untended import Untended, untended
 from relaygw.settings.alerts import Rule
 from relaygw.settings.certificates import certificate_end, server_context
 from relaygw.settings.model import Settings, fingerprint

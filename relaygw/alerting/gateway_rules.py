@@ -11,7 +11,8 @@ from relaygw.alerting.facts import Finding
 from relaygw.alerting.history import HOUR_MS, totals
 from relaygw.mail.clock import utc_text
 from relaygw.mail.words import printable, some_of
-from relaygw.observe.observer import OTHER, Series
+from relaygw.observe.history import Series
+from relaygw.observe.labels import OTHER
 from relaygw.policy.settings_change import parse_change
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.store.audit import AuditEntry

@@ -32,8 +32,9 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry, HeldMailScope
+from relaygw.store.guarded_mail import hold_waiting, release_left
 from relaygw.store.sources import SeenClass
-from relaygw.store.store import Store, hold_waiting, release_left
+from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
 MOST_SOURCES = 50  # that are looked at: those that send most

@@ -12,7 +12,8 @@ from relaygw.mail.clock import DAY_MS, utc_text
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.words import counted, some_of
 from relaygw.policy.guard import FIRST_DAY_FACTOR, Suspect, Trouble
-from relaygw.settings.alerts import Guard, Rule
+from relaygw.settings.alerts import Rule
+from relaygw.settings.guard import Guard
 
 _EXAMPLES = 3
 _RULES = {

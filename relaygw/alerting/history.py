@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.observer import History, Series
+from relaygw.observe.history import History, Series
 from relaygw.store.store import Store
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 

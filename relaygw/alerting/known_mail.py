@@ -14,7 +14,7 @@ from relaygw.mail.mail_class import OTHER_SCRIPTS, MailClass
 from relaygw.policy.guard import HISTORY_DAYS, Known, Suspect
 from relaygw.policy.mail_counts import Counted, HourCount, sums
 from relaygw.policy.new_sources import by_sender, judge_together
-from relaygw.settings.alerts import Guard
+from relaygw.settings.guard import Guard
 from relaygw.store.guard import GuardAction, GuardEntry, MailSender
 from relaygw.store.store import Store
 

@@ -17,11 +17,12 @@ from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.verdict import Kind
 from relaygw.mail.words import span
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
+from relaygw.policy.lost_gateways import lost_gateways
 from relaygw.policy.receivers import trouble_of
 from relaygw.policy.router import providers_of
 from relaygw.policy.storms import told_of
-from relaygw.policy.untended import lost_gateways, most_in_hand_s, turn_s
+from relaygw.policy.untended import most_in_hand_s, turn_s
 from relaygw.settings.alerts import AlertRules, Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream

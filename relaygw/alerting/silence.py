@@ -7,20 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from relaygw.alerting.facts import Finding
 from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.words import counted, two_units
-from relaygw.observe.observer import Series
-from relaygw.policy.silence import (
-    MOST_TOLD,
-    WEEK,
-    WEEKS,
-    Expect,
-    LastMail,
-    MailKind,
-    Rhythm,
-    Silent,
-    rhythms_of,
-    silent_kinds,
-    unmet,
-)
+from relaygw.observe.history import Series
+from relaygw.policy.expected_mail import Expect, unmet
+from relaygw.policy.rhythm import WEEK, WEEKS, MailKind, Rhythm, rhythms_of
+from relaygw.policy.silence import MOST_TOLD, LastMail, Silent, silent_kinds
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store

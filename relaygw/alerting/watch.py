@@ -9,25 +9,24 @@ own host that it is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import secrets
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from relaygw.alerting.dead_man import CALL_EACH_S, DeadMansSignal, mail_trouble
+from relaygw.alerting.dead_man import CALL_EACH_S, DeadMansSignal
 from relaygw.alerting.facts import Finding, FleetFacts, QueueFacts, QueueFactsReader, host_facts
 from relaygw.alerting.guard import GuardWatch
+from relaygw.alerting.hysteresis import Hysteresis
+from relaygw.alerting.mail_trouble import mail_trouble
 from relaygw.alerting.notifier import FORGET_MS, Notifier
 from relaygw.alerting.rules import HOST_RULES, QUEUE_RULES, fleet_findings, host_findings
 from relaygw.alerting.silence import SilenceWatch
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
-from relaygw.policy.untended import LOST_MS
+from relaygw.policy.lost_gateways import LOST_MS
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
@@ -38,7 +37,6 @@ DUTY = "watch"
 _LOAD = 20
 """A look at the queue that takes some time is not made again within so many times that."""
 _DRAIN_S = 2.0
-_STOP_S = 4.0
 
 
 @dataclass(kw_only=True)
@@ -275,100 +273,3 @@ def incident_of(finding: Finding, since_ms: int) -> Incident:
 
 
 # --- its patience and its thread ------------------------------------------------------------
-
-
-class Hysteresis:
-    """When findings become incidents, and when those are over: not before it has lasted.
-
-    It is asked with what was found just now: what was found earlier lasts no longer by waiting.
-    """
-
-    def __init__(self, lasting_s: float) -> None:
-        self._lasting_ms = int(lasting_s * 1000)
-        self._since_ms: dict[tuple[str, str], int] = {}
-        self._gone_ms: dict[tuple[str, str], int] = {}
-
-    def begun(
-        self, findings: Sequence[Finding], open_incidents: Sequence[Incident], *, now_ms: int
-    ) -> list[tuple[Finding, int]]:
-        """Return findings that have lasted and are no incidents yet, and since when they last."""
-        found = {finding.kind: finding for finding in findings}
-        self._since_ms = {
-            kind: min(self._since_ms.get(kind, now_ms), finding.since_ms or now_ms, now_ms)
-            for kind, finding in found.items()
-        }
-        known = {(one.rule, one.key) for one in open_incidents}
-        return [
-            (finding, self._since_ms[kind])
-            for kind, finding in found.items()
-            if kind not in known
-            and (finding.is_certain or now_ms - self._since_ms[kind] >= self._lasting_ms)
-        ]
-
-    def ended(
-        self,
-        findings: Sequence[Finding],
-        open_incidents: Sequence[Incident],
-        *,
-        now_ms: int,
-        is_over: Callable[[Incident], bool] = lambda _: False,
-    ) -> list[Incident]:
-        """Return incidents whose cause has been gone for as long; those that `is_over` at once."""
-        found = {finding.kind for finding in findings}
-        gone = {kind: one for one in open_incidents if (kind := (one.rule, one.key)) not in found}
-        self._gone_ms = {kind: min(self._gone_ms.get(kind, now_ms), now_ms) for kind in gone}
-        return [
-            one
-            for kind, one in gone.items()
-            if now_ms - self._gone_ms[kind] >= self._lasting_ms or is_over(one)
-        ]
-
-    def left_s(self, open_incidents: Sequence[Incident], *, now_ms: int) -> float:
-        """Return when the next finding, or end, will have lasted: in seconds; inf without any.
-
-        `open_incidents` are those that `begun` and `ended` were asked with.
-        """
-        known = {(one.rule, one.key) for one in open_incidents}
-        begun_ms = [at_ms for kind, at_ms in self._since_ms.items() if kind not in known]
-        left_ms = [
-            self._lasting_ms - (now_ms - at_ms) for at_ms in (*begun_ms, *self._gone_ms.values())
-        ]
-        return min((one / 1000 for one in left_ms if one > 0), default=math.inf)
-
-
-class WatchThread:
-    """A coroutine for the length of a with block, in a thread with an event loop of its own."""
-
-    def __init__(
-        self, make: Callable[[], Coroutine[None, None, None]], *, name: str = "alerts"
-    ) -> None:
-        self._make = make
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._task: asyncio.Task[None] | None = None
-        self._is_stopping = False
-
-    def __enter__(self) -> WatchThread:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        """Stop it, and wait for a moment; what hangs then ends with the process."""
-        self.stop()
-        self._thread.join(_STOP_S)
-
-    def stop(self) -> None:
-        """Cancel the coroutine; returns at once."""
-        self._is_stopping = True
-        if self._task is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
-                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
-
-    def _run(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(self._main())
-
-    async def _main(self) -> None:
-        self._task = asyncio.create_task(self._make())
-        if self._is_stopping:
-            self._task.cancel()
-        await self._task

@@ -41,19 +41,11 @@ _COMMANDS = {
     "install-sendmail": "Install sendmail, mailq and newaliases, and create the maildrop.",
 }
 """Each with its first sentence, so that `--help` loads none."""
-_PLACES = {
-    **dict.fromkeys(("users", "clients", "audit"), "access"),
-    "sources": "guard",
-    "digest": "alerts",
-    "config": "serve",
-}
-"""The modules of those that are not in one of their own name."""
 
 
 @click.group(
     cls=Root,
     texts=_COMMANDS,
-    places=_PLACES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="relaygw", message="%(prog)s %(version)s")

@@ -12,7 +12,8 @@ import click
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SettingsError, StoreUnavailable
-from relaygw.mail.outcome import Limit, Meaning, Scope, SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import Limit, Meaning, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.words import fields
 from relaygw.settings.provider import Provider
 from relaygw.settings.section import format_waits

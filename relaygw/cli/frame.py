@@ -277,29 +277,28 @@ class Group(click.Group):
 class Root(Group):
     """The whole program: turns what a command raises or returns into an exit code.
 
-    `texts` are the names of the commands, each with its first sentence. The module of a command is
-    loaded when it is run: that of its name, or the one in `places`.
+    `texts` are the names of the commands, each with its first sentence. The module of a command,
+    which has its name, is loaded when it is run.
     """
 
     def __init__(
         self,
         *args: Any,
         texts: Mapping[str, str] | None = None,
-        places: Mapping[str, str] | None = None,
         **keywords: Any,
     ) -> None:
         super().__init__(*args, **keywords)
-        self._places = {name: name.replace("-", "_") for name in texts or {}} | dict(places or {})
-        for name, text in (texts or {}).items():
+        self._texts = texts or {}
+        for name, text in self._texts.items():
             self.commands[name] = click.Command(name, help=text)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command, None for a name that is none's."""
-        if cmd_name not in self._places:
+        if cmd_name not in self._texts:
             return super().get_command(ctx, cmd_name)
         gc.set_threshold(_GC_THRESHOLD)
-        module = import_module(f"relaygw.cli.{self._places[cmd_name]}")
-        found: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        found: click.Command = getattr(import_module(f"relaygw.cli.{name}"), name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""`relaygw guard` and `sources`: who sends what, what the guard holds of it, what operators say."""
+"""`relaygw guard`: what is held of sources of mail, and what operators say of them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from relaygw.cli import frame
-from relaygw.cli.frame import Command, CommandFailed, Group, Invocation, login_name, pass_invocation
-from relaygw.cli.selection import TIME
+from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.mail_class import sender_words
 from relaygw.mail.words import age, counted
 from relaygw.operations import sources as operations
-from relaygw.operations.selectors import TIMES, read_moment
-from relaygw.operations.sources import (
-    BY,
-    Guarded,
-    SourceRow,
-    UnknownTarget,
-    source_object,
-    source_rows,
-)
-from relaygw.settings.alerts import counts_sources
+from relaygw.operations.sources import Guarded, UnknownTarget
 from relaygw.store.guard import GuardAction
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
@@ -82,7 +71,7 @@ def hold(
 ) -> int:
     """Hold mail of classes, or of sources their templates that are not a day old."""
     loaded = invocation.load_running()
-    if not counts_sources(loaded.settings):
+    if not loaded.settings.counts_sources:
         raise CommandFailed(
             "nothing is counted, so no class of mail is known; set guard.action to alert or hold"
         )
@@ -175,67 +164,3 @@ def _each(
     if not is_dry_run:
         invocation.wake_workers()
     return code
-
-
-_NUMBERS = (-8, -8, -7, -7, -5, -5)
-_LEAST_SOURCE_WORDS = 20
-_ID = 16
-_NONE_WORDS = {"script": "(no script)", "uid": "(no uid)", "user": "(no login)", "sender": "<>"}
-"""What stands for a part that classes do not have."""
-
-
-@click.command(cls=Command)
-@click.option("--by", type=click.Choice([*BY]), help="Count by this; else each class for itself.")
-@click.option(
-    "--since", metavar="T", type=TIME, default="24h", show_default=True,
-    help=f"Mail accepted since the hour of T: {TIMES}.",
-)  # fmt: skip
-@frame.limit_option(50, "rows")
-@frame.JSON_LINES
-@pass_invocation
-def sources(
-    invocation: Invocation, by: str | None, since: str, limit: int, wants_json: bool
-) -> None:
-    """List who sends what, the most mail first.
-
-    A source is a client or host with its listener, login, uid and PHP script; a class is its mail
-    of one sender domain, stream and template of the subject.
-    """
-    now_ms = clock_ms()
-    since_ms = read_moment(since, now_ms=now_ms) or 0
-    with invocation.open_store() as store:
-        rows, number = source_rows(store, by=by, since_ms=since_ms, limit=limit)
-    if wants_json:
-        print_lines(as_json(source_object(row, by=by)) for row in rows)
-    else:
-        print_lines(_source_lines(rows, by, number, now_ms))
-
-
-def _source_lines(
-    rows: Sequence[SourceRow], by: str | None, number: int, now_ms: int
-) -> Iterator[str]:
-    left = max(terminal_width() - sum(1 - width for width in _NUMBERS), _LEAST_SOURCE_WORDS)
-    texts, heads = [left], [(by or "").upper()]
-    if by is None:
-        words = max(left - _ID - 1, 2 * _LEAST_SOURCE_WORDS)
-        texts = [_ID, words // 2, words - words // 2 - 1]
-        heads = ["CLASS", "FROM", "TEMPLATE"]
-    widths = (*_NUMBERS, *texts)
-    yield aligned(widths, "MESSAGES", "RCPTS", "REFUSED", "TOP/H", "FIRST", "LAST", *heads)
-    for row in rows:
-        one = row.counted
-        ages = (age(now_ms - at_ms) for at_ms in (one.first_seen_ms, one.last_seen_ms))
-        numbers = (one.messages, one.recipients, one.refused, one.busiest_hour, *ages)
-        yield aligned(widths, *numbers, *_words(row, by))
-    more = f", {number - len(rows):,} more" if number > len(rows) else ""
-    noun = ("row", "rows") if by else ("class", "classes")
-    yield f"-- {counted(len(rows), *noun)}{more}"
-
-
-def _words(row: SourceRow, by: str | None) -> Iterator[str]:
-    one = row.mail_class
-    if one is None:
-        key = row.counted.key
-        yield _NONE_WORDS.get(by or "", "(none)") if key in (None, "") else str(key)
-    else:
-        yield from (one.class_id, f"{sender_words(one)} {one.sender_domain}", one.template)

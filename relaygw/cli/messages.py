@@ -16,7 +16,8 @@ from relaygw.cli.selection import Choice
 from relaygw.cli.text import aligned, as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released, Source
-from relaygw.mail.verdict import WORST_FIRST, report_words
+from relaygw.mail.result import WORST_FIRST
+from relaygw.mail.verdict import report_words
 from relaygw.mail.words import age, counted, printable, size, some_of
 from relaygw.operations.queue_object import (
     next_attempt_at_ms,

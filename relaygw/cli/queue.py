@@ -1,4 +1,4 @@
-"""`relaygw queue`: look at the queue and change what is in it; as Postfix's own tools show it."""
+"""`relaygw queue`: look at the queue and change what is in it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from relaygw.cli import frame
 from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation, warn
 from relaygw.cli.mail_change import CHANGE_OPTIONS, TWICE, Answer, Task, carry_through, take_choice
 from relaygw.cli.messages import check_one_form, print_list, print_messages, story_lines
+from relaygw.cli.postfix_queue import all_waiting, as_waiting, print_mailq, print_postqueue
 from relaygw.cli.queue_files import export, import_mail
 from relaygw.cli.resend import resend
 from relaygw.cli.selection import (
-    PAGE_MESSAGES,
     QUEUE_OPTIONS,
     WAITING_OPTIONS,
     Choice,
@@ -32,14 +32,11 @@ from relaygw.cli.selection import (
 )
 from relaygw.cli.text import as_json, cells, fitted, terminal_width
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.drop import QUEUE_EMPTY
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState
+from relaygw.mail.state import DeliveryState
 from relaygw.operations import queue_actions
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object
-from relaygw.store.queue_entry import QueueEntry, Waiting
 from relaygw.store.shape import ShapeKey
-from relaygw.store.store import Store
 
 BOUNDS_MIN = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 _MAX_KEY_CELLS = 40
@@ -53,7 +50,6 @@ _EMPTY_WORDS = {
     ShapeKey.SCRIPT: "(no script)",
     ShapeKey.UID: "(no uid)",
 }
-_D = DeliveryState
 
 Table = dict[str, list[int]]
 """Numbers by key: one for each age, the youngest first."""
@@ -87,8 +83,8 @@ def list_queue(
             print_list(found, store, choice, wants_json=wants_json, place="queue")
             return
         plain = not (choice.has_conditions or choice.limit or choice.newest_first)
-        messages = _all_waiting(store) if plain else map(_as_waiting, found(store, choice))
-        (_print_mailq if mailq else _print_postqueue)(messages)
+        messages = all_waiting(store) if plain else map(as_waiting, found(store, choice))
+        (print_mailq if mailq else print_postqueue)(messages)
 
 
 @queue.command("show")
@@ -141,7 +137,7 @@ def explain(
 
 
 def _states(action: queue_actions.QueueAction) -> frozenset[DeliveryState]:
-    return action.from_states | {_D.ACTIVE}
+    return action.from_states | {DeliveryState.ACTIVE}
 
 
 def _change(
@@ -285,75 +281,3 @@ def _print_shape(ages: list[str], table: Table, rows: list[tuple[str, list[int]]
 
 def _columns(texts: Iterable[str | int], widths: list[int]) -> str:
     return "".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
-
-
-# --- the queue as Postfix's own tools print it, for scripts that read those -------------------
-
-
-def _all_waiting(store: Store) -> Iterator[Waiting]:
-    after = ""
-    while page := store.queue.waiting(limit=PAGE_MESSAGES, after=after):
-        yield from page
-        after = page[-1].queue_id
-
-
-def _as_waiting(entry: QueueEntry) -> Waiting:
-    parts = {part.delivery_no: part for part in entry.deliveries}
-    recipients = []
-    for one in entry.recipients:
-        part = parts[one.delivery_no]
-        if one.state is RecipientState.PENDING and part.state in OPEN:
-            said = part.reason if part.state is _D.HELD else one.reply
-            recipients.append((one.address, said or part.reason or ""))
-    return Waiting(
-        queue_id=entry.queue_id,
-        accepted_at_ms=entry.accepted_at_ms,
-        size_bytes=entry.size_bytes,
-        sender=entry.sender,
-        states=frozenset(part.state.value for part in entry.deliveries if part.state in OPEN),
-        recipients=tuple(recipients),
-    )
-
-
-def _print_mailq(messages: Iterable[Waiting]) -> None:
-    from relaygw.inbound.queue_listing import HEADINGS, compose_closing, compose_rows
-
-    sys.stdout.flush()
-    stdout = sys.stdout.buffer
-    number = size_bytes = 0
-    for one in messages:
-        if not number:
-            stdout.write(HEADINGS)
-        stdout.write(compose_rows(one))
-        number += 1
-        size_bytes += one.size_bytes
-    stdout.write(compose_closing(messages=number, size_bytes=size_bytes) if number else QUEUE_EMPTY)
-    stdout.flush()
-
-
-def _print_postqueue(messages: Iterable[Waiting]) -> None:
-    from relaygw.inbound.queue_listing import NULL_SENDER
-
-    for one in messages:
-        recipients = [
-            {"address": address, "delay_reason": why} if why else {"address": address}
-            for address, why in one.recipients
-        ]
-        shown = {
-            "queue_name": _queue_name(one.states),
-            "queue_id": one.queue_id,
-            "arrival_time": one.accepted_at_ms // 1000,
-            "message_size": one.size_bytes,
-            "forced_expire": False,
-            "sender": one.sender or NULL_SENDER,
-            "recipients": recipients,
-        }
-        click.echo(as_json(shown))
-
-
-def _queue_name(states: frozenset[str]) -> str:
-    if _D.ACTIVE in states:
-        return "active"
-    if states == {_D.HELD.value}:
-        return "hold"
-    return "deferred" if _D.DEFERRED in states else "incoming"

@@ -20,7 +20,7 @@ from relaygw.cli.text import moment, print_lines
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.outcome import provider_id
+from relaygw.mail.reply import provider_id
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.words import printable
 from relaygw.operations.providers import obeyed

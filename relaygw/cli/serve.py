@@ -1,20 +1,14 @@
-"""`relaygw serve`: the gateway itself, in the foreground; `config`: the settings in force.
-
-They tell where each value comes from; secrets by reference only.
-"""
+"""`relaygw serve`: the gateway itself, in the foreground."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
 import click
 
 from relaygw import service_file, state_owner
-from relaygw.cli.frame import JSON_LINES, Command, Group, Invocation, pass_invocation, warn
-from relaygw.cli.text import as_json
-from relaygw.mail.words import printable
+from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.service_file import EARLY_SIGNALS
 
 _ROLES = ("front", "delivery", "web")
@@ -51,25 +45,3 @@ def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
 
     roles = tuple(role for role in _ROLES if role in chosen) or _ROLES
     return supervisor.run(loaded, config=invocation.config, roles=roles)
-
-
-@click.group(cls=Group)
-def config() -> None:
-    """Show the configuration."""
-
-
-@config.command()
-@click.option("--origin", "with_origin", is_flag=True, help="Add the origin of each value.")
-@JSON_LINES
-@pass_invocation
-def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
-    """Show every value, defaults included."""
-    from relaygw.settings.load import origin_lines  # serve blocks signals before it loads this
-
-    for key, value, origin in origin_lines(invocation.load()):
-        if wants_json:
-            plain = None if value == "~" else json.loads(value)
-            click.echo(as_json({"key": key, "value": plain, "origin": origin}))
-        else:
-            line = f"{key}: {value}" + (f"  # {origin}" if with_origin else "")
-            click.echo(printable(line))

@@ -20,7 +20,6 @@ import click
 
 from relaygw.cli import setup_host as host
 from relaygw.cli import setup_plan
-from relaygw.cli.access import hash_of
 from relaygw.cli.check import finding_line
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.install_sendmail import Prefix
@@ -36,6 +35,7 @@ from relaygw.cli.setup_secrets import (
 )
 from relaygw.cli.setup_steps import Steps, Wishes, later_steps
 from relaygw.cli.text import print_lines
+from relaygw.cli.users import hash_of
 from relaygw.errors import SettingsError
 from relaygw.mail.clock import clock_ms
 from relaygw.policy.endings import ending_logins

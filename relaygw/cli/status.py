@@ -15,8 +15,8 @@ from relaygw.cli.running_gateway import mode_warning, replaced_warning, running_
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.words import age, counted, printable, took
-from relaygw.observe.events import Waits
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
+from relaygw.observe.waits import Waits
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
 from relaygw.settings.model import Settings

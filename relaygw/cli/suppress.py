@@ -36,7 +36,7 @@ from relaygw.operations.suppression.entry import entries_of, read_field
 from relaygw.operations.suppression.forms import WRITTEN, Defaults
 from relaygw.operations.suppression.reading import BadLine, UnknownForm, read_list
 from relaygw.policy.recipients import read_address
-from relaygw.settings.events import parse_expiry
+from relaygw.settings.suppression import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter, every_suppression
 
 _STDIN = "-"

@@ -22,7 +22,7 @@ from relaygw.policy.recipients import AddressPatterns
 from relaygw.settings.provider import Counted, Provider
 from relaygw.settings.routes import Stream
 from relaygw.store.limits import Account, Tokens
-from relaygw.upstream.classifier import Brake
+from relaygw.upstream.brake import Brake
 
 UNREACHABLE_LADDER_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # after a failure, the last again
 THROTTLE_LADDER_S = (5.0, 10.0, 30.0)  # where nothing was taken since, the last again

@@ -38,7 +38,7 @@ from relaygw.store.holds import (
     HoldsInForce,
     ended_entry,
 )
-from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW
+from relaygw.upstream.brake import BRAKED, REFUSALS_IN_A_ROW
 from relaygw.upstream.failure import UpstreamError, known_remedy
 
 PROBE_LADDER_S = (300.0,)  # before a held provider is tried again, unless its replies say better

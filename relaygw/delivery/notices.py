@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.address import DELAY, FAILURE, canonical
+from relaygw.mail.address import canonical
 from relaygw.mail.content import header_end, header_fields
+from relaygw.mail.dsn_request import DELAY, FAILURE
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.notice import (
     Cause,
@@ -27,7 +28,8 @@ from relaygw.mail.notice import (
     Telling,
     compose_notice,
 )
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import some_of
 from relaygw.observe.events import Accepted

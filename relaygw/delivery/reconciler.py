@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from relaygw.delivery.context import WorkerContext
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
-from relaygw.mail.envelope import Rerouting, RouteWay
+from relaygw.mail.rerouting import Rerouting, RouteWay
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.policy.recipients import BY_MODE, Screen
 from relaygw.policy.router import Router

@@ -19,8 +19,9 @@ from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane, clogging, next_lane
-from relaygw.delivery.leases import QUOTA_SLICE_S, Leases, Shares
+from relaygw.delivery.leases import Leases
 from relaygw.delivery.outcome import Outcomes
+from relaygw.delivery.shares import QUOTA_SLICE_S, Shares
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause

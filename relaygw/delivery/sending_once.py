@@ -19,7 +19,7 @@ from relaygw.mail.content import header_end, header_fields, read_header
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import OF_KEY, HoldCause, HoldCode
 from relaygw.policy.retry import is_doubt_spent, key_until_ms
-from relaygw.settings.presets import KeyHeader
+from relaygw.settings.idempotency import KeyHeader
 
 
 class KeyPlan(NamedTuple):

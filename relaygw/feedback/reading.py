@@ -21,7 +21,7 @@ from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.verdict import BOUNCE_MAIL, Event, Kind
 from relaygw.observe.events import Judged
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.observe.readings import MAX_DEATHS, ProcessReadings, unwatched
 from relaygw.observe.readings import Reader as ReadBy
 from relaygw.settings.model import Settings

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from relaygw.errors import InvalidAddress
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
-from relaygw.mail.address import (
+from relaygw.mail.dsn_request import (
     NO_REQUEST,
     DsnRequest,
     read_envid,

@@ -15,9 +15,10 @@ from aiosmtpd.smtp import SMTP
 
 from relaygw.inbound import replies
 from relaygw.inbound.content import Arrival, ContentReader
+from relaygw.inbound.proxy_header import BadHeader, ProxyHeaderReader
 from relaygw.inbound.session import Envelope, Session
 from relaygw.inbound.sources import CONNECTIONS
-from relaygw.inbound.wire import BadHeader, ProxyHeaderReader, TlsLayer
+from relaygw.inbound.tls import TlsLayer
 
 if TYPE_CHECKING:
     from relaygw.inbound.listeners import ActiveListener, Client

@@ -16,9 +16,9 @@ from typing import Self
 
 from relaygw.errors import EndsReaders
 from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
-from relaygw.mail.address import NO_REQUEST, DsnRequest, read_request
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import COMPLETE_SUFFIX, FIRST_LINE, MAX_HEAD_BYTES
+from relaygw.mail.dsn_request import NO_REQUEST, DsnRequest, read_request
 from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.volume import NoRoom, Room
 

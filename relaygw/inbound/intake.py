@@ -21,9 +21,9 @@ from relaygw.inbound.content import (
     ReceivedContent,
     without_late_fields,
 )
+from relaygw.inbound.mail_classes import MailClasses
 from relaygw.inbound.screen import Screen, Wishes
-from relaygw.inbound.sources import MailClasses
-from relaygw.mail.address import NEVER, NO_REQUEST, DsnRequest, folded, mailbox
+from relaygw.mail.address import folded, mailbox
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import (
     READ_HEADER_BYTES,
@@ -33,7 +33,9 @@ from relaygw.mail.content import (
     read_header,
     without_fields,
 )
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
+from relaygw.mail.dsn_request import NEVER, NO_REQUEST, DsnRequest
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.source_header import parse_source
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.policy.recipients import Decision, Fate, Modes, RecipientPolicy, strictest

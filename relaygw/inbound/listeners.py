@@ -21,13 +21,15 @@ from relaygw.inbound.local_requests import Flush, LocalRequests
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.screen import Screen
-from relaygw.inbound.sources import RATE, SourceCounts, ThrottledClients
-from relaygw.inbound.wire import Certificate
+from relaygw.inbound.sources import RATE, SourceCounts
+from relaygw.inbound.throttled_clients import ThrottledClients
+from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.words import counted
 from relaygw.observe.events import Accepted
+from relaygw.observe.labels import DUPLICATE
 from relaygw.observe.maillog import MailLog
-from relaygw.observe.observer import DUPLICATE, FrontObserver, ListenerObserver
+from relaygw.observe.observer import FrontObserver, ListenerObserver
 from relaygw.observe.readings import ProcessReadings, unwatched
 from relaygw.passwords import Uses
 from relaygw.settings.listeners import Listener

@@ -23,7 +23,7 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.policy.content_check import find_in, shown_subject
 from relaygw.policy.standing_holds import StandingHolds
-from relaygw.settings.alerts import ContentCheck
+from relaygw.settings.content_check import ContentCheck
 from relaygw.store.guard import GuardEntry, HeldMailScope
 from relaygw.store.store import Store
 

@@ -22,7 +22,7 @@ from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.content import ContentReader, ReceivedContent, TooMuchData
 from relaygw.inbound.intake import HeaderTooLong, Origin, TooManyHops
 from relaygw.inbound.replies import MAX_COMMAND_BYTES, MAX_ERRORS, NOT_OFFERED, Refusal
-from relaygw.mail.address import NO_REQUEST
+from relaygw.mail.dsn_request import NO_REQUEST
 from relaygw.mail.envelope import Source
 from relaygw.observe.events import Rejected
 from relaygw.observe.readings import Reader

@@ -39,7 +39,7 @@ from relaygw.policy.storms import (
     reason_of,
     slice_ms,
 )
-from relaygw.settings.alerts import Storms
+from relaygw.settings.storms import Storms
 from relaygw.store.repeats import Repeat
 from relaygw.store.store import Store
 

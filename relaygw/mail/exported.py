@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from relaygw.mail.address import NO_REQUEST, DsnRequest
 from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.dsn_request import NO_REQUEST, DsnRequest
 from relaygw.mail.words import unstorable_sign
 
 FORMAT = "relaygw_export"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from enum import StrEnum
 
-from relaygw.mail.address import encode_utf8_address, shown_orcpt
+from relaygw.mail.dsn_request import encode_utf8_address, shown_orcpt
 from relaygw.mail.envelope import Envelope, RecipientRecord
 from relaygw.mail.returned import EIGHT_BIT, part, quoted, returned_part
 from relaygw.mail.state import EXPIRED_BY, CaptureCode, RecipientState, capture_code

@@ -18,31 +18,26 @@ There a text is found where a word begins with it; its words are what `split_wor
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, tzinfo
 from enum import StrEnum
 from functools import partial
-from hashlib import blake2b
-from itertools import chain
 
+from relaygw.mail.result import ASKED
+from relaygw.mail.search_values import read_size_bytes, read_time_ms
+from relaygw.mail.search_words import split_words
+from relaygw.mail.searchable_text import searchable
 from relaygw.mail.state import DeliveryState
-from relaygw.mail.verdict import ASKED
 
 MAX_CHARACTERS = 1000
 MAX_TERMS = 20  # a search that is longer finds nothing
 
-# what Mailpit puts a blank for, and what SQL or UTF-8 would stumble over
-_BETWEEN_WORDS = re.compile(r'[\s\x00-\x1f\x7f-\x9f<>",;()\ud800-\udfff]+')
-# soft hyphens, joiners and marks of direction: nobody sees them, newsletters are full of them
-_UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
-# Unicode puts the marks of a letter in order in a time that grows with the square of their number
-_MANY_SIGNS = re.compile(r"([^\w\x00-\x7f]{64})[^\w\x00-\x7f]++")
 _WORD = re.compile(r'(?:"[^"]*"?|[^\s"])+')
 _TERM = re.compile(
     r'(?P<not>(?:[-!][^\w"]*+)?)(?P<field>[a-z-]+):(?P<value>.*)', re.DOTALL | re.IGNORECASE
 )
+_UID = re.compile(r"[0-9]{1,10}")
 _LONE_STAR = re.compile(r"(?<!\*)\*(?!\*)")  # more of them stand in subjects: *****SPAM*****
 
 
@@ -151,20 +146,6 @@ class MailSearch:
 
 
 EVERYTHING = MailSearch()
-
-
-def few_signs(text: str) -> str:
-    """Return a text with at most 64 marks and signs in a row, for what normalises it."""
-    return _MANY_SIGNS.sub(r"\1", text)
-
-
-def searchable(text: str) -> str:
-    """Return text as it is stored and looked for: folded case, one blank between words."""
-    folded = unicodedata.normalize("NFC", few_signs(_UNSEEN.sub("", text)).casefold())
-    return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFC", folded.casefold())).strip()
-
-
-tag_key = searchable  # returns what two spellings of one tag have in common
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,107 +279,3 @@ def _text_term(word: str, language: _Language) -> Term | None:
     if is_negated:
         raise SearchMistake(f"{word[:40]!r} leaves nothing out", "write letters or digits")
     return None
-
-
-# --- words of all mail ------------------------------------------------------------------------
-
-_PIECE = re.compile(r"[^\W_]+")
-_MAX_WORD_CHARACTERS = 64
-_MAX_WORDS_CHARACTERS = 64_000  # of one message: some 2,000 recipients
-_MIN_ID_CHARACTERS = 5  # of letters and digits
-_SURE_ID_CHARACTERS = 16  # so many need no digit among them
-FIELD_END = "\n"
-"""Stands between the words of two fields, so that no phrase runs over both."""
-
-
-def split_words(text: str) -> list[str]:
-    """Return the words of a text: what stands between signs that are no letter and no digit."""
-    folded = text.lower() if text.isascii() else searchable(text)
-    return [word[:_MAX_WORD_CHARACTERS] for word in _PIECE.findall(folded)]
-
-
-def reply_ids(reply: str) -> Iterator[str]:
-    """Yield what may be a provider's own id in its reply: long, mostly with a digit."""
-    for part in reply.split():
-        letters = "".join(_PIECE.findall(part))
-        if len(letters) >= _MIN_ID_CHARACTERS and (
-            len(letters) >= _SURE_ID_CHARACTERS or any(map(str.isdigit, letters))
-        ):
-            yield part
-
-
-def link_word(value: str) -> str:
-    """Return the one word that stands for a whole value of web.link_header, in any case."""
-    return "link" + blake2b(searchable(value).encode(), digest_size=8).hexdigest()
-
-
-def words_of(facts: Iterable[str], addresses: Iterable[str]) -> str:
-    """Return all words of a message, each after a blank; of very many addresses the first ones."""
-    parts: list[str] = []
-    left = _MAX_WORDS_CHARACTERS
-    for text in dict.fromkeys(chain(facts, addresses)):
-        words = split_words(text)
-        if words and left > 0:
-            part = " ".join(words)[:left]
-            parts.append(part)
-            left -= len(part)
-    return f" {f' {FIELD_END} '.join(parts)} "
-
-
-# --- times and sizes as people write them -----------------------------------------------------
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_UNIX_S = re.compile(r"[0-9]{9,10}")
-_UNIX_MS = re.compile(r"[0-9]{12,13}")
-_FORMATS = (
-    "%Y",
-    "%Y-%m",
-    "%Y/%m/%d",
-    "%m/%d/%Y",  # as Mailpit reads it
-    "%d.%m.%Y",
-    "%d %b %Y",
-    "%d %B %Y",
-    "%b %d %Y",
-    "%B %d %Y",
-)
-_UID = re.compile(r"[0-9]{1,10}")
-_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(?:([kmg])(?:i?b)?|b)?", re.IGNORECASE)
-_FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-
-
-def read_time_ms(text: str, tz: tzinfo) -> int | None:
-    """Return a date or an epoch in ms, of `tz` if it names no zone; None if it is none."""
-    if _UNIX_S.fullmatch(text):
-        return int(text) * 1000
-    if _UNIX_MS.fullmatch(text):
-        return int(text)
-    at = _read_date(text)
-    if at is None:
-        return None
-    try:
-        return ((at if at.tzinfo is not None else at.replace(tzinfo=tz)) - _EPOCH) // timedelta(
-            milliseconds=1
-        )
-    except (OverflowError, ValueError):  # the first or the last day that there is
-        return None
-
-
-def _read_date(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        words = " ".join(text.replace(",", " ").split())
-    for form in _FORMATS:
-        try:
-            return datetime.strptime(words, form)
-        except ValueError:
-            continue
-    return None
-
-
-def read_size_bytes(text: str) -> int | None:
-    """Return a size such as `100k` or `1.5 MB` in bytes; None if it is none, or nothing."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        return None
-    return int(float(match[1]) * _FACTORS[(match[2] or "").lower()]) or None

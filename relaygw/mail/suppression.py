@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from relaygw.mail.address import ascii_domain, check_address, split
 from relaygw.mail.clock import utc_text
-from relaygw.mail.outcome import EnhancedStatus
+from relaygw.mail.reply import EnhancedStatus
 from relaygw.mail.state import CaptureCode
 from relaygw.mail.verdict import Kind
 

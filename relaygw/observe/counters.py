@@ -18,7 +18,7 @@ from relaygw.mail.state import RecipientState, capture_code
 from relaygw.mail.suppression import STREAMS, Cause
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.observe.events import Accepted, Attempted, Event, Judged
-from relaygw.observe.observer import (
+from relaygw.observe.labels import (
     BOUNCED,
     CAPTURED,
     DEFERRED,

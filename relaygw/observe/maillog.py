@@ -20,7 +20,7 @@ from enum import Enum, auto
 from pathlib import Path
 from types import TracebackType
 
-from relaygw.observe.events import Event, Level, Note, Redaction
+from relaygw.observe.events import Event, Level, Note
 from relaygw.observe.json_form import JsonForm
 from relaygw.observe.outlets import (
     FileOutlet,
@@ -34,6 +34,7 @@ from relaygw.observe.outlets import (
     in_a_file,
 )
 from relaygw.observe.postfix_form import PostfixForm
+from relaygw.observe.redaction import Redaction
 from relaygw.settings.model import Log
 
 MAX_WAITING_BYTES = 4 * 2**20

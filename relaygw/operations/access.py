@@ -11,8 +11,9 @@ from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
 from relaygw.passwords import Uses
 from relaygw.settings.model import Settings
+from relaygw.store.sessions import LoginKey
 from relaygw.store.store import Store
-from relaygw.store.visitors import LoginKey, Throttled
+from relaygw.store.visitors import Throttled
 
 _MARK_DIGITS = 12
 

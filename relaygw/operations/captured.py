@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relaygw.errors import InvalidAddress
-from relaygw.mail.address import NEVER
 from relaygw.mail.content import read_header
+from relaygw.mail.dsn_request import NEVER
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.mail.suppression import Action, Listed

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
+from relaygw.mail.result import SHOWN, WORST_FIRST, shown_result
 from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
-from relaygw.mail.verdict import SHOWN, WORST_FIRST, shown_result
 from relaygw.mail.words import fields
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.reports import Report

@@ -19,7 +19,8 @@ from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import CaptureCode, RecipientState, capture_code
 from relaygw.mail.suppression import Action, Listed
 from relaygw.mail.words import fields
-from relaygw.observe.observer import MAILDROP, Series
+from relaygw.observe.history import Series
+from relaygw.observe.labels import MAILDROP
 from relaygw.operations.queue_actions import LeftAlone, batches
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry

@@ -16,19 +16,12 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+from relaygw.mail.attempt_state import PUT_OFF, AttemptState
 from relaygw.mail.clock import DAY_MS, clock_ms, rfc3339_or_none, utc_text, utc_time
-from relaygw.mail.outcome import PUT_OFF, AttemptState
-from relaygw.mail.search import (
-    WITH_WORDS,
-    Field,
-    MailSearch,
-    SearchMistake,
-    Term,
-    parse_find,
-    read_time_ms,
-)
+from relaygw.mail.result import ASKED, asked_for
+from relaygw.mail.search import WITH_WORDS, Field, MailSearch, SearchMistake, Term, parse_find
+from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.mail.verdict import ASKED, asked_for
 from relaygw.operations.queue_object import queue_object
 from relaygw.settings.section import parse_duration
 from relaygw.store.find import Found

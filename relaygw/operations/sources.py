@@ -18,12 +18,14 @@ from relaygw.mail.words import fields
 from relaygw.operations.queue_actions import BATCH_MESSAGES, RELEASE, Order, change_queued
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.policy.new_sources import sender_id
-from relaygw.settings.alerts import Guard, Rule
+from relaygw.settings.alerts import Rule
+from relaygw.settings.guard import Guard
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
+from relaygw.store.guarded_mail import held_of_class, hold_waiting
 from relaygw.store.selection import Selection
 from relaygw.store.sources import SeenClass, SourceSum
-from relaygw.store.store import Store, held_of_class, hold_waiting
+from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 
 BY = {

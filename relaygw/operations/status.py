@@ -12,14 +12,15 @@ from relaygw.mail.clock import clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.standing_hold import StandingHold
 from relaygw.mail.words import fields
-from relaygw.observe.events import WAITS_SLICE_S, Waits, waits_of
+from relaygw.observe.history import Series
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
-from relaygw.observe.observer import Series
+from relaygw.observe.waits import WAITS_SLICE_S, Waits, waits_of
 from relaygw.operations import providers
 from relaygw.operations.standing_holds import hold_object, waiting_of
 from relaygw.operations.webhooks import receiver_warnings, receivers
+from relaygw.policy.lost_gateways import LOST_MS, LostInstance, lost_gateways
 from relaygw.policy.receivers import Endpoint
-from relaygw.policy.untended import LOST_MS, LostInstance, Untended, lost_gateways, untended
+from relaygw.policy.untended import Untended, untended
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance, silent_incarnations

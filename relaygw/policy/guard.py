@@ -27,7 +27,7 @@ from relaygw.policy.mail_counts import (
     sums,
     weight_by_hour,
 )
-from relaygw.settings.alerts import Guard
+from relaygw.settings.guard import Guard
 
 HISTORY_DAYS = 14
 _USUAL_FACTOR = 4.0  # times what is usual at this hour

@@ -10,7 +10,7 @@ from relaygw.mail.clock import DAY_MS, HOUR_MS
 from relaygw.mail.mail_class import OTHER_SOURCES, MailClass, source_id
 from relaygw.policy.guard import Held, Known, Suspect, Trouble
 from relaygw.policy.mail_counts import Counted, Moment, moments, much
-from relaygw.settings.alerts import Guard
+from relaygw.settings.guard import Guard
 
 
 def sender_id(one: MailClass) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address_list import read_addresses
 from relaygw.mail.content import header_end, header_fields
-from relaygw.settings.presets import RecipientField, recipient_fields
+from relaygw.settings.recipient_fields import RecipientField, recipient_fields
 
 _LOWER = bytes(range(256)).lower()
 _NOT_LETTERS = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))

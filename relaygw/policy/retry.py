@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from relaygw.mail.address import SUCCESS
+from relaygw.mail.dsn_request import SUCCESS
 from relaygw.mail.envelope import (
     ClaimedDelivery,
     DeliveryUpdate,

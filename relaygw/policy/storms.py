@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from relaygw.mail.content import header_fields
 from relaygw.mail.words import counted
-from relaygw.settings.alerts import Storms
 from relaygw.settings.section import format_duration
+from relaygw.settings.storms import Storms
 
 SLICES = 6
 """The window moves in so many steps."""

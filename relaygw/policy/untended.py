@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from relaygw.mail.clock import utc_text
-from relaygw.mail.envelope import HeldMail, MailInHand
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.outcome import Scope
+from relaygw.mail.standing_mail import HeldMail, MailInHand
 from relaygw.mail.words import age, counted
 from relaygw.policy.router import provider_of_route, provider_route, providers_of
 from relaygw.settings.alerts import Rule
@@ -18,12 +18,9 @@ from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream
 
+ROLLING_S = 900.0
 Key = TypeVar("Key")
 Item = TypeVar("Item")
-LOST_MS = 86_400_000  # for how long a lost instance is told of
-ROLLING_S = 900.0
-"""As long workers may run different settings before mail of a route that only some may know of
-is told of: a change of settings goes from one gateway to the next."""
 _STEPS_TO_OPEN = 6  # greeting or TLS, EHLO, STARTTLS, EHLO, two of AUTH
 _STEPS_OF_MAIL = 3  # MAIL, RCPT, DATA: pipelined replies come together
 _LEAST_WINDOW = 4  # deliveries that a worker has at hand of a slow route
@@ -64,18 +61,6 @@ class Standing:
     ending: frozenset[str] = frozenset()  # standing holds that end by themselves
     others: Sequence[str] = ()  # workers with other settings: they may know other routes
     home: str | None = None  # the machine that the queue belongs to, where this is another one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LostInstance:
-    """A process that died without a goodbye, and none of its name and role came back."""
-
-    incarnation: str
-    name: str
-    role: str
-    pid: int
-    heartbeat_at_ms: int  # the last one
-    leases: int  # deliveries it was sending, which others have now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +197,7 @@ def _away(standing: Standing) -> Iterator[Untended]:
 
 def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
     alone = (one for one in standing.held if not _is_attended(one.cause, standing))
-    for why, groups in _grouped((why_held(one.cause.code), one) for one in alone).items():
+    for why, groups in grouped((why_held(one.cause.code), one) for one in alone).items():
         words, remedy = _HELD[why]
         oldest = min(groups, key=lambda group: group.since_ms)
         what = words or oldest.cause.sentence[:100] or "the reason is not recorded"
@@ -274,7 +259,7 @@ def gone_remedy(route: str) -> str:
 def _without_route(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
     known = known_routes(settings)
     gone = ((lane.route, lane) for lane in standing.lanes if lane.route not in known)
-    for route, mine in _grouped(gone).items():
+    for route, mine in grouped(gone).items():
         number = sum(lane.deliveries for lane in mine)
         age_s = (now_ms - min(lane.accepted_at_ms for lane in mine)) / 1000
         who = "no worker sends"
@@ -321,7 +306,7 @@ def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> It
         for one in in_hand
         if now_ms - one.since_ms > most_in_hand_s(settings, one.route, one.recipients) * 1000
     )
-    for worker, mine in _grouped((one.worker, one) for one in late).items():
+    for worker, mine in grouped((one.worker, one) for one in late).items():
         first = min(mine, key=lambda one: one.since_ms)
         yield Untended(
             kind=STUCK,
@@ -345,35 +330,8 @@ def most_in_hand_s(settings: Settings, route: str, recipients: int) -> float:
     return max(limits, default=3600.0)
 
 
-# --- instances that are gone --------------------------------------------------------------
-
-
-def lost_gateways(lost: Iterable[LostInstance]) -> list[Untended]:
-    """Return the hosts whose processes are gone, with what they had."""
-    by_name = _grouped((one.name, one) for one in lost)
-    return [_lost(name, mine) for name, mine in by_name.items()]
-
-
-def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
-    roles = ", ".join(dict.fromkeys(one.role for one in mine))
-    leases = sum(one.leases for one in mine)
-    last_ms = max(one.heartbeat_at_ms for one in mine)
-    at = utc_text(last_ms)
-    had = f"; {deliveries(leases)} it was sending went back to the queue" if leases else ""
-    return Untended(
-        kind=Rule.INSTANCE_LOST,
-        rule=Rule.INSTANCE_LOST,
-        key=name,
-        deliveries=leases,
-        since_ms=last_ms,
-        summary=f"gateway {name} is lost ({roles}): its last heartbeat was at {at}{had}",
-        remedy="check "
-        "that machine; mail in its maildrop waits there until the gateway runs again. An instance "
-        "that does not come back is forgotten after a day",
-    )
-
-
-def _grouped(pairs: Iterable[tuple[Key, Item]]) -> dict[Key, list[Item]]:
+def grouped(pairs: Iterable[tuple[Key, Item]]) -> dict[Key, list[Item]]:
+    """Return the items by key, in their order."""
     groups: defaultdict[Key, list[Item]] = defaultdict(list)
     for key, one in pairs:
         groups[key].append(one)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from relaygw.errors import RelaygwError
-from relaygw.mail.address import NO_REQUEST, DsnRequest, read_request
+from relaygw.mail.dsn_request import NO_REQUEST, DsnRequest, read_request
 
 _SIZE, _TIME, _SENDER, _ATTRIBUTE, _POINTER, _PADDING = "CTSApw"
 _WAITING, _DONE, _CANCELLED, _REDIRECT = "RD/>"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from relaygw.alerting.history import history_kept
 from relaygw.alerting.notifier import open_notifier
-from relaygw.alerting.watch import Watch, WatchThread
+from relaygw.alerting.watch import Watch
+from relaygw.alerting.watch_thread import WatchThread
 from relaygw.delivery.janitor import Janitor
 from relaygw.delivery.leases import LeaseLost
 from relaygw.delivery.notices import Notices
@@ -19,8 +20,9 @@ from relaygw.errors import StoreUnavailable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import NoticeComposer
 from relaygw.observe.counters import DeliveryMetrics
+from relaygw.observe.history import History
 from relaygw.observe.metrics import can_count
-from relaygw.observe.observer import DeliveryObserver, History
+from relaygw.observe.observer import DeliveryObserver
 from relaygw.roles import open_store, queue_place
 from relaygw.roles.process import RoleContext, first_of, in_loop, listening, registered, stop_event
 from relaygw.settings.model import Settings

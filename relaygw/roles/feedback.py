@@ -14,8 +14,9 @@ from relaygw.feedback.reading import Reader, Seldom
 from relaygw.feedback.receiving import PostBox
 from relaygw.mail.verdict import BOUNCE_MAIL
 from relaygw.observe.counters import FeedbackMetrics
+from relaygw.observe.history import History
 from relaygw.observe.metrics import can_count
-from relaygw.observe.observer import FeedbackObserver, History
+from relaygw.observe.observer import FeedbackObserver
 from relaygw.roles.process import RoleContext
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.store import Store

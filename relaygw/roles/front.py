@@ -10,18 +10,19 @@ from functools import partial
 from relaygw.alerting.history import history_kept
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
+from relaygw.inbound.mail_classes import MailClasses
 from relaygw.inbound.screen import Check, ContentLook, HoldCheck, Screen, refreshed
-from relaygw.inbound.sources import MailClasses, SourceCounts, counts_kept
+from relaygw.inbound.sources import SourceCounts, counts_kept
 from relaygw.inbound.storms import StormCheck
 from relaygw.mail.finding import Kind, words_of
 from relaygw.observe.counters import FrontMetrics
+from relaygw.observe.history import History
 from relaygw.observe.metrics import can_count
-from relaygw.observe.observer import FrontObserver, History
+from relaygw.observe.observer import FrontObserver
 from relaygw.operations.flush import flush
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.roles.uses import uses_kept, written
-from relaygw.settings.alerts import counts_sources
 from relaygw.settings.model import Settings
 from relaygw.store import hints
 from relaygw.store.store import Store
@@ -86,7 +87,7 @@ async def front(context: RoleContext) -> int:
 
 def mail_classes(settings: Settings) -> MailClasses | None:
     """Return what knows the classes of mail; None where nothing asks for them."""
-    return MailClasses() if counts_sources(settings) else None
+    return MailClasses() if settings.counts_sources else None
 
 
 def screen(settings: Settings, store: Store, observer: FrontObserver) -> Screen:

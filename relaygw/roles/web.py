@@ -10,10 +10,10 @@ from functools import partial
 
 from relaygw import service_file
 from relaygw.alerting.history import history_kept
-from relaygw.alerting.watch import WatchThread
+from relaygw.alerting.watch_thread import WatchThread
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.words import span
-from relaygw.observe.observer import History
+from relaygw.observe.history import History
 from relaygw.passwords import Uses
 from relaygw.roles import hears_of_mail, open_store, wake_workers
 from relaygw.roles.demand import IDLE_S, Attendance

@@ -1,23 +1,17 @@
-"""Sections `events` and `suppression`: what providers report after their 250, and what follows.
-
-The one says where reports are taken and by what they are believed, the other what happens to mail
-for addresses that bounced or complained.
-"""
+"""Section `events`: where reports of providers are taken, and by what they are believed."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import Field
 
-from relaygw.mail.suppression import Action, SuppressionRules
 from relaygw.settings.addresses import Bind
 from relaygw.settings.presets import MarkField, presets
 from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Conflict, Section, checked, format_duration, parse_interval
+from relaygw.settings.section import Conflict, Section, checked
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
@@ -76,40 +70,4 @@ def events_conflicts(settings: Settings) -> Iterator[Conflict]:
             ("events", "bind"),
             f"{settings.events.bind} would listen for nobody; add events to a provider, or "
             "remove it",
-        )
-
-
-_Action = Literal["off", "warn", "block"]
-_NEVER = "never"
-
-
-def parse_expiry(value: object) -> float:
-    """Read a duration above zero, or `never`."""
-    if value == _NEVER or value == math.inf:
-        return math.inf
-    try:
-        return parse_interval(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; or never") from error
-
-
-def _format_expiry(seconds: float) -> str:
-    return _NEVER if seconds == math.inf else format_duration(seconds)
-
-
-class Suppression(Section):
-    """What happens to mail for an address that is suppressed, by the stream of its route."""
-
-    transactional: _Action = "warn"
-    promotional: _Action = "block"
-    expire: Annotated[
-        float, BeforeValidator(parse_expiry), PlainSerializer(_format_expiry, when_used="json")
-    ] = Field(default=180 * 86400.0, examples=["180d"])
-
-    def rules(self) -> SuppressionRules:
-        """Return what the store and the worker go by."""
-        return SuppressionRules(
-            transactional=Action(self.transactional),
-            promotional=Action(self.promotional),
-            expire_ms=None if self.expire == math.inf else int(self.expire * 1000),
         )

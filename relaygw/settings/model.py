@@ -30,18 +30,11 @@ from relaygw.settings.addresses import (
     Rewrite,
     same_addresses,
 )
-from relaygw.settings.alerts import (
-    Alert,
-    AlertRules,
-    ContentCheck,
-    Digest,
-    Expected,
-    Guard,
-    Silence,
-    Storms,
-    alert_conflicts,
-)
-from relaygw.settings.events import Events, Suppression, events_conflicts
+from relaygw.settings.alerts import Alert, AlertRules, alert_conflicts
+from relaygw.settings.content_check import ContentCheck
+from relaygw.settings.digest import Digest
+from relaygw.settings.events import Events, events_conflicts
+from relaygw.settings.guard import Guard
 from relaygw.settings.listeners import Listener, User, listener_conflicts, open_relays
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import RelayEntry, Route, route_conflicts
@@ -57,6 +50,9 @@ from relaygw.settings.section import (
     fits,
     raise_conflicts,
 )
+from relaygw.settings.silence import Expected, Silence
+from relaygw.settings.storms import Storms
+from relaygw.settings.suppression import Suppression
 from relaygw.settings.web import Metrics, Web, metrics_conflicts, web_conflicts
 from relaygw.settings.webhooks import Webhook, webhook_conflicts
 
@@ -308,6 +304,17 @@ class Settings(Section):
             for conflict in conflicts(self)
         )
         return self
+
+    @property
+    def counts_sources(self) -> bool:
+        """True where something needs to know who sends what."""
+        return (
+            self.guard.action != "off"
+            or self.silence.enabled
+            or bool(self.expect)
+            or self.storms.action != "off"
+            or self.digest.is_on
+        )
 
 
 _BETWEEN_SECTIONS: tuple[tuple[Callable[[Settings], Iterator[Conflict]], frozenset[str]], ...] = (

@@ -1,8 +1,7 @@
-"""What is known of mail services: presets.yaml, recipient_fields.yaml, and how presets are used.
+"""What is known of mail services: presets.yaml, and how presets are used.
 
 A preset is laid under the providers that name it: every key of the user's own stays, and what
-neither has is a problem that says what to write. The files beside this one explain their keys.
-`providers.NAME.idempotency` says where a provider reads a key that it sends only one message for.
+neither has is a problem that says what to write. The file beside this one explains its keys.
 """
 
 from __future__ import annotations
@@ -12,91 +11,19 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field
 
-from relaygw.settings.addresses import is_header_name
+from relaygw.settings.idempotency import Idempotency, KeyHeader
 from relaygw.settings.secrets import SecretRef
-from relaygw.settings.section import Port, Section, Written, format_duration, parse_duration
+from relaygw.settings.section import Port, Section
 from relaygw.settings.tree import FilledValues, Keys, read_own
 
-_SHORTEST_LIFE_S = 3600.0  # a retry has to come well before its end
-_WRITE = "write auto, off, or e.g. {header: X-EE-Idempotency-Key, life: 24h}"
-_TAKEN = frozenset(
-    f"{prefix}{name}"
-    for prefix in ("", "resent-")
-    for name in ("from", "sender", "to", "cc", "bcc", "date", "message-id", "reply-to")
-) | {"received", "return-path", "subject", "references", "in-reply-to", "mime-version"}
-
-
-@dataclass(frozen=True, slots=True)
-class KeyHeader:
-    """The header field that has the key, and for how long the provider knows one it has seen."""
-
-    header: str
-    life_s: float
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Idempotency(Written):
-    """`auto`, `off`, or a header field of its own."""
-
-    word: str = "auto"
-    own: KeyHeader | None = None
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """Read the written form; raises ValueError."""
-        if isinstance(value, str) and value in ("auto", "off"):
-            return cls(value)
-        if not isinstance(value, dict):
-            raise ValueError(f"is not an idempotency key; {_WRITE}")
-        if set(value) != {"header", "life"}:
-            known = ("header", "life")
-            wrong = [f"{key} is not a key of it" for key in value if key not in known]
-            wrong += [f"{key} is missing" for key in known if key not in value]
-            raise ValueError(f"is not right: {', '.join(wrong)}; {_WRITE}")
-        return cls("", KeyHeader(_header(value["header"]), _life_s(value["life"])))
-
-    def __str__(self) -> str:
-        """Return the written form."""
-        if self.own is None:
-            return self.word
-        return f"{{header: {self.own.header}, life: {format_duration(self.own.life_s)}}}"
-
-
-def _header(name: object) -> str:
-    if not isinstance(name, str) or not is_header_name(name):
-        raise ValueError("has a header that is no header name; write e.g. X-EE-Idempotency-Key")
-    if name.lower() in _TAKEN or name.lower().startswith("content-"):
-        raise ValueError(
-            f"has the header {name}, which means something else; write the one of the provider's "
-            "documentation, or off"
-        )
-    return name
-
-
-def _life_s(value: object) -> float:
-    try:
-        life_s = parse_duration(value)
-    except ValueError as error:
-        raise ValueError(f"has a life that {error}") from error
-    if life_s < _SHORTEST_LIFE_S:
-        raise ValueError(
-            f"has a life of {format_duration(life_s)}, too short for retries; write the provider's "
-            f"own, at least {format_duration(_SHORTEST_LIFE_S)}, or off"
-        )
-    return life_s
-
-
 _PRESETS = Path(__file__).with_name("presets.yaml")
-_RECIPIENT_FIELDS = Path(__file__).with_name("recipient_fields.yaml")
-GENERAL = "general"  # the entry of fields that mail servers of any kind know
 
 
 class Choice(Section):
@@ -305,33 +232,3 @@ def _login_problems(preset: Preset, filled: dict[str, Any]) -> Iterator[tuple[st
             is_missing = is_wanted and filled.get(key) is None
         if is_missing:
             yield key, _required(filled["preset"], remedy)
-
-
-# --- fields that name recipients
-
-
-class RecipientField(Section):
-    """A header field in which somebody down the line may read addresses."""
-
-    name: str
-    carries: Literal["recipients", "envelope", "notices", "copy"]
-    form: Literal["addresses", "json", "url"]
-    addresses: tuple[str, ...] = ()  # of JSON: paths, keys joined by dots; lists are looked through
-    harmless: tuple[str, ...] = ()
-    json_only: bool = False
-    source: str
-
-
-class ServiceFields(Section):
-    """The fields of one service; none where its pages name none."""
-
-    sources: tuple[str, ...] = Field(min_length=1)
-    note: str = ""
-    fields: tuple[RecipientField, ...] = ()
-
-
-@cache
-def recipient_fields() -> Mapping[str, ServiceFields]:
-    """Return the fields of all services, by preset, and the GENERAL ones."""
-    values = read_own(_RECIPIENT_FIELDS).values
-    return {name: ServiceFields.model_validate(entry) for name, entry in values.items()}

@@ -17,7 +17,8 @@ from pydantic import AfterValidator, Field
 from relaygw.mail.outcome import BEFORE_MAIL, Stage
 from relaygw.settings.addresses import HeaderName, Host, Name, Pattern, is_loopback_host
 from relaygw.settings.events import ProviderEvents
-from relaygw.settings.presets import Idempotency, KeyHeader, key_header_of
+from relaygw.settings.idempotency import Idempotency, KeyHeader
+from relaygw.settings.presets import key_header_of
 from relaygw.settings.secrets import PemRef, SecretRef, UserName, is_url
 from relaygw.settings.section import Count, Interval, Port, Rate, Section, Size, checked
 
@@ -27,7 +28,6 @@ StageName = Literal[
 """`content` is the reply to the final dot."""
 
 STAGES: dict[StageName, Stage] = {name: Stage[name.upper()] for name in get_args(StageName)}
-
 _SCOPES = {
     "retry": ("recipient", "message", "credential", "provider"),
     "throttle": ("credential", "provider"),

@@ -110,7 +110,6 @@ def _same_name(settings: Settings, earlier: int, number: int) -> Conflict:
 
 
 _ROUTE = "default"  # the name of the route over the gateways; it is the last one
-
 _USUAL_PORT = 587
 _PORTS = {"smtp": _USUAL_PORT, "smtps": 465}
 _TLS = {"smtp": ("required", "encrypt", "opportunistic", "none"), "smtps": ("implicit",)}

@@ -183,13 +183,14 @@ def looser_mode(keys: Keys, mode: Mode | None, everywhere: Mode) -> Iterator[Con
 
 # --- values as users write them ---------------------------------------------------------------
 
+DAY_S = 86_400.0
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _BYTES = {
     **{"GiB": 2**30, "MiB": 2**20, "KiB": 2**10},
     **{"GB": 10**9, "MB": 10**6, "kB": 10**3, "KB": 10**3, "B": 1, "": 1},
 }
 # Beyond these no sensible setting lies, and sums with them stay far from a 64-bit overflow.
-_MAX_DURATION_S = 3650 * 86_400.0
+_MAX_DURATION_S = 3650 * DAY_S
 _MAX_SIZE_BYTES = 2**40
 _NUMBER_AND_UNIT = re.compile(r"\s*+([0-9]++(?:\.[0-9]++)?+)\s*+([A-Za-z]++|%|)\s*+")
 
@@ -268,7 +269,7 @@ def format_share(share: float) -> str:
     return f"{share * 100:.10f}".rstrip("0").rstrip(".") + "%"
 
 
-_PERIODS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PERIODS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S}
 _RATE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*/\s*([smhd])\s*")
 
 

@@ -22,7 +22,6 @@ _IN_EVERY_MAIL = frozenset(
 )
 _DOTS = frozenset({".", ".."})
 _METRICS_EXAMPLE = "127.0.0.1:9154"  # the port that exporters of Postfix's metrics use
-
 RoleName = Literal["viewer", "operator", "admin"]
 """What somebody may do: look; delete, tag and release as the lists allow; release to anyone."""
 

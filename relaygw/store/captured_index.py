@@ -18,8 +18,9 @@ from sqlalchemy import delete, exists, false, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause, Select
 
-from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
-from relaygw.mail.search import Field, MailSearch, Term, searchable
+from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
+from relaygw.mail.search import Field, MailSearch, Term
+from relaygw.mail.searchable_text import searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import Row, Transaction, insert_into
 from relaygw.store.find_index import FullText

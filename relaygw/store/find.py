@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sqlalchemy import exists, func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.envelope import CLOCKS_MS, first_id_at, time_of_id
+from relaygw.mail.queue_id import CLOCKS_MS, first_id_at, time_of_id
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch
 from relaygw.store import find_terms
 from relaygw.store.database import Repository, Statement, Transaction, Write

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Integer, Table, Text, column, table
 
 from relaygw.mail.content import link_value, read_header
-from relaygw.mail.search import link_word, reply_ids, words_of
+from relaygw.mail.search_words import link_word, reply_ids, words_of
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction, insert_into
 from relaygw.store.queue_tables import mail_search

@@ -15,18 +15,12 @@ from sqlalchemy import TextClause, and_, exists, false, func, or_, select, tuple
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause, Select
 
-from relaygw.mail.search import (
-    WAITING,
-    WITH_WORDS,
-    Field,
-    MailSearch,
-    Term,
-    link_word,
-    searchable,
-    split_words,
-)
+from relaygw.mail.result import ASKED
+from relaygw.mail.search import WAITING, WITH_WORDS, Field, MailSearch, Term
+from relaygw.mail.search_words import link_word, split_words
+from relaygw.mail.searchable_text import searchable
 from relaygw.mail.state import RARE_RESULTS, RecipientState
-from relaygw.mail.verdict import ASKED, Kind
+from relaygw.mail.verdict import Kind
 from relaygw.store.captured_index import condition_on_captured, contains
 from relaygw.store.database import Transaction
 from relaygw.store.queue_tables import (

@@ -13,8 +13,6 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import DAY_MS, HOUR_MS
-from relaygw.mail.content import subject_template
-from relaygw.mail.envelope import first_id_at
 from relaygw.mail.hold import HoldCode, sender_domain
 from relaygw.mail.mail_class import (
     LOCAL_HOST,
@@ -25,7 +23,9 @@ from relaygw.mail.mail_class import (
     short_text,
     shown_source,
 )
+from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
+from relaygw.mail.subject_template import subject_template
 from relaygw.mail.words import printable
 from relaygw.policy.mail_counts import HourCount, program_of
 from relaygw.store.audit import AuditEntry, add_audit

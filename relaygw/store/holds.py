@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import case, func, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.envelope import HeldMail
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
 from relaygw.mail.outcome import Scope
 from relaygw.mail.standing_hold import HoldScope, StandingHold
+from relaygw.mail.standing_mail import HeldMail
 from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.database import Repository, Statement, Transaction, insert_into

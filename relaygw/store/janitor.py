@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import case, delete, select, tuple_, update
 
-from relaygw.mail.envelope import first_id_at
+from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
 from relaygw.store.captured_index import forget_captured, stray_index_rows
 from relaygw.store.database import (

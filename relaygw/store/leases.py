@@ -11,8 +11,9 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import cast
 
-from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Rerouting, Source
+from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient, Source
 from relaygw.mail.hold import probed_provider
+from relaygw.mail.rerouting import Rerouting
 from relaygw.mail.state import DeliveryState
 from relaygw.store import doubts, outcomes
 from relaygw.store.audit import AuditEntry, add_audit

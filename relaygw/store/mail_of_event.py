@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import folded
-from relaygw.mail.outcome import provider_id
-from relaygw.mail.search import split_words
+from relaygw.mail.reply import provider_id
+from relaygw.mail.search_words import split_words
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.database import BatchStatement, Statement, Transaction
 from relaygw.store.find_index import FULL_TEXT

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, first_id_at
+from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate
 from relaygw.mail.notice import DueNotice, NoticedRecipient, NoticeEntry, NoticeKind
+from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import RecipientState
 from relaygw.store.database import BatchStatement, Repository, Row, Statement, Transaction
 from relaygw.store.intake import insert_messages

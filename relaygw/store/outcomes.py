@@ -12,15 +12,9 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any
 
+from relaygw.mail.attempt_state import REPEATED, AttemptState, attempt_state, waiting_state
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
-from relaygw.mail.outcome import (
-    REPEATED,
-    AttemptState,
-    Stage,
-    Verdict,
-    attempt_state,
-    waiting_state,
-)
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState, check_transition
 from relaygw.mail.suppression import Suppression
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Update, and_, case, exists, func, literal, select, true, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ARRAY, Select, Text, and_, any_, bindparam, delete, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import Envelope, RecipientRecord, Source
 from relaygw.mail.hold import HoldCause, cause_in
 from relaygw.mail.notice import NoticeEntry
-from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry

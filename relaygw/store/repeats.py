@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
-from relaygw.mail.envelope import AcceptedMessage, first_id_at
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.queue_id import first_id_at
 from relaygw.policy.storms import Storm
 from relaygw.store.database import (
     BatchStatement,

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, exists, func, select
 
-from relaygw.mail.verdict import PASSING, Kind, is_news, outweighs
+from relaygw.mail.result import is_news
+from relaygw.mail.verdict import PASSING, Kind, outweighs
 from relaygw.observe.events import Judged
 from relaygw.store.database import BatchStatement, Repository, Transaction, Write
 from relaygw.store.queue_entry import in_batches, rows_in

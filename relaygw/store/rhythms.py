@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 
 from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import ClassCount
-from relaygw.policy.silence import LEARNT_MS, LEAST_MESSAGES, LastMail, MailHour, MailKind
+from relaygw.policy.rhythm import LEARNT_MS, LEAST_MESSAGES, MailHour, MailKind
+from relaygw.policy.silence import LastMail
 from relaygw.store.database import BatchStatement, Row, Statement, Transaction, Write, insert_into
 from relaygw.store.side_tables import kind_hour, mail_kind
 from relaygw.store.sources import KEPT_MS, HourlyCounts

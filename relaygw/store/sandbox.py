@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, delete, exists, func, or_, select, text, update
 
-from relaygw.mail.content import ContentFacts
-from relaygw.mail.search import EVERYTHING, MailSearch, tag_key
+from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.search import EVERYTHING, MailSearch
+from relaygw.mail.searchable_text import tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.captured_index import FULL_TEXT, facts_of, forget_captured, matching, write_index

@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Select, TextClause, and_, exists, func, or_, select, union
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.envelope import CLOCKS_MS, first_id_at
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.mail_class import LOCAL_HOST
-from relaygw.mail.outcome import AttemptState
+from relaygw.mail.queue_id import CLOCKS_MS, first_id_at
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
 from relaygw.store.database import Transaction

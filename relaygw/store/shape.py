@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Text, case, cast, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.content import subject_template
 from relaygw.mail.state import RecipientState
+from relaygw.mail.subject_template import subject_template
 from relaygw.store.database import Transaction
 from relaygw.store.queue_tables import (
     HAS_PUT_OFF,

@@ -5,21 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from relaygw.errors import QueueDamaged
-from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.mail_class import MailClass
-from relaygw.mail.state import DeliveryState
-from relaygw.store.audit import Audit, AuditEntry
+from relaygw.store.audit import Audit
 from relaygw.store.database import Database, Place
 from relaygw.store.doubts import Doubts
 from relaygw.store.feedback import Feedback
 from relaygw.store.find import Find
-from relaygw.store.guard import GuardAction, GuardEntry, Guards
+from relaygw.store.guard import Guards
 from relaygw.store.holds import Holds
 from relaygw.store.home import Homes
 from relaygw.store.instances import Instances
@@ -37,10 +34,11 @@ from relaygw.store.reports import Reports
 from relaygw.store.rhythms import Rhythms
 from relaygw.store.rules import NO_RULES, StoreRules
 from relaygw.store.sandbox import Sandbox
+from relaygw.store.sessions import Sessions
 from relaygw.store.sources import Sources
 from relaygw.store.sqlite import SqliteDatabase
 from relaygw.store.suppression_list import Suppressions
-from relaygw.store.visitors import Sessions, Visitors
+from relaygw.store.visitors import Visitors
 from relaygw.store.watch import Digests, Watch
 
 _CHUNKS_A_STEP = 4
@@ -162,95 +160,3 @@ def add_content(store: Store, queue_id: str, chunks: Iterator[bytes]) -> None:
     while bodies := list(islice(chunks, _CHUNKS_A_STEP)):
         store.intake.add_chunks(queue_id, done, bodies)
         done += len(bodies)
-
-
-_WAITING = frozenset({DeliveryState.INCOMING, DeliveryState.DEFERRED})
-_BATCH = 500  # messages
-
-
-# --- mail that entries of the guard hold -----------------------------------------------------
-
-
-def release_left(store: Store) -> None:
-    """Release mail whose entry is gone, and that of a class that is allowed.
-
-    A front holds on for two seconds after a release.
-    """
-    causes = [one for one in store.holds.held_causes() if one.code is HoldCode.GUARD]
-    if not causes:
-        return
-    # read behind it: what is held for an entry has one by now
-    entries = store.guard.guard_entries()
-    held = {one.target for one in entries if one.action is GuardAction.HOLD}
-    for cause in causes:
-        if cause.key.partition(" ")[0] not in held:
-            while store.holds.release_held(cause, limit=_BATCH):
-                pass
-    of_held = [one for one in causes if one.key.partition(" ")[0] in held]
-    for ids in _allowed_of_held(store, entries, held):
-        keys = [
-            (one.queue_id, part.delivery_no)
-            for one in store.queue.entries(ids)
-            for part in one.deliveries
-        ]
-        for cause in of_held:
-            store.holds.let_go(keys, cause)
-
-
-def _allowed_of_held(
-    store: Store, entries: Sequence[GuardEntry], held: set[str]
-) -> Iterator[list[str]]:
-    """Yield messages of classes that are allowed, held for their source."""
-    allowed = [
-        one.target
-        for one in entries
-        if one.action is GuardAction.ALLOW and one.target != one.source_id and one.source_id in held
-    ]
-    for one in store.guard.classes_of(allowed) if allowed else ():
-        yield from held_of_class(store, one.mail_class)
-
-
-def held_of_class(store: Store, one: MailClass) -> Iterator[list[str]]:
-    """Yield messages of a class that are held for its source."""
-    after, goes_on = "", True
-    while goes_on:
-        found, after = store.guard.held_of(one, after=after)
-        goes_on = bool(after)
-        if found:
-            yield found
-
-
-def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> int:
-    """Hold the waiting mail that the entries cover, or that of one target; return how much.
-
-    Audited, as an operator's holds are. What is being sent stays as it is, and so does what
-    somebody released, unless it is asked for by its target.
-    """
-    scopes = [one for one in store.guard.held_scopes() if target in ("", one.target)]
-    ids = {one.source_id for one in scopes}
-    classes = store.guard.classes_of(ids) if ids else []
-    sources = {one.mail_class.source_id: one.mail_class.source for one in classes}
-    held = 0
-    for scope in scopes:
-        after, goes_on = "", scope.source_id in sources
-        while goes_on:
-            found, after = store.guard.waiting_of(
-                scope, sources[scope.source_id], is_any=bool(target), after=after
-            )
-            goes_on = bool(after)
-            if found:
-                held += store.queue.change_state(
-                    found,
-                    from_states=_WAITING,
-                    to=DeliveryState.HELD,
-                    hold=HoldCause(HoldCode.GUARD, f"{scope.target} {scope.reason}"),
-                    entry=AuditEntry(
-                        at_ms=now_ms,
-                        actor=actor,
-                        action="queue.hold",
-                        target=" ".join(found),
-                        affected=len(found),
-                        detail=f"guard={scope.target!r}",
-                    ),
-                )
-    return held

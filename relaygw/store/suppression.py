@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from relaygw.mail.address import mailbox
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import ClaimedDelivery, DeliveryUpdate, Recipient
-from relaygw.mail.outcome import AttemptState
 from relaygw.mail.suppression import (
     ANY,
     CAUSE_OF,

@@ -14,12 +14,14 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.clock import DAY_MS, clock_ms
-from relaygw.mail.envelope import AcceptedMessage, MailInHand
+from relaygw.mail.envelope import AcceptedMessage
+from relaygw.mail.standing_mail import MailInHand
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import printable
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.policy.endings import EndingLogin, ending_logins
-from relaygw.policy.untended import Lane, LostInstance, Standing, shortest_in_hand_s
+from relaygw.policy.lost_gateways import LostInstance
+from relaygw.policy.untended import Lane, Standing, shortest_in_hand_s
 from relaygw.store.database import (
     BatchStatement,
     Repository,

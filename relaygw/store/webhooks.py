@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from relaygw.mail.attempt_state import AttemptState, attempt_state
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
-from relaygw.mail.outcome import AttemptState, attempt_state
 from relaygw.mail.state import RecipientState
 from relaygw.mail.verdict import OF_OUTCOME, OF_VERDICT, ONLY_LAST, Told
 from relaygw.store.database import BatchStatement, Row, Transaction, insert_into

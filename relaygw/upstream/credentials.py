@@ -21,7 +21,8 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from relaygw.errors import SettingsError
 from relaygw.http_request import Answer, Unanswered, post_directly
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Oauth, Provider
 from relaygw.settings.secrets import SecretRef, parse_user_name
 from relaygw.upstream.failure import UpstreamError

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.words import counted
 from relaygw.settings.addresses import Bind
 from relaygw.settings.provider import Oauth, Provider, TlsPolicy

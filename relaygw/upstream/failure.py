@@ -10,7 +10,8 @@ from typing import NamedTuple
 from aiosmtplib import SMTPException, SMTPReadTimeoutError, SMTPResponseException, SMTPTimeoutError
 
 from relaygw.errors import RelaygwError
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
 from relaygw.upstream.protocol import clean_text
 
 _DSN = {Stage.CONNECT: "4.4.1", Stage.STARTTLS: "4.7.5", Stage.TLS: "4.7.5", Stage.AUTH: "4.7.0"}

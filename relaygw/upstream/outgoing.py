@@ -18,7 +18,6 @@ from functools import partial
 from typing import NamedTuple
 
 from relaygw.errors import ContentInvalid
-from relaygw.mail.address import NEVER, mail_parameters, rcpt_parameters
 from relaygw.mail.content import (
     MAX_LINE_BYTES,
     READ_HEADER_BYTES,
@@ -26,8 +25,10 @@ from relaygw.mail.content import (
     read_header,
     without_fields,
 )
+from relaygw.mail.dsn_request import NEVER, mail_parameters, rcpt_parameters
 from relaygw.mail.envelope import Source
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.source_header import source_line
 from relaygw.policy.recipient_fields import NO_FIELDS, NOTHING, FieldRule, FieldsFound
 from relaygw.upstream.mark import Mark, put_mark

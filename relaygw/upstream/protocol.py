@@ -13,7 +13,7 @@ import asyncio
 import re
 
 from relaygw.mail.content import MAX_LINE_BYTES, normalise_line_ends
-from relaygw.mail.outcome import SmtpReply
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.words import printable
 
 MAX_LINES = 100

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.addresses import Bind
 from relaygw.settings.provider import Provider, Timeouts
 from relaygw.upstream.connection import OpenConnection, open_connection

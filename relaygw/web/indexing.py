@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from relaygw.errors import EndsReaders, StoreUnavailable, Unstorable
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store

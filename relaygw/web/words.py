@@ -11,8 +11,8 @@ from markupsafe import Markup, escape
 
 from relaygw.mail import words
 from relaygw.mail.clock import DAY_MS, clock_ms, rfc3339, utc_text, utc_time
+from relaygw.mail.result import ARRIVED, SHOWN
 from relaygw.mail.state import CaptureCode, DeliveryState, RecipientState, capture_code
-from relaygw.mail.verdict import ARRIVED, SHOWN
 from relaygw.policy.router import CAPTURE_ROUTE
 from relaygw.store.queue_entry import QueueEntry, RecipientEntry
 

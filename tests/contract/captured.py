@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.mail.content import Contact, ContentFacts
+from relaygw.mail.content_facts import Contact, ContentFacts
 from relaygw.mail.envelope import NewRecipient
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.mail.state import RecipientState

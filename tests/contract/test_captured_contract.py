@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, select
 
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -19,8 +19,8 @@ from relaygw.store.queue_tables import (
     captured_text,
     message,
 )
+from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
-from relaygw.store.visitors import WebSession
 from tests.builders import NOW_MS, accepted
 from tests.contract.captured import AUDITED, capture, contact, found, indexed, listed
 from tests.contract.conftest import clock_at, purge_before

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import parse_search
 from relaygw.store import captured_index, sandbox
 from relaygw.store.store import Store, open_store

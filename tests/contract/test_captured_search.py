@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.envelope import NewRecipient
-from relaygw.mail.search import Field, MailSearch, Term, parse_search, searchable
+from relaygw.mail.search import Field, MailSearch, Term, parse_search
+from relaygw.mail.searchable_text import searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store import sandbox
 from relaygw.store.store import Store

@@ -12,8 +12,8 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
+from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
-from relaygw.store.visitors import WebSession
 from tests.builders import accepted, instance, part_on
 from tests.contract.conftest import open_store
 from tests.contract.test_store_contract import defer, entry_of, finish

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage, ClaimedDelivery, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Stage, Verdict
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import BOUNCE_MAIL, Event, Kind
 from relaygw.store.audit import AuditEntry

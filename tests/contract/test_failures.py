@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaygw.mail.outcome import PUT_OFF, AttemptState, Verdict
+from relaygw.mail.attempt_state import PUT_OFF, AttemptState
+from relaygw.mail.outcome import Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.selection import Selection
 from relaygw.store.shape import Failure

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
-from relaygw.mail.search import parse_find, reply_ids, split_words
+from relaygw.mail.search import parse_find
+from relaygw.mail.search_words import reply_ids, split_words
 from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
 from relaygw.store import find as finding
 from relaygw.store import find_index

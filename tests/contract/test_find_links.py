@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.mail.search import link_word, parse_find
+from relaygw.mail.search import parse_find
+from relaygw.mail.search_words import link_word
 from relaygw.store.find_terms import words_in
 from relaygw.store.store import Store
 from tests.builders import NOW_MS

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from relaygw.mail.outcome import PUT_OFF
+from relaygw.mail.attempt_state import PUT_OFF
 from relaygw.mail.search import parse_find
 from relaygw.store import migrate
 from relaygw.store.database import Place

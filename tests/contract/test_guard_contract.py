@@ -13,7 +13,8 @@ from relaygw.mail.mail_class import ClassCount, MailClass, shown_source
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GUARD, GuardAction, GuardEntry
-from relaygw.store.store import Store, hold_waiting, release_left
+from relaygw.store.guarded_mail import hold_waiting, release_left
+from relaygw.store.store import Store
 from tests.builders import accepted, update_of
 from tests.contract.test_store_contract import claim
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import first_id_at
+from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.search import parse_find
 from relaygw.store.database import BatchStatement, Statement, Transaction
 from relaygw.store.schema import whole_metadata

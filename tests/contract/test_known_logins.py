@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relaygw.mail.clock import clock_ms
+from relaygw.store.sessions import KnownLogin
 from relaygw.store.store import Store
-from relaygw.store.visitors import KnownLogin
 
 ANNA, SHOP = ("web", "anna"), ("smtp", "shop")
 

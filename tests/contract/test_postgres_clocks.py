@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.envelope import NewDelivery, NewRecipient, Released
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import ClassCount, MailClass
@@ -22,7 +22,7 @@ from relaygw.mail.standing_hold import HoldScope
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import Cause, Suppression
 from relaygw.mail.verdict import Event, Kind
-from relaygw.policy.silence import MailKind
+from relaygw.policy.rhythm import MailKind
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.guard import GuardAction, GuardEntry
@@ -37,9 +37,10 @@ from relaygw.store.repeats import Repeat
 from relaygw.store.rules import StoreRules, WebhookRule
 from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection
+from relaygw.store.sessions import WebSession
 from relaygw.store.shape import ShapeKey
 from relaygw.store.store import Store, open_store, store_on
-from relaygw.store.visitors import Throttled, TokenUse, WebSession
+from relaygw.store.visitors import Throttled, TokenUse
 from relaygw.store.watch import Incident
 from tests.altered_store import REPOSITORIES
 from tests.builders import accepted, instance, standing_hold

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from relaygw.mail.envelope import NewDelivery, NewRecipient, QueueIdSource
+from relaygw.mail.envelope import NewDelivery, NewRecipient
+from relaygw.mail.queue_id import QueueIdSource
+from relaygw.mail.result import ASKED
 from relaygw.mail.search import parse_find
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.mail.verdict import ASKED, FAILED, Kind
+from relaygw.mail.verdict import FAILED, Kind
 from relaygw.operations.selectors import selection_of
 from relaygw.store.feedback import MatchedEvent
 from relaygw.store.queue_tables import message, recipient

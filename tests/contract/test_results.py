@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from relaygw.mail.envelope import NewDelivery, NewRecipient, QueueIdSource, Source
+from relaygw.mail.envelope import NewDelivery, NewRecipient, Source
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
 from relaygw.store.queue_tables import recipient
 from relaygw.store.selection import Selection

@@ -8,7 +8,8 @@ import pytest
 
 from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import ClassCount, MailClass, others_of
-from relaygw.policy.silence import LEARNT_MS, LastMail, MailHour, MailKind
+from relaygw.policy.rhythm import LEARNT_MS, MailHour, MailKind
+from relaygw.policy.silence import LastMail
 from relaygw.store import rhythms
 from relaygw.store.store import Store
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import delete
 
-from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, Rerouting, RouteWay
+from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate
 from relaygw.mail.hold import HoldCause, HoldCode, cause_of
+from relaygw.mail.rerouting import Rerouting, RouteWay
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry

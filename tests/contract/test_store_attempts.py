@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Stage, Verdict
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store import outcomes, queue_entry
 from relaygw.store.audit import AuditEntry

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, RecipientUpdate
-from relaygw.mail.outcome import AttemptState, Stage, Verdict
+from relaygw.mail.outcome import Stage, Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted, instance

@@ -201,7 +201,7 @@ WAITS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "mail that only a provider in trouble may take, or that is over the rest of a quota",
-        "delivery.scheduler._PUT_OFF_S delivery.leases.QUOTA_SLICE_S",
+        "delivery.scheduler._PUT_OFF_S delivery.shares.QUOTA_SLICE_S",
         f"when that provider is back; {_BY_HAND}, `relaygw queue retry`",
         _DUE,
         "those of the provider",

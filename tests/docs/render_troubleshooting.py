@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from relaygw.inbound import replies
-from relaygw.mail.outcome import Meaning, SmtpReply, Verdict
+from relaygw.mail.outcome import Meaning, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import STAGES, Provider
 from relaygw.upstream.classifier import GENERIC, Classifier
 from tests.docs.error_texts import called, modules, the_text

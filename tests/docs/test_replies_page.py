@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from relaygw.mail.outcome import Limit, Scope, SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import Limit, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.load import load_settings
 from relaygw.upstream.classifier import Classifier, catalogue
 from tests.docs.render_replies import TITLES, render

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from relaygw.settings.presets import GENERAL, presets, recipient_fields
+from relaygw.settings.presets import presets
+from relaygw.settings.recipient_fields import GENERAL, recipient_fields
 
 PAGE = Path(__file__).parents[2] / "docs/security.md"
 CARRIES = {

@@ -70,7 +70,7 @@ LOG: list[tuple[str, str, str, str]] = [
         "as in the line",
     ),
     (
-        "inbound/wire.py",
+        "inbound/tls.py",
         "error: listener",
         "a renewed certificate cannot be used",
         "fix the file; the old one stays in use until then",

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from relaygw import roles
-from relaygw.mail.outcome import AttemptState
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.state import DeliveryState
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.store.queue_entry import QueueEntry

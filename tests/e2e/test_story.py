@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from relaygw.mail.outcome import AttemptState
+from relaygw.mail.attempt_state import AttemptState
 from tests.campaign import on_a_database
 from tests.e2e.gateway import PATIENCE_S, Gateway, gateway_to
 from tests.fakes.scripted_provider import ThreadedProvider

@@ -22,18 +22,24 @@ from bench.hostiles import texts as hostile
 from bench.hostiles.texts import Case
 from relaygw.delivery.notices import objection
 from relaygw.feedback import document
-from relaygw.feedback.format import Post, Refused, check_login
+from relaygw.feedback.format import Post, Refused
 from relaygw.feedback.formats import FORMATS
+from relaygw.feedback.logins import check_login
 from relaygw.feedback.returned import from_text
 from relaygw.inbound.content import ContentReader
-from relaygw.mail import content, exported, hold, notice, outcome, search, source_header
+from relaygw.mail import content, exported, hold, notice, source_header
 from relaygw.mail import words as mail_words
 from relaygw.mail.envelope import Source
-from relaygw.mail.outcome import SmtpReply, Stage
+from relaygw.mail.outcome import Stage
+from relaygw.mail.reply import SmtpReply, provider_id
 from relaygw.mail.returned import returned_part
+from relaygw.mail.search_words import link_word, reply_ids, words_of
+from relaygw.mail.searchable_text import searchable
+from relaygw.mail.subject_template import subject_template
 from relaygw.observe import events
 from relaygw.observe.json_form import JsonForm
 from relaygw.observe.postfix_form import PostfixForm
+from relaygw.observe.redaction import Redaction
 from relaygw.operations.story import facts
 from relaygw.policy import content_check, storms
 from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
@@ -42,7 +48,7 @@ from relaygw.sendmail.content import Message
 from relaygw.settings.addresses import Rewrite
 from relaygw.settings.presets import presets
 from relaygw.settings.provider import Provider
-from relaygw.upstream import classifier, credentials, mark, outgoing, protocol
+from relaygw.upstream import brake, classifier, credentials, mark, outgoing, protocol
 from relaygw.upstream.seven_bit import to_seven_bit
 from relaygw.web.dashboard.figures import part_of
 from relaygw.web.gate import guards, identity
@@ -215,7 +221,7 @@ _PAGES: dict[str, Call] = {
 
 
 def _found_by(data: bytes) -> object:
-    return [search.words_of([_text(data)], [_text(data)]), list(search.reply_ids(_text(data)))]
+    return [words_of([_text(data)], [_text(data)]), list(reply_ids(_text(data)))]
 
 
 def _logged(data: bytes) -> object:
@@ -282,10 +288,10 @@ _VALUES: dict[str, Call] = {
     "MAIL and RCPT": targets.commands,
     "PROXY": targets.proxy,
     "searches": targets.searches,
-    "searchable": lambda data: search.searchable(_text(data)),
+    "searchable": lambda data: searchable(_text(data)),
     "words_of": _found_by,
-    "link_word": lambda data: search.link_word(_text(data)),
-    "subject_template": lambda data: content.subject_template(_text(data)),
+    "link_word": lambda data: link_word(_text(data)),
+    "subject_template": lambda data: subject_template(_text(data)),
     "shown_subject": lambda data: content_check.shown_subject(_text(data)),
     "parse_source": _source,
     "printable": lambda data: mail_words.escape(mail_words.printable(_text(data))),
@@ -326,7 +332,7 @@ def _taken_replies(data: bytes) -> object:
     buffer = bytearray(data)
     with contextlib.suppress(protocol.ReplyInvalid):
         while (reply := protocol.take_reply(buffer)) is not None:
-            outcome.provider_id(reply.text)
+            provider_id(reply.text)
     return buffer
 
 
@@ -337,10 +343,10 @@ def _judged(data: bytes) -> object:
 
 def _braked(data: bytes) -> object:
     told = mock.Mock(reply=_reply(data))
-    return classifier._without_names(told, frozenset(("cust.test", "a")))
+    return brake._without_names(told, frozenset(("cust.test", "a")))
 
 
-_REDACTION = events.Redaction(("addresses", "subject"))
+_REDACTION = Redaction(("addresses", "subject"))
 _FORMS = (
     PostfixForm(with_subject=True),
     JsonForm(hostname="gw.test", with_subject=True),
@@ -367,7 +373,7 @@ _REPLIES: dict[str, Call] = {
     "take_reply": _taken_replies,
     "Classifier": _judged,
     "Brake": _braked,
-    "provider_id": lambda data: outcome.provider_id(_text(data)),
+    "provider_id": lambda data: provider_id(_text(data)),
     "Mask": lambda data: _MASK(_text(data)),
     "figures.part_of": lambda data: part_of(_text(data)),
     "Redaction": lambda data: _REDACTION._text(_text(data), "subject"),

@@ -33,8 +33,8 @@ from relaygw.delivery.attempt import Attempt
 from relaygw.delivery.leases import HEARTBEAT_S, LeaseLost, Leases
 from relaygw.delivery.worker import Worker
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings

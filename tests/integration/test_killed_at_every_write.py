@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.outcome import AttemptState
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.delivery import bury_dead
 from relaygw.store.selection import Selection

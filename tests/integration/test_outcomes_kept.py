@@ -18,8 +18,8 @@ import pytest
 from relaygw.delivery import worker as worker_module
 from relaygw.delivery.leases import HEARTBEAT_S, LeaseLost, Leases
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
-from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.roles.process import RoleContext, registered
 from relaygw.settings.load import load_settings

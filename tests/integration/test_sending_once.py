@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from relaygw.delivery import worker as worker_module
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, Source
 from relaygw.mail.hold import HoldCode
-from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Event, Kind
 from relaygw.operations.story.facts import held_advice

@@ -15,8 +15,8 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import Cause, Suppression
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import EventKind, Story
-from relaygw.settings.events import Suppression as Section
 from relaygw.settings.model import Settings
+from relaygw.settings.suppression import Suppression as Section
 from relaygw.store.audit import AuditEntry
 from relaygw.store.leases import Leases
 from relaygw.store.rules import StoreRules

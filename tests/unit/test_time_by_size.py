@@ -43,7 +43,7 @@ HELD = {
     "relaygw.mail.content:_decoded:decode_header": "4,096 bytes, and no word without an end",
     "relaygw.mail.content:_decoded:make_header": "4,096 bytes",
     "relaygw.mail.notice:_wrapped:wrap": "a reply",
-    "relaygw.mail.search:searchable:normalize": "64 signs in a row",
+    "relaygw.mail.searchable_text:searchable:normalize": "64 signs in a row",
     "relaygw.operations.audit:_value:literal_eval": "what this program wrote",
     "relaygw.operations.suppression.forms:read_time:parsedate_to_datetime": "a cell of a list",
     "relaygw.policy.recipient_fields:_decoded:decode_header": "a name of 78 bytes",

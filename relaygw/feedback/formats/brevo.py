@@ -16,15 +16,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from relaygw.feedback import document
 from relaygw.feedback.document import Members
-from relaygw.feedback.format import (
-    Format,
-    Post,
-    Refused,
-    Trust,
-    Verified,
-    check_login,
-    login_problem,
-)
+from relaygw.feedback.format import Format, Post, Refused, Trust, Verified
+from relaygw.feedback.logins import check_login, login_problem
 from relaygw.mail.verdict import Event, Kind
 
 _KINDS = {

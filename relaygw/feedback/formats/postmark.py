@@ -12,16 +12,8 @@ from http import HTTPStatus
 
 from relaygw.feedback import document
 from relaygw.feedback.document import Members
-from relaygw.feedback.format import (
-    MARK,
-    Format,
-    Post,
-    Refused,
-    Trust,
-    Verified,
-    check_login,
-    login_problem,
-)
+from relaygw.feedback.format import MARK, Format, Post, Refused, Trust, Verified
+from relaygw.feedback.logins import check_login, login_problem
 from relaygw.mail.verdict import Event, Kind
 
 _BOUNCES = {  # by Type; what is missing says nothing of a mail, as AutoResponder

@@ -24,16 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from relaygw.feedback import document
 from relaygw.feedback.certificates import is_subscribe_url
 from relaygw.feedback.document import Members
-from relaygw.feedback.format import (
-    MARK,
-    Format,
-    Post,
-    Refused,
-    Trust,
-    Verified,
-    check_login,
-    login_problem,
-)
+from relaygw.feedback.format import MARK, Format, Post, Refused, Trust, Verified
+from relaygw.feedback.logins import check_login, login_problem
 from relaygw.mail.verdict import Event, Kind
 
 _SIGNED = {  # in this order; a subject only where there is one

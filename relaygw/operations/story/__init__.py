@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from operator import itemgetter
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Meaning, Scope, provider_id
+from relaygw.mail.outcome import Meaning, Scope
+from relaygw.mail.reply import provider_id
 from relaygw.mail.state import OPEN, CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span

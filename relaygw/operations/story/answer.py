@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.clock import utc_text, utc_time
 from relaygw.mail.hold import DOUBTFUL, HoldCode
-from relaygw.mail.outcome import AttemptState, Meaning, Scope
+from relaygw.mail.outcome import Meaning, Scope
 from relaygw.mail.state import EXPIRED_BY, RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import FULL, NO_ADDRESS, Kind
 from relaygw.mail.words import counted, printable, span

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.clock import utc_text
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
-from relaygw.mail.outcome import BEFORE_MAIL, AttemptState, Meaning, Scope, Stage
+from relaygw.mail.outcome import BEFORE_MAIL, Meaning, Scope, Stage
 from relaygw.mail.state import EXPIRED_BY, CaptureCode, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.verdict import FAILED, Kind

@@ -7,17 +7,11 @@ from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
+from relaygw.mail.attempt_state import REPEATED, AttemptState
 from relaygw.mail.envelope import Released, Source
 from relaygw.mail.hold import cause_of
-from relaygw.mail.outcome import (
-    BEFORE_MAIL,
-    REPEATED,
-    AttemptState,
-    Meaning,
-    Scope,
-    Stage,
-    provider_id,
-)
+from relaygw.mail.outcome import BEFORE_MAIL, Meaning, Scope, Stage
+from relaygw.mail.reply import provider_id
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import counted, some_of, wait_span
 from relaygw.operations.story.facts import (

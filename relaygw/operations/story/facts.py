@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relaygw.mail.address import split
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
 from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode
-from relaygw.mail.outcome import AttemptState, Meaning, Scope, SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import Meaning, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.suppression import Listed, Suppression
 from relaygw.mail.words import printable, span, wait_span

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.policy.untended import KINDS
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from relaygw.mail.clock import HOUR_MS, clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.operations import providers, sources, standing_holds
 from relaygw.operations.access import (
     access_object,

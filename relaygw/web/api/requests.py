@@ -29,7 +29,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake, read_time_ms
+from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake
+from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.words import unstorable_sign
 from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind, search_of

@@ -13,15 +13,15 @@ from relaygw.mail.suppression import STREAMS, Cause, read_domain
 from relaygw.operations.suppression import effect, lift_of, suppress, suppression_object
 from relaygw.operations.suppression.entry import Read, entries_of, read_field
 from relaygw.policy.recipients import read_address
-from relaygw.settings.events import parse_expiry
+from relaygw.settings.suppression import parse_expiry
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.api import requests
 from relaygw.web.api.answers import Answer, Time, said
 from relaygw.web.api.endpoint import answer_with
 from relaygw.web.api.requests import Body, Call, Flag, Line, read_line
 from relaygw.web.context import WebContext
-from relaygw.web.lists import place_of, read_place
 from relaygw.web.page import Problem
+from relaygw.web.suppression_place import place_of, read_place
 
 MAX_ADDRESSES = 1000
 MAX_NOTE_CHARACTERS = 300

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from relaygw.mail.clock import rfc3339
-from relaygw.mail.verdict import ASKED, COMPLAINED, RETURNED, UNSUBSCRIBED
+from relaygw.mail.result import ASKED, COMPLAINED, RETURNED, UNSUBSCRIBED
 from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.reports import LastWords
 from relaygw.store.shape import Failure, Failures

@@ -37,7 +37,8 @@ from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.observe.metrics import GaugeFamily, Numbers, exposition
 from relaygw.operations.providers import Usage, holds_of, next_probe_ms, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
-from relaygw.policy.untended import KINDS, LOST_MS, untended
+from relaygw.policy.lost_gateways import LOST_MS
+from relaygw.policy.untended import KINDS, untended
 from relaygw.settings.certificates import certificate_end
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.settings.provider import Provider
@@ -54,8 +55,8 @@ from relaygw.store.queue import LaneCount
 from relaygw.store.store import Store
 from relaygw.store.watch import standing_of
 from relaygw.volume import free_share
-from relaygw.web.context import SharedRead
 from relaygw.web.gate.guards import STRICT_HEADERS, ClientOf, host_name
+from relaygw.web.shared_read import SharedRead
 
 ROLES = ("front", "delivery", "web")
 CAUSES = ("account", "credential", "operator", "paused", "sender_domain")

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.events import WAITS_SLICE_S, Waits, waits_of
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
+from relaygw.observe.waits import WAITS_SLICE_S, Waits, waits_of
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, in_queue_since, lanes_of, take_snapshot, warnings
 from relaygw.settings.alerts import Rule
@@ -27,11 +27,12 @@ from relaygw.store.reports import LastWords
 from relaygw.store.selection import Selection
 from relaygw.store.shape import Failures, ShapeCount, ShapeKey
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
-from relaygw.web.context import SharedRead, WebContext
+from relaygw.web.context import WebContext
 from relaygw.web.dashboard import figures
 from relaygw.web.dashboard.figures import MOST, failing, reported
 from relaygw.web.dashboard.providers import TRIED, Example, provider_cards
 from relaygw.web.page import render
+from relaygw.web.shared_read import SharedRead
 from relaygw.web.words import STATES
 
 FRESH_S = 2.0

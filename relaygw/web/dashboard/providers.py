@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms, utc_text
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.operations.providers import (
     Usage,
     busy_words,

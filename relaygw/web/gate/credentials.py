@@ -28,8 +28,8 @@ from relaygw.errors import SettingsError
 from relaygw.mail.clock import clock_ms
 from relaygw.passwords import LoginBusy, Passwords
 from relaygw.settings.web import WebToken, WebUser
+from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
-from relaygw.store.visitors import WebSession
 
 MAX_PASSWORD_BYTES = 1024
 MIN_TOKEN_LENGTH = 20

@@ -27,7 +27,7 @@ from relaygw.clients import Address, client_key, guesser, is_trusted, parse_clie
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import printable
-from relaygw.observe.observer import History
+from relaygw.observe.history import History
 from relaygw.passwords import Uses
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from itertools import count, islice, takewhile
 from urllib.parse import unquote_to_bytes
 
-from relaygw.mail.content import Contact, header_fields
+from relaygw.mail.content import header_fields
+from relaygw.mail.content_facts import Contact
 
 MAX_FIELDS = 1000
 MAX_PARAMETERS = 100

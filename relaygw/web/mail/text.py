@@ -14,8 +14,8 @@ from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from relaygw.mail.content import ContentFacts, nobody
-from relaygw.mail.search import searchable
+from relaygw.mail.content_facts import ContentFacts, nobody
+from relaygw.mail.searchable_text import searchable
 from relaygw.web.mail.mime_header import read_addresses
 from relaygw.web.mail.mime_tree import MimeTree, Part, filed_parts
 

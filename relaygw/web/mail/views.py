@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from relaygw.mail.search import few_signs
+from relaygw.mail.searchable_text import few_signs
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 from relaygw.web import words

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.result import asked_for
 from relaygw.mail.search import (
     MAX_CHARACTERS,
     OUTCOMES,
@@ -21,10 +22,9 @@ from relaygw.mail.search import (
     MailSearch,
     SearchMistake,
     Term,
-    split_words,
 )
+from relaygw.mail.search_words import split_words
 from relaygw.mail.state import RecipientState
-from relaygw.mail.verdict import asked_for
 from relaygw.mail.words import escape
 from relaygw.operations.resend import (
     SENT_AGAIN,

@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.mail.verdict import (
+from relaygw.mail.result import (
     AFTERWARDS,
     ARRIVED,
     ASKED,
@@ -26,9 +25,10 @@ from relaygw.mail.verdict import (
     UNSUBSCRIBED,
     WORST_FIRST,
     Asked,
-    report_words,
 )
-from relaygw.observe.observer import Series
+from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.verdict import report_words
+from relaygw.observe.history import Series
 from relaygw.operations.queue_actions import ACTIONS, Order, QueueAction
 from relaygw.operations.queue_object import (
     leading_delivery,

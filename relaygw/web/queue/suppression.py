@@ -19,9 +19,9 @@ from relaygw.policy.recipients import read_address
 from relaygw.store.suppression_list import SuppressionFilter
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
-from relaygw.web.lists import place_of, read_place
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue.selection import read_word
+from relaygw.web.suppression_place import place_of, read_place
 
 PAGE_ENTRIES = 100
 _MOST = 10_000

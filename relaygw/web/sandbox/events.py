@@ -19,7 +19,8 @@ from starlette.responses import Response, StreamingResponse
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.search import EVERYTHING
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web.context import ARRIVAL_LOOK_S, WebContext
+from relaygw.web.arrivals import ARRIVAL_LOOK_S
+from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import is_still_in
 from relaygw.web.lists import PAGE_ROWS
 from relaygw.web.page import render_text

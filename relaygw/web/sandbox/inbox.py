@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.content import Contact, ContentFacts, hidden_recipients
+from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING
 from relaygw.mail.state import DeliveryState
 from relaygw.policy.recipients import Fate, RecipientPolicy

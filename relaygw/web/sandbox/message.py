@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.content import ContentFacts, hidden_recipients
+from relaygw.mail.content_facts import ContentFacts, hidden_recipients
 from relaygw.mail.envelope import Released
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import Copy, RefusedCopy, ReleaseRequest, plan_release

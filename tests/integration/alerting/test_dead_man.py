@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from relaygw.alerting.dead_man import DeadMansSignal, mail_trouble
+from relaygw.alerting.dead_man import DeadMansSignal
 from relaygw.alerting.facts import Finding, QueueFacts
+from relaygw.alerting.mail_trouble import mail_trouble
 from relaygw.alerting.notifier import Notifier
 from relaygw.alerting.watch import Watch
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import NewDelivery, NewRecipient
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretUrl

@@ -19,7 +19,8 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import ClassCount, MailClass, MailSource
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.sources import allow_mail, hold_mail, release_mail
-from relaygw.settings.alerts import Guard, Rule
+from relaygw.settings.alerts import Rule
+from relaygw.settings.guard import Guard
 from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry

@@ -15,7 +15,7 @@ from relaygw.alerting.history import history_kept, write_history
 from relaygw.delivery import janitor as janitor_module
 from relaygw.delivery.janitor import Janitor
 from relaygw.errors import StoreUnavailable
-from relaygw.observe.observer import History, Series
+from relaygw.observe.history import History, Series
 from relaygw.settings.model import Settings
 from tests.altered_store import AlteredStore
 from tests.logs import text_log

@@ -11,7 +11,7 @@ from relaygw.alerting.facts import Finding
 from relaygw.alerting.silence import SilenceWatch
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.mail_class import ClassCount, MailClass
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident

@@ -8,7 +8,7 @@ import re
 from relaygw.alerting.digest import last_period
 from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.mail_class import ClassCount, MailClass
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from tests.integration.cli.conftest import Desk
 
 WEEK_MS = 7 * 86_400_000

@@ -12,8 +12,9 @@ from typing import Any
 
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
+from relaygw.inbound.mail_classes import MailClasses
 from relaygw.inbound.screen import Screen, refreshed
-from relaygw.inbound.sources import MailClasses, SourceCounts, counts_kept
+from relaygw.inbound.sources import SourceCounts, counts_kept
 from relaygw.mail import drop
 from relaygw.observe.observer import FrontObserver
 from relaygw.settings.model import Settings

@@ -8,7 +8,8 @@ from pathlib import Path
 from relaygw.inbound.screen import ContentLook, Screen
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.observer import FrontObserver, History
+from relaygw.observe.history import History
+from relaygw.observe.observer import FrontObserver
 from relaygw.roles.front import screen
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection

@@ -9,7 +9,8 @@ from pathlib import Path
 from relaygw.inbound.screen import Screen
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
-from relaygw.observe.observer import FrontObserver, History
+from relaygw.observe.history import History
+from relaygw.observe.observer import FrontObserver
 from relaygw.operations.standing_holds import ADD
 from relaygw.operations.verb import Asked
 from relaygw.roles.front import screen

@@ -13,8 +13,8 @@ from relaygw.inbound.screen import Screen
 from relaygw.inbound.storms import StormCheck
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.story import tell_story
-from relaygw.settings.alerts import Storms
 from relaygw.settings.model import Settings
+from relaygw.settings.storms import Storms
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.integration.inbound.front_rig import Client, running_front, until

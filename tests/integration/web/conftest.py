@@ -11,7 +11,8 @@ import httpx2
 import pytest
 
 from relaygw.mail.content import read_header
-from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, QueueIdSource, Source
+from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store, open_store

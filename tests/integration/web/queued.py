@@ -6,8 +6,9 @@ import itertools
 import time
 from typing import Any
 
-from relaygw.mail.envelope import DeliveryUpdate, QueueIdSource, RecipientUpdate, Source
+from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate, Source
 from relaygw.mail.outcome import Stage, Verdict
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store

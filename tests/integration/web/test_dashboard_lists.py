@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx2
 
-from relaygw.mail.outcome import PUT_OFF
+from relaygw.mail.attempt_state import PUT_OFF
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
 from relaygw.operations.queue_actions import ACTIONS, Order, change_queued

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from relaygw.mail.state import RecipientState
-from relaygw.observe.observer import Series
+from relaygw.observe.history import Series
 from relaygw.operations.resend import RESEND
 from relaygw.store.rules import StoreRules
 from relaygw.store.store import Store, open_store, read_content

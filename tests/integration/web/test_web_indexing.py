@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.store import find_index
 from relaygw.store.store import Store

@@ -14,8 +14,8 @@ import pytest
 from relaygw import passwords
 from relaygw.errors import StoreUnavailable
 from relaygw.settings.model import Settings
+from relaygw.store.sessions import Sessions
 from relaygw.store.store import Store
-from relaygw.store.visitors import Sessions
 from relaygw.web.gate import credentials
 from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.integration.web.people import PASSWORDS, ROLES, hash_of, with_logins

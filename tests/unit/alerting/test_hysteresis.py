@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from relaygw.alerting.facts import Finding
-from relaygw.alerting.watch import Hysteresis
+from relaygw.alerting.hysteresis import Hysteresis
 from relaygw.settings.alerts import Rule
 from relaygw.store.watch import Incident
 

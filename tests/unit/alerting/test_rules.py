@@ -20,10 +20,12 @@ from relaygw.observe.maildrop import LeftMail
 from relaygw.observe.reload import RefusedReload
 from relaygw.policy.endings import EndingLogin
 from relaygw.policy.guard import Suspect, Trouble
+from relaygw.policy.lost_gateways import LostInstance
 from relaygw.policy.receivers import Endpoint
 from relaygw.policy.storms import Storm
-from relaygw.policy.untended import LostInstance, Untended
-from relaygw.settings.alerts import Guard, Rule
+from relaygw.policy.untended import Untended
+from relaygw.settings.alerts import Rule
+from relaygw.settings.guard import Guard
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import Ending
 from relaygw.store.audit import AuditEntry

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from relaygw.alerting import watch as watch_module
-from relaygw.alerting.watch import WatchThread
+from relaygw.alerting import watch_thread
+from relaygw.alerting.watch_thread import WatchThread
 
 
 def test_it_runs_beside_and_is_cancelled_at_the_end() -> None:
@@ -45,7 +45,7 @@ def test_one_that_is_stopped_before_it_began() -> None:
 
 
 def test_what_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "_STOP_S", 0.1)
+    monkeypatch.setattr(watch_thread, "_STOP_S", 0.1)
     go_on, begun = threading.Event(), threading.Event()
 
     async def watch() -> None:

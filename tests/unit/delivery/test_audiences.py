@@ -14,10 +14,10 @@ import pytest
 from relaygw.delivery.notices import Notices, audiences
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import NoticeComposer
+from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, RecipientUpdate
 from relaygw.mail.notice import Cause, DueNotice, NoticedRecipient, NoticeKind
-from relaygw.mail.outcome import AttemptState
 from relaygw.mail.state import RecipientState
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.observe.readings import Readings

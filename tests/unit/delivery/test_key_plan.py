@@ -14,8 +14,8 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import DOUBT_LADDER_S
+from relaygw.settings.idempotency import KeyHeader
 from relaygw.settings.model import Settings
-from relaygw.settings.presets import KeyHeader
 from relaygw.store.store import Store, open_store
 from tests.builders import claimed
 from tests.queues import make_queue

@@ -14,15 +14,8 @@ from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
 from relaygw.delivery.learning import Learning, SenderNotes
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.outcome import (
-    AttemptReport,
-    Meaning,
-    RecipientOutcome,
-    Scope,
-    SmtpReply,
-    Stage,
-    Verdict,
-)
+from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import Consequence
 from relaygw.settings.provider import Provider

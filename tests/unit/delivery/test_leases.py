@@ -14,7 +14,8 @@ import pytest
 from relaygw.delivery import leases as module
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
-from relaygw.delivery.leases import Leases, Permits
+from relaygw.delivery.leases import Leases
+from relaygw.delivery.permits import Permits
 from relaygw.settings.provider import Provider
 from relaygw.store.queue_entry import Key
 from relaygw.store.store import Store

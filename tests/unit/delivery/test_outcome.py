@@ -9,7 +9,8 @@ import pytest
 
 from relaygw.delivery.attempt import Attempt
 from relaygw.delivery.outcome import Outcomes, _what_is_new
-from relaygw.mail.outcome import SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.upstream.classifier import Classifier

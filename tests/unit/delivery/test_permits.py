@@ -6,7 +6,8 @@ import pytest
 
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds
-from relaygw.delivery.leases import Permits, Shares, share_out
+from relaygw.delivery.permits import Permits, share_out
+from relaygw.delivery.shares import Shares
 from relaygw.policy.recipients import Screen
 from relaygw.settings.provider import Provider
 from relaygw.store.store import open_store

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relaygw.delivery.learning import SenderNotes
-from relaygw.mail.outcome import (
-    AttemptReport,
-    Meaning,
-    RecipientOutcome,
-    Scope,
-    SmtpReply,
-    Stage,
-    Verdict,
-)
+from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 
 
 @pytest.mark.parametrize(

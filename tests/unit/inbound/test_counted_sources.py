@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.inbound import sources
-from relaygw.inbound.sources import Known, MailClasses, SourceCounts, follow_queue, write_counts
+from relaygw.inbound import mail_classes, sources
+from relaygw.inbound.mail_classes import Known, MailClasses
+from relaygw.inbound.sources import SourceCounts, follow_queue, write_counts
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Source
 from relaygw.mail.mail_class import OTHER_SCRIPTS, OTHER_SOURCES, OTHER_SUBJECTS, ClassCount
 from relaygw.mail.state import RecipientState
@@ -72,14 +73,14 @@ def test_many_new_scripts_of_a_host_are_one_and_known_ones_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     classes, now_s = MailClasses(), [0.0]
-    monkeypatch.setattr(sources.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(mail_classes.time, "monotonic", lambda: now_s[0])
 
     def script_of(script: str, uid: int = 33) -> str:
         source = Source(uid=uid, script=script)
         return classes.of(source, "a@shop.test", "x", "transactional").script
 
     first = [script_of(f"33:{words(number)}.php") for number in range(100)]
-    assert len({*first}) == sources.MAX_NEW_SCRIPTS + 1
+    assert len({*first}) == mail_classes.MAX_NEW_SCRIPTS + 1
     assert first[-1] == OTHER_SCRIPTS
     assert script_of("34:b.php", uid=34) == "34:b.php"
     # known ones, and new ones of the next hour
@@ -97,14 +98,14 @@ def test_many_new_hosts_that_one_client_names_are_counted_as_that_client() -> No
         return classes.of(source, "a@shop.test", "x", "transactional").host
 
     hosts = [host_of(f"h{number}") for number in range(1000)]
-    assert len({*hosts}) == sources.MAX_NEW_NAMED + 1
+    assert len({*hosts}) == mail_classes.MAX_NEW_NAMED + 1
     assert hosts[-1] == host_of("h1", uid=999) == "10.0.0.9"
     assert host_of("h1") == "h1"  # it is known
     assert host_of("h5000", client="10.0.0.10") == "h5000"
 
 
 def test_sources_are_bounded_and_old_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_CLASSES", 300)
+    monkeypatch.setattr(mail_classes, "MAX_CLASSES", 300)
     classes = MailClasses()
     for number in range(500):
         found = counted(classes, "x", client=f"10.1.{number // 250}.{number % 250}").mail_class
@@ -122,7 +123,7 @@ def test_sources_are_bounded_and_old_ones_make_room(monkeypatch: pytest.MonkeyPa
 def test_texts_that_end_differently_behind_their_limit_fill_no_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sources, "MAX_CLASSES", 300)
+    monkeypatch.setattr(mail_classes, "MAX_CLASSES", 300)
     classes = MailClasses()
     for number in range(1000):
         source = Source(client="10.0.0.5", uid=33, script=f"{'x' * 300}{number}")

@@ -12,7 +12,7 @@ import pytest
 from relaygw.inbound import drop_file
 from relaygw.inbound.content import MEMORY_BYTES
 from relaygw.inbound.drop_file import Drop, NotYet, Unfit, open_drop
-from relaygw.mail.address import DsnRequest
+from relaygw.mail.dsn_request import DsnRequest
 
 NAME = "0123456789abcdef" * 2 + ".drop"
 LIMIT_BYTES = 4 * 2**20

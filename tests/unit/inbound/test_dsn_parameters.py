@@ -11,7 +11,7 @@ from relaygw.inbound.arguments import parse_mail, parse_rcpt
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.intake import Intake, Origin
 from relaygw.inbound.replies import Refusal
-from relaygw.mail.address import DsnRequest
+from relaygw.mail.dsn_request import DsnRequest
 from relaygw.mail.envelope import Source
 from relaygw.settings.model import Settings
 

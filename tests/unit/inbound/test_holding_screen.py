@@ -8,8 +8,8 @@ from typing import Any
 
 from relaygw.inbound.content import ReceivedContent
 from relaygw.inbound.intake import Intake, Origin
+from relaygw.inbound.mail_classes import MailClasses
 from relaygw.inbound.screen import Check, Screen, ScreenHold, refreshed
-from relaygw.inbound.sources import MailClasses
 from relaygw.mail.content import HeaderFacts
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.hold import HoldCause, HoldCode

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.inbound.wire import BadHeader, ProxyHeaderReader
+from relaygw.inbound.proxy_header import BadHeader, ProxyHeaderReader
 from tests.tables import each_of
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"

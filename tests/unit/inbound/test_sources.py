@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from relaygw.inbound.content import CHUNK_BYTES, MEMORY_BYTES, ReceivedContent, without_late_fields
 from relaygw.inbound.intake import Intake, Origin
-from relaygw.mail.address import NO_REQUEST, DsnRequest
 from relaygw.mail.content import READ_HEADER_BYTES, normalise_line_ends
+from relaygw.mail.dsn_request import NO_REQUEST, DsnRequest
 from relaygw.mail.envelope import AcceptedMessage, Source
 from relaygw.mail.source_header import source_line
 from relaygw.settings.model import Settings

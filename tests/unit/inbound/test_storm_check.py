@@ -20,7 +20,7 @@ from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.policy import storms as policy
 from relaygw.policy.storms import Fingerprint, Seen, told_of
-from relaygw.settings.alerts import Storms
+from relaygw.settings.storms import Storms
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
 from tests.queues import make_queue

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.address import (
+from relaygw.mail.dsn_request import (
     NO_REQUEST,
     DsnRequest,
     encode_xtext,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.delivery.notices import objection
-from relaygw.mail.address import (
+from relaygw.mail.dsn_request import (
     MAX_ORCPT_BYTES,
     rcpt_parameters,
     read_envid,

@@ -20,11 +20,9 @@ from relaygw.mail.search import (
     Term,
     parse_find,
     parse_search,
-    searchable,
-    split_words,
-    tag_key,
-    words_of,
 )
+from relaygw.mail.search_words import split_words, words_of
+from relaygw.mail.searchable_text import searchable, tag_key
 from tests.tables import each_of
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relaygw.mail.outcome import provider_id
+from relaygw.mail.reply import provider_id
 from tests.tables import each_of
 
 

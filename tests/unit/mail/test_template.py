@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.content import MAX_TEMPLATE, subject_template
+from relaygw.mail.subject_template import MAX_TEMPLATE, subject_template
 from tests.tables import each_of
 
 ALIKE = {

@@ -12,18 +12,12 @@ from relaygw.mail.envelope import DeliveryUpdate, NewRecipient, RecipientUpdate,
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
-from relaygw.observe import observer as history_module
+from relaygw.observe import history as history_module
 from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
+from relaygw.observe.history import History, Series
 from relaygw.observe.metrics import exposition
-from relaygw.observe.observer import (
-    DeliveryObserver,
-    FrontObserver,
-    History,
-    ListenerObserver,
-    Observer,
-    Series,
-)
+from relaygw.observe.observer import DeliveryObserver, FrontObserver, ListenerObserver, Observer
 from tests.builders import NOW_MS, accepted, claimed
 from tests.logs import text_log
 from tests.unit.observe.events import judged, outcome

@@ -14,22 +14,16 @@ from relaygw.mail.outcome import (
     Meaning,
     RecipientOutcome,
     Scope,
-    SmtpReply,
     Stage,
     Verdict,
 )
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState, capture_code
 from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
+from relaygw.observe.labels import BOUNCED, DEFERRED, OTHER, bounce_reason, deferral_reason
 from relaygw.observe.metrics import exposition
-from relaygw.observe.observer import (
-    BOUNCED,
-    DEFERRED,
-    OTHER,
-    ListenerObserver,
-    bounce_reason,
-    deferral_reason,
-)
+from relaygw.observe.observer import ListenerObserver
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.settings.addresses import Recipients
 from relaygw.settings.section import Mode

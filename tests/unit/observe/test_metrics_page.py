@@ -14,7 +14,7 @@ import yaml
 from relaygw.mail.envelope import DeliveryUpdate, RecipientUpdate
 from relaygw.mail.outcome import AttemptReport
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.observe import observer as labels
+from relaygw.observe import labels
 from relaygw.observe.counters import DeliveryMetrics, FeedbackMetrics, FrontMetrics
 from relaygw.observe.events import Attempted
 from relaygw.observe.metrics import GaugeFamily, exposition

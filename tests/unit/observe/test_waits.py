@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.observe.events import WAIT_BOUNDS_MS, wait_bound, waits_of
+from relaygw.observe.waits import WAIT_BOUNDS_MS, wait_bound, waits_of
 
 
 def counted(times_ms: list[int], provider: str = "main") -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from relaygw.mail.mail_class import MailClass
 from relaygw.policy.guard import Held, Known, Suspect, Trouble, judge
 from relaygw.policy.mail_counts import Counted, HourCount, Past, moments, new_by_hour
 from relaygw.policy.new_sources import by_sender, judge_together
-from relaygw.settings.alerts import Days, Guard
+from relaygw.settings.guard import Days, Guard
 from tests.tables import each_of
 
 NOW_MS = 1_800_000_000_000 // DAY_MS * DAY_MS + 15 * HOUR_MS + HOUR_MS // 2

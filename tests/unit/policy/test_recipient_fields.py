@@ -15,7 +15,8 @@ from relaygw.policy.recipient_fields import NO_FIELDS, FieldRule
 from relaygw.policy.recipients import RecipientPolicy, Screen
 from relaygw.settings.addresses import Recipients
 from relaygw.settings.model import Settings
-from relaygw.settings.presets import GENERAL, RecipientField, presets, recipient_fields
+from relaygw.settings.presets import presets
+from relaygw.settings.recipient_fields import GENERAL, RecipientField, recipient_fields
 from relaygw.settings.section import Mode
 from tests.tables import each_of
 

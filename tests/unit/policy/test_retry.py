@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from relaygw.mail.envelope import DeliveryUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
-from relaygw.mail.outcome import (
-    AttemptReport,
-    Meaning,
-    RecipientOutcome,
-    Scope,
-    SmtpReply,
-    Stage,
-    Verdict,
-)
+from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import Action, Cause, Listed, Suppression
 from relaygw.policy.retry import (

@@ -10,18 +10,9 @@ import pytest
 
 from relaygw.mail.clock import HOUR_MS
 from relaygw.mail.mail_class import OTHER_SUBJECTS, MailClass
-from relaygw.policy.silence import (
-    Expect,
-    LastMail,
-    MailHour,
-    MailKind,
-    Pause,
-    Rhythm,
-    Silent,
-    rhythms_of,
-    silent_kinds,
-    unmet,
-)
+from relaygw.policy.expected_mail import Expect, unmet
+from relaygw.policy.rhythm import MailHour, MailKind, Pause, Rhythm, rhythms_of
+from relaygw.policy.silence import LastMail, Silent, silent_kinds
 
 MINUTE_MS = 60_000
 DAY_MS = 24 * HOUR_MS

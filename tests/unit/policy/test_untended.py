@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from relaygw.mail.envelope import HeldMail, MailInHand
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
+from relaygw.mail.standing_mail import HeldMail, MailInHand
+from relaygw.policy.lost_gateways import LostInstance, lost_gateways
 from relaygw.policy.untended import (
     KINDS,
     Lane,
-    LostInstance,
     Standing,
     Untended,
     known_routes,
     longest_in_hand_s,
-    lost_gateways,
     shortest_in_hand_s,
     untended,
     why_held,

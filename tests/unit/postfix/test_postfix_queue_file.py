@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.mail.address import DsnRequest
+from relaygw.mail.dsn_request import DsnRequest
 from relaygw.postfix.queue_file import DamagedQueueFile, QueuedMail, read_queue_file
 from tests.tables import each_of
 

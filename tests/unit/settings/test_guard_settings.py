@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.settings.alerts import Days, counts_sources
+from relaygw.settings.guard import Days
 from relaygw.settings.model import Settings
 from tests.tables import each_of
 
@@ -29,10 +29,10 @@ NEEDS: dict[str, Any] = {
 
 
 def test_nothing_is_counted_where_nothing_asks_for_it() -> None:
-    assert counts_sources(Settings.model_validate({"mode": "sandbox"}))
-    assert not counts_sources(Settings.model_validate(OFF))
+    assert Settings.model_validate({"mode": "sandbox"}).counts_sources
+    assert not Settings.model_validate(OFF).counts_sources
     for name, section in NEEDS.items():
-        assert counts_sources(Settings.model_validate({**OFF, name: section})), name
+        assert Settings.model_validate({**OFF, name: section}).counts_sources, name
 
 
 def test_days_of_a_sale() -> None:

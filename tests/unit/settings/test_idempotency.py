@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from relaygw.policy.retry import doubt_waits
-from relaygw.settings.presets import KeyHeader, presets
+from relaygw.settings.idempotency import KeyHeader
+from relaygw.settings.presets import presets
 from relaygw.settings.provider import Provider
 from tests.unit.settings.conftest import Load
 

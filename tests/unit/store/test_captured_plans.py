@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
 from relaygw.store import captured_index, migrate, sandbox
 from relaygw.store.database import Place

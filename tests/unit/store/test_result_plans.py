@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from relaygw.mail.outcome import PUT_OFF
+from relaygw.mail.attempt_state import PUT_OFF
 from relaygw.mail.state import RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store

@@ -8,16 +8,9 @@ from typing import Any
 import pytest
 
 from relaygw.mail.envelope import ClaimedDelivery
-from relaygw.mail.outcome import (
-    AttemptReport,
-    Meaning,
-    RecipientOutcome,
-    Scope,
-    SmtpReply,
-    Stage,
-    Verdict,
-)
-from relaygw.upstream.classifier import BRAKED, REFUSALS_IN_A_ROW, Brake
+from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
+from relaygw.upstream.brake import BRAKED, REFUSALS_IN_A_ROW, Brake
 from tests.builders import claimed
 
 UNKNOWN = "5.1.1 <{address}>: no such user {name} (id {number}f-q)"

@@ -13,7 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import BEFORE_MAIL, Limit, Meaning, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 from tests.tables import each_of

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.outcome import BEFORE_MAIL, Scope, SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider
 from relaygw.upstream.classifier import Classifier
 from tests.tables import each_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from relaygw.mail.clock import clock_ms
-from relaygw.mail.envelope import QueueIdSource
+from relaygw.mail.queue_id import QueueIdSource
 from relaygw.upstream.mark import Marks
 from tests.tables import each_of
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from relaygw.mail.outcome import BEFORE_MAIL, Scope, SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import BEFORE_MAIL, Scope, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import Provider, ReplyRow
 from relaygw.upstream.classifier import Classifier
 from tests.tables import each_of

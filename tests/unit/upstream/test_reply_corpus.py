@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relaygw.mail.outcome import Meaning, SmtpReply, Stage, Verdict
+from relaygw.mail.outcome import Meaning, Stage, Verdict
+from relaygw.mail.reply import SmtpReply
 from relaygw.settings.provider import STAGES, Provider
 from relaygw.upstream.classifier import GENERIC, Classifier, catalogue
 

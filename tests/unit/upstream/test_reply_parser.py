@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.outcome import SmtpReply
+from relaygw.mail.reply import SmtpReply
 from relaygw.upstream.protocol import MAX_REPLY_LINE_BYTES, ReplyInvalid, take_reply
 from tests.tables import each_of
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.mail.clock import rfc3339
-from relaygw.mail.search import read_time_ms
+from relaygw.mail.search_values import read_time_ms
 from relaygw.web.dashboard.figures import (
     HEIGHT,
     SERIES,

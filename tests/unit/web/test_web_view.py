@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.mail.mime_tree import Part, file_name_of, read_tree

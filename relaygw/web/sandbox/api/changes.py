@@ -25,7 +25,8 @@ from relaygw.mail.address import check_address, distinct
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
-from relaygw.mail.search import EVERYTHING, tag_key
+from relaygw.mail.search import EVERYTHING
+from relaygw.mail.searchable_text import tag_key
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import (
     ReleaseRequest,

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from relaygw import __version__
 from relaygw.errors import StoreUnavailable
-from relaygw.mail.content import ContentFacts
+from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import (
     EVERYTHING,
     MAX_CHARACTERS,
@@ -30,9 +30,9 @@ from relaygw.mail.search import (
     MailSearch,
     Term,
     parse_search,
-    read_time_ms,
-    searchable,
 )
+from relaygw.mail.search_values import read_time_ms
+from relaygw.mail.searchable_text import searchable
 from relaygw.settings.section import parse_duration
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext

@@ -29,7 +29,7 @@ from starlette.responses import (
 
 from relaygw import __version__
 from relaygw.mail.clock import clock_ms, utc_time
-from relaygw.mail.content import ContentFacts, hidden_recipients
+from relaygw.mail.content_facts import ContentFacts, hidden_recipients
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry

@@ -1,0 +1,78 @@
+"""Few words that are always the same, for metrics and history: neither addresses nor replies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
+from relaygw.mail.state import CaptureCode, RecipientState
+from relaygw.mail.suppression import Action
+from relaygw.observe.events import Attempted
+
+if TYPE_CHECKING:
+    pass
+
+
+MAILDROP = "maildrop"  # the listener of mail that came by no listener
+OTHER = CaptureCode.OTHER.value
+_REFUSED = {scope: f"refused_{scope.value.replace(' ', '_')}" for scope in Scope}
+_NOT_NOW = {Verdict.THROTTLE: "throttled", Verdict.HOLD: "held", Verdict.DOUBT: "in_doubt"}
+FOUND = ("warned", "held")  # what the content check did
+_NEVER_CAPTURED = (CaptureCode.OTHER, CaptureCode.SUPPRESSED)
+CAPTURED = tuple(code.value for code in CaptureCode if code not in _NEVER_CAPTURED)
+DEFERRED = (*_NOT_NOW.values(), "local", "unreachable", "no_answer", *_REFUSED.values())
+BOUNCED = ("expired", "local", *_REFUSED.values())
+DUPLICATE = "duplicate"  # of one that was taken, and not taken itself
+REPEATED = ("same", "message_id", "held", DUPLICATE)
+NOTICES = ("failed", "delayed", "relayed")
+NOTICE_RESULTS = ("made", "none", "error", "null_sender")  # null_sender: failed, and never told
+"""What is counted from zero on: a count that begins with 1 is no increase to Prometheus."""
+
+
+def label_of_few(known: set[str], name: str, most: int) -> str:
+    """Return a label; of more names than `most` only the first are told apart."""
+    if name not in known:
+        if len(known) >= most:
+            return OTHER
+        known.add(name)
+    return name
+
+
+def suppressed_of(event: Attempted) -> list[tuple[str, str, str]]:
+    """Return what was done for each suppressed recipient, its stream, and why it is suppressed."""
+    claimed, update = event.claimed, event.update
+    listed = {one.rcpt_no: one.listed for one in claimed.recipients if one.listed is not None}
+    if not listed:
+        return []
+    blocked = [
+        listed[change.rcpt_no]
+        for change in update.recipients
+        if change.state is RecipientState.BLOCKED and change.rcpt_no in listed
+    ]
+    told = [
+        *(("blocked", one) for one in blocked if one.action is Action.BLOCK),
+        *(("warned", one.listed) for one in update.warned),
+    ]
+    return [(what, claimed.stream, one.entry.cause.value) for what, one in told]
+
+
+def deferral_reason(outcome: RecipientOutcome | None) -> str:
+    """Return why a recipient waits."""
+    if outcome is None:
+        return OTHER
+    if outcome.verdict in _NOT_NOW:
+        return _NOT_NOW[outcome.verdict]
+    if outcome.stage is Stage.LOCAL:
+        return "local"
+    if outcome.reply is not None:
+        return _REFUSED[outcome.scope]
+    return "unreachable" if outcome.stage in BEFORE_MAIL else "no_answer"
+
+
+def bounce_reason(state: RecipientState, outcome: RecipientOutcome | None) -> str:
+    """Return why a recipient will not be tried again."""
+    if state is RecipientState.EXPIRED:
+        return "expired"
+    if outcome is None:
+        return OTHER
+    return "local" if outcome.stage is Stage.LOCAL else _REFUSED[outcome.scope]

@@ -1,0 +1,100 @@
+"""Mail that entries of the guard hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.mail_class import MailClass
+from relaygw.mail.state import DeliveryState
+from relaygw.store.audit import AuditEntry
+from relaygw.store.guard import GuardAction, GuardEntry
+from relaygw.store.store import Store
+
+_WAITING = frozenset({DeliveryState.INCOMING, DeliveryState.DEFERRED})
+_BATCH = 500  # messages
+
+
+def release_left(store: Store) -> None:
+    """Release mail whose entry is gone, and that of a class that is allowed.
+
+    A front holds on for two seconds after a release.
+    """
+    causes = [one for one in store.holds.held_causes() if one.code is HoldCode.GUARD]
+    if not causes:
+        return
+    # read behind it: what is held for an entry has one by now
+    entries = store.guard.guard_entries()
+    held = {one.target for one in entries if one.action is GuardAction.HOLD}
+    for cause in causes:
+        if cause.key.partition(" ")[0] not in held:
+            while store.holds.release_held(cause, limit=_BATCH):
+                pass
+    of_held = [one for one in causes if one.key.partition(" ")[0] in held]
+    for ids in _allowed_of_held(store, entries, held):
+        keys = [
+            (one.queue_id, part.delivery_no)
+            for one in store.queue.entries(ids)
+            for part in one.deliveries
+        ]
+        for cause in of_held:
+            store.holds.let_go(keys, cause)
+
+
+def _allowed_of_held(
+    store: Store, entries: Sequence[GuardEntry], held: set[str]
+) -> Iterator[list[str]]:
+    """Yield messages of classes that are allowed, held for their source."""
+    allowed = [
+        one.target
+        for one in entries
+        if one.action is GuardAction.ALLOW and one.target != one.source_id and one.source_id in held
+    ]
+    for one in store.guard.classes_of(allowed) if allowed else ():
+        yield from held_of_class(store, one.mail_class)
+
+
+def held_of_class(store: Store, one: MailClass) -> Iterator[list[str]]:
+    """Yield messages of a class that are held for its source."""
+    after, goes_on = "", True
+    while goes_on:
+        found, after = store.guard.held_of(one, after=after)
+        goes_on = bool(after)
+        if found:
+            yield found
+
+
+def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> int:
+    """Hold the waiting mail that the entries cover, or that of one target; return how much.
+
+    Audited, as an operator's holds are. What is being sent stays as it is, and so does what
+    somebody released, unless it is asked for by its target.
+    """
+    scopes = [one for one in store.guard.held_scopes() if target in ("", one.target)]
+    ids = {one.source_id for one in scopes}
+    classes = store.guard.classes_of(ids) if ids else []
+    sources = {one.mail_class.source_id: one.mail_class.source for one in classes}
+    held = 0
+    for scope in scopes:
+        after, goes_on = "", scope.source_id in sources
+        while goes_on:
+            found, after = store.guard.waiting_of(
+                scope, sources[scope.source_id], is_any=bool(target), after=after
+            )
+            goes_on = bool(after)
+            if found:
+                held += store.queue.change_state(
+                    found,
+                    from_states=_WAITING,
+                    to=DeliveryState.HELD,
+                    hold=HoldCause(HoldCode.GUARD, f"{scope.target} {scope.reason}"),
+                    entry=AuditEntry(
+                        at_ms=now_ms,
+                        actor=actor,
+                        action="queue.hold",
+                        target=" ".join(found),
+                        affected=len(found),
+                        detail=f"guard={scope.target!r}",
+                    ),
+                )
+    return held
