@@ -122,6 +122,20 @@ def running_gateways(environ: Mapping[str, str]) -> list[FoundGateway]:
     return sorted(found.values(), key=lambda one: one.pid)
 
 
+def environ_of(gateway: FoundGateway) -> dict[str, str]:
+    """Return the variables that a gateway was started with.
+
+    Raises OSError where this user may not see them, or the process is not of who made the entry.
+    """
+    place = Path(f"/proc/{gateway.pid}")
+    lines = (place / "status").read_text().splitlines()
+    uids = [line.split()[1] for line in lines if line.startswith("Uid:")]
+    if uids != [str(gateway.entry.st_uid)]:
+        raise PermissionError(f"{place} is a process of another user")
+    variables = os.fsdecode((place / "environ").read_bytes()).split("\0")
+    return dict(variable.split("=", 1) for variable in variables if "=" in variable)
+
+
 def user_name(uid: int) -> str:
     """Return the name of a user of this host, its number where it has none."""
     try:

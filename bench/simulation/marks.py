@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
-from relaygw.delivery import attempt, holds, leases, outcome
+from relaygw.delivery import attempt, holds, outcome, permits
 from relaygw.store import doubts, instances, janitor, outcomes
 from relaygw.store import holds as stored_holds
 from relaygw.store import leases as stored_leases
@@ -63,7 +63,7 @@ CALLS: dict[str, tuple[Any, str, Came]] = {
     "put off for another provider": (outcome.Outcomes, "put_off", _always),
     "a part is recorded": (outcome.Outcomes, "record_part", _always),
     "held for the mode": (outcome.Outcomes, "record_unsendable", _always),
-    "permits are counted anew": (leases, "share_out", _always),
+    "permits are counted anew": (permits, "share_out", _always),
     "held apart": (outcomes, "_hold_apart", _always),
     "too late, and noted": (outcomes, "_write_late", lambda _, arguments: bool(arguments[1])),
     "what died with a worker is noted": (

@@ -32,7 +32,15 @@ from relaygw.cli.check_findings import (
     unreadable_secrets,
     ways_of,
 )
-from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation, warn
+from relaygw.cli.frame import (
+    Command,
+    CommandFailed,
+    Invocation,
+    act_as_owner,
+    address_of,
+    pass_invocation,
+    warn,
+)
 from relaygw.cli.setup_host import service_warnings
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
@@ -116,8 +124,9 @@ def check(
         raise click.UsageError("--listener and --user need --sender and --recipient")
     if wants_json and not online:
         raise click.UsageError("--json needs --online")
-    loaded = invocation.load()
-    take_variables_of_service(loaded.settings)
+    loaded = invocation.read()
+    take_variables_of_service(loaded.settings)  # as root, where it is
+    act_as_owner(loaded)
     if sender is not None:
         sender = "" if sender == "<>" else address_of(sender, "--sender")
     if recipient is not None:

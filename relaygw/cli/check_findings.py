@@ -24,7 +24,7 @@ from relaygw.policy.recipients import Screen
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.router import Explainer, Way
 from relaygw.reach import is_own
-from relaygw.service_file import running_gateways, user_name
+from relaygw.service_file import environ_of, running_gateways, user_name
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.loops import listening_at, looping_binds
@@ -183,18 +183,18 @@ def closed_places(loaded: LoadedSettings) -> Iterator[str]:
 def take_variables_of_service(settings: Settings) -> None:
     """Let secrets be read here as the gateway reads them that runs on this queue, if one does.
 
-    It takes variables of its process that secrets name and this process lacks; act as its user.
+    Of the variables that secrets name this process has those of the gateway, and no others. Only
+    root, or the gateway's user with its capabilities, can see them.
     """
     secrets = (secret for _, secret in _secrets(settings) if secret is not None)
     wanted = {"CREDENTIALS_DIRECTORY", *(one.target for one in secrets if one.kind == "env")}
     for gateway in running_gateways(os.environ):
         if gateway.queue == settings.queue.url:
             with contextlib.suppress(OSError):  # it is another user's
-                environ = Path(f"/proc/{gateway.pid}/environ").read_bytes()
-                for variable in os.fsdecode(environ).split("\0"):
-                    name, _, value = variable.partition("=")
-                    if name in wanted:
-                        os.environ.setdefault(name, value)
+                service = environ_of(gateway)
+                for name in wanted:
+                    os.environ.pop(name, None)
+                os.environ.update({name: service[name] for name in wanted & {*service}})
 
 
 def unreadable_secrets(settings: Settings) -> Iterator[str]:

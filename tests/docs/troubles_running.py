@@ -174,7 +174,7 @@ ALERTS: dict[str, tuple[str, str]] = {
     "held": ("policy/untended.py", "mail is held since"),
     "route_gone": ("policy/untended.py", "which is not in the configuration"),
     "stuck": ("policy/untended.py", "for longer than an attempt lasts"),
-    "instance_lost": ("policy/untended.py", "its last heartbeat was at"),
+    "instance_lost": ("policy/lost_gateways.py", "its last heartbeat was at"),
     "role_hung": ("alerting/gateway_rules.py", "has hung since "),
     "reload_refused": ("alerting/gateway_rules.py", "refused its last reload"),
     "disk_low": ("alerting/rules.py", "of the volume of"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import relaygw as relaygw_package
 from tests.e2e.gateway import Gateway
@@ -54,11 +55,30 @@ def service(run_dir: Path) -> Iterator[Gateway]:
         for source in (package, package.parent / "migrations"):
             shutil.copytree(source, directory / "src" / source.name)
         from_copy = ["env", f"--chdir={directory}", f"PYTHONPATH={directory / 'src'}"]
+        from_copy.append("KEY_OF_THE_SERVICE=k")
         gateway = Gateway(directory, mode="sandbox", before=[*AS_SERVICE, *from_copy])
         gateway.write_config()
         os.chown(gateway.config, uid, -1)
         with gateway:
             yield gateway
+
+
+@needs("root")
+def test_root_checks_secrets_as_the_service_has_them(
+    service: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service has capabilities, which its user elsewhere has not."""
+    config = yaml.safe_load(service.config.read_text())
+    login = {"host": "smtp.example.com", "username": "u"}
+    config["providers"] = {
+        "a": {**login, "password": "env:KEY_OF_THE_SERVICE"},
+        "b": {**login, "password": "env:KEY_OF_ROOT"},
+    }
+    service.config.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KEY_OF_ROOT", "k")
+    said = relaygw("check", "--config", str(service.config)).stderr
+    assert "KEY_OF_THE_SERVICE" not in said, said
+    assert "no variable KEY_OF_ROOT" in said
 
 
 @needs("root")

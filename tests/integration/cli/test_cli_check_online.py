@@ -406,8 +406,11 @@ def test_secrets_are_those_of_the_gateway_that_runs(tmp_path: Path) -> None:
         with Gateway(tmp_path, mode="production", before=variables, **sections) as gateway:
             asked = ["--config", str(gateway.config), "check", "--online"]
             beside = run_relaygw(asked, capture_output=True, text=True, check=False)
+            other = os.environ | {"KEY_OF_THE_SERVICE": "wrong"}
+            own = run_relaygw(asked, capture_output=True, text=True, check=False, env=other)
         alone = run_relaygw(asked, capture_output=True, text=True, check=False)
     assert "shop: AUTH     ok" in beside.stdout, beside.stdout + beside.stderr
+    assert "shop: AUTH     ok" in own.stdout, "those of who runs the command do not count"
     assert "KEY_OF_THE_SERVICE" not in beside.stderr
     assert "s3cret" not in beside.stdout + beside.stderr
     assert "no variable KEY_OF_THE_SERVICE" in alone.stderr
