@@ -322,9 +322,9 @@ WAITS: tuple[tuple[str, str, str, str, str], ...] = (
 NO_WAITS = {
     "how long something is kept, counted or told of": "delivery.janitor.TRASH_S "
     "delivery.janitor.ORPHANS_S delivery.janitor.WATCHED_S delivery.worker._NEWS_S "
-    "policy.silence.LEARNT_MS policy.silence.LEAST_MS policy.silence.ENDED_MS "
-    "policy.silence._OFTEN_MS policy.silence._LOOK_MS policy.silence._REGULAR_MS "
-    "policy.storms.SAME_ID_MS policy.untended.LOST_MS "
+    "policy.rhythm.LEARNT_MS policy.rhythm.LEAST_MS policy.silence.ENDED_MS "
+    "policy.silence._OFTEN_MS policy.rhythm.LOOK_MS policy.rhythm._REGULAR_MS "
+    "policy.storms.SAME_ID_MS policy.lost_gateways.LOST_MS "
     "store.limits._SLICE_MS store.limits._KEPT_MS store.notices.GATHER_MS store.repeats.ONCE_MS "
     "store.repeats._FORGET_ONCE_MS store.repeats._STRAYS_MS store.rhythms._RARE_KEPT_MS "
     "store.sources.KEPT_MS store.sources._RARE_MS store.watch.HISTORY_SLICE_MS "
