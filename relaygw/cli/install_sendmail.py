@@ -20,9 +20,11 @@ from typing import Any
 import click
 
 from relaygw import state_owner
+from relaygw.cli.drain import count_drops
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import print_lines
 from relaygw.mail.drop import DIRECTORY
+from relaygw.mail.words import counted
 from relaygw.service_file import user_name
 from relaygw.settings.model import Settings
 
@@ -207,7 +209,8 @@ class Programs:
             )
 
     def remove(self) -> Iterator[str]:
-        """Remove what `install` made below the prefix; mail in the maildrop stays."""
+        """Remove what `install` made below the prefix; mail in the maildrop stays, and is told."""
+        call = _call_in(self._launcher)
         for path in self._links:
             if path.is_symlink() and path.readlink() == self._launcher:
                 path.unlink()
@@ -218,6 +221,11 @@ class Programs:
         if self._launcher.exists() and self._is_ours(self._launcher):
             self._launcher.unlink()
             yield f"{self._launcher}: removed"
+        if call is not None and (number := count_drops(Path(call[1]))):
+            yield (
+                f"{counted(number, 'message')} in {call[1]} left to send: let relaygw serve run "
+                "until relaygw drain finds none"
+            )
 
     def _is_free(self, path: Path) -> bool:
         if path.is_symlink():

@@ -41,6 +41,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.policy.endings import ending_logins
 from relaygw.settings.load import DEFAULT_FILE, load_settings
 from relaygw.settings.model import Settings
+from relaygw.settings.problems import no_choice
 from relaygw.settings.tree import Place, content_of, read_tree
 from relaygw.settings.web import Web
 from relaygw.upstream.diagnosis import Result, try_token
@@ -176,13 +177,20 @@ def _complete(answers: setup_plan.Answers) -> setup_plan.Answers:
     return answers
 
 
+class _Choice(click.Choice[str]):
+    """Says what was meant, as for a mistake in a configuration."""
+
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        return f"{value} {no_choice(str(value), self.choices)}"
+
+
 def _ask(question: setup_plan.Question, answers: setup_plan.Answers) -> Any:
     if question.name == "use":
         print_lines(f"  {name:<8} {words}" for name, words in setup_plan.USES.items())
     while True:
         text: str = click.prompt(
             question.text,
-            type=click.Choice(question.choices, case_sensitive=False) if question.choices else str,
+            type=_Choice(question.choices, case_sensitive=False) if question.choices else str,
             default=None if question.is_needed else question.usual,
             show_default=bool(question.usual),
             err=True,

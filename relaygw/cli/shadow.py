@@ -90,6 +90,8 @@ def run(
         lines = _lines(maillogs, ending if follow else None, work)
         try:
             work.take(read_maillog(lines))
+        except BrokenPipeError:  # of who reads what is printed
+            raise
         except OSError as error:
             raise CommandFailed(
                 f"{error.filename or source}: cannot be read ({error.strerror or error}); name a "

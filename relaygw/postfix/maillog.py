@@ -29,6 +29,7 @@ _REJECT = re.compile(
     r"(?>(.*?)>(?= proto=|$))"
 )
 REJECTED = "rejected"
+_FORWARDED = "forwarded as "
 _MAX_KNOWN = 100_000  # messages whose sender and Message-ID are remembered
 _LOOK_S = 0.2
 _PIECE_BYTES = 2**16
@@ -66,6 +67,8 @@ def read_maillog(lines: Iterable[str]) -> Iterator[Logged]:
         found = _TO.search(line)
         if found is not None:
             daemon, queue_id, recipient, original, relay, status, text = found.groups()
+            if daemon == "local" and (text or "").startswith(_FORWARDED):
+                continue  # by aliases(5): what became of it has lines of its own
             sender, message_id = senders.get(queue_id), message_ids.get(queue_id)
             whom = (sender, recipient, original)
             yield Logged(queue_id, *whom, daemon, relay, status, text or "", message_id)

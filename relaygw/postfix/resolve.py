@@ -298,6 +298,8 @@ class Resolver:
                  "local": Fate.LOCAL, "virtual": Fate.LOCAL}  # fmt: skip
         service = self.configuration.service(transport)
         command = service.command if service is not None else transport
+        if (command, transport) == ("error", "retry"):  # error(8) goes by the name of its service
+            command = transport
         if command in known:
             return Delivery(known[command], (), transport, nexthop, places)
         if command not in _SMTP or (service is None and transport not in _SMTP):

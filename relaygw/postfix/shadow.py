@@ -96,6 +96,7 @@ class _Own:
     recipient: str
     route: Route | None
     doubt: str = ""  # why another route may be taken
+    everybody: str = ""  # all that the recipient becomes, where that are several
 
 
 class Shadow:
@@ -123,7 +124,7 @@ class Shadow:
         """Return what both do with a recipient."""
         done = _done(logged)
         header = self._copies.header_of(logged.message_id) if self._copies is not None else None
-        own = self._own(logged.sender or "", logged.original or logged.recipient, header)
+        own = self._own(logged, header)
         result, why = self._judge(logged, done, own)
         fate = own.decision.fate
         reason = f": {own.decision.reason}" if own.decision.reason else ""
@@ -143,8 +144,12 @@ class Shadow:
         provider = self._providers[name]
         return f"{name} {provider.host}:{provider.port}"
 
-    def _own(self, sender: str, recipient: str, header: Mapping[str, str] | None) -> _Own:
-        who, whom = self._rewriter.sender(sender), self._rewriter.recipients(recipient)[0]
+    def _own(self, logged: Logged, header: Mapping[str, str] | None) -> _Own:
+        """Return what relaygw would do with the recipient of a line, or with the first instead."""
+        who = self._rewriter.sender(logged.sender or "")
+        everybody = self._rewriter.recipients(logged.original or logged.recipient)
+        mine = (one for one in everybody if one.lower() == logged.recipient.lower())
+        whom = next(mine, everybody[0])
         try:
             check_address(whom)
         except InvalidAddress as error:
@@ -154,7 +159,8 @@ class Shadow:
         route = self._router.route_for(sender=who, recipient=whom, headers=header or {})
         if route is None and decision.fate is Fate.DELIVER:
             decision = Decision(Fate.CAPTURE, "no route matches")
-        return _Own(decision, whom, route, self._doubt(who, whom, header, route))
+        doubt = self._doubt(who, whom, header, route)
+        return _Own(decision, whom, route, doubt, ", ".join(everybody) if everybody[1:] else "")
 
     def _doubt(
         self, sender: str, recipient: str, header: Mapping[str, str] | None, route: Route | None
@@ -188,6 +194,9 @@ class Shadow:
         if own.doubt:
             return Result.UNPROVEN, own.doubt
         judged = self._judge_way(done, own.route.providers if own.route is not None else ())
+        if judged[0] is Result.SAME and own.everybody:
+            said = f"relaygw sends it to {own.everybody}; a line of a maillog shows one of them"
+            return Result.UNPROVEN, said
         if not is_renamed or judged[0] is Result.OTHER:
             return judged
         return (
@@ -197,7 +206,8 @@ class Shadow:
 
     def _may_be_generic(self, logged: Logged, own: _Own) -> bool:
         """Return whether smtp(8) may have sent what relaygw does: it logs what it was given."""
-        return self._rewriter.recipients(logged.recipient)[0].lower() == own.recipient.lower()
+        given = self._rewriter.recipients(logged.recipient)
+        return own.recipient.lower() in (one.lower() for one in given)
 
     def _judge_way(self, done: _Done, names: tuple[str, ...]) -> tuple[Result, str]:
         for number, name in enumerate(names):

@@ -114,7 +114,7 @@ def _mismatch(keys: Keys, value: Any) -> str:
     if isinstance(value, list) and expected != "a list":
         return f"is not {expected}; write one value"
     if choices := _choices(keys):
-        return _no_choice(str(value), choices)
+        return no_choice(str(value), choices)
     remedies = {
         "a list": "; write [VALUE, VALUE]",
         "text": "; write it in quotes",
@@ -134,7 +134,8 @@ def _not_a_mapping(keys: Keys, value: Any) -> str:
     return "has no keys; write KEY: VALUE below it, indented"
 
 
-def _no_choice(value: str, choices: Collection[str]) -> str:
+def no_choice(value: str, choices: Collection[str]) -> str:
+    """Return what is wrong with a value that is none of the choices, and which may be meant."""
     meant = _MEANT.get(value.lower())
     near = difflib.get_close_matches(value.lower(), choices, n=1)
     guess = meant if meant in choices else next(iter(near), None)

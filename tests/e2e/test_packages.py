@@ -150,6 +150,7 @@ def test_it_takes_the_place_of_postfix_and_starts_nothing(
     assert status_of(machine, "postfix") != INSTALLED
     assert " ".join(WITHOUT_NETWORK) in (ROOT / "docs/install.md").read_text()
     assert "relaygw is installed and does not run yet. Next: relaygw setup" in machine.said
+    assert "waits in the maildrop until the" in machine.said
     for ask, answer in (("is-active", "inactive"), ("is-enabled", "disabled")):
         assert machine.run("systemctl", ask, *UNITS, check=False).stdout.split() == [answer] * 2
     assert machine.run("relaygw", "--version").stdout == f"relaygw {version_of(packages.main)}\n"

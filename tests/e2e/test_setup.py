@@ -352,8 +352,9 @@ class Terminal:
 def test_a_dialogue(host: Host, service: ThreadedProvider) -> None:
     terminal = Terminal(host)
     terminal.answer("What is this machine for?", "staging")
-    terminal.answer("Which mail service?", "nonsense")
-    terminal.answer("is not one of", "other")
+    terminal.answer("Which mail service?", "zzz")
+    terminal.answer("is not one of", "sendgird")
+    terminal.answer("did you mean sendgrid?", "other")
     terminal.answer("Its host", "127.0.0.1")
     terminal.answer("User name", "")
     terminal.answer("Sender for mail", "shop")

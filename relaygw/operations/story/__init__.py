@@ -187,7 +187,7 @@ def _held(facts: Facts, part: DeliveryEntry) -> _Prospect:
     notes = () if since_ms is None else (Note("since", seen_from(since_ms, facts.now_ms)),)
     entry = facts.entry
     advice = held_advice(cause, entry.queue_id, entry.message_id, part.provider)
-    text = f"{held_words(cause)}; it is held {held_until(cause)}"
+    text = f"{held_words(cause)}; it is held {held_until(cause, facts.ends_ms)}"
     return _make(facts, part, text, advice, notes=notes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.clock import utc_text
@@ -88,14 +88,18 @@ def _told(text: str, reply: str) -> str:
     return f"{text} ({shown})" if shown else text
 
 
-def held_until(cause: HoldCause) -> str:
-    """Return until when a delivery is held, as the end of a sentence."""
+def held_until(cause: HoldCause, ends_ms: Mapping[str, int]) -> str:
+    """Return until when a delivery is held, as the end of a sentence.
+
+    `ends_ms`: when standing holds end by themselves.
+    """
     if cause.code is HoldCode.SENDER_REFUSED:
         return f"until {' or '.join(sorted(cause.providers))} takes it"
     if cause.code is HoldCode.MODE:
         return "until a worker starts in a mode that permits it, or somebody releases it"
     if cause.hold_id is not None:
-        return "until that hold ends"
+        end_ms = ends_ms.get(cause.hold_id)
+        return f"until that hold ends{'' if end_ms is None else f', {utc_text(end_ms)}'}"
     if cause.code in OF_CONFIGURATION:
         return "until the configuration is changed, or somebody releases it"
     if cause.code in DOUBTFUL:

@@ -118,6 +118,7 @@ class Facts:
     settings: Settings
     now_ms: int
     holds: Sequence[Hold] = ()
+    ends_ms: Mapping[str, int] = field(default_factory=dict)  # of standing holds that have an end
     instances: Sequence[Instance] = ()
     headers: Mapping[str, str] | None = None  # None: the content is gone
     fields: FieldsFound = NOTHING  # that name recipients to a provider and are not sent
@@ -200,7 +201,7 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
     is_read = entry.chunk_count and (names or rule is not None)
     head = store.intake.read_chunk(queue_id, 0) if is_read else None
     headers = None if head is None else read_header(head, names).values
-    holds = store.holds.in_force() if is_open else []
+    holds, standing = store.holds.all_in_force() if is_open else ([], [])
     lanes = store.queue.counts() if is_open else []
     return Facts(
         entry=entry,
@@ -208,6 +209,7 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
         settings=settings,
         now_ms=now_ms,
         holds=holds,
+        ends_ms={one.hold_id: one.until_ms for one in standing if one.until_ms is not None},
         instances=store.instances.registered() if is_open else (),
         headers=headers if names else {},
         fields=NOTHING if rule is None or head is None else rule.look(head),

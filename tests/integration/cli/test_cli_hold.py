@@ -56,8 +56,13 @@ def test_what_waits_is_held_listed_and_released(desk: Desk) -> None:
     assert "a standing hold keeps it" in status
     shown = json.loads(desk.run("status", "--json").stdout)["standing_holds"]
     assert shown == [hold]
-    explained = desk.run("queue", "explain", gmx.queue_id).stdout
-    assert f"relaygw hold end {hold['id']}" in " ".join(explained.split())
+    explained = " ".join(desk.run("queue", "explain", gmx.queue_id).stdout.split())
+    assert f"relaygw hold end {hold['id']}" in explained
+    assert "it is held until that hold ends." in explained
+    add(desk, "--recipient-domain", "gmx.test", "--until", "2099-01-31T10:00")
+    (later,) = map(json.loads, desk.run("hold", "list", "--json").stdout.splitlines())
+    explained = " ".join(desk.run("queue", "explain", gmx.queue_id).stdout.split())
+    assert f"until that hold ends, {later['until'][:19].replace('T', ' ')} UTC" in explained
     left = desk.run("queue", "release", gmx.queue_id, "--yes")
     assert f"relaygw hold end {hold['id']}" in left.output
     assert (
@@ -65,7 +70,7 @@ def test_what_waits_is_held_listed_and_released(desk: Desk) -> None:
     )
     assert desk.run("hold", "list").stdout == "-- 0 holds\n"
     actions = [one.action for one in desk.store.audit.entries(limit=9)]
-    assert actions == ["hold.end", "hold.add"]
+    assert actions == ["hold.end", "hold.add", "hold.add"]
 
 
 def test_the_same_again_renews_it(desk: Desk) -> None:

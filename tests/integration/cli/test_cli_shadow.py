@@ -36,7 +36,12 @@ SETTINGS: dict[str, Any] = {
         {"name": "default", "providers": ["main", "spare"]},
     ],
     "recipients": {"block": ["@spam.test"]},
-    "rewrite": {"recipients": {"root@shop.test": "ops@shop.test"}},
+    "rewrite": {
+        "recipients": {
+            "root@shop.test": "ops@shop.test",
+            "team@shop.test": ["me@shop.test", "ann@shop.test"],
+        }
+    },
 }  # fmt: skip
 MAIN, PROMO = "smtp.main.test[192.0.2.1]:587", "smtp.promo.test[192.0.2.2]:587"
 _TIME = "Nov 27 15:18:55 shop1 postfix"
@@ -152,6 +157,15 @@ SPAM = "x@spam.test"
          "root@shop.test at Postfix, ops@shop.test at relaygw: smtp_generic_maps may do so, too"),
         (delivered("a@shop.test", "Root@shop.test", original="x@shop.test", relay=MAIN),
          "not the same", "smtp.main.test:587", "Root@shop.test at Postfix, x@shop.test at relaygw"),
+        (delivered("a@shop.test", "Ann@shop.test", original="team@shop.test", relay=MAIN),
+         "not proven", "smtp.main.test:587", "relaygw sends it to me@shop.test, ann@shop.test"),
+        (delivered("a@shop.test", "ann@shop.test", original="team@shop.test", relay=PROMO),
+         "not the same", "smtp.promo.test:587", "at Postfix, main smtp.main.test:587"),
+        (delivered("a@shop.test", "x@shop.test", original="team@shop.test", relay=MAIN),
+         "not the same", "smtp.main.test:587", "x@shop.test at Postfix, me@shop.test at relaygw"),
+        (delivered("a@shop.test", "root", daemon="local", relay="local", text="forwarded as 0A1B")
+         + delivered("a@shop.test", "ops@shop.test", original="root@shop.test", relay=MAIN),
+         "same", "smtp.main.test:587", ""),
         (delivered("a@shop.test", "root@shop.test", relay=PROMO), "not the same",
          "smtp.promo.test:587", "at Postfix, main smtp.main.test:587"),
         (delivered("", "b@cust.test", relay=MAIN, status="bounced", text="550 no"),

@@ -79,6 +79,13 @@ def test_another_mailer_comes_back(tmp_path: Path) -> None:
     assert sorted(path.name for path in prefix.rglob("*") if path.is_file()) == ["sendmail"] * 2
 
 
+def test_mail_that_is_left_in_the_maildrop_is_told(tmp_path: Path) -> None:
+    install(tmp_path / "usr", tmp_path)
+    (tmp_path / "maildrop" / f"{'0' * 32}.drop").touch()
+    *_, last = Programs(tmp_path / "usr").remove()
+    assert last.startswith(f"1 message in {tmp_path / 'maildrop'} left to send: let relaygw serve")
+
+
 def test_removing_leaves_what_is_not_ours(tmp_path: Path) -> None:
     prefix = tmp_path / "usr"
     install(prefix, tmp_path)

@@ -295,6 +295,15 @@ def test_a_lock_by_default_transport_is_staging(transport: str, tmp_path: Path) 
     assert not [one for one in made.report.warnings if "takes the default route" in one]
 
 
+def test_the_service_retry_defers(tmp_path: Path) -> None:
+    services = "smtp inet n - n - - smtpd\nretry unix - - n - - error\nerror unix - - n - - error\n"
+    for transport, words in (("retry:paused", "deferred"), ("error:closed", "refused")):
+        main = f"relayhost = [x.test]:587\ntransport_maps = inline:{{ cust.test={transport} }}\n"
+        made, rewriting = made_of(Case(main, (_A, "b@cust.test"), "", master=services), tmp_path)
+        (row,) = rows_of(made, rewriting, [(_A, "b@cust.test")])
+        assert words in row.postfix, row
+
+
 _CLIENTS = "check_client_access inline:{127.0.0.1=OK}"
 
 
