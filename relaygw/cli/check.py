@@ -21,6 +21,7 @@ from relaygw.cli.check_findings import (
     events_problems,
     events_words,
     field_lines,
+    gone_file,
     loop_doubts,
     loop_problems,
     program_problems,
@@ -141,6 +142,7 @@ def check(
             problem = f"{option} {name!r} is not in the configuration; write one of: {names}"
             raise CommandFailed(problem)
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
+    problems += gone_file(loaded)
     if not wants_json:
         _tell(invocation, loaded, mail, doubts)
     problems_code = _check_problems(loaded.settings, mail, problems)

@@ -30,7 +30,7 @@ from relaygw.settings.load import LoadedSettings
 from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
-from relaygw.settings.secrets import SecretRef
+from relaygw.settings.secrets import SecretRef, sharing_command
 from relaygw.store.store import check_driver
 
 
@@ -136,6 +136,13 @@ def server_findings(loaded: LoadedSettings) -> tuple[list[str], list[str]]:
     return [], [f"queue.url: {shortage}"] if shortage is not None else []
 
 
+def gone_file(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield the configuration that the gateway here runs with, where there is none any more."""
+    for one in running_gateways(os.environ):
+        if one.queue == loaded.settings.queue.url and one.config and not loaded.files:
+            yield f"{one.config}: is gone, and the gateway runs with it; write it again"
+
+
 def loop_problems(settings: Settings) -> Iterator[str]:
     """Yield which providers are this gateway itself; nobody is asked, no DNS either."""
     for name, provider in settings.providers.items():
@@ -163,8 +170,11 @@ def loop_doubts(settings: Settings) -> Iterator[str]:
 
 
 def closed_places(loaded: LoadedSettings) -> Iterator[str]:
-    """Yield what the service writes to and may not; this process acts as its user."""
+    """Yield what the service reads or writes and may not; this process acts as its user."""
     settings, user = loaded.settings, user_name(os.geteuid())
+    for file in loaded.files:
+        if not os.access(file, os.R_OK):
+            yield f"{user} may not read {file}; run as root: {sharing_command(file)}"
     log, maildrop = settings.log.file, settings.maildrop.path
     places = [("queue.url", loaded.state_dir)]
     if not settings.queue.is_postgres:

@@ -117,7 +117,7 @@ class SecretRef(Written):
                 os.close(descriptor)
         except OSError as error:
             is_closed = isinstance(error, PermissionError)
-            remedy = f"run as root: {_sharing(path)}" if is_closed else "create it"
+            remedy = f"run as root: {sharing_command(path)}" if is_closed else "create it"
             raise SettingsError(
                 f"{self}: {path} cannot be read ({error.strerror}); {remedy}"
             ) from error
@@ -316,7 +316,7 @@ def _loose(path: Path, status: os.stat_result) -> str | None:
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
         mode = stat.S_IMODE(status.st_mode)
         is_readers = _reader().pw_uid in (0, status.st_uid)
-        command = f"chmod o-rwx {shlex.quote(str(path))}" if is_readers else _sharing(path)
+        command = f"chmod o-rwx {shlex.quote(str(path))}" if is_readers else sharing_command(path)
         return (
             f"everyone on this machine may read or write {path} (mode {mode:04o}); run: {command}"
         )
@@ -332,8 +332,8 @@ def _reader() -> pwd.struct_passwd:
         return pwd.struct_passwd((str(uid), "", uid, os.getegid(), "", "", ""))
 
 
-def _sharing(path: Path) -> str:
-    """Return by what root lets the reader, and no stranger, read a file where it is."""
+def sharing_command(path: Path) -> str:
+    """Return the command by which root lets the reader, and no stranger, read a file there."""
     group = str(_reader().pw_gid)
     with contextlib.suppress(KeyError):
         group = grp.getgrgid(int(group)).gr_name

@@ -66,6 +66,7 @@ TROUBLES = {
         place / "secrets/key", SERVICE.pw_uid, SERVICE.pw_gid, 0o644
     ),
     "a directory of root": lambda place: change(place / "secrets", 0, 0, 0o700),
+    "a configuration of root": lambda place: change(place / "relaygw.yaml", 0, 0, 0o600),
     "a log of root": lambda place: change_new(place / "log/mail.log", 0, 0o600),
     "a directory of the log": lambda place: change(place / "log", 0, 0, 0o755),
     "a maildrop of root": lambda place: change(place / "maildrop", 0, 0, 0o755),

@@ -40,6 +40,12 @@ COMMANDS = {
 }
 
 
+class UsualGateway(Gateway):
+    """Has its queue where one without a file has it."""
+
+    queue_url = staticmethod(lambda directory: f"sqlite:///{directory}/state/relaygw/queue.db")
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ran") / "file"
@@ -49,7 +55,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gateway(tmp_path_factory: pytest.TempPathFactory, ran: Path) -> Iterator[Gateway]:
     sections = json.loads(json.dumps(SECTIONS).replace("{ran}", str(ran)))
     directory = tmp_path_factory.mktemp("gateway")
-    with Gateway(directory, mode="production", **sections) as gateway:
+    (directory / "state").mkdir()
+    with UsualGateway(directory, mode="production", **sections) as gateway:
         gateway.wait_for_roles()
         yield gateway
 
@@ -97,6 +104,22 @@ def test_however_its_file_is_named(gateway: Gateway, monkeypatch: pytest.MonkeyP
         assert done.returncode == 0, done
         assert "nonsense" in done.stderr
         assert "runs with" in done.stderr
+
+
+@pytest.mark.parametrize("mistake", ["moved away"], indirect=True)
+@pytest.mark.usefixtures("mistake")
+def test_its_file_is_gone_and_its_queue_the_usual(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a package: without a file a sandbox with the same queue is meant."""
+    monkeypatch.delenv("RELAYGW_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(kept_by(gateway).parents[1]))
+    done = relaygw("provider", "hold", "written")
+    assert done.returncode == 0, done
+    assert f"{gateway.config}: is gone" in done.stderr
+    assert relaygw("provider", "release", "written").returncode == 0
+    done = relaygw("check")
+    assert (done.returncode, f"{gateway.config}: is gone" in done.stderr) == (os.EX_CONFIG, True)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, indirect=True)
