@@ -31,10 +31,10 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     with contextlib.suppress(SettingsError):  # what runs is not what stands there
         usual = load_usual()
     same = [one for one in running if usual and one.queue == usual.settings.queue.url]
-    if usual is not None and same:
-        gone = SettingsError(f"{same[0].config}: is gone; write it again")
-        is_gone = same[0].config and not usual.files  # it came from there, and not from here
-        return (_in_force(same[0], gone) if is_gone else None) or usual
+    if usual is not None and any(usual.files or not one.config for one in same):
+        return usual
+    if same:  # the files are elsewhere, or gone
+        usual, running = None, same
     forgotten = usual if usual is not None and _has_mail(usual) else None
     where = "" if forgotten is None else f"mail waits in {forgotten.settings.queue.url} as well"
     if len(running) > 1:

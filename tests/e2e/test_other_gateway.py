@@ -154,7 +154,8 @@ def test_mail_of_a_queue_that_nobody_runs_is_told_beside_the_gateway(
     )
     with own:
         own.send("shop@a.test", ["c@b.test"], b"Subject: x\r\n\r\nhello\r\n")
-        assert relaygw("queue", "list").stderr == "", "the gateway that runs has the usual queue"
+        listed = relaygw("queue", "list")
+        assert listed.stderr == f"relaygw: using the gateway of user root: {own.config}\n"
     with Gateway(tmp_path / "other", mode="sandbox") as other:
         said = relaygw("queue", "list")
     assert said.returncode == 0, said

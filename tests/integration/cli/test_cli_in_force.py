@@ -116,7 +116,8 @@ def test_its_file_is_gone_and_its_queue_the_usual(
     monkeypatch.setenv("XDG_STATE_HOME", str(kept_by(gateway).parents[1]))
     done = relaygw("provider", "hold", "written")
     assert done.returncode == 0, done
-    assert f"{gateway.config}: is gone" in done.stderr
+    assert f"{gateway.config}: " in done.stderr
+    assert "using the settings that the gateway of user" in done.stderr
     assert relaygw("provider", "release", "written").returncode == 0
     done = relaygw("check")
     assert (done.returncode, f"{gateway.config}: is gone" in done.stderr) == (os.EX_CONFIG, True)
