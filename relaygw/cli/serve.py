@@ -34,6 +34,9 @@ def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     from relaygw import supervisor
     from relaygw.cli.install_sendmail import maildrop_warnings
     from relaygw.late_packages import missing_parts
+    from relaygw.settings.in_force import check_sandbox_is_meant
+
+    check_sandbox_is_meant(loaded)
 
     if state_owner.caller_uid() != os.geteuid():
         warn(

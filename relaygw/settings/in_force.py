@@ -13,8 +13,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from relaygw.settings.load import LoadedSettings
+from relaygw.errors import SettingsError
+from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
 from relaygw.settings.model import Settings
+from relaygw.settings.section import Mode
 
 _NAME = "settings-in-force.json"
 _MAX_BYTES = 16 * 2**20
@@ -45,6 +47,19 @@ def kept_settings(state_dir: Path) -> LoadedSettings | None:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):  # damaged
         return None
     return LoadedSettings(settings=settings, origins={}, files=(), state_dir=state_dir)
+
+
+def check_sandbox_is_meant(loaded: LoadedSettings) -> None:
+    """Raise SettingsError where a gateway that sent mail would be a sandbox: its file is gone."""
+    if loaded.files or loaded.origins["mode"] != "default":
+        return
+    before = kept_settings(loaded.state_dir)
+    if before is not None and before.settings.mode is not Mode.SANDBOX:
+        raise SettingsError(
+            f"{DEFAULT_FILE}: is not there, and the gateway of this queue ran in mode "
+            f"{before.settings.mode}; write it again, name another with --config, or set "
+            "RELAYGW__MODE=sandbox if all mail is to be captured from now on"
+        )
 
 
 def _without_commands(value: Any) -> Any:

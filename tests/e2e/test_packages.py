@@ -219,8 +219,8 @@ def test_setup_leads_to_the_first_mail_and_a_second_run_changes_nothing(
     assert [line for line in changed if "/etc/" not in line] == []
 
 
-def test_a_broken_file_is_said_by_systemctl_and_a_kill_is_mended(
-    machine: Machine, provider: ProviderInside
+def test_a_broken_file_is_said_by_systemctl_and_apt_and_a_kill_is_mended(
+    machine: Machine, packages: Packages, provider: ProviderInside
 ) -> None:
     seen = len(provider.messages)
     config = machine.path("/etc/relaygw/relaygw.yaml")
@@ -230,6 +230,10 @@ def test_a_broken_file_is_said_by_systemctl_and_a_kill_is_mended(
     journal = machine.run("journalctl", "--unit", "relaygw", "--output", "cat").stdout
     assert "prodcution" in journal
     assert "reload refused" not in journal  # it was not even asked to
+    pid = machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout
+    done = install(machine, packages.main)
+    assert (done.returncode, "the configuration has a mistake" in done.stderr) == (0, True), done
+    assert machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout == pid
     config.write_text(good)
     machine.run("systemctl", "reload", "relaygw")
     machine.run("systemctl", "kill", "--signal", "KILL", "relaygw")
@@ -289,7 +293,10 @@ def test_a_mail_of_the_web_server_to_a_provider(machine: Machine, provider: Prov
 
 
 def test_a_purge_leaves_nothing(machine: Machine) -> None:
-    machine.run("dpkg", "--remove", *PACKAGES)
+    machine.run("systemctl", "stop", *UNITS)
+    send(machine, "left in the maildrop")
+    said = machine.run("dpkg", "--remove", *PACKAGES).stderr
+    assert "in the maildrop: 1. They stay" in said
     assert machine.run("systemctl", "is-active", "relaygw", check=False).stdout == "inactive\n"
     assert machine.path("/var/lib/relaygw/queue.db").exists()
     machine.run("dpkg", "--purge", *PACKAGES)

@@ -123,6 +123,18 @@ def test_its_file_is_gone_and_its_queue_the_usual(
     assert (done.returncode, f"{gateway.config}: is gone" in done.stderr) == (os.EX_CONFIG, True)
 
 
+@pytest.mark.parametrize("mistake", ["moved away"], indirect=True)
+@pytest.mark.usefixtures("mistake")
+def test_without_its_file_no_production_becomes_a_sandbox(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RELAYGW_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(kept_by(gateway).parents[1]))
+    done = relaygw("serve", "--role", "web")
+    assert done.returncode == os.EX_CONFIG, done
+    assert "is not there, and the gateway of this queue ran in mode production" in done.stderr
+
+
 @pytest.mark.parametrize("mistake", MISTAKES, indirect=True)
 @pytest.mark.usefixtures("mistake")
 def test_check_serve_and_show_fail(gateway: Gateway) -> None:
