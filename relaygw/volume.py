@@ -24,6 +24,14 @@ def free_share(directory: Path) -> float:
     return volume.f_bavail / volume.f_blocks if volume.f_blocks else 1.0
 
 
+def is_full(directory: Path, least_share: float) -> bool:
+    """Return whether less than that share of a volume is free, or nobody knows."""
+    try:
+        return free_share(directory) < least_share
+    except OSError:
+        return True
+
+
 class NoRoom(OSError):
     """Large content would fill the volume."""
 

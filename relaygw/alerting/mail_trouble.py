@@ -15,7 +15,7 @@ from relaygw.settings.routes import Stream
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import front_trouble
 from relaygw.store.store import Store
-from relaygw.volume import free_share
+from relaygw.volume import is_full
 
 LATE_MS = 5 * 60_000
 CLAIMED_S = 30.0  # a worker looks for due mail once a second
@@ -38,7 +38,7 @@ def mail_trouble(
     problem = front_trouble(fronts, now_ms=now_ms)
     if problem is not None:
         return problem
-    if not _has_room(state_dir, settings) or any(
+    if is_full(state_dir, settings.queue.min_free) or any(
         one.rule is Rule.FRONT_REFUSING for one in findings
     ):
         return "the front refuses mail"
@@ -49,13 +49,6 @@ def mail_trouble(
     for route in _late_routes(store, settings, queue, now_ms):
         return f"mail of route {route} is due for more than five minutes"
     return None
-
-
-def _has_room(state_dir: Path, settings: Settings) -> bool:
-    try:
-        return free_share(state_dir) >= settings.queue.min_free
-    except OSError:
-        return False
 
 
 def _late_routes(store: Store, settings: Settings, queue: QueueFacts, now_ms: int) -> list[str]:

@@ -15,6 +15,7 @@ from relaygw.settings.in_force import kept_settings
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
+from relaygw.volume import is_full
 
 
 def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
@@ -151,6 +152,16 @@ def replaced_warning(settings: Settings, *, is_used: bool) -> Iterator[str]:
             f"{_named(one)} runs (pid {one.pid}), but not on this file: it was replaced, or "
             "removed, while that ran, and what it has accepted is in another; if it did not start "
             "just now, stop it, put the file of before back, and start it"
+        )
+
+
+def full_volume_warning(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield that no mail is accepted, where the volume of the state directory is full."""
+    least = loaded.settings.queue.min_free
+    if is_full(loaded.state_dir, least):
+        yield (
+            f"less than {least:.0%} of the volume of {loaded.state_dir} is free (queue.min_free): "
+            "new mail is refused with 452 until there is more"
         )
 
 

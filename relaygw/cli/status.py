@@ -11,7 +11,12 @@ from relaygw import __version__
 from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
 from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import hold_line, usage_lines
-from relaygw.cli.running_gateway import mode_warning, replaced_warning, running_mode
+from relaygw.cli.running_gateway import (
+    full_volume_warning,
+    mode_warning,
+    replaced_warning,
+    running_mode,
+)
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.words import age, counted, printable, took
@@ -47,7 +52,8 @@ def status(invocation: Invocation, wants_json: bool) -> None:
     print_lines(_screen(snapshot, settings, mode))
     sendmail = maildrop_warnings(settings)
     replaced = replaced_warning(settings, is_used=bool(snapshot.instances))
-    for text in chain(replaced, warnings(snapshot), mode_warning(settings, mode), sendmail):
+    full = full_volume_warning(loaded)
+    for text in chain(full, replaced, warnings(snapshot), mode_warning(settings, mode), sendmail):
         warn(f"warning: {text}")
 
 

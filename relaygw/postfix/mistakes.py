@@ -20,6 +20,7 @@ from relaygw.postfix.classes import (
     sender_classes,
     written_hops,
 )
+from relaygw.postfix.failures import DECISIVE
 from relaygw.postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import INDEXES, Entry, Table
 from relaygw.postfix.report import Report
@@ -247,11 +248,12 @@ def _unused_lines(subject: Subject) -> Iterator[Finding]:
 
 
 def _broken_tables(subject: Subject) -> Iterator[Finding]:
-    for _, table in _tables(subject):
+    for name, table in _tables(subject):
+        does = "imports nothing until then" if table.problem and name in DECISIVE else "ignores it"
         for note in (table.problem, *table.notes):
             place, _, text = note.partition(": ")
             if note:
-                yield Finding(place, "table", text, "fix the line", "ignores it")
+                yield Finding(place, "table", text, "fix the line", does)
 
 
 def _shell_lines(subject: Subject) -> Iterator[Finding]:

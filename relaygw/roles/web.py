@@ -21,6 +21,7 @@ from relaygw.roles.process import Heartbeat, RoleContext, in_loop, registered, s
 from relaygw.roles.uses import uses_kept, written
 from relaygw.store.instances import STALE_AFTER_S
 from relaygw.store.store import Store
+from relaygw.volume import is_full
 from relaygw.web.app import create_app
 from relaygw.web.dashboard.monitoring import MetricsPage, ReadyCheck
 from relaygw.web.gate.identity import Visits
@@ -87,6 +88,8 @@ def _readiness(context: RoleContext, heartbeat: Heartbeat) -> ReadyCheck:
     async def is_ready() -> str | None:
         if mark.exists():
             return "this instance is being drained"
+        if is_full(context.loaded.state_dir, context.loaded.settings.queue.min_free):
+            return "the volume is full, and no mail is accepted"
         return "the store accepts nothing" if heartbeat.age_s > STALE_AFTER_S else None
 
     return is_ready

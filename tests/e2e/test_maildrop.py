@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -24,6 +25,7 @@ from tests.e2e.gateway import Gateway, gateway_to
 from tests.e2e.ports import fixed_binds
 from tests.e2e.syscalls import Strace
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
 from tests.rights import needs
 
 EVERY_STATE = frozenset(DeliveryState)
@@ -356,13 +358,19 @@ def test_a_directory_that_is_replaced_is_found_again(
 
 
 def test_while_the_volume_is_full_files_stay(provider: ThreadedProvider, tmp_path: Path) -> None:
-    with gateway_to(provider, tmp_path, **fixed_binds()) as gateway:
+    with gateway_to(provider, tmp_path, **fixed_binds(), has_web=True) as gateway:
         maildrop = wait_until_serving(gateway)
         gateway.settings["queue"]["min_free"] = "100%"
         gateway.wait_for_log("reloaded", start=gateway.reload())
         drop_id = leave(maildrop)
         gateway.wait_for_log("nearly full; local mail stays in the maildrop")
         assert drops(maildrop) == [f"{drop_id}.drop"]
+        said = run_relaygw(
+            ["--config", str(gateway.config), "status"], capture_output=True, text=True
+        ).stderr
+        assert "is free (queue.min_free): new mail is refused with 452" in said
+        ready = httpx2.get(f"http://127.0.0.1:{gateway.web_port}/readyz")
+        assert ready.text == "not ready: the volume is full, and no mail is accepted\n"
         gateway.settings["queue"]["min_free"] = "0%"
         gateway.wait_for_log("reloaded", start=gateway.reload())
         provider.wait_for_messages(1)

@@ -55,8 +55,8 @@ def test_values_in_the_parameter_itself() -> None:
         ("pipemap:{a,b}", "main.cf:7: pipemap: has no list of addresses"),
         ("tcp:localhost:1", "main.cf:7: tcp: asks a program"),
         ("hsah:/etc/postfix/x", "main.cf:7: 'hsah' is not a table type that relaygw supports"),
-        ("hash:/nonexistent/x", "/nonexistent/x: is not there"),
-        ("pcre:/nonexistent/x", "/nonexistent/x: is not there"),
+        ("hash:/nonexistent/x", "main.cf:7: /nonexistent/x is not there"),
+        ("pcre:/nonexistent/x", "main.cf:7: /nonexistent/x is not there"),
     ],
 )
 def test_what_cannot_be_read_says_what_to_do(word: str, problem: str) -> None:
