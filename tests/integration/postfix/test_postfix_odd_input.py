@@ -51,7 +51,7 @@ BROKEN = (
     Broken("cycle-of-values", "relayhost = $a\na = $b\nb = $a\n",
            ("main.cf:11: $a refers to itself: a -> b -> a",)),
     Broken("no-such-file", _HOST + "transport_maps = hash:{dir}/none\n",
-           ("main.cf:11: ", "/postfix/none is not there: put it there")),
+           ("main.cf:11: ", "/postfix/none is not there; put it there")),
     Broken("database", _HOST + "sender_dependent_relayhost_maps = mysql:/etc/postfix/x.cf\n",
            ("main.cf:11: mysql: is in a database", "texthash:FILE")),
     Broken("unknown-type", _HOST + "transport_maps = hsah:{dir}/x\n",
