@@ -168,7 +168,9 @@ class Tables:
         except PostfixUnreadable as error:
             table.problem = str(error)
             if table.path is not None and not table.path.exists():
-                table.problem = f"{place}: {table.path} is not there; put it there, or remove it here"
+                table.problem = (
+                    f"{place}: {table.path} is not there; put it there, or remove it here"
+                )
         return table
 
     def _fill(self, table: Table, rest: str, place: Place, aliases: bool) -> None:
