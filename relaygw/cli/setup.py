@@ -119,7 +119,8 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
     is read from --key-file, standard input or the terminal.
     """
     wishes = Wishes(**{name: given.pop(name) for name in Wishes.__slots__})
-    given["preset"] = given["preset"] and given["preset"].lower()
+    for name in ("preset", "region"):
+        given[name] = given[name] and given[name].lower()
     answers = setup_plan.Answers(**given)
     if wishes.recipient is not None:
         address_of(wishes.recipient, "--to")

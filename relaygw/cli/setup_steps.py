@@ -81,7 +81,7 @@ class Steps:
             code = self._context.invoke(check, **nothing, online=is_online, wants_json=False)
         if code != os.EX_OK:
             raise CommandFailed(
-                f"the mail service refuses it; correct {self._config}, or the key in "
+                f"it does not work yet; correct {self._config}, or the key in "
                 f"{self._config.parent / SECRETS if self._config else SECRETS}, and run relaygw "
                 "setup again",
                 exit_code=os.EX_UNAVAILABLE,

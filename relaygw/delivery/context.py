@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from relaygw.errors import StoreUnavailable
-from relaygw.observe.maillog import MailLog
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import Store
@@ -72,33 +70,3 @@ def marks_of(settings: Settings, store: Store) -> Marks | None:
     if all(one.events is None for one in settings.providers.values()):
         return None
     return Marks(store.feedback.shared_key(KEY))
-
-
-class BackgroundTasks:
-    """The tasks of a worker."""
-
-    def __init__(self, log: MailLog) -> None:
-        self._log = log
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run `work` in the background; an error of it is told in the log."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._log.note("qmgr", f"error: {type(error).__name__}: {error}")
-
-    async def drain(self, limit_s: float) -> None:
-        """Return when all tasks have ended; what takes longer than `limit_s` is cancelled."""
-        deadline_s = time.monotonic() + limit_s
-        while self._tasks and (left_s := deadline_s - time.monotonic()) > 0:
-            await asyncio.wait(self._tasks, timeout=left_s)
-        while self._tasks:  # what is cancelled may begin something else
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from relaygw.background_tasks import BackgroundTasks
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Upstream
-from relaygw.delivery.context import BackgroundTasks, WorkerContext, marks_of
+from relaygw.delivery.context import WorkerContext, marks_of
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds, obey_outages
 from relaygw.delivery.lanes import build_lanes
@@ -69,7 +70,7 @@ class Worker:
         in_flight: Lifeline,
         hints: socket.socket | None,
     ) -> None:
-        self._tasks = BackgroundTasks(observer.log)
+        self._tasks = BackgroundTasks(lambda text: observer.log.note("qmgr", f"error: {text}"))
         self._context = context = WorkerContext(
             settings=settings,
             store=store,

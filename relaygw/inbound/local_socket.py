@@ -10,10 +10,10 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Self
 
+from relaygw.background_tasks import BackgroundTasks
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.observe.maillog import MailLog
@@ -38,7 +38,7 @@ class LocalSocket(ABC):
         self._log = log
         self._listening: socket.socket | None = None
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(lambda text: self._say(f"{self.serves}: {text}"))
         self._clients: Counter[int] = Counter()  # by user id
         self._complaint = ""
 
@@ -54,29 +54,15 @@ class LocalSocket(ABC):
             where, why = self._directory.path / self.name, error.strerror or error
             self._say(f"{where}: no socket ({why}); {self.serves} does not work there")
             return self
-        self._start(self._accept(self._listening))
+        self._tasks.spawn(self._accept(self._listening))
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.drain(0)
         if self._listening is not None:
             self._directory.unbind(self.name, self._listening)
         # the store may be closed after this
         await asyncio.to_thread(self.thread.shutdown, cancel_futures=True)
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._say(f"{self.serves}: {type(error).__name__}: {error}")
 
     def _say(self, text: str) -> None:
         """Write a line unless it was the last one: local users can ask as often as they like."""
@@ -102,7 +88,7 @@ class LocalSocket(ABC):
                 client.close()  # without an end: the command says so
             else:
                 self._clients[uid] += 1
-                self._start(self._serve(client, uid))
+                self._tasks.spawn(self._serve(client, uid))
             await asyncio.sleep(_PAUSE_S)
 
     async def _serve(self, client: socket.socket, uid: int) -> None:

@@ -297,16 +297,22 @@ def found_object(store: Store, search: MailSearch, *, limit: int, before: str) -
     }
 
 
+_TIME = re.compile("(since|until|on|date):")  # as other programs write it
+
+
 def looked_words(store: Store, found: Found, search: MailSearch) -> str:
     """Return what a search has looked at and what it has not: beside what it found, or nothing."""
-    has_text = any(term.field is Field.TEXT for term in search.terms)
-    parts = [f"searched {LOOKED_AT} of" if has_text else "looked at"]
+    texts = [term.text for term in search.terms if term.field is Field.TEXT]
+    parts = [f"searched {LOOKED_AT} of" if texts else "looked at"]
     parts[0] += " all mail, in every state"
     if found.until_ms is not None:
         parts[0] = parts[0].replace("all mail", f"mail since {utc_text(found.until_ms)}")
         parts.append("for older mail open the next page, or add a word")
     if found.read_inside:
         parts.append(f"inside words: the newest {found.read_inside:,} messages")
+    parts += [
+        f"{text} is a word here; for times: after:, before:" for text in texts if _TIME.match(text)
+    ]
     return "; ".join([*parts, *unfinished(store, search)])
 
 

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "relaygw"
 LEVELS = {
     "errors": 0,
     "service_file": 0,
+    "background_tasks": 0,
     "reach": 0,
     "clients": 0,
     "http_request": 1,
