@@ -128,9 +128,7 @@ def environ_of(gateway: FoundGateway) -> dict[str, str]:
     Raises OSError where this user may not see them, or the process is not of who made the entry.
     """
     place = Path(f"/proc/{gateway.pid}")
-    lines = (place / "status").read_text().splitlines()
-    uids = [line.split()[1] for line in lines if line.startswith("Uid:")]
-    if uids != [str(gateway.entry.st_uid)]:
+    if f"\nUid:\t{gateway.entry.st_uid}\t" not in (place / "status").read_text():
         raise PermissionError(f"{place} is a process of another user")
     variables = os.fsdecode((place / "environ").read_bytes()).split("\0")
     return dict(variable.split("=", 1) for variable in variables if "=" in variable)

@@ -169,9 +169,8 @@ def _add(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
 def _hold_waiting(store: Store, hold: StandingHold) -> None:
     """Hold the waiting mail; what has other recipients as well waits for a worker."""
     holds, after = StandingHolds([hold]), ""
-    found_by: dict[str, Any] = {}
-    if hold.scope in _SELECTORS and hold.value:
-        found_by = {_SELECTORS[hold.scope]: hold.value}
+    is_found = hold.scope in _SELECTORS and hold.value
+    found_by: dict[str, Any] = {_SELECTORS[hold.scope]: hold.value} if is_found else {}
     wanted = Selection(states=CLAIMABLE, **found_by)
     while ids := store.queue.search_ids(wanted, limit=BATCH_MESSAGES, after=after):
         after = ids[-1]
