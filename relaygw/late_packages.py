@@ -44,7 +44,7 @@ def missing_parts() -> Iterator[str]:
 
 
 def missing_package(error: ModuleNotFoundError) -> PackageMissing:
-    """Return what to tell of a module that could not be loaded."""
+    """Return the warning about a module that could not be loaded."""
     module = (error.name or str(error)).partition(".")[0]
     return PackageMissing(PACKAGES.get(module, module))
 

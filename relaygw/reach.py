@@ -83,7 +83,7 @@ _IN_WORDS = (  # errors of HTTP by their names, without loading the library; the
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what happened by what the system said, since a library may tell the URL."""
+    """Return the error in the system's words, since a library may tell the URL."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):

@@ -156,7 +156,7 @@ class Supervisor:
     # --- signals -------------------------------------------------------------------------
 
     def _wait_for_signals(self, doors: Sequence[HasFileno] = ()) -> list[int]:
-        """Return what came; the web role starts when somebody is at one of its doors."""
+        """Return the signals that came; the web role starts when somebody is at its doors."""
         longest_s = 1.0 if self._is_stopping else self._hangs.each_s
         timeout_s = min(self._restarts.next_s - time.monotonic(), longest_s)
         if self._log.channel.is_waiting:

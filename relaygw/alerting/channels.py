@@ -175,7 +175,7 @@ async def _run_limited(
 
 
 def _environment(wanted: frozenset[str]) -> dict[str, str]:
-    """Return what is set of the wanted variables and of the locale.
+    """Return the wanted variables that are set, and the locale.
 
     Keys of providers are in the environment of the gateway, too: they do not go on.
     """

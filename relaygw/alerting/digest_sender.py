@@ -206,7 +206,7 @@ class DigestSender:
             await (self._mail(due) if due.way == MAIL else self._post(due))
 
     def _due(self) -> list[_Due]:
-        """Return what is to be told now; blocks."""
+        """Return the digest that is due now; blocks."""
         given = self.settings.digest
         ways = [MAIL] * (given.to is not None) + [WEBHOOK] * (given.webhook is not None)
         if not ways or not self.store.watch.duty(DUTY, self.incarnation):

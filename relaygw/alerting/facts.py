@@ -167,7 +167,7 @@ class QueueFactsReader:
     def _busiest_hour(
         self, open_incidents: Sequence[Incident], now_ms: int
     ) -> dict[str, int] | None:
-        """Return what is usual: without the last hour, and without an anomaly that lasts."""
+        """Return the usual amount: without the last hour, and without an anomaly that lasts."""
         begun_ms = [one.since_ms for one in open_incidents if one.rule == Rule.VOLUME_ANOMALY]
         until_ms = min([now_ms, *begun_ms]) - HOUR_MS
         until_ms -= until_ms % HISTORY_SLICE_MS

@@ -34,14 +34,14 @@ _DOORS = {"smtp": "by SMTP", "web": "at the web pages and the API"}
 
 
 def own_findings(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
-    """Return what happened to the gateway that somebody should know of."""
+    """Return the events of the gateway that somebody should know of."""
     yield from _config_changed(facts)
     yield from _login_failures(facts, rules)
     yield from _api_strangers(facts)
 
 
 def process_findings(facts: HostFacts) -> Iterator[Finding]:
-    """Return what the supervisor of a host left word of: hangs, and a reload it refused."""
+    """Return the supervisor's notes of a host: hangs, and a reload it refused."""
     yield from _hangs(facts)
     if facts.refused_reload is not None:
         yield Finding(
@@ -148,7 +148,7 @@ def _api_strangers(facts: FleetFacts) -> Iterator[Finding]:
 
 
 def _used_words(use: TokenUse) -> str:
-    """Return what a token was used with; of a user agent, a stranger's text, the name alone."""
+    """Return the user of a token; of a user agent, a stranger's text, the name alone."""
     if use.kind == "network":
         return f"from {use.value}"
     name = _PROGRAM.match(use.value)

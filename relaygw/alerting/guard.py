@@ -75,7 +75,7 @@ class GuardWatch:
         self._due_s = 0.0
 
     def look(self, incidents: Sequence[Incident], *, now_ms: int) -> list[Finding]:
-        """Return what is wrong now, and hold what is to be held. Raises StoreUnavailable.
+        """Return the troubles of now, and hold the mail to be held. Raises StoreUnavailable.
 
         After a look that took long it is what was wrong then, for up to 15 s, unless an operator
         said something since.
@@ -331,7 +331,7 @@ class GuardWatch:
     def _findings(
         self, suspects: Sequence[tuple[Suspect, Mapping[str, MailClass]]]
     ) -> list[Finding]:
-        """Return what is told, with what is held by now."""
+        """Return the findings to tell, with the mail that is held by now."""
         told: dict[str, Finding] = {}
         for suspect, classes in suspects:
             if suspect.key not in told and len(told) < _MOST_TOLD:

@@ -33,7 +33,7 @@ def finding_of(
     held: Mapping[str, str] = MappingProxyType({}),
     allowed: Collection[str] = (),
 ) -> Finding:
-    """Return what is told of a suspect, whose mail is of these classes and went there.
+    """Return the finding about a suspect, whose mail is of these classes and went there.
 
     `held` has the entries that hold classes, `allowed` the classes and sources that may send more.
     """
@@ -48,7 +48,7 @@ def finding_of(
 
 
 def trouble_words(suspect: Suspect) -> str:
-    """Return what a source does, for the reason of a hold."""
+    """Return a suspicion in words, for the reason of a hold."""
     return {
         Trouble.NEW: "new templates",
         Trouble.BURST: "more mail than usual",

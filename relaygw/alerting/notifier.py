@@ -94,7 +94,7 @@ class Channel(Protocol):
 
 
 def notice_of(incident: Incident, settings: Settings) -> Notice:
-    """Return what to tell of an incident, or of its end."""
+    """Return the text about an incident, or about its end."""
     base = settings.web.url
     page = "/queue" if incident.rule in _OF_THE_QUEUE else "/"
     return Notice(incident, host=settings.hostname, link=f"{base}{page}" if base else None)

@@ -67,7 +67,7 @@ _LIST_HOLDS = "relaygw provider list shows why; relaygw provider release ends it
 
 
 def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
-    """Return what is wrong with the queue and its providers."""
+    """Return the troubles of the queue and its providers."""
     rules = settings.alert_rules
     found = chain(
         _providers(facts, settings),
@@ -94,7 +94,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
 
 
 def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
-    """Return what is wrong with one host."""
+    """Return the troubles of one host."""
     rules, host, found = settings.alert_rules, facts.host, []
     for directory, free in facts.volumes.items():
         if free < rules.disk_free:

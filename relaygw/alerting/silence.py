@@ -38,7 +38,7 @@ class SilenceWatch:
         self._found: list[Finding] = []
 
     def look(self, incidents: Sequence[Incident], *, now_ms: int) -> list[Finding]:
-        """Return what is silent now. Raises StoreUnavailable."""
+        """Return the kinds that are silent now. Raises StoreUnavailable."""
         if not self._settings.silence.enabled and not self._expects:
             return []
         if self._looked_ms is None or not 0 <= now_ms - self._looked_ms < LOOK_EACH_MS:

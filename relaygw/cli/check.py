@@ -235,7 +235,7 @@ async def _ask_all(
 
 
 def finding_line(name: str, finding: Finding) -> str:
-    """Return what was found of a provider, for people."""
+    """Return the findings about a provider, for people."""
     remedy = f"; {finding.remedy}" if finding.remedy else ""
     head = f"provider {name}: {finding.step.value:<8} {finding.result.value:<7}"
     return printable(f"{head} {finding.detail}{remedy}")

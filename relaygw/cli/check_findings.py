@@ -121,7 +121,7 @@ def queue_problems(settings: Settings) -> Iterator[str]:
 
 
 def server_findings(loaded: LoadedSettings) -> tuple[list[str], list[str]]:
-    """Return what keeps a PostgreSQL server from having the queue, and what makes mail wait.
+    """Return the reasons why a PostgreSQL server cannot have the queue, and why mail waits.
 
     One out of reach says nothing.
     """
@@ -271,7 +271,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
 
 
 def events_words(settings: Settings) -> str | None:
-    """Return what the listener for events serves, None without one."""
+    """Return the paths that the listener for events serves, None without one."""
     names = [name for name, one in settings.providers.items() if one.events is not None]
     if settings.events.bind is None:
         return None

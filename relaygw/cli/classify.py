@@ -178,7 +178,7 @@ def _as_object(
 
 
 def mail_words(meaning: Meaning) -> str:
-    """Return what happens to the mail, as the end of a sentence about it."""
+    """Return the fate of the mail, as the end of a sentence about it."""
     if meaning.verdict is Verdict.THROTTLE and meaning.limit is not None:
         slower = _SLOWER[meaning.limit]
         return f"stays in the queue, no attempt is counted; relaygw {slower} at this provider"

@@ -149,7 +149,7 @@ class Drain:
     _rounds: int = 0
 
     def run(self, wait_s: float, *, show: Callable[[Left], None]) -> Left:
-        """Return what is left when nothing is left to send, or after `wait_s`.
+        """Return the rest when nothing is left to send, or after `wait_s`.
 
         A store that is busy is asked again. Raises StoreUnavailable when it stays so.
         """
@@ -286,7 +286,7 @@ def count_drops(maildrop: Path | None) -> int:
 
 
 def _remains(store: Store, settings: Settings, left: Left, waited_s: float) -> dict[str, Any]:
-    """Return what is left and why, in the form of JSON."""
+    """Return the rest and the reasons, in the form of JSON."""
     reasons: Counter[tuple[str, str]] = Counter()
     held = []
     for entry in [] if left.is_empty else store.queue.search(Selection(), limit=_MAX_READ):

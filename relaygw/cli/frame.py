@@ -234,7 +234,7 @@ class Text(click.types.StringParamType):
         self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what `read` makes of the text; see click."""
+        """Return the value that `read` makes of the text; see click."""
         text = super().convert(value, param, ctx)
         if unstorable_sign(text) is not None:
             self.fail(f"{text[:40]!r} is not UTF-8", param, ctx)

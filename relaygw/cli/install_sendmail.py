@@ -173,7 +173,7 @@ class Programs:
             yield f"{path}: mail waits here until the gateway picks it up"
 
     def foreign(self) -> list[Path]:
-        """Return what of another mailer is in the way."""
+        """Return the programs of another mailer that are in the way."""
         return [path for path in self._links if not self._is_free(path)]
 
     def are_there(self) -> bool:

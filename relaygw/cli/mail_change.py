@@ -62,7 +62,7 @@ class Task:
 def take_choice(
     given: dict[str, Any], *, default_states: frozenset[DeliveryState]
 ) -> tuple[Choice, Answer]:
-    """Return what the values of all options choose, and how sure the caller is.
+    """Return the selection of all options, and how sure the caller is.
 
     Raises UsageError when there is nobody to ask, for no message, and for all and some.
     """

@@ -91,7 +91,7 @@ def settings_in_force(config: Path | None, error: SettingsError) -> LoadedSettin
 
 
 def _in_force(gateway: FoundGateway, error: SettingsError) -> LoadedSettings | None:
-    """Return what a gateway runs with, and say so; None where it left nothing of use."""
+    """Return the settings that a gateway runs with, and say so; None if it left none of use."""
     state_dir = Path(gateway.state_dir)
     with state_owner.as_owner_of(state_dir):
         loaded = kept_settings(state_dir)

@@ -150,7 +150,7 @@ def _is_there(config: Path) -> bool:
 
 
 def _failed(path: Path, error: OSError) -> CommandFailed:
-    """Return what to say of a file that cannot be read or made."""
+    """Return the problem of a file that cannot be read or made."""
     is_denied = isinstance(error, PermissionError)
     remedy = "run it as root, or name a file of your own" if is_denied else "name another file"
     return CommandFailed(
@@ -373,7 +373,7 @@ def _write(file: setup_plan.NewFile, owner: host.Owner) -> None:
 
 
 def _validate(text: str, config: Path) -> Settings:
-    """Return what a configuration comes to; raises CommandFailed for a wrong answer."""
+    """Return the settings of a configuration; raises CommandFailed for a wrong answer."""
     with tempfile.TemporaryDirectory() as directory:
         trial = Path(directory) / config.name
         trial.write_text(text.replace(setup_plan.HASH_TO_COME, hash_of(b"any")), encoding="utf-8")

@@ -119,12 +119,12 @@ def is_enabled() -> bool:
 
 
 def shown_of_service(*names: str) -> list[str]:
-    """Return what systemd knows of the service, each NAME=VALUE."""
+    """Return systemd's properties of the service, each NAME=VALUE."""
     return _systemctl("show", f"--property={','.join(names)}", UNITS[-1]).stdout.splitlines()
 
 
 def socket_file(settings: Settings) -> NewFile | None:
-    """Return what tells relaygw.socket the addresses of `listeners`, where they are not usual."""
+    """Return the file that tells relaygw.socket the addresses of `listeners`, if not usual."""
     binds = [str(one.bind) for one in settings.listeners]
     if binds == [_PACKAGED_BIND]:
         return None
@@ -133,7 +133,7 @@ def socket_file(settings: Settings) -> NewFile | None:
 
 
 def socket_change(settings: Settings) -> str:
-    """Return what has to be done with setup's own file for relaygw.socket, "" for nothing.
+    """Return the action on setup's own file for relaygw.socket, "" for nothing.
 
     Raises CommandFailed for one that setup did not write and that says otherwise.
     """
@@ -238,7 +238,7 @@ Variables = dict[str, tuple[str, str]]
 
 @state_owner.as_caller()
 def service_variables() -> Variables:
-    """Return what relaygw.service is started with; raises OSError for a file that is closed."""
+    """Return the variables of relaygw.service; raises OSError for a file that is closed."""
     found: Variables = {}
     files: list[str] = []
     for line in shown_of_service("Environment", "EnvironmentFiles"):

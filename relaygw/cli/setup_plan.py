@@ -274,7 +274,7 @@ def _about_login(answers: Answers) -> Iterator[Question]:
 
 
 def problem_of(answers: Answers, name: str) -> str:
-    """Return what is wrong with an answer, "" for nothing."""
+    """Return the problem of an answer, "" for none."""
     value = getattr(answers, name)
     for one in value if isinstance(value, tuple) else (value,):
         problem = misfit(_KINDS[name], one) if one is not None and name in _KINDS else ""

@@ -293,7 +293,7 @@ def import_suppressed(
 
 
 def _teller(wants_json: bool) -> Callable[[BadLine], None]:
-    """Return what tells of lines that were not understood, not more than anybody reads."""
+    """Return the lines about lines that were not understood, not more than anybody reads."""
     numbers = itertools.count(1)
 
     def tell(line: BadLine) -> None:

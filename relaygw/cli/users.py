@@ -75,7 +75,7 @@ def _check_password(password: bytes) -> None:
 
 
 def hash_of(password: bytes) -> str:
-    """Return what `password_hash` holds for a password."""
+    """Return the hash of a password, for `password_hash`."""
     import argon2
 
     hasher = argon2.PasswordHasher(

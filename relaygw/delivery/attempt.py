@@ -79,7 +79,7 @@ class Attempt:
         return sum(one.verdict in _TAKEN for one in self.outcomes)
 
     def report(self) -> AttemptReport:
-        """Return what is known now."""
+        """Return the report as known now."""
         return AttemptReport(
             provider=self.provider,
             relay=self.relay,
@@ -183,7 +183,7 @@ class Upstream:
         field_rule: FieldRule | None,
         key_line: bytes = b"",
     ) -> OutgoingMail:
-        """Return what goes to some recipients of a delivery. Raises ContentDamaged."""
+        """Return the mail for some recipients of a delivery. Raises ContentDamaged."""
         content, store, provider = claimed.content, self._context.store, self._provider
         settings = self._context.settings
         if content is not None:
@@ -239,7 +239,7 @@ class Upstream:
         return self.mail(claimed, addresses, screened.field_rule, line)
 
     async def fields_found(self, claimed: ClaimedDelivery, field_rule: FieldRule) -> FieldsFound:
-        """Return what of a delivery's header stays behind, or keeps it from being sent."""
+        """Return the header fields that stay behind, or keep a delivery from being sent."""
         mail = self.mail(claimed, (), field_rule)
         return (await sift(mail.content, mail.added, mail.fields, mail.field_rule)).found
 

@@ -51,7 +51,7 @@ class WorkerContext:
     async def ask(
         self, trouble: str, blocking: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T | None:
-        """Return what a call of the store returns; None, with `trouble` logged, if it is away."""
+        """Return the result of a call of the store; None, with `trouble` logged, if it is away."""
         with self.noting(trouble):
             return await self.call(blocking, *args, **kwargs)
         return None
@@ -66,7 +66,7 @@ class WorkerContext:
 
 
 def marks_of(settings: Settings, store: Store) -> Marks | None:
-    """Return what marks mail, None where no provider reports of it. Raises StoreUnavailable."""
+    """Return the marker of mail, None where no provider reports of it. Raises StoreUnavailable."""
     if all(one.events is None for one in settings.providers.values()):
         return None
     return Marks(store.feedback.shared_key(KEY))

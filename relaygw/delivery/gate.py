@@ -117,7 +117,7 @@ class Allowance:
         return self._cost(len(claimed.recipients), self._quota_counts)
 
     def _cost(self, recipients: int, counts: Counted) -> int:
-        """Return what a provider counts: each transaction is a message of its own there."""
+        """Return the messages that a provider counts: each transaction is a message there."""
         return recipients if counts == "recipients" else -(-recipients // self._at_once)
 
     def forget_tokens(self) -> None:

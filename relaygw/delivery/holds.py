@@ -364,7 +364,7 @@ class Holds:
             gate.is_probing = False
 
     async def _try(self, gate: Gate, patience_s: float) -> RecipientOutcome | None:
-        """Return what went wrong; None: it was made, logged in and all."""
+        """Return the trouble of a probe; None: connection and login worked."""
         upstream = self._upstreams[gate.provider]
         try:
             await upstream.pool.probe(patience_s)

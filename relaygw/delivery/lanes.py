@@ -145,7 +145,7 @@ def _is_bound(claimed: ClaimedDelivery) -> bool:
 
 
 def clogging(lane: Lane, now_s: float) -> list[ClaimedDelivery]:
-    """Return what fills a window although none of it can go now, while another provider idles.
+    """Return deliveries of a window that cannot go now, while another provider idles.
 
     Only where providers take different senders: the next claim should find mail of the others.
     """

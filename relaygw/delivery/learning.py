@@ -239,7 +239,7 @@ class SenderNotes:
             self._unwritten[key] = replace(note, refused_at_ms=now_ms, reply=refusal)
 
     def take_unwritten(self) -> list[SenderNote]:
-        """Return what the store does not know yet; it has to be written or put back."""
+        """Return the lessons that the store does not know yet; they must be written or put back."""
         notes, self._unwritten = list(self._unwritten.values()), {}
         return notes
 
@@ -250,7 +250,7 @@ class SenderNotes:
 
 
 def _said_of_sender(report: AttemptReport) -> tuple[str | None, bool]:
-    """Return what was said against the sender, and whether somebody got the mail.
+    """Return the refusal of the sender, and whether somebody got the mail.
 
     That is what concerns its domain, or a 5xx to MAIL FROM that does not bounce the message.
     """

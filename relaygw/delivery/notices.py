@@ -320,7 +320,7 @@ def objection(head: bytes, *, to_sender: bool) -> str:
 
 
 def _first_word(value: bytes) -> str:
-    """Return what stands before the parameters, lower-case, without white space or comments."""
+    """Return the value before the parameters, lower-case, without white space or comments."""
     text = "".join(_outside_comments(value.decode("ascii", "replace")))
     word = text.partition(";")[0].encode("ascii", "ignore")
     return word.translate(None, _NO_WORD).lower().decode()

@@ -82,7 +82,7 @@ class Outcomes:
         rest: DeliveryUpdate | None,
         tried_since_ms: int | None = None,
     ) -> DeliveryUpdate:
-        """Return what an attempt comes to; `rest` is for those whom it did not reach."""
+        """Return the update that an attempt leads to; `rest` is for those whom it did not reach."""
         if rest is not None and not report.outcomes:
             return rest
         update = settle(
@@ -166,7 +166,7 @@ class Outcomes:
             return self._recorder.record(held, None, partial(self.end_lease, attempt))
 
     def _rest(self, attempt: Attempt, error: BaseException, now_ms: int) -> DeliveryUpdate:
-        """Return what becomes of recipients that an attempt did not reach because of `error`."""
+        """Return the updates of recipients that an attempt did not reach because of `error`."""
         claimed = attempt.claimed
         if not isinstance(error, Exception):
             return given_back(claimed, now_ms)

@@ -119,7 +119,7 @@ class Recorder:
         return False
 
     def _doubted(self, entry: _Entry) -> tuple[DeliveryUpdate, str]:
-        """Return what becomes of mail that may have been sent, and words for it."""
+        """Return the fate of mail that may have been sent, and words for it."""
         update = entry.update_now(_beyond_ms())
         claimed = entry.event.claimed if entry.event is not None else None
         provider = self._context.settings.providers.get(update.provider or "")

@@ -48,7 +48,7 @@ class BounceReader:
         self._process: subprocess.Popen[bytes] | None = None
 
     def read(self, content: bytes, *, received_at_ms: int) -> list[Event]:
-        """Return what a mail tells, a recipient under each address that it has there; blocks.
+        """Return the events in a mail, a recipient under each address that it has there; blocks.
 
         Raises NotRead, and OSError when the process cannot start.
         """

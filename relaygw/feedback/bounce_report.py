@@ -78,7 +78,7 @@ class _About:
 
 
 def read(content: bytes, *, received_at_ms: int, hostname: str) -> list[Mention]:
-    """Return what a mail tells of mail of ours; nothing for what is no bounce and no complaint.
+    """Return the reports about our mail; none for a mail that is no bounce and no complaint.
 
     `hostname` is this gateway's: its own notices are known already.
     """
@@ -124,7 +124,7 @@ def _parts(mail: Message, depth: int = 0) -> Iterator[Message]:
 
 
 def _returned(mail: Message, header: Fields, parts: list[Message], hostname: str) -> Returned:
-    """Return what names the mail that came back: its header, else what looks like one."""
+    """Return the header of the mail that came back, else text that looks like one."""
     for part in parts[1:]:
         if part.get_content_type() in _RETURNED_TYPES:
             found = from_fields(_inner_header(part), hostname)
@@ -146,7 +146,7 @@ def _text(part: Message) -> str:
 
 
 def _octets(part: Message) -> bytes:
-    """Return what a part holds, decoded; also of kinds that the library reads as messages."""
+    """Return the decoded content of a part, also of kinds that the library reads as messages."""
     payload = part.get_payload()
     if not isinstance(payload, list):
         held = part.get_payload(decode=True)

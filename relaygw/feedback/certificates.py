@@ -106,7 +106,7 @@ def _keep(kept: dict[str, _Value], url: str, value: _Value) -> None:
 
 
 def _read(pem: bytes) -> _Kept:
-    """Return what a certificate says. Raises ValueError."""
+    """Return the facts of a certificate. Raises ValueError."""
     if len(pem) > _MAX_CERTIFICATE:
         raise ValueError(f"{len(pem)} bytes are too many for a certificate")
     certificate = x509.load_pem_x509_certificate(pem)
@@ -132,7 +132,7 @@ _MAX_BYTES = 65_536
 
 
 async def fetch(url: str) -> bytes:
-    """Return what an https address holds; only a 200 is an answer. Raises `NotFetched`."""
+    """Return the content of an https address; only a 200 is an answer. Raises `NotFetched`."""
     try:
         answer = await ask(
             "GET",

@@ -37,7 +37,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def parse(data: bytes | str) -> Any:
-    """Return what a JSON text holds; None for what is none, or too deep, or not UTF-8."""
+    """Return the value of a JSON text; None if it is invalid, too deep, or not UTF-8."""
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         return json.loads(text, parse_constant=_no_constant)
@@ -76,7 +76,7 @@ def first(*values: object) -> str:
 
 
 def detail_of(kinds: str, said: str) -> str:
-    """Return what kind of trouble it is, and what was said of it, as far as either is known."""
+    """Return the kind of trouble and its text, as far as either is known."""
     return ": ".join(filter(None, (kinds, said)))
 
 

@@ -19,7 +19,7 @@ _SHORTEST = 8
 
 
 def login_problem(secret: str) -> str:
-    """Return what is wrong with such a secret."""
+    """Return the problem of such a secret."""
     if len(secret) < _SHORTEST:
         return f"is too short; use at least {_SHORTEST} characters, as user:password or one word"
     return ""

@@ -352,7 +352,7 @@ def _queue_id_of(post: StoredPost) -> str:
 
 
 def believed(told: Sequence[Told], found: Sequence[Found]) -> tuple[list[Told], list[Found]]:
-    """Return what counts: of a bounce mail each thing once, by the address that we sent to."""
+    """Return the events that count: of a bounce mail each once, by the address that we sent to."""
     chosen: dict[object, tuple[Told, Found]] = {}
     for number, (one, its) in enumerate(zip(told, found, strict=True)):
         post, event = one
@@ -368,6 +368,6 @@ def believed(told: Sequence[Told], found: Sequence[Found]) -> tuple[list[Told], 
 
 
 def _shared(event: Event) -> Event:
-    """Return what is believed of an event that another recipient of the mail may have written."""
+    """Return the credible part of an event that another recipient of the mail may have written."""
     kind = Kind.SOFT if event.kind is Kind.HARD else event.kind
     return replace(event, kind=kind, others=max(event.others, 1))

@@ -122,7 +122,7 @@ class PostBox:
             await self._keep(name, post, verified)
 
     def refusal(self, name: str, reason: str, why: str, status: int | None = None) -> NotTaken:
-        """Return what a post is refused with; counted, and told now and then.
+        """Return the refusal of a post; counted, and told now and then.
 
         Without a status the provider is to post it again.
         """
@@ -210,7 +210,7 @@ def _read_trust(provider: Provider, keys: Certificates) -> Trust:
 
 
 def settings_problems(settings: Settings) -> Mapping[str, str]:
-    """Return what is wrong with the secrets that can be read, by provider; blocks."""
+    """Return the problems of the secrets that can be read, by provider; blocks."""
     found = {}
     for name, provider in settings.providers.items():
         secret = provider.events.secret if provider.events is not None else None

@@ -56,7 +56,7 @@ def value_of(fields: Fields, *names: str) -> str:
 
 
 def from_fields(fields: Fields, hostname: str) -> Returned:
-    """Return what a header shows."""
+    """Return the mail that a header names."""
     return Returned(
         mark=_mark(fields),
         message_id=document.bare_id(value_of(fields, "message-id")),
@@ -66,7 +66,7 @@ def from_fields(fields: Fields, hostname: str) -> Returned:
 
 
 def from_text(text: str, hostname: str) -> Returned:
-    """Return what a header shows that stands somewhere in a text."""
+    """Return the mail that a header somewhere in a text names."""
     found = [match[1] for match in _HEADER_IN_TEXT.finditer(text)][:_MOST_FIELDS]
     lines = [re.sub(r"\r?\n[ \t]+", " ", each) for each in found]
     return from_fields(fields_of(HeaderParser().parsestr("\n".join(lines))), hostname)

@@ -68,7 +68,7 @@ def parse_rcpt(
 
 
 def parse_parameters(raw: bytes, *, limit_bytes: int, has_dsn: bool = False) -> MailParameters:
-    """Return what the parameters of MAIL ask for. Raises Refusal."""
+    """Return the wishes in the parameters of MAIL. Raises Refusal."""
     size_bytes, smtputf8 = 0, False
     wishes: dict[bytes, str] = {}
     for name, equals, value in _parameters(raw):

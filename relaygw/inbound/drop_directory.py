@@ -172,7 +172,7 @@ class DropDirectory:
         return is_known and os.fstat(self.descriptor).st_mtime_ns == changed_at_ns
 
     def look(self, skip: Container[str], last: Container[str] = ()) -> Listing:
-        """Return what lies here but `skip`, `last` at the end; remove what was never finished."""
+        """Return the files here but `skip`, `last` at the end; remove those never finished."""
         is_sweep = time.monotonic() - self._swept_at_s >= _SWEEP_S
         if is_sweep:
             self._swept_at_s = time.monotonic()

@@ -297,7 +297,7 @@ class Intake:
         content: ReceivedContent,
         origin: Origin,
     ) -> str | None:
-        """Return what is the same of an exact duplicate: client, envelope, fates, and content."""
+        """Return the key of an exact duplicate: client, envelope, fates, and content."""
         if not self.takes_once:
             return None
         source = origin.source

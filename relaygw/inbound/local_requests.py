@@ -65,7 +65,7 @@ class LocalRequests(LocalSocket):
             await loop.sock_sendall(client, drop.encode_answer(code, text))
 
     def _verify(self, sender: str, recipient: str) -> tuple[int, str]:
-        """Return what would become of mail, and the exit code of the command."""
+        """Return the fate of mail, and the exit code of the command."""
         try:
             if max(len(sender), len(recipient)) > MAX_PATH_BYTES:
                 raise InvalidAddress("address too long")

@@ -232,7 +232,7 @@ class Wishes:
         self.own_ibans = frozenset(settings.own_ibans)
 
     def of(self, deliveries: Iterable[NewDelivery]) -> set[str]:
-        """Return what is wanted of a message, nothing if nobody looks at it."""
+        """Return the wishes for a message, none if nobody looks at it."""
         return {self._wanted[one.stream] for one in deliveries if one.stream in self._wanted}
 
     def shown(self, subject: str, deliveries: Iterable[NewDelivery]) -> str:

@@ -57,7 +57,7 @@ class SourceCounts:
             count.add(at_ms, recipients + message.refused_recipients, refused)
 
     def take(self) -> list[ClassCount]:
-        """Return what was counted, and begin anew."""
+        """Return the counts, and begin anew."""
         taken, self._counts = self._counts, {}
         return list(taken.values())
 

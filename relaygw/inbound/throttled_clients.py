@@ -29,7 +29,7 @@ class ThrottledClients:
             )
 
     def take(self) -> list[Throttled]:
-        """Return what was counted since the last time."""
+        """Return the counts since the last call."""
         taken, self._found = self._found, {}
         return list(taken.values())
 

@@ -76,7 +76,7 @@ class Certificate:
         self._looked_at_s = float("-inf")
 
     def context(self) -> ssl.SSLContext | None:
-        """Return what a handshake needs; None while there was no usable certificate yet."""
+        """Return the context of a handshake; None while there was no usable certificate yet."""
         now_s = time.monotonic()
         if now_s - self._looked_at_s >= LOOK_AGAIN_S:
             self._looked_at_s = now_s

@@ -45,12 +45,12 @@ _WAITING = {
 def attempt_state(
     recipient: RecipientState, delivery: DeliveryState, verdict: Verdict | None
 ) -> AttemptState:
-    """Return what to write down of a recipient after an attempt."""
+    """Return the state to record of a recipient after an attempt."""
     if recipient is not RecipientState.PENDING:
         return AttemptState(recipient.value)
     return waiting_state(delivery) if verdict is None else _WAITING[verdict]
 
 
 def waiting_state(delivery: DeliveryState) -> AttemptState:
-    """Return what to write down of a delivery that nobody was asked about."""
+    """Return the state to record of a delivery that nobody was asked about."""
     return AttemptState.HELD if delivery is DeliveryState.HELD else AttemptState.DEFERRED

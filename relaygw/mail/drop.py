@@ -71,7 +71,7 @@ def encode_head(lines: list[tuple[bytes, bytes | None]]) -> bytes:
 
 
 def encode_trailer(content_bytes: int) -> bytes:
-    """Return what follows content of that size; a file without it is not complete."""
+    """Return the end of a file behind content of that size; a file without it is incomplete."""
     return b"\nrelaygw end %d\n" % content_bytes
 
 

@@ -38,7 +38,7 @@ NO_REQUEST = DsnRequest()
 
 
 def read_request(*, notify: str | None, ret: str | None, envid: str | None) -> DsnRequest:
-    """Return what of these is right, in any case of letters."""
+    """Return the valid ones of these, in any case of letters."""
     if notify is None and ret is None and envid is None:
         return NO_REQUEST
     return DsnRequest(
@@ -76,7 +76,7 @@ def is_xtext(text: str) -> bool:
 
 
 def decode_xtext(text: str) -> str | None:
-    """Return what xtext stands for; None where that is not printable ASCII, or it is no xtext."""
+    """Return the text of xtext; None if that is not printable ASCII, or it is no xtext."""
     if not is_xtext(text):
         return None
     decoded = _HEX.sub(lambda match: chr(int(match[1], 16)), text)
@@ -126,12 +126,12 @@ def shown_orcpt(orcpt: str | None) -> str | None:
 
 
 def mail_parameters(ret: str | None, envid: str | None) -> bytes:
-    """Return what stands behind the path of MAIL."""
+    """Return the parameters behind the path of MAIL."""
     parameters = b"" if ret is None else b" RET=" + ret.encode("ascii")
     return parameters if envid is None else parameters + b" ENVID=" + encode_xtext(envid)
 
 
 def rcpt_parameters(notify: str | None, orcpt: str | None = None) -> bytes:
-    """Return what stands behind the path of RCPT."""
+    """Return the parameters behind the path of RCPT."""
     parameters = b"" if notify is None else b" NOTIFY=" + notify.encode("ascii")
     return parameters if orcpt is None else parameters + b" ORCPT=" + orcpt.encode("ascii")

@@ -50,7 +50,7 @@ class Exported:
     dsn: DsnRequest = NO_REQUEST
 
     def key(self) -> str:
-        """Return what is the same whenever this very message comes again."""
+        """Return a key that is the same whenever this very message comes again."""
         digest = hashlib.sha256()
         for part in (self.queue_id, self.sender or "", *self.recipients):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")

@@ -24,5 +24,5 @@ _WORDS = {
 
 
 def words_of(found: Mapping[Kind, int]) -> str:
-    """Return what was found in words: `2 card numbers, 1 IBAN`."""
+    """Return findings in words: `2 card numbers, 1 IBAN`."""
     return ", ".join(f"{number} {_WORDS[kind][number > 1]}" for kind, number in found.items())

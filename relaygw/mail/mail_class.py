@@ -74,7 +74,7 @@ def shown_source(source: MailSource) -> MailSource:
 
 
 def short_text(text: str) -> str:
-    """Return what can be stored and shown of a text."""
+    """Return a text shortened to be stored and shown."""
     return printable(text[:_MAX_TEXT])
 
 

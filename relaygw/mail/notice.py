@@ -225,7 +225,7 @@ def _about(telling: Telling, one: NoticedRecipient) -> Iterator[str]:
 
 
 def _last_words(one: NoticedRecipient) -> str:
-    """Return what was said of it last, without the names and notes of operators."""
+    """Return the last reply about it, without the names and notes of operators."""
     if _is_ended_by_hand(one):
         return "ended by the administrator of this gateway"
     if _is_untried(one):
@@ -304,7 +304,7 @@ def _report_head(notice: DueNotice, hostname: str) -> Iterator[str]:
 
 
 def _blocks(telling: Telling, room: int) -> list[str]:
-    """Return what the report says of each recipient; in the second half of the room only what."""
+    """Return the report's fields of each recipient; in the second half of the room only what."""
     blocks: list[str] = []
     short_from, left = room // 2, room
     for one in telling.recipients:

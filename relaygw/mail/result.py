@@ -62,7 +62,7 @@ WORST_FIRST = (
 
 
 def shown_result(state: RecipientState, verdict: Kind | None) -> str:
-    """Return what became of a recipient in a word: the last one that was said."""
+    """Return the result of a recipient in a word: the last word on it."""
     if state is _S.DELIVERED and verdict in _SHOWN:
         return _SHOWN[verdict]
     return state.value
@@ -78,7 +78,7 @@ def _of(kind: Kind) -> str:
 
 
 def asked_for(words: Iterable[str]) -> Asked:
-    """Return what several words stand for together."""
+    """Return the states and verdicts of several words together."""
     found = [ASKED[word] for word in words]
     return Asked(
         frozenset[RecipientState]().union(*(one.states for one in found)),

@@ -25,7 +25,7 @@ def quoted(data: bytes) -> bytes:
 
 
 def returned_part(head: bytes, *, size_bytes: int, smtputf8: bool, may_be_whole: bool) -> bytes:
-    """Return what is given back: the header, or all where it may be and is small."""
+    """Return the part that is given back: the header, or all where it may be and is small."""
     is_whole = len(head) == size_bytes <= MAX_WHOLE_BYTES
     if may_be_whole and is_whole and b"\0" not in head:
         if head[: header_end(head)].isascii():

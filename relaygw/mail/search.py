@@ -171,7 +171,7 @@ _OF_ALL_MAIL = _Language(
 
 
 def parse_search(text: str, *, tz: tzinfo = UTC) -> MailSearch:
-    """Return what `text` asks for; never raises. Dates without a zone are of `tz`."""
+    """Return the search in `text`; never raises. Dates without a zone are of `tz`."""
     try:
         return MailSearch(terms=_terms(text, partial(read_time_ms, tz=tz), _OF_SANDBOX))
     except SearchMistake as mistake:
@@ -179,7 +179,7 @@ def parse_search(text: str, *, tz: tzinfo = UTC) -> MailSearch:
 
 
 def parse_find(text: str, *, read_time: ReadTime | None = None) -> MailSearch:
-    """Return what `text` asks for of all mail; raises SearchMistake. An empty one asks for all."""
+    """Return the search of all mail in `text`; raises SearchMistake. An empty one finds all."""
     if "\0" in text or "\ufffd" in text:
         raise SearchMistake("the search is not valid text", "write it as UTF-8")
     for word in _WORD.findall(text[: MAX_CHARACTERS + 1]):
@@ -204,7 +204,7 @@ def _terms(text: str, read_time: ReadTime, language: _Language) -> tuple[Term, .
 
 
 def _term(word: str, read_time: ReadTime, language: _Language) -> Term | None:
-    """Return what a word says; None for punctuation between words. Raises SearchMistake."""
+    """Return the term of a word; None for punctuation between words. Raises SearchMistake."""
     term = _field_term(word, read_time, language) or _text_term(word, language)
     is_bare = not language.is_of_words and '"' not in word
     if term is not None and term.is_negated and is_bare and _LONE_STAR.search(term.text):

@@ -64,7 +64,7 @@ class CaptureCode(StrEnum):
     OTHER = "other"
 
     def sentence(self, more: str = "") -> str:
-        """Return what people read."""
+        """Return the word that people read."""
         return _CAPTURED_FOR[self] + more
 
 

@@ -145,7 +145,7 @@ class SuppressionRules:
         return {self.transactional, self.promotional} != {Action.OFF}
 
     def action(self, entry: Suppression, stream: str) -> Action:
-        """Return what happens to mail of a stream; an unsubscribe concerns promotional mail."""
+        """Return the action for mail of a stream; an unsubscribe concerns promotional mail."""
         is_other = entry.stream not in (ANY, stream) or entry.address == self.spared
         if is_other or (entry.cause is Cause.UNSUBSCRIBE and stream != PROMOTIONAL):
             return Action.OFF
@@ -163,7 +163,7 @@ class SuppressionRules:
         return now_ms + self.expire_ms
 
     def listed(self, entries: Iterable[Suppression], stream: str) -> Listed | None:
-        """Return what holds of what is known of one address: the narrowest, the gravest cause."""
+        """Return the entry of one address that applies: the narrowest, the gravest cause."""
         found = [
             (entry.sender_domain != ANY, entry.stream != ANY, _WEIGHTS[entry.cause], entry)
             for entry in entries
@@ -179,7 +179,7 @@ OFF = SuppressionRules()
 
 
 def merged(old: Suppression | None, new: Suppression, *, now_ms: int) -> Suppression:
-    """Return what stands once `new` came to an address: the graver cause, the later end."""
+    """Return the entry once `new` came to an address: the graver cause, the later end."""
     if old is None or old.is_over(now_ms):
         return new
     ends = (old.expires_at_ms, new.expires_at_ms)

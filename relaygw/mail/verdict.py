@@ -107,7 +107,7 @@ NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
 
 
 def report_words(kind: Kind, dsn: str | None = None) -> str:
-    """Return what a report says, as a clause."""
+    """Return a report as a clause."""
     if kind is Kind.HARD and dsn in _HARD_WORDS:
         return _HARD_WORDS[dsn]
     if kind is Kind.SOFT and dsn in FULL:

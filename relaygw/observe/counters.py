@@ -287,7 +287,7 @@ class FeedbackMetrics:
 
 
 def _batches(role: str) -> HistogramTally:
-    """Return what takes the seconds of each transaction of a role; all roles have one metric."""
+    """Return the histogram of seconds per transaction of a role; all roles have one metric."""
     histogram = _histogram(
         "relaygw_db_write_seconds",
         *("Duration of a batch's transaction, synced.", _BATCH_BUCKETS_S, "role"),

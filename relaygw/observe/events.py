@@ -53,12 +53,12 @@ class Attempted(NamedTuple):
     at_ms: int
 
     def report_on(self, change: RecipientUpdate) -> AttemptReport:
-        """Return what was found out for a recipient: nothing where nobody was asked for it."""
+        """Return the outcome of a recipient: nothing where nobody was asked for it."""
         return self.report if change.provider is not None else NOBODY_ASKED
 
 
 def accepted_copy(event: Attempted) -> Accepted | None:
-    """Return what tells of the acceptance of mail that was sent again, at its first attempt.
+    """Return the acceptance of mail that was sent again, at its first attempt.
 
     Whoever sends it again may have no log: the worker tells. Its Message-ID is not known there.
     """

@@ -71,7 +71,7 @@ class HangFile:
 
 
 def read_hangs(state_dir: Path) -> list[Hang]:
-    """Return what the file says, the oldest first; nothing where there is none."""
+    """Return the entries of the file, the oldest first; none if there is no file."""
     try:
         return [Hang(**one) for one in json.loads((state_dir / _NAME).read_text())]
     except (OSError, ValueError, TypeError):

@@ -147,7 +147,7 @@ class History:
         self._counts(slice_s)[series, label] += count
 
     def _counts(self, slice_s: int = SLICE_S) -> Counter[tuple[str, str]]:
-        """Return what was counted in the slice of now, to count in."""
+        """Return the counts of the slice of now, to count in."""
         slice_at_s = int(time.time()) // slice_s * slice_s
         counts = self._slices.get(slice_at_s)
         if counts is None:
@@ -158,7 +158,7 @@ class History:
         return counts
 
     def take(self) -> list[tuple[int, Counts]]:
-        """Return what was counted since the last time, by slices, whose begin is in ms."""
+        """Return the counts since the last call, by slices, whose begin is in ms."""
         slices, self._slices = self._slices, {}
         return [
             (at_s * 1000, {(str(series), label): n for (series, label), n in counts.items()})

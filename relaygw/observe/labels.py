@@ -39,7 +39,7 @@ def label_of_few(known: set[str], name: str, most: int) -> str:
 
 
 def suppressed_of(event: Attempted) -> list[tuple[str, str, str]]:
-    """Return what was done for each suppressed recipient, its stream, and why it is suppressed."""
+    """Return action, stream and cause for each suppressed recipient."""
     claimed, update = event.claimed, event.update
     listed = {one.rcpt_no: one.listed for one in claimed.recipients if one.listed is not None}
     if not listed:

@@ -64,7 +64,7 @@ class FrontObserver(Observer["FrontMetrics"]):
             self._metrics.repeated.add(what)
 
     def listener(self, name: str) -> ListenerObserver:
-        """Return what is told at the listener of that name."""
+        """Return the observer of the listener of that name."""
         return ListenerObserver(name, self._history, self._metrics)
 
     def found(self, kinds: Iterable[str], *, is_held: bool) -> None:

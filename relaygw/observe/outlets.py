@@ -113,7 +113,7 @@ def _poll(descriptor: int, timeout_s: float) -> list[tuple[int, int]]:
 
 
 def _first_chunk(records: Sequence[bytes]) -> tuple[bytes, Sequence[bytes]]:
-    """Return what goes into one write, and the records that are left."""
+    """Return the bytes of one write, and the records that are left."""
     size = count = 0
     for record in records:
         if count and size + len(record) > select.PIPE_BUF:

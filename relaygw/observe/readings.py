@@ -88,7 +88,7 @@ class ProcessReadings:
                 memory[found] = 0
 
     def call(self, reader: Reader, what: str, read: Callable[[], T]) -> T:
-        """Return what `read` returns; more of it is read after that."""
+        """Return the result of `read`; more of it is read after that."""
         with self.reading(reader, what, is_last=False):
             return read()
 

@@ -91,7 +91,7 @@ def _who(files: Sequence[Path], *, since_ms: int, is_start: bool) -> Iterator[st
 
 
 def settings_change_words(detail: str) -> str:
-    """Return what the detail of a SETTINGS_CHANGE says in words."""
+    """Return the detail of a SETTINGS_CHANGE in words."""
     noted = parse_change(detail)
     if not noted.changed:
         return f"settings {noted.after or '?'} seen first"

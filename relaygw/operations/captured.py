@@ -145,7 +145,7 @@ def delete_captured(
 def plan_release(
     store: Store, settings: Settings, ids: Sequence[str], request: ReleaseRequest
 ) -> ReleaseResult:
-    """Return what `release_captured` would do; changes nothing."""
+    """Return the plan of `release_captured`; changes nothing."""
     planner = _Planner(store, settings, request)
     return _joined(planner.plan(batch) for batch in batches(ids))
 

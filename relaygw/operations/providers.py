@@ -302,7 +302,7 @@ def hold_object(hold: Hold) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Return what a provider may get now."""
+    """Return the share of its limits that a provider may get now."""
     taught = usage.account
     return {
         "quota_used": None if usage.settings.daily_quota is None else usage.quota_used,

@@ -55,7 +55,7 @@ def rank(one: RecipientEntry) -> int:
 
 
 def result_of(one: RecipientEntry) -> str:
-    """Return what became of a recipient in a word."""
+    """Return the result of a recipient in a word."""
     return shown_result(one.state, one.verdict)
 
 

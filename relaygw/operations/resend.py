@@ -176,7 +176,7 @@ def resent_object(one: Resent) -> dict[str, Any]:
 def plan_resend(
     store: Store, composer: Composer, ids: Sequence[str], request: ResendRequest
 ) -> ResendResult:
-    """Return what would be sent again to whom; changes nothing."""
+    """Return the mail that would be sent again, and to whom; changes nothing."""
     found: list[Resent | LeftAlone] = []
     for batch in batches(ids):
         found += (_plan(store, composer, entry, request) for entry in store.queue.entries(batch))
@@ -246,7 +246,7 @@ def _whole(store: Store, entry: QueueEntry) -> Iterator[bytes]:
 
 
 def _drop_id(queue_id: str, number: int) -> str:
-    """Return what is unique in the queue: of two who send it again at once, one does."""
+    """Return a key that is unique in the queue: of two who send it again at once, one does."""
     return f"resend-{queue_id}-{number}"
 
 

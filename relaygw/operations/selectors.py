@@ -301,7 +301,7 @@ _TIME = re.compile("(since|until|on|date):")  # as other programs write it
 
 
 def looked_words(store: Store, found: Found, search: MailSearch) -> str:
-    """Return what a search has looked at and what it has not: beside what it found, or nothing."""
+    """Return the mail that a search has looked at and has not: beside its results, or nothing."""
     texts = [term.text for term in search.terms if term.field is Field.TEXT]
     parts = [f"searched {LOOKED_AT} of" if texts else "looked at"]
     parts[0] += " all mail, in every state"

@@ -111,7 +111,7 @@ class Guarded:
 
 
 def guarded(store: Store) -> list[Guarded]:
-    """Return what is held and allowed, the latest first."""
+    """Return the entries of the guard, the latest first."""
     entries = store.guard.guard_entries()
     held: Counter[str] = Counter()
     for one in store.holds.held_mail() if entries else ():
@@ -257,7 +257,7 @@ def forget_allowed(store: Store, target: str, *, actor: str, now_ms: int) -> boo
 
 
 def label_of(store: Store, target: str) -> str:
-    """Return what an id stands for, in words. Raises UnknownTarget."""
+    """Return the source or class of an id, in words. Raises UnknownTarget."""
     found = _entry_of(store, target)
     return _label(_classes(store, target), target) if found is None else found.label
 

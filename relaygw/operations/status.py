@@ -136,7 +136,7 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
 
 
 def silent_words(role: str) -> str:
-    """Return what is known of a role whose heartbeats have all stopped, and what to do."""
+    """Return a warning about a role whose heartbeats have all stopped, and a remedy."""
     return (
         f"{role} has not renewed its heartbeat for {SILENT_AFTER_S:g} s: it died, hangs or cannot "
         f"write to the queue; check its log, or start it: relaygw serve --role {role}"

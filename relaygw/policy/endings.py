@@ -28,7 +28,7 @@ class EndingLogin:
         return self.ending.remedy
 
     def words(self, now_ms: int) -> str:
-        """Return what ends and when, and how much mail that concerns."""
+        """Return the sentence: which login ends, when, and how much mail that concerns."""
         today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
         day = self.ending.at
         when = f"{'on' if today < day else 'since'} {day.day} {day:%B %Y}"

@@ -32,7 +32,7 @@ class Expect(NamedTuple):
 def unmet(
     expects: Iterable[Expect], of_last_day: Mapping[str, int]
 ) -> Iterator[tuple[Expect, int]]:
-    """Return what did not come as often as it has to, and how often it came, by template."""
+    """Return the mail that came less often than it has to, and how often, by template."""
     for expect in expects:
         came = sum(number for name, number in of_last_day.items() if expect.matches(name))
         if came < expect.at_least:

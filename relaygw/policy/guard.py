@@ -101,7 +101,7 @@ def judge(
     now_ms: int,
     is_whole_day: bool = True,
 ) -> list[Suspect]:
-    """Return what is wrong with one source; `classes` are all of it.
+    """Return the suspicion against one source; `classes` are all of it.
 
     Not of a whole day: for who looks often, and has no incident that lasts.
     """
@@ -203,7 +203,7 @@ class _Judging:
     def _held_new(
         self, counts: Mapping[Counted, float], limit: float, moment: Moment
     ) -> Held | None:
-        """Return what of it is held: what is of this hour, and older only if that is too little.
+        """Select the mail to hold: this hour's, older mail only if that is not enough.
 
         What a release brought some hours before an attack flows on.
         """
@@ -216,7 +216,7 @@ class _Judging:
         return Held(new_since_ms=since_ms) if much > limit else None
 
     def _later(self, counts: Mapping[Counted, float], moment: Moment) -> dict[Counted, float]:
-        """Return what may be held."""
+        """Return the counts of classes that may be held."""
         if self._is_quiet(moment) and not self._is_new_source(moment):
             return {}
         return {
@@ -287,7 +287,7 @@ class _Judging:
         return self._suspect(Trouble.BURST, self._source_id, moment, counts, sum(limits), parked)
 
     def _missed(self, one: Counted, moment: Moment) -> float:
-        """Return what may wait elsewhere: what is usual in a silence of the last day.
+        """Return the amount that may wait elsewhere: the usual one of a silence of the last day.
 
         It counts where it was longer than any before: a thin spool that comes back has the mail of
         an outage, and takes hours to hand it over.

@@ -145,7 +145,7 @@ def new_by_hour(classes: Iterable[Counted]) -> dict[int, float]:
 
 
 def program_of(user: str, uid: int | None, script: str) -> str:
-    """Return what sends mail, on whatever host: of a fleet of servers each has the same.
+    """Return the program that sends mail, on whatever host: in a fleet each has the same.
 
     Numbers in the name of a script do not count: a release may have a directory of its own.
     """

@@ -30,7 +30,7 @@ def by_sender(classes: Iterable[Counted]) -> list[list[Counted]]:
 def judge_together(
     classes: Sequence[Counted], guard: Guard, known: Known, *, now_ms: int
 ) -> list[Suspect]:
-    """Return what sources of one host, login and uid send that were no day old, each with its own.
+    """Judge sources of one host, login and uid together that are younger than a day.
 
     `classes` are all of these sources, which came after the first day of a queue. A source that
     sends so much alone is left to `judge`.

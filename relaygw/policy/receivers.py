@@ -57,7 +57,7 @@ class Trouble:
 
 
 def trouble_of(name: str, one: Endpoint, *, now_ms: int) -> Trouble | None:
-    """Return what is wrong with a receiver, None when nothing is."""
+    """Return the trouble of a receiver, None when there is none."""
     who, resume = f"webhook {name}", f"relaygw webhooks resume {name} tries now"
     said, waits = one.last_error or "it does not answer", one.waiting_words
     oldest_ms = now_ms if one.oldest_at_ms is None else one.oldest_at_ms

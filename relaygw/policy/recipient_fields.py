@@ -60,7 +60,7 @@ class FieldRule:
     is_blocked: Callable[[str], bool] | None = None  # None: none is sent
 
     def look(self, header: bytes) -> FieldsFound:
-        """Return what of the header at the start of `header` may not be sent."""
+        """Return the parts of the header at the start of `header` that may not be sent."""
         found = list(_found_in(header))
         if not found:
             return NOTHING

@@ -349,7 +349,7 @@ class Screen:
     def obstacle_of(
         self, source: Source, accepted_in: Mode, released: str | None
     ) -> Callable[[str], str | None]:
-        """Return what says why an address may not be sent to; None: it may."""
+        """Return a function that says why an address may not be sent to; None: it may."""
         if released is None:
             mode = self._modes.of(source.listener, source.user, accepted_in=accepted_in)
         elif released == Released.RESENT:
@@ -370,7 +370,7 @@ class Screen:
     def field_rule(
         self, source: Source, accepted_in: Mode, released: str | None = None
     ) -> FieldRule | None:
-        """Return what holds for the header of a mail; None: all fields may be sent."""
+        """Return the rule for the header of a mail; None: all fields may be sent."""
         if released is not None:  # to whom somebody was shown, and to nobody else
             return self._resent if released == Released.RESENT else self._released
         mode = self._strictest(source, accepted_in)

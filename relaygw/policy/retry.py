@@ -162,7 +162,7 @@ def settle(
 
 
 def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:
-    """Return what an attempt told, of a delivery with recipients that were not reached.
+    """Return the update of an attempt with that of the recipients it did not reach.
 
     A hold of either, `rest` too, holds both, and neither is tried before its time.
     """
@@ -193,7 +193,7 @@ def retried_in_doubt(update: DeliveryUpdate, due_at_ms: int) -> DeliveryUpdate:
 def unsent(
     claimed: ClaimedDelivery, state: DeliveryState, due_at_ms: int, hold: HoldCause | None = None
 ) -> DeliveryUpdate:
-    """Return what is written of a delivery of which nothing was sent: nothing is charged."""
+    """Return the update of a delivery of which nothing was sent: nothing is charged."""
     return DeliveryUpdate(
         queue_id=claimed.queue_id,
         delivery_no=claimed.delivery_no,
@@ -208,7 +208,7 @@ def unsent(
 
 
 def given_back(claimed: ClaimedDelivery, now_ms: int) -> DeliveryUpdate:
-    """Return what ends a lease as if it had not been: due at once, and nothing is charged."""
+    """Return the update that undoes a lease: due at once, and nothing is charged."""
     if claimed.attempts == 0:
         return unsent(claimed, DeliveryState.INCOMING, claimed.accepted_at_ms)
     return unsent(claimed, DeliveryState.DEFERRED, now_ms)
@@ -217,7 +217,7 @@ def given_back(claimed: ClaimedDelivery, now_ms: int) -> DeliveryUpdate:
 def blocked(
     recipients: Sequence[Recipient], suppressed: Sequence[Recipient] = ()
 ) -> tuple[RecipientUpdate, ...]:
-    """Return what is written of recipients on the block list of now, and of suppressed ones."""
+    """Return the updates of recipients on the block list of now, and of suppressed ones."""
     on_list = CaptureCode.BLOCKED.sentence()
     reasons = [(one, on_list) for one in recipients]
     reasons += [(one, one.listed.sentence) for one in suppressed if one.listed is not None]

@@ -49,7 +49,7 @@ def silent_kinds(
     up_since_ms: int,
     told: Mapping[str, Silent | None],
 ) -> list[Silent]:
-    """Return what should have come and did not.
+    """Return the kinds that should have come and did not.
 
     `up_since_ms`: before that the gateway took no mail. `told`: what is told of already, by key,
     as it was found the last time. Where all of a domain is silent, only that is new.

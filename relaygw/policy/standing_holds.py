@@ -37,7 +37,7 @@ class StandingHolds:
         subject: str,
         client: str | None,
     ) -> list[StandingHold | None]:
-        """Return what keeps a message on a route from each of its recipients, None: nothing.
+        """Return the hold that keeps a message on a route from each recipient, None: nothing does.
 
         `client` is the address that it came from; None: a program on this machine.
         """

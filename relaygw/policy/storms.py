@@ -260,7 +260,7 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, packed: bytes) -> Seen:
-        """Return what was packed."""
+        """Return an entry from its packed form."""
         at_ms, message_id, text, flags = _NUMBERS.unpack_from(packed)
         queue_id = packed[_NUMBERS.size :].decode()
         return cls(queue_id, at_ms, message_id, text if flags & 1 else None, flags > 1)

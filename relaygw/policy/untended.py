@@ -159,7 +159,7 @@ KINDS = (*_HELD, ROUTE_GONE, STUCK, OTHER_MACHINE)
 
 
 def untended(standing: Standing, settings: Settings, *, now_ms: int) -> list[Untended]:
-    """Return what waits for somebody, the longest held first."""
+    """Return the mail that waits for somebody, the longest held first."""
     return [
         *_away(standing),
         *_held(standing, settings, now_ms),
@@ -248,7 +248,7 @@ def gone_words(route: str) -> str:
 
 
 def gone_remedy(route: str) -> str:
-    """Return what to do about mail of such a route."""
+    """Return the remedy for mail of such a route."""
     what = "route" if provider_of_route(route) is None else "provider"
     return (
         f"add the {what} to the configuration again and reload, or relaygw queue move --route "

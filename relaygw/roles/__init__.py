@@ -139,7 +139,7 @@ def open_store(
 
 
 def store_rules(settings: Settings) -> StoreRules:
-    """Return what a configuration asks of the store."""
+    """Return the rules of the store in a configuration."""
     spared = None if settings.archive_to is None else mailbox(settings.archive_to)
     return StoreRules(
         keep_content=settings.queue.keep_content > 0,
@@ -188,7 +188,7 @@ def check_schema(loaded: LoadedSettings) -> None:
 
 
 def examine_queue(loaded: LoadedSettings) -> list[str]:
-    """Return what is wrong with the file of a SQLite queue, a line for each; changes nothing."""
+    """Return the problems of the file of a SQLite queue, a line for each; changes nothing."""
     from relaygw.store import recovery
 
     url = loaded.settings.queue.url

@@ -38,7 +38,7 @@ class Demand:
         self._wanted = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
-        """Return what can be read while the role is wanted."""
+        """Return a descriptor that is readable while the role is wanted."""
         return self._wanted
 
     def want(self) -> None:

@@ -86,7 +86,7 @@ async def front(context: RoleContext) -> int:
 
 
 def mail_classes(settings: Settings) -> MailClasses | None:
-    """Return what knows the classes of mail; None where nothing asks for them."""
+    """Return the known classes of mail; None where nothing asks for them."""
     return MailClasses() if settings.counts_sources else None
 
 

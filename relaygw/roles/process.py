@@ -64,7 +64,7 @@ class Beat:
         _AT.pack_into(self.memory, self.slot * _AT.size, at_s)
 
     def at_s(self) -> float:
-        """Return what was noted last."""
+        """Return the time noted last."""
         (noted_s,) = _AT.unpack_from(self.memory, self.slot * _AT.size)
         return float(noted_s)
 
@@ -123,7 +123,7 @@ class Handover:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def fileno(self) -> int:
-        """Return what can be read when one has told."""
+        """Return a descriptor that is readable when one has told."""
         return self._read
 
     def tell(self, pid: int) -> None:
@@ -307,7 +307,7 @@ async def first_of(*waits: Coroutine[None, None, object], within_s: float | None
 
 
 def in_loop(call: Callable[..., object]) -> Callable[..., None]:
-    """Return what lets any thread call `call` in the running loop, for as long as that runs."""
+    """Return a function by which any thread calls `call` in the running loop, while that runs."""
     loop = asyncio.get_running_loop()
 
     def hand_over(*arguments: object) -> None:
@@ -318,7 +318,7 @@ def in_loop(call: Callable[..., object]) -> Callable[..., None]:
 
 
 def notifier(context: RoleContext, send_hint: Callable[[], None]) -> Callable[[], None]:
-    """Return what tells this host's workers, by `send_hint`, and other instances of new mail."""
+    """Return a function that tells this host's workers, by `send_hint`, and others of new mail."""
     place = queue_place(context.loaded)
     if not (place.is_postgres and context.connections >= HINTED_FROM):
         return send_hint

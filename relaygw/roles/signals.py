@@ -35,7 +35,7 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY_SIGNALS)
 
     def take(self) -> list[int]:
-        """Return what waits, of a kind once; an end comes before a reload, which takes time."""
+        """Return signals that wait, each kind once; an end before a reload, which takes time."""
         return sorted(set(os.read(self._read, 4096)), key=lambda number: number == signal.SIGHUP)
 
     def put_back(self, numbers: Iterable[int]) -> None:

@@ -22,7 +22,7 @@ class Notes(Protocol[Note]):
     """What is noted in memory until it is written."""
 
     def take(self) -> list[Note]:
-        """Return what was noted since the last time."""
+        """Return the uses noted since the last call."""
 
     def put_back(self, notes: Sequence[Note], /) -> None:
         """Take back what could not be written."""

@@ -24,7 +24,7 @@ _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!*+-/" 
 
 
 def read_input(*, stops_at_dot: bool) -> bytes:
-    """Return what is on stdin, up to a line with a single dot if that is to end it.
+    """Return the content on stdin, up to a line with a single dot if that is to end it.
 
     With `stops_at_dot` a line that starts with two dots loses one, as in SMTP.
     """

@@ -149,7 +149,7 @@ def is_listing(program: bytes, words: list[str]) -> bool:
 
 
 def flushed(program: bytes, words: list[str]) -> str | None:
-    """Return what postqueue is to flush, "" for all; None: something else."""
+    """Return the queue id that postqueue is to flush, "" for all; None: something else."""
     if program != POSTQUEUE:
         return None
     letter, value = _options(program, words)[0][0]

@@ -202,7 +202,7 @@ class _Session:
         release_signals()
 
     def _read_content(self) -> bytes | None:
-        """Return what comes up to the line of a dot alone, unstuffed; None if it is too big.
+        """Return the content up to the line of a dot alone, unstuffed; None if it is too big.
 
         Lines end as the first did: a client that ends its own with CRLF passes text of strangers
         on, in which LF.LF must end nothing.

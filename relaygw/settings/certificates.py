@@ -31,7 +31,7 @@ _LONG_LENGTH = 0x80
 
 
 def server_context(tls: ListenerTls) -> ssl.SSLContext:
-    """Return what a listener's handshakes need: TLS 1.2 or later; raises SettingsError."""
+    """Return the context of a listener's handshakes: TLS 1.2 or later; raises SettingsError."""
     assert tls.cert is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -43,7 +43,7 @@ class ProviderEvents(Section):
     ) = None
 
     def problem(self, preset: str | None) -> str | None:
-        """Return what is missing or too much at a provider with this preset, None if it is fine."""
+        """Return the key that is missing or too much with this preset, None if all is fine."""
         known = {name: one.events for name, one in presets().items() if one.events}
         asks = known.get(preset or "")
         if asks is None:

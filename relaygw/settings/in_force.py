@@ -36,7 +36,7 @@ def keep_settings(loaded: LoadedSettings) -> None:
 
 
 def kept_settings(state_dir: Path) -> LoadedSettings | None:
-    """Return what was left in a state directory, None where that is nothing of use."""
+    """Return the settings left in a state directory, None where they are of no use."""
     try:
         with os.fdopen(os.open(state_dir / _NAME, _OPEN_FLAGS), "rb") as file:
             values = json.loads(file.read(_MAX_BYTES))

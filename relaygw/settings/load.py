@@ -237,7 +237,7 @@ def _validated(filling: FilledValues, tree: Tree) -> Settings:
 
 
 def _conflicts_despite(wrong: Collection[Keys], values: Mapping[str, Any]) -> Iterable[Conflict]:
-    """Return what the sections without a wrong value disagree on; a wrong mode is production."""
+    """Return conflicts between sections without a wrong value; a wrong mode is production."""
     faulty = {keys[0] for keys in wrong if keys}
     right = {name: values[name] for name in Settings.model_fields if name in values.keys() - faulty}
     listeners = values.get("listeners")

@@ -135,7 +135,7 @@ def _not_a_mapping(keys: Keys, value: Any) -> str:
 
 
 def no_choice(value: str, choices: Collection[str]) -> str:
-    """Return what is wrong with a value that is none of the choices, and which may be meant."""
+    """Return the problem of a value that is none of the choices, and which may be meant."""
     meant = _MEANT.get(value.lower())
     near = difflib.get_close_matches(value.lower(), choices, n=1)
     guess = meant if meant in choices else next(iter(near), None)
@@ -153,7 +153,7 @@ def no_choice(value: str, choices: Collection[str]) -> str:
 
 
 def _safe_text(keys: Keys, text: str) -> str | None:
-    """Return what may be shown of a text, None for nothing of it."""
+    """Return the part of a text that may be shown, None for nothing of it."""
     if any(key in _SECRET_URLS for key in keys):
         return _head_of_url(text, _FIRST_LABEL)
     if any(key in _URLS for key in keys):
@@ -190,7 +190,7 @@ def _field_at(keys: Keys) -> FieldInfo | None:
 
 
 def expectation(keys: Keys) -> str:
-    """Return what the model wants at `keys`, such as `an integer 1-65535`."""
+    """Return the model's expectation at `keys`, such as `an integer 1-65535`."""
     kind = _type_at(keys)
     if choices := _choices(keys):
         return "one of " + ", ".join(choices)
@@ -203,7 +203,7 @@ def expectation(keys: Keys) -> str:
 
 
 def _choices(keys: Keys) -> list[str]:
-    """Return what may stand at `keys` where that is a closed list."""
+    """Return the choices at `keys` where that is a closed list."""
     kind = _type_at(keys)
     if get_origin(kind) is Literal:
         return list(map(str, get_args(kind)))

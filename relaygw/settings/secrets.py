@@ -283,7 +283,7 @@ MAX_SECRET_BYTES = 65536
 
 
 def loose_permissions(path: Path, *, owners: Collection[int] | None = None) -> str | None:
-    """Return what is wrong when others than owner and group may read or write `path`.
+    """Return the problem when others than owner and group may read or write `path`.
 
     Another owner than `owners` (user ids) is wrong, too: he can open it to anyone, or put a key of
     his own in its place. What does not exist or cannot be looked at has nothing wrong.

@@ -38,7 +38,7 @@ class Suppression(Section):
     ] = Field(default=180 * 86400.0, examples=["180d"])
 
     def rules(self) -> SuppressionRules:
-        """Return what the store and the worker go by."""
+        """Return the rules for the store and the worker."""
         return SuppressionRules(
             transactional=Action(self.transactional),
             promotional=Action(self.promotional),

@@ -105,14 +105,14 @@ class FilledValues:
 
 
 def inner_items(value: Any) -> list[tuple[str | int, Any]]:
-    """Return what a mapping or list holds by key or position; nothing of any other value."""
+    """Return the items of a mapping or list by key or position; none of any other value."""
     if isinstance(value, dict):
         return list(value.items())
     return list(enumerate(value)) if isinstance(value, list) else []
 
 
 def item_at(container: Any, key: Any) -> Any:
-    """Return what a mapping or list holds there, None where it holds nothing."""
+    """Return the item of a mapping or list there, None where there is none."""
     if isinstance(container, list):
         return container[key] if key < len(container) else None
     return container.get(key)
@@ -298,7 +298,7 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
 
 
 def _without_keys(content: bytes) -> str:
-    """Return what is wrong with a file that is a text or a list."""
+    """Return the problem of a file that is a text or a list."""
     if _MAIN_CF.search(content):
         return (
             "is written as Postfix's main.cf is; relaygw import-postfix makes a configuration of it"

@@ -67,7 +67,7 @@ class Audit(Repository):
     def entries(
         self, *, limit: int, start: int = 0, trail: Trail = EVERYTHING_DONE
     ) -> list[AuditEntry]:
-        """Return what operators did, newest first; `start` says how many are left out before."""
+        """Return the actions of operators, newest first; `start` of them are left out before."""
         order = (audit.c.at_ms.desc(), audit.c.audit_id)
         with self._read() as tx:
             query = select(audit).where(*_conditions(tx, trail)).order_by(*order)
@@ -75,7 +75,7 @@ class Audit(Repository):
             return [tx.entry(AuditEntry, row, "at_ms") for row in rows]
 
     def latest(self, action: str, *, since_ms: int, limit: int) -> list[AuditEntry]:
-        """Return what was done since a time that is exactly this, newest first."""
+        """Return the actions since a time of exactly this kind, newest first."""
         with self._read() as tx:
             rows = _LATEST.fetch_named(tx, tx.to_stored(since_ms), action, limit)
             return [tx.entry(AuditEntry, row, "at_ms") for row in rows]
@@ -97,7 +97,7 @@ def _row(tx: Transaction, audit_id: str, entry: AuditEntry, affected: int) -> Ro
 
 
 def actions_on(tx: Transaction, queue_id: str) -> list[AuditEntry]:
-    """Return what operators did with a message, oldest first; a line may be about many."""
+    """Return the actions on a message, oldest first; a line may be about many."""
     named = select(audit).where(audit.c.target.contains(queue_id, autoescape=True))
     rows = tx.execute(named.order_by(audit.c.at_ms, audit.c.audit_id))
     return [tx.entry(AuditEntry, row, "at_ms") for row in rows if queue_id in row.target.split()]

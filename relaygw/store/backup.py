@@ -257,7 +257,7 @@ def _contents(connection: Any) -> Contents:
 
 
 def _present(path: Path) -> Contents | None:
-    """Return what is in the queue that is there, None where that cannot be told."""
+    """Return the contents of the queue that is there, None where that is unknown."""
     try:
         with contextlib.closing(log_check.read_only(path)) as connection:
             return _contents(connection)

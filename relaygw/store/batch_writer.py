@@ -188,7 +188,7 @@ class BatchWriter(Generic[Item, Result]):
 
 
 def _as_error(failure: BaseException) -> Exception:
-    """Return what ends the batch alone, also for what is meant to end a thread or a generator."""
+    """Return the error of the batch alone, also for one that would end a thread or a generator."""
     if isinstance(failure, Exception) and not isinstance(failure, StopIteration):
         return failure
     return RuntimeError(repr(failure))

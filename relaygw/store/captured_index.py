@@ -129,7 +129,7 @@ def _recipients(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, list[Any
 
 
 def facts_of(tx: Transaction, queue_ids: Sequence[str]) -> dict[str, ContentFacts]:
-    """Return what is kept of messages, by queue id."""
+    """Return the rows kept of messages, by queue id."""
     of_number = captured_facts.c.index_no == _I.index_no
     query = select(_I.queue_id, captured_facts.c.facts).join_from(
         captured_index, captured_facts, of_number

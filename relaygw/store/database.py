@@ -314,7 +314,7 @@ class Database(ABC):
         return
 
     def change_mark(self) -> int | None:
-        """Return what differs once anybody has written; None: it is not known. Does not wait."""
+        """Return a value that differs once anybody has written; None: unknown. Does not wait."""
         return None
 
     def checkpoint(self) -> bool:
@@ -397,5 +397,5 @@ class Place:
 
 
 def damage(path: str, what: str) -> str:
-    """Return what is wrong with a SQLite database, and what to do."""
+    """Return the problem of a SQLite database, and a remedy."""
     return f"{path}: {what}; relaygw db check shows more, relaygw db recover saves what is readable"

@@ -199,7 +199,7 @@ def _long(texts: Sequence[str], more: int = 0) -> Sequence[str]:
 
 
 def words_in(search: MailSearch) -> Words:
-    """Return what a search says of words."""
+    """Return the SQL condition of a search for words."""
     wanted, unwanted = [], []
     for term in search.terms:
         phrase = " ".join(split_words(term.text)) if term.field in WITH_WORDS else ""
@@ -258,7 +258,7 @@ def _condition(tx: Transaction, term: Term, span: Span) -> ColumnElement[bool]:
 
 
 def open_states(search: MailSearch) -> list[Condition] | None:
-    """Return what holds of the deliveries that are looked for, None unless they are open ones."""
+    """Return the SQL condition for open deliveries; None if the search is not limited to them."""
     for term in search.terms:
         if term.field is Field.STATE and not term.is_negated and term.text != "deleted":
             return [IS_OPEN] if term.text == WAITING else [IS_OPEN, _D.state == term.text]
@@ -340,7 +340,7 @@ class Walk:
     where: Sequence[Condition]
 
     def place(self, key: Key | None) -> str:
-        """Return what a page begins with that goes on after a key."""
+        """Return the SQL condition of a page that goes on after a key."""
         return ".".join([self.step, *map(str, key or ())])
 
     def rows(self, after: Key | None, last: Key | None = None) -> Select[Any]:

@@ -129,7 +129,7 @@ class Guards(Repository):
     """Entries of the guard, and what it looks at."""
 
     def guard_entries(self) -> list[GuardEntry]:
-        """Return what is held and allowed, the latest first."""
+        """Return the entries, the latest first."""
         with self._read() as tx:
             return [_entry(tx, row) for row in _ENTRIES.fetch_named(tx)]
 
@@ -156,7 +156,7 @@ class Guards(Repository):
             return bool(gone)
 
     def held_scopes(self) -> list[HeldMailScope]:
-        """Return what is held, classes before sources."""
+        """Return the entries that hold, classes before sources."""
         with self._read() as tx:
             entries = _ENTRIES.fetch_named(tx)
             allowed = {one.target for one in entries if one.action == GuardAction.ALLOW}
@@ -165,7 +165,7 @@ class Guards(Repository):
             return [_scope(tx, one, allowed) for one in held]
 
     def scope_of(self, wanted: GuardEntry) -> HeldMailScope:
-        """Return what an entry would hold that is not there yet."""
+        """Return the scope of an entry that is not stored yet."""
         is_allowed = guard_entry.c.action == GuardAction.ALLOW.value
         stored = {name: getattr(wanted, name) for name in ("at_ms", "new_since_ms")}
         with self._read() as tx:
@@ -182,7 +182,7 @@ class Guards(Repository):
             return tx.to_local(first_ms)
 
     def source_sums(self, since_ms: int) -> dict[str, HourCount]:
-        """Return what was accepted since the hour of a time, by source."""
+        """Return the mail accepted since the hour of a time, by source."""
         with self._read() as tx:
             rows = _SOURCE_SUMS.fetch(tx, tx.to_stored(since_ms) // HOUR_MS)
             return {source_id: HourCount(*map(int, counts)) for source_id, *counts in rows}
@@ -325,7 +325,7 @@ def _domain_of(recipient: str) -> str:
 
 
 def _known_mail(tx: Transaction, held: Any) -> frozenset[tuple[str, str]]:
-    """Return what other sources had sent for a day when the guard itself held a source."""
+    """Return the mail that other sources had sent for a day when the guard held this one."""
     if held.target != held.source_id or (held.actor != GUARD and held.new_since_ms is None):
         return frozenset()
     first_ms = func.min(mail_class.c.first_seen_ms)

@@ -187,7 +187,7 @@ class Holds(Repository):
     # --- held mail -----------------------------------------------------------------------
 
     def held_mail(self) -> list[HeldMail]:
-        """Return what is held, by route and cause, the longest held first."""
+        """Return the held mail, by route and cause, the longest held first."""
         since_ms = func.min(func.coalesce(_C.held_at_ms, _C.changed_at_ms))
         lane = (_C.route, _C.hold_code, _C.hold_key, _C.reason)
         counted = (func.count(), since_ms, func.min(_C.queue_id), func.max(_C.queue_id))
@@ -205,7 +205,7 @@ class Holds(Repository):
             ]
 
     def held_causes(self) -> list[HoldCause]:
-        """Return what deliveries are held for, each cause once.
+        """Return the causes of held deliveries, each once.
 
         A sentence alone, from a version before schema 0007, gets its code and key, so that it is
         released with the rest.
@@ -270,7 +270,7 @@ class Holds(Repository):
 
 
 def ended_entry(hold: StandingHold, actor: str, now_ms: int, detail: str) -> AuditEntry:
-    """Return what the audit trail says of the end of a standing hold."""
+    """Return the audit entry of the end of a standing hold."""
     target = f"{hold.hold_id} {hold.words}"
     return AuditEntry(
         at_ms=now_ms, actor=actor, action="hold.end", target=target, affected=1, detail=detail

@@ -107,7 +107,7 @@ def home_elsewhere(homes: Homes, settings: Settings, machine: Machine | None = N
 
 
 def mark_at(settings: Settings, machine: Machine) -> str:
-    """Return what tells a queue's file here from all others; "": the machine has no id."""
+    """Return an id of a queue's file on this machine; "": the machine has no id."""
     file = Path(settings.queue.url.removeprefix("sqlite:///"))
     return machine.mark and f"{machine.mark}/{file.stat().st_ino}"
 
@@ -131,7 +131,7 @@ def is_at(home: Home, settings: Settings, machine: Machine) -> bool:
 
 
 def this_machine(root: Path = Path("/")) -> Machine:
-    """Return what is known of this machine."""
+    """Return the facts about this machine."""
     places = (root / one.lstrip("/") for one in _OF_CONTAINERS)
     is_told = any(os.environ.get(name) for name in _VARIABLES)
     is_container = is_told or any(one.exists() for one in places)

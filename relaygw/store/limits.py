@@ -214,7 +214,7 @@ class Limits(Repository):
     # --- what providers taught -----------------------------------------------------------
 
     def accounts(self) -> dict[str, Account]:
-        """Return what providers taught of their limits, by limit group."""
+        """Return the limits that providers taught, by limit group."""
         with self._read() as tx:
             rows = _ACCOUNTS.fetch(tx)
             return {
@@ -258,7 +258,7 @@ class Limits(Repository):
                     _SENDER_REFUSED.run(tx, [(*who, *refused)])
 
     def senders(self) -> list[SenderNote]:
-        """Return what providers said of sender addresses, by provider and sender."""
+        """Return the replies of providers to sender addresses, by provider and sender."""
         with self._read() as tx:
             return [
                 SenderNote(

@@ -192,7 +192,7 @@ def check_log(path: Path, *, is_alone: bool) -> LogFinding:
 
 
 def missing_database(path: Path, *, is_alone: bool = True) -> str:
-    """Return what is wrong where a queue was and its database is gone or empty, else ""."""
+    """Return the problem where a queue was and its database is gone or empty, else ""."""
     try:
         size_bytes = path.stat().st_size
     except OSError:
@@ -221,12 +221,12 @@ def _read(file: Path) -> bytes:
 
 
 def moved_words(words: bytes, mark: int) -> bytes:
-    """Return what `moved` holds for a database with this mark."""
+    """Return the content of `moved` for a database with this mark."""
     return words + b"%d\n" % (mark % WORD)
 
 
 def _moved_of(path: Path, mark: int) -> bytes:
-    """Return what `moved` says of a database with this mark, or empty."""
+    """Return the words of `moved` about a database with this mark, or empty."""
     found = _read(lock_directory_of(path) / "moved")
     matching = (WITH_LOG, WITHOUT_LOG)
     return next((one for one in matching if found in (one, moved_words(one, mark))), b"")

@@ -115,7 +115,7 @@ class _Person(NamedTuple):
 
 
 def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
-    """Return what each event is about."""
+    """Return the mail of each event."""
     marked = {one.queue_id for one in clues if one.queue_id is not None}
     people = _with_doubts(tx, _people(tx, marked))
     found = [

@@ -199,7 +199,7 @@ class Notices(Repository):
         return f"{late[-1]}0" if len(late) == limit else max(start, end)
 
     def due(self, *, limit: int) -> list[DueNotice]:
-        """Return what is to be told of `limit` messages now."""
+        """Return the notices due now, of `limit` messages."""
         with self._read() as tx:
             found = _DUE.fetch(tx, tx.now_ms(), limit)
             return [_due(tx, *row) for row in found]
@@ -259,7 +259,7 @@ _DROP_ID = Statement("SELECT drop_id FROM message WHERE queue_id = {?}")
 
 
 def notices_of(tx: Transaction, queue_id: str) -> tuple[NoticeEntry, ...]:
-    """Return what was told of a message, oldest first."""
+    """Return the notices of a message, oldest first."""
     return tuple(
         NoticeEntry(
             kind=kind,

@@ -330,7 +330,7 @@ _NAMED = BatchStatement(_SELECT_EVENTS + "webhook_event.event_no IN (VALUES {row
 
 
 def _of_post(tx: Transaction, numbers: Sequence[int]) -> list[WebhookEvent]:
-    """Return what is left of a post under way."""
+    """Return the events left of a post under way."""
     rows = _NAMED.fetch(tx, [(number,) for number in numbers])
     return _events(tx, sorted(rows, key=itemgetter(1)))
 

@@ -347,7 +347,7 @@ class PostgresDatabase(Database):
 
 
 def _said(cause: object) -> str:
-    """Return what the server said, without the row that it says it of: that is mail."""
+    """Return the server's message, without the row that it is about: that is mail."""
     primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
     return primary or str(cause)
 

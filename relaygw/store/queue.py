@@ -158,7 +158,7 @@ class Queue(Repository):
             return count_rare(tx, since_ms)
 
     def failures(self, since_ms: int, *, step_ms: int, limit: int) -> Failures:
-        """Return what bounced, expired or was put off since a time; of each kind the newest."""
+        """Return the failures and delays since a time; of each kind the newest."""
         with self._read() as tx:
             return find_failures(tx, since_ms, step_ms=step_ms, limit=limit)
 

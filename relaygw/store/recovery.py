@@ -52,7 +52,7 @@ class Recovered:
 
 
 def examine(url: str) -> list[str]:
-    """Return what is wrong with a queue, a line for each; changes nothing, a gateway may run."""
+    """Return the damages of a queue, a line for each; changes nothing, a gateway may run."""
     path = log_check.database_path(url)
     users = open_users(path)
     try:

@@ -180,7 +180,7 @@ class Repeats(Repository):
             return {storm_id: int(number) for storm_id, number in rows}
 
     def storms(self, window_ms: int) -> list[Storm]:
-        """Return what came more than once within a window, the most first; 1,000 at most."""
+        """Return mail that came more than once within a window, the most first; 1,000 at most."""
         with self._read() as tx:
             return [
                 tx.entry(
@@ -309,6 +309,6 @@ def _note_again(
 
 
 def repeated(tx: Transaction, queue_id: str) -> Repeated | None:
-    """Return what is told of a message, None of one that came once."""
+    """Return the words about a repeated message, None for one that came once."""
     found = tx.execute(select(repeated_mail).where(repeated_mail.c.queue_id == queue_id)).first()
     return None if found is None else tx.entry(Repeated, found, "again_ms")

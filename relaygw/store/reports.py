@@ -145,7 +145,7 @@ class Reports(Repository):
     """Events and last words."""
 
     def of_message(self, queue_id: str, *, limit: int = MOST_REPORTS) -> list[Report]:
-        """Return what was told of a message as it came, too; the newest, in the order of time."""
+        """Return the reports of a message as they came, too; the newest, in the order of time."""
         with self._read() as tx:
             return load_reports(tx, queue_id, limit=limit, is_raw=True)
 
@@ -174,7 +174,7 @@ class Reports(Repository):
             return [LastWords(Kind(kind), *row) for kind, *row in found]
 
     def judged(self, verdicts: Sequence[NewVerdict]) -> list[Judged]:
-        """Return what log and counts are told: the verdicts that say something else than before.
+        """Return the verdicts for log and counts: those that say something else than before.
 
         Those of mail that has gone since are left out.
         """

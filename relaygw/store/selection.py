@@ -356,6 +356,6 @@ PENDING_RECIPIENTS = (
 
 
 def domain_of(address: ColumnElement[str]) -> ColumnElement[str]:
-    """Return what follows the last @: what is left of it is cut off from the right."""
+    """Return the text after the last @: the rest of it is cut off from the right."""
     local_part = func.rtrim(address, func.replace(address, "@", ""))
     return func.lower(func.substr(address, func.length(local_part) + 1))

@@ -212,7 +212,7 @@ class Sources(HourlyCounts):
             ]
 
     def sum_mail(self, by: str, since_ms: int, *, until_ms: int | None = None) -> list[SourceSum]:
-        """Return what was accepted since the hour of a time, by a field of classes; most first.
+        """Return the mail accepted since the hour of a time, by a field of classes; most first.
 
         `until_ms`: what was accepted in hours that began before.
         """

@@ -80,7 +80,7 @@ class Suppressions(Repository):
             return int(tx.execute(select(func.count()).select_from(some)).scalar_one())
 
     def suppressed_of(self, addresses: Sequence[str]) -> dict[str, list[Suppression]]:
-        """Return what is in force of these addresses, for any sender, by their mailbox."""
+        """Return the entries in force of these addresses, for any sender, by their mailbox."""
         found: dict[str, list[Suppression]] = defaultdict(list)
         with self._read() as tx:
             names = sorted({mailbox(one) for one in addresses})

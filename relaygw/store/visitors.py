@@ -81,7 +81,7 @@ class Visitors(Repository):
                 _keep_newest(tx, token_use, MAX_VALUES, is_such)
 
     def uses(self, since_ms: int = 0, *, are_strange: bool = False) -> list[TokenUse]:
-        """Return what tokens were used with first since a time, the newest first.
+        """Return the first uses of tokens since a time, the newest first.
 
         `are_strange`: only what a token came with that had been used with others before.
         """

@@ -332,7 +332,7 @@ def standing_of(
     instances: Sequence[Instance],
     now_ms: int,
 ) -> Standing:
-    """Return what `policy.untended` judges, with `settings` and theirs; StoreUnavailable."""
+    """Return the input of `policy.untended`, with `settings` and theirs; StoreUnavailable."""
     is_held = any(lane.state is DeliveryState.HELD for lane in lanes)
     is_in_hand = any(lane.state is DeliveryState.ACTIVE for lane in lanes)
     home = home_elsewhere(store.homes, settings)

@@ -126,6 +126,6 @@ def _add_changes(
 
 
 def _told_of_waiting(entry: DeliveryUpdate, one: RecipientUpdate) -> str | None:
-    """Return what is told of who waits: that it was tried, not each time it was put off."""
+    """Return the event to tell of who waits: that it was tried, not each time it was put off."""
     state = attempt_state(one.state, entry.state, one.verdict)
     return Told.DEFERRED.value if state is AttemptState.DEFERRED and one.charged else None

@@ -229,7 +229,7 @@ class Classifier:
     def meaning(
         self, stage: Stage, reply: SmtpReply | None, *, in_doubt: bool = False, recipients: int = 1
     ) -> Meaning:
-        """Return what `reply` (None: none came) at `stage` means, as it came: unmasked.
+        """Return the meaning of `reply` (None: none came) at `stage`, as it came: unmasked.
 
         `in_doubt`: the final dot had been sent by then. `recipients` are those of the transaction:
         a refusal of one of several after the content bounces nobody.

@@ -77,7 +77,7 @@ class Credentials:
         return _LOOK_BY_COMMAND_EACH_S if any(map(_is_command, self._places)) else _LOOK_EACH_S
 
     async def read(self) -> Login | None:
-        """Return what to log in with now, None when the provider wants no AUTH.
+        """Return the login to use now, None when the provider wants no AUTH.
 
         Raises UpstreamError at Stage.AUTH: with a reply when the token endpoint refuses the
         credentials (they count as refused), without one for all that may pass.
@@ -134,7 +134,7 @@ class Credentials:
 
 
 def _places_of(provider: Provider) -> _Places:
-    """Return what to read, in this order: user name, password; or client id and secrets."""
+    """Return the secrets to read, in order: user name, password; or client id and secrets."""
     if provider.username is None or not provider.has_credentials:
         return ()
     username, oauth = parse_user_name(provider.username), provider.oauth

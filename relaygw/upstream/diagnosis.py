@@ -168,7 +168,7 @@ async def try_token(provider: Provider, credentials: Credentials | None = None) 
 
 
 def _missing_role(token: str, oauth: Oauth) -> str:
-    """Return what an application's token lacks, "" for nothing, or where that cannot be read."""
+    """Return the permission that an application's token lacks; "" for none, or if unreadable."""
     role = next((role for scope, role in _ROLES if (oauth.scope or "").startswith(scope)), "")
     if oauth.refresh_token is not None or token.count(".") != _DOTS_OF_JWT:
         return ""  # it is a person's, or no JWT
@@ -326,13 +326,13 @@ async def _is_open(provider: Provider, port: int, ehlo_name: str) -> bool:
 
 
 def _said_of(provider: Provider, stage: Stage, reply: SmtpReply) -> str:
-    """Return what the catalogue says of a reply, "" when it knows none such."""
+    """Return the catalogue's explanation of a reply, "" for an unknown one."""
     meaning = Classifier(provider).meaning(stage, reply)
     return " ".join(text for text in (meaning.explanation, meaning.remedy) if text)
 
 
 def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> str:
-    """Return what to do where no reply says it, "" where the error's own text does."""
+    """Return a remedy where no reply says it, "" where the error's own text does."""
     match error.stage:
         case Stage.EHLO if (remedy := known_remedy(error.detail)) is not None:
             return remedy
@@ -357,14 +357,14 @@ def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> s
 
 
 def _foreign_remedy(provider: Provider) -> str:
-    """Return what to do when the provider's port answers, and not as SMTP has it."""
+    """Return the remedy for a provider whose port answers, but not with SMTP."""
     remedy = f"what answers at port {provider.port} does not speak SMTP: check host and port"
     is_implicit = provider.tls is TlsPolicy.IMPLICIT
     return remedy if is_implicit else f"{remedy}; if it expects implicit TLS, write tls: implicit"
 
 
 def _port_remedy(provider: Provider, open_ports: Sequence[int], *, is_foreign: bool) -> str:
-    """Return what to do when the provider's port is shut or foreign and these others are open."""
+    """Return the remedy when the provider's port is shut or foreign and these others are open."""
     if not open_ports:
         check = f"check host and port, and allow port {provider.port} in the firewall"
         remedy = _foreign_remedy(provider) if is_foreign else check

@@ -82,7 +82,7 @@ class Unreached(NamedTuple):
 
 
 def known_remedy(detail: str) -> str | None:
-    """Return what to do about a certificate that is not verified, or a loop; None: neither."""
+    """Return the remedy for an unverified certificate or a loop; None: it is neither."""
     if LOOP in detail:
         return _LOOP_REMEDY
     lowered = detail.lower()

@@ -102,7 +102,7 @@ class _Unreadable(Exception):
 
 
 def put_mark(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]]) -> Marked | None:
-    """Return what marks a mail with this header, less the `removed` ranges; None: nothing can."""
+    """Return the mark for mail with this header, less the `removed` ranges, or None."""
     place = mark.field
     # nearly all mail has none, not in the first lines of a text either, if it has no header: a look
     # through all fields costs ten times this one
@@ -282,7 +282,7 @@ _TELL_EACH_S = 3600.0
 def marking_of(
     name: str, provider: Provider, marks: Marks | None, note: Callable[[str], None]
 ) -> Marking | None:
-    """Return what marks the mail of a provider, None for one that reports nothing."""
+    """Return the marker for the mail of a provider, None for one that reports nothing."""
     field = mark_field_of(provider)
     if field is None or marks is None:
         return None

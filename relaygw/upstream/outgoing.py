@@ -160,7 +160,7 @@ class Transaction:
 
 
 async def plan_transaction(mail: OutgoingMail, offered: Capabilities) -> Transaction:
-    """Return what to send to a provider that offered this; ValueError: a defect here, not there."""
+    """Return the plan for a provider with these extensions; ValueError: a defect here."""
     everyone = range(len(mail.recipients))
     refused: dict[int, RecipientReply] = {}
     if not (offered.smtputf8 or "".join((mail.sender, *mail.recipients)).isascii()):

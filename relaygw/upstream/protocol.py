@@ -293,7 +293,7 @@ class ContentEncoder:
         return self._stuff(content)
 
     def finish(self) -> bytes:
-        """Return what is left, and the line with the final dot."""
+        """Return the rest of the content, and the line with the final dot."""
         line = self._held[:-1] + b"\r\n" if self._held.endswith(b"\r") else self._held
         tail = self._stuff(line)
         return (tail if self._at_line_start else tail + b"\r\n") + b".\r\n"

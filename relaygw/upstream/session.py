@@ -372,7 +372,7 @@ class UpstreamSession:
         return RecipientReply(stage=Stage.CONTENT, reply=reply)
 
     def _cut_short(self, error: BaseException, progress: _Progress) -> RecipientReply:
-        """Return what is known when something else than the provider ends a transaction."""
+        """Return the outcome when something else than the provider ends a transaction."""
         if not progress.ledger.is_dot_sent:
             return RecipientReply(stage=Stage.LOCAL, detail="stopped, nothing sent")
         with suppress(WireFailure):

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 def existing(value: Result | None) -> Result:
-    """Return what was looked for; raises 404 where there is none."""
+    """Return a value that must exist; raises 404 for None."""
     if value is None:
         raise HTTPException(404)
     return value

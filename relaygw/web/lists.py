@@ -74,7 +74,7 @@ class Choice(Generic[L]):
         return not self.ids and not self.until
 
     def words(self) -> str:
-        """Return what was chosen, for the audit trail."""
+        """Return the choice in words, for the audit trail."""
         return f"web, {self.listing.words}" if self.until else "web"
 
     def fields(self) -> list[tuple[str, str]]:

@@ -61,7 +61,7 @@ async def _show(request: Request) -> Response:
 
 @cache
 def _environment() -> Environment:
-    """Return what makes pages of templates; it is loaded for the first page."""
+    """Return the template environment; it is loaded for the first page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -112,12 +112,12 @@ def redirect(request: Request, path: str) -> Response:
 
 
 def note_of(form: FormData) -> str:
-    """Return what an operator wrote why something is held or ended, on one line."""
+    """Return an operator's reason for a hold or an end, on one line."""
     return " ".join(str(form.get("note", "")).split())[:MAX_NOTE_CHARACTERS]
 
 
 def render_text(root_path: str, name: str, context: Mapping[str, Any]) -> str:
-    """Return what template `name` makes of `context`, for somebody who is not known."""
+    """Return template `name`, filled with `context`, for somebody who is not known."""
     return (
         _environment()
         .get_template(name)
@@ -164,7 +164,7 @@ def with_notice(path: str, did: str, number: int) -> str:
 
 
 def notice_of(parameters: Mapping[str, str]) -> str:
-    """Return what was done, "" when nothing was."""
+    """Return the words for an action that was done, "" when none was."""
     number = parameters.get("number", "")
     done = _WORDS.get(parameters.get("did", ""))
     if done is None or not (number.isascii() and number.isdigit() and len(number) < 10):

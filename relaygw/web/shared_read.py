@@ -20,7 +20,7 @@ class SharedRead(Generic[Result]):
         self._reading: asyncio.Task[Result] | None = None
 
     async def get(self, *, within_s: float | None = None) -> Result:
-        """Return what is read, or was a moment ago; raises TimeoutError after `within_s`."""
+        """Return a result that is at most `fresh_s` old; raises TimeoutError after `within_s`."""
         is_due = time.monotonic() >= self._fresh_until_s
         if self._reading is None or (self._reading.done() and is_due):
             self._reading = asyncio.create_task(self._read_once())

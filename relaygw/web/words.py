@@ -152,7 +152,7 @@ def time_tag(
 
 
 def span_tag(start_ms: int, end_ms: int, text: str) -> Markup:
-    """Return what a step of a drawing says on hover: when it was, and `text`."""
+    """Return the text on hover of a step of a drawing: when it was, and `text`."""
     day = _short_date(start_ms, clock_ms())
     times = f"{day}, {utc_time(start_ms):%H:%M}–{_clock(end_ms)}"
     return Markup('<title data-span="{} {}">{}: {}</title>').format(

@@ -216,7 +216,7 @@ def _is_literal(name: str) -> bool:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Return what Retry-After asks for, as seconds or a date (RFC 9110); None: nothing."""
+    """Return the wait that Retry-After asks for, as seconds or a date (RFC 9110); None: nothing."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return float(text[:10])

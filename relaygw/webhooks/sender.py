@@ -112,7 +112,7 @@ class Sender:
         return self.pace.idle_s
 
     def _next_post(self, endpoint: str, taken: str | None = None) -> WebhookPost | None:
-        """Return what is sent next, and note which post was `taken` before it."""
+        """Return the next post, and note which post was `taken` before it."""
         if taken is not None:
             self.store.outbox.note_taken(endpoint, taken)
         # one instance sends, and looks whether it is that one now and then: it costs more than a
@@ -220,6 +220,6 @@ class Sender:
                   f"{counted(number, 'event')} for it will not be sent")  # fmt: skip
 
     async def _label(self, endpoint: str) -> str:
-        """Return what a receiver is called that this instance does not know."""
+        """Return the name of a receiver that this instance does not know."""
         known = await asyncio.to_thread(self.store.outbox.endpoints)
         return next((one.label for one in known if one.endpoint == endpoint), None) or endpoint

@@ -202,7 +202,7 @@ def _events(
 
 
 def _piece(event: Members, part_name: str, about: Members) -> Members:
-    """Return what an event tells of one recipient, without the header and the other ones."""
+    """Return an event about one recipient, without the header and the other recipients."""
     part, mail = document.members(event.get(part_name)), document.members(event.get("mail"))
     return {
         **{name: event[name] for name in event if name not in ("mail", part_name)},

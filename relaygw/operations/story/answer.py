@@ -42,7 +42,7 @@ _WHY = tuple(  # what the catalogue says of a reply, and how a customer hears it
 
 
 def answer(facts: Facts, outlooks: Sequence[Outlook], meanings: Meanings) -> str:
-    """Return what a customer may be told, in a few plain sentences."""
+    """Return an answer for the customer, in a few plain sentences."""
     entry = facts.entry
     subject = _ADDRESS.sub("…", printable(entry.subject[:_MAX_SUBJECT]).strip())
     named = f" “{subject}”" if subject else ""

@@ -76,7 +76,7 @@ def attempt_cause(attempt: AttemptEntry, meaning: Meaning | None) -> str:
 
 
 def plain_words(meaning: Meaning | None) -> str:
-    """Return what the catalogue says of a reply, as a clause; "" where no row knows it."""
+    """Return the catalogue's words for a reply, as a clause; "" where no row knows it."""
     if meaning is None or meaning.rule == "none":
         return ""
     text = _ASIDE.sub("", meaning.explanation.partition(". ")[0].rstrip("."))
@@ -222,7 +222,7 @@ _REPEATED = (_TWICE, _ONE_KEY, "")
 
 
 def repeated(facts: Facts, taken: Sequence[RecipientEntry]) -> str:
-    """Return what is to be said of mail that was sent again after a doubt, "" of what was not."""
+    """Return a sentence about mail that was sent again after a doubt, "" if it was not."""
     said = min((_repeated(facts, one) for one in taken), key=_REPEATED.index)
     return said.format(taken[0].provider)
 

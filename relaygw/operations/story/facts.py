@@ -129,7 +129,7 @@ class Facts:
     home: str | None = None  # the machine of the queue, where this one sends nothing
 
     def circumstances(self, part: DeliveryEntry) -> DeliveryCircumstances:
-        """Return what only the record knows of a delivery."""
+        """Return the circumstances of a delivery, which only the record knows."""
         for one in self.record.deliveries:
             if one.delivery_no == part.delivery_no:
                 return one
@@ -249,7 +249,7 @@ class Meanings:
         self._classifiers: dict[str, Classifier] = {}
 
     def of(self, attempt: AttemptEntry) -> Meaning | None:
-        """Return what an attempt's reply means, None of a provider that is gone.
+        """Return the meaning of an attempt's reply, None of a provider that is gone.
 
         None, too, where a refusal was held although its words bounce: everybody was refused with
         them, and the hold of the provider tells why.
@@ -300,7 +300,7 @@ class Obstacle:
 
 
 def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
-    """Return what is in the way of a delivery that waits; none when it may go now."""
+    """Return the obstacles of a delivery that waits; none when it may go now."""
     if not any(one.role == "delivery" for one in facts.instances):
         advice = Advice("Start the gateway; to see what runs:", "relaygw status")
         return [Obstacle("no delivery worker runs", advice)]
@@ -386,7 +386,7 @@ def held_words(cause: HoldCause) -> str:
 def held_advice(
     cause: HoldCause, queue_id: str, message_id: str, provider: str | None
 ) -> list[Advice]:
-    """Return what to do about a held delivery."""
+    """Return the advice about a held delivery."""
     if cause.hold_id is not None:
         return [
             Advice("End the hold, and all its mail is due:", f"relaygw hold end {cause.hold_id}")

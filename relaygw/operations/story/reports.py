@@ -100,7 +100,7 @@ def reporter(reports: Iterable[Report], one: RecipientEntry) -> str:
 
 
 def last_word(reports: Iterable[Report], one: RecipientEntry) -> str:
-    """Return what the last word on a recipient says, with the provider's words."""
+    """Return the last word on a recipient in a sentence, with the provider's words."""
     assert one.verdict is not None
     report = last_report(reports, one)
     if report is None:
@@ -152,14 +152,14 @@ _ADVICE: dict[Kind, tuple[str, ...]] = {
 
 
 def suppressed_by(store: Store, entry: QueueEntry) -> Sequence[Suppression]:
-    """Return what a mail has suppressed, as far as it still is."""
+    """Return the addresses that a mail has suppressed, as far as they still are."""
     addresses = [one.address for one in entry.recipients]
     known = store.suppressions.suppressed_of(addresses)
     return [one for found in known.values() for one in found if one.queue_id == entry.queue_id]
 
 
 def listed_in(store: Store, entry: QueueEntry) -> Mapping[str, Listed]:
-    """Return what holds for the recipients that wait, by their addresses."""
+    """Return the entries for the recipients that wait, by their addresses."""
     found: dict[str, Listed] = {}
     for part in entry.deliveries:
         if part.state in OPEN:

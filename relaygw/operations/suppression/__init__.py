@@ -46,7 +46,7 @@ _DOES = {
 
 
 def effect(one: Suppression, rules: SuppressionRules) -> str:
-    """Return what happens to mail for an address from now on, in a sentence."""
+    """Return the fate of mail for an address from now on, in a sentence."""
     whose = f"mail of {one.sender_domain}" if one.sender_domain else "all mail"
     told = [
         f"{stream} mail {_DOES[rules.action(one, stream)]}"

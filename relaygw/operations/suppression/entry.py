@@ -14,7 +14,7 @@ Read = TypeVar("Read")
 def read_field(
     read: Callable[[str], Read], text: str, wrong: Callable[[object], Exception]
 ) -> Read:
-    """Return what `read` makes of a text. Raises what `wrong` makes of the reason why it cannot."""
+    """Return the value that `read` makes of a text. Raises `wrong` with the reason if it cannot."""
     try:
         return read(text)
     except (InvalidAddress, ValueError) as error:

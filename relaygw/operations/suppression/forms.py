@@ -70,7 +70,7 @@ _WHEN = ("createdat", "created", "lastupdatetime", "bouncedat", "date")
 
 
 def read_values(form: Form, values: Values, defaults: Defaults) -> Suppression:
-    """Return what the fields of a line say. Raises Misread."""
+    """Return the entry in the fields of a line. Raises Misread."""
     if not any(values.values()):
         raise Misread("is empty; expected an address")
     bad = next((key for key, value in values.items() if unstorable_sign(value) is not None), None)
@@ -224,7 +224,7 @@ def protected(text: str) -> str:
 
 
 def unprotected(text: str) -> str:
-    """Return what `protected` made of it."""
+    """Return the text that `protected` was given."""
     return text[1:] if text[:1] == "'" and text[1:2] in _FORMULA else text
 
 

@@ -241,7 +241,7 @@ def _fields(schema: Mapping[str, Any], inside: str = "") -> Iterator[dict[str, A
 
 
 def _kind(schema: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what a value is in words, and the component that it is made of."""
+    """Return the description of a value, and the component that it is made of."""
     if "$ref" in schema:
         return "", schema["$ref"].removeprefix(_REF)
     if "anyOf" in schema:

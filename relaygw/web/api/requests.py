@@ -84,7 +84,7 @@ def _form(body: bytes) -> Found:
 
 
 def value_of(found: Found, name: str) -> Any:
-    """Return what stands under a name, None if nothing does."""
+    """Return the value of a name, None if it has none."""
     if name in found:
         return found[name]
     return next((value for key, value in found.items() if key.lower() == name.lower()), None)
@@ -358,7 +358,7 @@ def change_of(action: QueueAction) -> type[Change]:
 
 
 async def body_of(request: Request, kind: type[Body]) -> Any:
-    """Return what the body says; raises Problem for what is no object or not of that class."""
+    """Return the body as an object of a class; raises Problem for anything else."""
     try:
         found = await read_object(request)
     except Problem:

@@ -75,7 +75,7 @@ class Look:
         return found
 
     def amounts(self, provider: str) -> figures.Amounts:
-        """Return what was counted by step, of a provider or with "" of all.
+        """Return the counts by step, of a provider or with "" of all.
 
         What failed is counted in the queue itself as far as it goes back: that knows more.
         """
@@ -208,7 +208,7 @@ def _without_alerted(snapshot: Snapshot, incidents: Iterable[Incident]) -> Snaps
 
 
 def _about(look: Look, hours: int, provider: str, path: str) -> dict[str, Any]:
-    """Return what both pages show: numbers, the drawing, and what fails."""
+    """Return the context of both pages: numbers, the drawing, and failures."""
     span, amounts = look.span, look.amounts(provider)
     return {
         "provider": provider,

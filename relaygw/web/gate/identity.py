@@ -74,7 +74,7 @@ class Visits:
             self._new[key] = TokenUse(token=token, kind=kind, value=value, **times)
 
     def take(self) -> list[TokenUse]:
-        """Return what was noted since the last time."""
+        """Return the visits noted since the last call."""
         taken, self._new = self._new, {}
         return list(taken.values())
 

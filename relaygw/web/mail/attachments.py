@@ -173,7 +173,7 @@ def draw_pages(body: bytes) -> DrawnPages:
 
 
 def _run(body: bytes) -> tuple[bytes, int | None]:
-    """Return what the child wrote and its exit status, None for one that took too long."""
+    """Return the child's output and exit status, None for a child that took too long."""
     is_late = False
 
     def end() -> None:

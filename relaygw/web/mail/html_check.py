@@ -116,7 +116,7 @@ def _by_mark() -> dict[str, list[str]]:
 
 
 def check_html(page: str) -> HtmlCheck:
-    """Return what some programs lack of HTML; never raises, costs what its length says."""
+    """Return the features of HTML that some programs lack; never raises, linear in its length."""
     marks = _Marks()
     marks.read(page)
     by_mark, found = _by_mark(), Counter[str]()

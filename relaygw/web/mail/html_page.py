@@ -166,7 +166,7 @@ class MailPages:
         self._lock = threading.Lock()
 
     def get(self, queue_id: str) -> MailPage | None:
-        """Return what is kept of a message, or None."""
+        """Return the kept HTML of a message, or None."""
         with self._lock:
             return self._kept.get(queue_id)
 
@@ -187,7 +187,7 @@ class MailPages:
 
 
 def pictures_of(tree: MimeTree) -> Callable[[str], str | None]:
-    """Return what gives the data: address of the picture with a Content-ID, within limits."""
+    """Return a function that finds the picture with a Content-ID as a data URL, within limits."""
     by_id: dict[str, Part] = {}
     for part in tree.leaves:
         if part.content_id and part.content_type in _PICTURES:

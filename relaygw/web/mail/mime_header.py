@@ -132,7 +132,7 @@ def decode_words(text: str) -> str:
 
 
 def read_parameters(value: str) -> tuple[str, dict[str, str]]:
-    """Return what stands before the first `;` in lower case, and the decoded parameters."""
+    """Return the value before the first `;` in lower case, and the decoded parameters."""
     value = value[:MAX_VALUE_CHARACTERS]
     plain: dict[str, str] = {}
     extended: dict[str, dict[int, tuple[str, bool]]] = {}

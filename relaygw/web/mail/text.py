@@ -65,7 +65,7 @@ def text_of_html(page: str) -> str:
 
 
 def read_words(text: str, html: str, names: Iterable[str]) -> str:
-    """Return what is searched of a message with these bodies and names of attachments.
+    """Return the searchable text of a message with these bodies and names of attachments.
 
     Without what both bodies say alike; with links, as in Mailpit, for they may hold a token.
     """
@@ -98,7 +98,7 @@ def people_of(tree: MimeTree) -> ContentFacts:
 
 
 def read_facts(tree: MimeTree) -> ContentFacts:
-    """Return what a list shows of a message."""
+    """Return the excerpt that a list shows of a message."""
     text, html = bodies_of(tree, limit_characters=_SNIPPET_SOURCE_CHARACTERS)
     words = " ".join((text or text_of_html(html)).split())
     if len(words) > MAX_SNIPPET_CHARACTERS:

@@ -152,7 +152,7 @@ def _counted(removed: Removed, nouns: Mapping[str, str], glue: str) -> str:
 
 
 def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, Any]:
-    """Return what one of VIEWS shows, and the tabs of all of them."""
+    """Return the content of one of VIEWS, and the tabs of all of them."""
     text = _plain_text(tree)
     told = decode_words(tree.first("List-Unsubscribe")).split(",")
     unsubscribe = [word for word in (each.strip("<> ") for each in told) if word][:10]

@@ -179,14 +179,14 @@ def make_row(entry: QueueEntry, asked: Asked = NOTHING) -> dict[str, Any]:
 
 
 def _worst_reply(entry: QueueEntry) -> str:
-    """Return what was last said, to whom it went worst."""
+    """Return the last reply, to the recipient whom it went worst."""
     said = [one for one in entry.recipients if one.reply]
     worst = min(said, key=rank, default=None)
     return "" if worst is None else _said(worst)
 
 
 def _said(one: RecipientEntry) -> str:
-    """Return what was said of a recipient last: a reply, or bad news since."""
+    """Return the last word on a recipient: a reply, or bad news since."""
     if one.verdict is not None and result_of(one) != one.state:
         return f"{one.provider or 'the provider'} reported: {report_words(one.verdict)}"
     return one.reply or ""

@@ -97,7 +97,7 @@ class Conditions:
 def read_conditions(
     given: ImmutableMultiDict[str, object], *, now_ms: int, tz: tzinfo | None = None
 ) -> Conditions:
-    """Return what parameters or a form ask for; raises Problem. Other names are not looked at."""
+    """Return the selection of parameters or a form; raises Problem. Other names are ignored."""
     pairs = [
         (name, str(value)) for name, value in given.multi_items() if name in selectors.SELECTORS
     ]
@@ -107,7 +107,7 @@ def read_conditions(
 def read_page(
     given: ImmutableMultiDict[str, object], *, now_ms: int
 ) -> tuple[Conditions, dict[str, WrongValue]]:
-    """Return what can be read of the parameters of a page, and by name what cannot; see above."""
+    """Return the readable parameters of a page, and by name those that are not; see above."""
     wrong: dict[str, WrongValue] = {}
     while True:
         left = [pair for pair in given.multi_items() if pair[0] not in wrong]
@@ -120,7 +120,7 @@ def read_page(
 def read_pairs(
     pairs: Iterable[tuple[str, str]], *, now_ms: int, tz: tzinfo | None = None
 ) -> Conditions:
-    """Return what these conditions ask for; raises Problem. Times are of `tz`: see read_moment."""
+    """Return the selection of these conditions; raises Problem. Times: see read_moment."""
     found: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
         word = read_word(name, value)
@@ -131,7 +131,7 @@ def read_pairs(
 
 
 def read_word(name: str, value: str) -> str:
-    """Return what was typed into a field; raises Problem if it is too long."""
+    """Return the text typed into a field; raises Problem if it is too long."""
     return check_length(name, value.replace("\0", "").strip())
 
 
@@ -248,7 +248,7 @@ QueueChoice = Choice[Conditions]
 
 
 def read_queue_choice(form: FormData, *, now_ms: int) -> QueueChoice:
-    """Return what a form is about: ticks, or by `all` or `scope` all that match; raises Problem."""
+    """Return the messages of a form: ticks, or with `all` or `scope` matches; raises Problem."""
     looked_at = str(form.get(Conditions.end, ""))
     is_time = looked_at.isascii() and looked_at.isdigit() and len(looked_at) < 15
     until_ms = min(int(looked_at), _MAX_MS) if is_time else 0

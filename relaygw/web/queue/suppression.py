@@ -60,7 +60,7 @@ async def change_suppression(web: WebContext, request: Request) -> Response:
 
 
 def _entries(web: WebContext, form: FormData, *, actor: str, now_ms: int) -> list[Suppression]:
-    """Return what a form names. Raises InvalidAddress with a text for people."""
+    """Return the entry that a form names. Raises InvalidAddress with a text for people."""
     given = {name: str(form.get(name, ""))[:1000] for name in ("address", "domain", "stream")}
     address = _read(read_address, given["address"], "an address", "ann@example.com")
     advice = "example.com, or nothing for any sender"

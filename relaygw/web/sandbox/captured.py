@@ -38,7 +38,7 @@ def captured_of(web: WebContext, request: Request) -> CapturedEntry:
 
 
 def read_search(query: str) -> MailSearch:
-    """Return what a search box asks for; its dates are of this machine's time zone."""
+    """Return the search of a search box; its dates are of this machine's time zone."""
     return parse_search(query, tz=datetime.now().astimezone().tzinfo or UTC)
 
 

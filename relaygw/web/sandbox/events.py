@@ -57,7 +57,7 @@ class _Change:
 
 
 def _difference(old: _Look, new: _Look) -> _Change | None:
-    """Return what happened between two looks at one search, None for nothing."""
+    """Return the difference between two looks at one search, None if there is none."""
     before, now = old.is_read, new.is_read
     if (before, old.found, old.all) == (now, new.found, new.all):
         return None

@@ -135,7 +135,7 @@ def page_of(request: Request) -> int:
 
 
 def list_context(web: WebContext, request: Request, *, opened: str = "") -> dict[str, Any]:
-    """Return what a page of the list shows, by itself or beside the message that is `opened`."""
+    """Return the context of a page of the list, alone or beside the message that is `opened`."""
     query, page = query_of(request.query_params), page_of(request)
     sandbox, search = web.store.sandbox, read_search(query)
     total, unread = sandbox.count_captured(EVERYTHING)
@@ -174,7 +174,7 @@ def list_context(web: WebContext, request: Request, *, opened: str = "") -> dict
 
 
 def _sending(web: WebContext, request: Request) -> dict[str, Any]:
-    """Return what a page without mail says of how mail gets here."""
+    """Return the advice of a page without mail: how mail gets here."""
     settings, recipients = web.settings, web.settings.recipients
     smtp, needs = ("127.0.0.1", 1025), []
     if settings.listeners:
@@ -258,7 +258,7 @@ def count_of(web: WebContext, choice: CapturedChoice) -> int:
 
 
 def read_choice(form: FormData) -> CapturedChoice:
-    """Return what a form is about: the boxes, or, without any, what the search finds."""
+    """Return the messages of a form: the boxes, or, without any, the search's."""
     ids, until = ticked_ids(form, Search.box), str(form.get(Search.end, ""))
     until = until if is_queue_id(until) and not ids else ""
     return Choice(listing=Search(query_of(form)), ids=ids, until=until)

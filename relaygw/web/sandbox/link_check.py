@@ -164,7 +164,7 @@ def _phrase(status: int) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what happened in words that hold nothing from outside."""
+    """Return the error in words that hold nothing from outside."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

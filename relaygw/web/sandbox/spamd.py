@@ -97,7 +97,7 @@ async def _exchange(address: str, content: bytes) -> bytes:
 
 
 def read_answer(answer: bytes) -> SpamScore | None:
-    """Return what an answer to REPORT says, None for anything else; never raises."""
+    """Return the report in an answer to REPORT, None for anything else; never raises."""
     head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.decode("ascii", "replace").split("\r\n")
     status = _STATUS.match(lines[0])

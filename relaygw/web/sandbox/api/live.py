@@ -304,7 +304,7 @@ def _is_to(found: CapturedEntry, address: str) -> bool:
 
 
 def codes_of(text: str) -> list[str]:
-    """Return what may be codes in a text, each once: those near a word such as "code" first.
+    """Return the possible codes of a text, each once: those near a word such as "code" first.
 
     Numbers of orders and amounts come after them, years last.
     """

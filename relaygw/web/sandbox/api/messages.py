@@ -190,7 +190,7 @@ def show_info(web: WebContext, _: Request) -> Response:
 
 
 def _memory_bytes() -> int:
-    """Return what this process has in memory; 0 where the system does not tell."""
+    """Return the memory of this process in bytes; 0 where the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize()
     except OSError:
@@ -315,7 +315,7 @@ def query_of(request: Request) -> str:
 
 
 def search_of(request: Request, query: str) -> MailSearch:
-    """Return what `query` asks for, its dates of the zone `tz` of a request; raises 400."""
+    """Return the search of `query`, its dates in the zone `tz` of a request; raises 400."""
     name = request.query_params.get("tz", "")
     try:
         zone = zoneinfo.ZoneInfo(name) if name else UTC
