@@ -152,7 +152,7 @@ class Access:
         self._classes = self._configuration.values("smtpd_restriction_classes", self._door)
 
     def judge(self, sender: str, recipient: str) -> Judgement:
-        """Return what becomes of mail at the door."""
+        """Return the fate of mail at the door."""
         found, full = Judgement(), self._resolver.qualified
         unsure: Judgement | None = None
         asked = {SENDER: full(sender), RECIPIENT: full(recipient)}
@@ -187,7 +187,7 @@ class _List:
     doubts: list[tuple[str, str]] = field(default_factory=list)  # restriction, text
 
     def judged(self, words: Sequence[str], name: str = "", depth: int = 0) -> Delivery | None:
-        """Return what a list decides; Fate.SEND is a permission, None is no decision."""
+        """Return the decision of a list; Fate.SEND is a permission, None is no decision."""
         access, name = self.access, name or self.name
         place = access._configuration.place(name, access._door)
         is_muted = False  # by warn_if_reject
@@ -275,7 +275,7 @@ class _List:
 
 
 def access_fate(action: str) -> Fate | None:
-    """Return what decides in an access table; None: no such action."""
+    """Return the decision of an action in an access table; None: no such action."""
     word = action.split()[0].upper() if action.split() else ""
     if word in ("OK", "RELAY", "PERMIT") or (word.isdecimal() and word[0] not in "45"):
         return Fate.SEND

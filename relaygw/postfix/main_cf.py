@@ -261,7 +261,7 @@ class _Expander:
         return self._chosen(bool(value), rest, seen)
 
     def _chosen(self, is_true: bool, rest: str, seen: tuple[str, ...]) -> str:
-        """Return what `?yes`, `:no` or `?{yes}:{no}` means."""
+        """Return the value of `?yes`, `:no` or `?{yes}:{no}`."""
         sign, body = rest[0], rest[1:].strip()
         if not body.startswith("{"):
             return self.expand(body, seen) if is_true == (sign == "?") else ""
@@ -274,7 +274,7 @@ class _Expander:
         return self.expand(unbraced(other), seen)
 
     def _compared(self, text: str, seen: tuple[str, ...]) -> str:
-        """Return what `{a} == {b} ? {yes} : {no}` means."""
+        """Return the value of `{a} == {b} ? {yes} : {no}`."""
         end = _closing(text, 0)
         sign = _COMPARISON.match(text, end + 1) if end is not None else None
         last = _closing(text, sign.end()) if sign is not None else None

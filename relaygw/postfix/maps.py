@@ -259,7 +259,7 @@ Lookup = Callable[[Table, str, bool], Entry | None]
 
 
 def look_up(table: Table, key: str, partial: bool) -> Entry | None:
-    """Return what the table says, as it was read."""
+    """Return the table's result, as it was read."""
     return table.find(key, partial=partial)
 
 
@@ -311,7 +311,7 @@ class Postfix:
         return frozenset(self._run([*self.postconf, "-m"])[1].split())
 
     def entries(self, table: Table) -> list[tuple[str, str]] | None:
-        """Return what an indexed table holds; None where only its text can tell."""
+        """Return the content of an indexed table; None where only its text can tell."""
         if table.kind not in self.types or table.index is None or not table.index.exists():
             return None
         code, lines = self._run([*self.postmap, "-s", table.spec])
@@ -347,7 +347,7 @@ class Postfix:
         return is_there and not is_shown and table.kind in self.types and can_open
 
     def look_up(self, table: Table, key: str, partial: bool) -> Entry | None:
-        """Return what Postfix answers, with the place as it was read."""
+        """Return Postfix's answer, with the place as it was read."""
         read = table.find(key, partial=partial)
         if (partial and table.patterns) or not key or not self.can_ask(table):
             return read

@@ -54,7 +54,7 @@ class QueuedMail:
     left_out: tuple[str, ...] = ()  # what Postfix would do with it and relaygw does not
 
     def key(self) -> str:
-        """Return what no other mail has, and this one in whatever state its file is.
+        """Return a key that no other mail has, and this one in whatever state its file is.
 
         The name of the file is no part of it: a copied queue gets other ones.
         """

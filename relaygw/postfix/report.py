@@ -48,7 +48,7 @@ class Report:
         self.said[name] = (verdict, why)
 
     def verdicts(self, configuration: Configuration) -> list[Verdict]:
-        """Return what becomes of every parameter that is set, in the order of the files."""
+        """Return the verdict on every parameter that is set, in the order of the files."""
         found = [self._verdict(one, configuration) for one in configuration.parameters.values()]
         for service in configuration.services:
             found += [

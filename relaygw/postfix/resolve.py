@@ -247,7 +247,7 @@ class Resolver:
         return self._delivery(sender, "smtp", self.configuration.value("relayhost"), (place,))
 
     def kind_of(self, recipient: str) -> object:
-        """Return what recipients have in common who go the same way; None: it is their own."""
+        """Return the shared key of recipients who go the same way; None: it is their own."""
         domain = recipient.rpartition("@")[2].lower()
         entry = self._transport_entry(recipient, domain)
         channel, _, host = entry.value.partition(":") if entry is not None else ("", "", "")

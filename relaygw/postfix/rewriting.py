@@ -62,7 +62,7 @@ class Rewriting:
         self._is_header_mapped = clients is None or bool(clients.value)
 
     def answer(self, sender: str, recipient: str) -> Answer:
-        """Return what Postfix does with mail of its own networks. Raises PostfixUnreadable."""
+        """Return Postfix's copies of mail of its own networks. Raises PostfixUnreadable."""
         resolver = self.resolver
         asked = resolver.qualified(sender), resolver.qualified(recipient)
         found = self.access.judge(sender, recipient)
@@ -150,7 +150,7 @@ class Rewriting:
         problem: str,
         name: str,
     ) -> list[str]:
-        """Return what addresses come to; one that leads to itself stays, beside the others."""
+        """Return the final addresses; one that leads to itself stays, beside the others."""
         found: dict[str, None] = {}
         steps = 0
         while waiting:
@@ -215,7 +215,7 @@ class Rewriting:
         return seen[-1]  # Postfix sends it all the same
 
     def _results(self, name: str, address: str, service: Service | None = None) -> list[str]:
-        """Return what a map makes of an address, nothing where it does not know it."""
+        """Return the results of a map for an address, none where it does not know it."""
         tables = self._tables.of(name, service)
         if not tables or is_end(address):
             return []
@@ -255,7 +255,7 @@ class Rewriting:
         return address
 
     def _virtual(self, address: str) -> list[str]:
-        """Return what virtual aliases make of an address, through all steps."""
+        """Return the results of virtual aliases for an address, through all steps."""
         if not self._is_mapped:
             return [address]
         return self._expanded(
@@ -264,7 +264,7 @@ class Rewriting:
         )  # fmt: skip
 
     def _alias(self, address: str) -> list[str]:
-        """Return what aliases(5) makes of a recipient of this host."""
+        """Return the results of aliases(5) for a recipient of this host."""
         domain = address.rpartition("@")[2]
         if not self.resolver.is_local(domain):
             return []

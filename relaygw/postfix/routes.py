@@ -87,7 +87,7 @@ class Routing:
                 self.led.add(one)
 
     def _at_door(self, senders: Sequence[str], target: str) -> Judgement:
-        """Return what the door says to a recipient's mail, from a sender who may send."""
+        """Return the door's decision on a recipient's mail, from a sender who may send."""
         found: list[Judgement] = []
         for sender in senders:
             one = self.rewriting.access.judge(sender, target)
@@ -157,7 +157,7 @@ class Routing:
         return self._by_kind[kind]
 
     def _ways_of_most(self, vectors: Mapping[str, tuple[Way, ...]]) -> tuple[Way, ...]:
-        """Return what serves where the rest is sent nowhere: relaygw wants a last route."""
+        """Return a way to serve where the rest is sent nowhere: relaygw wants a last route."""
         resolver, where = self.rewriting.resolver, "; ".join(self.fates[REST].places)
         if resolver.configuration.value("relayhost"):
             stops = [resolver.by_relayhost(sample(one)).stops for one in self.senders]

@@ -136,7 +136,7 @@ class Comparison:
         return Row(sender, recipient, worst, postfix_words(answer), words, why)
 
     def _copies(self, sender: str, recipient: str) -> list[Copy]:
-        """Return what relaygw makes of a mail, the archive's copy last."""
+        """Return relaygw's copies of a mail, the archive's last."""
         used = self._rewriter.sender(sender)
         decided = [(one, self._policy.decide(one)) for one in self._rewriter.recipients(recipient)]
         archive = self._settings.archive_to
@@ -275,7 +275,7 @@ def _user(login: tuple[str, str] | None) -> str:
 
 
 def postfix_words(answer: Answer) -> str:
-    """Return what Postfix does, in words."""
+    """Return Postfix's part of the row in words."""
     delivery = answer.delivery
     if delivery.fate is not Fate.SEND:
         return f"{delivery.fate}: {delivery.reason}"

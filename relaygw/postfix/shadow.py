@@ -121,7 +121,7 @@ class Shadow:
         return any(one and one.lower() in found for one in (logged.recipient, logged.original))
 
     def row(self, logged: Logged) -> ShadowRow:
-        """Return what both do with a recipient."""
+        """Compare both for a recipient."""
         done = _done(logged)
         header = self._copies.header_of(logged.message_id) if self._copies is not None else None
         own = self._own(logged, header)
@@ -145,7 +145,7 @@ class Shadow:
         return f"{name} {provider.host}:{provider.port}"
 
     def _own(self, logged: Logged, header: Mapping[str, str] | None) -> _Own:
-        """Return what relaygw would do with the recipient of a line, or with the first instead."""
+        """Return relaygw's way for the recipient of a line, or for the first instead."""
         who = self._rewriter.sender(logged.sender or "")
         everybody = self._rewriter.recipients(logged.original or logged.recipient)
         mine = (one for one in everybody if one.lower() == logged.recipient.lower())
@@ -243,7 +243,7 @@ def _judge_kept(done: _Done, own: _Own, *, is_sent: bool) -> tuple[Result, str]:
 
 
 def _done(logged: Logged) -> _Done:
-    """Return what Postfix did."""
+    """Return Postfix's action."""
     if logged.status == REJECTED:
         return _Done(fate=Fate.REJECT, words=f"refused on receipt: {logged.text}")
     if logged.daemon in _KEPT_BY:

@@ -285,7 +285,7 @@ def _address(key: str) -> str:
 
 
 def _joined(address: str, target: str) -> str:
-    """Return what a rule makes of an address: `@domain` keeps the local part."""
+    """Return an address after a rule: `@domain` keeps the local part."""
     return f"{address.rpartition('@')[0]}{target}" if target.startswith("@") else target
 
 
@@ -407,7 +407,7 @@ def _tell_patterns(kind: str, rewriting: Rewriting, written: Iterable[str], repo
 
 
 def _beyond_names(line: PatternLine) -> str:
-    """Return what a pattern is but a list of addresses and domains, "" where it is one."""
+    """Describe a pattern that is more than a list of addresses and domains, "" for such a list."""
     named = None if line.condition.is_negated else addresses_of(line.source)
     if named is None or (line.around and any(one.find("@") < 1 for one in named)):
         return "no list of addresses and domains"
