@@ -62,7 +62,7 @@ class Rewriting:
         self._is_header_mapped = clients is None or bool(clients.value)
 
     def answer(self, sender: str, recipient: str) -> Answer:
-        """Return Postfix's copies of mail of its own networks. Raises PostfixUnreadable."""
+        """Return the fate of mail of Postfix's own networks. Raises PostfixUnreadable."""
         resolver = self.resolver
         asked = resolver.qualified(sender), resolver.qualified(recipient)
         found = self.access.judge(sender, recipient)
