@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from relaygw.store.schema import whole_metadata
+from relaygw.store.all_tables import whole_metadata
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.alerting import apprise_child
-from relaygw.alerting.notifier import NOT_INSTALLED, Notice, NotSent
+from relaygw.alerting.notice import NOT_INSTALLED, Notice, NotSent
 from relaygw.errors import SettingsError
 from relaygw.http_request import CONNECT_S, Unanswered, ask, host_of
 from relaygw.settings.model import Settings

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from relaygw.alerting.channels import MayBeTaken, is_slack, post
 from relaygw.alerting.digest import Digest, Period, Table, digest_of, last_period
-from relaygw.alerting.notifier import NotSent
+from relaygw.alerting.notice import NotSent
 from relaygw.errors import AlreadyAccepted, StoreUnavailable
 from relaygw.mail.clock import rfc3339
 from relaygw.mail.envelope import AcceptedMessage

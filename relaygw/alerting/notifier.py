@@ -1,4 +1,4 @@
-"""What people are told, the channels of a configuration, and what they were not told yet.
+"""Who was told of incidents, and who was not yet.
 
 Each channel is told on its own, so that none waits for another. One that fails is asked again after
 a while, ever longer; what was over for an hour by then is no longer reported.
@@ -7,100 +7,17 @@ a while, ever longer; what was over for an hour by then is no longer reported.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol
 
-from relaygw.errors import PackageMissing, RelaygwError, StoreUnavailable
-from relaygw.mail.clock import DAY_MS, clock_ms, rfc3339, rfc3339_or_none, utc_text
-from relaygw.mail.words import fields, two_units
-from relaygw.settings.alerts import Alert, Rule, channel_name, shown_command
+from relaygw.alerting.notice import Channel, NotSent, notice_of
+from relaygw.errors import StoreUnavailable
+from relaygw.mail.clock import DAY_MS, clock_ms
+from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
-from relaygw.settings.section import Mode
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
-
-NOT_INSTALLED = str(PackageMissing("apprise"))
-_FORM = "%d %b %Y %H:%M:%S"
-_OF_THE_QUEUE = frozenset(
-    {Rule.QUEUE_AGE, Rule.QUEUE_GROWTH, Rule.IN_DOUBT, Rule.NO_DELIVERY}
-    | {Rule.HELD, Rule.ROUTE_GONE, Rule.STUCK}
-)
-"""Rules of which the page of the queue shows more; of the others the first page does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One thing to tell: trouble that lasts, or its end."""
-
-    incident: Incident
-    host: str
-    link: str | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """True when the trouble has ended."""
-        return self.incident.recovered_at_ms is not None
-
-    @property
-    def title(self) -> str:
-        """What it is about, in one line."""
-        return f"[relaygw {self.host}] {'over: ' if self.is_over else ''}{self.incident.summary}"
-
-    @property
-    def text(self) -> str:
-        """All of it, in some lines."""
-        one, since = self.incident, utc_text(self.incident.since_ms, _FORM)
-        if one.recovered_at_ms is None:
-            lines = [self.title, f"What to do: {one.remedy}", f"Since {since}"]
-        else:
-            lasted = two_units(one.recovered_at_ms - one.since_ms)
-            lines = [self.title, f"It lasted {lasted}, since {since}"]
-        return "\n".join([*lines, self.link] if self.link else lines)
-
-    def as_json(self) -> dict[str, str | None]:
-        """Return the fields as programs get them; times as RFC 3339 writes them."""
-        about = {"host": self.host, "link": self.link, "text": self.text}
-        return {**incident_object(self.incident), **about}
-
-
-def incident_object(incident: Incident) -> dict[str, str | None]:
-    """Return an incident as programs get it: those that are told, and `--json`."""
-    ended_ms = incident.recovered_at_ms
-    return {
-        **fields(incident, "rule", "key"),
-        "state": "open" if ended_ms is None else "recovered",
-        **fields(incident, "summary", "remedy"),
-        "since": rfc3339(incident.since_ms),
-        "recovered_at": rfc3339_or_none(ended_ms),
-    }
-
-
-class NotSent(RelaygwError):
-    """A notice did not reach its receiver; the text says why, and holds no secret."""
-
-
-class Channel(Protocol):
-    """One receiver of notices."""
-
-    async def send(self, notice: Notice) -> str:
-        """Return once the receiver has taken a notice, with words on who that was.
-
-        Raises NotSent, after some seconds at most.
-        """
-
-
-def notice_of(incident: Incident, settings: Settings) -> Notice:
-    """Return the text about an incident, or about its end."""
-    base = settings.web.url
-    page = "/queue" if incident.rule in _OF_THE_QUEUE else "/"
-    return Notice(incident, host=settings.hostname, link=f"{base}{page}" if base else None)
-
-
-# --- channels and what they took --------------------------------------------------------------
 
 RETRY_LADDER_S = (10.0, 30.0, 60.0, 300.0)
 _WEEK_MS = 7 * DAY_MS
@@ -230,62 +147,3 @@ class Notifier:
             f"warning: alert not sent to {receiver.name}: {why}; tried again in {wait_s:g} s: "
             f"{title}"
         )
-
-
-# --- channels --------------------------------------------------------------------------------
-
-
-def open_notifier(settings: Settings, store: Store, note: Callable[[str], None]) -> Notifier:
-    """Return the notifier of the configured channels; the log says who cannot be told, and why."""
-    receivers = []
-    for number, alert in enumerate(settings.alerts):
-        name = channel_name(alert, number)
-        problem = problem_of(alert, settings)
-        if problem is not None:
-            note(f"warning: alerts are not sent to {name}: {problem}")
-            continue
-        channel = open_channel(alert, settings, in_trouble=partial(providers_in_trouble, store))
-        receivers.append(Receiver(name, channel, frozenset(rule.value for rule in alert.on)))
-    return Notifier(settings, receivers, store, note)
-
-
-def providers_in_trouble(store: Store) -> Collection[str]:
-    """Return the providers that are down or held, none when nobody knows."""
-    try:
-        return {hold.provider for hold in store.holds.in_force()}
-    except StoreUnavailable:
-        return frozenset()
-
-
-def problem_of(alert: Alert, settings: Settings) -> str | None:
-    """Return why a channel can tell nobody as things are, None if it may."""
-    if alert.email is not None and settings.mode is Mode.SANDBOX:
-        return "mode sandbox sends no mail"
-    if alert.apprise is not None:
-        return None if importlib.util.find_spec("apprise") else NOT_INSTALLED
-    return None
-
-
-def open_channel(
-    alert: Alert, settings: Settings, *, in_trouble: Callable[[], Collection[str]]
-) -> Channel:
-    """Return the channel of one entry of `alerts`."""
-    if alert.email is not None and alert.sender is not None:
-        from relaygw.alerting.channels import Email
-
-        return Email(alert.email, alert.sender, alert.providers, settings, in_trouble)
-    from relaygw.alerting.channels import Apprise, Command, Webhook
-
-    if alert.webhook is not None:
-        return Webhook(alert.webhook, alert.shape)
-    if alert.command is not None:
-        return Command(alert.command)
-    assert alert.apprise is not None
-    return Apprise(alert.apprise)
-
-
-def target_words(alert: Alert) -> str:
-    """Return where a channel leads, without what is secret."""
-    if alert.command is not None:
-        return f"command {' '.join(shown_command(alert.command))}"
-    return f"{alert.kind} {getattr(alert, alert.kind)}"

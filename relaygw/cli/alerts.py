@@ -8,7 +8,13 @@ from collections.abc import Collection, Iterator, Sequence
 
 import click
 
-from relaygw.alerting import notifier
+from relaygw.alerting.notice import Notice, NotSent, incident_object
+from relaygw.alerting.open_channels import (
+    open_channel,
+    problem_of,
+    providers_in_trouble,
+    target_words,
+)
 from relaygw.cli.frame import JSON_LINES, Command, CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import aligned, as_json, labelled, print_lines, terminal_width
 from relaygw.errors import RelaygwError
@@ -40,9 +46,7 @@ def list_alerts(invocation: Invocation, wants_json: bool) -> None:
 
 
 def _object(incident: Incident) -> str:
-    return as_json(
-        {**notifier.incident_object(incident), **fields(incident, "told", "recovery_told")}
-    )
+    return as_json({**incident_object(incident), **fields(incident, "told", "recovery_told")})
 
 
 def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
@@ -108,8 +112,8 @@ async def _tell_all(
 async def _tell(
     invocation: Invocation, settings: Settings, name: str, alert: Alert
 ) -> tuple[bool, str]:
-    who = f"{name} ({notifier.target_words(alert)})"
-    problem = notifier.problem_of(alert, settings)
+    who = f"{name} ({target_words(alert)})"
+    problem = problem_of(alert, settings)
     if problem is not None:
         return False, f"{who}: {problem}"
     incident = Incident(
@@ -120,17 +124,17 @@ async def _tell(
         remedy="nothing; somebody ran relaygw alerts test",
         since_ms=clock_ms(),
     )
-    notice = notifier.Notice(incident, host=settings.hostname, link=settings.web.url)
-    channel = notifier.open_channel(alert, settings, in_trouble=lambda: _in_trouble(invocation))
+    notice = Notice(incident, host=settings.hostname, link=settings.web.url)
+    channel = open_channel(alert, settings, in_trouble=lambda: _in_trouble(invocation))
     try:
         return True, f"{who}: {await channel.send(notice)}"
-    except notifier.NotSent as error:
+    except NotSent as error:
         return False, f"{who}: {error}"
 
 
 def _in_trouble(invocation: Invocation) -> Collection[str]:
     try:
         with invocation.open_store() as store:
-            return notifier.providers_in_trouble(store)
+            return providers_in_trouble(store)
     except RelaygwError:
         return frozenset()

@@ -40,9 +40,9 @@ from relaygw.cli.frame import (
     act_as_owner,
     address_of,
     pass_invocation,
-    warn,
 )
 from relaygw.cli.setup_host import service_warnings
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
@@ -265,7 +265,7 @@ async def _ask(
 
 
 def _summary(loaded: LoadedSettings) -> Iterator[str]:
-    from relaygw.alerting.notifier import target_words
+    from relaygw.alerting.open_channels import target_words
 
     settings = loaded.settings
     yield labelled("ok", ", ".join(map(str, loaded.files)) or "no file: the sandbox")
@@ -315,7 +315,7 @@ def _routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    from relaygw.alerting.notifier import problem_of
+    from relaygw.alerting.open_channels import problem_of
     from relaygw.settings.certificates import doubtful_certificates
 
     for number, alert in enumerate(settings.alerts):

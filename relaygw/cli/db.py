@@ -16,11 +16,11 @@ from relaygw.cli.frame import (
     Group,
     Invocation,
     act_as_owner,
-    check_queue_file,
     login_name,
     pass_invocation,
 )
 from relaygw.cli.mail_change import note_action, raise_if_alone
+from relaygw.cli.open_queue import check_queue_file
 from relaygw.cli.text import Progress, print_lines
 from relaygw.errors import StoreFull
 from relaygw.mail.state import DeliveryState

@@ -28,6 +28,7 @@ import click
 from relaygw import service_file
 from relaygw.cli import frame
 from relaygw.cli.selection import DURATION, PAGE_MESSAGES
+from relaygw.cli.stderr import PROGRAM, warn
 from relaygw.cli.text import as_json, first_of, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
@@ -90,7 +91,7 @@ def drain(invocation: frame.Invocation, wait_s: float, grace_s: float, wants_jso
     with invocation.open_store(loaded) as store:
         _check_worker(store)
         if (home := home_elsewhere(store.homes, loaded.settings)) is not None:
-            frame.warn(f"warning: {away_words(printable(home.owner))}; {AWAY_REMEDY}")
+            warn(f"warning: {away_words(printable(home.owner))}; {AWAY_REMEDY}")
         progress = _Progress()
         wake = partial(roles.wake_workers, loaded)
         actor = frame.login_name()
@@ -127,9 +128,9 @@ class _Progress:
         if text == self._said:
             return
         if self._is_terminal:
-            click.echo(f"\r{frame.PROGRAM}: {text:<{len(self._said)}}", err=True, nl=False)
+            click.echo(f"\r{PROGRAM}: {text:<{len(self._said)}}", err=True, nl=False)
         else:
-            frame.warn(text)
+            warn(text)
         self._said = text
 
     def close(self) -> None:
@@ -208,7 +209,7 @@ def _leave(
     mark = service_file.draining_mark(state_dir)
     mark.touch(mode=0o600)
     try:
-        frame.warn(f"not ready any more; stopping in {grace_s:g} s")
+        warn(f"not ready any more; stopping in {grace_s:g} s")
         time.sleep(min(grace_s, wait_s))
         # half of what is left of the time, so that the other half is there to stop in
         turn_s = (time.monotonic() + deadline_s) / 2
@@ -228,7 +229,7 @@ def _leave(
         mark.unlink(missing_ok=True)
     files = count_drops(maildrop)
     if files:
-        frame.warn(
+        warn(
             f"stopped, but {files} messages are in the maildrop {maildrop} of this machine, where "
             "no other instance finds them; start the gateway again and then: relaygw drain"
         )

@@ -15,8 +15,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from io import TextIOWrapper
@@ -28,13 +28,14 @@ import click
 from relaygw import errors, service_file, state_owner
 from relaygw.errors import InvalidAddress, RelaygwError, StoreUnavailable
 from relaygw.mail.address import check_address
-from relaygw.mail.words import printable, unstorable_sign
+from relaygw.mail.words import unstorable_sign
 
 if TYPE_CHECKING:
     from relaygw.settings.load import LoadedSettings
     from relaygw.store.store import Store
+from relaygw.cli.open_queue import open_queue
+from relaygw.cli.stderr import PROGRAM, warn
 
-PROGRAM = "relaygw"
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
 _GC_THRESHOLD = 20_000  # hardly any garbage here is cyclic, and to load a command makes much
@@ -123,19 +124,9 @@ class Invocation:
 
         roles.wake_workers(self.load_running())
 
-    @contextmanager
-    def open_store(self, loaded: LoadedSettings | None = None) -> Iterator[Store]:
+    def open_store(self, loaded: LoadedSettings | None = None) -> AbstractContextManager[Store]:
         """Open the queue of the gateway. Raises SchemaMismatch, StoreUnavailable, SettingsError."""
-        from relaygw import roles
-
-        loaded = loaded or self.load_running()
-        if not loaded.settings.queue.is_postgres:
-            check_queue_file(loaded.settings.queue.url)
-        store = roles.open_store(loaded)
-        try:
-            yield store
-        finally:
-            store.close()
+        return open_queue(loaded or self.load_running())
 
 
 def act_as_owner(loaded: LoadedSettings) -> None:
@@ -149,31 +140,7 @@ def act_as_owner(loaded: LoadedSettings) -> None:
         state_owner.become(file.stat())
 
 
-def check_queue_file(url: str) -> None:
-    """Raise StoreUnavailable where SQLite would make a new file or tell less."""
-    path = Path(url.removeprefix("sqlite:///"))
-    try:
-        path.stat()
-    except FileNotFoundError:
-        from relaygw.store.store import refuse_lost_database
-
-        refuse_lost_database(path)
-        raise StoreUnavailable(
-            f"{path}: no queue there yet; relaygw setup, or relaygw serve, creates it"
-        ) from None
-    except OSError as error:
-        raise StoreUnavailable(f"{path}: {error.strerror}; run this as relaygw's user") from error
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise StoreUnavailable(f"{path}: Permission denied; run this as relaygw's user")
-
-
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
-
-
-def warn(text: str) -> None:
-    """Write one or more lines to stderr, each with the name of the program."""
-    for line in text.splitlines() or [""]:
-        click.echo(f"{PROGRAM}: {printable(line)}", err=True)
 
 
 def address_of(text: str, option: str, check: Callable[[str], object] = check_address) -> str:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import click
 
-from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation, warn
+from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.import_run import IMPORTED, KNOWN, REFUSED, ImportRun, Settled
 from relaygw.cli.mail_change import note_action
 from relaygw.cli.running_gateway import in_running_mode
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Importer

@@ -14,9 +14,10 @@ from typing import Any
 
 import click
 
-from relaygw.cli.frame import JSON_LINES, Invocation, login_name, warn
+from relaygw.cli.frame import JSON_LINES, Invocation, login_name
 from relaygw.cli.messages import head_row, row
 from relaygw.cli.selection import STDIN, Choice, Decorator, choose
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, first_of, print_lines, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState

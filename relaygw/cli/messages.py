@@ -11,8 +11,9 @@ from itertools import islice
 
 import click
 
-from relaygw.cli.frame import CommandFailed, warn
+from relaygw.cli.frame import CommandFailed
 from relaygw.cli.selection import Choice
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import aligned, as_json, cut, fitted, labelled, moment, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released, Source

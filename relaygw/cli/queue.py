@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from relaygw.cli import frame
-from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation, warn
+from relaygw.cli.frame import Command, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.mail_change import CHANGE_OPTIONS, TWICE, Answer, Task, carry_through, take_choice
 from relaygw.cli.messages import check_one_form, print_list, print_messages, story_lines
 from relaygw.cli.postfix_queue import all_waiting, as_waiting, print_mailq, print_postqueue
@@ -30,6 +30,7 @@ from relaygw.cli.selection import (
     options,
     some_ids_argument,
 )
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, cells, fitted, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState

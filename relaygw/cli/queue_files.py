@@ -26,6 +26,7 @@ from relaygw.cli.import_run import IMPORTED, REFUSED, ImportRun, Settled
 from relaygw.cli.mail_change import note_action, tell_missing
 from relaygw.cli.running_gateway import in_running_mode
 from relaygw.cli.selection import QUEUE_OPTIONS, STDIN, Choice, choose, found, ids_argument, options
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import Progress, as_json
 from relaygw.errors import InvalidAddress
 from relaygw.inbound.intake import Intake
@@ -74,7 +75,7 @@ def export(invocation: frame.Invocation, /, form: str, output: Path | None, **gi
         with _opened_output(output) as stream:
             number, left_out = _write(store, choice, stream, form)
         note_action(store, "queue.export", str(output or "stdout"), number, choice.words)
-    frame.warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
+    warn(f"{counted(number, 'message')} exported to {output or 'stdout'}")
     return os.EX_DATAERR if left_out else os.EX_OK
 
 
@@ -88,7 +89,7 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
         one = _exported(store, entry)
         if isinstance(one, str):
             progress.end()
-            frame.warn(f"{entry.queue_id}: left out: {one}")
+            warn(f"{entry.queue_id}: left out: {one}")
             left_out += 1
             continue
         if form == "json":
@@ -225,7 +226,7 @@ def _tell(work: ImportRun, one: Settled) -> None:
     if one.why is not None:
         work.progress.end()
         was = f" ({one.was})" if one.was else ""
-        frame.warn(f"message {one.number}{was}: refused: {one.why}")
+        warn(f"message {one.number}{was}: refused: {one.why}")
 
 
 def _tell_json(work: ImportRun, one: Settled) -> None:

@@ -12,6 +12,7 @@ import click
 from relaygw.cli import frame, mail_change
 from relaygw.cli.running_gateway import mode_warning, running_mode
 from relaygw.cli.selection import NOT_EMPTY, options, some_ids_argument
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, first_of, print_lines
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import Resender
@@ -78,9 +79,9 @@ def resend(
             print_lines(first_of([line for one in planned.messages for line in _shown(one)]))
         if planned.messages:
             for text in mode_warning(loaded.settings, running_mode(loaded.settings)):
-                frame.warn(f"warning: {text}; the running mode applies at each attempt as well")
+                warn(f"warning: {text}; the running mode applies at each attempt as well")
         if is_forced and planned.messages:
-            frame.warn(mail_change.TWICE)
+            warn(mail_change.TWICE)
         if _may_go_on(planned, answer, expected):
             result = send_again(
                 store, composer, planned, actor=frame.login_name(), now_ms=clock_ms(), detail=""
@@ -143,4 +144,4 @@ def _report(result: ResendResult, answer: mail_change.Answer) -> None:
     if not would:
         print_lines(f"{one.queue_id}: {one.result} as {one.new_id}" for one in result.messages)
     for line in first_of([f"{no.queue_id}: left alone: {no.why}" for no in result.left]):
-        frame.warn(line)
+        warn(line)

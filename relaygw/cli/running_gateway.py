@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from relaygw import service_file, state_owner
-from relaygw.cli.frame import Invocation, warn
+from relaygw.cli.open_queue import open_queue
+from relaygw.cli.stderr import warn
 from relaygw.errors import RelaygwError, SettingsError, SettingsUnreadable, StoreUnavailable
 from relaygw.service_file import FoundGateway
 from relaygw.settings.in_force import kept_settings
@@ -119,7 +120,7 @@ def _has_mail(loaded: LoadedSettings) -> bool:
     with (
         contextlib.suppress(RelaygwError, OSError),
         state_owner.as_owner_of(loaded.state_dir),
-        Invocation().open_store(loaded) as store,
+        open_queue(loaded) as store,
     ):
         return bool(store.queue.counts())
     return False

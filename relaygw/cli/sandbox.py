@@ -16,6 +16,7 @@ import click
 
 from relaygw.cli import frame, mail_change, selection
 from relaygw.cli.messages import check_one_form, print_list, print_messages
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import SHOWN_ROWS, aligned, as_json, first_of, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Released
@@ -245,7 +246,7 @@ def _report(result: captured.ReleaseResult, answer: mail_change.Answer) -> None:
     refused = [f"{one.queue_id}: {one.address} {one.why}" for one in result.refused]
     left = [f"{one.queue_id}: left alone: {one.why}" for one in result.left]
     for line in first_of(refused + left, "more not released"):
-        frame.warn(line)
+        warn(line)
 
 
 _FIELDS = ("queue_id", "captured_for", "address", "result", "released", "route", "reason")

@@ -8,7 +8,8 @@ import signal
 import click
 
 from relaygw import service_file, state_owner
-from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
+from relaygw.cli.frame import Command, Invocation, pass_invocation
+from relaygw.cli.stderr import warn
 from relaygw.service_file import EARLY_SIGNALS
 
 _ROLES = ("front", "delivery", "web")

@@ -17,9 +17,10 @@ from relaygw import service_file, state_owner
 from relaygw.cli import send_test as sending
 from relaygw.cli import setup_host as host
 from relaygw.cli.check import check
-from relaygw.cli.frame import CommandFailed, Invocation, address_of, warn
+from relaygw.cli.frame import CommandFailed, Invocation, address_of
 from relaygw.cli.install_sendmail import Programs, install_sendmail, php_lines
 from relaygw.cli.setup_plan import SECRETS
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import print_lines
 from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
 

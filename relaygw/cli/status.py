@@ -8,7 +8,7 @@ from itertools import chain
 import click
 
 from relaygw import __version__
-from relaygw.cli.frame import Command, Invocation, pass_invocation, warn
+from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.install_sendmail import maildrop_warnings
 from relaygw.cli.provider import hold_line, usage_lines
 from relaygw.cli.running_gateway import (
@@ -17,6 +17,7 @@ from relaygw.cli.running_gateway import (
     replaced_warning,
     running_mode,
 )
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.words import age, counted, printable, took

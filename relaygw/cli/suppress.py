@@ -16,8 +16,9 @@ import click
 
 from relaygw import state_owner
 from relaygw.cli import frame
-from relaygw.cli.frame import CommandFailed, Invocation, Text, login_name, pass_invocation, warn
+from relaygw.cli.frame import CommandFailed, Invocation, Text, login_name, pass_invocation
 from relaygw.cli.selection import NOT_EMPTY
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, cut, print_lines
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, read_domain

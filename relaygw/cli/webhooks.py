@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from relaygw.cli import frame
-from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation, warn
+from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
 from relaygw.cli.mail_change import Answer, may_go_on
 from relaygw.cli.selection import TIME
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines, terminal_width
 from relaygw.errors import RelaygwError
 from relaygw.mail.clock import clock_ms

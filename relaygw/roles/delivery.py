@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from relaygw.alerting.history import history_kept
-from relaygw.alerting.notifier import open_notifier
+from relaygw.alerting.open_channels import open_notifier
 from relaygw.alerting.watch import Watch
 from relaygw.alerting.watch_thread import WatchThread
 from relaygw.delivery.janitor import Janitor

@@ -25,11 +25,12 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.settings.secrets import draft_of
 from relaygw.store import exchange, log_check, migrate
+from relaygw.store.all_tables import whole_metadata
 from relaygw.store.database import damage
 from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.queue_tables import delivery
-from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
+from relaygw.store.schema import SCHEMA_REVISION
 from relaygw.store.side_tables import notice
 from relaygw.store.sqlite import is_damage
 from relaygw.store.sqlite_engine import make_directory, open_engine

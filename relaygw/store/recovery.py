@@ -19,11 +19,12 @@ from relaygw.errors import QueueDamaged, SchemaMismatch
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState
 from relaygw.store import exchange, instances, log_check, migrate
+from relaygw.store.all_tables import whole_metadata
 from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import is_alone, open_users, share
 from relaygw.store.queue_tables import chunk, delivery, message, recipient
 from relaygw.store.salvage import DamagedQueue, Row, Salvaged
-from relaygw.store.schema import PARTS, SCHEMA_REVISION, missing_parts, whole_metadata
+from relaygw.store.schema import PARTS, SCHEMA_REVISION, missing_parts
 
 _MESSAGES_A_STEP = 200
 _TEMPORARY = frozenset({"instance", "permit", "duty"})  # of processes that are gone

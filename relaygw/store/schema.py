@@ -1,4 +1,4 @@
-"""What tables and their conditions are made of on both databases, and all tables as one.
+"""What tables and their conditions are made of on both databases.
 
 The tables are in `queue_tables` and `side_tables`. A test compares the whole with what migrations/
 builds.
@@ -48,7 +48,7 @@ def columns(kind: Any, names: str, *, null: bool = False) -> list[Column[Any]]:
     return [Column(name, kind, nullable=null) for name in names.split()]
 
 
-_partial_indexes: list[partial[Index]] = []
+partial_indexes: list[partial[Index]] = []
 
 
 def partial_index(
@@ -58,23 +58,13 @@ def partial_index(
     if isinstance(where, TextClause):  # without the table's name, as SQLite wants it
         where = text(where.text.replace(f"{over[0].table.name}.", ""))
     make = partial(Index, name, *over, unique=unique)
-    _partial_indexes.append(partial(make, sqlite_where=where, postgresql_where=where))
-
-
-def whole_metadata() -> MetaData:
-    """Return `metadata` with its partial indexes, whose dialects cost 3 MiB: to compare schemas."""
-    import relaygw.store.queue_tables
-    import relaygw.store.side_tables  # noqa: F401
-
-    while _partial_indexes:
-        _partial_indexes.pop()()
-    return metadata
+    partial_indexes.append(partial(make, sqlite_where=where, postgresql_where=where))
 
 
 def index_names() -> Iterator[str]:
     """Yield the names of all indexes; those over some rows alone need not be made for it."""
     yield from (str(one.name) for table in metadata.tables.values() for one in table.indexes)
-    yield from (make.args[0] for make in _partial_indexes)
+    yield from (make.args[0] for make in partial_indexes)
 
 
 PARTS = {  # names of tables with each of their columns, and names of indexes

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, event
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.search import parse_find
+from relaygw.store.all_tables import whole_metadata
 from relaygw.store.database import BatchStatement, Statement, Transaction
-from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted, instance, taken, update_of

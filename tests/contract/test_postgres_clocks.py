@@ -23,6 +23,7 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.mail.suppression import Cause, Suppression
 from relaygw.mail.verdict import Event, Kind
 from relaygw.policy.rhythm import MailKind
+from relaygw.store.all_tables import whole_metadata
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.store.feedback import MatchedEvent, NewPost
 from relaygw.store.guard import GuardAction, GuardEntry
@@ -35,7 +36,6 @@ from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.release import Release
 from relaygw.store.repeats import Repeat
 from relaygw.store.rules import StoreRules, WebhookRule
-from relaygw.store.schema import whole_metadata
 from relaygw.store.selection import Selection
 from relaygw.store.sessions import WebSession
 from relaygw.store.shape import ShapeKey

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.alerting.channels import Apprise, Command, Email, Webhook
-from relaygw.alerting.notifier import Notice, NotSent
+from relaygw.alerting.notice import Notice, NotSent
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import SecretRef, SecretUrl
 from relaygw.store.watch import Incident

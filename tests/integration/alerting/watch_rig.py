@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from relaygw.alerting.notifier import Notice, Notifier, NotSent, Receiver
+from relaygw.alerting.notice import Notice, NotSent
+from relaygw.alerting.notifier import Notifier, Receiver
 from relaygw.alerting.watch import Watch
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.store import Store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relaygw.alerting.notifier import notice_of
+from relaygw.alerting.notice import notice_of
 from relaygw.settings.model import Settings
 from relaygw.store.watch import Incident
 

@@ -12,10 +12,10 @@ from sqlalchemy import Connection, Engine, event, select
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
 from relaygw.store import captured_index, migrate, sandbox
+from relaygw.store.all_tables import whole_metadata
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
 from relaygw.store.queue_tables import captured_text
-from relaygw.store.schema import whole_metadata
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS
 from tests.contract.captured import capture, indexed

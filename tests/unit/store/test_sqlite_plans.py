@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Engine, event, text
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.store import intake, janitor, leases, migrate, outcomes, selection
+from relaygw.store.all_tables import whole_metadata
 from relaygw.store.database import BatchStatement, Statement, Transaction, Write
-from relaygw.store.schema import SCHEMA_REVISION, whole_metadata
+from relaygw.store.schema import SCHEMA_REVISION
 from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
 from relaygw.store.store import Store, open_store
