@@ -23,7 +23,7 @@ from relaygw.mail.search import WITH_WORDS, Field, MailSearch, SearchMistake, Te
 from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.queue_object import queue_object
-from relaygw.settings.section import parse_duration
+from relaygw.settings.section import parse_duration, parse_interval
 from relaygw.store.find import Found
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
@@ -180,7 +180,7 @@ def read_end(text: str, *, now_ms: int, tz: tzinfo | None = None) -> int:
     Raises ValueError, which continues the text. Without a zone it is of `tz`, None: the machine's.
     """
     with contextlib.suppress(ValueError):
-        return now_ms + int(parse_duration(text) * 1000)
+        return now_ms + int(parse_interval(text) * 1000)
     at_ms = read_moment(text, now_ms=now_ms, is_end=True, tz=tz)
     if at_ms is not None and at_ms <= now_ms and _CLOCK.fullmatch(text):
         at_ms = read_moment(text, now_ms=now_ms + DAY_MS, tz=tz)

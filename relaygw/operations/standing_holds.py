@@ -124,7 +124,7 @@ _SCOPES = (
     Parameter(name=_S.SUBJECT, help="All mail whose subject contains TEXT, in any case.",
               metavar="TEXT", example="invoice", read=_line),
     Parameter(name=_S.ROUTE, help="All mail of the route NAME.",
-              metavar="NAME", example="promotional", read=_route),
+              metavar="NAME", example="one as relaygw status shows it", read=_route),
     Parameter(name=_S.CLIENT, help="All mail that came from the address or network NETWORK.",
               metavar="NETWORK", example="10.0.0.7 or 10.0.0.0/24", read=_network),
 )  # fmt: skip

@@ -106,7 +106,7 @@ def test_a_time_of_day_is_the_next_one() -> None:
         assert 0 < (end - at).total_seconds() <= 86_400
 
 
-@each_of("text", ["yesterday", "2020-01-01", "soon", "-2h"])
+@each_of("text", ["yesterday", "2020-01-01", "soon", "-2h", "0s"])
 def test_what_is_no_time_to_come_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is (over already|not a time)"):
         read_end(text, now_ms=NOW_MS)
