@@ -16,8 +16,9 @@ from relaygw.mail.words import age, printable, took, two_units
 from relaygw.observe.history import Series
 from relaygw.observe.waits import waits_of
 from relaygw.settings.model import Settings
+from relaygw.store.login_endings import endings_of
 from relaygw.store.store import Store
-from relaygw.store.watch import Incident, endings_of
+from relaygw.store.watch import Incident
 
 DAY_S = 86_400.0
 _WEEK_MS = 7 * 86_400_000

@@ -31,10 +31,12 @@ from relaygw.settings.certificates import certificate_end, server_context
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold
+from relaygw.store.login_endings import endings_of
 from relaygw.store.queue import LaneCount
+from relaygw.store.standing_mail import standing_of
 from relaygw.store.store import Store
 from relaygw.store.visitors import TokenUse
-from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident, endings_of, standing_of
+from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
 from relaygw.upstream.failure import Unreached
 from relaygw.volume import free_share
 

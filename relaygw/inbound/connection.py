@@ -17,7 +17,7 @@ from relaygw.inbound import replies
 from relaygw.inbound.content import Arrival, ContentReader
 from relaygw.inbound.proxy_header import BadHeader, ProxyHeaderReader
 from relaygw.inbound.session import Envelope, Session
-from relaygw.inbound.sources import CONNECTIONS
+from relaygw.inbound.throttled_clients import CONNECTIONS
 from relaygw.inbound.tls import TlsLayer
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from relaygw.inbound.local_requests import Flush, LocalRequests
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.screen import Screen
-from relaygw.inbound.sources import RATE, SourceCounts
-from relaygw.inbound.throttled_clients import ThrottledClients
+from relaygw.inbound.sources import SourceCounts
+from relaygw.inbound.throttled_clients import RATE, ThrottledClients
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.words import counted

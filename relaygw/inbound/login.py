@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from relaygw.inbound import replies
 from relaygw.inbound.replies import Refusal
-from relaygw.inbound.sources import LOGINS
+from relaygw.inbound.throttled_clients import LOGINS
 from relaygw.mail.clock import clock_ms
 from relaygw.passwords import LoginBusy, Passwords, Uses
 from relaygw.policy.recipients import AddressPatterns

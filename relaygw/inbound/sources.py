@@ -141,6 +141,3 @@ def _write(store: Store, counts: Sequence[ClassCount]) -> set[str]:
         apart = [one for one in counts if one.mail_class.class_id not in folded]
         store.rhythms.count_kinds(apart)
     return folded
-
-
-RATE, CONNECTIONS, LOGINS = "rate", "connections", "logins"

@@ -9,6 +9,9 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import printable
 from relaygw.store.visitors import MAX_THROTTLED, Throttled
 
+RATE, CONNECTIONS, LOGINS = "rate", "connections", "logins"
+"""Why clients are told to come later."""
+
 
 class ThrottledClients:
     """Those of one front, since the last write."""

@@ -24,9 +24,10 @@ from relaygw.policy.untended import Untended, untended
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance, silent_incarnations
+from relaygw.store.login_endings import endings_of
 from relaygw.store.queue import LaneCount
+from relaygw.store.standing_mail import standing_of
 from relaygw.store.store import Store
-from relaygw.store.watch import endings_of, standing_of
 
 HOUR_MS = 3_600_000
 SILENT_AFTER_S = 15.0

@@ -22,9 +22,9 @@ from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
 from relaygw.mail.search import Field, MailSearch, Term
 from relaygw.mail.searchable_text import searchable
 from relaygw.mail.state import RecipientState
+from relaygw.store.batches import in_batches, rows_in
 from relaygw.store.database import Row, Transaction, insert_into
 from relaygw.store.find_index import FullText
-from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.queue_tables import (
     IS_UNINDEXED,
     captured_facts,

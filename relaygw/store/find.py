@@ -19,6 +19,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.queue_id import CLOCKS_MS, first_id_at, time_of_id
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch
 from relaygw.store import find_terms
+from relaygw.store.batches import in_batches, rows_in
 from relaygw.store.database import Repository, Statement, Transaction, Write
 from relaygw.store.find_index import (
     FULL_TEXT,
@@ -29,7 +30,7 @@ from relaygw.store.find_index import (
     write_links,
 )
 from relaygw.store.find_terms import Key, NoPlace, Walk, greatest, newest, read_place
-from relaygw.store.queue_entry import QueueEntry, in_batches, load_entries, rows_in
+from relaygw.store.queue_entry import QueueEntry, load_entries
 from relaygw.store.queue_tables import delivery, mail_search, message
 
 __all__ = ["Find", "FindProgress", "Found", "NoPlace"]

@@ -11,6 +11,7 @@ from sqlalchemy import case, delete, select, tuple_, update
 
 from relaygw.mail.queue_id import first_id_at
 from relaygw.mail.state import DeliveryState
+from relaygw.store.batches import in_batches
 from relaygw.store.captured_index import forget_captured, stray_index_rows
 from relaygw.store.database import (
     BatchStatement,
@@ -24,7 +25,7 @@ from relaygw.store.database import (
 from relaygw.store.find_index import forget_words, stray_words
 from relaygw.store.instances import Unchanged, running_s
 from relaygw.store.intake import empty_trash
-from relaygw.store.queue_entry import delete_messages, in_batches, lock_messages
+from relaygw.store.queue_entry import delete_messages, lock_messages
 from relaygw.store.queue_tables import (
     HAS_KEPT_CONTENT,
     HAS_NO_NOTICE_DUE,

@@ -20,6 +20,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.policy.receivers import MOST_COUNTED, Endpoint
 from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.batches import in_batches
 from relaygw.store.database import (
     BatchStatement,
     Repository,
@@ -29,7 +30,6 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.queue_entry import in_batches
 from relaygw.store.side_tables import webhook_endpoint, webhook_event
 
 _E, _P = webhook_event.c, webhook_endpoint.c

@@ -15,6 +15,7 @@ from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState, sources_of
 from relaygw.policy.router import provider_route
 from relaygw.store.audit import AuditEntry, actions_on, add_audit
+from relaygw.store.batches import in_batches
 from relaygw.store.database import Repository, Row, Statement, Transaction
 from relaygw.store.doubts import note_let_go, settle_what_is_back
 from relaygw.store.holds import held_until
@@ -28,7 +29,6 @@ from relaygw.store.queue_entry import (
     QueueEntry,
     Waiting,
     hold_columns,
-    in_batches,
     is_listed,
     load_entries,
     load_waiting,

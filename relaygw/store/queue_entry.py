@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
@@ -27,9 +27,9 @@ from relaygw.store.side_tables import key_generation, notice, provider_event, re
 if TYPE_CHECKING:
     from relaygw.store.repeats import Repeated
     from relaygw.store.reports import Report
+from relaygw.store.batches import in_batches
 
 Key = tuple[str, int]  # a delivery: queue id and delivery number
-_IN_LIMIT = 500  # values in one IN list: far below any database's limit
 
 MOST_ATTEMPTS = 200  # of one message: the newest are kept
 _COUNTED = frozenset({AttemptState.DEFERRED, AttemptState.IN_DOUBT})
@@ -134,20 +134,6 @@ class Waiting(NamedTuple):
     sender: str
     states: frozenset[str]  # of its open deliveries
     recipients: tuple[tuple[str, str], ...]  # those that still wait: address, why or nothing
-
-
-def in_batches(items: Sequence[str], size: int = _IN_LIMIT) -> Iterator[Sequence[str]]:
-    """Cut a long list into lists that fit into one statement."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def rows_in(
-    tx: Transaction, query: Select[Any], column: ColumnElement[str], values: Sequence[str]
-) -> Iterator[Any]:
-    """Yield the rows of a query whose column has one of many values, in batches."""
-    for batch in in_batches(values):
-        yield from tx.execute(query.where(column.in_(batch)))
 
 
 def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:

@@ -14,10 +14,10 @@ from relaygw.mail.address import canonical
 from relaygw.mail.envelope import NewDelivery
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, add_audits
+from relaygw.store.batches import in_batches, rows_in
 from relaygw.store.database import Row, Transaction
 from relaygw.store.find_index import note_changed
 from relaygw.store.intake import INSERT_DELIVERIES, INSERT_RECIPIENTS
-from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.queue_tables import delivery, message, recipient
 
 

@@ -18,8 +18,8 @@ from sqlalchemy import delete, exists, func, select
 from relaygw.mail.result import is_news
 from relaygw.mail.verdict import PASSING, Kind, outweighs
 from relaygw.observe.events import Judged
+from relaygw.store.batches import in_batches, rows_in
 from relaygw.store.database import BatchStatement, Repository, Transaction, Write
-from relaygw.store.queue_entry import in_batches, rows_in
 from relaygw.store.queue_tables import message, recipient
 from relaygw.store.selection import domain_of
 from relaygw.store.side_tables import provider_event, verdict

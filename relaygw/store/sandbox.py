@@ -18,9 +18,10 @@ from relaygw.mail.search import EVERYTHING, MailSearch
 from relaygw.mail.searchable_text import tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
+from relaygw.store.batches import in_batches, rows_in
 from relaygw.store.captured_index import FULL_TEXT, facts_of, forget_captured, matching, write_index
 from relaygw.store.database import Database, Repository, Statement, Transaction, Write, insert_into
-from relaygw.store.queue_entry import QueueEntry, delete_messages, in_batches, load_entries, rows_in
+from relaygw.store.queue_entry import QueueEntry, delete_messages, load_entries
 from relaygw.store.queue_tables import (
     IS_OPEN,
     IS_UNINDEXED,

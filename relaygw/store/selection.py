@@ -20,8 +20,8 @@ from relaygw.mail.mail_class import LOCAL_HOST
 from relaygw.mail.queue_id import CLOCKS_MS, first_id_at
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
+from relaygw.store.batches import rows_in
 from relaygw.store.database import Transaction
-from relaygw.store.queue_entry import rows_in
 from relaygw.store.queue_tables import (
     HAS_PUT_OFF,
     HAS_RARE_OUTCOME,

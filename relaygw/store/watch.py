@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.clock import DAY_MS, clock_ms
+from relaygw.mail.clock import DAY_MS
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.standing_mail import MailInHand
-from relaygw.mail.state import DeliveryState
-from relaygw.mail.words import printable
-from relaygw.observe.history import Series
-from relaygw.policy.endings import EndingLogin, ending_logins
 from relaygw.policy.lost_gateways import LostInstance
-from relaygw.policy.untended import Lane, Standing, shortest_in_hand_s
 from relaygw.store.database import (
     BatchStatement,
     Repository,
@@ -30,7 +25,6 @@ from relaygw.store.database import (
     Write,
     insert_into,
 )
-from relaygw.store.home import home_elsewhere
 from relaygw.store.intake import insert_messages
 from relaygw.store.leases import is_alive
 from relaygw.store.queue_tables import IS_OPEN, delivery, instance, lost_instance
@@ -38,11 +32,7 @@ from relaygw.store.selection import PENDING_RECIPIENTS
 from relaygw.store.side_tables import digest, history, incident
 
 if TYPE_CHECKING:
-    from relaygw.settings.model import Settings
-    from relaygw.store.holds import Hold
-    from relaygw.store.instances import Instance
-    from relaygw.store.queue import LaneCount
-    from relaygw.store.store import Store
+    pass
 
 HISTORY_SLICE_MS = 300_000  # how long a slice of history is; slices begin at multiples of it
 DUTY_MS = 20_000  # an instance that did not renew a duty for so long has lost it
@@ -309,59 +299,6 @@ def _take_duty(tx: Transaction, name: str, incarnation: str) -> bool:
 
 def _age_ms(tx: Transaction, renewed_at_ms: int) -> int:
     return abs(tx.now_ms() - renewed_at_ms)  # the clock may have been set back since
-
-
-def endings_of(store: Store, settings: Settings) -> list[EndingLogin]:
-    """Return the ways of logging in that end, with what was delivered by them within a day."""
-    endings = list(ending_logins(settings))
-    if not endings:
-        return endings
-    since_ms = clock_ms() - DAY_MS
-    counts = store.watch.sums(since_ms, step_ms=2**50, series=[Series.DELIVERED])
-    delivered = {provider: number for _, _, provider, number in counts}
-    return [replace(one, delivered=delivered.get(one.provider, 0)) for one in endings]
-
-
-def standing_of(
-    store: Store,
-    settings: Settings,
-    *,
-    fingerprint: str,
-    lanes: Sequence[LaneCount],
-    holds: Sequence[Hold],
-    instances: Sequence[Instance],
-    now_ms: int,
-) -> Standing:
-    """Return the input of `policy.untended`, with `settings` and theirs; StoreUnavailable."""
-    is_held = any(lane.state is DeliveryState.HELD for lane in lanes)
-    is_in_hand = any(lane.state is DeliveryState.ACTIVE for lane in lanes)
-    home = home_elsewhere(store.homes, settings)
-    before_ms = now_ms - int(shortest_in_hand_s(settings) * 1000)
-    return Standing(
-        held=store.holds.held_mail() if is_held else (),
-        in_hand=store.watch.in_hand_since(before_ms) if is_in_hand else (),
-        lanes=tuple(
-            Lane(
-                route=lane.route,
-                deliveries=lane.deliveries,
-                accepted_at_ms=lane.oldest_accepted_at_ms,
-            )
-            for lane in lanes
-            if lane.state in (DeliveryState.INCOMING, DeliveryState.DEFERRED)
-        ),
-        holds=frozenset((hold.scope, hold.key) for hold in holds),
-        ending=frozenset(
-            hold.hold_id
-            for hold in (store.holds.standing() if is_held else ())
-            if hold.until_ms is not None
-        ),
-        home=None if home is None else printable(home.owner),
-        others=tuple(
-            f"{one.role} {one.pid} on {one.name}"
-            for one in instances
-            if one.role == "delivery" and one.state != "draining" and one.fingerprint != fingerprint
-        ),
-    )
 
 
 # --- digests ----------------------------------------------------------------------------

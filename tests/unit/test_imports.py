@@ -95,6 +95,8 @@ SEAMS = (
     "store.home.",
     "store.visitors.",
     "store.sessions.",
+    "store.login_endings.",
+    "store.standing_mail.",
     "store.repeats.",
     "store.guard.",
     "store.guarded_mail.",

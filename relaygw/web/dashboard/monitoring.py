@@ -52,8 +52,8 @@ from relaygw.store.instances import (
     silent_incarnations,
 )
 from relaygw.store.queue import LaneCount
+from relaygw.store.standing_mail import standing_of
 from relaygw.store.store import Store
-from relaygw.store.watch import standing_of
 from relaygw.volume import free_share
 from relaygw.web.gate.guards import STRICT_HEADERS, ClientOf, host_name
 from relaygw.web.shared_read import SharedRead
