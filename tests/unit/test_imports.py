@@ -6,8 +6,9 @@ A failure names the rule that the import breaks; docs/architecture.md says why i
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests.tables import each_of
@@ -133,8 +134,10 @@ def imports_of(path: Path) -> tuple[str, ...]:
     return tuple(_imports(path))
 
 
-def _imports(path: Path) -> Iterator[str]:
+def _imports(path: Path, but: Container[ast.AST] = ()) -> Iterator[str]:
     for node in ast.walk(tree_of(path)):
+        if node in but:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -164,6 +167,33 @@ def broken_rules(path: Path) -> Iterator[str]:
 @each_of("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
     assert list(broken_rules(path)) == []
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+
+
+def run_time_imports(path: Path) -> Iterator[str]:
+    """Yield what a module imports when it is loaded or runs, and not for its types alone."""
+    blocks = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.If))
+    typing = [block for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING"]
+    return _imports(path, but={node for block in typing for node in ast.walk(block)})
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    modules = {module_of(path): path for path in FILES}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = list(run_time_imports(path))
+        graph[module] = {
+            found
+            for name in names
+            for found in (name, name.rpartition(".")[0])
+            if found in modules and (found == name or name not in modules)
+        }
+    TopologicalSorter(graph).prepare()
 
 
 WEB = PACKAGE / "web"
