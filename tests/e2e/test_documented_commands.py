@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from relaygw import __version__
 from tests.e2e.gateway import PATIENCE_S, Gateway
 from tests.e2e.ports import free_port
 from tests.forked_program import put_program
@@ -75,10 +74,10 @@ def test_every_block_is_run_here() -> None:
     assert "\nrun: $(STAMP)" in (ROOT / "Makefile").read_text()
 
 
-def test_the_package_is_that_of_this_version() -> None:
+def test_the_package_is_the_one_that_was_built() -> None:
     """It is installed and set up by the tests of packages and of setup."""
     installing, *others = block("apt install").splitlines()
-    assert installing.startswith(f"apt install ./relaygw_{__version__}_amd64.deb")
+    assert installing.startswith("apt install ./relaygw_*_amd64.deb")  # not relaygw-mta_
     assert installing.split("#")[0].strip() in (ROOT / "docs/install.md").read_text()
     assert [line.split()[1] for line in others] == ["setup", "send-test"]
 

@@ -442,6 +442,7 @@ def run_script(place: Path, name: str, *words: str) -> subprocess.CompletedProce
 CALLS: dict[str, list[tuple[str, ...]]] = {
     "preinst": [("upgrade", "99"), ("install",)],
     "postinst": [("configure", ""), ("configure", "0.0.1"), ("2",)],
+    "postinst-mta": [("configure", ""), ("2",)],
     "prerm": [("remove",), ("upgrade",)],
     "postrm": [("remove",), ("purge",)],
 }
