@@ -31,6 +31,7 @@ from relaygw.cli.check_findings import (
     take_variables_of_service,
     token_doubts,
     unreadable_secrets,
+    unused_allow,
     ways_of,
 )
 from relaygw.cli.frame import (
@@ -326,11 +327,9 @@ def _warnings(settings: Settings) -> Iterator[str]:
         yield from (f"providers.{name}.tls: {problem}" for problem in provider.tls_doubts())
     for ending in ending_logins(settings):
         yield f"{ending.words(clock_ms())}; {ending.remedy}"
-    yield from loop_doubts(settings)
-    yield from unreadable_secrets(settings)
-    yield from token_doubts(settings)
-    yield from events_doubts(settings)
-    yield from doubtful_certificates(settings)
+    looks = (loop_doubts, unreadable_secrets, token_doubts, events_doubts, unused_allow)
+    for look in (*looks, doubtful_certificates):
+        yield from look(settings)
     web = settings.web
     if web.has_logins and not (web.bind.is_loopback or web.proxies):
         yield (

@@ -31,6 +31,7 @@ from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
 from relaygw.settings.secrets import SecretRef, sharing_command
+from relaygw.settings.section import Mode
 from relaygw.store.store import check_driver
 
 
@@ -222,6 +223,16 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
         secret.read()
     except SettingsError as error:
         yield f"{key}: {error}"
+
+
+def unused_allow(settings: Settings) -> Iterator[str]:
+    """Yield that a list of who may receive protects nobody, where nothing is staging."""
+    modes = {settings.mode, *(one.mode for one in (*settings.listeners, *settings.users))}
+    if settings.recipients.allow and Mode.STAGING not in modes:
+        yield (
+            f"recipients.allow: is for mode staging, and nothing here has it; in mode "
+            f"{settings.mode} it keeps nobody from receiving, nor lets anybody"
+        )
 
 
 def token_doubts(settings: Settings) -> Iterator[str]:

@@ -98,6 +98,21 @@ def test_passwords_in_clear_are_a_warning(config: Path, more: str, is_warned: bo
     assert (text in check(config).stderr) is is_warned
 
 
+@pytest.mark.parametrize(
+    ("mode", "more", "is_warned"),
+    [
+        ("staging", "", False),
+        ("production", "", True),
+        ("production", 'listeners: [{bind: "127.0.0.1:2525", mode: staging}]', False),
+    ],
+)
+def test_a_list_of_who_may_receive_that_protects_nobody_is_a_warning(
+    config: Path, mode: str, more: str, is_warned: bool
+) -> None:
+    config.write_text(f"{STAGING.replace('mode: staging', f'mode: {mode}')}{more}\n")
+    assert ("recipients.allow: is for mode staging" in check(config).stderr) is is_warned
+
+
 def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:
     assert "providers.main.tls" not in check(config).stderr
     config.write_text(STAGING.replace("host: mail.test", "host: mail.test, tls: encrypt"))
