@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from relaygw.cli.frame import Invocation
@@ -227,8 +228,8 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
 
 def unused_allow(settings: Settings) -> Iterator[str]:
     """Yield that a list of who may receive protects nobody, where nothing is staging."""
-    modes = {settings.mode, *(one.mode for one in (*settings.listeners, *settings.users))}
-    if settings.recipients.allow and Mode.STAGING not in modes:
+    own = (one.mode for one in settings.listeners), (one.mode for one in settings.users)
+    if settings.recipients.allow and Mode.STAGING not in {settings.mode, *chain(*own)}:
         yield (
             f"recipients.allow: is for mode staging, and nothing here has it; in mode "
             f"{settings.mode} it keeps nobody from receiving, nor lets anybody"
