@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,8 @@ def open_queue(loaded: LoadedSettings) -> Iterator[Store]:
 
     if not loaded.settings.queue.is_postgres:
         check_queue_file(loaded.settings.queue.url)
-    store = roles.open_store(loaded)
-    try:
+    with closing(roles.open_store(loaded)) as store:
         yield store
-    finally:
-        store.close()
 
 
 def check_queue_file(url: str) -> None:

@@ -43,9 +43,9 @@ from relaygw.mail.exported import (
     read_entries,
 )
 from relaygw.mail.state import RecipientState
+from relaygw.mail.suppression import NULL_SENDER
 from relaygw.mail.words import counted, fields
 from relaygw.operations.queue_object import leading_delivery
-from relaygw.operations.selectors import NULL_SENDER
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
 

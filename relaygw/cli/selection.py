@@ -20,6 +20,7 @@ from relaygw.cli.text import cut
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.mail.suppression import NULL_SENDER
 from relaygw.operations import selectors
 from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
@@ -214,7 +215,7 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
     return Choice(
         selection=selectors.selection_of(values, default_states=default_states, now_ms=now_ms),
         search=conditions.get("search", ""),
-        is_null_sender=values.get("sender") == selectors.NULL_SENDER,
+        is_null_sender=values.get("sender") == NULL_SENDER,
         has_ids=bool(words),
         has_conditions=bool(words or conditions),
         limit=limit,

@@ -120,8 +120,11 @@ class Holds:
             self._ended_standing |= dict.fromkeys(known - ids, now_s)
         if self._ended_standing:
             await self._context.call(self._stored.release_standing, {*self._ended_standing})
-            left = self._ended_standing.items()
-            self._ended_standing = {one: until_s for one, until_s in left if now_s < until_s}
+            self._ended_standing = {
+                hold_id: until_s
+                for hold_id, until_s in self._ended_standing.items()
+                if now_s < until_s and hold_id not in ids  # it was prolonged
+            }
 
     async def _note_without_hold(self, in_force: Sequence[Hold]) -> None:
         """Note for whom mail waits without a hold: who could not record one may have died since."""

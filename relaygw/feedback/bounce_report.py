@@ -26,12 +26,12 @@ from flufl.bounce import all_failures
 from relaygw.feedback import document
 from relaygw.feedback.bounce_mail import MAX_BYTES
 from relaygw.feedback.returned import Fields, Returned, fields_of, from_fields, from_text, value_of
+from relaygw.mail.clock import DAY_MS
 from relaygw.mail.verdict import Event, Kind
 
 _MAX_PARTS = 100
 _MAX_DEPTH = 5
 _MAX_RECIPIENTS = 100
-_DAY_MS = 86_400_000
 _STATUS_TYPES = ("message/delivery-status", "message/global-delivery-status")
 _RETURNED_TYPES = (
     *("message/rfc822", "message/global", "message/global-headers", "text/rfc822-headers"),
@@ -293,7 +293,7 @@ def _at_ms(header: Fields, received_at_ms: int) -> int:
         at_ms = int(parsedate_to_datetime(value_of(header, "date")).timestamp() * 1000)
     except (ValueError, TypeError, OverflowError):
         return received_at_ms
-    is_likely = received_at_ms - 7 * _DAY_MS <= at_ms <= received_at_ms
+    is_likely = received_at_ms - 7 * DAY_MS <= at_ms <= received_at_ms
     return at_ms if is_likely else received_at_ms
 
 

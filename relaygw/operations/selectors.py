@@ -22,6 +22,7 @@ from relaygw.mail.result import ASKED, asked_for
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch, SearchMistake, Term, parse_find
 from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.mail.suppression import NULL_SENDER
 from relaygw.operations.queue_object import queue_object
 from relaygw.settings.section import parse_duration, parse_interval
 from relaygw.store.find import Found
@@ -38,7 +39,6 @@ CHOICES = {
 }
 """What a selector of kind CHOICE takes."""
 MAX_UID_DIGITS = 10
-NULL_SENDER = "<>"
 """Stands for a sender that is empty; no part of a text selects it."""
 
 
@@ -297,9 +297,6 @@ def found_object(store: Store, search: MailSearch, *, limit: int, before: str) -
     }
 
 
-_TIME = re.compile("(since|until|on|date):")  # as other programs write it
-
-
 def looked_words(store: Store, found: Found, search: MailSearch) -> str:
     """Return the mail that a search has looked at and has not: beside its results, or nothing."""
     texts = [term.text for term in search.terms if term.field is Field.TEXT]
@@ -311,7 +308,9 @@ def looked_words(store: Store, found: Found, search: MailSearch) -> str:
     if found.read_inside:
         parts.append(f"inside words: the newest {found.read_inside:,} messages")
     parts += [
-        f"{text} is a word here; for times: after:, before:" for text in texts if _TIME.match(text)
+        f"{text} is a word here; for times: after:, before:"
+        for text in texts
+        if text.startswith(("since:", "until:", "on:", "date:"))
     ]
     return "; ".join([*parts, *unfinished(store, search)])
 

@@ -13,9 +13,10 @@ from relaygw.mail.address import check_address, folded
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import CLAIMABLE, RecipientState
+from relaygw.mail.suppression import NULL_SENDER
 from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import BATCH_MESSAGES
-from relaygw.operations.selectors import NULL_SENDER, read_end
+from relaygw.operations.selectors import read_end
 from relaygw.operations.verb import Asked, Mistake, Parameter, Verb
 from relaygw.policy.recipients import read_address
 from relaygw.policy.standing_holds import StandingHolds

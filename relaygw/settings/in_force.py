@@ -51,9 +51,8 @@ def kept_settings(state_dir: Path) -> LoadedSettings | None:
 
 def check_sandbox_is_meant(loaded: LoadedSettings) -> None:
     """Raise SettingsError where a gateway that sent mail would be a sandbox: its file is gone."""
-    if loaded.files or loaded.origins["mode"] != "default":
-        return
-    before = kept_settings(loaded.state_dir)
+    is_meant = loaded.files or loaded.origins["mode"] != "default"
+    before = None if is_meant else kept_settings(loaded.state_dir)
     if before is not None and before.settings.mode is not Mode.SANDBOX:
         raise SettingsError(
             f"{DEFAULT_FILE}: is not there, and the gateway of this queue ran in mode "

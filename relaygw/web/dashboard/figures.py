@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from relaygw.mail.clock import rfc3339
 from relaygw.mail.result import ASKED, COMPLAINED, RETURNED, UNSUBSCRIBED
-from relaygw.operations.selectors import NULL_SENDER
+from relaygw.mail.suppression import NULL_SENDER
 from relaygw.store.reports import LastWords
 from relaygw.store.shape import Failure, Failures
 from relaygw.store.watch import HISTORY_SLICE_MS

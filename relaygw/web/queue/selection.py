@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, ImmutableMultiDict
 from starlette.requests import Request
 
 from relaygw.mail.state import OPEN, DeliveryState
+from relaygw.mail.suppression import NULL_SENDER
 from relaygw.operations import queue_actions, selectors
 from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
@@ -224,7 +225,7 @@ def found_messages(
     """Return at most `limit` of the messages, in the order of acceptance or newest first."""
     found: list[QueueEntry] = []
     # which no part of a text selects
-    has_no_sender = conditions.given.get("sender") == (selectors.NULL_SENDER,)
+    has_no_sender = conditions.given.get("sender") == (NULL_SENDER,)
     while len(found) < limit:
         most = PAGE_MESSAGES if has_no_sender else limit - len(found)
         page = store.queue.search(
