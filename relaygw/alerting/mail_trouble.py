@@ -7,7 +7,7 @@ from pathlib import Path
 
 from relaygw.alerting.facts import Finding, QueueFacts
 from relaygw.alerting.history import totals
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.state import CLAIMABLE
 from relaygw.observe.history import Series
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
@@ -20,7 +20,6 @@ from relaygw.volume import is_full
 LATE_MS = 5 * 60_000
 CLAIMED_S = 30.0  # a worker looks for due mail once a second
 _MOVING_MS = 10 * 60_000
-_CLAIMABLE = (DeliveryState.INCOMING, DeliveryState.DEFERRED)
 
 
 def mail_trouble(
@@ -56,7 +55,7 @@ def _late_routes(store: Store, settings: Settings, queue: QueueFacts, now_ms: in
     old = {
         lane.route
         for lane in queue.lanes
-        if lane.state in _CLAIMABLE and lane.oldest_accepted_at_ms <= now_ms - LATE_MS
+        if lane.state in CLAIMABLE and lane.oldest_accepted_at_ms <= now_ms - LATE_MS
     }
     delivered = totals(queue.points, Series.DELIVERED, since_ms=now_ms - _MOVING_MS)
     patient = {

@@ -327,8 +327,14 @@ def _warnings(settings: Settings) -> Iterator[str]:
         yield from (f"providers.{name}.tls: {problem}" for problem in provider.tls_doubts())
     for ending in ending_logins(settings):
         yield f"{ending.words(clock_ms())}; {ending.remedy}"
-    looks = (loop_doubts, unreadable_secrets, token_doubts, events_doubts, unused_allow)
-    for look in (*looks, doubtful_certificates):
+    for look in (
+        loop_doubts,
+        unreadable_secrets,
+        token_doubts,
+        events_doubts,
+        unused_allow,
+        doubtful_certificates,
+    ):
         yield from look(settings)
     web = settings.web
     if web.has_logins and not (web.bind.is_loopback or web.proxies):

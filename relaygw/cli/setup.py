@@ -119,8 +119,7 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
     is read from --key-file, standard input or the terminal.
     """
     wishes = Wishes(**{name: given.pop(name) for name in Wishes.__slots__})
-    for name in ("preset", "region"):
-        given[name] = given[name] and given[name].lower()
+    given |= {name: given[name] and given[name].lower() for name in ("preset", "region")}
     answers = setup_plan.Answers(**given)
     if wishes.recipient is not None:
         address_of(wishes.recipient, "--to")

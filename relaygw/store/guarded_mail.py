@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import MailClass
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry
 from relaygw.store.store import Store
 
-_WAITING = frozenset({DeliveryState.INCOMING, DeliveryState.DEFERRED})
 _BATCH = 500  # messages
 
 
@@ -85,7 +84,7 @@ def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> 
             if found:
                 held += store.queue.change_state(
                     found,
-                    from_states=_WAITING,
+                    from_states=CLAIMABLE,
                     to=DeliveryState.HELD,
                     hold=HoldCause(HoldCode.GUARD, f"{scope.target} {scope.reason}"),
                     entry=AuditEntry(
