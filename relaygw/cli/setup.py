@@ -41,6 +41,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.policy.endings import ending_logins
 from relaygw.settings.load import DEFAULT_FILE, load_settings
 from relaygw.settings.model import Settings
+from relaygw.settings.presets import presets
 from relaygw.settings.problems import no_choice
 from relaygw.settings.tree import Place, content_of, read_tree
 from relaygw.settings.web import Web
@@ -304,7 +305,8 @@ def _try_token(
 def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
     """Write the configuration and its key, after asking; False: it was not wanted."""
     if answers.preset not in (None, setup_plan.OTHER) and answers.known is None:
-        raise click.UsageError(f"no preset {answers.preset}; see: relaygw provider presets")
+        problem = no_choice(answers.preset, presets())
+        raise click.UsageError(f"preset {answers.preset} {problem}; see: relaygw provider presets")
     answers = _complete(answers)
     shown = setup_plan.as_yaml(_tree(answers, config))
     settings = _validate(shown, config)

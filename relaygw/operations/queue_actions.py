@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from relaygw.mail.hold import DOUBTFUL, OF_CONFIGURATION, HoldCause, HoldCode
-from relaygw.mail.state import EXPIRED_BY, DeliveryState, RecipientState
+from relaygw.mail.state import CLAIMABLE, EXPIRED_BY, DeliveryState, RecipientState
 from relaygw.policy.recipients import AddressPatterns, Screen
 from relaygw.policy.router import provider_of_route, providers_of
 from relaygw.policy.untended import gone_remedy, gone_words, known_routes
@@ -299,11 +299,10 @@ def _objection_to_move(entry: QueueEntry, order: Order) -> LeftAlone | None:
 
 # --- the table ------------------------------------------------------------------------------
 
-_WAITING = frozenset({_D.INCOMING, _D.DEFERRED})
 _UNSENT = frozenset({_D.INCOMING, _D.DEFERRED, _D.HELD})
 
 RETRY = QueueAction(
-    name="retry", icon="retry", from_states=_WAITING, reached=frozenset({_D.DEFERRED}),
+    name="retry", icon="retry", from_states=CLAIMABLE, reached=frozenset({_D.DEFERRED}),
     help="Try deferred messages now.",
     force_help="Also mail that its provider may have sent already.",
     means="Deferred mail is tried now, also by a provider that is paused or was not reached. The "
@@ -312,7 +311,7 @@ RETRY = QueueAction(
     is_usual=True, objection=_objection_to_retry,
 )  # fmt: skip
 HOLD = QueueAction(
-    name="hold", icon="hold", from_states=_WAITING, reached=frozenset({_D.HELD}), needs_whole=True,
+    name="hold", icon="hold", from_states=CLAIMABLE, reached=frozenset({_D.HELD}), needs_whole=True,
     help="Keep messages until they are released.",
     note_help="The reason, shown with the message.",
     means="Held mail stays in the queue, and is not tried until it is released.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.mail.words import printable
 from relaygw.policy.untended import Lane, Standing, shortest_in_hand_s
 from relaygw.store.home import home_elsewhere
@@ -43,7 +43,7 @@ def standing_of(
                 accepted_at_ms=lane.oldest_accepted_at_ms,
             )
             for lane in lanes
-            if lane.state in (DeliveryState.INCOMING, DeliveryState.DEFERRED)
+            if lane.state in CLAIMABLE
         ),
         holds=frozenset((hold.scope, hold.key) for hold in holds),
         ending=frozenset(
