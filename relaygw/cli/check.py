@@ -21,7 +21,7 @@ from relaygw.cli.check_findings import (
     events_problems,
     events_words,
     field_lines,
-    gone_file,
+    file_problems,
     loop_doubts,
     loop_problems,
     program_problems,
@@ -143,7 +143,7 @@ def check(
             problem = f"{option} {name!r} is not in the configuration; write one of: {names}"
             raise CommandFailed(problem)
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
-    problems += gone_file(loaded)
+    problems += file_problems(loaded)
     if not wants_json:
         _tell(invocation, loaded, mail, doubts)
     problems_code = _check_problems(loaded.settings, mail, problems)

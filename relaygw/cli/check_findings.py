@@ -138,8 +138,15 @@ def server_findings(loaded: LoadedSettings) -> tuple[list[str], list[str]]:
     return [], [f"queue.url: {shortage}"] if shortage is not None else []
 
 
-def gone_file(loaded: LoadedSettings) -> Iterator[str]:
-    """Yield the configuration that the gateway here runs with, where there is none any more."""
+def file_problems(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield files of the configuration that the service cannot read, as whose user this acts.
+
+    Also one that is gone, and that the gateway here runs with.
+    """
+    for file in loaded.files:
+        if not os.access(file, os.R_OK):
+            user = user_name(os.geteuid())
+            yield f"{user} may not read {file}; run as root: {sharing_command(file)}"
     for one in running_gateways(os.environ):
         if one.queue == loaded.settings.queue.url and one.config and not loaded.files:
             yield f"{one.config}: is gone, and the gateway runs with it; write it again"
@@ -172,11 +179,8 @@ def loop_doubts(settings: Settings) -> Iterator[str]:
 
 
 def closed_places(loaded: LoadedSettings) -> Iterator[str]:
-    """Yield what the service reads or writes and may not; this process acts as its user."""
+    """Yield what the service writes to and may not; this process acts as its user."""
     settings, user = loaded.settings, user_name(os.geteuid())
-    for file in loaded.files:
-        if not os.access(file, os.R_OK):
-            yield f"{user} may not read {file}; run as root: {sharing_command(file)}"
     log, maildrop = settings.log.file, settings.maildrop.path
     places = [("queue.url", loaded.state_dir)]
     if not settings.queue.is_postgres:

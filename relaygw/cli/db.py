@@ -23,7 +23,7 @@ from relaygw.cli.mail_change import note_action, raise_if_alone
 from relaygw.cli.open_queue import check_queue_file
 from relaygw.cli.text import Progress, print_lines
 from relaygw.errors import StoreFull
-from relaygw.mail.state import DeliveryState
+from relaygw.mail.state import CLAIMABLE
 from relaygw.mail.words import counted, printable, size
 from relaygw.policy.untended import AWAY_REMEDY, away_words
 from relaygw.store.home import home_elsewhere
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from relaygw.store.backup import Contents
     from relaygw.store.recovery import Recovered
 
-WAITING = (DeliveryState.INCOMING, DeliveryState.DEFERRED)
 _REMEDY = "restore a backup, or stop relaygw and save what is readable: relaygw db recover"
 
 
@@ -166,7 +165,7 @@ def adopt(invocation: Invocation) -> None:
         raise CommandFailed(problem, exit_code=os.EX_USAGE)
     with invocation.open_store(loaded) as store:
         adopted = roles.adopt_queue(store, loaded.settings, actor=login_name())
-        waiting = sum(one.deliveries for one in store.queue.counts() if one.state in WAITING)
+        waiting = sum(one.deliveries for one in store.queue.counts() if one.state in CLAIMABLE)
     if adopted is None:
         click.echo("the queue belongs to this machine: nothing to do")
         return

@@ -94,7 +94,7 @@ class SecretRef(Written):
         except KeyError as error:
             raise SettingsError(
                 f"{self}: the environment has no variable {self.target}; set it for the service "
-                "(systemd: EnvironmentFile=)"
+                "(systemd: EnvironmentFile=), and restart that"
             ) from error
 
     def _credential_path(self, variables: Mapping[str, str]) -> Path:
@@ -118,6 +118,8 @@ class SecretRef(Written):
         except OSError as error:
             is_closed = isinstance(error, PermissionError)
             remedy = f"run as root: {sharing_command(path)}" if is_closed else "create it"
+            if self.kind == "credential":
+                remedy += "; systemd takes it over at the service's next start"
             raise SettingsError(
                 f"{self}: {path} cannot be read ({error.strerror}); {remedy}"
             ) from error
