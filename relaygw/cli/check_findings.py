@@ -145,8 +145,10 @@ def file_problems(loaded: LoadedSettings) -> Iterator[str]:
     """
     for file in loaded.files:
         if not os.access(file, os.R_OK):
-            user = user_name(os.geteuid())
-            yield f"{user} may not read {file}; run as root: {sharing_command(file)}"
+            yield (
+                f"{user_name(os.geteuid())} may not read {file}; run as root: "
+                f"{sharing_command(file)}"
+            )
     for one in running_gateways(os.environ):
         if one.queue == loaded.settings.queue.url and one.config and not loaded.files:
             yield f"{one.config}: is gone, and the gateway runs with it; write it again"

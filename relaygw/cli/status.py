@@ -53,8 +53,13 @@ def status(invocation: Invocation, wants_json: bool) -> None:
     print_lines(_screen(snapshot, settings, mode))
     sendmail = maildrop_warnings(settings)
     replaced = replaced_warning(settings, is_used=bool(snapshot.instances))
-    full = full_volume_warning(loaded)
-    for text in chain(full, replaced, warnings(snapshot), mode_warning(settings, mode), sendmail):
+    for text in chain(
+        full_volume_warning(loaded),
+        replaced,
+        warnings(snapshot),
+        mode_warning(settings, mode),
+        sendmail,
+    ):
         warn(f"warning: {text}")
 
 
