@@ -239,7 +239,14 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
         return
     # one answer for all that is blocked: the one that loses least
     used = "capture" if kept else "reject" if refused else "drop"
-    if kept:
+    later = [one for one in kept if routing.fates[one].fate is Fate.LATER]
+    if later:
+        report.warn(
+            f"{_named(later)}: Postfix defers this mail as long as it is configured so; relaygw "
+            "captures it. To have it wait instead, take it out of recipients.block and run relaygw "
+            "hold add --recipient-domain DOMAIN"
+        )
+    if kept := [one for one in kept if one not in later]:
         report.warn(
             f"{_named(kept)}: Postfix keeps this mail on this host, or sends it to somebody else; "
             "relaygw has no mailboxes: it is captured and never sent. Name a reader: "

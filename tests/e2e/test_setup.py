@@ -187,7 +187,11 @@ def test_a_key_in_a_file(host: Host, service: ThreadedProvider, tmp_path: Path) 
 def test_what_is_wrong_is_told_before_anything_is_written(host: Host) -> None:
     for words, exit_code, said in (
         (["--use", "shop"], 64, "there is no terminal to ask on; give --preset"),
-        (["--use", "shop", "--preset", "sendgrit"], 64, "preset sendgrit is not known here; did you mean sendgrid?"),
+        (
+            ["--use", "shop", "--preset", "sendgrit"],
+            64,
+            "preset sendgrit is not known here; did you mean sendgrid?",
+        ),
         (
             ["--use", "shop", "--preset", "sendgrid", "--sender", "no address"],
             64,

@@ -302,6 +302,8 @@ def test_the_service_retry_defers(tmp_path: Path) -> None:
         made, rewriting = made_of(Case(main, (_A, "b@cust.test"), "", master=services), tmp_path)
         (row,) = rows_of(made, rewriting, [(_A, "b@cust.test")])
         assert words in row.postfix, row
+        is_told = any("relaygw hold add" in text for text in made.report.warnings)
+        assert is_told is (words == "deferred")
 
 
 _CLIENTS = "check_client_access inline:{127.0.0.1=OK}"
