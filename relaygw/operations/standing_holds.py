@@ -213,9 +213,12 @@ def _end_hold(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
 def _added_words(done: Mapping[str, Any]) -> str:
     end = f"it is ended: relaygw hold end {done['id']}"
     if done["until"]:
-        end = f"{done['until'][:16].replace('T', ' ')} UTC"
+        end = f"{done['until'][:19].replace('T', ' ')} UTC"
     what = f"{done['scope'].replace('_', ' ')} {done['value']}"
-    return f"{done['id']}: {what}, {counted(done['waiting'], 'message')} waiting; held until {end}"
+    return (
+        f"{done['id']}: {what}, {counted(done['waiting'], 'message')} waiting; held until {end}; "
+        "workers obey within a second"
+    )
 
 
 ADD = Verb(

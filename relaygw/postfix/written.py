@@ -98,7 +98,7 @@ def check_free(files: list[Path], to_make: Path | None = None) -> None:
     directory = files[0].parent
     is_made = directory == to_make and not os.path.lexists(directory)
     if is_made:
-        directory = directory.parent
+        directory = next(one for one in directory.parents if os.path.lexists(one))
     if not directory.is_dir():
         raise SettingsError(
             f"{directory} is not a directory; create it, or name another with --output"
@@ -133,7 +133,7 @@ def write_files(file: Path, text: str, secrets: Mapping[str, str], directory: Pa
     made: list[Path] = []
     try:
         if not file.parent.is_dir():
-            file.parent.mkdir()
+            file.parent.mkdir(parents=True)
             file.parent.chmod(0o755)
         if secrets:
             if not directory.is_dir():

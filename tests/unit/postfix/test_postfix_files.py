@@ -57,6 +57,13 @@ def test_files_are_written_whole_and_never_over_another(tmp_path: Path) -> None:
         check_free([tmp_path / "none" / "relaygw.yaml"])
 
 
+def test_a_directory_is_made_with_those_above_it(tmp_path: Path) -> None:
+    file = tmp_path / "out/s1/relaygw.yaml"
+    check_free([file], to_make=file.parent)
+    write_files(file, "mode: sandbox\n", {}, file.parent / "secrets")
+    assert file.read_text() == "mode: sandbox\n"
+
+
 def test_secrets_go_where_nobody_else_can_put_any(tmp_path: Path) -> None:
     secrets, other = tmp_path / "secrets", tmp_path / "other"
     check_private(secrets)
