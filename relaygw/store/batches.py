@@ -14,11 +14,8 @@ if TYPE_CHECKING:
     pass
 
 
-_IN_LIMIT = 500  # values in one IN list: far below any database's limit
-
-
-def in_batches(items: Sequence[str], size: int = _IN_LIMIT) -> Iterator[Sequence[str]]:
-    """Cut a long list into lists that fit into one statement."""
+def in_batches(items: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    """Cut a long list into lists that fit into one statement, far below any database's limit."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

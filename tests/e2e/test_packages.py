@@ -235,6 +235,12 @@ def test_a_broken_file_is_said_by_systemctl_and_apt_and_a_kill_is_mended(
     assert (done.returncode, "the configuration has a mistake" in done.stderr) == (0, True), done
     assert machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout == pid
     config.write_text(good)
+    for close in (("chown", "root:root"), ("mv", "--target-directory=/root")):
+        machine.run(*close, "/etc/relaygw/relaygw.yaml")
+        assert install(machine, packages.main).returncode == 0
+        assert machine.run("systemctl", "show", "-P", "MainPID", "relaygw").stdout == pid
+    machine.run("mv", "/root/relaygw.yaml", "/etc/relaygw/relaygw.yaml")
+    machine.run("chown", "root:relaygw", "/etc/relaygw/relaygw.yaml")
     machine.run("systemctl", "reload", "relaygw")
     machine.run("systemctl", "kill", "--signal", "KILL", "relaygw")
     send(machine, "after the kill")
