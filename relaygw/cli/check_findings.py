@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from relaygw.cli.frame import Invocation
@@ -226,6 +225,12 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
     """Yield why a secret cannot be read here, if it cannot."""
     if secret is None or secret.kind == "command":
         return
+    home = {"/root", "/home"} & {str(one) for one in Path(secret.target).parents}
+    if secret.kind == "file" and home and user_name(os.geteuid()) == "relaygw":
+        yield (
+            f"{key}: systemd closes home directories to the service (ProtectHome=), whoever may "
+            f"read {secret.target}; keep it in /etc/relaygw/secrets"
+        )
     try:
         secret.read()
     except SettingsError as error:
@@ -234,8 +239,11 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
 
 def unused_allow(settings: Settings) -> Iterator[str]:
     """Yield that a list of who may receive protects nobody, where nothing is staging."""
-    own = (one.mode for one in settings.listeners), (one.mode for one in settings.users)
-    if settings.recipients.allow and Mode.STAGING not in {settings.mode, *chain(*own)}:
+    if settings.recipients.allow and Mode.STAGING not in {
+        settings.mode,
+        *(listener.mode for listener in settings.listeners),
+        *(user.mode for user in settings.users),
+    }:
         yield (
             f"recipients.allow: is for mode staging, and nothing here has it; in mode "
             f"{settings.mode} it keeps nobody from receiving, nor lets anybody"

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from relaygw.cli import main
+from relaygw.cli import check_findings, main
 
 STAGING = """\
 mode: staging
@@ -111,6 +111,16 @@ def test_a_list_of_who_may_receive_that_protects_nobody_is_a_warning(
 ) -> None:
     config.write_text(f"{STAGING.replace('mode: staging', f'mode: {mode}')}{more}\n")
     assert ("recipients.allow: is for mode staging" in check(config).stderr) is is_warned
+
+
+def test_a_secret_that_systemd_hides_from_the_service_is_a_warning(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", "file:/root/secrets/key"))
+    said = "providers.main.password: systemd closes home directories to the service"
+    assert said not in check(config).stderr
+    monkeypatch.setattr(check_findings, "user_name", lambda _: "relaygw")
+    assert said in check(config).stderr
 
 
 def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:
