@@ -130,8 +130,8 @@ def environ_of(gateway: FoundGateway) -> dict[str, str]:
     place = Path(f"/proc/{gateway.pid}")
     if f"\nUid:\t{gateway.entry.st_uid}\t" not in (place / "status").read_text():
         raise PermissionError(f"{place} is a process of another user")
-    content = os.fsdecode((place / "environ").read_bytes())
-    return dict(line.split("=", 1) for line in content.split("\0") if "=" in line)
+    lines = os.fsdecode((place / "environ").read_bytes()).split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def user_name(uid: int) -> str:
