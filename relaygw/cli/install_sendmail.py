@@ -20,11 +20,11 @@ from typing import Any
 import click
 
 from relaygw import state_owner
-from relaygw.cli.drain import count_drops
 from relaygw.cli.frame import Command, CommandFailed, Invocation, pass_invocation
 from relaygw.cli.text import print_lines
 from relaygw.mail.drop import DIRECTORY
 from relaygw.mail.words import counted
+from relaygw.observe.maildrop import look_at_maildrop
 from relaygw.service_file import user_name
 from relaygw.settings.model import Settings
 
@@ -221,10 +221,11 @@ class Programs:
         if self._launcher.exists() and self._is_ours(self._launcher):
             self._launcher.unlink()
             yield f"{self._launcher}: removed"
-        if call is not None and (number := count_drops(Path(call[1]))):
+        left = look_at_maildrop(call[1]) if call is not None else None
+        if left is not None and left.waiting:
             yield (
-                f"{counted(number, 'message')} in {call[1]} left to send: let relaygw serve run "
-                "until relaygw drain finds none"
+                f"{counted(left.waiting, 'message')} in {left.path} left to send: let relaygw serve "
+                "run until relaygw drain finds none"
             )
 
     def _is_free(self, path: Path) -> bool:

@@ -61,7 +61,7 @@ def print_mailq(messages: Iterable[Waiting]) -> None:
 
 def print_postqueue(messages: Iterable[Waiting]) -> None:
     """Print messages as `postqueue -j` does: JSON, one a line."""
-    from relaygw.mail.exported import NULL_SENDER
+    from relaygw.inbound.queue_listing import NULL_SENDER
 
     for one in messages:
         recipients = [

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from relaygw.mail.words import printable
-
-if TYPE_CHECKING:
-    pass
-
 
 PROGRAM = "relaygw"
 

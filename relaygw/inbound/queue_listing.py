@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.inbound.local_socket import STALL_S, LocalSocket
 from relaygw.mail import drop
-from relaygw.mail.exported import NULL_SENDER
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted, escape
 from relaygw.observe.maillog import MailLog
@@ -25,6 +24,7 @@ from relaygw.store.queue_entry import Waiting
 
 PAGE_MESSAGES = 500
 HEADINGS = b"----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------\n"
+NULL_SENDER = "MAILER-DAEMON"  # what Postfix prints for the null sender
 _HELD = frozenset({DeliveryState.HELD.value})
 _RECIPIENT_INDENT = " " * 47  # below the sender
 _REASON_END = 76  # reasons are set against the right

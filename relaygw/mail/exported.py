@@ -33,7 +33,7 @@ _ENVELOPE = re.compile(
     rb"^(return-path|x-original-to|envelope-to|delivered-to)[ \t]*+:[ \t]*+([^\n]*+)\n",
     re.IGNORECASE | re.MULTILINE,
 )
-NULL_SENDER = "MAILER-DAEMON"  # in mbox files, and as Postfix prints it
+_NULL_SENDER = "MAILER-DAEMON"
 _RECIPIENT_FIELDS = (b"x-original-to", b"envelope-to", b"delivered-to")
 
 
@@ -125,7 +125,7 @@ class Entry:
 
 def as_entry(one: Exported, *, at_ms: int) -> bytes:
     """Return a message as an entry of an mbox file."""
-    sender = "".join(one.sender.split()) if one.sender else NULL_SENDER
+    sender = "".join(one.sender.split()) if one.sender else _NULL_SENDER
     date = time.asctime(time.gmtime(at_ms / 1000))
     mark = f"{one.queue_id} {len(one.content)} {len(one.recipients)} {one.mode or ''}\n".encode()
     body = _TO_QUOTE.sub(rb">\1", one.content.replace(b"\r\n", b"\n"))
@@ -227,4 +227,4 @@ def _of_separator(separator: bytes) -> str | None:
     words = separator.decode("utf-8", "backslashreplace").split()
     if len(words) < 2:
         return None
-    return "" if words[1].upper() == NULL_SENDER else words[1]
+    return "" if words[1].upper() == _NULL_SENDER else words[1]

@@ -7,15 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from relaygw.mail.state import DeliveryState, RecipientState, capture_code
 from relaygw.mail.verdict import Kind
 from relaygw.observe.events import Accepted, Attempted, Event, Judged
-from relaygw.observe.waits import WAITS_SLICE_S, wait_bound
-
-if TYPE_CHECKING:
-    pass
 from relaygw.observe.labels import (
     MAILDROP,
     bounce_reason,
@@ -23,6 +18,7 @@ from relaygw.observe.labels import (
     label_of_few,
     suppressed_of,
 )
+from relaygw.observe.waits import WAITS_SLICE_S, wait_bound
 
 SLICE_S = 300
 MAX_DOMAINS = 500  # of senders

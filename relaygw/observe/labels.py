@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.state import CaptureCode, RecipientState
 from relaygw.mail.suppression import Action
 from relaygw.observe.events import Attempted
-
-if TYPE_CHECKING:
-    pass
-
 
 MAILDROP = "maildrop"  # the listener of mail that came by no listener
 OTHER = CaptureCode.OTHER.value

@@ -39,7 +39,6 @@ CHOICES = {
 }
 """What a selector of kind CHOICE takes."""
 MAX_UID_DIGITS = 10
-"""Stands for a sender that is empty; no part of a text selects it."""
 
 
 class Kind(StrEnum):

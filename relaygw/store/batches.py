@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Select
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.store.database import Transaction
 
-if TYPE_CHECKING:
-    pass
+_IN_LIMIT = 500  # values in one IN list: far below any database's limit
 
 
-def in_batches(items: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
-    """Cut a long list into lists that fit into one statement, far below any database's limit."""
+def in_batches(items: Sequence[str], size: int = _IN_LIMIT) -> Iterator[Sequence[str]]:
+    """Cut a long list into lists that fit into one statement."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -30,9 +29,6 @@ from relaygw.store.leases import is_alive
 from relaygw.store.queue_tables import IS_OPEN, delivery, instance, lost_instance
 from relaygw.store.selection import PENDING_RECIPIENTS
 from relaygw.store.side_tables import digest, history, incident
-
-if TYPE_CHECKING:
-    pass
 
 HISTORY_SLICE_MS = 300_000  # how long a slice of history is; slices begin at multiples of it
 DUTY_MS = 20_000  # an instance that did not renew a duty for so long has lost it

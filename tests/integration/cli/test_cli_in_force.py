@@ -106,14 +106,18 @@ def test_however_its_file_is_named(gateway: Gateway, monkeypatch: pytest.MonkeyP
         assert "runs with" in done.stderr
 
 
-@pytest.mark.parametrize("mistake", ["moved away"], indirect=True)
-@pytest.mark.usefixtures("mistake")
-def test_its_file_is_gone_and_its_queue_the_usual(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As that of a package: without a file a sandbox with the same queue is meant."""
+@pytest.fixture
+def without_file(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As that of a package: without its file a sandbox with the same queue is meant."""
     monkeypatch.delenv("RELAYGW_CONFIG", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(kept_by(gateway).parents[1]))
+    away = gateway.config.rename(gateway.config.with_suffix(".old"))
+    yield
+    away.rename(gateway.config)
+
+
+@pytest.mark.usefixtures("without_file")
+def test_its_file_is_gone_and_its_queue_the_usual(gateway: Gateway) -> None:
     done = relaygw("provider", "hold", "written")
     assert done.returncode == 0, done
     assert f"{gateway.config}: " in done.stderr
@@ -123,13 +127,8 @@ def test_its_file_is_gone_and_its_queue_the_usual(
     assert (done.returncode, f"{gateway.config}: is gone" in done.stderr) == (os.EX_CONFIG, True)
 
 
-@pytest.mark.parametrize("mistake", ["moved away"], indirect=True)
-@pytest.mark.usefixtures("mistake")
-def test_without_its_file_no_production_becomes_a_sandbox(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RELAYGW_CONFIG", raising=False)
-    monkeypatch.setenv("XDG_STATE_HOME", str(kept_by(gateway).parents[1]))
+@pytest.mark.usefixtures("without_file")
+def test_without_its_file_no_production_becomes_a_sandbox() -> None:
     done = relaygw("serve", "--role", "web")
     assert done.returncode == os.EX_CONFIG, done
     assert "is not there, and the gateway of this queue ran in mode production" in done.stderr
