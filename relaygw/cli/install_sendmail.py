@@ -224,8 +224,8 @@ class Programs:
         left = look_at_maildrop(call[1]) if call is not None else None
         if left is not None and left.waiting:
             yield (
-                f"{counted(left.waiting, 'message')} in {left.path} left to send: let relaygw serve "
-                "run until relaygw drain finds none"
+                f"{counted(left.waiting, 'message')} in {left.path} left to send: let relaygw "
+                "serve run until relaygw drain finds none"
             )
 
     def _is_free(self, path: Path) -> bool:
