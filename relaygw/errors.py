@@ -82,6 +82,10 @@ class SchemaMismatch(RelaygwError):
     """The database has a schema that this version does not know; the text names the command."""
 
 
+class NewerSchema(SchemaMismatch):
+    """A later version made the schema: trying again later is in vain."""
+
+
 class IntakeFull(RelaygwError):
     """Too much mail waits to be written; the client should come back later."""
 

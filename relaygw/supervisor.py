@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw import state_owner
-from relaygw.errors import QueueDamaged, RelaygwError, StoreUnavailable
+from relaygw.errors import NewerSchema, QueueDamaged, RelaygwError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.observe.hang import HangFile
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
 DRAIN_S = 30.0
 HANDOVER_S = 5.0
 """How long a reload waits until what the old settings send has named its recipients."""
+_UNHEALED: dict[int, type[RelaygwError]] = {
+    os.EX_DATAERR: QueueDamaged,
+    os.EX_CONFIG: NewerSchema,
+}
+"""What another start would not mend, by the exit code of the child that prepares the queue."""
 _LOG_PATIENCE_S = 1.0  # log lines that could not go out are tried again after this
 
 
@@ -390,7 +395,7 @@ class Supervisor:
             pid = self._fork(prepare, complaint="fatal: the queue cannot be prepared")
             exit_code = self._wait_for_child(pid)
             if exit_code != 0:
-                kind = QueueDamaged if exit_code == os.EX_DATAERR else StoreUnavailable
+                kind = _UNHEALED.get(exit_code, StoreUnavailable)
                 raise kind("the queue could not be prepared, see the line above")
             ours.close()
             (self._connections,) = share.read()
@@ -423,13 +428,13 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             self._log.channel.adopt()
-            exit_code = os.EX_CONFIG
+            exit_code = os.EX_UNAVAILABLE
             try:
                 work()
                 exit_code = 0
             except BaseException as error:
-                if isinstance(error, QueueDamaged):
-                    exit_code = os.EX_DATAERR
+                kinds = (code for code, kind in _UNHEALED.items() if isinstance(error, kind))
+                exit_code = next(kinds, exit_code)
                 self._log.note("master", f"{complaint}: {error}")
             finally:
                 self._log.channel.close()

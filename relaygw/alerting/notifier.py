@@ -23,6 +23,9 @@ RETRY_LADDER_S = (10.0, 30.0, 60.0, 300.0)
 _WEEK_MS = 7 * DAY_MS
 _WEEKLY = frozenset({Rule.LOGIN_ENDS.value})
 """Rules that are not over for months: their notice is sent again each week."""
+_MOMENTS = frozenset({Rule.CONFIG_CHANGED.value})
+"""Rules of what is over as it is told: no news for a channel that comes later."""
+_JUST_MS = 60_000  # before the gateway started: it may have started for that
 _ENDS_AS_TOLD = frozenset({Rule.GUARD_LEARNING.value})
 """Rules whose notice names its end: nobody is told of it again."""
 FORGET_MS = 3_600_000
@@ -95,12 +98,16 @@ class Notifier:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
+    def _may_tell(self, receiver: Receiver, incident: Incident) -> bool:
+        is_past = incident.rule in _MOMENTS and incident.since_ms < self._started_ms - _JUST_MS
+        return not is_past and (not receiver.rules or incident.rule in receiver.rules)
+
     def _due(
         self, receiver: Receiver, incidents: Iterable[Incident], now_ms: int
     ) -> Iterator[tuple[Incident, Receipt]]:
         took = self._done | self.unwritten
         for incident in incidents:
-            if receiver.rules and incident.rule not in receiver.rules:
+            if not self._may_tell(receiver, incident):
                 continue
             again = receiver.name
             weeks = (now_ms - incident.since_ms) // _WEEK_MS

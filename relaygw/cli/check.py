@@ -22,6 +22,7 @@ from relaygw.cli.check_findings import (
     events_words,
     field_lines,
     file_problems,
+    lonely_listeners,
     loop_doubts,
     loop_problems,
     program_problems,
@@ -333,6 +334,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
         token_doubts,
         events_doubts,
         unused_allow,
+        lonely_listeners,
         doubtful_certificates,
     ):
         yield from look(settings)

@@ -237,8 +237,25 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
         yield f"{key}: {error}"
 
 
+def lonely_listeners(settings: Settings) -> Iterator[str]:
+    """Yield that a listener can be reached by others, and takes no mail of them."""
+    for number, listener in enumerate(settings.listeners):
+        is_closed = all(network.is_loopback for network in listener.allow)
+        if is_closed and listener.auth != "required" and not listener.bind.is_loopback:
+            yield (
+                f"listeners.{number}.allow: {listener.bind} can be reached from elsewhere, and "
+                "takes mail of this machine only; add the networks of your application servers, "
+                f"or write bind: 127.0.0.1:{listener.bind.port}"
+            )
+
+
 def unused_allow(settings: Settings) -> Iterator[str]:
-    """Yield that a list of who may receive protects nobody, where nothing is staging."""
+    """Yield that a list of who may receive protects nobody, or that nobody is on it."""
+    if settings.mode is Mode.STAGING and not settings.recipients.allow:
+        yield (
+            "recipients.allow: is empty, so that nobody receives anything and all mail is "
+            "captured; list your testers, e.g. [ann@example.com, '@example.com']"
+        )
     if settings.recipients.allow and Mode.STAGING not in {
         settings.mode,
         *(listener.mode for listener in settings.listeners),

@@ -181,6 +181,7 @@ def enable(*, is_new: bool) -> None:
             )
 
 
+@state_owner.as_caller()  # the system's own; without D-Bus it answers root only
 def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
 

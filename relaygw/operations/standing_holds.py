@@ -242,6 +242,9 @@ END = Verb(
                   example="an id of: relaygw hold list"),
     ),
     run=_end_hold,
-    words=lambda done: f"{done['id']}: ended; {counted(done['released'], 'message')} released",
+    words=lambda done: (
+        f"{done['id']}: ended; {counted(done['released'], 'message')} due, "
+        "unless another hold keeps them"
+    ),
 )  # fmt: skip
 VERBS = (ADD, END)

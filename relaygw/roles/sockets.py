@@ -70,9 +70,9 @@ class ListeningSockets:
         ]
         if problems:
             raise SettingsError(
-                f"{'; '.join(problems)}; write one ListenStream= for each entry of listeners "
-                "(systemctl edit relaygw.socket, with an empty ListenStream= first), then: "
-                "systemctl restart relaygw.socket relaygw.service"
+                f"{'; '.join(problems)}; run: relaygw setup, or write one ListenStream= for each "
+                "entry of listeners (systemctl edit relaygw.socket, with an empty ListenStream= "
+                "first), then: systemctl restart relaygw.socket relaygw.service"
             )
 
     def keep_only(self, role: str, settings: Settings) -> list[socket.socket]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from relaygw import service_file, state_owner
 from relaygw.errors import SettingsError, SettingsUnreadable
 from relaygw.mail import drop
 from relaygw.settings.certificates import broken_certificates
@@ -152,6 +153,12 @@ def _is_there(file: Path) -> bool:
 
 def _closed(file: Path, error: OSError) -> SettingsError:
     kind = SettingsUnreadable if isinstance(error, PermissionError) else SettingsError
+    if state_owner.caller_uid() != os.geteuid():
+        user = service_file.user_name(os.geteuid())
+        return kind(
+            f"{file}: {error.strerror}; root reads it as {user}, as the service does: move it to "
+            "where that user may, such as /etc/relaygw"
+        )
     return kind(
         f"{file}: {error.strerror}; run it as root or as relaygw's user, or name a file of your "
         "own with --config"

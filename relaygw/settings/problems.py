@@ -31,6 +31,9 @@ _URLS = ("url", "token_url", "relay_to")  # keys of URLs, any of which may carry
 _SECRET_URLS = ("webhook", "apprise", "heartbeat_url")  # keys of URLs that are secrets themselves
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[A-Za-z0-9.-]+")
+_EACH = 0  # any entry of a list or mapping
+_MOST_HOMES = 3
+_ALIKE, _SOMEWHAT_ALIKE = 0.8, 0.6  # as difflib counts it
 _MANY = 8  # words of a closed list: more are not shown where the one that is meant is known
 _MEANT = {
     **dict.fromkeys(("starttls", "true", "yes", "on", "tls"), "required"),
@@ -82,10 +85,26 @@ def _unknown(keys: Keys) -> str:
         return "is not a key; write a space after the colon"
     section = _section_at(keys[:-1])
     known = list(section.model_fields) if section else []
-    near = difflib.get_close_matches(str(keys[-1]).lower().replace("-", "_"), known, n=1)
-    if near:
+    # what belongs elsewhere may look like a key here
+    homes = list(dict.fromkeys(_homes(str(keys[-1]))))
+    least = _ALIKE if homes and len(keys) == 1 else _SOMEWHAT_ALIKE
+    word = str(keys[-1]).lower().replace("-", "_")
+    if near := difflib.get_close_matches(word, known, n=1, cutoff=least):
         return f"is not a key here; did you mean {near[0]}?"
+    if 0 < len(homes) <= _MOST_HOMES:
+        return f"is not a key here; it belongs in {' or '.join(homes)}"
     return f"is not a key here; the keys are {', '.join(known)}"
+
+
+def _homes(name: str, keys: Keys = ()) -> Iterator[str]:
+    """Yield where a key of this name is known."""
+    if get_origin(_type_at(keys)) in (dict, tuple):
+        keys = (*keys, _EACH)
+    section = _section_at(keys)
+    for key in section.model_fields if section else ():
+        if key == name:
+            yield ".".join(str(one) for one in keys if one != _EACH) or "no section, on its own"
+        yield from _homes(name, (*keys, key))
 
 
 def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from relaygw.errors import QueueDamaged, SchemaMismatch, StoreUnavailable
+from relaygw.errors import NewerSchema, QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.store.database import Place, damage
 from relaygw.store.queue_tables import HAS_PUT_OFF, HAS_RARE_OUTCOME
 from relaygw.store.schema import PARTS, SCHEMA_REVISION, missing_parts
@@ -143,10 +143,16 @@ def _check_parts(place: Place, connection: Connection) -> None:
 
 
 def _check_revision(found: str | None) -> None:
+    if found is not None and found > SCHEMA_REVISION:
+        raise NewerSchema(
+            f"the queue has schema {found}, newer than {SCHEMA_REVISION}, which is the newest that "
+            "this version knows; install the version that made it, or let that one send its mail "
+            "and start this one with an empty queue"
+        )
     if found != SCHEMA_REVISION:
         raise SchemaMismatch(
             f"the queue has schema {found or 'none'}, this version needs {SCHEMA_REVISION}; "
-            "run: relaygw db upgrade (an older relaygw cannot read a newer queue)"
+            "run: relaygw db upgrade"
         )
 
 
@@ -206,7 +212,7 @@ def _upgrade_patiently(place: Place) -> tuple[str | None, str]:
 def _upgrade(place: Place) -> tuple[str | None, str]:
     with _transaction(place, is_for_writing=True) as connection:
         before = _revision(connection)
-        if before != SCHEMA_REVISION:
+        if (before or "") < SCHEMA_REVISION:
             _run_migrations(connection)
         _check_parts(place, connection)
         return before, SCHEMA_REVISION

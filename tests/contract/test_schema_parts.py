@@ -13,7 +13,7 @@ from relaygw.errors import SchemaMismatch
 from relaygw.mail.clock import clock_ms
 from relaygw.store import recovery
 from relaygw.store.database import Place
-from relaygw.store.migrate import _BESIDE, check_parts, check_schema
+from relaygw.store.migrate import _BESIDE, check_parts, check_schema, current_revision
 from relaygw.store.schema import index_names, metadata
 from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
@@ -74,6 +74,24 @@ def test_neither_a_start_nor_a_check_takes_it(
     done = run_relaygw(words, capture_output=True, text=True, timeout=90)
     assert done.returncode == exit_code, done.stderr
     assert "lacks table recent_mail, index recent_mail_at: it was made by" in done.stderr
+
+
+def test_a_queue_of_a_later_version_is_told_and_not_waited_for(
+    tmp_path: Path, own_url: str
+) -> None:
+    """Nothing is changed, and systemd does not start it again: 78."""
+    change(own_url, "UPDATE alembic_version SET version_num = '0099'")
+    (tmp_path / "gw").mkdir()
+    gateway = Gateway(tmp_path / "gw", mode="sandbox", queue={"url": own_url})
+    gateway.write_config()
+    for command in ("serve", "status", "db upgrade", "db check"):
+        words = ("--config", gateway.config, *command.split())
+        done = run_relaygw(words, capture_output=True, text=True, timeout=90)
+        assert done.returncode == 78, (command, done.stderr)
+        assert "the queue has schema 0099, newer than " in done.stderr
+        assert "install the version that made it" in done.stderr
+        assert "run: relaygw db upgrade" not in done.stderr
+    assert current_revision(own_url) == "0099"
 
 
 def test_each_part_is_looked_for(own_url: str) -> None:

@@ -313,6 +313,13 @@ def test_a_purge_leaves_nothing(machine: Machine) -> None:
     assert "relaygw" not in machine.run("systemctl", "list-unit-files").stdout
 
 
+def running_and_enabled(machine: Machine) -> list[str]:
+    asked = (
+        machine.run("systemctl", ask, *UNITS, check=False) for ask in ("is-active", "is-enabled")
+    )
+    return [word for done in asked for word in done.stdout.split()]
+
+
 # also that of a Postfix that had run on: systemctl start does nothing then
 @pytest.mark.parametrize("is_stopped", [False, True] if IS_CAMPAIGN else [False])
 def test_over_from_postfix_and_back_as_the_page_says(
@@ -344,8 +351,9 @@ def test_over_from_postfix_and_back_as_the_page_says(
         send(machine, "by Postfix")
         provider.wait_for_messages(1)
         follow("## Switch over")
+        assert running_and_enabled(machine) == ["active", "active", "enabled", "enabled"]
         send(machine, "by relaygw")
-        provider.wait_for_messages(3)
+        provider.wait_for_messages(4)  # setup has sent two
         assert "master" not in listener()
         if is_stopped:
             machine.run("systemctl", "disable", "--now", "postfix")
@@ -359,9 +367,9 @@ def test_over_from_postfix_and_back_as_the_page_says(
         enabled = machine.run("systemctl", "is-enabled", *UNITS, "postfix", check=False).stdout
         assert enabled.split() == ["disabled", "disabled", "enabled"]
         send(machine, "by Postfix again")
-        provider.wait_for_messages(4)
-        first, _, third, last = (one.content for one in provider.messages)
-        assert [b"(Postfix, from" in one for one in (first, third, last)] == [True, False, True]
+        provider.wait_for_messages(5)
+        first, *_, fourth, last = (one.content for one in provider.messages)
+        assert [b"(Postfix, from" in one for one in (first, fourth, last)] == [True, False, True]
 
 
 def test_an_upgrade_under_load_and_no_way_back(machine: Machine, packages: Packages) -> None:

@@ -177,10 +177,10 @@ def test_a_session_that_just_began_is_served_to_its_end(
             "127.0.0.1:{other}",
             [
                 "listeners do not name 127.0.0.1:{port} of relaygw.socket; ",
-                "relaygw.socket does not pass 127.0.0.1:{other}; write one",
+                "relaygw.socket does not pass 127.0.0.1:{other}; run: relaygw setup, or",
             ],
         ),
-        ("0.0.0.0:{port}", ["relaygw.socket does not pass 0.0.0.0:{port}; write one"]),
+        ("0.0.0.0:{port}", ["relaygw.socket does not pass 0.0.0.0:{port}; run: relaygw"]),
     ],
 )
 def test_sockets_that_are_not_those_of_listeners_are_an_error(

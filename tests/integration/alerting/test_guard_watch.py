@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from relaygw.alerting.facts import Finding
 from relaygw.alerting.guard import GuardWatch
 from relaygw.alerting.guard_words import learning_finding
 from relaygw.alerting.notifier import Notifier, Receiver
@@ -164,6 +165,22 @@ def test_nobody_is_told_that_the_first_day_is_over(store: Store) -> None:
     store.watch.end_incident(notice.incident_id, at_ms=now_ms)
     asyncio.run(tell())
     assert channel.states == [("", "begun")]
+
+
+def test_a_new_channel_is_not_told_what_was_changed_before_it(store: Store) -> None:
+    now_ms, channel = clock_ms(), Recording()
+    settings = Settings.model_validate({"mode": "sandbox"})
+    for key, age_ms in (("an old change", 300_000), ("its own", 5_000)):
+        change = Finding(Rule.CONFIG_CHANGED, key, key, "nothing", now_ms - age_ms)
+        assert store.watch.open_incident(incident_of(change, now_ms - age_ms))
+
+    async def tell() -> None:
+        notifier = Notifier(settings, [Receiver("ops", channel, frozenset())], store, print)
+        notifier.notify(await asyncio.to_thread(store.watch.incidents, 0), now_ms=now_ms)
+        await notifier.drain(60)
+
+    asyncio.run(tell())
+    assert channel.states == [("its own", "begun")]
 
 
 def test_a_flood_on_the_first_day_is_told_of_and_held(store: Store) -> None:

@@ -113,6 +113,31 @@ def test_a_list_of_who_may_receive_that_protects_nobody_is_a_warning(
     assert ("recipients.allow: is for mode staging" in check(config).stderr) is is_warned
 
 
+@pytest.mark.parametrize(
+    ("allow", "auth", "bind", "is_warned"),
+    [
+        ("", "", "0.0.0.0", True),
+        ("allow: ['::1/128']", "", "0.0.0.0", True),
+        ("allow: [10.0.0.0/8]", "", "0.0.0.0", False),
+        ("", "", "127.0.0.1", False),
+    ],
+)
+def test_a_listener_of_which_nobody_can_make_use_is_a_warning(
+    config: Path, allow: str, auth: str, bind: str, is_warned: bool
+) -> None:
+    keys = ", ".join(filter(None, (f'bind: "{bind}:2525"', allow, auth)))
+    config.write_text(f"{STAGING}listeners: [{{{keys}}}]\n")
+    text = f"listeners.0.allow: {bind}:2525 can be reached from elsewhere, and takes mail of this"
+    assert (text in check(config).stderr) is is_warned
+
+
+def test_staging_with_nobody_on_its_list_is_a_warning(config: Path) -> None:
+    text = "recipients.allow: is empty, so that nobody receives anything"
+    assert text not in check(config).stderr
+    config.write_text(STAGING.replace('["@qa.test"]', "[]"))
+    assert text in check(config).stderr
+
+
 def test_a_secret_that_systemd_hides_from_the_service_is_a_warning(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

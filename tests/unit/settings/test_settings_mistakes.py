@@ -122,6 +122,12 @@ MISTAKES = {
     ),
     "a port's name": (provider("port: smtp"), "write e.g. 587"),
     "a port that is none": (provider("port: 70000"), "is not an integer 1-65535"),
+    "a key of a list at the top": (
+        f"max_message_size: 10M\n{GOOD}",
+        "max_message_size: is not a key here; it belongs in listeners or providers",
+    ),
+    "a preset at the top": (f"preset: sendgrid\n{GOOD}", "it belongs in providers"),
+    "a section misspelt": (f"listener: []\n{GOOD}", "did you mean listeners?"),
     "a key misspelt": (provider("pasword: env:X"), "did you mean password?"),
     "a key with a hyphen": (provider("max-connections: 3"), "did you mean max_connections?"),
     "a bare password": (provider("username: u, password: geheim"), "env:NAME, file:PATH"),
