@@ -20,8 +20,8 @@ from relaygw.errors import RelaygwError
 from relaygw.reach import addresses_of, reason_of, verifying_context
 
 CONNECT_S = 5.0
-_MAX_HEAD_BYTES = 65_536
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_OF_ONE_POST = {"connection": "close", "accept-encoding": "identity"}
 _BEFORE_THE_REQUEST = {"ConnectError", "ConnectTimeout", "InvalidURL"}
 
 
@@ -73,13 +73,13 @@ def context_for(url: str) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def _bounded(
-    url: str, limit_s: float | None, *errors: type[Exception]
-) -> AsyncIterator[None]:
+async def _bounded(url: str, limit_s: float | None) -> AsyncIterator[None]:
+    import httpx2
+
     try:
         async with asyncio.timeout(limit_s):
             yield
-    except errors as error:
+    except (OSError, UnicodeError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise Unanswered(host_of(url), error, limit_s) from error
 
 
@@ -94,27 +94,14 @@ async def ask(
     is_direct: bool = False,
     **request: Any,
 ) -> Answer:
-    """Send what httpx2 takes as `request`; a body is read of a 200, up to the first piece too many.
+    """Send what httpx2 takes as `request`; of the answer's body so much is read, or a piece more.
 
     `is_direct`: past the proxies of the environment. Raises Unanswered.
     """
-    import httpx2  # costs those who need it
-
-    async with _bounded(url, limit_s, OSError, httpx2.HTTPError, httpx2.InvalidURL):
-        if context is None:
-            context = await asyncio.to_thread(verifying_context)
-        timeout = httpx2.Timeout(None, connect=connect_s)
-        async with (
-            httpx2.AsyncClient(verify=context, timeout=timeout, trust_env=not is_direct) as client,
-            client.stream(method, url, **request) as response,
-        ):
-            body = bytearray()
-            if max_body_bytes and response.status_code == 200:
-                async for part in response.aiter_raw():
-                    body += part
-                    if len(body) > max_body_bytes:
-                        break
-            return Answer(int(response.status_code), dict(response.headers), bytes(body))
+    async with _bounded(url, limit_s):
+        return await _ask(
+            method, url, connect_s, max_body_bytes, context, is_direct=is_direct, **request
+        )
 
 
 async def post_directly(
@@ -131,76 +118,58 @@ async def post_directly(
     """Post to the first IP address of the host that can be connected to.
 
     `connect_s` is for each address, `permit` raises for a name whose addresses may not be reached.
-    Of the answer `max_body_bytes` are read, whatever its status. Raises Unanswered.
+    Of the answer `max_body_bytes` are read. Raises Unanswered.
     """
-    from h11 import ProtocolError
+    import httpx2
 
     parts = urlsplit(url)
-    async with _bounded(url, limit_s, OSError, EOFError, ProtocolError, UnicodeError):
-        name = parts.hostname or ""
-        addresses = await addresses_of(name, port_of(parts))
+    async with _bounded(url, limit_s):
+        name, port = parts.hostname or "", port_of(parts)
+        addresses = await addresses_of(name, port)
         permit(name, addresses)
-        if context is None:
-            context = await asyncio.to_thread(context_for, url)
-        reader, writer = await _connected(parts, addresses, context, connect_s)
-        try:
-            return await _exchanged(reader, writer, parts, headers, body, max_body_bytes)
-        finally:
-            writer.transport.abort()  # what else it says is not waited for
-
-
-async def _connected(
-    parts: SplitResult, addresses: list[str], context: ssl.SSLContext, connect_s: float
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to the first address that lets us; raises what the last one failed with."""
-    # the certificate has to have the name, or address, of the URL
-    tls: dict[str, Any] = {"ssl": context, "server_hostname": parts.hostname}
-    for number, address in enumerate(addresses, 1):
-        try:
-            async with asyncio.timeout(connect_s):
-                return await asyncio.open_connection(
-                    address, port_of(parts), **(tls if parts.scheme == "https" else {})
+        # the certificate has to have the name, or address, of the URL
+        request: dict[str, Any] = {
+            "content": body,
+            "headers": {**headers, **_OF_ONE_POST, "host": host_of(url)},
+            "extensions": {"sni_hostname": name},
+        }
+        for number, address in enumerate(addresses, 1):
+            netloc = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            there = parts._replace(netloc=netloc).geturl()
+            try:
+                answer = await _ask(
+                    "POST", there, connect_s, max_body_bytes, context, is_direct=True, **request
                 )
-        except TimeoutError:
-            if number == len(addresses):
-                raise OSError(errno.ETIMEDOUT, "no connection in time") from None
-        except OSError:
-            if number == len(addresses):
-                raise
-    raise OSError(errno.EADDRNOTAVAIL, "it has no address")
+                return replace(answer, body=answer.body[:max_body_bytes])
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+        raise OSError(errno.EADDRNOTAVAIL, "it has no address")
 
 
-async def _exchanged(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    parts: SplitResult,
-    headers: Mapping[str, str],
-    body: bytes,
+async def _ask(
+    method: str,
+    url: str,
+    connect_s: float | None,
     max_body_bytes: int,
+    context: ssl.SSLContext | None,
+    *,
+    is_direct: bool,
+    **request: Any,
 ) -> Answer:
-    """Send a request and read its answer; raises EOFError, h11's errors, OSError."""
-    from h11 import CLIENT, NEED_DATA, Connection, Data, EndOfMessage, Request, Response
+    import httpx2  # costs those who need it
 
-    own = {"host": parts.netloc.rpartition("@")[2], "connection": "close"}
-    fields = {**headers, **own, "content-length": str(len(body))}
-    path = parts._replace(scheme="", netloc="", path=parts.path or "/", fragment="").geturl()
-    request = Request(method="POST", target=path, headers=list(fields.items()))
-    http = Connection(CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
-    # not waited for: who refuses a post may answer without reading it
-    writer.write((http.send(request) or b"") + (http.send(Data(data=body)) or b""))
-    answer: Answer | None = None
-    held = bytearray()
-    while True:
-        event = http.next_event()
-        if isinstance(event, Response):
-            told = {key.decode(): text.decode("latin-1") for key, text in event.headers}
-            answer = Answer(event.status_code, told)
-        elif isinstance(event, Data):
-            held += event.data
-        elif event is NEED_DATA:
-            data = await reader.read(_MAX_HEAD_BYTES)
-            if not data and answer is None:
-                raise EOFError
-            http.receive_data(data)
-        if answer is not None and (len(held) >= max_body_bytes or isinstance(event, EndOfMessage)):
-            return replace(answer, body=bytes(held[:max_body_bytes]))
+    if context is None:
+        context = await asyncio.to_thread(verifying_context)
+    timeout = httpx2.Timeout(None, connect=connect_s)
+    async with (
+        httpx2.AsyncClient(verify=context, timeout=timeout, trust_env=not is_direct) as client,
+        client.stream(method, url, **request) as response,
+    ):
+        body = bytearray()
+        if max_body_bytes:
+            async for part in response.aiter_raw():
+                body += part
+                if len(body) > max_body_bytes:
+                    break
+        return Answer(int(response.status_code), dict(response.headers), bytes(body))

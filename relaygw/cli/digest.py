@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from relaygw.alerting.digest import DAY_S, Period, digest_of, last_period
-from relaygw.alerting.digest_sender import as_html, as_object, as_text
+from relaygw.alerting.digest_forms import as_html, as_object, as_text
 from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.text import as_json
 

@@ -66,7 +66,8 @@ def test_what_waits_is_held_listed_and_released(desk: Desk) -> None:
     left = desk.run("queue", "release", gmx.queue_id, "--yes")
     assert f"relaygw hold end {hold['id']}" in left.output
     assert (
-        desk.run("hold", "end", hold["id"]).stdout == f"{hold['id']}: ended; 1 message due, unless another hold keeps them\n"
+        desk.run("hold", "end", hold["id"]).stdout
+        == f"{hold['id']}: ended; 1 message due, unless another hold keeps them\n"
     )
     assert desk.run("hold", "list").stdout == "-- 0 holds\n"
     actions = [one.action for one in desk.store.audit.entries(limit=9)]

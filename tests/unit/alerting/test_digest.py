@@ -12,7 +12,7 @@ from email.policy import default
 import pytest
 
 from relaygw.alerting.digest import Digest, Period, Table, last_period
-from relaygw.alerting.digest_sender import as_html, as_mail, as_object, as_text
+from relaygw.alerting.digest_forms import as_html, as_mail, as_object, as_text
 
 EVIL = '<script>alert("1")</script>'
 
