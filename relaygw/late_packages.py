@@ -17,7 +17,6 @@ PACKAGES = {
     "anyio": "anyio",
     "argon2": "argon2-cffi",
     "flufl.bounce": "flufl.bounce",  # of the process that reads bounce mails
-    "h11": "h11",
     "httpx2": "httpx2",
     "idna": "idna",
     "jinja2": "jinja2",

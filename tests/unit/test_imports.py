@@ -62,7 +62,7 @@ LIBRARY_ROOMS = {
     "yaml": {"settings"},
     "starlette": {"web"},
     "uvicorn": {"web"},
-    "jinja2": {"web"},
+    "jinja2": {"web", "alerting"},
     "nh3": {"web"},
     "click": {"cli"},
     "uvloop": {"roles"},
