@@ -118,7 +118,7 @@ def running_gateways(environ: Mapping[str, str]) -> list[FoundGateway]:
     found: dict[int, FoundGateway] = {}
     for directory in _run_directories(environ):
         with contextlib.suppress(OSError):
-            found |= {one.pid: one for one in _entries(directory)}
+            found |= {entry.pid: entry for entry in _entries(directory)}
     return sorted(found.values(), key=lambda one: one.pid)
 
 

@@ -217,7 +217,9 @@ class Supervisor:
 
     def _runs(self, role: str) -> bool:
         """Return whether a role of this generation runs, or is about to."""
-        now = [one.role for one in self._children.values() if one.generation == self._generation]
+        now = [
+            child.role for child in self._children.values() if child.generation == self._generation
+        ]
         return role in now or self._restarts.is_planned(role)
 
     def _doors(self) -> Sequence[HasFileno]:

@@ -209,7 +209,7 @@ class Email:
         content = self._content(notice)
         problems = []
         providers = self.providers or self.settings.providers
-        for name in sorted(providers, key=lambda one: one in troubled):
+        for name in sorted(providers, key=lambda provider: provider in troubled):
             try:
                 async with asyncio.timeout(self.limit_s):
                     await self._send(name, content)

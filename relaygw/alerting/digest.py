@@ -137,7 +137,7 @@ def digest_of(store: Store, settings: Settings, period: Period) -> Digest:
         mode=settings.mode.value,
         period=period,
         news=[*waits, *_endings(store, settings, now_ms), *_news(now, before)],
-        tables=[one for one in tables if one.rows],
+        tables=[table for table in tables if table.rows],
         link=settings.web.url,
         counts={series.value: now.total(series) for series in _COUNTS},
         before={series.value: before.total(series) for series in _COUNTS},

@@ -51,7 +51,7 @@ def _row(cells: Sequence[str]) -> str:
     start = name.ljust(_NAME_WIDTH)
     if len(name) > _NAME_WIDTH:
         start = f"{name}\n{'':{_NAME_WIDTH}}"
-    return (start + "".join(f"{one:>{_NUMBER_WIDTH}}" for one in numbers)).rstrip()
+    return (start + "".join(f"{number:>{_NUMBER_WIDTH}}" for number in numbers)).rstrip()
 
 
 def as_html(digest: Digest) -> str:
@@ -83,8 +83,12 @@ def as_object(digest: Digest) -> dict[str, Any]:
         "counts": dict(digest.counts),
         "week_before": dict(digest.before),
         "tables": [
-            {"title": one.title, "heads": list(one.heads), "rows": [list(row) for row in one.rows]}
-            for one in digest.tables
+            {
+                "title": table.title,
+                "heads": list(table.heads),
+                "rows": [list(row) for row in table.rows],
+            }
+            for table in digest.tables
         ],
         "text": as_text(digest),
         "html": as_html(digest),

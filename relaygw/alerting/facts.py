@@ -170,7 +170,11 @@ class QueueFactsReader:
         self, open_incidents: Sequence[Incident], now_ms: int
     ) -> dict[str, int] | None:
         """Return the usual amount: without the last hour, and without an anomaly that lasts."""
-        begun_ms = [one.since_ms for one in open_incidents if one.rule == Rule.VOLUME_ANOMALY]
+        begun_ms = [
+            open_incident.since_ms
+            for open_incident in open_incidents
+            if open_incident.rule == Rule.VOLUME_ANOMALY
+        ]
         until_ms = min([now_ms, *begun_ms]) - HOUR_MS
         until_ms -= until_ms % HISTORY_SLICE_MS
         if until_ms != self._usual_until_ms:
@@ -214,7 +218,9 @@ def host_facts(settings: Settings, state_dir: Path) -> HostFacts:
 def _recent_hangs(state_dir: Path) -> list[Hang]:
     now_ms = clock_ms()
     hangs = read_hangs(state_dir)
-    return [one for one in hangs if one.ended_ms is None or abs(now_ms - one.ended_ms) < NEWS_MS]
+    return [
+        hang for hang in hangs if hang.ended_ms is None or abs(now_ms - hang.ended_ms) < NEWS_MS
+    ]
 
 
 def _certificates(settings: Settings) -> tuple[dict[str, float], dict[str, str]]:

@@ -91,10 +91,10 @@ class GuardWatch:
     def is_let_go(self, incident: Incident) -> bool:
         """Return whether an incident is of a source that was allowed since, or a class of it."""
         return incident.rule in GUARD_RULES and any(
-            one.action is GuardAction.ALLOW
-            and one.at_ms >= incident.since_ms
-            and incident.key.startswith(one.source_id)
-            for one in self._entries
+            entry.action is GuardAction.ALLOW
+            and entry.at_ms >= incident.since_ms
+            and incident.key.startswith(entry.source_id)
+            for entry in self._entries
         )
 
     def _look(self, incidents: Sequence[Incident], now_ms: int) -> list[Finding]:
@@ -107,9 +107,9 @@ class GuardWatch:
         found: list[Finding] = []
         if self._guard.action != "off":
             alarmed = {
-                one.key: one.since_ms
-                for one in incidents
-                if one.rule in GUARD_RULES and one.recovered_at_ms is None
+                incident.key: incident.since_ms
+                for incident in incidents
+                if incident.rule in GUARD_RULES and incident.recovered_at_ms is None
             }
             entries = guard.guard_entries()
             if is_mail_due:
@@ -165,14 +165,18 @@ class GuardWatch:
         is_first |= now_ms < counting_ms + 2 * DAY_MS
         learnt_ms = self._learnt_until(counting_ms, now_ms) if is_first else 0
         allowed = {
-            one.target: one.per_hour or 0 for one in entries if one.action is GuardAction.ALLOW
+            entry.target: entry.per_hour or 0
+            for entry in entries
+            if entry.action is GuardAction.ALLOW
         }
         by_source: dict[str, list[SeenClass]] = defaultdict(list)
         for one in self._store.guard.classes_of(wanted):
             by_source[one.mail_class.source_id].append(one)
         found: list[tuple[Suspect, dict[str, MailClass]]] = []
         for source_id, classes in by_source.items():
-            history = self._history(source_id, [one.mail_class.class_id for one in classes], now_ms)
+            history = self._history(
+                source_id, [mail_class.mail_class.class_id for mail_class in classes], now_ms
+            )
             known = Known(
                 counting_since_ms=counting_ms,
                 learnt_until_ms=learnt_ms,
@@ -182,7 +186,9 @@ class GuardWatch:
                 busiest_hour=history.busiest,
             )
             suspects = self._judged(source_id, classes, history, known, now_ms)
-            named = {one.mail_class.class_id: one.mail_class for one in classes}
+            named = {
+                mail_class.mail_class.class_id: mail_class.mail_class for mail_class in classes
+            }
             found += [(suspect, named) for suspect in suspects]
         return sorted(found, key=lambda one: -one[0].per_hour)
 
@@ -213,9 +219,9 @@ class GuardWatch:
             suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
         if is_whole_day:
             history.known = replace(known, bounced=0)
-            history.earlier = [replace(one, held=None) for one in suspects]
+            history.earlier = [replace(suspect, held=None) for suspect in suspects]
             return suspects
-        keys = {one.key for one in suspects}
+        keys = {suspect.key for suspect in suspects}
         return [*suspects, *(one for one in history.earlier if one.key not in keys)]
 
     def _known_elsewhere(self, one: Counted, now_ms: int) -> Counted:
@@ -241,29 +247,29 @@ class GuardWatch:
         self, class_ids: Sequence[str], since_ms: int, until_ms: int | None
     ) -> dict[str, dict[int, HourCount]]:
         found: dict[str, dict[int, HourCount]] = defaultdict(dict)
-        for one in self._store.sources.class_hours(
+        for class_hour in self._store.sources.class_hours(
             since_ms, until_ms=until_ms, class_ids=class_ids
         ):
-            hour = round(one.hour_at_ms / HOUR_MS)  # the queue's clock may be another one
-            count = HourCount(one.messages, one.recipients, one.refused)
-            found[one.class_id][hour] = count
+            hour = round(class_hour.hour_at_ms / HOUR_MS)  # the queue's clock may be another one
+            count = HourCount(class_hour.messages, class_hour.recipients, class_hour.refused)
+            found[class_hour.class_id][hour] = count
         return found
 
     def _counted(
         self, classes: Sequence[SeenClass], history: _History, now_ms: int
     ) -> list[Counted]:
-        ids = [one.mail_class.class_id for one in classes]
+        ids = [mail_class.mail_class.class_id for mail_class in classes]
         recent = self._hours(ids, (now_ms // HOUR_MS - 1) * HOUR_MS, None)
         return [
             Counted(
-                mail_class=one.mail_class,
-                first_seen_ms=one.first_seen_ms,
+                mail_class=mail_class.mail_class,
+                first_seen_ms=mail_class.first_seen_ms,
                 hours={
-                    **history.hours.get(one.mail_class.class_id, {}),
-                    **recent.get(one.mail_class.class_id, {}),
+                    **history.hours.get(mail_class.mail_class.class_id, {}),
+                    **recent.get(mail_class.mail_class.class_id, {}),
                 },
             )
-            for one in classes
+            for mail_class in classes
         ]
 
     # --- what is held -----------------------------------------------------------------------
@@ -278,9 +284,10 @@ class GuardWatch:
         """Hold what is to be held and is not; return whether something is."""
         if suspect.held is None or self._guard.action != "hold":
             return False
-        known = {one.target for one in entries}
+        known = {entry.target for entry in entries}
         if any(
-            one.target == suspect.source_id and one.action is GuardAction.ALLOW for one in entries
+            entry.target == suspect.source_id and entry.action is GuardAction.ALLOW
+            for entry in entries
         ):
             return False
         wanted = set(suspect.held.class_ids or (suspect.source_id,)) - known
@@ -323,7 +330,7 @@ class GuardWatch:
         if not self._is_learning:
             return
         recent = store.source_sums(now_ms - HOUR_MS).values()
-        is_told = any(one.rule == Rule.GUARD_LEARNING for one in incidents)
+        is_told = any(incident.rule == Rule.GUARD_LEARNING for incident in incidents)
         if is_told or any(is_worth_a_look(one, 0, self._guard) for one in recent):
             sources = len(store.source_sums(now_ms - DAY_MS))
             yield learning_finding(sources, begun_ms, self._guard)
@@ -351,7 +358,7 @@ class GuardWatch:
             if scope is not None:
                 held[one.class_id] = scope.target
         named.sort(key=lambda one: one.class_id not in held)
-        allowed = {one.target for one in self._entries if one.action is GuardAction.ALLOW}
+        allowed = {entry.target for entry in self._entries if entry.action is GuardAction.ALLOW}
         return finding_of(suspect, named, self._domains[suspect.key], held=held, allowed=allowed)
 
 
@@ -361,10 +368,10 @@ def _is_settled(suspect: Suspect, entries: Sequence[GuardEntry]) -> bool:
     Its number of messages does not say how many of them may be refused.
     """
     return suspect.trouble is Trouble.REFUSED and any(
-        one.target == suspect.source_id
-        and one.action is GuardAction.ALLOW
-        and one.at_ms >= suspect.since_ms
-        for one in entries
+        entry.target == suspect.source_id
+        and entry.action is GuardAction.ALLOW
+        and entry.at_ms >= suspect.since_ms
+        for entry in entries
     )
 
 

@@ -29,7 +29,7 @@ class Hysteresis:
             kind: min(self._since_ms.get(kind, now_ms), finding.since_ms or now_ms, now_ms)
             for kind, finding in found.items()
         }
-        known = {(one.rule, one.key) for one in open_incidents}
+        known = {(open_incident.rule, open_incident.key) for open_incident in open_incidents}
         return [
             (finding, self._since_ms[kind])
             for kind, finding in found.items()
@@ -47,7 +47,11 @@ class Hysteresis:
     ) -> list[Incident]:
         """Return incidents whose cause has been gone for as long; those that `is_over` at once."""
         found = {finding.kind for finding in findings}
-        gone = {kind: one for one in open_incidents if (kind := (one.rule, one.key)) not in found}
+        gone = {
+            kind: open_incident
+            for open_incident in open_incidents
+            if (kind := (open_incident.rule, open_incident.key)) not in found
+        }
         self._gone_ms = {kind: min(self._gone_ms.get(kind, now_ms), now_ms) for kind in gone}
         return [
             one
@@ -60,7 +64,7 @@ class Hysteresis:
 
         `open_incidents` are those that `begun` and `ended` were asked with.
         """
-        known = {(one.rule, one.key) for one in open_incidents}
+        known = {(open_incident.rule, open_incident.key) for open_incident in open_incidents}
         begun_ms = [at_ms for kind, at_ms in self._since_ms.items() if kind not in known]
         left_ms = [
             self._lasting_ms - (now_ms - at_ms) for at_ms in (*begun_ms, *self._gone_ms.values())

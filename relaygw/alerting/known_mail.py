@@ -65,8 +65,12 @@ class KnownMail:
     def _hours(self, class_ids: Sequence[str], now_ms: int) -> dict[int, HourCount]:
         since_ms = now_ms - (HISTORY_DAYS + 2) * DAY_MS
         return sums(
-            {round(one.hour_at_ms / HOUR_MS): HourCount(one.messages, one.recipients, one.refused)}
-            for one in self._store.sources.class_hours(since_ms, class_ids=class_ids)
+            {
+                round(class_hour.hour_at_ms / HOUR_MS): HourCount(
+                    class_hour.messages, class_hour.recipients, class_hour.refused
+                )
+            }
+            for class_hour in self._store.sources.class_hours(since_ms, class_ids=class_ids)
         )
 
 
@@ -98,24 +102,24 @@ def suspects_together(
     """
     counting_ms = store.guard.counting_since_ms() or now_ms
     classes = store.sources.new_classes(max(now_ms - 2 * DAY_MS, counting_ms + DAY_MS))
-    if sum(one.messages for one in classes) <= guard.new_per_hour:
+    if sum(mail_class.messages for mail_class in classes) <= guard.new_per_hour:
         return []
-    ids = [one.mail_class.class_id for one in classes]
+    ids = [mail_class.mail_class.class_id for mail_class in classes]
     hours: dict[str, dict[int, HourCount]] = defaultdict(dict)
     for each in store.sources.class_hours(now_ms - 2 * DAY_MS, class_ids=ids):
         count = HourCount(each.messages, each.recipients, each.refused)
         hours[each.class_id][round(each.hour_at_ms / HOUR_MS)] = count
     counted = [
         Counted(
-            mail_class=one.mail_class,
-            first_seen_ms=one.first_seen_ms,
-            hours=hours[one.mail_class.class_id],
+            mail_class=mail_class.mail_class,
+            first_seen_ms=mail_class.first_seen_ms,
+            hours=hours[mail_class.mail_class.class_id],
         )
-        for one in classes
+        for mail_class in classes
     ]
-    allowed = {one.target: 0 for one in entries if one.action is GuardAction.ALLOW}
+    allowed = {entry.target: 0 for entry in entries if entry.action is GuardAction.ALLOW}
     known = Known(counting_since_ms=counting_ms, allowed=allowed)
-    named = {one.mail_class.class_id: one.mail_class for one in classes}
+    named = {mail_class.mail_class.class_id: mail_class.mail_class for mail_class in classes}
     found: list[tuple[Suspect, dict[str, MailClass]]] = []
     for its in by_sender(counted):
         if judge_together(its, guard, known, now_ms=now_ms):

@@ -38,7 +38,7 @@ def mail_trouble(
     if problem is not None:
         return problem
     if is_full(state_dir, settings.queue.min_free) or any(
-        one.rule is Rule.FRONT_REFUSING for one in findings
+        finding.rule is Rule.FRONT_REFUSING for finding in findings
     ):
         return "the front refuses mail"
     if home_elsewhere(store.homes, settings) is not None:

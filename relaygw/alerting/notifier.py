@@ -91,7 +91,7 @@ class Notifier:
 
     async def drain(self, patience_s: float) -> None:
         """Let what is being told end, for a moment; stop the rest."""
-        tasks = [one.sending for one in self.receivers if one.sending is not None]
+        tasks = [receiver.sending for receiver in self.receivers if receiver.sending is not None]
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=patience_s)
             for task in pending:

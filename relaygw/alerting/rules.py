@@ -373,9 +373,9 @@ def _clock_step(facts: FleetFacts) -> Iterator[Finding]:
 
 
 def _endings(facts: FleetFacts) -> Iterator[Finding]:
-    for one in facts.queue.endings:
-        what = one.words(facts.now_ms)
-        yield Finding(Rule.LOGIN_ENDS, one.provider, what, one.remedy, is_certain=True)
+    for ending in facts.queue.endings:
+        what = ending.words(facts.now_ms)
+        yield Finding(Rule.LOGIN_ENDS, ending.provider, what, ending.remedy, is_certain=True)
 
 
 def _percent(share: float) -> str:
@@ -392,10 +392,10 @@ def _end_words(left_s: float) -> str:
 def _webhooks(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Look at receivers of webhooks: nobody else notices that one is told nothing."""
     names = {one.endpoint: name for name, one in named_webhooks(settings).items()}
-    for one in facts.queue.webhooks:
-        if one.endpoint in names:
-            name = names[one.endpoint]
-            trouble = trouble_of(name, one, now_ms=facts.now_ms)
+    for webhook in facts.queue.webhooks:
+        if webhook.endpoint in names:
+            name = names[webhook.endpoint]
+            trouble = trouble_of(name, webhook, now_ms=facts.now_ms)
             if trouble is not None and trouble.is_told:
                 what, remedy = trouble.summary, trouble.remedy
                 yield Finding(Rule.WEBHOOK_FAILING, name, what, remedy, trouble.since_ms)

@@ -52,7 +52,7 @@ class SilenceWatch:
             return
         last = self._store.rhythms.rhythmic()
         self._learn(last, now_ms)
-        is_open = (one for one in incidents if one.recovered_at_ms is None)
+        is_open = (incident for incident in incidents if incident.recovered_at_ms is None)
         told: dict[str, Silent | None] = {
             one.key: None for one in is_open if one.rule == Rule.SILENCE
         }
@@ -118,7 +118,7 @@ class _Uptime:
         """Take in what is new."""
         from_ms = now_ms - _LOOK_BACK_MS if self._last_ms is None else self._last_ms
         points = self._store.watch.history(from_ms, series=[Series.QUEUE])
-        for at_ms in sorted({one.slice_at_ms for one in points}):
+        for at_ms in sorted({point.slice_at_ms for point in points}):
             if self._last_ms is None:
                 self.first_ms = self.since_ms = at_ms
             elif at_ms - self._last_ms >= _HOLE_MS:

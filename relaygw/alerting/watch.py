@@ -238,7 +238,11 @@ class Watch:
 def reworded(incidents: Sequence[Incident], findings: Sequence[Finding]) -> list[Incident]:
     """Return the incidents whose summary or remedy is another one by now, with these."""
     found = {finding.kind: finding for finding in findings}
-    now = [(one, found[kind]) for one in incidents if (kind := (one.rule, one.key)) in found]
+    now = [
+        (incident, found[kind])
+        for incident in incidents
+        if (kind := (incident.rule, incident.key)) in found
+    ]
     return [
         replace(one, summary=finding.summary, remedy=finding.remedy)
         for one, finding in now

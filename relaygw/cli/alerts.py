@@ -55,16 +55,18 @@ def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
         return
     widths = (-5, -6, _RULE_WIDTH, max(terminal_width() - _RULE_WIDTH - 14, 20))
     yield aligned(widths, "SINCE", "FOR", "RULE", "WHAT")
-    for one in incidents:
-        ended_ms = one.recovered_at_ms
-        lasted = age(ended_ms - one.since_ms) if ended_ms else "lasts"
-        yield aligned(widths, age(now_ms - one.since_ms), lasted, one.rule, one.summary)
-    for one in incidents:
-        if one.recovered_at_ms is None:
+    for incident in incidents:
+        ended_ms = incident.recovered_at_ms
+        lasted = age(ended_ms - incident.since_ms) if ended_ms else "lasts"
+        yield aligned(
+            widths, age(now_ms - incident.since_ms), lasted, incident.rule, incident.summary
+        )
+    for incident in incidents:
+        if incident.recovered_at_ms is None:
             yield ""
-            yield labelled("wrong", one.summary)
-            yield labelled("remedy", one.remedy)
-            yield labelled("notified", ", ".join(one.told) or "nobody yet")
+            yield labelled("wrong", incident.summary)
+            yield labelled("remedy", incident.remedy)
+            yield labelled("notified", ", ".join(incident.told) or "nobody yet")
 
 
 @alerts.command("test", cls=Command)

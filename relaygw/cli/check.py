@@ -199,8 +199,8 @@ def _known_senders(settings: Settings, name: str) -> tuple[str, ...]:
         *settings.providers[name].senders,
         *(entry for route in settings.routes if name in route.providers for entry in route.sender),
     ]
-    addresses = dict.fromkeys(one for one in patterns if not one.startswith(("@", ".")))
-    return tuple(one for one in addresses if _may_send(settings.providers[name], one))
+    addresses = dict.fromkeys(pattern for pattern in patterns if not pattern.startswith(("@", ".")))
+    return tuple(address for address in addresses if _may_send(settings.providers[name], address))
 
 
 def _may_send(provider: Provider, sender: str) -> bool:
@@ -250,12 +250,12 @@ async def _ask(
     found: asyncio.Queue[tuple[str, Finding | None]],
 ) -> None:
     provider = settings.providers[name]
-    usable = [one for one in addresses if _may_send(provider, one)]
+    usable = [address for address in addresses if _may_send(provider, address)]
     own = looping_binds(settings, name)
     asked = diagnose(provider, ehlo_name=settings.hostname, senders=usable, own=own)
     async for finding in asked:
         found.put_nowait((name, finding))
-    for sender in (one for one in addresses if one not in usable):
+    for sender in (address for address in addresses if address not in usable):
         shown = sender or "<>"
         detail = f"{shown} is not one of the provider's senders; this provider is not used for it"
         finding = Finding(step=Step.SENDER, result=Result.WARNING, detail=detail)

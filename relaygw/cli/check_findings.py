@@ -89,7 +89,7 @@ def suppression_lines(
 ) -> Iterator[str]:
     """Yield which of its recipients are suppressed; a queue out of reach says nothing."""
     sender, ways = ways_of(loaded.settings, mail)
-    streams = {one.name: one.stream.value for one in loaded.settings.routes}
+    streams = {route.name: route.stream.value for route in loaded.settings.routes}
     routed = {one: streams[way.route_name] for one, way in ways.items() if way.route_name}
     if not routed:
         return
@@ -148,9 +148,13 @@ def file_problems(loaded: LoadedSettings) -> Iterator[str]:
                 f"{user_name(os.geteuid())} may not read {file}; run as root: "
                 f"{sharing_command(file)}"
             )
-    for one in running_gateways(os.environ):
-        if one.queue == loaded.settings.queue.url and one.config and not loaded.files:
-            yield f"{one.config}: is gone, and the gateway runs with it; write it again"
+    for running_gateway in running_gateways(os.environ):
+        if (
+            running_gateway.queue == loaded.settings.queue.url
+            and running_gateway.config
+            and not loaded.files
+        ):
+            yield f"{running_gateway.config}: is gone, and the gateway runs with it; write it again"
 
 
 def loop_problems(settings: Settings) -> Iterator[str]:
@@ -170,7 +174,7 @@ def loop_doubts(settings: Settings) -> Iterator[str]:
     """Yield which providers have the gateway's own name, and the port of a listener."""
     for name, provider in settings.providers.items():
         binds = looping_binds(settings, name)
-        is_open = any(one.port == provider.port and not one.is_loopback for one in binds)
+        is_open = any(bind.port == provider.port and not bind.is_loopback for bind in binds)
         if is_open and provider.host.lower() == settings.hostname.lower():
             yield (
                 f"providers.{name}.host: {provider.host} is the gateway's own hostname, and port "

@@ -108,7 +108,11 @@ def drain(invocation: frame.Invocation, wait_s: float, grace_s: float, wants_jso
 def _check_worker(store: Store) -> None:
     instances = store.instances.registered()
     silent = silent_incarnations(instances, SILENT_AFTER_S, now_ms=clock_ms())
-    running = [one for one in instances if one.role == "delivery" and one.state == "running"]
+    running = [
+        instance
+        for instance in instances
+        if instance.role == "delivery" and instance.state == "running"
+    ]
     if all(one.incarnation in silent for one in running):
         problem = "no delivery worker runs, so nothing can be sent; start it: relaygw serve"
         raise frame.CommandFailed(
@@ -297,7 +301,11 @@ def _remains(store: Store, settings: Settings, left: Left, waited_s: float) -> d
                 held.append({"queue_id": entry.queue_id, **about})
             elif part.state in OPEN:
                 # mail that was made due has only its recipients' replies
-                mine = (one for one in entry.recipients if one.delivery_no == part.delivery_no)
+                mine = (
+                    recipient
+                    for recipient in entry.recipients
+                    if recipient.delivery_no == part.delivery_no
+                )
                 told = filter(None, (part.reason, *(one.reply for one in mine)))
                 reasons[part.route, next(told, "not tried yet")] += 1
     most = reasons.most_common(_MAX_REASONS)
@@ -306,10 +314,10 @@ def _remains(store: Store, settings: Settings, left: Left, waited_s: float) -> d
         "drained": left.is_empty,
         "waited_s": round(waited_s, 3),
         "maildrop": left.files,
-        "lanes": [fields(one, "route", "stream", "state", "deliveries") for one in left.lanes],
+        "lanes": [fields(lane, "route", "stream", "state", "deliveries") for lane in left.lanes],
         "reasons": [{"route": route, "reason": why, "deliveries": n} for (route, why), n in most],
         "held": held,
-        "holds": [fields(one, "scope", "key", "reason", "remedy") for one in holds],
+        "holds": [fields(hold, "scope", "key", "reason", "remedy") for hold in holds],
     }
 
 

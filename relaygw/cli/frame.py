@@ -186,9 +186,9 @@ def _complete(params: list[click.Parameter]) -> None:
             help="Show a traceback with an error.",
         ),
     ]  # fmt: skip
-    for one in params:
-        if type(one.type) is click.types.StringParamType:
-            one.type = TEXT
+    for param in params:
+        if type(param.type) is click.types.StringParamType:
+            param.type = TEXT
 
 
 class Text(click.types.StringParamType):

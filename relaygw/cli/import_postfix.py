@@ -112,7 +112,7 @@ def import_postfix(
             mistakes = findings(Rewriting(Resolver(configuration, run.tables)))
             if lint:
                 show.findings(mistakes, with_remedies=True)
-                return os.EX_OK if all(one.is_hint for one in mistakes) else os.EX_DATAERR
+                return os.EX_OK if all(mistake.is_hint for mistake in mistakes) else os.EX_DATAERR
             pairs, problems = _asked_pairs(senders, recipients, compared, maillog)
             return _import(run, show, output, mistakes, pairs, problems, is_dry=dry_run)
     except PostfixUnreadable as error:
@@ -248,15 +248,19 @@ class _Shown:
     def verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Show what becomes of the parameters."""
         if self._wants_json:
-            for one in verdicts:
-                self._object("parameter", place=str(one.parameter.place), name=one.parameter.name,
-                             verdict=one.verdict, why=one.why)  # fmt: skip
+            for verdict in verdicts:
+                self._object(
+                    "parameter",
+                    place=str(verdict.parameter.place),
+                    name=verdict.parameter.name,
+                    **fields(verdict, "verdict", "why"),
+                )
             return
-        counts = Counter(one.verdict for one in verdicts)
+        counts = Counter(verdict.verdict for verdict in verdicts)
         print_lines([labelled("parameters", ", ".join(f"{counts[v]} {v}" for v in VERDICTS))])
-        for one in verdicts:
-            if self._wants_all or one.verdict == REFUSED:
-                print_lines([labelled("", str(one))])
+        for verdict in verdicts:
+            if self._wants_all or verdict.verdict == REFUSED:
+                print_lines([labelled("", str(verdict))])
 
     def warnings(self, warnings: Sequence[str]) -> None:
         """Show where relaygw is not what Postfix was."""
@@ -280,20 +284,21 @@ class _Shown:
     def findings(self, mistakes: Sequence[Finding], *, with_remedies: bool) -> None:
         """Show the mistakes."""
         if self._wants_json:
-            for one in mistakes:
+            for mistake in mistakes:
                 self._object(
-                    one.kind, **fields(one, "place", "rule", "problem", "postfix", "relaygw")
+                    mistake.kind,
+                    **fields(mistake, "place", "rule", "problem", "postfix", "relaygw"),
                 )
             return
         if not mistakes and with_remedies:
             click.echo("no mistakes found")
         seen = ""
-        for one in sorted(mistakes, key=lambda one: one.is_hint):
-            click.echo(labelled("" if one.kind == seen else f"{one.kind}s", str(one)))
-            seen = one.kind
+        for mistake in sorted(mistakes, key=lambda mistake: mistake.is_hint):
+            click.echo(labelled("" if mistake.kind == seen else f"{mistake.kind}s", str(mistake)))
+            seen = mistake.kind
             if with_remedies:
-                click.echo(labelled("Postfix", one.postfix, indent=4))
-                click.echo(labelled("relaygw", one.relaygw, indent=4))
+                click.echo(labelled("Postfix", mistake.postfix, indent=4))
+                click.echo(labelled("relaygw", mistake.relaygw, indent=4))
         if mistakes and not with_remedies:
             click.echo(labelled("", "import-postfix --lint shows how to fix each, also in Postfix"))
 

@@ -91,7 +91,7 @@ class ImportRun:
                 self._tell(number, mail.queue_id, KNOWN)
                 continue
             for part in message.deliveries:
-                self.counts.update(one.state for one in part.recipients)
+                self.counts.update(recipient.state for recipient in part.recipients)
             queue_id = None if self.is_dry_run else message.queue_id
             self._tell(number, mail.queue_id, IMPORTED, queue_id)
 

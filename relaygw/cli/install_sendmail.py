@@ -280,7 +280,7 @@ def _closed(path: Path) -> list[Path]:
     They must be able to pass each directory, and to read a file.
     """
     parts = (*reversed(path.parents), path)
-    return [one for one in parts if not one.stat().st_mode & _needed(one)]
+    return [part for part in parts if not part.stat().st_mode & _needed(part)]
 
 
 def _needed(path: Path) -> int:

@@ -67,7 +67,7 @@ def take_choice(
 
     Raises UsageError when there is nobody to ask, for no message, and for all and some.
     """
-    answer = Answer(**{one.name: given.pop(one.name) for one in fields(Answer)})
+    answer = Answer(**{field.name: given.pop(field.name) for field in fields(Answer)})
     reads_stdin = STDIN in (*given["queue_ids"], *given["id_options"])
     if (reads_stdin or answer.wants_json) and not (answer.is_sure or answer.is_dry_run):
         what = "ids on stdin" if reads_stdin else "--json"

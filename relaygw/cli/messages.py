@@ -138,18 +138,20 @@ def _delivery_story(entry: QueueEntry, part: DeliveryEntry, now_ms: int) -> Iter
     ):
         if text:
             yield _told(label, text, indent=2)
-    for one in entry.recipients:
-        if one.delivery_no != part.delivery_no:
+    for recipient in entry.recipients:
+        if recipient.delivery_no != part.delivery_no:
             continue
-        given = f" (given as {one.original})" if one.original else ""
-        yield _told("to", f"{one.address}{given}: {result_of(one)}", indent=2)
-        if one.reply:
-            who = f"{one.provider}: " if one.provider else ""
-            status = f" [{one.dsn}]" if one.dsn else ""
-            yield _told("", f"{who}{one.reply}{status}, {moment(one.changed_at_ms, now_ms)}")
-        if one.verdict is not None and one.verdict_at_ms is not None:
-            words = report_words(one.verdict)
-            yield _told("", f"since then: {words}, {moment(one.verdict_at_ms, now_ms)}")
+        given = f" (given as {recipient.original})" if recipient.original else ""
+        yield _told("to", f"{recipient.address}{given}: {result_of(recipient)}", indent=2)
+        if recipient.reply:
+            who = f"{recipient.provider}: " if recipient.provider else ""
+            status = f" [{recipient.dsn}]" if recipient.dsn else ""
+            yield _told(
+                "", f"{who}{recipient.reply}{status}, {moment(recipient.changed_at_ms, now_ms)}"
+            )
+        if recipient.verdict is not None and recipient.verdict_at_ms is not None:
+            words = report_words(recipient.verdict)
+            yield _told("", f"since then: {words}, {moment(recipient.verdict_at_ms, now_ms)}")
 
 
 def _told(label: str, text: str, *, indent: int = 0) -> str:

@@ -27,11 +27,11 @@ def as_waiting(entry: QueueEntry) -> Waiting:
     """Return a message as it waits."""
     parts = {part.delivery_no: part for part in entry.deliveries}
     recipients = []
-    for one in entry.recipients:
-        part = parts[one.delivery_no]
-        if one.state is RecipientState.PENDING and part.state in OPEN:
-            said = part.reason if part.state is DeliveryState.HELD else one.reply
-            recipients.append((one.address, said or part.reason or ""))
+    for recipient in entry.recipients:
+        part = parts[recipient.delivery_no]
+        if recipient.state is RecipientState.PENDING and part.state in OPEN:
+            said = part.reason if part.state is DeliveryState.HELD else recipient.reply
+            recipients.append((recipient.address, said or part.reason or ""))
     return Waiting(
         queue_id=entry.queue_id,
         accepted_at_ms=entry.accepted_at_ms,
@@ -49,12 +49,12 @@ def print_mailq(messages: Iterable[Waiting]) -> None:
     sys.stdout.flush()
     stdout = sys.stdout.buffer
     number = size_bytes = 0
-    for one in messages:
+    for message in messages:
         if not number:
             stdout.write(HEADINGS)
-        stdout.write(compose_rows(one))
+        stdout.write(compose_rows(message))
         number += 1
-        size_bytes += one.size_bytes
+        size_bytes += message.size_bytes
     stdout.write(compose_closing(messages=number, size_bytes=size_bytes) if number else QUEUE_EMPTY)
     stdout.flush()
 
@@ -63,18 +63,18 @@ def print_postqueue(messages: Iterable[Waiting]) -> None:
     """Print messages as `postqueue -j` does: JSON, one a line."""
     from relaygw.inbound.queue_listing import NULL_SENDER
 
-    for one in messages:
+    for message in messages:
         recipients = [
             {"address": address, "delay_reason": why} if why else {"address": address}
-            for address, why in one.recipients
+            for address, why in message.recipients
         ]
         shown = {
-            "queue_name": _queue_name(one.states),
-            "queue_id": one.queue_id,
-            "arrival_time": one.accepted_at_ms // 1000,
-            "message_size": one.size_bytes,
+            "queue_name": _queue_name(message.states),
+            "queue_id": message.queue_id,
+            "arrival_time": message.accepted_at_ms // 1000,
+            "message_size": message.size_bytes,
             "forced_expire": False,
-            "sender": one.sender or NULL_SENDER,
+            "sender": message.sender or NULL_SENDER,
             "recipients": recipients,
         }
         click.echo(as_json(shown))

@@ -110,7 +110,11 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
 
 
 def _exported(store: Store, entry: QueueEntry) -> Exported | str:
-    waiting = [one.address for one in entry.recipients if one.state is RecipientState.PENDING]
+    waiting = [
+        recipient.address
+        for recipient in entry.recipients
+        if recipient.state is RecipientState.PENDING
+    ]
     if not waiting:
         return "no recipient waits for it any more"
     content = b"".join(read_content(store, entry))

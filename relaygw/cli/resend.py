@@ -76,7 +76,9 @@ def resend(
         planned = plan_resend(store, composer, ids, wanted)
         result = planned
         if not answer.wants_json:
-            print_lines(first_of([line for one in planned.messages for line in _shown(one)]))
+            print_lines(
+                first_of([line for message in planned.messages for line in _shown(message)])
+            )
         if planned.messages:
             for text in mode_warning(loaded.settings, running_mode(loaded.settings)):
                 warn(f"warning: {text}; the running mode applies at each attempt as well")
@@ -92,7 +94,7 @@ def resend(
             return os.EX_OK
     _report(result, answer)
     left = {one.queue_id for one in planned.left}
-    missing = choice.missing(left | {one.queue_id for one in planned.messages})
+    missing = choice.missing(left | {message.queue_id for message in planned.messages})
     mail_change.tell_missing(missing)
     return mail_change.exit_code_of(result.left, is_partial=bool(missing))
 
@@ -123,7 +125,7 @@ def _may_go_on(planned: ResendResult, answer: mail_change.Answer, expected: int 
             f"{number} if that is intended",
             exit_code=os.EX_USAGE if is_missing else os.EX_DATAERR,
         )
-    addresses = {to.address: None for one in planned.messages for to in one.recipients}
+    addresses = {to.address: None for message in planned.messages for to in message.recipients}
     who = printable(some_of(list(addresses)))
     return mail_change.may_go_on(f"send {counted(number, 'message')} again, to {who}?", answer)
 
@@ -131,17 +133,20 @@ def _may_go_on(planned: ResendResult, answer: mail_change.Answer, expected: int 
 def _report(result: ResendResult, answer: mail_change.Answer) -> None:
     would = "would be " if answer.is_dry_run else ""
     if answer.wants_json:
-        for one in result.messages:
-            done = {"result": f"{would}{one.result}", "reason": None}
-            click.echo(as_json({**resent_object(one), **done}))
+        for message in result.messages:
+            done = {"result": f"{would}{message.result}", "reason": None}
+            click.echo(as_json({**resent_object(message), **done}))
         for left in result.left:
             told: dict[str, Any] = {"resent_as": None, "recipients": [], "result": "left alone"}
             click.echo(as_json({"queue_id": left.queue_id, **told, "reason": left.why}))
         return
-    numbers = Counter(one.result for one in result.messages) or {SENT_AGAIN: 0}
+    numbers = Counter(message.result for message in result.messages) or {SENT_AGAIN: 0}
     for word, number in numbers.items():
         click.echo(f"{counted(number, 'message')} {would}{word}{NOT_SENT[word]}")
     if not would:
-        print_lines(f"{one.queue_id}: {one.result} as {one.new_id}" for one in result.messages)
+        print_lines(
+            f"{message.queue_id}: {message.result} as {message.new_id}"
+            for message in result.messages
+        )
     for line in first_of([f"{no.queue_id}: left alone: {no.why}" for no in result.left]):
         warn(line)

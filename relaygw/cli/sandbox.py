@@ -66,7 +66,7 @@ def show_sandbox(invocation: frame.Invocation, /, wants_json: bool, raw: bool, *
             for one in selection.chosen_captured(store, choice)
             if one.captured_at_ms is not None
         ]
-        ids = choice.selection.queue_ids or tuple(one.queue_id for one in entries)
+        ids = choice.selection.queue_ids or tuple(entry.queue_id for entry in entries)
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
 
 
@@ -227,11 +227,11 @@ def _show_plan(planned: captured.ReleaseResult, subjects: Mapping[str, str]) -> 
     rest = max(terminal_width() - _FIXED_CELLS, _MIN_REST_CELLS)
     widths = (*_CELLS, rest // 2, rest - rest // 2)
     click.echo(aligned(widths, "QUEUE ID", "LIST", "ROUTE", "TO", "SUBJECT"))
-    rows = sorted(planned.copies, key=lambda one: one.released is not Released.ANYONE)
-    for one in rows[:SHOWN_ROWS]:
-        mark = "OUTSIDE" if one.released is Released.ANYONE else "allowed"
-        subject = subjects[one.queue_id]
-        click.echo(aligned(widths, one.queue_id, mark, one.route, one.address, subject))
+    rows = sorted(planned.copies, key=lambda copy: copy.released is not Released.ANYONE)
+    for row in rows[:SHOWN_ROWS]:
+        mark = "OUTSIDE" if row.released is Released.ANYONE else "allowed"
+        subject = subjects[row.queue_id]
+        click.echo(aligned(widths, row.queue_id, mark, row.route, row.address, subject))
     if len(rows) > SHOWN_ROWS:
         click.echo(f"... and {len(rows) - SHOWN_ROWS} more")
 
@@ -253,8 +253,8 @@ _FIELDS = ("queue_id", "captured_for", "address", "result", "released", "route",
 
 
 def _rows(result: captured.ReleaseResult, done: str) -> Iterator[tuple[str | None, ...]]:
-    for one in result.copies:
-        yield one.queue_id, one.captured, one.address, done, one.released, one.route, None
+    for copy in result.copies:
+        yield copy.queue_id, copy.captured, copy.address, done, copy.released, copy.route, None
     for no in result.refused:
         yield no.queue_id, no.captured, no.address, "refused", None, None, no.why
     for left in result.left:

@@ -330,7 +330,7 @@ def _is_chosen(entry: QueueEntry, choice: Choice) -> bool:
         (not choice.has_ids or entry.queue_id in wanted.queue_ids)
         and (not choice.is_null_sender or not entry.sender)
         and _contains([entry.sender], wanted.sender)
-        and _contains([one.address for one in entry.recipients], wanted.recipient)
+        and _contains([recipient.address for recipient in entry.recipients], wanted.recipient)
         and _contains([entry.subject], wanted.subject)
         and (before_ms is None or entry.accepted_at_ms < before_ms)
     )

@@ -165,7 +165,9 @@ def _failed(path: Path, error: OSError) -> CommandFailed:
 def _complete(answers: setup_plan.Answers) -> setup_plan.Answers:
     """Ask for what is missing; raises UsageError where nobody can be asked."""
     asked: set[str] = set()
-    while left := [one for one in setup_plan.questions(answers) if one.name not in asked]:
+    while left := [
+        question for question in setup_plan.questions(answers) if question.name not in asked
+    ]:
         if not sys.stdin.isatty():
             needed = [one for one in left if one.is_needed]
             if not needed:
@@ -206,8 +208,8 @@ def _ask(question: setup_plan.Question, answers: setup_plan.Answers) -> Any:
 
 def _refuse_wrong(answers: setup_plan.Answers) -> None:
     """Raise UsageError for an option whose value can be none, whatever the rest is."""
-    for one in fields(answers):
-        if problem := setup_plan.problem_of(answers, one.name):
+    for field in fields(answers):
+        if problem := setup_plan.problem_of(answers, field.name):
             raise click.UsageError(problem)
 
 
@@ -234,14 +236,14 @@ def _compare(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> None:
         names = found if answers.given else found.keys() & {"mode", "recipients"}
         refuse_overlaid(config, {name: found[name] for name in names})
     owner = host.Owner.of_service()
-    for one in missing_files(found, config, answers, wishes):
-        click.echo(f"{_verb(one)} {one.path} ({owner.words(one)})")
+    for missing_file in missing_files(found, config, answers, wishes):
+        click.echo(f"{_verb(missing_file)} {missing_file.path} ({owner.words(missing_file)})")
         if not wishes.is_dry_run:
-            _write(one, owner)
+            _write(missing_file, owner)
 
 
 def _refuse_another(config: Path, found: object, answers: setup_plan.Answers) -> None:
-    if any(one.is_needed for one in setup_plan.questions(answers)):
+    if any(question.is_needed for question in setup_plan.questions(answers)):
         raise CommandFailed(
             f"{config} exists, and setup changes no file; omit {', '.join(answers.given)}",
             exit_code=os.EX_CANTCREAT,
@@ -262,7 +264,7 @@ def _tree(
 
 def _refuse_unused(answers: setup_plan.Answers, wishes: Wishes) -> None:
     """Raise UsageError for an option that would have no effect."""
-    options = {one.option for one in answers.secrets}
+    options = {secret.option for secret in answers.secrets}
     if wishes.key_file is not None and "--key-file" not in options:
         raise click.UsageError(
             "--key-file: the service has no login; give --username, or omit --key-file"
@@ -313,16 +315,21 @@ def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
     refuse_overlaid(config, _tree(answers, config))
     _refuse_unused(answers, wishes)
     texts = {
-        one: None if is_left_out(one, answers, wishes) else read_secret(one, answers, wishes)
-        for one in answers.secrets
+        secret: None
+        if is_left_out(secret, answers, wishes)
+        else read_secret(secret, answers, wishes)
+        for secret in answers.secrets
     }
     owner = host.Owner.of_service()
     files = list(_files(answers, config, shown, texts))
     click.echo(f"{config}:")
     print_lines(f"  {line}" for line in shown.splitlines()[1:])
-    print_lines(f"note: {' '.join(one.split())}" for one in answers.notes)
-    print_lines(f"note: {one.words(clock_ms())}; {one.remedy}" for one in ending_logins(settings))
-    print_lines(f"{_verb(one)} {one.path} ({owner.words(one)})" for one in files)
+    print_lines(f"note: {' '.join(note.split())}" for note in answers.notes)
+    print_lines(
+        f"note: {ending_login.words(clock_ms())}; {ending_login.remedy}"
+        for ending_login in ending_logins(settings)
+    )
+    print_lines(f"{_verb(file)} {file.path} ({owner.words(file)})" for file in files)
     if wishes.is_dry_run:
         return True
     if not wishes.is_sure:
@@ -335,9 +342,9 @@ def _begin(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> bool:
     password = secrets.token_urlsafe(_PASSWORD_BYTES) if "web" in _tree(answers, config) else ""
     if password:
         made = setup_plan.as_yaml(_tree(answers, config, hash_of(password.encode())))
-        files = [replace(one, text=made) if one.path == config else one for one in files]
-    for one in files:
-        _write(one, owner)
+        files = [replace(file, text=made) if file.path == config else file for file in files]
+    for file in files:
+        _write(file, owner)
     if password:
         click.echo(
             f"web pages: http://{Web().bind}, user admin, password {password} (shown this once)"
@@ -357,7 +364,7 @@ def _files(
     kept: dict[Path, setup_plan.NewFile] = {}
     for secret, given in texts.items():
         file = setup_plan.secret_file(answers, secret, config.parent)
-        kept |= {one.path: one for one in secret_files(secret, file, given)}
+        kept |= {secret_file.path: secret_file for secret_file in secret_files(secret, file, given)}
     yield from kept.values()
     yield setup_plan.NewFile(path=config, text=text)
 

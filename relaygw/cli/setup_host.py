@@ -125,7 +125,7 @@ def shown_of_service(*names: str) -> list[str]:
 
 def socket_file(settings: Settings) -> NewFile | None:
     """Return the file that tells relaygw.socket the addresses of `listeners`, if not usual."""
-    binds = [str(one.bind) for one in settings.listeners]
+    binds = [str(listener.bind) for listener in settings.listeners]
     if binds == [_PACKAGED_BIND]:
         return None
     lines = [*_DROP_IN_HEAD, *(f"ListenStream={bind}" for bind in binds)]
@@ -143,13 +143,13 @@ def socket_change(settings: Settings) -> str:
         return ""
     lines = (there or "").splitlines()
     is_own = lines[:2] == _DROP_IN_HEAD and all(
-        one.startswith("ListenStream=") for one in lines[2:]
+        line.startswith("ListenStream=") for line in lines[2:]
     )
     if there is not None and not is_own:
         raise CommandFailed(
             f"{DROP_IN}: is not as setup writes it, and lacks the addresses of listeners "
-            f"({', '.join(str(one.bind) for one in settings.listeners)}); move it away, and run "
-            "this again",
+            f"({', '.join(str(listener.bind) for listener in settings.listeners)}); move it away, and "
+            "run this again",
             exit_code=os.EX_CANTCREAT,
         )
     return "write" if new else "remove"

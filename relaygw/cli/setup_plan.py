@@ -197,7 +197,11 @@ class Question:
 
 def questions(answers: Answers) -> Iterator[Question]:
     """Yield what has to be answered, or may be, as far as that can be told from the rest."""
-    return (one for one in _all_questions(answers) if not getattr(answers, one.name))
+    return (
+        all_question
+        for all_question in _all_questions(answers)
+        if not getattr(answers, all_question.name)
+    )
 
 
 def _all_questions(answers: Answers) -> Iterator[Question]:

@@ -182,7 +182,7 @@ def missing_files(
     missing: dict[Path, NewFile] = {}
     for group in _GROUPS:
         files = _missing(group, found, config, answers, wishes)
-        missing |= {one.path: one for one in files}
+        missing |= {file.path: file for file in files}
     yield from missing.values()
 
 

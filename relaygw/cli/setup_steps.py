@@ -151,7 +151,7 @@ class Steps:
 
     def _sender(self) -> str | None:
         senders = self._loaded.settings.rewrite.senders.values()
-        return next((one for one in senders if not one.startswith("@")), None)
+        return next((sender for sender in senders if not sender.startswith("@")), None)
 
     def _try_as_web_user(self, recipient: str) -> None:
         program = self._wishes.prefix.absolute() / "sbin/sendmail"

@@ -234,7 +234,9 @@ def _summary(tally: Tally, *, wants_all: bool) -> Iterator[str]:
     words = ", ".join(f"{tally.results[one]} {one}" for one in Result if tally.results[one])
     yield labelled("shadow", f"{counted(tally.total, 'delivery', 'deliveries')}: {words}")
     order = list(reversed(Result))
-    rows = sorted(tally.rows.items(), key=lambda one: (order.index(one[0].result), -one[1].total()))
+    rows = sorted(
+        tally.rows.items(), key=lambda item: (order.index(item[0].result), -item[1].total())
+    )
     shown = [one for one in rows if wants_all or one[0].result in _TOLD]
     limit = len(shown) if wants_all else _MAX_ROWS
     for row, seen in shown[:limit]:

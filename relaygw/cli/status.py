@@ -95,11 +95,13 @@ def _maildrop_lines(left: LeftMail | None) -> Iterator[str]:
 
 def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
     yield aligned(_INSTANCE, "ROLE", "INSTANCE", "PID", " SINCE", "HEARTBEAT", "STATE")
-    for one in snapshot.instances:
-        since = age(snapshot.at_ms - one.started_at_ms)
-        beat = age(snapshot.at_ms - one.heartbeat_at_ms)
-        state = printable("silent" if one.incarnation in snapshot.silent else one.state)
-        yield aligned(_INSTANCE, one.role, one.name, one.pid, f" {since}", beat, state)
+    for instance in snapshot.instances:
+        since = age(snapshot.at_ms - instance.started_at_ms)
+        beat = age(snapshot.at_ms - instance.heartbeat_at_ms)
+        state = printable("silent" if instance.incarnation in snapshot.silent else instance.state)
+        yield aligned(
+            _INSTANCE, instance.role, instance.name, instance.pid, f" {since}", beat, state
+        )
     for gone in snapshot.lost:
         beat = age(snapshot.at_ms - gone.heartbeat_at_ms)
         yield aligned(_INSTANCE, gone.role, gone.name, gone.pid, "", beat, "lost")

@@ -178,9 +178,9 @@ def add_suppressed(
         if not is_dry_run:
             suppress_all(store, entries, actor=login_name(), now_ms=now_ms)
     done = "would be suppressed" if is_dry_run else "suppressed"
-    for one in entries:
-        text = f"{one.address} {done}{_until(one)}: {effect(one, rules)}"
-        click.echo(_result(one, done) if wants_json else text)
+    for entry in entries:
+        text = f"{entry.address} {done}{_until(entry)}: {effect(entry, rules)}"
+        click.echo(_result(entry, done) if wants_json else text)
 
 
 def _result(one: Suppression, done: str) -> str:

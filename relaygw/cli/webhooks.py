@@ -102,7 +102,7 @@ def test_receivers(invocation: Invocation, name: str | None) -> int:
 
 
 async def _test_all(settings: Settings, chosen: Mapping[str, Webhook]) -> list[tuple[bool, str]]:
-    return await asyncio.gather(*(_test(settings, *one) for one in chosen.items()))
+    return await asyncio.gather(*(_test(settings, *item) for item in chosen.items()))
 
 
 async def _test(settings: Settings, name: str, webhook: Webhook) -> tuple[bool, str]:

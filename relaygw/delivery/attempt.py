@@ -76,7 +76,7 @@ class Attempt:
     @property
     def taken(self) -> int:
         """For how many recipients the provider took it, or may have taken it."""
-        return sum(one.verdict in _TAKEN for one in self.outcomes)
+        return sum(outcome.verdict in _TAKEN for outcome in self.outcomes)
 
     def report(self) -> AttemptReport:
         """Return the report as known now."""
@@ -189,9 +189,9 @@ class Upstream:
         if content is not None:
             _check_size(claimed, len(content))
         wishes = {
-            one.address: (one.dsn_notify, one.dsn_orcpt)
-            for one in reversed(claimed.recipients)  # of one address the first counts
-            if one.dsn_notify or one.dsn_orcpt
+            recipient.address: (recipient.dsn_notify, recipient.dsn_orcpt)
+            for recipient in reversed(claimed.recipients)  # of one address the first counts
+            if recipient.dsn_notify or recipient.dsn_orcpt
         }
         return OutgoingMail(
             sender=claimed.sender,
@@ -334,8 +334,8 @@ class Line:
                     next_mail=partial(self._next_mail, session, may_begin) if may_chain else None,
                     ledger=attempt.transaction,
                 )
-                in_step = not [one for one in replies if one.stale_session]
-                said = [one.reply for one in replies if one.reply is not None]
+                in_step = not [reply for reply in replies if reply.stale_session]
+                said = [reply.reply for reply in replies if reply.reply is not None]
                 is_taken = bool([one for one in said if one.is_positive])
             finally:
                 self.upstream.chaining.ended(

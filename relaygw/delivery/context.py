@@ -67,6 +67,6 @@ class WorkerContext:
 
 def marks_of(settings: Settings, store: Store) -> Marks | None:
     """Return the marker of mail, None where no provider reports of it. Raises StoreUnavailable."""
-    if all(one.events is None for one in settings.providers.values()):
+    if all(provider.events is None for provider in settings.providers.values()):
         return None
     return Marks(store.feedback.shared_key(KEY))

@@ -257,7 +257,14 @@ class Gate:
         """
         if not self.held_senders or claimed.probes == self.provider:
             return None
-        return next((one for one in claimed.sender_domains if one in self.held_senders), None)
+        return next(
+            (
+                sender_domain
+                for sender_domain in claimed.sender_domains
+                if sender_domain in self.held_senders
+            ),
+            None,
+        )
 
     # --- what runs
 

@@ -265,7 +265,7 @@ class Holds:
         self, gate: Gate, scopes: Sequence[str], key: str, what: str = "hold"
     ) -> bool | None:
         def drop() -> bool:
-            dropped = [self._stored.drop_hold(str(one), key) for one in scopes]  # each of them
+            dropped = [self._stored.drop_hold(str(scope), key) for scope in scopes]  # each of them
             return any(dropped)
 
         with gate.teaching():

@@ -137,9 +137,9 @@ class Learning:
         self, gate: Gate, claimed: ClaimedDelivery, report: AttemptReport
     ) -> Consequence:
         """Let what this provider cannot be given go by the next one of its route, or be held."""
-        for one in report.outcomes:
-            if one.verdict is Verdict.HOLD:
-                why = one.detail.removeprefix(WITHOUT_8BITMIME)
+        for outcome in report.outcomes:
+            if outcome.verdict is Verdict.HOLD:
+                why = outcome.detail.removeprefix(WITHOUT_8BITMIME)
                 hold = self._lanes[claimed.route].pass_by(gate, claimed, why)
                 return Consequence(hold=hold, wait_s=_AT_ONCE_S)
         return NO_CONSEQUENCE

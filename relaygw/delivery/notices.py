@@ -86,13 +86,13 @@ def audiences(notice: DueNotice, told: str) -> dict[str, tuple[NoticedRecipient,
     if notice.kind is NoticeKind.RELAYED:
         return {notice.sender: people}
     if notice.kind is NoticeKind.DELAYED:
-        people = tuple(one for one in people if one.state is RecipientState.PENDING)
+        people = tuple(person for person in people if person.state is RecipientState.PENDING)
     occasion = _OCCASIONS[notice.kind]
     found = {}
     asked = tuple(
-        one
-        for one in people
-        if (told == "sender" if one.dsn_notify is None else occasion in one.dsn_notify)
+        person
+        for person in people
+        if (told == "sender" if person.dsn_notify is None else occasion in person.dsn_notify)
     )
     if asked:
         found[notice.sender] = asked
@@ -217,7 +217,7 @@ class Notices:
         until_ms = None
         if notice.kind is NoticeKind.DELAYED:
             until_ms = given_up_at_ms(notice.accepted_at_ms, 0, self._retry)
-        mine = {one.rcpt_no for one in people}
+        mine = {person.rcpt_no for person in people}
         telling = Telling(
             notice=notice,
             target=target,
@@ -234,8 +234,8 @@ class Notices:
     def _causes(self, notice: DueNotice) -> dict[int, Cause]:
         attempts = self._store.queue.attempts(notice.queue_id)
         return {
-            one.rcpt_no: self._cause(one, list(_attempts_on(one, attempts)))
-            for one in notice.recipients
+            recipient.rcpt_no: self._cause(recipient, list(_attempts_on(recipient, attempts)))
+            for recipient in notice.recipients
         }
 
     def _cause(self, one: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Cause:

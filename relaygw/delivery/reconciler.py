@@ -115,16 +115,23 @@ class Reconciler:
     def _others(self) -> list[str]:
         """Return processes that may know the route: other workers, and whatever started later."""
         instances = self._store.instances.registered()
-        me = next((one for one in instances if one.incarnation == self._context.incarnation), None)
+        me = next(
+            (
+                instance
+                for instance in instances
+                if instance.incarnation == self._context.incarnation
+            ),
+            None,
+        )
         if me is None:  # others have buried it: it says nothing about mail any more
             return ["another worker"]
         return [
-            f"{one.role} {one.pid} on {one.name}"
-            for one in instances
-            if one.fingerprint != me.fingerprint
+            f"{instance.role} {instance.pid} on {instance.name}"
+            for instance in instances
+            if instance.fingerprint != me.fingerprint
             and (
-                (one.role == "delivery" and one.state != "draining")
-                or one.started_at_ms > me.started_at_ms
+                (instance.role == "delivery" and instance.state != "draining")
+                or instance.started_at_ms > me.started_at_ms
             )
         ]
 
@@ -185,19 +192,22 @@ class Reconciler:
         """Return where the recipients of a delivery go now, None if there is no route for one."""
         headers = self._headers(entry)
         ways: dict[tuple[str, str], list[int]] = {}
-        for one in entry.recipients:
-            if one.delivery_no != part.delivery_no or one.state is not RecipientState.PENDING:
+        for recipient in entry.recipients:
+            if (
+                recipient.delivery_no != part.delivery_no
+                or recipient.state is not RecipientState.PENDING
+            ):
                 continue
             route = self._router.route_for(
                 sender=entry.sender,
-                recipient=one.address,
+                recipient=recipient.address,
                 headers=headers,
                 listener=entry.source.listener,
                 user=entry.source.user,
             )
             if route is None:
                 return None
-            ways.setdefault((route.name, route.stream.value), []).append(one.rcpt_no)
+            ways.setdefault((route.name, route.stream.value), []).append(recipient.rcpt_no)
         return Rerouting(
             queue_id=entry.queue_id,
             delivery_no=part.delivery_no,
@@ -240,10 +250,10 @@ class Reconciler:
                     continue
                 obstacle = self._screen.obstacle_of(entry.source, Mode(entry.mode), part.released)
                 if any(
-                    one.delivery_no == part.delivery_no
-                    and one.state is RecipientState.PENDING
-                    and obstacle(one.address) is None
-                    for one in entry.recipients
+                    recipient.delivery_no == part.delivery_no
+                    and recipient.state is RecipientState.PENDING
+                    and obstacle(recipient.address) is None
+                    for recipient in entry.recipients
                 ):
                     keys.append((entry.queue_id, part.delivery_no))
         return self._store.holds.let_go(keys, BY_MODE) if keys else 0

@@ -114,7 +114,7 @@ async def plan_key(
     generations: Mapping[int, int] = {}
     since_ms = claimed.claimed_at_ms
     if has_been_tried(claimed):
-        numbers = [one.rcpt_no for one in claimed.recipients]
+        numbers = [recipient.rcpt_no for recipient in claimed.recipients]
         known = await context.call(context.store.doubts.history, claimed.queue_id, numbers)
         generations = known.generations
         if known.since_ms is not None:

@@ -256,7 +256,7 @@ def _feedback_report(part: Message, about: _About) -> Iterator[Mention]:
         return
     for address in people[:_MAX_RECIPIENTS]:
         mention = _mention(about, (address,), kind, None, said, raw)
-        yield Mention(tuple(replace(one, others=len(people) - 1) for one in mention.events))
+        yield Mention(tuple(replace(event, others=len(people) - 1) for event in mention.events))
 
 
 # --- what becomes of it --------------------------------------------------------------------------

@@ -149,7 +149,7 @@ class GroupCommitter:
             self._wrote(time.monotonic() - began_s)
         if not again:
             return [None] * len(messages)
-        return [_before(one, again.get(one.queue_id)) for one in messages]
+        return [_before(message, again.get(message.queue_id)) for message in messages]
 
     def _told(
         self, messages: Sequence[AcceptedMessage], failures: Sequence[Failure | None]

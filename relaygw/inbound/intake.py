@@ -269,9 +269,9 @@ class Intake:
 
         Not where it is one of them, nor of mail that only relaygw reads.
         """
-        if any(mailbox(one.address) == mailbox(archive) for one in recipients):
+        if any(mailbox(recipient.address) == mailbox(archive) for recipient in recipients):
             return recipients
-        if all(one.decision is _BOUNCE_MAIL for one in recipients):
+        if all(recipient.decision is _BOUNCE_MAIL for recipient in recipients):
             return recipients
         decision = self._policy.decide_archive(archive, origin.mode)
         return [*recipients, ResolvedRecipient(archive, None, decision, dsn_notify=NEVER)]
@@ -304,8 +304,13 @@ class Intake:
         client = source.client or self.hostname  # local users are of one host
         dsn = origin.dsn
         people = [
-            (one.address, one.original or "", str(one.decision.fate), str(one.dsn_notify))
-            for one in recipients
+            (
+                recipient.address,
+                recipient.original or "",
+                str(recipient.decision.fate),
+                str(recipient.dsn_notify),
+            )
+            for recipient in recipients
         ]
         people.sort()
         who = (client, source.user, source.uid, str(origin.mode or self._mode), sender)
@@ -428,15 +433,15 @@ def _distinct(recipients: list[ResolvedRecipient]) -> list[ResolvedRecipient]:
     if len(recipients) == 1:
         return recipients
     found: dict[tuple[str, str, Fate], ResolvedRecipient] = {}
-    for one in recipients:
-        given = mailbox(one.original or one.address)
+    for recipient in recipients:
+        given = mailbox(recipient.original or recipient.address)
         # lists may tell apart what is one mailbox: what may be sent is never lost to what may not
-        found.setdefault((mailbox(one.address), given, one.decision.fate), one)
+        found.setdefault((mailbox(recipient.address), given, recipient.decision.fate), recipient)
     return list(found.values())
 
 
 def _has_bounce_address(recipients: list[ResolvedRecipient]) -> bool:
-    return any(one.decision is _BOUNCE_MAIL for one in recipients)
+    return any(recipient.decision is _BOUNCE_MAIL for recipient in recipients)
 
 
 def _check_header(header: Header) -> None:
@@ -461,10 +466,13 @@ def _held_apart(message: AcceptedMessage, only: frozenset[str]) -> tuple[NewDeli
     """
     found: list[NewDelivery] = []
     for part in message.deliveries:
-        others = (one for one in part.recipients if one.given.lower() not in only)
-        sent = {mailbox(one.address) for one in others if one.state is RecipientState.PENDING}
+        others = (recipient for recipient in part.recipients if recipient.given.lower() not in only)
+        sent = {mailbox(other.address) for other in others if other.state is RecipientState.PENDING}
         people = part.recipients
-        is_held = [one.given.lower() in only and mailbox(one.address) not in sent for one in people]
+        is_held = [
+            person.given.lower() in only and mailbox(person.address) not in sent
+            for person in people
+        ]
         for is_spared in (False, True):
             group = tuple(compress(people, (one is not is_spared for one in is_held)))
             if group:
@@ -474,4 +482,4 @@ def _held_apart(message: AcceptedMessage, only: frozenset[str]) -> tuple[NewDeli
 
 def _is_to_be_sent(message: AcceptedMessage) -> bool:
     recipients = chain.from_iterable(part.recipients for part in message.deliveries)
-    return any(one.state is RecipientState.PENDING for one in recipients)
+    return any(recipient.state is RecipientState.PENDING for recipient in recipients)

@@ -140,10 +140,10 @@ def _resolve(
 def _captured(recipients: list[ResolvedRecipient], reason: str) -> list[ResolvedRecipient]:
     """Return the recipients with those that would be sent to captured instead."""
     return [
-        replace(one, decision=Decision(Fate.CAPTURE, reason))
-        if one.decision.fate is Fate.DELIVER
-        else one
-        for one in recipients
+        replace(recipient, decision=Decision(Fate.CAPTURE, reason))
+        if recipient.decision.fate is Fate.DELIVER
+        else recipient
+        for recipient in recipients
     ]
 
 
@@ -158,7 +158,7 @@ def _shown(address: str) -> str:
 
 
 def _needs_smtputf8(sender: str, recipients: Iterable[ResolvedRecipient]) -> bool:
-    return not (sender.isascii() and all(one.address.isascii() for one in recipients))
+    return not (sender.isascii() and all(recipient.address.isascii() for recipient in recipients))
 
 
 class Importer:
@@ -168,8 +168,8 @@ class Importer:
     """
 
     def __init__(self, intake: Intake, listeners: Sequence[Listener]) -> None:
-        self.limit_bytes = max((one.max_message_size for one in listeners), default=0)
-        self._header_bytes = max((one.max_header_size for one in listeners), default=0)
+        self.limit_bytes = max((listener.max_message_size for listener in listeners), default=0)
+        self._header_bytes = max((listener.max_header_size for listener in listeners), default=0)
         self.has_space = intake.has_space
         self._intake = intake
         self._seen: dict[str, int] = {}

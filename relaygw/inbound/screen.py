@@ -206,7 +206,11 @@ def _standing_hold(message: AcceptedMessage, standing: StandingHolds) -> ScreenH
         hold
         for part in message.deliveries
         for hold in standing.of_each(
-            (one.address for one in part.recipients if one.state is RecipientState.PENDING),
+            (
+                recipient.address
+                for recipient in part.recipients
+                if recipient.state is RecipientState.PENDING
+            ),
             route=part.route,
             sender=message.sender,
             subject=message.subject,
@@ -233,7 +237,11 @@ class Wishes:
 
     def of(self, deliveries: Iterable[NewDelivery]) -> set[str]:
         """Return the wishes for a message, none if nobody looks at it."""
-        return {self._wanted[one.stream] for one in deliveries if one.stream in self._wanted}
+        return {
+            self._wanted[delivery.stream]
+            for delivery in deliveries
+            if delivery.stream in self._wanted
+        }
 
     def shown(self, subject: str, deliveries: Iterable[NewDelivery]) -> str:
         """Return the subject of a message as it is stored and told."""
@@ -266,7 +274,7 @@ class ContentLook(Check):
         )
         if not found:
             return None
-        states = (one.state for part in message.deliveries for one in part.recipients)
+        states = (recipient.state for part in message.deliveries for recipient in part.recipients)
         is_held = "hold" in wishes and RecipientState.PENDING in states
         self._told(message.queue_id, found, is_held)
         if not is_held:

@@ -51,8 +51,8 @@ class SourceCounts:
             recipients = refused = 0
             for part in message.deliveries:
                 recipients += len(part.recipients)
-                for one in part.recipients:
-                    refused += one.state is RecipientState.BLOCKED
+                for recipient in part.recipients:
+                    refused += recipient.state is RecipientState.BLOCKED
             refused += message.refused_recipients
             count.add(at_ms, recipients + message.refused_recipients, refused)
 

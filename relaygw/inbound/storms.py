@@ -227,8 +227,8 @@ class StormCheck(Check):
     ) -> _Mark:
         contents = []
         is_exact = self._settings.action == "hold"
-        for one in dict.fromkeys(content if is_exact else (content.alike,)):
-            count = self._count_of(recipient, one, before, seen)
+        for fromkey in dict.fromkeys(content if is_exact else (content.alike,)):
+            count = self._count_of(recipient, fromkey, before, seen)
             count.add(seen.at_ms, self._step_ms)
             contents.append(
                 _Numbered(count, count.within(seen.at_ms - self._window_ms, seen.at_ms))
@@ -371,9 +371,9 @@ def _keys(message: AcceptedMessage) -> dict[int, str]:
     """Return who gets it: a hash of address, subject and sender, and the address."""
     found: dict[int, str] = {}
     for part in message.deliveries:
-        for one in part.recipients:
-            if one.state is RecipientState.PENDING:
-                given = one.given.lower()  # several may go to one instead
+        for recipient in part.recipients:
+            if recipient.state is RecipientState.PENDING:
+                given = recipient.given.lower()  # several may go to one instead
                 found[hash((given, message.subject, message.sender)) & _KEY_BITS] = given
     return found
 
@@ -382,7 +382,12 @@ def _held(message: AcceptedMessage) -> set[str]:
     """Return the given addresses that a message is held for as a storm."""
     is_storm = message.hold is not None and message.hold.code is HoldCode.STORM
     parts = message.deliveries if is_storm else ()
-    return {one.given.lower() for part in parts if not part.is_spared for one in part.recipients}
+    return {
+        recipient.given.lower()
+        for part in parts
+        if not part.is_spared
+        for recipient in part.recipients
+    }
 
 
 def _text_hash(head: bytes, end: int) -> int | None:

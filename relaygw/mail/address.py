@@ -196,8 +196,8 @@ def mailbox(address: str) -> str:
 def distinct(addresses: Iterable[str]) -> list[str]:
     """Return addresses in their order, of each mailbox the first one: nobody gets a mail twice."""
     found: dict[str, str] = {}
-    for one in addresses:
-        found.setdefault(mailbox(one), one)
+    for address in addresses:
+        found.setdefault(mailbox(address), address)
     return list(found.values())
 
 

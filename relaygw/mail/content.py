@@ -193,9 +193,11 @@ def link_value(facts: HeaderFacts, name: str) -> str | None:
 def author_domain(content: bytes) -> str:
     """Return the domain of From, in lower case; "" where it has none."""
     end = header_end(content)
-    for one in header_fields(content, 0, end, names={"from"}):
-        value_end = min(one.value_end, one.value_start + _MAX_AUTHOR_BYTES)
-        domains = _DOMAIN.findall(content[one.value_start : value_end].decode("utf-8", "replace"))
+    for header_field in header_fields(content, 0, end, names={"from"}):
+        value_end = min(header_field.value_end, header_field.value_start + _MAX_AUTHOR_BYTES)
+        domains = _DOMAIN.findall(
+            content[header_field.value_start : value_end].decode("utf-8", "replace")
+        )
         return domains[-1].lower() if domains else ""  # a name in front of it may have an @
     return ""
 

@@ -89,7 +89,9 @@ def from_line(line: bytes) -> Exported:
     sender, recipients, content = map(fields.get, ("sender", "recipients", "content"))
     if not isinstance(sender, str):
         raise NotExported("sender is not text")
-    if not isinstance(recipients, list) or not all(isinstance(one, str) for one in recipients):
+    if not isinstance(recipients, list) or not all(
+        isinstance(recipient, str) for recipient in recipients
+    ):
         raise NotExported("recipients are not a list of addresses")
     if not isinstance(content, str):
         raise NotExported("content is not text")

@@ -181,9 +181,9 @@ def _words(telling: Telling, *, reported: int) -> Iterator[str]:
     yield f"    Sent:     {_date(notice.accepted_at_ms)}"
     yield f"    Queue id: {notice.queue_id}"
     told, room = 0, _MAX_WORDS_BYTES
-    for one in telling.recipients[:_MAX_TOLD]:
-        about = [line for said in _about(telling, one) for line in _wrapped(said, "    ")]
-        lines = ["", f"<{_plain(one.address)}>", *about]
+    for recipient in telling.recipients[:_MAX_TOLD]:
+        about = [line for said in _about(telling, recipient) for line in _wrapped(said, "    ")]
+        lines = ["", f"<{_plain(recipient.address)}>", *about]
         room -= sum(len(quoted(line.encode("utf-8"))) + 2 for line in lines)
         if room < 0 and told:
             break
@@ -262,11 +262,11 @@ def _advice(telling: Telling) -> Iterator[str]:
 
 
 def _failure_advice(telling: Telling) -> Iterator[str]:
-    refused = [one for one in telling.recipients if not _is_ended_by_hand(one)]
+    refused = [recipient for recipient in telling.recipients if not _is_ended_by_hand(recipient)]
     if not refused:
         return
     remedies = (telling.causes.get(one.rcpt_no, Cause()).remedy for one in refused)
-    told = list(dict.fromkeys(one for one in remedies if one))[:3] or [
+    told = list(dict.fromkeys(remedy for remedy in remedies if remedy))[:3] or [
         "Check the address and what was answered, and correct it."
     ]
     yield f"What to do: {' '.join(told)} Then send the mail again."
@@ -307,9 +307,9 @@ def _blocks(telling: Telling, room: int) -> list[str]:
     """Return the report's fields of each recipient; in the second half of the room only what."""
     blocks: list[str] = []
     short_from, left = room // 2, room
-    for one in telling.recipients:
+    for recipient in telling.recipients:
         is_short = left < short_from
-        lines = _recipient_report(telling, one, is_short=is_short)
+        lines = _recipient_report(telling, recipient, is_short=is_short)
         block = "".join(f"{line}\r\n" for line in lines)
         left -= len(block) + 2
         if left < 0 and blocks:

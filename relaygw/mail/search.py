@@ -249,7 +249,7 @@ def _valued_term(
     shown = f"{field.value}:{value[:40]}"
     if field in _TIMES:
         number, what = read_time(value), "is not a time"
-        expected = f"write one like {' '.join(f'{field.value}:{one}' for one in language.times)}"
+        expected = f"write one like {' '.join(f'{field.value}:{time}' for time in language.times)}"
     elif field in _SIZES:
         number, what = read_size_bytes(value), "is not a size"
         expected = f"write {field.value}:100k or {field.value}:2M"

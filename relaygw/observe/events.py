@@ -66,10 +66,11 @@ def accepted_copy(event: Attempted) -> Accepted | None:
     if claimed.released != Released.RESENT or not update.is_first_try:
         return None
     first = claimed.recipients[0].rcpt_no
-    if all(one.rcpt_no != first for one in update.recipients):
+    if all(recipient.rcpt_no != first for recipient in update.recipients):
         return None  # a later part of it
     people = (
-        NewRecipient(address=one.address, original=one.original) for one in claimed.recipients
+        NewRecipient(address=recipient.address, original=recipient.original)
+        for recipient in claimed.recipients
     )
     part = NewDelivery(route=claimed.route, stream=claimed.stream, recipients=tuple(people))
     return Accepted(

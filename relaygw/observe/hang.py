@@ -53,26 +53,26 @@ class HangFile:
         """Note that it goes on, or is gone."""
         now_ms = clock_ms()
         self._hangs = [
-            replace(one, ended_ms=now_ms, is_back=is_back)
-            if one.pid == pid and one.ended_ms is None
-            else one
-            for one in self._hangs
+            replace(hang, ended_ms=now_ms, is_back=is_back)
+            if hang.pid == pid and hang.ended_ms is None
+            else hang
+            for hang in self._hangs
         ]
         self._write()
 
     def _write(self) -> None:
         oldest_ms = clock_ms() - _KEPT_MS
-        kept = [one for one in self._hangs if one.ended_ms is None or one.ended_ms >= oldest_ms]
+        kept = [hang for hang in self._hangs if hang.ended_ms is None or hang.ended_ms >= oldest_ms]
         self._hangs = kept[-_MOST:]
         new = self._path.with_name(f"{_NAME}.new")
         with contextlib.suppress(OSError):  # the log has told it
-            new.write_text(json.dumps([asdict(one) for one in self._hangs]) + "\n")
+            new.write_text(json.dumps([asdict(hang) for hang in self._hangs]) + "\n")
             new.replace(self._path)
 
 
 def read_hangs(state_dir: Path) -> list[Hang]:
     """Return the entries of the file, the oldest first; none if there is no file."""
     try:
-        return [Hang(**one) for one in json.loads((state_dir / _NAME).read_text())]
+        return [Hang(**load) for load in json.loads((state_dir / _NAME).read_text())]
     except (OSError, ValueError, TypeError):
         return []

@@ -35,7 +35,11 @@ def label_of_few(known: set[str], name: str, most: int) -> str:
 def suppressed_of(event: Attempted) -> list[tuple[str, str, str]]:
     """Return action, stream and cause for each suppressed recipient."""
     claimed, update = event.claimed, event.update
-    listed = {one.rcpt_no: one.listed for one in claimed.recipients if one.listed is not None}
+    listed = {
+        recipient.rcpt_no: recipient.listed
+        for recipient in claimed.recipients
+        if recipient.listed is not None
+    }
     if not listed:
         return []
     blocked = [

@@ -56,8 +56,8 @@ def note_logins(store: Store, settings: Settings, *, now_ms: int) -> None:
     """Record who is known from now on. Raises StoreUnavailable."""
     # of a token there is the reference only: its age is that of its name
     marks: dict[LoginKey, str] = dict.fromkeys(_roles(settings), "-")
-    marks |= {("web", one.name): _mark(one.password_hash) for one in settings.web.users}
-    marks |= {("smtp", one.name): _mark(one.password_hash) for one in settings.users}
+    marks |= {("web", user.name): _mark(user.password_hash) for user in settings.web.users}
+    marks |= {("smtp", user.name): _mark(user.password_hash) for user in settings.users}
     if marks:
         store.sessions.note_known(marks, now_ms=now_ms)
 
@@ -66,9 +66,9 @@ def _roles(settings: Settings) -> dict[LoginKey, str]:
     """Return the role of each name, by its kind and the name."""
     web = settings.web
     return {
-        **{("web", one.name): one.role for one in web.users},
-        **{("token", one.name): one.role for one in web.tokens},
-        **{("smtp", one.name): "" for one in settings.users},
+        **{("web", user.name): user.role for user in web.users},
+        **{("token", token.name): token.role for token in web.tokens},
+        **{("smtp", user.name): "" for user in settings.users},
     }
 
 
@@ -98,14 +98,14 @@ class ExemptNetwork:
 
 def exempt_networks(settings: Settings) -> Iterator[ExemptNetwork]:
     """Yield who has no limit of its own, by listener."""
-    for one in settings.listeners:
-        for by, networks in (("allow", one.allow), ("exempt", one.exempt)):
+    for listener in settings.listeners:
+        for by, networks in (("allow", listener.allow), ("exempt", listener.exempt)):
             limits = ["max_connections_per_client"]
             if by == "exempt":
                 limits.append("rate_per_client")
             for network in networks:
                 yield ExemptNetwork(
-                    listener=str(one.bind), network=str(network), by=by, limits=tuple(limits)
+                    listener=str(listener.bind), network=str(network), by=by, limits=tuple(limits)
                 )
 
 

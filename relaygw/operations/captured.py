@@ -98,12 +98,12 @@ class ReleaseResult:
     @property
     def changed(self) -> tuple[str, ...]:
         """The queue ids of the messages that somebody gets."""
-        return tuple(dict.fromkeys(one.queue_id for one in self.copies))
+        return tuple(dict.fromkeys(copy.queue_id for copy in self.copies))
 
     @property
     def outside(self) -> tuple[str, ...]:
         """The addresses, each once, that get mail although they are not on the allow list."""
-        found = (one.address for one in self.copies if one.released is Released.ANYONE)
+        found = (copy.address for copy in self.copies if copy.released is Released.ANYONE)
         return tuple(dict.fromkeys(found))
 
 
@@ -170,8 +170,8 @@ def release_captured(
     for batch in batches(ids):
         planned = planner.plan(batch)
         by_message: defaultdict[str, list[Copy]] = defaultdict(list)
-        for one in planned.copies:
-            by_message[one.queue_id].append(one)
+        for copy in planned.copies:
+            by_message[copy.queue_id].append(copy)
         releases = []
         for queue_id, copies in by_message.items():
             entry = AuditEntry(
@@ -187,7 +187,7 @@ def release_captured(
         done = store.sandbox.release_captured(releases) if releases else frozenset()
         missed = (one for one in by_message if one not in done)
         why = "it has just changed; check it and try again"
-        sent = tuple(one for one in planned.copies if one.queue_id in done)
+        sent = tuple(copy for copy in planned.copies if copy.queue_id in done)
         left = planned.left + tuple(LeftAlone(one, why, is_temporary=True) for one in missed)
         results.append(replace(planned, copies=sent, left=left))
     return _joined(results)
@@ -196,12 +196,12 @@ def release_captured(
 def _deliveries(copies: Iterable[Copy]) -> Iterator[NewDelivery]:
     """Yield a delivery for each route and each kind of release: one opens no list for another."""
     groups: defaultdict[tuple[Released, str, str], list[Copy]] = defaultdict(list)
-    for one in copies:
-        groups[one.released, one.route, one.stream].append(one)
+    for copy in copies:
+        groups[copy.released, copy.route, copy.stream].append(copy)
     for (released, route, stream), members in groups.items():
         recipients = tuple(
             NewRecipient(address=to, original=was if was != to else None, dsn_notify=NEVER)
-            for to, was in ((one.address, one.captured) for one in members)
+            for to, was in ((member.address, member.captured) for member in members)
         )
         yield NewDelivery(released=released, route=route, stream=stream, recipients=recipients)
 
@@ -214,7 +214,7 @@ def _audited(copy: Copy) -> str:
 def _joined(results: Iterable[ReleaseResult]) -> ReleaseResult:
     parts = list(results)
     return ReleaseResult(
-        copies=tuple(one for part in parts for one in part.copies),
+        copies=tuple(copy for part in parts for copy in part.copies),
         refused=tuple(one for part in parts for one in part.refused),
         left=tuple(one for part in parts for one in part.left),
     )
@@ -236,10 +236,10 @@ class _Planner:
 
     def _plan_one(self, entry: QueueEntry) -> ReleaseResult:
         captured = [
-            one
-            for one in entry.recipients
-            if one.state is RecipientState.CAPTURED
-            and (not self._only_for or _folded(one.address) in self._only_for)
+            recipient
+            for recipient in entry.recipients
+            if recipient.state is RecipientState.CAPTURED
+            and (not self._only_for or _folded(recipient.address) in self._only_for)
         ]
         obstacle = None
         if entry.captured_at_ms is None:
@@ -312,8 +312,9 @@ class _Planner:
             anyone=request.is_admin and request.anyone and is_confirmed,
         )
         is_waiting = any(
-            one.state is RecipientState.PENDING and _folded(one.address) == _folded(target)
-            for one in entry.recipients
+            recipient.state is RecipientState.PENDING
+            and _folded(recipient.address) == _folded(target)
+            for recipient in entry.recipients
         )
         if judgement.released is not None and is_waiting:
             return Judgement(None, Refusal.WAITING)

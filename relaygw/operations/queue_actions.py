@@ -163,7 +163,7 @@ def screen_of(store: Store, settings: Settings) -> Screen | None:
     """Return who may receive now, None: no worker goes by these settings."""
     mine = fingerprint(settings)
     workers = (one for one in store.instances.registered() if one.role == "delivery")
-    return Screen(settings) if any(one.fingerprint == mine for one in workers) else None
+    return Screen(settings) if any(worker.fingerprint == mine for worker in workers) else None
 
 
 def _change_ready(
@@ -250,17 +250,18 @@ def _objection_to_retry(entry: QueueEntry, order: Order) -> LeftAlone | None:
 
 def _objection_to_release(entry: QueueEntry, order: Order) -> LeftAlone | None:
     causes = (part.hold for part in entry.deliveries if part.state is _D.HELD)
-    standing = next((one.hold_id for one in causes if one and one.hold_id), None)
+    standing = next((cause.hold_id for cause in causes if cause and cause.hold_id), None)
     if standing is not None:
         why = f"a standing hold keeps it, with all mail like it: relaygw hold end {standing}"
         return LeftAlone(entry.queue_id, why)
     if order.screen is None:
         return None
-    for part in (one for one in entry.deliveries if one.state is _D.HELD):
+    for part in (delivery for delivery in entry.deliveries if delivery.state is _D.HELD):
         waiting = [
-            one.address
-            for one in entry.recipients
-            if one.delivery_no == part.delivery_no and one.state is RecipientState.PENDING
+            recipient.address
+            for recipient in entry.recipients
+            if recipient.delivery_no == part.delivery_no
+            and recipient.state is RecipientState.PENDING
         ]
         is_held = order.screen.holds_back(entry.source, entry.mode, part.released, waiting)
         if not (waiting and is_held):

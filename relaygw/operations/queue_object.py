@@ -30,7 +30,7 @@ def leading_delivery(entry: QueueEntry) -> DeliveryEntry:
 def shown_state(entry: QueueEntry) -> str:
     """Return the state of a message in a word; finished it may be captured."""
     state = leading_delivery(entry).state
-    is_captured = any(one.state is RecipientState.CAPTURED for one in entry.recipients)
+    is_captured = any(recipient.state is RecipientState.CAPTURED for recipient in entry.recipients)
     return "captured" if state is DeliveryState.FINISHED and is_captured else state.value
 
 
@@ -80,7 +80,9 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
         "queue_id": entry.queue_id,
         **fields(leading, "state", "stream", "route"),
         "sender": entry.sender,
-        "recipients": [_recipient(one, parts[one.delivery_no]) for one in entry.recipients],
+        "recipients": [
+            _recipient(recipient, parts[recipient.delivery_no]) for recipient in entry.recipients
+        ],
         **fields(entry, "subject", "size_bytes"),
         "accepted_at": rfc3339(entry.accepted_at_ms),
         "source": fields(
@@ -113,7 +115,7 @@ def shown_object(
 
     `is_raw`: the reports as they came, too.
     """
-    return {**queue_object(entry), "events": [_event(one, is_raw=is_raw) for one in reports]}
+    return {**queue_object(entry), "events": [_event(report, is_raw=is_raw) for report in reports]}
 
 
 def _event(one: Report, *, is_raw: bool) -> dict[str, Any]:

@@ -117,24 +117,30 @@ class Resent:
     @property
     def result(self) -> str:
         """What becomes of it in a word or two: it is sent again if it is to anybody."""
-        results = {one.result for one in self.recipients}
+        results = {recipient.result for recipient in self.recipients}
         return next(word for word in (*_FATES.values(), SUPPRESSED) if word in results)
 
     @property
     def audited(self) -> str:
         """Who gets it, for the audit trail."""
         return ", ".join(
-            one.address if one.result == SENT_AGAIN else f"{one.address} ({one.result})"
-            for one in self.recipients
+            recipient.address
+            if recipient.result == SENT_AGAIN
+            else f"{recipient.address} ({recipient.result})"
+            for recipient in self.recipients
         )
 
     @property
     def delivered_left(self) -> int:
         """How many it was delivered to, where only those get it again to whom it was not."""
-        if not any(one.was in _FAILED for one in self.recipients):
+        if not any(recipient.was in _FAILED for recipient in self.recipients):
             return 0
         again = set(map(canonical, self.addresses))
-        delivered = (one.address for one in self.entry.recipients if one.state is _R.DELIVERED)
+        delivered = (
+            recipient.address
+            for recipient in self.entry.recipients
+            if recipient.state is _R.DELIVERED
+        )
         return len(set(map(canonical, delivered)) - again)
 
 
@@ -148,13 +154,19 @@ class ResendResult:
     @property
     def mark(self) -> str:
         """A short name for exactly this: who confirmed one confirmed no other."""
-        shown = [(one.queue_id, one.number, one.recipients) for one in self.messages]
+        shown = [
+            (message.queue_id, message.number, message.recipients) for message in self.messages
+        ]
         return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
 
 def may_be_resent(entry: QueueEntry) -> list[RecipientEntry]:
     """Return the recipients of a message that ended in a way after which it is sent again."""
-    return [one for one in entry.recipients if one.state is _R.DELIVERED or _has_failed(one)]
+    return [
+        recipient
+        for recipient in entry.recipients
+        if recipient.state is _R.DELIVERED or _has_failed(recipient)
+    ]
 
 
 def _has_failed(one: RecipientEntry) -> bool:
@@ -195,15 +207,15 @@ def send_again(
     it are done.
     """
     done, left = [], list(planned.left)
-    for one in planned.messages:
+    for message in planned.messages:
         if not composer.has_space():
             raise StoreUnavailable(
                 "the volume that holds the queue is nearly full; free some space"
             )
         try:
-            done.append(_store(store, composer, one, actor=actor, now_ms=now_ms, detail=detail))
+            done.append(_store(store, composer, message, actor=actor, now_ms=now_ms, detail=detail))
         except (AlreadyAccepted, _ContentGone):
-            left.append(LeftAlone(one.queue_id, _CHANGED, is_temporary=True))
+            left.append(LeftAlone(message.queue_id, _CHANGED, is_temporary=True))
     return ResendResult(messages=tuple(done), left=tuple(left))
 
 
@@ -270,9 +282,11 @@ def _plan(
     head = store.intake.read_chunk(entry.queue_id, 0) or b""
     with composer.composed(entry, iter([head]), addresses, "") as (message, _):
         recipients = _fates(message, entry, store)
-    if all(one.is_suppressed for one in recipients):
+    if all(recipient.is_suppressed for recipient in recipients):
         who = "; ".join(
-            f"{one.address} is {one.listed.sentence}" for one in recipients if one.listed
+            f"{recipient.address} is {recipient.listed.sentence}"
+            for recipient in recipients
+            if recipient.listed
         )
         return LeftAlone(entry.queue_id, who)
     return Resent(entry=entry, recipients=recipients, addresses=addresses, number=number)
@@ -315,7 +329,7 @@ def _objection(
 
 
 def _not_ended(entry: QueueEntry) -> str:
-    states = {one.state for one in entry.recipients}
+    states = {recipient.state for recipient in entry.recipients}
     if states == {_R.CAPTURED}:
         return f"it is captured; relaygw sandbox release {entry.queue_id} sends it"
     shown = " and ".join(sorted({part.state for part in entry.deliveries} | states))
@@ -326,12 +340,12 @@ def _still_on_its_way(store: Store, entry: QueueEntry, addresses: Iterable[str])
     """Return who is already going to receive it because it was sent again before, "" for nobody."""
     wanted = set(map(canonical, addresses))
     actions = store.queue.record_of(entry.queue_id).actions
-    pairs = [one.target.split() for one in actions if one.action == RESEND]
+    pairs = [action.target.split() for action in actions if action.action == RESEND]
     for later in store.queue.entries([new for old, new in pairs if old == entry.queue_id]):
-        for one in later.recipients:
-            if one.state is _R.PENDING and canonical(one.address) in wanted:
+        for recipient in later.recipients:
+            if recipient.state is _R.PENDING and canonical(recipient.address) in wanted:
                 return (
-                    f"{one.address} is already going to receive it: it was sent again as "
+                    f"{recipient.address} is already going to receive it: it was sent again as "
                     f"{later.queue_id}; relaygw queue explain {later.queue_id}"
                 )
     return ""
@@ -340,20 +354,22 @@ def _still_on_its_way(store: Store, entry: QueueEntry, addresses: Iterable[str])
 def _fates(message: AcceptedMessage, entry: QueueEntry, store: Store) -> tuple[ResentTo, ...]:
     listed: dict[str, Listed] = {}
     for part in message.deliveries:
-        pending = [one.address for one in part.recipients if one.state is _R.PENDING]
+        pending = [
+            recipient.address for recipient in part.recipients if recipient.state is _R.PENDING
+        ]
         look = store.suppressions.listed_for
         listed |= look(pending, sender=message.sender, stream=part.stream)
     # by their mailboxes: some may have been captured as no addresses
-    was = {mailbox(one.address): one.state.value for one in entry.recipients}
+    was = {mailbox(recipient.address): recipient.state.value for recipient in entry.recipients}
     return tuple(
         ResentTo(
-            address=one.address,
-            was=was.get(mailbox(one.original or one.address)),
-            state=one.state,
+            address=recipient.address,
+            was=was.get(mailbox(recipient.original or recipient.address)),
+            state=recipient.state,
             route=part.route,
-            reason=one.reason,
-            listed=listed.get(one.address) if one.state is _R.PENDING else None,
+            reason=recipient.reason,
+            listed=listed.get(recipient.address) if recipient.state is _R.PENDING else None,
         )
         for part in message.deliveries
-        for one in part.recipients
+        for recipient in part.recipients
     )

@@ -117,12 +117,14 @@ def guarded(store: Store) -> list[Guarded]:
     for one in store.holds.held_mail() if entries else ():
         if one.cause.code is HoldCode.GUARD:
             held[one.cause.key.partition(" ")[0]] += one.deliveries
-    return [Guarded(entry=one, held=held[one.target]) for one in entries]
+    return [Guarded(entry=entry, held=held[entry.target]) for entry in entries]
 
 
 def suspects(store: Store, now_ms: int) -> list[Incident]:
     """Return the alerts of the guard that last."""
-    lasting = (one for one in store.watch.incidents(now_ms) if one.recovered_at_ms is None)
+    lasting = (
+        incident for incident in store.watch.incidents(now_ms) if incident.recovered_at_ms is None
+    )
     return [one for one in lasting if one.rule in RULES]
 
 
@@ -186,7 +188,7 @@ def allow_mail(
     entry = _audited("allow", new, f"up to {new.per_hour} an hour")
     holds = _holds_within(store, target)
     store.guard.put_guard_entry(new, entry=entry, is_renewing=True)
-    _end_holds(store, [one for one in holds if one.target != target], actor, now_ms)
+    _end_holds(store, [hold for hold in holds if hold.target != target], actor, now_ms)
     released = _release(store, target, holds, actor=actor, now_ms=now_ms)
     if target != new.source_id:  # what is held with its source
         batches = held_of_class(store, classes[0].mail_class)
@@ -216,16 +218,16 @@ def _holds_within(store: Store, target: str) -> list[GuardEntry]:
     """Return the holds of a class or source, and of the classes of a source."""
     entries = store.guard.guard_entries()
     return [
-        one
-        for one in entries
-        if one.action is GuardAction.HOLD and target in (one.target, one.source_id)
+        entry
+        for entry in entries
+        if entry.action is GuardAction.HOLD and target in (entry.target, entry.source_id)
     ]
 
 
 def _end_holds(store: Store, holds: Sequence[GuardEntry], actor: str, now_ms: int) -> None:
-    for one in holds:
-        entry = _audited("release", one, "", actor, now_ms)
-        store.guard.drop_guard_entry(one.target, entry=entry)
+    for hold in holds:
+        entry = _audited("release", hold, "", actor, now_ms)
+        store.guard.drop_guard_entry(hold.target, entry=entry)
 
 
 def _is_to_allow(
@@ -244,7 +246,7 @@ def _is_to_allow(
     if one.script:
         keys.add(program_of(one.user, one.uid, one.script))
     is_told = any(alert.key.startswith(key) for alert in suspects(store, now_ms) for key in keys)
-    return is_told or any(one.actor == GUARD for one in holds)
+    return is_told or any(hold.actor == GUARD for hold in holds)
 
 
 def forget_allowed(store: Store, target: str, *, actor: str, now_ms: int) -> bool:
@@ -263,7 +265,14 @@ def label_of(store: Store, target: str) -> str:
 
 
 def _entry_of(store: Store, target: str) -> GuardEntry | None:
-    return next((one for one in store.guard.guard_entries() if one.target == target), None)
+    return next(
+        (
+            guard_entry
+            for guard_entry in store.guard.guard_entries()
+            if guard_entry.target == target
+        ),
+        None,
+    )
 
 
 def _classes(store: Store, target: str) -> list[SeenClass]:
@@ -281,9 +290,11 @@ def _label(classes: Sequence[SeenClass], target: str) -> str:
 
 def _learnt(store: Store, classes: Sequence[SeenClass], guard: Guard, now_ms: int) -> int:
     hours: Counter[int] = Counter()
-    ids = [one.mail_class.class_id for one in classes]
-    for one in store.sources.class_hours(now_ms - DAY_MS, class_ids=ids):
-        hours[one.hour_at_ms] += ceil(HourCount(one.messages, one.recipients).weight)
+    ids = [mail_class.mail_class.class_id for mail_class in classes]
+    for class_hour in store.sources.class_hours(now_ms - DAY_MS, class_ids=ids):
+        hours[class_hour.hour_at_ms] += ceil(
+            HourCount(class_hour.messages, class_hour.recipients).weight
+        )
     return max(LEARNT_FACTOR * max(hours.values(), default=0), guard.new_per_hour)
 
 
@@ -291,7 +302,7 @@ def _release(
     store: Store, target: str, holds: Sequence[GuardEntry], *, actor: str, now_ms: int
 ) -> int:
     """Release what is held for a class or source, and for other entries that are over."""
-    targets = dict.fromkeys((target, *(one.target for one in holds)))
+    targets = dict.fromkeys((target, *(hold.target for hold in holds)))
     batches = chain.from_iterable(_held_ids(store, one) for one in targets)
     return _release_each(store, batches, target, actor=actor, now_ms=now_ms)
 

@@ -42,7 +42,7 @@ def waiting_of(store: Store) -> list[tuple[StandingHold, int]]:
     waiting: Counter[str | None] = Counter()
     for one in store.holds.held_mail() if holds else ():
         waiting[one.cause.hold_id] += one.deliveries
-    return [(one, waiting[one.hold_id]) for one in holds]
+    return [(hold, waiting[hold.hold_id]) for hold in holds]
 
 
 def hold_object(hold: StandingHold, waiting: int) -> dict[str, Any]:
@@ -189,9 +189,9 @@ def _kept(entry: QueueEntry, holds: StandingHolds) -> Iterator[Key]:
 
 def _is_kept(entry: QueueEntry, part: DeliveryEntry, holds: StandingHolds) -> bool:
     waiting = (
-        one.address
-        for one in entry.recipients
-        if one.delivery_no == part.delivery_no and one.state is RecipientState.PENDING
+        recipient.address
+        for recipient in entry.recipients
+        if recipient.delivery_no == part.delivery_no and recipient.state is RecipientState.PENDING
     )
     return None not in holds.of_each(
         waiting,

@@ -57,7 +57,7 @@ class Snapshot:
 
     def drifted(self) -> list[Instance]:
         """Return the instances that routing or policy settings differ than the file's."""
-        return [one for one in self.instances if one.fingerprint != self.fingerprint]
+        return [instance for instance in self.instances if instance.fingerprint != self.fingerprint]
 
     def waits(self, provider: str | None = None) -> Waits | None:
         """Return how long mail of the last hour was in the queue; None: none came to its end."""
@@ -113,13 +113,15 @@ def in_queue_since(store: Store, since_ms: int) -> Counter[str]:
 def lanes_of(snapshot: Snapshot, settings: Settings) -> list[tuple[str, str]]:
     """Return routes and streams of the configuration, then others that still have mail."""
     configured = [(route.name, route.stream.value) for route in settings.routes]
-    return list(dict.fromkeys([*configured, *((one.route, one.stream) for one in snapshot.lanes)]))
+    return list(
+        dict.fromkeys([*configured, *((lane.route, lane.stream) for lane in snapshot.lanes)])
+    )
 
 
 def warnings(snapshot: Snapshot) -> Iterator[str]:
     """Yield what an operator should look at."""
     for role in ("front", "delivery"):
-        mine = [one.incarnation for one in snapshot.instances if one.role == role]
+        mine = [instance.incarnation for instance in snapshot.instances if instance.role == role]
         if mine and snapshot.silent.issuperset(mine):
             yield silent_words(role)
         elif snapshot.instances and not mine:
@@ -130,8 +132,8 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
         yield f"{names}: routing or policy settings differ from the file; reload or restart"
     if snapshot.maildrop is not None and snapshot.maildrop.summary is not None:
         yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
-    for one in lost_gateways(snapshot.lost):
-        yield f"{one.summary}; {one.remedy}"
+    for lost_gateway in lost_gateways(snapshot.lost):
+        yield f"{lost_gateway.summary}; {lost_gateway.remedy}"
     yield from snapshot.endings
     yield from receiver_warnings(snapshot.webhooks, now_ms=snapshot.at_ms)
 
@@ -152,7 +154,7 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         "hostname": settings.hostname,
         "queue": settings.queue.url,
         "fingerprint": snapshot.fingerprint,
-        "instances": [_instance_object(one, snapshot) for one in snapshot.instances],
+        "instances": [_instance_object(instance, snapshot) for instance in snapshot.instances],
         "providers": [
             {
                 "name": name,
@@ -167,10 +169,10 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         "standing_holds": [hold_object(*one) for one in snapshot.standing],
         "lanes": [
             {
-                **fields(one, "route", "stream", "state", "deliveries"),
-                "oldest_accepted_at": rfc3339(one.oldest_accepted_at_ms),
+                **fields(lane, "route", "stream", "state", "deliveries"),
+                "oldest_accepted_at": rfc3339(lane.oldest_accepted_at_ms),
             }
-            for one in snapshot.lanes
+            for lane in snapshot.lanes
         ],
         "untended": [
             {

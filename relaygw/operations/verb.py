@@ -62,7 +62,7 @@ class Verb:
 
     def carry_out(self, given: Mapping[str, str], asked: Asked) -> dict[str, Any]:
         """Read what is given, and do it. Raises Mistake, and StoreUnavailable."""
-        known = {one.name: one for one in self.parameters}
+        known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
                 raise Mistake(f"{name[:40]!r} is not known", "one of " + ", ".join(known))

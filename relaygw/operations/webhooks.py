@@ -23,7 +23,7 @@ def receivers(store: Store, settings: Settings) -> dict[str, Endpoint]:
     """Return how the receivers of the settings do, by name; raises StoreUnavailable."""
     if not settings.webhooks:
         return {}
-    known = {one.endpoint: one for one in store.outbox.endpoints()}
+    known = {endpoint.endpoint: endpoint for endpoint in store.outbox.endpoints()}
     return {
         name: known.get(one.endpoint) or _unseen(one.endpoint)
         for name, one in named_webhooks(settings).items()

@@ -45,14 +45,14 @@ def texts_of(content: bytes, header_end: int, subject: str) -> Iterator[str]:
     """Yield the subject and the texts of a mail that are looked at, decoded."""
     content = content[: header_end + MAX_CONTENT_BYTES]
     edges = islice(_EDGE.finditer(content, header_end), _MAX_PARTS)
-    starts = [0, *(one.end() for one in edges)]
+    starts = [0, *(edge.end() for edge in edges)]
     left = MAX_TEXT_CHARACTERS
     yield subject
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         blank = header_end if start == 0 else content.find(b"\r\n\r\n", start, end)
         body = blank if blank >= 0 else end
         fields = islice(header_fields(content, start, body, names=_OF_PARTS), _MAX_FIELDS)
-        header = b"".join([content[one.start : one.end][:_MAX_FIELD_BYTES] for one in fields])
+        header = b"".join([content[field.start : field.end][:_MAX_FIELD_BYTES] for field in fields])
         text = _text_of(header, content[body:end], left)
         left -= len(text)
         if text:

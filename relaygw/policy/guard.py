@@ -124,11 +124,11 @@ class _Judging:
         self._known = known
         self._source_id = classes[0].mail_class.source_id
         self._may_hold = classes[0].mail_class.host != OTHER_SOURCES  # else several are one
-        self._first_ms = min(one.first_seen_ms for one in classes)
+        self._first_ms = min(mail_class.first_seen_ms for mail_class in classes)
 
     @cached_property
     def _totals(self) -> Mapping[int, HourCount]:
-        return sums(one.hours for one in self._classes)
+        return sums(mail_class.hours for mail_class in self._classes)
 
     @cached_property
     def _weights(self) -> Mapping[int, float]:
@@ -140,7 +140,7 @@ class _Judging:
 
     def at(self, moment: Moment) -> Iterator[Suspect]:
         """Find what was wrong in that hour."""
-        hours = (hour for one in self._classes for hour in _hours(one, moment))
+        hours = (hour for mail_class in self._classes for hour in _hours(mail_class, moment))
         two_hours = HourCount(*(sum(counts) for counts in zip(*hours, strict=True)))
         bounced = self._known.bounced * moment.is_now
         if not is_worth_a_look(two_hours, bounced, self._guard):
@@ -165,7 +165,7 @@ class _Judging:
         usual = max(self._guard.new_per_hour, self._known.allowed.get(self._source_id, 0))
         for key, members in self._cohorts(moment).items():
             least = usual * (FIRST_DAY_FACTOR if key.endswith(FIRST_DAY) else 1)
-            counts = {one: much(one, moment) for one in members}
+            counts = {member: much(member, moment) for member in members}
             if sum(counts.values()) <= least:
                 continue
             limit = max(least, self._usual_newness(moment))
@@ -181,14 +181,18 @@ class _Judging:
         program, whatever hosts it runs on.
         """
         cohorts: dict[str, list[Counted]] = {}
-        for one in self._classes:
-            if one.is_promotional or one.is_moved or one.class_id in self._known.allowed:
+        for mail_class in self._classes:
+            if (
+                mail_class.is_promotional
+                or mail_class.is_moved
+                or mail_class.class_id in self._known.allowed
+            ):
                 continue
-            if not self._came_late(one, moment):
+            if not self._came_late(mail_class, moment):
                 continue
-            key = self._cohort(one)
-            if one.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
-                cohorts.setdefault(key, []).append(one)
+            key = self._cohort(mail_class)
+            if mail_class.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
+                cohorts.setdefault(key, []).append(mail_class)
         return cohorts
 
     def _cohort(self, one: Counted) -> str:
@@ -295,7 +299,7 @@ class _Judging:
         begin = moment.hour - (HISTORY_DAYS + 1) * 24
         seen = sorted(hour for hour in one.hours if begin <= hour <= moment.hour)
         silences = [(after - before - 1, before, after) for before, after in pairwise(seen)]
-        silent, last, ended = max(silences, key=lambda one: one[0], default=(0, 0, 0))
+        silent, last, ended = max(silences, key=lambda silence: silence[0], default=(0, 0, 0))
         if not silent or ended <= moment.hour - 24:
             return 0.0
         usual = sum(one.weight(hour) for hour in seen if hour <= last) / (last - seen[0] + 1)
@@ -322,8 +326,8 @@ class _Judging:
         is_new = self._is_new_source(moment)
         if self._is_quiet(moment) and not is_new:
             return None
-        counts = {one: much(one, moment) for one in self._classes}
-        ids = [self._source_id, *(one.class_id for one in self._classes)]
+        counts = {mail_class: much(mail_class, moment) for mail_class in self._classes}
+        ids = [self._source_id, *(mail_class.class_id for mail_class in self._classes)]
         allowed = sum(self._known.allowed.get(one, 0) for one in ids)
         least = max(self._guard.source_per_hour, allowed)
         if moment.at_ms < self._known.counting_since_ms + DAY_MS:
@@ -345,10 +349,10 @@ class _Judging:
     def _much_refused(self, moment: Moment, bounced: int) -> Suspect | None:
         recipients: dict[Counted, float] = {}
         refused: dict[Counted, float] = {}
-        for one in self._classes:
-            now, before = _hours(one, moment)
-            recipients[one] = now.recipients + before.recipients * moment.earlier
-            refused[one] = now.refused + before.refused * moment.earlier
+        for mail_class in self._classes:
+            now, before = _hours(mail_class, moment)
+            recipients[mail_class] = now.recipients + before.recipients * moment.earlier
+            refused[mail_class] = now.refused + before.refused * moment.earlier
         total, count = sum(recipients.values()), sum(refused.values()) + bounced
         if count < _REFUSED_LEAST:
             return None

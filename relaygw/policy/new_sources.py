@@ -21,9 +21,9 @@ def sender_id(one: MailClass) -> str:
 def by_sender(classes: Iterable[Counted]) -> list[list[Counted]]:
     """Return classes by host, login and uid, where these have several sources."""
     found: dict[str, list[Counted]] = defaultdict(list)
-    for one in classes:
-        if one.mail_class.host != OTHER_SOURCES:
-            found[sender_id(one.mail_class)].append(one)
+    for mail_class in classes:
+        if mail_class.mail_class.host != OTHER_SOURCES:
+            found[sender_id(mail_class.mail_class)].append(mail_class)
     return [its for its in found.values() if len({one.mail_class.source_id for one in its}) > 1]
 
 
@@ -36,11 +36,15 @@ def judge_together(
     sends so much alone is left to `judge`.
     """
     first_ms: dict[str, int] = {}
-    for one in classes:
-        its = one.mail_class.source_id
-        first_ms[its] = min(first_ms.get(its, one.first_seen_ms), one.first_seen_ms)
+    for mail_class in classes:
+        its = mail_class.mail_class.source_id
+        first_ms[its] = min(first_ms.get(its, mail_class.first_seen_ms), mail_class.first_seen_ms)
     for moment in moments(now_ms):
-        new = [one for one in classes if first_ms[one.mail_class.source_id] > moment.at_ms - DAY_MS]
+        new = [
+            mail_class
+            for mail_class in classes
+            if first_ms[mail_class.mail_class.source_id] > moment.at_ms - DAY_MS
+        ]
         counts = _by_source(new, guard, known, moment)
         total = sum(sum(each.values()) for each in counts.values())
         if len(counts) > 1 and total > guard.new_per_hour:
@@ -52,13 +56,20 @@ def _by_source(
     classes: Sequence[Counted], guard: Guard, known: Known, moment: Moment
 ) -> dict[str, dict[Counted, float]]:
     counts: dict[str, dict[Counted, float]] = defaultdict(dict)
-    for one in classes:
-        is_allowed = not known.allowed.keys().isdisjoint((one.class_id, one.mail_class.source_id))
-        if one.is_promotional or one.is_known_mail or one.is_moved or is_allowed:
+    for mail_class in classes:
+        is_allowed = not known.allowed.keys().isdisjoint(
+            (mail_class.class_id, mail_class.mail_class.source_id)
+        )
+        if (
+            mail_class.is_promotional
+            or mail_class.is_known_mail
+            or mail_class.is_moved
+            or is_allowed
+        ):
             continue
-        count = much(one, moment)
+        count = much(mail_class, moment)
         if count:
-            counts[one.mail_class.source_id][one] = count
+            counts[mail_class.mail_class.source_id][mail_class] = count
     limit = guard.new_per_hour
     return {its: each for its, each in counts.items() if sum(each.values()) <= limit}
 

@@ -184,7 +184,7 @@ def _trouble(found: _Found, is_blocked: Callable[[str], bool]) -> str | None:
     """Return why a field may not pass a block list, None if it may."""
     addresses = [] if found.field.form == "url" else _addresses(found)
     try:
-        blocked = next((one for one in addresses or () if is_blocked(one)), None)
+        blocked = next((address for address in addresses or () if is_blocked(address)), None)
     except InvalidAddress:
         addresses = None
     if addresses is None:

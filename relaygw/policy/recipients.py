@@ -337,7 +337,7 @@ class Screen:
         if self.standing is None:
             return {}
         holds = self.standing.of_each(
-            (one.address for one in claimed.recipients),
+            (recipient.address for recipient in claimed.recipients),
             route=claimed.route,
             sender=claimed.sender,
             subject=claimed.subject,

@@ -237,9 +237,9 @@ def blocked(
 def warned(recipients: Sequence[Recipient]) -> tuple[Warned, ...]:
     """Return who is sent to although it is suppressed, and was not told of yet."""
     return tuple(
-        Warned(one.rcpt_no, one.address, one.listed)
-        for one in recipients
-        if one.listed is not None and not one.listed.is_told
+        Warned(recipient.rcpt_no, recipient.address, recipient.listed)
+        for recipient in recipients
+        if recipient.listed is not None and not recipient.listed.is_told
     )
 
 
@@ -250,8 +250,8 @@ def _after_doubt(
 
     What the provider itself calls one is held, unless the catalogue says how long it waits.
     """
-    doubts = [one for one in report.outcomes if one.verdict is Verdict.DOUBT]
-    told = [one.meaning.wait_s for one in doubts if one.meaning.rule]  # by a row of it
+    doubts = [outcome for outcome in report.outcomes if outcome.verdict is Verdict.DOUBT]
+    told = [doubt.meaning.wait_s for doubt in doubts if doubt.meaning.rule]  # by a row of it
     wait_s = ladder_step(KEYED_LADDER_S, claimed.doubts)
     if told:
         wait_s = max(ladder_step(waits_s, claimed.doubts) if waits_s else 0.0 for waits_s in told)
@@ -289,12 +289,14 @@ def _recipient_updates(
     claimed: ClaimedDelivery, report: AttemptReport, expired: bool
 ) -> tuple[RecipientUpdate, ...]:
     wants_success = {
-        one.rcpt_no for one in claimed.recipients if one.dsn_notify and SUCCESS in one.dsn_notify
+        recipient.rcpt_no
+        for recipient in claimed.recipients
+        if recipient.dsn_notify and SUCCESS in recipient.dsn_notify
     }
     return tuple(
         [
-            _recipient_update(one, report.provider, expired, one.rcpt_no in wants_success)
-            for one in report.outcomes
+            _recipient_update(outcome, report.provider, expired, outcome.rcpt_no in wants_success)
+            for outcome in report.outcomes
         ]
     )
 

@@ -95,14 +95,14 @@ class Rhythm:
 
         `stops`: pauses of more mail than this, that somebody was told of.
         """
-        if not hours or sum(one.messages for one in hours) < LEAST_MESSAGES:
+        if not hours or sum(hour.messages for hour in hours) < LEAST_MESSAGES:
             return None
         span = hours[-1].hour - hours[0].hour + 1
         if span * HOUR_MS < LEARNT_MS * _learning(hours, span) - HOUR_MS:
             return None
-        if len({one.hour // WEEK for one in hours}) < span / WEEK * _WEEKS_SHARE:
+        if len({hour.hour // WEEK for hour in hours}) < span / WEEK * _WEEKS_SHARE:
             return None
-        pauses = [one for one in _pauses(hours) if not any(map(one.covers, stops))]
+        pauses = [pause for pause in _pauses(hours) if not any(map(pause.covers, stops))]
         return cls._of_pauses(*_usual_pauses(pauses))
 
     @classmethod
@@ -138,9 +138,9 @@ class Rhythm:
 def _learning(hours: Sequence[MailHour], span: int) -> int:
     """Return how many times as long as usual a rhythm takes to learn."""
     days = span / 24
-    if len({one.hour // 24 for one in hours}) < days * _SELDOM:
+    if len({hour.hour // 24 for hour in hours}) < days * _SELDOM:
         return 3
-    return 2 if sum(one.messages for one in hours) < days * _RARE else 1
+    return 2 if sum(hour.messages for hour in hours) < days * _RARE else 1
 
 
 class Pause(NamedTuple):
@@ -161,7 +161,7 @@ def rhythms_of(hours: Mapping[MailKind, Sequence[MailHour]]) -> dict[MailKind, R
     When all of a domain was silent, somebody was told of that, and of none of its kinds.
     """
     found: dict[MailKind, Rhythm] = {}
-    for kind in sorted(hours, key=lambda one: one.template is not None):
+    for kind in sorted(hours, key=lambda hour: hour.template is not None):
         whole = found.get(kind.whole)
         rhythm = Rhythm.of(hours[kind], whole.stops if whole else ())
         if rhythm is not None:
@@ -186,9 +186,9 @@ def _usual_pauses(pauses: list[Pause]) -> tuple[list[Pause], list[Pause]]:
     """
     stops: list[Pause] = []
     for _ in range(min(_MOST_STOPS, len(pauses))):
-        longest = max(pauses, key=lambda one: one.gap_ms)
-        others = [one for one in pauses if one is not longest]
-        before = [one for one in others if one.last <= longest.first]
+        longest = max(pauses, key=lambda pause: pause.gap_ms)
+        others = [pause for pause in pauses if pause is not longest]
+        before = [other for other in others if other.last <= longest.first]
         if not any(_is_broken_by(longest, its) for its in (others, before)):
             break
         pauses = others

@@ -37,8 +37,8 @@ def keys_of(settings: Settings) -> Tree:
     """Return the keys that are set, with hashes of their values."""
     dump = settings.model_dump(mode="json", exclude_defaults=True)
     # secrets are in it as references only; of passwords there is a hash, which is told from others
-    hashes = [one.password_hash for one in settings.users]
-    web_hashes = [one.password_hash for one in settings.web.users]
+    hashes = [user.password_hash for user in settings.users]
+    web_hashes = [user.password_hash for user in settings.web.users]
     for place, marks in ((dump, hashes), (dump.get("web", {}), web_hashes)):
         for shown, mark in zip(place.get("users", ()), marks, strict=False):
             shown["password_hash"] = hash_of(mark)
@@ -63,8 +63,8 @@ def _tree(value: Any) -> Tree | str:
 def _named(entries: list[Any]) -> Any:
     """Return a list as a mapping, by what its entries are called, where all have a name."""
     for key in _NAMES:
-        if all(isinstance(one, dict) and isinstance(one.get(key), str) for one in entries):
-            named = {f"[{one[key]}]": one for one in entries}
+        if all(isinstance(entry, dict) and isinstance(entry.get(key), str) for entry in entries):
+            named = {f"[{entry[key]}]": entry for entry in entries}
             if len(named) == len(entries):
                 return named
     return entries

@@ -16,7 +16,7 @@ class StandingHolds:
     """The standing holds in force, compiled once."""
 
     def __init__(self, holds: Iterable[StandingHold]) -> None:
-        self._holds = {(one.scope, one.value): one for one in holds}
+        self._holds = {(hold.scope, hold.value): hold for hold in holds}
         self._subjects = [
             (value.casefold(), one)
             for (scope, value), one in self._holds.items()
@@ -45,7 +45,8 @@ class StandingHolds:
         whole = whole or self._of_address(sender, _S.SENDER, _S.SENDER_DOMAIN)
         whole = whole or self._of_subject(subject) or self._of_client(client)
         return [
-            whole or self._of_address(one, _S.RECIPIENT, _S.RECIPIENT_DOMAIN) for one in addresses
+            whole or self._of_address(address, _S.RECIPIENT, _S.RECIPIENT_DOMAIN)
+            for address in addresses
         ]
 
     def _of_address(

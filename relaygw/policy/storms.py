@@ -187,7 +187,7 @@ def opening(content: bytes, header_bytes: int) -> int | None:
     start = max(header_bytes, content.find(b"<body", header_bytes, header_bytes + TOKEN_BYTES // 4))
     text = _readable(content[start : start + _OPENING_BYTES])
     words = text.translate(_WORDS).split(None, 2 * _OPENING_WORDS)[:-1]  # the last may be cut
-    short = [one for one in words if len(one) < _SHORTEST_NAME][:_OPENING_WORDS]
+    short = [word for word in words if len(word) < _SHORTEST_NAME][:_OPENING_WORDS]
     is_base64 = b"base64" in text.lower()  # words of that are none
     return None if is_base64 or len(short) < _OPENING_WORDS else hash(tuple(short))
 

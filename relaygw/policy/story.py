@@ -104,23 +104,23 @@ def as_object(story: Story) -> dict[str, Any]:
     """Return a story in the form of JSON; times as RFC 3339, UTC."""
     events = [
         {
-            "kind": one.kind.value,
-            "at": rfc3339(one.at_ms),
-            "until": rfc3339_or_none(one.until_ms),
-            **fields(one, "times", "text"),
-            "notes": [asdict(note) for note in one.notes],
+            "kind": event.kind.value,
+            "at": rfc3339(event.at_ms),
+            "until": rfc3339_or_none(event.until_ms),
+            **fields(event, "times", "text"),
+            "notes": [asdict(note) for note in event.notes],
         }
-        for one in story.events
+        for event in story.events
     ]
     outlooks = [
         {
-            **fields(one, "delivery_no", "route", "stream", "state"),
-            "recipients": list(one.recipients),
-            "text": one.text,
-            "next_attempt_at": rfc3339_or_none(one.next_at_ms),
-            "notes": [asdict(note) for note in one.notes],
+            **fields(outlook, "delivery_no", "route", "stream", "state"),
+            "recipients": list(outlook.recipients),
+            "text": outlook.text,
+            "next_attempt_at": rfc3339_or_none(outlook.next_at_ms),
+            "notes": [asdict(note) for note in outlook.notes],
         }
-        for one in story.outlooks
+        for outlook in story.outlooks
     ]
     return {
         **fields(story, "queue_id", "state", "is_over", "headline", "answer", "sender"),

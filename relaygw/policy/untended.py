@@ -297,7 +297,9 @@ def turn_s(provider: Provider) -> float:
 
 def shortest_in_hand_s(settings: Settings) -> float:
     """Return for how long nothing in hand is worth a look."""
-    return min((longest_in_hand_s(one, 1) for one in settings.providers.values()), default=3600.0)
+    return min(
+        (longest_in_hand_s(provider, 1) for provider in settings.providers.values()), default=3600.0
+    )
 
 
 def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> Iterator[Untended]:

@@ -191,11 +191,11 @@ class _List:
         access, name = self.access, name or self.name
         place = access._configuration.place(name, access._door)
         is_muted = False  # by warn_if_reject
-        for one in checks(access._resolver, words, self.name, place):
-            if one.word == "warn_if_reject":
+        for check in checks(access._resolver, words, self.name, place):
+            if check.word == "warn_if_reject":
                 is_muted = True
                 continue
-            decision = self._decision(one, name, place, depth)
+            decision = self._decision(check, name, place, depth)
             if decision is not None and (decision.fate is Fate.SEND or not is_muted):
                 return decision
             is_muted = False

@@ -58,7 +58,7 @@ def sender_classes(resolver: Resolver, report: Report) -> list[str]:
         if configuration.is_on("smtp_sender_dependent_authentication", service):
             for table in resolver.tables.of("smtp_sasl_password_maps", service):
                 keys = _entries(resolver, report, table, "")
-                found += [one for one in keys if "@" in one]
+                found += [key for key in keys if "@" in key]
     # most mail is of this host's own programs
     return ordered(filter(_is_usable, [*found, f"@{resolver.origin}"]))
 
@@ -66,7 +66,7 @@ def sender_classes(resolver: Resolver, report: Report) -> list[str]:
 def judged_senders(resolver: Resolver) -> list[str]:
     """Return the classes of senders that access tables tell apart, the rest first."""
     tables = access_tables(resolver, SENDER)
-    found = (one for table in tables for one in _entries(resolver, Report(), table, _ACCESS))
+    found = (entry for table in tables for entry in _entries(resolver, Report(), table, _ACCESS))
     return list(dict.fromkeys((REST, *found)))
 
 
@@ -74,8 +74,8 @@ def permitted_senders(resolver: Resolver) -> list[str]:
     """Return one class of senders from each access table that lets some in, the rest first."""
     found = [REST]
     for table in access_tables(resolver, SENDER):
-        lines = [one.told_apart or [] for one in table.patterns if _lets_in(one.value)]
-        permitted = (one.key for one in table.entries if _lets_in(one.value))
+        lines = [pattern.told_apart or [] for pattern in table.patterns if _lets_in(pattern.value)]
+        permitted = (entry.key for entry in table.entries if _lets_in(entry.value))
         keys = (one for one in permitted if one != "<>" and one[-1:] != "@")
         lines += [[*_of_key(resolver, key, is_by_domain=True)] for key in islice(keys, 1)]
         found += [one for line in lines for one in line if _is_usable(one)][:1]
@@ -97,7 +97,7 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
         keys = list(_entries(resolver, report, table, _ACCESS))
         found += keys
         if "smtpd_access_maps" in configuration.values("parent_domain_matches_subdomains"):
-            found += [f".{one[1:]}" for one in keys if one.startswith("@")]
+            found += [f".{key[1:]}" for key in keys if key.startswith("@")]
     for table in resolver.tables.of("relocated_maps"):
         found += _entries(resolver, report, table, "relocated_maps")
     for name in ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains"):
@@ -115,8 +115,8 @@ def written_hops(resolver: Resolver) -> list[str]:
     values = [resolver.configuration.value("relayhost")]
     for name in (*SENDER_MAPS, "transport_maps"):
         for table in resolver.tables.of(name):
-            values += [one.value for one in table.entries]
-            values += [one.value for one in table.patterns]
+            values += [entry.value for entry in table.entries]
+            values += [pattern.value for pattern in table.patterns]
     words = [word for value in values for word in re.split(r"[,\s]+", value) if word]
     # behind a transport, as in smtp:[host]:port
     return [*words, *(word.partition(":")[2] for word in words if word.partition(":")[2])]
@@ -132,7 +132,7 @@ def host_of(hop: str) -> str:
 
 def ordered(classes: Iterable[str]) -> list[str]:
     """Return classes without repetitions: addresses, domains, longer suffixes, the rest."""
-    unique = dict.fromkeys(one.lower() for one in classes if one)
+    unique = dict.fromkeys(pattern.lower() for pattern in classes if pattern)
     return [*sorted(unique, key=_rank), REST]
 
 
@@ -154,14 +154,17 @@ def _entries(resolver: Resolver, report: Report, table: Table, what: str) -> Ite
                 f"{line.place}: /{line.source}/ stands for no list of addresses and domains, so "
                 f"it is not in relaygw.yaml; write its meaning into {what or 'a route'} by hand"
             )
-        yield from (one for one in classes or () if one != "*")
+        yield from (pattern for pattern in classes or () if pattern != "*")
     for entry in table.entries:
         key = entry.key
         if key in ("*", "<>") or table.is_static:
             continue
         classes = list(_of_key(resolver, key, is_by_domain=what in _BY_DOMAIN))
-        yield from (one for one in classes if _is_usable(one))
-        bad = next((one for one in classes if not _is_usable(one)), key if not classes else None)
+        yield from (pattern for pattern in classes if _is_usable(pattern))
+        bad = next(
+            (pattern for pattern in classes if not _is_usable(pattern)),
+            key if not classes else None,
+        )
         if bad is not None and what:
             report.warn(
                 f"{entry.place}: {key} is not an address or a domain that relaygw can name, so it "

@@ -62,7 +62,7 @@ class Failures:
         yield from dict.fromkeys(one.missing_index for one in self._asked(service))
         for stop in delivery.stops:
             words = self._configuration.values("smtp_sasl_mechanism_filter", service)
-            if stop.login and any(":" in one or "!" in one for one in words):
+            if stop.login and any(":" in word or "!" in word for word in words):
                 yield self._said("smtp_sasl_mechanism_filter", "its result is unknown", service)
             if stop.tls == "none":
                 continue
@@ -100,7 +100,7 @@ class Failures:
         if not any(stop.login for stop in delivery.stops):
             return
         words = [one.lower() for one in configuration.values("smtp_sasl_mechanism_filter", service)]
-        if words and not any(one in MECHANISMS or ":" in one or "!" in one for one in words):
+        if words and not any(word in MECHANISMS or ":" in word or "!" in word for word in words):
             why = f"{', '.join(words)} leaves no way to log in by a password"
             yield self._said("smtp_sasl_mechanism_filter", why, service)
         for stop in delivery.stops:
@@ -234,13 +234,17 @@ class Doubts:
             yield self._said("cleanup_service_name", "another cleanup maps addresses", door)
         for service in configuration.services:
             if service.command in _INNER and service.name in (*_INNER, "rewrite"):
-                names = [one for one in service.overrides if _FOLLOWED.fullmatch(one)]
-                yield from (self._said(one, f"is set for {service.name}", service) for one in names)
+                names = [
+                    override for override in service.overrides if _FOLLOWED.fullmatch(override)
+                ]
+                yield from (
+                    self._said(name, f"is set for {service.name}", service) for name in names
+                )
         takers = [one for one in configuration.services if one.command in ("smtpd", "pickup")]
         option = "receive_override_options"
-        kinds = {"no_address_mappings" in configuration.values(option, one) for one in takers}
+        kinds = {"no_address_mappings" in configuration.values(option, taker) for taker in takers}
         if len(kinds) > 1 and any(configuration.value(one) for one in _MAPPING):
-            one = next(one for one in takers if option in one.overrides)
+            one = next(taker for taker in takers if option in taker.overrides)
             yield self._said(option, "addresses are mapped by some services only", one)
 
     def _unnamed(self, names: tuple[str, ...]) -> Iterator[str]:

@@ -69,8 +69,8 @@ def _written(subject: Subject, hop: Hop) -> str:
 
 def _no_login(subject: Subject) -> Iterator[Finding]:
     configuration = subject.configuration
-    services = [None, *(one for one in configuration.services if one.command == "smtp")]
-    is_on = any(configuration.is_on("smtp_sasl_auth_enable", one) for one in services)
+    services = [None, *(service for service in configuration.services if service.command == "smtp")]
+    is_on = any(configuration.is_on("smtp_sasl_auth_enable", service) for service in services)
     if configuration.value("smtp_sasl_password_maps") and not is_on:
         yield Finding(
             subject.place("smtp_sasl_password_maps"), "login-is-off",
@@ -78,7 +78,7 @@ def _no_login(subject: Subject) -> Iterator[Finding]:
             "smtp_sasl_auth_enable = yes",
             "is imported without logins, like Postfix; --mend uses the passwords",
         )  # fmt: skip
-    has_map = any(configuration.value("smtp_sasl_password_maps", one) for one in services)
+    has_map = any(configuration.value("smtp_sasl_password_maps", service) for service in services)
     if is_on and not has_map:
         yield Finding(
             subject.place("smtp_sasl_auth_enable"), "login-is-off",
@@ -227,8 +227,8 @@ def _levels(subject: Subject) -> Iterator[Finding]:
         own = configuration.parameter(name, service)
         written = [(configuration.value(name, service), own.place)] if own else []
         for table in subject.resolver.tables.of("smtp_tls_policy_maps", service):
-            written += [(one.value, one.place) for one in table.entries]
-            written += [(one.value, one.place) for one in table.patterns]
+            written += [(entry.value, entry.place) for entry in table.entries]
+            written += [(pattern.value, pattern.place) for pattern in table.patterns]
         for level, place in ((value.split()[0].lower(), at) for value, at in written if value):
             if level not in LEVELS:
                 near = difflib.get_close_matches(level, LEVELS, n=1)
@@ -245,7 +245,7 @@ def _levels(subject: Subject) -> Iterator[Finding]:
 
 def _pooling(subject: Subject) -> Iterator[Finding]:
     configuration = subject.configuration
-    levels = {one.tls for _, delivery in subject.deliveries for one in delivery.stops}
+    levels = {stop.tls for _, delivery in subject.deliveries for stop in delivery.stops}
     if levels - {"none"} and not configuration.is_on("smtp_tls_connection_reuse"):
         yield Finding(
             subject.place("smtp_tls_connection_reuse"), "no-reuse",
@@ -267,7 +267,7 @@ def _relayhosts(subject: Subject) -> Iterator[Finding]:
     written = [(configuration.value("relayhost"), subject.place("relayhost"), "relayhost")]
     for name in SENDER_MAPS[:1]:
         for table in subject.resolver.tables.of(name):
-            written += [(one.value, str(one.place), one.key) for one in table.entries]
+            written += [(entry.value, str(entry.place), entry.key) for entry in table.entries]
     for value, place, what in written:
         for word in re.split(r"[,\s]+", value):
             if word and "[" not in word and word.upper() != "DUNNO":

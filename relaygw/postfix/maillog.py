@@ -104,7 +104,7 @@ def followed_lines(path: Path, *, is_over: Callable[[], bool]) -> Iterator[str]:
             yield from chain.from_iterable(filter(None, pieces))
             if len(logs) > _MAX_LOGS and pieces[0] is None:
                 logs.pop(0).close()
-            if all(one is None for one in pieces):
+            if all(piece is None for piece in pieces):
                 if is_over():
                     return
                 time.sleep(_LOOK_S)

@@ -171,10 +171,12 @@ class Configuration:
     @property
     def door(self) -> Service | None:
         """The service that takes mail of this host's networks; None: it is not known."""
-        servers = [one for one in self.services if one.command == "smtpd"]
+        servers = [service for service in self.services if service.command == "smtpd"]
         usual = (("smtp", "inet"), ("smtpd", "pass"))  # the second is behind postscreen
-        found = [one for name in usual for one in servers if (one.name, one.kind) == name]
-        return next(iter((*found, *(one for one in servers if one.kind == "inet"))), None)
+        found = [
+            server for name in usual for server in servers if (server.name, server.kind) == name
+        ]
+        return next(iter((*found, *(server for server in servers if server.kind == "inet"))), None)
 
     def expanded(self, text: str, place: Place, service: Service | None = None) -> str:
         """Return a text with its `$name` replaced. Raises PostfixUnreadable."""

@@ -321,11 +321,11 @@ class Postfix:
         # of a file of aliases the keys end with the NUL that programs in C see
         entries = [(key.rstrip("\0"), value.rstrip("\0")) for key, tab, value in pairs if tab]
         # YP_LAST_MODIFIED and YP_MASTER_NAME, which postalias writes for NIS
-        return [one for one in entries if not one[0].startswith("YP_")]
+        return [entry for entry in entries if not entry[0].startswith("YP_")]
 
     def learn(self, table: Table, keys: Iterable[str]) -> None:
         """Ask for many keys at once; what is asked again is known then."""
-        wanted = [one for one in dict.fromkeys(keys) if one and one.isprintable()]
+        wanted = [fromkey for fromkey in dict.fromkeys(keys) if fromkey and fromkey.isprintable()]
         wanted = [one for one in wanted if (table.spec, one) not in self._answers]
         if not wanted or not self.can_ask(table):
             return

@@ -123,7 +123,7 @@ class MendedResolver(Resolver):
 
     @cached_property
     def _written(self) -> set[str]:
-        return {one.lower() for one in written_hops(self)}
+        return {written_hop.lower() for written_hop in written_hops(self)}
 
     def login_entry(
         self, sender: str, hop: Hop, written: str, service: Service | None = None

@@ -120,16 +120,18 @@ def addresses_of(source: str) -> list[str] | None:
     texts = _alternatives(source)
     if texts is None:
         return None
-    found = [_entry(one) for one in texts]
+    found = [_entry(text) for text in texts]
     return None if None in found else list(dict.fromkeys(one for one in found if one))
 
 
 def local_parts_of(source: str) -> list[str]:
     """Return the local parts that a regular expression names, at whatever domain: `^www-data@`."""
-    found = (one.removeprefix("^").partition("@") for one in _alternatives(source) or ())
+    found = (
+        alternative.removeprefix("^").partition("@") for alternative in _alternatives(source) or ()
+    )
     texts = (local.replace("\\.", "\1") for local, at, _ in found if at)
-    names = [one.replace("\1", ".") for one in texts if _LOCAL_PART.fullmatch(one)]
-    return list(dict.fromkeys(one.lower() for one in names))
+    names = [text.replace("\1", ".") for text in texts if _LOCAL_PART.fullmatch(text)]
+    return list(dict.fromkeys(name.lower() for name in names))
 
 
 def _alternatives(source: str) -> list[str] | None:

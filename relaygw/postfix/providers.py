@@ -168,7 +168,7 @@ class Providers:
                 f"{self.secrets_directory / name} before the start"
             )
         words = self.configuration.values("smtp_sasl_mechanism_filter")
-        mechanisms = [one.lower() for one in words]
+        mechanisms = [word.lower() for word in words]
         if len(mechanisms) == 1 and mechanisms[0] in MECHANISMS:
             written["auth"] = mechanisms[0]
         elif mechanisms and not {*MECHANISMS} & set(mechanisms):

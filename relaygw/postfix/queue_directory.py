@@ -160,11 +160,11 @@ def _is_locked(descriptor: int) -> bool:
 def _walk(directory: Path) -> Iterator[Path]:
     with os.scandir(directory) as found:
         entries = sorted(found, key=lambda one: one.name)
-    for one in entries:
-        if len(one.name) == 1 and one.is_dir(follow_symlinks=False):  # hashed
-            yield from _walk(Path(one.path))
+    for entry in entries:
+        if len(entry.name) == 1 and entry.is_dir(follow_symlinks=False):  # hashed
+            yield from _walk(Path(entry.path))
         else:
-            yield Path(one.path)
+            yield Path(entry.path)
 
 
 @dataclass(frozen=True, slots=True)

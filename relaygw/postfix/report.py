@@ -49,10 +49,14 @@ class Report:
 
     def verdicts(self, configuration: Configuration) -> list[Verdict]:
         """Return the verdict on every parameter that is set, in the order of the files."""
-        found = [self._verdict(one, configuration) for one in configuration.parameters.values()]
+        found = [
+            self._verdict(parameter, configuration)
+            for parameter in configuration.parameters.values()
+        ]
         for service in configuration.services:
             found += [
-                self._of_service(one, service, configuration) for one in service.overrides.values()
+                self._of_service(override, service, configuration)
+                for override in service.overrides.values()
             ]
         found += [_service_verdict(one) for one in configuration.services if _is_told(one)]
         return sorted(

@@ -78,7 +78,7 @@ class Rewriting:
         delivery = refusal or self._way(used, target)
         service = resolver.configuration.service(delivery.transport)
         final = self.generic(used, service), self.generic(target, service)
-        ways = tuple(self._way(used, one) for one in others)
+        ways = tuple(self._way(used, other) for other in others)
         services = (resolver.configuration.service(way.transport) for way in ways)
         others = [self.generic(one, each) for one, each in zip(others, services, strict=True)]
         header_from = self.in_header("From", sender or sample(REST), service)
@@ -113,7 +113,9 @@ class Rewriting:
         if not self._is_mapped:
             return []
         found = self._results("sender_bcc_maps", sender)[:1] if sender else []
-        found += [one for to in recipients for one in self._results("recipient_bcc_maps", to)[:1]]
+        found += [
+            result for to in recipients for result in self._results("recipient_bcc_maps", to)[:1]
+        ]
         always = self.resolver.configuration.value("always_bcc")
         found += [always] if always else []
         return list(dict.fromkeys(to for one in found for to in self.final_recipients(one)))
@@ -246,7 +248,7 @@ class Rewriting:
     def _masqueraded(self, address: str) -> str:
         local, _, domain = address.rpartition("@")
         exceptions = self.resolver.configuration.values("masquerade_exceptions")
-        if local.lower() in (one.lower() for one in exceptions):
+        if local.lower() in (exception.lower() for exception in exceptions):
             return address
         for masquerade in self.resolver.configuration.values("masquerade_domains"):
             bare = masquerade.removeprefix("!").lower()
@@ -306,7 +308,12 @@ class Rewriting:
         except PostfixUnreadable:
             return [word]
         lines = (line.strip() for line in text.splitlines())
-        return [one for line in lines if not line.startswith("#") for one in alias_words(line)]
+        return [
+            alias_word
+            for line in lines
+            if not line.startswith("#")
+            for alias_word in alias_words(line)
+        ]
 
     def _place(self, name: str) -> Place:
         return self.resolver.configuration.place(name)

@@ -53,7 +53,7 @@ class Routing:
         resolver = self.rewriting.resolver
         self.senders = sender_classes(resolver, self.report)
         self.recipients = recipient_classes(resolver, self.report)
-        senders = [sample(one) for one in permitted_senders(resolver)]
+        senders = [sample(permitted_sender) for permitted_sender in permitted_senders(resolver)]
         at_door = {one: self._at_door(senders, sample(one)) for one in self.recipients}
         rest = at_door[REST]
         may_be_lock = bool(rest.doubts) and any(one.delivery is None for one in at_door.values())
@@ -74,7 +74,7 @@ class Routing:
         except AddressCircle:
             return
         reader, *others = finals[0]
-        if others or any(one != [reader] for one in finals) or is_end(reader):
+        if others or any(final != [reader] for final in finals) or is_end(reader):
             return
         if resolver.route(sample(REST), reader).fate is not Fate.SEND:
             return
@@ -119,7 +119,11 @@ class Routing:
 
     def of_fate(self, *fates: Fate) -> list[str]:
         """Return the classes of recipients with one of these ends, but for the rest."""
-        return [one for one in self.recipients if one and self.fates[one].fate in fates]
+        return [
+            recipient
+            for recipient in self.recipients
+            if recipient and self.fates[recipient].fate in fates
+        ]
 
     def routes(self) -> list[dict[str, Any]]:
         """Return the routes; the last one has no condition. Raises PostfixUnreadable."""
@@ -160,8 +164,8 @@ class Routing:
         """Return a way to serve where the rest is sent nowhere: relaygw wants a last route."""
         resolver, where = self.rewriting.resolver, "; ".join(self.fates[REST].places)
         if resolver.configuration.value("relayhost"):
-            stops = [resolver.by_relayhost(sample(one)).stops for one in self.senders]
-            return tuple(self._names(one, "smtp") for one in stops)
+            stops = [resolver.by_relayhost(sample(sender)).stops for sender in self.senders]
+            return tuple(self._names(stop, "smtp") for stop in stops)
         if not vectors:
             raise PostfixUnreadable(
                 f"{where or 'main.cf'}: no recipient is sent anywhere, but a relaygw route needs a "
@@ -187,10 +191,10 @@ class Routing:
                     "default route"
                 )
             return None
-        is_mx = any(one.hop.is_mx and is_direct(one.hop.host, target) for one in delivery.stops)
+        is_mx = any(stop.hop.is_mx and is_direct(stop.hop.host, target) for stop in delivery.stops)
         if is_mx or not delivery.stops:
             return self._direct(sender, recipient, delivery)
-        if any(SAMPLE in one.hop.host for one in delivery.stops):
+        if any(SAMPLE in stop.hop.host for stop in delivery.stops):
             raise PostfixUnreadable(
                 f"{delivery.places[-1]}: the next hop depends on the address, but a relaygw route "
                 "has fixed providers; write a line for each domain in use"
@@ -199,7 +203,7 @@ class Routing:
         return self._names(delivery.stops, delivery.transport, hint)
 
     def _names(self, stops: Sequence[Stop], transport: str, hint: str = "") -> Way:
-        names = (self.providers.name_for(one, transport, hint) for one in stops)
+        names = (self.providers.name_for(stop, transport, hint) for stop in stops)
         return tuple(dict.fromkeys(names))
 
     def _direct(self, sender: str, recipient: str, delivery: Delivery) -> Way | None:
@@ -254,7 +258,7 @@ def _without_repetitions(values: Mapping[str, Any]) -> dict[str, Any]:
         wider = next((kept[name] for name in covering(one) if name in kept), None)
         if one == REST or wider is None or values[one] != wider:
             kept[one] = values[one]
-    return {one: kept[one] for one in values if one in kept}
+    return {value: kept[value] for value in values if value in kept}
 
 
 def _tiers(values: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:

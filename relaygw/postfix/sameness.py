@@ -79,7 +79,7 @@ def pairs_of(made: Translation) -> list[Pair]:
     judged = judged_senders(made.rewriting.resolver)
     lists = (([*routing.senders, *judged], "senders"), (routing.recipients, "recipients"))
     senders, recipients = (
-        [sample(one) for one in dict.fromkeys((*classes, *rewritten.get(key, ())))]
+        [sample(fromkey) for fromkey in dict.fromkeys((*classes, *rewritten.get(key, ())))]
         for classes, key in lists
     )
     senders.append("")
@@ -242,7 +242,7 @@ class Comparison:
 def _is_sent(answer: Answer, own: Sequence[Copy]) -> bool:
     """Return whether both send a copy."""
     ways = (answer.delivery, *answer.ways)
-    return any(one.fate is Fate.SEND for one in ways) and any(one.is_sent for one in own)
+    return any(way.fate is Fate.SEND for way in ways) and any(one.is_sent for one in own)
 
 
 def _fate_differences(answer: Answer, way: Delivery, fate: OwnFate) -> Iterator[Difference]:
@@ -280,9 +280,9 @@ def postfix_words(answer: Answer) -> str:
     if delivery.fate is not Fate.SEND:
         return f"{delivery.fate}: {delivery.reason}"
     shown = (
-        f"{one.hop} {'implicit TLS, ' if one.is_wrapped else ''}level {one.tls} login "
-        f"{_user(one.login)}"
-        for one in delivery.stops
+        f"{stop.hop} {'implicit TLS, ' if stop.is_wrapped else ''}level {stop.tls} login "
+        f"{_user(stop.login)}"
+        for stop in delivery.stops
     )
     return ", then ".join(shown)
 

@@ -231,7 +231,7 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
         yield from _allow_list(routing, report)
         # the others are not on the list anyway
         refused, dropped, kept = (
-            [one for one in classes if _is_exception(one, routing)]
+            [pattern for pattern in classes if _is_exception(pattern, routing)]
             for classes in (refused, dropped, kept)
         )
     blocked = [*refused, *dropped, *kept]
@@ -310,17 +310,17 @@ def _named(classes: list[str]) -> str:
 
 
 def _entries(classes: list[str], where: str, report: Report) -> Iterator[str]:
-    for one in classes:
-        if fits(Entry, one):
-            yield one
-        elif f"@{one[1:]}" in classes:
+    for pattern in classes:
+        if fits(Entry, pattern):
+            yield pattern
+        elif f"@{pattern[1:]}" in classes:
             report.warn(
-                f"{where}: Postfix means the domains below {one[1:]}, too, and relaygw's lists "
-                f'have whole domains only; add those that are used, as "@sub.{one[1:]}"'
+                f"{where}: Postfix means the domains below {pattern[1:]}, too, and relaygw's lists "
+                f'have whole domains only; add those that are used, as "@sub.{pattern[1:]}"'
             )
         else:
             report.warn(
-                f"{where}: {one} is not an entry of that list; write the domains themselves"
+                f"{where}: {pattern} is not an entry of that list; write the domains themselves"
             )
 
 
@@ -349,7 +349,7 @@ def tell_restrictions(resolver: Resolver, report: Report) -> None:
                     "other restriction"
                 )
     for service in (one for one in configuration.services if one.kind == "inet"):
-        names = [one for one in service.overrides if one in _OF_A_PORT]
+        names = [override for override in service.overrides if override in _OF_A_PORT]
         if names and door is not None and service is not door and service.command == "smtpd":
             report.warn(
                 f"{service.place}: {service.name}: its own {', '.join(names)}: not imported; the "

@@ -111,7 +111,7 @@ class Shadow:
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
         self._router = Router(settings.routes)
-        self._asks_sender = any(one.sender for one in settings.routes)
+        self._asks_sender = any(route.sender for route in settings.routes)
         self._unseen = _partly_known(settings.routes, {"header": {}, **_NEVER_LOGGED})
         self._unseen_with_header = _partly_known(settings.routes, _NEVER_LOGGED)
 
@@ -226,9 +226,9 @@ def _partly_known(
 ) -> list[tuple[Route, Router]]:
     """Return the routes that ask for what is unknown, each with one of the rest it asks for."""
     return [
-        (one, Router([one.model_copy(update=unknown)]))
-        for one in routes
-        if any(getattr(one, name) for name in unknown)
+        (route, Router([route.model_copy(update=unknown)]))
+        for route in routes
+        if any(getattr(route, name) for name in unknown)
     ]
 
 

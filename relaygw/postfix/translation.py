@@ -96,8 +96,8 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
         listed = values["recipients"]["allow"]
         keys = [one for one in rewritten.get("recipients", ()) if "@" in one]
         finals = [to for key in keys for to in rewriting.final_recipients(_address(key))]
-        targets = [one.removeprefix(SAMPLE) for one in finals if not is_end(one)]
-        named = [one for one in targets if fits(Entry, one)]
+        targets = [final.removeprefix(SAMPLE) for final in finals if not is_end(final)]
+        named = [target for target in targets if fits(Entry, target)]
         values["recipients"]["allow"] = list(dict.fromkeys((*listed, *named)))
     values |= _archive(rewriting, report, values.get("recipients", {}))
     tell_restrictions(rewriting.resolver, report)
@@ -113,7 +113,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
 
 def _archive(rewriting: Rewriting, report: Report, recipients: dict[str, Any]) -> dict[str, str]:
     """Return who gets a copy of all mail; staging lets it out where Postfix sends it."""
-    found = [one for one in rewriting.archives() if fits(Address, one)]
+    found = [archive for archive in rewriting.archives() if fits(Address, archive)]
     found = [one for one in found if not rewriting.resolver.is_local(_domain(one))]
     name, resolver = "always_bcc", rewriting.resolver
     if len(found) != 1:
@@ -197,7 +197,9 @@ def _put_recipients(
     """Add the rule for a recipient; who stays on this host never comes to smtp(8)."""
     resolver = rewriting.resolver
     targets = rewriting.final_recipients(_address(key))
-    finals = [(one, one if is_end(one) else rewriting.generic(one)) for one in targets]
+    finals = [
+        (target, target if is_end(target) else rewriting.generic(target)) for target in targets
+    ]
     kept = [
         one for one, final in finals
         if any(is_end(each) or resolver.is_local(_domain(each)) for each in (one, final))
@@ -298,9 +300,9 @@ def _circles_told(report: Report) -> Iterator[None]:
 
 
 def _put(found: Rules, key: str, finals: list[str], place: str, report: Report) -> None:
-    targets = [one.removeprefix(SAMPLE) if key[0] == "@" else one for one in finals]
+    targets = [final.removeprefix(SAMPLE) if key[0] == "@" else final for final in finals]
     kind = SenderKey if key in (EVERY_SENDER, NULL_SENDER) else RewriteKey
-    if fits(kind, key) and all(fits(Entry, one) and SAMPLE not in one for one in targets):
+    if fits(kind, key) and all(fits(Entry, target) and SAMPLE not in target for target in targets):
         found[key] = list(dict.fromkeys(targets))
     elif finals != [_address(key)]:
         report.warn(
@@ -315,7 +317,7 @@ def _needed(found: Rules) -> Rules:
     for key, targets in found.items():
         wider = next((found[one] for one in _wider(key) if one in found), [key])
         usual = [_joined(key, one) if key[0] != "@" else one for one in wider]
-        if [one.lower() for one in targets] != [one.lower() for one in usual]:
+        if [target.lower() for target in targets] != [one.lower() for one in usual]:
             kept[key] = targets
     return kept
 
@@ -349,7 +351,7 @@ def _keys(kind: str, rewriting: Rewriting) -> Iterator[tuple[str, str]]:
         where = resolver.configuration.place("masquerade_domains")
         exceptions = resolver.configuration.values("masquerade_exceptions")
         for domain in here:
-            keys = (f"@{domain}", *(f"{one.lower()}@{domain}" for one in exceptions))
+            keys = (f"@{domain}", *(f"{exception.lower()}@{domain}" for exception in exceptions))
             yield from ((one, str(where)) for one in keys if one not in seen)
 
 
@@ -383,7 +385,9 @@ def _names_in(line: PatternLine, here: list[str]) -> list[str]:
     A local part is one at this host.
     """
     if line.addresses is not None:
-        return [one for one in line.addresses if not one.startswith(".") and one != "*"]
+        return [
+            address for address in line.addresses if not address.startswith(".") and address != "*"
+        ]
     found = [f"{local}@{domain}" for local in local_parts_of(line.source) for domain in here]
     found += [one for one in addresses_of(line.source) or () if one.find("@") > 0]
     return found

@@ -98,7 +98,7 @@ def check_free(files: list[Path], to_make: Path | None = None) -> None:
     directory = files[0].parent
     is_made = directory == to_make and not os.path.lexists(directory)
     if is_made:
-        directory = next(one for one in directory.parents if os.path.lexists(one))
+        directory = next(parent for parent in directory.parents if os.path.lexists(parent))
     if not directory.is_dir():
         raise SettingsError(
             f"{directory} is not a directory; create it, or name another with --output"

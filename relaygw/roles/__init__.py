@@ -147,8 +147,8 @@ def store_rules(settings: Settings) -> StoreRules:
         tells_failures=settings.bounces.to != "none",
         tells_always=settings.bounces.address is not None,
         webhooks=tuple(
-            WebhookRule(one.endpoint, frozenset(kind.value for kind in one.on or Told))
-            for one in settings.webhooks
+            WebhookRule(webhook.endpoint, frozenset(kind.value for kind in webhook.on or Told))
+            for webhook in settings.webhooks
         ),
         doubt_waits=doubt_waits(settings.providers),
         siblings=_siblings(settings),
@@ -166,7 +166,7 @@ def _siblings(settings: Settings) -> dict[str, frozenset[str]]:
 
 def hears_of_mail(settings: Settings) -> bool:
     """Return whether providers, or mail of bounces, tell what becomes of mail."""
-    are_told = any(one.events is not None for one in settings.providers.values())
+    are_told = any(provider.events is not None for provider in settings.providers.values())
     return are_told or settings.bounces.inbound is not None
 
 

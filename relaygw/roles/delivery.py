@@ -156,7 +156,7 @@ def _digests(
 
 def _history_of(settings: Settings) -> History:
     """Return the counts; senders are counted where providers report what becomes of their mail."""
-    are_judged = any(one.events for one in settings.providers.values())
+    are_judged = any(provider.events for provider in settings.providers.values())
     return History(counts_senders=are_judged or settings.bounces.inbound is not None)
 
 

@@ -115,7 +115,7 @@ def _key(bind: Bind) -> tuple[IPv4Address | IPv6Address, int]:
 def _places_of(role: str, settings: Settings) -> list[_Place]:
     found: list[tuple[Bind, str, str]] = []
     if role == "front":
-        found = [(one.bind, "listeners", "SMTP on ") for one in settings.listeners]
+        found = [(listener.bind, "listeners", "SMTP on ") for listener in settings.listeners]
     elif role == "web":
         found = [(settings.web.bind, "web.bind", "web on http://")]
         if settings.metrics.bind is not None:

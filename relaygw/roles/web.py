@@ -74,7 +74,7 @@ async def web(context: RoleContext) -> int:
         ):
             await asyncio.gather(
                 serve_web(app, pages, stop=stop, visited=attendance.note),
-                *(serve_web(metrics.app(), one, stop=stop) for one in others),
+                *(serve_web(metrics.app(), other, stop=stop) for other in others),
             )
         await beside
         beat.cancel()

@@ -185,7 +185,9 @@ def _manage(gateway_program: str, program: bytes) -> int:
     flushed = queue.flushed(program, words)
     if flushed is not None and queue.is_stranger():
         return queue.request(drop.FLUSH, flushed)
-    codes = [_call(gateway_program, one) for one in queue.gateway_words(program, words)]
+    codes = [
+        _call(gateway_program, gateway_word) for gateway_word in queue.gateway_words(program, words)
+    ]
     return next((code for code in codes if code), 0)
 
 

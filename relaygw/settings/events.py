@@ -64,7 +64,7 @@ def mark_field_of(provider: Provider) -> MarkField | None:
 
 def events_conflicts(settings: Settings) -> Iterator[Conflict]:
     """Check that the listener has something to listen for."""
-    has_events = any(one.events is not None for one in settings.providers.values())
+    has_events = any(provider.events is not None for provider in settings.providers.values())
     if settings.events.bind is not None and not has_events:
         yield Conflict(
             ("events", "bind"),

@@ -260,7 +260,7 @@ def _conflicts_despite(wrong: Collection[Keys], values: Mapping[str, Any]) -> It
         Settings.model_validate(right, context=known)
     except ValidationError as error:
         causes = (item.get("ctx", {}).get("error") for item in error.errors())
-        return next((one.conflicts for one in causes if isinstance(one, ConflictsFound)), ())
+        return next((cause.conflicts for cause in causes if isinstance(cause, ConflictsFound)), ())
     return ()
 
 

@@ -20,10 +20,10 @@ def looping_binds(settings: Settings, provider: str) -> tuple[Bind, ...]:
     Not those that capture all of it, and none whose mail a route of their own takes elsewhere.
     """
     return tuple(
-        one.bind
-        for one in settings.listeners
-        if (one.mode or settings.mode) is not Mode.SANDBOX
-        and _comes_back(settings, provider, one.bind)
+        listener.bind
+        for listener in settings.listeners
+        if (listener.mode or settings.mode) is not Mode.SANDBOX
+        and _comes_back(settings, provider, listener.bind)
     )
 
 

@@ -112,8 +112,8 @@ def _with_hosts_apart(url: str) -> str:
     hosts = [_HOST.fullmatch(one) for one in found[2].split(",")]
     if not all(hosts):
         return url
-    names = ",".join(one[1].strip("[]") for one in hosts if one)
-    ports = ",".join(one[2] or "5432" for one in hosts if one)
+    names = ",".join(host[1].strip("[]") for host in hosts if host)
+    ports = ",".join(host[2] or "5432" for host in hosts if host)
     rest = f"&{found[4]}" if found[4] else ""
     return f"{found[1]}{found[3]}?host={names}&port={ports}{rest}"
 

@@ -268,7 +268,9 @@ class Provider(Section):
         key = self.key_header
         if key is None:
             return
-        name = next((one for one in self.headers if one.lower() == key.header.lower()), None)
+        name = next(
+            (header for header in self.headers if header.lower() == key.header.lower()), None
+        )
         if name is not None:
             yield (
                 "headers",

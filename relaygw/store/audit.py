@@ -88,7 +88,7 @@ def add_audit(tx: Transaction, entry: AuditEntry, affected: int) -> None:
 
 def add_audits(tx: Transaction, entries: Sequence[AuditEntry]) -> None:
     """Write several lines."""
-    _ADD.run(tx, [_row(tx, secrets.token_hex(8), one, one.affected) for one in entries])
+    _ADD.run(tx, [_row(tx, secrets.token_hex(8), entry, entry.affected) for entry in entries])
 
 
 def _row(tx: Transaction, audit_id: str, entry: AuditEntry, affected: int) -> Row:

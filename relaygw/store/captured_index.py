@@ -73,7 +73,7 @@ def _record(message: Any, recipients: Sequence[Any], facts: ContentFacts) -> tup
     captured = [one for one in recipients if one.state == RecipientState.CAPTURED.value]
     reasons = searchable(" ".join(sorted({one.reply or "" for one in captured})))
     addresses = [searchable(one.address) for one in recipients]  # where rewritten
-    others = [one for one in addresses if one not in f"{to} {cc} {bcc}"]
+    others = [address for address in addresses if address not in f"{to} {cc} {bcc}"]
     more = searchable(" ".join([message.sender, *others]))
     # a line for each field, so that no phrase runs over two
     head = "\n".join((subject, message_id, sender, reply_to, to, cc, bcc, more))

@@ -99,7 +99,9 @@ class Transaction:
     def entry(self, kind: type[Entry], row: Any, /, *times: str, **others: Any) -> Entry:
         """Return a row as a dataclass; `times` become local, `others` stand for their columns."""
         columns = row._mapping
-        found = {one.name: columns[one.name] for one in fields(kind) if one.name not in others}
+        found = {
+            field.name: columns[field.name] for field in fields(kind) if field.name not in others
+        }
         for name in times:
             found[name] = self.to_local(found[name])
         return kind(**found, **others)

@@ -185,7 +185,10 @@ def settle(
     Any kind of event proves that. What a worker has in hand at this moment is not sent either: it
     looks right before its final dot (`Doubts.still_wait`).
     """
-    told = ((one.queue_id, one.address, one.provider, one.kind.value) for one in verdicts)
+    told = (
+        (verdict.queue_id, verdict.address, verdict.provider, verdict.kind.value)
+        for verdict in verdicts
+    )
     return _settle(tx, told, rules)
 
 

@@ -312,8 +312,8 @@ def _add_events(
 ) -> list[MatchedEvent]:
     """Write those that nobody told before, and return them."""
     by_key: dict[Row, MatchedEvent] = {}
-    for one in events:
-        by_key.setdefault((one.provider, short_key(one.event.key)), one)
+    for event in events:
+        by_key.setdefault((event.provider, short_key(event.event.key)), event)
     # in one order, so that two who do this at once do not wait for each other
     rows = [(*key, *_told(by_key[key], people, now_ms)) for key in sorted(by_key)]
     new = {tuple(key) for key in _ADD_EVENT.fetch(tx, rows)}
@@ -383,22 +383,22 @@ def _still_there(
     tx: Transaction, events: Sequence[MatchedEvent]
 ) -> tuple[list[MatchedEvent], People]:
     """Return events without the mail and recipients that are gone; and the recipients."""
-    queue_ids = sorted({one.queue_id for one in events if one.queue_id is not None})
+    queue_ids = sorted({event.queue_id for event in events if event.queue_id is not None})
     known = {queue_id for (queue_id,) in _KEEP.fetch(tx, [(one,) for one in queue_ids])}
     wanted = {
-        (one.queue_id, rcpt_no)
-        for one in events
-        if one.rcpt_no is not None
-        for rcpt_no in (one.rcpt_no, *one.same)
+        (event.queue_id, rcpt_no)
+        for event in events
+        if event.rcpt_no is not None
+        for rcpt_no in (event.rcpt_no, *event.same)
     }
     found = _PEOPLE.fetch(tx, sorted(key for key in wanted if key[0] in known))
     people: People = {(queue_id, rcpt_no): address for queue_id, rcpt_no, address in found}
     there = [
         replace(
-            one,
-            queue_id=one.queue_id if one.queue_id in known else None,
-            rcpt_no=one.rcpt_no if (one.queue_id, one.rcpt_no) in people else None,
+            event,
+            queue_id=event.queue_id if event.queue_id in known else None,
+            rcpt_no=event.rcpt_no if (event.queue_id, event.rcpt_no) in people else None,
         )
-        for one in events
+        for event in events
     ]
     return there, people

@@ -163,7 +163,7 @@ class _Looking:
         self._span = find_terms.span_of(tx, search)
         self._words = find_terms.words_in(search)
         # one whole word, which is rare: nothing is to be read beside the index
-        with_words = [one.field for one in search.terms if one.field in WITH_WORDS]
+        with_words = [term.field for term in search.terms if term.field in WITH_WORDS]
         self._is_of_order = with_words == [Field.ORDER]
         self._outcome = find_terms.outcome_of(search)
         self._conditions = find_terms.conditions(tx, search, self._span)

@@ -181,7 +181,7 @@ def write_words(tx: Transaction, words: dict[str, str], *, first_no: int | None 
 
 
 def _keys(values: Iterable[Any]) -> list[Row]:
-    return [(one,) for one in values]
+    return [(value,) for value in values]
 
 
 def _numbers(tx: Transaction, queue_ids: Iterable[str]) -> list[int]:

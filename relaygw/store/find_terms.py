@@ -143,7 +143,7 @@ def span_of(tx: Transaction, search: MailSearch) -> Span:
 
 def outcome_of(search: MailSearch) -> str | None:
     """Return the outcome that is looked for; the times of the search are its times."""
-    found = (one for one in search.terms if one.field is Field.OUTCOME and not one.is_negated)
+    found = (term for term in search.terms if term.field is Field.OUTCOME and not term.is_negated)
     return next((one.text for one in found), None)
 
 
@@ -195,7 +195,7 @@ class Words:
 
 def _long(texts: Sequence[str], more: int = 0) -> Sequence[str]:
     """Return those that few words begin with, all if there are none: an index is slow with them."""
-    return [one for one in texts if len(one.removesuffix(":*")) > 2 + more] or texts
+    return [text for text in texts if len(text.removesuffix(":*")) > 2 + more] or texts
 
 
 def words_in(search: MailSearch) -> Words:
@@ -215,8 +215,8 @@ def words_in(search: MailSearch) -> Words:
 def is_of_captured(search: MailSearch) -> bool:
     """True when a search finds captured mail alone."""
     return any(
-        not one.is_negated and (one.field in (*_OF_CAPTURED, Field.IS_UNREAD) or _captured(one))
-        for one in search.terms
+        not term.is_negated and (term.field in (*_OF_CAPTURED, Field.IS_UNREAD) or _captured(term))
+        for term in search.terms
     )
 
 
@@ -283,13 +283,13 @@ def rare_outcome(outcome: str, span: Span) -> Ends:
         for state in sorted(states)
     ]
     ways += [Ends(verdict, _V.at_ms, _V.queue_id, [_V.kind == kind]) for kind in sorted(kinds)]
-    ways = [replace(one, where=[*one.where, *span.holds(one.at_ms)]) for one in ways]
+    ways = [replace(way, where=[*way.where, *span.holds(way.at_ms)]) for way in ways]
     if len(ways) == 1:
         return ways[0]
     # one by one, as each index has its own in the order of time
     rows = [
-        select(one.at_ms.label("at_ms"), one.queue_id.label("queue_id")).where(*one.where)
-        for one in ways
+        select(way.at_ms.label("at_ms"), way.queue_id.label("queue_id")).where(*way.where)
+        for way in ways
     ]
     both = union_all(*rows).subquery("ended")
     return Ends(both, both.c.at_ms, both.c.queue_id)

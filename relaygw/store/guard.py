@@ -159,8 +159,8 @@ class Guards(Repository):
         """Return the entries that hold, classes before sources."""
         with self._read() as tx:
             entries = _ENTRIES.fetch_named(tx)
-            allowed = {one.target for one in entries if one.action == GuardAction.ALLOW}
-            held = [one for one in entries if one.action == GuardAction.HOLD]
+            allowed = {entry.target for entry in entries if entry.action == GuardAction.ALLOW}
+            held = [entry for entry in entries if entry.action == GuardAction.HOLD]
             held.sort(key=lambda one: one.target == one.source_id)
             return [_scope(tx, one, allowed) for one in held]
 

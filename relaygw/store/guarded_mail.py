@@ -19,12 +19,14 @@ def release_left(store: Store) -> None:
 
     A front holds on for two seconds after a release.
     """
-    causes = [one for one in store.holds.held_causes() if one.code is HoldCode.GUARD]
+    causes = [
+        held_cause for held_cause in store.holds.held_causes() if held_cause.code is HoldCode.GUARD
+    ]
     if not causes:
         return
     # read behind it: what is held for an entry has one by now
     entries = store.guard.guard_entries()
-    held = {one.target for one in entries if one.action is GuardAction.HOLD}
+    held = {entry.target for entry in entries if entry.action is GuardAction.HOLD}
     for cause in causes:
         if cause.key.partition(" ")[0] not in held:
             while store.holds.release_held(cause, limit=_BATCH):
@@ -32,9 +34,9 @@ def release_left(store: Store) -> None:
     of_held = [one for one in causes if one.key.partition(" ")[0] in held]
     for ids in _allowed_of_held(store, entries, held):
         keys = [
-            (one.queue_id, part.delivery_no)
-            for one in store.queue.entries(ids)
-            for part in one.deliveries
+            (entry.queue_id, part.delivery_no)
+            for entry in store.queue.entries(ids)
+            for part in entry.deliveries
         ]
         for cause in of_held:
             store.holds.let_go(keys, cause)
@@ -45,9 +47,11 @@ def _allowed_of_held(
 ) -> Iterator[list[str]]:
     """Yield messages of classes that are allowed, held for their source."""
     allowed = [
-        one.target
-        for one in entries
-        if one.action is GuardAction.ALLOW and one.target != one.source_id and one.source_id in held
+        entry.target
+        for entry in entries
+        if entry.action is GuardAction.ALLOW
+        and entry.target != entry.source_id
+        and entry.source_id in held
     ]
     for one in store.guard.classes_of(allowed) if allowed else ():
         yield from held_of_class(store, one.mail_class)
@@ -69,10 +73,14 @@ def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> 
     Audited, as an operator's holds are. What is being sent stays as it is, and so does what
     somebody released, unless it is asked for by its target.
     """
-    scopes = [one for one in store.guard.held_scopes() if target in ("", one.target)]
+    scopes = [
+        held_scope for held_scope in store.guard.held_scopes() if target in ("", held_scope.target)
+    ]
     ids = {one.source_id for one in scopes}
     classes = store.guard.classes_of(ids) if ids else []
-    sources = {one.mail_class.source_id: one.mail_class.source for one in classes}
+    sources = {
+        mail_class.mail_class.source_id: mail_class.mail_class.source for mail_class in classes
+    }
     held = 0
     for scope in scopes:
         after, goes_on = "", scope.source_id in sources

@@ -134,7 +134,7 @@ def this_machine(root: Path = Path("/")) -> Machine:
     """Return the facts about this machine."""
     places = (root / one.lstrip("/") for one in _OF_CONTAINERS)
     is_told = any(os.environ.get(name) for name in _VARIABLES)
-    is_container = is_told or any(one.exists() for one in places)
+    is_container = is_told or any(place.exists() for place in places)
     return Machine(_mark(root), is_container)
 
 

@@ -70,7 +70,7 @@ class Instance:
 
 
 # all that an idle role says: as texts they keep SQLAlchemy's compiler out of its memory
-_COLUMNS = [one.name for one in fields(Instance)]
+_COLUMNS = [field.name for field in fields(Instance)]
 _REGISTER = insert_into("instance", " ".join(_COLUMNS))
 _RENEW = Statement("UPDATE instance SET heartbeat_at_ms = {?}, state = {?} WHERE incarnation = {?}")
 _HEARTBEATS = Statement("SELECT incarnation, heartbeat_at_ms FROM instance")
@@ -238,9 +238,11 @@ def delivery_trouble(
     stale = silent_incarnations(workers, STALE_AFTER_S, now_ms=now_ms)
     if is_wanted and not workers:
         return "no delivery is registered"
-    if workers and all(one.incarnation in stale for one in workers):
+    if workers and all(worker.incarnation in stale for worker in workers):
         return f"no delivery has sent a heartbeat for {STALE_AFTER_S:.0f} s"
-    if workers and all(one.incarnation in stale or one.state == FAILING for one in workers):
+    if workers and all(
+        worker.incarnation in stale or worker.state == FAILING for worker in workers
+    ):
         return "no delivery can take mail from the queue"
     return None
 
@@ -359,7 +361,7 @@ def begun_by(directory: Path, incarnation: str) -> list[Begun]:
     except FileNotFoundError:
         return []
     records = [line.split() for line in lines]
-    return [(one[0], int(one[1]), one[2]) for one in records if len(one) == 3]
+    return [(record[0], int(record[1]), record[2]) for record in records if len(record) == 3]
 
 
 def forget(directory: Path, incarnation: str) -> None:

@@ -100,10 +100,10 @@ class Intake(Repository):
         def write() -> None:
             nonlocal new, again
             with self._write() as tx:
-                keyed = [one for one in messages if one.mail_key is not None]
+                keyed = [message for message in messages if message.mail_key is not None]
                 if keyed:
                     again = taken_before(tx, keyed)
-                    new = [one for one in messages if one.queue_id not in again]
+                    new = [message for message in messages if message.queue_id not in again]
                 insert_messages(tx, new)
                 bounces = [one for one in new if one.is_bounce_mail]
                 if bounces:
@@ -177,14 +177,14 @@ def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> Non
 
 def _hold(tx: Transaction, messages: Sequence[AcceptedMessage], for_all: HoldCause | None) -> None:
     rows: list[Row] = []
-    for one in messages:
-        cause = for_all or one.hold
+    for message in messages:
+        cause = for_all or message.hold
         if cause is not None:
-            at_ms = one.accepted_at_ms + tx.ahead_ms
-            what = (one.queue_id, at_ms, cause.sentence, cause.code.value, cause.key)
+            at_ms = message.accepted_at_ms + tx.ahead_ms
+            what = (message.queue_id, at_ms, cause.sentence, cause.code.value, cause.key)
             rows += (
                 (*what, number)
-                for number, part in enumerate(one.deliveries)
+                for number, part in enumerate(message.deliveries)
                 if for_all is not None or not part.is_spared
             )
     _HOLD.run(tx, rows)
@@ -228,7 +228,7 @@ _ADD_POST = insert_into("event_post", "provider received_at_ms due_at_ms body", 
 
 def note_bounce_mail(tx: Transaction, messages: Sequence[AcceptedMessage]) -> None:
     """Have those read that are bounce mails; written with them or not at all."""
-    queue_ids = [one.queue_id for one in messages if one.is_bounce_mail]
+    queue_ids = [message.queue_id for message in messages if message.is_bounce_mail]
     now_ms = tx.now_ms()
     _ADD_POST.run(tx, [(BOUNCE_MAIL, now_ms, now_ms, one.encode()) for one in queue_ids])
 

@@ -294,8 +294,8 @@ class Leases(Repository):
         One that was taken, or has come in doubt, meanwhile stays as it is.
         """
         with self._write() as tx:
-            number = _REROUTE.run(tx, [_first_way(one) for one in steps if len(one.ways) == 1])
-            number += sum(_reroute_parts(tx, one) for one in steps if len(one.ways) > 1)
+            number = _REROUTE.run(tx, [_first_way(step) for step in steps if len(step.ways) == 1])
+            number += sum(_reroute_parts(tx, step) for step in steps if len(step.ways) > 1)
             if number:
                 add_audit(tx, entry, number)
             return number
@@ -308,7 +308,7 @@ def _mind_doubts(
     rules: StoreRules,
 ) -> outcomes.Recorded:
     """Settle what is in doubt with a provider that told of it before; bind what is told late."""
-    concerned = [one for one in updates if one.provider in rules.doubt_waits]
+    concerned = [update for update in updates if update.provider in rules.doubt_waits]
     if not concerned:
         return recorded
     lost = set(recorded.lost)
@@ -387,7 +387,7 @@ def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[Cla
         values = dict(zip(_SAME, row, strict=False))
         values |= {name: bool(values[name]) for name in ("is_8bit", "has_long_line", "smtputf8")}
         if values["released"] is not None:  # to others than those it was accepted for
-            values["smtputf8"] |= not all(one.address.isascii() for one in recipients)
+            values["smtputf8"] |= not all(recipient.address.isascii() for recipient in recipients)
         values |= {name: values[name] - tx.ahead_ms for name in ("accepted_at_ms", "due_at_ms")}
         code, key_of_hold = values.pop("hold_code"), values.pop("hold_key")
         claimed[key] = ClaimedDelivery(

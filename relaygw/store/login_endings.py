@@ -22,4 +22,4 @@ def endings_of(store: Store, settings: Settings) -> list[EndingLogin]:
     since_ms = clock_ms() - DAY_MS
     counts = store.watch.sums(since_ms, step_ms=2**50, series=[Series.DELIVERED])
     delivered = {provider: number for _, _, provider, number in counts}
-    return [replace(one, delivered=delivered.get(one.provider, 0)) for one in endings]
+    return [replace(ending, delivered=delivered.get(ending.provider, 0)) for ending in endings]

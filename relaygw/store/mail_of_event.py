@@ -134,7 +134,7 @@ def _by_mark(clue: Clue, queue_id: str | None, people: Sequence[_Person]) -> Fou
         found = _by_address(queue_id, _asked_for(clue, people), clue.address)
         return found._replace(is_shared=_are_several(people))
     named = _named(people, clue.address)
-    its = [one for one in people if one.may_be_with(clue.providers)]
+    its = [person for person in people if person.may_be_with(clue.providers)]
     if not set(its).isdisjoint(named):
         return _by_address(queue_id, its, clue.address)
     if any(one.is_in_hand for one in named):
@@ -147,23 +147,25 @@ def _named(people: Sequence[_Person], address: str | None) -> Sequence[_Person]:
     if address is None:
         return people
     wanted = _folded(address)
-    return [one for one in people if wanted and _folded(one.address) == wanted]
+    return [person for person in people if wanted and _folded(person.address) == wanted]
 
 
 def _asked_for(clue: Clue, people: Sequence[_Person]) -> Sequence[_Person]:
     """Return the recipients that an event may be about."""
-    return [one for one in people if not clue.was_sent or one.state == RecipientState.DELIVERED]
+    return [
+        person for person in people if not clue.was_sent or person.state == RecipientState.DELIVERED
+    ]
 
 
 def _by_address(queue_id: str | None, people: Sequence[_Person], address: str | None) -> Found:
     if address is None:
-        is_one = len({one.address for one in people}) == 1
-        return Found(queue_id, tuple(one.rcpt_no for one in people) if is_one else ())
+        is_one = len({person.address for person in people}) == 1
+        return Found(queue_id, tuple(person.rcpt_no for person in people) if is_one else ())
     return Found(queue_id, tuple(one.rcpt_no for one in _named(people, address)))
 
 
 def _are_several(people: Sequence[_Person]) -> bool:
-    return len({_folded(one.address) for one in people}) > 1
+    return len({_folded(person.address) for person in people}) > 1
 
 
 def _folded(address: str) -> str | None:
@@ -183,7 +185,7 @@ def _people(tx: Transaction, queue_ids: Iterable[str]) -> dict[str, list[_Person
 def _with_doubts(tx: Transaction, people: dict[str, list[_Person]]) -> dict[str, list[_Person]]:
     """Return recipients with the providers that may have had their mail once, or twice."""
     at: dict[tuple[str, int], set[str | None]] = defaultdict(set)
-    for queue_id, rcpt_no, provider in _DOUBTED.fetch(tx, [(one,) for one in sorted(people)]):
+    for queue_id, rcpt_no, provider in _DOUBTED.fetch(tx, [(person,) for person in sorted(people)]):
         at[queue_id, rcpt_no].add(provider)
     return {
         queue_id: [one._replace(doubted_at=frozenset(at[queue_id, one.rcpt_no])) for one in its]
@@ -197,7 +199,10 @@ def _with_doubts(tx: Transaction, people: dict[str, list[_Person]]) -> dict[str,
 def _by_id(tx: Transaction, clue: Clue) -> Found:
     """Return the newest mail of these ids, one with that recipient first."""
     candidates = [*_by_provider_id(tx, clue), *_by_message_id(tx, clue)]
-    return next((one for one in candidates if one.rcpt_nos), next(iter(candidates), Found()))
+    return next(
+        (candidate for candidate in candidates if candidate.rcpt_nos),
+        next(iter(candidates), Found()),
+    )
 
 
 def _by_provider_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
@@ -254,7 +259,7 @@ def _with_words(tx: Transaction, text: str) -> list[str]:
         return []
     phrase = " ".join(words)
     if tx.is_postgres:
-        query = " & ".join(f"'{one}'" for one in words)
+        query = " & ".join(f"'{word}'" for word in words)
         rows = _IN_POSTGRES.fetch(tx, query, f" {phrase} ", _MOST)
     elif FULL_TEXT.is_there(tx):
         rows = _IN_SQLITE.fetch(tx, f'"{phrase}"', _MOST)

@@ -67,11 +67,11 @@ def note_outcomes(
     """Note of whom senders are told after these outcomes, which are written already."""
     failed, relayed = [], []
     for entry in updates:
-        for one in entry.recipients:
-            if one.state in _FAILED:
-                failed.append((entry.queue_id, one.rcpt_no))
-            elif one.is_relayed:
-                relayed.append((entry.queue_id, one.rcpt_no))
+        for recipient in entry.recipients:
+            if recipient.state in _FAILED:
+                failed.append((entry.queue_id, recipient.rcpt_no))
+            elif recipient.is_relayed:
+                relayed.append((entry.queue_id, recipient.rcpt_no))
     if failed:
         note_failed(tx, failed, rules, now_ms=now_ms)
     if relayed:
@@ -209,9 +209,9 @@ class Notices(Repository):
 
         False, with nothing stored, when it is not as it was any more: others have made it.
         """
-        now = [one.rcpt_no for one in notice.recipients]
+        now = [recipient.rcpt_no for recipient in notice.recipients]
         key = (notice.queue_id, notice.kind.value)
-        ids = " ".join(one.queue_id for one in messages) or None
+        ids = " ".join(message.queue_id for message in messages) or None
         with self._write() as tx:
             left = {rcpt_no for (rcpt_no,) in _LOCK.fetch(tx, *key)}
             if not left.issuperset(now):

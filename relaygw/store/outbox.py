@@ -135,7 +135,7 @@ class Outbox(Repository):
             room = max(fits(events), 1)
             is_full = room < len(events) or len(events) == limit
             events = events[:room]
-            numbers = json.dumps([one.event_no for one in events])
+            numbers = json.dumps([event.event_no for event in events])
             before = (post_id or "", taken_at_ms or 0)
             post_id = f"msg_{secrets.token_hex(12)}"
             with self._write(Write.UNSYNCED) as tx:

@@ -166,7 +166,9 @@ def record(
         recorded = _recorded(tx, partial)
         # a part that was recorded: its lease goes on, and would let it in again
         updates = [
-            one for one in updates if _key(one) not in recorded or one.state is not _D.ACTIVE
+            update
+            for update in updates
+            if _key(update) not in recorded or update.state is not _D.ACTIVE
         ]
     for entry in updates:
         if entry.state is not _D.ACTIVE:
@@ -177,10 +179,10 @@ def record(
     _RECORD_RECIPIENTS.run(tx, _recipient_rows(updates, now_ms), incarnation)
     # of whom a sender may be told, or who may be suppressed: nearly nobody
     others = [
-        one
+        recipient
         for entry in updates
-        for one in entry.recipients
-        if one.is_relayed or one.state is not _R.DELIVERED
+        for recipient in entry.recipients
+        if recipient.is_relayed or recipient.state is not _R.DELIVERED
     ]
     if others:
         note_outcomes(tx, updates, rules, now_ms=now_ms)
@@ -219,23 +221,43 @@ def _recorded(tx: Transaction, updates: _Updates) -> set[Key]:
 def _recipient_rows(updates: _Updates, now_ms: int) -> list[Row]:
     return [
         (
-            *(entry.queue_id, one.rcpt_no, one.state.value, int(one.charged), now_ms),
-            *(one.provider, one.reply, one.dsn),
+            *(
+                entry.queue_id,
+                recipient.rcpt_no,
+                recipient.state.value,
+                int(recipient.charged),
+                now_ms,
+            ),
+            *(recipient.provider, recipient.reply, recipient.dsn),
         )
         for entry in updates
-        for one in entry.recipients
+        for recipient in entry.recipients
     ]
 
 
 def _delivery_rows(tx: Transaction, updates: _Updates, now_ms: int) -> list[Row]:
     return [
         (
-            *(one.queue_id, one.delivery_no, one.state.value, one.due_at_ms + tx.ahead_ms, now_ms),
-            *(int(one.charged), int(one.doubted), now_ms if one.state is _D.HELD else None),
-            *(one.provider, one.reason),
-            *((one.hold.code.value, one.hold.key) if one.hold is not None else (None, None)),
+            *(
+                update.queue_id,
+                update.delivery_no,
+                update.state.value,
+                update.due_at_ms + tx.ahead_ms,
+                now_ms,
+            ),
+            *(
+                int(update.charged),
+                int(update.doubted),
+                now_ms if update.state is _D.HELD else None,
+            ),
+            *(update.provider, update.reason),
+            *(
+                (update.hold.code.value, update.hold.key)
+                if update.hold is not None
+                else (None, None)
+            ),
         )
-        for one in updates
+        for update in updates
     ]
 
 
@@ -313,7 +335,9 @@ def _rows(tx: Transaction, entry: DeliveryUpdate, now_ms: int) -> Iterator[Row]:
     """Yield the rows of one outcome: one where all recipients have the same."""
     due_at_ms = entry.due_at_ms + tx.ahead_ms
     changes = [
-        one for one in entry.recipients if not (entry.is_first_try and one.state is _R.DELIVERED)
+        recipient
+        for recipient in entry.recipients
+        if not (entry.is_first_try and recipient.state is _R.DELIVERED)
     ]
     if len(changes) == len(entry.recipients) and len(set(map(_said, changes))) == 1:
         yield _row(entry, changes[0], None, now_ms, due_at_ms)

@@ -185,7 +185,7 @@ _DELIVERY = select(
     delivery.c.doubts + delivery.c.reclaims,
     *delivery.c["hold_code", "hold_key"],
 ).order_by(delivery.c.queue_id, delivery.c.delivery_no)
-_OF_RECIPIENT = tuple(one.name for one in fields(RecipientEntry) if one.name in recipient.c)
+_OF_RECIPIENT = tuple(field.name for field in fields(RecipientEntry) if field.name in recipient.c)
 _IS_OF_RECIPIENT = (verdict.c.queue_id == recipient.c.queue_id) & (
     verdict.c.rcpt_no == recipient.c.rcpt_no
 )
@@ -194,7 +194,7 @@ _RECIPIENT = (
     .outerjoin(verdict, _IS_OF_RECIPIENT)
     .order_by(recipient.c.queue_id, recipient.c.rcpt_no)
 )
-_OF_SOURCE = tuple(one.name for one in fields(Source))
+_OF_SOURCE = tuple(field.name for field in fields(Source))
 _DELIVERY_STATES = {state.value: state for state in DeliveryState}
 _RECIPIENT_STATES = {state.value: state for state in RecipientState}
 _LAST_WORDS = {kind.value: kind for kind in Kind if kind not in PASSING}

@@ -167,8 +167,10 @@ class Repeats(Repository):
         Two transactions: an error may come when all is added.
         """
         told = {
-            one.queue_id: (one.queue_id, one.number, one.first_id, one.earlier_id, 0)
-            for one in sorted(repeats, key=lambda one: (one.number, one.earlier_id or ""))
+            repeat.queue_id: (repeat.queue_id, repeat.number, repeat.first_id, repeat.earlier_id, 0)
+            for repeat in sorted(
+                repeats, key=lambda repeat: (repeat.number, repeat.earlier_id or "")
+            )
         }
         if repeats:
             with self._write(Write.UNSYNCED) as tx:
@@ -210,18 +212,18 @@ class Repeats(Repository):
 
 def _storm_rows(tx: Transaction, front: str, repeats: Sequence[Repeat], slice_ms: int) -> list[Row]:
     rows: dict[tuple[str, int], Row] = {}
-    for one in repeats:
-        at_ms = tx.to_stored(one.at_ms)
-        key = (one.storm_id, at_ms - at_ms % slice_ms)
+    for repeat in repeats:
+        at_ms = tx.to_stored(repeat.at_ms)
+        key = (repeat.storm_id, at_ms - at_ms % slice_ms)
         before = rows.get(key, (*key, front, 0, 0, 0))
         messages, held, same_ids = before[3:6]
         rows[key] = (
             *before[:3],
             messages + 1,
-            held + one.is_held,
-            same_ids + (one.earlier_id is not None),
-            *(one.host, one.script, one.template, one.recipient_domain),
-            *(one.first_id, one.queue_id),
+            held + repeat.is_held,
+            same_ids + (repeat.earlier_id is not None),
+            *(repeat.host, repeat.script, repeat.template, repeat.recipient_domain),
+            *(repeat.first_id, repeat.queue_id),
             before[-1] if messages else at_ms,
         )
     return sorted(rows.values())  # in one order: fronts never deadlock
@@ -253,16 +255,16 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
 
 def _rounds(messages: Sequence[AcceptedMessage]) -> Iterator[list[list[AcceptedMessage]]]:
     """Yield runs of the same mail within ONCE_MS, each key once in a round; nearly always one."""
-    if len({one.mail_key for one in messages}) == len(messages):  # nearly always
-        yield [[one] for one in messages]
+    if len({message.mail_key for message in messages}) == len(messages):  # nearly always
+        yield [[message] for message in messages]
         return
     runs: dict[str | None, list[list[AcceptedMessage]]] = {}
-    for one in sorted(messages, key=attrgetter("came_at_ms")):
-        of_key = runs.setdefault(one.mail_key, [])
-        if of_key and one.came_at_ms - of_key[-1][0].came_at_ms <= ONCE_MS:
-            of_key[-1].append(one)
+    for message in sorted(messages, key=attrgetter("came_at_ms")):
+        of_key = runs.setdefault(message.mail_key, [])
+        if of_key and message.came_at_ms - of_key[-1][0].came_at_ms <= ONCE_MS:
+            of_key[-1].append(message)
         else:
-            of_key.append([one])
+            of_key.append([message])
     for found in zip_longest(*runs.values()):
         yield [run for run in found if run is not None]
 
@@ -270,18 +272,21 @@ def _rounds(messages: Sequence[AcceptedMessage]) -> Iterator[list[list[AcceptedM
 def _take(tx: Transaction, messages: Sequence[AcceptedMessage], mine: Set[str]) -> dict[str, str]:
     """Note these as taken, unless the same was; return what was taken instead of which."""
     rows = {
-        one.mail_key: (one.mail_key, one.queue_id, one.came_at_ms + tx.ahead_ms) for one in messages
+        message.mail_key: (message.mail_key, message.queue_id, message.came_at_ms + tx.ahead_ms)
+        for message in messages
     }
     if _TAKE.run(tx, sorted(rows.values())) == len(rows):
         return {}  # nearly always
     keys = [(key,) for key, *_ in sorted(rows.values())]
     taken: dict[str | None, str] = dict(_TAKEN.fetch(tx, keys))
-    before = {one.queue_id: taken[one.mail_key] for one in messages}
+    before = {message.queue_id: taken[message.mail_key] for message in messages}
     before = {one: first_id for one, first_id in before.items() if one != first_id}
     # who sends again what was deleted, or what somebody did not get, wants it sent
     ids = [(first_id,) for first_id in sorted({*before.values()} - mine)]
     counting = {first_id for (first_id,) in _COUNTING.fetch(tx, ids)} | mine
-    instead = [rows[one.mail_key] for one in messages if _is_lost(before, one, counting)]
+    instead = [
+        rows[message.mail_key] for message in messages if _is_lost(before, message, counting)
+    ]
     _TAKE_INSTEAD.run(tx, sorted(instead))
     return {one: first_id for one, first_id in before.items() if first_id in counting}
 
@@ -299,11 +304,11 @@ def _note_again(
     tx: Transaction, messages: Sequence[AcceptedMessage], again: dict[str, str]
 ) -> None:
     notes: dict[str, Row] = {}
-    for one in messages:
-        first_id = again.get(one.queue_id)
+    for message in messages:
+        first_id = again.get(message.queue_id)
         if first_id is not None:
             times = notes[first_id][3] + 1 if first_id in notes else 1
-            at_ms = tx.to_stored(one.accepted_at_ms)
+            at_ms = tx.to_stored(message.accepted_at_ms)
             notes[first_id] = (first_id, 0, first_id, times, at_ms)
     _AGAIN.run(tx, sorted(notes.values()))
 

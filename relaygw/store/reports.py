@@ -182,7 +182,7 @@ class Reports(Repository):
         news = {(one.queue_id, one.rcpt_no, one.kind): one for one in found}.values()
         if not news:
             return []
-        queue_ids = sorted({one.queue_id for one in news})
+        queue_ids = sorted({sentence.queue_id for sentence in news})
         with self._read() as tx:
             rows = {
                 (row.queue_id, row.rcpt_no): row
@@ -190,19 +190,19 @@ class Reports(Repository):
             }
             return [
                 Judged(
-                    queue_id=one.queue_id,
-                    address=one.address,
-                    provider=row.provider or one.provider,
-                    kind=one.kind,
-                    at_ms=tx.to_local(one.at_ms),
-                    dsn=one.dsn,
-                    detail=one.detail,
+                    queue_id=sentence.queue_id,
+                    address=sentence.address,
+                    provider=row.provider or sentence.provider,
+                    kind=sentence.kind,
+                    at_ms=tx.to_local(sentence.at_ms),
+                    dsn=sentence.dsn,
+                    detail=sentence.detail,
                     sender=row.sender,
                     subject=row.subject,
                     accepted_at_ms=tx.to_local(row.accepted_at_ms),
                 )
-                for one in news
-                if (row := rows.get((one.queue_id, one.rcpt_no))) is not None
+                for sentence in news
+                if (row := rows.get((sentence.queue_id, sentence.rcpt_no))) is not None
             ]
 
     def forget_strays(self) -> int:

@@ -63,7 +63,7 @@ def partial_index(
 
 def index_names() -> Iterator[str]:
     """Yield the names of all indexes; those over some rows alone need not be made for it."""
-    yield from (str(one.name) for table in metadata.tables.values() for one in table.indexes)
+    yield from (str(index.name) for table in metadata.tables.values() for index in table.indexes)
     yield from (make.args[0] for make in partial_indexes)
 
 
@@ -86,13 +86,23 @@ def missing_parts(parts: Iterable[Any], *, beside: Container[str] = ()) -> list[
 
     Of indexes not those named in `beside`.
     """
-    there = {tuple(one) for one in parts}
+    there = {tuple(part) for part in parts}
     names = {name for name, _ in there}
-    columns = (one for it in metadata.tables.values() if it.name in names for one in it.columns)
+    columns = (
+        column for it in metadata.tables.values() if it.name in names for column in it.columns
+    )
     return [
         *(f"table {name}" for name in metadata.tables if name not in names),
-        *(f"column {one}" for one in columns if (one.table.name, one.name) not in there),
-        *(f"index {one}" for one in index_names() if one not in names and one not in beside),
+        *(
+            f"column {column}"
+            for column in columns
+            if (column.table.name, column.name) not in there
+        ),
+        *(
+            f"index {index_name}"
+            for index_name in index_names()
+            if index_name not in names and index_name not in beside
+        ),
     ]
 
 

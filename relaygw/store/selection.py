@@ -121,8 +121,8 @@ def message_conditions(tx: Transaction, selection: Selection) -> Iterator[Column
         yield message.c.accepted_at_ms < tx.to_stored(selection.accepted_before_ms)
     if selection.is_of_acceptance:
         yield from _within(tx, selection, message.c.accepted_at_ms)
-        for one in _recipient_conditions(selection):
-            yield exists().where(recipient.c.queue_id == message.c.queue_id, one)
+        for recipient_condition in _recipient_conditions(selection):
+            yield exists().where(recipient.c.queue_id == message.c.queue_id, recipient_condition)
 
 
 def _source_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:

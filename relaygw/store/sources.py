@@ -373,6 +373,6 @@ def _forgotten_hour(tx: Transaction, now_hour: int, end_hour: int) -> int | None
 
 def seen_class(tx: Transaction, row: Any) -> SeenClass:
     """Return a row of mail_class."""
-    names = (one.name for one in fields(MailClass))
+    names = (field.name for field in fields(MailClass))
     found = MailClass(**{name: row._mapping[_COLUMNS.get(name, name)] for name in names})
     return tx.entry(SeenClass, row, "first_seen_ms", "last_seen_ms", mail_class=found)

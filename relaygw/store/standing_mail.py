@@ -53,8 +53,10 @@ def standing_of(
         ),
         home=None if home is None else printable(home.owner),
         others=tuple(
-            f"{one.role} {one.pid} on {one.name}"
-            for one in instances
-            if one.role == "delivery" and one.state != "draining" and one.fingerprint != fingerprint
+            f"{instance.role} {instance.pid} on {instance.name}"
+            for instance in instances
+            if instance.role == "delivery"
+            and instance.state != "draining"
+            and instance.fingerprint != fingerprint
         ),
     )

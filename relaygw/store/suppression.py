@@ -123,8 +123,10 @@ def stored(tx: Transaction, one: Suppression) -> Suppression:
 def put(tx: Transaction, entries: Iterable[Suppression]) -> None:
     """Write entries over whatever was known of the same address."""
     rows = [
-        tuple(one.cause.value if name == "cause" else getattr(one, name) for name in NAMES)
-        for one in sorted(entries, key=lambda one: one.key)  # two who write wait for each other
+        tuple(entry.cause.value if name == "cause" else getattr(entry, name) for name in NAMES)
+        for entry in sorted(
+            entries, key=lambda entry: entry.key
+        )  # two who write wait for each other
     ]
     _PUT.run(tx, rows)
 
@@ -141,8 +143,8 @@ def joined(
     if not entries:
         return []
     wanted: dict[SuppressionKey, Suppression] = {}
-    for one in entries:
-        wanted[one.key] = merged(wanted.get(one.key), one, now_ms=now_ms)
+    for entry in entries:
+        wanted[entry.key] = merged(wanted.get(entry.key), entry, now_ms=now_ms)
     known = {one.key: one for one in map(of_row, _EXISTING.fetch(tx, sorted(wanted)))}
     results = [
         (known.get(key), merged(known.get(key), one, now_ms=now_ms)) for key, one in wanted.items()
@@ -225,11 +227,11 @@ def note_verdicts(
     mail can write a bounce mail in the name of its other recipients.
     """
     telling = [
-        one
-        for one in verdicts
-        if one.kind in CAUSE_OF
-        and not _may_be_about_others(one)
-        and mailbox(one.address) != rules.suppression.spared
+        verdict
+        for verdict in verdicts
+        if verdict.kind in CAUSE_OF
+        and not _may_be_about_others(verdict)
+        and mailbox(verdict.address) != rules.suppression.spared
     ]
     if not telling or not rules.suppression.is_on:
         return []
@@ -276,10 +278,10 @@ def note_refusals(
     After the outcomes were written, in their transaction; those that were not leave nothing.
     """
     refused = [
-        (entry.queue_id, one.rcpt_no)
+        (entry.queue_id, recipient.rcpt_no)
         for entry in updates
-        for one in entry.recipients
-        if one.is_dead_address
+        for recipient in entry.recipients
+        if recipient.is_dead_address
     ]
     if not refused or not rules.is_on:
         return []

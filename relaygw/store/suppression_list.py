@@ -83,7 +83,7 @@ class Suppressions(Repository):
         """Return the entries in force of these addresses, for any sender, by their mailbox."""
         found: dict[str, list[Suppression]] = defaultdict(list)
         with self._read() as tx:
-            names = sorted({mailbox(one) for one in addresses})
+            names = sorted({mailbox(address) for address in addresses})
             for start in range(0, len(names), _STEP):
                 one_of = suppression.c.address.in_(names[start : start + _STEP])
                 query = _matching(tx, select(*suppression.c).where(one_of), EVERY)
@@ -101,7 +101,7 @@ class Suppressions(Repository):
         found: dict[str, Listed] = {}
         for address in addresses:
             entries = known.get(mailbox(address), ())
-            mine = (one for one in entries if one.sender_domain in (ANY, domain))
+            mine = (entry for entry in entries if entry.sender_domain in (ANY, domain))
             listed = self._rules.suppression.listed(mine, stream)
             if listed is not None:
                 found[address] = listed
@@ -127,7 +127,7 @@ class Suppressions(Repository):
         """Suppress addresses as given, whatever was known of them; audited. Returns how many."""
         with self._write() as tx:
             rows = {one.key: one for one in entries}
-            put(tx, [stored(tx, one) for one in rows.values()])
+            put(tx, [stored(tx, row) for row in rows.values()])
             add_audit(tx, entry, len(rows))
             return len(rows)
 
@@ -196,7 +196,7 @@ def _matching(tx: Transaction, query: Select[Any], wanted: SuppressionFilter) ->
     if wanted.stream is not None:
         query = query.where(column.stream == wanted.stream)
     if wanted.causes:
-        query = query.where(column.cause.in_(sorted(one.value for one in wanted.causes)))
+        query = query.where(column.cause.in_(sorted(cause.value for cause in wanted.causes)))
     return query
 
 

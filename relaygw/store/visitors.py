@@ -72,8 +72,8 @@ class Visitors(Repository):
         """Write what tokens were used with; of very much only the newest is kept."""
         with self._write(Write.UNSYNCED) as tx:
             rows = [
-                (one.token, one.kind, one.value, *_times(tx, one))
-                for one in sorted(uses, key=lambda one: (one.token, one.kind, one.value))
+                (use.token, use.kind, use.value, *_times(tx, use))
+                for use in sorted(uses, key=lambda use: (use.token, use.kind, use.value))
             ]
             _USED.run(tx, rows)
             for token, kind in sorted({row[:2] for row in rows}):

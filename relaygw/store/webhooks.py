@@ -48,12 +48,16 @@ def add_outcomes(
     """Have the receivers told of outcomes, before they are written and their leases end."""
     rows: list[Row] = [
         (
-            *(rule.endpoint, entry.queue_id, entry.delivery_no, one.rcpt_no, kind, now_ms),
-            *(one.provider, (one.reply or "")[:MAX_REPLY], one.dsn),
+            *(rule.endpoint, entry.queue_id, entry.delivery_no, recipient.rcpt_no, kind, now_ms),
+            *(recipient.provider, (recipient.reply or "")[:MAX_REPLY], recipient.dsn),
         )
         for entry in updates
-        for one in entry.recipients
-        for kind in (_told_of_waiting(entry, one) if one.state is _WAITS else _WORDS[one.state],)
+        for recipient in entry.recipients
+        for kind in (
+            _told_of_waiting(entry, recipient)
+            if recipient.state is _WAITS
+            else _WORDS[recipient.state],
+        )
         for rule in rules.webhooks
         if kind in rule.kinds
     ]
@@ -66,8 +70,8 @@ def add_accepted(tx: Transaction, messages: Sequence[AcceptedMessage], rules: St
         accepted.queue_id: accepted
         for accepted in messages
         for part in accepted.deliveries
-        for one in part.recipients
-        if one.state is not _WAITS
+        for recipient in part.recipients
+        if recipient.state is not _WAITS
     }
     for kind in (Told.CAPTURED, Told.BLOCKED) if ended else ():
         found = [
@@ -108,7 +112,11 @@ def add_verdicts(tx: Transaction, verdicts: Sequence[NewVerdict], rules: StoreRu
             continue
         what = (new.queue_id, new.rcpt_no, kind.value, new.at_ms, now_ms)
         said = (new.kind.value, new.provider, new.detail[:MAX_REPLY], new.dsn)
-        rows += [(one.endpoint, *what, *said) for one in rules.webhooks if kind.value in one.kinds]
+        rows += [
+            (webhook.endpoint, *what, *said)
+            for webhook in rules.webhooks
+            if kind.value in webhook.kinds
+        ]
     _ADD.run(tx, rows)
 
 
@@ -116,12 +124,12 @@ def _add_changes(
     tx: Transaction, found: Sequence[Row], kind: Told, ahead_ms: int, rules: StoreRules
 ) -> None:
     rows = []
-    for one in rules.webhooks:
-        if kind.value in one.kinds:
+    for webhook in rules.webhooks:
+        if kind.value in webhook.kinds:
             for queue_id, rcpt_no, provider, reply, dsn, at_ms in found:
                 when = (at_ms + ahead_ms,) * 2
                 told = (None, provider, (reply or "")[:MAX_REPLY] or None, dsn)
-                rows.append((one.endpoint, queue_id, rcpt_no, kind.value, *when, *told))
+                rows.append((webhook.endpoint, queue_id, rcpt_no, kind.value, *when, *told))
     _ADD.run(tx, rows)
 
 

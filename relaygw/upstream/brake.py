@@ -82,8 +82,8 @@ class Brake:
             self._reset()
 
     def _count(self, claimed: ClaimedDelivery, refused: list[RecipientOutcome]) -> None:
-        addresses = (claimed.sender, *(one.address for one in claimed.recipients))
-        names = frozenset(part.lower() for one in addresses for part in split(one) if part)
+        addresses = (claimed.sender, *(recipient.address for recipient in claimed.recipients))
+        names = frozenset(part.lower() for address in addresses for part in split(address) if part)
         words = {_without_names(outcome, names) for outcome in refused}
         if words != {self._words}:
             self._reset()
@@ -94,7 +94,7 @@ class Brake:
         if claimed.attempts and not any(one.verdict is Verdict.BOUNCE for one in refused):
             return
         _add(self._messages, [claimed.queue_id])
-        _add(self._recipients, (one.address.lower() for one in claimed.recipients))
+        _add(self._recipients, (recipient.address.lower() for recipient in claimed.recipients))
         self.is_on = (
             len(self._messages) >= REFUSALS_IN_A_ROW and len(self._recipients) >= REFUSALS_IN_A_ROW
         )
@@ -116,10 +116,12 @@ def _is_refusal(outcome: RecipientOutcome) -> bool:
 def _apart(report: AttemptReport) -> AttemptReport:
     """Return a report that took somebody: who was refused at RCPT then waits alone."""
     outcomes = tuple(
-        replace(one, meaning=replace(one.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT))
-        if one.verdict is Verdict.HOLD and one.stage is Stage.RCPT
-        else one
-        for one in report.outcomes
+        replace(
+            outcome, meaning=replace(outcome.meaning, verdict=Verdict.RETRY, scope=Scope.RECIPIENT)
+        )
+        if outcome.verdict is Verdict.HOLD and outcome.stage is Stage.RCPT
+        else outcome
+        for outcome in report.outcomes
     )
     return report if outcomes == report.outcomes else replace(report, outcomes=outcomes)
 

@@ -352,7 +352,7 @@ async def connect_socket(host: str, port: int, *, timeout_s: float) -> tuple[soc
 def interleave(addresses: list[SocketAddress]) -> list[SocketAddress]:
     """Return `addresses` with the families taking turns, the resolver's first family first."""
     families = dict.fromkeys(family for family, _ in addresses)
-    columns = [[one for one in addresses if one[0] == family] for family in families]
+    columns = [[address for address in addresses if address[0] == family] for family in families]
     return [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
 
 

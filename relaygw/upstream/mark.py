@@ -152,8 +152,10 @@ def _are_too_many(mark: Mark, header: bytes, removed: Sequence[tuple[int, int]])
     if header.lower().count(key) < most:
         return False
     gone = {start for start, _ in removed}
-    fields = (one for one in header_fields(header) if one.start not in gone)
-    if sum(one.name.lower().startswith(key) for one in fields) < most:
+    fields = (
+        header_field for header_field in header_fields(header) if header_field.start not in gone
+    )
+    if sum(field.name.lower().startswith(key) for field in fields) < most:
         return False
     mark.untold(mark.queue_id, f"it has {most} fields {prefix}… and the service takes no more")
     return True
@@ -202,7 +204,7 @@ def _json(value: str, mark: Mark) -> str:
             raise ValueError
         if inside is None:
             return _with_entry(value, start, keys, mark.token)
-        place = next((one for one in keys if one.name == inside), None)
+        place = next((key for key in keys if key.name == inside), None)
         if place is None:
             return _insert(value, start, f'"{inside}":{{{entry}}}', is_first=not keys)
         return _with_entry(value, place.start, _object(value, place.start)[0], mark.token)
@@ -228,7 +230,7 @@ def _object(text: str, at: int) -> tuple[list[_Key], int]:
             break
         _expect(text, at, ",")
         at = _behind_blanks(text, at + 1)
-    if len({one.name for one in keys}) < len(keys):
+    if len({key.name for key in keys}) < len(keys):
         raise ValueError("a key stands twice")
     return keys, at + 1
 
@@ -244,7 +246,7 @@ def _behind_blanks(text: str, at: int) -> int:
 
 
 def _with_entry(text: str, start: int, keys: Sequence[_Key], token: str) -> str:
-    known = next((one for one in keys if one.name == NAME), None)
+    known = next((key for key in keys if key.name == NAME), None)
     if known is None:
         return _insert(text, start, f'"{NAME}":"{token}"', is_first=not keys)
     return f'{text[: known.start]}{_FOLD}"{token}"{text[known.end :]}'

@@ -209,9 +209,9 @@ class MimeTree:
             part.oddity = "it has several types"
         try:
             found: dict[bytes, bytes] = {}
-            for one in read_parameters(value):
-                if one.name in _OF_TYPE:
-                    found.setdefault(one.name, one.value)
+            for read_parameter in read_parameters(value):
+                if read_parameter.name in _OF_TYPE:
+                    found.setdefault(read_parameter.name, read_parameter.value)
         except ContentInvalid:
             return  # said when the field is written
         part.charset = found.get(b"charset", b"").decode("ascii", "replace")

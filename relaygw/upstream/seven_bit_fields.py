@@ -252,7 +252,7 @@ def _write_addresses(writer: _Writer, value: bytes) -> None:
             words = [one for one in pending if one.kind not in ("comment", "space")]
             if any(b"@" in word.raw for word in words if word.kind == "atom"):
                 addresses = words
-        if not all(one.raw.isascii() for one in addresses):
+        if not all(address.raw.isascii() for address in addresses):
             raise ContentInvalid("holds an address that is not ASCII")
         _write_phrase(writer, pending, precedes=is_angle)
         writer.add(token.raw)

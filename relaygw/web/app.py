@@ -105,8 +105,8 @@ def create_app(
 async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         # of the routes of a path Starlette names the methods of the first one only
-        routes = (one for one in request.app.routes if isinstance(one, Route))
-        here = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
+        routes = (route for route in request.app.routes if isinstance(route, Route))
+        here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
         allowed = sorted({method for one in here for method in one.methods or ()})
         error = HTTPException(405, error.detail, {"Allow": ", ".join(allowed)})
     return error_answer(request, error)

@@ -59,7 +59,9 @@ USUAL_REASONS = {  # of captures in a mode: not worth a word in a list
 def capture_reasons(entry: QueueEntry) -> list[str]:
     """Return why a message was captured, each reason once."""
     routes = {part.delivery_no: part.route for part in entry.deliveries}
-    captured = (one for one in entry.recipients if one.state is RecipientState.CAPTURED)
+    captured = (
+        recipient for recipient in entry.recipients if recipient.state is RecipientState.CAPTURED
+    )
     reasons = (reason_words(one.reply, routes.get(one.delivery_no, "")) for one in captured)
     return list(dict.fromkeys(reasons))
 

@@ -201,7 +201,7 @@ def _permit(host: str, name: str, addresses: Sequence[str], allow_private: bool)
     """Raise NotTaken for a name with an address inside that nobody named."""
     if _is_literal(name) or allow_private or all(map(is_public, addresses)):
         return
-    if name == "localhost" and all(ip_address(one).is_loopback for one in addresses):
+    if name == "localhost" and all(ip_address(address).is_loopback for address in addresses):
         return
     raise NotTaken(
         f"{host} has an address inside this network; if that is right, set allow_private: true"

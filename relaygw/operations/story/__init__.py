@@ -92,17 +92,22 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
     open_parts = [part for part in entry.deliveries if part.state in OPEN]
     prospects = [_prospect(facts, part, meanings) for part in open_parts]
     outlooks = tuple(outlook for outlook, _ in prospects)
-    timed = [(one.at_ms, one) for one in _operator_events(facts)]
-    timed += [(one.at_ms, one) for one in notice_events(facts)]
-    timed += [(one.at_ms, one) for one in attempt_events(facts, meanings)]
+    timed = [(operator_event.at_ms, operator_event) for operator_event in _operator_events(facts)]
+    timed += [(notice_event.at_ms, notice_event) for notice_event in notice_events(facts)]
+    timed += [
+        (attempt_event.at_ms, attempt_event) for attempt_event in attempt_events(facts, meanings)
+    ]
     timed += report_events(facts)
-    timed += [(one.at_ms, one) for one in suppression_events(facts)]
+    timed += [
+        (suppression_event.at_ms, suppression_event)
+        for suppression_event in suppression_events(facts)
+    ]
     later = [one for _, one in sorted(timed, key=itemgetter(0))]  # of one moment: first the cause
     advice = [step for _, steps in prospects for step in steps] or _last_advice(facts, meanings)
     return Story(
         queue_id=entry.queue_id,
         sender=entry.sender,
-        recipients=tuple(one.address for one in entry.recipients),
+        recipients=tuple(recipient.address for recipient in entry.recipients),
         subject=entry.subject,
         state=shown_state(entry),
         is_over=not prospects,
@@ -172,7 +177,9 @@ def _make(
         route=part.route,
         stream=part.stream,
         state=part.state.value,
-        recipients=tuple(one.address for one in facts.members(part) if one.state is _R.PENDING),
+        recipients=tuple(
+            member.address for member in facts.members(part) if member.state is _R.PENDING
+        ),
         text=text,
         next_at_ms=next_at_ms,
         notes=(*notes, *suppression_notes(facts, part)),
@@ -193,7 +200,7 @@ def _held(facts: Facts, part: DeliveryEntry) -> _Prospect:
 
 def _in_hand(facts: Facts, part: DeliveryEntry) -> _Prospect:
     lease = facts.circumstances(part).lease
-    owner = next((one for one in facts.instances if one.incarnation == lease), None)
+    owner = next((instance for instance in facts.instances if instance.incarnation == lease), None)
     if owner is None:
         text = "the worker that was sending it is gone; another one takes over"
         return _make(facts, part, text, [Advice("Nothing: that takes seconds.")])
@@ -343,14 +350,14 @@ def _pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
 def _last_advice(facts: Facts, meanings: Meanings) -> list[Advice]:
     queue_id = facts.entry.queue_id
     if facts.is_deleted:
-        deleted_ms = max(one.changed_at_ms for one in facts.record.deliveries)
+        deleted_ms = max(delivery.changed_at_ms for delivery in facts.record.deliveries)
         until = seen_from(deleted_ms + TRASH_MS, facts.now_ms)
         undelete = f"relaygw queue undelete --id {queue_id}"
         return [Advice(f"Nothing, or restore it from the trash until {until}:", undelete)]
     advice: list[Advice] = []
     by_state: dict[RecipientState, list[RecipientEntry]] = {}
-    for one in facts.entry.recipients:
-        by_state.setdefault(one.state, []).append(one)
+    for recipient in facts.entry.recipients:
+        by_state.setdefault(recipient.state, []).append(recipient)
     for state in (_R.BOUNCED, _R.EXPIRED):
         if state in by_state:
             advice += _failed(facts, meanings, by_state[state])
@@ -374,8 +381,10 @@ def _dropped(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice
     again = "send the mail again"
     if not facts.entry.chunk_count:
         again = "send a new message, as its content is no longer kept"
-    suppressed = [one for one in members if capture_code(one.reply) is CaptureCode.SUPPRESSED]
-    others = [one.address for one in members if one not in suppressed]
+    suppressed = [
+        member for member in members if capture_code(member.reply) is CaptureCode.SUPPRESSED
+    ]
+    others = [member.address for member in members if member not in suppressed]
     if others:
         text = f"If {some_of(others)} should receive, change recipients.block and {again}."
         yield Advice(text)
@@ -388,9 +397,9 @@ def _dropped(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice
 def _failed(
     facts: Facts, meanings: Meanings, members: Sequence[RecipientEntry]
 ) -> Iterator[Advice]:
-    who = some_of([one.address for one in members])
-    numbers = {one.delivery_no for one in members}
-    told = [one for one in facts.record.attempts if one.delivery_no in numbers]
+    who = some_of([member.address for member in members])
+    numbers = {member.delivery_no for member in members}
+    told = [attempt for attempt in facts.record.attempts if attempt.delivery_no in numbers]
     meaning = meanings.of(told[-1]) if told else None
     if meaning is not None and meaning.remedy:
         yield Advice(meaning.remedy)

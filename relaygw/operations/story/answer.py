@@ -68,13 +68,17 @@ def _parts(
     for outlook in outlooks:
         yield len(outlook.recipients), _waiting(facts, outlook, meanings)
     ended = (*RESULTS, *(() if outlooks else (_R.PENDING,)))
-    for one in facts.entry.recipients:
-        if one.state in ended:
-            yield 1, _ended(facts, one, meanings)
+    for recipient in facts.entry.recipients:
+        if recipient.state in ended:
+            yield 1, _ended(facts, recipient, meanings)
 
 
 def _waiting(facts: Facts, outlook: Outlook, meanings: Meanings) -> str:
-    part = next(one for one in facts.entry.deliveries if one.delivery_no == outlook.delivery_no)
+    part = next(
+        delivery
+        for delivery in facts.entry.deliveries
+        if delivery.delivery_no == outlook.delivery_no
+    )
     last = facts.last_attempt(part)
     is_maybe_taken = (AttemptState.IN_DOUBT, AttemptState.INTERRUPTED)
     if facts.is_in_doubt(part) or (last is not None and last.state in is_maybe_taken):

@@ -117,9 +117,9 @@ def next_words(outlook: Outlook, now_ms: int) -> str:
 def headline(facts: Facts, outlooks: Sequence[Outlook], meanings: Meanings) -> str:
     """Return the whole story in a sentence."""
     groups: _Groups = {}
-    for one in facts.entry.recipients:
-        verdict = one.verdict if one.state is _R.DELIVERED else None
-        groups.setdefault((one.state, verdict), []).append(one)
+    for recipient in facts.entry.recipients:
+        verdict = recipient.verdict if recipient.state is _R.DELIVERED else None
+        groups.setdefault((recipient.state, verdict), []).append(recipient)
     states = {state for state, _ in groups}
     if facts.is_deleted and not outlooks and states <= {_R.PENDING, _R.CANCELLED}:
         text = "it was deleted by an operator; the trash keeps it for seven days"
@@ -150,7 +150,7 @@ def _apart(
         one = members[0]
         is_plain = one.state is _R.DELIVERED and one.verdict in (None, Kind.DELIVERED)
         if one.state is not _R.PENDING and not is_plain:
-            who = _who([one.address for one in members])
+            who = _who([member.address for member in members])
             yield f"{who}: {_ended(facts, members, meanings)}"
 
 
@@ -164,13 +164,13 @@ def _who(addresses: Sequence[str]) -> str:
 
 def _delivered(facts: Facts, members: Sequence[RecipientEntry]) -> str:
     """Say what became of mail that a provider took: the last word is the provider's."""
-    names = " and ".join(sorted({one.provider for one in members if one.provider}))
+    names = " and ".join(sorted({member.provider for member in members if member.provider}))
     first = members[0]
     since = "" if first.verdict is None else last_word(facts.record.reports, first)
     if first.verdict in FAILED:
         who = reporter(facts.record.reports, first)
         return f"delivered to {names or 'a provider'}{who} reported: {since}"
-    last_ms = max(one.changed_at_ms for one in members)
+    last_ms = max(member.changed_at_ms for member in members)
     took = f"{span(last_ms - facts.entry.accepted_at_ms)} after it was accepted"
     text = f"delivered{f' by {names}' if names else ''}, {took}"
     return f"{text}; reported since: {since}" if since else text
@@ -258,9 +258,9 @@ def _is_known_by_key(
     """True when a provider takes a try at that time for the first one, by the present settings."""
     provider = facts.settings.providers.get(name or "")
     key = provider.key_header if provider is not None else None
-    if key is None or not doubts or any(one.provider != name for one in doubts):
+    if key is None or not doubts or any(doubt.provider != name for doubt in doubts):
         return False
-    first_ms = min(one.since_ms for one in doubts)
+    first_ms = min(doubt.since_ms for doubt in doubts)
     # a release of what is held has another key
     is_one = not any(action.at_ms > first_ms for action in facts.record.actions)
     return is_one and at_ms < key_until_ms(first_ms, key.life_s)

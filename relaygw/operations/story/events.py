@@ -70,7 +70,9 @@ def acceptance(facts: Facts) -> StoryEvent:
         if part.released not in _LET_GO:  # these were added later, by an operator
             notes += _part_notes(facts, part, explainer)
     notes += _repeat_notes(facts)
-    if facts.fields.names and any(one.state not in _NOT_SENT for one in facts.entry.recipients):
+    if facts.fields.names and any(
+        recipient.state not in _NOT_SENT for recipient in facts.entry.recipients
+    ):
         names = ", ".join(facts.fields.names)
         notes.append(Note("left out", f"{names}: names recipients ({facts.fields.why})"))
     text, at_ms = f"accepted from {_who(facts.entry.source)}", facts.entry.accepted_at_ms
@@ -84,11 +86,11 @@ def acceptance(facts: Facts) -> StoryEvent:
 def endings(facts: Facts) -> Iterator[StoryEvent]:
     """Yield what ended when it was accepted: who is captured, who is dropped."""
     groups: dict[tuple[EventKind, str], list[str]] = {}
-    for one in facts.entry.recipients:
-        is_captured = one.state is RecipientState.CAPTURED
-        if is_captured or _is_blocked_on_acceptance(facts, one):
+    for recipient in facts.entry.recipients:
+        is_captured = recipient.state is RecipientState.CAPTURED
+        if is_captured or _is_blocked_on_acceptance(facts, recipient):
             kind = EventKind.CAPTURED if is_captured else EventKind.BLOCKED
-            groups.setdefault((kind, one.reply or ""), []).append(one.address)
+            groups.setdefault((kind, recipient.reply or ""), []).append(recipient.address)
     for (kind, reason), addresses in groups.items():
         what = "captured in the sandbox" if kind is EventKind.CAPTURED else "dropped"
         text = f"{what}, not sent" + (f" ({reason})" if reason else "")
@@ -99,11 +101,11 @@ def endings(facts: Facts) -> Iterator[StoryEvent]:
 
 def notice_events(facts: Facts) -> Iterator[StoryEvent]:
     """Yield who was told by mail of what became of it, or why nobody was."""
-    for one in facts.record.notices:
-        text = f"notice ({one.kind}): {one.detail}"
-        if one.notice_ids:
-            text += f", by {' and '.join(one.notice_ids)}"
-        yield StoryEvent(kind=EventKind.NOTICE, at_ms=one.at_ms, text=text)
+    for notice in facts.record.notices:
+        text = f"notice ({notice.kind}): {notice.detail}"
+        if notice.notice_ids:
+            text += f", by {' and '.join(notice.notice_ids)}"
+        yield StoryEvent(kind=EventKind.NOTICE, at_ms=notice.at_ms, text=text)
 
 
 def _who(source: Source) -> str:
@@ -154,9 +156,9 @@ def _repeat_notes(facts: Facts) -> Iterator[Note]:
 def _part_notes(facts: Facts, part: DeliveryEntry, explainer: Explainer) -> Iterator[Note]:
     by_fate: dict[str, list[str]] = {}
     members = facts.members(part)
-    for one in members:
-        given = f" (given as {one.original})" if one.original else ""
-        by_fate.setdefault(_fate(facts, part, one), []).append(f"{one.address}{given}")
+    for member in members:
+        given = f" (given as {member.original})" if member.original else ""
+        by_fate.setdefault(_fate(facts, part, member), []).append(f"{member.address}{given}")
     for fate, addresses in by_fate.items():
         yield Note("to", f"{some_of(addresses)}: {fate}")
     if members:
@@ -217,7 +219,11 @@ def attempt_events(facts: Facts, meanings: Meanings) -> Iterator[StoryEvent]:
         if attempt.rcpt_no is not None:
             recipients = facts.entry.recipients
             audience = some_of(
-                [one.address for one in recipients if one.rcpt_no == attempt.rcpt_no]
+                [
+                    recipient.address
+                    for recipient in recipients
+                    if recipient.rcpt_no == attempt.rcpt_no
+                ]
             )
         yield _attempt_event(attempt, meanings.of(attempt), audience)
     for attempt, addresses in _untold(facts):
@@ -295,12 +301,17 @@ def _attempt_notes(attempt: AttemptEntry, meaning: Meaning | None) -> Iterator[N
 
 def _untold(facts: Facts) -> Iterator[tuple[AttemptEntry, list[str]]]:
     groups: dict[tuple[object, ...], list[RecipientEntry]] = {}
-    for one in facts.entry.recipients:
-        if _is_untold(facts, one):
-            key = (one.delivery_no, one.state, one.provider, one.changed_at_ms)
-            groups.setdefault(key, []).append(one)
+    for recipient in facts.entry.recipients:
+        if _is_untold(facts, recipient):
+            key = (
+                recipient.delivery_no,
+                recipient.state,
+                recipient.provider,
+                recipient.changed_at_ms,
+            )
+            groups.setdefault(key, []).append(recipient)
     for members in groups.values():
-        yield _told_by(members[0]), [one.address for one in members]
+        yield _told_by(members[0]), [member.address for member in members]
 
 
 def _is_untold(facts: Facts, one: RecipientEntry) -> bool:

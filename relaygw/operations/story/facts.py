@@ -130,9 +130,9 @@ class Facts:
 
     def circumstances(self, part: DeliveryEntry) -> DeliveryCircumstances:
         """Return the circumstances of a delivery, which only the record knows."""
-        for one in self.record.deliveries:
-            if one.delivery_no == part.delivery_no:
-                return one
+        for delivery in self.record.deliveries:
+            if delivery.delivery_no == part.delivery_no:
+                return delivery
         return DeliveryCircumstances(  # it came between two looks at the store
             delivery_no=part.delivery_no,
             changed_at_ms=self.now_ms,
@@ -163,12 +163,18 @@ class Facts:
 
     def members(self, part: DeliveryEntry) -> list[RecipientEntry]:
         """Return the recipients of a delivery."""
-        return [one for one in self.entry.recipients if one.delivery_no == part.delivery_no]
+        return [
+            recipient
+            for recipient in self.entry.recipients
+            if recipient.delivery_no == part.delivery_no
+        ]
 
     @property
     def tries(self) -> Iterator[AttemptEntry]:
         """The attempts without what was only noted beside them."""
-        return (one for one in self.record.attempts if one.state is not AttemptState.WARNED)
+        return (
+            attempt for attempt in self.record.attempts if attempt.state is not AttemptState.WARNED
+        )
 
     def last_attempt(self, part: DeliveryEntry) -> AttemptEntry | None:
         """Return the last attempt of a delivery, None without any."""
@@ -301,7 +307,7 @@ class Obstacle:
 
 def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
     """Return the obstacles of a delivery that waits; none when it may go now."""
-    if not any(one.role == "delivery" for one in facts.instances):
+    if not any(instance.role == "delivery" for instance in facts.instances):
         advice = Advice("Start the gateway; to see what runs:", "relaygw status")
         return [Obstacle("no delivery worker runs", advice)]
     if facts.home is not None:

@@ -34,12 +34,14 @@ def report_events(facts: Facts) -> Iterator[tuple[int, StoryEvent]]:
     """Yield what was reported, each with the time that puts it behind what it is about."""
     reports = facts.record.reports
     delivered_ms = {
-        one.rcpt_no: one.changed_at_ms
-        for one in facts.entry.recipients
-        if one.state is RecipientState.DELIVERED
+        recipient.rcpt_no: recipient.changed_at_ms
+        for recipient in facts.entry.recipients
+        if recipient.state is RecipientState.DELIVERED
     }
     first_ms = min(delivered_ms.values(), default=0)
-    for _, run in groupby(reports, key=lambda one: (one.provider, one.kind, one.dsn, one.detail)):
+    for _, run in groupby(
+        reports, key=lambda report: (report.provider, report.kind, report.dsn, report.detail)
+    ):
         alike = list(run)
         for some in [alike] if len(alike) > _FEW else [[one] for one in alike]:
             # a provider's clock may be behind ours
@@ -68,7 +70,7 @@ def _event(facts: Facts, alike: Sequence[Report]) -> StoryEvent:
 
 def _audience(facts: Facts, alike: Iterable[Report]) -> str:
     """Return whom reports are about, "" where that is clear."""
-    people = {one.rcpt_no: one.address for one in facts.entry.recipients}
+    people = {recipient.rcpt_no: recipient.address for recipient in facts.entry.recipients}
     if len(people) == 1:
         return ""
     named = (None if one.rcpt_no is None else people.get(one.rcpt_no) for one in alike)
@@ -115,15 +117,15 @@ def last_word(reports: Iterable[Report], one: RecipientEntry) -> str:
 def report_advice(facts: Facts) -> Iterator[Advice]:
     """Yield what to do about bad news of recipients whose mail a provider took."""
     groups: dict[Kind, list[RecipientEntry]] = {}
-    for one in facts.entry.recipients:
-        if one.state is RecipientState.DELIVERED and one.verdict in _ADVICE:
-            groups.setdefault(one.verdict, []).append(one)
+    for recipient in facts.entry.recipients:
+        if recipient.state is RecipientState.DELIVERED and recipient.verdict in _ADVICE:
+            groups.setdefault(recipient.verdict, []).append(recipient)
     for kind, members in groups.items():
-        who = some_of([one.address for one in members])
+        who = some_of([member.address for member in members])
         provider = members[0].provider or "the provider"
         for text in _ADVICE[kind]:
             yield Advice(text.format(who=who, provider=provider))
-    returned = [one for kind, members in groups.items() if kind in FAILED for one in members]
+    returned = [member for kind, members in groups.items() if kind in FAILED for member in members]
     if returned:
         queue_id = facts.entry.queue_id
         if facts.entry.chunk_count:
@@ -153,7 +155,7 @@ _ADVICE: dict[Kind, tuple[str, ...]] = {
 
 def suppressed_by(store: Store, entry: QueueEntry) -> Sequence[Suppression]:
     """Return the addresses that a mail has suppressed, as far as they still are."""
-    addresses = [one.address for one in entry.recipients]
+    addresses = [recipient.address for recipient in entry.recipients]
     known = store.suppressions.suppressed_of(addresses)
     return [one for found in known.values() for one in found if one.queue_id == entry.queue_id]
 
@@ -164,9 +166,10 @@ def listed_in(store: Store, entry: QueueEntry) -> Mapping[str, Listed]:
     for part in entry.deliveries:
         if part.state in OPEN:
             waiting = [
-                one.address
-                for one in entry.recipients
-                if one.delivery_no == part.delivery_no and one.state is RecipientState.PENDING
+                recipient.address
+                for recipient in entry.recipients
+                if recipient.delivery_no == part.delivery_no
+                and recipient.state is RecipientState.PENDING
             ]
             look = store.suppressions.listed_for
             found |= look(waiting, sender=entry.sender, stream=part.stream)
@@ -186,8 +189,8 @@ def suppression_events(facts: Facts) -> Iterator[StoryEvent]:
 
 def suppression_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
     """Yield what happens to the recipients of a delivery that are suppressed now."""
-    for one in facts.members(part):
-        listed = facts.listed.get(one.address)
-        if listed is not None and one.state is RecipientState.PENDING:
+    for member in facts.members(part):
+        listed = facts.listed.get(member.address)
+        if listed is not None and member.state is RecipientState.PENDING:
             does = "is not sent to" if listed.action is Action.BLOCK else "is sent to anyway"
-            yield Note("suppressed", f"{one.address} {does}; {listed.sentence}")
+            yield Note("suppressed", f"{member.address} {does}; {listed.sentence}")

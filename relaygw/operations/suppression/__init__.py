@@ -91,10 +91,10 @@ def lift_of(
     """
     known = store.suppressions.suppressed_of(addresses)
     found = [
-        one
+        entry
         for entries in known.values()
-        for one in entries
-        if sender_domain in (None, one.sender_domain) and stream in (None, one.stream)
+        for entry in entries
+        if sender_domain in (None, entry.sender_domain) and stream in (None, entry.stream)
     ]
     if not is_dry_run:
         lift(store, found, actor=actor, now_ms=now_ms, way=way)
@@ -114,9 +114,9 @@ def _batches(entries: Iterable[Suppression], size: int) -> Iterator[list[Suppres
 def _audit(
     action: str, entries: Sequence[Suppression], *, actor: str, now_ms: int, way: str
 ) -> AuditEntry:
-    shown = [one.address for one in entries[:_SHOWN]]
+    shown = [entry.address for entry in entries[:_SHOWN]]
     more = f" and {len(entries) - len(shown)} more" if len(entries) > len(shown) else ""
-    scopes = {f"{one.sender_domain or 'any sender'} {one.stream}".strip() for one in entries}
+    scopes = {f"{entry.sender_domain or 'any sender'} {entry.stream}".strip() for entry in entries}
     detail = f"for {', '.join(sorted(scopes)[:_SHOWN])}"
     return AuditEntry(
         at_ms=now_ms,
@@ -204,7 +204,7 @@ def _add(store: Store, batch: Sequence[Suppression], done: Imported, audit: Audi
 
 def _would_change(store: Store, batch: Sequence[Suppression]) -> int:
     known = store.suppressions.suppressed_of([one.address for one in batch])
-    keys = {one.key for entries in known.values() for one in entries}
+    keys = {entry.key for entries in known.values() for entry in entries}
     return len({one.key for one in batch} - keys)
 
 
@@ -231,13 +231,13 @@ def written(entries: Iterable[Suppression], form: str, done: Exported) -> Iterat
     chosen = WRITTEN[form]
     if chosen.heading:
         yield _csv(chosen.heading)
-    for one in entries:
-        address = written_address(one.address)
-        if one.cause not in chosen.says or (chosen is POSTFIX and re.search(r'[\s"]', address)):
+    for entry in entries:
+        address = written_address(entry.address)
+        if entry.cause not in chosen.says or (chosen is POSTFIX and re.search(r'[\s"]', address)):
             done.left_out += 1
             continue
         done.written += 1
-        rest = chosen.write(one)
+        rest = chosen.write(entry)
         yield f"{address} {rest[0]}\n" if chosen is POSTFIX else _csv((address, *rest))
 
 

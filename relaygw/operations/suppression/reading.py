@@ -126,7 +126,7 @@ def _read_text(head: bytes, stream: BinaryIO, defaults: Defaults) -> Reading:
 
 def _recognised(first: _Line, others: Iterator[_Line]) -> tuple[Form, Iterator[_Record]]:
     cells = _row([first])[0] or []
-    names = [_name(one) for one in cells]
+    names = [_name(cell) for cell in cells]
     headed = form_of(names)
     if headed is not None and "@" not in first.text:
         return headed, _rows(others, names)
@@ -137,7 +137,7 @@ def _recognised(first: _Line, others: Iterator[_Line]) -> tuple[Form, Iterator[_
     if "@" not in first.text.split("#")[0]:
         shown = printable(first.text)[:80]
         raise UnknownForm(f"line {first.number}: {shown!r} is not known; {_EXPECTED}")
-    return POSTFIX, _each((one for one in lines if not one.is_comment), _mapped)
+    return POSTFIX, _each((line for line in lines if not line.is_comment), _mapped)
 
 
 def _read_json(head: bytes, stream: BinaryIO, defaults: Defaults) -> Reading:

@@ -312,7 +312,7 @@ async def list_history(web: WebContext, call: Call) -> dict[str, Any]:
     In slices of five minutes, kept for 14 days; slices without anything are left out.
     """
     since_ms = requests.since_of(call.given, default_ms=clock_ms() - 6 * HOUR_MS)
-    series, known = call.given.getlist("series"), [one.value for one in Series]
+    series, known = call.given.getlist("series"), [Sery.value for Sery in Series]
     for name in series:
         if name not in known:
             raise Problem(400, f"series {name[:40]!r} is not known", expected=", ".join(known))

@@ -270,7 +270,7 @@ async def resend(web: WebContext, call: Call) -> dict[str, Any]:
             )
         )
         web.wake_workers()
-    known = {one.queue_id for one in found.messages} | {one.queue_id for one in found.left}
+    known = {message.queue_id for message in found.messages} | {one.queue_id for one in found.left}
     gone = [LeftAlone(one, "there is no such message") for one in body.ids if one not in known]
     return {
         "dry_run": body.dry_run,

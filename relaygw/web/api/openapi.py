@@ -136,10 +136,12 @@ def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
         [*_COMPONENTS, Select, *(kind for one in ENDPOINTS for kind in (one.answer, one.body))]
     )
     refs, made = models_json_schema(
-        [(one, "validation") for one in models], ref_template=_REF + "{model}"
+        [(model, "validation") for model in models], ref_template=_REF + "{model}"
     )
     found, named = made["$defs"], {one.__name__ for one in (*_COMPONENTS, Select)}
-    return {one: _plain(refs[one, "validation"], found, named, is_whole=True) for one in models}
+    return {
+        model: _plain(refs[model, "validation"], found, named, is_whole=True) for model in models
+    }
 
 
 def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: bool = False) -> Any:

@@ -179,7 +179,7 @@ async def add_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
         "dry_run": body.dry_run,
         "number": len(entries),
         "suppressions": list(map(suppression_object, entries)),
-        "effects": [effect(one, rules) for one in entries],
+        "effects": [effect(entry, rules) for entry in entries],
     }
 
 

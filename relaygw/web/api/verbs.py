@@ -18,11 +18,11 @@ from relaygw.web.page import Problem
 def post_verb(verb: Verb, path: str, answer: type[BaseModel]) -> None:
     """Put the endpoint of a verb into the table; what it changes is named in its path."""
     fields: dict[str, Any] = {
-        one.name: (Line, said(f"{one.help} {one.example}", default=""))
-        for one in verb.parameters
-        if not one.is_target
+        parameter.name: (Line, said(f"{parameter.help} {parameter.example}", default=""))
+        for parameter in verb.parameters
+        if not parameter.is_target
     }
-    targets = {one.name for one in verb.parameters if one.is_target}
+    targets = {parameter.name for parameter in verb.parameters if parameter.is_target}
 
     async def handle(web: WebContext, call: Call) -> dict[str, Any]:
         given = {name: getattr(call.body, name) for name in call.body.model_fields_set}

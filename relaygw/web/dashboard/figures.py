@@ -198,9 +198,9 @@ def _failing_most(
 ) -> list[Row]:
     mails: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in kinds}
     for name, failures in kinds.items():
-        for one in failures:
-            if key := key_of(one):
-                mails[name][key].add(one.queue_id)
+        for failure in failures:
+            if key := key_of(failure):
+                mails[name][key].add(failure.queue_id)
     numbers = {
         key: sum(len(mails[name][key]) for name in kinds) for key in {*chain(*mails.values())}
     }
@@ -216,13 +216,13 @@ def _replies(kinds: _Kinds, within: _Within) -> list[Row]:
     parts: dict[str, str] = {}  # by reply: few are different
     examples: dict[str, str] = {}
     for failures in kinds.values():
-        for one in failures:
-            if one.reply and one.reply not in parts:
-                part = parts[one.reply] = part_of(one.reply)
-                examples.setdefault(part, one.reply)
+        for failure in failures:
+            if failure.reply and failure.reply not in parts:
+                part = parts[failure.reply] = part_of(failure.reply)
+                examples.setdefault(part, failure.reply)
     rows = _failing_most(kinds, within, "reply", lambda one: parts.get(one.reply, ""))
     told = {
-        name: [(one.queue_id, one.reply.lower()) for one in failures]
+        name: [(failure.queue_id, failure.reply.lower()) for failure in failures]
         for name, failures in kinds.items()
     }
     for row in rows:
@@ -293,7 +293,7 @@ def _from(domain: str) -> dict[str, str]:
 
 
 def _most_reported(numbers: Mapping[str, Counter[str]]) -> list[tuple[str, Counter[str]]]:
-    order = sorted(numbers.items(), key=lambda one: (-one[1].total(), one[0]))
+    order = sorted(numbers.items(), key=lambda item: (-item[1].total(), item[0]))
     return order[:_REPORTED_SHOWN]
 
 

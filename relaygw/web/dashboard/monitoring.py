@@ -112,9 +112,15 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> list[Gauge
     lanes, holds = store.queue.counts(), store.holds.in_force()
     instances = store.instances.registered()
     stale = silent_incarnations(instances, SILENT_AFTER_S, now_ms=now_ms)
-    mine = (settings.hostname,) if settings.queue.is_postgres else [one.name for one in instances]
+    mine = (
+        (settings.hostname,)
+        if settings.queue.is_postgres
+        else [instance.name for instance in instances]
+    )
     running = Counter(
-        one.role for one in instances if one.name in mine and one.incarnation not in stale
+        instance.role
+        for instance in instances
+        if instance.name in mine and instance.incarnation not in stale
     )
     standing = standing_of(
         store,
@@ -128,7 +134,9 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> list[Gauge
     waiting = Counter(dict.fromkeys(KINDS, 0))
     for one in untended(standing, settings, now_ms=now_ms):
         waiting[one.kind] += one.deliveries
-    lost = Counter(one.role for one in store.watch.lost_instances(now_ms - LOST_MS))
+    lost = Counter(
+        lost_instance.role for lost_instance in store.watch.lost_instances(now_ms - LOST_MS)
+    )
     return families(
         [
             *_queue(lanes, [route.name for route in settings.routes], now_ms),
@@ -184,7 +192,7 @@ def _sources(store: Store, now_ms: int) -> Iterator[_Gauge]:
     classes, new, sources = store.sources.count_classes(now_ms - DAY_MS)
     yield "mail_classes", {("new",): float(new), ("known",): float(classes - new)}
     yield "mail_sources", {(): float(sources)}
-    entries = Counter(one.action.value for one in store.guard.guard_entries())
+    entries = Counter(guard_entry.action.value for guard_entry in store.guard.guard_entries())
     yield "guard_entries", {(action.value,): float(entries[action]) for action in GuardAction}
 
 

@@ -119,8 +119,12 @@ class Dashboard:
         """Show how the gateway is doing."""
         hours, look = await self._looked(request)
         settings = self._web.settings
-        ended = [one for one in reversed(look.incidents) if one.recovered_at_ms is not None]
-        incidents = [one for one in look.incidents if one.recovered_at_ms is None]
+        ended = [
+            incident
+            for incident in reversed(look.incidents)
+            if incident.recovered_at_ms is not None
+        ]
+        incidents = [incident for incident in look.incidents if incident.recovered_at_ms is None]
         context = {
             **_about(look, hours, "", "/"),
             "hostname": settings.hostname,
@@ -202,7 +206,9 @@ class Dashboard:
 
 def _without_alerted(snapshot: Snapshot, incidents: Iterable[Incident]) -> Snapshot:
     """Leave out receivers that an incident shown beside the warnings tells of."""
-    alerted = {one.key for one in incidents if one.rule == Rule.WEBHOOK_FAILING.value}
+    alerted = {
+        incident.key for incident in incidents if incident.rule == Rule.WEBHOOK_FAILING.value
+    }
     left = {name: one for name, one in snapshot.webhooks.items() if name not in alerted}
     return replace(snapshot, webhooks=left)
 
@@ -287,7 +293,7 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
     providers = {route.name: tuple(route.providers) for route in settings.routes}
     lines = []
     for route, stream in lanes_of(snapshot, settings):
-        mine = [one for one in snapshot.lanes if (one.route, one.stream) == (route, stream)]
+        mine = [lane for lane in snapshot.lanes if (lane.route, lane.stream) == (route, stream)]
         numbers = Counter({one.state: one.deliveries for one in mine})
         line = {
             "route": route,

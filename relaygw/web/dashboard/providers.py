@@ -110,7 +110,7 @@ def _held(hold: Hold, provider: str) -> dict[str, Any]:
 def _last_reply(
     meanings: Meanings, name: str, attempts: Sequence[AttemptEntry], queue_id: str
 ) -> dict[str, Any] | None:
-    newest = next((one for one in reversed(attempts) if one.provider == name), None)
+    newest = next((attempt for attempt in reversed(attempts) if attempt.provider == name), None)
     if newest is None:
         return None
     return {

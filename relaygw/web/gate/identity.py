@@ -80,7 +80,7 @@ class Visits:
 
     def put_back(self, uses: Sequence[TokenUse]) -> None:
         """Take back what could not be written."""
-        self._new = {**{(one.token, one.kind, one.value): one for one in uses}, **self._new}
+        self._new = {**{(use.token, use.kind, use.value): use for use in uses}, **self._new}
 
 
 def agent_of(header: str) -> str:

@@ -124,16 +124,16 @@ def check_html(page: str) -> HtmlCheck:
         for slug in by_mark.get(mark, ()) if number else ():
             found[slug] += number
     features = [_feature(slug, number) for slug, number in found.items()]
-    lacking = [one for one in features if one.partial or one.unsupported]
+    lacking = [feature for feature in features if feature.partial or feature.unsupported]
     lacking.sort(key=lambda one: (-one.unsupported, -one.partial, one.slug))
     number = len(features) or 1
     return HtmlCheck(
         lacking=tuple(lacking),
         used=len(features),
         tags=marks.tags,
-        supported=sum(one.supported for one in features) / number if features else 100.0,
-        partial=sum(one.partial for one in features) / number,
-        unsupported=sum(one.unsupported for one in features) / number,
+        supported=sum(feature.supported for feature in features) / number if features else 100.0,
+        partial=sum(feature.partial for feature in features) / number,
+        unsupported=sum(feature.unsupported for feature in features) / number,
     )
 
 

@@ -210,8 +210,8 @@ def pictures_of(tree: MimeTree) -> Callable[[str], str | None]:
 def html_part(tree: MimeTree) -> Part | None:
     """Return the part that is the HTML of a message."""
     filed = filed_ids(tree)
-    pages = [one for one in tree.leaves if one.is_body and one.content_type == "text/html"]
-    return min(pages, key=lambda one: one.part_id in filed, default=None)
+    pages = [leaf for leaf in tree.leaves if leaf.is_body and leaf.content_type == "text/html"]
+    return min(pages, key=lambda page: page.part_id in filed, default=None)
 
 
 class _Writer:

@@ -58,10 +58,10 @@ def read_fields(block: bytes) -> list[tuple[str, str]]:
         fields += islice(rest, MAX_FIELDS)
     return [
         (
-            one.name.decode("ascii"),
-            decode_text(_unfolded(block[one.value_start : one.value_end]), ""),
+            field.name.decode("ascii"),
+            decode_text(_unfolded(block[field.value_start : field.value_end]), ""),
         )
-        for one in fields
+        for field in fields
     ]
 
 

@@ -121,8 +121,8 @@ class Shown:
 def _plain_text(tree: MimeTree) -> Shown | None:
     """Return the plain text of a message; of alternatives the first, else all. None without."""
     filed = filed_ids(tree)
-    texts = (one for one in tree.leaves if one.is_body and one.content_type == "text/plain")
-    parts = [one for one in texts if one.part_id not in filed]
+    texts = (leaf for leaf in tree.leaves if leaf.is_body and leaf.content_type == "text/plain")
+    parts = [text for text in texts if text.part_id not in filed]
     if not parts:
         return None
     if tree.root.content_type == "multipart/alternative":

@@ -46,7 +46,7 @@ def show_audit(web: WebContext, request: Request) -> Response:
     if not wrong:
         entries = web.store.audit.entries(limit=PAGE_ENTRIES + 1, start=start, trail=trail)
     context = {
-        "deeds_found": [make_deed(one) for one in entries[:PAGE_ENTRIES]],
+        "deeds_found": [make_deed(entry) for entry in entries[:PAGE_ENTRIES]],
         "given": given,
         "wrong": wrong,
         "kinds": _kinds(given["action"]),

@@ -75,7 +75,7 @@ def _found(web: WebContext, query: str, before: str) -> dict[str, Any]:
     except NoPlace as error:
         raise Problem(400, f"before {error}", expected="the link to the next page") from None
     asked = asked_for(
-        one.text for one in search.terms if one.field is Field.OUTCOME and not one.is_negated
+        term.text for term in search.terms if term.field is Field.OUTCOME and not term.is_negated
     )
     return {
         "mistake": "",
@@ -89,7 +89,7 @@ def _found(web: WebContext, query: str, before: str) -> dict[str, Any]:
 
 def _path_of(entry: QueueEntry) -> str:
     """Return where a message is read: in the sandbox if nobody else could get it."""
-    states = {one.state for one in entry.recipients}
+    states = {recipient.state for recipient in entry.recipients}
     return f"/{'sandbox' if states == {RecipientState.CAPTURED} else 'queue'}/{entry.queue_id}"
 
 
@@ -119,7 +119,11 @@ _BY = {"order": Field.ORDER, "message_id": Field.MESSAGE_ID}
 @reads
 def show_linked(web: WebContext, request: Request) -> Response:
     """Lead to the story of the one mail, to the list of several, or say why there is none."""
-    given = [one for one in request.query_params.multi_items() if one[0] in _BY and one[1].strip()]
+    given = [
+        multi_item
+        for multi_item in request.query_params.multi_items()
+        if multi_item[0] in _BY and multi_item[1].strip()
+    ]
     if len(given) != 1:
         raise Problem(400, "the address names no mail", expected=_EXAMPLES)
     ((name, text),) = given
@@ -193,9 +197,9 @@ async def resend(web: WebContext, request: Request) -> Response:
         )
     )
     web.wake_workers()
-    for one in result.messages:
-        done = "resent" if one.result == SENT_AGAIN else one.result
-        return redirect(request, with_notice(f"/queue/{one.new_id}", done, 1))
+    for message in result.messages:
+        done = "resent" if message.result == SENT_AGAIN else message.result
+        return redirect(request, with_notice(f"/queue/{message.new_id}", done, 1))
     return await _ask(web, request, wanted, problem=_CHANGED)
 
 
@@ -218,7 +222,7 @@ async def _ask(
             f"{escape(wanted.to or '')} is not an address: {error}; write one like ann@example.com"
         )
     left = next(iter(planned.left), None)
-    states = {one.state for one in entry.recipients}
+    states = {recipient.state for recipient in entry.recipients}
     ended = {RecipientState.BOUNCED, RecipientState.EXPIRED}
     context = {
         "entry": entry,

@@ -97,7 +97,7 @@ def show_list(web: WebContext, request: Request) -> Response:
         )
     lanes = web.store.queue.counts()
     states: Counter[str] = Counter()
-    routes = Counter(dict.fromkeys((one.name for one in web.settings.routes), 0))
+    routes = Counter(dict.fromkeys((route.name for route in web.settings.routes), 0))
     for lane in lanes:
         states[lane.state] += lane.deliveries
         routes[lane.route] += lane.deliveries
@@ -117,7 +117,7 @@ def show_list(web: WebContext, request: Request) -> Response:
         "filters": [_filter(conditions, STATES[one], states[one], state=one) for one in _WAITING],
         "results": list(_result_filters(conditions, results)),
         "ended": [_filter(conditions, STATES[one], state=one) for one in _ENDED],
-        "routes": [_filter(conditions, one, routes[one], route=one) for one in routes],
+        "routes": [_filter(conditions, route, routes[route], route=route) for route in routes],
         "is_first": not after,
         "newest_first": newest_first,
         "order": order,
@@ -135,7 +135,7 @@ def _results_today(web: WebContext, now: int) -> Counter[str]:
         numbers[result.value] = number
     points = web.store.watch.history(midnight_ms, series=[one.value for one in _COUNTED.values()])
     for result, series in _COUNTED.items():
-        numbers[result.value] = sum(one.amount for one in points if one.series == series)
+        numbers[result.value] = sum(point.amount for point in points if point.series == series)
     told = web.store.reports.count_last_words(midnight_ms)
     for word in (*AFTERWARDS, BOUNCED):
         numbers[word] += sum(told[kind] for kind in ASKED[word].kinds)
@@ -157,14 +157,18 @@ def _result_filters(
 def make_row(entry: QueueEntry, asked: Asked = NOTHING) -> dict[str, Any]:
     """Return the line of a message in a list; in one of results it is about who came to them."""
     leading = leading_delivery(entry)
-    found = [one for one in entry.recipients if asked.finds(one.state, one.verdict)]
+    found = [
+        recipient
+        for recipient in entry.recipients
+        if asked.finds(recipient.state, recipient.verdict)
+    ]
     first = found[0] if found else shown_recipient(entry)
     reason = _said(found[0]) if found else leading.reason
     state, tone = standing(entry), _tone(entry)
     if found and leading.state is not _D.FINISHED:
         word = result_of(found[0])
         state, tone = f"{state}, {len(found)} {word}", _TONES_OF_RESULTS[word]
-    ended_at_ms = max((one.changed_at_ms for one in entry.recipients), default=0)
+    ended_at_ms = max((recipient.changed_at_ms for recipient in entry.recipients), default=0)
     is_late = ended_at_ms > entry.accepted_at_ms + _SOON_MS
     return {
         "entry": entry,
@@ -180,7 +184,7 @@ def make_row(entry: QueueEntry, asked: Asked = NOTHING) -> dict[str, Any]:
 
 def _worst_reply(entry: QueueEntry) -> str:
     """Return the last reply, to the recipient whom it went worst."""
-    said = [one for one in entry.recipients if one.reply]
+    said = [recipient for recipient in entry.recipients if recipient.reply]
     worst = min(said, key=rank, default=None)
     return "" if worst is None else _said(worst)
 
@@ -246,7 +250,7 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
     queue_id, path = entry.queue_id, f"/queue/{entry.queue_id}"
     states = {part.state for part in entry.deliveries}
     # those who wait first
-    recipients = sorted(entry.recipients, key=lambda one: one.state is not _R.PENDING)
+    recipients = sorted(entry.recipients, key=lambda recipient: recipient.state is not _R.PENDING)
     story = tell_story(web.store, web.settings, queue_id, now_ms=clock_ms())
     record = web.store.queue.record_of(queue_id)
     return {
@@ -260,9 +264,9 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
         "tones": _TONES_OF_RESULTS,
         "result_of": result_of,
         "last_words": {
-            one.rcpt_no: last_word(record.reports, one)
-            for one in recipients[:MAX_RECIPIENTS]
-            if one.verdict is not None
+            recipient.rcpt_no: last_word(record.reports, recipient)
+            for recipient in recipients[:MAX_RECIPIENTS]
+            if recipient.verdict is not None
         },
         "reports": [],  # as they came
         "recipients": recipients[:MAX_RECIPIENTS],
@@ -270,7 +274,7 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
         "delivery_routes": {part.delivery_no: part.route for part in entry.deliveries},
         "actions": [one for one in ACTIONS.values() if one.from_states & states],
         "may_be_resent": bool(may_be_resent(entry)),
-        "audit": [make_deed(one, on=queue_id) for one in reversed(record.actions)],
+        "audit": [make_deed(action, on=queue_id) for action in reversed(record.actions)],
         "view": STORY,
         "tabs": [
             (STORY, "Story", 0),

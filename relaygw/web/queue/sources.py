@@ -53,7 +53,7 @@ def show_sources(web: WebContext, request: Request) -> Response:
         "labels": _LABELS,
         "spans": _DAYS,
         "guarded": guarded(web.store),
-        "alerts": [(one, _source_of(one)) for one in suspects(web.store, clock_ms())],
+        "alerts": [(suspect, _source_of(suspect)) for suspect in suspects(web.store, clock_ms())],
         "notice": notice_of(query),
     }
     return render(request, "sources.html", context, mode=web.mode)

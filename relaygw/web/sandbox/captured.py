@@ -71,7 +71,7 @@ def check_page(tree: MimeTree) -> HtmlCheck | None:
 
 def visitable(links: list[ListedLink]) -> list[str]:
     """Return the addresses that a check visits: not those of the header, which unsubscribe."""
-    targets = (one.target for one in links if one.is_web and one.where != "header")
+    targets = (link.target for link in links if link.is_web and link.where != "header")
     return list(dict.fromkeys(targets))
 
 

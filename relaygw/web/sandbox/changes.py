@@ -180,7 +180,7 @@ async def _ask_to_release(
         planned = await web.open(
             lambda: captured.plan_release(web.store, web.settings, _ids(web, choice), wanted)
         )
-    copies = [one for one in planned.copies if one.address not in planned.outside]
+    copies = [copy for copy in planned.copies if copy.address not in planned.outside]
     context = {
         **_plan(choice, copies, planned),
         "number": number,
@@ -200,7 +200,7 @@ def _plan(
     return {
         "choice": choice,
         "copies": len(copies),
-        "going": _lines((one.address, one.captured, f"by route {one.route}") for one in copies),
+        "going": _lines((copy.address, copy.captured, f"by route {copy.route}") for copy in copies),
         "refused": _lines((one.address, one.captured, one.why) for one in result.refused),
         "left": _lines(("", "", one.why) for one in result.left),
         "back": f"/sandbox/{choice.ids[0]}" if len(choice.ids) == 1 else list_path(query),

@@ -44,7 +44,7 @@ class _Look:
 
     @property
     def is_read(self) -> dict[str, bool]:
-        return {one.entry.queue_id: one.entry.read_at_ms is not None for one in self.entries}
+        return {entry.entry.queue_id: entry.entry.read_at_ms is not None for entry in self.entries}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _difference(old: _Look, new: _Look) -> _Change | None:
     oldest = new.entries[-1].entry.queue_id if len(new.entries) == PAGE_ROWS else ""
     return _Change(
         # or older, moved up because others went: a page puts them in order
-        new=tuple(one for one in new.entries if one.entry.queue_id not in before),
+        new=tuple(entry for entry in new.entries if entry.entry.queue_id not in before),
         gone=tuple(one for one in before if one not in now and one >= oldest),
         read={one: state for one, state in now.items() if before.get(one, state) != state},
     )
@@ -141,7 +141,7 @@ class Events:
         until_s = time.monotonic() + LISTENING_S
         try:
             yield "retry: 1000\n\n"
-            newer = tuple(one for one in look.entries if one.entry.queue_id > last)
+            newer = tuple(entry for entry in look.entries if entry.entry.queue_id > last)
             yield listener.event(_Change(newer), look)
             while time.monotonic() < until_s:
                 event: str | None = ":\n\n"  # a comment: is anybody there?

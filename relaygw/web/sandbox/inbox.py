@@ -149,7 +149,7 @@ def list_context(web: WebContext, request: Request, *, opened: str = "") -> dict
         **_sending(web, request),
         "opened": opened,
         "query": query,
-        "rows": [make_row(one, query, web.mode, page=page) for one in entries],
+        "rows": [make_row(entry, query, web.mode, page=page) for entry in entries],
         "total": total,
         "found": found[0],
         "found_unread": found[1],
@@ -185,7 +185,7 @@ def _sending(web: WebContext, request: Request) -> dict[str, Any]:
         wants = {"TLS": listener.tls.mode == "implicit", "a login": listener.auth == "required"}
         needs = [what for what, is_wanted in wants.items() if is_wanted]
     own = [(f"listener {one.bind}", one.mode) for one in settings.listeners]
-    own += [(f"user {one.name}", one.mode) for one in settings.users]
+    own += [(f"user {user.name}", user.mode) for user in settings.users]
     is_kept = RecipientPolicy(settings.mode, recipients).decide(EXAMPLE).fate is Fate.CAPTURE
     return {
         "smtp": smtp,

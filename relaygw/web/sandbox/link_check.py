@@ -150,7 +150,9 @@ async def _public_address(parts: SplitResult, hosts: frozenset[str]) -> str:
         raise NotVisited("no such host") from None
     if not addresses:
         raise NotVisited("no such host")
-    if host not in hosts and not all(is_public(one) and not is_own(one) for one in addresses):
+    if host not in hosts and not all(
+        is_public(address) and not is_own(address) for address in addresses
+    ):
         raise NotVisited("not visited: its host is inside this network; see sandbox.link_hosts")
     return addresses[0]
 

@@ -116,7 +116,9 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
     if view == "html" and page is None:
         view = "text"
     people = people_of(tree)  # of a message that was not read yet, too
-    hidden = hidden_recipients(people, [(one.address, one.original) for one in entry.recipients])
+    hidden = hidden_recipients(
+        people, [(recipient.address, recipient.original) for recipient in entry.recipients]
+    )
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
     named = (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
     contacts = [(label, each[:_MAX_CONTACTS], len(each) - _MAX_CONTACTS) for label, each in named]
@@ -148,7 +150,9 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         "mail_path": f"/sandbox/{entry.queue_id}",
         "audience": audience,
         "takes_admin": _OUTLOOKS[Refusal.OUTSIDE] in outlooks and _MAY_BE_RELEASED not in outlooks,
-        "is_sent": any(one.state is not RecipientState.CAPTURED for one in entry.recipients),
+        "is_sent": any(
+            recipient.state is not RecipientState.CAPTURED for recipient in entry.recipients
+        ),
         "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
         **shown,
     }
@@ -156,16 +160,21 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
 
 def _audience(web: WebContext, entry: QueueEntry, people: ContentFacts) -> list[dict[str, Any]]:
     contacts = (*people.to, *people.cc, *people.bcc)
-    names = {one["Address"].lower(): one["Name"] for one in reversed(contacts)}
+    names = {contact["Address"].lower(): contact["Name"] for contact in reversed(contacts)}
     request = ReleaseRequest(is_admin=True, anyone=True)
     planned = plan_release(web.store, web.settings, [entry.queue_id], request)
     plans: tuple[Copy | RefusedCopy, ...] = (*planned.refused, *planned.copies)
-    outlooks = {one.captured: one for one in plans}
+    outlooks = {plan.captured: plan for plan in plans}
     deliveries = {part.delivery_no: part for part in entry.deliveries}
     return [
-        _reader(one, deliveries.get(one.delivery_no), outlooks.get(one.address), web.settings)
-        | {"name": names.get((one.original or one.address).lower(), "")}
-        for one in entry.recipients[:MAX_RECIPIENTS]
+        _reader(
+            recipient,
+            deliveries.get(recipient.delivery_no),
+            outlooks.get(recipient.address),
+            web.settings,
+        )
+        | {"name": names.get((recipient.original or recipient.address).lower(), "")}
+        for recipient in entry.recipients[:MAX_RECIPIENTS]
     ]
 
 

@@ -126,4 +126,4 @@ def _rules(report: str) -> tuple[SpamRule, ...]:
             last = rules[-1]
             text = f"{last.description} {more[1].strip()}"[:500]
             rules[-1] = SpamRule(last.score, last.name, text)
-    return tuple(sorted(rules, key=lambda one: (-abs(one.score), one.name)))
+    return tuple(sorted(rules, key=lambda rule: (-abs(rule.score), rule.name)))

@@ -133,7 +133,7 @@ async def release_message(web: WebContext, request: Request) -> Response:
     """
     principal = require(request, Role.OPERATOR)
     body = await read_object(request)
-    addresses = list({one.lower(): one for one in strings(body, "To")}.values())
+    addresses = list({string.lower(): string for string in strings(body, "To")}.values())
     if not addresses:
         raise HTTPException(400, "To is empty; name the addresses to release it to")
     if len(addresses) > MAX_TARGETS:
@@ -249,7 +249,7 @@ def _accepted(
 
 
 def _recipients(body: Found) -> list[str]:
-    named = [one.addr_spec for name in ("To", "Cc") for one in _contacts(body, name)]
+    named = [contact.addr_spec for name in ("To", "Cc") for contact in _contacts(body, name)]
     hidden = strings(body, "Bcc")
     if not 0 < len(named) + len(hidden) <= MAX_RECIPIENTS:
         raise HTTPException(400, f"To, Cc and Bcc name 1 to {MAX_RECIPIENTS} recipients")

@@ -23,7 +23,7 @@ def _web_links(web: WebContext, request: Request) -> tuple[CapturedEntry, list[s
     found = found_by(web, request)
     tree = load_tree(web.store, found.entry)
     links = links_of(message_json(found.entry, tree), tree)
-    every = dict.fromkeys(one.target for one in links if one.is_web)
+    every = dict.fromkeys(link.target for link in links if link.is_web)
     return found, list(every), visitable(links)
 
 
@@ -111,8 +111,8 @@ async def show_spam_score(web: WebContext, request: Request) -> Response:
     except NoScore as error:
         return JSONResponse({"IsSpam": False, "Error": str(error), "Score": 0, "Rules": []})
     rules = [
-        {"Score": one.score, "Name": one.name, "Description": one.description}
-        for one in score.rules
+        {"Score": rule.score, "Name": rule.name, "Description": rule.description}
+        for rule in score.rules
     ]
     told = {"IsSpam": score.is_spam, "Error": "", "Score": score.score, "Rules": rules}
     return JSONResponse(told)

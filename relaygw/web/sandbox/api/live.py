@@ -298,8 +298,8 @@ def _is_to(found: CapturedEntry, address: str) -> bool:
     """True when the address stands whole in the envelope, or in To, Cc or Bcc."""
     facts = found.facts or ContentFacts()
     named = [contact["Address"] for contact in (*facts.to, *facts.cc, *facts.bcc)]
-    for one in found.entry.recipients:
-        named += (one.address, one.original or "")
+    for recipient in found.entry.recipients:
+        named += (recipient.address, recipient.original or "")
     return address in map(str.lower, named)
 
 

@@ -97,7 +97,9 @@ def _common_json(entry: QueueEntry, facts: ContentFacts, tags: Sequence[str]) ->
         "From": facts.sender,
         "To": facts.to,
         "Cc": facts.cc,
-        "Bcc": hidden_recipients(facts, [(one.address, one.original) for one in entry.recipients]),
+        "Bcc": hidden_recipients(
+            facts, [(recipient.address, recipient.original) for recipient in entry.recipients]
+        ),
         "ReplyTo": facts.reply_to,
         "Subject": entry.subject,
         "Username": entry.source.user or "",
