@@ -148,8 +148,8 @@ def socket_change(settings: Settings) -> str:
     if there is not None and not is_own:
         binds = ", ".join(str(listener.bind) for listener in settings.listeners)
         raise CommandFailed(
-            f"{DROP_IN}: is not as setup writes it, and lacks the addresses of listeners ({binds}); "
-            "move it away, and run this again",
+            f"{DROP_IN}: is not as setup writes it, and lacks the addresses of listeners "
+            f"({binds}); move it away, and run this again",
             exit_code=os.EX_CANTCREAT,
         )
     return "write" if new else "remove"
