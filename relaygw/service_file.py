@@ -119,7 +119,7 @@ def running_gateways(environ: Mapping[str, str]) -> list[FoundGateway]:
     for directory in _run_directories(environ):
         with contextlib.suppress(OSError):
             found |= {entry.pid: entry for entry in _entries(directory)}
-    return sorted(found.values(), key=lambda one: one.pid)
+    return sorted(found.values(), key=lambda gateway: gateway.pid)
 
 
 def environ_of(gateway: FoundGateway) -> dict[str, str]:

@@ -145,9 +145,9 @@ def digest_of(store: Store, settings: Settings, period: Period) -> Digest:
 
 
 def _endings(store: Store, settings: Settings, now_ms: int) -> Iterator[str]:
-    for one in endings_of(store, settings):
-        words = one.words(now_ms)
-        yield f"{words[0].upper()}{words[1:]}; {one.remedy}."
+    for ending in endings_of(store, settings):
+        words = ending.words(now_ms)
+        yield f"{words[0].upper()}{words[1:]}; {ending.remedy}."
 
 
 # --- what was counted --------------------------------------------------------------------------
@@ -178,9 +178,11 @@ def _figures(store: Store, settings: Settings, period: Period) -> _Figures:
     new: dict[str, frozenset[str]] = {}
     for by in _SOURCES if settings.counts_sources else ():
         found = store.sources.sum_mail(by, period.since_ms, until_ms=period.until_ms)
-        found = [one for one in found if one.key or by != "script"]
-        sources[by] = Counter({str(one.key): one.messages for one in found})
-        new[by] = frozenset(str(one.key) for one in found if one.first_seen_ms >= period.since_ms)
+        found = [total for total in found if total.key or by != "script"]
+        sources[by] = Counter({str(total.key): total.messages for total in found})
+        new[by] = frozenset(
+            str(total.key) for total in found if total.first_seen_ms >= period.since_ms
+        )
     return _Figures(counts, sources, new)
 
 
@@ -226,7 +228,7 @@ def _beside(number: int, then: int, before: _Figures) -> list[str]:
 
 
 def _compared(title: str, head: str, now: _Figures, before: _Figures, series: Series) -> Table:
-    found, then = (one.counts.get(series.value, Counter()) for one in (now, before))
+    found, then = (figures.counts.get(series.value, Counter()) for figures in (now, before))
     rows = [
         [_entry(label.replace("_", " ")), *_beside(number, then[label], before)]
         for label, number in found.most_common(_MOST)
@@ -240,7 +242,7 @@ def _left(found: Mapping[str, int]) -> int:
 
 def _source_table(now: _Figures, before: _Figures, by: str) -> Table:
     title, head, nothing = _SOURCES[by]
-    found, then = (one.sources.get(by, Counter[str]()) for one in (now, before))
+    found, then = (figures.sources.get(by, Counter[str]()) for figures in (now, before))
     rows = []
     for key, number in found.most_common(_MOST):
         change = "new" if key in now.new[by] else _change(number, then[key])
@@ -249,21 +251,23 @@ def _source_table(now: _Figures, before: _Figures, by: str) -> Table:
 
 
 def _slowest(now: _Figures, before: _Figures) -> Table:
-    found, then = (one.counts.get(Series.IN_QUEUE.value, Counter()) for one in (now, before))
+    found, then = (
+        figures.counts.get(Series.IN_QUEUE.value, Counter()) for figures in (now, before)
+    )
     providers = {label.rpartition(" ")[0] for label in found}
     times = [(name, waits_of(found.items(), name)) for name in providers]
     rows = []
-    for name, one in sorted(times, key=lambda each: -each[1].p95_s if each[1] else 0):
+    for name, waits in sorted(times, key=lambda each: -each[1].p95_s if each[1] else 0):
         was = waits_of(then.items(), name)
-        if one is not None:
-            texts = (took(one.p50_s), took(one.p95_s), took(was.p95_s) if was else NONE)
-            rows.append([_entry(name), _number(one.mails), *texts])
+        if waits is not None:
+            texts = (took(waits.p50_s), took(waits.p95_s), took(was.p95_s) if was else NONE)
+            rows.append([_entry(name), _number(waits.mails), *texts])
     heads = ("provider", "mails", "half within", "95 % within", "week before")
     return Table("Slowest providers", heads, rows[:_MOST], max(0, len(rows) - _MOST))
 
 
 def _found(now: _Figures, before: _Figures) -> Table:
-    found, then = (one.counts.get(Series.FOUND.value, Counter()) for one in (now, before))
+    found, then = (figures.counts.get(Series.FOUND.value, Counter()) for figures in (now, before))
     rows = []
     for label, number in found.most_common():
         result, _, kind = label.partition(" ")
@@ -276,10 +280,10 @@ def _found(now: _Figures, before: _Figures) -> Table:
 def _held(store: Store, now_ms: int) -> Table:
     held: Counter[str] = Counter()
     since_ms: dict[str, int] = {}
-    for one in store.holds.held_mail():
-        name = f"{one.cause.sentence} (route {one.route})"
-        held[name] += one.deliveries
-        since_ms[name] = min(one.since_ms, since_ms.get(name, one.since_ms))
+    for group in store.holds.held_mail():
+        name = f"{group.cause.sentence} (route {group.route})"
+        held[name] += group.deliveries
+        since_ms[name] = min(group.since_ms, since_ms.get(name, group.since_ms))
     rows = [
         [_entry(name), _number(number), age(max(0, now_ms - since_ms[name]))]
         for name, number in held.most_common(_MOST)
@@ -289,11 +293,13 @@ def _held(store: Store, now_ms: int) -> Table:
 
 def _incidents(found: Iterable[Incident], period: Period) -> Table:
     rows = []
-    for one in found:
-        if one.since_ms < period.until_ms:
-            ended_ms = one.recovered_at_ms
-            lasted = two_units(ended_ms - one.since_ms) if ended_ms is not None else "lasts"
-            rows.append([_entry(one.summary), f"{local_time(one.since_ms):%d %b %H:%M}", lasted])
+    for incident in found:
+        if incident.since_ms < period.until_ms:
+            ended_ms = incident.recovered_at_ms
+            lasted = two_units(ended_ms - incident.since_ms) if ended_ms is not None else "lasts"
+            rows.append(
+                [_entry(incident.summary), f"{local_time(incident.since_ms):%d %b %H:%M}", lasted]
+            )
     heads = ("alert", "since", "lasted")
     return Table("Alerts", heads, rows[-_MOST:], max(0, len(rows) - _MOST))
 
@@ -322,7 +328,7 @@ def _changed_counts(now: _Figures, before: _Figures) -> Iterator[str]:
 
 def _come_and_gone(now: _Figures, before: _Figures) -> Iterator[str]:
     for by, (_, head, _) in _SOURCES.items():
-        found, then = (one.sources.get(by, Counter[str]()) for one in (now, before))
+        found, then = (figures.sources.get(by, Counter[str]()) for figures in (now, before))
         new = now.new.get(by, frozenset())
         come = [(key, n) for key, n in found.most_common() if key in new]
         yield from _sentences(f"New {head}", come, "{:,} messages")

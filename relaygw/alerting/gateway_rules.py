@@ -87,7 +87,7 @@ def _config_changed(facts: FleetFacts) -> Iterator[Finding]:
     for what, entries in same.items():
         first = entries[-1]
         change = parse_change(first.detail)
-        hosts = some_of(sorted({one.target for one in entries}), _MOST_NAMES)
+        hosts = some_of(sorted({audit_entry.target for audit_entry in entries}), _MOST_NAMES)
         by = first.actor.partition(" ")[0]
         whose = some_of(change.who, _MOST_NAMES) or "none of its files was written since"
         yield Finding(
@@ -132,7 +132,7 @@ def _api_strangers(facts: FleetFacts) -> Iterator[Finding]:
     for use in facts.queue.strangers:
         by_token[use.token].append(use)
     for token, uses in by_token.items():
-        new = list(dict.fromkeys(_used_words(one) for one in uses))
+        new = list(dict.fromkeys(_used_words(token_use) for token_use in uses))
         yield Finding(
             Rule.API_STRANGER,
             token,
@@ -142,7 +142,7 @@ def _api_strangers(facts: FleetFacts) -> Iterator[Finding]:
             ),
             "if that is not one of your programs, a stranger knows the token: write a new one, and "
             "reload; relaygw users list shows who may log in",
-            min(one.first_seen_ms for one in uses),
+            min(token_use.first_seen_ms for token_use in uses),
             is_certain=True,
         )
 

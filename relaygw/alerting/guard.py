@@ -139,7 +139,7 @@ class GuardWatch:
     def _has_changed(self, entries: Sequence[GuardEntry]) -> bool:
         """Return whether entries are others than at the last look; clocks may drift."""
         known, now = (
-            [replace(one, at_ms=0, new_since_ms=one.new_since_ms and 1) for one in each]
+            [replace(entry, at_ms=0, new_since_ms=entry.new_since_ms and 1) for entry in each]
             for each in (self._entries, entries)
         )
         return now != known
@@ -170,8 +170,8 @@ class GuardWatch:
             if entry.action is GuardAction.ALLOW
         }
         by_source: dict[str, list[SeenClass]] = defaultdict(list)
-        for one in self._store.guard.classes_of(wanted):
-            by_source[one.mail_class.source_id].append(one)
+        for seen in self._store.guard.classes_of(wanted):
+            by_source[seen.mail_class.source_id].append(seen)
         found: list[tuple[Suspect, dict[str, MailClass]]] = []
         for source_id, classes in by_source.items():
             history = self._history(
@@ -198,7 +198,7 @@ class GuardWatch:
         for end_ms in range(hour_ms + HOUR_MS, begun_ms + DAY_MS, HOUR_MS):
             if self._learnt_until_ms is None and end_ms <= now_ms + HOUR_MS:
                 sums = self._store.sources.sum_mail("host", begun_ms, until_ms=end_ms)
-                if sum(one.messages for one in sums) > self._guard.new_per_hour:
+                if sum(total.messages for total in sums) > self._guard.new_per_hour:
                     self._learnt_until_ms = end_ms
         return self._learnt_until_ms or now_ms
 
@@ -215,7 +215,7 @@ class GuardWatch:
         counted = self._counted(classes, history, now_ms)
         suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
         if suspects:
-            counted = [self._known_elsewhere(one, now_ms) for one in counted]
+            counted = [self._known_elsewhere(total, now_ms) for total in counted]
             suspects = judge(counted, self._guard, known, now_ms=now_ms, is_whole_day=is_whole_day)
         if is_whole_day:
             history.known = replace(known, bounced=0)
@@ -224,10 +224,10 @@ class GuardWatch:
         keys = {suspect.key for suspect in suspects}
         return [*suspects, *(one for one in history.earlier if one.key not in keys)]
 
-    def _known_elsewhere(self, one: Counted, now_ms: int) -> Counted:
-        known = self._known_mail.known(one, now_ms)
+    def _known_elsewhere(self, total: Counted, now_ms: int) -> Counted:
+        known = self._known_mail.known(total, now_ms)
         # two hours make one that is judged
-        is_much = any(one.weight(hour) > self._guard.new_per_hour / 2 for hour in one.hours)
+        is_much = any(total.weight(hour) > self._guard.new_per_hour / 2 for hour in total.hours)
         return self._known_mail.with_fleet(known, now_ms) if known.is_moved and is_much else known
 
     def _history(self, source_id: str, class_ids: Sequence[str], now_ms: int) -> _History:
@@ -297,11 +297,11 @@ class GuardWatch:
     def _put(
         self, target: str, suspect: Suspect, classes: Mapping[str, MailClass], now_ms: int
     ) -> bool:
-        wanted, one = suspect.held, classes[suspect.class_ids[0]]
-        label = sender_words(one)
+        wanted, mail_class = suspect.held, classes[suspect.class_ids[0]]
+        label = sender_words(mail_class)
         if target != suspect.source_id:
             label = f"{label} “{classes[target].template}”"
-        reason = f"{trouble_words(suspect)} of {sender_words(one)}"
+        reason = f"{trouble_words(suspect)} of {sender_words(mail_class)}"
         new = GuardEntry(
             target=target,
             source_id=suspect.source_id,
@@ -353,11 +353,11 @@ class GuardWatch:
                 named[0].source, suspect.class_ids, since_ms=suspect.since_ms
             )
         held: dict[str, str] = {}  # by class: for which entry
-        for one in named:
-            scope = next((scope for scope in self._scopes if scope.covers(one)), None)
+        for mail_class in named:
+            scope = next((scope for scope in self._scopes if scope.covers(mail_class)), None)
             if scope is not None:
-                held[one.class_id] = scope.target
-        named.sort(key=lambda one: one.class_id not in held)
+                held[mail_class.class_id] = scope.target
+        named.sort(key=lambda mail_class: mail_class.class_id not in held)
         allowed = {entry.target for entry in self._entries if entry.action is GuardAction.ALLOW}
         return finding_of(suspect, named, self._domains[suspect.key], held=held, allowed=allowed)
 

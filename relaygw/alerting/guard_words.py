@@ -58,7 +58,7 @@ def trouble_words(suspect: Suspect) -> str:
 
 
 def _summary(suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str]) -> str:
-    number, limit, one, many = suspect.per_hour, suspect.limit, named[0], ""
+    number, limit, mail_class, many = suspect.per_hour, suspect.limit, named[0], ""
     if 0 < suspect.messages < number and suspect.trouble is not Trouble.REFUSED:
         number, many = suspect.messages, f", whose recipients count as {number},"
     scripts = f" of {counted(suspect.sources, 'new script')}" if suspect.sources > 1 else ""
@@ -71,16 +71,16 @@ def _summary(suspect: Suspect, named: Sequence[MailClass], domains: Sequence[str
         Trouble.REFUSED: f"{number} recipients refused within an hour, more than {limit}",
     }[suspect.trouble]
     to = f", to recipients at {some_of(domains, _EXAMPLES)}" if domains else ""
-    return f"{_who(one)}: {told}: {some_of(templates, _EXAMPLES)}{to}"
+    return f"{_who(mail_class)}: {told}: {some_of(templates, _EXAMPLES)}{to}"
 
 
-def _who(one: MailClass) -> str:
+def _who(mail_class: MailClass) -> str:
     """Return script, uid and host, each by its name."""
     parts = [
-        f"script {one.script}" if one.script else "no script",
-        *([f"uid {one.uid}"] if one.uid is not None else []),
-        *([f"login {one.user}"] if one.user else []),
-        f"host {one.host}",
+        f"script {mail_class.script}" if mail_class.script else "no script",
+        *([f"uid {mail_class.uid}"] if mail_class.uid is not None else []),
+        *([f"login {mail_class.user}"] if mail_class.user else []),
+        f"host {mail_class.host}",
     ]
     return ", ".join(parts)
 

@@ -33,28 +33,28 @@ class KnownMail:
         """Have it read anew, but for the hours of other hosts: these once an hour."""
         self._senders = None
 
-    def known(self, one: Counted, now_ms: int) -> Counted:
+    def known(self, total: Counted, now_ms: int) -> Counted:
         """Return a class, and whether others sent such mail for a day or longer."""
-        programs = self._programs(one, now_ms)
-        is_moved = any(True for _ in _of_fleet(one, programs))
-        return replace(one, is_known_mail=bool(programs), is_moved=is_moved)
+        programs = self._programs(total, now_ms)
+        is_moved = any(True for _ in _of_fleet(total, programs))
+        return replace(total, is_known_mail=bool(programs), is_moved=is_moved)
 
-    def with_fleet(self, one: Counted, now_ms: int) -> Counted:
+    def with_fleet(self, total: Counted, now_ms: int) -> Counted:
         """Return a class with the hours of its other hosts."""
-        key = one.class_id, now_ms // HOUR_MS
+        key = total.class_id, now_ms // HOUR_MS
         if key not in self._elsewhere:
             its = sorted(
-                _of_fleet(one, self._programs(one, now_ms)), key=lambda each: -each.last_ms
+                _of_fleet(total, self._programs(total, now_ms)), key=lambda each: -each.last_ms
             )
             ids = [each.class_id for each in its[:_MOST_HOSTS]]
             self._elsewhere = {of: each for of, each in self._elsewhere.items() if of[1] == key[1]}
             self._elsewhere[key] = self._hours(ids, now_ms) if ids else {}
-        return replace(one, elsewhere=self._elsewhere[key])
+        return replace(total, elsewhere=self._elsewhere[key])
 
-    def _programs(self, one: Counted, now_ms: int) -> dict[str, list[MailSender]]:
+    def _programs(self, total: Counted, now_ms: int) -> dict[str, list[MailSender]]:
         if self._senders is None:
             self._senders = self._store.guard.known_mail(now_ms - DAY_MS)
-        mine = one.mail_class
+        mine = total.mail_class
         found: dict[str, list[MailSender]] = defaultdict(list)  # whatever hosts a program has
         for sender in self._senders.get((mine.sender_domain, mine.template), ()):
             if sender.source_id != mine.source_id:
@@ -74,11 +74,11 @@ class KnownMail:
         )
 
 
-def _of_fleet(one: Counted, programs: Mapping[str, Sequence[MailSender]]) -> Iterator[MailSender]:
+def _of_fleet(total: Counted, programs: Mapping[str, Sequence[MailSender]]) -> Iterator[MailSender]:
     """Yield who is the same program on another host."""
     for program, its in programs.items():
         # which of the others moved nobody knows
-        if one.program == program or one.mail_class.script == OTHER_SCRIPTS:
+        if total.program == program or total.mail_class.script == OTHER_SCRIPTS:
             yield from its
 
 
@@ -123,7 +123,7 @@ def suspects_together(
     found: list[tuple[Suspect, dict[str, MailClass]]] = []
     for its in by_sender(counted):
         if judge_together(its, guard, known, now_ms=now_ms):
-            its = [known_elsewhere(one, now_ms) for one in its]
+            its = [known_elsewhere(total, now_ms) for total in its]
             suspects = judge_together(its, guard, known, now_ms=now_ms)
             found += [(suspect, named) for suspect in suspects]
     return found

@@ -33,7 +33,7 @@ def mail_trouble(
     now_ms: int,
 ) -> str | None:
     """Return why no call is made, None while mail is accepted, claimed and not late; blocks."""
-    fronts = [one for one in store.instances.registered() if one.role == "front"]
+    fronts = [instance for instance in store.instances.registered() if instance.role == "front"]
     problem = front_trouble(fronts, now_ms=now_ms)
     if problem is not None:
         return problem

@@ -42,11 +42,11 @@ class Notice:
     @property
     def text(self) -> str:
         """All of it, in some lines."""
-        one, since = self.incident, utc_text(self.incident.since_ms, _FORM)
-        if one.recovered_at_ms is None:
-            lines = [self.title, f"What to do: {one.remedy}", f"Since {since}"]
+        incident, since = self.incident, utc_text(self.incident.since_ms, _FORM)
+        if incident.recovered_at_ms is None:
+            lines = [self.title, f"What to do: {incident.remedy}", f"Since {since}"]
         else:
-            lasted = two_units(one.recovered_at_ms - one.since_ms)
+            lasted = two_units(incident.recovered_at_ms - incident.since_ms)
             lines = [self.title, f"It lasted {lasted}, since {since}"]
         return "\n".join([*lines, self.link] if self.link else lines)
 

@@ -69,7 +69,7 @@ class Notifier:
     def notify(self, incidents: Sequence[Incident], *, now_ms: int) -> None:
         """Begin to tell what is to be told; returns at once."""
         known = {incident.incident_id for incident in incidents}
-        self._done = {one for one in self._done if one.incident_id in known}
+        self._done = {receipt for receipt in self._done if receipt.incident_id in known}
         for receiver in self.receivers:
             is_busy = receiver.sending is not None and not receiver.sending.done()
             if is_busy or time.monotonic() < receiver.again_at_s:

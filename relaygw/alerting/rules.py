@@ -90,7 +90,7 @@ def fleet_findings(facts: FleetFacts, settings: Settings) -> list[Finding]:
         _webhooks(facts, settings),
         own_findings(facts, rules),
     )
-    return list({one.kind: one for one in found}.values())
+    return list({finding.kind: finding for finding in found}.values())
 
 
 def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
@@ -355,10 +355,10 @@ def _in_doubt(facts: FleetFacts) -> Iterator[Finding]:
 
 
 def _untended(facts: FleetFacts) -> Iterator[Finding]:
-    for one in (*facts.queue.untended, *lost_gateways(facts.lost)):
-        if one.is_told:
-            summary = one.alert or one.summary
-            yield Finding(one.rule, one.key, summary, one.remedy, one.since_ms)
+    for untended in (*facts.queue.untended, *lost_gateways(facts.lost)):
+        if untended.is_told:
+            summary = untended.alert or untended.summary
+            yield Finding(untended.rule, untended.key, summary, untended.remedy, untended.since_ms)
 
 
 def _clock_step(facts: FleetFacts) -> Iterator[Finding]:

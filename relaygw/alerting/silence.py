@@ -29,7 +29,9 @@ class SilenceWatch:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
-        self._expects = [Expect(one.subject, int(one.at_least.amount)) for one in settings.expect]
+        self._expects = [
+            Expect(expected.subject, int(expected.at_least.amount)) for expected in settings.expect
+        ]
         self._uptime = _Uptime(store)
         self._rhythms: dict[MailKind, Rhythm] = {}
         self._learnt_ms: int | None = None
@@ -97,9 +99,9 @@ class SilenceWatch:
         since_ms = self._store.rhythms.counting_since_ms()
         if since_ms is None:  # no mail yet: since when there may have been some
             started = (
-                one.started_at_ms
-                for one in self._store.instances.registered()
-                if one.role == "front"
+                instance.started_at_ms
+                for instance in self._store.instances.registered()
+                if instance.role == "front"
             )
             since_ms = min(started, default=now_ms)
         return max(since_ms, self._uptime.first_ms)

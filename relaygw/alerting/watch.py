@@ -119,7 +119,7 @@ class Watch:
         duties = self.store.watch.duties([of_host, DUTY], self.incarnation)
         self._is_on_duty = DUTY in duties
         recent = self.store.watch.incidents(now_ms - FORGET_MS) if duties else []
-        known = [one for one in recent if (one.recovered_at_ms or now_ms) >= now_ms]
+        known = [incident for incident in recent if (incident.recovered_at_ms or now_ms) >= now_ms]
         self._has_opened = False
         if of_host in duties:
             self._look_at_host(known, now_ms)
@@ -137,19 +137,19 @@ class Watch:
     def _look_at_host(self, known: Sequence[Incident], now_ms: int) -> None:
         findings = host_findings(host_facts(self.settings, self.state_dir), self.settings)
         host = self.settings.hostname
-        mine = [one for one in known if _host_of(one) == host]
+        mine = [incident for incident in known if _host_of(incident) == host]
         self._settle(self._host, findings, mine, now_ms)
 
     def _look_at_fleet(self, known: Sequence[Incident], now_ms: int) -> None:
-        shared = [one for one in known if one.rule not in HOST_RULES]
+        shared = [incident for incident in known if incident.rule not in HOST_RULES]
         begun_s, queue = time.monotonic(), self._queue
         is_new = queue is None or begun_s >= self._queue_due_s
         if queue is None or is_new:
             queue = self._queue = self._facts.queue_facts(shared, now_ms=now_ms)
-            hosts = {None, *(one.name for one in self.store.instances.registered())}
-            for one in known:
-                if _host_of(one) not in hosts:  # nobody of that host is there to look any more
-                    self._end(one, now_ms)
+            hosts = {None, *(instance.name for instance in self.store.instances.registered())}
+            for incident in known:
+                if _host_of(incident) not in hosts:  # nobody of that host is there to look any more
+                    self._end(incident, now_ms)
             self._queue_rest_s = _LOAD * (time.monotonic() - begun_s)
             self._queue_due_s = begun_s + max(self.queue_look_s, self._queue_rest_s)
         with self.store.database.snapshot():
@@ -213,11 +213,11 @@ class Watch:
     def _judge_store(self, trouble: str | None) -> None:
         now_ms = clock_ms()
         self._own = [
-            one
-            for one in self._own
-            if one.recovered_at_ms is None or now_ms - one.recovered_at_ms < FORGET_MS
+            incident
+            for incident in self._own
+            if incident.recovered_at_ms is None or now_ms - incident.recovered_at_ms < FORGET_MS
         ]
-        is_open = [one for one in self._own if one.recovered_at_ms is None]
+        is_open = [incident for incident in self._own if incident.recovered_at_ms is None]
         host = self.settings.hostname
         what = (
             f"the delivery worker of {host} cannot use its queue, and sends nothing; where the "
@@ -231,7 +231,8 @@ class Watch:
             self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
         over = self._away.ended(findings, is_open, now_ms=now_ms)
         self._own = [
-            replace(one, recovered_at_ms=now_ms) if one in over else one for one in self._own
+            replace(incident, recovered_at_ms=now_ms) if incident in over else incident
+            for incident in self._own
         ]
 
 

@@ -41,7 +41,7 @@ def list_alerts(invocation: Invocation, wants_json: bool) -> None:
     now_ms = clock_ms()
     with invocation.open_store() as store:
         found = store.watch.incidents(now_ms - _RECENT_DAYS * 86_400_000)
-    found.sort(key=lambda one: (one.recovered_at_ms is not None, -one.since_ms))
+    found.sort(key=lambda incident: (incident.recovered_at_ms is not None, -incident.since_ms))
     print_lines(map(_object, found) if wants_json else _rows(found, now_ms))
 
 

@@ -57,7 +57,10 @@ def audit(
         entries = store.audit.entries(limit=limit + 1, trail=trail)
     shown = entries[:limit]
     if wants_json:
-        print_lines(as_json({**audit_object(one), "detail": _detail(one)}) for one in shown)
+        print_lines(
+            as_json({**audit_object(audit_entry), "detail": _detail(audit_entry)})
+            for audit_entry in shown
+        )
         return
     if shown:
         click.echo(f"{'TIME (UTC)':<{_TIME_CELLS}}WHAT")

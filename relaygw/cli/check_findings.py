@@ -208,7 +208,10 @@ def take_variables_of_service(settings: Settings) -> None:
     root, or the gateway's user with its capabilities, can see them.
     """
     secrets = (secret for _, secret in _secrets(settings) if secret is not None)
-    wanted = {"CREDENTIALS_DIRECTORY", *(one.target for one in secrets if one.kind == "env")}
+    wanted = {
+        "CREDENTIALS_DIRECTORY",
+        *(secret_ref.target for secret_ref in secrets if secret_ref.kind == "env"),
+    }
     for gateway in running_gateways(os.environ):
         if gateway.queue == settings.queue.url:
             with contextlib.suppress(OSError):  # it is another user's

@@ -56,11 +56,11 @@ def _client_lines(
     widths = (*_CLIENT_CELLS, left // 3, left // 3, left // 3)
     if found:
         yield aligned(widths, "TIMES", "FIRST", "LAST", "CLIENT", "LISTENER", "CAUSE")
-    for one in found:
-        ages = (age(now_ms - at_ms) for at_ms in (one.first_seen_ms, one.last_seen_ms))
-        yield aligned(widths, one.times, *ages, one.client, one.listener, one.cause)
+    for client in found:
+        ages = (age(now_ms - at_ms) for at_ms in (client.first_seen_ms, client.last_seen_ms))
+        yield aligned(widths, client.times, *ages, client.client, client.listener, client.cause)
     yield f"-- {counted(len(found), 'throttled client')}"
-    for cause in sorted({one.cause for one in found} & {*CAUSES}):
+    for cause in sorted({client.cause for client in found} & {*CAUSES}):
         yield labelled(cause, CAUSES[cause])
     for network in exempt:
         of = " and ".join(network.limits)

@@ -165,7 +165,7 @@ def adopt(invocation: Invocation) -> None:
         raise CommandFailed(problem, exit_code=os.EX_USAGE)
     with invocation.open_store(loaded) as store:
         adopted = roles.adopt_queue(store, loaded.settings, actor=login_name())
-        waiting = sum(one.deliveries for one in store.queue.counts() if one.state in CLAIMABLE)
+        waiting = sum(lane.deliveries for lane in store.queue.counts() if lane.state in CLAIMABLE)
     if adopted is None:
         click.echo("the queue belongs to this machine: nothing to do")
         return

@@ -306,7 +306,9 @@ def _remains(store: Store, settings: Settings, left: Left, waited_s: float) -> d
                     for recipient in entry.recipients
                     if recipient.delivery_no == part.delivery_no
                 )
-                told = filter(None, (part.reason, *(one.reply for one in mine)))
+                told = filter(
+                    None, (part.reason, *(recipient_entry.reply for recipient_entry in mine))
+                )
                 reasons[part.route, next(told, "not tried yet")] += 1
     most = reasons.most_common(_MAX_REASONS)
     holds = [] if left.is_empty else obeyed(store.holds.in_force(), settings.providers)

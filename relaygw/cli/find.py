@@ -68,7 +68,7 @@ def _make_findable(store: Store, link_header: str | None) -> None:
     """Do some of the work of the web role where there is none."""
     until_s = time.monotonic() + _WORK_S
     write = partial(store.find.index_batch, limit=_BATCH, link_header=link_header)
-    if not any(one.role == "web" for one in store.instances.registered()):
+    if not any(instance.role == "web" for instance in store.instances.registered()):
         while write() and time.monotonic() < until_s:
             pass
 

@@ -49,11 +49,15 @@ def _guard_lines(rows: Sequence[Guarded], alerts: Sequence[Incident], now_ms: in
     if rows:
         yield aligned(widths, "ID", "STATE", "SINCE", "PER HOUR", "HELD", "WHAT")
     for row in rows:
-        one = row.entry
-        state = "held" if one.action is GuardAction.HOLD else "may"
-        per_hour = "" if one.per_hour is None else one.per_hour
-        what = f"{one.reason}; {one.label}" if one.reason else f"{one.label}; by {one.actor}"
-        yield aligned(widths, one.target, state, age(now_ms - one.at_ms), per_hour, row.held, what)
+        entry = row.entry
+        state = "held" if entry.action is GuardAction.HOLD else "may"
+        per_hour = "" if entry.per_hour is None else entry.per_hour
+        what = (
+            f"{entry.reason}; {entry.label}" if entry.reason else f"{entry.label}; by {entry.actor}"
+        )
+        yield aligned(
+            widths, entry.target, state, age(now_ms - entry.at_ms), per_hour, row.held, what
+        )
     for alert in alerts:
         yield labelled("alert", alert.summary)
         yield labelled("remedy", alert.remedy)

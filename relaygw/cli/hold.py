@@ -46,8 +46,21 @@ def _rows(holds: Sequence[tuple[StandingHold, int]], now_ms: int) -> Iterator[st
     widths = (*_WIDTHS, max(left, _LEAST_WORDS))
     if holds:
         yield aligned(widths, "ID", "WAITING", "SINCE", "UNTIL", "MAIL")
-    for one, waiting in holds:
-        until = "ended by hand" if one.until_ms is None else utc_text(one.until_ms, "%m-%d %H:%M")
-        what = f"{one.words}; by {one.by}" + (f": {one.reason}" if one.reason else "")
-        yield aligned(widths, one.hold_id, waiting, age(now_ms - one.since_ms), until, what)
+    for standing_hold, waiting in holds:
+        until = (
+            "ended by hand"
+            if standing_hold.until_ms is None
+            else utc_text(standing_hold.until_ms, "%m-%d %H:%M")
+        )
+        what = f"{standing_hold.words}; by {standing_hold.by}" + (
+            f": {standing_hold.reason}" if standing_hold.reason else ""
+        )
+        yield aligned(
+            widths,
+            standing_hold.hold_id,
+            waiting,
+            age(now_ms - standing_hold.since_ms),
+            until,
+            what,
+        )
     yield f"-- {counted(len(holds), 'hold')}"

@@ -312,7 +312,7 @@ class _Shown:
                 )
             return
         counts = Counter(row.result for row in rows)
-        words = ", ".join(f"{counts[one]} {one}" for one in Result if counts[one])
+        words = ", ".join(f"{counts[result]} {result}" for result in Result if counts[result])
         click.echo(labelled("sameness", f"{counted(len(rows), 'mail')}: {words} ({asked})"))
         told = (Result.UNPROVEN, Result.OTHER)  # the others are said once, above
         shown = [row for row in rows if self._wants_all or row.result in told]

@@ -175,14 +175,14 @@ class _Work:
             )
             return
         self.left_out.update(mail.left_out)
-        one = Exported(
+        message = Exported(
             sender=mail.sender,
             recipients=mail.waiting,
             content=mail.content,
             identity=f"postfix-{mail.key()}",
             dsn=mail.dsn,
         )
-        self.run.take(number, one)
+        self.run.take(number, message)
 
     def _settle(self, one: Settled) -> None:
         file = self._files.pop(one.number)

@@ -80,12 +80,14 @@ class ImportRun:
             return
         are_new = [True] * len(messages)
         if self.is_dry_run:
-            known = self.store.intake.taken_drops([one.drop_id or "" for one in messages])
-            are_new = [one.drop_id not in known for one in messages]
+            known = self.store.intake.taken_drops(
+                [accepted_message.drop_id or "" for accepted_message in messages]
+            )
+            are_new = [accepted_message.drop_id not in known for accepted_message in messages]
         else:
             self._check_space()
             if not self._is_stored(messages):
-                are_new = [self._is_stored([one]) for one in messages]
+                are_new = [self._is_stored([accepted_message]) for accepted_message in messages]
         for (number, mail, message), is_new in zip(batch, are_new, strict=True):
             if not is_new:
                 self._tell(number, mail.queue_id, KNOWN)

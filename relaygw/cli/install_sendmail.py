@@ -98,7 +98,7 @@ def php_lines(prefix: Path) -> Iterator[str]:
 def maildrop_warnings(settings: Settings) -> Iterator[str]:
     """Yield a warning where the command that is installed leaves mail where nobody looks."""
     launchers = {Path(directory, LINKS[0]).resolve() for directory in _PREFIXES}
-    for launcher in sorted(one for one in launchers if one.name == Path(_LAUNCHER).name):
+    for launcher in sorted(path for path in launchers if path.name == Path(_LAUNCHER).name):
         call = _call_in(launcher)
         if call is not None and call[1] != settings.maildrop.path:
             yield (
@@ -289,10 +289,10 @@ def _needed(path: Path) -> int:
 
 def _opening(closed: list[Path]) -> str:
     """Return the command that opens what is closed to others, as far as they need it."""
-    directories = [str(one) for one in closed if one.is_dir()]
+    directories = [str(path) for path in closed if path.is_dir()]
     words = [["chmod", "o+x", *directories]] if directories else []
     # what lies beside a file that is closed is closed as well
-    words += [["chmod", "-R", "o+rX", str(one.parent)] for one in closed if not one.is_dir()]
+    words += [["chmod", "-R", "o+rX", str(path.parent)] for path in closed if not path.is_dir()]
     return " && ".join(map(shlex.join, words))
 
 

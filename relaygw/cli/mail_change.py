@@ -107,7 +107,7 @@ def carry_through(
         if len(rows) < SHOWN_ROWS:
             rows.append(row(entry, now_ms, width=width))
     progress.end()
-    missing = choice.missing({*ready, *(one.queue_id for one in left)})
+    missing = choice.missing({*ready, *(left_alone.queue_id for left_alone in left)})
     if rows and not answer.wants_json:
         print_lines([head_row(width), *rows])
         if len(ready) > len(rows):
@@ -178,19 +178,19 @@ def _report(changed: Sequence[str], left: list[LeftAlone], task: Task, answer: A
     done = f"would be {task.done}" if answer.is_dry_run else task.done
     if answer.wants_json:
         results: list[tuple[str, str, str | None]] = [(one, done, None) for one in changed]
-        results += [(one.queue_id, "left alone", one.why) for one in left]
+        results += [(obstacle.queue_id, "left alone", obstacle.why) for obstacle in left]
         for queue_id, result, reason in results:
             click.echo(as_json({"queue_id": queue_id, "result": result, "reason": reason}))
         return
     click.echo(f"{counted(len(changed), 'message')} {done}")
-    lines = [f"{one.queue_id}: left alone: {one.why}" for one in left]
+    lines = [f"{obstacle.queue_id}: left alone: {obstacle.why}" for obstacle in left]
     for line in first_of(lines, "more left alone"):
         warn(line)
 
 
 def exit_code_of(left: Iterable[LeftAlone], *, is_partial: bool, waits: bool = True) -> int:
     """Return the exit code of a change; a worker that `left` waits for is one to try again."""
-    reasons = [one.is_temporary for one in left]
+    reasons = [obstacle.is_temporary for obstacle in left]
     if is_partial or not all(reasons):
         return os.EX_DATAERR
     return os.EX_TEMPFAIL if reasons and waits else os.EX_OK

@@ -88,8 +88,8 @@ def _shown_state(entry: QueueEntry, width: int) -> str:
 
 
 def _shown_recipients(entry: QueueEntry, width: int) -> str:
-    one = shown_recipient(entry)
-    first = "" if one is None else one.address
+    recipient = shown_recipient(entry)
+    first = "" if recipient is None else recipient.address
     more = f" +{len(entry.recipients) - 1}" if len(entry.recipients) > 1 else ""
     return fitted(first, width - len(more)).rstrip() + more
 

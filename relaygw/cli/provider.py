@@ -83,10 +83,10 @@ def release_holds(invocation: Invocation, name: str) -> None:
         invocation.wake_workers()
     else:
         click.echo(f"{name}: nothing to release, it is neither held nor paused")
-    for one in ended:
-        what = "" if one.scope in (Scope.PROVIDER, PAUSED) else f" ({one.scope} {one.key})"
-        was = PAUSED if one.scope == PAUSED else "held"
-        click.echo(printable(f"{name}: released{what}; it was {was}: {one.reason}"))
+    for hold in ended:
+        what = "" if hold.scope in (Scope.PROVIDER, PAUSED) else f" ({hold.scope} {hold.key})"
+        was = PAUSED if hold.scope == PAUSED else "held"
+        click.echo(printable(f"{name}: released{what}; it was {was}: {hold.reason}"))
 
 
 @provider.command("list")
@@ -285,36 +285,36 @@ def presets(name: str | None, wants_json: bool) -> None:
 
 def _preset_rows(chosen: Mapping[str, Preset]) -> Iterator[str]:
     yield f"{'PRESET':<13} {'HOST':<34} {'PORT':>4}  YOU WRITE"
-    for name, one in chosen.items():
-        filled = one.keys_for(None, None)
+    for name, preset in chosen.items():
+        filled = preset.keys_for(None, None)
         host = str(filled["host"]).replace("{region}", "REGION")
-        wanted = " ".join(key for key in one.asks if "." not in key and key not in filled)
+        wanted = " ".join(key for key in preset.asks if "." not in key and key not in filled)
         yield f"{name:<13} {fitted(host, 34)} {filled['port']:>4}  {wanted}"
     yield ""
     yield "for all about one, its regions and variants, run: relaygw provider presets NAME"
 
 
-def _preset_story(name: str, one: Preset) -> Iterator[str]:
-    yield labelled("preset", f"{name}: {one.service}")
-    kinds = {"STARTTLS": one.starttls_ports, "implicit TLS": one.implicit_ports}
+def _preset_story(name: str, preset: Preset) -> Iterator[str]:
+    yield labelled("preset", f"{name}: {preset.service}")
+    kinds = {"STARTTLS": preset.starttls_ports, "implicit TLS": preset.implicit_ports}
     ports = [f"{', '.join(map(str, of))} with {kind}" for kind, of in kinds.items() if of]
     yield labelled("ports", "; ".join(ports))
-    yield labelled("fills in", _keys(one.keys_for(None, None)))
-    if one.is_token_twice:
+    yield labelled("fills in", _keys(preset.keys_for(None, None)))
+    if preset.is_token_twice:
         yield labelled("", "username: the same as password")
-    if one.with_oauth:
-        yield labelled("with oauth", _keys(one.with_oauth))
-    for key, what in one.asks.items():
+    if preset.with_oauth:
+        yield labelled("with oauth", _keys(preset.with_oauth))
+    for key, what in preset.asks.items():
         yield labelled("you write", f"{key}: {what}")
-    if one.may_lack_auth:
+    if preset.may_lack_auth:
         yield labelled("", "or neither username nor password")
-    if one.region_pattern:
+    if preset.region_pattern:
         yield labelled("region", "any region of the service")
-    yield from _choices("region", one.regions, one.default_region)
-    yield from _choices("variant", one.variants, one.default_variant)
-    for note in one.notes:
+    yield from _choices("region", preset.regions, preset.default_region)
+    yield from _choices("variant", preset.variants, preset.default_variant)
+    for note in preset.notes:
         yield labelled("note", str(note))
-    for where, facts in one.sources.items():
+    for where, facts in preset.sources.items():
         where = "no documentation of the service" if where == UNCONFIRMED else where
         yield labelled("source", f"{', '.join(facts)}: {where}")
 

@@ -253,8 +253,8 @@ def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) ->
     table: Table = defaultdict(lambda: [0] * (len(BOUNDS_MIN) + 1))
     with invocation.open_store() as store:
         for selection in choice.pages():
-            for one in store.queue.shape(selection, by=key, bounds_ms=bounds_ms):
-                table[one.key or _EMPTY_WORDS.get(key, "")][one.step] += one.number
+            for count in store.queue.shape(selection, by=key, bounds_ms=bounds_ms):
+                table[count.key or _EMPTY_WORDS.get(key, "")][count.step] += count.number
     rows = sorted(table.items(), key=lambda row: (-sum(row[1]), row[0]))[:limit]
     ages = [*map(str, BOUNDS_MIN), f"{BOUNDS_MIN[-1]}+"]
     if not wants_json:

@@ -207,11 +207,13 @@ def import_mail(
         work = ImportRun(store, importer, is_dry_run=is_dry_run)
         work.settled = partial(_tell, work) if not wants_json else partial(_tell_json, work)
         try:
-            for number, one in enumerate(_read(stream, form, importer.limit_bytes), 1):
-                if not isinstance(one, str):
-                    used = one.sender if sender is None else sender
-                    one = replace(one, sender=used, recipients=recipients or one.recipients)
-                work.take(number, one)
+            for number, message in enumerate(_read(stream, form, importer.limit_bytes), 1):
+                if not isinstance(message, str):
+                    used = message.sender if sender is None else sender
+                    message = replace(
+                        message, sender=used, recipients=recipients or message.recipients
+                    )
+                work.take(number, message)
             work.flush()
         finally:
             work.progress.end()

@@ -93,22 +93,22 @@ def resend(
             click.echo("nothing changed")
             return os.EX_OK
     _report(result, answer)
-    left = {one.queue_id for one in planned.left}
+    left = {obstacle.queue_id for obstacle in planned.left}
     missing = choice.missing(left | {message.queue_id for message in planned.messages})
     mail_change.tell_missing(missing)
     return mail_change.exit_code_of(result.left, is_partial=bool(missing))
 
 
-def _shown(one: Resent) -> Iterator[str]:
+def _shown(copy: Resent) -> Iterator[str]:
     """Yield what a message is and who gets it."""
-    yield printable(f"{one.queue_id}: {one.entry.subject or '(no subject)'}")
-    for to in one.recipients:
+    yield printable(f"{copy.queue_id}: {copy.entry.subject or '(no subject)'}")
+    for to in copy.recipients:
         was = f" ({to.was})" if to.was else ""
         yield printable(f"  to {to.address}{was}: {to.words}")
-    if one.number > 1:
-        yield f"  it was sent again before: {counted(one.number - 1, 'time')}"
-    if one.delivered_left:
-        left = counted(one.delivered_left, "recipient")
+    if copy.number > 1:
+        yield f"  it was sent again before: {counted(copy.number - 1, 'time')}"
+    if copy.delivered_left:
+        left = counted(copy.delivered_left, "recipient")
         yield f"  not to {left} it was delivered to; --delivered includes them"
 
 

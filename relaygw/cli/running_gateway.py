@@ -32,8 +32,12 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     usual = None
     with contextlib.suppress(SettingsError):  # what runs is not what stands there
         usual = load_usual()
-    same = [one for one in running if usual and one.queue == usual.settings.queue.url]
-    if usual is not None and any(usual.files or not one.config for one in same):
+    same = [
+        found_gateway
+        for found_gateway in running
+        if usual and found_gateway.queue == usual.settings.queue.url
+    ]
+    if usual is not None and any(usual.files or not found_gateway.config for found_gateway in same):
         return usual
     if same:  # the files are elsewhere, or gone
         usual, running = None, same
@@ -140,19 +144,21 @@ def _named(gateway: FoundGateway) -> str:
 def running_mode(settings: Settings) -> str:
     """Return the mode of the gateway that runs on the queue here, else that of the settings."""
     running = service_file.running_gateways(os.environ)
-    modes = (one.mode for one in running if one.queue == settings.queue.url and one.mode)
+    modes = (
+        gateway.mode for gateway in running if gateway.queue == settings.queue.url and gateway.mode
+    )
     return next(modes, settings.mode.value)
 
 
 def replaced_warning(settings: Settings, *, is_used: bool) -> Iterator[str]:
     """Yield what is odd about a queue that nobody uses, though a gateway runs on its file."""
     running = service_file.running_gateways(os.environ)
-    named = [one for one in running if one.queue == settings.queue.url and not is_used]
-    for one in named:
+    named = [gateway for gateway in running if gateway.queue == settings.queue.url and not is_used]
+    for gateway in named:
         yield (
-            f"{_named(one)} runs (pid {one.pid}), but not on this file: it was replaced, or "
-            "removed, while that ran, and what it has accepted is in another; if it did not start "
-            "just now, stop it, put the file of before back, and start it"
+            f"{_named(gateway)} runs (pid {gateway.pid}), but not on this file: it was replaced, "
+            "or removed, while that ran, and what it has accepted is in another; if it did not "
+            "start just now, stop it, put the file of before back, and start it"
         )
 
 

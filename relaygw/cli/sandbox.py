@@ -62,9 +62,9 @@ def show_sandbox(invocation: frame.Invocation, /, wants_json: bool, raw: bool, *
     with invocation.open_store() as store:
         choice = selection.with_latest(store, selection.choose(given))
         entries = [
-            one
-            for one in selection.chosen_captured(store, choice)
-            if one.captured_at_ms is not None
+            queue_entry
+            for queue_entry in selection.chosen_captured(store, choice)
+            if queue_entry.captured_at_ms is not None
         ]
         ids = choice.selection.queue_ids or tuple(entry.queue_id for entry in entries)
         return print_messages(store, ids, entries, wants_json=wants_json, raw=raw)
@@ -216,7 +216,7 @@ def _release(
     result = captured.release_captured(
         store, settings, changed, wanted, actor=actor, now_ms=now_ms, detail=choice.words
     )
-    unasked = tuple(one for one in planned.refused if one.queue_id not in changed)
+    unasked = tuple(copy for copy in planned.refused if copy.queue_id not in changed)
     return replace(result, refused=unasked + result.refused, left=planned.left + result.left)
 
 
@@ -243,8 +243,8 @@ def _report(result: captured.ReleaseResult, answer: mail_change.Answer) -> None:
             click.echo(as_json(dict(zip(_FIELDS, row, strict=True))))
         return
     click.echo(f"{counted(len(result.copies), 'mail')} {would}released")
-    refused = [f"{one.queue_id}: {one.address} {one.why}" for one in result.refused]
-    left = [f"{one.queue_id}: left alone: {one.why}" for one in result.left]
+    refused = [f"{copy.queue_id}: {copy.address} {copy.why}" for copy in result.refused]
+    left = [f"{obstacle.queue_id}: left alone: {obstacle.why}" for obstacle in result.left]
     for line in first_of(refused + left, "more not released"):
         warn(line)
 

@@ -123,12 +123,16 @@ _PARAMETERS = {
 """Where a parameter has another name than the selector; audit lines show it."""
 
 
-def _option(one: selectors.Selector) -> Decorator:
-    names = (f"--{one.name.replace('_', '-')}", _PARAMETERS.get(one.name, one.name))
-    if one.kind is selectors.Kind.CHOICE:
-        more: dict[str, Any] = {"metavar": "RESULT"} if one.name == "result" else {}  # see help
-        return click.option(*names, help=one.help, multiple=True, type=_Choice(one.name), **more)
-    return click.option(*names, help=one.help, **_KINDS[one.kind])
+def _option(selector: selectors.Selector) -> Decorator:
+    names = (f"--{selector.name.replace('_', '-')}", _PARAMETERS.get(selector.name, selector.name))
+    if selector.kind is selectors.Kind.CHOICE:
+        more: dict[str, Any] = (
+            {"metavar": "RESULT"} if selector.name == "result" else {}
+        )  # see help
+        return click.option(
+            *names, help=selector.help, multiple=True, type=_Choice(selector.name), **more
+        )
+    return click.option(*names, help=selector.help, **_KINDS[selector.kind])
 
 
 _LIMIT = click.option("--limit", metavar="N", type=NUMBER_FROM_1, help="List at most N messages.")
@@ -139,7 +143,7 @@ search_option = click.option(
 _ENDS = ("result", "attempt")  # of which all mail is looked at
 QUEUE_OPTIONS: tuple[Decorator, ...] = (*map(_option, selectors.SELECTORS.values()), _LIMIT)
 WAITING_OPTIONS: tuple[Decorator, ...] = (
-    *(_option(one) for one in selectors.SELECTORS.values() if one.name not in _ENDS),
+    *(_option(selector) for selector in selectors.SELECTORS.values() if selector.name not in _ENDS),
     _LIMIT,
 )
 CAPTURED_OPTIONS: tuple[Decorator, ...] = (
@@ -316,10 +320,10 @@ def _captured_pages(store: Store, search: str) -> Iterator[QueueEntry]:
     seen: set[str] = set()  # mail that arrives meanwhile moves the pages
     start = 0
     while page := store.sandbox.find_captured(wanted, start=start, limit=PAGE_MESSAGES):
-        for one in page:
-            if one.entry.queue_id not in seen:
-                seen.add(one.entry.queue_id)
-                yield one.entry
+        for mail in page:
+            if mail.entry.queue_id not in seen:
+                seen.add(mail.entry.queue_id)
+                yield mail.entry
         start += len(page)
 
 

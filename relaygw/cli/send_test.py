@@ -160,10 +160,12 @@ def watch(store: Store, settings: Settings, queue_id: str, *, timeout_s: float) 
 
 
 def _standing(entry: QueueEntry) -> str:
-    (part, *_), (one, *_) = entry.deliveries, entry.recipients
-    if one.state is not RecipientState.PENDING:
-        way = f" by {one.provider}" if one.provider else ""
-        return f"{one.address} {one.state.value}{way}" + (f": {one.reply}" if one.reply else "")
+    (part, *_), (recipient, *_) = entry.deliveries, entry.recipients
+    if recipient.state is not RecipientState.PENDING:
+        way = f" by {recipient.provider}" if recipient.provider else ""
+        return f"{recipient.address} {recipient.state.value}{way}" + (
+            f": {recipient.reply}" if recipient.reply else ""
+        )
     words = f"{part.state.value} on route {part.route}"
     if part.state is DeliveryState.DEFERRED:
         words += f", next try {moment(part.due_at_ms, part.due_at_ms).partition(' (')[0]}"
@@ -171,21 +173,21 @@ def _standing(entry: QueueEntry) -> str:
 
 
 def _verdict(entry: QueueEntry, deadline_ms: int) -> int | None:
-    part, one = entry.deliveries[0], entry.recipients[0]
-    if one.state in _ARRIVED:
+    part, recipient = entry.deliveries[0], entry.recipients[0]
+    if recipient.state in _ARRIVED:
         return os.EX_OK
-    if one.state is not RecipientState.PENDING:
+    if recipient.state is not RecipientState.PENDING:
         return os.EX_UNAVAILABLE
     is_late = part.state is DeliveryState.DEFERRED and part.due_at_ms > deadline_ms
     return os.EX_TEMPFAIL if is_late or part.state is DeliveryState.HELD else None
 
 
 def _reply_lines(store: Store, settings: Settings, entry: QueueEntry) -> Iterator[str]:
-    one = entry.recipients[0]
-    if one.state is RecipientState.DELIVERED:
-        own_id = provider_id(one.reply or "")
+    recipient = entry.recipients[0]
+    if recipient.state is RecipientState.DELIVERED:
+        own_id = provider_id(recipient.reply or "")
         if own_id is not None:
-            yield f"queue id at {one.provider}: {own_id}"
+            yield f"queue id at {recipient.provider}: {own_id}"
         return
     attempts = store.queue.record_of(entry.queue_id).attempts
     meaning = Meanings(settings).of(attempts[-1]) if attempts else None

@@ -172,7 +172,7 @@ class Answers:
     @property
     def unused(self) -> list[str]:
         """The options that say something of access tokens and have no use here."""
-        asked = {one.name for one in _about_login(self)}
+        asked = {question.name for question in _about_login(self)}
         asked |= {"token_url"} if self.uses_token else set()
         names = {"login", "tenant", "token_url", "client_id", "certificate"} - asked
         return sorted(option_of(name) for name in names if getattr(self, name))

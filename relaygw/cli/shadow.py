@@ -156,7 +156,7 @@ def _until_told_to_end(for_s: float | None) -> Iterator[_Ending]:
 
 def _lines(maillogs: tuple[Path, ...], ending: _Ending | None, work: _Run) -> Iterator[str]:
     whole = maillogs if ending is None else maillogs[:-1]
-    before = (sys.stdin if str(one) == STDIN else whole_lines(one) for one in whole)
+    before = (sys.stdin if str(path) == STDIN else whole_lines(path) for path in whole)
     yield from chain.from_iterable(before)
     if ending is not None:
         maillogs[-1].stat()  # that is not there at all is a mistake
@@ -231,7 +231,9 @@ class _Page:
 
 
 def _summary(tally: Tally, *, wants_all: bool) -> Iterator[str]:
-    words = ", ".join(f"{tally.results[one]} {one}" for one in Result if tally.results[one])
+    words = ", ".join(
+        f"{tally.results[result]} {result}" for result in Result if tally.results[result]
+    )
     yield labelled("shadow", f"{counted(tally.total, 'delivery', 'deliveries')}: {words}")
     order = list(reversed(Result))
     rows = sorted(

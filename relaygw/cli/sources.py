@@ -62,9 +62,9 @@ def _source_lines(
     widths = (*_NUMBERS, *texts)
     yield aligned(widths, "MESSAGES", "RCPTS", "REFUSED", "TOP/H", "FIRST", "LAST", *heads)
     for row in rows:
-        one = row.counted
-        ages = (age(now_ms - at_ms) for at_ms in (one.first_seen_ms, one.last_seen_ms))
-        numbers = (one.messages, one.recipients, one.refused, one.busiest_hour, *ages)
+        total = row.counted
+        ages = (age(now_ms - at_ms) for at_ms in (total.first_seen_ms, total.last_seen_ms))
+        numbers = (total.messages, total.recipients, total.refused, total.busiest_hour, *ages)
         yield aligned(widths, *numbers, *_words(row, by))
     more = f", {number - len(rows):,} more" if number > len(rows) else ""
     noun = ("row", "rows") if by else ("class", "classes")
@@ -72,9 +72,13 @@ def _source_lines(
 
 
 def _words(row: SourceRow, by: str | None) -> Iterator[str]:
-    one = row.mail_class
-    if one is None:
+    mail_class = row.mail_class
+    if mail_class is None:
         key = row.counted.key
         yield _NONE_WORDS.get(by or "", "(none)") if key in (None, "") else str(key)
     else:
-        yield from (one.class_id, f"{sender_words(one)} {one.sender_domain}", one.template)
+        yield from (
+            mail_class.class_id,
+            f"{sender_words(mail_class)} {mail_class.sender_domain}",
+            mail_class.template,
+        )

@@ -70,8 +70,8 @@ def _screen(snapshot: Snapshot, settings: Settings, mode: str) -> Iterator[str]:
         yield from lines
     yield ""
     yield from _lane_lines(snapshot, settings)
-    for one in snapshot.untended:
-        yield labelled("untended", f"{one.summary}; {one.remedy}")
+    for untended in snapshot.untended:
+        yield labelled("untended", f"{untended.summary}; {untended.remedy}")
     for name, receiver in snapshot.webhooks.items():
         yield labelled("webhook", f"{name}: {receiver.state}, {receiver.waiting_words}")
     yield ""
@@ -147,8 +147,14 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
         return
     yield aligned(_LANE, "ROUTE", "STREAM", *map(str.upper, UNFINISHED), "OLDEST")
     for route, stream in lanes:
-        lane = [one for one in snapshot.lanes if (one.route, one.stream) == (route, stream)]
-        numbers = {one.state: one.deliveries for one in lane}
-        oldest = min((one.oldest_accepted_at_ms for one in lane), default=None)
+        lane = [
+            lane_count
+            for lane_count in snapshot.lanes
+            if (lane_count.route, lane_count.stream) == (route, stream)
+        ]
+        numbers = {lane_count.state: lane_count.deliveries for lane_count in lane}
+        oldest = min((lane_count.oldest_accepted_at_ms for lane_count in lane), default=None)
         shown_age = "-" if oldest is None else age(snapshot.at_ms - oldest)
-        yield aligned(_LANE, route, stream, *(numbers.get(one, 0) for one in UNFINISHED), shown_age)
+        yield aligned(
+            _LANE, route, stream, *(numbers.get(state, 0) for state in UNFINISHED), shown_age
+        )

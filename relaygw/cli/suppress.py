@@ -104,10 +104,12 @@ def list_suppressed(
     wanted = _filter(text, sender_domain, stream, reason)
     number = 0
     with invocation.open_store() as store:
-        for number, one in enumerate(every_suppression(store.suppressions, wanted), 1):
+        for number, suppression in enumerate(every_suppression(store.suppressions, wanted), 1):
             if number > limit:
                 break
-            click.echo(as_json(suppression_object(one)) if wants_json else _row(one))
+            click.echo(
+                as_json(suppression_object(suppression)) if wants_json else _row(suppression)
+            )
     if not wants_json:
         more = ", more match" if number > limit else ""
         click.echo(f"-- {counted(min(number, limit), 'address', 'addresses')}{more}")
@@ -120,17 +122,21 @@ def _filter(
     return SuppressionFilter(text=text, sender_domain=sender_domain, stream=stream, causes=causes)
 
 
-def _row(one: Suppression) -> str:
-    whose = one.sender_domain or "any sender"
-    scope = f"{whose}, {one.stream}" if one.stream else whose
-    return cut(f"{one.address}  ({scope})  {one.words}{_until(one)}", 400)
+def _row(suppression: Suppression) -> str:
+    whose = suppression.sender_domain or "any sender"
+    scope = f"{whose}, {suppression.stream}" if suppression.stream else whose
+    return cut(f"{suppression.address}  ({scope})  {suppression.words}{_until(suppression)}", 400)
 
 
-def _until(one: Suppression) -> str:
-    if one.expires_at_ms is None:
+def _until(suppression: Suppression) -> str:
+    if suppression.expires_at_ms is None:
         return ""
-    is_soon = abs(one.expires_at_ms - clock_ms()) < _SOON_MS
-    shown = utc_text(one.expires_at_ms) if is_soon else utc_text(one.expires_at_ms, "%Y-%m-%d")
+    is_soon = abs(suppression.expires_at_ms - clock_ms()) < _SOON_MS
+    shown = (
+        utc_text(suppression.expires_at_ms)
+        if is_soon
+        else utc_text(suppression.expires_at_ms, "%Y-%m-%d")
+    )
     return f"; until {shown}"
 
 
@@ -183,8 +189,8 @@ def add_suppressed(
         click.echo(_result(entry, done) if wants_json else text)
 
 
-def _result(one: Suppression, done: str) -> str:
-    return as_json({**suppression_object(one), "result": done})
+def _result(suppression: Suppression, done: str) -> str:
+    return as_json({**suppression_object(suppression), "result": done})
 
 
 def _mailbox(text: str) -> str:
@@ -223,9 +229,9 @@ def remove_suppressed(
             is_dry_run=is_dry_run,
         )
     done = "would be lifted" if is_dry_run else "lifted"
-    for one in found:
-        click.echo(_result(one, done) if wants_json else f"{_row(one)}: {done}")
-    missing = set(wanted) - {one.address for one in found}
+    for suppression in found:
+        click.echo(_result(suppression, done) if wants_json else f"{_row(suppression)}: {done}")
+    missing = set(wanted) - {suppression.address for suppression in found}
     for address in sorted(missing):
         warn(
             f"{address}: not suppressed, or not for these; relaygw suppress list {address} shows it"
@@ -359,8 +365,8 @@ def export_suppressed(
     with invocation.open_store() as store:
         if wants_json:
             print_lines(
-                as_json(suppression_object(one))
-                for one in every_suppression(store.suppressions, wanted)
+                as_json(suppression_object(suppression))
+                for suppression in every_suppression(store.suppressions, wanted)
             )
             return
         for row in export_list(store, form, wanted, done=done):

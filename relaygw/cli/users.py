@@ -95,15 +95,23 @@ def list_users(invocation: Invocation, wants_json: bool) -> None:
     with invocation.open_store(loaded) as store:
         found = review(store, loaded.settings)
     if wants_json:
-        print_lines(as_json(access_object(one)) for one in found)
+        print_lines(as_json(access_object(access_rule)) for access_rule in found)
         return
     now_ms = clock_ms()
     widths = (max(20, terminal_width() - sum(_LOGIN_CELLS) - 4), *_LOGIN_CELLS)
     if found:
         click.echo(aligned(widths, "NAME", "KIND", "ROLE", "AGE", "LAST USED (UTC)"))
-    for one in found:
-        since = "-" if one.since_ms is None else age(now_ms - one.since_ms)
-        used = "never" if one.used_at_ms is None else utc_text(one.used_at_ms, "%Y-%m-%d %H:%M")
+    for access_rule in found:
+        since = "-" if access_rule.since_ms is None else age(now_ms - access_rule.since_ms)
+        used = (
+            "never"
+            if access_rule.used_at_ms is None
+            else utc_text(access_rule.used_at_ms, "%Y-%m-%d %H:%M")
+        )
         used = used.removesuffix(" UTC")
-        click.echo(aligned(widths, one.name, one.kind, one.role or "-", since, used))
+        click.echo(
+            aligned(
+                widths, access_rule.name, access_rule.kind, access_rule.role or "-", since, used
+            )
+        )
     click.echo(f"-- {counted(len(found), 'login')}")

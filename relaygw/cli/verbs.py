@@ -36,8 +36,8 @@ def command_of(verb: Verb) -> click.Command:
     return command
 
 
-def _parameter(one: Parameter) -> click.Parameter:
-    if one.is_target:
-        return click.Argument([one.name], metavar=one.metavar, type=frame.TEXT)
-    flag = f"--{one.name.replace('_', '-')}"
-    return click.Option([flag], metavar=one.metavar, type=frame.TEXT, help=one.help)
+def _parameter(parameter: Parameter) -> click.Parameter:
+    if parameter.is_target:
+        return click.Argument([parameter.name], metavar=parameter.metavar, type=frame.TEXT)
+    flag = f"--{parameter.name.replace('_', '-')}"
+    return click.Option([flag], metavar=parameter.metavar, type=frame.TEXT, help=parameter.help)

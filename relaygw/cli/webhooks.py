@@ -58,24 +58,24 @@ def _rows(
     name_width = min(max(map(len, (*named, "NAME"))), _NAME_WIDTH)
     widths = (name_width, 8, -7, -6, -6, max(terminal_width() - _LEFT - name_width, 20))
     yield aligned(widths, "NAME", "STATE", "WAITING", "OLDEST", "TAKEN", " WHERE")
-    for name, one in found.items():
+    for name, endpoint in found.items():
         oldest, taken = (
             "-" if at_ms is None else age(now_ms - at_ms)
-            for at_ms in (one.oldest_at_ms, one.taken_at_ms)
+            for at_ms in (endpoint.oldest_at_ms, endpoint.taken_at_ms)
         )
-        waiting = f"{one.waiting}{'+' * one.is_more_waiting}"
-        yield aligned(widths, name, one.state, waiting, oldest, taken, f" {named[name].url}")
-    for name, one in found.items():
-        trouble = trouble_of(name, one, now_ms=now_ms)
+        waiting = f"{endpoint.waiting}{'+' * endpoint.is_more_waiting}"
+        yield aligned(widths, name, endpoint.state, waiting, oldest, taken, f" {named[name].url}")
+    for name, endpoint in found.items():
+        trouble = trouble_of(name, endpoint, now_ms=now_ms)
         if trouble is not None:
             yield ""
             yield labelled("wrong", trouble.summary)
             yield labelled("remedy", trouble.remedy)
-            if one.state in ("failing", "paused"):
-                yield labelled("next try", moment(max(one.next_at_ms, now_ms), now_ms))
-        if one.dropped and one.dropped_at_ms is not None:
-            when = moment(one.dropped_at_ms, now_ms)
-            events = counted(one.dropped, "event", form=",")
+            if endpoint.state in ("failing", "paused"):
+                yield labelled("next try", moment(max(endpoint.next_at_ms, now_ms), now_ms))
+        if endpoint.dropped and endpoint.dropped_at_ms is not None:
+            when = moment(endpoint.dropped_at_ms, now_ms)
+            events = counted(endpoint.dropped, "event", form=",")
             yield labelled("dropped", f"{events} of {name} that waited too long, last at {when}")
 
 

@@ -119,7 +119,9 @@ class Attempt:
                     is_passed_on=answer.is_passed_on,
                 )
                 self.outcomes.append(outcome)
-        self.taken_parts += any(one.verdict in _TAKEN for one in self.outcomes[ended:])
+        self.taken_parts += any(
+            recipient_outcome.verdict in _TAKEN for recipient_outcome in self.outcomes[ended:]
+        )
         self.part = ()
 
     def key_line(self) -> bytes:

@@ -103,13 +103,13 @@ class Holds:
     async def _obey_standing(self, holds: Sequence[StandingHold]) -> None:
         """Let the screen know of standing holds; end what is over, and let its mail go."""
         now_ms = clock_ms()
-        for hold in (one for one in holds if one.is_over(now_ms)):
+        for hold in (standing_hold for standing_hold in holds if standing_hold.is_over(now_ms)):
             entry = ended_entry(hold, "relaygw", now_ms, "its time is over")
             await self._context.call(
                 self._stored.drop_hold, hold.scope.value, hold.value, entry=entry, if_over=True
             )
-        in_force = [one for one in holds if not one.is_over(now_ms)]
-        ids = frozenset(one.hold_id for one in in_force)
+        in_force = [standing_hold for standing_hold in holds if not standing_hold.is_over(now_ms)]
+        ids = frozenset(standing_hold.hold_id for standing_hold in in_force)
         self._screen.standing = StandingHolds(in_force) if in_force else None
         now_s = time.monotonic()
         self._ended_standing |= dict.fromkeys(self._standing - ids, now_s + _ENDED_S)

@@ -135,7 +135,7 @@ class Leases:
                 return []
             self._failed = []
             # what was known already is being recorded: that may end this new lease as well
-            fresh = [one for one in claimed if key_of(one) not in before]
+            fresh = [delivery for delivery in claimed if key_of(delivery) not in before]
             if len(fresh) < len(claimed):  # or it is told already, and nobody works on the new one
                 self._looks.soon(route, _AGAIN_S)
             self._known[route].update(map(key_of, fresh))
@@ -148,7 +148,7 @@ class Leases:
 
     async def give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:
         """Return deliveries of one route to the queue; what fails is for `free_unknown`."""
-        keys, give_back = [key_of(one) for one in claimed], self._stored.give_back
+        keys, give_back = [key_of(delivery) for delivery in claimed], self._stored.give_back
         async with self._turns[claimed[0].route]:
             try:
                 with self._context.noting("could not give back leases"):
@@ -160,8 +160,8 @@ class Leases:
 
     def forget(self, claimed: Iterable[ClaimedDelivery]) -> None:
         """Note that leases have ended, or that nobody here works on them any more."""
-        for one in claimed:
-            self._known[one.route].discard(key_of(one))
+        for delivery in claimed:
+            self._known[delivery.route].discard(key_of(delivery))
 
     def is_unsure(self, route: str) -> bool:
         """True when it is time to look for leases of a route that nobody works on."""

@@ -279,11 +279,13 @@ class Notices:
         self._observer.log.note("bounce", text)
 
 
-def _attempts_on(one: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Iterator[AttemptEntry]:
+def _attempts_on(
+    recipient: NoticedRecipient, attempts: Sequence[AttemptEntry]
+) -> Iterator[AttemptEntry]:
     """Yield the attempts on a recipient, oldest first."""
     for attempt in attempts:
-        is_mine = attempt.rcpt_no in (None, one.rcpt_no)
-        if attempt.delivery_no == one.delivery_no and is_mine:
+        is_mine = attempt.rcpt_no in (None, recipient.rcpt_no)
+        if attempt.delivery_no == recipient.delivery_no and is_mine:
             yield attempt
 
 

@@ -98,14 +98,16 @@ class Reconciler:
     def _mind_strangers(self, registered: Sequence[Instance]) -> None:
         """Notice when a worker with other settings has ended: it held mail by them until then."""
         mine = {
-            one.fingerprint for one in registered if one.incarnation == self._context.incarnation
+            instance.fingerprint
+            for instance in registered
+            if instance.incarnation == self._context.incarnation
         }
         before, self._strangers = (
             self._strangers,
             frozenset(
-                one.incarnation
-                for one in registered
-                if one.role == "delivery" and one.fingerprint not in mine
+                instance.incarnation
+                for instance in registered
+                if instance.role == "delivery" and instance.fingerprint not in mine
             ),
         )
         if before is not None and before - self._strangers:

@@ -139,8 +139,8 @@ class Recorder:
         self._lost.update(recorded.lost)
         self._suppressed += recorded.suppressed
         self._settled += [
-            f"{one.queue_id}: {one.words}; {one.address} is not sent to again"
-            for one in recorded.settled
+            f"{settled.queue_id}: {settled.words}; {settled.address} is not sent to again"
+            for settled in recorded.settled
         ]
         with contextlib.suppress(Exception):  # it is written, whatever is wrong with counting
             self._context.observer.wrote(time.monotonic() - began_s)
@@ -180,8 +180,8 @@ class Recorder:
 
     def _tell_of_suppressed(self, entries: Sequence[_Entry]) -> None:
         """Write who is suppressed from now on, and who was sent to all the same."""
-        for one in self._suppressed:
-            self._context.note(f"{one.queue_id}: warning: {one.told}")
+        for suppression in self._suppressed:
+            self._context.note(f"{suppression.queue_id}: warning: {suppression.told}")
         for entry in entries:
             if entry.update.warned and entry.key not in self._lost:
                 for who in entry.update.warned:

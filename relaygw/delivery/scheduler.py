@@ -251,7 +251,7 @@ class Scheduler:
         lane.take(
             claimed
             if self._screen.standing is None
-            else [one for one in claimed if not self._park(one)]
+            else [delivery for delivery in claimed if not self._park(delivery)]
         )
 
     def _park(self, claimed: ClaimedDelivery) -> bool:

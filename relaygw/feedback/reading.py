@@ -137,7 +137,7 @@ class Reader:
         try:
             new, has_read = await asyncio.to_thread(read)
             self._told(new)
-            if verdicts := [verdict for one in new for verdict in one.verdicts]:
+            if verdicts := [verdict for event in new for verdict in event.verdicts]:
                 self._judged(await asyncio.to_thread(self._store.reports.judged, verdicts))
             await self._look_for_silence()
             return has_read
@@ -296,7 +296,7 @@ class Reader:
         return has_id and is_open and post.tries <= len(_LOOK_AGAIN_MS)
 
     def _tell_unmatched(self, new: Sequence[MatchedEvent]) -> None:
-        for provider in dict.fromkeys(one.provider for one in new if one.queue_id is None):
+        for provider in dict.fromkeys(event.provider for event in new if event.queue_id is None):
             if self._often.may(("unmatched", provider)):
                 _log.warning(
                     "provider %s tells of mail that is not in this queue (any more), or that it "

@@ -419,9 +419,9 @@ class Intake:
             told = parse_source(facts.source)
         if told is None:
             return seen, True, False
-        one = told.source
-        user = one.user if one.user is not None else seen.user
-        source = replace(seen, host=one.host, uid=one.uid, user=user, script=one.script)
+        origin = told.source
+        user = origin.user if origin.user is not None else seen.user
+        source = replace(seen, host=origin.host, uid=origin.uid, user=user, script=origin.script)
         return source, False, told.is_archived
 
 

@@ -80,9 +80,9 @@ class MailClasses:
     def fold(self, class_ids: Collection[str]) -> None:
         """Count these with the others of their source: the queue has no room for them."""
         self._folded.update(class_ids)
-        for key, one in self._found.items() if class_ids else ():
-            if one.class_id in class_ids:
-                self._found[key] = others_of(one.source, one.stream)
+        for key, mail_class in self._found.items() if class_ids else ():
+            if mail_class.class_id in class_ids:
+                self._found[key] = others_of(mail_class.source, mail_class.stream)
 
     def _find(self, key: _Key, source: Source) -> MailClass:
         *_, domain, template, stream = key

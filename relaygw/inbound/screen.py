@@ -179,17 +179,17 @@ class HoldCheck(Check):
         self, message: AcceptedMessage, _facts: HeaderFacts, _content: ReceivedContent
     ) -> ScreenHold | None:
         """Return the hold of a message's class, else the standing hold of it."""
-        one = message.mail_class
-        if self._held and one is not None:
-            for scope in self._held.get(one.source_id, ()):
-                if scope.covers(one):
+        mail_class = message.mail_class
+        if self._held and mail_class is not None:
+            for scope in self._held.get(mail_class.source_id, ()):
+                if scope.covers(mail_class):
                     return ScreenHold(HoldCode.GUARD, scope.target, scope.reason)
         return None if self._standing is None else _standing_hold(message, self._standing)
 
     def refresh(self) -> None:
         """Read what is held; what it covers is read again each minute only."""
         now_ms = clock_ms()
-        standing = [one for one in self._store.holds.standing() if not one.is_over(now_ms)]
+        standing = [hold for hold in self._store.holds.standing() if not hold.is_over(now_ms)]
         self._standing = StandingHolds(standing) if standing else None
         entries = self._store.guard.guard_entries()
         if entries == self._entries and time.monotonic() < self._due_s:

@@ -273,10 +273,12 @@ async def _rcpt(session: Session, argument: bytes) -> None:
     address, notify, orcpt = parse_rcpt(argument, smtputf8=envelope.smtp_utf8, has_dsn=True)
     resolved = listener.intake.resolve_recipients(address, session.mode)
     is_refused = resolved[0].decision.fate is Fate.REJECT
-    if is_refused and all(one.decision.fate is Fate.REJECT for one in resolved):
+    if is_refused and all(recipient.decision.fate is Fate.REJECT for recipient in resolved):
         raise Refusal(replies.RECIPIENT_REFUSED)
     if notify or orcpt:
-        resolved = [replace(one, dsn_notify=notify, dsn_orcpt=orcpt) for one in resolved]
+        resolved = [
+            replace(recipient, dsn_notify=notify, dsn_orcpt=orcpt) for recipient in resolved
+        ]
     envelope.recipients += resolved
     envelope.taken_commands += 1
     connection.say(replies.OK_RECIPIENT)

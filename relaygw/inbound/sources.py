@@ -63,15 +63,15 @@ class SourceCounts:
 
     def put_back(self, counts: Sequence[ClassCount]) -> None:
         """Take back what could not be written."""
-        for one in counts:
-            key = (one.mail_class.class_id, one.first_ms // HOUR_MS)
+        for count in counts:
+            key = (count.mail_class.class_id, count.first_ms // HOUR_MS)
             newer = self._counts.get(key)
             if newer is not None:
-                newer.join(one)
+                newer.join(count)
             elif len(self._counts) < MAX_COUNTS:
-                self._counts[key] = one
+                self._counts[key] = count
             else:
-                self.uncounted += one.messages
+                self.uncounted += count.messages
 
 
 @asynccontextmanager
@@ -128,7 +128,7 @@ async def write_counts(counts: SourceCounts, classes: MailClasses, store: Store)
             folded = await asyncio.to_thread(_write, store, part)
             classes.fold(folded)
         except Unstorable:  # it would be so again
-            counts.uncounted += sum(one.messages for one in part)
+            counts.uncounted += sum(count.messages for count in part)
         except StoreUnavailable:
             break
         del taken[:_WRITTEN_AT_ONCE]
@@ -138,6 +138,6 @@ async def write_counts(counts: SourceCounts, classes: MailClasses, store: Store)
 def _write(store: Store, counts: Sequence[ClassCount]) -> set[str]:
     folded = store.sources.count_mail(counts)
     with contextlib.suppress(StoreUnavailable, Unstorable):  # again would count the classes twice
-        apart = [one for one in counts if one.mail_class.class_id not in folded]
+        apart = [count for count in counts if count.mail_class.class_id not in folded]
         store.rhythms.count_kinds(apart)
     return folded

@@ -262,10 +262,12 @@ class StormCheck(Check):
 
     def _make_room(self, now_ms: int) -> None:
         """Forget what is over, else the half that was quiet longest."""
-        kept = [one for one in self._counts.values() if now_ms - one.last_ms <= self._window_ms]
+        kept = [
+            count for count in self._counts.values() if now_ms - count.last_ms <= self._window_ms
+        ]
         if len(kept) > MAX_STORMS // 2:
-            kept = sorted(kept, key=lambda one: one.last_ms)[-MAX_STORMS // 2 :]
-        self._counts = {one.storm_id: one for one in kept}
+            kept = sorted(kept, key=lambda count: count.last_ms)[-MAX_STORMS // 2 :]
+        self._counts = {count.storm_id: count for count in kept}
 
     def _remember(self, queue_id: str, marks: list[_Mark]) -> None:
         if len(self._open) >= _MAX_OPEN:  # one whose end nobody told
@@ -338,13 +340,13 @@ class StormCheck(Check):
         with self._writing:
             since_ms = clock_ms() - self._window_ms
             counts = tuple(self._counts.values())
-            watched = [one for one in counts if one.last_ms > since_ms and one.is_several]
-            watched.sort(key=lambda one: -one.last_ms)
+            watched = [count for count in counts if count.last_ms > since_ms and count.is_several]
+            watched.sort(key=lambda count: -count.last_ms)
             if watched or self._waiting:
                 self._write(watched[:_MAX_WATCHED])
 
     def _write(self, watched: Sequence[_Count]) -> None:
-        ids = [one.storm_id for one in watched]
+        ids = [count.storm_id for count in watched]
         while True:
             number = min(len(self._waiting), _WRITTEN_AT_ONCE)
             repeats = [self._waiting.popleft() for _ in range(number)]
@@ -363,8 +365,8 @@ class StormCheck(Check):
                 raise
             if not self._waiting:
                 break
-        for one in watched:
-            one.others = others.get(one.storm_id, 0)
+        for count in watched:
+            count.others = others.get(count.storm_id, 0)
 
 
 def _keys(message: AcceptedMessage) -> dict[int, str]:

@@ -38,9 +38,9 @@ class ThrottledClients:
 
     def put_back(self, found: Sequence[Throttled]) -> None:
         """Take back what could not be written."""
-        for one in found:
-            key = (one.listener, one.client, one.cause)
+        for client in found:
+            key = (client.listener, client.client, client.cause)
             newer = self._found.get(key)
-            times = one.times + (newer.times if newer else 0)
-            last_ms = newer.last_seen_ms if newer else one.last_seen_ms
-            self._found[key] = replace(one, times=times, last_seen_ms=last_ms)
+            times = client.times + (newer.times if newer else 0)
+            last_ms = newer.last_seen_ms if newer else client.last_seen_ms
+            self._found[key] = replace(client, times=times, last_seen_ms=last_ms)

@@ -62,16 +62,16 @@ class NotExported(ValueError):
     """A piece of input is no exported message; the text says why."""
 
 
-def as_line(one: Exported, about: dict[str, Any]) -> bytes:
+def as_line(message: Exported, about: dict[str, Any]) -> bytes:
     """Return a message as a line of JSON; `about` are further fields."""
     fields = {
         FORMAT: VERSION,
-        "queue_id": one.queue_id,
-        "sender": one.sender,
-        "recipients": list(one.recipients),
-        "mode": one.mode,
+        "queue_id": message.queue_id,
+        "sender": message.sender,
+        "recipients": list(message.recipients),
+        "mode": message.mode,
         **about,
-        "content": b64encode(one.content).decode("ascii"),
+        "content": b64encode(message.content).decode("ascii"),
     }
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -125,18 +125,19 @@ class Entry:
     content: bytes | None
 
 
-def as_entry(one: Exported, *, at_ms: int) -> bytes:
+def as_entry(message: Exported, *, at_ms: int) -> bytes:
     """Return a message as an entry of an mbox file."""
-    sender = "".join(one.sender.split()) if one.sender else _NULL_SENDER
+    sender = "".join(message.sender.split()) if message.sender else _NULL_SENDER
     date = time.asctime(time.gmtime(at_ms / 1000))
-    mark = f"{one.queue_id} {len(one.content)} {len(one.recipients)} {one.mode or ''}\n".encode()
-    body = _TO_QUOTE.sub(rb">\1", one.content.replace(b"\r\n", b"\n"))
+    sizes = f"{len(message.content)} {len(message.recipients)}"
+    mark = f"{message.queue_id} {sizes} {message.mode or ''}\n".encode()
+    body = _TO_QUOTE.sub(rb">\1", message.content.replace(b"\r\n", b"\n"))
     return b"".join(
         (
             f"From {sender} {date}\n".encode(),
             _MARK + mark,
-            f"Return-Path: <{one.sender or ''}>\n".encode(),
-            *(f"X-Original-To: {address}\n".encode() for address in one.recipients),
+            f"Return-Path: <{message.sender or ''}>\n".encode(),
+            *(f"X-Original-To: {address}\n".encode() for address in message.recipients),
             body,
             b"\n" if body.endswith(b"\n") else b"\n\n",
         )

@@ -84,13 +84,13 @@ def source_id(source: MailSource) -> str:
     return _id(*source)
 
 
-def sender_words(one: MailClass) -> str:
+def sender_words(mail_class: MailClass) -> str:
     """Return who sends a class of mail, in a few words."""
     who = [
-        one.host,
-        *([f"user {one.user}"] if one.user else []),
-        *([f"uid {one.uid}"] if one.uid is not None else []),
-        *([one.script] if one.script else []),
+        mail_class.host,
+        *([f"user {mail_class.user}"] if mail_class.user else []),
+        *([f"uid {mail_class.uid}"] if mail_class.uid is not None else []),
+        *([mail_class.script] if mail_class.script else []),
     ]
     return " ".join(who)
 
@@ -137,7 +137,7 @@ class ClassCount:
 
     def join(self, other: ClassCount) -> None:
         """Add another count of the same hour, whose class is counted with this one's."""
-        early, late = sorted((self, other), key=lambda one: one.first_ms)
+        early, late = sorted((self, other), key=lambda count: count.first_ms)
         between_ms = max(0, late.first_ms - early.last_ms)
         self.gap_ms = max(self.gap_ms, other.gap_ms, between_ms)
         self.first_ms = early.first_ms

@@ -202,50 +202,55 @@ def _untold(everyone: int, told: int, reported: int) -> Iterator[str]:
         yield f"(The report has room for {reported} of the {everyone}.)"
 
 
-def _about(telling: Telling, one: NoticedRecipient) -> Iterator[str]:
-    cause = telling.causes.get(one.rcpt_no, Cause())
-    if one.original and one.original != one.address:
-        yield f"Written as {_plain(one.original)}."
-    if _is_ended_by_hand(one):
+def _about(telling: Telling, recipient: NoticedRecipient) -> Iterator[str]:
+    cause = telling.causes.get(recipient.rcpt_no, Cause())
+    if recipient.original and recipient.original != recipient.address:
+        yield f"Written as {_plain(recipient.original)}."
+    if _is_ended_by_hand(recipient):
         yield "It was ended by the administrator of this gateway."
         if cause.said:
-            yield f"Before that, {one.provider} answered: {_plain(cause.said)[:_MAX_REPLY]}"
+            yield f"Before that, {recipient.provider} answered: {_plain(cause.said)[:_MAX_REPLY]}"
         return
-    if one.state is RecipientState.EXPIRED:
-        waited = span(max(0, one.changed_at_ms - telling.notice.accepted_at_ms))
+    if recipient.state is RecipientState.EXPIRED:
+        waited = span(max(0, recipient.changed_at_ms - telling.notice.accepted_at_ms))
         yield f"It was given up after {waited}."
-    elif one.state is RecipientState.BLOCKED:
+    elif recipient.state is RecipientState.BLOCKED:
         yield "It was not sent: this gateway does not send to this address."
     if cause.explanation:
         yield cause.explanation
-    said = _plain(_last_words(one))[:_MAX_REPLY]
+    said = _plain(_last_words(recipient))[:_MAX_REPLY]
     if said:
-        speaker = f"{one.provider} answered" if _is_reply(one) else "The gateway notes"
+        speaker = f"{recipient.provider} answered" if _is_reply(recipient) else "The gateway notes"
         yield f"{speaker}: {said}"
 
 
-def _last_words(one: NoticedRecipient) -> str:
+def _last_words(recipient: NoticedRecipient) -> str:
     """Return the last reply about it, without the names and notes of operators."""
-    if _is_ended_by_hand(one):
+    if _is_ended_by_hand(recipient):
         return "ended by the administrator of this gateway"
-    if _is_untried(one):
+    if _is_untried(recipient):
         return "it waits at this gateway and has not been tried yet"
-    if one.state is RecipientState.BLOCKED and capture_code(one.reply) is CaptureCode.SUPPRESSED:
+    if (
+        recipient.state is RecipientState.BLOCKED
+        and capture_code(recipient.reply) is CaptureCode.SUPPRESSED
+    ):
         return CaptureCode.SUPPRESSED.sentence()
-    return one.reply or ""
+    return recipient.reply or ""
 
 
-def _is_ended_by_hand(one: NoticedRecipient) -> bool:
+def _is_ended_by_hand(recipient: NoticedRecipient) -> bool:
     """Return whether an operator ended it: who that was, and why, is not for strangers."""
-    return one.state is RecipientState.EXPIRED and (one.reply or "").startswith(EXPIRED_BY)
+    return recipient.state is RecipientState.EXPIRED and (recipient.reply or "").startswith(
+        EXPIRED_BY
+    )
 
 
-def _is_untried(one: NoticedRecipient) -> bool:
-    return one.state is RecipientState.PENDING and not one.reply
+def _is_untried(recipient: NoticedRecipient) -> bool:
+    return recipient.state is RecipientState.PENDING and not recipient.reply
 
 
-def _is_reply(one: NoticedRecipient) -> bool:
-    return one.provider is not None and _REPLY.match(one.reply or "") is not None
+def _is_reply(recipient: NoticedRecipient) -> bool:
+    return recipient.provider is not None and _REPLY.match(recipient.reply or "") is not None
 
 
 def _advice(telling: Telling) -> Iterator[str]:
@@ -265,7 +270,10 @@ def _failure_advice(telling: Telling) -> Iterator[str]:
     refused = [recipient for recipient in telling.recipients if not _is_ended_by_hand(recipient)]
     if not refused:
         return
-    remedies = (telling.causes.get(one.rcpt_no, Cause()).remedy for one in refused)
+    remedies = (
+        telling.causes.get(noticed_recipient.rcpt_no, Cause()).remedy
+        for noticed_recipient in refused
+    )
     told = list(dict.fromkeys(remedy for remedy in remedies if remedy))[:3] or [
         "Check the address and what was answered, and correct it."
     ]
@@ -318,38 +326,44 @@ def _blocks(telling: Telling, room: int) -> list[str]:
     return blocks
 
 
-def _recipient_report(telling: Telling, one: NoticedRecipient, *, is_short: bool) -> Iterator[str]:
-    cause = telling.causes.get(one.rcpt_no, Cause())
-    original = shown_orcpt(one.dsn_orcpt) or (_typed(one.original) if one.original else None)
+def _recipient_report(
+    telling: Telling, recipient: NoticedRecipient, *, is_short: bool
+) -> Iterator[str]:
+    cause = telling.causes.get(recipient.rcpt_no, Cause())
+    original = shown_orcpt(recipient.dsn_orcpt) or (
+        _typed(recipient.original) if recipient.original else None
+    )
     if original:
         yield f"Original-Recipient: {original}"
-    yield f"Final-Recipient: {_typed(one.address)}"
+    yield f"Final-Recipient: {_typed(recipient.address)}"
     yield f"Action: {telling.notice.kind.value}"
-    yield f"Status: {_status(telling.notice.kind, one)}"
+    yield f"Status: {_status(telling.notice.kind, recipient)}"
     if is_short:
         return
     host = _printable(cause.relay).partition("[")[0]
-    if host and _is_reply(one):
+    if host and _is_reply(recipient):
         yield f"Remote-MTA: dns; {host[:255]}"
-    said = _printable(_last_words(one))[:_MAX_REPLY]
+    said = _printable(_last_words(recipient))[:_MAX_REPLY]
     if said:
-        yield from _folded(f"Diagnostic-Code: {'smtp' if _is_reply(one) else 'X-Relaygw'}; {said}")
+        yield from _folded(
+            f"Diagnostic-Code: {'smtp' if _is_reply(recipient) else 'X-Relaygw'}; {said}"
+        )
     if cause.attempted_at_ms is not None:
         yield f"Last-Attempt-Date: {_date(cause.attempted_at_ms)}"
     if telling.retry_until_ms is not None:
         yield f"Will-Retry-Until: {_date(telling.retry_until_ms)}"
 
 
-def _status(kind: NoticeKind, one: NoticedRecipient) -> str:
+def _status(kind: NoticeKind, recipient: NoticedRecipient) -> str:
     """Return an enhanced status whose class fits what is told; what expired may have a 4."""
     classes, default = {
         NoticeKind.FAILED: ("54", "5.0.0"),
         NoticeKind.DELAYED: ("4", "4.0.0"),
         NoticeKind.RELAYED: ("2", "2.0.0"),
     }[kind]
-    if _is_untried(one):
+    if _is_untried(recipient):
         default = "4.3.0"  # RFC 3463: this mail system, not the network or the destination
-    status = one.dsn or ""
+    status = recipient.dsn or ""
     return status if _STATUS.fullmatch(status) and status[0] in classes else default
 
 

@@ -26,7 +26,10 @@ NOTHING = Asked()
 BOUNCED, REFUSED, RETURNED = "bounced", "refused", "returned"
 ARRIVED, COMPLAINED, UNSUBSCRIBED = "arrived", "complained", "unsubscribed"
 ASKED: dict[str, Asked] = {
-    **{one.value: Asked(states=frozenset({one})) for one in RESULTS},
+    **{
+        recipient_state.value: Asked(states=frozenset({recipient_state}))
+        for recipient_state in RESULTS
+    },
     BOUNCED: Asked(frozenset({_S.BOUNCED}), FAILED),
     REFUSED: Asked(states=frozenset({_S.BOUNCED})),  # by the provider itself
     RETURNED: Asked(kinds=FAILED),  # the provider took it, and could not deliver it

@@ -221,6 +221,10 @@ def read_domain(text: str) -> str:
     return domain_of(sender)
 
 
-def as_promotional(one: Suppression) -> Suppression:
+def as_promotional(suppression: Suppression) -> Suppression:
     """Return an entry with the stream that it can be about: an unsubscribe has no other."""
-    return replace(one, stream=PROMOTIONAL) if one.cause is Cause.UNSUBSCRIBE else one
+    return (
+        replace(suppression, stream=PROMOTIONAL)
+        if suppression.cause is Cause.UNSUBSCRIBE
+        else suppression
+    )

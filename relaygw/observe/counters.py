@@ -177,7 +177,7 @@ class DeliveryMetrics:
         self._suppressed = CounterTally(
             "relaygw_recipients_suppressed_total",
             *("Recipients that are suppressed, by what was done.", "action", "stream", "cause"),
-            from_zero=product(("blocked", "warned"), STREAMS, (one.value for one in Cause)),
+            from_zero=product(("blocked", "warned"), STREAMS, (cause.value for cause in Cause)),
         )
         self.notices = CounterTally(
             "relaygw_notices_total",

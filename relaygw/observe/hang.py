@@ -40,7 +40,7 @@ class HangFile:
         """Read what a supervisor before this one left: who hung then is gone with it."""
         now_ms = clock_ms()
         before = read_hangs(self._path.parent)
-        self._hangs = [one if one.ended_ms else replace(one, ended_ms=now_ms) for one in before]
+        self._hangs = [hang if hang.ended_ms else replace(hang, ended_ms=now_ms) for hang in before]
         if self._hangs != before:
             self._write()
 

@@ -60,7 +60,7 @@ class LeftMail:
         counts = [f"{number} {what}" for number, what in parts if number]
         if not counts:
             return None
-        names = ", ".join(f"{one.name} ({one.reason})" for one in self.named)
+        names = ", ".join(f"{file.name} ({file.reason})" for file in self.named)
         more = ", …" if self.aside + self.late > len(self.named) else ""
         return f"files in the maildrop {self.path}: {' and '.join(counts)}: {names}{more}"
 
@@ -106,16 +106,16 @@ def _look(path: str, directory: int, now_s: float) -> LeftMail:
     aside: list[LeftFile] = []
     for name, age_s in islice(_files(directory, now_s), MAX_LOOKED_AT):
         reason = reasons.get(name) if is_complete(name) else _NO_MAIL
-        one = LeftFile(name=ascii(name)[1:-1], reason=reason or "not taken yet", age_s=age_s)
-        (waiting if reason is None else aside).append(one)
-    late = [one for one in waiting if one.age_s > LATE_S]
-    in_trouble = sorted([*aside, *late], key=lambda one: -one.age_s)
+        file = LeftFile(name=ascii(name)[1:-1], reason=reason or "not taken yet", age_s=age_s)
+        (waiting if reason is None else aside).append(file)
+    late = [file for file in waiting if file.age_s > LATE_S]
+    in_trouble = sorted([*aside, *late], key=lambda file: -file.age_s)
     return LeftMail(
         path=path,
         waiting=len(waiting),
         late=len(late),
         aside=len(aside),
-        oldest_age_s=max((one.age_s for one in (*waiting, *aside)), default=0.0),
+        oldest_age_s=max((file.age_s for file in (*waiting, *aside)), default=0.0),
         named=tuple(in_trouble[:_NAMED]),
     )
 

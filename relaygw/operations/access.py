@@ -31,11 +31,11 @@ class Access:
 
 def review(store: Store, settings: Settings, uses: Uses | None = None) -> list[Access]:
     """Return all who may log in; `uses` are those that are not written yet."""
-    known = {(one.kind, one.name): one for one in store.sessions.known()}
+    known = {(login.kind, login.name): login for login in store.sessions.known()}
     found = []
     for (kind, name), role in _roles(settings).items():
-        one = known.get((kind, name))
-        since_ms, used_at_ms = (one.since_ms, one.used_at_ms) if one else (None, None)
+        login = known.get((kind, name))
+        since_ms, used_at_ms = (login.since_ms, login.used_at_ms) if login else (None, None)
         used_at_ms = (uses or {}).get((kind, name), used_at_ms)
         found.append(
             Access(kind=kind, name=name, role=role, since_ms=since_ms, used_at_ms=used_at_ms)
@@ -43,12 +43,12 @@ def review(store: Store, settings: Settings, uses: Uses | None = None) -> list[A
     return found
 
 
-def access_object(one: Access) -> dict[str, Any]:
+def access_object(access_rule: Access) -> dict[str, Any]:
     """Return a name for JSON; the command line and the API have the same fields."""
     return {
-        **fields(one, "kind", "name", "role"),
-        "since": rfc3339_or_none(one.since_ms),
-        "used_at": rfc3339_or_none(one.used_at_ms),
+        **fields(access_rule, "kind", "name", "role"),
+        "since": rfc3339_or_none(access_rule.since_ms),
+        "used_at": rfc3339_or_none(access_rule.used_at_ms),
     }
 
 
@@ -109,15 +109,18 @@ def exempt_networks(settings: Settings) -> Iterator[ExemptNetwork]:
                 )
 
 
-def throttled_object(one: Throttled) -> dict[str, Any]:
+def throttled_object(client: Throttled) -> dict[str, Any]:
     """Return a client for JSON; the command line and the API have the same fields."""
     return {
-        **fields(one, "listener", "client", "cause", "times"),
-        "first_seen": rfc3339(one.first_seen_ms),
-        "last_seen": rfc3339(one.last_seen_ms),
+        **fields(client, "listener", "client", "cause", "times"),
+        "first_seen": rfc3339(client.first_seen_ms),
+        "last_seen": rfc3339(client.last_seen_ms),
     }
 
 
-def exempt_object(one: ExemptNetwork) -> dict[str, Any]:
+def exempt_object(exempt_network: ExemptNetwork) -> dict[str, Any]:
     """Return a network for JSON."""
-    return {**fields(one, "listener", "network", "by"), "limits": list(one.limits)}
+    return {
+        **fields(exempt_network, "listener", "network", "by"),
+        "limits": list(exempt_network.limits),
+    }

@@ -127,7 +127,11 @@ def delete_captured(
     for batch in batches(ids):
         entries = store.queue.entries(batch)
         left += filter(None, map(objection_to_delete, entries))
-        captured = [one.queue_id for one in entries if one.captured_at_ms is not None]
+        captured = [
+            queue_entry.queue_id
+            for queue_entry in entries
+            if queue_entry.captured_at_ms is not None
+        ]
         if captured:
             entry = AuditEntry(
                 at_ms=now_ms,
@@ -215,8 +219,8 @@ def _joined(results: Iterable[ReleaseResult]) -> ReleaseResult:
     parts = list(results)
     return ReleaseResult(
         copies=tuple(copy for part in parts for copy in part.copies),
-        refused=tuple(one for part in parts for one in part.refused),
-        left=tuple(one for part in parts for one in part.left),
+        refused=tuple(refused_copy for part in parts for refused_copy in part.refused),
+        left=tuple(obstacle for part in parts for obstacle in part.left),
     )
 
 
@@ -257,11 +261,14 @@ class _Planner:
         if self._request.to is not None:
             targets = [(captured[0], self._request.to)]
         else:
-            targets = [(one, one.address) for one in _first_of_each(captured)]
+            targets = [
+                (recipient_entry, recipient_entry.address)
+                for recipient_entry in _first_of_each(captured)
+            ]
         found = [self._judge(entry, one, target, headers) for one, target in targets]
         return ReleaseResult(
-            copies=tuple(one for one in found if isinstance(one, Copy)),
-            refused=tuple(one for one in found if isinstance(one, RefusedCopy)),
+            copies=tuple(copy for copy in found if isinstance(copy, Copy)),
+            refused=tuple(copy for copy in found if isinstance(copy, RefusedCopy)),
         )
 
     def _judge(
@@ -326,8 +333,8 @@ class _Planner:
 
 def _first_of_each(captured: Sequence[RecipientEntry]) -> list[RecipientEntry]:
     found: dict[str, RecipientEntry] = {}
-    for one in captured:
-        found.setdefault(_folded(one.address), one)
+    for recipient in captured:
+        found.setdefault(_folded(recipient.address), recipient)
     return list(found.values())
 
 

@@ -207,17 +207,17 @@ def read_usages(
             since_ms = lane.oldest_changed_at_ms
             in_hand_ms[name] = min(in_hand_ms.get(name, since_ms), since_ms)
     doubts = store.watch.doubtful()
-    for name, one in settings.providers.items():
-        limit_group, most = one.account or name, one.max_connections
+    for name, provider in settings.providers.items():
+        limit_group, most = provider.account or name, provider.max_connections
         account = accounts.get(limit_group, Account())
         if account.ceiling_connections is not None:
             since_s = now_s - account.connections_at_ms / 1000
             most = connections(account.ceiling_connections, since_s, most)
-        rate, since_s = one.rate, now_s - account.ceiling_at_ms / 1000
+        rate, since_s = provider.rate, now_s - account.ceiling_at_ms / 1000
         usages[name] = Usage(
-            settings=one,
+            settings=provider,
             account=account,
-            quota_used=0 if one.daily_quota is None else store.limits.quota_used(limit_group),
+            quota_used=0 if provider.daily_quota is None else store.limits.quota_used(limit_group),
             rate_per_s=allowed_per_s(rate.per_s if rate else None, account.ceiling_per_s, since_s),
             connections=most,
             waiting=waiting[name],

@@ -116,8 +116,10 @@ def change_queued(
         ready = [entry for entry, obstacle in judged if obstacle is None]
         taken = _change_ready(store, action, ready, order, now_ms) if ready else []
         left += taken
-        lost = {one.queue_id for one in taken}
-        changed += [one.queue_id for one in ready if one.queue_id not in lost]
+        lost = {left_alone.queue_id for left_alone in taken}
+        changed += [
+            queue_entry.queue_id for queue_entry in ready if queue_entry.queue_id not in lost
+        ]
         routes |= {part.route for entry in ready for part in entry.deliveries}
     if changed and action is RETRY and order.pauses_of is not None:
         _end_pauses(store, order, order.pauses_of, routes, now_ms)
@@ -153,8 +155,10 @@ def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
     """Return the routes that mail is sent of, None: a worker with other settings may know more."""
     mine = fingerprint(settings)
     is_other = any(
-        one.role == "delivery" and one.state != "draining" and one.fingerprint != mine
-        for one in store.instances.registered()
+        instance.role == "delivery"
+        and instance.state != "draining"
+        and instance.fingerprint != mine
+        for instance in store.instances.registered()
     )
     return None if is_other else known_routes(settings)
 
@@ -162,7 +166,7 @@ def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:
 def screen_of(store: Store, settings: Settings) -> Screen | None:
     """Return who may receive now, None: no worker goes by these settings."""
     mine = fingerprint(settings)
-    workers = (one for one in store.instances.registered() if one.role == "delivery")
+    workers = (instance for instance in store.instances.registered() if instance.role == "delivery")
     return Screen(settings) if any(worker.fingerprint == mine for worker in workers) else None
 
 
@@ -179,7 +183,9 @@ def _change_ready(
         affected=len(ready),
         detail=" ".join(filter(None, (moved_to, order.detail, note))),
     )
-    expected = sum(part.state in action.from_states for one in ready for part in one.deliveries)
+    expected = sum(
+        part.state in action.from_states for queue_entry in ready for part in queue_entry.deliveries
+    )
     if _write(store, action, ready, order, audited) >= expected:
         return []
     why = "a worker has just taken it"
@@ -229,7 +235,7 @@ def _write(
 def _ended_by_move(ready: Sequence[QueueEntry], order: Order) -> set[HoldCause]:
     """Return the holds on account of the providers it had; others stay, or are set anew."""
     is_over = OF_CONFIGURATION | {HoldCode.STANDING} | (DOUBTFUL if order.is_forced else set())
-    held = (part for one in ready for part in one.deliveries if part.state is _D.HELD)
+    held = (part for entry in ready for part in entry.deliveries if part.state is _D.HELD)
     return {part.hold for part in held if part.hold is not None and part.hold.code in is_over}
 
 
@@ -361,5 +367,8 @@ DELETE = QueueAction(
     done="deleted", notice="trashed", told="put it into the trash",
     is_usual=True, is_danger=True,
 )  # fmt: skip
-ACTIONS = {one.name: one for one in (RETRY, HOLD, RELEASE, MOVE, UNDELETE, EXPIRE, DELETE)}
+ACTIONS = {
+    queue_action.name: queue_action
+    for queue_action in (RETRY, HOLD, RELEASE, MOVE, UNDELETE, EXPIRE, DELETE)
+}
 """In the order in which they are offered."""

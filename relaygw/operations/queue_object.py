@@ -49,14 +49,14 @@ def shown_recipient(entry: QueueEntry) -> RecipientEntry | None:
     return min(entry.recipients, key=rank, default=None)
 
 
-def rank(one: RecipientEntry) -> int:
+def rank(recipient: RecipientEntry) -> int:
     """Return a recipient's place among others: who waits, then with whom it went worst."""
-    return _RANKS[result_of(one)]
+    return _RANKS[result_of(recipient)]
 
 
-def result_of(one: RecipientEntry) -> str:
+def result_of(recipient: RecipientEntry) -> str:
     """Return the result of a recipient in a word."""
-    return shown_result(one.state, one.verdict)
+    return shown_result(recipient.state, recipient.verdict)
 
 
 def results_of(entry: QueueEntry) -> dict[str, int]:
@@ -96,15 +96,15 @@ def queue_object(entry: QueueEntry) -> dict[str, Any]:
     }
 
 
-def _recipient(one: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
-    waits = one.state is RecipientState.PENDING
+def _recipient(recipient: RecipientEntry, part: DeliveryEntry) -> dict[str, Any]:
+    waits = recipient.state is RecipientState.PENDING
     return {
-        **fields(one, "address", "original", "state", "provider", "reply", "dsn", "attempts"),
+        **fields(recipient, "address", "original", "state", "provider", "reply", "dsn", "attempts"),
         "next_attempt_at": rfc3339_or_none(next_attempt_at_ms(part)) if waits else None,
         "route": part.route,
         "released": part.released,
-        "verdict": one.verdict,
-        "verdict_at": rfc3339_or_none(one.verdict_at_ms),
+        "verdict": recipient.verdict,
+        "verdict_at": rfc3339_or_none(recipient.verdict_at_ms),
     }
 
 
@@ -118,10 +118,10 @@ def shown_object(
     return {**queue_object(entry), "events": [_event(report, is_raw=is_raw) for report in reports]}
 
 
-def _event(one: Report, *, is_raw: bool) -> dict[str, Any]:
+def _event(report: Report, *, is_raw: bool) -> dict[str, Any]:
     return {
-        **fields(one, "kind", "provider", "address", "dsn", "detail"),
-        "at": rfc3339(one.at_ms),
-        "received_at": rfc3339(one.received_at_ms),
-        "raw": one.raw if is_raw else None,
+        **fields(report, "kind", "provider", "address", "dsn", "detail"),
+        "at": rfc3339(report.at_ms),
+        "received_at": rfc3339(report.received_at_ms),
+        "raw": report.raw if is_raw else None,
     }

@@ -169,18 +169,20 @@ def may_be_resent(entry: QueueEntry) -> list[RecipientEntry]:
     ]
 
 
-def _has_failed(one: RecipientEntry) -> bool:
+def _has_failed(recipient: RecipientEntry) -> bool:
     """True if it did not get the mail; who was suppressed may not be any more."""
-    is_suppressed = one.state is _R.BLOCKED and capture_code(one.reply) is CaptureCode.SUPPRESSED
-    return one.state in _FAILED or is_suppressed
+    is_suppressed = (
+        recipient.state is _R.BLOCKED and capture_code(recipient.reply) is CaptureCode.SUPPRESSED
+    )
+    return recipient.state in _FAILED or is_suppressed
 
 
-def resent_object(one: Resent) -> dict[str, Any]:
+def resent_object(copy: Resent) -> dict[str, Any]:
     """Return a message that is sent again; `--json` and the API have the same names of fields."""
     told = ("address", "was", "result", "route", "reason")
-    recipients = [fields(to, *told) for to in one.recipients]
+    recipients = [fields(to, *told) for to in copy.recipients]
     return {
-        **{"queue_id": one.queue_id, "resent_as": one.new_id or None, "result": one.result},
+        **{"queue_id": copy.queue_id, "resent_as": copy.new_id or None, "result": copy.result},
         "recipients": recipients,
     }
 
@@ -193,8 +195,8 @@ def plan_resend(
     for batch in batches(ids):
         found += (_plan(store, composer, entry, request) for entry in store.queue.entries(batch))
     return ResendResult(
-        messages=tuple(one for one in found if isinstance(one, Resent)),
-        left=tuple(one for one in found if isinstance(one, LeftAlone)),
+        messages=tuple(copy for copy in found if isinstance(copy, Resent)),
+        left=tuple(obstacle for obstacle in found if isinstance(obstacle, LeftAlone)),
     )
 
 
@@ -224,19 +226,21 @@ class _ContentGone(Exception):
 
 
 def _store(
-    store: Store, composer: Composer, one: Resent, *, actor: str, now_ms: int, detail: str
+    store: Store, composer: Composer, copy: Resent, *, actor: str, now_ms: int, detail: str
 ) -> Resent:
-    drop_id = _drop_id(one.queue_id, one.number)
-    with composer.composed(one.entry, _whole(store, one.entry), one.addresses, drop_id) as composed:
+    drop_id = _drop_id(copy.queue_id, copy.number)
+    with composer.composed(
+        copy.entry, _whole(store, copy.entry), copy.addresses, drop_id
+    ) as composed:
         message, chunks = composed
         if message.stored_chunks:
             add_content(store, message.queue_id, chunks)
-    resent = replace(one, recipients=_fates(message, one.entry, store), new_id=message.queue_id)
+    resent = replace(copy, recipients=_fates(message, copy.entry, store), new_id=message.queue_id)
     entry = AuditEntry(
         at_ms=now_ms,
         actor=actor,
         action=RESEND,
-        target=f"{one.queue_id} {message.queue_id}",
+        target=f"{copy.queue_id} {message.queue_id}",
         affected=1,
         detail="; ".join(filter(None, [f"to {resent.audited}", detail])),
     )
@@ -295,10 +299,10 @@ def _plan(
 def _chosen(ended: Sequence[RecipientEntry], request: ResendRequest) -> list[str]:
     if request.to is not None:
         return [request.to]
-    failed = [one.address for one in ended if _has_failed(one)]
+    failed = [recipient.address for recipient in ended if _has_failed(recipient)]
     if failed and not request.with_delivered:
         return failed
-    return [one.address for one in ended]
+    return [recipient.address for recipient in ended]
 
 
 def _objection(
@@ -313,17 +317,17 @@ def _objection(
     if not entry.chunk_count:
         return CONTENT_GONE
     wanted = set(map(canonical, addresses))
-    for one in entry.recipients:
-        if one.state is _R.PENDING and canonical(one.address) in wanted:
+    for recipient in entry.recipients:
+        if recipient.state is _R.PENDING and canonical(recipient.address) in wanted:
             return (
-                f"{one.address} is already going to receive it; relaygw queue explain "
+                f"{recipient.address} is already going to receive it; relaygw queue explain "
                 f"{entry.queue_id}"
             )
     parts = {part.delivery_no: part for part in entry.deliveries if part.is_in_doubt}
-    for one in () if request.is_forced else ended:
-        is_wanted = one.state in _FAILED and canonical(one.address) in wanted
-        if is_wanted and one.delivery_no in parts:
-            provider = parts[one.delivery_no].provider
+    for recipient in () if request.is_forced else ended:
+        is_wanted = recipient.state in _FAILED and canonical(recipient.address) in wanted
+        if is_wanted and recipient.delivery_no in parts:
+            provider = parts[recipient.delivery_no].provider
             return f"{provider} may have sent it already; with --force it may be sent twice"
     return ""
 

@@ -136,7 +136,7 @@ _ROWS = (
         label="Last reply contains",
     ),
 )  # fmt: skip
-SELECTORS = {one.name: one for one in _ROWS}
+SELECTORS = {selector.name: selector for selector in _ROWS}
 """By name, in the order of the command line's help."""
 
 

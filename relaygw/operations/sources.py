@@ -56,12 +56,12 @@ def source_rows(
     found = store.sources.sum_mail("class_id" if by is None else BY[by], since_ms)
     shown = found[:limit]
     if by is not None:
-        return [SourceRow(counted=one, mail_class=None) for one in shown], len(found)
+        return [SourceRow(counted=total, mail_class=None) for total in shown], len(found)
     rows: list[SourceRow] = []
     for start in range(0, len(shown), _CLASSES_AT_ONCE):
-        part = {str(one.key): one for one in shown[start : start + _CLASSES_AT_ONCE]}
+        part = {str(total.key): total for total in shown[start : start + _CLASSES_AT_ONCE]}
         known = store.sources.known_classes(class_ids=part.keys())
-        classes = {one.mail_class.class_id: one.mail_class for one in known}
+        classes = {seen.mail_class.class_id: seen.mail_class for seen in known}
         # what was forgotten meanwhile is left out
         rows += [
             SourceRow(counted=one, mail_class=classes[key])
@@ -73,9 +73,9 @@ def source_rows(
 
 def source_object(row: SourceRow, *, by: str | None) -> dict[str, Any]:
     """Return a row for JSON; what its classes may not have in common is null."""
-    one, counted = row.mail_class, row.counted
-    if one is not None:
-        parts = {name: getattr(one, attribute) for name, attribute in _PARTS.items()}
+    mail_class, counted = row.mail_class, row.counted
+    if mail_class is not None:
+        parts = {name: getattr(mail_class, attribute) for name, attribute in _PARTS.items()}
     else:
         parts = {**dict.fromkeys(_PARTS), BY[by or ""]: counted.key}
     return {
@@ -114,9 +114,9 @@ def guarded(store: Store) -> list[Guarded]:
     """Return the entries of the guard, the latest first."""
     entries = store.guard.guard_entries()
     held: Counter[str] = Counter()
-    for one in store.holds.held_mail() if entries else ():
-        if one.cause.code is HoldCode.GUARD:
-            held[one.cause.key.partition(" ")[0]] += one.deliveries
+    for group in store.holds.held_mail() if entries else ():
+        if group.cause.code is HoldCode.GUARD:
+            held[group.cause.key.partition(" ")[0]] += group.deliveries
     return [Guarded(entry=entry, held=held[entry.target]) for entry in entries]
 
 
@@ -130,15 +130,15 @@ def suspects(store: Store, now_ms: int) -> list[Incident]:
 
 def guarded_object(row: Guarded) -> dict[str, Any]:
     """Return an entry for JSON."""
-    one = row.entry
+    entry = row.entry
     return {
-        "id": one.target,
-        "source": one.source_id,
-        "action": one.action.value,
-        **fields(one, "label", "reason", "actor", "per_hour"),
+        "id": entry.target,
+        "source": entry.source_id,
+        "action": entry.action.value,
+        **fields(entry, "label", "reason", "actor", "per_hour"),
         "held": row.held,
-        "since": rfc3339(one.at_ms),
-        "new_since": rfc3339_or_none(one.new_since_ms),
+        "since": rfc3339(entry.at_ms),
+        "new_since": rfc3339_or_none(entry.new_since_ms),
     }
 
 
@@ -241,10 +241,10 @@ def _is_to_allow(
     if not holds:  # of a class alone: is it held with its source?
         found = _entry_of(store, source_id)
         return target != source_id and found is not None and found.action is GuardAction.HOLD
-    one = classes[0].mail_class
-    keys = {source_id, sender_id(one)}
-    if one.script:
-        keys.add(program_of(one.user, one.uid, one.script))
+    mail_class = classes[0].mail_class
+    keys = {source_id, sender_id(mail_class)}
+    if mail_class.script:
+        keys.add(program_of(mail_class.user, mail_class.uid, mail_class.script))
     is_told = any(alert.key.startswith(key) for alert in suspects(store, now_ms) for key in keys)
     return is_told or any(hold.actor == GUARD for hold in holds)
 
@@ -283,9 +283,9 @@ def _classes(store: Store, target: str) -> list[SeenClass]:
 
 
 def _label(classes: Sequence[SeenClass], target: str) -> str:
-    one = classes[0].mail_class
-    template = f" “{one.template}”" if target == one.class_id else ""
-    return f"{sender_words(one)}{template}"
+    mail_class = classes[0].mail_class
+    template = f" “{mail_class.template}”" if target == mail_class.class_id else ""
+    return f"{sender_words(mail_class)}{template}"
 
 
 def _learnt(store: Store, classes: Sequence[SeenClass], guard: Guard, now_ms: int) -> int:
@@ -325,13 +325,13 @@ def _held_ids(store: Store, target: str) -> Iterator[list[str]]:
 
 
 def _audited(
-    verb: str, one: GuardEntry, detail: str, actor: str = "", now_ms: int = 0
+    verb: str, entry: GuardEntry, detail: str, actor: str = "", now_ms: int = 0
 ) -> AuditEntry:
     return AuditEntry(
-        at_ms=now_ms or one.at_ms,
-        actor=actor or one.actor,
+        at_ms=now_ms or entry.at_ms,
+        actor=actor or entry.actor,
         action=f"guard.{verb}",
-        target=f"{one.target} {one.label}",
+        target=f"{entry.target} {entry.label}",
         affected=1,
         detail=detail,
     )

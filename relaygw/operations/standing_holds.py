@@ -32,7 +32,10 @@ _S = HoldScope
 # by which most of the waiting mail is found; workers hold what is spelled otherwise
 _SELECTORS: dict[HoldScope, str] = {
     _S.RECIPIENT_DOMAIN: "domain",
-    **{one: one.value for one in (_S.RECIPIENT, _S.SENDER, _S.SENDER_DOMAIN, _S.SUBJECT, _S.ROUTE)},
+    **{
+        hold_scope: hold_scope.value
+        for hold_scope in (_S.RECIPIENT, _S.SENDER, _S.SENDER_DOMAIN, _S.SUBJECT, _S.ROUTE)
+    },
 }
 
 
@@ -40,8 +43,8 @@ def waiting_of(store: Store) -> list[tuple[StandingHold, int]]:
     """Return the standing holds in force, oldest first, each with how much waits for it."""
     holds = store.holds.standing()
     waiting: Counter[str | None] = Counter()
-    for one in store.holds.held_mail() if holds else ():
-        waiting[one.cause.hold_id] += one.deliveries
+    for group in store.holds.held_mail() if holds else ():
+        waiting[group.cause.hold_id] += group.deliveries
     return [(hold, waiting[hold.hold_id]) for hold in holds]
 
 
@@ -107,7 +110,7 @@ def _end(text: str, asked: Asked) -> int:
 
 
 def _hold(text: str, asked: Asked) -> StandingHold:
-    holds = {one.hold_id: one for one in asked.store.holds.standing()}
+    holds = {hold.hold_id: hold for hold in asked.store.holds.standing()}
     if text not in holds:
         raise ValueError("is not the id of a standing hold in force")
     return holds[text]
@@ -135,14 +138,21 @@ _SCOPES = (
 
 
 def _add(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
-    named = [one for one in HoldScope if one in given]
+    named = [hold_scope for hold_scope in HoldScope if hold_scope in given]
     if len(named) != 1:
-        what = " and ".join(one.replace("_", "-") for one in named) or "nothing"
-        expected = ", ".join(one.replace("_", "-") for one in HoldScope)
+        what = " and ".join(hold_scope.replace("_", "-") for hold_scope in named) or "nothing"
+        expected = ", ".join(hold_scope.replace("_", "-") for hold_scope in HoldScope)
         raise Mistake(f"the hold is about {what}", f"one of {expected}")
     scope, store = named[0], asked.store
     same = (scope, given[scope])
-    known = next((one for one in store.holds.standing() if (one.scope, one.value) == same), None)
+    known = next(
+        (
+            standing_hold
+            for standing_hold in store.holds.standing()
+            if (standing_hold.scope, standing_hold.value) == same
+        ),
+        None,
+    )
     hold = StandingHold(
         hold_id=secrets.token_hex(4) if known is None else known.hold_id,
         scope=scope,

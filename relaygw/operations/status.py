@@ -99,7 +99,9 @@ def take_snapshot(store: Store, settings: Settings) -> Snapshot:
         lost=store.watch.lost_instances(now_ms - LOST_MS),
         in_queue=in_queue_since(store, now_ms - HOUR_MS),
         webhooks=receivers(store, settings),
-        endings=[f"{one.words(now_ms)}; {one.remedy}" for one in endings_of(store, settings)],
+        endings=[
+            f"{ending.words(now_ms)}; {ending.remedy}" for ending in endings_of(store, settings)
+        ],
     )
 
 
@@ -184,11 +186,11 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         ],
         "lost": [
             {
-                **fields(one, "role", "name", "incarnation", "pid"),
-                "heartbeat_at": rfc3339(one.heartbeat_at_ms),
-                "leases": one.leases,
+                **fields(lost_instance, "role", "name", "incarnation", "pid"),
+                "heartbeat_at": rfc3339(lost_instance.heartbeat_at_ms),
+                "leases": lost_instance.leases,
             }
-            for one in snapshot.lost
+            for lost_instance in snapshot.lost
         ],
         "in_queue": _waits_object(snapshot.waits()),
         "captured": snapshot.captured,
@@ -201,14 +203,14 @@ def _waits_object(waits: Waits | None) -> dict[str, Any] | None:
     return None if waits is None else asdict(waits)
 
 
-def _instance_object(one: Instance, snapshot: Snapshot) -> dict[str, Any]:
+def _instance_object(instance: Instance, snapshot: Snapshot) -> dict[str, Any]:
     return {
-        **fields(one, "role", "name", "incarnation", "pid", "version", "state"),
-        "started_at": rfc3339(one.started_at_ms),
-        "heartbeat_at": rfc3339(one.heartbeat_at_ms),
-        "is_silent": one.incarnation in snapshot.silent,
-        "fingerprint": one.fingerprint,
-        "has_drifted": one.fingerprint != snapshot.fingerprint,
+        **fields(instance, "role", "name", "incarnation", "pid", "version", "state"),
+        "started_at": rfc3339(instance.started_at_ms),
+        "heartbeat_at": rfc3339(instance.heartbeat_at_ms),
+        "is_silent": instance.incarnation in snapshot.silent,
+        "fingerprint": instance.fingerprint,
+        "has_drifted": instance.fingerprint != snapshot.fingerprint,
     }
 
 

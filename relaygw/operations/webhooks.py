@@ -37,23 +37,23 @@ def _unseen(endpoint: str) -> Endpoint:
 
 def receiver_warnings(found: Mapping[str, Endpoint], *, now_ms: int) -> Iterator[str]:
     """Yield what an operator should look at."""
-    for name, one in found.items():
-        trouble = trouble_of(name, one, now_ms=now_ms)
+    for name, endpoint in found.items():
+        trouble = trouble_of(name, endpoint, now_ms=now_ms)
         if trouble is not None:
             yield f"{trouble.summary}; {trouble.remedy}"
 
 
-def receiver_object(name: str, webhook: Webhook, one: Endpoint) -> dict[str, Any]:
+def receiver_object(name: str, webhook: Webhook, endpoint: Endpoint) -> dict[str, Any]:
     """Return a receiver in the form of JSON."""
-    times = {what: rfc3339_or_none(getattr(one, f"{what}_ms") or None) for what in _TIMES}
+    times = {what: rfc3339_or_none(getattr(endpoint, f"{what}_ms") or None) for what in _TIMES}
     return {
         "name": name,
         "url": str(webhook.url),
         "on": [kind.value for kind in webhook.on or Told],
-        **fields(one, "state", "waiting", "is_more_waiting", "failures", "last_error"),
+        **fields(endpoint, "state", "waiting", "is_more_waiting", "failures", "last_error"),
         **times,
-        "dropped": one.dropped,
-        "dropped_at": rfc3339_or_none(one.dropped_at_ms),
+        "dropped": endpoint.dropped,
+        "dropped_at": rfc3339_or_none(endpoint.dropped_at_ms),
     }
 
 
@@ -68,7 +68,7 @@ def sent_events(
 ) -> Sent:
     """Return which events were sent to receivers until now, since a time or of messages."""
     return Sent(
-        endpoints=[one.endpoint for one in chosen],
+        endpoints=[webhook.endpoint for webhook in chosen],
         before_ms=now_ms,
         since_ms=since_ms,
         queue_ids=queue_ids,

@@ -54,4 +54,4 @@ def _preset_of(provider: Provider) -> Preset | None:
     if provider.preset is not None:
         return known.get(provider.preset)
     host = provider.host.lower().rstrip(".")
-    return next((one for one in known.values() if one.keys.get("host") == host), None)
+    return next((preset for preset in known.values() if preset.keys.get("host") == host), None)

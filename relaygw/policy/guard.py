@@ -195,10 +195,10 @@ class _Judging:
                 cohorts.setdefault(key, []).append(mail_class)
         return cohorts
 
-    def _cohort(self, one: Counted) -> str:
-        if one.first_seen_ms < self._known.counting_since_ms + DAY_MS:
-            return f"{one.program if one.mail_class.script else self._source_id} {FIRST_DAY}"
-        return f"{self._source_id} {one.first_seen_ms // DAY_MS}"
+    def _cohort(self, total: Counted) -> str:
+        if total.first_seen_ms < self._known.counting_since_ms + DAY_MS:
+            return f"{total.program if total.mail_class.script else self._source_id} {FIRST_DAY}"
+        return f"{self._source_id} {total.first_seen_ms // DAY_MS}"
 
     def _lasts(self, key: str, moment: Moment) -> bool:
         alarmed_ms = self._known.alarmed.get(key)
@@ -213,10 +213,10 @@ class _Judging:
         """
         later = self._later(counts, moment)
         since_ms, much = moment.at_ms, 0.0
-        for one in sorted(later, key=lambda one: -one.first_seen_ms):
-            if much > limit and one.first_seen_ms < moment.at_ms - HOUR_MS:
+        for total in sorted(later, key=lambda total: -total.first_seen_ms):
+            if much > limit and total.first_seen_ms < moment.at_ms - HOUR_MS:
                 break
-            since_ms, much = one.first_seen_ms, much + later[one]
+            since_ms, much = total.first_seen_ms, much + later[total]
         return Held(new_since_ms=since_ms) if much > limit else None
 
     def _later(self, counts: Mapping[Counted, float], moment: Moment) -> dict[Counted, float]:
@@ -229,18 +229,18 @@ class _Judging:
             if count and self._came_late(one, moment) and not one.is_known_mail
         }
 
-    def _came_late(self, one: Counted, moment: Moment) -> bool:
+    def _came_late(self, total: Counted, moment: Moment) -> bool:
         """Return whether a class came after the first half of what was counted of a first day.
 
         What was there before is learnt, and so is the begin, when a test mail may have been all
         there was. Nothing changes once it is told of, or the day is over.
         """
         begun_ms = self._known.counting_since_ms
-        if one.first_seen_ms >= begun_ms + DAY_MS:
+        if total.first_seen_ms >= begun_ms + DAY_MS:
             return True
-        told_ms = self._known.alarmed.get(self._cohort(one), moment.at_ms)
+        told_ms = self._known.alarmed.get(self._cohort(total), moment.at_ms)
         counted_ms = min(moment.at_ms, told_ms, begun_ms + DAY_MS) - begun_ms
-        return one.first_seen_ms > max(begun_ms + counted_ms // 2, self._known.learnt_until_ms)
+        return total.first_seen_ms > max(begun_ms + counted_ms // 2, self._known.learnt_until_ms)
 
     def _usual_newness(self, moment: Moment) -> int:
         """Return a limit by what is usual: some sources write each subject anew.
@@ -271,54 +271,54 @@ class _Judging:
         counts: dict[Counted, float] = {}
         limits: list[float] = []
         held: list[str] = []
-        for one in () if self._is_quiet(moment) else self._classes:
-            count = much(one, moment)
-            is_known = one.is_moved or one.first_seen_ms <= moment.at_ms - DAY_MS
-            if count <= self._guard.new_per_hour or one.is_promotional or not is_known:
+        for total in () if self._is_quiet(moment) else self._classes:
+            count = much(total, moment)
+            is_known = total.is_moved or total.first_seen_ms <= moment.at_ms - DAY_MS
+            if count <= self._guard.new_per_hour or total.is_promotional or not is_known:
                 continue
-            if self._came_late(one, moment) and self._lasts(self._cohort(one), moment):
+            if self._came_late(total, moment) and self._lasts(self._cohort(total), moment):
                 continue
-            limit, past = self._usual(one, moment)
+            limit, past = self._usual(total, moment)
             if count > limit:
-                counts[one] = count
+                counts[total] = count
                 limits.append(limit)
                 beyond = past.most * _HELD_FACTOR + self._missed(past.counted, moment)
                 if count > max(self._guard.source_per_hour, beyond):
-                    held.append(one.class_id)
+                    held.append(total.class_id)
         if not counts:
             return None
         parked = Held(class_ids=tuple(held)) if held else None
         return self._suspect(Trouble.BURST, self._source_id, moment, counts, sum(limits), parked)
 
-    def _missed(self, one: Counted, moment: Moment) -> float:
+    def _missed(self, total: Counted, moment: Moment) -> float:
         """Return the amount that may wait elsewhere: the usual one of a silence of the last day.
 
         It counts where it was longer than any before: a thin spool that comes back has the mail of
         an outage, and takes hours to hand it over.
         """
         begin = moment.hour - (HISTORY_DAYS + 1) * 24
-        seen = sorted(hour for hour in one.hours if begin <= hour <= moment.hour)
+        seen = sorted(hour for hour in total.hours if begin <= hour <= moment.hour)
         silences = [(after - before - 1, before, after) for before, after in pairwise(seen)]
         silent, last, ended = max(silences, key=lambda silence: silence[0], default=(0, 0, 0))
         if not silent or ended <= moment.hour - 24:
             return 0.0
-        usual = sum(one.weight(hour) for hour in seen if hour <= last) / (last - seen[0] + 1)
+        usual = sum(total.weight(hour) for hour in seen if hour <= last) / (last - seen[0] + 1)
         return usual * silent
 
-    def _usual(self, one: Counted, moment: Moment) -> tuple[float, Past]:
+    def _usual(self, total: Counted, moment: Moment) -> tuple[float, Past]:
         """Return the limit of a class at an hour, and the history that it goes by.
 
         Where hosts come and go, the share of one that is not there each day says little: it may
         send what all of them usually send.
         """
         end = self._history_end(moment)
-        past = Past.of(one, moment, end - HISTORY_DAYS * 24, end)
+        past = Past.of(total, moment, end - HISTORY_DAYS * 24, end)
         limit = _limit(past)
-        if one.is_moved and past.days < HISTORY_DAYS // 2:
-            past = Past.of(one.of_fleet, moment, end - HISTORY_DAYS * 24, end)
+        if total.is_moved and past.days < HISTORY_DAYS // 2:
+            past = Past.of(total.of_fleet, moment, end - HISTORY_DAYS * 24, end)
             limit = max(limit, min(_limit(past), self._guard.source_per_hour))
         allowed = self._known.allowed
-        least = allowed.get(one.class_id, allowed.get(self._source_id, 0))
+        least = allowed.get(total.class_id, allowed.get(self._source_id, 0))
         return max(limit, least, self._guard.new_per_hour), past
 
     def _flood(self, moment: Moment) -> Suspect | None:
@@ -361,7 +361,7 @@ class _Judging:
             return None
         whose = refused if any(refused.values()) else recipients
         later = self._later(recipients, moment) if self._is_new_source(moment) else ()
-        held = Held(new_since_ms=min(one.first_seen_ms for one in later)) if later else None
+        held = Held(new_since_ms=min(counted.first_seen_ms for counted in later)) if later else None
         key, limit = f"{self._source_id} refused", share * total
         return self._suspect(Trouble.REFUSED, key, moment, whose, limit, held, per_hour=count)
 
@@ -384,14 +384,14 @@ class _Judging:
     ) -> Suspect:
         ordered = sorted(filter(counts.__getitem__, counts), key=counts.__getitem__, reverse=True)
         begun_ms = (moment.hour - (moment.earlier > 0)) * HOUR_MS
-        first_ms = min((one.first_seen_ms for one in ordered), default=begun_ms)
+        first_ms = min((total.first_seen_ms for total in ordered), default=begun_ms)
         return Suspect(
             trouble=trouble,
             key=key,
             source_id=self._source_id,
-            class_ids=tuple(one.class_id for one in ordered),
+            class_ids=tuple(total.class_id for total in ordered),
             per_hour=int(sum(counts.values()) if per_hour is None else per_hour),
-            messages=int(sum(_messages(one, moment) for one in counts)),
+            messages=int(sum(_messages(total, moment) for total in counts)),
             limit=int(limit),
             since_ms=max(begun_ms, first_ms),
             held=held if moment.is_now and self._may_hold else None,
@@ -401,12 +401,12 @@ class _Judging:
 # --- counts -----------------------------------------------------------------------------------
 
 
-def _hours(one: Counted, moment: Moment) -> tuple[HourCount, HourCount]:
-    return one.hours.get(moment.hour, NOTHING), one.hours.get(moment.hour - 1, NOTHING)
+def _hours(total: Counted, moment: Moment) -> tuple[HourCount, HourCount]:
+    return total.hours.get(moment.hour, NOTHING), total.hours.get(moment.hour - 1, NOTHING)
 
 
-def _messages(one: Counted, moment: Moment) -> float:
-    now, before = _hours(one, moment)
+def _messages(total: Counted, moment: Moment) -> float:
+    now, before = _hours(total, moment)
     return now.messages + before.messages * moment.earlier
 
 

@@ -28,14 +28,14 @@ class LostInstance:
 
 def lost_gateways(lost: Iterable[LostInstance]) -> list[Untended]:
     """Return the hosts whose processes are gone, with what they had."""
-    by_name = grouped((one.name, one) for one in lost)
+    by_name = grouped((instance.name, instance) for instance in lost)
     return [_lost(name, mine) for name, mine in by_name.items()]
 
 
 def _lost(name: str, mine: Sequence[LostInstance]) -> Untended:
-    roles = ", ".join(dict.fromkeys(one.role for one in mine))
-    leases = sum(one.leases for one in mine)
-    last_ms = max(one.heartbeat_at_ms for one in mine)
+    roles = ", ".join(dict.fromkeys(instance.role for instance in mine))
+    leases = sum(instance.leases for instance in mine)
+    last_ms = max(instance.heartbeat_at_ms for instance in mine)
     at = utc_text(last_ms)
     had = f"; {deliveries(leases)} it was sending went back to the queue" if leases else ""
     return Untended(

@@ -51,8 +51,8 @@ class Counted:
     @property
     def program(self) -> str:
         """What sends it."""
-        one = self.mail_class
-        return program_of(one.user, one.uid, one.script)
+        mail_class = self.mail_class
+        return program_of(mail_class.user, mail_class.uid, mail_class.script)
 
     @property
     def is_promotional(self) -> bool:
@@ -88,13 +88,13 @@ class Past(NamedTuple):
     days: int  # on which something came
 
     @classmethod
-    def of(cls, one: Counted, moment: Moment, begin: int, end: int) -> Self:
+    def of(cls, total: Counted, moment: Moment, begin: int, end: int) -> Self:
         """Look at the hours from one to another."""
-        hours = [hour for hour in one.hours if begin <= hour < end]
-        usual = (one.weight(hour) for hour in hours if (moment.hour - hour + 1) % 24 <= 2)
-        most = max(map(one.weight, hours), default=0.0)
+        hours = [hour for hour in total.hours if begin <= hour < end]
+        usual = (total.weight(hour) for hour in hours if (moment.hour - hour + 1) % 24 <= 2)
+        most = max(map(total.weight, hours), default=0.0)
         days = len({(end - 1 - hour) // 24 for hour in hours})
-        return cls(one, max(usual, default=0.0), most, days)
+        return cls(total, max(usual, default=0.0), most, days)
 
 
 def moments(now_ms: int) -> Iterator[Moment]:
@@ -105,9 +105,9 @@ def moments(now_ms: int) -> Iterator[Moment]:
         yield Moment((past + 1) * HOUR_MS - 1, past)
 
 
-def much(one: Counted, moment: Moment) -> float:
+def much(total: Counted, moment: Moment) -> float:
     """Return how much of a class came in an hour."""
-    return one.weight(moment.hour) + one.weight(moment.hour - 1) * moment.earlier
+    return total.weight(moment.hour) + total.weight(moment.hour - 1) * moment.earlier
 
 
 def sums(several: Iterable[Mapping[int, HourCount]]) -> dict[int, HourCount]:

@@ -13,9 +13,9 @@ from relaygw.policy.mail_counts import Counted, Moment, moments, much
 from relaygw.settings.guard import Guard
 
 
-def sender_id(one: MailClass) -> str:
+def sender_id(mail_class: MailClass) -> str:
     """Return the id of the host, login and uid of a class; it begins the key of an incident."""
-    return source_id((one.host, "", one.user, one.uid, ""))
+    return source_id((mail_class.host, "", mail_class.user, mail_class.uid, ""))
 
 
 def by_sender(classes: Iterable[Counted]) -> list[list[Counted]]:
@@ -24,7 +24,7 @@ def by_sender(classes: Iterable[Counted]) -> list[list[Counted]]:
     for mail_class in classes:
         if mail_class.mail_class.host != OTHER_SOURCES:
             found[sender_id(mail_class.mail_class)].append(mail_class)
-    return [its for its in found.values() if len({one.mail_class.source_id for one in its}) > 1]
+    return [its for its in found.values() if len({total.mail_class.source_id for total in its}) > 1]
 
 
 def judge_together(
@@ -82,11 +82,11 @@ def _suspects(
     first_ms: Mapping[str, int],
 ) -> Iterator[Suspect]:
     ordered = sorted(counts, key=lambda its: -sum(counts[its].values()))
-    ids = {its: tuple(one.class_id for one in counts[its]) for its in ordered}
-    one = next(iter(counts[ordered[0]])).mail_class
+    ids = {its: tuple(counted.class_id for counted in counts[its]) for its in ordered}
+    mail_class = next(iter(counts[ordered[0]])).mail_class
     suspect = Suspect(
         trouble=Trouble.NEW,
-        key=f"{sender_id(one)} together",
+        key=f"{sender_id(mail_class)} together",
         source_id=ordered[0],
         class_ids=(),
         per_hour=int(total),

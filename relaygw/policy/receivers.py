@@ -56,21 +56,21 @@ class Trouble:
     is_told: bool = True
 
 
-def trouble_of(name: str, one: Endpoint, *, now_ms: int) -> Trouble | None:
+def trouble_of(name: str, endpoint: Endpoint, *, now_ms: int) -> Trouble | None:
     """Return the trouble of a receiver, None when there is none."""
     who, resume = f"webhook {name}", f"relaygw webhooks resume {name} tries now"
-    said, waits = one.last_error or "it does not answer", one.waiting_words
-    oldest_ms = now_ms if one.oldest_at_ms is None else one.oldest_at_ms
-    match one.state:
+    said, waits = endpoint.last_error or "it does not answer", endpoint.waiting_words
+    oldest_ms = now_ms if endpoint.oldest_at_ms is None else endpoint.oldest_at_ms
+    match endpoint.state:
         case "disabled":
             what = f"{who} is gone and gets nothing any more: {said}; {waits}"
-            return Trouble(what, f"remove it, or {resume}", one.disabled_at_ms)
+            return Trouble(what, f"remove it, or {resume}", endpoint.disabled_at_ms)
         case "paused":
             what = f"{who} has failed for more than a day and is tried hourly: {said}; {waits}"
-            return Trouble(what, f"make it answer 200; {resume}", one.failing_since_ms)
+            return Trouble(what, f"make it answer 200; {resume}", endpoint.failing_since_ms)
         case "failing":
             what = f"{who} fails, and is tried again: {said}; {waits}"
-            return Trouble(what, resume, one.failing_since_ms, is_told=False)
+            return Trouble(what, resume, endpoint.failing_since_ms, is_told=False)
     if now_ms - oldest_ms >= DAY_MS:
         what = f"{who} gets nothing, the oldest event waits for more than a day; {waits}"
         return Trouble(what, "start a web role, which sends them: relaygw serve", oldest_ms)

@@ -149,7 +149,10 @@ def _chosen(
     is_json = _JSON_START.match(value) is not None
     fitting = [field for field in known if is_json or not field.json_only]
     if fitting:
-        field = next((one for one in fitting if one.json_only), fitting[0])
+        field = next(
+            (recipient_field for recipient_field in fitting if recipient_field.json_only),
+            fitting[0],
+        )
         yield _Found(field, value, start, end)
 
 

@@ -283,9 +283,9 @@ class Screened(NamedTuple):
         """Return the addresses to send to, one of each mailbox, and which recipients each has."""
         found: dict[str, list[int]] = {}
         names: dict[str, str] = {}
-        for one in self.sendable:
-            address = names.setdefault(mailbox(one.address), one.address)
-            found.setdefault(address, []).append(one.rcpt_no)
+        for recipient in self.sendable:
+            address = names.setdefault(mailbox(recipient.address), recipient.address)
+            found.setdefault(address, []).append(recipient.rcpt_no)
         return found
 
 

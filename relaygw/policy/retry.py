@@ -142,7 +142,11 @@ def settle(
         else:
             usual_s = retry_wait_s(claimed.attempts + 1, retry, chance=chance)
             state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
-        words = next(one.words for one in report.outcomes if one.verdict not in _FINAL)
+        words = next(
+            recipient_outcome.words
+            for recipient_outcome in report.outcomes
+            if recipient_outcome.verdict not in _FINAL
+        )
         reason = (cause.sentence if cause is not None else "") or words
     return DeliveryUpdate(
         queue_id=claimed.queue_id,

@@ -55,11 +55,11 @@ def silent_kinds(
     as it was found the last time. Where all of a domain is silent, only that is new.
     """
     found = list(_silent(rhythms, last, now_ms, up_since_ms, told))
-    whole = {one.kind for one in found if one.kind.template is None}
+    whole = {silent.kind for silent in found if silent.kind.template is None}
     return [
-        one
-        for one in found
-        if one.kind in whole or one.kind.whole not in whole or one.kind.key in told
+        silent
+        for silent in found
+        if silent.kind in whole or silent.kind.whole not in whole or silent.kind.key in told
     ]
 
 

@@ -61,38 +61,41 @@ def reason_of(storms: Storms) -> str:
 def told_of(found: Iterable[Storm], storms: Storms) -> Iterator[Told]:
     """Yield what is told of storms, the largest of each host; and of Message-IDs used twice."""
     largest: dict[str, Told] = {}
-    for one in sorted(found, key=lambda one: (-one.messages, one.first_id)):
-        is_storm = one.messages > storms.same
-        if not is_storm and not one.same_ids:
+    for storm in sorted(found, key=lambda storm: (-storm.messages, storm.first_id)):
+        is_storm = storm.messages > storms.same
+        if not is_storm and not storm.same_ids:
             continue
-        key = one.host if is_storm else f"{one.host} Message-ID"
-        if key not in largest and one.host not in largest and len(largest) < MOST_TOLD:
-            largest[key] = Told(key, *_words(one, storms, is_storm=is_storm), one.first_ms)
+        key = storm.host if is_storm else f"{storm.host} Message-ID"
+        if key not in largest and storm.host not in largest and len(largest) < MOST_TOLD:
+            largest[key] = Told(key, *_words(storm, storms, is_storm=is_storm), storm.first_ms)
     yield from largest.values()
 
 
-def _words(one: Storm, storms: Storms, *, is_storm: bool) -> tuple[str, str]:
-    script = f", script {one.script}" if one.script else ""
-    what = f"{one.template!r} from {one.host}{script} to a recipient at {one.recipient_domain}"
+def _words(storm: Storm, storms: Storms, *, is_storm: bool) -> tuple[str, str]:
+    script = f", script {storm.script}" if storm.script else ""
+    what = (
+        f"{storm.template!r} from {storm.host}{script} to a recipient at {storm.recipient_domain}"
+    )
     if not is_storm:
         return (
-            f"a Message-ID came again within minutes: {what} ({one.first_id} and {one.last_id})",
-            f"relaygw queue explain {one.last_id} shows it; the client sent one mail twice, or "
+            f"a Message-ID came again within minutes: {what} ({storm.first_id} and "
+            f"{storm.last_id})",
+            f"relaygw queue explain {storm.last_id} shows it; the client sent one mail twice, or "
             "gives several the same id. duplicates: once accepts exact copies once",
         )
-    held = f", {one.held} of them held" if one.held else ""
+    held = f", {storm.held} of them held" if storm.held else ""
     then = "storms.action: hold stops exact copies"
     if storms.action == "hold":
         then = (
             "none is held: they differ in links or codes, have more than 1 MiB, or came to "
             "several gateways at once"
         )
-    if one.held:
+    if storm.held:
         then = "relaygw queue list --reason storm shows what is held, release or delete it"
     return (
-        f"the same mail came {counted(one.messages, 'time')} within {_window(storms)}{held}: "
-        f"{what} (first {one.first_id}, last {one.last_id})",
-        f"relaygw queue explain {one.last_id} shows it; stop the program that sends it; {then}",
+        f"the same mail came {counted(storm.messages, 'time')} within {_window(storms)}{held}: "
+        f"{what} (first {storm.first_id}, last {storm.last_id})",
+        f"relaygw queue explain {storm.last_id} shows it; stop the program that sends it; {then}",
     )
 
 

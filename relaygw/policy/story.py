@@ -128,6 +128,8 @@ def as_object(story: Story) -> dict[str, Any]:
         "subject": story.subject,
         "events": events,
         "next": outlooks,
-        "what_to_do": [{"text": one.text, "command": one.command or None} for one in story.advice],
+        "what_to_do": [
+            {"text": advice.text, "command": advice.command or None} for advice in story.advice
+        ],
         "as_of": rfc3339(story.now_ms),
     }

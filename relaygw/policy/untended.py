@@ -196,8 +196,12 @@ def _away(standing: Standing) -> Iterator[Untended]:
 
 
 def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Untended]:
-    alone = (one for one in standing.held if not _is_attended(one.cause, standing))
-    for why, groups in grouped((why_held(one.cause.code), one) for one in alone).items():
+    alone = (
+        held_mail for held_mail in standing.held if not _is_attended(held_mail.cause, standing)
+    )
+    for why, groups in grouped(
+        (why_held(held_mail.cause.code), held_mail) for held_mail in alone
+    ).items():
         words, remedy = _HELD[why]
         oldest = min(groups, key=lambda group: group.since_ms)
         what = words or oldest.cause.sentence[:100] or "the reason is not recorded"
@@ -236,7 +240,7 @@ def _is_attended(cause: HoldCause, standing: Standing) -> bool:
 
 def known_routes(settings: Settings) -> frozenset[str]:
     """Return the routes that a worker with these settings takes mail of."""
-    asides = (provider_route(name, one) for name in settings.providers for one in Stream)
+    asides = (provider_route(name, stream) for name in settings.providers for stream in Stream)
     return frozenset([*(route.name for route in settings.routes), *asides])
 
 
@@ -304,12 +308,15 @@ def shortest_in_hand_s(settings: Settings) -> float:
 
 def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> Iterator[Untended]:
     late = (
-        one
-        for one in in_hand
-        if now_ms - one.since_ms > most_in_hand_s(settings, one.route, one.recipients) * 1000
+        mail_in_hand
+        for mail_in_hand in in_hand
+        if now_ms - mail_in_hand.since_ms
+        > most_in_hand_s(settings, mail_in_hand.route, mail_in_hand.recipients) * 1000
     )
-    for worker, mine in grouped((one.worker, one) for one in late).items():
-        first = min(mine, key=lambda one: one.since_ms)
+    for worker, mine in grouped(
+        (mail_in_hand.worker, mail_in_hand) for mail_in_hand in late
+    ).items():
+        first = min(mine, key=lambda mail_in_hand: mail_in_hand.since_ms)
         yield Untended(
             kind=STUCK,
             rule=Rule.STUCK,
@@ -321,14 +328,16 @@ def _stuck(in_hand: Iterable[MailInHand], settings: Settings, now_ms: int) -> It
             f"{age(now_ms - first.since_ms)}",
             remedy=f"restart the gateway on {worker}: they are queued again; one that is being "
             "sent may be sent twice",
-            examples=tuple(dict.fromkeys(one.queue_id for one in mine[:2])),
+            examples=tuple(dict.fromkeys(mail_in_hand.queue_id for mail_in_hand in mine[:2])),
         )
 
 
 def most_in_hand_s(settings: Settings, route: str, recipients: int) -> float:
     """Return how long a worker may have a delivery of a route, by whatever provider it goes."""
     used = [settings.providers[name] for name in providers_of(settings, route)]
-    limits = [longest_in_hand_s(one, recipients) for one in used or settings.providers.values()]
+    limits = [
+        longest_in_hand_s(provider, recipients) for provider in used or settings.providers.values()
+    ]
     return max(limits, default=3600.0)
 
 

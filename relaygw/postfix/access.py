@@ -90,7 +90,9 @@ def lists(resolver: Resolver) -> Iterator[tuple[str, list[Check]]]:
 def access_tables(resolver: Resolver, kind: str = RECIPIENT) -> Iterator[Table]:
     """Yield the tables that restrictions ask about recipients, or about senders."""
     for _, found in lists(resolver):
-        yield from (one.table for one in found if one.word == kind and one.table is not None)
+        yield from (
+            check.table for check in found if check.word == kind and check.table is not None
+        )
 
 
 def access_keys(resolver: Resolver, address: str) -> Iterator[str]:
@@ -201,10 +203,10 @@ class _List:
             is_muted = False
         return None
 
-    def _decision(self, one: Check, name: str, place: Place, depth: int) -> Delivery | None:
-        access, word = self.access, one.word
-        if one.table is not None:
-            return self._of_table(one.table, self.asked[word], word, place, depth)
+    def _decision(self, check: Check, name: str, place: Place, depth: int) -> Delivery | None:
+        access, word = self.access, check.word
+        if check.table is not None:
+            return self._of_table(check.table, self.asked[word], word, place, depth)
         if word in PERMITTING:
             return Delivery(Fate.SEND)
         said = self._is_refused_by(word)

@@ -46,7 +46,7 @@ class Failures:
         """Yield why mail that has a way stays deferred for certain."""
         configuration = self._configuration
         service = configuration.service(delivery.transport)
-        yield from dict.fromkeys(one.failure for one in self._asked(service) if one.failure)
+        yield from dict.fromkeys(table.failure for table in self._asked(service) if table.failure)
         if not delivery.stops:
             return
         if service is None and configuration.services:
@@ -59,7 +59,7 @@ class Failures:
     def doubted(self, delivery: Delivery) -> Iterator[str]:
         """Yield why it may stay deferred."""
         service = self._configuration.service(delivery.transport)
-        yield from dict.fromkeys(one.missing_index for one in self._asked(service))
+        yield from dict.fromkeys(table.missing_index for table in self._asked(service))
         for stop in delivery.stops:
             words = self._configuration.values("smtp_sasl_mechanism_filter", service)
             if stop.login and any(":" in word or "!" in word for word in words):

@@ -26,13 +26,13 @@ from relaygw.settings.addresses import is_loopback_host
 def findings(rewriting: Rewriting) -> list[Finding]:
     """Return all mistakes, by place. Raises PostfixUnreadable."""
     subject = Subject(rewriting)
-    found = [one for rule in (*_RULES, *FILE_RULES) for one in rule(subject)]
+    found = [finding for rule in (*_RULES, *FILE_RULES) for finding in rule(subject)]
     return sorted(dict.fromkeys(found), key=_in_order)
 
 
-def _in_order(one: Finding) -> tuple[str, int]:
-    name, _, line = one.place.rpartition(":")
-    return (name, int(line)) if line.isdecimal() else (one.place, 0)
+def _in_order(finding: Finding) -> tuple[str, int]:
+    name, _, line = finding.place.rpartition(":")
+    return (name, int(line)) if line.isdecimal() else (finding.place, 0)
 
 
 # --- logins -----------------------------------------------------------------------------------
@@ -341,10 +341,10 @@ def _never_asked(subject: Subject) -> Iterator[Finding]:
     configuration, door = subject.configuration, subject.resolver.door
     for name, found in lists(subject.resolver):
         is_permitted = False
-        for one in found:
-            is_permitted |= one.word in PERMITTING
-            if one.table is not None and one.word == RECIPIENT and is_permitted:
-                table = one.table
+        for check in found:
+            is_permitted |= check.word in PERMITTING
+            if check.table is not None and check.word == RECIPIENT and is_permitted:
+                table = check.table
                 yield Finding(
                     str(configuration.place(name, door)), "never-asked",
                     f"{table.spec} comes after permit_mynetworks, so it does not apply to mail "

@@ -286,18 +286,19 @@ def _shell_lines(subject: Subject) -> Iterator[Finding]:
 
 
 def _comments(subject: Subject) -> Iterator[Finding]:
-    for one in subject.configuration.parameters.values():
-        if re.search(r"\s#", one.value):
+    for parameter in subject.configuration.parameters.values():
+        if re.search(r"\s#", parameter.value):
             yield Finding(
-                str(one.place), "comment-in-value",
-                f"{one.name}: main.cf has no comments after a value; this one is part of the value",
+                str(parameter.place), "comment-in-value",
+                f"{parameter.name}: main.cf has no comments after a value; this one is part of the "
+                "value",
                 "put the comment on a line of its own", "remove it from what is imported",
             )  # fmt: skip
-    for one in subject.configuration.repeated:
-        later = subject.configuration.parameters[one.name]
+    for parameter in subject.configuration.repeated:
+        later = subject.configuration.parameters[parameter.name]
         yield Finding(
-            str(one.place), "set-twice",
-            f"{one.name} is set again at {later.place}, which applies",
+            str(parameter.place), "set-twice",
+            f"{parameter.name} is set again at {later.place}, which applies",
             "remove one of the two", "uses the later one, like Postfix",
         )  # fmt: skip
 

@@ -52,7 +52,7 @@ class PatternLine:
 
     def matches(self, key: str) -> bool:
         """Return whether the line holds for a key."""
-        return self.condition.holds(key) and all(one.holds(key) for one in self.around)
+        return self.condition.holds(key) and all(condition.holds(key) for condition in self.around)
 
     def result(self, key: str) -> str:
         """Return the result for a key that matches: `$1` is what the first group found."""

@@ -62,10 +62,10 @@ class QueueDirectory:
                 f"{self.path}: is not a queue directory, it has none of {', '.join(QUEUES)}; "
                 "`postconf -h queue_directory` prints where it is"
             )
-        for one in found:
-            if one.stat().st_dev != self.path.stat().st_dev:
+        for path in found:
+            if path.stat().st_dev != self.path.stat().st_dev:
                 raise NotAQueue(
-                    f"{one}: is on another file system than {self.path}, so its files cannot be "
+                    f"{path}: is on another file system than {self.path}, so its files cannot be "
                     f"moved to {self.path / IMPORTED}; copy the queue directory into one place"
                 )
 
@@ -159,7 +159,7 @@ def _is_locked(descriptor: int) -> bool:
 
 def _walk(directory: Path) -> Iterator[Path]:
     with os.scandir(directory) as found:
-        entries = sorted(found, key=lambda one: one.name)
+        entries = sorted(found, key=lambda dir_entry: dir_entry.name)
     for entry in entries:
         if len(entry.name) == 1 and entry.is_dir(follow_symlinks=False):  # hashed
             yield from _walk(Path(entry.path))

@@ -60,7 +60,8 @@ class Report:
             ]
         found += [_service_verdict(one) for one in configuration.services if _is_told(one)]
         return sorted(
-            found, key=lambda one: (one.parameter.place.source, one.parameter.place.line or 0)
+            found,
+            key=lambda verdict: (verdict.parameter.place.source, verdict.parameter.place.line or 0),
         )
 
     def _of_service(
@@ -142,7 +143,7 @@ def _patterns() -> Mapping[str, tuple[str, str]]:
 
 def _used_names(configuration: Configuration) -> set[str]:
     """Return the names that values use: as $name, or as a class of restrictions."""
-    texts = [one.value for one in _everything(configuration)]
+    texts = [parameter.value for parameter in _everything(configuration)]
     used = {match for text in texts for match in re.findall(r"\$[({]?([A-Za-z0-9_]+)", text)}
     return used | set(configuration.values("smtpd_restriction_classes"))
 

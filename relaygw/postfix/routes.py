@@ -56,12 +56,14 @@ class Routing:
         senders = [sample(permitted_sender) for permitted_sender in permitted_senders(resolver)]
         at_door = {one: self._at_door(senders, sample(one)) for one in self.recipients}
         rest = at_door[REST]
-        may_be_lock = bool(rest.doubts) and any(one.delivery is None for one in at_door.values())
-        for recipient, one in at_door.items():
-            refusal = one.delivery
+        may_be_lock = bool(rest.doubts) and any(
+            judgement.delivery is None for judgement in at_door.values()
+        )
+        for recipient, judgement in at_door.items():
+            refusal = judgement.delivery
             is_of_rest = bool(rest.doubts) and refusal == rest.delivery
-            if refusal and one.doubts and (is_of_rest or refusal.reason in REFUSING):
-                self._doubt(one, may_be_lock=may_be_lock)
+            if refusal and judgement.doubts and (is_of_rest or refusal.reason in REFUSING):
+                self._doubt(judgement, may_be_lock=may_be_lock)
                 refusal = None
             self.fates[recipient] = refusal or resolver.route(sample(REST), sample(recipient))
         self._find_reader()
@@ -90,16 +92,16 @@ class Routing:
         """Return the door's decision on a recipient's mail, from a sender who may send."""
         found: list[Judgement] = []
         for sender in senders:
-            one = self.rewriting.access.judge(sender, target)
-            if one.delivery is None or one.delivery.fate is Fate.FILTER:
+            judgement = self.rewriting.access.judge(sender, target)
+            if judgement.delivery is None or judgement.delivery.fate is Fate.FILTER:
                 return Judgement()
-            found.append(one)
-        return min(found, key=lambda one: not one.doubts)
+            found.append(judgement)
+        return min(found, key=lambda judgement: not judgement.doubts)
 
-    def _doubt(self, one: Judgement, *, may_be_lock: bool) -> None:
+    def _doubt(self, judgement: Judgement, *, may_be_lock: bool) -> None:
         """Say that a refusal is not sure; stop where it may be what locks all others out."""
-        what = "; ".join(dict.fromkeys(one.doubts))
-        where = "; ".join(one.delivery.places if one.delivery is not None else ())
+        what = "; ".join(dict.fromkeys(judgement.doubts))
+        where = "; ".join(judgement.delivery.places if judgement.delivery is not None else ())
         if may_be_lock:
             raise PostfixUnreadable(
                 f"{what}, and comes before {where}, so it is unclear whether only listed "

@@ -123,7 +123,7 @@ class Comparison:
                 found.append((Result.OTHER, _changed("sender", answer.sender, used)))
             found += self._header_differences(answer, sender, recipient)
         if self._closed:
-            is_sent = any(one.is_sent for one in own)
+            is_sent = any(copy.is_sent for copy in own)
             found.append((Result.OTHER if is_sent else Result.KEPT, self._closed))
         found += [(Result.OTHER, text) for text in answer.added]
         places = f" ({'; '.join(answer.delivery.places)})" if answer.delivery.places else ""
@@ -242,7 +242,7 @@ class Comparison:
 def _is_sent(answer: Answer, own: Sequence[Copy]) -> bool:
     """Return whether both send a copy."""
     ways = (answer.delivery, *answer.ways)
-    return any(way.fate is Fate.SEND for way in ways) and any(one.is_sent for one in own)
+    return any(way.fate is Fate.SEND for way in ways) and any(copy.is_sent for copy in own)
 
 
 def _fate_differences(answer: Answer, way: Delivery, fate: OwnFate) -> Iterator[Difference]:
@@ -290,9 +290,9 @@ def postfix_words(answer: Answer) -> str:
 def learn(postfix: Postfix, resolver: Resolver, pairs: Iterable[Pair]) -> None:
     """Ask a real Postfix at once for what the pairs will need of its tables."""
     asked: dict[int, set[str]] = {}
-    tables: dict[int, Table] = {id(one): one for one in resolver.tables.all}
-    for one in (*resolver.tables.all, *access_tables(resolver), *access_tables(resolver, SENDER)):
-        tables[id(one)] = one
+    tables: dict[int, Table] = {id(table): table for table in resolver.tables.all}
+    for table in (*resolver.tables.all, *access_tables(resolver), *access_tables(resolver, SENDER)):
+        tables[id(table)] = table
     addresses = {one for pair in pairs for one in pair if one and "@" in one}
     keys: set[str] = {"*", "<>", NULL}
     for address in addresses:

@@ -341,7 +341,7 @@ def tell_restrictions(resolver: Resolver, report: Report) -> None:
     configuration, door = resolver.configuration, resolver.door
     classes = configuration.values("smtpd_restriction_classes", door)
     for name, found in lists(resolver):
-        for word in (one.word for one in found):
+        for word in (check.word for check in found):
             if not _JUDGED.fullmatch(word) and word not in classes:
                 report.warn(
                     f"{configuration.place(name, door)}: {name}: {word} is not imported; relaygw "

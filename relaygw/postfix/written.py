@@ -143,8 +143,8 @@ def write_files(file: Path, text: str, secrets: Mapping[str, str], directory: Pa
                 made.append(_create(directory / name, f"{secret}\n", 0o600, owner))
         _create(file, text, 0o640, (-1, owner[1]))  # the gateway reads it, and changes nothing
     except OSError:
-        for one in made:
-            one.unlink(missing_ok=True)
+        for path in made:
+            path.unlink(missing_ok=True)
         raise
 
 

@@ -112,7 +112,10 @@ def share_of_connections(loaded: LoadedSettings) -> tuple[int, str | None]:
         return 0, None
     processes = settings.processes.front + settings.processes.delivery + 1
     with contextlib.closing(open_store_at(place)) as store:
-        gateways = {settings.hostname, *(one.name for one in store.instances.registered())}
+        gateways = {
+            settings.hostname,
+            *(instance.name for instance in store.instances.registered()),
+        }
         return share_out(store.database, gateways=len(gateways), processes=processes)
 
 

@@ -130,7 +130,7 @@ async def _tended(
     running = [janitor.run(), notices.run()]
     if settings.digest.is_on:
         running.append(_digests(context, store, wake_workers))
-    tasks = [asyncio.create_task(one) for one in running]
+    tasks = [asyncio.create_task(coroutine) for coroutine in running]
     try:
         yield
     finally:

@@ -46,10 +46,12 @@ async def feedback_kept(
 
     def told(new: Sequence[MatchedEvent]) -> None:
         counts.told(new)
-        for one in new:
-            for address in one.settled:
-                what = f"{one.provider} has it: its event tells {one.event.kind}"
-                context.log.note("qmgr", f"{one.queue_id}: {what}; {address} is not sent to again")
+        for event in new:
+            for address in event.settled:
+                what = f"{event.provider} has it: its event tells {event.event.kind}"
+                context.log.note(
+                    "qmgr", f"{event.queue_id}: {what}; {address} is not sent to again"
+                )
 
     readings = context.readings
     reader = Reader(store, settings, told=told, judged=observer.tell, readings=readings)
@@ -97,10 +99,10 @@ class _Counts:
         """Count what nobody told before."""
         if self._metrics is None:
             return
-        for one in new:
-            self._metrics.events.add(one.provider, one.event.kind.value)
-            if one.queue_id is None:
-                self._metrics.unmatched.add(one.provider)
+        for event in new:
+            self._metrics.events.add(event.provider, event.event.kind.value)
+            if event.queue_id is None:
+                self._metrics.unmatched.add(event.provider)
 
     def refused(self, provider: str, reason: str) -> None:
         """Count a post that was not taken."""

@@ -250,16 +250,17 @@ def _warn_of_a_namesake(context: RoleContext, store: Store) -> None:
     """Say that a gateway elsewhere has this name: what is told of one would be of both."""
     # one of this host has a file while it is registered: it may end, or begin, while we look
     before = {path.name for path in context.instances_dir.iterdir()}
-    for one in store.instances.registered():
+    for instance in store.instances.registered():
         is_of_this_host = (
-            one.incarnation in before or (context.instances_dir / one.incarnation).exists()
+            instance.incarnation in before
+            or (context.instances_dir / instance.incarnation).exists()
         )
-        is_namesake = one.role == "front" and one.name == context.loaded.settings.hostname
+        is_namesake = instance.role == "front" and instance.name == context.loaded.settings.hostname
         if is_namesake and not is_of_this_host:
             context.log.note(
                 "master",
-                f"warning: another gateway of this queue has the hostname {one.name} (or had it "
-                "until recently); give each its own hostname",
+                f"warning: another gateway of this queue has the hostname {instance.name} (or had "
+                "it until recently); give each its own hostname",
             )
             return
 

@@ -236,7 +236,7 @@ class Bind(Written):
         """Return whether only one of the two can be listened on."""
         if self.port != other.port or not self.port:
             return False
-        mine, its = (_ip(one.host) or _LOCALHOST for one in (self, other))
+        mine, its = (_ip(bind.host) or _LOCALHOST for bind in (self, other))
         if mine.version != its.version:
             return False  # [::] takes no connections of IPv4 here
         return mine == its or mine.is_unspecified or its.is_unspecified

@@ -127,17 +127,17 @@ def _doubts(server: ssl.SSLContext, hostname: str, tls: ListenerTls) -> Iterator
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, object]:
     """Return the server's certificate as the client has verified it."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    one = client.wrap_bio(down, up)
+    sslobject = client.wrap_bio(down, up)
     other = server.wrap_bio(up, down, server_side=True)
     while True:
         is_done = True
-        for end in (one, other):
+        for end in (sslobject, other):
             try:
                 end.do_handshake()
             except ssl.SSLWantReadError:
                 is_done = False
         if is_done:
-            return dict(one.getpeercert() or {})
+            return dict(sslobject.getpeercert() or {})
 
 
 def _covers(name: str, hostname: str) -> bool:

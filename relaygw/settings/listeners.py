@@ -160,7 +160,10 @@ def _public_part(networks: Sequence[_AnyNetwork]) -> str | None:
         return "everyone"
     counted: tuple[tuple[Sequence[_AnyNetwork], int], ...] = (
         ([n for n in ipv4 if not any(n.subnet_of(own) for own in _OWN)], _MAX_PUBLIC),
-        ([n for n in ipv6 if any(n.subnet_of(one) for one in _IPV4_AS_IPV6)], _MAX_PUBLIC),
+        (
+            [n for n in ipv6 if any(n.subnet_of(ipv6_network) for ipv6_network in _IPV4_AS_IPV6)],
+            _MAX_PUBLIC,
+        ),
         ([n for n in ipv6 if not any(n.subnet_of(own) for own in _OWN_IPV6)], _MAX_PUBLIC_IPV6),
     )
     for public, most in counted:

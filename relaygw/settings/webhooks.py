@@ -100,8 +100,8 @@ def webhook_conflicts(settings: Settings) -> Iterator[Conflict]:
     ]
     yield from repeated_names(names, "one")
     seen: set[str] = set()
-    for number, one in enumerate(settings.webhooks):
-        if one.endpoint in seen:
+    for number, webhook in enumerate(settings.webhooks):
+        if webhook.endpoint in seen:
             problem = "is the URL of an earlier one; put all it is told of into one entry"
             yield Conflict(("webhooks", number, "url"), problem)
-        seen.add(one.endpoint)
+        seen.add(webhook.endpoint)

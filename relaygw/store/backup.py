@@ -249,7 +249,7 @@ def _contents(connection: Any) -> Contents:
     marks = ", ".join("?" * len(OPEN))
     (messages,) = connection.execute("SELECT count(*) FROM message").fetchone()
     (unfinished,) = connection.execute(
-        f"SELECT count(*) FROM delivery WHERE state IN ({marks})", [one.value for one in OPEN]
+        f"SELECT count(*) FROM delivery WHERE state IN ({marks})", [state.value for state in OPEN]
     ).fetchone()
     revisions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if len(revisions) != 1 or not _REVISION.fullmatch(str(revisions[0][0])):

@@ -85,9 +85,9 @@ def making(path: Path, new: Path) -> Iterator[None]:
     TERM and HUP end it so as well, in the thread that gets signals.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    before = {one: signal.getsignal(one) for one in _ENDING if is_main}
-    for one in (number for number, how in before.items() if how is signal.SIG_DFL):
-        signal.signal(one, lambda number, _: sys.exit(128 + number))
+    before = {signals: signal.getsignal(signals) for signals in _ENDING if is_main}
+    for signals in (number for number, how in before.items() if how is signal.SIG_DFL):
+        signal.signal(signals, lambda number, _: sys.exit(128 + number))
     remove(new)
     try:
         yield
@@ -96,8 +96,8 @@ def making(path: Path, new: Path) -> Iterator[None]:
         undo_cut(path)
         raise
     finally:
-        for one, how in before.items():
-            signal.signal(one, how)
+        for signals, how in before.items():
+            signal.signal(signals, how)
 
 
 def fold_log(path: Path) -> None:

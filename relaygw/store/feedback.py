@@ -236,7 +236,7 @@ class Feedback(Repository):
             there, people = _still_there(tx, events)
             new = _add_events(tx, there, people, now_ms)
             new = _judge(tx, new, people, now_ms)
-            verdicts = [verdict for one in new for verdict in one.verdicts]
+            verdicts = [verdict for event in new for verdict in event.verdicts]
             if verdicts:
                 # delivered first, then what became of it
                 new = _with_settled(new, doubts.settle(tx, verdicts, self._rules))
@@ -297,7 +297,7 @@ def _first_ones(rows: Sequence[Row]) -> list[Row]:
 def _with_settled(new: Sequence[MatchedEvent], settled: Sequence[Settled]) -> list[MatchedEvent]:
     ended: dict[Row, tuple[str, ...]]
     ended = {(one.queue_id, one.rcpt_no): (one.address,) for one in settled}
-    return [replace(one, settled=ended.get((one.queue_id, one.rcpt_no), ())) for one in new]
+    return [replace(event, settled=ended.get((event.queue_id, event.rcpt_no), ())) for event in new]
 
 
 def _use_token(tx: Transaction, post: NewPost) -> bool:
@@ -320,12 +320,18 @@ def _add_events(
     return [one for key, one in by_key.items() if key in new]
 
 
-def _told(one: MatchedEvent, people: People, now_ms: int) -> Row:
-    event = one.event
-    address = people.get((one.queue_id, one.rcpt_no), event.address)
+def _told(matched_event: MatchedEvent, people: People, now_ms: int) -> Row:
+    event = matched_event.event
+    address = people.get((matched_event.queue_id, matched_event.rcpt_no), event.address)
     words = (address, event.provider_id, event.dsn)
     return (
-        *(event.kind.value, past(event.at_ms, now_ms), now_ms, one.queue_id, one.rcpt_no),
+        *(
+            event.kind.value,
+            past(event.at_ms, now_ms),
+            now_ms,
+            matched_event.queue_id,
+            matched_event.rcpt_no,
+        ),
         *(word and clean(word)[:_MAX_WORD_CHARACTERS] for word in words),
         *(clean(event.detail)[:_MAX_DETAIL_CHARACTERS], clean(event.raw)[:_MAX_RAW_CHARACTERS]),
     )
@@ -337,12 +343,12 @@ def _judge(
     """Note the last word on each recipient; return the events with what is new of them."""
     keys = [
         [
-            (one.queue_id, rcpt_no)
-            for rcpt_no in (one.rcpt_no, *one.same)
-            if one.queue_id is not None and rcpt_no is not None
-            if (one.queue_id, rcpt_no) in people
+            (event.queue_id, rcpt_no)
+            for rcpt_no in (event.rcpt_no, *event.same)
+            if event.queue_id is not None and rcpt_no is not None
+            if (event.queue_id, rcpt_no) in people
         ]
-        for one in new
+        for event in new
     ]
     told = [
         (*key, one.event.kind, past(one.event.at_ms, now_ms))
@@ -357,20 +363,20 @@ def _judge(
 
 
 def _verdict(
-    one: MatchedEvent,
+    matched_event: MatchedEvent,
     key: tuple[str, int],
     people: People,
     last_words: Mapping[tuple[str, int, str], Kind | None],
     now_ms: int,
 ) -> NewVerdict:
-    event, word = one.event, (*key, one.event.kind.value)
+    event, word = matched_event.event, (*key, matched_event.event.kind.value)
     return NewVerdict(
         queue_id=key[0],
         rcpt_no=key[1],
         address=people[key],
         kind=event.kind,
         at_ms=past(event.at_ms, now_ms),
-        provider=one.provider,
+        provider=matched_event.provider,
         dsn=event.dsn and clean(event.dsn)[:_MAX_WORD_CHARACTERS],
         detail=clean(event.detail)[:_MAX_DETAIL_CHARACTERS],
         others=event.others,

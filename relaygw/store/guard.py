@@ -161,8 +161,8 @@ class Guards(Repository):
             entries = _ENTRIES.fetch_named(tx)
             allowed = {entry.target for entry in entries if entry.action == GuardAction.ALLOW}
             held = [entry for entry in entries if entry.action == GuardAction.HOLD]
-            held.sort(key=lambda one: one.target == one.source_id)
-            return [_scope(tx, one, allowed) for one in held]
+            held.sort(key=lambda row: row.target == row.source_id)
+            return [_scope(tx, row, allowed) for row in held]
 
     def scope_of(self, wanted: GuardEntry) -> HeldMailScope:
         """Return the scope of an entry that is not stored yet."""

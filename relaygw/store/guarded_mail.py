@@ -31,7 +31,7 @@ def release_left(store: Store) -> None:
         if cause.key.partition(" ")[0] not in held:
             while store.holds.release_held(cause, limit=_BATCH):
                 pass
-    of_held = [one for one in causes if one.key.partition(" ")[0] in held]
+    of_held = [hold_cause for hold_cause in causes if hold_cause.key.partition(" ")[0] in held]
     for ids in _allowed_of_held(store, entries, held):
         keys = [
             (entry.queue_id, part.delivery_no)
@@ -53,15 +53,15 @@ def _allowed_of_held(
         and entry.target != entry.source_id
         and entry.source_id in held
     ]
-    for one in store.guard.classes_of(allowed) if allowed else ():
-        yield from held_of_class(store, one.mail_class)
+    for seen in store.guard.classes_of(allowed) if allowed else ():
+        yield from held_of_class(store, seen.mail_class)
 
 
-def held_of_class(store: Store, one: MailClass) -> Iterator[list[str]]:
+def held_of_class(store: Store, mail_class: MailClass) -> Iterator[list[str]]:
     """Yield messages of a class that are held for its source."""
     after, goes_on = "", True
     while goes_on:
-        found, after = store.guard.held_of(one, after=after)
+        found, after = store.guard.held_of(mail_class, after=after)
         goes_on = bool(after)
         if found:
             yield found
@@ -76,7 +76,7 @@ def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> 
     scopes = [
         held_scope for held_scope in store.guard.held_scopes() if target in ("", held_scope.target)
     ]
-    ids = {one.source_id for one in scopes}
+    ids = {held_mail_scope.source_id for held_mail_scope in scopes}
     classes = store.guard.classes_of(ids) if ids else []
     sources = {
         mail_class.mail_class.source_id: mail_class.mail_class.source for mail_class in classes

@@ -105,7 +105,9 @@ class Intake(Repository):
                     again = taken_before(tx, keyed)
                     new = [message for message in messages if message.queue_id not in again]
                 insert_messages(tx, new)
-                bounces = [one for one in new if one.is_bounce_mail]
+                bounces = [
+                    accepted_message for accepted_message in new if accepted_message.is_bounce_mail
+                ]
                 if bounces:
                     note_bounce_mail(tx, bounces)
                 if self._rules.webhooks:

@@ -313,18 +313,18 @@ def _mind_doubts(
         return recorded
     lost = set(recorded.lost)
     late = [
-        (one.queue_id, one.delivery_no, one.provider)
-        for one in concerned
-        if (one.queue_id, one.delivery_no) in lost
-        and any(map(outcomes.may_be_taken, one.recipients))
-        and one.provider is not None
+        (delivery_update.queue_id, delivery_update.delivery_no, delivery_update.provider)
+        for delivery_update in concerned
+        if (delivery_update.queue_id, delivery_update.delivery_no) in lost
+        and any(map(outcomes.may_be_taken, delivery_update.recipients))
+        and delivery_update.provider is not None
     ]
     if late:
         doubts.come_in_doubt(tx, late)
     doubtful = {
-        (one.queue_id, one.delivery_no)
-        for one in concerned
-        if one.doubted or one.state is DeliveryState.HELD
+        (delivery_update.queue_id, delivery_update.delivery_no)
+        for delivery_update in concerned
+        if delivery_update.doubted or delivery_update.state is DeliveryState.HELD
     }
     doubtful.update((queue_id, delivery_no) for queue_id, delivery_no, _ in late)
     if not doubtful:

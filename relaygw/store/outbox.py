@@ -203,7 +203,10 @@ class Outbox(Repository):
         """Return how many events `send_again` would send again."""
         with self._read() as tx:
             number = select(func.count()).select_from(webhook_event)
-            return sum(tx.execute(number.where(one)).scalar_one() for one in _sent(tx, which))
+            return sum(
+                tx.execute(number.where(column_element)).scalar_one()
+                for column_element in _sent(tx, which)
+            )
 
     def send_again(self, which: Sent, *, entry: AuditEntry | None) -> int:
         """Let a step of events go once more, before what waits already; return how many, 0: all do.

@@ -321,9 +321,9 @@ def _write_late(tx: Transaction, updates: _Updates, now_ms: int) -> None:
     _add(tx, _ADD_LATE, rows)
 
 
-def may_be_taken(one: RecipientUpdate) -> bool:
+def may_be_taken(update: RecipientUpdate) -> bool:
     """True when its provider has the mail, or may have it."""
-    return one.state is _R.DELIVERED or one.verdict is Verdict.DOUBT
+    return update.state is _R.DELIVERED or update.verdict is Verdict.DOUBT
 
 
 def _late(row: Row) -> Row:
@@ -357,14 +357,14 @@ _said = attrgetter("state", "verdict", "stage", "reply", "dsn")
 
 
 def _row(
-    entry: DeliveryUpdate, one: RecipientUpdate, rcpt_no: int | None, now_ms: int, due_at_ms: int
+    entry: DeliveryUpdate, update: RecipientUpdate, rcpt_no: int | None, now_ms: int, due_at_ms: int
 ) -> Row:
-    relay = entry.relay if one.provider is not None else None  # else nobody was asked
-    state = attempt_state(one.state, entry.state, one.verdict).value
-    told = (one.stage.value, state, (one.reply or "")[:MAX_REPLY], one.dsn)
-    waits = one.state is _R.PENDING and entry.state is _D.DEFERRED
+    relay = entry.relay if update.provider is not None else None  # else nobody was asked
+    state = attempt_state(update.state, entry.state, update.verdict).value
+    told = (update.stage.value, state, (update.reply or "")[:MAX_REPLY], update.dsn)
+    waits = update.state is _R.PENDING and entry.state is _D.DEFERRED
     next_at_ms = due_at_ms if waits else None
-    return (*_key(entry), rcpt_no, now_ms, one.provider, relay, *told, next_at_ms)
+    return (*_key(entry), rcpt_no, now_ms, update.provider, relay, *told, next_at_ms)
 
 
 def _warned(entry: DeliveryUpdate, now_ms: int) -> Iterator[Row]:

@@ -258,9 +258,11 @@ def _load_recipients(
 def tried_since_ms(attempts: Iterable[AttemptEntry], delivery_no: int) -> int | None:
     """Return when a provider was first asked in an attempt that counts and is kept, else None."""
     asked = (
-        one.since_ms
-        for one in attempts
-        if one.delivery_no == delivery_no and one.provider is not None and one.state in _COUNTED
+        attempt_entry.since_ms
+        for attempt_entry in attempts
+        if attempt_entry.delivery_no == delivery_no
+        and attempt_entry.provider is not None
+        and attempt_entry.state in _COUNTED
     )
     return min(asked, default=None)
 

@@ -244,9 +244,9 @@ def taken_before(tx: Transaction, messages: Sequence[AcceptedMessage]) -> dict[s
         before = _take(tx, [run[0] for run in runs], mine)
         for run in runs:
             first_id = before.get(run[0].queue_id, run[0].queue_id)
-            for one in run:
-                if one.queue_id != first_id and not _is_stored_drop(tx, one):
-                    again[one.queue_id] = first_id
+            for message in run:
+                if message.queue_id != first_id and not _is_stored_drop(tx, message):
+                    again[message.queue_id] = first_id
         mine |= {run[0].queue_id for run in runs}
     if again:
         _note_again(tx, messages, again)
@@ -291,13 +291,13 @@ def _take(tx: Transaction, messages: Sequence[AcceptedMessage], mine: Set[str]) 
     return {one: first_id for one, first_id in before.items() if first_id in counting}
 
 
-def _is_lost(before: Mapping[str, str], one: AcceptedMessage, counting: Set[str]) -> bool:
-    return one.queue_id in before and before[one.queue_id] not in counting
+def _is_lost(before: Mapping[str, str], message: AcceptedMessage, counting: Set[str]) -> bool:
+    return message.queue_id in before and before[message.queue_id] not in counting
 
 
-def _is_stored_drop(tx: Transaction, one: AcceptedMessage) -> bool:
+def _is_stored_drop(tx: Transaction, message: AcceptedMessage) -> bool:
     """True for a file of the maildrop that was stored itself, and could not be removed."""
-    return one.drop_id is not None and bool(_DROP_OF.fetch(tx, one.drop_id))
+    return message.drop_id is not None and bool(_DROP_OF.fetch(tx, message.drop_id))
 
 
 def _note_again(

@@ -178,8 +178,15 @@ class Reports(Repository):
 
         Those of mail that has gone since are left out.
         """
-        found = [one for one in verdicts if one.is_last_word and is_news(one.kind, one.before)]
-        news = {(one.queue_id, one.rcpt_no, one.kind): one for one in found}.values()
+        found = [
+            new_verdict
+            for new_verdict in verdicts
+            if new_verdict.is_last_word and is_news(new_verdict.kind, new_verdict.before)
+        ]
+        news = {
+            (new_verdict.queue_id, new_verdict.rcpt_no, new_verdict.kind): new_verdict
+            for new_verdict in found
+        }.values()
         if not news:
             return []
         queue_ids = sorted({sentence.queue_id for sentence in news})
@@ -240,4 +247,4 @@ def load_reports(
     times = ("at_ms", "received_at_ms")
     more = {} if is_raw else {"raw": ""}
     found = [tx.entry(Report, row, *times, kind=Kind(row.kind), **more) for row in rows]
-    return sorted(found, key=lambda one: (one.at_ms, one.event_no))
+    return sorted(found, key=lambda report: (report.at_ms, report.event_no))

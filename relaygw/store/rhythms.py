@@ -140,14 +140,14 @@ def _by_kind(
     tx: Transaction, counts: Sequence[ClassCount]
 ) -> dict[tuple[MailKind, int], ClassCount]:
     joined: dict[tuple[MailKind, int], ClassCount] = {}
-    for one in sorted(counts, key=lambda count: count.first_ms):
-        hour = tx.to_stored(one.first_ms) // HOUR_MS
-        for kind in MailKind.kinds_of(one.mail_class):
+    for class_count in sorted(counts, key=lambda count: count.first_ms):
+        hour = tx.to_stored(class_count.first_ms) // HOUR_MS
+        for kind in MailKind.kinds_of(class_count.mail_class):
             before = joined.get((kind, hour))
             if before is None:
-                joined[kind, hour] = replace(one)
+                joined[kind, hour] = replace(class_count)
             else:
-                before.join(one)
+                before.join(class_count)
     return joined
 
 
@@ -162,18 +162,18 @@ def _rows(
     room = MAX_KINDS - _TOTAL.fetch(tx)[0][0] if len(seen) < len(ids) else 0
     kinds: dict[str, Row] = {}
     hours: list[Row] = []
-    for (kind, hour), one in sorted(joined.items(), key=lambda item: item[1].first_ms):
+    for (kind, hour), count in sorted(joined.items(), key=lambda item: item[1].first_ms):
         kind_id = ids[kind]
-        first_ms, last_ms = tx.to_stored(one.first_ms), tx.to_stored(one.last_ms)
+        first_ms, last_ms = tx.to_stored(count.first_ms), tx.to_stored(count.last_ms)
         before_ms = seen.get(kind_id, first_ms)
         if kind_id not in seen:
             room -= 1
             if room < 0:
                 continue
         seen[kind_id] = max(last_ms, before_ms)
-        hours.append((kind_id, hour, one.messages, max(one.gap_ms, first_ms - before_ms)))
+        hours.append((kind_id, hour, count.messages, max(count.gap_ms, first_ms - before_ms)))
         *_, earlier_ms, _, total = kinds.get(kind_id, (first_ms, last_ms, 0))
-        kinds[kind_id] = (kind_id, *kind, earlier_ms, seen[kind_id], total + one.messages)
+        kinds[kind_id] = (kind_id, *kind, earlier_ms, seen[kind_id], total + count.messages)
     return [kinds[one] for one in sorted(kinds)], sorted(hours)
 
 

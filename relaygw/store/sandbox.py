@@ -373,11 +373,11 @@ def _index_batches(facts: Mapping[str, ContentFacts]) -> Iterator[dict[str, Cont
     """Cut what is to be indexed into what takes some milliseconds under the write lock."""
     batch: dict[str, ContentFacts] = {}
     characters = 0
-    for queue_id, one in facts.items():
+    for queue_id, content_facts in facts.items():
         if len(batch) == _INDEX_MESSAGES or (batch and characters > _INDEX_CHARACTERS):
             yield batch
             batch, characters = {}, 0
-        batch[queue_id] = one
-        characters += len(one.words)
+        batch[queue_id] = content_facts
+        characters += len(content_facts.words)
     if batch:
         yield batch

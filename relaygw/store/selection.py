@@ -286,7 +286,9 @@ def _ended_conditions(selection: Selection) -> Iterator[ColumnElement[bool]]:
 ATTEMPTED_ID = attempt.c.queue_id.concat("")
 """The id itself; with a bare column SQLite reads all attempts in the order of their ids."""
 _R = RecipientState
-_SERVED = [one.value for one in (_R.DELIVERED, _R.BOUNCED, _R.BLOCKED, _R.CAPTURED)]
+_SERVED = [
+    recipient_state.value for recipient_state in (_R.DELIVERED, _R.BOUNCED, _R.BLOCKED, _R.CAPTURED)
+]
 IS_TRIED_FOR = (recipient.c.queue_id == attempt.c.queue_id) & or_(
     recipient.c.rcpt_no == attempt.c.rcpt_no,
     attempt.c.rcpt_no.is_(None)

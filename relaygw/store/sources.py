@@ -165,7 +165,9 @@ class Sources(HourlyCounts):
             )
             instead = _folded(tx, counts, seen)
             if instead:
-                counts = [_counted_as(one, instead.get(one.mail_class.class_id)) for one in counts]
+                counts = [
+                    _counted_as(count, instead.get(count.mail_class.class_id)) for count in counts
+                ]
                 others = {(one.class_id,) for one in instead.values()}
                 seen |= dict(_SEEN.fetch(tx, sorted(others)))
             classes, hours = _rows(tx, counts, seen)
@@ -246,7 +248,7 @@ class Sources(HourlyCounts):
                 for row in rows
                 if row.key in counted
             ]
-        return sorted(found, key=lambda one: (-one.messages, -one.last_seen_ms))
+        return sorted(found, key=lambda total: (-total.messages, -total.last_seen_ms))
 
     def count_classes(self, since_ms: int) -> tuple[int, int, int]:
         """Return how many classes were seen since a time, how many of these first, of sources."""
@@ -287,9 +289,9 @@ def _folded(
 ) -> dict[str, MailClass]:
     """Return the new classes there is no room for, and what they are counted as."""
     new = {
-        one.mail_class.class_id: one.mail_class
-        for one in counts
-        if one.mail_class.class_id not in seen
+        count.mail_class.class_id: count.mail_class
+        for count in counts
+        if count.mail_class.class_id not in seen
     }
     if not new:
         return {}
@@ -321,24 +323,24 @@ def _rows(
 ) -> tuple[list[Row], list[Row]]:
     """Return rows of classes and of hours, each key once and in order: fronts never deadlock."""
     joined: dict[tuple[str, int], ClassCount] = {}
-    for one in counts:
-        hour = tx.to_stored(one.first_ms) // HOUR_MS
-        before = joined.setdefault((one.mail_class.class_id, hour), one)
-        if before is not one:
-            before.join(one)
+    for count in counts:
+        hour = tx.to_stored(count.first_ms) // HOUR_MS
+        before = joined.setdefault((count.mail_class.class_id, hour), count)
+        if before is not count:
+            before.join(count)
     classes: dict[str, Row] = {}
     hours: list[Row] = []
-    for (class_id, hour), one in sorted(joined.items()):
-        first_ms, last_ms = tx.to_stored(one.first_ms), tx.to_stored(one.last_ms)
+    for (class_id, hour), count in sorted(joined.items()):
+        first_ms, last_ms = tx.to_stored(count.first_ms), tx.to_stored(count.last_ms)
         before_ms = seen.get(class_id, first_ms)
         seen[class_id] = max(last_ms, before_ms)
-        gap_ms = max(one.gap_ms, first_ms - before_ms)
-        hours.append((class_id, hour, one.messages, one.recipients, one.refused, gap_ms))
+        gap_ms = max(count.gap_ms, first_ms - before_ms)
+        hours.append((class_id, hour, count.messages, count.recipients, count.refused, gap_ms))
         earlier = classes.get(class_id)
         if earlier is not None:  # of the hour before
             first_ms = earlier[-3]
-        total = one.messages + (0 if earlier is None else earlier[-1])
-        classes[class_id] = (*_fields(one.mail_class), first_ms, last_ms, total)
+        total = count.messages + (0 if earlier is None else earlier[-1])
+        classes[class_id] = (*_fields(count.mail_class), first_ms, last_ms, total)
     return list(classes.values()), hours
 
 

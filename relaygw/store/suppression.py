@@ -106,18 +106,22 @@ def of_row(row: Row) -> Suppression:
     return Suppression(**{**values, "cause": Cause(values["cause"])})
 
 
-def local(tx: Transaction, one: Suppression) -> Suppression:
+def local(tx: Transaction, suppression: Suppression) -> Suppression:
     """Return an entry of the database by the caller's clock."""
     if not tx.ahead_ms:
-        return one
-    ends_ms = tx.to_local(one.expires_at_ms)
-    return replace(one, created_at_ms=tx.to_local(one.created_at_ms), expires_at_ms=ends_ms)
+        return suppression
+    ends_ms = tx.to_local(suppression.expires_at_ms)
+    return replace(
+        suppression, created_at_ms=tx.to_local(suppression.created_at_ms), expires_at_ms=ends_ms
+    )
 
 
-def stored(tx: Transaction, one: Suppression) -> Suppression:
+def stored(tx: Transaction, suppression: Suppression) -> Suppression:
     """Return an entry of a caller by the database's clock."""
-    ends_ms = tx.to_stored(one.expires_at_ms)
-    return replace(one, created_at_ms=tx.to_stored(one.created_at_ms), expires_at_ms=ends_ms)
+    ends_ms = tx.to_stored(suppression.expires_at_ms)
+    return replace(
+        suppression, created_at_ms=tx.to_stored(suppression.created_at_ms), expires_at_ms=ends_ms
+    )
 
 
 def put(tx: Transaction, entries: Iterable[Suppression]) -> None:
@@ -145,7 +149,10 @@ def joined(
     wanted: dict[SuppressionKey, Suppression] = {}
     for entry in entries:
         wanted[entry.key] = merged(wanted.get(entry.key), entry, now_ms=now_ms)
-    known = {one.key: one for one in map(of_row, _EXISTING.fetch(tx, sorted(wanted)))}
+    known = {
+        suppression.key: suppression
+        for suppression in map(of_row, _EXISTING.fetch(tx, sorted(wanted)))
+    }
     results = [
         (known.get(key), merged(known.get(key), one, now_ms=now_ms)) for key, one in wanted.items()
     ]
@@ -161,21 +168,25 @@ def with_suppressions(
 ) -> list[ClaimedDelivery]:
     """Return deliveries with what holds for their recipients; one statement for 50 of these."""
     pairs = {
-        (mailbox(who.address), domain_of(one.sender)) for one in claimed for who in one.recipients
+        (mailbox(who.address), domain_of(delivery.sender))
+        for delivery in claimed
+        for who in delivery.recipients
     }
     known: dict[str, list[Suppression]] = defaultdict(list)
     for row in _LISTED.fetch(tx, list(pairs), now_ms):
         known[row[0]].append(local(tx, of_row(row)))
     if not known:
-        return [_cleared(one) for one in claimed]
-    found = [_with_known(one, known, rules) for one in claimed]
+        return [_cleared(delivery) for delivery in claimed]
+    found = [_with_known(delivery, known, rules) for delivery in claimed]
     return _with_told(tx, found)
 
 
-def _cleared(one: ClaimedDelivery) -> ClaimedDelivery:
-    if not any(who.listed for who in one.recipients):
-        return one
-    return replace(one, recipients=tuple(replace(who, listed=None) for who in one.recipients))
+def _cleared(delivery: ClaimedDelivery) -> ClaimedDelivery:
+    if not any(who.listed for who in delivery.recipients):
+        return delivery
+    return replace(
+        delivery, recipients=tuple(replace(who, listed=None) for who in delivery.recipients)
+    )
 
 
 def _with_known(
@@ -195,9 +206,9 @@ def _with_known(
 def _with_told(tx: Transaction, claimed: list[ClaimedDelivery]) -> list[ClaimedDelivery]:
     """Note of whom the log and the story have a warning already."""
     warned = [
-        (one.queue_id, who.rcpt_no)
-        for one in claimed
-        for who in one.recipients
+        (delivery.queue_id, who.rcpt_no)
+        for delivery in claimed
+        for who in delivery.recipients
         if who.listed is not None and who.listed.action is Action.WARN
     ]
     told = set(_TOLD.fetch(tx, warned))
@@ -210,8 +221,10 @@ def _with_told(tx: Transaction, claimed: list[ClaimedDelivery]) -> list[ClaimedD
         return replace(who, listed=who.listed._replace(is_told=True))
 
     return [
-        replace(one, recipients=tuple(note(one.queue_id, who) for who in one.recipients))
-        for one in claimed
+        replace(
+            delivery, recipients=tuple(note(delivery.queue_id, who) for who in delivery.recipients)
+        )
+        for delivery in claimed
     ]
 
 
@@ -235,31 +248,35 @@ def note_verdicts(
     ]
     if not telling or not rules.suppression.is_on:
         return []
-    senders: dict[str, str] = dict(_SENDERS.fetch(tx, sorted({(one.queue_id,) for one in telling})))
+    senders: dict[str, str] = dict(
+        _SENDERS.fetch(tx, sorted({(new_verdict.queue_id,) for new_verdict in telling}))
+    )
     now_ms = tx.now_ms()
     entries = [
-        _of_verdict(one, senders[one.queue_id], rules.suppression, now_ms)
-        for one in telling
-        if one.queue_id in senders
+        _of_verdict(new_verdict, senders[new_verdict.queue_id], rules.suppression, now_ms)
+        for new_verdict in telling
+        if new_verdict.queue_id in senders
     ]
-    return [local(tx, one) for one in join(tx, entries, now_ms)]
+    return [local(tx, suppression) for suppression in join(tx, entries, now_ms)]
 
 
-def _may_be_about_others(one: NewVerdict) -> bool:
-    is_vague = one.kind is Kind.COMPLAINED or one.provider == BOUNCE_MAIL
-    return is_vague and one.others > 0
+def _may_be_about_others(verdict: NewVerdict) -> bool:
+    is_vague = verdict.kind is Kind.COMPLAINED or verdict.provider == BOUNCE_MAIL
+    return is_vague and verdict.others > 0
 
 
-def _of_verdict(one: NewVerdict, sender: str, rules: SuppressionRules, now_ms: int) -> Suppression:
-    cause = CAUSE_OF[one.kind]
+def _of_verdict(
+    verdict: NewVerdict, sender: str, rules: SuppressionRules, now_ms: int
+) -> Suppression:
+    cause = CAUSE_OF[verdict.kind]
     return Suppression(
-        address=mailbox(one.address),
+        address=mailbox(verdict.address),
         sender_domain=domain_of(sender),
         stream=PROMOTIONAL if cause is Cause.UNSUBSCRIBE else ANY,
         cause=cause,
-        source=one.provider,
-        detail=_said(one.dsn, one.detail),
-        queue_id=one.queue_id,
+        source=verdict.provider,
+        detail=_said(verdict.dsn, verdict.detail),
+        queue_id=verdict.queue_id,
         created_at_ms=now_ms,
         expires_at_ms=rules.expiry(cause, now_ms),
     )
@@ -311,4 +328,4 @@ def note_refusals(
                 expires_at_ms=rules.expiry(Cause.REFUSED, now_ms),
             )
             entries.append(entry)
-    return [local(tx, one) for one in join(tx, entries, now_ms)]
+    return [local(tx, suppression) for suppression in join(tx, entries, now_ms)]

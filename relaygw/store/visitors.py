@@ -94,8 +94,10 @@ class Visitors(Repository):
         """Add how often clients were throttled; of very many only the latest are kept."""
         with self._write(Write.UNSYNCED) as tx:
             rows = [
-                (one.listener, one.client, one.cause, *_times(tx, one), one.times)
-                for one in sorted(found, key=lambda one: (one.listener, one.client, one.cause))
+                (client.listener, client.client, client.cause, *_times(tx, client), client.times)
+                for client in sorted(
+                    found, key=lambda client: (client.listener, client.client, client.cause)
+                )
             ]
             _THROTTLED.run(tx, rows)
             _keep_newest(tx, throttled, MAX_THROTTLED)

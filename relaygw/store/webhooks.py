@@ -133,7 +133,7 @@ def _add_changes(
     _ADD.run(tx, rows)
 
 
-def _told_of_waiting(entry: DeliveryUpdate, one: RecipientUpdate) -> str | None:
+def _told_of_waiting(entry: DeliveryUpdate, update: RecipientUpdate) -> str | None:
     """Return the event to tell of who waits: that it was tried, not each time it was put off."""
-    state = attempt_state(one.state, entry.state, one.verdict)
-    return Told.DEFERRED.value if state is AttemptState.DEFERRED and one.charged else None
+    state = attempt_state(update.state, entry.state, update.verdict)
+    return Told.DEFERRED.value if state is AttemptState.DEFERRED and update.charged else None

@@ -91,7 +91,9 @@ class Brake:
             return
         self._words = words.pop()
         # what waits is refused again and again: only its first time tells anything new
-        if claimed.attempts and not any(one.verdict is Verdict.BOUNCE for one in refused):
+        if claimed.attempts and not any(
+            recipient_outcome.verdict is Verdict.BOUNCE for recipient_outcome in refused
+        ):
             return
         _add(self._messages, [claimed.queue_id])
         _add(self._recipients, (recipient.address.lower() for recipient in claimed.recipients))

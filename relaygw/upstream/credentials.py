@@ -140,7 +140,7 @@ def _places_of(provider: Provider) -> _Places:
     username, oauth = parse_user_name(provider.username), provider.oauth
     if provider.uses_xoauth2 and oauth is not None:
         given = (oauth.client_secret, oauth.key, oauth.refresh_token)
-        secrets = [one for one in given if one is not None]
+        secrets = [secret for secret in given if secret is not None]
         return (username, parse_user_name(oauth.client_id), *secrets)
     assert provider.password is not None
     return (username, provider.password)

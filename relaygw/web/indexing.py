@@ -71,9 +71,9 @@ class Indexer:
             return
         except Unstorable as error:
             _log.warning("content is indexed one by one: %s", error)
-        for queue_id, one in facts.items():
+        for queue_id, content_facts in facts.items():
             try:
-                self._store.sandbox.index({queue_id: one})
+                self._store.sandbox.index({queue_id: content_facts})
             except Unstorable as error:
                 _log.warning("%s: content cannot be indexed: %s", queue_id, error)
                 self._store.sandbox.index({queue_id: ContentFacts()})

@@ -11,9 +11,9 @@ _MAX_CHARACTERS = 4000
 _MAX_MS = 2**53
 
 
-def place_of(one: Suppression) -> str:
+def place_of(suppression: Suppression) -> str:
     """Return the place behind an entry, as a word for an address."""
-    text = json.dumps([one.created_at_ms, *one.key], separators=(",", ":"))
+    text = json.dumps([suppression.created_at_ms, *suppression.key], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

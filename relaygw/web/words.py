@@ -62,13 +62,18 @@ def capture_reasons(entry: QueueEntry) -> list[str]:
     captured = (
         recipient for recipient in entry.recipients if recipient.state is RecipientState.CAPTURED
     )
-    reasons = (reason_words(one.reply, routes.get(one.delivery_no, "")) for one in captured)
+    reasons = (
+        reason_words(recipient_entry.reply, routes.get(recipient_entry.delivery_no, ""))
+        for recipient_entry in captured
+    )
     return list(dict.fromkeys(reasons))
 
 
-def given_as(one: RecipientEntry) -> str:
+def given_as(recipient: RecipientEntry) -> str:
     """Return a recipient's address as the client gave it, "" when that is the same."""
-    return one.original if one.original and one.original != one.address else ""
+    return (
+        recipient.original if recipient.original and recipient.original != recipient.address else ""
+    )
 
 
 # --- times ------------------------------------------------------------------------------

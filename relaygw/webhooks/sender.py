@@ -76,8 +76,8 @@ class Sender:
         self._labels = {one.endpoint: f"{name} ({one.url})" for name, one in webhooks.items()}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._tidy))
-            for name, one in webhooks.items():
-                group.create_task(self._repeat(partial(self._step, name, one)))
+            for name, webhook in webhooks.items():
+                group.create_task(self._repeat(partial(self._step, name, webhook)))
 
     async def _repeat(self, step: Callable[[], Awaitable[float]]) -> None:
         """Take steps, each after the pause that the one before asks for."""

@@ -60,7 +60,7 @@ _NEW_MS = 60_000
 """Mail that waits for its first try for so long has not just come."""
 _BY_ITSELF = "queue.reroute"
 _DONE = {
-    **{f"queue.{one.name}": one.told for one in ACTIONS.values()},
+    **{f"queue.{queue_action.name}": queue_action.told for queue_action in ACTIONS.values()},
     _BY_ITSELF: "moved it to the current route, since its own is no longer configured",
     "queue.import": "imported it from a file",
     "sandbox.release": "released it from the sandbox",
@@ -250,16 +250,18 @@ def _waiting_for(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Pros
     in_the_way = obstacles(facts, part)
     if in_the_way:
         # when it may go at the earliest, None when nobody knows
-        ends_ms = [one.ends_at_ms for one in in_the_way if one.ends_at_ms is not None]
+        ends_ms = [
+            obstacle.ends_at_ms for obstacle in in_the_way if obstacle.ends_at_ms is not None
+        ]
         first_ms = max(part.due_at_ms, min(ends_ms, default=0))
         has_time = first_ms > facts.now_ms
-        text = " and ".join(one.text for one in in_the_way) + ("" if has_time else _WAITS)
+        text = " and ".join(obstacle.text for obstacle in in_the_way) + ("" if has_time else _WAITS)
         return _make(
             facts,
             part,
             text,
-            [one.advice for one in in_the_way],
-            notes=tuple(note for one in in_the_way for note in one.notes),
+            [obstacle.advice for obstacle in in_the_way],
+            notes=tuple(note for obstacle in in_the_way for note in obstacle.notes),
             next_at_ms=first_ms if has_time else None,
             is_in_the_way=True,
         )
@@ -388,9 +390,9 @@ def _dropped(facts: Facts, members: Sequence[RecipientEntry]) -> Iterator[Advice
     if others:
         text = f"If {some_of(others)} should receive, change recipients.block and {again}."
         yield Advice(text)
-    for one in suppressed[:_FEW]:
-        _, command = told_remedy(one.reply or "")
-        text = f"Nothing; if {one.address} works again, lift it, then {again}:"
+    for recipient in suppressed[:_FEW]:
+        _, command = told_remedy(recipient.reply or "")
+        text = f"Nothing; if {recipient.address} works again, lift it, then {again}:"
         yield Advice(text, command)
 
 

@@ -111,10 +111,10 @@ def _why(meaning: Meaning | None) -> str:
     return _NOT_ACCEPTED if meaning.scope is Scope.RECIPIENT else ""
 
 
-def _taken(facts: Facts, one: RecipientEntry) -> str:
+def _taken(facts: Facts, recipient: RecipientEntry) -> str:
     """Say what became of mail that a provider took, as far as it told since."""
-    at_ms = one.verdict_at_ms or one.changed_at_ms
-    match one.verdict:
+    at_ms = recipient.verdict_at_ms or recipient.changed_at_ms
+    match recipient.verdict:
         case Kind.DELIVERED:
             return f"was accepted by the mail server of the recipient on {_when(at_ms)}. {_LOOK}"
         case Kind.COMPLAINED:
@@ -122,26 +122,28 @@ def _taken(facts: Facts, one: RecipientEntry) -> str:
         case Kind.UNSUBSCRIBED:
             return f"arrived, and the recipient unsubscribed on {_when(at_ms)}."
         case None:
-            return f"was sent on {_when(one.changed_at_ms)} and accepted for delivery. {_LOOK}"
-    report = last_report(facts.record.reports, one)
+            return (
+                f"was sent on {_when(recipient.changed_at_ms)} and accepted for delivery. {_LOOK}"
+            )
+    report = last_report(facts.record.reports, recipient)
     dsn = report.dsn if report is not None else None
     why = _NOT_ACCEPTED
-    if one.verdict is Kind.HARD and (dsn in NO_ADDRESS or dsn is None):
+    if recipient.verdict is Kind.HARD and (dsn in NO_ADDRESS or dsn is None):
         why = "the address does not exist or cannot receive mail. Please check how it is written"
     elif dsn in FULL:
         why = "the mailbox of the recipient is full"
-    elif one.verdict is Kind.BLOCKED:
+    elif recipient.verdict is Kind.BLOCKED:
         why = "earlier mail to this address was returned or unwanted, so no more was sent to it"
-    elif one.verdict is Kind.REJECTED:
+    elif recipient.verdict is Kind.REJECTED:
         why = "the mail service that we use did not accept it"
-    return f"was sent on {_when(one.changed_at_ms)}, but could not be delivered: {why}."
+    return f"was sent on {_when(recipient.changed_at_ms)}, but could not be delivered: {why}."
 
 
-def _ended(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
+def _ended(facts: Facts, recipient: RecipientEntry, meanings: Meanings) -> str:
     entry = facts.entry
-    match one.state:
+    match recipient.state:
         case _R.DELIVERED:
-            return _taken(facts, one)
+            return _taken(facts, recipient)
         case _R.BLOCKED:
             return "was not sent: the address is on our list of blocked addresses."
         case _R.CAPTURED if entry.mode != Mode.PRODUCTION:
@@ -150,12 +152,12 @@ def _ended(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
             return f"was not sent {_OURS}."
         case _R.CANCELLED | _R.PENDING:
             return _WITHDRAWN
-    if one.state is _R.EXPIRED and (one.reply or "").startswith(EXPIRED_BY):
+    if recipient.state is _R.EXPIRED and (recipient.reply or "").startswith(EXPIRED_BY):
         return _WITHDRAWN
-    mine = facts.attempts_on(one)
+    mine = facts.attempts_on(recipient)
     why = _why(meanings.of(mine[-1])) if mine else ""
-    tried = f" We tried for {span(one.changed_at_ms - entry.accepted_at_ms)}."
+    tried = f" We tried for {span(recipient.changed_at_ms - entry.accepted_at_ms)}."
     return (
         f"could not be delivered{f': {why}' if why else f' {_OURS}'}."
-        f"{tried if one.state is _R.EXPIRED else ''}"
+        f"{tried if recipient.state is _R.EXPIRED else ''}"
     )

@@ -147,9 +147,9 @@ def _apart(
     for outlook in outlooks:
         yield f"{_who(outlook.recipients)}: {outlook.text}{next_words(outlook, facts.now_ms)}"
     for members in sorted(groups.values(), key=lambda them: rank(them[0])):
-        one = members[0]
-        is_plain = one.state is _R.DELIVERED and one.verdict in (None, Kind.DELIVERED)
-        if one.state is not _R.PENDING and not is_plain:
+        recipient = members[0]
+        is_plain = recipient.state is _R.DELIVERED and recipient.verdict in (None, Kind.DELIVERED)
+        if recipient.state is not _R.PENDING and not is_plain:
             who = _who([member.address for member in members])
             yield f"{who}: {_ended(facts, members, meanings)}"
 
@@ -203,10 +203,10 @@ def _ended(facts: Facts, members: Sequence[RecipientEntry], meanings: Meanings) 
             return f"{cause}, given up after {after} and not tried again"
 
 
-def _last_cause(facts: Facts, one: RecipientEntry, meanings: Meanings) -> str:
+def _last_cause(facts: Facts, recipient: RecipientEntry, meanings: Meanings) -> str:
     """Return why a recipient did not get it: what its last attempt was told, or was decided."""
-    reply = one.reply or ""
-    for attempt in reversed(facts.attempts_on(one)):
+    reply = recipient.reply or ""
+    for attempt in reversed(facts.attempts_on(recipient)):
         if attempt.reply and attempt.reply in reply:
             return attempt_cause(attempt, meanings.of(attempt))
     return reply or "no reply"
@@ -223,14 +223,14 @@ _REPEATED = (_TWICE, _ONE_KEY, "")
 
 def repeated(facts: Facts, taken: Sequence[RecipientEntry]) -> str:
     """Return a sentence about mail that was sent again after a doubt, "" if it was not."""
-    said = min((_repeated(facts, one) for one in taken), key=_REPEATED.index)
+    said = min((_repeated(facts, recipient) for recipient in taken), key=_REPEATED.index)
     return said.format(taken[0].provider)
 
 
 def tried_again(facts: Facts, part: DeliveryEntry) -> tuple[str, str]:
     """Return how mail in doubt is tried again, and what to do about it."""
-    mine = [one for one in facts.tries if one.delivery_no == part.delivery_no]
-    doubts = [one for one in mine if one.state in MAYBE_TAKEN]
+    mine = [attempt for attempt in facts.tries if attempt.delivery_no == part.delivery_no]
+    doubts = [attempt for attempt in mine if attempt.state in MAYBE_TAKEN]
     who = part.provider
     if _is_known_by_key(facts, doubts, who, part.due_at_ms):
         then = f"it is tried again with the same idempotency key, only through {who}"
@@ -240,15 +240,15 @@ def tried_again(facts: Facts, part: DeliveryEntry) -> tuple[str, str]:
     return then, "Nothing yet; it may arrive twice."
 
 
-def _repeated(facts: Facts, one: RecipientEntry) -> str:
-    mine = facts.attempts_on(one)
+def _repeated(facts: Facts, recipient: RecipientEntry) -> str:
+    mine = facts.attempts_on(recipient)
     doubts = [attempt for attempt in mine if attempt.state in MAYBE_TAKEN]
     is_settled = any(  # by an event: nothing was sent for that
         attempt.state is AttemptState.DELIVERED and attempt.stage == Stage.LOCAL for attempt in mine
     )
     if not doubts or (is_settled and sum(attempt.times for attempt in doubts) == 1):
         return ""
-    is_known = _is_known_by_key(facts, doubts, one.provider, one.changed_at_ms)
+    is_known = _is_known_by_key(facts, doubts, recipient.provider, recipient.changed_at_ms)
     return _ONE_KEY if is_known else _TWICE
 
 

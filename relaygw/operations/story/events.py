@@ -165,30 +165,30 @@ def _part_notes(facts: Facts, part: DeliveryEntry, explainer: Explainer) -> Iter
         yield from _way_notes(facts, part, members[0], explainer)
 
 
-def _fate(facts: Facts, part: DeliveryEntry, one: RecipientEntry) -> str:
-    if one.state is RecipientState.CAPTURED:
-        return "captured, not sent" + (f": {one.reply}" if one.reply else "")
-    if _is_blocked_on_acceptance(facts, one):
-        return f"dropped, not sent: {one.reply or 'on the block list'}"
+def _fate(facts: Facts, part: DeliveryEntry, recipient: RecipientEntry) -> str:
+    if recipient.state is RecipientState.CAPTURED:
+        return "captured, not sent" + (f": {recipient.reply}" if recipient.reply else "")
+    if _is_blocked_on_acceptance(facts, recipient):
+        return f"dropped, not sent: {recipient.reply or 'on the block list'}"
     moved_to = provider_of_route(part.route)
     if moved_to is not None:
         return f"to be sent; moved to provider {moved_to} since"
     return f"to be sent by route {part.route} ({part.stream})"
 
 
-def _is_blocked_on_acceptance(facts: Facts, one: RecipientEntry) -> bool:
+def _is_blocked_on_acceptance(facts: Facts, recipient: RecipientEntry) -> bool:
     """True unless a recipient was found on a list at a later attempt."""
-    return one.state is RecipientState.BLOCKED and not facts.attempts_on(one)
+    return recipient.state is RecipientState.BLOCKED and not facts.attempts_on(recipient)
 
 
 def _way_notes(
-    facts: Facts, part: DeliveryEntry, one: RecipientEntry, explainer: Explainer
+    facts: Facts, part: DeliveryEntry, recipient: RecipientEntry, explainer: Explainer
 ) -> Iterator[Note]:
     """Yield why it goes this way, worked out once more: the reason itself is not kept."""
     source = facts.entry.source
     way = explainer.way(
         sender=facts.entry.sender,
-        recipient=one.address,
+        recipient=recipient.address,
         headers=facts.headers or {},
         listener=source.listener,
         user=source.user,
@@ -198,7 +198,9 @@ def _way_notes(
     if way.route_name is not None:
         words = f"{way.decision}, by route {way.route}; providers: {', '.join(way.providers)}"
     yield Note("route", f"with the present configuration: {words}")
-    is_sent = one.state is not RecipientState.CAPTURED and provider_of_route(part.route) is None
+    is_sent = (
+        recipient.state is not RecipientState.CAPTURED and provider_of_route(part.route) is None
+    )
     if is_sent and part.route not in (CAPTURE_ROUTE, way.route_name):
         yield Note("changed", f"it took route {part.route} under the configuration at that time")
     if facts.headers is None and way.unseen_headers:
@@ -238,7 +240,7 @@ def _folded(attempts: Sequence[AttemptEntry]) -> Iterator[AttemptEntry]:
         if len(alike) <= _FEW:
             yield from alike
         else:
-            times = sum(one.times for one in alike)
+            times = sum(attempt.times for attempt in alike)
             yield replace(alike[-1], since_ms=alike[0].since_ms, times=times)
 
 
@@ -314,29 +316,29 @@ def _untold(facts: Facts) -> Iterator[tuple[AttemptEntry, list[str]]]:
         yield _told_by(members[0]), [member.address for member in members]
 
 
-def _is_untold(facts: Facts, one: RecipientEntry) -> bool:
-    mine = facts.attempts_on(one)
-    if one.state is RecipientState.PENDING:
-        return one.provider is not None and one.reply is not None and not mine
-    if one.state not in _FINAL or _is_blocked_on_acceptance(facts, one):
+def _is_untold(facts: Facts, recipient: RecipientEntry) -> bool:
+    mine = facts.attempts_on(recipient)
+    if recipient.state is RecipientState.PENDING:
+        return recipient.provider is not None and recipient.reply is not None and not mine
+    if recipient.state not in _FINAL or _is_blocked_on_acceptance(facts, recipient):
         return False
-    state, at_ms = _FINAL[one.state], one.changed_at_ms
+    state, at_ms = _FINAL[recipient.state], recipient.changed_at_ms
     return not any(attempt.state is state and attempt.at_ms == at_ms for attempt in mine)
 
 
-def _told_by(one: RecipientEntry) -> AttemptEntry:
-    state = _FINAL.get(one.state, AttemptState.DEFERRED)
+def _told_by(recipient: RecipientEntry) -> AttemptEntry:
+    state = _FINAL.get(recipient.state, AttemptState.DEFERRED)
     return AttemptEntry(
-        delivery_no=one.delivery_no,
+        delivery_no=recipient.delivery_no,
         rcpt_no=None,
-        at_ms=one.changed_at_ms,
-        since_ms=one.changed_at_ms,
+        at_ms=recipient.changed_at_ms,
+        since_ms=recipient.changed_at_ms,
         times=1,
-        provider=one.provider,
+        provider=recipient.provider,
         relay=None,
         stage=Stage.CONTENT if state is AttemptState.DELIVERED else Stage.LOCAL,
         state=state,
-        reply=one.reply or "",
-        dsn=one.dsn,
+        reply=recipient.reply or "",
+        dsn=recipient.dsn,
         next_at_ms=None,
     )

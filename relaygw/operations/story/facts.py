@@ -178,13 +178,13 @@ class Facts:
 
     def last_attempt(self, part: DeliveryEntry) -> AttemptEntry | None:
         """Return the last attempt of a delivery, None without any."""
-        mine = (one for one in self.tries if one.delivery_no == part.delivery_no)
-        return max(mine, key=lambda one: one.at_ms, default=None)
+        mine = (attempt for attempt in self.tries if attempt.delivery_no == part.delivery_no)
+        return max(mine, key=lambda attempt: attempt.at_ms, default=None)
 
-    def attempts_on(self, one: RecipientEntry) -> list[AttemptEntry]:
+    def attempts_on(self, recipient: RecipientEntry) -> list[AttemptEntry]:
         """Return the attempts that were about a recipient, alone or with others."""
-        mine = (it for it in self.tries if it.delivery_no == one.delivery_no)
-        return [attempt for attempt in mine if attempt.rcpt_no in (None, one.rcpt_no)]
+        mine = (it for it in self.tries if it.delivery_no == recipient.delivery_no)
+        return [attempt for attempt in mine if attempt.rcpt_no in (None, recipient.rcpt_no)]
 
     @property
     def is_deleted(self) -> bool:
@@ -215,7 +215,7 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
         settings=settings,
         now_ms=now_ms,
         holds=holds,
-        ends_ms={one.hold_id: one.until_ms for one in standing if one.until_ms is not None},
+        ends_ms={hold.hold_id: hold.until_ms for hold in standing if hold.until_ms is not None},
         instances=store.instances.registered() if is_open else (),
         headers=headers if names else {},
         fields=NOTHING if rule is None or head is None else rule.look(head),
@@ -324,7 +324,7 @@ def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
         )
         return [Obstacle(f"{what} is not in the configuration, so no worker takes it", advice)]
     in_the_way = [next(_of_provider(facts, name), None) for name in names]
-    found = [one for one in in_the_way if one is not None]
+    found = [obstacle for obstacle in in_the_way if obstacle is not None]
     return found if len(found) == len(names) else []
 
 

@@ -73,7 +73,7 @@ def _audience(facts: Facts, alike: Iterable[Report]) -> str:
     people = {recipient.rcpt_no: recipient.address for recipient in facts.entry.recipients}
     if len(people) == 1:
         return ""
-    named = (None if one.rcpt_no is None else people.get(one.rcpt_no) for one in alike)
+    named = (None if report.rcpt_no is None else people.get(report.rcpt_no) for report in alike)
     return some_of(list(dict.fromkeys(name or _UNNAMED for name in named)))
 
 
@@ -86,28 +86,30 @@ def _notes(facts: Facts, report: Report) -> Iterator[Note]:
         yield Note("told", seen_from(report.received_at_ms, facts.now_ms))
 
 
-def last_report(reports: Iterable[Report], one: RecipientEntry) -> Report | None:
+def last_report(reports: Iterable[Report], recipient: RecipientEntry) -> Report | None:
     """Return the newest report that is the last word on a recipient, None if it is not kept."""
-    mine = (it for it in reports if it.kind is one.verdict)
+    mine = (it for it in reports if it.kind is recipient.verdict)
     return max(
-        (it for it in mine if it.rcpt_no == one.rcpt_no), key=lambda it: it.at_ms, default=None
+        (it for it in mine if it.rcpt_no == recipient.rcpt_no),
+        key=lambda it: it.at_ms,
+        default=None,
     )
 
 
-def reporter(reports: Iterable[Report], one: RecipientEntry) -> str:
+def reporter(reports: Iterable[Report], recipient: RecipientEntry) -> str:
     """Return who told the last word on a recipient, as what follows `delivered to NAME`."""
-    report = last_report(reports, one)
+    report = last_report(reports, recipient)
     is_mail = report is not None and report.provider == BOUNCE_MAIL
     return f"; {_BY_MAIL}" if is_mail else ", which"
 
 
-def last_word(reports: Iterable[Report], one: RecipientEntry) -> str:
+def last_word(reports: Iterable[Report], recipient: RecipientEntry) -> str:
     """Return the last word on a recipient in a sentence, with the provider's words."""
-    assert one.verdict is not None
-    report = last_report(reports, one)
+    assert recipient.verdict is not None
+    report = last_report(reports, recipient)
     if report is None:
-        return report_words(one.verdict)
-    words = report_words(one.verdict, report.dsn)
+        return report_words(recipient.verdict)
+    words = report_words(recipient.verdict, report.dsn)
     return f"{words} ({report.detail})" if report.detail else words
 
 
@@ -157,7 +159,12 @@ def suppressed_by(store: Store, entry: QueueEntry) -> Sequence[Suppression]:
     """Return the addresses that a mail has suppressed, as far as they still are."""
     addresses = [recipient.address for recipient in entry.recipients]
     known = store.suppressions.suppressed_of(addresses)
-    return [one for found in known.values() for one in found if one.queue_id == entry.queue_id]
+    return [
+        suppression
+        for found in known.values()
+        for suppression in found
+        if suppression.queue_id == entry.queue_id
+    ]
 
 
 def listed_in(store: Store, entry: QueueEntry) -> Mapping[str, Listed]:
@@ -178,12 +185,12 @@ def listed_in(store: Store, entry: QueueEntry) -> Mapping[str, Listed]:
 
 def suppression_events(facts: Facts) -> Iterator[StoryEvent]:
     """Yield whom this mail has suppressed."""
-    for one in facts.suppressed:
+    for suppression in facts.suppressed:
         yield StoryEvent(
             kind=EventKind.SUPPRESSED,
-            at_ms=one.created_at_ms,
-            text=one.told,
-            notes=(Note("lifted by", one.remedy),),
+            at_ms=suppression.created_at_ms,
+            text=suppression.told,
+            notes=(Note("lifted by", suppression.remedy),),
         )
 
 

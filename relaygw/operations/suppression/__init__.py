@@ -25,16 +25,16 @@ from relaygw.store.suppression_list import EVERY, SuppressionFilter, every_suppr
 ADD, REMOVE, IMPORT = "suppression.add", "suppression.remove", "suppression.import"
 
 
-def suppression_object(one: Suppression) -> dict[str, Any]:
+def suppression_object(suppression: Suppression) -> dict[str, Any]:
     """Return a suppression; `--json` and the API have the same names of fields."""
     return {
-        "address": one.address,
-        "sender_domain": one.sender_domain or None,
-        "stream": one.stream or None,
-        "reason": one.cause.value,
-        **fields(one, "source", "detail", "queue_id"),
-        "created_at": rfc3339(one.created_at_ms),
-        "expires_at": rfc3339_or_none(one.expires_at_ms),
+        "address": suppression.address,
+        "sender_domain": suppression.sender_domain or None,
+        "stream": suppression.stream or None,
+        "reason": suppression.cause.value,
+        **fields(suppression, "source", "detail", "queue_id"),
+        "created_at": rfc3339(suppression.created_at_ms),
+        "expires_at": rfc3339_or_none(suppression.expires_at_ms),
     }
 
 
@@ -45,13 +45,13 @@ _DOES = {
 }
 
 
-def effect(one: Suppression, rules: SuppressionRules) -> str:
+def effect(suppression: Suppression, rules: SuppressionRules) -> str:
     """Return the fate of mail for an address from now on, in a sentence."""
-    whose = f"mail of {one.sender_domain}" if one.sender_domain else "all mail"
+    whose = f"mail of {suppression.sender_domain}" if suppression.sender_domain else "all mail"
     told = [
-        f"{stream} mail {_DOES[rules.action(one, stream)]}"
+        f"{stream} mail {_DOES[rules.action(suppression, stream)]}"
         for stream in STREAMS
-        if one.stream in (ANY, stream)
+        if suppression.stream in (ANY, stream)
     ]
     return f"{whose}: {', '.join(told)}"
 
@@ -71,7 +71,7 @@ def lift(
     """Lift suppressions; audited. Raises StoreUnavailable."""
     for step in _batches(entries, _STEP):
         entry = _audit(REMOVE, step, actor=actor, now_ms=now_ms, way=way)
-        store.suppressions.lift([one.key for one in step], entry=entry)
+        store.suppressions.lift([suppression.key for suppression in step], entry=entry)
 
 
 def lift_of(
@@ -203,9 +203,9 @@ def _add(store: Store, batch: Sequence[Suppression], done: Imported, audit: Audi
 
 
 def _would_change(store: Store, batch: Sequence[Suppression]) -> int:
-    known = store.suppressions.suppressed_of([one.address for one in batch])
+    known = store.suppressions.suppressed_of([suppression.address for suppression in batch])
     keys = {entry.key for entries in known.values() for entry in entries}
-    return len({one.key for one in batch} - keys)
+    return len({suppression.key for suppression in batch} - keys)
 
 
 # --- export -------------------------------------------------------------------------------

@@ -246,10 +246,19 @@ def _day(at_ms: int) -> str:
     return format_datetime(utc_time(at_ms))
 
 
-def _own_row(one: Suppression) -> Sequence[str]:
+def _own_row(suppression: Suppression) -> Sequence[str]:
     return (
-        *(one.cause.value, protected(one.source), one.stream, rfc3339(one.created_at_ms)),
-        *(rfc3339_or_none(one.expires_at_ms) or "", one.sender_domain, protected(one.detail)),
+        *(
+            suppression.cause.value,
+            protected(suppression.source),
+            suppression.stream,
+            rfc3339(suppression.created_at_ms),
+        ),
+        *(
+            rfc3339_or_none(suppression.expires_at_ms) or "",
+            suppression.sender_domain,
+            protected(suppression.detail),
+        ),
     )
 
 
@@ -281,7 +290,7 @@ SES = Form(
     columns=frozenset({"emailaddress", "reason"}),
     cause=_named_cause,
     says=frozenset(_AT_SES),
-    write=lambda one: (_AT_SES[one.cause],),
+    write=lambda suppression: (_AT_SES[suppression.cause],),
 )
 SENDGRID = Form(
     name="sendgrid",
@@ -291,7 +300,11 @@ SENDGRID = Form(
     cause=_of_sendgrid,
     heading=("email", "created", "reason", "status"),
     says=_BOUNCES,
-    write=lambda one: (str(one.created_at_ms // 1000), protected(one.detail), "5.1.1"),
+    write=lambda suppression: (
+        str(suppression.created_at_ms // 1000),
+        protected(suppression.detail),
+        "5.1.1",
+    ),
 )
 MAILGUN = Form(
     name="mailgun",
@@ -301,7 +314,11 @@ MAILGUN = Form(
     cause=_of_mailgun,
     heading=("address", "code", "error", "created_at"),
     says=_BOUNCES,
-    write=lambda one: ("550", protected(one.detail), _day(one.created_at_ms)),
+    write=lambda suppression: (
+        "550",
+        protected(suppression.detail),
+        _day(suppression.created_at_ms),
+    ),
 )
 POSTMARK = Form(
     name="postmark",
@@ -309,7 +326,10 @@ POSTMARK = Form(
     columns=frozenset({"emailaddress", "suppressionreason"}),
     cause=_of_postmark,
     heading=("EmailAddress", "SuppressionReason", "Origin", "CreatedAt"),
-    write=lambda one: (*_AT_POSTMARK[one.cause], rfc3339(one.created_at_ms)),
+    write=lambda suppression: (
+        *_AT_POSTMARK[suppression.cause],
+        rfc3339(suppression.created_at_ms),
+    ),
 )
 RESEND = Form(
     name="resend",
@@ -317,14 +337,18 @@ RESEND = Form(
     columns=frozenset({"email", "origin"}),
     cause=partial(_named_cause, name="origin"),
     heading=("email", "origin", "source_id", "created_at"),
-    write=lambda one: (_AT_RESEND.get(one.cause, "manual"), "", rfc3339(one.created_at_ms)),
+    write=lambda suppression: (
+        _AT_RESEND.get(suppression.cause, "manual"),
+        "",
+        rfc3339(suppression.created_at_ms),
+    ),
 )
 POSTFIX = Form(
     name="postfix",
     address="address",
     columns=frozenset({"address"}),
     cause=lambda _values, default: default,
-    write=lambda one: (f"REJECT suppressed: {one.cause.value}",),
+    write=lambda suppression: (f"REJECT suppressed: {suppression.cause.value}",),
 )
 LIST = replace(POSTFIX, name="list", columns=frozenset({"email"}), address="email")
 FORMS = (OWN, RESEND, POSTMARK, SES, SENDGRID, MAILGUN, POSTFIX, LIST)
@@ -344,13 +368,13 @@ WRITTEN = {
         MAILGUN,
         heading=("address", "created_at"),
         says=frozenset({Cause.COMPLAINT}),
-        write=lambda one: (_day(one.created_at_ms),),
+        write=lambda suppression: (_day(suppression.created_at_ms),),
     ),
     "mailgun-unsubscribes": replace(
         MAILGUN,
         heading=("address", "tags", "created_at"),
         says=frozenset({Cause.UNSUBSCRIBE}),
-        write=lambda one: ("*", _day(one.created_at_ms)),
+        write=lambda suppression: ("*", _day(suppression.created_at_ms)),
     ),
 }
 """What `export` writes, by name."""

@@ -294,13 +294,13 @@ async def list_incidents(web: WebContext, call: Call) -> dict[str, Any]:
     found = await web.read(lambda: web.store.watch.incidents(since_ms))
     incidents = [
         {
-            **fields(one, "incident_id", "rule", "key", "summary", "remedy"),
-            "since": rfc3339(one.since_ms),
-            "told": list(one.told),
-            "recovered_at": rfc3339_or_none(one.recovered_at_ms),
-            "recovery_told": list(one.recovery_told),
+            **fields(incident, "incident_id", "rule", "key", "summary", "remedy"),
+            "since": rfc3339(incident.since_ms),
+            "told": list(incident.told),
+            "recovered_at": rfc3339_or_none(incident.recovered_at_ms),
+            "recovery_told": list(incident.recovery_told),
         }
-        for one in found
+        for incident in found
     ]
     return {"incidents": incidents}
 

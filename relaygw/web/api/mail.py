@@ -165,7 +165,7 @@ def _change_by(action: QueueAction) -> Endpoint:
             "dry_run": call.body.dry_run,
             "number": len(result.changed),
             "changed": list(result.changed),
-            "left": [asdict(one) for one in result.left],
+            "left": [asdict(obstacle) for obstacle in result.left],
         }
 
     return Endpoint(
@@ -270,7 +270,9 @@ async def resend(web: WebContext, call: Call) -> dict[str, Any]:
             )
         )
         web.wake_workers()
-    known = {message.queue_id for message in found.messages} | {one.queue_id for one in found.left}
+    known = {message.queue_id for message in found.messages} | {
+        obstacle.queue_id for obstacle in found.left
+    }
     gone = [LeftAlone(one, "there is no such message") for one in body.ids if one not in known]
     return {
         "dry_run": body.dry_run,

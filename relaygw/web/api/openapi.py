@@ -60,8 +60,8 @@ _REPEATED = frozenset({"id", "state", "result", "series"})
 def document(root_path: str) -> dict[str, Any]:
     """Return the description of the API below `root_path`."""
     paths: dict[str, dict[str, Any]] = {}
-    for one in ENDPOINTS:
-        paths.setdefault(V1 + one.path, {})[one.method] = _operation(one)
+    for endpoint in ENDPOINTS:
+        paths.setdefault(V1 + endpoint.path, {})[endpoint.method] = _operation(endpoint)
     for each in SERVED:
         path = each.path.replace(":path}", "}")
         called = _called(each.method, path, "Mailpit", each.summary)
@@ -89,22 +89,22 @@ def document(root_path: str) -> dict[str, Any]:
     }
 
 
-def _operation(one: Endpoint) -> dict[str, Any]:
-    summary, _, rest = one.text.partition("\n")
-    tag = _PARTS.get(one.path.split("/")[1], "Watching")
-    called = _called(one.method, V1 + one.path, tag, summary.removesuffix("."))
-    for name, text in one.parameters.items():
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    summary, _, rest = endpoint.text.partition("\n")
+    tag = _PARTS.get(endpoint.path.split("/")[1], "Watching")
+    called = _called(endpoint.method, V1 + endpoint.path, tag, summary.removesuffix("."))
+    for name, text in endpoint.parameters.items():
         parameter = {"name": name, "in": "query", "description": text, "schema": _asked(name)}
         called["parameters"].append(parameter)
-    done = "Done." if one.method != "get" else "The answer."
-    responses = {"200": {"description": done, "content": _content(one.answer)}}
-    for code in errors_of(one.method, one.errors):
+    done = "Done." if endpoint.method != "get" else "The answer."
+    responses = {"200": {"description": done, "content": _content(endpoint.answer)}}
+    for code in errors_of(endpoint.method, endpoint.errors):
         phrase = HTTPStatus(code).phrase
         responses[str(code)] = {"description": phrase, "content": _content(answers.Error)}
-    described = " ".join([*rest.split(), f"Needs the role {one.role.word}."])
+    described = " ".join([*rest.split(), f"Needs the role {endpoint.role.word}."])
     operation = {**called, "description": described, "responses": responses}
-    if one.body.model_fields:
-        operation["requestBody"] = {"content": _content(one.body)}
+    if endpoint.body.model_fields:
+        operation["requestBody"] = {"content": _content(endpoint.body)}
     return operation
 
 
@@ -133,7 +133,11 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 @cache
 def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
     models = dict.fromkeys(
-        [*_COMPONENTS, Select, *(kind for one in ENDPOINTS for kind in (one.answer, one.body))]
+        [
+            *_COMPONENTS,
+            Select,
+            *(kind for endpoint in ENDPOINTS for kind in (endpoint.answer, endpoint.body)),
+        ]
     )
     refs, made = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REF + "{model}"
@@ -192,14 +196,14 @@ def api_routes(web: WebContext) -> list[BaseRoute]:
     async def show_document(request: Request) -> Response:
         return JSONResponse(document(request.scope.get("root_path", "")))
 
-    mailpit = [(one.method, one.path, partial(one.answer, web)) for one in SERVED]
+    mailpit = [(served.method, served.path, partial(served.answer, web)) for served in SERVED]
     # cypress-mailpit 2.0.0 puts two slashes there, which Mailpit takes for one
     mailpit += [(method, "/" + path, answer) for method, path, answer in mailpit if "view" in path]
     return [
         *(Route(path, answer, methods=[method.upper()]) for method, path, answer in mailpit),
         WebSocketRoute("/api/events", Live(web).show),
         Route(V1 + "/wait", Wait(web).wait, methods=["GET"]),
-        *(one.route(web) for one in ENDPOINTS if one.handle is not None),
+        *(endpoint.route(web) for endpoint in ENDPOINTS if endpoint.handle is not None),
         Route("/api/docs", show, methods=["GET"]),
         Route("/api/docs/openapi.json", show_document, methods=["GET"]),
     ]

@@ -203,7 +203,7 @@ async def remove_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
             is_dry_run=body.dry_run,
         )
     )
-    known = {one.address for one in found}
+    known = {suppression.address for suppression in found}
     return {
         "dry_run": body.dry_run,
         "number": len(found),

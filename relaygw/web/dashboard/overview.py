@@ -136,7 +136,7 @@ class Dashboard:
             "lanes": _lane_lines(look.snapshot, settings),
             "cards": self._cards(look),
             "snapshot": look.snapshot,
-            "drifted": {one.incarnation for one in look.snapshot.drifted()},
+            "drifted": {instance.incarnation for instance in look.snapshot.drifted()},
             "refused": look.by_label(Series.REFUSED).most_common(_MAX_REFUSALS),
         }
         return render(request, "dashboard.html", context, mode=self._web.mode)
@@ -172,9 +172,9 @@ class Dashboard:
     def _look(self, hours: int) -> Look:
         store, settings, now = self._web.store, self._web.settings, clock_ms()
         examples: dict[str, Example] = {
-            name: (one.queue_id, store.queue.attempts(one.queue_id))
+            name: (entry.queue_id, store.queue.attempts(entry.queue_id))
             for name in settings.providers
-            for one in store.queue.search(Selection(provider=name), limit=1)
+            for entry in store.queue.search(Selection(provider=name), limit=1)
         }
         span = figures.span_of(hours, now=now)
         start_ms, step_ms = span.start_ms, span.step_ms
@@ -277,8 +277,8 @@ def _standing(state: DeliveryState, snapshot: Snapshot, now: int) -> dict[str, A
 def _age_steps(counts: Iterable[ShapeCount], now: int) -> list[tuple[str, int, int, str]]:
     """Return steps of age: what waits so long, its share in percent of the greatest, its list."""
     numbers: Counter[int] = Counter()
-    for one in counts:
-        numbers[one.step] += one.number
+    for count in counts:
+        numbers[count.step] += count.number
     most = max(numbers.values(), default=0) or 1
     steps, until_ms = [], now
     for step, (bound_ms, label) in enumerate((*_AGES, (None, "older"))):
@@ -294,7 +294,7 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
     lines = []
     for route, stream in lanes_of(snapshot, settings):
         mine = [lane for lane in snapshot.lanes if (lane.route, lane.stream) == (route, stream)]
-        numbers = Counter({one.state: one.deliveries for one in mine})
+        numbers = Counter({lane_count.state: lane_count.deliveries for lane_count in mine})
         line = {
             "route": route,
             "stream": stream,
@@ -304,7 +304,9 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> list[dict[str, Any]]:
                 (numbers[state], figures.queue_path(route=route, stream=stream, state=state.value))
                 for state in UNFINISHED
             ],
-            "oldest_ms": min((one.oldest_accepted_at_ms for one in mine), default=None),
+            "oldest_ms": min(
+                (lane_count.oldest_accepted_at_ms for lane_count in mine), default=None
+            ),
         }
         lines.append(line)
     return lines

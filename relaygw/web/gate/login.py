@@ -118,8 +118,13 @@ def show_access(web: WebContext, request: Request) -> Response:
     require(request, Role.ADMIN)
     now_ms = clock_ms()
     logins = [
-        (one, "" if one.since_ms is None else counted((now_ms - one.since_ms) // DAY_MS, "day"))
-        for one in review(web.store, web.settings, web.uses)
+        (
+            access_rule,
+            ""
+            if access_rule.since_ms is None
+            else counted((now_ms - access_rule.since_ms) // DAY_MS, "day"),
+        )
+        for access_rule in review(web.store, web.settings, web.uses)
     ]
     context = {
         "logins": logins,

@@ -16,7 +16,7 @@ from relaygw.web.gate.identity import Role, require
 from relaygw.web.page import Problem, redirect, render, with_notice
 
 _PLACE = "/holds"
-_SCOPES = {one: next(p for p in ADD.parameters if p.name == one) for one in HoldScope}
+_SCOPES = {scope: next(p for p in ADD.parameters if p.name == scope) for scope in HoldScope}
 _TYPED = ("scope", "value", "until", "reason")
 _DONE = {"add": "hold_set", "end": "hold_ended"}
 

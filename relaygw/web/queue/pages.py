@@ -57,8 +57,8 @@ from relaygw.web.words import RESULT_LABELS, STATES
 
 _D, _R = DeliveryState, RecipientState
 _FIELDS = sorted(  # the search box's own first, then by kind
-    (one for one in SELECTORS.values() if one.label),
-    key=lambda one: (one.name != "subject", list(Kind).index(one.kind)),
+    (selector for selector in SELECTORS.values() if selector.label),
+    key=lambda selector: (selector.name != "subject", list(Kind).index(selector.kind)),
 )
 _ENDED = (_D.FINISHED, _D.DELETED)
 _WAITING = (_D.DEFERRED, _D.HELD, _D.INCOMING, _D.ACTIVE)
@@ -69,7 +69,7 @@ _TONES = {
     **dict.fromkeys((_D.FINISHED, _D.DELETED, _R.CAPTURED, _R.CANCELLED), "captured"),
 }
 _TONES_OF_RESULTS = {
-    **{one.value: _TONES[one] for one in _R},
+    **{recipient_state.value: _TONES[recipient_state] for recipient_state in _R},
     **dict.fromkeys((RETURNED, COMPLAINED), "failed"),
     UNSUBSCRIBED: "captured",
 }
@@ -114,9 +114,11 @@ def show_list(web: WebContext, request: Request) -> Response:
         "actions": list(ACTIONS.values()),
         "waiting": states.total(),
         "looked_at": now,
-        "filters": [_filter(conditions, STATES[one], states[one], state=one) for one in _WAITING],
+        "filters": [
+            _filter(conditions, STATES[state], states[state], state=state) for state in _WAITING
+        ],
         "results": list(_result_filters(conditions, results)),
-        "ended": [_filter(conditions, STATES[one], state=one) for one in _ENDED],
+        "ended": [_filter(conditions, STATES[state], state=state) for state in _ENDED],
         "routes": [_filter(conditions, route, routes[route], route=route) for route in routes],
         "is_first": not after,
         "newest_first": newest_first,
@@ -189,11 +191,11 @@ def _worst_reply(entry: QueueEntry) -> str:
     return "" if worst is None else _said(worst)
 
 
-def _said(one: RecipientEntry) -> str:
+def _said(recipient: RecipientEntry) -> str:
     """Return the last word on a recipient: a reply, or bad news since."""
-    if one.verdict is not None and result_of(one) != one.state:
-        return f"{one.provider or 'the provider'} reported: {report_words(one.verdict)}"
-    return one.reply or ""
+    if recipient.verdict is not None and result_of(recipient) != recipient.state:
+        return f"{recipient.provider or 'the provider'} reported: {report_words(recipient.verdict)}"
+    return recipient.reply or ""
 
 
 def _tone(entry: QueueEntry) -> str:
@@ -255,7 +257,7 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
     record = web.store.queue.record_of(queue_id)
     return {
         "story": story,  # None: just gone
-        "acts": {one.command: act_of(one.command, queue_id) for one in story.advice}
+        "acts": {advice.command: act_of(advice.command, queue_id) for advice in story.advice}
         if story
         else {},
         "entry": entry,
@@ -272,7 +274,9 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
         "recipients": recipients[:MAX_RECIPIENTS],
         "recipients_left": max(0, len(recipients) - MAX_RECIPIENTS),
         "delivery_routes": {part.delivery_no: part.route for part in entry.deliveries},
-        "actions": [one for one in ACTIONS.values() if one.from_states & states],
+        "actions": [
+            queue_action for queue_action in ACTIONS.values() if queue_action.from_states & states
+        ],
         "may_be_resent": bool(may_be_resent(entry)),
         "audit": [make_deed(action, on=queue_id) for action in reversed(record.actions)],
         "view": STORY,

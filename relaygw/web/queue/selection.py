@@ -231,7 +231,7 @@ def found_messages(
         page = store.queue.search(
             conditions.selection, limit=most, after=after, newest_first=newest_first
         )
-        found += [one for one in page if not (has_no_sender and one.sender)]
+        found += [entry for entry in page if not (has_no_sender and entry.sender)]
         if len(page) < most:
             break
         after = page[-1].queue_id

@@ -60,7 +60,7 @@ def show_sources(web: WebContext, request: Request) -> Response:
 
 
 def _shown(row: SourceRow, by: str, days: int) -> dict[str, Any]:
-    one, key = row.mail_class, row.counted.key
+    mail_class, key = row.mail_class, row.counted.key
     shown = {
         "counted": row.counted,
         "who": "",
@@ -68,22 +68,22 @@ def _shown(row: SourceRow, by: str, days: int) -> dict[str, Any]:
         "id": "",
         "path": _mail_path(row, by, days),
     }
-    if one is None:
+    if mail_class is None:
         return {**shown, "key": "none" if key in (None, "") else key}
-    kind = f"{one.sender_domain or '<>'}, {one.stream}"
-    who = sender_words(one)
-    words = {"key": one.template or "(no subject)", "who": who, "kind": kind}
-    return {**shown, **words, "id": one.class_id}
+    kind = f"{mail_class.sender_domain or '<>'}, {mail_class.stream}"
+    who = sender_words(mail_class)
+    words = {"key": mail_class.template or "(no subject)", "who": who, "kind": kind}
+    return {**shown, **words, "id": mail_class.class_id}
 
 
 def _mail_path(row: SourceRow, by: str, days: int) -> str:
     """Return the list of the mail of a row, "" where no selectors say which it is."""
-    one, chosen = row.mail_class, {}
-    if one is None:
+    mail_class, chosen = row.mail_class, {}
+    if mail_class is None:
         chosen = {_SELECTORS[by]: row.counted.key} if by in _SELECTORS else {}
-    elif one.template != OTHER_SUBJECTS:
-        chosen = {_SELECTORS[name]: getattr(one, BY[name]) for name in _SELECTORS}
-        chosen["subject"] = max(_FOLDED.split(one.template), key=len).strip()
+    elif mail_class.template != OTHER_SUBJECTS:
+        chosen = {_SELECTORS[name]: getattr(mail_class, BY[name]) for name in _SELECTORS}
+        chosen["subject"] = max(_FOLDED.split(mail_class.template), key=len).strip()
     words = {name: value for name, value in chosen.items() if value not in (None, "")}
     if not words or {OTHER_SOURCES, OTHER_SENDERS} & set(words.values()):
         return ""

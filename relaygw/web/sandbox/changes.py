@@ -201,8 +201,11 @@ def _plan(
         "choice": choice,
         "copies": len(copies),
         "going": _lines((copy.address, copy.captured, f"by route {copy.route}") for copy in copies),
-        "refused": _lines((one.address, one.captured, one.why) for one in result.refused),
-        "left": _lines(("", "", one.why) for one in result.left),
+        "refused": _lines(
+            (refused_copy.address, refused_copy.captured, refused_copy.why)
+            for refused_copy in result.refused
+        ),
+        "left": _lines(("", "", obstacle.why) for obstacle in result.left),
         "back": f"/sandbox/{choice.ids[0]}" if len(choice.ids) == 1 else list_path(query),
     }
 

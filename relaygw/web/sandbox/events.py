@@ -86,10 +86,10 @@ class _Listener:
         """Return a change as an event (HTML standard, 9.2) with the id of the newest message."""
         is_too_much = len(change.new) == PAGE_ROWS  # the page loads the list again
         rows = []
-        for one in () if is_too_much else change.new:
-            row = {"row": make_row(one, self.query, self.mode)}
+        for mail in () if is_too_much else change.new:
+            row = {"row": make_row(mail, self.query, self.mode)}
             html = render_text(self.root_path, "row.html", row)
-            rows.append({"id": one.entry.queue_id, "html": html})
+            rows.append({"id": mail.entry.queue_id, "html": html})
         told = {
             "total": look.all[0],
             "unread": look.all[1],

@@ -78,12 +78,12 @@ def make_filter(
     return Filter(label=label, path=path, is_on=is_on, number=number, is_live=is_live)
 
 
-def make_row(one: CapturedEntry, query: str, mode: str, *, page: int = 1) -> dict[str, Any]:
+def make_row(mail: CapturedEntry, query: str, mode: str, *, page: int = 1) -> dict[str, Any]:
     """Return the line of a message; it leads back to the page of the list that it was found on.
 
     Why it was captured is told only where that is not the usual thing in this mode.
     """
-    entry, facts = one.entry, one.facts or ContentFacts()
+    entry, facts = mail.entry, mail.facts or ContentFacts()
     envelope = [(each.address, each.original) for each in entry.recipients]
     # whom the message names and whom its envelope adds
     to = [*facts.to, *facts.cc, *hidden_recipients(facts, envelope)]
@@ -96,8 +96,8 @@ def make_row(one: CapturedEntry, query: str, mode: str, *, page: int = 1) -> dic
         "to": first if len(to) < 2 else f"{first} +{len(to) - 1}",
         "to_title": ", ".join(map(_whole, to[:20])),
         "from_title": _whole(facts.sender) or entry.sender,
-        "tags": [make_tag(tag) for tag in _shown_tags(one.tags)],
-        "more_tags": max(0, len(one.tags) - _MAX_SHOWN_TAGS),
+        "tags": [make_tag(tag) for tag in _shown_tags(mail.tags)],
+        "more_tags": max(0, len(mail.tags) - _MAX_SHOWN_TAGS),
         "reason": ", ".join(why for why in words.capture_reasons(entry) if why != usual),
         "at_ms": entry.captured_at_ms or entry.accepted_at_ms,
     }

@@ -104,7 +104,7 @@ def _neighbours(web: WebContext, entry: QueueEntry, query: str) -> tuple[str, st
     newer = sandbox.captured_ids(search, limit=1, after=entry.queue_id)
     at_ms = entry.captured_at_ms or entry.accepted_at_ms
     found = sandbox.find_captured(before(search, at_ms), start=0, limit=_NEIGHBOURS)
-    older = (one.entry.queue_id for one in found if one.entry.queue_id < entry.queue_id)
+    older = (mail.entry.queue_id for mail in found if mail.entry.queue_id < entry.queue_id)
     return next(iter(newer), ""), next(older, "")
 
 
@@ -179,28 +179,28 @@ def _audience(web: WebContext, entry: QueueEntry, people: ContentFacts) -> list[
 
 
 def _reader(
-    one: RecipientEntry,
+    recipient: RecipientEntry,
     delivery: DeliveryEntry | None,
     planned: Copy | RefusedCopy | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    state, tone = _STATES[one.state]
+    state, tone = _STATES[recipient.state]
     if delivery is not None and delivery.released in (Released.ALLOWED, Released.ANYONE):
         state = f"Released: {state.lower()}"
     filed_under = route = delivery.route if delivery is not None else ""
-    story, outlook = one.reply or "", ""  # what the provider said
-    if one.state is RecipientState.CAPTURED:  # why it was, and what would happen to it now
-        story, outlook = words.reason_words(one.reply, filed_under), _outlook(planned)
+    story, outlook = recipient.reply or "", ""  # what the provider said
+    if recipient.state is RecipientState.CAPTURED:  # why it was, and what would happen to it now
+        story, outlook = words.reason_words(recipient.reply, filed_under), _outlook(planned)
         route = planned.route if isinstance(planned, Copy) else ""
     providers = next((each.providers for each in settings.routes if each.name == route), ())
     return {
-        "entry": one,
+        "entry": recipient,
         "state": state,
         "tone": tone,
         "story": story,
         "outlook": outlook,
         "route": route,
-        "providers": (one.provider,) if one.provider else tuple(providers),
+        "providers": (recipient.provider,) if recipient.provider else tuple(providers),
     }
 
 
@@ -227,7 +227,7 @@ async def show_visited(web: WebContext, request: Request) -> Response:
 
     found, urls = await web.open(read)
     visited = await visit_links(web, found.entry, urls, actor=principal.name, by="web", follow=True)
-    broken = sum(one.is_broken for one in visited)
+    broken = sum(link.is_broken for link in visited)
     context = {"entry": found.entry, "visited": visited, "broken": broken}
     return render(request, "links_visited.html", context, mode=web.mode)
 

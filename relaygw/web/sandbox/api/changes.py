@@ -144,15 +144,18 @@ async def release_message(web: WebContext, request: Request) -> Response:
 
     def release() -> None:
         ids = [found_by(web, request).entry.queue_id]
-        plans = [(one, plan_release(store, settings, ids, one)) for one in wanted]
+        plans = [
+            (release_request, plan_release(store, settings, ids, release_request))
+            for release_request in wanted
+        ]
         if problems := [why for one, plan in plans for why in _problems(one, plan)]:
             raise HTTPException(400, "; ".join(problems))
-        for one in wanted:
+        for release_request in wanted:
             by, now_ms = principal.name, clock_ms()
             done = release_captured(
-                store, settings, ids, one, actor=by, now_ms=now_ms, detail="api"
+                store, settings, ids, release_request, actor=by, now_ms=now_ms, detail="api"
             )
-            if problems := _problems(one, done):
+            if problems := _problems(release_request, done):
                 raise HTTPException(409, "; ".join(problems))  # it changed since it was planned
 
     await web.change(release)
@@ -182,7 +185,7 @@ def clean_tags(given: Iterable[str]) -> list[str]:
 
 
 def _problems(wanted: ReleaseRequest, result: ReleaseResult) -> list[str]:
-    whys = [one.why for one in result.refused] + [one.why for one in result.left]
+    whys = [copy.why for copy in result.refused] + [obstacle.why for obstacle in result.left]
     return [f"{wanted.to}: {why}" for why in whys]
 
 

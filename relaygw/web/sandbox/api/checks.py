@@ -42,8 +42,8 @@ async def visit(web: WebContext, request: Request) -> Response:
     visited = await visit_links(
         web, found.entry, urls, actor=principal.name, by="api", follow=follow
     )
-    listed = ((one.url, one.status, one.text) for one in visited)
-    return _links_answer(listed, errors=sum(one.is_broken for one in visited))
+    listed = ((link.url, link.status, link.text) for link in visited)
+    return _links_answer(listed, errors=sum(link.is_broken for link in visited))
 
 
 def _links_answer(links: Iterable[tuple[str, int, str]], *, errors: int) -> Response:
@@ -78,13 +78,13 @@ def _shares(one: HtmlCheck | Feature) -> dict[str, float]:
     }
 
 
-def _warning(one: Feature) -> dict[str, Any]:
+def _warning(feature: Feature) -> dict[str, Any]:
     return {
-        "Slug": one.slug,
-        "Title": one.title,
-        "Description": one.about,
-        "URL": one.url,
-        "Category": one.category,
+        "Slug": feature.slug,
+        "Title": feature.title,
+        "Description": feature.about,
+        "URL": feature.url,
+        "Category": feature.category,
         "Tags": [],
         "Keywords": "",
         "Results": [
@@ -96,10 +96,10 @@ def _warning(one: Feature) -> dict[str, Any]:
                 "Support": each.support,
                 "NoteNumber": each.note,
             }
-            for each in one.programs
+            for each in feature.programs
         ],
-        "NotesByNumber": one.notes,
-        "Score": {"Found": one.found, **_shares(one)},
+        "NotesByNumber": feature.notes,
+        "Score": {"Found": feature.found, **_shares(feature)},
     }
 
 

@@ -106,18 +106,20 @@ class Live:
             self._web.indexer.catch_up()
             counts = self._web.store.sandbox.count_captured(EVERYTHING)
             found = self._web.store.sandbox.find_captured(EVERYTHING, start=0, limit=WATCHED)
-            if all(one.facts is not None for one in found):
+            if all(mail.facts is not None for mail in found):
                 break
         # what came at this moment is told by the next look, with what its content says
-        return _Look({one.entry.queue_id: one for one in found if one.facts is not None}, counts)
+        return _Look(
+            {mail.entry.queue_id: mail for mail in found if mail.facts is not None}, counts
+        )
 
 
 def _events(seen: _Look, now: _Look) -> list[Json]:
     # what a full list does not show any more may only have been pushed down
-    gone = [one.entry.queue_id for one in _missing(seen, now) if _order(one) >= _end(now)]
+    gone = [mail.entry.queue_id for mail in _missing(seen, now) if _order(mail) >= _end(now)]
     # and what a list shows then may be old, moved up because others went
-    added = [one for one in _missing(now, seen) if _order(one) >= _end(seen)]
-    events = [{"Type": "new", "Data": summary_json(one)} for one in reversed(added)]
+    added = [mail for mail in _missing(now, seen) if _order(mail) >= _end(seen)]
+    events = [{"Type": "new", "Data": summary_json(mail)} for mail in reversed(added)]
     events += [
         {"Type": "update", "Data": _marks(one)}
         for queue_id, one in now.entries.items()
@@ -230,7 +232,7 @@ class Wait:
         self._web.indexer.catch_up()
         for start in range(0, _MAX_LOOKED_AT, _PAGE):
             found = self._web.store.sandbox.find_captured(search, start=start, limit=_PAGE)
-            newest = next((one for one in found if not to or _is_to(one, to)), None)
+            newest = next((mail for mail in found if not to or _is_to(mail, to)), None)
             if newest is not None or len(found) < _PAGE:
                 return newest
         return None
@@ -239,8 +241,8 @@ class Wait:
         tree = load_tree(self._web.store, found.entry)
         message = message_json(found.entry, tree, tags=found.tags)
         links = [
-            {"url": one.target, "text": one.text, "where": one.where}
-            for one in links_of(message, tree)
+            {"url": link.target, "text": link.text, "where": link.where}
+            for link in links_of(message, tree)
         ]
         codes = codes_of(f"{found.entry.subject}\n{message['Text']}")
         return JSONResponse({"message": message, "codes": codes, "links": links})

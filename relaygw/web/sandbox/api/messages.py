@@ -234,7 +234,7 @@ def _list(web: WebContext, request: Request, search: MailSearch) -> Response:
         "messages_unread": matching[1],
         "start": start,
         "tags": list(sandbox.tags()),
-        "messages": [summary_json(one) for one in found],
+        "messages": [summary_json(mail) for mail in found],
     }
     return JSONResponse(shown)
 
