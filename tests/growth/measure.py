@@ -25,6 +25,7 @@ _LOOKS, _APART_S = 20, 0.002
 _FIRST, _SECOND = 1_000, 4_000  # bytes of a first look
 _FEW_BYTES = (18, 24)
 _OTHER = 40  # bytes that make a text another one
+_AGAIN = 5  # looks at the first size: a busy host disturbs some
 _QUICK_S = 0.0002  # a square of 1,000 steps takes longer
 _SWITCH_S = 0.0005  # as of the roles
 
@@ -59,7 +60,8 @@ def suspect(call: Callable[[Any], object], make: Callable[[int], Any]) -> bool:
     if first_s < _QUICK_S:
         return False
     # a square takes 16 times as long: less than half of that is none, whatever disturbed the first
-    first_s = min(first_s, once(call, make(_FIRST + _OTHER)))
+    again = (once(call, make(_FIRST + number * _OTHER)) for number in range(1, _AGAIN))
+    first_s = min(first_s, *again)
     return once(call, make(_SECOND)) > 7 * max(first_s, _QUICK_S)
 
 
