@@ -32,6 +32,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
 from relaygw.settings.secrets import SecretRef, sharing_command
 from relaygw.settings.section import Mode
+from relaygw.settings.web import MIN_TOKEN_LENGTH
 from relaygw.store.store import check_driver
 
 
@@ -239,7 +240,11 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
             f"read {secret.target}; keep it in /etc/relaygw/secrets"
         )
     try:
-        secret.read()
+        if len(secret.read()) < MIN_TOKEN_LENGTH and key.startswith("web.tokens."):
+            yield (
+                f"{key}: lets nobody log in: it has fewer than {MIN_TOKEN_LENGTH} characters; make "
+                "another, e.g. by: openssl rand -hex 20"
+            )
     except SettingsError as error:
         yield f"{key}: {error}"
 

@@ -285,7 +285,7 @@ class Rate(Written):
         """Read the written form; raises ValueError."""
         match = _RATE.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            raise ValueError("is not a rate; write e.g. 14/s, 25/m or 1000/h")
+            raise ValueError("is not a rate; write e.g. 14/s, 25/m, 1000/h or 5/d")
         rate = cls(float(match[1]), _PERIODS_S[match[2]])
         if not 0 < rate.per_s <= 100_000:
             raise ValueError("must be above 0 and at most 100000/s; omit the key for no limit")

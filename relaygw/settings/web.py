@@ -61,6 +61,9 @@ class WebUser(Section):
     role: RoleName = "viewer"
 
 
+MIN_TOKEN_LENGTH = 20
+
+
 class WebToken(Section):
     """A program that may use the API: a bearer token, or a password beside its name."""
 
@@ -115,6 +118,11 @@ def web_conflicts(settings: Settings) -> Iterator[Conflict]:
             f"{web.bind} would show captured mail to the network without a login; add web.users, "
             "or write 127.0.0.1:8025, or web.open: true if everyone there may read it",
         )
+    for number, host in enumerate(web.hosts):
+        if "/" in host:
+            yield Conflict(
+                ("web", "hosts", number), "is a URL; write the host alone, e.g. gw.example.com"
+            )
     named = [(("web", "users", n, "name"), user.name) for n, user in enumerate(web.users)]
     named += [(("web", "tokens", n, "name"), token.name) for n, token in enumerate(web.tokens)]
     yield from repeated_names(named, "user or token")  # the audit trail tells who by name alone

@@ -27,12 +27,11 @@ from starlette.requests import HTTPConnection
 from relaygw.errors import SettingsError
 from relaygw.mail.clock import clock_ms
 from relaygw.passwords import LoginBusy, Passwords
-from relaygw.settings.web import WebToken, WebUser
+from relaygw.settings.web import MIN_TOKEN_LENGTH, WebToken, WebUser
 from relaygw.store.sessions import WebSession
 from relaygw.store.store import Store
 
 MAX_PASSWORD_BYTES = 1024
-MIN_TOKEN_LENGTH = 20
 READ_AGAIN_S = 30.0  # how long after the last time the tokens are not read again, whoever asks
 WITHIN_S = 600.0
 FREE_FAILURES = 5

@@ -131,6 +131,14 @@ def test_a_listener_of_which_nobody_can_make_use_is_a_warning(
     assert (text in check(config).stderr) is is_warned
 
 
+def test_a_token_that_is_too_short_is_a_warning(config: Path) -> None:
+    for length, is_warned in ((19, True), (20, False)):
+        token = f"web: {{tokens: [{{name: t, token: 'plain:{'x' * length}'}}]}}\n"
+        config.write_text(STAGING + token)
+        config.chmod(0o600)
+        assert ("web.tokens.t: lets nobody log in" in check(config).stderr) is is_warned
+
+
 def test_staging_with_nobody_on_its_list_is_a_warning(config: Path) -> None:
     text = "recipients.allow: is empty, so that nobody receives anything"
     assert text not in check(config).stderr

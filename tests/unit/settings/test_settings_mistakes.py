@@ -126,6 +126,18 @@ MISTAKES = {
         f"max_message_size: 10M\n{GOOD}",
         "max_message_size: is not a key here; it belongs in listeners or providers",
     ),
+    "a URL as a host of the pages": (
+        GOOD + "web: {hosts: ['https://gw.example.com']}\n",
+        "web.hosts.0: is a URL; write the host alone",
+    ),
+    "a number without its time": (
+        GOOD + "expect: [{subject: 'Order*', at_least: 5}]\n",
+        "write e.g. 14/s, 25/m, 1000/h or 5/d",
+    ),
+    "a no-break space": (
+        GOOD.replace(": ", ":\xa0", 1),
+        "relaygw.yaml:1: holds a no-break space; type a plain space",
+    ),
     "a preset at the top": (f"preset: sendgrid\n{GOOD}", "it belongs in providers"),
     "a section misspelt": (f"listener: []\n{GOOD}", "did you mean listeners?"),
     "a key misspelt": (provider("pasword: env:X"), "did you mean password?"),
@@ -138,7 +150,7 @@ MISTAKES = {
         ),
         "oauth.key: the value (not shown) is not a secret reference",
     ),
-    "a rate with words": (provider("rate: 100/hour"), "write e.g. 14/s, 25/m or 1000/h"),
+    "a rate with words": (provider("rate: 100/hour"), "write e.g. 14/s, 25/m, 1000/h or 5/d"),
     "a relative secret": (
         provider("username: u, password: 'file:key'"),
         "needs an absolute path",
