@@ -25,10 +25,10 @@ def parameters(size_bytes: int) -> bytes:
 
 
 def nested(size_bytes: int) -> bytes:
-    """A mail of 200 parts in each other, whose lines are compared with each boundary."""
+    """A mail of 400 parts in each other, whose lines are compared with each boundary."""
     parts = b"".join(
         b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (depth, depth + 1)
-        for depth in range(200)
+        for depth in range(400)
     )
     start = HEAD + b"Content-Type: multipart/mixed; boundary=b0\r\n\r\n" + parts
     return start + b"\n" * (size_bytes - len(start))
