@@ -233,11 +233,13 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
     """Yield why a secret cannot be read here, if it cannot."""
     if secret is None or secret.kind == "command":
         return
-    is_at_home = secret.kind == "file" and secret.target.startswith(("/root/", "/home/"))
-    if is_at_home and user_name(os.geteuid()) == "relaygw":
+    is_closed = secret.kind == "file" and secret.target.startswith(
+        ("/root/", "/home/", "/tmp/", "/var/tmp/")
+    )
+    if is_closed and user_name(os.geteuid()) == "relaygw":
         yield (
-            f"{key}: systemd closes home directories to the service (ProtectHome=), whoever may "
-            f"read {secret.target}; keep it in /etc/relaygw/secrets"
+            f"{key}: systemd closes home and temporary directories to the service (ProtectHome=, "
+            f"PrivateTmp=), whoever may read {secret.target}; keep it in /etc/relaygw/secrets"
         )
     try:
         if len(secret.read()) < MIN_TOKEN_LENGTH and key.startswith("web.tokens."):

@@ -146,11 +146,12 @@ def test_staging_with_nobody_on_its_list_is_a_warning(config: Path) -> None:
     assert text in check(config).stderr
 
 
+@pytest.mark.parametrize("place", ["/root/secrets", "/home/shop", "/var/tmp"])
 def test_a_secret_that_systemd_hides_from_the_service_is_a_warning(
-    config: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", "file:/root/secrets/key"))
-    said = "providers.main.password: systemd closes home directories to the service"
+    config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", f"file:{place}/key"))
+    said = "providers.main.password: systemd closes home and temporary directories to the service"
     assert said not in check(config).stderr
     monkeypatch.setattr(check_findings, "user_name", lambda _: "relaygw")
     assert said in check(config).stderr
