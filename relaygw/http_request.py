@@ -65,20 +65,18 @@ def port_of(parts: SplitResult) -> int:
     return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
-def context_for(url: str) -> ssl.SSLContext:
-    """Return whom a URL believes: the system's authorities, nobody without TLS; blocks."""
-    if urlsplit(url).scheme == "https":
-        return verifying_context()
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 @asynccontextmanager
-async def _bounded(url: str, limit_s: float | None) -> AsyncIterator[None]:
+async def _bounded(
+    url: str, limit_s: float | None, context: ssl.SSLContext | None
+) -> AsyncIterator[ssl.SSLContext]:
+    """Lend whom a connection believes, the system's authorities if nobody else is named."""
     import httpx2
 
     try:
         async with asyncio.timeout(limit_s):
-            yield
+            if context is None:
+                context = await asyncio.to_thread(verifying_context)
+            yield context
     except (OSError, UnicodeError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise Unanswered(host_of(url), error, limit_s) from error
 
@@ -98,9 +96,9 @@ async def ask(
 
     `is_direct`: past the proxies of the environment. Raises Unanswered.
     """
-    async with _bounded(url, limit_s):
+    async with _bounded(url, limit_s, context) as believed:
         return await _ask(
-            method, url, connect_s, max_body_bytes, context, is_direct=is_direct, **request
+            method, url, connect_s, max_body_bytes, believed, is_direct=is_direct, **request
         )
 
 
@@ -123,7 +121,7 @@ async def post_directly(
     import httpx2
 
     parts = urlsplit(url)
-    async with _bounded(url, limit_s):
+    async with _bounded(url, limit_s, context) as believed:
         name, port = parts.hostname or "", port_of(parts)
         addresses = await addresses_of(name, port)
         permit(name, addresses)
@@ -138,7 +136,7 @@ async def post_directly(
             there = parts._replace(netloc=netloc).geturl()
             try:
                 answer = await _ask(
-                    "POST", there, connect_s, max_body_bytes, context, is_direct=True, **request
+                    "POST", there, connect_s, max_body_bytes, believed, is_direct=True, **request
                 )
                 return replace(answer, body=answer.body[:max_body_bytes])
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
@@ -152,15 +150,13 @@ async def _ask(
     url: str,
     connect_s: float | None,
     max_body_bytes: int,
-    context: ssl.SSLContext | None,
+    context: ssl.SSLContext,
     *,
     is_direct: bool,
     **request: Any,
 ) -> Answer:
     import httpx2  # costs those who need it
 
-    if context is None:
-        context = await asyncio.to_thread(verifying_context)
     timeout = httpx2.Timeout(None, connect=connect_s)
     async with (
         httpx2.AsyncClient(verify=context, timeout=timeout, trust_env=not is_direct) as client,

@@ -175,7 +175,7 @@ class GuardWatch:
         found: list[tuple[Suspect, dict[str, MailClass]]] = []
         for source_id, classes in by_source.items():
             history = self._history(
-                source_id, [mail_class.mail_class.class_id for mail_class in classes], now_ms
+                source_id, [seen.mail_class.class_id for seen in classes], now_ms
             )
             known = Known(
                 counting_since_ms=counting_ms,
@@ -186,9 +186,7 @@ class GuardWatch:
                 busiest_hour=history.busiest,
             )
             suspects = self._judged(source_id, classes, history, known, now_ms)
-            named = {
-                mail_class.mail_class.class_id: mail_class.mail_class for mail_class in classes
-            }
+            named = {seen.mail_class.class_id: seen.mail_class for seen in classes}
             found += [(suspect, named) for suspect in suspects]
         return sorted(found, key=lambda one: -one[0].per_hour)
 
@@ -258,18 +256,18 @@ class GuardWatch:
     def _counted(
         self, classes: Sequence[SeenClass], history: _History, now_ms: int
     ) -> list[Counted]:
-        ids = [mail_class.mail_class.class_id for mail_class in classes]
+        ids = [seen.mail_class.class_id for seen in classes]
         recent = self._hours(ids, (now_ms // HOUR_MS - 1) * HOUR_MS, None)
         return [
             Counted(
-                mail_class=mail_class.mail_class,
-                first_seen_ms=mail_class.first_seen_ms,
+                mail_class=seen.mail_class,
+                first_seen_ms=seen.first_seen_ms,
                 hours={
-                    **history.hours.get(mail_class.mail_class.class_id, {}),
-                    **recent.get(mail_class.mail_class.class_id, {}),
+                    **history.hours.get(seen.mail_class.class_id, {}),
+                    **recent.get(seen.mail_class.class_id, {}),
                 },
             )
-            for mail_class in classes
+            for seen in classes
         ]
 
     # --- what is held -----------------------------------------------------------------------

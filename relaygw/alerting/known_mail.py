@@ -102,24 +102,24 @@ def suspects_together(
     """
     counting_ms = store.guard.counting_since_ms() or now_ms
     classes = store.sources.new_classes(max(now_ms - 2 * DAY_MS, counting_ms + DAY_MS))
-    if sum(mail_class.messages for mail_class in classes) <= guard.new_per_hour:
+    if sum(seen.messages for seen in classes) <= guard.new_per_hour:
         return []
-    ids = [mail_class.mail_class.class_id for mail_class in classes]
+    ids = [seen.mail_class.class_id for seen in classes]
     hours: dict[str, dict[int, HourCount]] = defaultdict(dict)
     for each in store.sources.class_hours(now_ms - 2 * DAY_MS, class_ids=ids):
         count = HourCount(each.messages, each.recipients, each.refused)
         hours[each.class_id][round(each.hour_at_ms / HOUR_MS)] = count
     counted = [
         Counted(
-            mail_class=mail_class.mail_class,
-            first_seen_ms=mail_class.first_seen_ms,
-            hours=hours[mail_class.mail_class.class_id],
+            mail_class=seen.mail_class,
+            first_seen_ms=seen.first_seen_ms,
+            hours=hours[seen.mail_class.class_id],
         )
-        for mail_class in classes
+        for seen in classes
     ]
     allowed = {entry.target: 0 for entry in entries if entry.action is GuardAction.ALLOW}
     known = Known(counting_since_ms=counting_ms, allowed=allowed)
-    named = {mail_class.mail_class.class_id: mail_class.mail_class for mail_class in classes}
+    named = {seen.mail_class.class_id: seen.mail_class for seen in classes}
     found: list[tuple[Suspect, dict[str, MailClass]]] = []
     for its in by_sender(counted):
         if judge_together(its, guard, known, now_ms=now_ms):

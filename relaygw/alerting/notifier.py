@@ -98,16 +98,13 @@ class Notifier:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
-    def _may_tell(self, receiver: Receiver, incident: Incident) -> bool:
-        is_past = incident.rule in _MOMENTS and incident.since_ms < self._started_ms - _JUST_MS
-        return not is_past and (not receiver.rules or incident.rule in receiver.rules)
-
     def _due(
         self, receiver: Receiver, incidents: Iterable[Incident], now_ms: int
     ) -> Iterator[tuple[Incident, Receipt]]:
         took = self._done | self.unwritten
         for incident in incidents:
-            if not self._may_tell(receiver, incident):
+            is_past = incident.rule in _MOMENTS and incident.since_ms < self._started_ms - _JUST_MS
+            if is_past or (receiver.rules and incident.rule not in receiver.rules):
                 continue
             again = receiver.name
             weeks = (now_ms - incident.since_ms) // _WEEK_MS

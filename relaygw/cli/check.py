@@ -28,6 +28,7 @@ from relaygw.cli.check_findings import (
     program_problems,
     queue_problems,
     server_findings,
+    short_tokens,
     suppression_lines,
     take_variables_of_service,
     token_doubts,
@@ -335,6 +336,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
         events_doubts,
         unused_allow,
         lonely_listeners,
+        short_tokens,
         doubtful_certificates,
     ):
         yield from look(settings)
@@ -370,10 +372,8 @@ def _provider_words(provider: Provider) -> str:
 
 def _listener_words(listener: Listener, *, has_users: bool) -> str:
     networks = ", ".join(map(str, listener.allow)) or "nobody"
-    # no password is taken in clear over a network
-    can_log_in = has_users and (listener.tls.mode != "off" or listener.bind.is_loopback)
     who = {"required": "users only", "off": networks}.get(
-        listener.auth, f"{networks} and users" if can_log_in else networks
+        listener.auth, f"{networks} and users" if has_users and not listener.is_clear else networks
     )
     tls = {"starttls": ", STARTTLS", "implicit": ", implicit TLS"}.get(listener.tls.mode, "")
     balancers = ", behind a balancer" if listener.proxy_protocol else ""

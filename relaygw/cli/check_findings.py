@@ -242,20 +242,28 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
             f"PrivateTmp=), whoever may read {secret.target}; keep it in /etc/relaygw/secrets"
         )
     try:
-        if len(secret.read()) < MIN_TOKEN_LENGTH and key.startswith("web.tokens."):
-            yield (
-                f"{key}: lets nobody log in: it has fewer than {MIN_TOKEN_LENGTH} characters; make "
-                "another, e.g. by: openssl rand -hex 20"
-            )
+        secret.read()
     except SettingsError as error:
         yield f"{key}: {error}"
+
+
+def short_tokens(settings: Settings) -> Iterator[str]:
+    """Yield tokens for the pages that let nobody log in; reads them."""
+    for token in settings.web.tokens:
+        with contextlib.suppress(SettingsError):  # told as unreadable
+            if token.token.kind != "command" and len(token.token.read()) < MIN_TOKEN_LENGTH:
+                yield (
+                    f"web.tokens.{token.name}: lets nobody log in: it has fewer than "
+                    f"{MIN_TOKEN_LENGTH} characters; make another, e.g. by: openssl rand -hex 20"
+                )
 
 
 def lonely_listeners(settings: Settings) -> Iterator[str]:
     """Yield that a listener can be reached by others, and takes no mail of them."""
     for number, listener in enumerate(settings.listeners):
         is_closed = all(network.is_loopback for network in listener.allow)
-        if is_closed and listener.auth != "required" and not listener.bind.is_loopback:
+        has_logins = settings.users and listener.auth != "off" and not listener.is_clear
+        if is_closed and not has_logins and not listener.bind.is_loopback:
             yield (
                 f"listeners.{number}.allow: {listener.bind} can be reached from elsewhere, and "
                 "takes mail of this machine only; add the networks of your application servers, "

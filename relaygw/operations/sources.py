@@ -290,7 +290,7 @@ def _label(classes: Sequence[SeenClass], target: str) -> str:
 
 def _learnt(store: Store, classes: Sequence[SeenClass], guard: Guard, now_ms: int) -> int:
     hours: Counter[int] = Counter()
-    ids = [mail_class.mail_class.class_id for mail_class in classes]
+    ids = [seen.mail_class.class_id for seen in classes]
     for class_hour in store.sources.class_hours(now_ms - DAY_MS, class_ids=ids):
         hours[class_hour.hour_at_ms] += ceil(
             HourCount(class_hour.messages, class_hour.recipients).weight

@@ -124,11 +124,11 @@ class _Judging:
         self._known = known
         self._source_id = classes[0].mail_class.source_id
         self._may_hold = classes[0].mail_class.host != OTHER_SOURCES  # else several are one
-        self._first_ms = min(mail_class.first_seen_ms for mail_class in classes)
+        self._first_ms = min(counted.first_seen_ms for counted in classes)
 
     @cached_property
     def _totals(self) -> Mapping[int, HourCount]:
-        return sums(mail_class.hours for mail_class in self._classes)
+        return sums(counted.hours for counted in self._classes)
 
     @cached_property
     def _weights(self) -> Mapping[int, float]:
@@ -140,7 +140,7 @@ class _Judging:
 
     def at(self, moment: Moment) -> Iterator[Suspect]:
         """Find what was wrong in that hour."""
-        hours = (hour for mail_class in self._classes for hour in _hours(mail_class, moment))
+        hours = (hour for counted in self._classes for hour in _hours(counted, moment))
         two_hours = HourCount(*(sum(counts) for counts in zip(*hours, strict=True)))
         bounced = self._known.bounced * moment.is_now
         if not is_worth_a_look(two_hours, bounced, self._guard):
@@ -181,18 +181,18 @@ class _Judging:
         program, whatever hosts it runs on.
         """
         cohorts: dict[str, list[Counted]] = {}
-        for mail_class in self._classes:
+        for counted in self._classes:
             if (
-                mail_class.is_promotional
-                or mail_class.is_moved
-                or mail_class.class_id in self._known.allowed
+                counted.is_promotional
+                or counted.is_moved
+                or counted.class_id in self._known.allowed
             ):
                 continue
-            if not self._came_late(mail_class, moment):
+            if not self._came_late(counted, moment):
                 continue
-            key = self._cohort(mail_class)
-            if mail_class.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
-                cohorts.setdefault(key, []).append(mail_class)
+            key = self._cohort(counted)
+            if counted.first_seen_ms > moment.at_ms - DAY_MS or self._lasts(key, moment):
+                cohorts.setdefault(key, []).append(counted)
         return cohorts
 
     def _cohort(self, total: Counted) -> str:
@@ -326,8 +326,8 @@ class _Judging:
         is_new = self._is_new_source(moment)
         if self._is_quiet(moment) and not is_new:
             return None
-        counts = {mail_class: much(mail_class, moment) for mail_class in self._classes}
-        ids = [self._source_id, *(mail_class.class_id for mail_class in self._classes)]
+        counts = {counted: much(counted, moment) for counted in self._classes}
+        ids = [self._source_id, *(counted.class_id for counted in self._classes)]
         allowed = sum(self._known.allowed.get(one, 0) for one in ids)
         least = max(self._guard.source_per_hour, allowed)
         if moment.at_ms < self._known.counting_since_ms + DAY_MS:
@@ -349,10 +349,10 @@ class _Judging:
     def _much_refused(self, moment: Moment, bounced: int) -> Suspect | None:
         recipients: dict[Counted, float] = {}
         refused: dict[Counted, float] = {}
-        for mail_class in self._classes:
-            now, before = _hours(mail_class, moment)
-            recipients[mail_class] = now.recipients + before.recipients * moment.earlier
-            refused[mail_class] = now.refused + before.refused * moment.earlier
+        for counted in self._classes:
+            now, before = _hours(counted, moment)
+            recipients[counted] = now.recipients + before.recipients * moment.earlier
+            refused[counted] = now.refused + before.refused * moment.earlier
         total, count = sum(recipients.values()), sum(refused.values()) + bounced
         if count < _REFUSED_LEAST:
             return None

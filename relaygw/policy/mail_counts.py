@@ -127,20 +127,20 @@ def sums(several: Iterable[Mapping[int, HourCount]]) -> dict[int, HourCount]:
 def weight_by_hour(classes: Iterable[Counted]) -> dict[int, float]:
     """Return how much came in each hour."""
     weights: dict[int, float] = defaultdict(float)
-    for mail_class in classes:
-        for hour in mail_class.hours:
-            weights[hour] += mail_class.weight(hour)
+    for counted in classes:
+        for hour in counted.hours:
+            weights[hour] += counted.weight(hour)
     return dict(weights)
 
 
 def new_by_hour(classes: Iterable[Counted]) -> dict[int, float]:
     """Return how much came in each hour of what was no day old then."""
     newness: dict[int, float] = defaultdict(float)
-    for mail_class in classes:
-        first = mail_class.first_seen_ms // HOUR_MS
-        if not mail_class.is_promotional:
+    for counted in classes:
+        first = counted.first_seen_ms // HOUR_MS
+        if not counted.is_promotional:
             for hour in range(first, first + 24):
-                newness[hour] += mail_class.weight(hour)
+                newness[hour] += counted.weight(hour)
     return newness
 
 

@@ -21,9 +21,9 @@ def sender_id(mail_class: MailClass) -> str:
 def by_sender(classes: Iterable[Counted]) -> list[list[Counted]]:
     """Return classes by host, login and uid, where these have several sources."""
     found: dict[str, list[Counted]] = defaultdict(list)
-    for mail_class in classes:
-        if mail_class.mail_class.host != OTHER_SOURCES:
-            found[sender_id(mail_class.mail_class)].append(mail_class)
+    for counted in classes:
+        if counted.mail_class.host != OTHER_SOURCES:
+            found[sender_id(counted.mail_class)].append(counted)
     return [its for its in found.values() if len({total.mail_class.source_id for total in its}) > 1]
 
 
@@ -36,14 +36,14 @@ def judge_together(
     sends so much alone is left to `judge`.
     """
     first_ms: dict[str, int] = {}
-    for mail_class in classes:
-        its = mail_class.mail_class.source_id
-        first_ms[its] = min(first_ms.get(its, mail_class.first_seen_ms), mail_class.first_seen_ms)
+    for counted in classes:
+        its = counted.mail_class.source_id
+        first_ms[its] = min(first_ms.get(its, counted.first_seen_ms), counted.first_seen_ms)
     for moment in moments(now_ms):
         new = [
-            mail_class
-            for mail_class in classes
-            if first_ms[mail_class.mail_class.source_id] > moment.at_ms - DAY_MS
+            counted
+            for counted in classes
+            if first_ms[counted.mail_class.source_id] > moment.at_ms - DAY_MS
         ]
         counts = _by_source(new, guard, known, moment)
         total = sum(sum(each.values()) for each in counts.values())
@@ -56,20 +56,15 @@ def _by_source(
     classes: Sequence[Counted], guard: Guard, known: Known, moment: Moment
 ) -> dict[str, dict[Counted, float]]:
     counts: dict[str, dict[Counted, float]] = defaultdict(dict)
-    for mail_class in classes:
+    for counted in classes:
         is_allowed = not known.allowed.keys().isdisjoint(
-            (mail_class.class_id, mail_class.mail_class.source_id)
+            (counted.class_id, counted.mail_class.source_id)
         )
-        if (
-            mail_class.is_promotional
-            or mail_class.is_known_mail
-            or mail_class.is_moved
-            or is_allowed
-        ):
+        if counted.is_promotional or counted.is_known_mail or counted.is_moved or is_allowed:
             continue
-        count = much(mail_class, moment)
+        count = much(counted, moment)
         if count:
-            counts[mail_class.mail_class.source_id][mail_class] = count
+            counts[counted.mail_class.source_id][counted] = count
     limit = guard.new_per_hour
     return {its: each for its, each in counts.items() if sum(each.values()) <= limit}
 

@@ -119,6 +119,11 @@ class Listener(Section):
     exempt: tuple[Network, ...] = ()  # whose clients have neither of these limits
     trust_source: tuple[Network, ...] = ()  # whose word on user and script is taken
 
+    @property
+    def is_clear(self) -> bool:
+        """True when a password would cross a network in clear: none is taken."""
+        return self.tls.mode == "off" and not self.bind.is_loopback
+
 
 class User(Section):
     """Who may log in to a listener, and as whom that client sends."""
@@ -183,8 +188,7 @@ def listener_conflicts(settings: Settings) -> Iterator[Conflict]:
                 (*place, "auth"),
                 "required lets nobody log in: there are no users; add users, see docs",
             )
-        is_clear = listener.tls.mode == "off" and not listener.bind.is_loopback
-        if listener.auth == "required" and is_clear:
+        if listener.auth == "required" and listener.is_clear:
             yield Conflict(
                 (*place, "auth"),
                 "required lets nobody log in: passwords are not accepted over a network without "

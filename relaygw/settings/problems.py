@@ -103,7 +103,7 @@ def _homes(name: str, keys: Keys = ()) -> Iterator[str]:
     section = _section_at(keys)
     for key in section.model_fields if section else ():
         if key == name:
-            yield ".".join(str(one) for one in keys if one != _EACH) or "no section, on its own"
+            yield ".".join(str(one) for one in keys if one != _EACH) or "the top level"
         yield from _homes(name, (*keys, key))
 
 

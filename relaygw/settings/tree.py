@@ -286,8 +286,9 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     if isinstance(error, yaml.reader.ReaderError):
         before = content.decode("utf-8-sig")[: error.position]
         return before.count("\n") + 1, "holds a control character; remove it"
-    if (place := content.find(_NO_BREAK_SPACE)) >= 0:
-        return content.count(b"\n", 0, place) + 1, "holds a no-break space; type a plain space"
+    if place := _NO_BREAK_SPACE.search(content):
+        line = content[: place.end()].count(b"\n") + 1
+        return line, "holds a no-break space; type a plain space"
     if not isinstance(error, yaml.MarkedYAMLError):
         return None, str(error)
     mark = error.problem_mark or error.context_mark
@@ -310,7 +311,7 @@ def _without_keys(content: bytes) -> str:
     return "has no keys; write KEY: VALUE, e.g. mode: sandbox"
 
 
-_NO_BREAK_SPACE = "\xa0".encode()
+_NO_BREAK_SPACE = re.compile(rb"^(?:[ -]*[\w-]+:)? *\xc2\xa0", re.MULTILINE)  # where one counts
 _MAIN_CF = re.compile(rb"^[a-z][a-z0-9_]+\s*=", re.MULTILINE)
 _NO_SPACE = re.compile(rb"^[a-z_]+:\S", re.MULTILINE)
 _YAML_PROBLEMS = {

@@ -76,11 +76,9 @@ def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> 
     scopes = [
         held_scope for held_scope in store.guard.held_scopes() if target in ("", held_scope.target)
     ]
-    ids = {held_mail_scope.source_id for held_mail_scope in scopes}
+    ids = {held_scope.source_id for held_scope in scopes}
     classes = store.guard.classes_of(ids) if ids else []
-    sources = {
-        mail_class.mail_class.source_id: mail_class.mail_class.source for mail_class in classes
-    }
+    sources = {seen.mail_class.source_id: seen.mail_class.source for seen in classes}
     held = 0
     for scope in scopes:
         after, goes_on = "", scope.source_id in sources

@@ -184,12 +184,11 @@ class Reports(Repository):
             if new_verdict.is_last_word and is_news(new_verdict.kind, new_verdict.before)
         ]
         news = {
-            (new_verdict.queue_id, new_verdict.rcpt_no, new_verdict.kind): new_verdict
-            for new_verdict in found
+            (verdict.queue_id, verdict.rcpt_no, verdict.kind): verdict for verdict in found
         }.values()
         if not news:
             return []
-        queue_ids = sorted({sentence.queue_id for sentence in news})
+        queue_ids = sorted({verdict.queue_id for verdict in news})
         with self._read() as tx:
             rows = {
                 (row.queue_id, row.rcpt_no): row
@@ -197,19 +196,19 @@ class Reports(Repository):
             }
             return [
                 Judged(
-                    queue_id=sentence.queue_id,
-                    address=sentence.address,
-                    provider=row.provider or sentence.provider,
-                    kind=sentence.kind,
-                    at_ms=tx.to_local(sentence.at_ms),
-                    dsn=sentence.dsn,
-                    detail=sentence.detail,
+                    queue_id=verdict.queue_id,
+                    address=verdict.address,
+                    provider=row.provider or verdict.provider,
+                    kind=verdict.kind,
+                    at_ms=tx.to_local(verdict.at_ms),
+                    dsn=verdict.dsn,
+                    detail=verdict.detail,
                     sender=row.sender,
                     subject=row.subject,
                     accepted_at_ms=tx.to_local(row.accepted_at_ms),
                 )
-                for sentence in news
-                if (row := rows.get((sentence.queue_id, sentence.rcpt_no))) is not None
+                for verdict in news
+                if (row := rows.get((verdict.queue_id, verdict.rcpt_no))) is not None
             ]
 
     def forget_strays(self) -> int:

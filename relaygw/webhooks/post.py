@@ -23,9 +23,9 @@ from pydantic_core import to_json  # a quarter of what the standard library take
 
 from relaygw import __version__
 from relaygw.errors import RelaygwError
-from relaygw.http_request import Unanswered, context_for, host_of, post_directly
+from relaygw.http_request import Unanswered, host_of, post_directly
 from relaygw.mail.clock import clock_ms, rfc3339, utc_time
-from relaygw.reach import is_public
+from relaygw.reach import is_public, verifying_context
 from relaygw.settings.model import Settings
 from relaygw.settings.webhooks import Webhook
 from relaygw.store.outbox import WebhookEvent
@@ -163,7 +163,7 @@ async def send_events(
 def read_target(webhook: Webhook) -> Target:
     """Read where a receiver is and what signs; blocks. Raises SettingsError."""
     url, keys = webhook.read_url(), tuple(webhook.read_keys())
-    return Target(url, keys, context_for(url), allow_private=webhook.allow_private)
+    return Target(url, keys, verifying_context(), allow_private=webhook.allow_private)
 
 
 async def send_post(

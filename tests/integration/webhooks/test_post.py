@@ -15,8 +15,8 @@ import pytest
 import trustme
 
 from relaygw import http_request
-from relaygw.http_request import context_for
 from relaygw.mail.clock import clock_ms
+from relaygw.reach import verifying_context
 from relaygw.webhooks import post
 from relaygw.webhooks.post import NotTaken, Target, body_of, headers_of, send_post, trial_event
 from tests.e2e.ports import free_port
@@ -31,7 +31,7 @@ def trial(keys: tuple[str, ...] = (SECRET,)) -> tuple[bytes, dict[str, str]]:
 
 
 async def send(url: str, *, limit_s: float = 15.0, allow_private: bool = False) -> int:
-    target = Target(url, (SECRET,), context_for(url), allow_private=allow_private)
+    target = Target(url, (SECRET,), verifying_context(), allow_private=allow_private)
     return await send_post(target, *trial(), limit_s=limit_s)
 
 

@@ -138,6 +138,10 @@ MISTAKES = {
         GOOD.replace(": ", ":\xa0", 1),
         "relaygw.yaml:1: holds a no-break space; type a plain space",
     ),
+    "another mistake beside a no-break space that does no harm": (
+        "# a\xa0note\n" + GOOD.replace("mode: ", "mode: [", 1),
+        "is not closed before this",
+    ),
     "a preset at the top": (f"preset: sendgrid\n{GOOD}", "it belongs in providers"),
     "a section misspelt": (f"listener: []\n{GOOD}", "did you mean listeners?"),
     "a key misspelt": (provider("pasword: env:X"), "did you mean password?"),
