@@ -17,11 +17,13 @@ from relaygw.cli.check_findings import (
     AskedMail,
     change,
     closed_places,
+    closed_secrets,
     events_doubts,
     events_problems,
     events_words,
     field_lines,
     file_problems,
+    idle_providers,
     lonely_listeners,
     loop_doubts,
     loop_problems,
@@ -146,10 +148,14 @@ def check(
             raise CommandFailed(problem)
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
     problems += file_problems(loaded)
+    hidden = closed_secrets(loaded)
+    problems += hidden.values()
     if not wants_json:
         _tell(invocation, loaded, mail, doubts)
     problems_code = _check_problems(loaded.settings, mail, problems)
-    online_code = _check_online(loaded.settings, mail, wants_json=wants_json) if online else 0
+    online_code = (
+        _check_online(loaded.settings, mail, [*hidden], wants_json=wants_json) if online else 0
+    )
     return problems_code or online_code
 
 
@@ -179,13 +185,18 @@ def _tell(
             warn(f"warning: {text}")
 
 
-def _check_online(settings: Settings, mail: AskedMail, *, wants_json: bool) -> int:
+def _check_online(
+    settings: Settings, mail: AskedMail, hidden: Iterable[str], *, wants_json: bool
+) -> int:
+    """Ask the providers whose secrets are not `hidden` from the service."""
     if mail.sender is None:
         senders = {name: _known_senders(settings, name) for name in settings.providers}
     else:
         sender, ways = ways_of(settings, mail)
         used = chain.from_iterable(way.providers for way in ways.values())
         senders = dict.fromkeys(settings.providers if mail.recipient is None else used, (sender,))
+    for name in {key.split(".")[1] for key in hidden if key.startswith("providers.")}:
+        senders.pop(name, None)
     if not senders:
         warn("no provider is used for this; nothing to check online")
     try:
@@ -335,6 +346,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
         token_doubts,
         events_doubts,
         unused_allow,
+        idle_providers,
         lonely_listeners,
         short_tokens,
         doubtful_certificates,

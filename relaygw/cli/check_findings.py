@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relaygw.cli.frame import Invocation
+from relaygw.cli.setup_host import closed_directories, is_of_service
 from relaygw.cli.text import labelled
 from relaygw.errors import (
     PackageMissing,
@@ -233,18 +234,23 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
     """Yield why a secret cannot be read here, if it cannot."""
     if secret is None or secret.kind == "command":
         return
-    is_closed = secret.kind == "file" and secret.target.startswith(
-        ("/root/", "/home/", "/tmp/", "/var/tmp/")
-    )
-    if is_closed and user_name(os.geteuid()) == "relaygw":
-        yield (
-            f"{key}: systemd closes home and temporary directories to the service (ProtectHome=, "
-            f"PrivateTmp=), whoever may read {secret.target}; keep it in /etc/relaygw/secrets"
-        )
     try:
         secret.read()
     except SettingsError as error:
         yield f"{key}: {error}"
+
+
+def closed_secrets(loaded: LoadedSettings) -> dict[str, str]:
+    """Return by key why the service cannot read a secret that its user may read."""
+    if not loaded.files or not is_of_service(loaded.files[0]):
+        return {}
+    closed = closed_directories()
+    return {
+        key: f"{key}: systemd hides {secret.target} from the service (ProtectHome=, PrivateTmp=); "
+        "keep it in /etc/relaygw/secrets"
+        for key, secret in _secrets(loaded.settings)
+        if secret is not None and secret.kind == "file" and secret.target.startswith(closed)
+    }
 
 
 def short_tokens(settings: Settings) -> Iterator[str]:
@@ -287,6 +293,13 @@ def unused_allow(settings: Settings) -> Iterator[str]:
             f"recipients.allow: is for mode staging, and nothing here has it; in mode "
             f"{settings.mode} it keeps nobody from receiving, nor lets anybody"
         )
+
+
+def idle_providers(settings: Settings) -> Iterator[str]:
+    """Yield providers that no route names."""
+    named = {name for route in settings.routes for name in route.providers}
+    for name in settings.providers.keys() - named:
+        yield f"providers.{name}: no route names it, so it gets no mail; add it to a route"
 
 
 def token_doubts(settings: Settings) -> Iterator[str]:

@@ -131,6 +131,7 @@ def _import(
 ) -> int:
     file = output_file(output)
     directory = file.parent / "secrets"
+    show.warnings(run.configuration.problems)  # first: they may be why there is no way to import
     translation = translate(run.to_import, directory)
     if not is_dry:
         _check_free(file, directory, translation, Path(output).absolute())

@@ -194,13 +194,15 @@ def _ask(question: setup_plan.Question, answers: setup_plan.Answers) -> Any:
         text: str = click.prompt(
             question.text,
             type=_Choice(question.choices, case_sensitive=False) if question.choices else str,
-            default=None if question.is_needed else question.usual,
+            default=None if question.is_needed and question.choices else question.usual,
             show_default=bool(question.usual),
             err=True,
         ).strip()
         said = tuple(text.replace(",", " ").split()) if question.is_list else text or None
         changed: dict[str, Any] = {question.name: said}
         problem = setup_plan.problem_of(replace(answers, **changed), question.name)
+        if question.is_needed and not said:
+            problem = "this needs an answer; Ctrl-C ends it, and nothing is written"
         if not problem:
             return said
         click.echo(problem, err=True)
@@ -211,6 +213,8 @@ def _refuse_wrong(answers: setup_plan.Answers) -> None:
     for field in fields(answers):
         if problem := setup_plan.problem_of(answers, field.name):
             raise click.UsageError(problem)
+    if answers.tenant and answers.token_url:
+        raise click.UsageError("--tenant and --token-url: the URL names the tenant; omit one")
 
 
 def _compare(config: Path, answers: setup_plan.Answers, wishes: Wishes) -> None:
@@ -292,13 +296,24 @@ def _try_token(
     given |= {"certificate": answers.certificate}
     oauth = provider.oauth.model_copy(update=given)
     finding = asyncio.run(try_token(provider.model_copy(update={"oauth": oauth})))
-    click.echo(finding_line(answers.provider, finding))
+    click.echo(_by_options(finding_line(answers.provider, finding), answers))
     if finding.result is not Result.OK:
         raise CommandFailed(
             "nothing was written: the line above says what to correct; then run this again, or "
             "with --offline to write it untried",
             exit_code=os.EX_UNAVAILABLE,
         )
+
+
+def _by_options(text: str, answers: setup_plan.Answers) -> str:
+    """Return a text with options in place of the keys of a file that is not written."""
+    options = {secret.keys: secret.option for secret in answers.secrets}
+    options |= {("oauth", name): setup_plan.option_of(name) for name in ("client_id", "token_url")}
+    if answers.tenant:
+        options["oauth", "token_url"] = "--tenant"
+    for keys, option in options.items():
+        text = text.replace(".".join(keys), option)
+    return text
 
 
 # --- files

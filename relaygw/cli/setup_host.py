@@ -106,6 +106,8 @@ def write(file: NewFile, owner: Owner) -> None:
 
 # --- systemd
 
+_CLOSED_BY = {"ProtectHome": ("/home/", "/root/"), "PrivateTmp": ("/tmp/", "/var/tmp/")}
+
 
 def has_units() -> bool:
     """True when systemd runs here and knows the service."""
@@ -121,6 +123,12 @@ def is_enabled() -> bool:
 def shown_of_service(*names: str) -> list[str]:
     """Return systemd's properties of the service, each NAME=VALUE."""
     return _systemctl("show", f"--property={','.join(names)}", UNITS[-1]).stdout.splitlines()
+
+
+def closed_directories() -> tuple[str, ...]:
+    """Return the directories that systemd hides from the service, each with a slash at its end."""
+    shown = shown_of_service(*_CLOSED_BY)
+    return tuple(place for line in shown for place in _CLOSED_BY.get(line.removesuffix("=yes"), ()))
 
 
 def socket_file(settings: Settings) -> NewFile | None:

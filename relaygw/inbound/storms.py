@@ -231,7 +231,9 @@ class StormCheck(Check):
             count = self._count_of(recipient, fromkey, before, seen)
             count.add(seen.at_ms, self._step_ms)
             contents.append(
-                _Numbered(count, count.within(seen.at_ms - self._window_ms, seen.at_ms))
+                _Numbered(
+                    count, count.within(seen.at_ms - self._window_ms, seen.at_ms + self._step_ms)
+                )
             )
         is_same_id = before.message_id == seen.message_id
         is_lately = abs(seen.at_ms - before.at_ms) <= SAME_ID_MS

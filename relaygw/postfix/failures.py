@@ -32,6 +32,11 @@ DECISIVE = (
     "virtual_alias_maps", "relocated_maps",
 )  # fmt: skip
 """Tables that are asked about any mail."""
+_LISTS_OF_USERS = {
+    "mydestination": "local_recipient_maps",
+    "virtual_mailbox_domains": "virtual_mailbox_maps",
+}
+"""Who is in none of these is refused where he has a mailbox."""
 
 
 class Failures:
@@ -285,6 +290,7 @@ class Doubts:
         for one in (answer.recipient, *answer.others):
             if one.startswith(INCLUDE):
                 yield self._said("alias_maps", f"the list {one} cannot be read")
+        yield from self._of_copies(given, answer) if entry is None else ()
         if is_here:
             yield from (
                 self._said(name, "may send mail for users of this host elsewhere")
@@ -293,6 +299,13 @@ class Doubts:
             )
             name = answer.recipient.removeprefix("\\").partition("@")[0]
             yield from _forwards(name)
+
+    def _of_copies(self, recipient: str, answer: Answer) -> Iterator[str]:
+        """Yield what keeps copies from being sent."""
+        domain = recipient.rpartition("@")[2]
+        name = _LISTS_OF_USERS.get(self._resolver.address_class(domain), "")
+        if name and answer.others and self._configuration.value(name):
+            yield self._said(name, f"{recipient} may be unknown, and refused without any copy")
 
     def _of_owner(self, local: str) -> Iterator[str]:
         tables: list[Table] = self._resolver.tables.of("alias_maps", aliases=True)

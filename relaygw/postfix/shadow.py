@@ -109,6 +109,7 @@ class Shadow:
         self._copies = copies
         self._providers = settings.providers
         self._policy = RecipientPolicy(settings.mode, settings.recipients)
+        self._archive_to = settings.archive_to
         self._rewriter = Rewriter(settings.rewrite, settings.hostname)
         self._router = Router(settings.routes)
         self._asks_sender = any(route.sender for route in settings.routes)
@@ -185,6 +186,9 @@ class Shadow:
             return Result.UNPROVEN, "Postfix has deferred it, and its log names no host"
         if logged.sender is None and self._asks_sender and is_sent:
             return Result.UNPROVEN, "its sender is not in the log, and a route needs it"
+        if logged.status == REJECTED and self._archives(own):
+            said = f"{done} at Postfix; relaygw takes it, and sends a copy to {self._archive_to}"
+            return Result.OTHER, said
         if not done.host or not is_sent:
             return _judge_kept(done, own, is_sent=is_sent)
         is_renamed = own.recipient.lower() != logged.recipient.lower()
@@ -203,6 +207,12 @@ class Shadow:
             Result.UNPROVEN,
             f"{said}: smtp_generic_maps may do so, too, and are not in a maillog",
         )
+
+    def _archives(self, own: _Own) -> bool:
+        """Return whether a copy of the mail would be sent."""
+        if self._archive_to is None or own.decision.fate is Fate.REJECT:
+            return False
+        return self._policy.decide_archive(self._archive_to).fate is Fate.DELIVER
 
     def _may_be_generic(self, logged: Logged, own: _Own) -> bool:
         """Return whether smtp(8) may have sent what relaygw does: it logs what it was given."""

@@ -64,8 +64,6 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
     """
     configuration = rewriting.resolver.configuration
     report = Report()
-    for problem in configuration.problems:
-        report.warn(problem)
     check_tables(rewriting.resolver)
     providers = Providers(configuration, report, secrets_directory)
     routing = Routing(rewriting, providers, report)

@@ -118,8 +118,12 @@ class SecretRef(Written):
         except OSError as error:
             is_closed = isinstance(error, PermissionError)
             remedy = f"run as root: {sharing_command(path)}" if is_closed else "create it"
-            if is_closed and path.parts[1:2] in (("root",), ("home",)):  # systemd's ProtectHome
-                remedy = "keep it in /etc/relaygw/secrets: home directories are closed to services"
+            is_service = is_closed or "STATE_DIRECTORY" in os.environ  # PrivateTmp: it is not there
+            if is_service and str(path).startswith(("/root/", "/home/", "/tmp/", "/var/tmp/")):
+                remedy = (
+                    "keep it in /etc/relaygw/secrets: home and temporary directories are closed to "
+                    "services"
+                )
             if self.kind == "credential":
                 remedy += "; systemd takes it over at the service's next start"
             raise SettingsError(

@@ -294,6 +294,10 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     mark = error.problem_mark or error.context_mark
     begun = f" that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
     words = error.problem or "is not valid YAML"
+    if mark and ("mapping values" in words or "':'" in words):
+        *_, last = b"", *content.splitlines()[: mark.line]
+        if _NO_SPACE.match(last):
+            return mark.line, _NO_SPACE_WORDS
     problem = next((said for part, said in _YAML_PROBLEMS.items() if part in words), None)
     if problem is None:  # the parser may quote a secret
         problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", words)
@@ -307,13 +311,14 @@ def _without_keys(content: bytes) -> str:
             "is written as Postfix's main.cf is; relaygw import-postfix makes a configuration of it"
         )
     if _NO_SPACE.search(content):
-        return "has no space after a colon; write KEY: VALUE"
+        return _NO_SPACE_WORDS
     return "has no keys; write KEY: VALUE, e.g. mode: sandbox"
 
 
-_NO_BREAK_SPACE = re.compile(rb"^(?:[ -]*[\w-]+:)? *\xc2\xa0", re.MULTILINE)  # where one counts
+_NO_BREAK_SPACE = re.compile(rb"^[ -]*+(?:\w[\w-]*+:)? *+\xc2\xa0", re.M)  # where one counts
 _MAIN_CF = re.compile(rb"^[a-z][a-z0-9_]+\s*=", re.MULTILINE)
-_NO_SPACE = re.compile(rb"^[a-z_]+:\S", re.MULTILINE)
+_NO_SPACE = re.compile(rb"^ *[a-z_]+:\S", re.MULTILINE)
+_NO_SPACE_WORDS = "has no space after a colon; write KEY: VALUE"
 _YAML_PROBLEMS = {
     r"'\t'": "a tab is used for indentation; write spaces instead",
     "expected ',' or '}'": (

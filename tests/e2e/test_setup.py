@@ -361,6 +361,8 @@ def test_a_dialogue(host: Host, service: ThreadedProvider) -> None:
     terminal.answer("did you mean sendgrid?", "other")
     terminal.answer("Its host", "127.0.0.1")
     terminal.answer("User name", "")
+    terminal.answer("Sender for mail", "")
+    terminal.wait_for("this needs an answer")
     terminal.answer("Sender for mail", "shop")
     terminal.wait_for('--sender "shop" is not an address')
     terminal.answer("Sender for mail", "shop@shop.test")

@@ -64,7 +64,7 @@ def test_from_nothing_to_the_first_mail_at_microsoft(
 
         for given, said, remedy in (
             (("nowhere.test", CLIENT_ID, right), "AADSTS90002: Tenant", "Write the directory"),
-            ((TENANT, "other", right), "AADSTS700016: Application", "Set oauth.client_id"),
+            ((TENANT, "other", right), "AADSTS700016: Application", "Set --client-id"),
             ((TENANT, CLIENT_ID, wrong), "AADSTS7000215: Invalid", "Store the secret's value"),
             ((TENANT, CLIENT_ID, right), "lacks the permission SMTP.SendAsApp", "grant admin"),
         ):
@@ -145,7 +145,7 @@ def test_a_certificate_instead_of_a_secret(
             (["--key-file", str(tmp_path / "none")], 66, "none: No such file or directory; name a"),
             (["--key-file", str(host.directory / "..")], 66, "is not a regular file; name a file"),
             (["--key-file", file_with(host, "x", "x")], 65, "x holds no private key; give the who"),
-            (["--key-file", str(other)], 69, f"oauth.key is not the key of {certificate}; store"),
+            (["--key-file", str(other)], 69, f"--key-file is not the key of {certificate}; store"),
         ):
             done = host.setup(*words, *more, key=None)
             assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
@@ -198,6 +198,11 @@ def test_what_is_missing_or_has_no_use_is_told(host: Host, exchange: ThreadedPro
             "microsoft365",
             ["--login", "password", "--tenant", TENANT],
             "--tenant: not for this service and login; see --login, or omit it",
+        ),
+        (
+            "microsoft365",
+            ["--tenant", TENANT, "--token-url", "https://a.test/token"],
+            "--tenant and --token-url: the URL names the tenant; omit one",
         ),
         ("gmail", ["--client-id", "app"], "--client-id: not for this service and login"),
         ("sendgrid", ["--login", "token"], "--login: not for this service and login"),

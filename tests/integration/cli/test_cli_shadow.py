@@ -81,6 +81,10 @@ class Desk:
         argv = ["--config", str(self.config), "shadow", *map(str, words)]
         return CliRunner().invoke(main, argv, input=stdin, env={"COLUMNS": "200"})
 
+    def settings(self, **changes: Any) -> None:
+        """Write the settings of all tests with these changes."""
+        self.config.write_text(yaml.safe_dump(SETTINGS | changes))
+
     def one(self, lines: str) -> dict[str, Any]:
         """Return what is told of a log with one delivery."""
         self.log.write_text(lines)
@@ -177,6 +181,22 @@ def test_what_both_do(desk: Desk, lines: str, result: str, relay: str, why: str)
     assert (told["result"], relay in told["relay"], why in told["why"]) == (result, True, True), (
         told
     )
+
+
+def test_a_copy_of_what_postfix_refuses_is_a_difference(desk: Desk) -> None:
+    refused = (
+        f"{_TIME}/smtpd[3]: NOQUEUE: reject: RCPT from localhost[127.0.0.1]: 550 5.1.1 <{SPAM}>: "
+        f"Recipient address rejected: User unknown; from=<a@shop.test> to=<{SPAM}> proto=SMTP\n"
+    )
+    desk.settings(archive_to="archive@x.test")
+    told = desk.one(refused)
+    assert told["result"] == "not the same"
+    assert (
+        "User unknown at Postfix; relaygw takes it, and sends a copy to archive@x.test"
+        in (told["why"])
+    )
+    desk.settings(archive_to="archive@x.test", recipients={"block": [SPAM], "blocked": "reject"})
+    assert desk.one(refused)["result"] == "same"
 
 
 def test_exit_codes_and_words(desk: Desk) -> None:

@@ -406,6 +406,14 @@ def test_mail_of_everybody_to_one_reader_is_staging(tmp_path: Path) -> None:
     assert {*recipients["allow"]} >= {"dev@a.test", "qa@a.test"}
 
 
+def test_a_line_without_a_sign_is_named_where_nothing_can_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").write_text("myhostname = gw.a.test\nrelayhost [smtp.a.test]:587\n")
+    done = run(tmp_path)
+    assert done.exit_code == 65
+    assert "main.cf:2: 'relayhost' is not followed by =; write NAME = VALUE" in done.stdout
+    assert "(by MX)" in done.stderr
+
+
 def test_an_archive_is_let_out_of_staging(tmp_path: Path) -> None:
     main_cf = _HOST + "always_bcc = archive@a.test\n"
     main_cf += "smtpd_recipient_restrictions = check_recipient_access inline:{dev@b.test=OK},\n"

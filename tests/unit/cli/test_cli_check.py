@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from relaygw.cli import check_findings, main
+from relaygw.cli import check_findings, main, setup_host
 from relaygw.settings.model import Settings
 
 TLS = {"tls": {"mode": "starttls", "cert": "/x.pem", "key": "/x.key"}}
@@ -157,14 +157,27 @@ def test_staging_with_nobody_on_its_list_is_a_warning(config: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["/root/secrets", "/home/shop", "/var/tmp"])
-def test_a_secret_that_systemd_hides_from_the_service_is_a_warning(
+def test_a_secret_that_systemd_hides_from_the_service_is_an_error(
     config: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", f"file:{place}/key"))
-    said = "providers.main.password: systemd closes home and temporary directories to the service"
+    said = f"error: providers.main.password: systemd hides {place}/key from the service"
+    shown = ["ProtectHome=yes", "PrivateTmp=yes"]
+    monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: shown)
     assert said not in check(config).stderr
-    monkeypatch.setattr(check_findings, "user_name", lambda _: "relaygw")
-    assert said in check(config).stderr
+    monkeypatch.setattr(check_findings, "is_of_service", lambda _: True)
+    done = check(config, "--online")
+    assert (done.exit_code, said in done.stderr) == (78, True)
+    assert "provider bulk:" in done.stdout
+    assert "provider main:" not in done.stdout
+    shown[:] = ["ProtectHome=no", "PrivateTmp=no"]
+    assert said not in check(config).stderr
+
+
+def test_a_provider_that_no_route_names_is_a_warning(config: Path) -> None:
+    assert "no route names it" not in check(config).stderr
+    config.write_text(STAGING.replace("  bulk: {host", "  idle: {host: idle.test}\n  bulk: {host"))
+    assert "warning: providers.idle: no route names it" in check(config).stderr
 
 
 def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:

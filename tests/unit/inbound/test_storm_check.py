@@ -19,7 +19,7 @@ from relaygw.mail.envelope import AcceptedMessage, NewRecipient
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import RecipientState
 from relaygw.policy import storms as policy
-from relaygw.policy.storms import Fingerprint, Seen, told_of
+from relaygw.policy.storms import Fingerprint, Seen, slice_ms, told_of
 from relaygw.settings.storms import Storms
 from relaygw.store.store import Store, open_store
 from tests.builders import accepted
@@ -273,6 +273,14 @@ def test_mail_from_a_maildrop_counts_by_when_it_was_handed_over(front: Front) ->
     lately = front.now_ms - 5 * 60 * MINUTE_MS
     many = [front.look(handed_over_ms=lately + number) for number in range(8)]
     assert [one.hold is not None for one in many] == [False] * 5 + [True] * 3
+
+
+def test_mail_of_one_moment_is_held_as_exactly_in_whatever_order_it_comes(front: Front) -> None:
+    step_ms = slice_ms(HOLD.window)
+    edge_ms = (front.now_ms // step_ms - 1) * step_ms  # where a step of the window begins
+    times = [edge_ms + 10 * number for number in (1, 2, 3, 4, -3, -4, -1, -2)]
+    held = [front.look(handed_over_ms=at_ms).hold is not None for at_ms in times]
+    assert held.count(False) == HOLD.same
 
 
 def test_two_mails_that_only_look_alike_are_never_held(store: Store, tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ CASES = {
                           "  -o receive_override_options=no_address_mappings\n"),
     "bcc": Case("always_bcc = archive@x.test\n", _MAIL, SAME),
     "bcc-mailbox": Case("always_bcc = archive\n", _MAIL, OTHER, "archive@gw.example.com as well"),
+    "bcc-of-a-local-user": Case(
+        "always_bcc = archive@x.test\nlocal_recipient_maps = unix:passwd.byname\n",
+        (_A, "nouser@gw.example.com"), UNPROVEN,
+        "local_recipient_maps: nouser@gw.example.com may be unknown, and refused without any copy"),
+    "bcc-of-a-mailbox": Case(
+        "always_bcc = archive@x.test\nvirtual_mailbox_domains = box.test\n"
+        "virtual_mailbox_maps = inline:{u@box.test=u/}\n", (_A, "v@box.test"), UNPROVEN,
+        "virtual_mailbox_maps: v@box.test may be unknown, and refused without any copy"),
     "recipient-bcc": Case("recipient_bcc_maps = inline:{@cust.test=c@x.test}\n", _MAIL, OTHER,
                           "c@x.test as well"),
     "extension": Case("recipient_delimiter = +\nvirtual_alias_maps = inline:{\n"

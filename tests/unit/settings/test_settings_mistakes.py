@@ -138,6 +138,14 @@ MISTAKES = {
         GOOD.replace(": ", ":\xa0", 1),
         "relaygw.yaml:1: holds a no-break space; type a plain space",
     ),
+    "no space after the colon of the first key": (
+        GOOD.replace(": ", ":", 1),
+        "relaygw.yaml:1: has no space after a colon; write KEY: VALUE",
+    ),
+    "no space after the colon of a key in a section": (
+        GOOD + "queue:\n  url:x\n  retention: 3d\n",
+        f"relaygw.yaml:{GOOD.count(chr(10)) + 2}: has no space after a colon; write KEY: VALUE",
+    ),
     "another mistake beside a no-break space that does no harm": (
         "# a\xa0note\n" + GOOD.replace("mode: ", "mode: [", 1),
         "is not closed before this",
