@@ -374,11 +374,119 @@ class Gate:
         self.is_proving = True
         return wait_s
 
+    def note_connection(self) -> None:
+        """Learn that it can be reached: a connection was made."""
+        self.is_reached = True
+
+    def note_progress(self, now_s: float) -> None:
+        """Learn that it answered just now, so that it has not stalled."""
+        self.progress_at_s = now_s
+
+    def note_ceiling(self, per_s: float, now_ms: int) -> None:
+        """Learn at which rate it takes mail."""
+        self.account = replace(self.account, ceiling_per_s=per_s, ceiling_at_ms=now_ms)
+
+    def obey_account(self, account: Account) -> None:
+        """Take over what all workers know of the account: its ceilings, who waits for a permit."""
+        self.account = account
+
+    def begin_outage(self) -> None:
+        """Note that all workers know of its outage."""
+        self.is_outage_known = True
+
+    def end_outage(self) -> None:
+        """Note that no worker is to take it for down any more."""
+        self.is_outage_known = False
+
+    def obey_outage(self, now_s: float, *, is_down: bool) -> None:
+        """Take over which outage all workers know of."""
+        if is_down:
+            self.suspect(now_s)
+        elif self.is_outage_known and not self.is_reached:  # by this worker: it probes at once
+            self.blocked_until_s = now_s
+        self.is_outage_known = is_down
+
+    # --- leases of its limits
+
+    def place(self, *, is_shared: bool, has_alternative: bool) -> None:
+        """Set where it stands among the routes."""
+        self.is_shared, self.has_alternative = is_shared, has_alternative
+
+    def begin_asking(self) -> None:
+        """Note that permits or tokens are being asked for: one request at a time."""
+        self.is_asking = True
+
+    def end_asking(self) -> None:
+        """Note that the request has its answer."""
+        self.is_asking = False
+
+    def add_permits(self, number: int) -> None:
+        """Count permits that were leased, or given back where negative."""
+        self.permits += number
+
+    # --- holds and probes
+
+    def hold_sender(self, domain: str, probe_at_s: float) -> None:
+        """Send no mail of a sender's domain until the probe at this time."""
+        self.held_senders[domain] = probe_at_s
+
+    def release_sender(self, domain: str) -> bool:
+        """End the hold of a sender's domain; False where there was none."""
+        return self.held_senders.pop(domain, None) is not None
+
+    def obey_senders(self, held: dict[str, float]) -> set[str]:
+        """Take over the held domains that all workers know of; return those no longer held."""
+        ended = self.held_senders.keys() - held
+        self.held_senders = held
+        return ended
+
+    def hold(self, probe_at_s: float | None, *, by_mail: bool) -> None:
+        """Send nothing but a probe from then on; None: an operator ends it."""
+        self.is_held, self.probe_at_s, self.is_probed_by_mail = True, probe_at_s, by_mail
+
+    def climb(self, ladder_s: tuple[float, ...]) -> float:
+        """Return the wait until the next probe of a hold, longer each time in a row."""
+        wait_s = ladder_step(ladder_s, self.hold_step)
+        self.hold_step += 1
+        return wait_s
+
+    def pause(self, probe_at_s: float) -> None:
+        """Hold it for its pace: one worker at a time probes it, by a message."""
+        self.hold(probe_at_s, by_mail=True)
+        self.is_paused, self.probing_until_s = True, 0.0
+
+    def obey_hold(self, probe_at_s: float | None, *, by_mail: bool, is_paused: bool) -> None:
+        """Take over a hold that all workers know of; how it is probed stays with who set it."""
+        self.hold(probe_at_s, by_mail=self.is_probed_by_mail if self.is_held else by_mail)
+        self.is_paused = is_paused
+
+    def choose_prober(self, until_s: float) -> None:
+        """Let this worker be the one that probes a pause, for so long."""
+        self.probing_until_s = self.probe_at_s = until_s
+
+    def release(self) -> None:
+        """End a hold that others ended: what it learnt of its ladder stays."""
+        self.is_held, self.probe_at_s = False, None
+
+    def work_again(self, now_s: float) -> None:
+        """End a hold: a probe went through."""
+        self.release()
+        self.hold_step, self.is_reached = 0, True
+        self.end_pause(now_s)
+
     def end_pause(self, now_s: float) -> None:
         """Learn that its pause is over: it may be sent to, and its ladder begins again."""
         if self.is_paused:
             self.is_paused, self.probing_until_s, self.throttles = False, 0.0, 0
             self.blocked_until_s = now_s
+
+    def begin_probe(self) -> None:
+        """Note that a connection is being tried: one at a time."""
+        self.is_probing = True
+
+    def end_probe(self) -> None:
+        """Note that the probe has its result."""
+        self.is_probing = False
 
     def shown_ceiling(self, now_s: float) -> float:
         """Return the rate at which it said "slower" just now."""

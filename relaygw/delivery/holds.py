@@ -27,7 +27,6 @@ from relaygw.mail.hold import (
 )
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.mail.standing_hold import StandingHold
-from relaygw.policy.pacing import ladder_step
 from relaygw.policy.recipients import Screen
 from relaygw.policy.standing_holds import StandingHolds
 from relaygw.store.holds import (
@@ -152,14 +151,13 @@ class Holds:
 
     async def _obey_senders(self, gate: Gate, in_force: Sequence[Hold]) -> None:
         prefix = f"{gate.provider} "
-        before = set(gate.held_senders)
-        gate.held_senders = {
+        held = {
             hold.key.removeprefix(prefix): _here_s(hold.probe_at_ms or 0)
             for hold in in_force
             if hold.scope == Scope.SENDER_DOMAIN and hold.key.startswith(prefix)
         }
         # somebody else ended it: what this worker set aside a moment ago must not be left
-        self._ended |= {(gate.provider, domain) for domain in before - set(gate.held_senders)}
+        self._ended |= {(gate.provider, domain) for domain in gate.obey_senders(held)}
         self._ended -= {(gate.provider, domain) for domain in gate.held_senders}
 
     async def _probe_senders(self, gate: Gate) -> None:
@@ -176,15 +174,13 @@ class Holds:
                 if (hold.scope, hold.key) == (Scope.SENDER_DOMAIN, f"{gate.provider} {domain}"):
                     at_ms = clock_ms() + int(PROBE_LADDER_S[0] * 1000)
                     await self._probe_at(hold, at_ms)
-                    gate.held_senders[domain] = _here_s(at_ms)
+                    gate.hold_sender(domain, _here_s(at_ms))
 
     async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
         """Hold the provider for what it said, and say so once in the log."""
         if gate.is_held and (gate.probe_at_s is None or time.monotonic() < gate.probe_at_s):
             return  # by an operator, or by what was refused together with this
-        gate.is_probed_by_mail = outcome.stage not in BEFORE_MAIL
-        wait_s = ladder_step(outcome.meaning.wait_s or PROBE_LADDER_S, gate.hold_step)
-        gate.hold_step += 1
+        wait_s = gate.climb(outcome.meaning.wait_s or PROBE_LADDER_S)
         remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
         cause, reason = SAID, outcome.words
         if outcome.meaning is BRAKED:
@@ -192,47 +188,46 @@ class Holds:
             reason = cause.sentence
             remedy = f"{remedy}: relaygw provider release {gate.provider}"
         hold = _new_hold(outcome.scope, gate.provider, reason, remedy, wait_s, cause)
-        await self._put_provider(gate, hold, wait_s)
+        gate.hold(time.monotonic() + wait_s, by_mail=outcome.stage not in BEFORE_MAIL)
+        await self._put_provider(gate, hold)
 
     async def put_pause(self, gate: Gate, outcome: RecipientOutcome, wait_s: float) -> None:
         """Let nobody send to a provider for a time that takes nothing now, and then one message."""
         if gate.is_held and time.monotonic() >= gate.probing_until_s:
             return  # by what stops it for longer, or by what was refused together with this
-        gate.is_paused, gate.is_probed_by_mail, gate.probing_until_s = True, True, 0.0
+        gate.pause(time.monotonic() + wait_s)
         remedy = outcome.meaning.remedy or _PAUSE_REMEDY
         hold = _new_hold(PAUSED, gate.provider, outcome.words, remedy, wait_s)
-        await self._put_provider(gate, hold, wait_s)
+        await self._put_provider(gate, hold)
 
     async def choose_prober(self, gate: Gate) -> None:
         """Let this worker probe a pause, unless another one was first; it has a minute for that."""
         renew, at_ms = self._stored.renew_probe, clock_ms() + int(PAUSE_LONGEST_S * 1000)
         trouble = f"next probe of {gate.provider} not recorded"
         if await self._context.ask(trouble, renew, PAUSED, gate.provider, at_ms, if_due=True):
-            gate.probing_until_s = gate.probe_at_s = time.monotonic() + PAUSE_LONGEST_S
+            gate.choose_prober(time.monotonic() + PAUSE_LONGEST_S)
 
     async def put_quota(self, gate: Gate, quota: int, wait_s: float) -> None:
         """Hold the provider until its daily quota has room again."""
         at = utc_text(clock_ms() + int(wait_s * 1000))
         reason = f"daily_quota of {quota} is used up; the next goes at {at}"
-        gate.is_probed_by_mail = True
         remedy = "wait, or raise daily_quota"
         look_s = min(wait_s, _QUOTA_LOOK_S)
+        gate.hold(time.monotonic() + look_s, by_mail=True)
         hold = _new_hold(Scope.PROVIDER, gate.provider, reason, remedy, look_s)
-        await self._put_provider(gate, hold, look_s)
+        await self._put_provider(gate, hold)
 
     async def put_sender(self, gate: Gate, domain: str, outcome: RecipientOutcome) -> None:
         """Hold mail of a sender's domain at a provider."""
         scope = Scope.SENDER_DOMAIN
         wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
-        gate.held_senders[domain] = time.monotonic() + wait_s
+        gate.hold_sender(domain, time.monotonic() + wait_s)
         remedy = outcome.meaning.remedy or _REMEDIES[scope]
         hold = _new_hold(scope, f"{gate.provider} {domain}", outcome.words, remedy, wait_s)
         what = f"provider {gate.provider} refuses sender domain {domain}, its mail is held"
         await self._put(gate, hold, what)
 
-    async def _put_provider(self, gate: Gate, hold: Hold, wait_s: float) -> None:
-        gate.is_held = True
-        gate.probe_at_s = time.monotonic() + wait_s
+    async def _put_provider(self, gate: Gate, hold: Hold) -> None:
         what = "paused" if hold.scope == PAUSED else f"held ({hold.scope})"
         await self._put(gate, hold, f"provider {gate.provider} is {what}")
 
@@ -247,15 +242,13 @@ class Holds:
         """End the hold of a provider: a probe went through. An operator's stays."""
         if gate.is_held and gate.probe_at_s is None:
             return
-        gate.is_held, gate.probe_at_s, gate.hold_step = False, None, 0
-        gate.is_reached = True
-        gate.end_pause(time.monotonic())
+        gate.work_again(time.monotonic())
         if await self._drop(gate, _OF_THE_PROVIDER, gate.provider):
             self._context.note(f"provider {gate.provider} works again, its hold has ended")
 
     async def drop_sender(self, gate: Gate, domain: str) -> None:
         """End the hold of a sender's domain: mail of it was taken; what waited is due."""
-        if gate.held_senders.pop(domain, None) is None:
+        if not gate.release_sender(domain):
             return
         if await self._drop(gate, (Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
             self._context.note(f"provider {gate.provider} accepts sender domain {domain} again")
@@ -331,7 +324,8 @@ class Holds:
         trouble = f"outage of {gate.provider} not recorded"
         with gate.teaching():
             is_new = await self._context.ask(trouble, self._stored.put_hold, hold)
-        gate.is_outage_known = gate.is_outage_known or is_new is not None
+        if is_new is not None:
+            gate.begin_outage()
         if is_new:
             takes_over = "the next provider of its routes is used"
             then = takes_over if gate.has_alternative else "mail waits"
@@ -339,7 +333,7 @@ class Holds:
 
     async def end_outage(self, gate: Gate) -> None:
         """Tell that a provider which counted as down is there again."""
-        gate.is_outage_known = False
+        gate.end_outage()
         if await self._drop(gate, (UNREACHABLE,), gate.provider, "outage"):
             self._context.note(f"provider {gate.provider} is back")
 
@@ -347,7 +341,7 @@ class Holds:
 
     async def probe(self, gate: Gate) -> None:
         """Try whether a provider is back; `gate.is_probing` meanwhile. No mail is risked by it."""
-        gate.is_probing = True
+        gate.begin_probe()
         begun_s = time.monotonic()
         patience_s = _patience_s(gate.failures) if gate.has_alternative else PROBE_LONGEST_S
         try:
@@ -358,13 +352,13 @@ class Holds:
             if outcome is None:
                 await self._note_success(gate)
             elif outcome.verdict is Verdict.HOLD:
-                gate.is_reached = True
+                gate.note_connection()
                 await self.put(gate, outcome)
             else:
                 what = outcome.detail or str(outcome.reply)
                 await self.note_failure(gate, what, begun_s)
         finally:
-            gate.is_probing = False
+            gate.end_probe()
 
     async def _try(self, gate: Gate, patience_s: float) -> RecipientOutcome | None:
         """Return the trouble of a probe; None: connection and login worked."""
@@ -383,12 +377,12 @@ class Holds:
         return None
 
     async def _note_success(self, gate: Gate) -> None:
-        gate.is_reached = True
+        gate.note_connection()
         if gate.is_outage_known:
             await self.end_outage(gate)
         if gate.is_held and not gate.is_probed_by_mail:
             await self.drop(gate)
-        gate.progress_at_s = time.monotonic()
+        gate.note_progress(time.monotonic())
 
     async def has_new_key(self, gate: Gate) -> bool:
         """Return whether a refused key was replaced; looks now and then, however often asked."""
@@ -414,11 +408,7 @@ def obey_outages(in_force: Sequence[Hold], gates: Iterable[Gate]) -> None:
     down = {hold.key for hold in in_force if hold.scope == UNREACHABLE}
     now_s = time.monotonic()
     for gate in gates:
-        if gate.provider in down:
-            gate.suspect(now_s)
-        elif gate.is_outage_known and not gate.is_reached:  # by this worker: it probes at once
-            gate.blocked_until_s = now_s
-        gate.is_outage_known = gate.provider in down
+        gate.obey_outage(now_s, is_down=gate.provider in down)
 
 
 def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
@@ -427,13 +417,14 @@ def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
     if not any(hold.scope == PAUSED for hold in mine):
         gate.end_pause(time.monotonic())
     if not mine:
-        gate.is_held, gate.probe_at_s = False, None
+        gate.release()
         return
-    if not gate.is_held:  # another worker or an operator set it
-        gate.is_probed_by_mail = all(hold.scope != Scope.CREDENTIAL for hold in mine)
     due_ms = [hold.probe_at_ms for hold in mine if hold.probe_at_ms is not None]
-    gate.is_held, gate.is_paused = True, any(hold.scope == PAUSED for hold in mine)
-    gate.probe_at_s = _here_s(max(due_ms)) if len(due_ms) == len(mine) else None
+    gate.obey_hold(
+        _here_s(max(due_ms)) if len(due_ms) == len(mine) else None,
+        by_mail=all(hold.scope != Scope.CREDENTIAL for hold in mine),
+        is_paused=any(hold.scope == PAUSED for hold in mine),
+    )
 
 
 def _new_hold(

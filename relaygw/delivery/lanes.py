@@ -197,8 +197,10 @@ def build_lanes(settings: Settings) -> tuple[list[Lane], dict[str, Gate]]:
         routes.append(Lane(route=route.name, stream=route.stream, gates=mine, window_size=size))
     for gate in gates.values():
         own = [lane for lane in routes if gate in lane.gates]
-        gate.is_shared = any(lane.stream is Stream.TRANSACTIONAL for lane in own)
-        gate.has_alternative = any(lane.has_choice for lane in own)
+        gate.place(
+            is_shared=any(lane.stream is Stream.TRANSACTIONAL for lane in own),
+            has_alternative=any(lane.has_choice for lane in own),
+        )
     asides = [
         Lane(
             route=provider_route(name, stream),

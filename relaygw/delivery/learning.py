@@ -174,7 +174,7 @@ class Learning:
         if gate.account.ceiling_per_s is None:
             what = f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s"
             self._context.note(f"{what}; its rate is now adapted")
-        gate.account = replace(gate.account, ceiling_per_s=ceiling_per_s, ceiling_at_ms=clock_ms())
+        gate.note_ceiling(ceiling_per_s, clock_ms())
         gate.allowance.forget_tokens()
         lower_rate, group = self._context.store.limits.lower_rate, gate.limit_group
         with gate.teaching():

@@ -32,13 +32,14 @@ class Permits:
     async def acquire(self, gate: Gate, wanted: int) -> None:
         """Get up to `wanted` more for a gate; raises StoreUnavailable."""
         async with self._turn(gate.limit_group):
-            gate.permits += await self._context.call(
+            leased = await self._context.call(
                 self._limits.acquire_permits,
                 gate.limit_group,
                 wanted=wanted,
                 limit=gate.max_connections(),
                 incarnation=self._incarnation,
             )
+            gate.add_permits(leased)
 
     async def return_spare(self, gate: Gate, connections: int, *, is_sharing: bool) -> None:
         """Give back those that no connection uses, and those above what the provider bears."""
@@ -56,7 +57,7 @@ class Permits:
             async with self._turn(gate.limit_group):
                 count = spare()
                 if count > 0:
-                    gate.permits -= count  # nothing begins with them meanwhile
+                    gate.add_permits(-count)  # nothing begins with them meanwhile
                     await self._context.call(
                         self._limits.release_permits,
                         gate.limit_group,
@@ -88,5 +89,5 @@ def share_out(gates: Sequence[Gate], held: int) -> None:
     surplus = held - sum(gate.permits for gate in gates)
     for gate in sorted(gates, key=lambda gate: gate.in_flight - gate.permits):
         change = max(surplus, -gate.permits)
-        gate.permits += change
+        gate.add_permits(change)
         surplus -= change

@@ -325,7 +325,7 @@ class Scheduler:
 
     def _probe_if_wanted(self, gate: Gate) -> None:
         if not self._is_stopping and gate.wants_probe(time.monotonic()):
-            gate.is_probing = True  # already: the next timer may come before the probe begins
+            gate.begin_probe()  # already: the next timer may come before the probe begins
             self._context.spawn(self._probe(gate))
 
     async def _try_new_key(self, gate: Gate) -> None:

@@ -35,7 +35,7 @@ class Shares:
         if gate.is_asking:
             request.close()
             return
-        gate.is_asking = True
+        gate.begin_asking()
         self._context.spawn(self._run(gate, request))
 
     async def _run(self, gate: Gate, request: Coroutine[None, None, bool]) -> None:
@@ -44,7 +44,7 @@ class Shares:
             with self._context.noting():
                 has_more = await request
         finally:
-            gate.is_asking = False
+            gate.end_asking()
         if has_more:
             self._start(gate)
 

@@ -224,7 +224,7 @@ class Worker:
             return (gate for gate, teachings in before.items() if gate.teachings == teachings)
 
         for gate in untaught():
-            gate.account = accounts.get(gate.limit_group, gate.account)
+            gate.obey_account(accounts.get(gate.limit_group, gate.account))
         obey_outages(stops, untaught())
         await self._holds.obey(holds, untaught())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from relaygw.settings.routes import Stream
 from relaygw.store.limits import Account
 from tests.builders import claimed
 
+PACKAGE = Path(__file__).parents[3] / "relaygw"
 THROTTLE = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, limit=Limit.RATE)
 TOO_MANY = Meaning(verdict=Verdict.THROTTLE, scope=Scope.PROVIDER, limit=Limit.CONNECTIONS)
 
@@ -215,3 +218,17 @@ def test_silence_is_the_provider_s_trouble_after_three_in_a_row(gate: Gate) -> N
     assert not gate.note_silence(5.0)
     assert gate.note_silence(6.0)
     assert not gate.is_open(6.5)
+
+
+def test_only_a_gate_changes_itself() -> None:
+    """Its state changes by named transitions, so that each change has one place."""
+    changes = []
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+            changes += [
+                f"{file.name}:{node.lineno}"  # type: ignore[attr-defined]
+                for target in targets
+                if isinstance(target, ast.Attribute) and ast.unparse(target.value).endswith("gate")
+            ]
+    assert changes == []
