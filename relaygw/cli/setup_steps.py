@@ -92,7 +92,7 @@ class Steps:
         click.echo(f"--- relaygw install-sendmail --prefix {self._wishes.prefix}")
         programs = Programs(self._wishes.prefix.absolute())
         if programs.are_there():
-            click.echo("is there")
+            click.echo("is there; for PHP, in php.ini of FPM and of the command line (cron):")
             print_lines(php_lines(self._wishes.prefix))
             return
         if foreign := programs.foreign():

@@ -341,7 +341,10 @@ def _stage_remedy(error: UpstreamError, provider: Provider, ehlo_name: str) -> s
         case Stage.EHLO:
             return f"the provider was greeted as {ehlo_name}: see hostname"
         case Stage.STARTTLS:
-            return "check host and port; a firewall may remove STARTTLS (Cisco: no fixup smtp)"
+            return (
+                "check host and port; a firewall may remove STARTTLS (Cisco: no fixup smtp); only "
+                "for a server in your own network that has no TLS: tls: opportunistic"
+            )
         case Stage.TLS if (remedy := known_remedy(error.detail)) is not None:
             return remedy
         case Stage.TLS if provider.tls is TlsPolicy.IMPLICIT:
