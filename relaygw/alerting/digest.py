@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 
 from relaygw.mail.clock import clock_ms, local_time
 from relaygw.mail.finding import Kind, words_of
+from relaygw.mail.keys import unpacked
 from relaygw.mail.words import age, printable, took, two_units
 from relaygw.observe.history import Series
 from relaygw.observe.waits import waits_of
@@ -270,7 +271,7 @@ def _found(now: _Figures, before: _Figures) -> Table:
     found, then = (figures.counts.get(Series.FOUND.value, Counter()) for figures in (now, before))
     rows = []
     for label, number in found.most_common():
-        result, _, kind = label.partition(" ")
+        result, kind = unpacked(label)
         name = words_of({Kind(kind): 1}).partition(" ")[2] if kind in list(Kind) else kind
         rows.append([f"{name}, {result}", *_beside(number, then[label], before)])
     heads = ("found in mail", "messages", "week before", "change")

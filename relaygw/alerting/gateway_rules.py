@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from relaygw.alerting.facts import Finding
 from relaygw.alerting.history import HOUR_MS, totals
 from relaygw.mail.clock import utc_text
+from relaygw.mail.keys import packed, unpacked
 from relaygw.mail.words import printable, some_of
 from relaygw.observe.history import Series
 from relaygw.observe.labels import OTHER
@@ -61,7 +62,7 @@ def _hangs(facts: HostFacts) -> Iterator[Finding]:
     for role, hang in last.items():
         yield Finding(
             Rule.ROLE_HUNG,
-            f"{facts.host} {role}",
+            packed(facts.host, role),
             f"{role} (pid {hang.pid}) on {facts.host} {_hang_words(hang)}",
             _HANG_REMEDY,
             hang.since_ms,
@@ -88,7 +89,7 @@ def _config_changed(facts: FleetFacts) -> Iterator[Finding]:
         first = entries[-1]
         change = parse_change(first.detail)
         hosts = some_of(sorted({audit_entry.target for audit_entry in entries}), _MOST_NAMES)
-        by = first.actor.partition(" ")[0]
+        by = unpacked(first.actor)[0]
         whose = some_of(change.who, _MOST_NAMES) or "none of its files was written since"
         yield Finding(
             Rule.CONFIG_CHANGED,

@@ -17,6 +17,7 @@ from relaygw.alerting.guard_words import (
 )
 from relaygw.alerting.known_mail import KnownMail, suspects_together
 from relaygw.mail.clock import DAY_MS, HOUR_MS
+from relaygw.mail.keys import unpacked
 from relaygw.mail.mail_class import MailClass, sender_words
 from relaygw.policy.guard import (
     FIRST_DAY,
@@ -151,7 +152,7 @@ class GuardWatch:
     ) -> list[tuple[Suspect, dict[str, MailClass]]]:
         is_first = any(key.endswith(FIRST_DAY) for key in alarmed)
         sums = self._store.guard.source_sums(now_ms - (DAY_MS if is_first else HOUR_MS))
-        wanted = {key.partition(" ")[0] for key in alarmed} - {""}
+        wanted = {unpacked(key)[0] for key in alarmed} - {""}
         busy = [
             one
             for one, count in sums.items()

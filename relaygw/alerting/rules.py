@@ -13,6 +13,7 @@ from itertools import chain
 from relaygw.alerting.facts import Finding, FleetFacts, HostFacts
 from relaygw.alerting.gateway_rules import own_findings, process_findings
 from relaygw.alerting.history import HOUR_MS, total, totals, waiting_then
+from relaygw.mail.keys import packed
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.verdict import Kind
@@ -101,21 +102,27 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
             summary = f"{_percent(free)} of the volume of {directory} on {host} is free"
             least = f"below {_percent(settings.queue.min_free)} (queue.min_free)"
             remedy = f"free some space; {least} new mail is refused"
-            found.append(Finding(Rule.DISK_LOW, f"{host} {directory}", summary, remedy))
+            found.append(Finding(Rule.DISK_LOW, packed(host, str(directory)), summary, remedy))
     for listener, left_s in facts.certificates.items():
         if left_s < rules.certificate_left:
             summary = f"the certificate of {listener} on {host} {_end_words(left_s)}"
             remedy = "renew it; the file is reloaded automatically"
-            found.append(Finding(Rule.CERTIFICATE_EXPIRING, f"{host} {listener}", summary, remedy))
+            found.append(
+                Finding(Rule.CERTIFICATE_EXPIRING, packed(host, str(listener)), summary, remedy)
+            )
     for listener, problem in facts.unusable.items():
         summary = f"{host} cannot use the file of the certificate for {listener}: {problem}"
         remedy = "until then clients see the one before it; relaygw check shows what is wrong"
-        found.append(Finding(Rule.CERTIFICATE_EXPIRING, f"{host} {listener}", summary, remedy))
+        found.append(
+            Finding(Rule.CERTIFICATE_EXPIRING, packed(host, str(listener)), summary, remedy)
+        )
     left = facts.maildrop
     if left is not None and left.summary is not None:
         # mail of local programs, who were told that it is on its way
         summary = f"on {host}: {left.summary}"
-        found.append(Finding(Rule.MAILDROP_STUCK, f"{host} {left.path}", summary, left.remedy))
+        found.append(
+            Finding(Rule.MAILDROP_STUCK, packed(host, str(left.path)), summary, left.remedy)
+        )
     return [*found, *process_findings(facts)]
 
 
@@ -187,12 +194,11 @@ def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
 
 
 def _held_words(hold: Hold) -> str:
-    provider, _, domain = hold.key.partition(" ")
     if hold.scope == Scope.SENDER_DOMAIN:
-        return f"provider {provider} refuses mail from {domain or '<>'}: {hold.reason}"
+        return f"provider {hold.provider} refuses mail from {hold.domain or '<>'}: {hold.reason}"
     if hold.probe_at_ms is None:
-        return f"provider {provider} is held by an operator: {hold.reason}"
-    return f"provider {provider} is held: {hold.reason}"
+        return f"provider {hold.provider} is held by an operator: {hold.reason}"
+    return f"provider {hold.provider} is held: {hold.reason}"
 
 
 def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:

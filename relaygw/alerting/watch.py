@@ -26,6 +26,7 @@ from relaygw.alerting.rules import HOST_RULES, QUEUE_RULES, fleet_findings, host
 from relaygw.alerting.silence import SilenceWatch
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.keys import unpacked
 from relaygw.policy.lost_gateways import LOST_MS
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
@@ -262,7 +263,7 @@ def _apart(told: Sequence[_Told]) -> tuple[list[_Told], list[_Told]]:
 
 def _host_of(incident: Incident) -> str | None:
     """Return the host that an incident is about, None where it is about the queue."""
-    return incident.key.partition(" ")[0] if incident.rule in HOST_RULES else None
+    return unpacked(incident.key)[0] if incident.rule in HOST_RULES else None
 
 
 def incident_of(finding: Finding, since_ms: int) -> Incident:

@@ -25,6 +25,7 @@ from relaygw.mail.hold import (
     provider_down,
     sender_refused,
 )
+from relaygw.mail.keys import packed
 from relaygw.mail.outcome import BEFORE_MAIL, RecipientOutcome, Scope, Verdict
 from relaygw.mail.standing_hold import StandingHold
 from relaygw.policy.recipients import Screen
@@ -150,11 +151,10 @@ class Holds:
         return hold
 
     async def _obey_senders(self, gate: Gate, in_force: Sequence[Hold]) -> None:
-        prefix = f"{gate.provider} "
         held = {
-            hold.key.removeprefix(prefix): _here_s(hold.probe_at_ms or 0)
+            hold.domain: _here_s(hold.probe_at_ms or 0)
             for hold in in_force
-            if hold.scope == Scope.SENDER_DOMAIN and hold.key.startswith(prefix)
+            if hold.scope == Scope.SENDER_DOMAIN and hold.provider == gate.provider
         }
         # somebody else ended it: what this worker set aside a moment ago must not be left
         self._ended |= {(gate.provider, domain) for domain in gate.obey_senders(held)}
@@ -171,7 +171,7 @@ class Holds:
             if now_s < probe_at_s or not await self._release_probe(gate.provider, domain):
                 continue
             for hold in await self._context.call(self._stored.in_force):
-                if (hold.scope, hold.key) == (Scope.SENDER_DOMAIN, f"{gate.provider} {domain}"):
+                if (hold.scope, hold.key) == (Scope.SENDER_DOMAIN, packed(gate.provider, domain)):
                     at_ms = clock_ms() + int(PROBE_LADDER_S[0] * 1000)
                     await self._probe_at(hold, at_ms)
                     gate.hold_sender(domain, _here_s(at_ms))
@@ -184,7 +184,7 @@ class Holds:
         remedy = outcome.meaning.remedy or _REMEDIES.get(outcome.scope, "")
         cause, reason = SAID, outcome.words
         if outcome.meaning is BRAKED:
-            cause = HoldCause(HoldCode.REFUSED_ALIKE, f"{REFUSALS_IN_A_ROW} {reason}")
+            cause = HoldCause(HoldCode.REFUSED_ALIKE, packed(str(REFUSALS_IN_A_ROW), reason))
             reason = cause.sentence
             remedy = f"{remedy}: relaygw provider release {gate.provider}"
         hold = _new_hold(outcome.scope, gate.provider, reason, remedy, wait_s, cause)
@@ -223,7 +223,7 @@ class Holds:
         wait_s = (outcome.meaning.wait_s or PROBE_LADDER_S)[0]
         gate.hold_sender(domain, time.monotonic() + wait_s)
         remedy = outcome.meaning.remedy or _REMEDIES[scope]
-        hold = _new_hold(scope, f"{gate.provider} {domain}", outcome.words, remedy, wait_s)
+        hold = _new_hold(scope, packed(gate.provider, domain), outcome.words, remedy, wait_s)
         what = f"provider {gate.provider} refuses sender domain {domain}, its mail is held"
         await self._put(gate, hold, what)
 
@@ -250,7 +250,7 @@ class Holds:
         """End the hold of a sender's domain: mail of it was taken; what waited is due."""
         if not gate.release_sender(domain):
             return
-        if await self._drop(gate, (Scope.SENDER_DOMAIN,), f"{gate.provider} {domain}"):
+        if await self._drop(gate, (Scope.SENDER_DOMAIN,), packed(gate.provider, domain)):
             self._context.note(f"provider {gate.provider} accepts sender domain {domain} again")
         await self.release_sender(gate.provider, domain)
 

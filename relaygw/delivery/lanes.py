@@ -11,6 +11,7 @@ from operator import itemgetter
 from relaygw.delivery.gate import Gate
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
+from relaygw.mail.keys import packed
 from relaygw.policy.router import provider_route
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Stream
@@ -99,10 +100,10 @@ class Lane:
         allowed = self._allowed(claimed)
         if not allowed:
             if _is_bound(claimed):
-                return HoldCause(HoldCode.LOST_PROVIDER, f"{claimed.provider} {self.route}")
+                return HoldCause(HoldCode.LOST_PROVIDER, packed(claimed.provider or "", self.route))
             if not any(gate.may_send_as(claimed.sender) for gate in self.gates):
-                return HoldCause(HoldCode.NO_SENDER, f"{self.route} {claimed.sender}")
-            return HoldCause(HoldCode.OVER_QUOTA, f"{self.route} {len(claimed.recipients)}")
+                return HoldCause(HoldCode.NO_SENDER, packed(self.route, claimed.sender))
+            return HoldCause(HoldCode.OVER_QUOTA, packed(self.route, str(len(claimed.recipients))))
         refused = [gate.held_domain(claimed) for gate in allowed]
         if refused[0] is None or None in refused:
             return None
@@ -119,7 +120,7 @@ class Lane:
         self.avoid(gate, claimed)
         if any(one.provider in self.unfit[claimed.queue_id] for one in self._allowed(claimed)[:1]):
             del self.unfit[claimed.queue_id]  # once it is released all are asked again
-            return HoldCause(HoldCode.NEEDS_8BITMIME, f"{self.route} {why}")
+            return HoldCause(HoldCode.NEEDS_8BITMIME, packed(self.route, why))
         return self.obstacle(claimed)
 
     def _allowed(self, claimed: ClaimedDelivery) -> list[Gate]:

@@ -20,6 +20,7 @@ from relaygw.mail.content import HeaderFacts
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery
 from relaygw.mail.finding import Kind
 from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.keys import packed, unpacked
 from relaygw.mail.state import RecipientState
 from relaygw.policy.content_check import find_in, shown_subject
 from relaygw.policy.standing_holds import StandingHolds
@@ -42,7 +43,7 @@ class ScreenHold(NamedTuple):
     @property
     def cause(self) -> HoldCause:
         """The cause as the queue keeps it."""
-        return HoldCause(self.code, f"{self.key} {self.reason}")
+        return HoldCause(self.code, packed(self.key, self.reason))
 
 
 class Check:
@@ -219,7 +220,7 @@ def _standing_hold(message: AcceptedMessage, standing: StandingHolds) -> ScreenH
     ]
     if not holds or holds[0] is None or None in holds:
         return None
-    hold_id, _, words = holds[0].cause.key.partition(" ")
+    hold_id, words = unpacked(holds[0].cause.key)
     return ScreenHold(HoldCode.STANDING, hold_id, words)
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from relaygw.mail.address import split
+from relaygw.mail.keys import packed, unpacked
 
 
 class HoldCode(StrEnum):
@@ -89,29 +90,34 @@ class HoldCause:
         if self.code not in _SENTENCES:
             return self.key
         text = _SENTENCES[self.code]
-        return text.format(*self.key.split(" ", max(0, text.count("{}") - 1)))
+        return text.format(*unpacked(self.key, text.count("{}") or 1))
 
     @property
     def words(self) -> str:
         """What was said: in what was refused alike, or as the reason."""
         if self.code is HoldCode.REFUSED_ALIKE:
-            return self.key.partition(" ")[2]
+            return unpacked(self.key)[1]
         return self.sentence
+
+    @property
+    def target(self) -> str:
+        """The first part of the key: what holds it, such as an entry of the guard."""
+        return unpacked(self.key)[0]
 
     @property
     def hold_id(self) -> str | None:
         """The standing hold that it waits for the end of, None of other causes."""
-        return self.key.partition(" ")[0] if self.code is HoldCode.STANDING else None
+        return self.target if self.code is HoldCode.STANDING else None
 
     @property
     def domain(self) -> str:
         """The domain of a sender that is refused; "" of the null sender."""
-        return self.key.partition(" ")[0]
+        return self.target
 
     @property
     def providers(self) -> list[str]:
         """The providers that refuse a sender."""
-        return self.key.partition(" ")[2].split(_BETWEEN_PROVIDERS)
+        return unpacked(self.key)[1].split(_BETWEEN_PROVIDERS)
 
     def is_refused(self, provider: str, domain: str) -> bool:
         """True when it waits until this provider takes this sender's domain."""
@@ -125,12 +131,12 @@ SAID = HoldCause(HoldCode.OTHER)  # of a hold whose reason is what a provider sa
 def sender_refused(domain: str, providers: Iterable[str]) -> HoldCause:
     """Return the cause of mail that waits until a provider takes a sender's domain."""
     names = _BETWEEN_PROVIDERS.join(providers)
-    return HoldCause(HoldCode.SENDER_REFUSED, f"{domain} {names}")
+    return HoldCause(HoldCode.SENDER_REFUSED, packed(domain, names))
 
 
 def probed_provider(code: str, key: str | None) -> str | None:
     """Return the provider whose hold of its sender a delivery probes, by the hold it was let of."""
-    return (key or "").partition(" ")[2] if code == HoldCode.SENDER_REFUSED else None
+    return unpacked(key or "")[1] if code == HoldCode.SENDER_REFUSED else None
 
 
 def provider_down(provider: str) -> HoldCause:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.keys import packed
 
 
 class HoldScope(StrEnum):
@@ -52,7 +53,7 @@ class StandingHold:
     def cause(self) -> HoldCause:
         """What its mail is held for."""
         why = f" ({self.reason})" if self.reason else ""
-        return HoldCause(HoldCode.STANDING, f"{self.hold_id} {self.words}{why}")
+        return HoldCause(HoldCode.STANDING, packed(self.hold_id, f"{self.words}{why}"))
 
     def is_over(self, now_ms: int) -> bool:
         """Return whether its time has passed."""

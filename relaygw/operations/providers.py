@@ -72,7 +72,7 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
         if store.holds.drop_hold(hold.scope, hold.key, entry=entry):
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
-            _release_parked(store, name, hold.key.removeprefix(f"{name} "))
+            _release_parked(store, name, hold.domain)
     if not ended:
         return ended
     detail = f"provider {name} was released"
@@ -95,12 +95,12 @@ def _release_parked(store: Store, provider: str, domain: str) -> None:
 
 
 def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:
-    """Return the holds that concern a provider; a sender domain's key is `PROVIDER DOMAIN`."""
+    """Return the holds that concern a provider."""
     return [
         hold
         for hold in holds
         if (hold.scope in STOPS and hold.key == provider)
-        or (hold.scope == Scope.SENDER_DOMAIN and hold.key.partition(" ")[0] == provider)
+        or (hold.scope == Scope.SENDER_DOMAIN and hold.provider == provider)
     ]
 
 

@@ -116,7 +116,7 @@ def guarded(store: Store) -> list[Guarded]:
     held: Counter[str] = Counter()
     for group in store.holds.held_mail() if entries else ():
         if group.cause.code is HoldCode.GUARD:
-            held[group.cause.key.partition(" ")[0]] += group.deliveries
+            held[group.cause.target] += group.deliveries
     return [Guarded(entry=entry, held=held[entry.target]) for entry in entries]
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from relaygw.mail.clock import utc_text
 from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.keys import packed
 from relaygw.mail.outcome import Scope
 from relaygw.mail.standing_mail import HeldMail, MailInHand
 from relaygw.mail.words import age, counted
@@ -231,7 +232,7 @@ def _is_attended(cause: HoldCause, standing: Standing) -> bool:
         return cause.hold_id in standing.ending
     if cause.code is not HoldCode.SENDER_REFUSED:
         return False
-    names = ((Scope.SENDER_DOMAIN, f"{name} {cause.domain}") for name in cause.providers)
+    names = ((Scope.SENDER_DOMAIN, packed(name, cause.domain)) for name in cause.providers)
     return any(name in standing.holds for name in names)
 
 

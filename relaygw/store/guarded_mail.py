@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from relaygw.mail.hold import HoldCause, HoldCode
+from relaygw.mail.keys import packed
 from relaygw.mail.mail_class import MailClass
 from relaygw.mail.state import CLAIMABLE, DeliveryState
 from relaygw.store.audit import AuditEntry
@@ -28,10 +29,10 @@ def release_left(store: Store) -> None:
     entries = store.guard.guard_entries()
     held = {entry.target for entry in entries if entry.action is GuardAction.HOLD}
     for cause in causes:
-        if cause.key.partition(" ")[0] not in held:
+        if cause.target not in held:
             while store.holds.release_held(cause, limit=_BATCH):
                 pass
-    of_held = [hold_cause for hold_cause in causes if hold_cause.key.partition(" ")[0] in held]
+    of_held = [hold_cause for hold_cause in causes if hold_cause.target in held]
     for ids in _allowed_of_held(store, entries, held):
         keys = [
             (entry.queue_id, part.delivery_no)
@@ -92,7 +93,7 @@ def hold_waiting(store: Store, *, actor: str, now_ms: int, target: str = "") -> 
                     found,
                     from_states=CLAIMABLE,
                     to=DeliveryState.HELD,
-                    hold=HoldCause(HoldCode.GUARD, f"{scope.target} {scope.reason}"),
+                    hold=HoldCause(HoldCode.GUARD, packed(scope.target, scope.reason)),
                     entry=AuditEntry(
                         at_ms=now_ms,
                         actor=actor,

@@ -11,6 +11,7 @@ from sqlalchemy import case, func, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.hold import SAID, HoldCause, HoldCode, cause_in
+from relaygw.mail.keys import unpacked
 from relaygw.mail.outcome import Scope
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.standing_mail import HeldMail
@@ -65,8 +66,13 @@ class Hold:
 
     @property
     def provider(self) -> str:
-        """Whose it is; a sender domain's key is `PROVIDER DOMAIN`."""
-        return self.key.partition(" ")[0]
+        """Whose it is."""
+        return unpacked(self.key)[0]
+
+    @property
+    def domain(self) -> str:
+        """The sender domain that it is of; "" of the null sender, and of other holds."""
+        return unpacked(self.key)[1]
 
 
 class HoldsInForce(NamedTuple):

@@ -15,6 +15,7 @@ from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
 from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode
+from relaygw.mail.keys import packed
 from relaygw.mail.outcome import Meaning, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import OPEN, DeliveryState
@@ -331,7 +332,7 @@ def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
 def _of_provider(facts: Facts, name: str) -> Iterator[Obstacle]:
     domain = split(facts.entry.sender)[1] or ""
     for hold in sorted(holds_of(facts.holds, name), key=_weight):
-        if hold.scope != Scope.SENDER_DOMAIN or hold.key == f"{name} {domain}":
+        if hold.scope != Scope.SENDER_DOMAIN or hold.key == packed(name, domain):
             yield _of_hold(name, hold, facts.now_ms)
     quota = facts.settings.providers[name].daily_quota
     usage = facts.usages.get(name)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import DAY_MS, clock_ms
+from relaygw.mail.keys import unpacked
 from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS, sender_words
 from relaygw.operations import sources
 from relaygw.operations.sources import BY, SourceRow, UnknownTarget, guarded, source_rows, suspects
@@ -98,7 +99,7 @@ _DONE = {"hold": "guard_held", "allow": "guard_allowed", "release": "guard_relea
 
 def _source_of(alert: Incident) -> str:
     """Return the id of the source that an alert is about, "" of several."""
-    found = alert.key.partition(" ")[0]
+    found = unpacked(alert.key)[0]
     return found if _ID.fullmatch(found) else ""
 
 
