@@ -17,12 +17,12 @@ from relaygw.cli.check_findings import (
     AskedMail,
     change,
     closed_places,
-    closed_secrets,
     events_doubts,
     events_problems,
     events_words,
     field_lines,
     file_problems,
+    hidden_files,
     idle_providers,
     lonely_listeners,
     loop_doubts,
@@ -46,7 +46,7 @@ from relaygw.cli.frame import (
     address_of,
     pass_invocation,
 )
-from relaygw.cli.setup_host import service_warnings
+from relaygw.cli.setup_host import service_warnings, socket_problems
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
@@ -131,7 +131,7 @@ def check(
     if wants_json and not online:
         raise click.UsageError("--json needs --online")
     loaded = invocation.read()
-    take_variables_of_service(loaded.settings)  # as root, where it is
+    take_variables_of_service(loaded)  # as root, where it is
     act_as_owner(loaded)
     if sender is not None:
         sender = "" if sender == "<>" else address_of(sender, "--sender")
@@ -148,8 +148,8 @@ def check(
             raise CommandFailed(problem)
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
     problems += file_problems(loaded)
-    hidden = closed_secrets(loaded)
-    problems += hidden.values()
+    hidden = hidden_files(loaded)
+    problems += [*hidden.values(), *socket_problems(loaded)]
     if not wants_json:
         _tell(invocation, loaded, mail, doubts)
     problems_code = _check_problems(loaded.settings, mail, problems)

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relaygw.cli.frame import Invocation
-from relaygw.cli.setup_host import closed_directories, is_of_service
+from relaygw.cli.setup_host import (
+    closed_directories,
+    is_of_service,
+    service_variables,
+    writable_directories,
+)
 from relaygw.cli.text import labelled
 from relaygw.errors import (
     PackageMissing,
@@ -27,12 +32,14 @@ from relaygw.policy.router import Explainer, Way
 from relaygw.reach import is_own
 from relaygw.service_file import environ_of, running_gateways, user_name
 from relaygw.settings.addresses import is_loopback_host
+from relaygw.settings.certificates import certificate_files
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
-from relaygw.settings.secrets import SecretRef, sharing_command
+from relaygw.settings.secrets import SecretRef, secrets_of, sharing_command
 from relaygw.settings.section import Mode
+from relaygw.settings.tree import shown_keys
 from relaygw.settings.web import MIN_TOKEN_LENGTH
 from relaygw.store.store import check_driver
 
@@ -196,20 +203,28 @@ def closed_places(loaded: LoadedSettings) -> Iterator[str]:
         places.append(("maildrop.path", Path(maildrop)))
     if log is not None:
         places.append(("log.target", log if os.access(log, os.F_OK) else log.parent))
+    writable = writable_directories() if loaded.files and is_of_service(loaded.files[0]) else ()
     for key, place in places:
+        if writable and not f"{place}/".startswith(writable):
+            yield (
+                f"{key}: systemd lets the service write below {', '.join(writable)} only, not to "
+                f"{place}; use one, or add ReadWritePaths={place} by: systemctl edit relaygw"
+            )
+            continue
         rights = os.R_OK | os.W_OK | (os.X_OK if place.is_dir() else 0)
         if os.access(place, os.F_OK) and not os.access(place, rights):
             command = f"chown {user} {shlex.quote(str(place))}"
             yield f"{key}: {user} may not write to {place}; run as root: {command}"
 
 
-def take_variables_of_service(settings: Settings) -> None:
-    """Let secrets be read here as the gateway reads them that runs on this queue, if one does.
+def take_variables_of_service(loaded: LoadedSettings) -> None:
+    """Let secrets be read here as the service reads them at its next start, or a gateway that runs.
 
-    Of the variables that secrets name this process has those of the gateway, and no others. Only
+    Of the variables that secrets name this process has those of the service, and no others. Only
     root, or the gateway's user with its capabilities, can see them.
     """
-    secrets = (secret for _, secret in _secrets(settings) if secret is not None)
+    settings = loaded.settings
+    secrets = secrets_of(settings).values()
     wanted = {
         "CREDENTIALS_DIRECTORY",
         *(secret_ref.target for secret_ref in secrets if secret_ref.kind == "env"),
@@ -221,18 +236,25 @@ def take_variables_of_service(settings: Settings) -> None:
                 for name in wanted:
                     os.environ.pop(name, None)
                 os.environ.update({name: service[name] for name in wanted & {*service}})
+    if os.getuid() == 0 and loaded.files and is_of_service(loaded.files[0]):
+        for name, (value, _) in service_variables().items():
+            if name in wanted:
+                os.environ[name] = value
 
 
 def unreadable_secrets(settings: Settings) -> Iterator[str]:
     """Yield secrets that cannot be read here; commands are not run for a check."""
-    for key, secret in _secrets(settings):
-        yield from _unreadable(key, secret)
+    has_public_events = settings.events.bind is not None and not settings.events.bind.is_loopback
+    for keys, secret in secrets_of(settings).items():
+        is_problem = has_public_events and keys[-2:] == ("events", "secret")
+        if keys[0] != "webhooks" and not is_problem:
+            yield from _unreadable(shown_keys(keys), secret)
     yield from _webhooks_unread(settings)
 
 
-def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
+def _unreadable(key: str, secret: SecretRef) -> Iterator[str]:
     """Yield why a secret cannot be read here, if it cannot."""
-    if secret is None or secret.kind == "command":
+    if secret.kind == "command":
         return
     try:
         secret.read()
@@ -240,16 +262,18 @@ def _unreadable(key: str, secret: SecretRef | None) -> Iterator[str]:
         yield f"{key}: {error}"
 
 
-def closed_secrets(loaded: LoadedSettings) -> dict[str, str]:
-    """Return by key why the service cannot read a secret that its user may read."""
+def hidden_files(loaded: LoadedSettings) -> dict[str, str]:
+    """Return by key why the service cannot read a secret or certificate that its user may read."""
     if not loaded.files or not is_of_service(loaded.files[0]):
         return {}
-    closed = closed_directories()
+    closed, secrets = closed_directories(), secrets_of(loaded.settings).items()
+    files = {keys: secret.target for keys, secret in secrets if secret.kind == "file"}
+    files |= certificate_files(loaded.settings)
     return {
-        key: f"{key}: systemd hides {secret.target} from the service (ProtectHome=, PrivateTmp=); "
-        "keep it in /etc/relaygw/secrets"
-        for key, secret in _secrets(loaded.settings)
-        if secret is not None and secret.kind == "file" and secret.target.startswith(closed)
+        shown_keys(keys): f"{shown_keys(keys)}: systemd hides {file} from the service "
+        "(ProtectHome=, PrivateTmp=); keep it in /etc/relaygw/secrets"
+        for keys, file in files.items()
+        if file.startswith(closed)
     }
 
 
@@ -327,27 +351,6 @@ def _webhooks_unread(settings: Settings) -> Iterator[str]:
                 yield f"webhooks.{number}.{key}: {error}"
 
 
-def _secrets(settings: Settings) -> Iterator[tuple[str, SecretRef | None]]:
-    yield "queue.password", settings.queue.password
-    yield "heartbeat_url", settings.heartbeat_url.reference if settings.heartbeat_url else None
-    webhook = settings.digest.webhook
-    yield "digest.webhook", webhook.reference if webhook else None
-    has_public_events = settings.events.bind is not None and not settings.events.bind.is_loopback
-    for name, provider in settings.providers.items():
-        yield f"providers.{name}.password", provider.password
-        if provider.events is not None and not has_public_events:  # else they are problems
-            yield f"providers.{name}.events.secret", provider.events.secret
-        if provider.oauth is not None:
-            yield f"providers.{name}.oauth.client_secret", provider.oauth.client_secret
-            yield f"providers.{name}.oauth.key", provider.oauth.key
-            yield f"providers.{name}.oauth.refresh_token", provider.oauth.refresh_token
-    for number, alert in enumerate(settings.alerts):
-        yield f"alerts.{number}.apprise", alert.apprise
-        yield f"alerts.{number}.webhook", alert.webhook.reference if alert.webhook else None
-    for token in settings.web.tokens:
-        yield f"web.tokens.{token.name}", token.token
-
-
 def events_words(settings: Settings) -> str | None:
     """Return the paths that the listener for events serves, None without one."""
     names = [name for name, one in settings.providers.items() if one.events is not None]
@@ -362,7 +365,7 @@ def events_problems(settings: Settings) -> Iterator[str]:
         return
     yield from _unusable_secrets(settings)
     for name, provider in settings.providers.items():
-        if provider.events is not None:
+        if provider.events is not None and provider.events.secret is not None:
             yield from _unreadable(f"providers.{name}.events.secret", provider.events.secret)
 
 

@@ -108,6 +108,8 @@ def write(file: NewFile, owner: Owner) -> None:
 
 _CLOSED_BY = {"ProtectHome": ("/home/", "/root/"), "PrivateTmp": ("/tmp/", "/var/tmp/")}
 
+_WRITABLE_BY = ("ProtectSystem", "ReadWritePaths", "StateDirectory")
+
 
 def has_units() -> bool:
     """True when systemd runs here and knows the service."""
@@ -129,6 +131,31 @@ def closed_directories() -> tuple[str, ...]:
     """Return the directories that systemd hides from the service, each with a slash at its end."""
     shown = shown_of_service(*_CLOSED_BY)
     return tuple(place for line in shown for place in _CLOSED_BY.get(line.removesuffix("=yes"), ()))
+
+
+def writable_directories() -> tuple[str, ...]:
+    """Return where systemd lets the service write, each with a slash at its end; (): anywhere."""
+    shown = dict(line.split("=", 1) for line in shown_of_service(*_WRITABLE_BY))
+    if shown.get("ProtectSystem") != "strict":
+        return ()
+    words = shown.get("ReadWritePaths", "").replace("-/", "/").split()
+    states = (f"/var/lib/{name}" for name in shown.get("StateDirectory", "").split())
+    return tuple(f"{place}/" for place in (*states, *words))
+
+
+def socket_problems(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield that relaygw.socket, where it is enabled, listens elsewhere than `listeners` say."""
+    is_used = loaded.files and is_of_service(loaded.files[0])
+    if not is_used or _systemctl("is-enabled", "--quiet", UNITS[0]).returncode:
+        return
+    shown = _systemctl("show", "--property=Listen", UNITS[0]).stdout.splitlines()
+    handed = {line.removeprefix("Listen=").partition(" (")[0] for line in shown}
+    named = {str(listener.bind) for listener in loaded.settings.listeners}
+    if handed != named:
+        yield (
+            f"listeners: relaygw.socket listens at {', '.join(sorted(handed))}, and listeners name "
+            f"{', '.join(sorted(named))}, so that the service does not start; run: relaygw setup"
+        )
 
 
 def socket_file(settings: Settings) -> NewFile | None:

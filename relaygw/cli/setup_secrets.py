@@ -90,11 +90,8 @@ def _given(secret: Secret, answers: Answers, wishes: Wishes) -> str | None:
         return read_secret(secret, answers, wishes)
     if source is None and (secret.option != PASSWORD.option or sys.stdin.isatty()):
         return None
-    is_file = False
-    with suppress(OSError, ValueError):
-        is_file = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
-    # an open pipe may be anybody's, unless the whole of the first call is repeated
-    if not (source or answers.given or is_file):
+    # what is open there may be anybody's, such as a script, unless the first call is repeated
+    if not (source or answers.given):
         return None
     text = _standard_input(secret)
     return _clean(secret, text, "standard input") if text.strip() else None

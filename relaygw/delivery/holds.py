@@ -33,6 +33,7 @@ from relaygw.policy.standing_holds import StandingHolds
 from relaygw.store.holds import (
     PAUSED,
     PROBE_LONGEST_S,
+    RETRIED,
     UNREACHABLE,
     Hold,
     HoldsInForce,
@@ -310,16 +311,12 @@ class Holds:
     async def note_failure(self, gate: Gate, what: str, now_s: float) -> None:
         """Learn that a provider cannot be reached; tell of it once it counts as down."""
         gate.note_failure(now_s)
-        if gate.has_failed(now_s) and not gate.is_outage_known:  # it may have been released since
+        if gate.has_failed(now_s) or gate.is_outage_known:
             await self.begin_outage(gate, what)
-        elif gate.is_outage_known:
-            renew, at_ms = self._stored.renew_probe, clock_ms() + int(_probe_wait_s(gate) * 1000)
-            trouble = f"next probe of {gate.provider} not recorded"
-            await self._context.ask(trouble, renew, UNREACHABLE, gate.provider, at_ms)
 
     async def begin_outage(self, gate: Gate, what: str) -> None:
-        """Tell that a provider is down, once however many workers see it."""
-        remedy = known_remedy(what) or "it is retried automatically"
+        """Tell that a provider is down, once however many workers see it, and why by now."""
+        remedy = known_remedy(what) or RETRIED
         hold = _new_hold(UNREACHABLE, gate.provider, what, remedy, _probe_wait_s(gate))
         trouble = f"outage of {gate.provider} not recorded"
         with gate.teaching():

@@ -60,6 +60,10 @@ class Rewriting:
         # of this host's own mail; of other clients' only where they are listed
         clients = resolver.configuration.parameter("local_header_rewrite_clients")
         self._is_header_mapped = clients is None or bool(clients.value)
+        transport = resolver.configuration.value("local_transport").partition(":")[0]
+        service = resolver.configuration.service(transport)
+        # aliases are local(8)'s; another transport never asks them
+        self._has_aliases = (service.command if service is not None else transport) == "local"
 
     def answer(self, sender: str, recipient: str) -> Answer:
         """Return the fate of mail of Postfix's own networks. Raises PostfixUnreadable."""
@@ -268,7 +272,7 @@ class Rewriting:
     def _alias(self, address: str) -> list[str]:
         """Return the results of aliases(5) for a recipient of this host."""
         domain = address.rpartition("@")[2]
-        if not self.resolver.is_local(domain):
+        if not self.resolver.is_local(domain) or not self._has_aliases:
             return []
         entry = self.alias_entry(address)
         found: list[str] = []

@@ -98,7 +98,9 @@ class Comparison:
         self._rewriting = rewriting
         self._doubts = Doubts(rewriting)
         self._failures = Failures(rewriting.resolver)
-        self._closed = why_closed(rewriting.resolver)
+        problems = rewriting.resolver.configuration.problems
+        stops = [f"{problem}: Postfix does not start with this line" for problem in problems[:1]]
+        self._closed = next(iter(stops), "") or why_closed(rewriting.resolver)
         self._settings = settings
         self._secrets = secrets
         self._router = Router(settings.routes)

@@ -54,12 +54,12 @@ def _is_address(text: str) -> bool:
 
 
 def _is_entry(text: str) -> bool:
+    if text.startswith("*"):  # an address to RFC 5321, and to who writes it all of a domain
+        return False
     return _is_address(text) or (text.startswith("@") and _is_domain(text[1:]))
 
 
 def _is_pattern(text: str) -> bool:
-    if text.startswith("*"):  # an address to RFC 5321, and to who writes it all of a domain
-        return False
     return _is_entry(text) or (text.startswith(".") and _is_domain(text[1:]))
 
 

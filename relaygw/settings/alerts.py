@@ -116,8 +116,10 @@ class Alert(Section):
         if not kinds:
             yield "", f"names no channel; write one of {', '.join(_KINDS)}"
         elif len(kinds) > 1:
-            yield kinds[1], f"is set together with {kinds[0]}; each entry is one channel, so "
-            "write two entries"
+            yield (
+                kinds[1],
+                f"is set together with {kinds[0]}; each entry is one channel, so write two entries",
+            )
         if self.email is not None and self.sender is None:
             yield "email", "needs sender as well: an address of yours that the providers accept"
         for key in ("sender", "providers"):

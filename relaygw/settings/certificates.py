@@ -18,7 +18,7 @@ from relaygw.errors import SettingsError
 from relaygw.settings.listeners import ListenerTls
 from relaygw.settings.model import Settings
 from relaygw.settings.secrets import loose_permissions
-from relaygw.settings.tree import Tree
+from relaygw.settings.tree import Keys, Tree
 
 WARN_DAYS = 21
 _MAX_BYTES = 2**20
@@ -84,6 +84,20 @@ def broken_certificates(settings: Settings, tree: Tree, *, owners: Collection[in
         if problem:
             problems.append(tree.line_for(("listeners", number, "tls"), problem))
     return problems
+
+
+def certificate_files(settings: Settings) -> dict[Keys, str]:
+    """Return the files of certificates and their keys by where the user wrote them."""
+    files: dict[Keys, str | None] = {}
+    for number, listener in enumerate(settings.listeners):
+        for key in ("cert", "key"):
+            files["listeners", number, "tls", key] = getattr(listener.tls, key)
+    for name, provider in settings.providers.items():
+        files["providers", name, "tls_ca"] = provider.tls_ca
+        files["providers", name, "oauth", "certificate"] = getattr(
+            provider.oauth, "certificate", None
+        )
+    return {keys: file for keys, file in files.items() if file is not None}
 
 
 def doubtful_certificates(settings: Settings) -> Iterator[str]:

@@ -141,6 +141,7 @@ class TlsPolicy(StrEnum):
 
 
 _PORT_OF_IMPLICIT_TLS = 465
+_PORTS_OF_STARTTLS = (25, 587)
 _BY_STARTTLS = (TlsPolicy.REQUIRED, TlsPolicy.ENCRYPT, TlsPolicy.OPPORTUNISTIC)
 
 
@@ -291,6 +292,11 @@ class Provider(Section):
             yield (
                 f"{self.tls} uses STARTTLS, but port {self.port} uses implicit TLS; write tls: "
                 "implicit, with tls_ca if the server has its own CA, or port: 587"
+            )
+        if self.port in _PORTS_OF_STARTTLS and self.tls is TlsPolicy.IMPLICIT:
+            yield (
+                f"port {self.port} uses STARTTLS, and tls: implicit speaks TLS from the start; "
+                f"write tls: required, or port: {_PORT_OF_IMPLICIT_TLS}"
             )
         if self.tls is TlsPolicy.ENCRYPT:
             yield (

@@ -30,12 +30,15 @@ from relaygw.errors import SettingsError
 from relaygw.service_file import user_name
 from relaygw.settings.section import Written
 from relaygw.settings.tree import Keys, Tree
+from relaygw.state_owner import as_caller
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
 
 
 SERVICE_USER = "relaygw"
+CREDENTIALS = Path("/etc/relaygw/credentials")
+"""What only root reads, and systemd hands over: NAME as relaygw_NAME."""
 FORMS = "env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"
 _KINDS = ("env", "file", "credential", "command", "plain")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -99,6 +102,9 @@ class SecretRef(Written):
 
     def _credential_path(self, variables: Mapping[str, str]) -> Path:
         directory = variables.get("CREDENTIALS_DIRECTORY")
+        source = CREDENTIALS / self.target.removeprefix("relaygw_")
+        if not directory and os.access(source, os.R_OK):  # the caller is root
+            return source
         if not directory:
             raise SettingsError(
                 f"{self}: CREDENTIALS_DIRECTORY is not set; start relaygw with systemd and "
@@ -109,7 +115,8 @@ class SecretRef(Written):
     def _from_file(self, path: Path) -> str:
         try:
             # O_NONBLOCK: a FIFO put in the file's place must not stop the gateway
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            with as_caller() if path.parent == CREDENTIALS else contextlib.nullcontext():
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 problem = secret_file_problem(path, os.fstat(descriptor))
                 content = b"" if problem else os.read(descriptor, MAX_SECRET_BYTES)
@@ -125,7 +132,8 @@ class SecretRef(Written):
                     "services"
                 )
             if self.kind == "credential":
-                remedy += "; systemd takes it over at the service's next start"
+                place = CREDENTIALS / self.target.removeprefix("relaygw_")
+                remedy = f"write it to {place}; systemd hands it over at the service's next start"
             raise SettingsError(
                 f"{self}: {path} cannot be read ({error.strerror}); {remedy}"
             ) from error
@@ -363,7 +371,7 @@ def secret_file_problem(path: Path, status: os.stat_result) -> str | None:
 def loose_secrets(settings: Settings, tree: Tree, *, owners: Collection[int]) -> list[str]:
     """Return one line for each secret that everyone may read or that another one owns."""
     problems = []
-    for keys, secret in _secrets(settings).items():
+    for keys, secret in secrets_of(settings).items():
         place = tree.place_of(keys)
         if secret.kind == "file":
             problem = loose_permissions(Path(secret.target), owners=owners)
@@ -376,7 +384,7 @@ def loose_secrets(settings: Settings, tree: Tree, *, owners: Collection[int]) ->
     return problems
 
 
-def _secrets(settings: Settings) -> dict[Keys, SecretRef]:
+def secrets_of(settings: Settings) -> dict[Keys, SecretRef]:
     """Return every secret by where the user wrote it."""
     found: dict[Keys, SecretRef | None] = {("queue", "password"): settings.queue.password}
     for number, relay in enumerate(settings.relay_to):

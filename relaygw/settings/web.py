@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from relaygw.settings.addresses import Bind, HeaderName
+from relaygw.settings.addresses import Bind, HeaderName, Host
 from relaygw.settings.listeners import HASH_EXAMPLE, PasswordHash, UserLogin
 from relaygw.settings.secrets import SecretRef, is_url
 from relaygw.settings.section import Conflict, Network, Section, repeated_names
@@ -81,7 +81,7 @@ class Web(Section):
     tokens: tuple[WebToken, ...] = ()
     url: WebUrl | None = Field(default=None, examples=["https://gw.example.com"])  # for links
     base_path: Annotated[str, AfterValidator(_check_base_path)] = "/"
-    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    hosts: tuple[Host, ...] = ("localhost", "127.0.0.1", "::1")
     link_header: LinkHeader | None = Field(default=None, examples=["X-Order-Id"])
     proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For and X-Forwarded-Proto are believed
     networks: tuple[Network, ...] = ()  # who else may not even log in; empty: everybody may
@@ -118,11 +118,6 @@ def web_conflicts(settings: Settings) -> Iterator[Conflict]:
             f"{web.bind} would show captured mail to the network without a login; add web.users, "
             "or write 127.0.0.1:8025, or web.open: true if everyone there may read it",
         )
-    for number, host in enumerate(web.hosts):
-        if "/" in host:
-            yield Conflict(
-                ("web", "hosts", number), "is a URL; write the host alone, e.g. gw.example.com"
-            )
     named = [(("web", "users", n, "name"), user.name) for n, user in enumerate(web.users)]
     named += [(("web", "tokens", n, "name"), token.name) for n, token in enumerate(web.tokens)]
     yield from repeated_names(named, "user or token")  # the audit trail tells who by name alone

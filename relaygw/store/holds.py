@@ -51,6 +51,9 @@ _C = delivery.c
 _IS_HELD = (_C.state == DeliveryState.HELD.value) & IS_OPEN
 _IS_PUT_OFF = (_C.state == DeliveryState.DEFERRED.value) & IS_OPEN
 
+RETRIED = "it is retried automatically"
+"""The remedy of an outage that nobody here has to end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:

@@ -82,9 +82,11 @@ class Unreached(NamedTuple):
 
 
 def known_remedy(detail: str) -> str | None:
-    """Return the remedy for an unverified certificate or a loop; None: it is neither."""
+    """Return the remedy for what can only be mended here, None for anything else."""
     if LOOP in detail:
         return _LOOP_REMEDY
+    if "cannot be read" in detail or "the environment has no variable" in detail:
+        return detail.partition("; ")[2] or None  # a secret's or a file's own
     lowered = detail.lower()
     if "certificate not verified" not in lowered:
         return None

@@ -71,7 +71,8 @@ def attempt_cause(attempt: AttemptEntry, meaning: Meaning | None) -> str:
     elif not text:
         is_recipients = meaning is not None and meaning.scope is Scope.RECIPIENT
         asks = "the recipient's server" if is_recipients else who
-        text = f"{asks} asks to try later"
+        is_for_good = reply.startswith("5")  # no row knows it: it is tried again all the same
+        text = f"{asks} {'refuses it' if is_for_good else 'asks to try later'}"
     return _told(text, reply)
 
 

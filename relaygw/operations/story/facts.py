@@ -29,7 +29,7 @@ from relaygw.policy.story import Advice, Note
 from relaygw.policy.untended import known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.store.holds import PAUSED, PROBE_LONGEST_S, STOPS, UNREACHABLE, Hold
+from relaygw.store.holds import PAUSED, PROBE_LONGEST_S, RETRIED, STOPS, UNREACHABLE, Hold
 from relaygw.store.home import home_elsewhere
 from relaygw.store.instances import Instance
 from relaygw.store.queue import LaneCount
@@ -351,9 +351,9 @@ def _weight(hold: Hold) -> tuple[bool, bool]:
 def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
     since: tuple[Note, ...] = (Note("since", seen_from(hold.since_ms, now_ms)),)
     if hold.scope == UNREACHABLE:
+        first = "Nothing, if it comes back:" if hold.remedy == RETRIED else f"{hold.remedy};"
         advice = Advice(
-            "Nothing, if it comes back: it is retried automatically. To see what is wrong:",
-            "relaygw check --online",
+            f"{first} it is retried automatically. To see what is wrong:", "relaygw check --online"
         )
         text = f"{name} cannot be reached ({hold.reason})"
         ends_ms = (hold.probe_at_ms or 0) + int(PROBE_LONGEST_S * 1000)

@@ -82,7 +82,7 @@ def test_the_summary_says_who_sees_mail(config: Path, section: str, words: str) 
     config.write_text(section)
     result = check(config)
     assert [line[12:] for line in result.stdout.splitlines() if line.startswith("web")] == [words]
-    is_missing = "warning: web.tokens.c: env:RELAYGW_TEST_UNSET" in result.stderr
+    is_missing = "warning: web.tokens.1.token: env:RELAYGW_TEST_UNSET" in result.stderr
     assert is_missing is ("tokens" in section)
 
 
@@ -174,6 +174,17 @@ def test_a_secret_that_systemd_hides_from_the_service_is_an_error(
     assert said not in check(config).stderr
 
 
+def test_a_certificate_that_systemd_hides_from_the_service_is_an_error(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text("mode: sandbox\nproviders: {p: {host: p.test, tls_ca: /tmp/c.pem}}\n")
+    monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: ["PrivateTmp=yes"])
+    monkeypatch.setattr(check_findings, "is_of_service", lambda _: True)
+    done = check(config)
+    assert done.exit_code == 78
+    assert "error: providers.p.tls_ca: systemd hides /tmp/c.pem from the service" in done.stderr
+
+
 def test_a_provider_that_no_route_names_is_a_warning(config: Path) -> None:
     assert "no route names it" not in check(config).stderr
     config.write_text(STAGING.replace("  bulk: {host", "  idle: {host: idle.test}\n  bulk: {host"))
@@ -187,6 +198,16 @@ def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:
     assert result.exit_code == 0
     assert "mail.test:587, STARTTLS, not verified, AUTH" in result.stdout
     assert "warning: providers.main.tls: encrypt does not verify the certificate" in result.stderr
+
+
+@pytest.mark.parametrize(("port", "is_warned"), [(587, True), (25, True), (465, False)])
+def test_implicit_tls_at_a_port_of_starttls_is_a_warning(
+    config: Path, port: int, is_warned: bool
+) -> None:
+    text = f"host: mail.test, port: {port}, tls: implicit"
+    config.write_text(STAGING.replace("host: mail.test", text))
+    said = f"providers.main.tls: port {port} uses STARTTLS, and tls: implicit speaks TLS from"
+    assert (said in check(config).stderr) is is_warned
 
 
 @pytest.mark.parametrize("tls", ["required", "encrypt", "opportunistic", "implicit"])

@@ -128,7 +128,27 @@ MISTAKES = {
     ),
     "a URL as a host of the pages": (
         GOOD + "web: {hosts: ['https://gw.example.com']}\n",
-        "web.hosts.0: is a URL; write the host alone",
+        "is not a host name or IP address; write it alone",
+    ),
+    "a port at a host of the pages": (
+        GOOD + "web: {hosts: ['gw.example.com:8080']}\n",
+        "is not a host name or IP address; write it alone",
+    ),
+    "a pattern as a host of the pages": (
+        GOOD + "web: {hosts: ['*.example.com']}\n",
+        "is not a host name or IP address; write it alone",
+    ),
+    "a star for all of a domain": (
+        GOOD + "recipients: {block: ['*@spam.example']}\n",
+        'write e.g. "@example.com"',
+    ),
+    "a star for all senders of a domain": (
+        GOOD + "rewrite: {senders: {'*@old.example': shop@example.com}}\n",
+        'write e.g. "@example.com"',
+    ),
+    "two channels in an alert": (
+        GOOD + "alerts: [{webhook: 'https://a.test/x', email: a@b.test, sender: c@d.test}]\n",
+        "each entry is one channel, so write two entries",
     ),
     "a number without its time": (
         GOOD + "expect: [{subject: 'Order*', at_least: 5}]\n",
