@@ -107,7 +107,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         # of the routes of a path Starlette names the methods of the first one only
         routes = (route for route in request.app.routes if isinstance(route, Route))
         here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-        allowed = sorted({method for one in here for method in one.methods or ()})
+        allowed = sorted({method for route in here for method in route.methods or ()})
         error = HTTPException(405, error.detail, {"Allow": ", ".join(allowed)})
     return error_answer(request, error)
 
@@ -157,8 +157,8 @@ def _page_routes(web: WebContext) -> list[Route]:
         *(Route(path, partial(show, web), methods=[method]) for method, path, show in pages),
         *(
             route
-            for one, find in (("/queue/{queue_id}", queued_of), (sandbox, _captured_entry))
+            for mail_path, find in (("/queue/{queue_id}", queued_of), (sandbox, _captured_entry))
             for routes_of in (content_routes, preview_routes)
-            for route in routes_of(web, one, find)
+            for route in routes_of(web, mail_path, find)
         ),
     ]

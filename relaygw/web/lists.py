@@ -108,7 +108,7 @@ def means_all(form: FormData) -> bool:
 def ticked_ids(form: FormData, box: str) -> tuple[str, ...]:
     """Return the ids of the messages that were ticked, each once."""
     given = [] if means_all(form) else [str(value) for value in form.getlist(box)]
-    return tuple(dict.fromkeys(one for one in given if is_queue_id(one)))[:_MAX_TICKED]
+    return tuple(dict.fromkeys(word for word in given if is_queue_id(word)))[:_MAX_TICKED]
 
 
 def action_of(form: FormData) -> str:

@@ -30,7 +30,7 @@ def read_place(word: str, unknown: Exception) -> Suppression | None:
         found = json.loads(base64.urlsafe_b64decode(word + "=" * (-len(word) % 4)).decode())
         at_ms, address, domain, stream = found
         is_sound = isinstance(at_ms, int) and 0 <= at_ms < _MAX_MS
-        if not is_sound or not all(_is_text(one) for one in (address, domain, stream)):
+        if not is_sound or not all(_is_text(text) for text in (address, domain, stream)):
             raise ValueError
     except (ValueError, TypeError, RecursionError) as error:
         raise unknown from error
@@ -43,5 +43,5 @@ def read_place(word: str, unknown: Exception) -> Suppression | None:
     )
 
 
-def _is_text(one: object) -> bool:
-    return isinstance(one, str) and "\0" not in one and one.isprintable()
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value and value.isprintable()

@@ -64,7 +64,8 @@ class Endpoint:
 def answer_with(**fields: Any) -> type[Answer]:
     """Return the class of an answer with these fields: types, or each with what is said of it."""
     given: dict[str, Any] = {
-        name: one if isinstance(one, tuple) else (one, ...) for name, one in fields.items()
+        name: definition if isinstance(definition, tuple) else (definition, ...)
+        for name, definition in fields.items()
     }
     return create_model("_Answer", __base__=Answer, **given)
 

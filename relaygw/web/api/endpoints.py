@@ -162,7 +162,7 @@ async def list_holds(web: WebContext, _: Call) -> dict[str, Any]:
     The oldest first, each with how much waits for it.
     """
     found = await web.read(lambda: standing_holds.waiting_of(web.store))
-    return {"holds": [standing_holds.hold_object(*one) for one in found]}
+    return {"holds": [standing_holds.hold_object(*pair) for pair in found]}
 
 
 post_verb(standing_holds.ADD, "/holds", answers.StandingHold)

@@ -43,7 +43,7 @@ LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, default {requests.DEFAULT_LISTED
 _NEXT = (str | None, said("`after` of the next page; null on the last one"))
 _PAGE = answer_with(messages=list[mail_answers.Message], next=_NEXT)
 _LISTED = {
-    **{name: one.help for name, one in SELECTORS.items()},
+    **{name: selector.help for name, selector in SELECTORS.items()},
     "state": f"{SELECTORS['state'].help} `all` is every state; commas work as well.",
     "order": "newest or oldest; default: waiting mail oldest first, finished mail newest first",
     **LIMIT,
@@ -273,7 +273,11 @@ async def resend(web: WebContext, call: Call) -> dict[str, Any]:
     known = {message.queue_id for message in found.messages} | {
         obstacle.queue_id for obstacle in found.left
     }
-    gone = [LeftAlone(one, "there is no such message") for one in body.ids if one not in known]
+    gone = [
+        LeftAlone(queue_id, "there is no such message")
+        for queue_id in body.ids
+        if queue_id not in known
+    ]
     return {
         "dry_run": body.dry_run,
         "number": len(found.messages),

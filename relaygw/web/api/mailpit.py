@@ -33,20 +33,22 @@ def _object(**fields: Schema) -> Schema:
     }
 
 
-def _all(names: str, one: Schema) -> dict[str, Schema]:
+def _all(names: str, schema: Schema) -> dict[str, Schema]:
     """Return fields that are all alike."""
-    return dict.fromkeys(names.split(), one)
+    return dict.fromkeys(names.split(), schema)
 
 
 def _body(*required: str, **fields: Schema) -> Schema:
     """Return an object that a request has; what it does not know is ignored, as in Mailpit."""
-    known = {name: one if name in required else _or_null(one) for name, one in fields.items()}
+    known = {
+        name: schema if name in required else _or_null(schema) for name, schema in fields.items()
+    }
     shown: Schema = {"type": "object", "properties": known}
     return {**shown, "required": list(required)} if required else shown
 
 
-def _or_null(one: Schema) -> Schema:
-    return {**one, "type": [one["type"], "null"]}
+def _or_null(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def _parameter(name: str, description: str, schema: Schema, **more: Any) -> Schema:

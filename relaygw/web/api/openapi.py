@@ -80,7 +80,7 @@ def document(root_path: str) -> dict[str, Any]:
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {one.__name__: _schemas()[one] for one in (*_COMPONENTS, Select)},
+            "schemas": {model.__name__: _schemas()[model] for model in (*_COMPONENTS, Select)},
             "securitySchemes": {
                 "basic": {**_HTTP, "scheme": "basic", "description": "A user of web.users."},
                 "bearer": {**_HTTP, "scheme": "bearer", "description": "A token of web.tokens."},
@@ -142,7 +142,7 @@ def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
     refs, made = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REF + "{model}"
     )
-    found, named = made["$defs"], {one.__name__ for one in (*_COMPONENTS, Select)}
+    found, named = made["$defs"], {model.__name__ for model in (*_COMPONENTS, Select)}
     return {
         model: _plain(refs[model, "validation"], found, named, is_whole=True) for model in models
     }
@@ -151,18 +151,18 @@ def _schemas() -> dict[type[BaseModel], dict[str, Any]]:
 def _plain(schema: Any, found: dict[str, Any], named: set[str], *, is_whole: bool = False) -> Any:
     """Return a schema without titles, with `null` as a type, with unnamed classes inside."""
     if isinstance(schema, list):
-        return [_plain(one, found, named) for one in schema]
+        return [_plain(branch, found, named) for branch in schema]
     if not isinstance(schema, dict):
         return schema
     name = schema.get("$ref", "").removeprefix(_REF)
     if name and (is_whole or name not in named):
-        beside = {key: one for key, one in schema.items() if key != "$ref"}
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
         return _plain({**found[name], **beside}, found, named)
     plain = {
-        key: {k: _plain(v, found, named) for k, v in one.items()}
+        key: {k: _plain(v, found, named) for k, v in value.items()}
         if key == "properties"
-        else _plain(one, found, named)
-        for key, one in schema.items()
+        else _plain(value, found, named)
+        for key, value in schema.items()
         if key not in ("title", "default")
     }
     first, *rest = plain.get("anyOf", ({},))
@@ -211,20 +211,26 @@ def api_routes(web: WebContext) -> list[BaseRoute]:
 
 def _operations(described: Mapping[str, Any], tag: str) -> Iterator[dict[str, Any]]:
     for path, methods in described["paths"].items():
-        for method, one in methods.items():
-            if tag in one["tags"]:
-                yield {**_NOTHING, **one, "method": method.upper(), "path": path, **_shown(one)}
+        for method, operation in methods.items():
+            if tag in operation["tags"]:
+                yield {
+                    **_NOTHING,
+                    **operation,
+                    "method": method.upper(),
+                    "path": path,
+                    **_shown(operation),
+                }
 
 
-def _shown(one: Mapping[str, Any]) -> dict[str, Any]:
-    answer = _schema_of(one["responses"].get("200", {}))
-    others = [(code, each) for code, each in one["responses"].items() if code != "200"]
+def _shown(operation: Mapping[str, Any]) -> dict[str, Any]:
+    answer = _schema_of(operation["responses"].get("200", {}))
+    others = [(code, each) for code, each in operation["responses"].items() if code != "200"]
     return {
         "parameters": [
             {**_NOTHING, **each, "kind": f"{_kind(each['schema'])[0]}, in the {each['in']}"}
-            for each in one["parameters"]
+            for each in operation["parameters"]
         ],
-        "body": list(_fields(_schema_of(one.get("requestBody", {})))),
+        "body": list(_fields(_schema_of(operation.get("requestBody", {})))),
         "answer": list(_fields(answer)),
         "answer_component": answer.get("$ref", "").removeprefix(_REF),
         "errors": [(code, each["description"]) for code, each in others],
@@ -260,5 +266,5 @@ def _kind(schema: Mapping[str, Any]) -> tuple[str, str]:
     if schema.get("format") == "date-time":
         word = word.replace("string", "time")
     if "enum" in schema:
-        word = ", ".join(one or "null" for one in schema["enum"])
+        word = ", ".join(choice or "null" for choice in schema["enum"])
     return word, ""

@@ -111,7 +111,7 @@ def _listed(found: Found, name: str, kind: type, words: str) -> list[Any]:
     value: list[Any] = _value(found, name, list, "a list")
     if len(value) > MAX_ITEMS:
         raise HTTPException(400, f"{name} lists {len(value)}; at most {MAX_ITEMS} at a time")
-    if not all(isinstance(one, kind) for one in value):
+    if not all(isinstance(entry, kind) for entry in value):
         raise HTTPException(400, f"{name} is not a list of {words}")
     return value
 
@@ -225,16 +225,16 @@ def read_line(value: object, info: ValidationInfo) -> str:
 
 def read_ids(given: object) -> list[str]:
     """Return queue ids, each once; raises Problem."""
-    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+    if not isinstance(given, list) or not all(isinstance(queue_id, str) for queue_id in given):
         raise Problem(400, "ids is not a list of texts", expected='["1M8A85JPFC6TFQAQP"]')
     if len(given) > MAX_ITEMS:
         what, remedy = f"ids has {len(given)} of them", "send several requests, or select"
         raise Problem(400, what, expected=f"at most {MAX_ITEMS}", remedy=remedy)
-    ids = [one.strip().upper() for one in given]
-    for one in ids:
-        if not is_queue_id(one):
+    ids = [queue_id.strip().upper() for queue_id in given]
+    for queue_id in ids:
+        if not is_queue_id(queue_id):
             raise Problem(
-                400, f"{one[:40]!r} is not a queue id", expected="10 to 20 of A-Z and 0-9"
+                400, f"{queue_id[:40]!r} is not a queue id", expected="10 to 20 of A-Z and 0-9"
             )
     return list(dict.fromkeys(ids))
 
@@ -247,8 +247,8 @@ def _select(given: object) -> Any:
             known = ", ".join(sorted(Select.model_fields))
             raise Problem(400, f"select.{name[:40]} is not known", expected=known)
         takes_list = SELECTORS[name].kind is Kind.CHOICE
-        for one in value if takes_list and isinstance(value, list) else [value]:
-            _check_condition(f"select.{name}", one)
+        for condition in value if takes_list and isinstance(value, list) else [value]:
+            _check_condition(f"select.{name}", condition)
     made = Select(**given)
     made._names = tuple(given)
     return made
@@ -289,13 +289,15 @@ class Conditions(BaseModel):
         """Yield the conditions one by one, in the order in which they were given."""
         for name in self._names:
             value = getattr(self, name)
-            yield from ((name, one) for one in (value if isinstance(value, list) else [value]))
+            yield from (
+                (name, condition) for condition in (value if isinstance(value, list) else [value])
+            )
 
 
 _CONDITIONS: dict[str, Any] = {
-    name: (str | list[str] if one.kind is Kind.CHOICE else str, "")
-    for name, one in SELECTORS.items()
-    if one.kind is not Kind.ID
+    name: (str | list[str] if selector.kind is Kind.CHOICE else str, "")
+    for name, selector in SELECTORS.items()
+    if selector.kind is not Kind.ID
 }
 Select = create_model(
     "Select",

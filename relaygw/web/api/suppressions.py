@@ -58,13 +58,13 @@ def _choice(choices: tuple[str, ...], value: object, info: ValidationInfo) -> st
 
 
 def _addresses(value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(address, str) for address in value):
         raise Problem(400, "addresses is not a list of texts", expected='["ann@example.com"]')
     if not 0 < len(value) <= MAX_ADDRESSES:
         what, remedy = f"addresses has {len(value)} of them", "send several requests"
         raise Problem(400, what, expected=f"1 to {MAX_ADDRESSES}", remedy=remedy)
     read = partial(_read, read_address, "address", expected="one like ann@example.com")
-    return list(dict.fromkeys(read(one) for one in value))
+    return list(dict.fromkeys(read(address) for address in value))
 
 
 _Addresses = Annotated[list[str], BeforeValidator(_addresses), Field(max_length=MAX_ADDRESSES)]
@@ -141,7 +141,9 @@ async def list_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
         else _read(read_domain, "sender_domain", domain, "one like example.com"),
         stream=_known("stream", given.get("stream", ""), STREAMS) or None,
         causes=frozenset(
-            Cause(one) for one in [_known("reason", given.get("reason", ""), _REASONS)] if one
+            Cause(reason)
+            for reason in [_known("reason", given.get("reason", ""), _REASONS)]
+            if reason
         ),
     )
     unknown = Problem(400, "after is not valid", expected="`next` of the page before")
@@ -208,5 +210,5 @@ async def remove_suppressions(web: WebContext, call: Call) -> dict[str, Any]:
         "dry_run": body.dry_run,
         "number": len(found),
         "suppressions": list(map(suppression_object, found)),
-        "left": [one for one in wanted if one not in known],
+        "left": [address for address in wanted if address not in known],
     }

@@ -174,17 +174,20 @@ Row = dict[str, Any]
 def failing(found: Failures, provider: str) -> list[tuple[str, list[Row]]]:
     """Return tables of the worst, with a name each; of one provider, or with "" of all."""
     kinds = {
-        "failed": [one for one in found.final if provider in ("", one.provider)],
-        "deferred": [one for one in found.put_off if provider in ("", one.provider)],
+        "failed": [failure for failure in found.final if provider in ("", failure.provider)],
+        "deferred": [failure for failure in found.put_off if provider in ("", failure.provider)],
     }
     since = {"failed": found.final_since_ms, "deferred": found.put_off_since_ms}
     within = {name: {"since": moment(at_ms), "provider": provider} for name, at_ms in since.items()}
     tables = [
-        ("Recipients' domains", _failing_most(kinds, within, "domain", lambda one: one.domain)),
+        (
+            "Recipients' domains",
+            _failing_most(kinds, within, "domain", lambda failure: failure.domain),
+        ),
         ("Replies", _replies(kinds, within)),
     ]
     if not provider:
-        rows = _failing_most(kinds, within, "provider", lambda one: one.provider)
+        rows = _failing_most(kinds, within, "provider", lambda failure: failure.provider)
         tables.append(("Providers", rows))
     return [(label, rows) for label, rows in tables if rows]
 
@@ -220,7 +223,7 @@ def _replies(kinds: _Kinds, within: _Within) -> list[Row]:
             if failure.reply and failure.reply not in parts:
                 part = parts[failure.reply] = part_of(failure.reply)
                 examples.setdefault(part, failure.reply)
-    rows = _failing_most(kinds, within, "reply", lambda one: parts.get(one.reply, ""))
+    rows = _failing_most(kinds, within, "reply", lambda recipient: parts.get(recipient.reply, ""))
     told = {
         name: [(failure.queue_id, failure.reply.lower()) for failure in failures]
         for name, failures in kinds.items()
@@ -263,14 +266,14 @@ def reported(
 
     `delivered` and `sent` are how many there were of a provider, and of a sender's domain.
     """
-    mine = [one for one in found if provider in ("", one.provider)]
+    mine = [count for count in found if provider in ("", count.provider)]
     within = {"since": moment(since_ms), "provider": provider}
     by_domain: defaultdict[str, Counter[str]] = defaultdict(Counter)
     by_provider: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for one in mine:
-        word = next(word for word in WORDS if one.kind in ASKED[word].kinds)
-        by_domain[one.domain][word] += one.number
-        by_provider[one.provider][word] += one.number
+    for count in mine:
+        word = next(word for word in WORDS if count.kind in ASKED[word].kinds)
+        by_domain[count.domain][word] += count.number
+        by_provider[count.provider][word] += count.number
     domains = [
         # of one provider it is not known how much each sent
         _report_row(

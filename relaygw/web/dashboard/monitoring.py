@@ -132,8 +132,8 @@ def store_gauges(store: Store, settings: Settings, *, now_ms: int) -> list[Gauge
         now_ms=now_ms,
     )
     waiting = Counter(dict.fromkeys(KINDS, 0))
-    for one in untended(standing, settings, now_ms=now_ms):
-        waiting[one.kind] += one.deliveries
+    for mail in untended(standing, settings, now_ms=now_ms):
+        waiting[mail.kind] += mail.deliveries
     lost = Counter(
         lost_instance.role for lost_instance in store.watch.lost_instances(now_ms - LOST_MS)
     )
@@ -204,9 +204,9 @@ def _limits(usages: Mapping[str, Usage]) -> Iterator[_Gauge]:
             rates[name,] = usage.rate_per_s
         if usage.settings.daily_quota is not None:
             quotas[name,] = usage.quota_used / usage.settings.daily_quota
-    yield "provider_behind_seconds", {(name,): one.behind_s for name, one in usages.items()}
-    yield "provider_in_hand_seconds", {(name,): one.in_hand_s for name, one in usages.items()}
-    yield "provider_in_doubt", {(name,): float(one.doubts) for name, one in usages.items()}
+    yield "provider_behind_seconds", {(name,): use.behind_s for name, use in usages.items()}
+    yield "provider_in_hand_seconds", {(name,): use.in_hand_s for name, use in usages.items()}
+    yield "provider_in_doubt", {(name,): float(use.doubts) for name, use in usages.items()}
     yield "provider_rate_limit", rates
     yield "provider_quota_used_ratio", quotas
 
@@ -264,10 +264,11 @@ def look_at_roles(store: Store, instance: str | None, *, has_worker: bool = Fals
     except StoreUnavailable:
         return Readiness(_SILENT_STORE)
     now_ms = clock_ms()
-    fronts = [one for one in registered if one.role == "front"]
-    workers = [one for one in registered if one.role == "delivery"]
+    fronts = [process for process in registered if process.role == "front"]
+    workers = [process for process in registered if process.role == "delivery"]
     own, mine = (
-        [one for one in some if instance in (None, one.name)] for some in (fronts, workers)
+        [process for process in some if instance in (None, process.name)]
+        for some in (fronts, workers)
     )
     here = delivery_trouble(mine, now_ms=now_ms, is_wanted=has_worker)
     anywhere = delivery_trouble(workers, now_ms=now_ms, is_wanted=has_worker)

@@ -94,7 +94,7 @@ class Look:
         if self.failures.put_off_since_ms > self.span.start_ms:
             return tries, "tries"
         found = self.failures.put_off
-        mails = {one.queue_id for one in found if provider in ("", one.provider)}
+        mails = {failure.queue_id for failure in found if provider in ("", failure.provider)}
         return len(mails), f"messages, {tries:,} tries"
 
     def _is_kept(self, step: int) -> bool:
@@ -178,7 +178,7 @@ class Dashboard:
         }
         span = figures.span_of(hours, now=now)
         start_ms, step_ms = span.start_ms, span.step_ms
-        series = [one.value for one in _COUNTED]
+        series = [member.value for member in _COUNTED]
         bounds_ms = [bound_ms for bound_ms, _ in _AGES]
         return Look(
             now=now,
@@ -209,7 +209,7 @@ def _without_alerted(snapshot: Snapshot, incidents: Iterable[Incident]) -> Snaps
     alerted = {
         incident.key for incident in incidents if incident.rule == Rule.WEBHOOK_FAILING.value
     }
-    left = {name: one for name, one in snapshot.webhooks.items() if name not in alerted}
+    left = {name: receiver for name, receiver in snapshot.webhooks.items() if name not in alerted}
     return replace(snapshot, webhooks=left)
 
 

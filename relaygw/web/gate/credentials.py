@@ -128,7 +128,9 @@ class Tokens:
             try:
                 secret = token.token.read()
             except SettingsError as error:
-                before = {digest: one for digest, one in self._holders.items() if one is token}
+                before = {
+                    digest: holder for digest, holder in self._holders.items() if holder is token
+                }
                 effect = "stays as it was" if before else "lets nobody log in"
                 _log.warning("web.tokens: %s %s: %s", token.name, effect, error)
                 holders |= before

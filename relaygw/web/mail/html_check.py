@@ -109,8 +109,8 @@ def table() -> dict[str, Any]:
 @cache
 def _by_mark() -> dict[str, list[str]]:
     slugs: dict[str, list[str]] = {}
-    for slug, one in table()["features"].items():
-        for mark in one["marks"]:
+    for slug, entry in table()["features"].items():
+        for mark in entry["marks"]:
             slugs.setdefault(mark, []).append(slug)
     return slugs
 
@@ -125,7 +125,7 @@ def check_html(page: str) -> HtmlCheck:
             found[slug] += number
     features = [_feature(slug, number) for slug, number in found.items()]
     lacking = [feature for feature in features if feature.partial or feature.unsupported]
-    lacking.sort(key=lambda one: (-one.unsupported, -one.partial, one.slug))
+    lacking.sort(key=lambda feature: (-feature.unsupported, -feature.partial, feature.slug))
     number = len(features) or 1
     return HtmlCheck(
         lacking=tuple(lacking),
@@ -141,11 +141,11 @@ _SUPPORT = {"y": "yes", "a": "partial", "n": "no"}  # else nobody knows
 
 
 def _feature(slug: str, found: int) -> Feature:
-    one = table()["features"][slug]
+    entry = table()["features"][slug]
     programs = tuple(
         Program(name, family, platform, _SUPPORT[cell[0]], cell[1:])
         for (family, platform, name), cell in zip(
-            table()["clients"], one["support"].split(), strict=True
+            table()["clients"], entry["support"].split(), strict=True
         )
         if cell[0] in _SUPPORT
     )
@@ -153,11 +153,11 @@ def _feature(slug: str, found: int) -> Feature:
     share = 100 / (len(programs) or 1)
     return Feature(
         slug=slug,
-        title=one["title"],
-        about=one["about"],
+        title=entry["title"],
+        about=entry["about"],
         found=found,
         programs=programs,
-        notes=one["notes"],
+        notes=entry["notes"],
         supported=numbers["yes"] * share if programs else 100.0,
         partial=numbers["partial"] * share,
         unsupported=numbers["no"] * share,
@@ -247,7 +247,9 @@ class _Marks:
         return name
 
     def _read_selector(self, text: str) -> None:
-        self.found.update(f"s:{kind}" for kind, one in _SELECTORS.items() if one.search(text))
+        self.found.update(
+            f"s:{kind}" for kind, pattern in _SELECTORS.items() if pattern.search(text)
+        )
         for name in _PSEUDO.findall(text.lower()):
             self.found[f":{name}" if name in _OLD_PSEUDO_ELEMENTS else name] += 1
 

@@ -181,7 +181,7 @@ class MailPages:
         page = replace(page, is_cut=page.is_cut or is_cut)
         with self._lock:
             self._kept[entry.queue_id] = page
-            while sum(len(one.document) for one in self._kept.values()) > self._limit:
+            while sum(len(kept_page.document) for kept_page in self._kept.values()) > self._limit:
                 self._kept.popitem(last=False)
         return page
 

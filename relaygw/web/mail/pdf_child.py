@@ -74,7 +74,7 @@ def _draw(page: Any) -> bytes:
     row, stride, pixels = bitmap.width * 3, bitmap.stride, bytes(bitmap.buffer)
     rows = (pixels[start : start + row] for start in range(0, stride * bitmap.height, stride))
     head = struct.pack(">IIBBBBB", bitmap.width, bitmap.height, 8, 2, 0, 0, 0)
-    lines = zlib.compress(b"".join(b"\0" + one for one in rows), 6)
+    lines = zlib.compress(b"".join(b"\0" + line for line in rows), 6)
     chunks = ((b"IHDR", head), (b"IDAT", lines), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

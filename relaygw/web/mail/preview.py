@@ -127,8 +127,8 @@ def _nothing(_: MimeTree, __: Part) -> list[str]:
 _SHOWN = {"picture": _picture, "text": _text, "calendar": _calendar, "pdf": _pdf, "": _nothing}
 
 
-def preview_routes(web: WebContext, one: str, find: Find) -> list[Route]:
-    """Return the routes of previews below `one`: the page of a part, and the document in it."""
+def preview_routes(web: WebContext, path: str, find: Find) -> list[Route]:
+    """Return the routes of previews below `path`: the page of a part, and the document in it."""
 
     def found(request: Request) -> tuple[str, MimeTree, Part]:
         entry = find(web, request)
@@ -137,7 +137,7 @@ def preview_routes(web: WebContext, one: str, find: Find) -> list[Route]:
 
     async def show_page(request: Request) -> Response:
         subject, tree, part = await web.open(lambda: found(request))
-        mail_path = one.replace("{queue_id}", request.path_params["queue_id"])
+        mail_path = path.replace("{queue_id}", request.path_params["queue_id"])
         one_part = {
             "part_id": part.part_id,
             "name": file_name_of(part),
@@ -167,8 +167,8 @@ def preview_routes(web: WebContext, one: str, find: Find) -> list[Route]:
         return HTMLResponse(document, headers=frame_headers(request))
 
     return [
-        Route(one + "/part/{part_id}/preview", show_document, methods=["GET"]),
-        Route(one + "/part/{part_id}/look", show_page, methods=["GET"]),
+        Route(path + "/part/{part_id}/preview", show_document, methods=["GET"]),
+        Route(path + "/part/{part_id}/look", show_page, methods=["GET"]),
     ]
 
 
@@ -240,7 +240,7 @@ def _webp(body: bytes) -> Size | None:
         bits = struct.unpack_from("<I", body, 21)[0]
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     elif kind == b"WEBPVP8 ":
-        width, height = (one & 0x3FFF for one in struct.unpack_from("<HH", body, 26))
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 26))
     else:
         return None
     return "image/webp", width, height

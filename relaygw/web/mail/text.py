@@ -185,10 +185,10 @@ def hosts_named(text: str, hosts: tuple[str, ...]) -> list[str]:
     text = decode_entities(text)
     if "%" in text:
         text = f"{text} {unquote(text)}"
-    broken = (_BREAKS.sub("", one[1]) for one in _BROKEN.finditer(text))
-    coded = (_decoded(one[0]) for one in _CODED.finditer(text))
+    broken = (_BREAKS.sub("", match[1]) for match in _BROKEN.finditer(text))
+    coded = (_decoded(match[0]) for match in _CODED.finditer(text))
     text = " ".join((text, *broken, *coded))
-    return list(dict.fromkeys(one[1].lower() for one in _pattern(hosts).finditer(text)))
+    return list(dict.fromkeys(match[1].lower() for match in _pattern(hosts).finditer(text)))
 
 
 def _decoded(word: str) -> str:

@@ -79,7 +79,7 @@ def listed_links(
 ) -> tuple[list[ListedLink], bool]:
     """Return the links, each once, and whether there are more than are listed."""
     found = Counter((link.target, link.text, "HTML") for link in html)
-    found.update((one[0].rstrip(_TRAILING), "", "text") for one in _IN_TEXT.finditer(text))
+    found.update((match[0].rstrip(_TRAILING), "", "text") for match in _IN_TEXT.finditer(text))
     found.update((target, "List-Unsubscribe", "header") for target in unsubscribe)
     lines = []
     for (target, said, where), number in islice(found.items(), MAX_LINKS):
@@ -162,7 +162,9 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
     parts = part_lines(tree)
     numbers = {"links": len(links), "parts": len(parts)}
     there = {**VIEWS, "html": VIEWS["html"] if page is not None else ""}
-    tabs: list[Tab] = [(one, label, numbers.get(one, 0)) for one, label in there.items() if label]
+    tabs: list[Tab] = [
+        (name, label, numbers.get(name, 0)) for name, label in there.items() if label
+    ]
     shown: dict[str, Any] = {
         "tabs": tabs,
         "links": links,
@@ -223,7 +225,7 @@ def part_tree(tree: MimeTree) -> dict[str, Any]:
             "part_id": part.part_id,
             "name": file_name_of(part) if is_filed or part.file_name else "",
             "content_type": part.content_type,
-            "coding": ", ".join(one for one in (part.charset, part.encoding) if one)[:80],
+            "coding": ", ".join(word for word in (part.charset, part.encoding) if word)[:80],
             "size": words.size(decoded_bytes(tree, part)) if is_leaf else "",
             "is_inline": is_filed and part.disposition != "attachment" and not part.is_body,
             "is_leaf": is_leaf,
@@ -314,8 +316,8 @@ def read_part(store: Store, entry: QueueEntry, part_id: str) -> tuple[Part, byte
     return part, tree.body(part)
 
 
-def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
-    """Return the routes of content below `one`, the path of a message as `find` knows it."""
+def content_routes(web: WebContext, path: str, find: Find) -> list[Route]:
+    """Return the routes of content below `path`, the path of a message as `find` knows it."""
 
     async def show_html(request: Request) -> Response:
         entry = await web.read(lambda: find(web, request))
@@ -338,7 +340,7 @@ def content_routes(web: WebContext, one: str, find: Find) -> list[Route]:
         return Response(body, media_type="application/octet-stream", headers=saved_headers(part))
 
     return [
-        Route(one + "/html", show_html, methods=["GET"]),
-        Route(one + "/source", partial(reads(save_source), web), methods=["GET"]),
-        Route(one + "/part/{part_id}", partial(opens(save_part), web), methods=["GET"]),
+        Route(path + "/html", show_html, methods=["GET"]),
+        Route(path + "/source", partial(reads(save_source), web), methods=["GET"]),
+        Route(path + "/part/{part_id}", partial(opens(save_part), web), methods=["GET"]),
     ]

@@ -66,7 +66,7 @@ def make_deed(entry: AuditEntry, *, on: str = "") -> dict[str, Any]:
 
 def _kinds(chosen: str) -> list[str]:
     """Return the actions to choose from: groups, then each; and what was asked for."""
-    groups = sorted({one.partition(".")[0] for one in KINDS})
+    groups = sorted({kind.partition(".")[0] for kind in KINDS})
     return list(dict.fromkeys([*groups, *KINDS, *filter(None, [chosen])]))
 
 

@@ -101,7 +101,7 @@ def _path(query: str, **more: str) -> str:
 def _filter(query: str, word: str) -> Filter:
     """Return a filter that puts a condition in the place of others of its kind, or takes it out."""
     term = f"{_ANY}{word}"
-    others = [one for one in query.split() if not one.lower().startswith(_ANY)]
+    others = [condition for condition in query.split() if not condition.lower().startswith(_ANY)]
     is_on = term in query.lower().split()
     path = _path(" ".join(others if is_on else [*others, term]))
     return Filter(label=word.capitalize(), path=path, is_on=is_on)

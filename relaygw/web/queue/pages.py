@@ -135,7 +135,9 @@ def _results_today(web: WebContext, now: int) -> Counter[str]:
     numbers = Counter[str]()
     for result, number in web.store.queue.count_results(midnight_ms).items():
         numbers[result.value] = number
-    points = web.store.watch.history(midnight_ms, series=[one.value for one in _COUNTED.values()])
+    points = web.store.watch.history(
+        midnight_ms, series=[member.value for member in _COUNTED.values()]
+    )
     for result, series in _COUNTED.items():
         numbers[result.value] = sum(point.amount for point in points if point.series == series)
     told = web.store.reports.count_last_words(midnight_ms)
@@ -200,7 +202,7 @@ def _said(recipient: RecipientEntry) -> str:
 
 def _tone(entry: QueueEntry) -> str:
     results = results_of(entry)
-    worst = next((one for one in WORST_FIRST if one in results), None)
+    worst = next((result for result in WORST_FIRST if result in results), None)
     return _TONES[leading_delivery(entry).state] if worst is None else _TONES_OF_RESULTS[worst]
 
 
@@ -282,7 +284,7 @@ def _message(web: WebContext, entry: QueueEntry, scheme: str) -> dict[str, Any]:
         "view": STORY,
         "tabs": [
             (STORY, "Story", 0),
-            *((one, VIEWS[one], 0) for one in VIEWS if entry.chunk_count),
+            *((name, VIEWS[name], 0) for name in VIEWS if entry.chunk_count),
         ],
         "mail_path": path,
         "scheme": scheme,
@@ -370,19 +372,19 @@ class Act:
 def act_of(command: str, queue_id: str) -> Act | None:
     """Return the button of a command on the page of a message, None where there is none."""
     match command.split():
-        case ["relaygw", "queue", "explain", one]:
-            return Act("Its story", "open", f"/queue/{one}")
-        case ["relaygw", "queue", "resend", one, *_]:
-            return Act("Send again…", "send", f"/queue/{one}/resend")
-        case ["relaygw", "queue", name, "--id", one, *_] if name in ACTIONS:
+        case ["relaygw", "queue", "explain", named_id]:
+            return Act("Its story", "open", f"/queue/{named_id}")
+        case ["relaygw", "queue", "resend", named_id, *_]:
+            return Act("Send again…", "send", f"/queue/{named_id}/resend")
+        case ["relaygw", "queue", name, "--id", named_id, *_] if name in ACTIONS:
             action = ACTIONS[name]
-            fields = (("tick", one), ("action", name), ("back", "message"))
+            fields = (("tick", named_id), ("action", name), ("back", "message"))
             return Act(f"{action.label}…", action.icon, "/queue/change", fields, action.is_danger)
         case ["relaygw", "provider", "release", name]:
             fields = (("provider", name), ("action", "release"), ("back", queue_id))
             return Act(f"Release {name}…", "send", "/providers/change", fields)
-        case ["relaygw", "sandbox", "release", one, *_]:
-            return Act("Release…", "send", f"/sandbox/{one}/release")
+        case ["relaygw", "sandbox", "release", named_id, *_]:
+            return Act("Release…", "send", f"/sandbox/{named_id}/release")
         case ["relaygw", "suppress", "remove", *_]:
             (address, *_) = shlex.split(command)[3:]
             return Act("Lift it…", "open", f"/suppression?{urlencode({'q': address})}")

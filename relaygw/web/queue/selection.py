@@ -149,7 +149,7 @@ def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | N
         name: given[0] for name, given in found.items() if selectors.SELECTORS[name].is_text
     }
     if "id" in found:
-        values["id"] = [one.upper() for one in found["id"]]
+        values["id"] = [queue_id.upper() for queue_id in found["id"]]
     for name in selectors.CHOICES:
         if name in found:
             values[name] = list(_words(name, found[name]))
@@ -174,7 +174,7 @@ def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
     for word in (word for words in given for word in words.split(",") if word):
         if word not in selectors.CHOICES[selector]:
             known = ", ".join(
-                sorted(one for one in selectors.CHOICES[selector] if one != selectors.ALL)
+                sorted(choice for choice in selectors.CHOICES[selector] if choice != selectors.ALL)
             )
             known += f" or {selectors.ALL}" if selectors.ALL in selectors.CHOICES[selector] else ""
             other = selectors.misplaced(selector, word)
@@ -273,8 +273,10 @@ def carry_out(
     screen = queue_actions.screen_of(web.store, web.settings)
     order = replace(order, routes=routes, screen=screen, pauses_of=web.settings)
     found = {entry.queue_id for entry in web.store.queue.entries(choice.ids)} if choice.ids else ()
-    gone = (one for one in choice.ids if one not in found)
-    left = [queue_actions.LeftAlone(queue_id=one, why="it is no longer there") for one in gone]
+    gone = (queue_id for queue_id in choice.ids if queue_id not in found)
+    left = [
+        queue_actions.LeftAlone(queue_id=queue_id, why="it is no longer there") for queue_id in gone
+    ]
     changed: list[str] = []
     for batch in choice.batches(web, action.from_states):
         result = queue_actions.change_queued(web.store, action, batch, order, now_ms=now_ms)

@@ -66,8 +66,12 @@ def _difference(old: _Look, new: _Look) -> _Change | None:
     return _Change(
         # or older, moved up because others went: a page puts them in order
         new=tuple(entry for entry in new.entries if entry.entry.queue_id not in before),
-        gone=tuple(one for one in before if one not in now and one >= oldest),
-        read={one: state for one, state in now.items() if before.get(one, state) != state},
+        gone=tuple(queue_id for queue_id in before if queue_id not in now and queue_id >= oldest),
+        read={
+            queue_id: state
+            for queue_id, state in now.items()
+            if before.get(queue_id, state) != state
+        },
     )
 
 
@@ -157,7 +161,7 @@ class Events:
             yield "event: again\ndata: {}\n\n"
         finally:
             self._listeners.discard(listener)
-            if all(one.query != listener.query for one in self._listeners):
+            if all(other.query != listener.query for other in self._listeners):
                 self._seen.pop(listener.query, None)
 
     async def _watch(self) -> None:

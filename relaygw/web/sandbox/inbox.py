@@ -184,7 +184,10 @@ def _sending(web: WebContext, request: Request) -> dict[str, Any]:
         smtp = ((request.url.hostname or "localhost") if is_any else bind.host, bind.port)
         wants = {"TLS": listener.tls.mode == "implicit", "a login": listener.auth == "required"}
         needs = [what for what, is_wanted in wants.items() if is_wanted]
-    own = [(f"listener {one.bind}", one.mode) for one in settings.listeners]
+    own = [
+        (f"listener {smtp_listener.bind}", smtp_listener.mode)
+        for smtp_listener in settings.listeners
+    ]
     own += [(f"user {user.name}", user.mode) for user in settings.users]
     is_kept = RecipientPolicy(settings.mode, recipients).decide(EXAMPLE).fate is Fate.CAPTURE
     return {

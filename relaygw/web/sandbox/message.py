@@ -123,7 +123,7 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
     named = (("To", people.to), ("Cc", people.cc), ("Bcc", hidden))
     contacts = [(label, each[:_MAX_CONTACTS], len(each) - _MAX_CONTACTS) for label, each in named]
     audience = _audience(web, entry, people)
-    outlooks = {one["outlook"] for one in audience}
+    outlooks = {person["outlook"] for person in audience}
     shown = view_context(view, tree, page)
     shown["tabs"].append((CHECKS, "Checks", 0))
     if view == CHECKS:
@@ -135,11 +135,14 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
         }
     live = web.settings.sandbox.production_hosts
     linked = hosts_linked(tree, live)
-    targets = {one.target: "".join(one.target.split()) for one in shown["links"]}  # as browsers do
+    targets = {
+        link.target: "".join(link.target.split())  # as browsers do
+        for link in shown["links"]
+    }
     return {
         "live_hosts": linked.hosts,
         "is_live_cut": linked.is_cut,
-        "live_links": {one for one, target in targets.items() if hosts_named(target, live)},
+        "live_links": {address for address, target in targets.items() if hosts_named(target, live)},
         "entry": entry,
         "sender": people.sender,
         "contacts": [*contacts, ("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],

@@ -148,7 +148,9 @@ async def release_message(web: WebContext, request: Request) -> Response:
             (release_request, plan_release(store, settings, ids, release_request))
             for release_request in wanted
         ]
-        if problems := [why for one, plan in plans for why in _problems(one, plan)]:
+        if problems := [
+            why for wanted_release, plan in plans for why in _problems(wanted_release, plan)
+        ]:
             raise HTTPException(400, "; ".join(problems))
         for release_request in wanted:
             by, now_ms = principal.name, clock_ms()
@@ -165,7 +167,7 @@ async def release_message(web: WebContext, request: Request) -> Response:
 def _ids(body: Found) -> list[str] | None:
     """Return the ids of a body, None for all; what is no id is of no message, and is left out."""
     given = strings(body, "IDs")
-    return [one for one in given if is_queue_id(one)] if given else None
+    return [queue_id for queue_id in given if is_queue_id(queue_id)] if given else None
 
 
 def clean_tag(given: str) -> str:
@@ -224,7 +226,8 @@ def _accepted(
 ) -> AcceptedMessage:
     addresses, stream = _recipients(body), Stream.TRANSACTIONAL.value
     recipients = tuple(
-        NewRecipient(address=one, state=RecipientState.CAPTURED, reason=REASON) for one in addresses
+        NewRecipient(address=address, state=RecipientState.CAPTURED, reason=REASON)
+        for address in addresses
     )
     try:
         content = _message(body, f"<{queue_id}@{web.settings.hostname}>").as_bytes()
@@ -256,14 +259,14 @@ def _recipients(body: Found) -> list[str]:
     hidden = strings(body, "Bcc")
     if not 0 < len(named) + len(hidden) <= MAX_RECIPIENTS:
         raise HTTPException(400, f"To, Cc and Bcc name 1 to {MAX_RECIPIENTS} recipients")
-    return distinct([*named, *(_checked(one, "Bcc") for one in hidden)])
+    return distinct([*named, *(_checked(address, "Bcc") for address in hidden)])
 
 
 def _contacts(body: Found, name: str) -> list[Address]:
     found = objects(body, name)
     if len(found) > MAX_RECIPIENTS:
         raise HTTPException(400, f"{name} names {len(found)}; at most {MAX_RECIPIENTS}")
-    return [_address(one, name) for one in found]
+    return [_address(contact, name) for contact in found]
 
 
 def _sender(body: Found) -> Address:
@@ -304,8 +307,8 @@ def _message(body: Found, message_id: str) -> EmailMessage:
             message.add_alternative(html, subtype="html")
     else:
         message.set_content(html, subtype="html")
-    for one in objects(body, "Attachments"):
-        _attach(message, one)
+    for attachment in objects(body, "Attachments"):
+        _attach(message, attachment)
     return message
 
 
@@ -323,21 +326,21 @@ def _add_fields(message: EmailMessage, fields: object) -> None:
             message[name] = _short(value, name)
 
 
-def _attach(message: EmailMessage, one: Found) -> None:
+def _attach(message: EmailMessage, attachment: Found) -> None:
     try:
-        data = base64.b64decode(text(one, "Content"), validate=True)
+        data = base64.b64decode(text(attachment, "Content"), validate=True)
     except (binascii.Error, ValueError):
         raise HTTPException(400, "the Content of an attachment is not base64") from None
-    media_type = text(one, "ContentType").lower() or "application/octet-stream"
+    media_type = text(attachment, "ContentType").lower() or "application/octet-stream"
     if _MEDIA_TYPE.fullmatch(media_type) is None or media_type.startswith("multipart/"):
         raise HTTPException(400, f"an attachment cannot be of the type {media_type[:100]!r}")
     main, _, sub = media_type.partition("/")
-    content_id = _short(text(one, "ContentID"), "ContentID")
+    content_id = _short(text(attachment, "ContentID"), "ContentID")
     message.add_attachment(
         data,
         maintype=main,
         subtype=sub,
-        filename=_short(text(one, "Filename"), "Filename") or "attachment",
+        filename=_short(text(attachment, "Filename"), "Filename") or "attachment",
         disposition="inline" if content_id else "attachment",
         cid=f"<{content_id}>" if content_id else None,
     )

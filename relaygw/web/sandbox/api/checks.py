@@ -70,11 +70,11 @@ def _html_json(found: HtmlCheck) -> Json:
     }
 
 
-def _shares(one: HtmlCheck | Feature) -> dict[str, float]:
+def _shares(checked: HtmlCheck | Feature) -> dict[str, float]:
     return {
-        "Supported": round(one.supported, 2),
-        "Partial": round(one.partial, 2),
-        "Unsupported": round(one.unsupported, 2),
+        "Supported": round(checked.supported, 2),
+        "Partial": round(checked.partial, 2),
+        "Unsupported": round(checked.unsupported, 2),
     }
 
 

@@ -121,9 +121,9 @@ def _events(seen: _Look, now: _Look) -> list[Json]:
     added = [mail for mail in _missing(now, seen) if _order(mail) >= _end(seen)]
     events = [{"Type": "new", "Data": summary_json(mail)} for mail in reversed(added)]
     events += [
-        {"Type": "update", "Data": _marks(one)}
-        for queue_id, one in now.entries.items()
-        if queue_id in seen.entries and _marks(one) != _marks(seen.entries[queue_id])
+        {"Type": "update", "Data": _marks(entry)}
+        for queue_id, entry in now.entries.items()
+        if queue_id in seen.entries and _marks(entry) != _marks(seen.entries[queue_id])
     ]
     events += [{"Type": "delete", "Data": {"ID": queue_id}} for queue_id in gone]
     if seen.counts != now.counts:
@@ -134,7 +134,7 @@ def _events(seen: _Look, now: _Look) -> list[Json]:
 
 
 def _missing(here: _Look, there: _Look) -> list[CapturedEntry]:
-    return [one for queue_id, one in here.entries.items() if queue_id not in there.entries]
+    return [entry for queue_id, entry in here.entries.items() if queue_id not in there.entries]
 
 
 def _order(found: CapturedEntry) -> tuple[int, str]:
