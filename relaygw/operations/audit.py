@@ -192,7 +192,9 @@ def deed_of(entry: AuditEntry, *, on: str = "") -> Deed:
     """Return a line in words; `on` the page of a message it names the others only."""
     targets = entry.target.split()
     ids = targets if targets and all(map(_QUEUE_ID.fullmatch, targets)) else []
-    others = [one for one in ids if one != on] if not on or entry.action == RESEND else []
+    others = (
+        [queue_id for queue_id in ids if queue_id != on] if not on or entry.action == RESEND else []
+    )
     who, (which, about) = entry.actor, _parts(entry)
     if entry.action == SETTINGS_CHANGE:
         who, did = f"A {who}", _settings(entry.detail)

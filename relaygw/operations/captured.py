@@ -189,10 +189,12 @@ def release_captured(
             parts = tuple(_deliveries(copies))
             releases.append(Release(queue_id=queue_id, deliveries=parts, entry=entry))
         done = store.sandbox.release_captured(releases) if releases else frozenset()
-        missed = (one for one in by_message if one not in done)
+        missed = (missed_id for missed_id in by_message if missed_id not in done)
         why = "it has just changed; check it and try again"
         sent = tuple(copy for copy in planned.copies if copy.queue_id in done)
-        left = planned.left + tuple(LeftAlone(one, why, is_temporary=True) for one in missed)
+        left = planned.left + tuple(
+            LeftAlone(missed_id, why, is_temporary=True) for missed_id in missed
+        )
         results.append(replace(planned, copies=sent, left=left))
     return _joined(results)
 
@@ -265,7 +267,7 @@ class _Planner:
                 (recipient_entry, recipient_entry.address)
                 for recipient_entry in _first_of_each(captured)
             ]
-        found = [self._judge(entry, one, target, headers) for one, target in targets]
+        found = [self._judge(entry, recipient, target, headers) for recipient, target in targets]
         return ReleaseResult(
             copies=tuple(copy for copy in found if isinstance(copy, Copy)),
             refused=tuple(copy for copy in found if isinstance(copy, RefusedCopy)),

@@ -18,7 +18,7 @@ from relaygw.store.reports import Report
 
 UNFINISHED = tuple(state for state in DeliveryState if state in OPEN)
 """In the order in which they are shown: the least finished first."""
-_RANKS = {one: n for n, one in enumerate((RecipientState.PENDING.value, *WORST_FIRST))}
+_RANKS = {result: n for n, result in enumerate((RecipientState.PENDING.value, *WORST_FIRST))}
 _LEAST_FINISHED = (*UNFINISHED, DeliveryState.DELETED, DeliveryState.FINISHED)
 
 

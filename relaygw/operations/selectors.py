@@ -232,7 +232,9 @@ def selection_of(
     are given, else `default_states`.
     """
     texts = {
-        name: values[name] for name, one in SELECTORS.items() if one.is_text and name in values
+        name: values[name]
+        for name, selector in SELECTORS.items()
+        if selector.is_text and name in values
     }
     if texts.get("sender") == NULL_SENDER:
         del texts["sender"]

@@ -64,8 +64,8 @@ def source_rows(
         classes = {seen.mail_class.class_id: seen.mail_class for seen in known}
         # what was forgotten meanwhile is left out
         rows += [
-            SourceRow(counted=one, mail_class=classes[key])
-            for key, one in part.items()
+            SourceRow(counted=total, mail_class=classes[key])
+            for key, total in part.items()
             if key in classes
         ]
     return rows, len(found)
@@ -125,7 +125,7 @@ def suspects(store: Store, now_ms: int) -> list[Incident]:
     lasting = (
         incident for incident in store.watch.incidents(now_ms) if incident.recovered_at_ms is None
     )
-    return [one for one in lasting if one.rule in RULES]
+    return [incident for incident in lasting if incident.rule in RULES]
 
 
 def guarded_object(row: Guarded) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def _release(
 ) -> int:
     """Release what is held for a class or source, and for other entries that are over."""
     targets = dict.fromkeys((target, *(hold.target for hold in holds)))
-    batches = chain.from_iterable(_held_ids(store, one) for one in targets)
+    batches = chain.from_iterable(_held_ids(store, held_target) for held_target in targets)
     return _release_each(store, batches, target, actor=actor, now_ms=now_ms)
 
 

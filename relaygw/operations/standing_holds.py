@@ -173,7 +173,7 @@ def _add(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
     )
     store.holds.put_standing(hold, entry=entry)
     _hold_waiting(store, hold)
-    waiting = {one.hold_id: number for one, number in waiting_of(store)}
+    waiting = {standing.hold_id: number for standing, number in waiting_of(store)}
     return hold_object(hold, waiting.get(hold.hold_id, 0))
 
 

@@ -130,7 +130,9 @@ def warnings(snapshot: Snapshot) -> Iterator[str]:
             yield f"no {role} runs; start it: relaygw serve --role {role}"
     drifted = snapshot.drifted()
     if drifted:
-        names = ", ".join(f"{one.role} {one.pid} on {one.name}" for one in drifted)
+        names = ", ".join(
+            f"{instance.role} {instance.pid} on {instance.name}" for instance in drifted
+        )
         yield f"{names}: routing or policy settings differ from the file; reload or restart"
     if snapshot.maildrop is not None and snapshot.maildrop.summary is not None:
         yield f"{snapshot.maildrop.summary}; {snapshot.maildrop.remedy}"
@@ -168,7 +170,7 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
             for name, usage in snapshot.usages.items()
         ],
         "holds": [providers.hold_object(hold) for hold in snapshot.holds],
-        "standing_holds": [hold_object(*one) for one in snapshot.standing],
+        "standing_holds": [hold_object(*pair) for pair in snapshot.standing],
         "lanes": [
             {
                 **fields(lane, "route", "stream", "state", "deliveries"),
@@ -178,11 +180,11 @@ def status_object(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
         ],
         "untended": [
             {
-                **fields(one, "kind", "rule", "key", "deliveries"),
-                "since": rfc3339_or_none(one.since_ms),
-                **fields(one, "examples", "summary", "remedy"),
+                **fields(mail, "kind", "rule", "key", "deliveries"),
+                "since": rfc3339_or_none(mail.since_ms),
+                **fields(mail, "examples", "summary", "remedy"),
             }
-            for one in snapshot.untended
+            for mail in snapshot.untended
         ],
         "lost": [
             {

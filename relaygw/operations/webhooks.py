@@ -25,8 +25,8 @@ def receivers(store: Store, settings: Settings) -> dict[str, Endpoint]:
         return {}
     known = {endpoint.endpoint: endpoint for endpoint in store.outbox.endpoints()}
     return {
-        name: known.get(one.endpoint) or _unseen(one.endpoint)
-        for name, one in named_webhooks(settings).items()
+        name: known.get(receiver.endpoint) or _unseen(receiver.endpoint)
+        for name, receiver in named_webhooks(settings).items()
     }
 
 

@@ -102,7 +102,9 @@ def tell_story(store: Store, settings: Settings, queue_id: str, *, now_ms: int) 
         (suppression_event.at_ms, suppression_event)
         for suppression_event in suppression_events(facts)
     ]
-    later = [one for _, one in sorted(timed, key=itemgetter(0))]  # of one moment: first the cause
+    later = [  # of one moment: first the cause
+        event for _, event in sorted(timed, key=itemgetter(0))
+    ]
     advice = [step for _, steps in prospects for step in steps] or _last_advice(facts, meanings)
     return Story(
         queue_id=entry.queue_id,
@@ -131,7 +133,9 @@ def _without_repetition(events: Sequence[StoryEvent]) -> Iterator[StoryEvent]:
 def _operator_events(facts: Facts) -> Iterator[StoryEvent]:
     for action in facts.record.actions:
         done = _DONE.get(action.action, f"did {action.action}")
-        others = [one for one in action.target.split() if one != facts.entry.queue_id]
+        others = [
+            queue_id for queue_id in action.target.split() if queue_id != facts.entry.queue_id
+        ]
         notes = [Note("with", counted(len(others), "other message"))] if others else []
         if action.action == RESEND and others:
             is_first = action.target.startswith(facts.entry.queue_id)

@@ -43,7 +43,7 @@ def report_events(facts: Facts) -> Iterator[tuple[int, StoryEvent]]:
         reports, key=lambda report: (report.provider, report.kind, report.dsn, report.detail)
     ):
         alike = list(run)
-        for some in [alike] if len(alike) > _FEW else [[one] for one in alike]:
+        for some in [alike] if len(alike) > _FEW else [[report] for report in alike]:
             # a provider's clock may be behind ours
             after_ms = delivered_ms.get(some[0].rcpt_no or 0, first_ms)
             yield max(some[0].at_ms, after_ms), _event(facts, some)

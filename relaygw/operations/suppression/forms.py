@@ -358,8 +358,8 @@ FORMS = (OWN, RESEND, POSTMARK, SES, SENDGRID, MAILGUN, POSTFIX, LIST)
 def form_of(names: Iterable[str]) -> Form | None:
     """Return the form that these headings are of, None if there is none."""
     known = set(names)
-    fitting = (one for one in FORMS if one.columns <= known)
-    return next((one for one in fitting if not one.extra or one.extra & known), None)
+    fitting = (form for form in FORMS if form.columns <= known)
+    return next((form for form in fitting if not form.extra or form.extra & known), None)
 
 
 WRITTEN = {

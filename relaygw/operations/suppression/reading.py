@@ -257,7 +257,7 @@ def _row(lines: Sequence[_Line]) -> tuple[list[str] | None, int]:
     """Return the fields of the row that lines begin with, None if it is none; how many it takes."""
     first = lines[0].text
     separator = ";" if ";" in first and "," not in first else ","
-    texts = (f"{one.text}\n" for one in takewhile(lambda one: not one.problem, lines))
+    texts = (f"{line.text}\n" for line in takewhile(lambda line: not line.problem, lines))
     rows = csv.reader(texts, delimiter=separator, strict=True)
     try:
         return next(rows), rows.line_num
