@@ -171,7 +171,9 @@ class _Figures:
 def _figures(store: Store, settings: Settings, period: Period) -> _Figures:
     counts: dict[str, Counter[str]] = {}
     span_ms = period.until_ms - period.since_ms
-    sums = store.watch.sums(period.since_ms, step_ms=span_ms, series=[one.value for one in _READ])
+    sums = store.watch.sums(
+        period.since_ms, step_ms=span_ms, series=[member.value for member in _READ]
+    )
     for step, series, label, number in sums:
         if step == 0:
             counts.setdefault(series, Counter())[label] += number

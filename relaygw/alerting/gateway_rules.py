@@ -58,7 +58,9 @@ def process_findings(facts: HostFacts) -> Iterator[Finding]:
 
 def _hangs(facts: HostFacts) -> Iterator[Finding]:
     """Of each role the last time."""
-    last = {one.role: one for one in sorted(facts.hangs, key=lambda one: one.ended_ms is None)}
+    last = {
+        stall.role: stall for stall in sorted(facts.hangs, key=lambda stall: stall.ended_ms is None)
+    }
     for role, hang in last.items():
         yield Finding(
             Rule.ROLE_HUNG,
@@ -116,8 +118,10 @@ def _login_failures(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
         }
         count = sum(mine.values())
         if count >= rules.login_failures:
-            most = sorted(mine, key=lambda one: (one == OTHER, -mine[one], one))
-            named = [f"{'others' if one == OTHER else one} ({mine[one]})" for one in most]
+            most = sorted(mine, key=lambda network: (network == OTHER, -mine[network], network))
+            named = [
+                f"{'others' if network == OTHER else network} ({mine[network]})" for network in most
+            ]
             yield Finding(
                 Rule.LOGIN_FAILURES,
                 kind,

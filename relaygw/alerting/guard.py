@@ -118,9 +118,9 @@ class GuardWatch:
                     self._store, self._guard, entries, self._known_mail.known, now_ms
                 )
             suspects = [
-                one
-                for one in [*self._suspects(entries, alarmed, now_ms), *self._together]
-                if not _is_settled(one[0], entries)
+                suspect
+                for suspect in [*self._suspects(entries, alarmed, now_ms), *self._together]
+                if not _is_settled(suspect[0], entries)
             ]
             new = [self._hold(*suspect, entries, now_ms) for suspect in suspects]
             is_mail_due |= any(new)
@@ -154,14 +154,16 @@ class GuardWatch:
         sums = self._store.guard.source_sums(now_ms - (DAY_MS if is_first else HOUR_MS))
         wanted = {unpacked(key)[0] for key in alarmed} - {""}
         busy = [
-            one
-            for one, count in sums.items()
-            if is_worth_a_look(count, self._bounced.get(one, 0), self._guard)
+            source
+            for source, count in sums.items()
+            if is_worth_a_look(count, self._bounced.get(source, 0), self._guard)
         ]
-        wanted |= {*sorted(busy, key=lambda one: -sums[one].weight)[:MOST_SOURCES]}
+        wanted |= {*sorted(busy, key=lambda source: -sums[source].weight)[:MOST_SOURCES]}
         if not wanted:
             return []
-        self._histories = {one: kept for one, kept in self._histories.items() if one in wanted}
+        self._histories = {
+            source: kept for source, kept in self._histories.items() if source in wanted
+        }
         counting_ms = self._store.guard.counting_since_ms() or now_ms
         is_first |= now_ms < counting_ms + 2 * DAY_MS
         learnt_ms = self._learnt_until(counting_ms, now_ms) if is_first else 0
@@ -189,7 +191,7 @@ class GuardWatch:
             suspects = self._judged(source_id, classes, history, known, now_ms)
             named = {seen.mail_class.class_id: seen.mail_class for seen in classes}
             found += [(suspect, named) for suspect in suspects]
-        return sorted(found, key=lambda one: -one[0].per_hour)
+        return sorted(found, key=lambda pair: -pair[0].per_hour)
 
     def _learnt_until(self, begun_ms: int, now_ms: int) -> int:
         """Return the end of the hour by which more came than may come of something new."""
@@ -221,7 +223,7 @@ class GuardWatch:
             history.earlier = [replace(suspect, held=None) for suspect in suspects]
             return suspects
         keys = {suspect.key for suspect in suspects}
-        return [*suspects, *(one for one in history.earlier if one.key not in keys)]
+        return [*suspects, *(suspect for suspect in history.earlier if suspect.key not in keys)]
 
     def _known_elsewhere(self, total: Counted, now_ms: int) -> Counted:
         known = self._known_mail.known(total, now_ms)
@@ -330,7 +332,7 @@ class GuardWatch:
             return
         recent = store.source_sums(now_ms - HOUR_MS).values()
         is_told = any(incident.rule == Rule.GUARD_LEARNING for incident in incidents)
-        if is_told or any(is_worth_a_look(one, 0, self._guard) for one in recent):
+        if is_told or any(is_worth_a_look(count, 0, self._guard) for count in recent):
             sources = len(store.source_sums(now_ms - DAY_MS))
             yield learning_finding(sources, begun_ms, self._guard)
 
@@ -342,11 +344,14 @@ class GuardWatch:
         for suspect, classes in suspects:
             if suspect.key not in told and len(told) < _MOST_TOLD:
                 told[suspect.key] = self._finding(suspect, classes)
-        self._domains = {key: one for key, one in self._domains.items() if key in told}
-        return [*told.values(), *more_findings(len({one.key for one, _ in suspects} - {*told}))]
+        self._domains = {key: domains for key, domains in self._domains.items() if key in told}
+        return [
+            *told.values(),
+            *more_findings(len({candidate.key for candidate, _ in suspects} - {*told})),
+        ]
 
     def _finding(self, suspect: Suspect, classes: Mapping[str, MailClass]) -> Finding:
-        named = [classes[one] for one in suspect.class_ids] or [*classes.values()]
+        named = [classes[class_id] for class_id in suspect.class_ids] or [*classes.values()]
         if suspect.key not in self._domains:
             self._domains[suspect.key] = self._store.guard.recipient_domains(
                 named[0].source, suspect.class_ids, since_ms=suspect.since_ms

@@ -54,9 +54,9 @@ class Hysteresis:
         }
         self._gone_ms = {kind: min(self._gone_ms.get(kind, now_ms), now_ms) for kind in gone}
         return [
-            one
-            for kind, one in gone.items()
-            if now_ms - self._gone_ms[kind] >= self._lasting_ms or is_over(one)
+            incident
+            for kind, incident in gone.items()
+            if now_ms - self._gone_ms[kind] >= self._lasting_ms or is_over(incident)
         ]
 
     def left_s(self, open_incidents: Sequence[Incident], *, now_ms: int) -> float:
@@ -69,4 +69,4 @@ class Hysteresis:
         left_ms = [
             self._lasting_ms - (now_ms - at_ms) for at_ms in (*begun_ms, *self._gone_ms.values())
         ]
-        return min((one / 1000 for one in left_ms if one > 0), default=math.inf)
+        return min((wait_ms / 1000 for wait_ms in left_ms if wait_ms > 0), default=math.inf)

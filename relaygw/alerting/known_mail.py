@@ -83,7 +83,7 @@ def _of_fleet(total: Counted, programs: Mapping[str, Sequence[MailSender]]) -> I
 
 
 def _lasted_ms(its: Sequence[MailSender]) -> int:
-    return max(one.last_ms for one in its) - min(one.first_ms for one in its)
+    return max(sender.last_ms for sender in its) - min(sender.first_ms for sender in its)
 
 
 # --- new sources ------------------------------------------------------------------------

@@ -59,9 +59,9 @@ def _late_routes(store: Store, settings: Settings, queue: QueueFacts, now_ms: in
     }
     delivered = totals(queue.points, Series.DELIVERED, since_ms=now_ms - _MOVING_MS)
     patient = {
-        one.name
-        for one in settings.routes
-        if one.stream is Stream.PROMOTIONAL and any(map(delivered.get, one.providers))
+        entry.name
+        for entry in settings.routes
+        if entry.stream is Stream.PROMOTIONAL and any(map(delivered.get, entry.providers))
     }
     late = []
     for route in sorted(old - patient):

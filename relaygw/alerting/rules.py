@@ -397,7 +397,7 @@ def _end_words(left_s: float) -> str:
 
 def _webhooks(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
     """Look at receivers of webhooks: nobody else notices that one is told nothing."""
-    names = {one.endpoint: name for name, one in named_webhooks(settings).items()}
+    names = {receiver.endpoint: name for name, receiver in named_webhooks(settings).items()}
     for webhook in facts.queue.webhooks:
         if webhook.endpoint in names:
             name = names[webhook.endpoint]

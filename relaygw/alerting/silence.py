@@ -56,7 +56,7 @@ class SilenceWatch:
         self._learn(last, now_ms)
         is_open = (incident for incident in incidents if incident.recovered_at_ms is None)
         told: dict[str, Silent | None] = {
-            one.key: None for one in is_open if one.rule == Rule.SILENCE
+            incident.key: None for incident in is_open if incident.rule == Rule.SILENCE
         }
         silent = silent_kinds(
             self._rhythms,
@@ -65,9 +65,9 @@ class SilenceWatch:
             up_since_ms=self._uptime.since_ms,
             told=told | self._silent,
         )
-        self._silent = {one.kind.key: one for one in silent}
-        silent.sort(key=lambda one: one.kind.key not in told)
-        yield from (_finding(one, now_ms) for one in silent[:MOST_TOLD])
+        self._silent = {silence.kind.key: silence for silence in silent}
+        silent.sort(key=lambda silence: silence.kind.key not in told)
+        yield from (_finding(silence, now_ms) for silence in silent[:MOST_TOLD])
         if len(silent) > MOST_TOLD:
             what = f"{len(silent) - MOST_TOLD} more kinds of mail stopped coming"
             remedy = "relaygw sources --by subject --since 7d shows what was last seen when"

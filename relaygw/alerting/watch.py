@@ -194,7 +194,9 @@ class Watch:
         now_ms: int,
         is_over: Callable[[Incident], bool] = lambda _: False,
     ) -> None:
-        is_open = [one for one in known if one.recovered_at_ms is None]
+        is_open = [
+            known_incident for known_incident in known if known_incident.recovered_at_ms is None
+        ]
         for finding, since_ms in hysteresis.begun(findings, is_open, now_ms=now_ms):
             self._has_opened = True  # or another instance has
             if self.store.watch.open_incident(incident_of(finding, since_ms)):
@@ -246,9 +248,9 @@ def reworded(incidents: Sequence[Incident], findings: Sequence[Finding]) -> list
         if (kind := (incident.rule, incident.key)) in found
     ]
     return [
-        replace(one, summary=finding.summary, remedy=finding.remedy)
-        for one, finding in now
-        if (one.summary, one.remedy) != (finding.summary, finding.remedy)
+        replace(incident, summary=finding.summary, remedy=finding.remedy)
+        for incident, finding in now
+        if (incident.summary, incident.remedy) != (finding.summary, finding.remedy)
     ]
 
 
@@ -257,8 +259,8 @@ _Told = TypeVar("_Told", Finding, Incident)
 
 def _apart(told: Sequence[_Told]) -> tuple[list[_Told], list[_Told]]:
     """Return those that each look sees anew, and those that rest on a look at the queue."""
-    of_queue = [one for one in told if one.rule in QUEUE_RULES]
-    return [one for one in told if one.rule not in QUEUE_RULES], of_queue
+    of_queue = [trouble for trouble in told if trouble.rule in QUEUE_RULES]
+    return [trouble for trouble in told if trouble.rule not in QUEUE_RULES], of_queue
 
 
 def _host_of(incident: Incident) -> str | None:
