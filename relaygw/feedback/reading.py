@@ -82,7 +82,7 @@ class Reader:
         self._retention_ms = int(settings.queue.retention * 1000)
         self._bounces = BounceReader(settings.hostname)
         self._everybody = frozenset(settings.providers)  # may have sent what a bounce mail names
-        presets = {name: one.preset for name, one in settings.providers.items()}
+        presets = {name: provider.preset for name, provider in settings.providers.items()}
         self._formats = {
             name: FORMATS[preset]
             for name, preset in presets.items()
@@ -100,7 +100,7 @@ class Reader:
         self._often = Seldom(_TELL_EACH_S)
         self._daily = Seldom(_SILENT_MS / 1000)
         self._reporting = [
-            name for name, one in settings.providers.items() if one.events is not None
+            name for name, provider in settings.providers.items() if provider.events is not None
         ]
         self._silence_at_s = time.monotonic() + _SILENCE_EACH_S  # a webhook may be new
 
@@ -216,7 +216,7 @@ class Reader:
     def _take(self, posts: Sequence[StoredPost]) -> list[MatchedEvent]:
         """Take what posts tell; those with events of unknown mail are read again a little later."""
         told = [(post, event) for post in posts for event in self._events(post)]
-        found = self._store.feedback.match([self._clue(*one) for one in told]) if told else []
+        found = self._store.feedback.match([self._clue(*pair) for pair in told]) if told else []
         told, found = believed(told, found)
         waiting: dict[int, _Wait] = {}
         for (post, event), its in zip(told, found, strict=True):
@@ -225,9 +225,9 @@ class Reader:
             elif its.queue_id is None and self._may_come(post, event):
                 waiting.setdefault(post.post_no, _Wait(_LOOK_AGAIN_MS[post.tries - 1]))
         matched = [
-            _matched(one, its)
-            for one, its in zip(told, found, strict=True)
-            if its.queue_id is not None or one[0].post_no not in waiting
+            _matched(pair, its)
+            for pair, its in zip(told, found, strict=True)
+            if its.queue_id is not None or pair[0].post_no not in waiting
         ]
         read = [post.post_no for post in posts if post.post_no not in waiting]
         new: list[MatchedEvent] = []
@@ -314,7 +314,7 @@ def _matched(told: Told, found: Found) -> MatchedEvent:
         event=event,
         queue_id=found.queue_id,
         rcpt_no=first,
-        same=tuple(one for one in more if one is not None),
+        same=tuple(rcpt_no for rcpt_no in more if rcpt_no is not None),
     )
 
 
@@ -354,17 +354,17 @@ def _queue_id_of(post: StoredPost) -> str:
 def believed(told: Sequence[Told], found: Sequence[Found]) -> tuple[list[Told], list[Found]]:
     """Return the events that count: of a bounce mail each once, by the address that we sent to."""
     chosen: dict[object, tuple[Told, Found]] = {}
-    for number, (one, its) in enumerate(zip(told, found, strict=True)):
-        post, event = one
+    for number, (pair, its) in enumerate(zip(told, found, strict=True)):
+        post, event = pair
         if post.provider != BOUNCE_MAIL:
-            chosen[number] = one, its
+            chosen[number] = pair, its
             continue
         key = (post.post_no, event.key)
         its = its if its.rcpt_nos else Found()
-        one = (post, _shared(event)) if its.is_shared else one
+        pair = (post, _shared(event)) if its.is_shared else pair
         if key not in chosen or (its.rcpt_nos and not chosen[key][1].rcpt_nos):
-            chosen[key] = one, its
-    return [one for one, _ in chosen.values()], [its for _, its in chosen.values()]
+            chosen[key] = pair, its
+    return [pair for pair, _ in chosen.values()], [its for _, its in chosen.values()]
 
 
 def _shared(event: Event) -> Event:

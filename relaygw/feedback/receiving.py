@@ -77,9 +77,11 @@ class PostBox:
         self._keys = Certificates(fetch_url)
         self._counted = counted
         self._senders = {
-            name: _Sender(FORMATS[one.preset], one)
-            for name, one in settings.providers.items()
-            if one.events is not None and one.preset is not None and one.preset in FORMATS
+            name: _Sender(FORMATS[provider.preset], provider)
+            for name, provider in settings.providers.items()
+            if provider.events is not None
+            and provider.preset is not None
+            and provider.preset in FORMATS
         }
         self._often = Seldom(_TELL_EACH_S)
         self._refused: dict[tuple[str, str], int] = {}  # since it was told last
