@@ -109,7 +109,10 @@ def read_orcpt(text: str) -> str | None:
     if not semicolon or not _ADDRESS_TYPE.fullmatch(kind):
         return None
     if kind.lower() == "utf-8":
-        value = "".join(one if one.isascii() else encode_utf8_address(one) for one in value)
+        value = "".join(
+            character if character.isascii() else encode_utf8_address(character)
+            for character in value
+        )
     if not is_xtext(value):
         return None
     if len(kind) + 1 + len(value) > MAX_ORCPT_BYTES:

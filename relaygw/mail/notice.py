@@ -151,11 +151,11 @@ def compose_notice(telling: Telling, head: bytes) -> bytes:
         original,
     )
     edge = f"--{telling.boundary}".encode("ascii")
-    if not all(one.isascii() for one in parts):
+    if not all(piece.isascii() for piece in parts):
         header.append(f"Content-Transfer-Encoding: {EIGHT_BIT}")  # as one of its parts
     lines = ["\r\n".join(header).encode("utf-8"), b"", b"This is a MIME message."]
-    for one in parts:
-        lines += [edge, one]
+    for piece in parts:
+        lines += [edge, piece]
     return b"\r\n".join([*lines, edge + b"--", b""])
 
 

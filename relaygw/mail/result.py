@@ -84,6 +84,6 @@ def asked_for(words: Iterable[str]) -> Asked:
     """Return the states and verdicts of several words together."""
     found = [ASKED[word] for word in words]
     return Asked(
-        frozenset[RecipientState]().union(*(one.states for one in found)),
-        frozenset[Kind]().union(*(one.kinds for one in found)),
+        frozenset[RecipientState]().union(*(outcome.states for outcome in found)),
+        frozenset[Kind]().union(*(outcome.kinds for outcome in found)),
     )

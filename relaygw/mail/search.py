@@ -100,7 +100,10 @@ _SIZES = (Field.LARGER, Field.SMALLER)
 WAITING = "waiting"
 """The state that stands for all in which mail is queued."""
 OUTCOMES = tuple(ASKED)
-_STATES = (*(one.value for one in DeliveryState if one is not DeliveryState.FINISHED), WAITING)
+_STATES = (
+    *(state.value for state in DeliveryState if state is not DeliveryState.FINISHED),
+    WAITING,
+)
 _Flag = tuple[Field, bool, str]  # its field, whether it means the opposite, the text of its term
 _FLAGS: dict[str, _Flag] = {
     "is:read": (Field.IS_UNREAD, True, ""),
@@ -112,8 +115,8 @@ _FLAGS: dict[str, _Flag] = {
     "has:inlines": (Field.HAS_INLINE, False, ""),
 }
 _MORE_FLAGS: dict[str, _Flag] = {
-    **{f"is:{one}": (Field.OUTCOME, False, one) for one in OUTCOMES},
-    **{f"is:{one}": (Field.STATE, False, one) for one in _STATES},
+    **{f"is:{outcome}": (Field.OUTCOME, False, outcome) for outcome in OUTCOMES},
+    **{f"is:{state}": (Field.STATE, False, state) for state in _STATES},
 }
 
 

@@ -74,16 +74,16 @@ def subject_template(subject: str) -> str:
     folded: list[str] = []
     names = 0  # how many of the next words may be a name
     for word in text.split():
-        one, kind = _folded(word)
+        token, kind = _folded(word)
         if names and _is_name(word, kind):
             end = word[len(word.rstrip(_ENDS)) :] if kind != _TITLE else ""
-            one, names = _GAP + end, 0 if end else names - 1
+            token, names = _GAP + end, 0 if end else names - 1
         else:
             names = _NAMES_BEHIND.get(kind, 0)
-        if folded and one[0] in (_GAP, _NUMBER) and folded[-1] == one[0]:
-            folded[-1] = one  # names of one word and of two are alike, as are numbers
+        if folded and token[0] in (_GAP, _NUMBER) and folded[-1] == token[0]:
+            folded[-1] = token  # names of one word and of two are alike, as are numbers
         else:
-            folded.append(one)
+            folded.append(token)
     _fold_ends(folded)
     return " ".join(folded)[:MAX_TEMPLATE]
 

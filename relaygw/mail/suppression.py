@@ -171,7 +171,7 @@ class SuppressionRules:
         ]
         if not found:
             return None
-        entry = max(found, key=lambda one: one[:3])[3]
+        entry = max(found, key=lambda candidate: candidate[:3])[3]
         return Listed(entry, self.action(entry, stream))
 
 
@@ -183,7 +183,7 @@ def merged(old: Suppression | None, new: Suppression, *, now_ms: int) -> Suppres
     if old is None or old.is_over(now_ms):
         return new
     ends = (old.expires_at_ms, new.expires_at_ms)
-    last_ms = None if None in ends else max(one for one in ends if one is not None)
+    last_ms = None if None in ends else max(end_ms for end_ms in ends if end_ms is not None)
     stands = new if _WEIGHTS[new.cause] > _WEIGHTS[old.cause] else old
     return replace(stands, expires_at_ms=last_ms)
 

@@ -27,7 +27,8 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
@@ -124,6 +125,6 @@ def some_of(texts: Sequence[str], most: int = 5) -> str:
     return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def fields(one: object, *names: str) -> dict[str, Any]:
+def fields(record: object, *names: str) -> dict[str, Any]:
     """Return attributes by their names, for JSON."""
-    return {name: getattr(one, name) for name in names}
+    return {name: getattr(record, name) for name in names}
