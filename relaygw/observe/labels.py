@@ -48,10 +48,10 @@ def suppressed_of(event: Attempted) -> list[tuple[str, str, str]]:
         if change.state is RecipientState.BLOCKED and change.rcpt_no in listed
     ]
     told = [
-        *(("blocked", one) for one in blocked if one.action is Action.BLOCK),
-        *(("warned", one.listed) for one in update.warned),
+        *(("blocked", listing) for listing in blocked if listing.action is Action.BLOCK),
+        *(("warned", recipient.listed) for recipient in update.warned),
     ]
-    return [(what, claimed.stream, one.entry.cause.value) for what, one in told]
+    return [(what, claimed.stream, listing.entry.cause.value) for what, listing in told]
 
 
 def deferral_reason(outcome: RecipientOutcome | None) -> str:

@@ -137,9 +137,9 @@ class RunFiles:
             contextlib.suppress(OSError),
             _locked(self.directory / "folding", fcntl.LOCK_EX | fcntl.LOCK_NB),
         ):
-            for one in sorted(self._ended):
-                _fold(self.directory, one)
-                self._ended.discard(one)
+            for ended_pid in sorted(self._ended):
+                _fold(self.directory, ended_pid)
+                self._ended.discard(ended_pid)
 
 
 @contextmanager
