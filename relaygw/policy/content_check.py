@@ -136,7 +136,7 @@ def _is_of_other(before: str) -> bool:
 def _has_luhn(digits: str) -> bool:
     total = sum(map(int, digits[-1::-2]))
     return (
-        total + sum((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[int(one)] for one in digits[-2::-2])
+        total + sum((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[int(digit)] for digit in digits[-2::-2])
     ) % 10 == 0
 
 

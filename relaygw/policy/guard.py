@@ -224,9 +224,9 @@ class _Judging:
         if self._is_quiet(moment) and not self._is_new_source(moment):
             return {}
         return {
-            one: count
-            for one, count in counts.items()
-            if count and self._came_late(one, moment) and not one.is_known_mail
+            total: count
+            for total, count in counts.items()
+            if count and self._came_late(total, moment) and not total.is_known_mail
         }
 
     def _came_late(self, total: Counted, moment: Moment) -> bool:
@@ -328,14 +328,14 @@ class _Judging:
             return None
         counts = {counted: much(counted, moment) for counted in self._classes}
         ids = [self._source_id, *(counted.class_id for counted in self._classes)]
-        allowed = sum(self._known.allowed.get(one, 0) for one in ids)
+        allowed = sum(self._known.allowed.get(key, 0) for key in ids)
         least = max(self._guard.source_per_hour, allowed)
         if moment.at_ms < self._known.counting_since_ms + DAY_MS:
             least *= FIRST_DAY_FACTOR
         if sum(counts.values()) <= least:
             return None
         end = self._history_end(moment)
-        most = max((one for hour, one in self._weights.items() if hour < end), default=0.0)
+        most = max((weight for hour, weight in self._weights.items() if hour < end), default=0.0)
         most = max(most, self._known.busiest_hour)
         limit = max(least, most * _USUAL_FACTOR)
         if sum(counts.values()) <= limit:
@@ -367,9 +367,9 @@ class _Judging:
 
     def _usual_refused(self, moment: Moment) -> float:
         end = self._history_end(moment)
-        earlier = [one for hour, one in self._totals.items() if hour < end]
-        refused = sum(one.refused for one in earlier)
-        return refused / sum(one.recipients for one in earlier) if refused else 0.0
+        earlier = [count for hour, count in self._totals.items() if hour < end]
+        refused = sum(count.refused for count in earlier)
+        return refused / sum(count.recipients for count in earlier) if refused else 0.0
 
     def _suspect(
         self,

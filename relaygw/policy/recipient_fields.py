@@ -66,8 +66,12 @@ class FieldRule:
             return NOTHING
         if self.is_blocked is not None:
             return _screened(found, self.is_blocked)
-        counts = Counter(one.field.name for one in found)
-        removed = [one for one in found if counts[one.field.name] > 1 or not _is_harmless(one)]
+        counts = Counter(occurrence.field.name for occurrence in found)
+        removed = [
+            occurrence
+            for occurrence in found
+            if counts[occurrence.field.name] > 1 or not _is_harmless(occurrence)
+        ]
         return _removing(removed, self.why)
 
 
@@ -76,21 +80,21 @@ NO_FIELDS = FieldRule()  # for mail of which nobody said what holds for it
 
 def _screened(found: Sequence[_Found], is_blocked: Callable[[str], bool]) -> FieldsFound:
     removed, why = [], ""
-    for one in found:
-        trouble = _trouble(one, is_blocked)
+    for occurrence in found:
+        trouble = _trouble(occurrence, is_blocked)
         if trouble is None:
             continue
-        if one.field.carries == "recipients":
-            return FieldsFound(obstacle=f"field {one.field.name} {trouble}")
-        removed.append(one)
+        if occurrence.field.carries == "recipients":
+            return FieldsFound(obstacle=f"field {occurrence.field.name} {trouble}")
+        removed.append(occurrence)
         why = why or trouble
     return _removing(removed, why)
 
 
 def _removing(found: Sequence[_Found], why: str) -> FieldsFound:
     return FieldsFound(
-        removed=tuple((one.start, one.end) for one in found),
-        names=tuple(dict.fromkeys(one.field.name for one in found)),
+        removed=tuple((occurrence.start, occurrence.end) for occurrence in found),
+        names=tuple(dict.fromkeys(occurrence.field.name for occurrence in found)),
         why=why,
     )
 

@@ -322,7 +322,14 @@ class Screen:
                 found = "held"
             by_obstacle[found].append(recipient)
         held = tuple(by_obstacle["held"])
-        standing = next((holds[one.rcpt_no] for one in held if one.rcpt_no in holds), None)
+        standing = next(
+            (
+                holds[held_recipient.rcpt_no]
+                for held_recipient in held
+                if held_recipient.rcpt_no in holds
+            ),
+            None,
+        )
         return Screened(
             sendable=tuple(by_obstacle[None]),
             blocked=tuple(by_obstacle["blocked"]),
@@ -344,7 +351,7 @@ class Screen:
             client=claimed.source.client,
         )
         each = zip(claimed.recipients, holds, strict=True)
-        return {one.rcpt_no: hold for one, hold in each if hold is not None}
+        return {recipient.rcpt_no: hold for recipient, hold in each if hold is not None}
 
     def obstacle_of(
         self, source: Source, accepted_in: Mode, released: str | None

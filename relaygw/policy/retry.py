@@ -91,8 +91,14 @@ def doubt_waits(providers: Mapping[str, Provider]) -> dict[str, float]:
 
     Not at all with a key; where only an event settles it, until that had time to come.
     """
-    waits = {name: DOUBT_LADDER_S[0] for name, one in providers.items() if one.events is not None}
-    return waits | {name: 0.0 for name, one in providers.items() if one.key_header is not None}
+    waits = {
+        name: DOUBT_LADDER_S[0]
+        for name, provider in providers.items()
+        if provider.events is not None
+    }
+    return waits | {
+        name: 0.0 for name, provider in providers.items() if provider.key_header is not None
+    }
 
 
 def is_doubt_spent(claimed: ClaimedDelivery) -> bool:
@@ -223,8 +229,12 @@ def blocked(
 ) -> tuple[RecipientUpdate, ...]:
     """Return the updates of recipients on the block list of now, and of suppressed ones."""
     on_list = CaptureCode.BLOCKED.sentence()
-    reasons = [(one, on_list) for one in recipients]
-    reasons += [(one, one.listed.sentence) for one in suppressed if one.listed is not None]
+    reasons = [(recipient, on_list) for recipient in recipients]
+    reasons += [
+        (recipient, recipient.listed.sentence)
+        for recipient in suppressed
+        if recipient.listed is not None
+    ]
     return tuple(
         RecipientUpdate(
             rcpt_no=recipient.rcpt_no,

@@ -69,7 +69,7 @@ class _Map:
         if found is None:
             return (address,)
         local = split(address)[0]
-        return tuple([f"{local}{one}" if one.startswith("@") else one for one in found])
+        return tuple([f"{local}{target}" if target.startswith("@") else target for target in found])
 
     def _find(self, address: str) -> tuple[str, ...] | None:
         found = self._addresses.get(canonical(address))
@@ -82,7 +82,7 @@ class _Map:
         if user and sign:
             found = self._addresses.get(canonical(user + address[len(local) :]))
             if found is not None:  # it is kept, by Postfix's propagate_unmatched_extensions
-                return tuple([f"{sign}{rest}@".join(one.rsplit("@", 1)) for one in found])
+                return tuple([f"{sign}{rest}@".join(target.rsplit("@", 1)) for target in found])
         return self._domains.get(domain.lower()) if domain else None
 
 

@@ -65,8 +65,8 @@ class MailKind(NamedTuple):
         """Return the kinds that mail of a class is of, none of mail that is not counted apart."""
         if not mail_class.sender_domain or mail_class.template == OTHER_SUBJECTS:
             return ()
-        one = cls.of(mail_class.sender_domain, mail_class.stream, mail_class.template)
-        return one, one.whole
+        kind = cls.of(mail_class.sender_domain, mail_class.stream, mail_class.template)
+        return kind, kind.whole
 
 
 class MailHour(NamedTuple):
@@ -108,14 +108,14 @@ class Rhythm:
     @classmethod
     def _of_pauses(cls, pauses: Sequence[Pause], stops: Sequence[Pause] = ()) -> Rhythm:
         # of an hour that no other week tells of any pause may be usual
-        any_ms = [max((one.gap_ms for one in (*pauses, *stops)), default=0)]
+        any_ms = [max((pause.gap_ms for pause in (*pauses, *stops)), default=0)]
         by_hour = [_usual(weeks) or any_ms for weeks in _by_hour(pauses)]
         usual = [weeks[-1] for weeks in by_hour]
         may = [
             max(LEAST_MS, int(longest * _factor(weeks)))
             for longest, weeks in zip(usual, by_hour, strict=True)
         ]
-        return cls([one // 1000 for one in usual], [one // 1000 for one in may], stops)
+        return cls([gap_ms // 1000 for gap_ms in usual], [gap_ms // 1000 for gap_ms in may], stops)
 
     def broken(self, since_ms: int, now_ms: int) -> int | None:
         """Return the longest usual pause if nothing came since a time and that is too long.

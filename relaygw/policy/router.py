@@ -32,7 +32,7 @@ def provider_of_route(route: str) -> str | None:
 def providers_of(settings: Settings, route: str) -> tuple[str, ...]:
     """Return the configured providers that mail of a route may take, in their order."""
     moved_to = provider_of_route(route)
-    configured = (one.providers for one in settings.routes if one.name == route)
+    configured = (entry.providers for entry in settings.routes if entry.name == route)
     names = next(configured, ()) if moved_to is None else (moved_to,)
     return tuple(name for name in names if name in settings.providers)
 
@@ -159,7 +159,7 @@ class Explainer:
             none = "is used" if decision.fate is not Fate.DELIVER else "matches: captured"
             return Way(decision=words, route=f"none {none}, nothing is sent", route_name=None)
         place = self._routes.index(route)
-        named = {name for one in self._routes[:place] for name in one.header}
+        named = {name for earlier_route in self._routes[:place] for name in earlier_route.header}
         why = "no condition" if route.is_unconditional else "its conditions match"
         number = f"number {place + 1} of {len(self._routes)}"
         return Way(

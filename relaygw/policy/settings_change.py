@@ -56,7 +56,7 @@ def _tree(value: Any) -> Tree | str:
     if isinstance(value, list):
         value = _named(value)
     if isinstance(value, dict) and 0 < len(value) <= _MAX_KEYS:
-        return {key: _tree(one) for key, one in value.items()}
+        return {key: _tree(branch) for key, branch in value.items()}
     return hash_of(value)
 
 

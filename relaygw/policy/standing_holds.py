@@ -18,13 +18,13 @@ class StandingHolds:
     def __init__(self, holds: Iterable[StandingHold]) -> None:
         self._holds = {(hold.scope, hold.value): hold for hold in holds}
         self._subjects = [
-            (value.casefold(), one)
-            for (scope, value), one in self._holds.items()
+            (value.casefold(), hold)
+            for (scope, value), hold in self._holds.items()
             if scope is _S.SUBJECT
         ]
         self._networks: list[tuple[IPv4Network | IPv6Network, StandingHold]] = [
-            (ip_network(value), one)
-            for (scope, value), one in self._holds.items()
+            (ip_network(value), hold)
+            for (scope, value), hold in self._holds.items()
             if scope is _S.CLIENT
         ]
 

@@ -162,8 +162,8 @@ def fingerprint(content: bytes, header_bytes: int) -> Fingerprint:
     # the end of a word is found in a third of the time of the word
     for start in _PART_NAMES if b"rt/" in small and b"multipart/" in small else ():
         found = islice(_part_names(content, small, start), _MAX_NAMES)
-        for one in sorted(set(found), key=len, reverse=True):
-            body = body.replace(one, b"")
+        for name in sorted(set(found), key=len, reverse=True):
+            body = body.replace(name, b"")
     body = body.rstrip()
     text, rest = body[:TOKEN_BYTES], body[TOKEN_BYTES:]
     is_base64 = b"e64" in small and b"base64" in small

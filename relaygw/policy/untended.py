@@ -345,8 +345,8 @@ def most_in_hand_s(settings: Settings, route: str, recipients: int) -> float:
 def grouped(pairs: Iterable[tuple[Key, Item]]) -> dict[Key, list[Item]]:
     """Return the items by key, in their order."""
     groups: defaultdict[Key, list[Item]] = defaultdict(list)
-    for key, one in pairs:
-        groups[key].append(one)
+    for key, member in pairs:
+        groups[key].append(member)
     return groups
 
 
