@@ -40,8 +40,8 @@ _TYPE = "mail.events"
 def fits(events: Sequence[WebhookEvent]) -> int:
     """Return how many of the events, from the first on, one post has room for."""
     size = 0
-    for number, one in enumerate(events):
-        size += len(_encoded(one)) + 1
+    for number, event in enumerate(events):
+        size += len(_encoded(event)) + 1
         if size > _MAX_BYTES:
             return number
     return len(events)

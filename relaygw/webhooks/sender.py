@@ -72,8 +72,10 @@ class Sender:
     async def run(self) -> None:
         """Send until cancelled."""
         webhooks = named_webhooks(self.settings)
-        self._names = {one.endpoint: name for name, one in webhooks.items()}
-        self._labels = {one.endpoint: f"{name} ({one.url})" for name, one in webhooks.items()}
+        self._names = {receiver.endpoint: name for name, receiver in webhooks.items()}
+        self._labels = {
+            receiver.endpoint: f"{name} ({receiver.url})" for name, receiver in webhooks.items()
+        }
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._tidy))
             for name, webhook in webhooks.items():
@@ -222,4 +224,7 @@ class Sender:
     async def _label(self, endpoint: str) -> str:
         """Return the name of a receiver that this instance does not know."""
         known = await asyncio.to_thread(self.store.outbox.endpoints)
-        return next((one.label for one in known if one.endpoint == endpoint), None) or endpoint
+        return (
+            next((receiver.label for receiver in known if receiver.endpoint == endpoint), None)
+            or endpoint
+        )
