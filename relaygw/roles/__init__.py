@@ -160,7 +160,9 @@ def store_rules(settings: Settings) -> StoreRules:
 
 
 def _siblings(settings: Settings) -> dict[str, frozenset[str]]:
-    presets = {name: one.preset for name, one in settings.providers.items() if one.preset}
+    presets = {
+        name: provider.preset for name, provider in settings.providers.items() if provider.preset
+    }
     return {
         name: frozenset(other for other, its in presets.items() if its == preset)
         for name, preset in presets.items()

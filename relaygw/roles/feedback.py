@@ -38,7 +38,9 @@ async def feedback_kept(
     What one instance took any may read.
     """
     settings = context.loaded.settings
-    providers = [name for name, one in settings.providers.items() if one.events is not None]
+    providers = [
+        name for name, provider in settings.providers.items() if provider.events is not None
+    ]
     providers += [BOUNCE_MAIL] * (settings.bounces.inbound is not None)
     metrics = FeedbackMetrics(providers) if can_count(context.metrics, context.log) else None
     counts, history = _Counts(metrics), History()
@@ -62,8 +64,8 @@ async def feedback_kept(
         told_closed = partial(counts.closed, str(settings.events.bind))
         limit = ConnectionLimit(settings.web.proxies, refused=told_closed)
         work.append(asyncio.create_task(_serve(app, box, listening, limit, stop)))
-    for one in work:  # one that fails ends the role, which begins anew
-        one.add_done_callback(lambda _: stop.set())
+    for task in work:  # one that fails ends the role, which begins anew
+        task.add_done_callback(lambda _: stop.set())
     try:
         async with history_kept(history, store):
             yield

@@ -39,7 +39,9 @@ class ListeningSockets:
     def __init__(self, roles: Sequence[str], *, handed: Sequence[socket.socket] = ()) -> None:
         self._roles = roles
         self._open: dict[_Place, socket.socket] = {}
-        self._handed = {_key(Bind(*one.getsockname()[:2])): one for one in handed}
+        self._handed = {
+            _key(Bind(*handed_socket.getsockname()[:2])): handed_socket for handed_socket in handed
+        }
 
     def open(self, settings: Settings) -> None:
         """Listen on each address that is not open yet.
@@ -57,13 +59,13 @@ class ListeningSockets:
 
     def _compare(self, wanted: Sequence[_Place]) -> None:
         named = {_key(place.bind) for place in wanted}
-        idle = [one for key, one in self._handed.items() if key not in named]
+        idle = [handed_socket for key, handed_socket in self._handed.items() if key not in named]
         missing = [
             str(place.bind)
             for place in wanted
             if place.setting == "listeners" and _key(place.bind) not in self._handed
         ]
-        unnamed = [str(Bind(*one.getsockname()[:2])) for one in idle]
+        unnamed = [str(Bind(*handed_socket.getsockname()[:2])) for handed_socket in idle]
         problems = [
             *([f"listeners do not name {', '.join(unnamed)} of relaygw.socket"] if idle else []),
             *([f"relaygw.socket does not pass {', '.join(missing)}"] if missing else []),
