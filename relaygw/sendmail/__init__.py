@@ -99,7 +99,9 @@ def _open_missing_descriptors() -> None:
 
 
 def _submit(arguments: Arguments) -> None:
-    recipients = [one for word in arguments.addresses for one in _read_all(word, "recipient")]
+    recipients = [
+        address for word in arguments.addresses for address in _read_all(word, "recipient")
+    ]
     if not recipients and not arguments.has_header_recipients:
         raise Failure(EX_USAGE, _NO_RECIPIENTS)
     sender, full_name = _sender(arguments.sender), arguments.full_name
@@ -152,7 +154,9 @@ def _sender(given: bytes | None) -> bytes:
 
 def _verify(program: str, arguments: Arguments) -> int:
     """Print what would become of mail to each address; return the first exit code that is not 0."""
-    recipients = [one for word in arguments.addresses for one in _read_all(word, "recipient")]
+    recipients = [
+        address for word in arguments.addresses for address in _read_all(word, "recipient")
+    ]
     if not recipients:
         raise Failure(EX_USAGE, "-bv needs an address")
     from relaygw.sendmail import queue
