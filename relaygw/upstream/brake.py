@@ -130,10 +130,10 @@ def _apart(report: AttemptReport) -> AttemptReport:
 
 def _add(known: set[str], more: Iterable[str]) -> None:
     """Add to a set as far as it counts, so that it stays small."""
-    for one in more:
+    for value in more:
         if len(known) >= REFUSALS_IN_A_ROW:
             return
-        known.add(one)
+        known.add(value)
 
 
 def _without_names(outcome: RecipientOutcome, names: frozenset[str]) -> str:

@@ -353,7 +353,9 @@ def interleave(addresses: list[SocketAddress]) -> list[SocketAddress]:
     """Return `addresses` with the families taking turns, the resolver's first family first."""
     families = dict.fromkeys(family for family, _ in addresses)
     columns = [[address for address in addresses if address[0] == family] for family in families]
-    return [one for one in chain.from_iterable(zip_longest(*columns)) if one is not None]
+    return [
+        address for address in chain.from_iterable(zip_longest(*columns)) if address is not None
+    ]
 
 
 async def connect_first(host: str, addresses: list[SocketAddress]) -> tuple[socket.socket, str]:
@@ -371,7 +373,7 @@ async def connect_first(host: str, addresses: list[SocketAddress]) -> tuple[sock
             done, pending = await asyncio.wait(
                 pending, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
             )
-            winner = next((one.result() for one in done if one.exception() is None), None)
+            winner = next((task.result() for task in done if task.exception() is None), None)
     finally:
         # no waiting here: a caller cancelled while it waits would lose the winner's socket
         for attempt in attempts:

@@ -253,7 +253,7 @@ class TokenSource:
             raise UpstreamError(Stage.AUTH, detail=str(error)) from error
         answer = await self._ask(urlencode(form).encode())
         shown = [*secrets, form.get("client_assertion", "")]
-        masks = [Mask(Login(username=client_id, secret=one)) for one in shown if one]
+        masks = [Mask(Login(username=client_id, secret=secret)) for secret in shown if secret]
         token, life_s = self._read(answer, masks)
         self._token, self._key = token, key
         # a tenth of its life, five minutes at most, is spared for clocks and for slow openings

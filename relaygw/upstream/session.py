@@ -214,8 +214,8 @@ class UpstreamSession:
         if self._mask is None:
             return answer  # else masked, to be logged and stored: some providers echo a key
         shown, at_rcpt = (
-            self._mask.reply(one) if one is not None else None
-            for one in (answer.reply, answer.at_rcpt)
+            self._mask.reply(reply) if reply is not None else None
+            for reply in (answer.reply, answer.at_rcpt)
         )
         detail = self._mask(answer.detail)
         return replace(answer, reply=shown, said=answer.reply, at_rcpt=at_rcpt, detail=detail)
