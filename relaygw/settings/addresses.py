@@ -181,8 +181,10 @@ def entry_matches(entry: str, address: str) -> bool:
     return _is_same(entry_local, local)
 
 
-def _is_same(one: str, other: str) -> bool:
-    return one == other or (one.isascii() and other.isascii() and one.lower() == other.lower())
+def _is_same(address: str, other: str) -> bool:
+    return address == other or (
+        address.isascii() and other.isascii() and address.lower() == other.lower()
+    )
 
 
 # --- addresses to listen on -------------------------------------------------------------------
@@ -334,11 +336,11 @@ class Rewrite(Section):
     def _domains_agree(cls, entries: dict[str, str | tuple[str, ...]]) -> Any:
         """Check that a whole domain stands for addresses of which it can take the local parts."""
         raise_conflicts(
-            Conflict((key,), f"{one} is a whole domain, and its key is none; write an address")
+            Conflict((key,), f"{target} is a whole domain, and its key is none; write an address")
             for key, targets in entries.items()
             if not key.startswith("@") and key != EVERY_SENDER
-            for one in ((targets,) if isinstance(targets, str) else targets)
-            if one.startswith("@")
+            for target in ((targets,) if isinstance(targets, str) else targets)
+            if target.startswith("@")
         )
         return entries
 
@@ -346,7 +348,7 @@ class Rewrite(Section):
 def same_addresses(settings: Settings) -> Iterator[Conflict]:
     """Check that whatever listens can: no address and port is there for two."""
     binds: list[tuple[Keys, Bind]] = [
-        (("listeners", n, "bind"), one.bind) for n, one in enumerate(settings.listeners)
+        (("listeners", n, "bind"), listener.bind) for n, listener in enumerate(settings.listeners)
     ]
     binds.append((("web", "bind"), settings.web.bind))
     metrics = settings.metrics.bind

@@ -155,7 +155,10 @@ def channel_name(alert: Alert, number: int) -> str:
 
 def alert_conflicts(settings: Settings) -> Iterator[Conflict]:
     """Check that channels have different names, and that the providers of mail exist."""
-    names = [(("alerts", n, "name"), channel_name(one, n)) for n, one in enumerate(settings.alerts)]
+    names = [
+        (("alerts", n, "name"), channel_name(channel, n))
+        for n, channel in enumerate(settings.alerts)
+    ]
     yield from repeated_names(names, "one")
     for number, alert in enumerate(settings.alerts):
         place = ("alerts", number, "providers")

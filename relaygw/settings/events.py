@@ -44,7 +44,11 @@ class ProviderEvents(Section):
 
     def problem(self, preset: str | None) -> str | None:
         """Return the key that is missing or too much with this preset, None if all is fine."""
-        known = {name: one.events for name, one in presets().items() if one.events}
+        known = {
+            name: known_preset.events
+            for name, known_preset in presets().items()
+            if known_preset.events
+        }
         asks = known.get(preset or "")
         if asks is None:
             return f"needs a preset that reports events: {', '.join(sorted(known))}; remove it"

@@ -40,7 +40,7 @@ def kept_settings(state_dir: Path) -> LoadedSettings | None:
     try:
         with os.fdopen(os.open(state_dir / _NAME, _OPEN_FLAGS), "rb") as file:
             values = json.loads(file.read(_MAX_BYTES))
-        values["alerts"] = [one for one in values["alerts"] if one["command"] is None]
+        values["alerts"] = [channel for channel in values["alerts"] if channel["command"] is None]
         for user in (*values["users"], *values["web"]["users"]):
             user["password_hash"] = _NO_PASSWORD
         settings = Settings.model_validate(_without_commands(values))

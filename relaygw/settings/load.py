@@ -252,7 +252,8 @@ def _conflicts_despite(wrong: Collection[Keys], values: Mapping[str, Any]) -> It
         broken = {keys[1] for keys in wrong if keys[0] == "listeners" and len(keys) > 1}
         # the others stay where they are, so that paths name them
         right["listeners"] = [
-            _NO_LISTENER if number in broken else one for number, one in enumerate(listeners)
+            _NO_LISTENER if number in broken else listener
+            for number, listener in enumerate(listeners)
         ]
     known = Settings.model_fields.keys() - faulty | right.keys()
     right.setdefault("mode", Mode.PRODUCTION.value)

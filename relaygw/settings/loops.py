@@ -45,7 +45,7 @@ def listening_at(host: str, port: int, binds: tuple[Bind, ...]) -> Bind | None:
     """
     hosts = _LOCALHOST if host.lower() == "localhost" else (host.partition("%")[0],)
     try:
-        here = [Bind(str(ip_address(one)), port) for one in hosts]
+        here = [Bind(str(ip_address(address)), port) for address in hosts]
     except ValueError:
         return None
     return next((bind for bind in binds if any(map(bind.overlaps, here))), None)

@@ -109,7 +109,7 @@ def _with_hosts_apart(url: str) -> str:
     found = _HOSTS.fullmatch(url)
     if found is None or ":" not in found[2]:
         return url
-    hosts = [_HOST.fullmatch(one) for one in found[2].split(",")]
+    hosts = [_HOST.fullmatch(host) for host in found[2].split(",")]
     if not all(hosts):
         return url
     names = ",".join(host[1].strip("[]") for host in hosts if host)

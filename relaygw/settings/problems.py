@@ -76,7 +76,7 @@ def _follows(item: ErrorDetails, keys: Keys, told: Collection[Keys]) -> bool:
     """True for what a provider lacks because its preset could not be laid under it."""
     is_missing_host = item["type"] == "missing" and keys[2:] == ("host",)
     if is_missing_host or isinstance(item.get("ctx", {}).get("error"), ConflictsFound):
-        return keys[:1] == ("providers",) and any(one[:2] == keys[:2] for one in told)
+        return keys[:1] == ("providers",) and any(told_keys[:2] == keys[:2] for told_keys in told)
     return False
 
 
@@ -103,7 +103,7 @@ def _homes(name: str, keys: Keys = ()) -> Iterator[str]:
     section = _section_at(keys)
     for key in section.model_fields if section else ():
         if key == name:
-            yield ".".join(str(one) for one in keys if one != _EACH) or "the top level"
+            yield ".".join(str(step) for step in keys if step != _EACH) or "the top level"
         yield from _homes(name, (*keys, key))
 
 

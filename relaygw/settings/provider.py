@@ -187,7 +187,10 @@ class Oauth(Section):
             yield "certificate", "has no key; add a reference to its private key"
         if self.key is not None and self.certificate is None:
             yield "key", "has no certificate; add the PEM file with the certificate of this key"
-        if all(one is None for one in (self.client_secret, self.certificate, self.refresh_token)):
+        if all(
+            credential is None
+            for credential in (self.client_secret, self.certificate, self.refresh_token)
+        ):
             yield (
                 "",
                 "has neither client_secret, certificate nor refresh_token; add the one from your "

@@ -219,7 +219,7 @@ def _tls(parts: SplitResult) -> str:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     tls = query.pop("tls", allowed[0])
     if query or tls not in allowed:
-        forms = " or ".join(f"?tls={one}" for one in allowed)
+        forms = " or ".join(f"?tls={mode}" for mode in allowed)
         raise ValueError(f"has an unknown query; write {forms}, or none")
     return tls
 

@@ -90,13 +90,17 @@ def _webhook_name(webhook: Webhook, number: int) -> str:
 
 def named_webhooks(settings: Settings) -> dict[str, Webhook]:
     """Return all receivers by their names."""
-    return {_webhook_name(one, number): one for number, one in enumerate(settings.webhooks)}
+    return {
+        _webhook_name(receiver, number): receiver
+        for number, receiver in enumerate(settings.webhooks)
+    }
 
 
 def webhook_conflicts(settings: Settings) -> Iterator[Conflict]:
     """Check that receivers have different names and URLs."""
     names = [
-        (("webhooks", n, "name"), _webhook_name(one, n)) for n, one in enumerate(settings.webhooks)
+        (("webhooks", n, "name"), _webhook_name(receiver, n))
+        for n, receiver in enumerate(settings.webhooks)
     ]
     yield from repeated_names(names, "one")
     seen: set[str] = set()
