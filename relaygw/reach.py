@@ -19,7 +19,7 @@ async def addresses_of(name: str, port: int) -> list[str]:
     """Return the IP addresses of a host, as the system prefers them; raises socket.gaierror."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    return [str(one[4][0]) for one in found]
+    return [str(entry[4][0]) for entry in found]
 
 
 def is_public(text: str) -> bool:
@@ -29,10 +29,12 @@ def is_public(text: str) -> bool:
     except ValueError:
         return False
     inner = _inner(ip) if isinstance(ip, IPv6Address) else None
-    one = ip if inner is None else inner
-    is_other = one.is_private or one.is_multicast or one.is_reserved or one.is_unspecified
-    is_other = is_other or any(one in network for network in _NOT_PUBLIC)
-    return one.is_global and not is_other and "%" not in text
+    address = ip if inner is None else inner
+    is_other = (
+        address.is_private or address.is_multicast or address.is_reserved or address.is_unspecified
+    )
+    is_other = is_other or any(address in network for network in _NOT_PUBLIC)
+    return address.is_global and not is_other and "%" not in text
 
 
 def is_own(address: str) -> bool:
@@ -110,5 +112,5 @@ def _in_words(error: BaseException) -> str:
     is_end = type(error).__name__ == "RemoteProtocolError" and "disconnected" in str(error)
     if is_end or isinstance(error, EOFError):
         return "it ended the connection without an answer in HTTP"
-    names = {one.__name__ for one in type(error).__mro__}
+    names = {base.__name__ for base in type(error).__mro__}
     return next((words for name, words in _IN_WORDS if name in names), type(error).__name__)

@@ -155,7 +155,9 @@ def _entries(directory: Path, *, removes_dead: bool = False) -> Iterator[FoundGa
     about = directory.stat()
     is_closed = not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     own = f"{os.getpid()}.json"  # whose lock does not keep us out, and would end by the look
-    for path in sorted(one for one in directory.glob("*.json") if one.name != own):
+    for path in sorted(
+        candidate for candidate in directory.glob("*.json") if candidate.name != own
+    ):
         with contextlib.suppress(OSError, ValueError, TypeError):
             # neither followed nor waited for: it may be a link or a pipe
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
