@@ -101,10 +101,10 @@ def access_keys(resolver: Resolver, address: str) -> Iterator[str]:
         yield "<>"
         return
     domain = address.rpartition("@")[2]
-    found = [one for one in (address, resolver.without_extension(address)) if one is not None]
+    found = [form for form in (address, resolver.without_extension(address)) if form is not None]
     yield from found
     yield from resolver.parents(domain, "smtpd_access_maps")
-    yield from (f"{one.rpartition('@')[0]}@" for one in found)
+    yield from (f"{form.rpartition('@')[0]}@" for form in found)
 
 
 _GUARDS = ("reject_unauth_destination", "defer_unauth_destination", "reject", "defer",
@@ -160,16 +160,18 @@ class Access:
         asked = {SENDER: full(sender), RECIPIENT: full(recipient)}
         for name in RESTRICTIONS:
             words = self._configuration.values(name, self._door)
-            one = _List(self, name, asked, (sender, recipient), found)
-            decision = one.judged(words)
+            access_list = _List(self, name, asked, (sender, recipient), found)
+            decision = access_list.judged(words)
             if decision is not None and decision.fate is not Fate.SEND:
                 # what might have permitted it stands before this one, in this list
-                doubts = [text for word, text in one.doubts if not _is_refusal(word)]
+                doubts = [text for word, text in access_list.doubts if not _is_refusal(word)]
                 if not doubts:
                     return Judgement(decision)
                 unsure = unsure or Judgement(decision, doubts)
                 continue
-            found.doubts += [text for word, text in one.doubts if not word.startswith("permit")]
+            found.doubts += [
+                text for word, text in access_list.doubts if not word.startswith("permit")
+            ]
         return unsure or found
 
 

@@ -23,13 +23,13 @@ PROBES = (f"{SAMPLE}@{SAMPLE}.invalid", f"7@{SAMPLE}-7.example", f"Q.x@{SAMPLE}.
 """Addresses so different that what is made of all is made of every one."""
 
 
-def sample(one: str) -> str:
+def sample(address_class: str) -> str:
     """Return an address of a class."""
-    if one == REST:
+    if address_class == REST:
         return f"{SAMPLE}@{SAMPLE}.invalid"
-    if one.startswith("@"):
-        return f"{SAMPLE}{one}"
-    return f"{SAMPLE}@{SAMPLE}{one}" if one.startswith(".") else one
+    if address_class.startswith("@"):
+        return f"{SAMPLE}{address_class}"
+    return f"{SAMPLE}@{SAMPLE}{address_class}" if address_class.startswith(".") else address_class
 
 
 def class_of(address: str) -> str:
@@ -53,7 +53,10 @@ def sender_classes(resolver: Resolver, report: Report) -> list[str]:
     for name in SENDER_MAPS:
         for table in resolver.tables.of(name):
             found += _entries(resolver, report, table, name)
-    services = [None, *(one for one in configuration.services if one.command in ("smtp", "relay"))]
+    services = [
+        None,
+        *(client for client in configuration.services if client.command in ("smtp", "relay")),
+    ]
     for service in services:
         if configuration.is_on("smtp_sender_dependent_authentication", service):
             for table in resolver.tables.of("smtp_sasl_password_maps", service):
@@ -76,9 +79,11 @@ def permitted_senders(resolver: Resolver) -> list[str]:
     for table in access_tables(resolver, SENDER):
         lines = [pattern.told_apart or [] for pattern in table.patterns if _lets_in(pattern.value)]
         permitted = (entry.key for entry in table.entries if _lets_in(entry.value))
-        keys = (one for one in permitted if one != "<>" and one[-1:] != "@")
+        keys = (key for key in permitted if key != "<>" and key[-1:] != "@")
         lines += [[*_of_key(resolver, key, is_by_domain=True)] for key in islice(keys, 1)]
-        found += [one for line in lines for one in line if _is_usable(one)][:1]
+        found += [
+            address_class for line in lines for address_class in line if _is_usable(address_class)
+        ][:1]
     return found
 
 
@@ -92,7 +97,9 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
     for table in resolver.tables.of("transport_maps"):
         found += _entries(resolver, report, table, "transport_maps")
     if "transport_maps" in configuration.values("parent_domain_matches_subdomains"):
-        found += [f".{one[1:]}" for one in found if one.startswith("@")]
+        found += [
+            f".{address_class[1:]}" for address_class in found if address_class.startswith("@")
+        ]
     for table in access_tables(resolver):
         keys = list(_entries(resolver, report, table, _ACCESS))
         found += keys
@@ -101,12 +108,12 @@ def recipient_classes(resolver: Resolver, report: Report) -> list[str]:
     for table in resolver.tables.of("relocated_maps"):
         found += _entries(resolver, report, table, "relocated_maps")
     for name in ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains"):
-        found += [f"@{one}" for one in resolver.domains_of(name)]
+        found += [f"@{domain}" for domain in resolver.domains_of(name)]
     if configuration.value("relay_transport").partition(":")[0] not in ("relay", "smtp"):
         words = configuration.values("relay_domains")
-        found += [one for word in words if ":" not in word for one in (f"@{word}", f".{word}")]
+        found += [form for word in words if ":" not in word for form in (f"@{word}", f".{word}")]
     # relaygw's `.domain` is the domain, too: so that is told apart
-    found += [f"@{one[1:]}" for one in found if one.startswith(".")]
+    found += [f"@{address_class[1:]}" for address_class in found if address_class.startswith(".")]
     return ordered(filter(_is_usable, found))
 
 
@@ -136,10 +143,10 @@ def ordered(classes: Iterable[str]) -> list[str]:
     return [*sorted(unique, key=_rank), REST]
 
 
-def _rank(one: str) -> tuple[int, int]:
-    if one.startswith("."):
-        return 2, -one.count(".")
-    return (1 if one.startswith("@") else 0), 0
+def _rank(address_class: str) -> tuple[int, int]:
+    if address_class.startswith("."):
+        return 2, -address_class.count(".")
+    return (1 if address_class.startswith("@") else 0), 0
 
 
 def _entries(resolver: Resolver, report: Report, table: Table, what: str) -> Iterator[str]:
@@ -188,10 +195,10 @@ def _of_key(resolver: Resolver, key: str, *, is_by_domain: bool) -> Iterator[str
         yield from (f"{key}@{domain}" for domain in dict.fromkeys(map(str.lower, domains)))
 
 
-def _is_usable(one: str) -> bool:
+def _is_usable(address_class: str) -> bool:
     try:
-        check_address(sample(one))
+        check_address(sample(address_class))
     except InvalidAddress:
         return False
-    local, at, domain = sample(one).rpartition("@")
+    local, at, domain = sample(address_class).rpartition("@")
     return bool(at and local and domain) and not domain.startswith("[") and '"' not in local

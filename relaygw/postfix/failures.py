@@ -104,7 +104,10 @@ class Failures:
             yield self._said("smtp_sasl_type", "Postfix logs in by cyrus only", service)
         if not any(stop.login for stop in delivery.stops):
             return
-        words = [one.lower() for one in configuration.values("smtp_sasl_mechanism_filter", service)]
+        words = [
+            mechanism.lower()
+            for mechanism in configuration.values("smtp_sasl_mechanism_filter", service)
+        ]
         if words and not any(word in MECHANISMS or ":" in word or "!" in word for word in words):
             why = f"{', '.join(words)} leaves no way to log in by a password"
             yield self._said("smtp_sasl_mechanism_filter", why, service)
@@ -130,7 +133,9 @@ class Failures:
         policy = self._resolver.tls_policy(stop.written, service)
         if stop.tls not in LEVELS:
             yield f"{place}: {stop.tls} is not a TLS level, so Postfix cannot send"
-        has_any = any(value(one, service) for one in (*_AUTHORITIES, "smtp_tls_trust_anchor_file"))
+        has_any = any(
+            value(name, service) for name in (*_AUTHORITIES, "smtp_tls_trust_anchor_file")
+        )
         has_any |= self._configuration.is_on("tls_append_default_CA", service)
         has_any |= policy is not None and "tafile=" in policy.value
         if stop.tls in ("verify", "secure") and not has_any:
@@ -215,7 +220,7 @@ class Doubts:
         for name in (*_LISTS, "relay_recipient_maps"):
             words = self._configuration.values(name)
             place = self._configuration.place(name)
-            for word in (one.removeprefix("!") for one in words):
+            for word in (entry.removeprefix("!") for entry in words):
                 is_table = re.match(r"(proxy:)?[a-z]+:", word)
                 table = self._resolver.tables.table(word, place) if is_table else None
                 if table is not None and table.problem:
@@ -245,12 +250,12 @@ class Doubts:
                 yield from (
                     self._said(name, f"is set for {service.name}", service) for name in names
                 )
-        takers = [one for one in configuration.services if one.command in ("smtpd", "pickup")]
+        takers = [taker for taker in configuration.services if taker.command in ("smtpd", "pickup")]
         option = "receive_override_options"
         kinds = {"no_address_mappings" in configuration.values(option, taker) for taker in takers}
-        if len(kinds) > 1 and any(configuration.value(one) for one in _MAPPING):
-            one = next(taker for taker in takers if option in taker.overrides)
-            yield self._said(option, "addresses are mapped by some services only", one)
+        if len(kinds) > 1 and any(configuration.value(name) for name in _MAPPING):
+            example = next(taker for taker in takers if option in taker.overrides)
+            yield self._said(option, "addresses are mapped by some services only", example)
 
     def _unnamed(self, names: tuple[str, ...]) -> Iterator[str]:
         """Yield patterns that may be meant for some of those whom a sample stands for."""
@@ -287,9 +292,9 @@ class Doubts:
             strays = self._configuration.value("luser_relay")
             if strays and (is_here or strays in (answer.recipient, *answer.others)):
                 yield from self._of_strays(local, is_here=is_here)
-        for one in (answer.recipient, *answer.others):
-            if one.startswith(INCLUDE):
-                yield self._said("alias_maps", f"the list {one} cannot be read")
+        for address in (answer.recipient, *answer.others):
+            if address.startswith(INCLUDE):
+                yield self._said("alias_maps", f"the list {address} cannot be read")
         yield from self._of_copies(given, answer) if entry is None else ()
         if is_here:
             yield from (

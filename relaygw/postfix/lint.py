@@ -109,7 +109,7 @@ def _strange_hosts(subject: Subject) -> Iterator[Finding]:
     if not keys or not subject.configuration.is_on("smtp_sender_dependent_authentication"):
         return
     own_place = subject.resolver.route(sample(REST), sample(REST)).places
-    own = {hop for sender, one in subject.deliveries if sender for hop in _hops(one)}
+    own = {hop for sender, way in subject.deliveries if sender for hop in _hops(way)}
     for sender, delivery in subject.deliveries:
         for hop in _hops(delivery):
             if not sender and hop not in own and delivery.places != own_place:
@@ -148,7 +148,7 @@ def _mechanisms(subject: Subject) -> Iterator[Finding]:
 def _clear_passwords(subject: Subject) -> Iterator[Finding]:
     has_server_level = bool(subject.configuration.value("smtpd_tls_security_level"))
     for (hop, transport), delivery in subject.hops.items():
-        stop = next(one for one in delivery.stops if one.hop == hop)
+        stop = next(candidate for candidate in delivery.stops if candidate.hop == hop)
         service = subject.service(transport)
         level, place = subject.resolver.tls_level(_written(subject, hop), service)
         known = preset_of(hop.host)
@@ -289,7 +289,7 @@ def _single_senders(subject: Subject) -> Iterator[Finding]:
 
 
 def _sender_keys(name: str, table: Table) -> Iterator[Finding]:
-    domains = {one.key.lower() for one in table.entries if one.key.startswith("@")}
+    domains = {line.key.lower() for line in table.entries if line.key.startswith("@")}
     for entry in table.entries:
         local, at, domain = entry.key.partition("@")
         if at and local and f"@{domain}".lower() not in domains:

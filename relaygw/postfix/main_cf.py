@@ -124,7 +124,7 @@ def split_list(text: str, separators: str = ", \t\r\n") -> list[str]:
             continue
         depth += (sign == "{") - (sign == "}")
         word += sign
-    return [one for one in (*words, word) if one]
+    return [piece for piece in (*words, word) if piece]
 
 
 def unbraced(word: str) -> str:
@@ -166,7 +166,10 @@ class Configuration:
 
     def service(self, name: str, kind: str = "unix") -> Service | None:
         """Return a service of master.cf."""
-        return next((one for one in self.services if (one.name, one.kind) == (name, kind)), None)
+        return next(
+            (service for service in self.services if (service.name, service.kind) == (name, kind)),
+            None,
+        )
 
     @property
     def door(self) -> Service | None:
@@ -282,10 +285,10 @@ class _Expander:
         last = _closing(text, sign.end()) if sign is not None else None
         if end is None or sign is None or last is None:
             raise self._broken(f"{text[:30]!r} is not a comparison")
-        one, other = (
+        value, other = (
             self.expand(part.strip(), seen) for part in (text[1:end], text[sign.end() + 1 : last])
         )
-        is_true = _compare(one, sign[1], other)
+        is_true = _compare(value, sign[1], other)
         rest = text[last + 1 :].strip()
         return self._chosen(is_true, rest, seen) if rest else str(is_true or "")
 
@@ -306,13 +309,13 @@ def _closing(text: str, at: int) -> int | None:
     return None
 
 
-def _compare(one: str, sign: str, other: str) -> bool:
-    pair: tuple[Any, Any] = (one, other)
+def _compare(value: str, sign: str, other: str) -> bool:
+    pair: tuple[Any, Any] = (value, other)
     if sign.endswith("level"):
-        pair = (_level(one), _level(other))
+        pair = (_level(value), _level(other))
         sign = sign.removesuffix("level")
-    elif one.isdecimal() and other.isdecimal():
-        pair = int(one), int(other)
+    elif value.isdecimal() and other.isdecimal():
+        pair = int(value), int(other)
     left, right = pair
     results = {
         "==": left == right, "!=": left != right, "<": left < right, ">": left > right,

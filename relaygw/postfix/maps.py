@@ -326,7 +326,7 @@ class Postfix:
     def learn(self, table: Table, keys: Iterable[str]) -> None:
         """Ask for many keys at once; what is asked again is known then."""
         wanted = [fromkey for fromkey in dict.fromkeys(keys) if fromkey and fromkey.isprintable()]
-        wanted = [one for one in wanted if (table.spec, one) not in self._answers]
+        wanted = [key for key in wanted if (table.spec, key) not in self._answers]
         if not wanted or not self.can_ask(table):
             return
         command = [*self.postmap, "-q", "-", table.spec]

@@ -69,7 +69,8 @@ class Subject:
         senders = sender_classes(self.resolver, nobody)
         recipients = recipient_classes(self.resolver, nobody)
         for sender, recipient in chain(
-            ((one, REST) for one in senders), ((REST, one) for one in recipients)
+            ((address_class, REST) for address_class in senders),
+            ((REST, address_class) for address_class in recipients),
         ):
             try:
                 found.append((sender, self.resolver.route(sample(sender), sample(recipient))))
@@ -172,7 +173,7 @@ def _tables(subject: Subject) -> Iterator[tuple[str, Table]]:
     services = [None, *configuration.services]
     for service in services:
         names = configuration.parameters if service is None else service.overrides
-        for name in (one for one in names if not _CACHE.fullmatch(one)):
+        for name in (parameter for parameter in names if not _CACHE.fullmatch(parameter)):
             for kind, path in _TABLE_WORD.findall(_expanded(subject, name, service)):
                 is_alias = name in ("alias_maps", "alias_database")
                 if kind in INDEXES or kind in ("texthash", "regexp", "pcre"):

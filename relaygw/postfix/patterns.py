@@ -106,7 +106,7 @@ def read_patterns(lines: Sequence[tuple[Place, str]], notes: list[str]) -> list[
 def _condition(match: re.Match[str], place: Place, notes: list[str]) -> Condition | None:
     flags = match[4]
     is_folded = flags.count("i") % 2 == 0  # folded unless `i` turns it off
-    source = re.sub(r"\[:(\w+):\]", lambda one: _CLASSES.get(one[1], ""), match[3])
+    source = re.sub(r"\[:(\w+):\]", lambda class_match: _CLASSES.get(class_match[1], ""), match[3])
     try:
         expression = re.compile(source, re.I if is_folded else 0)
     except (re.error, OverflowError, RecursionError) as error:
@@ -121,7 +121,7 @@ def addresses_of(source: str) -> list[str] | None:
     if texts is None:
         return None
     found = [_entry(text) for text in texts]
-    return None if None in found else list(dict.fromkeys(one for one in found if one))
+    return None if None in found else list(dict.fromkeys(address for address in found if address))
 
 
 def local_parts_of(source: str) -> list[str]:
@@ -150,8 +150,8 @@ def _alternatives(source: str) -> list[str] | None:
         count *= len(part)
     if count > _MAX_ALTERNATIVES:
         return None
-    whole = ["".join(one) for one in product(*parts)]
-    return [half for one in whole for half in one.split("|")]
+    whole = ["".join(choice) for choice in product(*parts)]
+    return [half for alternative in whole for half in alternative.split("|")]
 
 
 def _entry(text: str) -> str | None:

@@ -121,9 +121,9 @@ class Providers:
 
     def _free_name(self, base: str, stop: Stop, hint: str) -> str:
         plain = _as_name(base)
-        for one in (plain, _as_name(f"{plain}-{hint}") if hint else plain):
-            if one not in self.values:
-                return one
+        for name in (plain, _as_name(f"{plain}-{hint}") if hint else plain):
+            if name not in self.values:
+                return name
         return next(f"{plain}-{n}" for n in range(2, 10_000) if f"{plain}-{n}" not in self.values)
 
     def _transport_keys(self, written: dict[str, Any], known: Known | None, stop: Stop) -> None:

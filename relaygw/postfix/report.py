@@ -58,7 +58,7 @@ class Report:
                 self._of_service(override, service, configuration)
                 for override in service.overrides.values()
             ]
-        found += [_service_verdict(one) for one in configuration.services if _is_told(one)]
+        found += [_service_verdict(entry) for entry in configuration.services if _is_told(entry)]
         return sorted(
             found,
             key=lambda verdict: (verdict.parameter.place.source, verdict.parameter.place.line or 0),

@@ -131,7 +131,7 @@ class Resolver:
             keys = [entry.key for entry in table.entries if not table.is_static]
             # in those of virtual aliases are users, too
             found += [key for key in keys if name == "mydestination" or "." in key]
-        return list(dict.fromkeys(one.lower() for one in found))
+        return list(dict.fromkeys(domain.lower() for domain in found))
 
     @cached_property
     def door(self) -> Service | None:

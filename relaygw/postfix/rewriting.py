@@ -84,7 +84,7 @@ class Rewriting:
         final = self.generic(used, service), self.generic(target, service)
         ways = tuple(self._way(used, other) for other in others)
         services = (resolver.configuration.service(way.transport) for way in ways)
-        others = [self.generic(one, each) for one, each in zip(others, services, strict=True)]
+        others = [self.generic(other, each) for other, each in zip(others, services, strict=True)]
         header_from = self.in_header("From", sender or sample(REST), service)
         header_to = self.in_header("To", recipient, service)
         return Answer(*final, delivery, tuple(others), ways, added, doubts, header_from, header_to)
@@ -122,13 +122,13 @@ class Rewriting:
         ]
         always = self.resolver.configuration.value("always_bcc")
         found += [always] if always else []
-        return list(dict.fromkeys(to for one in found for to in self.final_recipients(one)))
+        return list(dict.fromkeys(to for address in found for to in self.final_recipients(address)))
 
     def archives(self) -> list[str]:
         """Return who gets a copy of all mail. Raises PostfixUnreadable."""
         always = self.resolver.configuration.value("always_bcc")
         found = self.final_recipients(always) if always and self._is_mapped else []
-        return [self.generic(one) for one in found]
+        return [self.generic(address) for address in found]
 
     def final_sender(self, address: str) -> str:
         """Return a sender as the next hop sees it, the null sender as well.
@@ -160,14 +160,14 @@ class Rewriting:
         found: dict[str, None] = {}
         steps = 0
         while waiting:
-            one = waiting.pop(0)
-            targets = [] if is_end(one) else step(one)
+            address = waiting.pop(0)
+            targets = [] if is_end(address) else step(address)
             steps += bool(targets)
             if steps > limit:
-                raise AddressCircle(f"{self._place(name)}: {problem.format(one)}")
-            found |= dict.fromkeys([one] if not targets else [])
-            found |= dict.fromkeys(each for each in targets if each.lower() == one.lower())
-            waiting = [each for each in targets if each.lower() != one.lower()] + waiting
+                raise AddressCircle(f"{self._place(name)}: {problem.format(address)}")
+            found |= dict.fromkeys([address] if not targets else [])
+            found |= dict.fromkeys(each for each in targets if each.lower() == address.lower())
+            waiting = [each for each in targets if each.lower() != address.lower()] + waiting
         return [*found]
 
     # --- canonical, virtual, generic ---
@@ -236,7 +236,7 @@ class Rewriting:
         """Return `+text` where the entry is of the address without it, and it is kept."""
         bare = self.resolver.without_extension(address)
         kept = self.resolver.configuration.values("propagate_unmatched_extensions")
-        kind = next((one for one in ("canonical", "virtual", "generic") if one in name), "")
+        kind = next((word for word in ("canonical", "virtual", "generic") if word in name), "")
         if bare is None or kind not in kept:
             return ""
         local, short = address.rpartition("@")[0], bare.rpartition("@")[0]
@@ -265,7 +265,7 @@ class Rewriting:
         if not self._is_mapped:
             return [address]
         return self._expanded(
-            [address], lambda one: self._results("virtual_alias_maps", one), _MAX_EXPANSIONS,
+            [address], lambda target: self._results("virtual_alias_maps", target), _MAX_EXPANSIONS,
             "{} leads through a loop of virtual aliases; remove one", "virtual_alias_maps",
         )  # fmt: skip
 
@@ -278,19 +278,19 @@ class Rewriting:
         found: list[str] = []
         for word in alias_words(entry.value) if entry is not None else self._stray_users():
             for each in self._included(word):
-                one = each if is_end(each) else self.resolver.qualified(each)
-                if one.lower() == address.lower():  # the user himself
-                    found += self._stray_users() or [one]
+                target = each if is_end(each) else self.resolver.qualified(each)
+                if target.lower() == address.lower():  # the user himself
+                    found += self._stray_users() or [target]
                     continue
-                is_here = is_end(one) or self.resolver.is_local(one.rpartition("@")[2])
-                found += [one] if is_here else self._virtual(self.cleaned("recipient", one))
+                is_here = is_end(target) or self.resolver.is_local(target.rpartition("@")[2])
+                found += [target] if is_here else self._virtual(self.cleaned("recipient", target))
         return found
 
     def alias_entry(self, address: str) -> Entry | None:
         """Return the line of aliases(5) for an address of this host."""
         tables = self._tables.of("alias_maps", aliases=True)
-        for one in (address, self.resolver.without_extension(address)):
-            local = one.rpartition("@")[0].lower() if one is not None else ""
+        for form in (address, self.resolver.without_extension(address)):
+            local = form.rpartition("@")[0].lower() if form is not None else ""
             entry = find(tables, local, lookup=self.resolver.lookup) if local else None
             if entry is not None:
                 return entry
@@ -330,4 +330,4 @@ def is_end(word: str) -> bool:
 
 def alias_words(value: str) -> list[str]:
     """Return the words of a line of aliases(5); what stands in quotes is one."""
-    return [one.replace('"', "") for one in _ALIAS_WORD.findall(value)]
+    return [word.replace('"', "") for word in _ALIAS_WORD.findall(value)]

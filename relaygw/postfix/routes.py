@@ -54,7 +54,10 @@ class Routing:
         self.senders = sender_classes(resolver, self.report)
         self.recipients = recipient_classes(resolver, self.report)
         senders = [sample(permitted_sender) for permitted_sender in permitted_senders(resolver)]
-        at_door = {one: self._at_door(senders, sample(one)) for one in self.recipients}
+        at_door = {
+            address_class: self._at_door(senders, sample(address_class))
+            for address_class in self.recipients
+        }
         rest = at_door[REST]
         may_be_lock = bool(rest.doubts) and any(
             judgement.delivery is None for judgement in at_door.values()
@@ -72,7 +75,7 @@ class Routing:
         """Look whether the maps lead everybody's mail to one reader, as of a staging host."""
         resolver = self.rewriting.resolver
         try:
-            finals = [self.rewriting.final_recipients(one) for one in PROBES]
+            finals = [self.rewriting.final_recipients(probe) for probe in PROBES]
         except AddressCircle:
             return
         reader, *others = finals[0]
@@ -82,11 +85,11 @@ class Routing:
             return
         where = str(resolver.configuration.place("virtual_alias_maps"))
         told = Delivery(Fate.REDIRECT, (), "", reader, (where,))
-        for one, delivery in self.fates.items():
-            is_sent = delivery.fate is Fate.SEND and one != reader
-            if is_sent and self.rewriting.final_recipients(sample(one)) == [reader]:
-                self.fates[one] = told
-                self.led.add(one)
+        for recipient, delivery in self.fates.items():
+            is_sent = delivery.fate is Fate.SEND and recipient != reader
+            if is_sent and self.rewriting.final_recipients(sample(recipient)) == [reader]:
+                self.fates[recipient] = told
+                self.led.add(recipient)
 
     def _at_door(self, senders: Sequence[str], target: str) -> Judgement:
         """Return the door's decision on a recipient's mail, from a sender who may send."""
@@ -130,8 +133,8 @@ class Routing:
     def routes(self) -> list[dict[str, Any]]:
         """Return the routes; the last one has no condition. Raises PostfixUnreadable."""
         sent = [
-            one for one in self.recipients
-            if self.fates[one].fate is Fate.SEND or not one or one in self.led
+            candidate for candidate in self.recipients
+            if self.fates[candidate].fate is Fate.SEND or not candidate or candidate in self.led
         ]  # fmt: skip
         vectors: dict[str, tuple[Way, ...]] = {}
         for recipient in sent:
@@ -240,12 +243,12 @@ class Routing:
         return made
 
 
-def covering(one: str) -> Iterable[str]:
+def covering(address_class: str) -> Iterable[str]:
     """Yield the wider classes that hold for a class, the narrowest first."""
-    if "@" in one[1:]:
-        yield f"@{one.rpartition('@')[2]}"
-    domain = one.rpartition("@")[2]
-    if not one.startswith("."):
+    if "@" in address_class[1:]:
+        yield f"@{address_class.rpartition('@')[2]}"
+    domain = address_class.rpartition("@")[2]
+    if not address_class.startswith("."):
         yield f".{domain}"
     while "." in domain.removeprefix("."):
         domain = domain.removeprefix(".").partition(".")[2]
@@ -256,18 +259,18 @@ def covering(one: str) -> Iterable[str]:
 def _without_repetitions(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the classes whose value is another than that of the wider one which is kept."""
     kept: dict[str, Any] = {}
-    for one in reversed([*values]):  # the rest first, single addresses last
-        wider = next((kept[name] for name in covering(one) if name in kept), None)
-        if one == REST or wider is None or values[one] != wider:
-            kept[one] = values[one]
+    for address_class in reversed([*values]):  # the rest first, single addresses last
+        wider = next((kept[name] for name in covering(address_class) if name in kept), None)
+        if address_class == REST or wider is None or values[address_class] != wider:
+            kept[address_class] = values[address_class]
     return {value: kept[value] for value in values if value in kept}
 
 
 def _tiers(values: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:
     """Return values with their classes: what must be looked at first comes first."""
     found: dict[tuple[int, Value], list[str]] = {}
-    for one, value in values.items():
-        found.setdefault((_tier(one, values), value), []).append(one)
+    for address_class, value in values.items():
+        found.setdefault((_tier(address_class, values), value), []).append(address_class)
     return [(value, classes) for (_, value), classes in sorted(found.items(), key=_tier_of)]
 
 
@@ -275,20 +278,22 @@ def _tier_of(item: tuple[tuple[int, Any], list[str]]) -> int:
     return item[0][0]
 
 
-def _tier(one: str, values: Mapping[str, Any]) -> int:
+def _tier(address_class: str, values: Mapping[str, Any]) -> int:
     """Return 1 for an address whose domain goes another way; those that do not share a list."""
-    if one == REST:
+    if address_class == REST:
         return 1000
-    if one.startswith("."):
-        return 500 - one.count(".")
-    is_exception = "@" in one[1:] and any(wider and wider in values for wider in covering(one))
+    if address_class.startswith("."):
+        return 500 - address_class.count(".")
+    is_exception = "@" in address_class[1:] and any(
+        wider and wider in values for wider in covering(address_class)
+    )
     return 1 if is_exception else 2
 
 
 def _route_name(way: Way, senders: Sequence[str], recipients: Sequence[str]) -> str:
     if senders == [REST] and [*recipients] == [REST]:
         return "default"
-    lists = [one for one in (senders, recipients) if [*one] != [REST]]
+    lists = [classes for classes in (senders, recipients) if [*classes] != [REST]]
     if len(lists[0]) == 1:
         text = lists[0][0].lstrip("@.")
     else:

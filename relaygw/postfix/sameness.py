@@ -86,7 +86,10 @@ def pairs_of(made: Translation) -> list[Pair]:
     if len(senders) * len(recipients) <= MAX_PAIRS:
         return [(sender, recipient) for sender in senders for recipient in recipients]
     rest = sample("")
-    return [*((one, rest) for one in senders), *((rest, one) for one in recipients)]
+    return [
+        *((sender, rest) for sender in senders),
+        *((rest, recipient) for recipient in recipients),
+    ]
 
 
 class Comparison:
@@ -140,9 +143,11 @@ class Comparison:
     def _copies(self, sender: str, recipient: str) -> list[Copy]:
         """Return relaygw's copies of a mail, the archive's last."""
         used = self._rewriter.sender(sender)
-        decided = [(one, self._policy.decide(one)) for one in self._rewriter.recipients(recipient)]
+        decided = [
+            (target, self._policy.decide(target)) for target in self._rewriter.recipients(recipient)
+        ]
         archive = self._settings.archive_to
-        is_taken = any(one.fate is not OwnFate.REJECT for _, one in decided)
+        is_taken = any(outcome.fate is not OwnFate.REJECT for _, outcome in decided)
         if archive is not None and is_taken and archive not in dict(decided):
             decided.append((archive, self._policy.decide_archive(archive)))
         found = []
@@ -158,7 +163,7 @@ class Comparison:
         """Yield how the copies of a mail differ, each beside that to the same address."""
         names, ways = (answer.recipient, *answer.others), (answer.delivery, *answer.ways)
         theirs = dict(zip(names, ways, strict=False))
-        waiting = {one.address.lower(): one for one in own}
+        waiting = {own_copy.address.lower(): own_copy for own_copy in own}
         pairs = [(to, way, waiting.pop(to.lower(), None)) for to, way in theirs.items()]
         for to, way, copy in pairs:
             mine = copy or next(iter(waiting.values()), None)
@@ -169,17 +174,17 @@ class Comparison:
             assert mine is not None
             waiting.pop(mine.address.lower(), None)
             yield from self._copy_differences(answer, to, way, mine)
-        for one in waiting.values():
-            if one.is_sent:
-                yield Result.OTHER, f"relaygw sends it to {one.address} as well"
+        for own_copy in waiting.values():
+            if own_copy.is_sent:
+                yield Result.OTHER, f"relaygw sends it to {own_copy.address} as well"
 
     def _copy_differences(
         self, answer: Answer, to: str, way: Delivery, own: Copy
     ) -> Iterator[Difference]:
         yield from _fate_differences(answer, way, own.fate)
         if own.is_sent:
-            for one in self._failures.of(way):
-                yield Result.OTHER, f"Postfix: deferred: {one}"
+            for failure in self._failures.of(way):
+                yield Result.OTHER, f"Postfix: deferred: {failure}"
         if own.is_sent and way.fate is Fate.SEND:
             if to.lower() != own.address.lower():
                 yield Result.OTHER, _changed("recipient", to, own.address)
@@ -190,7 +195,7 @@ class Comparison:
     ) -> Iterator[Difference]:
         """Yield what differs of From and To, were they as the envelope."""
         given = {"From": sender or sample(REST), "To": recipient}
-        block = "".join(f"{field}: <{one}>\r\n" for field, one in given.items()) + "\r\n"
+        block = "".join(f"{field}: <{address}>\r\n" for field, address in given.items()) + "\r\n"
         lines = self._rewriter.headers(block.encode()).decode().splitlines()
         for line, theirs in zip(lines, (answer.header_from, answer.header_to), strict=False):
             field, _, value = line.partition(": ")
@@ -235,8 +240,9 @@ class Comparison:
     def _words(self, names: tuple[str, ...]) -> str:
         providers = [self._settings.providers[name] for name in names]
         shown = (
-            f"{name} {one.host}:{one.port} tls {one.tls.value} login {one.username or 'none'}"
-            for name, one in zip(names, providers, strict=True)
+            f"{name} {provider.host}:{provider.port} tls {provider.tls.value} "
+            f"login {provider.username or 'none'}"
+            for name, provider in zip(names, providers, strict=True)
         )
         return ", then ".join(shown)
 
@@ -295,7 +301,7 @@ def learn(postfix: Postfix, resolver: Resolver, pairs: Iterable[Pair]) -> None:
     tables: dict[int, Table] = {id(table): table for table in resolver.tables.all}
     for table in (*resolver.tables.all, *access_tables(resolver), *access_tables(resolver, SENDER)):
         tables[id(table)] = table
-    addresses = {one for pair in pairs for one in pair if one and "@" in one}
+    addresses = {party for pair in pairs for party in pair if party and "@" in party}
     keys: set[str] = {"*", "<>", NULL}
     for address in addresses:
         domain = address.rpartition("@")[2].lower()

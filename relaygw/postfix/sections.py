@@ -47,14 +47,14 @@ def listeners(configuration: Configuration, report: Report) -> list[dict[str, An
             if tls:
                 listener["tls"] = tls
             found.append(listener)
-    return list({one["bind"]: one for one in found}.values())
+    return list({entry["bind"]: entry for entry in found}.values())
 
 
 def _tell_logins(
     configuration: Configuration, service: Service, networks: list[str], report: Report
 ) -> None:
     """Say what becomes of a port for users who log in."""
-    own = [one for one in RESTRICTIONS if one in service.overrides]
+    own = [restriction for restriction in RESTRICTIONS if restriction in service.overrides]
     words = [word for name in own for word in configuration.values(name, service)]
     if "permit_sasl_authenticated" in words and "permit_mynetworks" not in words:
         report.warn(
@@ -71,8 +71,10 @@ def _binds(configuration: Configuration, service: Service, report: Report) -> It
         report.warn(f"{service.place}: port {port} is unknown; add a listener by hand")
         return
     hosts = [host.strip("[]")] if host else configuration.values("inet_interfaces", service)
-    for one in hosts:
-        yield from (_bind(each, number) for each in _addresses(configuration, service, one, report))
+    for interface in hosts:
+        yield from (
+            _bind(each, number) for each in _addresses(configuration, service, interface, report)
+        )
 
 
 def _addresses(
@@ -120,7 +122,11 @@ def own_networks(configuration: Configuration, report: Report) -> list[str]:
         return list(_LOOPBACK)
     found: list[IPv4Network | IPv6Network] = []
     words = configuration.values("mynetworks")
-    excluded = [one for one in (_network(w[1:]) for w in words if w.startswith("!")) if one]
+    excluded = [
+        exclusion
+        for exclusion in (_network(w[1:]) for w in words if w.startswith("!"))
+        if exclusion
+    ]
     for word in words:
         network = _network(word)
         if word.startswith("!"):
@@ -128,7 +134,7 @@ def own_networks(configuration: Configuration, report: Report) -> list[str]:
                 f"{place}: mynetworks: {word[:60]} excludes hosts, which `allow` cannot: networks "
                 "that contain any of them are left out; write the rest by hand"
             )
-        elif network is not None and any(network.overlaps(one) for one in excluded):
+        elif network is not None and any(network.overlaps(exclusion) for exclusion in excluded):
             report.warn(f"{place}: mynetworks: {network} contains excluded hosts; left out")
         elif network is None:
             report.warn(f"{place}: mynetworks: {word[:60]} is not a network; add it to listeners: "
@@ -239,14 +245,16 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
         return
     # one answer for all that is blocked: the one that loses least
     used = "capture" if kept else "reject" if refused else "drop"
-    later = [one for one in kept if routing.fates[one].fate is Fate.LATER]
+    later = [
+        address_class for address_class in kept if routing.fates[address_class].fate is Fate.LATER
+    ]
     if later:
         report.warn(
             f"{_named(later)}: Postfix defers this mail as long as it is configured so; relaygw "
             "captures it. To have it wait instead, take it out of recipients.block and run relaygw "
             "hold add --recipient-domain DOMAIN"
         )
-    if kept := [one for one in kept if one not in later]:
+    if kept := [address_class for address_class in kept if address_class not in later]:
         report.warn(
             f"{_named(kept)}: Postfix keeps this mail on this host, or sends it to somebody else; "
             "relaygw has no mailboxes: it is captured and never sent. Name a reader: "
@@ -258,15 +266,16 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
                 f"{_named(classes)}: Postfix {does} this mail; recipients.blocked is {used}, "
                 "because it applies to all blocked mail"
             )
-    for one in routing.of_fate(Fate.SEND):
-        wider = next((each for each in covering(one) if each in blocked), None)
+    for address_class in routing.of_fate(Fate.SEND):
+        wider = next((each for each in covering(address_class) if each in blocked), None)
         if wider is not None and not routing.is_allow_list:
             report.warn(
-                f"{one}: Postfix sends this mail, though {wider} is blocked; relaygw's lists have "
-                f"no exceptions: remove {wider} from recipients.block, or this mail is not sent"
+                f"{address_class}: Postfix sends this mail, though {wider} is blocked; relaygw's "
+                f"lists have no exceptions: remove {wider} from recipients.block, or this mail is "
+                "not sent"
             )
     signs = routing.rewriting.resolver.configuration.values("recipient_delimiter")
-    if signs and any("@" in one[1:] for one in blocked):
+    if signs and any("@" in address_class[1:] for address_class in blocked):
         report.warn(
             f"recipients.block: Postfix means addresses with what follows {signs[0]}, too, such as "
             f"user{signs[0][0]}text@domain; relaygw blocks an address as it is written: add those "
@@ -299,9 +308,9 @@ def _allow_list(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
     )
 
 
-def _is_exception(one: str, routing: Routing) -> bool:
+def _is_exception(address_class: str, routing: Routing) -> bool:
     """True for a class within one that receives."""
-    wider = (each for each in covering(one) if each and each in routing.fates)
+    wider = (each for each in covering(address_class) if each and each in routing.fates)
     return any(routing.fates[each].fate is Fate.SEND for each in wider)
 
 
@@ -348,7 +357,7 @@ def tell_restrictions(resolver: Resolver, report: Report) -> None:
                     "takes mail of the networks and users in listeners and users, and applies no "
                     "other restriction"
                 )
-    for service in (one for one in configuration.services if one.kind == "inet"):
+    for service in (candidate for candidate in configuration.services if candidate.kind == "inet"):
         names = [override for override in service.overrides if override in _OF_A_PORT]
         if names and door is not None and service is not door and service.command == "smtpd":
             report.warn(
@@ -368,7 +377,7 @@ def _tell_actions(resolver: Resolver, classes: list[str], report: Report) -> Non
                 "lists allow or block"
             )
     for table in access_tables(resolver, SENDER):
-        bad = [one for one in table.entries if access_fate(one.value) not in (None, Fate.SEND)]
+        bad = [line for line in table.entries if access_fate(line.value) not in (None, Fate.SEND)]
         if bad:
             more = f" (and {len(bad) - 1} more lines)" if len(bad) > 1 else ""
             report.warn(

@@ -119,7 +119,9 @@ class Shadow:
     def is_copy(self, logged: Logged) -> bool:
         """Return whether it is a copy's own delivery."""
         found = self._copies.addresses if self._copies is not None else ()
-        return any(one and one.lower() in found for one in (logged.recipient, logged.original))
+        return any(
+            address and address.lower() in found for address in (logged.recipient, logged.original)
+        )
 
     def row(self, logged: Logged) -> ShadowRow:
         """Compare both for a recipient."""
@@ -149,7 +151,7 @@ class Shadow:
         """Return relaygw's way for the recipient of a line, or for the first instead."""
         who = self._rewriter.sender(logged.sender or "")
         everybody = self._rewriter.recipients(logged.original or logged.recipient)
-        mine = (one for one in everybody if one.lower() == logged.recipient.lower())
+        mine = (address for address in everybody if address.lower() == logged.recipient.lower())
         whom = next(mine, everybody[0])
         try:
             check_address(whom)
@@ -168,15 +170,16 @@ class Shadow:
     ) -> str:
         """Return which earlier route may match by what is not known of the mail."""
         what = "listener or user" if header is not None else "header, listener or user"
-        for one, known in self._unseen if header is None else self._unseen_with_header:
-            if one is route:
+        for earlier_route, known in self._unseen if header is None else self._unseen_with_header:
+            if earlier_route is route:
                 break
             if known.route_for(sender=sender, recipient=recipient, headers=header or {}) is None:
                 continue
-            if route is None or one.providers != route.providers:
+            if route is None or earlier_route.providers != route.providers:
                 copy = "; it has no copy" if header is None and self._copies is not None else ""
                 return (
-                    f"route {one.name} has a condition that a maillog does not show: {what}{copy}"
+                    f"route {earlier_route.name} has a condition that a maillog does not show: "
+                    f"{what}{copy}"
                 )
         return ""
 
@@ -217,7 +220,7 @@ class Shadow:
     def _may_be_generic(self, logged: Logged, own: _Own) -> bool:
         """Return whether smtp(8) may have sent what relaygw does: it logs what it was given."""
         given = self._rewriter.recipients(logged.recipient)
-        return own.recipient.lower() in (one.lower() for one in given)
+        return own.recipient.lower() in (address.lower() for address in given)
 
     def _judge_way(self, done: _Done, names: tuple[str, ...]) -> tuple[Result, str]:
         for number, name in enumerate(names):
@@ -322,8 +325,8 @@ class Copies:
             return
         facts = read_header(head, self._fields.union(_RECIPIENT_OF_COPY))
         values = facts.values
-        self.addresses |= {values[one].lower() for one in _RECIPIENT_OF_COPY if one in values}
-        told = {one: values[one] for one in self._fields & values.keys()}
+        self.addresses |= {values[name].lower() for name in _RECIPIENT_OF_COPY if name in values}
+        told = {name: values[name] for name in self._fields & values.keys()}
         is_same = self._known.setdefault(facts.message_id, told) == told
         self._known[facts.message_id] = told if is_same else None
         if len(self._known) > _MAX_KNOWN:

@@ -92,7 +92,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
     values |= {name: section for name, section in sections.items() if section}
     if routing.led:  # rewriting comes first: what it leads elsewhere is on no way to the reader
         listed = values["recipients"]["allow"]
-        keys = [one for one in rewritten.get("recipients", ()) if "@" in one]
+        keys = [key for key in rewritten.get("recipients", ()) if "@" in key]
         finals = [to for key in keys for to in rewriting.final_recipients(_address(key))]
         targets = [final.removeprefix(SAMPLE) for final in finals if not is_end(final)]
         named = [target for target in targets if fits(Entry, target)]
@@ -112,7 +112,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
 def _archive(rewriting: Rewriting, report: Report, recipients: dict[str, Any]) -> dict[str, str]:
     """Return who gets a copy of all mail; staging lets it out where Postfix sends it."""
     found = [archive for archive in rewriting.archives() if fits(Address, archive)]
-    found = [one for one in found if not rewriting.resolver.is_local(_domain(one))]
+    found = [archive for archive in found if not rewriting.resolver.is_local(_domain(archive))]
     name, resolver = "always_bcc", rewriting.resolver
     if len(found) != 1:
         if resolver.configuration.value(name):
@@ -130,7 +130,10 @@ def _archive(rewriting: Rewriting, report: Report, recipients: dict[str, Any]) -
 def check_tables(resolver: Resolver) -> None:
     """Raise PostfixUnreadable where a table cannot be read that decides where mail goes."""
     configuration = resolver.configuration
-    services = [None, *(one for one in configuration.services if one.command in ("smtp", "relay"))]
+    services = [
+        None,
+        *(client for client in configuration.services if client.command in ("smtp", "relay")),
+    ]
     tables = list(access_tables(resolver))
     for name in DECISIVE:
         for service in services:
@@ -166,7 +169,7 @@ def _rewrite(
     senders = _needed(senders)
     _tell_patterns("sender", rewriting, senders, report)
     if senders:
-        yield "senders", {key: one for key, (one,) in senders.items()}
+        yield "senders", {key: target for key, (target,) in senders.items()}
     recipients: Rules = {}
     for key, place in _keys("recipient", rewriting):
         known.setdefault("recipients", []).extend([key] if fits(RewriteKey, key) else [])
@@ -199,10 +202,10 @@ def _put_recipients(
         (target, target if is_end(target) else rewriting.generic(target)) for target in targets
     ]
     kept = [
-        one for one, final in finals
-        if any(is_end(each) or resolver.is_local(_domain(each)) for each in (one, final))
+        target for target, final in finals
+        if any(is_end(each) or resolver.is_local(_domain(each)) for each in (target, final))
     ]  # fmt: skip
-    sent = [final for one, final in finals if one not in kept]
+    sent = [final for target, final in finals if target not in kept]
     if sent and kept:
         report.warn(
             f"{place}: {key}: relaygw has no mailboxes and runs no programs: {', '.join(kept)} "
@@ -214,12 +217,12 @@ def _put_recipients(
 
 def _of_everybody(rewriting: Rewriting) -> Rules:
     """Return the rules for every other sender, and for the null sender."""
-    finals = [rewriting.final_sender(one) for one in PROBES]
+    finals = [rewriting.final_sender(probe) for probe in PROBES]
     to_domain = f"@{_domain(finals[0])}"
     null, found = rewriting.final_sender(""), Rules()
     if len({*finals}) == 1 and fits(Address, finals[0]):
         found[EVERY_SENDER] = [finals[0]]
-    elif fits(Entry, to_domain) and finals == [_joined(one, to_domain) for one in PROBES]:
+    elif fits(Entry, to_domain) and finals == [_joined(probe, to_domain) for probe in PROBES]:
         found[EVERY_SENDER] = [to_domain]
     if null and fits(Address, null):
         found[NULL_SENDER] = [null]
@@ -233,9 +236,9 @@ def _in_header(
     found = []
     for field, name, rules in (("From", "senders", senders), ("To", "recipients", recipients)):
         single = {
-            _address(key): one[0]
-            for key, one in rules.items()
-            if len(one) == 1 and "@" in _address(key) and one[0] != key
+            _address(key): targets[0]
+            for key, targets in rules.items()
+            if len(targets) == 1 and "@" in _address(key) and targets[0] != key
         }
         alike = [
             key for key, to in single.items()
@@ -313,9 +316,9 @@ def _needed(found: Rules) -> Rules:
     """Return rules without those that say what a wider one, or none, does."""
     kept = {}
     for key, targets in found.items():
-        wider = next((found[one] for one in _wider(key) if one in found), [key])
-        usual = [_joined(key, one) if key[0] != "@" else one for one in wider]
-        if [target.lower() for target in targets] != [one.lower() for one in usual]:
+        wider = next((found[wider_key] for wider_key in _wider(key) if wider_key in found), [key])
+        usual = [_joined(key, target) if key[0] != "@" else target for target in wider]
+        if [target.lower() for target in targets] != [target.lower() for target in usual]:
             kept[key] = targets
     return kept
 
@@ -350,7 +353,7 @@ def _keys(kind: str, rewriting: Rewriting) -> Iterator[tuple[str, str]]:
         exceptions = resolver.configuration.values("masquerade_exceptions")
         for domain in here:
             keys = (f"@{domain}", *(f"{exception.lower()}@{domain}" for exception in exceptions))
-            yield from ((one, str(where)) for one in keys if one not in seen)
+            yield from ((sender, str(where)) for sender in keys if sender not in seen)
 
 
 def _aliases(rewriting: Rewriting, here: list[str]) -> dict[str, str]:
@@ -367,14 +370,14 @@ def _aliases(rewriting: Rewriting, here: list[str]) -> dict[str, str]:
 def _keys_of(table: Table, here: list[str]) -> Iterator[tuple[str, str]]:
     everyone = [f"@{domain}" for domain in here]
     for line in table.patterns:
-        yield from ((one, str(line.place)) for one in (*_names_in(line, here), *everyone))
+        yield from ((key, str(line.place)) for key in (*_names_in(line, here), *everyone))
     for entry in table.entries:
         if table.is_static:
-            yield from ((one, str(entry.place)) for one in everyone)
+            yield from ((domain, str(entry.place)) for domain in everyone)
         elif "@" in entry.key:
             yield entry.key.lower(), str(entry.place)
         else:
-            yield from ((f"{entry.key.lower()}{one}", str(entry.place)) for one in everyone)
+            yield from ((f"{entry.key.lower()}{domain}", str(entry.place)) for domain in everyone)
 
 
 def _names_in(line: PatternLine, here: list[str]) -> list[str]:
@@ -387,7 +390,7 @@ def _names_in(line: PatternLine, here: list[str]) -> list[str]:
             address for address in line.addresses if not address.startswith(".") and address != "*"
         ]
     found = [f"{local}@{domain}" for local in local_parts_of(line.source) for domain in here]
-    found += [one for one in addresses_of(line.source) or () if one.find("@") > 0]
+    found += [address for address in addresses_of(line.source) or () if address.find("@") > 0]
     return found
 
 
@@ -411,11 +414,11 @@ def _tell_patterns(kind: str, rewriting: Rewriting, written: Iterable[str], repo
 def _beyond_names(line: PatternLine) -> str:
     """Describe a pattern that is more than a list of addresses and domains, "" for such a list."""
     named = None if line.condition.is_negated else addresses_of(line.source)
-    if named is None or (line.around and any(one.find("@") < 1 for one in named)):
+    if named is None or (line.around and any(address.find("@") < 1 for address in named)):
         return "no list of addresses and domains"
     if "*" in named:
         return "every address"
-    below = ", ".join(one[1:] for one in named if one.startswith("."))
+    below = ", ".join(address[1:] for address in named if address.startswith("."))
     return f"every address below {below}" if below else ""
 
 

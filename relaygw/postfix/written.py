@@ -40,8 +40,8 @@ def _item(key: str, value: Any, indent: int) -> Iterator[str]:
             yield from _item(name, inner, indent + 2)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         yield f"{lead}{_scalar(key)}:"
-        for one in value:
-            inner = [line for name, it in one.items() for line in _item(name, it, indent + 4)]
+        for entry in value:
+            inner = [line for name, it in entry.items() for line in _item(name, it, indent + 4)]
             yield f"{lead}  - {inner[0].strip()}"
             yield from inner[1:]
     elif value == {}:
