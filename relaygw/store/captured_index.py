@@ -65,14 +65,14 @@ _INSERT_FACTS = insert_into("captured_facts", "index_no facts")
 
 def _record(message: Any, recipients: Sequence[Any], facts: ContentFacts) -> tuple[Row, str]:
     """Return the index row of a message, and what is searched for words."""
-    envelope = [(one.address, one.original) for one in recipients]
+    envelope = [(person.address, person.original) for person in recipients]
     hidden = hidden_recipients(facts, envelope)
     people = ((facts.sender,), facts.to, facts.cc, hidden, facts.reply_to)
     sender, to, cc, bcc, reply_to = map(_people_text, people)
     subject, message_id = searchable(message.subject), searchable(message.message_id)
-    captured = [one for one in recipients if one.state == RecipientState.CAPTURED.value]
-    reasons = searchable(" ".join(sorted({one.reply or "" for one in captured})))
-    addresses = [searchable(one.address) for one in recipients]  # where rewritten
+    captured = [person for person in recipients if person.state == RecipientState.CAPTURED.value]
+    reasons = searchable(" ".join(sorted({person.reply or "" for person in captured})))
+    addresses = [searchable(person.address) for person in recipients]  # where rewritten
     others = [address for address in addresses if address not in f"{to} {cc} {bcc}"]
     more = searchable(" ".join([message.sender, *others]))
     # a line for each field, so that no phrase runs over two
@@ -104,9 +104,9 @@ def write_index(tx: Transaction, facts: Mapping[str, ContentFacts]) -> None:
     numbered = tx.execute(
         select(_I.index_no, _I.queue_id).where(_I.queue_id.in_(queue_ids)).order_by(_I.index_no)
     ).all()
-    kept = {one: _written_facts(facts[one]) for one in queue_ids}
-    _INSERT_FACTS.run(tx, [(number, kept[one]) for number, one in numbered])
-    texts = [(number, records[one][1]) for number, one in numbered]
+    kept = {queue_id: _written_facts(facts[queue_id]) for queue_id in queue_ids}
+    _INSERT_FACTS.run(tx, [(number, kept[queue_id]) for number, queue_id in numbered])
+    texts = [(number, records[queue_id][1]) for number, queue_id in numbered]
     _INSERT_TEXT.run(tx, texts)
     FULL_TEXT.add(tx, texts)
     mine = message.update().where(message.c.queue_id.in_(queue_ids))

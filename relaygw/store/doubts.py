@@ -162,8 +162,8 @@ class Doubts(Repository):
         since = (
             since_ms
             for rcpt_no, at_ms, since_ms in doubtful
-            for one in (rcpt_nos if rcpt_no is None else {rcpt_no}.intersection(rcpt_nos))
-            if at_ms > begun_ms.get(one, 0)
+            for doubted_no in (rcpt_nos if rcpt_no is None else {rcpt_no}.intersection(rcpt_nos))
+            if at_ms > begun_ms.get(doubted_no, 0)
         )
         return DoubtHistory(
             generations={rcpt_no: generation for rcpt_no, generation, _ in generations},

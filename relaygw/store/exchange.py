@@ -64,11 +64,11 @@ def _unused(path: Path) -> Path:
 
 def remove(path: Path) -> None:
     """Remove a database that nobody has open, with all that belongs to it."""
-    for one in (path, log_of(path), index_of(path)):
-        one.unlink(missing_ok=True)
+    for file in (path, log_of(path), index_of(path)):
+        file.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
-        for one in lock_directory_of(path).iterdir():
-            one.unlink()
+        for file in lock_directory_of(path).iterdir():
+            file.unlink()
         lock_directory_of(path).rmdir()
 
 
@@ -144,7 +144,7 @@ def publish(path: Path, new: Path, aside: Path) -> None:
 
 def undo_cut(path: Path) -> None:
     """Give a database its log back that a run moved aside before it was cut short."""
-    for aside in (one for how in _ASIDE for one in path.parent.glob(f"{path.name}.{how}-*")):
+    for aside in (file for how in _ASIDE for file in path.parent.glob(f"{path.name}.{how}-*")):
         if path.exists() and not aside.name.endswith("-wal") and aside.samefile(path):
             if log_of(aside).exists():
                 log_of(aside).rename(log_of(path))

@@ -296,7 +296,7 @@ def _first_ones(rows: Sequence[Row]) -> list[Row]:
 
 def _with_settled(new: Sequence[MatchedEvent], settled: Sequence[Settled]) -> list[MatchedEvent]:
     ended: dict[Row, tuple[str, ...]]
-    ended = {(one.queue_id, one.rcpt_no): (one.address,) for one in settled}
+    ended = {(entry.queue_id, entry.rcpt_no): (entry.address,) for entry in settled}
     return [replace(event, settled=ended.get((event.queue_id, event.rcpt_no), ())) for event in new]
 
 
@@ -317,7 +317,7 @@ def _add_events(
     # in one order, so that two who do this at once do not wait for each other
     rows = [(*key, *_told(by_key[key], people, now_ms)) for key in sorted(by_key)]
     new = {tuple(key) for key in _ADD_EVENT.fetch(tx, rows)}
-    return [one for key, one in by_key.items() if key in new]
+    return [new_event for key, new_event in by_key.items() if key in new]
 
 
 def _told(matched_event: MatchedEvent, people: People, now_ms: int) -> Row:
@@ -351,14 +351,16 @@ def _judge(
         for event in new
     ]
     told = [
-        (*key, one.event.kind, past(one.event.at_ms, now_ms))
-        for one, its in zip(new, keys, strict=True)
+        (*key, event.event.kind, past(event.event.at_ms, now_ms))
+        for event, its in zip(new, keys, strict=True)
         for key in its
     ]
     last_words = put_verdicts(tx, told)
     return [
-        replace(one, verdicts=tuple(_verdict(one, key, people, last_words, now_ms) for key in its))
-        for one, its in zip(new, keys, strict=True)
+        replace(
+            event, verdicts=tuple(_verdict(event, key, people, last_words, now_ms) for key in its)
+        )
+        for event, its in zip(new, keys, strict=True)
     ]
 
 
@@ -390,7 +392,7 @@ def _still_there(
 ) -> tuple[list[MatchedEvent], People]:
     """Return events without the mail and recipients that are gone; and the recipients."""
     queue_ids = sorted({event.queue_id for event in events if event.queue_id is not None})
-    known = {queue_id for (queue_id,) in _KEEP.fetch(tx, [(one,) for one in queue_ids])}
+    known = {queue_id for (queue_id,) in _KEEP.fetch(tx, [(queue_id,) for queue_id in queue_ids])}
     wanted = {
         (event.queue_id, rcpt_no)
         for event in events

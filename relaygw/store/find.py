@@ -150,7 +150,7 @@ def _entries(tx: Transaction, queue_ids: Sequence[str]) -> tuple[QueueEntry, ...
     for batch in in_batches(queue_ids):
         chosen = select(message).where(_M.queue_id.in_(batch))
         found |= {entry.queue_id: entry for entry in load_entries(tx, chosen)}
-    return tuple(found[one] for one in queue_ids if one in found)
+    return tuple(found[queue_id] for queue_id in queue_ids if queue_id in found)
 
 
 class _Looking:
@@ -221,12 +221,12 @@ class _Looking:
 
     def _look_at_unwritten(self, key: Key | None) -> bool:
         """Look at the newest messages themselves; True when there are no more of them."""
-        waiting = {one for (one,) in _UNWRITTEN_IDS.fetch(self._tx, _UNWRITTEN)}
+        waiting = {waiting_id for (waiting_id,) in _UNWRITTEN_IDS.fetch(self._tx, _UNWRITTEN)}
         words = read_words(self._tx, waiting)
-        found = [one for one, its in words.items() if self._words.stand_in(its)]
+        found = [found_id for found_id, its in words.items() if self._words.stand_in(its)]
         if self._conditions:
             query = select(_M.queue_id).where(*self._conditions)
-            found = sorted(one for (one,) in rows_in(self._tx, query, _M.queue_id, found))
+            found = sorted(found_id for (found_id,) in rows_in(self._tx, query, _M.queue_id, found))
         self._seen = waiting
         for queue_id in reversed(found):
             if key is not None and queue_id >= str(key[0]):

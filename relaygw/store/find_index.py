@@ -131,8 +131,8 @@ def read_words(tx: Transaction, queue_ids: Iterable[str]) -> dict[str, str]:
 
 def _words(facts: Row, recipients: Sequence[Row]) -> str:
     replies = {reply for *_, state, reply in recipients if state == _DELIVERED and reply}
-    ids = [one for reply in sorted(replies) for one in reply_ids(reply)]
-    addresses = [one for row in recipients for one in row[:2] if one is not None]
+    ids = [reply_id for reply in sorted(replies) for reply_id in reply_ids(reply)]
+    addresses = [address for row in recipients for address in row[:2] if address is not None]
     *told, link = facts
     if link is not None:
         told += [link, link_word(link)]
@@ -155,7 +155,7 @@ def take_older(tx: Transaction, *, limit: int) -> int:
     if not found:
         return 0  # all is done, or somebody else does it
     number, before_id = found[0]
-    queue_ids = [one for (one,) in _OLDER.fetch(tx, before_id, limit)]
+    queue_ids = [queue_id for (queue_id,) in _OLDER.fetch(tx, before_id, limit)]
     if len(queue_ids) < limit:
         _END_BACKFILL.run(tx)
     else:
@@ -175,7 +175,7 @@ def write_words(tx: Transaction, words: dict[str, str], *, first_no: int | None 
     if first_no is None:
         _INSERT.run(tx, list(words.items()))
     else:
-        _INSERT_NUMBERED.run(tx, [(no, *one) for no, one in enumerate(words.items(), first_no)])
+        _INSERT_NUMBERED.run(tx, [(no, *row) for no, row in enumerate(words.items(), first_no)])
     if FULL_TEXT.is_there(tx):
         FULL_TEXT.add(tx, sorted(_NUMBERED_WORDS.fetch(tx, _keys(words))))
 
@@ -199,7 +199,7 @@ def forget_words(tx: Transaction, queue_ids: Sequence[str]) -> None:
 
 def stray_words(tx: Transaction, *, limit: int) -> list[str]:
     """Return messages among the oldest ones here that an older version of this program deleted."""
-    return [one for (one,) in _STRAYS.fetch(tx, limit)]
+    return [queue_id for (queue_id,) in _STRAYS.fetch(tx, limit)]
 
 
 # --- fields that link -------------------------------------------------------------------

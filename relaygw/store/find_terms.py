@@ -144,7 +144,7 @@ def span_of(tx: Transaction, search: MailSearch) -> Span:
 def outcome_of(search: MailSearch) -> str | None:
     """Return the outcome that is looked for; the times of the search are its times."""
     found = (term for term in search.terms if term.field is Field.OUTCOME and not term.is_negated)
-    return next((one.text for one in found), None)
+    return next((term.text for term in found), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +159,18 @@ class Words:
 
     def stand_in(self, words: str) -> bool:
         """True when they do, inside of words too."""
-        return all(one in words for one in self.wanted) and not any(
-            f" {one}" in words for one in self.unwanted
+        return all(phrase in words for phrase in self.wanted) and not any(
+            f" {phrase}" in words for phrase in self.unwanted
         )
 
     def begin_in(self, tx: Transaction, words: ColumnElement[str]) -> ColumnElement[bool]:
         """Return the condition that each begins with a word."""
-        wanted = (contains(tx, words, f" {one}") for one in self.wanted)
+        wanted = (contains(tx, words, f" {phrase}") for phrase in self.wanted)
         return and_(*wanted, *self._not_in(tx, words))
 
     def stand_in_sql(self, tx: Transaction, words: ColumnElement[str]) -> ColumnElement[bool]:
         """Return the condition that `stand_in` holds."""
-        wanted = (contains(tx, words, one) for one in self.wanted)
+        wanted = (contains(tx, words, phrase) for phrase in self.wanted)
         return and_(*wanted, *self._not_in(tx, words))
 
     def stand_inside(self, tx: Transaction, words: ColumnElement[str]) -> ColumnElement[bool]:
@@ -178,18 +178,18 @@ class Words:
         return and_(self.stand_in_sql(tx, words), ~self.begin_in(tx, words))
 
     def _not_in(self, tx: Transaction, words: ColumnElement[str]) -> Iterator[ColumnElement[bool]]:
-        return (~contains(tx, words, f" {one}") for one in self.unwanted)
+        return (~contains(tx, words, f" {phrase}") for phrase in self.unwanted)
 
     def for_fts5(self) -> str:
         """Return the query of FTS5; a phrase is made of letters and digits alone."""
-        return " AND ".join(f'"{one}"*' for one in _long(self.wanted))
+        return " AND ".join(f'"{phrase}"*' for phrase in _long(self.wanted))
 
     def for_postgres(self) -> str:
         """Return the tsquery; whether words stand side by side is looked at in what it finds."""
         pieces = []
         for phrase in self.wanted:
             *whole, last = phrase.split()
-            pieces += [*(f"'{one}'" for one in whole), f"'{last}':*"]
+            pieces += [*(f"'{word}'" for word in whole), f"'{last}':*"]
         return " & ".join(_long(pieces, more=2))
 
 

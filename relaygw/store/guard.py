@@ -104,15 +104,15 @@ class HeldMailScope:
     excepted: frozenset[str]  # classes of the source
     known_mail: frozenset[tuple[str, str]]  # sender's domain and template: excepted as well
 
-    def covers(self, one: MailClass) -> bool:
+    def covers(self, mail: MailClass) -> bool:
         """Return whether mail of a class is held."""
         if self.target != self.source_id:
-            return one.class_id == self.target
-        if one.source_id != self.source_id or one.class_id in self.excepted:
+            return mail.class_id == self.target
+        if mail.source_id != self.source_id or mail.class_id in self.excepted:
             return False
-        if (one.sender_domain, one.template) in self.known_mail:
+        if (mail.sender_domain, mail.template) in self.known_mail:
             return False
-        return not self.is_of_new or one.stream != _PROMOTIONAL
+        return not self.is_of_new or mail.stream != _PROMOTIONAL
 
 
 class MailSender(NamedTuple):
@@ -247,15 +247,15 @@ class Guards(Repository):
         with self._read() as tx:
             return _covered(tx, scope.covers, source, waits, after)
 
-    def held_of(self, one: MailClass, *, after: str = "") -> tuple[list[str], str]:
+    def held_of(self, mail: MailClass, *, after: str = "") -> tuple[list[str], str]:
         """Return messages of a class that are held for its source, and where to go on, or ""."""
         is_held = (
             delivery.c.state == DeliveryState.HELD.value,
             delivery.c.hold_code == HoldCode.GUARD.value,
-            delivery.c.hold_key.startswith(f"{one.source_id} ", autoescape=True),
+            delivery.c.hold_key.startswith(f"{mail.source_id} ", autoescape=True),
         )
         with self._read() as tx:
-            return _covered(tx, one.__eq__, one.source, is_held, after)
+            return _covered(tx, mail.__eq__, mail.source, is_held, after)
 
     def recipient_domains(
         self, source: MailSource, class_ids: Collection[str], *, since_ms: int
@@ -277,11 +277,11 @@ class Guards(Repository):
             ]
             is_of_all = source[4] == OTHER_SCRIPTS
             own = [
-                (queue_id, one)
-                for queue_id, one in found
-                if one.source == source or (is_of_all and one.source[:4] == source[:4])
+                (queue_id, mail)
+                for queue_id, mail in found
+                if mail.source == source or (is_of_all and mail.source[:4] == source[:4])
             ]
-            wanted = [queue_id for queue_id, one in own if one.class_id in class_ids]
+            wanted = [queue_id for queue_id, mail in own if mail.class_id in class_ids]
             ids = wanted or [queue_id for queue_id, _ in own]  # which are counted as one class
             addresses = select(recipient.c.address).where(recipient.c.queue_id.in_(ids))
             domains = Counter(

@@ -132,7 +132,7 @@ def is_at(home: Home, settings: Settings, machine: Machine) -> bool:
 
 def this_machine(root: Path = Path("/")) -> Machine:
     """Return the facts about this machine."""
-    places = (root / one.lstrip("/") for one in _OF_CONTAINERS)
+    places = (root / path.lstrip("/") for path in _OF_CONTAINERS)
     is_told = any(os.environ.get(name) for name in _VARIABLES)
     is_container = is_told or any(place.exists() for place in places)
     return Machine(_mark(root), is_container)

@@ -193,7 +193,7 @@ def _free_leases(tx: Transaction, incarnation: str, now_ms: int) -> int:
 
 def _mind_doubts(tx: Transaction, begun: Collection[Begun], rules: StoreRules, now_ms: int) -> None:
     """Let what events settle wait for them; settle what they have told of already."""
-    doubtful = [one for one in begun if one[2] in rules.doubt_waits]
+    doubtful = [attempt for attempt in begun if attempt[2] in rules.doubt_waits]
     for queue_id, delivery_no, provider in doubtful:
         wait_ms = int(rules.doubt_waits[provider] * 1000)
         if wait_ms:
@@ -208,7 +208,9 @@ def silent_incarnations(
 ) -> frozenset[str]:
     """Return the incarnations whose heartbeat is older: to be shown, nobody is buried for it."""
     oldest_ms = now_ms - int(for_s * 1000)
-    return frozenset(one.incarnation for one in instances if one.heartbeat_at_ms < oldest_ms)
+    return frozenset(
+        process.incarnation for process in instances if process.heartbeat_at_ms < oldest_ms
+    )
 
 
 FAILING = "failing"  # the state of a delivery that cannot take mail from the queue
@@ -283,7 +285,7 @@ class Unchanged:
 
     def unchanged_for(self, span_s: float, now_s: float) -> list[str]:
         """Return the keys whose number was the same for so long."""
-        return [one for one, (_, since_s) in self._seen.items() if now_s - since_s >= span_s]
+        return [key for key, (_, since_s) in self._seen.items() if now_s - since_s >= span_s]
 
     def last(self, key: str) -> int | None:
         """Return the number of a key that was seen last."""

@@ -148,7 +148,10 @@ class Intake(Repository):
     def taken_drops(self, drop_ids: Sequence[str]) -> set[str]:
         """Return which of these drop ids a message was stored with."""
         with self._read() as tx:
-            return {one for (one,) in _TAKEN_DROPS.fetch(tx, [(one,) for one in drop_ids])}
+            return {
+                drop_id
+                for (drop_id,) in _TAKEN_DROPS.fetch(tx, [(drop_id,) for drop_id in drop_ids])
+            }
 
 
 def insert_messages(tx: Transaction, messages: Sequence[AcceptedMessage]) -> None:
@@ -232,7 +235,7 @@ def note_bounce_mail(tx: Transaction, messages: Sequence[AcceptedMessage]) -> No
     """Have those read that are bounce mails; written with them or not at all."""
     queue_ids = [message.queue_id for message in messages if message.is_bounce_mail]
     now_ms = tx.now_ms()
-    _ADD_POST.run(tx, [(BOUNCE_MAIL, now_ms, now_ms, one.encode()) for one in queue_ids])
+    _ADD_POST.run(tx, [(BOUNCE_MAIL, now_ms, now_ms, queue_id.encode()) for queue_id in queue_ids])
 
 
 # --- messages that are done -------------------------------------------------------------

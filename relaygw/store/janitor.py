@@ -204,12 +204,16 @@ class _Finder:
 
     def found(self, tx: Transaction, cutoff_ms: int, limit: int) -> list[str]:
         """Return the ids of up to `limit`, in order."""
-        return [one for (one,) in self._find.fetch(tx, *self._parameters(cutoff_ms), limit)]
+        return [
+            queue_id for (queue_id,) in self._find.fetch(tx, *self._parameters(cutoff_ms), limit)
+        ]
 
     def still(self, tx: Transaction, cutoff_ms: int, queue_ids: Sequence[str]) -> list[str]:
         """Return those of `queue_ids` that are over their time now."""
-        rows = [(one,) for one in queue_ids]
-        return [one for (one,) in self._still.fetch(tx, rows, *self._parameters(cutoff_ms))]
+        rows = [(queue_id,) for queue_id in queue_ids]
+        return [
+            queue_id for (queue_id,) in self._still.fetch(tx, rows, *self._parameters(cutoff_ms))
+        ]
 
 
 # the trash is emptied into finished messages first
@@ -246,7 +250,10 @@ def _remove_orphans(tx: Transaction, queue_ids: Sequence[str]) -> int:
     # first, and by a statement of its own: who takes the message meanwhile is waited for
     mine = select(chunk.c.queue_id).where(is_mine).order_by(*chunk.primary_key)
     tx.execute(mine.with_for_update()).all()
-    still = {one for (one,) in _STILL_ORPHANS.fetch(tx, [(one,) for one in queue_ids])}
+    still = {
+        queue_id
+        for (queue_id,) in _STILL_ORPHANS.fetch(tx, [(queue_id,) for queue_id in queue_ids])
+    }
     tx.execute(delete(chunk).where(chunk.c.queue_id.in_(still)))
     return len(still)
 

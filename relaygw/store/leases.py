@@ -377,8 +377,8 @@ def _having_due(
 def _load_claimed(tx: Transaction, keys: Sequence[Key], now_ms: int) -> list[ClaimedDelivery]:
     pending: dict[Key, list[Recipient]] = {key: [] for key in keys}
     for queue_id, delivery_no, *who in _PENDING.fetch(tx, keys):
-        one = Recipient(**dict(zip(_OF_RECIPIENT, who, strict=True)))
-        pending[queue_id, delivery_no].append(one)
+        person = Recipient(**dict(zip(_OF_RECIPIENT, who, strict=True)))
+        pending[queue_id, delivery_no].append(person)
     claimed: dict[Key, ClaimedDelivery] = {}
     claimed_at_ms = tx.to_local(now_ms)
     for row in _CLAIMED.fetch(tx, keys):

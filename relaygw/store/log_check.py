@@ -133,9 +133,9 @@ def read_only(path: Path, *, as_it_lies: bool = False) -> Any:
 
     SQLite drops its locks in this process when anybody else here opens and closes the file.
     """
-    for one in (path, path.with_name(path.name + "-journal")):
-        if one.is_fifo():  # it would wait for who writes there
-            raise DriverError(f"{one} is a pipe; remove it")
+    for file in (path, path.with_name(path.name + "-journal")):
+        if file.is_fifo():  # it would wait for who writes there
+            raise DriverError(f"{file} is a pipe; remove it")
     return _connect(path, "immutable=1" if as_it_lies else "mode=ro")
 
 
@@ -229,7 +229,7 @@ def _moved_of(path: Path, mark: int) -> bytes:
     """Return the words of `moved` about a database with this mark, or empty."""
     found = _read(lock_directory_of(path) / "moved")
     matching = (WITH_LOG, WITHOUT_LOG)
-    return next((one for one in matching if found in (one, moved_words(one, mark))), b"")
+    return next((words for words in matching if found in (words, moved_words(words, mark))), b"")
 
 
 def _is_moved(path: Path, mark: int) -> bool:

@@ -116,15 +116,15 @@ class _Person(NamedTuple):
 
 def find_mail(tx: Transaction, clues: Sequence[Clue]) -> list[Found]:
     """Return the mail of each event."""
-    marked = {one.queue_id for one in clues if one.queue_id is not None}
+    marked = {clue.queue_id for clue in clues if clue.queue_id is not None}
     people = _with_doubts(tx, _people(tx, marked))
     found = [
-        _by_mark(one, one.queue_id, people[one.queue_id]) if one.queue_id in people else Found()
-        for one in clues
+        _by_mark(clue, clue.queue_id, people[clue.queue_id]) if clue.queue_id in people else Found()
+        for clue in clues
     ]
     return [
-        one if one.queue_id is not None or one.may_come else _by_id(tx, clue)
-        for one, clue in zip(found, clues, strict=True)
+        mail if mail.queue_id is not None or mail.may_come else _by_id(tx, clue)
+        for mail, clue in zip(found, clues, strict=True)
     ]
 
 
@@ -137,7 +137,7 @@ def _by_mark(clue: Clue, queue_id: str | None, people: Sequence[_Person]) -> Fou
     its = [person for person in people if person.may_be_with(clue.providers)]
     if not set(its).isdisjoint(named):
         return _by_address(queue_id, its, clue.address)
-    if any(one.is_in_hand for one in named):
+    if any(person.is_in_hand for person in named):
         return Found(may_come=True)
     return Found(queue_id if its and not named else None)
 
@@ -161,7 +161,7 @@ def _by_address(queue_id: str | None, people: Sequence[_Person], address: str | 
     if address is None:
         is_one = len({person.address for person in people}) == 1
         return Found(queue_id, tuple(person.rcpt_no for person in people) if is_one else ())
-    return Found(queue_id, tuple(one.rcpt_no for one in _named(people, address)))
+    return Found(queue_id, tuple(person.rcpt_no for person in _named(people, address)))
 
 
 def _are_several(people: Sequence[_Person]) -> bool:
@@ -177,7 +177,7 @@ def _folded(address: str) -> str | None:
 
 def _people(tx: Transaction, queue_ids: Iterable[str]) -> dict[str, list[_Person]]:
     people: dict[str, list[_Person]] = defaultdict(list)
-    for queue_id, *row in _RECIPIENTS.fetch(tx, [(one,) for one in sorted(queue_ids)]):
+    for queue_id, *row in _RECIPIENTS.fetch(tx, [(key,) for key in sorted(queue_ids)]):
         people[queue_id].append(_Person(*row))
     return dict(people)
 
@@ -188,7 +188,9 @@ def _with_doubts(tx: Transaction, people: dict[str, list[_Person]]) -> dict[str,
     for queue_id, rcpt_no, provider in _DOUBTED.fetch(tx, [(person,) for person in sorted(people)]):
         at[queue_id, rcpt_no].add(provider)
     return {
-        queue_id: [one._replace(doubted_at=frozenset(at[queue_id, one.rcpt_no])) for one in its]
+        queue_id: [
+            person._replace(doubted_at=frozenset(at[queue_id, person.rcpt_no])) for person in its
+        ]
         for queue_id, its in people.items()
     }
 
@@ -214,9 +216,9 @@ def _by_provider_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
         people = _people(tx, ids := _with_words(tx, text))
         for queue_id in ids:
             its = [
-                one
-                for one in _asked_for(clue, people.get(queue_id, ()))
-                if one.provider in clue.providers and _is_id(wanted, one.reply)
+                person
+                for person in _asked_for(clue, people.get(queue_id, ()))
+                if person.provider in clue.providers and _is_id(wanted, person.reply)
             ]
             if its:
                 found = _by_address(queue_id, its, clue.address)
@@ -235,7 +237,7 @@ def _by_message_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
     if clue.message_id is None:
         return
     ids = _with_words(tx, clue.message_id)
-    rows = _MESSAGE_IDS.fetch(tx, [(one,) for one in ids])
+    rows = _MESSAGE_IDS.fetch(tx, [(key,) for key in ids])
     known = {queue_id: str(told) for queue_id, told in rows}
     people = _people(tx, ids)
     alike = [
@@ -244,10 +246,10 @@ def _by_message_id(tx: Transaction, clue: Clue) -> Iterator[Found]:
         if known.get(queue_id, "").strip("<> ") == clue.message_id.strip("<> ")
     ]
     # one message may come as a copy for each recipient
-    is_shared = _are_several([one for queue_id in alike for one in people.get(queue_id, ())])
+    is_shared = _are_several([person for queue_id in alike for person in people.get(queue_id, ())])
     for queue_id in alike:
         those = _asked_for(clue, people.get(queue_id, ()))
-        its = [one for one in those if one.provider in clue.providers]
+        its = [person for person in those if person.provider in clue.providers]
         if its:
             yield _by_address(queue_id, its, clue.address)._replace(is_shared=is_shared)
 

@@ -232,8 +232,8 @@ def _due(tx: Transaction, queue_id: str, kind: str, tries: int) -> DueNotice:
     values["smtputf8"] = bool(values["smtputf8"])
     values["accepted_at_ms"] = tx.to_local(values["accepted_at_ms"])
     recipients = []
-    for one in _RECIPIENTS.fetch(tx, queue_id, kind):
-        who: dict[str, Any] = dict(zip(_OF_RECIPIENT, one, strict=True))
+    for recipient_row in _RECIPIENTS.fetch(tx, queue_id, kind):
+        who: dict[str, Any] = dict(zip(_OF_RECIPIENT, recipient_row, strict=True))
         who["state"] = RecipientState(who["state"])
         who["changed_at_ms"] = tx.to_local(who["changed_at_ms"])
         recipients.append(NoticedRecipient(**who))

@@ -105,7 +105,9 @@ class Outbox(Repository):
         """
         with self._write(Write.UNSYNCED) as tx:
             now_ms = tx.now_ms()
-            _SEE.run(tx, [(one, now_ms, label) for one, label in sorted(labels.items())])
+            _SEE.run(
+                tx, [(endpoint_id, now_ms, label) for endpoint_id, label in sorted(labels.items())]
+            )
             return dict(map(tuple, tx.execute(_SEEN)))
 
     def next_post(

@@ -368,9 +368,9 @@ def _row(
 
 
 def _warned(entry: DeliveryUpdate, now_ms: int) -> Iterator[Row]:
-    for one in entry.warned[:MAX_ROWS]:
-        key = (*_key(entry), one.rcpt_no, now_ms)
-        yield _untold(key, one.listed.sentence, AttemptState.WARNED, None)
+    for person in entry.warned[:MAX_ROWS]:
+        key = (*_key(entry), person.rcpt_no, now_ms)
+        yield _untold(key, person.listed.sentence, AttemptState.WARNED, None)
 
 
 def _untold(key: Row, reason: str | None, state: AttemptState, next_at_ms: int | None) -> Row:

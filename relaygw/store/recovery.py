@@ -175,7 +175,7 @@ class _Recovery:
         ):
             _check_revision(source)
             queue = DamagedQueue(source)
-            queue_ids = [one for one in queue.queue_ids() if one not in self._seen]
+            queue_ids = [new_id for new_id in queue.queue_ids() if new_id not in self._seen]
             self._seen.update(queue_ids)
             self._has_all_envelopes = queue.has_all_envelopes and not self._done.is_log_lost
             target.execute("PRAGMA synchronous = FULL")
@@ -202,7 +202,7 @@ class _Recovery:
         row = left.message
         if row is not None and row["finished_at_ms"] is not None and row["captured_at_ms"] is None:
             # its content is of no further use
-            if left.missing and all("content" in one for one in left.missing):
+            if left.missing and all("content" in piece for piece in left.missing):
                 left.missing, left.content = [], []
             row["chunk_count"] = len(left.content)
         if row is None or left.missing or not self._put(target, left, row):
@@ -221,8 +221,8 @@ class _Recovery:
             _insert(target, message, row)
             for part in parts:
                 _insert(target, delivery, part)
-            for one in left.recipients:
-                _insert(target, recipient, one)
+            for person in left.recipients:
+                _insert(target, recipient, person)
             for number, body in bodies:
                 piece = {"queue_id": left.queue_id, "chunk_no": number, "body": body}
                 _insert(target, chunk, piece)
@@ -258,7 +258,7 @@ class _Recovery:
         if not (self._instances / str(part["lease"])).exists():
             return True
         begun = instances.begun_by(self._instances, part["lease"])
-        return (part["queue_id"], part["delivery_no"]) in {one[:2] for one in begun}
+        return (part["queue_id"], part["delivery_no"]) in {attempt[:2] for attempt in begun}
 
     def _set_aside(self, left: Salvaged) -> None:
         has_envelope = bool(left.message or left.deliveries or left.recipients)
@@ -272,7 +272,7 @@ class _Recovery:
         self._exported.mkdir(mode=0o700, exist_ok=True)
         name = self._exported / "".join(c for c in left.queue_id if c.isalnum())
         names = ("missing", "message", "deliveries", "recipients")
-        facts = {one: getattr(left, one) for one in names}
+        facts = {fact: getattr(left, fact) for fact in names}
         text = json.dumps(facts, indent=1, default=repr)
         _write(name.with_suffix(".json"), text.encode())
         if left.content:

@@ -32,24 +32,24 @@ class Release:
 
 def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
     """Add the deliveries of `releases`; return the messages they were added to."""
-    captured = _lock(tx, sorted(one.queue_id for one in releases))
+    captured = _lock(tx, sorted(plan.queue_id for plan in releases))
     waiting = _waiting(tx, list(captured))
     chosen = [
-        one
-        for one in releases
-        if one.queue_id in captured and not _addresses(one) & waiting[one.queue_id]
+        plan
+        for plan in releases
+        if plan.queue_id in captured and not _addresses(plan) & waiting[plan.queue_id]
     ]
-    queue_ids = [one.queue_id for one in chosen]
+    queue_ids = [plan.queue_id for plan in chosen]
     last_delivery = _last(tx, delivery.c.delivery_no, queue_ids)
     last_recipient = _last(tx, recipient.c.rcpt_no, queue_ids)
     deliveries: list[Row] = []
     recipients: list[Row] = []
-    for one in chosen:
-        key, now_ms = one.queue_id, tx.to_stored(one.entry.at_ms)
+    for plan in chosen:
+        key, now_ms = plan.queue_id, tx.to_stored(plan.entry.at_ms)
         old = captured[key]
         held_ms = max(0, now_ms - old.accepted_at_ms)  # as if held so far: its lifetime begins now
         rcpt_no = last_recipient[key]
-        for number, part in enumerate(one.deliveries, last_delivery[key] + 1):
+        for number, part in enumerate(plan.deliveries, last_delivery[key] + 1):
             where = (key, number, part.route, part.stream, DeliveryState.INCOMING.value)
             due = (now_ms, now_ms)  # at once
             kind = part.released and part.released.value
@@ -65,7 +65,7 @@ def release(tx: Transaction, releases: Sequence[Release]) -> frozenset[str]:
     note_changed(tx, queue_ids)
     for batch in in_batches(queue_ids):
         tx.execute(update(message).where(message.c.queue_id.in_(batch)).values(finished_at_ms=None))
-    add_audits(tx, [one.entry for one in chosen])
+    add_audits(tx, [plan.entry for plan in chosen])
     return frozenset(queue_ids)
 
 
@@ -88,8 +88,8 @@ def _waiting(tx: Transaction, queue_ids: Sequence[str]) -> defaultdict[str, set[
     return found
 
 
-def _addresses(one: Release) -> set[str]:
-    return {canonical(target.address) for part in one.deliveries for target in part.recipients}
+def _addresses(plan: Release) -> set[str]:
+    return {canonical(target.address) for part in plan.deliveries for target in part.recipients}
 
 
 def _last(tx: Transaction, number: Column[int], queue_ids: Sequence[str]) -> dict[str, int]:

@@ -178,7 +178,7 @@ class Repeats(Repository):
                 _ADD_REPEATED.run(tx, sorted(told.values()))
         with self._read() as tx:
             since_ms = tx.now_ms() - window_ms
-            rows = _OTHERS.fetch(tx, [(one,) for one in sorted(watched)], front, since_ms)
+            rows = _OTHERS.fetch(tx, [(storm_id,) for storm_id in sorted(watched)], front, since_ms)
             return {storm_id: int(number) for storm_id, number in rows}
 
     def storms(self, window_ms: int) -> list[Storm]:
@@ -280,7 +280,7 @@ def _take(tx: Transaction, messages: Sequence[AcceptedMessage], mine: Set[str]) 
     keys = [(key,) for key, *_ in sorted(rows.values())]
     taken: dict[str | None, str] = dict(_TAKEN.fetch(tx, keys))
     before = {message.queue_id: taken[message.mail_key] for message in messages}
-    before = {one: first_id for one, first_id in before.items() if one != first_id}
+    before = {queue_id: first_id for queue_id, first_id in before.items() if queue_id != first_id}
     # who sends again what was deleted, or what somebody did not get, wants it sent
     ids = [(first_id,) for first_id in sorted({*before.values()} - mine)]
     counting = {first_id for (first_id,) in _COUNTING.fetch(tx, ids)} | mine
@@ -288,7 +288,7 @@ def _take(tx: Transaction, messages: Sequence[AcceptedMessage], mine: Set[str]) 
         rows[message.mail_key] for message in messages if _is_lost(before, message, counting)
     ]
     _TAKE_INSTEAD.run(tx, sorted(instead))
-    return {one: first_id for one, first_id in before.items() if first_id in counting}
+    return {queue_id: first_id for queue_id, first_id in before.items() if first_id in counting}
 
 
 def _is_lost(before: Mapping[str, str], message: AcceptedMessage, counting: Set[str]) -> bool:

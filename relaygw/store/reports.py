@@ -49,7 +49,9 @@ class NewVerdict(Word):
 
 
 def _weight(column: str) -> str:
-    weights = (f"WHEN '{kind}' THEN {sum(outweighs(kind, one) for one in Kind)}" for kind in Kind)
+    weights = (
+        f"WHEN '{kind}' THEN {sum(outweighs(kind, other) for other in Kind)}" for kind in Kind
+    )
     return f"CASE {column} {' '.join(weights)} ELSE -1 END"
 
 

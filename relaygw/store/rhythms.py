@@ -157,7 +157,7 @@ def _rows(
     """Return rows of kinds and of hours, each key once and in order: fronts never deadlock."""
     ids = {kind: kind.kind_id for kind, _ in joined}
     seen: dict[str, int] = dict(
-        _SEEN.fetch(tx, sorted((one,) for one in ids.values())) if ids else ()
+        _SEEN.fetch(tx, sorted((key,) for key in ids.values())) if ids else ()
     )
     room = MAX_KINDS - _TOTAL.fetch(tx)[0][0] if len(seen) < len(ids) else 0
     kinds: dict[str, Row] = {}
@@ -174,7 +174,7 @@ def _rows(
         hours.append((kind_id, hour, count.messages, max(count.gap_ms, first_ms - before_ms)))
         *_, earlier_ms, _, total = kinds.get(kind_id, (first_ms, last_ms, 0))
         kinds[kind_id] = (kind_id, *kind, earlier_ms, seen[kind_id], total + count.messages)
-    return [kinds[one] for one in sorted(kinds)], sorted(hours)
+    return [kinds[key] for key in sorted(kinds)], sorted(hours)
 
 
 def _forgotten_kinds(tx: Transaction, end_ms: int) -> Collection[str]:

@@ -53,7 +53,7 @@ class DamagedQueue:
             for order in ("", " DESC"):
                 found.update(self._ids_from_one_end(table.name, order))
         found.update(queue_id for queue_id, _ in self._chunk_rowids())
-        return sorted(one for one in found if isinstance(one, str))
+        return sorted(queue_id for queue_id in found if isinstance(queue_id, str))
 
     def read(self, queue_id: str) -> Salvaged:
         """Read a message as far as that goes."""
@@ -63,7 +63,7 @@ class DamagedQueue:
         rows = self._parts(message, queue_id, left)
         left.message = rows[0] if rows else None
         if left.message is None:
-            numbers = sorted(number for one, number in self._chunk_rowids() if one == queue_id)
+            numbers = sorted(number for owner, number in self._chunk_rowids() if owner == queue_id)
             left.content = list(self._chunks(queue_id, numbers))
             left.missing.append("its envelope")
             return left

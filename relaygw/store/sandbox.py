@@ -91,7 +91,10 @@ class Sandbox(Repository):
         for batch in _index_batches(facts):
             with self._write(Write.UNSYNCED) as tx:
                 write_index(tx, batch)
-                _add_tags(tx, {one: batch[one].tags for one in batch if batch[one].tags})
+                _add_tags(
+                    tx,
+                    {queue_id: batch[queue_id].tags for queue_id in batch if batch[queue_id].tags},
+                )
                 has_to_merge = FULL_TEXT.is_there(tx)
             for _ in range(_MERGE_STEPS if has_to_merge else 0):
                 with self._write(Write.UNSYNCED) as tx:
@@ -278,9 +281,9 @@ def _captured_entries(tx: Transaction, queue_ids: Sequence[str]) -> list[Capture
     facts = facts_of(tx, queue_ids)
     tags = _tags_of(tx, queue_ids)
     return [
-        CapturedEntry(entry=found[one], facts=facts.get(one), tags=tags.get(one, ()))
-        for one in queue_ids
-        if one in found
+        CapturedEntry(entry=found[queue_id], facts=facts.get(queue_id), tags=tags.get(queue_id, ()))
+        for queue_id in queue_ids
+        if queue_id in found
     ]
 
 
@@ -314,7 +317,7 @@ def _set_tags(tx: Transaction, queue_ids: Sequence[str], tags: Mapping[str, str]
     queue_id = message.c.queue_id
     mine = select(queue_id).where(queue_id.in_(queue_ids), _IS_CAPTURED).order_by(queue_id)
     captured = tx.execute(mine.with_for_update(read=True)).scalars()
-    rows = [(one, tag, key) for one in captured for key, tag in tags.items()]
+    rows = [(captured_id, tag, key) for captured_id in captured for key, tag in tags.items()]
     tx.execute(delete(captured_tag).where(_T.queue_id.in_(queue_ids)))
     _INSERT_TAGS.run(tx, rows)
 
@@ -326,9 +329,9 @@ def _add_tags(tx: Transaction, tags: Mapping[str, Sequence[str]]) -> None:
     is_mine = message.c.queue_id.in_(tags) & _IS_CAPTURED
     there = tx.execute(select(message.c.queue_id).where(is_mine).order_by(message.c.queue_id))
     rows = [
-        (one, tag, key)
-        for one in there.scalars().all()
-        for key, tag in _spellings(tx, tags[one]).items()
+        (queue_id, tag, key)
+        for queue_id in there.scalars().all()
+        for key, tag in _spellings(tx, tags[queue_id]).items()
     ]
     _ADD_TAGS.run(tx, rows)
 
@@ -362,7 +365,7 @@ def uncapture(tx: Transaction, queue_ids: Sequence[str]) -> int:
         # what is queued is not finished
         out = {"captured_at_ms": None, "indexed_at_ms": None, "finished_at_ms": None}
         tx.execute(update(message).where(queue_id.in_(queued)).values(out))
-        deleted += [one for one in captured if one not in queued]
+        deleted += [captured_id for captured_id in captured if captured_id not in queued]
         left += queued
     delete_messages(tx, deleted)
     forget_captured(tx, [*deleted, *left])

@@ -161,14 +161,16 @@ class Sources(HourlyCounts):
         """
         with self._write(Write.UNSYNCED) as tx:
             seen: dict[str, int] = dict(
-                _SEEN.fetch(tx, [(one,) for one in {c.mail_class.class_id for c in counts}])
+                _SEEN.fetch(
+                    tx, [(class_id,) for class_id in {c.mail_class.class_id for c in counts}]
+                )
             )
             instead = _folded(tx, counts, seen)
             if instead:
                 counts = [
                     _counted_as(count, instead.get(count.mail_class.class_id)) for count in counts
                 ]
-                others = {(one.class_id,) for one in instead.values()}
+                others = {(mail.class_id,) for mail in instead.values()}
                 seen |= dict(_SEEN.fetch(tx, sorted(others)))
             classes, hours = _rows(tx, counts, seen)
             # later than that no class was seen: the clock was wrong
@@ -196,7 +198,7 @@ class Sources(HourlyCounts):
     def class_ids(self) -> list[tuple[str, str]]:
         """Return the ids of all classes, each with that of its source."""
         with self._read() as tx:
-            return [(one, source) for one, source in _IDS.fetch(tx)]
+            return [(class_id, source) for class_id, source in _IDS.fetch(tx)]
 
     def class_hours(
         self, since_ms: int, *, until_ms: int | None = None, class_ids: Collection[str] = ()
@@ -295,21 +297,21 @@ def _folded(
     }
     if not new:
         return {}
-    sources = {(one.source_id,) for one in new.values()}
+    sources = {(mail.source_id,) for mail in new.values()}
     of_source: Counter[str] = Counter(dict(_OF_SOURCES.fetch(tx, sorted(sources))))
     total: int = _TOTAL.fetch(tx)[0][0]
     instead: dict[str, MailClass] = {}
-    for class_id, one in new.items():
-        others = others_of(one.source, one.stream)
-        if one.class_id == others.class_id:
+    for class_id, mail in new.items():
+        others = others_of(mail.source, mail.stream)
+        if mail.class_id == others.class_id:
             continue
-        is_known_source = of_source[one.source_id] > 0
+        is_known_source = of_source[mail.source_id] > 0
         if total >= MAX_CLASSES and not is_known_source:
-            instead[class_id] = elsewhere(one.stream)
-        elif total >= MAX_CLASSES or of_source[one.source_id] >= MAX_CLASSES_OF_SOURCE:
+            instead[class_id] = elsewhere(mail.stream)
+        elif total >= MAX_CLASSES or of_source[mail.source_id] >= MAX_CLASSES_OF_SOURCE:
             instead[class_id] = others
         else:
-            of_source[one.source_id] += 1
+            of_source[mail.source_id] += 1
             total += 1
     return instead
 
@@ -344,9 +346,9 @@ def _rows(
     return list(classes.values()), hours
 
 
-def _fields(one: MailClass) -> Row:
-    names = (one.host, one.listener, one.user, one.uid, one.script)
-    return (one.class_id, one.source_id, *names, one.sender_domain, one.template, one.stream)
+def _fields(mail: MailClass) -> Row:
+    names = (mail.host, mail.listener, mail.user, mail.uid, mail.script)
+    return (mail.class_id, mail.source_id, *names, mail.sender_domain, mail.template, mail.stream)
 
 
 def _forgotten_classes(tx: Transaction, now_ms: int, older_than_ms: int) -> list[str]:

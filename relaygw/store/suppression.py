@@ -154,7 +154,8 @@ def joined(
         for suppression in map(of_row, _EXISTING.fetch(tx, sorted(wanted)))
     }
     results = [
-        (known.get(key), merged(known.get(key), one, now_ms=now_ms)) for key, one in wanted.items()
+        (known.get(key), merged(known.get(key), suppression, now_ms=now_ms))
+        for key, suppression in wanted.items()
     ]
     put(tx, [new for old, new in results if new != old])
     return results
@@ -190,17 +191,17 @@ def _cleared(delivery: ClaimedDelivery) -> ClaimedDelivery:
 
 
 def _with_known(
-    one: ClaimedDelivery, known: dict[str, list[Suppression]], rules: SuppressionRules
+    claimed: ClaimedDelivery, known: dict[str, list[Suppression]], rules: SuppressionRules
 ) -> ClaimedDelivery:
-    domain = domain_of(one.sender)
+    domain = domain_of(claimed.sender)
 
     def look(who: Recipient) -> Recipient:
         entries = known.get(mailbox(who.address), ())
         mine = (entry for entry in entries if entry.sender_domain in (ANY, domain))
-        listed = rules.listed(mine, one.stream)
+        listed = rules.listed(mine, claimed.stream)
         return who if listed is who.listed else replace(who, listed=listed)
 
-    return replace(one, recipients=tuple(map(look, one.recipients)))
+    return replace(claimed, recipients=tuple(map(look, claimed.recipients)))
 
 
 def _with_told(tx: Transaction, claimed: list[ClaimedDelivery]) -> list[ClaimedDelivery]:
@@ -314,7 +315,11 @@ def note_refusals(
     first = {(address, domain): queue_id for address, domain, queue_id in _REFUSALS.fetch(tx, keys)}
     entries = []
     for address, domain in keys:
-        second = [one for one in told[address, domain] if one != first.get((address, domain))]
+        second = [
+            refused_id
+            for refused_id in told[address, domain]
+            if refused_id != first.get((address, domain))
+        ]
         if second:
             provider, reply = told[address, domain][second[-1]]
             entry = Suppression(

@@ -126,7 +126,7 @@ class Suppressions(Repository):
     def suppress(self, entries: Sequence[Suppression], *, entry: AuditEntry) -> int:
         """Suppress addresses as given, whatever was known of them; audited. Returns how many."""
         with self._write() as tx:
-            rows = {one.key: one for one in entries}
+            rows = {row.key: row for row in entries}
             put(tx, [stored(tx, row) for row in rows.values()])
             add_audit(tx, entry, len(rows))
             return len(rows)
@@ -137,7 +137,7 @@ class Suppressions(Repository):
         `entry` goes into the audit trail with the number that it says.
         """
         with self._write() as tx:
-            results = joined(tx, [stored(tx, one) for one in entries], tx.now_ms())
+            results = joined(tx, [stored(tx, row) for row in entries], tx.now_ms())
             if entry is not None:
                 add_audit(tx, entry, entry.affected)
             return sum(old is None for old, _ in results)

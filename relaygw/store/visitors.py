@@ -111,8 +111,8 @@ class Visitors(Repository):
             return [tx.entry(Throttled, row, "first_seen_ms", "last_seen_ms") for row in rows]
 
 
-def _times(tx: Transaction, one: TokenUse | Throttled) -> tuple[int, int]:
-    return tx.to_stored(one.first_seen_ms), tx.to_stored(one.last_seen_ms)
+def _times(tx: Transaction, visit: TokenUse | Throttled) -> tuple[int, int]:
+    return tx.to_stored(visit.first_seen_ms), tx.to_stored(visit.last_seen_ms)
 
 
 def _keep_newest(tx: Transaction, table: Table, most: int, *where: Any) -> None:

@@ -190,11 +190,11 @@ class Watch(Repository):
     def reword_incidents(self, changed: Sequence[Incident]) -> None:
         """Write summary and remedy of incidents as they are now; a power cut may forget them."""
         with self._write(Write.UNSYNCED) as tx:
-            for one in sorted(changed, key=lambda one: one.incident_id):
-                lasts = (incident.c.incident_id == one.incident_id) & (
+            for changed_incident in sorted(changed, key=lambda alert: alert.incident_id):
+                lasts = (incident.c.incident_id == changed_incident.incident_id) & (
                     incident.c.recovered_at_ms.is_(None)
                 )
-                words = {"summary": one.summary, "remedy": one.remedy}
+                words = {"summary": changed_incident.summary, "remedy": changed_incident.remedy}
                 tx.execute(update(incident).where(lasts).values(words))
 
     def end_incident(self, incident_id: str, *, at_ms: int) -> None:

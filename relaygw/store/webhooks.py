@@ -75,12 +75,12 @@ def add_accepted(tx: Transaction, messages: Sequence[AcceptedMessage], rules: St
     }
     for kind in (Told.CAPTURED, Told.BLOCKED) if ended else ():
         found = [
-            (accepted.queue_id, number, None, one.reason, None, accepted.accepted_at_ms)
+            (accepted.queue_id, number, None, recipient.reason, None, accepted.accepted_at_ms)
             for accepted in ended.values()
-            for number, one in enumerate(
+            for number, recipient in enumerate(
                 entry for part in accepted.deliveries for entry in part.recipients
             )
-            if one.state.value == kind.value
+            if recipient.state.value == kind.value
         ]
         _add_changes(tx, found, kind, tx.ahead_ms, rules)
 
