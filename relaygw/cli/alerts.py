@@ -87,7 +87,7 @@ def test_alerts(invocation: Invocation, channel: str | None) -> int:
 
 
 def _chosen(settings: Settings, channel: str | None) -> dict[str, Alert]:
-    named = {channel_name(one, number): one for number, one in enumerate(settings.alerts)}
+    named = {channel_name(alert, number): alert for number, alert in enumerate(settings.alerts)}
     if not named:
         raise CommandFailed(
             "the configuration has no alerts; add e.g. alerts: [{webhook: env:ALERT_URL}]",

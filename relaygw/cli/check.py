@@ -139,8 +139,8 @@ def check(
         recipient = address_of(recipient, "--recipient")
     mail = AskedMail(sender, recipient, headers, listener, user)
     for option, name, known in (
-        ("--listener", listener, [str(one.bind) for one in loaded.settings.listeners]),
-        ("--user", user, [one.name for one in loaded.settings.users]),
+        ("--listener", listener, [str(entry.bind) for entry in loaded.settings.listeners]),
+        ("--user", user, [entry.name for entry in loaded.settings.users]),
     ):
         if name is not None and name not in known:
             names = ", ".join(known) or "none yet"

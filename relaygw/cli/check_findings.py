@@ -99,14 +99,17 @@ def suppression_lines(
     """Yield which of its recipients are suppressed; a queue out of reach says nothing."""
     sender, ways = ways_of(loaded.settings, mail)
     streams = {route.name: route.stream.value for route in loaded.settings.routes}
-    routed = {one: streams[way.route_name] for one, way in ways.items() if way.route_name}
+    routed = {
+        recipient: streams[way.route_name] for recipient, way in ways.items() if way.route_name
+    }
     if not routed:
         return
     try:
         with invocation.open_store(loaded) as store:
             look = store.suppressions.listed_for
             found = [
-                look([one], sender=sender, stream=stream).get(one) for one, stream in routed.items()
+                look([recipient], sender=sender, stream=stream).get(recipient)
+                for recipient, stream in routed.items()
             ]
     except (StoreUnavailable, SchemaMismatch, SettingsError):
         return
@@ -353,7 +356,7 @@ def _webhooks_unread(settings: Settings) -> Iterator[str]:
 
 def events_words(settings: Settings) -> str | None:
     """Return the paths that the listener for events serves, None without one."""
-    names = [name for name, one in settings.providers.items() if one.events is not None]
+    names = [name for name, provider in settings.providers.items() if provider.events is not None]
     if settings.events.bind is None:
         return None
     return f"http://{settings.events.bind}/events/ for {', '.join(names)}"
@@ -385,7 +388,9 @@ def events_doubts(settings: Settings) -> Iterator[str]:
             continue
         mark = presets()[provider.preset or ""].mark
         header = mark.needs_header if mark is not None else None
-        has_header = any(one.lower() == (header or "").lower() for one in provider.headers)
+        has_header = any(
+            field_name.lower() == (header or "").lower() for field_name in provider.headers
+        )
         if header is not None and not has_header:
             yield (
                 f"providers.{name}.events: {provider.preset} reports only mail with {header}; add "

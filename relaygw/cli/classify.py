@@ -66,7 +66,11 @@ def classify(
     """
     classifier, places = _classifier(invocation, provider)
     parsed = _parsed(reply)
-    known = (one for one in _LIKELY if classifier.meaning(_STAGES[one], parsed).rule != "none")
+    known = (
+        candidate
+        for candidate in _LIKELY
+        if classifier.meaning(_STAGES[candidate], parsed).rule != "none"
+    )
     name = stage or next(known, _LIKELY[0])
     meaning = classifier.meaning(_STAGES[name], parsed)
     meaning = replace(meaning, rule=places.get(meaning.rule, meaning.rule))
@@ -127,7 +131,7 @@ def _others(
 ) -> dict[str, tuple[Verdict, Scope]]:
     usual_pair = (usual.verdict, usual.scope)
     meanings = {name: classifier.meaning(stage, reply) for name, stage in _STAGES.items()}
-    pairs = {name: (one.verdict, one.scope) for name, one in meanings.items()}
+    pairs = {name: (meaning.verdict, meaning.scope) for name, meaning in meanings.items()}
     return {name: pair for name, pair in pairs.items() if pair != usual_pair}
 
 

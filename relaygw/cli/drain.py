@@ -113,7 +113,7 @@ def _check_worker(store: Store) -> None:
         for instance in instances
         if instance.role == "delivery" and instance.state == "running"
     ]
-    if all(one.incarnation in silent for one in running):
+    if all(instance.incarnation in silent for instance in running):
         problem = "no delivery worker runs, so nothing can be sent; start it: relaygw serve"
         raise frame.CommandFailed(
             silent_words("delivery") if running else problem, exit_code=os.EX_UNAVAILABLE
@@ -330,11 +330,11 @@ def _told(left: Left, remains: dict[str, Any]) -> Iterator[str]:
     yield f"not drained after {remains['waited_s']:.0f} s: {left}"
     for lane in left.lanes:
         yield f"route {lane.route} ({lane.stream}): {lane.deliveries} {lane.state.value}"
-    for one in remains["reasons"]:
-        yield "route {route}: {deliveries} of these: {reason}".format_map(one)
-    for one in remains["holds"]:
-        yield "{scope} {key} is held: {reason}; {remedy}".format_map(one)
+    for reason in remains["reasons"]:
+        yield "route {route}: {deliveries} of these: {reason}".format_map(reason)
+    for hold in remains["holds"]:
+        yield "{scope} {key} is held: {reason}; {remedy}".format_map(hold)
     held = "{queue_id} is held on route {route}: {reason}; see: relaygw queue release"
-    yield from first_of([held.format_map(one) for one in remains["held"]], "more held")
+    yield from first_of([held.format_map(message) for message in remains["held"]], "more held")
     if left.files:
         yield "the maildrop is not empty: relaygw status shows why"

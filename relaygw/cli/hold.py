@@ -36,7 +36,7 @@ def list_holds(invocation: Invocation, wants_json: bool) -> None:
     with invocation.open_store() as store:
         holds = waiting_of(store)
     if wants_json:
-        print_lines(as_json(hold_object(*one)) for one in holds)
+        print_lines(as_json(hold_object(*pair)) for pair in holds)
     else:
         print_lines(_rows(holds, clock_ms()))
 

@@ -221,9 +221,9 @@ def _asked_pairs(
 
     froms = [*addresses(senders, "--sender")] or [_SOME] * bool(recipients)
     tos = [*addresses(recipients, "--recipient")] or [_SOME] * bool(senders)
-    pairs = [(one, other) for one in froms for other in tos]
-    for one in compared:
-        first, comma, last = one.rpartition(",")
+    pairs = [(sender, other) for sender in froms for other in tos]
+    for pair in compared:
+        first, comma, last = pair.rpartition(",")
         found = [*addresses([first.strip() if comma else _SOME, last.strip()], "--compare")]
         pairs += [(found[0], found[1])] if len(found) == 2 else []
     if maillog is not None:
@@ -234,7 +234,9 @@ def _asked_pairs(
             raise CommandFailed(f"{maillog}: cannot be read ({error.strerror}); name a maillog, "
                                 "such as /var/log/mail.log") from error  # fmt: skip
         pairs += [
-            (one.sender, one.original or one.recipient) for one in logged if one.sender is not None
+            (entry.sender, entry.original or entry.recipient)
+            for entry in logged
+            if entry.sender is not None
         ]
     return pairs, problems
 
@@ -266,19 +268,21 @@ class _Shown:
     def warnings(self, warnings: Sequence[str]) -> None:
         """Show where relaygw is not what Postfix was."""
         if self._wants_json:
-            for one in warnings:
-                self._object("warning", text=one)
+            for warning in warnings:
+                self._object("warning", text=warning)
             return
         alike: dict[str, list[str]] = {}
-        for one in warnings:  # but for the addresses, names and lines in it
-            shape = one if self._wants_all else re.sub(r"\S*[@:/.\d]\S*", "*", one)
-            alike.setdefault(shape, []).append(one)
+        for warning in warnings:  # but for the addresses, names and lines in it
+            shape = warning if self._wants_all else re.sub(r"\S*[@:/.\d]\S*", "*", warning)
+            alike.setdefault(shape, []).append(warning)
         label = "differs"
         for group in alike.values():
             shown = group if len(group) <= _MAX_ALIKE else group[:1]
-            for one in shown:
+            for warning in shown:
                 more = len(group) - len(shown)
-                text = f"{one} (and {more} more like this; --all shows each)" if more else one
+                text = (
+                    f"{warning} (and {more} more like this; --all shows each)" if more else warning
+                )
                 click.echo(labelled(label, text))
                 label = ""
 

@@ -184,20 +184,20 @@ class _Work:
         )
         self.run.take(number, message)
 
-    def _settle(self, one: Settled) -> None:
-        file = self._files.pop(one.number)
-        self.counts[one.result] += 1
-        is_here = one.result in (IMPORTED, KNOWN)
-        self.counts["held"] += one.result == IMPORTED and file.queue == queue_directory.HOLD
+    def _settle(self, settled: Settled) -> None:
+        file = self._files.pop(settled.number)
+        self.counts[settled.result] += 1
+        is_here = settled.result in (IMPORTED, KNOWN)
+        self.counts["held"] += settled.result == IMPORTED and file.queue == queue_directory.HOLD
         if is_here and not self.run.is_dry_run:
             self.queue.set_aside(file)
         if self.wants_json:
-            told = {"file": str(file.path), "queue": file.queue, "queue_id": one.queue_id}
-            result = self.run.words(one.result)
-            click.echo(as_json({**told, "result": result, "reason": one.why}))
-        elif one.result in (REFUSED, _IN_USE):
+            told = {"file": str(file.path), "queue": file.queue, "queue_id": settled.queue_id}
+            result = self.run.words(settled.result)
+            click.echo(as_json({**told, "result": result, "reason": settled.why}))
+        elif settled.result in (REFUSED, _IN_USE):
             self.run.progress.end()
-            warn(f"{file.path}: left in place: {one.why}")
+            warn(f"{file.path}: left in place: {settled.why}")
 
     def report(self) -> None:
         """Say what came of it."""

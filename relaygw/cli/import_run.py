@@ -67,14 +67,14 @@ class ImportRun:
             self._tell(number, mail.queue_id, REFUSED, why=str(error))
             return
         self._batch.append((number, mail, message))
-        size_bytes = sum(one.size_bytes for *_, one in self._batch)
+        size_bytes = sum(accepted.size_bytes for *_, accepted in self._batch)
         if len(self._batch) >= _BATCH_MESSAGES or size_bytes >= _BATCH_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Store what is at hand."""
         batch, self._batch = self._batch, []
-        batch = [one for one in batch if not self._is_still_here(*one[:2])]
+        batch = [entry for entry in batch if not self._is_still_here(*entry[:2])]
         messages = [message for *_, message in batch]
         if not messages:
             return

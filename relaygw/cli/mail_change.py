@@ -177,7 +177,9 @@ def raise_if_alone(remedy: str) -> None:
 def _report(changed: Sequence[str], left: list[LeftAlone], task: Task, answer: Answer) -> None:
     done = f"would be {task.done}" if answer.is_dry_run else task.done
     if answer.wants_json:
-        results: list[tuple[str, str, str | None]] = [(one, done, None) for one in changed]
+        results: list[tuple[str, str, str | None]] = [
+            (changed_id, done, None) for changed_id in changed
+        ]
         results += [(obstacle.queue_id, "left alone", obstacle.why) for obstacle in left]
         for queue_id, result, reason in results:
             click.echo(as_json({"queue_id": queue_id, "result": result, "reason": reason}))

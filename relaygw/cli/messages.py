@@ -83,7 +83,7 @@ def _shown_state(entry: QueueEntry, width: int) -> str:
     if len(text) <= width:
         return text
     results = results_of(entry)
-    worst = next(one for one in WORST_FIRST if one in results)
+    worst = next(result for result in WORST_FIRST if result in results)
     return f"{worst} +{sum(results.values()) - results[worst]}"
 
 

@@ -98,7 +98,9 @@ def list_providers(invocation: Invocation, wants_json: bool) -> None:
     with invocation.open_store(loaded) as store:
         holds = store.holds.in_force()
         usages = read_usages(store, loaded.settings, holds, store.queue.counts())
-    objects = (provider_object(name, one, holds_of(holds, name)) for name, one in usages.items())
+    objects = (
+        provider_object(name, usage, holds_of(holds, name)) for name, usage in usages.items()
+    )
     print_lines(map(as_json, objects) if wants_json else _rows(usages, holds))
 
 
@@ -112,24 +114,24 @@ def _rows(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
     widths = (name_width, where_width, -4, -8, -8, _STATE_WIDTH + 1)
     yield aligned(widths, "NAME", "WHERE", "CONN", "RATE", "QUOTA", " STATE")
     for name, usage in usages.items():
-        one, mine = usage.settings, holds_of(holds, name)
-        where, state = f"{one.host}:{one.port}", state_of(mine, usage)
+        settings, mine = usage.settings, holds_of(holds, name)
+        where, state = f"{settings.host}:{settings.port}", state_of(mine, usage)
         state = f"held: {mine[0].reason}" if state == "held" else state
-        limits = one.model_dump(mode="json", include={"rate", "daily_quota"})
+        limits = settings.model_dump(mode="json", include={"rate", "daily_quota"})
         rate, quota = (limits[key] or "-" for key in ("rate", "daily_quota"))
-        yield aligned(widths, name, where, one.max_connections, rate, quota, f" {state}")
+        yield aligned(widths, name, where, settings.max_connections, rate, quota, f" {state}")
     yield from _notes(usages, holds)
 
 
 def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
     now_ms = clock_ms()
-    used = [(name, one) for name, one in usages.items() if one.settings.daily_quota is not None]
+    used = [(name, use) for name, use in usages.items() if use.settings.daily_quota is not None]
     if used:
         yield ""
     for name, usage in used:
-        one = usage.settings
-        account = f" by account {one.account}" if one.account else ""
-        share = f"{usage.quota_used} of {one.daily_quota} {one.quota_counts}"
+        settings = usage.settings
+        account = f" by account {settings.account}" if settings.account else ""
+        share = f"{usage.quota_used} of {settings.daily_quota} {settings.quota_counts}"
         yield labelled("quota", f"{name}: {share} used{account} in the last 24 hours")
     for name, usage in usages.items():
         lines = list(usage_lines(name, usage, now_ms))
@@ -277,7 +279,9 @@ def presets(name: str | None, wants_json: bool) -> None:
             raise CommandFailed(f"{name}: no such preset; name one of: {', '.join(chosen)}")
         chosen = {name: chosen[name]}
     if wants_json:
-        objects = ({"name": key, **one.model_dump(mode="json")} for key, one in chosen.items())
+        objects = (
+            {"name": key, **preset.model_dump(mode="json")} for key, preset in chosen.items()
+        )
         print_lines(map(as_json, objects))
     else:
         print_lines(_preset_rows(chosen) if name is None else _preset_story(name, chosen[name]))

@@ -86,10 +86,10 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
     missing = set(choice.selection.queue_ids)
     for entry in found(store, choice):
         missing.discard(entry.queue_id)
-        one = _exported(store, entry)
-        if isinstance(one, str):
+        mail = _exported(store, entry)
+        if isinstance(mail, str):
             progress.end()
-            warn(f"{entry.queue_id}: left out: {one}")
+            warn(f"{entry.queue_id}: left out: {mail}")
             left_out += 1
             continue
         if form == "json":
@@ -98,9 +98,9 @@ def _write(store: Store, choice: Choice, stream: IO[bytes], form: str) -> tuple[
                 **fields(leading_delivery(entry), "state", "route", "reason"),
                 **fields(entry, "subject", "size_bytes"),
             }
-            stream.write(as_line(one, about))
+            stream.write(as_line(mail, about))
         else:
-            stream.write(as_entry(one, at_ms=entry.accepted_at_ms))
+            stream.write(as_entry(mail, at_ms=entry.accepted_at_ms))
         number += 1
         progress.tell(number)
     progress.end()
@@ -228,16 +228,20 @@ def import_mail(
     return os.EX_DATAERR if work.counts[REFUSED] else os.EX_OK
 
 
-def _tell(work: ImportRun, one: Settled) -> None:
-    if one.why is not None:
+def _tell(work: ImportRun, settled: Settled) -> None:
+    if settled.why is not None:
         work.progress.end()
-        was = f" ({one.was})" if one.was else ""
-        warn(f"message {one.number}{was}: refused: {one.why}")
+        was = f" ({settled.was})" if settled.was else ""
+        warn(f"message {settled.number}{was}: refused: {settled.why}")
 
 
-def _tell_json(work: ImportRun, one: Settled) -> None:
-    told = {"number": one.number, "was": one.was or None, "result": work.words(one.result)}
-    click.echo(as_json({**told, "queue_id": one.queue_id, "reason": one.why}))
+def _tell_json(work: ImportRun, settled: Settled) -> None:
+    told = {
+        "number": settled.number,
+        "was": settled.was or None,
+        "result": work.words(settled.result),
+    }
+    click.echo(as_json({**told, "queue_id": settled.queue_id, "reason": settled.why}))
 
 
 def _read(stream: IO[bytes], form: str | None, limit_bytes: int) -> Iterator[Exported | str]:

@@ -180,7 +180,7 @@ def in_running_mode(settings: Settings) -> Settings:
     mode = running_mode(settings)
     for text in mode_warning(settings, mode):
         warn(f"warning: {text}; the stricter mode applies")
-    stricter = max(settings.mode, Mode(mode), key=lambda one: one.strictness)
+    stricter = max(settings.mode, Mode(mode), key=lambda candidate: candidate.strictness)
     return settings.model_copy(update={"mode": stricter})
 
 

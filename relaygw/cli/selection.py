@@ -235,8 +235,8 @@ def _read_ids(given: Iterable[str]) -> tuple[str, ...]:
             ids.append(word)
             continue
         lines = (line.split()[0] for line in sys.stdin if line.strip())
-        ids += [one.rstrip(_STATE_MARKS).upper() for one in lines]
-    return tuple(dict.fromkeys(cut(one, _MAX_ID_CELLS) for one in ids))
+        ids += [queue_id.rstrip(_STATE_MARKS).upper() for queue_id in lines]
+    return tuple(dict.fromkeys(cut(queue_id, _MAX_ID_CELLS) for queue_id in ids))
 
 
 def in_order(choice: Choice, *, oldest_first: bool, newest_first: bool) -> Choice:

@@ -169,10 +169,10 @@ def _complete(answers: setup_plan.Answers) -> setup_plan.Answers:
         question for question in setup_plan.questions(answers) if question.name not in asked
     ]:
         if not sys.stdin.isatty():
-            needed = [one for one in left if one.is_needed]
+            needed = [question for question in left if question.is_needed]
             if not needed:
                 break
-            missing = "; ".join(f"{one.option} ({one.text})" for one in needed)
+            missing = "; ".join(f"{question.option} ({question.text})" for question in needed)
             raise click.UsageError(f"there is no terminal to ask on; give {missing}")
         asked.add(left[0].name)
         said: dict[str, Any] = {left[0].name: _ask(left[0], answers)}

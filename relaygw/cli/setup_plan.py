@@ -113,7 +113,7 @@ class Answers:
     @property
     def given(self) -> list[str]:
         """The options of what was answered."""
-        return [option_of(one.name) for one in fields(self) if getattr(self, one.name)]
+        return [option_of(answer.name) for answer in fields(self) if getattr(self, answer.name)]
 
     @property
     def known(self) -> Preset | None:
@@ -280,13 +280,13 @@ def _about_login(answers: Answers) -> Iterator[Question]:
 def problem_of(answers: Answers, name: str) -> str:
     """Return the problem of an answer, "" for none."""
     value = getattr(answers, name)
-    for one in value if isinstance(value, tuple) else (value,):
-        problem = misfit(_KINDS[name], one) if one is not None and name in _KINDS else ""
-        if name == "region" and one and answers.known and not answers.known.has_region(one):
+    for answer in value if isinstance(value, tuple) else (value,):
+        problem = misfit(_KINDS[name], answer) if answer is not None and name in _KINDS else ""
+        if name == "region" and answer and answers.known and not answers.known.has_region(answer):
             known = answers.known.asks.get("region") or ", ".join(answers.known.regions)
             problem = f"is not a region of {answers.preset}; write {known or 'none'}"
         if problem:
-            return f"{option_of(name)} {quoted(one)} {problem}"
+            return f"{option_of(name)} {quoted(answer)} {problem}"
     return ""
 
 

@@ -189,7 +189,7 @@ def _missing(
     kept = _kept(group, found)
     if answers.provider in kept and answers.given:
         kept = {answers.provider: kept[answers.provider]}
-    files = [one for one in kept.values() if one[1].kind == "file"]
+    files = [pair for pair in kept.values() if pair[1].kind == "file"]
     is_clear = len(kept) == len(files) == 1
     secret, file = (files[0][0], Path(files[0][1].target)) if is_clear else (group[0], None)
     is_missing = (
@@ -201,7 +201,7 @@ def _missing(
     if text is None:
         return
     if file is None:
-        places = ", ".join(f"{name}: {one[1]}" for name, one in kept.items()) or "no provider"
+        places = ", ".join(f"{name}: {pair[1]}" for name, pair in kept.items()) or "no provider"
         raise CommandFailed(
             f"{config} is there and reads its keys from elsewhere ({places}), so the "
             f"{secret.words} given would not be used; write it to that place",

@@ -239,7 +239,7 @@ def _summary(tally: Tally, *, wants_all: bool) -> Iterator[str]:
     rows = sorted(
         tally.rows.items(), key=lambda item: (order.index(item[0].result), -item[1].total())
     )
-    shown = [one for one in rows if wants_all or one[0].result in _TOLD]
+    shown = [pair for pair in rows if wants_all or pair[0].result in _TOLD]
     limit = len(shown) if wants_all else _MAX_ROWS
     for row, seen in shown[:limit]:
         yield from _row_lines(row, seen.total())
