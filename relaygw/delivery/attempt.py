@@ -338,7 +338,7 @@ class Line:
                 )
                 in_step = not [reply for reply in replies if reply.stale_session]
                 said = [reply.reply for reply in replies if reply.reply is not None]
-                is_taken = bool([one for one in said if one.is_positive])
+                is_taken = bool([reply for reply in said if reply.is_positive])
             finally:
                 self.upstream.chaining.ended(
                     session, was_chained=was_chained, in_step=in_step, is_taken=is_taken

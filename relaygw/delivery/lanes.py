@@ -73,10 +73,10 @@ class Lane:
 
     def leads_to(self, gate: Gate, now_s: float) -> bool:
         """True when mail of the route would go through `gate` now, or some of it might."""
-        if not self.has_choice or any(one.is_choosy for one in self.gates):
+        if not self.has_choice or any(candidate.is_choosy for candidate in self.gates):
             return True
         before = self.gates[: self.gates.index(gate)]
-        return all(one.is_down(now_s) for one in before)
+        return all(candidate.is_down(now_s) for candidate in before)
 
     def place_for(self, gate: Gate, now_s: float) -> int | None:
         """Return where in the window the next delivery for `gate` lies."""
@@ -118,7 +118,10 @@ class Lane:
     def pass_by(self, gate: Gate, claimed: ClaimedDelivery, why: str) -> HoldCause | None:
         """Note that a provider cannot carry a message; return its hold, None if another may."""
         self.avoid(gate, claimed)
-        if any(one.provider in self.unfit[claimed.queue_id] for one in self._allowed(claimed)[:1]):
+        if any(
+            candidate.provider in self.unfit[claimed.queue_id]
+            for candidate in self._allowed(claimed)[:1]
+        ):
             del self.unfit[claimed.queue_id]  # once it is released all are asked again
             return HoldCause(HoldCode.NEEDS_8BITMIME, packed(self.route, why))
         return self.obstacle(claimed)

@@ -161,9 +161,9 @@ class Notices:
             return
         random.shuffle(due)  # others look at the same ones
         for notice in due:
-            one = self._make(notice)
-            if one is not None:
-                made.append(one)
+            result = self._make(notice)
+            if result is not None:
+                made.append(result)
 
     def _has_space(self) -> bool:
         is_full = not self._composer.has_space()
@@ -238,7 +238,7 @@ class Notices:
             for recipient in notice.recipients
         }
 
-    def _cause(self, one: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Cause:
+    def _cause(self, recipient: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Cause:
         if not attempts:
             return Cause()
         last = attempts[-1]
@@ -258,21 +258,21 @@ class Notices:
     # --- told ----------------------------------------------------------------------------
 
     def _tell(self, made: Sequence[_Made]) -> None:
-        for one in made:
-            queue_id, kind = one.notice.queue_id, one.notice.kind
-            if one.error:
-                text = f"{queue_id}: warning: its {_WORDS[kind]} cannot be made: {one.error}"
+        for result in made:
+            queue_id, kind = result.notice.queue_id, result.notice.kind
+            if result.error:
+                text = f"{queue_id}: warning: its {_WORDS[kind]} cannot be made: {result.error}"
                 self._observer.noticed(kind.value, "error")
                 self._note(text)
-            elif one.why_not:
+            elif result.why_not:
                 self._observer.noticed(kind.value, "none")
-                self._note(f"{queue_id}: no {_WORDS[kind]}: {one.why_not}")
-            for target, message in zip(one.targets, one.messages, strict=True):
-                whose = "sender" if target == one.notice.sender else "postmaster"
+                self._note(f"{queue_id}: no {_WORDS[kind]}: {result.why_not}")
+            for target, message in zip(result.targets, result.messages, strict=True):
+                whose = "sender" if target == result.notice.sender else "postmaster"
                 self._note(f"{queue_id}: {whose} {_WORDS[kind]}: {message.queue_id}")
                 self._observer.log.write([Accepted(message)])
                 self._observer.noticed(kind.value, "made")
-        if any(one.messages for one in made):
+        if any(result.messages for result in made):
             self._wake_workers()
 
     def _note(self, text: str) -> None:

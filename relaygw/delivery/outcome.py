@@ -100,7 +100,7 @@ class Outcomes:
         if attempt.recorded:
             update = _what_is_new(attempt, update)
         screened = attempt.screened
-        if [one for one in screened.sendable if one.listed]:
+        if [recipient for recipient in screened.sendable if recipient.listed]:
             update = replace(update, warned=_warned_of(attempt))
         if screened.blocked or screened.held or screened.suppressed:
             dropped = blocked(screened.blocked, screened.suppressed)

@@ -168,7 +168,7 @@ class Scheduler:
         lane, place = chosen
         claimed = lane.window[place]
         if gate.permits <= gate.in_flight:
-            waiting = sum(len(one.window) for one in self._lanes_of[gate.provider])
+            waiting = sum(len(candidate.window) for candidate in self._lanes_of[gate.provider])
             more = min(waiting, gate.limit() - gate.permits)
             self.shares.ask(gate, self.shares.more_permits(gate, more))
             return None

@@ -299,7 +299,7 @@ class Worker:
     def unreached(self) -> dict[str, Unreached]:
         """Return since when connecting to providers that are wanted is in vain; for any thread."""
         since = {name: pool.unreached() for name, pool in self._pools.items()}
-        return {name: one for name, one in since.items() if one is not None}
+        return {name: outage for name, outage in since.items() if outage is not None}
 
     def claimed_s(self) -> float:
         """Return for how many seconds it has not looked for due mail; for any thread."""
