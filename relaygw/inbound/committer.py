@@ -160,7 +160,11 @@ class GroupCommitter:
             self._expected_of -= self._slow
             self._slow = self._expected_of.copy()
         self._pending_bytes -= sum(map(_size_bytes, messages))
-        stored = [one for one, failure in zip(messages, failures, strict=True) if failure is None]
+        stored = [
+            accepted
+            for accepted, failure in zip(messages, failures, strict=True)
+            if failure is None
+        ]
         if stored:
             self._committed(stored)
         if len(stored) < len(messages):

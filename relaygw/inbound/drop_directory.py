@@ -230,7 +230,7 @@ class DropDirectory:
 
 def _make(path: Path) -> None:
     """Create the directory; those above it may be entered by everyone."""
-    missing = [one for one in (path, *path.parents) if not one.exists()]
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for directory in reversed(missing):
         with contextlib.suppress(FileExistsError):  # another front was faster
             directory.mkdir(mode=0o700)

@@ -474,7 +474,7 @@ def _held_apart(message: AcceptedMessage, only: frozenset[str]) -> tuple[NewDeli
             for person in people
         ]
         for is_spared in (False, True):
-            group = tuple(compress(people, (one is not is_spared for one in is_held)))
+            group = tuple(compress(people, (flag is not is_spared for flag in is_held)))
             if group:
                 found.append(replace(part, recipients=group, is_spared=is_spared))
     return tuple(found)

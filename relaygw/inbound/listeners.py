@@ -237,7 +237,7 @@ class FrontService:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Serve on `sockets`, which are bound and stand in the order of the listeners."""
         loop = asyncio.get_running_loop()
-        wanted = sum(one.max_connections for one in self._settings.listeners)
+        wanted = sum(entry.max_connections for entry in self._settings.listeners)
         allowed, problem = ensure_descriptors(wanted)
         if problem is not None:
             self._log.note("smtpd", f"warning: {problem}")

@@ -73,9 +73,9 @@ class LocalRequests(LocalSocket):
         except InvalidAddress as error:
             return os.EX_DATAERR, f"{escape(recipient[:MAX_PATH_BYTES])}: {error}"
         lines: dict[str, None] = {}  # of several that it becomes often the same
-        for one in self._rewriter.recipients(recipient):
+        for address in self._rewriter.recipients(recipient):
             way = self._explainer.way(
-                sender=self._rewriter.sender(sender), recipient=one, headers={}
+                sender=self._rewriter.sender(sender), recipient=address, headers={}
             )
             decision = "sent to another address instead" if way.is_redirected else way.decision
             route = f"route: {way.route}"
@@ -89,7 +89,9 @@ class LocalRequests(LocalSocket):
     def _flush_for(self, uid: int, queue_id: str) -> tuple[int, str]:
         now_s = time.monotonic()
         recent = {
-            one: at_s for one, at_s in self._flushed_at_s.items() if at_s > now_s - FLUSH_EACH_S
+            user_id: at_s
+            for user_id, at_s in self._flushed_at_s.items()
+            if at_s > now_s - FLUSH_EACH_S
         }
         self._flushed_at_s = recent
         if uid in recent:

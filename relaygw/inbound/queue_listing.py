@@ -79,16 +79,16 @@ class QueueListing(LocalSocket):
         return b"".join(rows)
 
 
-def compose_rows(one: Waiting) -> bytes:
+def compose_rows(message: Waiting) -> bytes:
     """Return the lines of a message, an empty one last; times are local."""
-    arrival = time.asctime(time.localtime(one.accepted_at_ms / 1000))[:19]
-    sender = escape(one.sender) or NULL_SENDER
-    mark = "!" if one.states == _HELD else ""
-    if DeliveryState.ACTIVE in one.states:
+    arrival = time.asctime(time.localtime(message.accepted_at_ms / 1000))[:19]
+    sender = escape(message.sender) or NULL_SENDER
+    mark = "!" if message.states == _HELD else ""
+    if DeliveryState.ACTIVE in message.states:
         mark = "*"
     # a mark needs a place of its own, so that no size runs into it
-    name = f"{one.queue_id}{mark}"
-    lines = [f"{name:<18} {one.size_bytes:>7} {arrival} {sender}", *_recipient_lines(one)]
+    name = f"{message.queue_id}{mark}"
+    lines = [f"{name:<18} {message.size_bytes:>7} {arrival} {sender}", *_recipient_lines(message)]
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
 
@@ -98,9 +98,9 @@ def compose_closing(*, messages: int, size_bytes: int) -> bytes:
     return drop.QUEUE_CLOSING + text.encode("ascii")
 
 
-def _recipient_lines(one: Waiting) -> Iterator[str]:
+def _recipient_lines(message: Waiting) -> Iterator[str]:
     said = ""
-    for address, why in one.recipients:
+    for address, why in message.recipients:
         reason = escape(why[:_REASON_CHARACTERS])
         if reason and reason != said:
             yield f"({reason})".rjust(_REASON_END + 2)

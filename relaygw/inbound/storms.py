@@ -206,7 +206,7 @@ class StormCheck(Check):
         if not over or self._settings.action != "hold":
             return None
         if len(over) == MAX_LOOKED:  # they stand for the others
-            over = [who for _, who, one in again if self._is_near(seen, one)]
+            over = [who for _, who, sighting in again if self._is_near(seen, sighting)]
         return ScreenHold(HoldCode.STORM, storm_id[:8], self._reason, frozenset(over))
 
     def _is_near(self, seen: Seen, before: Seen) -> bool:
@@ -243,10 +243,11 @@ class StormCheck(Check):
     def _is_over(self, mark: _Mark, message: AcceptedMessage) -> bool:
         return self._number(mark.contents[-1], message) > self._settings.same
 
-    def _number(self, one: _Numbered, message: AcceptedMessage) -> int:
+    def _number(self, numbered: _Numbered, message: AcceptedMessage) -> int:
         """Return which one a message is within the window, with those of other fronts."""
         is_late = message.accepted_at_ms - message.came_at_ms > self._step_ms
-        return one.number + (0 if is_late else one.content.others)  # they have what came lately
+        # they have what came lately
+        return numbered.number + (0 if is_late else numbered.content.others)
 
     def _count_of(self, recipient: str, content: bytes, before: Seen, seen: Seen) -> _Count:
         whole = blake2b(recipient.encode("utf-8", "replace") + b"\0" + content, digest_size=16)
@@ -283,8 +284,10 @@ class StormCheck(Check):
         for message in messages if self._open else ():
             held = _held(message)
             for mark in self._open.pop(message.queue_id, ()):
-                for one in mark.contents:
-                    self._count(message, mark, one, is_held=mark.is_over and mark.recipient in held)
+                for numbered in mark.contents:
+                    self._count(
+                        message, mark, numbered, is_held=mark.is_over and mark.recipient in held
+                    )
 
     def withdrawn(self, message: AcceptedMessage) -> None:
         """Forget what was not accepted: its client comes with it again."""
@@ -300,14 +303,14 @@ class StormCheck(Check):
         """Count a message no more; return what its recipients had before."""
         marks = self._open.pop(queue_id, [])
         for mark in marks:
-            for one in mark.contents:
-                one.content.take_back(mark.at_ms, self._step_ms)
+            for numbered in mark.contents:
+                numbered.content.take_back(mark.at_ms, self._step_ms)
         return {mark.key: mark.before for mark in marks}
 
     def _count(
-        self, message: AcceptedMessage, mark: _Mark, one: _Numbered, *, is_held: bool
+        self, message: AcceptedMessage, mark: _Mark, numbered: _Numbered, *, is_held: bool
     ) -> None:
-        count, number = one.content, self._number(one, message)
+        count, number = numbered.content, self._number(numbered, message)
         repeat = _repeat_of(message, mark, count, number, is_held=is_held)
         if count.assumed_ms is not None:
             first = repeat._replace(queue_id=count.first_id, at_ms=count.assumed_ms, number=1)
@@ -320,7 +323,7 @@ class StormCheck(Check):
             self._waiting.append(count.untold)
             count.untold = None
         self._waiting.append(repeat)
-        if one is not mark.contents[0]:
+        if numbered is not mark.contents[0]:
             return  # it is told of with what is alike
         self._tell(message, count, number)
         for what, is_so in ((SAME, number > 1), (SAME_ID, mark.earlier_id), (HELD, is_held)):
