@@ -210,7 +210,10 @@ def _no_delivery(facts: FleetFacts, rules: AlertRules) -> Iterator[Finding]:
         return
     if not total(facts.queue.points, Series.DELIVERED, since_ms=since_ms):
         what = f"mail waits, and none was delivered for {format_duration(rules.no_delivery)}"
-        remedy = "relaygw status shows the failing provider and what to do"
+        remedy = (
+            "relaygw status shows a failing provider and what to do, and relaygw queue shape --by "
+            "reason what mail waits for"
+        )
         yield Finding(Rule.NO_DELIVERY, "", what, remedy)
 
 

@@ -154,7 +154,9 @@ def file_problems(loaded: LoadedSettings) -> Iterator[str]:
 
     Also one that is gone, and that the gateway here runs with.
     """
-    for file in loaded.files:
+    configs = {Path(gateway.config) for gateway in running_gateways(os.environ)}
+    is_used = bool(configs & {*loaded.files}) or any(map(is_of_service, loaded.files))
+    for file in loaded.files if is_used else ():  # else it is a draft that somebody looks at
         if not os.access(file, os.R_OK):
             yield (
                 f"{user_name(os.geteuid())} may not read {file}; run as root: "

@@ -202,11 +202,9 @@ def put_socket_file(settings: Settings) -> None:
 
 def enable(*, is_new: bool) -> None:
     """Enable and start the service; raises CommandFailed."""
-    for words in (
-        ("daemon-reload",),
-        ("enable", *UNITS),
-        ("restart" if is_new else "start", *UNITS),
-    ):
+    # a restart of both at once may begin with the socket, which refuses while the service runs
+    stops = (("stop", *UNITS),) if is_new else ()
+    for words in (("daemon-reload",), ("enable", *UNITS), *stops, ("start", *UNITS)):
         done = _systemctl(*words)
         if done.returncode != 0:
             said = " ".join(done.stderr.split())

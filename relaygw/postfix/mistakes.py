@@ -314,7 +314,10 @@ def _unknown(subject: Subject) -> Iterator[Finding]:
             )  # fmt: skip
     for problem in subject.configuration.problems:
         place, _, text = problem.partition(": ")
-        yield Finding(place, "not-readable", text, "fix the line", "ignores it")
+        yield Finding(
+            place, "not-readable", f"{text}; Postfix does not start with it", "fix the line",
+            "ignores it",
+        )  # fmt: skip
 
 
 def _passwords_in_main_cf(subject: Subject) -> Iterator[Finding]:

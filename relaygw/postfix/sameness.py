@@ -77,7 +77,15 @@ def pairs_of(made: Translation) -> list[Pair]:
     """
     routing, rewritten = made.routing, made.rewritten
     judged = judged_senders(made.rewriting.resolver)
-    lists = (([*routing.senders, *judged], "senders"), (routing.recipients, "recipients"))
+    tables = made.rewriting.resolver.tables
+    copied = {
+        name: [entry.key for table in tables.of(name) for entry in table.entries]
+        for name in ("sender_bcc_maps", "recipient_bcc_maps")
+    }
+    lists = (
+        ([*routing.senders, *judged, *copied["sender_bcc_maps"]], "senders"),
+        ([*routing.recipients, *copied["recipient_bcc_maps"]], "recipients"),
+    )
     senders, recipients = (
         [sample(fromkey) for fromkey in dict.fromkeys((*classes, *rewritten.get(key, ())))]
         for classes, key in lists
@@ -163,6 +171,8 @@ class Comparison:
         """Yield how the copies of a mail differ, each beside that to the same address."""
         names, ways = (answer.recipient, *answer.others), (answer.delivery, *answer.ways)
         theirs = dict(zip(names, ways, strict=False))
+        if len(theirs) < len(names):  # a copy is not looked for among the recipients
+            yield Result.OTHER, f"Postfix sends it twice to {answer.recipient}"
         waiting = {own_copy.address.lower(): own_copy for own_copy in own}
         pairs = [(to, way, waiting.pop(to.lower(), None)) for to, way in theirs.items()]
         for to, way, copy in pairs:
@@ -200,7 +210,10 @@ class Comparison:
         for line, theirs in zip(lines, (answer.header_from, answer.header_to), strict=False):
             field, _, value = line.partition(": ")
             own = value.strip("<>")
-            if "@" in given[field] and own.lower() != theirs.lower():
+            is_mapped = theirs.lower() != self._rewriting.resolver.qualified(own).lower()
+            # From without a domain is completed as the sender is, where PHP sends it
+            is_compared = "@" in given[field] or (field == "To" and is_mapped)
+            if is_compared and own.lower() != theirs.lower():
                 yield Result.OTHER, _changed(f"{field} of the header", theirs or "none", own)
 
     def _way_differences(
@@ -310,4 +323,7 @@ def learn(postfix: Postfix, resolver: Resolver, pairs: Iterable[Pair]) -> None:
     for number in tables:
         asked.setdefault(number, set()).update(keys)
     for number, wanted in asked.items():
-        postfix.learn(tables[number], sorted(wanted))
+        table = tables[number]
+        if table.kind not in postfix.types and not table.problem:
+            table.failure = f"{table.spec}: this Postfix has no tables of type {table.kind}"
+        postfix.learn(table, sorted(wanted))

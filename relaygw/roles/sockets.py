@@ -74,7 +74,8 @@ class ListeningSockets:
             raise SettingsError(
                 f"{'; '.join(problems)}; run: relaygw setup, or write one ListenStream= for each "
                 "entry of listeners (systemctl edit relaygw.socket, with an empty ListenStream= "
-                "first), then: systemctl restart relaygw.socket relaygw.service"
+                "first), then: systemctl stop relaygw.socket relaygw.service && systemctl start "
+                "relaygw.socket relaygw.service"
             )
 
     def keep_only(self, role: str, settings: Settings) -> list[socket.socket]:

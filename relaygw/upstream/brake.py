@@ -1,7 +1,7 @@
 """Holds a provider that refuses everybody with the same words.
 
 What is said of one recipient may be about all of us: a table of users that is gone, an account
-closed in words that no row knows.
+closed in words that no row knows, a provider that asks everybody to try again later.
 """
 
 from __future__ import annotations
@@ -109,10 +109,9 @@ class Brake:
 
 
 def _is_refusal(outcome: RecipientOutcome) -> bool:
-    """True for a 5xx to mail of which nobody knows yet that it is not the recipient's fault."""
+    """True for a reply to mail of which nobody knows yet that it is not the recipient's fault."""
     is_of_mail = outcome.stage is not Stage.LOCAL and outcome.stage not in BEFORE_MAIL
-    is_permanent = outcome.reply is not None and outcome.reply.is_permanent
-    return is_of_mail and is_permanent and outcome.verdict in _REFUSED
+    return is_of_mail and outcome.reply is not None and outcome.verdict in _REFUSED
 
 
 def _apart(report: AttemptReport) -> AttemptReport:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-MOST_ONES = 1450
+MOST_ONES = 10
 MOST_COMMON_METHODS = 119
 COMMON_FROM = 3  # classes
 

@@ -203,7 +203,7 @@ def test_sockets_that_are_not_those_of_listeners_are_an_error(
     assert done.returncode == os.EX_CONFIG
     for word in words:
         assert word.format(**places) in done.stderr
-    assert "systemctl restart relaygw.socket relaygw.service" in done.stderr
+    assert "then: systemctl stop relaygw.socket relaygw.service && systemctl start" in done.stderr
 
 
 class Told:

@@ -71,8 +71,8 @@ def test_it_is_enabled_and_started_and_a_failure_names_the_journal(systemd: Syst
     host.enable(is_new=False)
     units = "relaygw.socket relaygw.service"
     assert systemd.calls() == ["daemon-reload", f"enable {units}", f"start {units}"]
-    systemd.answer(restart=1)
-    with pytest.raises(CommandFailed, match=r"systemctl restart .*: no restart; see: journalctl"):
+    systemd.answer(stop=1)
+    with pytest.raises(CommandFailed, match=r"systemctl stop .*: no stop; see: journalctl"):
         host.enable(is_new=True)
 
 

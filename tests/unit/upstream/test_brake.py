@@ -127,16 +127,23 @@ def test_what_waits_for_long_is_counted_once() -> None:
     assert not brake.is_on
 
 
+def test_whoever_asks_everybody_to_try_later_takes_no_mail() -> None:
+    brake = Brake()
+    again = refuse(brake, REFUSALS_IN_A_ROW, code=451, verdict=Verdict.RETRY)
+    assert brake.is_on
+    assert verdicts(again)[-1] is Verdict.HOLD
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        {"code": 450, "verdict": Verdict.RETRY},
+        {"code": 450, "verdict": Verdict.THROTTLE},
         {"code": 550, "verdict": Verdict.HOLD},
         {"code": 554, "verdict": Verdict.RETRY, "stage": Stage.GREETING},
         {"code": 552, "verdict": Verdict.BOUNCE, "stage": Stage.LOCAL},
     ],
 )
-def test_greylisting_holds_and_our_own_refusals_do_not_count(other: dict[str, Any]) -> None:
+def test_limits_holds_and_our_own_refusals_do_not_count(other: dict[str, Any]) -> None:
     brake = Brake()
     refuse(brake, 2 * REFUSALS_IN_A_ROW, **other)
     assert not brake.is_on
