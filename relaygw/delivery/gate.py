@@ -464,13 +464,13 @@ class Gate:
         """Let this worker be the one that probes a pause, for so long."""
         self.probing_until_s = self.probe_at_s = until_s
 
-    def release(self) -> None:
+    def end_hold(self) -> None:
         """End a hold that others ended: what it learnt of its ladder stays."""
         self.is_held, self.probe_at_s = False, None
 
     def work_again(self, now_s: float) -> None:
         """End a hold: a probe went through."""
-        self.release()
+        self.end_hold()
         self.hold_step, self.is_reached = 0, True
         self.end_pause(now_s)
 

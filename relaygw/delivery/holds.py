@@ -153,7 +153,7 @@ class Holds:
 
     async def _obey_senders(self, gate: Gate, in_force: Sequence[Hold]) -> None:
         held = {
-            hold.domain: _here_s(hold.probe_at_ms or 0)
+            hold.sender_domain: _here_s(hold.probe_at_ms or 0)
             for hold in in_force
             if hold.scope == Scope.SENDER_DOMAIN and hold.provider == gate.provider
         }
@@ -414,7 +414,7 @@ def _obey_provider(gate: Gate, in_force: Sequence[Hold]) -> None:
     if not any(hold.scope == PAUSED for hold in mine):
         gate.end_pause(time.monotonic())
     if not mine:
-        gate.release()
+        gate.end_hold()
         return
     due_ms = [hold.probe_at_ms for hold in mine if hold.probe_at_ms is not None]
     gate.obey_hold(

@@ -72,7 +72,7 @@ def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> lis
         if store.holds.drop_hold(hold.scope, hold.key, entry=entry):
             ended.append(hold)
         if hold.scope == Scope.SENDER_DOMAIN:
-            _release_parked(store, name, hold.domain)
+            _release_parked(store, name, hold.sender_domain)
     if not ended:
         return ended
     detail = f"provider {name} was released"

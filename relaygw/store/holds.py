@@ -73,7 +73,7 @@ class Hold:
         return unpacked(self.key)[0]
 
     @property
-    def domain(self) -> str:
+    def sender_domain(self) -> str:
         """The sender domain that it is of; "" of the null sender, and of other holds."""
         return unpacked(self.key)[1]
 
