@@ -195,7 +195,8 @@ def _silent(facts: FleetFacts, settings: Settings) -> Iterator[Finding]:
 
 def _held_words(hold: Hold) -> str:
     if hold.scope == Scope.SENDER_DOMAIN:
-        return f"provider {hold.provider} refuses mail from {hold.sender_domain or '<>'}: {hold.reason}"
+        domain = hold.sender_domain or "<>"
+        return f"provider {hold.provider} refuses mail from {domain}: {hold.reason}"
     if hold.probe_at_ms is None:
         return f"provider {hold.provider} is held by an operator: {hold.reason}"
     return f"provider {hold.provider} is held: {hold.reason}"

@@ -242,9 +242,10 @@ def take_variables_of_service(loaded: LoadedSettings) -> None:
                     os.environ.pop(name, None)
                 os.environ.update({name: service[name] for name in wanted & {*service}})
     if os.getuid() == 0 and loaded.files and is_of_service(loaded.files[0]):
-        for name, (value, _) in service_variables().items():
-            if name in wanted:
-                os.environ[name] = value
+        at_start = service_variables()  # of its next start: files may have changed since the last
+        for name in wanted - {"CREDENTIALS_DIRECTORY"}:
+            os.environ.pop(name, None)
+        os.environ.update({name: at_start[name][0] for name in wanted & {*at_start}})
 
 
 def unreadable_secrets(settings: Settings) -> Iterator[str]:

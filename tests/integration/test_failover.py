@@ -292,6 +292,25 @@ async def test_an_outage_is_told_to_all_workers_and_ends_for_all(tmp_path: Path)
     assert rig.log.getvalue().count("provider a is back") == 1
 
 
+async def test_an_outage_is_told_with_its_present_reason(tmp_path: Path) -> None:
+    async with (
+        ScriptedProvider() as a,
+        running(tmp_path, {"a": a.settings()}) as rig,
+    ):
+        a.script("greeting", *[(b"421 4.3.2 away\r\n", Action.DROP)] * 3)
+        a.script("greeting", *[(b"421 4.3.2 moved\r\n", Action.DROP)] * 3)
+        rig.accept(accepted())
+        (outage,) = await rig.wait_for_holds()
+        assert "away" in outage.reason
+
+        def reasons() -> list[str]:
+            return [hold.reason for hold in rig.store.holds.in_force()]
+
+        await rig.wait_until(lambda: any("moved" in reason for reason in reasons()))
+        await a.wait_for_messages(1)
+    assert rig.log.getvalue().count("provider a is down") == 1
+
+
 async def test_the_next_probe_of_an_outage_is_known_all_through_it(tmp_path: Path) -> None:
     async with running(tmp_path, {"a": dead()}) as rig:
         rig.accept(accepted())

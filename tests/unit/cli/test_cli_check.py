@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from relaygw.cli import check_findings, main, setup_host
+from relaygw.settings import secrets
 from relaygw.settings.model import Settings
+from tests.rights import needs
 
 TLS = {"tls": {"mode": "starttls", "cert": "/x.pem", "key": "/x.key"}}
 STAGING = """\
@@ -183,6 +186,66 @@ def test_a_certificate_that_systemd_hides_from_the_service_is_an_error(
     done = check(config)
     assert done.exit_code == 78
     assert "error: providers.p.tls_ca: systemd hides /tmp/c.pem from the service" in done.stderr
+
+
+def of_service(monkeypatch: pytest.MonkeyPatch, *shown: str) -> None:
+    """Have the configuration be that of a service of this host, of which systemd says so."""
+    monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: [*shown])
+    for module in (check_findings, setup_host):
+        monkeypatch.setattr(module, "is_of_service", lambda _: True)
+
+
+@needs("root")
+def test_secrets_are_those_of_the_next_start_of_the_service(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, credentials = tmp_path / "environment", tmp_path / "credentials"
+    credentials.mkdir(mode=0o700)
+    (credentials / "orders").write_text("key\n")
+    (credentials / "orders").chmod(0o600)
+    of_service(monkeypatch, f"EnvironmentFiles={file} (ignore_errors=yes)")
+    monkeypatch.setattr(secrets, "CREDENTIALS", credentials)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    said = "providers.main.password: env:RELAYGW_TEST_UNSET: the environment has no variable"
+    for text, is_told in (("RELAYGW_TEST_UNSET=k\n", False), ("export RELAYGW_TEST_UNSET=k", True)):
+        file.write_text(text)
+        assert (said in check(config).stderr) is is_told
+    text = STAGING.replace("env:RELAYGW_TEST_UNSET", "credential:relaygw_orders")
+    config.write_text(text)
+    assert "providers.main.password" not in check(config).stderr
+    (credentials / "orders").unlink()
+    assert "credential:relaygw_orders: CREDENTIALS_DIRECTORY is not set" in check(config).stderr
+
+
+def test_where_systemd_lets_the_service_write_nothing_is_a_warning(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(f"{STAGING}log: {{target: 'file:/srv/logs/mail.log'}}\n")
+    said = "log.target: systemd lets the service write below"
+    assert said not in check(config).stderr
+    paths = "ReadWritePaths=-/var/spool/relaygw -/var/log/relaygw"
+    of_service(monkeypatch, "ProtectSystem=strict", paths, "StateDirectory=relaygw")
+    assert f"{said} /var/lib/relaygw/, /var/spool/relaygw/, /var/log/relaygw/" in (
+        check(config).stderr
+    )
+    config.write_text(f"{STAGING}log: {{target: 'file:/var/log/relaygw/mail.log'}}\n")
+    assert said not in check(config).stderr
+
+
+def test_a_socket_that_listens_elsewhere_is_an_error(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def systemctl(*words: str) -> CompletedProcess[str]:
+        shown = "Listen=127.0.0.1:25 (Stream)\n" if words[0] == "show" else ""
+        return CompletedProcess(words, 0, stdout=shown)
+
+    of_service(monkeypatch)
+    monkeypatch.setattr(setup_host, "_systemctl", systemctl)
+    said = "error: listeners: relaygw.socket listens at 127.0.0.1:25, and listeners name"
+    assert said not in check(config).stderr
+    config.write_text(f"{STAGING}listeners: [{{bind: '127.0.0.1:2526'}}]\n")
+    done = check(config)
+    assert (done.exit_code, said in done.stderr) == (78, True)
 
 
 def test_a_provider_that_no_route_names_is_a_warning(config: Path) -> None:
