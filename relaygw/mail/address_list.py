@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 MAX_ADDRESS_BYTES = 1000
 
 _Token = tuple[str, bytes]
-# kinds of tokens; a separator is its own kind
-_ATOM, _QUOTED, _LITERAL, _SPACE, _BROKEN = "atom", "quoted", "literal", "space", "broken"
+# kinds of tokens; a separator is its own kind, a comment is space
+_ATOM, _QUOTED, _LITERAL, _SPACE = "atom", "quoted", "literal", "space"
+BROKEN = "broken"
+"""The kind of a token that has no end: a quoted string, a comment or a literal."""
 _SEPARATORS = b"<>,:;@"
 _BLANKS = b" \t\r\n"
 _ATOM_ENDS = _SEPARATORS + _BLANKS + b'("['
@@ -66,7 +68,7 @@ class _ListReader:
         self._has_angle = False  # this mailbox had its <address>
 
     def take(self, kind: str, at: int, end: int) -> None:
-        if kind == _BROKEN:
+        if kind == BROKEN:
             self.is_clean = False
             self._angle = None  # who knows where it was to end
         if self._angle is not None:
@@ -118,18 +120,18 @@ class _ListReader:
     def _end_mailbox(self) -> None:
         phrase, self._phrase = self._phrase or (0, 0), None
         has_angle, self._has_angle = self._has_angle, False
-        has_words = any(kind != _SPACE for kind, _ in _tokens(self._value, *phrase))
+        has_words = any(kind != _SPACE for kind, _ in read_tokens(self._value, *phrase))
         if not has_words:
             return
         if has_angle:
             self.is_clean = False  # text behind <address>
             return
-        address = _join(_tokens(self._value, *phrase))
+        address = _join(read_tokens(self._value, *phrase))
         if address is not None:
             self.addresses.append(address)
             return
         self.is_clean = False
-        for words in _split_apart(_tokens(self._value, *phrase)):
+        for words in _split_apart(read_tokens(self._value, *phrase)):
             address = _join(words)
             if address is not None and b"@" in address:
                 self.addresses.append(address)
@@ -138,7 +140,7 @@ class _ListReader:
 def _split_apart(tokens: Iterable[_Token]) -> Iterator[list[_Token]]:
     words: list[_Token] = []
     for token in tokens:
-        if token[0] in (_SPACE, _BROKEN, ">"):
+        if token[0] in (_SPACE, BROKEN, ">"):
             yield words
             words = []
         elif len(words) <= MAX_ADDRESS_BYTES:  # more are no address any more
@@ -193,7 +195,9 @@ def _is_sound(text: bytes) -> bool:
     return True
 
 
-def _tokens(value: bytes, at: int, last: int) -> Iterator[_Token]:
+def read_tokens(value: bytes, at: int = 0, last: int | None = None) -> Iterator[_Token]:
+    """Yield kind and text of the tokens in `value`, which are all of it."""
+    last = len(value) if last is None else last
     while at < last:
         kind, end = _next_token(value, at)
         yield kind, value[at:end]
@@ -227,7 +231,7 @@ def _next_token(value: bytes, at: int) -> tuple[str, int]:
 
 
 def _closed(kind: str, value: bytes, end: int) -> tuple[str, int]:
-    return (kind, end) if end else (_BROKEN, len(value))
+    return (kind, end) if end else (BROKEN, len(value))
 
 
 def _end_behind(value: bytes, at: int, closing: int) -> int:

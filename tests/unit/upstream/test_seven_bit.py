@@ -154,15 +154,16 @@ def test_a_field_with_a_space_before_its_colon_does_not_end_the_header(sign: str
             "Subject: =?utf-8?q?x?= ü =?utf-8?q?y?=",
             "Subject: =?utf-8?q?x?= =?utf-8?b?IMO8IA==?= =?utf-8?q?y?=",
         ),
-        ("Subject: =?utf-8?q?Jörg?=", "Subject: =?utf-8?q?J=C3=B6rg?="),
+        # no encoded word (RFC 2047 section 2), so it is text
+        ("Subject: =?utf-8?q?Jörg?=", "Subject: =?utf-8?b?PT91dGYtOD9xP0rDtnJnPz0=?="),
         ("Subject: =?x ü", "Subject: =?x =?utf-8?b?w7w=?="),
-        ("To: Gruppe ü: a@b, c@d;", "To: Gruppe =?utf-8?b?w7w=?=: a@b, c@d;"),
+        ("To: Gruppe ü: a@b, c@d;", "To: =?utf-8?b?R3J1cHBlIMO8?=: a@b, c@d;"),
         ("To: ü", "To: =?utf-8?b?w7w=?="),
         ('To: "ü"<a@b>', "To: =?utf-8?b?w7w=?= <a@b>"),
-        ("To: a@b (Büro (ü))", "To: a@b (=?utf-8?b?QsO8cm8=?= (=?utf-8?b?w7w=?=))"),
+        ("To: a@b (Büro (ü))", "To: a@b (=?utf-8?b?QsO8cm8gKMO8KQ==?=)"),
         ('To: "ü \\"x\\"" <a@b>', "To: =?utf-8?b?w7wgIngi?= <a@b>"),
         ("List-Id: Größe <l.x.test>", "List-Id: =?utf-8?b?R3LDtsOfZQ==?= <l.x.test>"),
-        ("Received: from a (HELO ü) by b", "Received: from a (HELO =?utf-8?b?w7w=?=) by b"),
+        ("Received: from a (HELO ü) by b", "Received: from a (=?utf-8?b?SEVMTyDDvA==?=) by b"),
         ("Received: from a by b for <ü@x>; Mon", "Received: from a by b; Mon"),
     ],
 )
@@ -343,10 +344,6 @@ EXPENSIVE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "parts": (lambda: multipart(*[b"--b\r\n"] * 10_001, b"\xff"), "10000 parts"),
     "fields": (lambda: b"a:\r\n" * 100_001 + b"b: \xc3\xbc\r\n\r\n", "100000 fields"),
-    "hyphens": (
-        lambda: multipart(*[b"--"] * 1_000_001, b"--b", b"", b"\xff"),
-        "1000000 lines",
-    ),
     "field bytes": (
         lambda: b"Subject: " + b"\xc3\xbc " * 1_400_000 + b"\r\n\r\n",
         "bytes to rewrite",
@@ -378,6 +375,7 @@ HEADERS: dict[str, Callable[[int], bytes]] = {
     "comments": lambda size: b"To: \xc3\xbc" + b"(" * size + b"\r\n",
     "quotes": lambda size: b"Content-Type: a/b;a=\xc3\xbc" + b'"\\"' * (size // 3) + b"\r\n",
     "no colons": lambda size: b"X: \xc3\xbc\r\n" + (b"x" * 900 + b"\r\n") * (size // 902),
+    "hyphens": lambda size: multipart(b"--\r\n" * (size // 4), b"--b", b"", b"\xff"),
     "parts": lambda size: multipart(
         *["--b\r\nX: ü\r\n\r\nü".encode()] * min(size // 18, 9000), b"--x\r\n" * (size // 30)
     ),
