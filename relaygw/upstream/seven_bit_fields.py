@@ -46,9 +46,9 @@ _EIGHT_BIT_WORDS = re.compile(
     rb"(?<![^ \t\r\n])[^ \t\r\n\x80-\xff]*+[\x80-\xff](?:.*[\x80-\xff])?[^ \t\r\n]*+", re.DOTALL
 )
 _ALL_WORDS = re.compile(rb"[^ \t\r\n](?:.*[^ \t\r\n])?", re.DOTALL)
-# pieces of UTF-8 in whole characters: what fits on a line behind "Subject: ", and a piece of a
-# parameter that has a line of its own
-_WORD = re.compile(rb".{1,39}(?![\x80-\xbf])", re.DOTALL)
+# pieces of UTF-8 in whole characters: all if that is one encoded word, else what fits on a line
+# behind "Subject: ", and a piece of a parameter that has a line of its own
+_WORD = re.compile(rb"\A.{1,45}\Z|.{1,39}(?![\x80-\xbf])", re.DOTALL)
 _PARAMETER_PIECE = re.compile(rb".{1,18}(?![\x80-\xbf])", re.DOTALL)
 # what stays together on a line, up to a place next to an encoded word
 _UNFOLDED = re.compile(
@@ -180,8 +180,8 @@ def _phrase(phrase: bytes, *, is_name: bool, is_in_angle: bool) -> bytes:
     if phrase.isascii():
         return phrase
     pieces = list(_pieces(phrase))
-    has_at = any(kind == "@" for kind, _ in read_tokens(phrase))
-    if (is_in_angle or (has_at and not is_name)) and not all(map(bytes.isascii, pieces)):
+    is_address = not is_name and any(kind == "@" for kind, _ in read_tokens(phrase))
+    if (is_in_angle or is_address) and not all(map(bytes.isascii, pieces)):
         raise ContentInvalid("holds an address that is not ASCII")
     names = [piece if piece.isascii() else _unquoted(piece) for piece in pieces]
     return _in_words(names, _ALL_WORDS)

@@ -128,6 +128,11 @@ def test_a_long_file_name_is_continued() -> None:
         "Content-Type: text/plain; name*0=ü; name*1=x",
         'Content-Type: multipart/mixed; boundary="ü"',
         "Sübject: no field",
+        # where an address begins nobody can say
+        'From: "Jörg <a@b.test>',
+        "From: Jörg (ü <a@b.test>",
+        "To: a@b (=?utf-8?q?x?= ü)",
+        "Content-Type: text/plain; " + 50 * "n" + "=ü",
     ],
 )
 def test_a_field_that_ascii_cannot_say_is_refused_by_name(field: str) -> None:
@@ -172,6 +177,23 @@ def test_only_words_with_8_bit_bytes_are_touched(field: str, expected: str) -> N
 
 
 @each_of(
+    ("field", "lines"),
+    [
+        ("Subject: " + 12 * "plain " + "ü " + 14 * "after ", 3),
+        ("X-A-Name-Of-Many-Characters-For-A-Note: " + 40 * "ü", 4),
+        ("To: Somebody-Or-Other-Of-Some-Department <a.long.address@shop.test> (Jörg M)", 2),
+        ('To: "ü" <a.long.address.of.a.shop@shop.of.a.long.name.test>, "ü", "ü", b@x.test', 2),
+        ("Subject: " + 300 * "世", 24),
+    ],
+)
+def test_no_line_with_an_encoded_word_is_long(field: str, lines: int) -> None:
+    folded = converted_field(field).split(b"\r\n")
+    assert len(folded) == lines
+    assert all(len(line) <= 76 for line in folded if b"=?" in line)
+    assert all(line.startswith(b" ") and line.strip() for line in folded[1:])
+
+
+@each_of(
     ("charset", "raw", "text"),
     [
         ("koi8-r", "Привет".encode("koi8-r"), "Привет"),
@@ -193,6 +215,12 @@ def test_the_charset_of_a_field_is_utf8_or_what_the_mail_declares(
 
 
 # --- parts
+
+
+def test_a_line_feed_inside_quoted_printable_stays_one() -> None:
+    head = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n"
+    message = parsed(head + b"\r\na=0Ab \xc3\xbc\r\n")
+    assert message.get_payload(decode=True) == b"a\nb \xc3\xbc\r\n"
 
 
 @pytest.mark.parametrize(
