@@ -111,12 +111,13 @@ def read_part(content: bytes, start: int, end: int, *, is_message: bool) -> Part
 def spans_of_parts(content: bytes, part: Part) -> Iterator[tuple[int, int]]:
     """Yield where the parts of a multipart begin and end, without the delimiters."""
     boundary = part.parameter(b"boundary").rstrip(b" \t")
-    if len(boundary) > _MAX_BOUNDARY_BYTES:
-        raise ContentInvalid(f"its boundary has more than {_MAX_BOUNDARY_BYTES} bytes")
-    delimiter = re.compile(rb"\r\n--%b(--)?[ \t]*+(?=\r\n|\Z)" % re.escape(boundary))
+    if not 0 < len(boundary) <= _MAX_BOUNDARY_BYTES:
+        raise ContentInvalid(
+            f"a multipart has no boundary, or one of more than {_MAX_BOUNDARY_BYTES} bytes"
+        )
     start = None
     # the line end of the empty line may be that of the first delimiter
-    for match in delimiter.finditer(content, part.body_start - 2, part.end if boundary else 0):
+    for match in _delimiter(boundary).finditer(content, part.body_start - 2, part.end):
         if start is not None:
             yield start, max(start, match.start())
         if match[1]:
@@ -124,3 +125,7 @@ def spans_of_parts(content: bytes, part: Part) -> Iterator[tuple[int, int]]:
         start = min(match.end() + 2, part.end)
     if start is not None:
         yield start, part.end
+
+
+def _delimiter(boundary: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"\r\n--%b(--)?[ \t]*+(?=\r\n|\Z)" % re.escape(boundary))

@@ -54,7 +54,7 @@ _PARAMETER_PIECE = re.compile(rb".{1,18}(?![\x80-\xbf])", re.DOTALL)
 _UNFOLDED = re.compile(
     rb".+?(?:\Z|(?<=\?=)(?=[ \t]++[^ \t])|(?<![ \t])(?=[ \t]++\(?=\?utf-8\?b\?))", re.DOTALL
 )
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)"?', re.DOTALL)
 _BACKSLASHED = re.compile(rb"\\(.)", re.DOTALL)
 # with the marks of RFC 2231; the name stands in front of each piece
 _ATTRIBUTE = re.compile(rb"[!#$%&'+.0-9A-Z^_`a-z{|}~-]{1,40}((?:\*\d{1,3})?\*)?")

@@ -329,6 +329,7 @@ def test_no_line_of_a_body_becomes_a_delimiter() -> None:
     [
         (b"Content-Type: multipart/mixed\r\n\r\n\xff\r\n", "boundary"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n\xff\r\n", "boundary"),
+        (b"Content-Type: multipart/mixed; boundary=%b\r\n\r\n\xff" % (201 * b"b"), "boundary"),
         (b"Content-Type: multipart/mixed boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n", "Content-Type"),
         (b"Content-Type: text/plain\r\n" + multipart(b"--b", b"", b"\xff"), "several types"),
         (b"Content-Transfer-Encoding: base64\r\n\r\n\xff\r\n", "claims base64"),
@@ -400,6 +401,7 @@ HEADERS: dict[str, Callable[[int], bytes]] = {
     "half words": lambda size: b"Subject: \xc3\xbc" + b"=?a?q?x" * (size // 7) + b"\r\n",
     "addresses": lambda size: b"To: " + 'Jörg "ü" <a@b>,\r\n '.encode() * (size // 22) + b"\r\n",
     "open quotes": lambda size: b'To: \xc3\xbc "' + b'\\"' * (size // 2) + b"\r\n",
+    "quotes in a false word": lambda size: b"To: =?x?q?\xc3\xbc" + b'"\\' * (size // 2) + b"?=\r\n",
     "comments": lambda size: b"To: \xc3\xbc" + b"(" * size + b"\r\n",
     "quotes": lambda size: b"Content-Type: a/b;a=\xc3\xbc" + b'"\\"' * (size // 3) + b"\r\n",
     "no colons": lambda size: b"X: \xc3\xbc\r\n" + (b"x" * 900 + b"\r\n") * (size // 902),
