@@ -298,6 +298,10 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
         *_, last = b"", *content.splitlines()[: mark.line]
         if _NO_SPACE.match(last):
             return mark.line, _NO_SPACE_WORDS
+    open_quotes = [n for n, line in enumerate(content.splitlines(), 1) if line.count(b'"') % 2]
+    if mark and "cannot start any token" in words and open_quotes[:1] < [mark.line + 1]:
+        for number in open_quotes[:1]:  # the next quote, which was to open a text, has closed this
+            return number, "the quote on this line is not closed; close it"
     problem = next((said for part, said in _YAML_PROBLEMS.items() if part in words), None)
     if problem is None:  # the parser may quote a secret
         problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", words)

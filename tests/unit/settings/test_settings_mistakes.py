@@ -158,6 +158,10 @@ MISTAKES = {
         GOOD.replace(": ", ":\xa0", 1),
         "relaygw.yaml:1: holds a no-break space; type a plain space",
     ),
+    "a quote that the next text's closes": (
+        'hostname: "gw.example.com\n' + GOOD + 'recipients: {block: ["@spam.example"]}\n',
+        "relaygw.yaml:1: the quote on this line is not closed; close it",
+    ),
     "no space after the colon of the first key": (
         GOOD.replace(": ", ":", 1),
         "relaygw.yaml:1: has no space after a colon; write KEY: VALUE",
