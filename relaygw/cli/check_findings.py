@@ -33,7 +33,7 @@ from relaygw.reach import is_own
 from relaygw.service_file import environ_of, running_gateways, user_name
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.certificates import certificate_files
-from relaygw.settings.load import LoadedSettings
+from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
 from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
@@ -154,9 +154,10 @@ def file_problems(loaded: LoadedSettings) -> Iterator[str]:
 
     Also one that is gone, and that the gateway here runs with.
     """
-    configs = {Path(gateway.config) for gateway in running_gateways(os.environ)}
-    is_used = bool(configs & {*loaded.files}) or any(map(is_of_service, loaded.files))
-    for file in loaded.files if is_used else ():  # else it is a draft that somebody looks at
+    used = {DEFAULT_FILE, *(Path(gateway.config) for gateway in running_gateways(os.environ))}
+    # beside the service's own file another one is a draft that somebody looks at
+    is_draft = is_of_service(DEFAULT_FILE) and not used & {*loaded.files}
+    for file in () if is_draft else loaded.files:
         if not os.access(file, os.R_OK):
             yield (
                 f"{user_name(os.geteuid())} may not read {file}; run as root: "

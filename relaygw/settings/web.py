@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from relaygw.settings.addresses import Bind, HeaderName, Host
 from relaygw.settings.listeners import HASH_EXAMPLE, PasswordHash, UserLogin
 from relaygw.settings.secrets import SecretRef, is_url
-from relaygw.settings.section import Conflict, Network, Section, repeated_names
+from relaygw.settings.section import Conflict, Network, Section, checked, fits, repeated_names
 
 if TYPE_CHECKING:
     from relaygw.settings.model import Settings
@@ -20,6 +20,13 @@ _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9_~.-]+)+")
 _IN_EVERY_MAIL = frozenset(
     ("to", "cc", "bcc", "from", "sender", "subject", "date", "received", "message-id")
 )
+WebHost = Annotated[
+    str,
+    checked(
+        lambda text: fits(Host, text.removeprefix("[").removesuffix("]")),
+        "is not a host name or IP address; write it alone, e.g. gw.example.com",
+    ),
+]
 _DOTS = frozenset({".", ".."})
 _METRICS_EXAMPLE = "127.0.0.1:9154"  # the port that exporters of Postfix's metrics use
 RoleName = Literal["viewer", "operator", "admin"]
@@ -81,7 +88,7 @@ class Web(Section):
     tokens: tuple[WebToken, ...] = ()
     url: WebUrl | None = Field(default=None, examples=["https://gw.example.com"])  # for links
     base_path: Annotated[str, AfterValidator(_check_base_path)] = "/"
-    hosts: tuple[Host, ...] = ("localhost", "127.0.0.1", "::1")
+    hosts: tuple[WebHost, ...] = ("localhost", "127.0.0.1", "::1")
     link_header: LinkHeader | None = Field(default=None, examples=["X-Order-Id"])
     proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For and X-Forwarded-Proto are believed
     networks: tuple[Network, ...] = ()  # who else may not even log in; empty: everybody may
