@@ -120,7 +120,7 @@ class Supervisor:
         while self._children or not self._is_stopping:
             for number in self._wait_for_signals(self._doors()):
                 if number in (signal.SIGTERM, signal.SIGINT):
-                    deadline_s = self._stop()
+                    deadline_s = self._stop_children()
                 elif number == signal.SIGHUP and not self._is_stopping:
                     self._reload()
                 elif number == signal.SIGUSR1:
@@ -180,7 +180,7 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def _stop(self) -> float:
+    def _stop_children(self) -> float:
         self._is_stopping = True
         self._manager.stopping()
         self._restarts.clear()

@@ -109,7 +109,7 @@ def _mail(gateway: Gateway, count: int) -> list[_Marked]:
         marks = Marks(store.feedback.shared_key(KEY))
     with closing(sqlite3.connect(gateway.database)) as connection:
         rows = connection.execute("SELECT queue_id, address FROM recipient")
-        return [(marks.make(queue_id), address) for queue_id, address in rows]
+        return [(marks.mark_of(queue_id), address) for queue_id, address in rows]
 
 
 def _counted(database: Path) -> tuple[int, int]:

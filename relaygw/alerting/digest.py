@@ -164,7 +164,7 @@ class _Figures:
         return self.counts.get(series.value, Counter()).total()
 
     @property
-    def is_empty(self) -> bool:
+    def has_no_mail(self) -> bool:
         return not any(self.counts.values())
 
 
@@ -222,7 +222,7 @@ def _counts_table(now: _Figures, before: _Figures) -> Table:
 
 
 def _beside(number: int, then: int, before: _Figures) -> list[str]:
-    knows = not before.is_empty
+    knows = not before.has_no_mail
     return [
         _number(number),
         _number(then) if knows else NONE,
@@ -311,7 +311,7 @@ def _incidents(found: Iterable[Incident], period: Period) -> Table:
 
 
 def _news(now: _Figures, before: _Figures) -> Iterator[str]:
-    if before.is_empty:
+    if before.has_no_mail:
         yield "There are no counts of the week before."
         return
     found = False

@@ -115,7 +115,7 @@ class GuardWatch:
             entries = guard.guard_entries()
             if is_mail_due:
                 self._together = suspects_together(
-                    self._store, self._guard, entries, self._known_mail.known, now_ms
+                    self._store, self._guard, entries, self._known_mail.with_history, now_ms
                 )
             suspects = [
                 suspect
@@ -226,7 +226,7 @@ class GuardWatch:
         return [*suspects, *(suspect for suspect in history.earlier if suspect.key not in keys)]
 
     def _known_elsewhere(self, total: Counted, now_ms: int) -> Counted:
-        known = self._known_mail.known(total, now_ms)
+        known = self._known_mail.with_history(total, now_ms)
         # two hours make one that is judged
         is_much = any(total.weight(hour) > self._guard.new_per_hour / 2 for hour in total.hours)
         return self._known_mail.with_fleet(known, now_ms) if known.is_moved and is_much else known
@@ -314,7 +314,7 @@ class GuardWatch:
             new_since_ms=wanted.new_since_ms if wanted else None,
         )
         scope = self._store.guard.scope_of(new)
-        if not any(map(scope.covers, classes.values())):
+        if not any(map(scope.holds_mail, classes.values())):
             return False  # all of it is what may flow on
         detail = f"{reason}: {suspect.per_hour} an hour, more than {suspect.limit}"
         audited = _entry("guard.hold", f"{target} {label}", 1, now_ms, detail)
@@ -358,7 +358,7 @@ class GuardWatch:
             )
         held: dict[str, str] = {}  # by class: for which entry
         for mail_class in named:
-            scope = next((scope for scope in self._scopes if scope.covers(mail_class)), None)
+            scope = next((scope for scope in self._scopes if scope.holds_mail(mail_class)), None)
             if scope is not None:
                 held[mail_class.class_id] = scope.target
         named.sort(key=lambda mail_class: mail_class.class_id not in held)

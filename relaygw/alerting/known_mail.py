@@ -33,7 +33,7 @@ class KnownMail:
         """Have it read anew, but for the hours of other hosts: these once an hour."""
         self._senders = None
 
-    def known(self, total: Counted, now_ms: int) -> Counted:
+    def with_history(self, total: Counted, now_ms: int) -> Counted:
         """Return a class, and whether others sent such mail for a day or longer."""
         programs = self._programs(total, now_ms)
         is_moved = any(True for _ in _of_fleet(total, programs))

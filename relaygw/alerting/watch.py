@@ -150,7 +150,7 @@ class Watch:
             hosts = {None, *(instance.name for instance in self.store.instances.registered())}
             for incident in known:
                 if _host_of(incident) not in hosts:  # nobody of that host is there to look any more
-                    self._end(incident, now_ms)
+                    self._end_incident(incident, now_ms)
             self._queue_rest_s = _LOAD * (time.monotonic() - begun_s)
             self._queue_due_s = begun_s + max(self.queue_look_s, self._queue_rest_s)
         with self.store.database.snapshot():
@@ -202,11 +202,11 @@ class Watch:
             if self.store.watch.open_incident(incident_of(finding, since_ms)):
                 self.note(f"warning: alert: {finding.summary}; {finding.remedy}")
         for incident in hysteresis.ended(findings, is_open, now_ms=now_ms, is_over=is_over):
-            self._end(incident, now_ms)
+            self._end_incident(incident, now_ms)
         if changed := reworded(is_open, findings):  # nobody is told again
             self.store.watch.reword_incidents(changed)
 
-    def _end(self, incident: Incident, now_ms: int) -> None:
+    def _end_incident(self, incident: Incident, now_ms: int) -> None:
         if incident.recovered_at_ms is None:
             self.store.watch.end_incident(incident.incident_id, at_ms=now_ms)
             self.note(f"alert is over: {incident.summary}")

@@ -122,14 +122,9 @@ def check(
     a package is not installed, events.bind is public and a secret cannot work, or PostgreSQL
     cannot have the queue as it is set up.
     """
-    if (sender is None) != (recipient is None) and not (online and sender is not None):
-        raise click.UsageError("--sender and --recipient are used together; give both")
-    if headers and recipient is None:
-        raise click.UsageError("--header needs --sender and --recipient")
-    if (listener or user) and recipient is None:
-        raise click.UsageError("--listener and --user need --sender and --recipient")
     if wants_json and not online:
         raise click.UsageError("--json needs --online")
+    _refuse_half_a_mail(sender, recipient, headers, listener or user, online=online)
     loaded = invocation.read()
     take_variables_of_service(loaded)  # as root, where it is
     act_as_owner(loaded)
@@ -138,14 +133,10 @@ def check(
     if recipient is not None:
         recipient = address_of(recipient, "--recipient")
     mail = AskedMail(sender, recipient, headers, listener, user)
-    for option, name, known in (
-        ("--listener", listener, [str(entry.bind) for entry in loaded.settings.listeners]),
-        ("--user", user, [entry.name for entry in loaded.settings.users]),
-    ):
-        if name is not None and name not in known:
-            names = ", ".join(known) or "none yet"
-            problem = f"{option} {name!r} is not in the configuration; write one of: {names}"
-            raise CommandFailed(problem)
+    _refuse_unknown(
+        "--listener", listener, [str(entry.bind) for entry in loaded.settings.listeners]
+    )
+    _refuse_unknown("--user", user, [entry.name for entry in loaded.settings.users])
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
     problems += file_problems(loaded)
     hidden = hidden_files(loaded)
@@ -157,6 +148,29 @@ def check(
         _check_online(loaded.settings, mail, [*hidden], wants_json=wants_json) if online else 0
     )
     return problems_code or online_code
+
+
+def _refuse_half_a_mail(
+    sender: str | None,
+    recipient: str | None,
+    headers: dict[str, str],
+    client: str | None,
+    *,
+    online: bool,
+) -> None:
+    if (sender is None) != (recipient is None) and not (online and sender is not None):
+        raise click.UsageError("--sender and --recipient are used together; give both")
+    if headers and recipient is None:
+        raise click.UsageError("--header needs --sender and --recipient")
+    if client and recipient is None:
+        raise click.UsageError("--listener and --user need --sender and --recipient")
+
+
+def _refuse_unknown(option: str, name: str | None, known: list[str]) -> None:
+    if name is not None and name not in known:
+        names = ", ".join(known) or "none yet"
+        problem = f"{option} {name!r} is not in the configuration; write one of: {names}"
+        raise CommandFailed(problem)
 
 
 def _check_problems(settings: Settings, mail: AskedMail, problems: Iterable[str]) -> int:

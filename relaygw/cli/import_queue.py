@@ -117,7 +117,7 @@ def _import(
                 note_action(store, "queue.import", str(queue.path), run.counts[IMPORTED])
                 invocation.wake_workers()
             if not wants_json:
-                work.report()
+                work.print_report()
     if work.counts[_IN_USE]:
         return os.EX_TEMPFAIL
     return os.EX_DATAERR if run.counts[REFUSED] else os.EX_OK
@@ -199,7 +199,7 @@ class _Work:
             self.run.progress.end()
             warn(f"{file.path}: left in place: {settled.why}")
 
-    def report(self) -> None:
+    def print_report(self) -> None:
         """Say what came of it."""
         self.run.report()
         if self.counts["held"]:

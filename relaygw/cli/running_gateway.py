@@ -53,22 +53,7 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
         _become_user_of(gateway)
         loaded = load_settings(config=config, environ=_environment_of(gateway))
     except SettingsError as error:
-        problem = f"{_named(gateway)} runs here, but its configuration cannot be used: {error}"
-        if forgotten is not None:
-            state_owner.return_to_caller()
-            warn(f"{problem}; this is about {forgotten.settings.queue.url}")
-            return forgotten
-        if isinstance(error, SettingsUnreadable):
-            raise StoreUnavailable(
-                f"{problem}; run this as {gateway.user}, or name a configuration with --config"
-            ) from error
-        in_force = _in_force(gateway, error)
-        if in_force is None:
-            raise StoreUnavailable(
-                f"{problem}; correct it, until relaygw --config {config} check is content, or give "
-                "this command the variables that its service has"
-            ) from error
-        return in_force
+        return _instead_of_unusable(gateway, error, forgotten)
     warn(f"using {_named(gateway)}")
     if where:
         warn(
@@ -76,6 +61,27 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
             "--config, or its queue with RELAYGW__QUEUE__URL"
         )
     return loaded
+
+
+def _instead_of_unusable(
+    gateway: FoundGateway, error: SettingsError, forgotten: LoadedSettings | None
+) -> LoadedSettings:
+    problem = f"{_named(gateway)} runs here, but its configuration cannot be used: {error}"
+    if forgotten is not None:
+        state_owner.return_to_caller()
+        warn(f"{problem}; this is about {forgotten.settings.queue.url}")
+        return forgotten
+    if isinstance(error, SettingsUnreadable):
+        raise StoreUnavailable(
+            f"{problem}; run this as {gateway.user}, or name a configuration with --config"
+        ) from error
+    in_force = _in_force(gateway, error)
+    if in_force is None:
+        raise StoreUnavailable(
+            f"{problem}; correct it, until relaygw --config {gateway.config or None} check is "
+            "content, or give this command the variables that its service has"
+        ) from error
+    return in_force
 
 
 def settings_in_force(config: Path | None, error: SettingsError) -> LoadedSettings:

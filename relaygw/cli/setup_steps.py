@@ -65,7 +65,7 @@ class Steps:
         self._check()
         if not self._wishes.is_smtp_only:
             self._install_sendmail()
-        self._start()
+        self._start_service()
         self._try()
 
     def _check(self) -> None:
@@ -105,7 +105,7 @@ class Steps:
             install_sendmail, prefix=self._wishes.prefix, force=False, uninstall=False
         )
 
-    def _start(self) -> None:
+    def _start_service(self) -> None:
         if self._config != DEFAULT_FILE or not host.has_units():
             return
         click.echo(f"--- systemctl enable --now {' '.join(host.UNITS)}")

@@ -94,7 +94,7 @@ class DeliveryAgent:
             return  # its lease was lost after a part
         if attempt.transaction.is_fenced:
             self._note_fenced(attempt)
-        await self._end(gate, attempt, was_held=was_held)
+        await self._end_attempt(gate, attempt, was_held=was_held)
 
     async def _look_again(self, attempt: Attempt) -> None:
         """Learn who was suppressed, or is not any more, while a delivery waited for its turn."""
@@ -115,7 +115,7 @@ class DeliveryAgent:
         still_wait = self._context.store.doubts.still_wait
         return await self._context.call(still_wait, attempt.claimed.queue_id, numbers)
 
-    async def _end(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:
+    async def _end_attempt(self, gate: Gate, attempt: Attempt, *, was_held: bool) -> None:
         claimed = attempt.claimed
         report = self._watched(gate, attempt)
         consequence = NO_CONSEQUENCE

@@ -105,7 +105,7 @@ class Allowance:
             used = recipients if self._quota_counts == "recipients" else transactions
             self.quota_left += max(0, self._quota_cost(claimed) - used)
 
-    def covers(self, claimed: ClaimedDelivery) -> bool:
+    def fits_quota(self, claimed: ClaimedDelivery) -> bool:
         """True unless a delivery takes more than a whole day's quota."""
         return self.quota is None or self._quota_cost(claimed) <= self.quota
 
@@ -273,9 +273,9 @@ class Gate:
         if not self.in_flight:
             self.progress_at_s = now_s
         self.offered.note(self.allowance.rate_cost(len(claimed.recipients)), now_s)
-        self.keep(stream)
+        self.reserve_place(stream)
 
-    def keep(self, stream: Stream) -> None:
+    def reserve_place(self, stream: Stream) -> None:
         """Count a place that is kept for a transaction."""
         self.in_flight += 1
         self.promotional_in_flight += stream is Stream.PROMOTIONAL

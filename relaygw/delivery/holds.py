@@ -177,7 +177,7 @@ class Holds:
                     await self._probe_at(hold, at_ms)
                     gate.hold_sender(domain, _here_s(at_ms))
 
-    async def put(self, gate: Gate, outcome: RecipientOutcome) -> None:
+    async def hold_provider(self, gate: Gate, outcome: RecipientOutcome) -> None:
         """Hold the provider for what it said, and say so once in the log."""
         if gate.is_held and (gate.probe_at_s is None or time.monotonic() < gate.probe_at_s):
             return  # by an operator, or by what was refused together with this
@@ -350,7 +350,7 @@ class Holds:
                 await self._note_success(gate)
             elif outcome.verdict is Verdict.HOLD:
                 gate.note_connection()
-                await self.put(gate, outcome)
+                await self.hold_provider(gate, outcome)
             else:
                 what = outcome.detail or str(outcome.reply)
                 await self.note_failure(gate, what, begun_s)

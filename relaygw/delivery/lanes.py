@@ -132,7 +132,7 @@ class Lane:
         able = [
             gate
             for gate in self.gates
-            if gate.may_send_as(claimed.sender) and gate.allowance.covers(claimed)
+            if gate.may_send_as(claimed.sender) and gate.allowance.fits_quota(claimed)
         ]
         # what is too large for all of them bounces at the first
         size = claimed.size_bytes

@@ -69,7 +69,7 @@ class Learning:
         if own is None:
             return await self._from_mail(gate, claimed, report, was_held=was_held)
         if own.verdict is Verdict.HOLD:
-            await self._holds.put(gate, own)
+            await self._holds.hold_provider(gate, own)
             is_innocent = own.stage in BEFORE_MAIL or gate.has_alternative
             wait_s = _AT_ONCE_S if is_innocent else _HOLD_WAIT_S + PROBE_BY_ANOTHER_S
             return Consequence(wait_s=wait_s)

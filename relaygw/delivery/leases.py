@@ -86,7 +86,7 @@ class Leases:
         """Note that the store knows this incarnation no more."""
         self._is_lost = True
 
-    async def beat(self) -> None:
+    async def renew_until_cancelled(self) -> None:
         """Renew until cancelled; raises LeaseLost when the incarnation was buried."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heartbeat")
         try:

@@ -178,7 +178,11 @@ class Notices:
             with self._readings.reading(Reader.NOTICES, what):
                 made = self._composed(notice)
             detail = made.why_not or f"told {some_of(made.targets)}"
-            return made if self._store.notices.make(notice, made.messages, detail=detail) else None
+            return (
+                made
+                if self._store.notices.store_notice(notice, made.messages, detail=detail)
+                else None
+            )
         except Exception as error:
             if isinstance(error, StoreUnavailable) and not isinstance(error, Unstorable):
                 raise

@@ -69,7 +69,7 @@ class Reconciler:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        registered, waiting = await self._context.call(self._find)
+        registered, waiting = await self._context.call(self._instances_and_routes)
         self._mind_strangers(registered)
         if self._is_mode_due:
             await self._look_at_the_mode()
@@ -90,7 +90,7 @@ class Reconciler:
             if time.monotonic() >= self._due_s.get(route, 0.0):
                 await self._route_anew(route)
 
-    def _find(self) -> tuple[list[Instance], list[str]]:
+    def _instances_and_routes(self) -> tuple[list[Instance], list[str]]:
         """Return who is registered, and the routes that mail waits on; in a thread."""
         with self._store.database.snapshot():
             return self._store.instances.registered(), self._store.leases.routes_waiting()
@@ -235,7 +235,7 @@ class Reconciler:
         selection = Selection(states=frozenset({DeliveryState.HELD}), reason=BY_MODE.sentence)
         number = 0
         async for page in self._pages(selection):
-            number += await self._context.call(self._let_go, page)
+            number += await self._context.call(self._free_page, page)
         if number:
             self._wake()
             verb = "was" if number == 1 else "were"
@@ -243,7 +243,7 @@ class Reconciler:
                 f"{deliveries(number)} that {verb} held because of the mode: now permitted and due"
             )
 
-    def _let_go(self, page: Iterable[QueueEntry]) -> int:
+    def _free_page(self, page: Iterable[QueueEntry]) -> int:
         """Make due the deliveries of which somebody may receive now; return how many."""
         keys: list[Key] = []
         for entry in page:

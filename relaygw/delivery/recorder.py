@@ -62,7 +62,7 @@ class Recorder:
         self._writer = BatchWriter[_Entry, bool](
             "record",
             size=_batch_size,
-            write_all=self._write,
+            write_all=self._record_entries,
             refused=self._write_refused,
             told=self._end,
             is_away=_is_away,
@@ -99,7 +99,7 @@ class Recorder:
 
     # in the thread
 
-    def _write(self, entries: Sequence[_Entry]) -> list[bool]:
+    def _record_entries(self, entries: Sequence[_Entry]) -> list[bool]:
         beyond_ms = _beyond_ms()
         self._record([entry.update_now(beyond_ms) for entry in entries])
         return [entry.key not in self._lost for entry in entries]

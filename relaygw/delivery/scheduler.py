@@ -351,7 +351,7 @@ class Scheduler:
             gate.finish(stream, now_s)
             turn = self._next_turn(gate)
             if turn is None:
-                gate.keep(stream)
+                gate.reserve_place(stream)
                 return None
             stream, following = turn[0].stream, turn[1]
             gate.start(stream, now_s, following)

@@ -126,7 +126,7 @@ class Worker:
             with contextlib.suppress(StoreUnavailable):  # before anybody hears of this worker
                 await self._context.call(self.clock.look, self._context.store.clock_ms)
             async with asyncio.TaskGroup() as group:
-                beat = group.create_task(self._leases.beat())
+                beat = group.create_task(self._leases.renew_until_cancelled())
                 poll = group.create_task(self._poll())
                 reconciling = group.create_task(self._reconciler.run())
                 await stop.wait()

@@ -165,7 +165,7 @@ class Reader:
             raise
         except Exception as error:
             if len(posts) == 1:
-                self._keep(posts[0], error)
+                self._try_later(posts[0], error)
                 return [], True
         # one of them cannot be read: the others can
         return [event for post in posts for event in self._read_one(post)], True
@@ -185,9 +185,9 @@ class Reader:
             if isinstance(error, TooExpensive) or post.tries >= MAX_DEATHS:
                 self._set_aside(post, error)
             else:
-                self._keep(post, error)
+                self._try_later(post, error)
         except Exception as error:
-            self._keep(post, error)
+            self._try_later(post, error)
         return []
 
     def _set_aside(self, post: StoredPost, error: NotRead) -> None:
@@ -201,7 +201,7 @@ class Reader:
             *(queue_id, error, queue_id),
         )
 
-    def _keep(self, post: StoredPost, error: Exception) -> None:
+    def _try_later(self, post: StoredPost, error: Exception) -> None:
         """Have a post that cannot be read tried again later, and later still."""
         wait_ms = _TRY_AGAIN_MS[min(post.tries, len(_TRY_AGAIN_MS)) - 1]
         self._store.feedback.put_off(post.post_no, wait_ms=wait_ms)

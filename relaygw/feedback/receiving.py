@@ -121,7 +121,7 @@ class PostBox:
         if verified.told:
             _log.warning("events of provider %s: %s", name, verified.told)
         if verified.is_events:
-            await self._keep(name, post, verified)
+            await self._store_post(name, post, verified)
 
     def refusal(self, name: str, reason: str, why: str, status: int | None = None) -> NotTaken:
         """Return the refusal of a post; counted, and told now and then.
@@ -162,7 +162,7 @@ class PostBox:
             why = f"the subscription cannot be confirmed: {error}"
             raise self.refusal(name, "store", why) from None
 
-    async def _keep(self, name: str, post: Post, verified: Verified) -> None:
+    async def _store_post(self, name: str, post: Post, verified: Verified) -> None:
         if await self._has_too_many():
             raise self.refusal(name, "too_many", f"{MOST_WAITING} of them wait to be read")
         new = NewPost(

@@ -144,7 +144,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let the handler finish: a commit under way must not be torn (unlike aiosmtpd)."""
-        self.listener.leave(self)
+        self.listener.count_closed(self)
         if error is not None:
             self._said.clear()
         self.eof_received()

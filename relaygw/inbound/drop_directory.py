@@ -258,7 +258,7 @@ class SetAside:
         until_s = self._until_s.get(str(name))
         return until_s is not None and time.monotonic() < until_s
 
-    def put(self, path: Path, reason: str, pause_s: float | None = None) -> None:
+    def set_aside(self, path: Path, reason: str, pause_s: float | None = None) -> None:
         """Pass a file over for a while and say why."""
         self._pass_over(path.name, LOOK_AGAIN_S if pause_s is None else pause_s)
         if self.reasons.get(path.name) != reason:
@@ -271,7 +271,7 @@ class SetAside:
         count = self._failures[path.name] = self._failures.get(path.name, 0) + 1
         pause_s = min(2.0 ** (count - 1), LOOK_AGAIN_S)
         if count >= MAX_FAILURES:
-            self.put(path, f"failed {MAX_FAILURES} times: {error}", pause_s)
+            self.set_aside(path, f"failed {MAX_FAILURES} times: {error}", pause_s)
         else:
             self._pass_over(path.name, pause_s)
             self.say(path, f"{error}; tried again")

@@ -75,7 +75,7 @@ class ClientTable:
 
     def arrive(self, address: str) -> tuple[Client, bool]:
         """Count a new connection; False when it is over a limit (it still must leave)."""
-        client = self._known.get(address) or self._learn(address)
+        client = self._known.get(address) or self._remember_client(address)
         self._open[client.address] += 1
         self.total += 1
         is_one_too_many = self._open[client.address] > self._listener.max_connections_per_client
@@ -102,7 +102,7 @@ class ClientTable:
         if not self._open[client.address]:
             del self._open[client.address]
 
-    def _learn(self, address: str) -> Client:
+    def _remember_client(self, address: str) -> Client:
         parsed = parse_client(address)
         may_send = is_trusted(parsed, self._listener.allow)
         client = Client(
@@ -170,7 +170,7 @@ class ActiveListener:
         self.connections.add(connection)
         self.committer.expect(connection)
 
-    def leave(self, connection: Connection) -> None:
+    def count_closed(self, connection: Connection) -> None:
         """Count a connection as closed."""
         self.connections.discard(connection)
         self.committer.dismiss(connection)
@@ -285,7 +285,7 @@ class FrontService:
         await self._committer.drain()
         if self._checking is not None:
             self._checking.cancel()
-        self._count()
+        self._sample_counts()
         if self._authenticator is not None:
             self._authenticator.passwords.close()
 
@@ -335,13 +335,13 @@ class FrontService:
     async def _check_sessions(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._count()
+            self._sample_counts()
             await asyncio.sleep(CHECK_EACH_S)
             for listener in self._listeners:
                 for connection in tuple(listener.connections):
                     connection.check_time(loop.time())
 
-    def _count(self) -> None:
+    def _sample_counts(self) -> None:
         for listener in self._listeners:
             listener.observer.sample(len(listener.connections))
         self._observer.sample()

@@ -284,7 +284,7 @@ class Pickup:
 
     async def _take(self, batch: DropBatch) -> bool:
         for name, reason in batch.unfit:
-            self._aside.put(self._directory.path / name, reason)
+            self._aside.set_aside(self._directory.path / name, reason)
         for name, broken in batch.broken:
             self._fail(name, broken)
         if len(self._aside.unfinished) < MAX_ASIDE:
@@ -345,7 +345,7 @@ class Pickup:
         for name, reason in staying:
             self._aside.stored.add(name)
             text = f"its mail is in the queue, but it cannot be removed: {reason}"
-            self._aside.put(self._directory.path / name, text)
+            self._aside.set_aside(self._directory.path / name, text)
 
     def _fail(self, name: str, error: Exception) -> None:
         """Count an error over one file; it stands back for a while, longer each time."""

@@ -183,7 +183,7 @@ class HoldCheck(Check):
         mail_class = message.mail_class
         if self._held and mail_class is not None:
             for scope in self._held.get(mail_class.source_id, ()):
-                if scope.covers(mail_class):
+                if scope.holds_mail(mail_class):
                     return ScreenHold(HoldCode.GUARD, scope.target, scope.reason)
         return None if self._standing is None else _standing_hold(message, self._standing)
 

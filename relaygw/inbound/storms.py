@@ -189,7 +189,7 @@ class StormCheck(Check):
         over: list[str] = []
         storm_id = ""
         for key, recipient, before in again[:MAX_LOOKED]:
-            is_near = self._is_near(seen, before)
+            is_near = self._is_within_window(seen, before)
             if is_near:
                 self._new[key] = packed
             if not is_near or self._is_another(key, begins, before, seen):
@@ -197,7 +197,7 @@ class StormCheck(Check):
                 continue
             same = same or fingerprint(content.head, header_bytes)
             mark = self._mark_of(key, recipient, before, seen, same)
-            mark = mark._replace(is_over=is_exact and self._is_over(mark, message))
+            mark = mark._replace(is_over=is_exact and self._is_too_many(mark, message))
             marks.append(mark)
             if mark.is_over:
                 over.append(recipient)
@@ -206,10 +206,10 @@ class StormCheck(Check):
         if not over or self._settings.action != "hold":
             return None
         if len(over) == MAX_LOOKED:  # they stand for the others
-            over = [who for _, who, sighting in again if self._is_near(seen, sighting)]
+            over = [who for _, who, sighting in again if self._is_within_window(seen, sighting)]
         return ScreenHold(HoldCode.STORM, storm_id[:8], self._reason, frozenset(over))
 
-    def _is_near(self, seen: Seen, before: Seen) -> bool:
+    def _is_within_window(self, seen: Seen, before: Seen) -> bool:
         return abs(seen.at_ms - before.at_ms) <= self._window_ms
 
     def _is_another(self, key: int, begins: int | None, before: Seen, seen: Seen) -> bool:
@@ -240,7 +240,7 @@ class StormCheck(Check):
         earlier_id = before.queue_id if is_same_id and is_lately else None
         return _Mark(key, before, tuple(contents), seen.at_ms, recipient, earlier_id)
 
-    def _is_over(self, mark: _Mark, message: AcceptedMessage) -> bool:
+    def _is_too_many(self, mark: _Mark, message: AcceptedMessage) -> bool:
         return self._number(mark.contents[-1], message) > self._settings.same
 
     def _number(self, numbered: _Numbered, message: AcceptedMessage) -> int:
@@ -285,7 +285,7 @@ class StormCheck(Check):
             held = _held(message)
             for mark in self._open.pop(message.queue_id, ()):
                 for numbered in mark.contents:
-                    self._count(
+                    self._count_mail(
                         message, mark, numbered, is_held=mark.is_over and mark.recipient in held
                     )
 
@@ -307,7 +307,7 @@ class StormCheck(Check):
                 numbered.content.take_back(mark.at_ms, self._step_ms)
         return {mark.key: mark.before for mark in marks}
 
-    def _count(
+    def _count_mail(
         self, message: AcceptedMessage, mark: _Mark, numbered: _Numbered, *, is_held: bool
     ) -> None:
         count, number = numbered.content, self._number(numbered, message)
@@ -348,9 +348,9 @@ class StormCheck(Check):
             watched = [count for count in counts if count.last_ms > since_ms and count.is_several]
             watched.sort(key=lambda count: -count.last_ms)
             if watched or self._waiting:
-                self._write(watched[:_MAX_WATCHED])
+                self._write_repeats(watched[:_MAX_WATCHED])
 
-    def _write(self, watched: Sequence[_Count]) -> None:
+    def _write_repeats(self, watched: Sequence[_Count]) -> None:
         ids = [count.storm_id for count in watched]
         while True:
             number = min(len(self._waiting), _WRITTEN_AT_ONCE)

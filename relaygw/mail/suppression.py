@@ -90,7 +90,7 @@ class Suppression:
         return f"{_WORDS[self.cause]}{source}, {since}{detail}"
 
     @property
-    def remedy(self) -> str:
+    def way_back(self) -> str:
         """The command that lifts it."""
         domain = f" --sender-domain {shlex.quote(self.sender_domain)}" if self.sender_domain else ""
         stream = f" --stream {self.stream}" if self.stream else ""
@@ -118,7 +118,9 @@ class Listed(NamedTuple):
     @property
     def sentence(self) -> str:
         """What people read of it."""
-        return CaptureCode.SUPPRESSED.sentence(f": {self.entry.words}; {self.entry.remedy}{_LIFTS}")
+        return CaptureCode.SUPPRESSED.sentence(
+            f": {self.entry.words}; {self.entry.way_back}{_LIFTS}"
+        )
 
 
 _LIFTS = " lifts it"

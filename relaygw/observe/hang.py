@@ -42,12 +42,12 @@ class HangFile:
         before = read_hangs(self._path.parent)
         self._hangs = [hang if hang.ended_ms else replace(hang, ended_ms=now_ms) for hang in before]
         if self._hangs != before:
-            self._write()
+            self._write_hangs()
 
     def begin(self, role: str, pid: int, *, for_s: float) -> None:
         """Note that a process has hung for so long."""
         self._hangs.append(Hang(role=role, pid=pid, since_ms=clock_ms() - int(for_s * 1000)))
-        self._write()
+        self._write_hangs()
 
     def end(self, pid: int, *, is_back: bool) -> None:
         """Note that it goes on, or is gone."""
@@ -58,9 +58,9 @@ class HangFile:
             else hang
             for hang in self._hangs
         ]
-        self._write()
+        self._write_hangs()
 
-    def _write(self) -> None:
+    def _write_hangs(self) -> None:
         oldest_ms = clock_ms() - _KEPT_MS
         kept = [hang for hang in self._hangs if hang.ended_ms is None or hang.ended_ms >= oldest_ms]
         self._hangs = kept[-_MOST:]

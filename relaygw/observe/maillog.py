@@ -72,9 +72,9 @@ class Channel:
         self._tell = tell
         self._max_waiting_bytes = max_waiting_bytes
         self._may_thread = False
-        self._begin()
+        self._start_empty()
 
-    def _begin(self) -> None:
+    def _start_empty(self) -> None:
         self._lock = threading.Lock()
         self._again = threading.Event()  # look at the outlet now, whatever the time
         self._waiting: deque[bytes] = deque()
@@ -86,7 +86,7 @@ class Channel:
 
     def adopt(self) -> None:
         """After a fork, in the child: what waits is the parent's; from now on threads are fine."""
-        self._begin()
+        self._start_empty()
         self._may_thread = True
 
     @property
@@ -101,14 +101,14 @@ class Channel:
                 return
             taken = 0
             if not self.is_waiting:
-                taken = self._send(records)
+                taken = self._send_records(records)
                 if taken == sum(map(len, records)):
                     return
             self._keep(records)
             self._strike_off(taken)
             self._have_thread()
 
-    def _send(self, records: Sequence[bytes]) -> int:
+    def _send_records(self, records: Sequence[bytes]) -> int:
         """Return how many bytes went out, and know how the outlet does."""
         try:
             taken = self._outlet.send(records)
@@ -156,7 +156,7 @@ class Channel:
             self._waiting.append(record)
             self._waiting_bytes += len(record)
             self._lost = 0
-        self._strike_off(self._send(list(itertools.islice(self._waiting, _BATCH))))
+        self._strike_off(self._send_records(list(itertools.islice(self._waiting, _BATCH))))
 
     def _strike_off(self, taken: int) -> None:
         """Forget the first bytes of what waits: they have gone out."""

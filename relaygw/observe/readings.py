@@ -130,7 +130,7 @@ class Readings:
         """
         for record in self.of(process).take():
             if has_died:
-                self._count(record, who)
+                self._count_death(record, who)
         self.settle()
 
     def settle(self) -> None:
@@ -146,7 +146,7 @@ class Readings:
                 _COUNT.pack_into(self._memory, at, b"", 0, 0)
         self._memory[_STATE_AT] = state
 
-    def _count(self, record: bytes, who: str) -> None:
+    def _count_death(self, record: bytes, who: str) -> None:
         memory = self._memory
         at, deaths = _find(memory, record), _deaths_of(memory, record) + 1
         if at < 0:  # in a place that is free, or has the oldest

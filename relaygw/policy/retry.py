@@ -138,8 +138,7 @@ def settle(
     # only what the provider deferred expires: a hold, a slow provider or a doubt never costs a mail
     is_deferred = {Verdict.RETRY} <= open_verdicts <= {Verdict.RETRY, Verdict.THROTTLE}
     expired = is_deferred and _is_expired(claimed, retry, now_ms, tried_since_ms)
-    state, wait_s, cause = DeliveryState.FINISHED, 0.0, None
-    reason = None
+    state, wait_s, cause, reason = DeliveryState.FINISHED, 0.0, None, None
     if open_verdicts and not expired:
         if Verdict.DOUBT in open_verdicts:
             key_left_s = 0.0 if key_until_ms is None else (key_until_ms - now_ms) / 1000
@@ -148,12 +147,7 @@ def settle(
         else:
             usual_s = retry_wait_s(claimed.attempts + 1, retry, chance=chance)
             state, wait_s, cause = _next_step(claimed, report, open_verdicts, consequence, usual_s)
-        words = next(
-            recipient_outcome.words
-            for recipient_outcome in report.outcomes
-            if recipient_outcome.verdict not in _FINAL
-        )
-        reason = (cause.sentence if cause is not None else "") or words
+        reason = (cause.sentence if cause is not None else "") or _open_words(report)
     return DeliveryUpdate(
         queue_id=claimed.queue_id,
         delivery_no=claimed.delivery_no,
@@ -169,6 +163,11 @@ def settle(
         # whose worker died with it has a provider, but no attempt
         is_first_try=claimed.attempts == 0 and claimed.provider is None,
     )
+
+
+def _open_words(report: AttemptReport) -> str:
+    """Words of the first recipient that is not done with."""
+    return next(outcome.words for outcome in report.outcomes if outcome.verdict not in _FINAL)
 
 
 def with_rest(told: DeliveryUpdate, rest: DeliveryUpdate) -> DeliveryUpdate:

@@ -233,7 +233,8 @@ class Doubts:
             for table in self._resolver.tables.of(name):
                 bad = next((p for p in table.patterns if not _HARMLESS.match(p.value)), None)
                 if bad is not None:
-                    yield f"{bad.place}: {name}: {bad.value.split()[0]} depends on the content"
+                    action = bad.value.partition(" ")[0] or "an empty action"
+                    yield f"{bad.place}: {name}: {action} depends on the content"
                 elif table.problem or not table.patterns:
                     yield self._said(name, table.problem or "depends on the content")
 

@@ -47,17 +47,18 @@ async def front(context: RoleContext) -> int:
     classes, counts = mail_classes(settings), SourceCounts()
     observer = FrontObserver(log, history, metrics)
     screened = screen(settings, store, observer)
+    intake = Intake(
+        settings,
+        state_dir=context.loaded.state_dir,
+        classes=classes,
+        screen=screened,
+        takes_once=settings.duplicates == "once",
+    )
     service = FrontService(
         settings,
         store,
         observer,
-        intake=Intake(
-            settings,
-            state_dir=context.loaded.state_dir,
-            classes=classes,
-            screen=screened,
-            takes_once=settings.duplicates == "once",
-        ),
+        intake=intake,
         notify=notifier(context, sender.send),
         flush=partial(flush, store, settings, sender.send),
         counts=counts,

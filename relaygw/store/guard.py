@@ -104,7 +104,7 @@ class HeldMailScope:
     excepted: frozenset[str]  # classes of the source
     known_mail: frozenset[tuple[str, str]]  # sender's domain and template: excepted as well
 
-    def covers(self, mail: MailClass) -> bool:
+    def holds_mail(self, mail: MailClass) -> bool:
         """Return whether mail of a class is held."""
         if self.target != self.source_id:
             return mail.class_id == self.target
@@ -245,7 +245,7 @@ class Guards(Repository):
         if not is_any:
             waits.append(delivery.c.held_ms == 0)
         with self._read() as tx:
-            return _covered(tx, scope.covers, source, waits, after)
+            return _covered(tx, scope.holds_mail, source, waits, after)
 
     def held_of(self, mail: MailClass, *, after: str = "") -> tuple[list[str], str]:
         """Return messages of a class that are held for its source, and where to go on, or ""."""

@@ -199,12 +199,12 @@ class Leases(Repository):
             if not alive:
                 return []
             half, turn = -(-limit // 2), self._turns.get((route, _D.DEFERRED))
-            keys = self._due(tx, route, _D.DEFERRED, limit=half, now_ms=now_ms)
+            keys = self._due_keys(tx, route, _D.DEFERRED, limit=half, now_ms=now_ms)
             left = limit - len(keys)
-            new = self._due(tx, route, _D.INCOMING, limit=left, now_ms=_ALWAYS_MS)
+            new = self._due_keys(tx, route, _D.INCOMING, limit=left, now_ms=_ALWAYS_MS)
             if len(keys) == half and len(new) < left:  # there may be more, from the same turn on
                 self._turns[route, _D.DEFERRED] = turn
-                keys = self._due(tx, route, _D.DEFERRED, limit=limit - len(new), now_ms=now_ms)
+                keys = self._due_keys(tx, route, _D.DEFERRED, limit=limit - len(new), now_ms=now_ms)
             keys += new
             _LEASE.run(tx, [(*key, incarnation, now_ms) for key in keys])
             claimed = _load_claimed(tx, keys, now_ms)
@@ -212,7 +212,7 @@ class Leases(Repository):
                 return claimed
             return with_suppressions(tx, claimed, self._rules.suppression, now_ms=now_ms)
 
-    def _due(
+    def _due_keys(
         self, tx: Transaction, route: str, state: DeliveryState, *, limit: int, now_ms: int
     ) -> list[Key]:
         """Return due deliveries in a state; what a client leaves of its share others get."""

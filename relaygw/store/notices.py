@@ -204,7 +204,9 @@ class Notices(Repository):
             found = _DUE.fetch(tx, tx.now_ms(), limit)
             return [_due(tx, *row) for row in found]
 
-    def make(self, notice: DueNotice, messages: Sequence[AcceptedMessage], *, detail: str) -> bool:
+    def store_notice(
+        self, notice: DueNotice, messages: Sequence[AcceptedMessage], *, detail: str
+    ) -> bool:
         """Store the messages that tell it and mark it as made, once; no messages: nobody is told.
 
         False, with nothing stored, when it is not as it was any more: others have made it.

@@ -103,7 +103,7 @@ class QueueFile:
                 self._identities = self._identify()
         self.may_connect()
 
-    def mark(self, raw: Any) -> None:
+    def require_log(self, raw: Any) -> None:
         """Have the mark in the database before something is written; with the write lock."""
         if self._trouble is not None:
             return
@@ -155,7 +155,7 @@ class QueueFile:
                     with contextlib.suppress(OSError):
                         self._note_progress(frames_of(raw))
                 elif not self._has_marked_log():  # whether it would be begun anew was not known
-                    self.mark(raw)
+                    self.require_log(raw)
                 return
             self._note_trouble()
         if self._trouble is not None:
@@ -265,7 +265,7 @@ class QueueFile:
         if not self._identities or self._is_another_there():
             return  # which would lose its log, or put an old one into the database
         with contextlib.suppress(log_check.DriverError, OSError, StoreUnavailable):
-            self.mark(raw)  # as before everything that is written
+            self.require_log(raw)  # as before everything that is written
             raw.execute("PRAGMA user_version = 0")
             if _move_all(raw):
                 self._close_anchor()

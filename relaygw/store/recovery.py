@@ -149,7 +149,7 @@ class _Recovery:
             migrate.upgrade(f"sqlite:///{self._new}")
             try:
                 for as_it_lies in self._readings():
-                    self._copy(tell, as_it_lies=as_it_lies)
+                    self._copy_messages(tell, as_it_lies=as_it_lies)
             except log_check.DriverError as error:
                 raise QueueDamaged(
                     f"{self._path}: nothing of it can be read ({error}); restore a backup"
@@ -168,7 +168,7 @@ class _Recovery:
             self._done.is_log_read = _is_sound_with_log(self._path)
         return [False, True] if self._done.is_log_read else [True]
 
-    def _copy(self, tell: Callable[[int], None], *, as_it_lies: bool) -> None:
+    def _copy_messages(self, tell: Callable[[int], None], *, as_it_lies: bool) -> None:
         with (
             contextlib.closing(log_check.read_only(self._path, as_it_lies=as_it_lies)) as source,
             contextlib.closing(log_check.driver.connect(self._new, isolation_level=None)) as target,
@@ -205,13 +205,13 @@ class _Recovery:
             if left.missing and all("content" in piece for piece in left.missing):
                 left.missing, left.content = [], []
             row["chunk_count"] = len(left.content)
-        if row is None or left.missing or not self._put(target, left, row):
+        if row is None or left.missing or not self._insert_message(target, left, row):
             self._set_aside(left)
             return
         self._done.recovered += 1
         self._kept.add(left.queue_id)
 
-    def _put(self, target: Any, left: Salvaged, row: Row) -> bool:
+    def _insert_message(self, target: Any, left: Salvaged, row: Row) -> bool:
         """Insert a message that is whole; False when it is not after all."""
         row |= {"indexed_at_ms": None}
         parts = [self._as_it_may_go(part) for part in left.deliveries]

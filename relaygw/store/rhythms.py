@@ -133,7 +133,7 @@ class Rhythms(HourlyCounts):
             end_ms = tx.now_ms() - older_than_ms
             gone = _forgotten_kinds(tx, end_ms)
             hour = _forgotten_hour(tx, end_ms)
-        return self._forget(mail_kind, kind_hour, gone, hour, _PRUNED_AT_ONCE)
+        return self._delete_counts(mail_kind, kind_hour, gone, hour, _PRUNED_AT_ONCE)
 
 
 def _by_kind(

@@ -133,7 +133,7 @@ class ClassHour:
 class HourlyCounts(Repository):
     """Rows of a table that are counted by hour in another one, by the same id."""
 
-    def _forget(
+    def _delete_counts(
         self, table: Table, by_hour: Table, gone: Collection[str], hour: int | None, at_once: int
     ) -> bool:
         """Delete rows by their ids, and some of the counts of an hour; True: more may be left."""
@@ -274,7 +274,7 @@ class Sources(HourlyCounts):
             now_ms = tx.now_ms()
             gone = _forgotten_classes(tx, now_ms, older_than_ms)
             hour = _forgotten_hour(tx, now_ms // HOUR_MS, (now_ms - older_than_ms) // HOUR_MS)
-        return self._forget(mail_class, class_hour, gone, hour, _FORGOTTEN_AT_ONCE)
+        return self._delete_counts(mail_class, class_hour, gone, hour, _FORGOTTEN_AT_ONCE)
 
 
 def _begun_before(tx: Transaction, until_ms: int | None) -> list[ColumnElement[bool]]:

@@ -176,7 +176,7 @@ class _Writer:
             connection = self._connection
             raw: Any = connection.connection.dbapi_connection
             try:
-                self._file.mark(raw)
+                self._file.require_log(raw)
                 raw.execute("BEGIN IMMEDIATE")
                 yield connection
                 if connection.in_transaction():  # which began with a statement of its own
@@ -358,7 +358,7 @@ class SqliteDatabase(Database):
             (free_pages,) = raw.execute("PRAGMA freelist_count").fetchone()
             if free_pages > _SPARE_PAGES:
                 with self._later_lock:
-                    self._file.mark(raw)
+                    self._file.require_log(raw)
                     raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
 
 

@@ -56,7 +56,7 @@ def _marking(engine: Engine, file: QueueFile) -> Iterator[Any]:
     try:
         with lock, engine.connect() as connection:
             raw = connection.connection.dbapi_connection
-            file.mark(raw)
+            file.require_log(raw)
             yield raw
     finally:
         lock.close()

@@ -45,7 +45,7 @@ class Marks:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def make(self, queue_id: str) -> str:
+    def mark_of(self, queue_id: str) -> str:
         """Return the mark of a message."""
         raw = queue_id.encode("ascii")
         tag = self._tag(raw)
@@ -305,7 +305,7 @@ class Marking:
 
     def mark(self, queue_id: str) -> Mark:
         """Return the mark of a message."""
-        return Mark(self._field, self._marks.make(queue_id), queue_id, self._tell)
+        return Mark(self._field, self._marks.mark_of(queue_id), queue_id, self._tell)
 
     def _tell(self, queue_id: str, why: str) -> None:
         """Say now and then that mail goes without its mark."""

@@ -101,7 +101,7 @@ class Pool:
                     self._close_in_background(session)
             elif self._idle and self.in_use_count > self._provider.max_connections:
                 self._close_in_background(self._idle.pop(0)[0])  # not used for longest
-            return await self._open()
+            return await self._open_session()
         except BaseException:
             self._busy_count -= 1
             raise
@@ -151,7 +151,7 @@ class Pool:
             raise UpstreamError(Stage.CONNECT, detail=detail) from None
         self._close_in_background(session)
 
-    async def _open(self) -> UpstreamSession:
+    async def _open_session(self) -> UpstreamSession:
         while (self._closing or self._idle) and self.connection_count > self.permitted():
             if not self._closing:  # one that came back meanwhile
                 self._close_in_background(self._idle.pop(0)[0])
@@ -245,7 +245,7 @@ class Chaining:
         `is_taken`: the provider took the mail.
         """
         if session.has_lost_step:
-            self._stop()
+            self._switch_off()
         elif self._trial is session:
             # a refusal may be meant for the commands behind the content
             if was_chained or not is_taken:
@@ -267,9 +267,9 @@ class Chaining:
         self.given_up(session)
         self._failures += 1
         if self._failures >= most:
-            self._stop()
+            self._switch_off()
 
-    def _stop(self) -> None:
+    def _switch_off(self) -> None:
         if self._is_off:
             return
         self._is_off = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def create_app(
     delivery of its own.
     """
     uses = {} if uses is None else uses
-    options, identity = settings.web, Identity(store, settings, uses, visits, form_key)
+    identity = Identity(store, settings, uses, visits, form_key)
     instance = settings.hostname if settings.queue.is_postgres else None
     stop, indexer = stop or asyncio.Event(), indexer or Indexer(store)
     state_dir = state_dir or Path(tempfile.gettempdir())
@@ -83,23 +83,27 @@ def create_app(
         *_page_routes(web),
         *api_routes(web),
     ]
-    client = identity.forwarded.client
-    middleware = [
-        Middleware(Guards, web=options, refused=refusal(settings), client=client),
-        Middleware(Access, identity=identity),
-    ]
     if metrics is not None:
         routes.append(metrics.route())
-        middleware.insert(0, Middleware(LocalMetrics, page=metrics, web=options, client=client))
     return Starlette(
         routes=routes,
-        middleware=middleware,
+        middleware=[*_middleware(settings, identity, metrics)],
         exception_handlers={
             HTTPException: _answer_error,
             StoreUnavailable: _answer_error,
             Exception: _answer_failure,
         },
     )
+
+
+def _middleware(
+    settings: Settings, identity: Identity, metrics: MetricsPage | None
+) -> Iterator[Middleware]:
+    options, client = settings.web, identity.forwarded.client
+    if metrics is not None:
+        yield Middleware(LocalMetrics, page=metrics, web=options, client=client)
+    yield Middleware(Guards, web=options, refused=refusal(settings), client=client)
+    yield Middleware(Access, identity=identity)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

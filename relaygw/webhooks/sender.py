@@ -79,7 +79,7 @@ class Sender:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._tidy))
             for name, webhook in webhooks.items():
-                group.create_task(self._repeat(partial(self._step, name, webhook)))
+                group.create_task(self._repeat(partial(self._send_waiting, name, webhook)))
 
     async def _repeat(self, step: Callable[[], Awaitable[float]]) -> None:
         """Take steps, each after the pause that the one before asks for."""
@@ -100,7 +100,7 @@ class Sender:
 
     # --- one receiver ----------------------------------------------------------------------
 
-    async def _step(self, name: str, webhook: Webhook) -> float:
+    async def _send_waiting(self, name: str, webhook: Webhook) -> float:
         """Send what waits, if this instance has the duty; return the pause after it."""
         post = await asyncio.to_thread(self._next_post, webhook.endpoint)
         while post is not None:
@@ -199,7 +199,7 @@ class Sender:
         self._seen.look(seen, running_s())
         for endpoint in self._seen.unchanged_for(self.pace.forget_after_s, running_s()):
             if endpoint not in mine:
-                await self._forget(endpoint, seen[endpoint])
+                await self._forget_endpoint(endpoint, seen[endpoint])
         retention_ms = int(self.settings.queue.retention * 1000)
         has_more = await asyncio.to_thread(self._has_duty, "tidy")
         while has_more:
@@ -212,7 +212,7 @@ class Sender:
             await asyncio.sleep(_TIDY_PAUSE_S)
         return self.pace.tidy_s
 
-    async def _forget(self, endpoint: str, seen_at_ms: int) -> None:
+    async def _forget_endpoint(self, endpoint: str, seen_at_ms: int) -> None:
         forget = partial(self.store.outbox.forget_endpoint, endpoint, seen_at_ms=seen_at_ms)
         label, number = await self._label(endpoint), 0
         while (step := await asyncio.to_thread(forget)) is not None:

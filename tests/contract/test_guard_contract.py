@@ -69,10 +69,10 @@ def test_of_a_source_only_what_is_new_is_held(store: Store) -> None:
     covered = {
         one.template
         for one in (old, spam, allowed, class_of("Shipped #"), class_of("x", stream="promotional"))
-        if scope.covers(one)
+        if scope.holds_mail(one)
     }
     assert covered == {"Win #"}
-    assert not scope.covers(class_of("Win #", ("10.0.0.5", ":25", "", 34, "")))
+    assert not scope.holds_mail(class_of("Win #", ("10.0.0.5", ":25", "", 34, "")))
     assert {one.target for one in store.guard.guard_entries()} == {new.target, other.target}
     known = store.guard.known_mail(clock_ms() - DAY_MS)
     assert {*known} == {("shop.test", one) for one in ("Shipped #", "Order #", "Win #")}
@@ -82,7 +82,7 @@ def test_of_a_source_only_what_is_new_is_held(store: Store) -> None:
     renewed = held(spam, actor="ann", new_since_ms=None)
     assert store.guard.put_guard_entry(renewed, entry=audited(), is_renewing=True)
     (scope,) = store.guard.held_scopes()
-    assert scope.covers(old), "an operator holds all of it"
+    assert scope.holds_mail(old), "an operator holds all of it"
     assert store.guard.drop_guard_entry(new.target, entry=audited("guard.release"))
     assert not store.guard.drop_guard_entry(new.target, entry=audited("guard.release"))
     assert sorted(one.action for one in store.audit.entries(limit=9)) == [

@@ -88,7 +88,7 @@ def test_a_failure_is_due_with_its_outcome_and_keeps_the_content_until_it_is_mad
     assert purge_before(store, {"finished": later_ms}, limit=9) == 0
 
     told = accepted("a@shop.test", sender="", drop_id="notice-1", at_ms=clock_ms())
-    assert store.notices.make(notice, [told], detail="told a@shop.test")
+    assert store.notices.store_notice(notice, [told], detail="told a@shop.test")
     assert due(store) == []
     assert store.queue.entries([told.queue_id])[0].sender == ""
     assert shed_content(store, later_ms)
@@ -109,8 +109,8 @@ def test_it_is_made_once_by_whoever_is_first(store: Store, url: str) -> None:
     try:
         (mine,), (theirs,) = store.notices.due(limit=9), other.notices.due(limit=9)
         one, two = (accepted(sender="", drop_id=f"notice-{n}") for n in range(2))
-        assert store.notices.make(mine, [one], detail="")
-        assert not other.notices.make(theirs, [two], detail="")
+        assert store.notices.store_notice(mine, [one], detail="")
+        assert not other.notices.store_notice(theirs, [two], detail="")
         assert not store.queue.entries([two.queue_id])
     finally:
         other.close()
@@ -133,7 +133,7 @@ def test_the_first_failure_waits_for_others_for_an_hour_at_most(store: Store) ->
     record(store, message, refused(0), waits(1), state=DeliveryState.DEFERRED)
     with clock_at(store, clock_ms() + GATHER_MS + 1000):
         (notice,) = store.notices.due(limit=9)
-        assert store.notices.make(notice, [], detail="")
+        assert store.notices.store_notice(notice, [], detail="")
     record(store, message, refused(1))
     assert due(store) == [(message.queue_id, "failed", [1])], "and each is told of once"
 
@@ -242,7 +242,7 @@ def test_mail_that_waits_is_told_of_once_when_its_time_has_come(store: Store) ->
         assert after > message.queue_id
         assert due(store) == [(message.queue_id, "delayed", [0])]
         (notice,) = store.notices.due(limit=9)
-        assert store.notices.make(notice, [], detail="")
+        assert store.notices.store_notice(notice, [], detail="")
         for start in ("", after):
             assert store.notices.note_delayed(60_000, start=start, limit=9) >= after
         assert due(store) == []

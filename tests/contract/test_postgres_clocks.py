@@ -294,7 +294,7 @@ def walk_guard(call: Callable[..., Any], seen: MailClass, now_ms: int, entry: Au
     assert abs(kept.at_ms - now_ms) <= TOLERANCE_MS
     assert abs(call("guard.counting_since_ms") - now_ms) <= TOLERANCE_MS
     (scope,) = call("guard.held_scopes")
-    assert scope.covers(seen)
+    assert scope.holds_mail(seen)
     assert call("guard.scope_of", new) == scope
     assert call("guard.held_of", seen) == ([], "")
     assert [one.mail_class for one in call("sources.new_classes", now_ms - 60_000)] == [seen]
@@ -470,7 +470,7 @@ def walk(wrong: WrongClock) -> tuple[dict[str, Any], set[str]]:
     (failed,) = (one for one in told_due if one.kind == "failed")
     call("notices.put_off", failed, wait_ms=0)
     by = accepted(at_ms=wrong.now_ms(), sender="", drop_id="notice-1")
-    assert call("notices.make", failed, [by], detail="told")
+    assert call("notices.store_notice", failed, [by], detail="told")
 
     # nothing of this is over its time
     ages_ms = dict.fromkeys(("finished", "captured", "deleted", "orphans"), 60_000)

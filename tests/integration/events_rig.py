@@ -88,7 +88,7 @@ class Listening:
         )
         self.store.intake.accept_batch([message])
         self.deliver(message.queue_id, provider, len(addresses), reply)
-        marks = {"mark": self._marks.make(message.queue_id), "at_ms": clock_ms() - 60_000}
+        marks = {"mark": self._marks.mark_of(message.queue_id), "at_ms": clock_ms() - 60_000}
         sent = Sent(address=addresses[0], others=tuple(addresses[1:]), **{**marks, **more})
         return message.queue_id, sent
 

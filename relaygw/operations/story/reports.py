@@ -190,7 +190,7 @@ def suppression_events(facts: Facts) -> Iterator[StoryEvent]:
             kind=EventKind.SUPPRESSED,
             at_ms=suppression.created_at_ms,
             text=suppression.told,
-            notes=(Note("lifted by", suppression.remedy),),
+            notes=(Note("lifted by", suppression.way_back),),
         )
 
 

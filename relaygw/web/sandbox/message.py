@@ -5,6 +5,7 @@ Links of it are visited, and its spam is scored, when somebody asks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,9 @@ from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.mail.html_check import table
+from relaygw.web.mail.html_page import Link
 from relaygw.web.mail.mime_header import decode_words
-from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.mime_tree import MimeTree, load_tree
 from relaygw.web.mail.text import hosts_linked, hosts_named, people_of
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render
@@ -133,16 +135,7 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
             "visitable": visitable(shown["links"]),
             "has_spamd": web.settings.sandbox.spamd is not None,
         }
-    live = web.settings.sandbox.production_hosts
-    linked = hosts_linked(tree, live)
-    targets = {
-        link.target: "".join(link.target.split())  # as browsers do
-        for link in shown["links"]
-    }
     return {
-        "live_hosts": linked.hosts,
-        "is_live_cut": linked.is_cut,
-        "live_links": {address for address, target in targets.items() if hosts_named(target, live)},
         "entry": entry,
         "sender": people.sender,
         "contacts": [*contacts, ("Reply-To", people.reply_to[:_MAX_CONTACTS], 0)],
@@ -157,7 +150,22 @@ def _context(web: WebContext, found: CapturedEntry, wanted: str) -> dict[str, An
             recipient.state is not RecipientState.CAPTURED for recipient in entry.recipients
         ),
         "audience_left": max(0, len(entry.recipients) - MAX_RECIPIENTS),
+        **_links_to_production(tree, shown["links"], web.settings.sandbox.production_hosts),
         **shown,
+    }
+
+
+def _links_to_production(
+    tree: MimeTree, links: Sequence[Link], production_hosts: tuple[str, ...]
+) -> dict[str, Any]:
+    linked = hosts_linked(tree, production_hosts)
+    targets = {link.target: "".join(link.target.split()) for link in links}  # as browsers do
+    return {
+        "live_hosts": linked.hosts,
+        "is_live_cut": linked.is_cut,
+        "live_links": {
+            address for address, target in targets.items() if hosts_named(target, production_hosts)
+        },
     }
 
 

@@ -124,7 +124,7 @@ async def test_an_event_before_the_outcome_of_marked_mail_waits_for_it(store: St
         store.intake.accept_batch([message])
         store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
         sent = replace(at.sent("sendgrid", "else@cust.test")[1], address="bob@cust.test")
-        sent = replace(sent, mark=Marks(store.feedback.shared_key(KEY)).make(message.queue_id))
+        sent = replace(sent, mark=Marks(store.feedback.shared_key(KEY)).mark_of(message.queue_id))
         for name in ("sendgrid", "mailgun"):
             signed = at.signers[name].sign([_delivered(name).make(sent)], clock_ms())
             assert await at.post(signed, name) == 200
@@ -157,7 +157,7 @@ async def test_an_event_of_mail_in_hand_is_read_again_as_soon_as_it_is_old(store
         message = accepted("bob@cust.test")
         store.intake.accept_batch([message])
         store.leases.claim("default", limit=9, incarnation="one", now_ms=clock_ms())
-        mark = Marks(store.feedback.shared_key(KEY)).make(message.queue_id)
+        mark = Marks(store.feedback.shared_key(KEY)).mark_of(message.queue_id)
         sent = Sent(address="bob@cust.test", mark=mark, at_ms=clock_ms())
         signed = at.signers["sendgrid"].sign([_delivered("sendgrid").make(sent)], clock_ms())
         assert await at.post(signed, "sendgrid") == 200

@@ -79,7 +79,7 @@ async def desk(
     log, lifeline = io.StringIO(), Lifeline(directory, "w")
     observer = DeliveryObserver(text_log(log))
     worker = Worker(settings, store, observer, incarnation="w", in_flight=lifeline, hints=None)
-    beat = asyncio.create_task(worker._leases.beat())
+    beat = asyncio.create_task(worker._leases.renew_until_cancelled())
     made = Desk(store, worker, log)
     await made.until(worker._leases.is_held)
     try:

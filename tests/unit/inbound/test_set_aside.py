@@ -24,7 +24,7 @@ def aside(stream: io.StringIO) -> SetAside:
 
 def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.StringIO) -> None:
     for reason in ("a fifo", "a fifo", "damaged"):
-        aside.put(Path("/m/x.drop"), reason)
+        aside.set_aside(Path("/m/x.drop"), reason)
     assert "x.drop" in aside
     assert "y.drop" not in aside
     lines = stream.getvalue().splitlines()
@@ -38,7 +38,7 @@ def test_after_a_while_it_is_looked_at_again(
     aside: SetAside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drop_directory, "LOOK_AGAIN_S", -1.0)
-    aside.put(Path("/m/x.drop"), "a fifo")
+    aside.set_aside(Path("/m/x.drop"), "a fifo")
     aside.fail(Path("/m/y.drop"), "an error")
     assert ("x.drop" in aside, "y.drop" in aside) == (False, False)
 
@@ -67,7 +67,7 @@ def test_an_error_is_tried_again_soon_then_later_and_is_told_in_the_end(
 
 def test_what_is_gone_is_forgotten(aside: SetAside) -> None:
     for name in ("x.drop", "y.drop"):
-        aside.put(Path("/m", name), "damaged")
+        aside.set_aside(Path("/m", name), "damaged")
     aside.keep({"y.drop"})
     assert ("x.drop" in aside, "y.drop" in aside) == (False, True)
     assert aside.reasons == {"y.drop": "damaged"}
@@ -81,7 +81,7 @@ def test_rubbish_without_end_does_not_fill_the_log(
     monkeypatch.setattr(drop_directory, "MAX_NAMED", 3)
     monkeypatch.setattr(drop_directory, "MAX_ASIDE", 5)
     for number in range(20):
-        aside.put(Path(f"/m/{number}.drop"), "damaged")
+        aside.set_aside(Path(f"/m/{number}.drop"), "damaged")
     assert len(stream.getvalue().splitlines()) == 4
     assert "more than 3 such files" in stream.getvalue()
     assert [number for number in range(20) if f"{number}.drop" in aside] == [15, 16, 17, 18, 19]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from relaygw.postfix.lint import findings
@@ -108,6 +108,7 @@ _MASTER = "smtp inet n - n - - smtpd\npromo unix - - n - 2 smtp -o smtp_sasl_aut
     st.lists(_LINES, max_size=5),
     st.lists(_PATTERNS, max_size=3),
 )
+@example({"relayhost": "[x.test]:587", "header_checks": "regexp:{dir}/three"}, [], [], ["/a/ "])
 def test_any_configuration(
     values: dict[str, str], one: list[str], two: list[str], three: list[str]
 ) -> None:
