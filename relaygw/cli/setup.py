@@ -34,6 +34,7 @@ from relaygw.cli.setup_secrets import (
     secret_files,
 )
 from relaygw.cli.setup_steps import Steps, Wishes, later_steps
+from relaygw.cli.stderr import warn
 from relaygw.cli.text import print_lines
 from relaygw.cli.users import hash_of
 from relaygw.errors import SettingsError
@@ -48,9 +49,31 @@ from relaygw.settings.web import Web
 from relaygw.upstream.diagnosis import Result, try_token
 
 _PASSWORD_BYTES = 12
+_KEY_OPTIONS = ("--password", "--key", "--secret", "--client-secret", "--api-key")
+_KEY_PLACE = (
+    "a key is read from --key-file FILE or standard input, since other users can see arguments"
+)
 
 
-@click.command(cls=Command)
+class _SetupCommand(Command):
+    """Shows no argument that is not an option's: it may be a key."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; see click."""
+        try:
+            left = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _KEY_OPTIONS:
+                raise
+            problem = f"{error.option_name} is not an option"
+            raise click.UsageError(f"{problem}; {_KEY_PLACE}", ctx) from None
+        if left and not ctx.resilient_parsing:
+            problem = "an argument (not shown) belongs to no option"
+            raise click.UsageError(f"{problem}; {_KEY_PLACE}", ctx)
+        return left
+
+
+@click.command(cls=_SetupCommand, context_settings={"allow_extra_args": True})
 @click.option(
     "--use",
     type=click.Choice(tuple(setup_plan.USES), case_sensitive=False),
@@ -135,7 +158,11 @@ def setup(invocation: Invocation, /, **given: Any) -> int:
     if wishes.is_dry_run:
         print_lines(later_steps(config, wishes))
         return os.EX_OK
-    Steps(invocation, wishes).run()
+    try:
+        Steps(invocation, wishes).run()
+    except (KeyboardInterrupt, click.Abort):
+        warn(f"interrupted; {config} and its secrets stay: run relaygw setup again for the rest")
+        raise
     return os.EX_OK
 
 

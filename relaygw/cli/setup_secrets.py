@@ -76,11 +76,20 @@ def read_secret(secret: Secret, answers: Answers, wishes: Wishes) -> str:
     if problem:
         form = "" if secret.is_pem else " in one line"
         raise CommandFailed(
-            f"{secret.option} {source or repr(source)}: {problem}; name a file that holds the "
+            f"{secret.option} {_shown(source)}: {problem}; name a file that holds the "
             f"{secret.words}{form}, or give it on standard input",
             exit_code=os.EX_NOINPUT,
         )
     return _clean(secret, _decoded(raw), source)
+
+
+def _shown(source: str) -> str:
+    """Return the name of a file, unless it may be the secret: not even its directory is there."""
+    path = Path(source)
+    is_in_directory = len(path.parents) > 1 and path.parent.is_dir()
+    if not source or os.path.lexists(source) or is_in_directory:
+        return source or repr(source)
+    return "(the value is not shown)"
 
 
 def _given(secret: Secret, answers: Answers, wishes: Wishes) -> str | None:

@@ -146,8 +146,12 @@ class Steps:
         if self._wishes.is_sure or not sys.stdin.isatty():
             return ""
         question = "Recipient of a test mail (empty: none)"
-        said: str = click.prompt(question, default="", show_default=False, err=True).strip()
-        return address_of(said, "the answer") if said else ""
+        while said := click.prompt(question, default="", show_default=False, err=True).strip():
+            try:
+                return address_of(said, "the answer")
+            except CommandFailed as error:
+                click.echo(str(error), err=True)
+        return ""
 
     def _sender(self) -> str | None:
         senders = self._loaded.settings.rewrite.senders.values()

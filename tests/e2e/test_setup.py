@@ -442,6 +442,8 @@ def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
             assert KEY not in log.read_text() + done.stdout + done.stderr
 
             terminal = Terminal(host)
+            terminal.answer("Recipient of a test mail", "c@")
+            terminal.wait_for("the answer 'c@' is not an address")
             terminal.answer("Recipient of a test mail", "c@cust.test")
             assert terminal.end() == 0, terminal.shown
             assert service.messages[-1].recipients == ("c@cust.test",)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relaygw import service_file
-from relaygw.cli import main, setup_host
+from relaygw.cli import main, setup_host, setup_steps
 from relaygw.errors import SettingsUnreadable
 from relaygw.service_file import RunningGateway
 from relaygw.settings import secrets
@@ -78,6 +78,29 @@ def test_what_something_else_lays_over_it_is_named_and_nothing_is_written(
 
 
 def test_a_second_run_without_answers_looks_at_mode_and_recipients(setup: Setup) -> None:
+@pytest.mark.parametrize("key", ["SESPW", "SES/PW", "/SESPW"])
+def test_a_key_in_place_of_its_file_is_not_shown(setup: Setup, key: str) -> None:
+    done = setup.run("--key-file", key)
+    assert (done.exit_code, key in done.output) == (66, False)
+    said = "--key-file (the value is not shown): No such file or directory; name a file that holds"
+    assert said in done.stderr
+
+
+def test_an_interrupted_setup_says_what_stays(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(**_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup_steps.check, "callback", interrupted)
+        done = setup.run()
+    said = f"interrupted; {setup.config} and its secrets stay: run relaygw setup again for the rest"
+    assert (done.exit_code, said in done.stderr) == (130, True), done.output
+    assert setup.secret.exists()
+    assert setup.run().exit_code == 0
+
+
     assert setup.run().exit_code == 0
     assert setup.run().exit_code == 0
     by_part(setup)

@@ -100,6 +100,24 @@ def test_usage_errors(words: tuple[str, ...]) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@each_of(
+    "words",
+    [
+        ("--preset", "ses", "--region", "eu-west-1", "SESPW"),
+        ("--password", "SESPW"),
+        ("--password=SESPW",),
+        ("--key=SESPW",),
+        ("--secret", "SESPW"),
+        ("--api-key=SESPW",),
+    ],
+)
+def test_setup_shows_no_key_that_is_typed_as_an_argument(words: tuple[str, ...]) -> None:
+    result = run("setup", *words)
+    assert result.exit_code == 64
+    assert "a key is read from --key-file FILE or standard input" in result.stderr
+    assert "SESPW" not in result.output
+
+
 def test_two_ways_to_print_exclude_each_other() -> None:
     result = run("queue", "list", "--postfix-json", "--json")
     assert "--json and --postfix-json cannot be used together; remove one" in result.stderr
