@@ -306,7 +306,8 @@ def test_a_purge_leaves_nothing(machine: Machine) -> None:
     assert "in the maildrop: 1. They stay" in said
     assert machine.run("systemctl", "is-active", "relaygw", check=False).stdout == "inactive\n"
     assert machine.path("/var/lib/relaygw/queue.db").exists()
-    machine.run("dpkg", "--purge", *PACKAGES)
+    said = machine.run("dpkg", "--purge", *PACKAGES).stderr
+    assert re.search(r"deleting messages that wait in the queue: \d+, in the maildrop: 1", said)
 
     assert machine.written() - machine.before == set()
     for database in ("passwd", "group"):

@@ -452,6 +452,21 @@ def test_all_scripts_are_known() -> None:
     assert {one.name for one in SCRIPTS.iterdir()} == CALLS.keys()
 
 
+def test_a_purge_says_how_many_messages_it_deletes(machine: Path) -> None:
+    (machine / "usr/bin/relaygw").write_text('#!/bin/sh\n[ "$1" != queue ] || printf "1\\n2\\n"\n')
+    (machine / "var/spool/relaygw/maildrop").mkdir()
+    (machine / "var/spool/relaygw/maildrop/a.drop").touch()
+    said = "deleting messages that wait in the queue: 2, in the maildrop: 1\n"
+    for name, words, is_said in (
+        ("prerm", "remove", False),
+        ("postrm", "remove", False),
+        ("postrm", "purge", True),
+        ("postrm", "purge", False),
+    ):
+        done = run_script(machine, name, words)
+        assert (done.returncode, said in done.stderr) == (0, is_said), (name, words, done.stderr)
+
+
 @pytest.mark.parametrize("is_maildrop_linked", [False, True])
 @pytest.mark.parametrize("name", CALLS)
 def test_scripts_of_the_packages_follow_no_link(
