@@ -13,6 +13,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
@@ -97,16 +98,39 @@ def php_lines(prefix: Path) -> Iterator[str]:
 
 def maildrop_warnings(settings: Settings) -> Iterator[str]:
     """Yield a warning where the command that is installed leaves mail where nobody looks."""
-    launchers = {Path(directory, LINKS[0]).resolve() for directory in _PREFIXES}
-    for launcher in sorted(path for path in launchers if path.name == Path(_LAUNCHER).name):
-        call = _call_in(launcher)
-        if call is not None and call[1] != settings.maildrop.path:
+    for launcher, maildrop in _installed().items():
+        if maildrop != settings.maildrop.path:
             yield (
-                f"{launcher} leaves mail in {call[1]}, and maildrop.path is "
+                f"{launcher} leaves mail in {maildrop}, and maildrop.path is "
                 f"{settings.maildrop.path or 'off'}: no gateway with this configuration reads it; "
                 f"run relaygw install-sendmail --prefix {launcher.parents[1]}, or set "
                 "maildrop.path"
             )
+
+
+def closed_maildrop_warnings(settings: Settings) -> Iterator[str]:
+    """Yield a warning where the command that is installed cannot leave mail for other users."""
+    path = settings.maildrop.path
+    if path is not None and path in _installed().values():
+        with suppress(OSError):  # it is not there, or this user may not look
+            yield from _closed_maildrop(path, settings.maildrop.group)
+
+
+def _closed_maildrop(maildrop: str, group: str | None) -> Iterator[str]:
+    path = Path(maildrop).resolve()
+    if closed := _closed(path.parent if group else path):
+        yield (
+            f"users other than {_owner(closed[0])} cannot write to {path}: {closed[0]} has "
+            f"mode {_mode(closed[0])}; {_opening(closed)}, or set maildrop.path to another "
+            "place"
+        )
+
+
+def _installed() -> dict[Path, str]:
+    """Return the maildrop of each sendmail command that is installed."""
+    launchers = {Path(directory, LINKS[0]).resolve() for directory in _PREFIXES}
+    ours = sorted(path for path in launchers if path.name == Path(_LAUNCHER).name)
+    return {path: call[1] for path in ours if (call := _call_in(path)) is not None}
 
 
 def _call_in(launcher: Path) -> tuple[str, str] | None:
@@ -200,13 +224,7 @@ class Programs:
                     f"is below {closed[0]}, which has mode {_mode(closed[0])}; install relaygw "
                     f"where all users may read, e.g. in /opt, or run: {_opening(closed)}"
                 )
-        path = Path(maildrop or DIRECTORY).resolve()
-        if closed := _closed(path.parent if group else path):
-            yield (
-                f"users other than {_owner(closed[0])} cannot write to {path}: {closed[0]} has "
-                f"mode {_mode(closed[0])}; {_opening(closed)}, or set maildrop.path to another "
-                "place"
-            )
+        yield from _closed_maildrop(maildrop or DIRECTORY, group)
 
     def remove(self) -> Iterator[str]:
         """Remove what `install` made below the prefix; mail in the maildrop stays, and is told."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from relaygw import state_owner
 from relaygw.cli.frame import CommandFailed
-from relaygw.cli.install_sendmail import maildrop_warnings
+from relaygw.cli.install_sendmail import closed_maildrop_warnings, maildrop_warnings
 from relaygw.cli.setup_plan import NewFile
 from relaygw.errors import SettingsError
 from relaygw.operations.selectors import ANY_STATE
@@ -118,8 +118,12 @@ def has_units() -> bool:
 
 def is_enabled() -> bool:
     """True when the service runs, and will after a start of the machine."""
-    asked = (("is-enabled", "--quiet", *UNITS), ("is-active", "--quiet", UNITS[-1]))
-    return all(_systemctl(*words).returncode == 0 for words in asked)
+    return _answers_yes(("is-enabled", *UNITS), ("is-active", UNITS[-1]))
+
+
+def _answers_yes(*questions: Sequence[str]) -> bool:
+    """True when systemd's answer is yes to all."""
+    return all(_systemctl(verb, "--quiet", *names).returncode == 0 for verb, *names in questions)
 
 
 def shown_of_service(*names: str) -> list[str]:
@@ -146,7 +150,7 @@ def writable_directories() -> tuple[str, ...]:
 def socket_problems(loaded: LoadedSettings) -> Iterator[str]:
     """Yield that relaygw.socket, where it is enabled, listens elsewhere than `listeners` say."""
     is_used = loaded.files and is_of_service(loaded.files[0])
-    if not is_used or _systemctl("is-enabled", "--quiet", UNITS[0]).returncode:
+    if not is_used or not _answers_yes(("is-enabled", UNITS[0])):
         return
     shown = _systemctl("show", "--property=Listen", UNITS[0]).stdout.splitlines()
     handed = {line.removeprefix("Listen=").partition(" (")[0] for line in shown}
@@ -344,8 +348,17 @@ def _with_source(origin: str, variables: Variables) -> str:
 def service_warnings(loaded: LoadedSettings) -> Iterator[str]:
     """Yield what service and sendmail command have otherwise than the caller's settings."""
     yield from maildrop_warnings(loaded.settings)
+    yield from closed_maildrop_warnings(loaded.settings)
     if not loaded.files or not is_of_service(loaded.files[0]):
         return
+    if _answers_yes(("is-enabled", UNITS[0]), ("is-active", UNITS[1])) and not _answers_yes(
+        ("is-active", UNITS[0])
+    ):
+        units = " ".join(UNITS)
+        yield (
+            "relaygw.socket is enabled, but does not run beside relaygw.service, so that a restart "
+            f"refuses connections; run: systemctl stop {units} && systemctl start {units}"
+        )
     try:
         variables = service_variables()
     except OSError as error:

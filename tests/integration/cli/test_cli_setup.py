@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -77,7 +78,6 @@ def test_what_something_else_lays_over_it_is_named_and_nothing_is_written(
         assert not setup.secret.exists()
 
 
-def test_a_second_run_without_answers_looks_at_mode_and_recipients(setup: Setup) -> None:
 @pytest.mark.parametrize("key", ["SESPW", "SES/PW", "/SESPW"])
 def test_a_key_in_place_of_its_file_is_not_shown(setup: Setup, key: str) -> None:
     done = setup.run("--key-file", key)
@@ -101,6 +101,7 @@ def test_an_interrupted_setup_says_what_stays(
     assert setup.run().exit_code == 0
 
 
+def test_a_second_run_without_answers_looks_at_mode_and_recipients(setup: Setup) -> None:
     assert setup.run().exit_code == 0
     assert setup.run().exit_code == 0
     by_part(setup)
@@ -253,6 +254,12 @@ def test_a_sendmail_command_with_another_maildrop_is_told(
     assert desk.run("install-sendmail", "--prefix", str(tmp_path / "usr")).exit_code in (0, 77)
     for command in ("check", "status"):
         assert "leaves mail in" not in desk.run(command).stderr
+    said = re.compile(
+        rf"warning: users other than .* cannot write to .*{tmp_path}/maildrop, or set"
+    )
+    for mode, is_told in ((0o3733, False), (0o700, True)):
+        (tmp_path / "maildrop").chmod(mode)
+        assert (said.search(desk.run("check").stderr) is not None) is is_told
     text = desk.config.read_text().replace("/maildrop", "/another")
     desk.config.write_text(text)
     for command in ("check", "status"):

@@ -248,6 +248,28 @@ def test_a_socket_that_listens_elsewhere_is_an_error(
     assert (done.exit_code, said in done.stderr) == (78, True)
 
 
+def test_a_socket_that_does_not_run_beside_the_service_is_a_warning(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = {"relaygw.socket"}
+
+    def systemctl(*words: str) -> CompletedProcess[str]:
+        shown = "Listen=127.0.0.1:25 (Stream)\n" if words[0] == "show" else ""
+        code = 3 if words[0] == "is-active" and words[-1] in stopped else 0
+        return CompletedProcess(words, code, stdout=shown)
+
+    of_service(monkeypatch)
+    monkeypatch.setattr(setup_host, "_systemctl", systemctl)
+    said = "warning: relaygw.socket is enabled, but does not run beside relaygw.service"
+    assert said in check(config).stderr
+    units = "relaygw.socket relaygw.service"
+    assert f"; run: systemctl stop {units} && systemctl start {units}" in check(config).stderr
+    for names in ({"relaygw.socket", "relaygw.service"}, set[str]()):
+        stopped.clear()
+        stopped.update(names)
+        assert said not in check(config).stderr
+
+
 def test_a_provider_that_no_route_names_is_a_warning(config: Path) -> None:
     assert "no route names it" not in check(config).stderr
     config.write_text(STAGING.replace("  bulk: {host", "  idle: {host: idle.test}\n  bulk: {host"))
