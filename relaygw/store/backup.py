@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -30,14 +29,13 @@ from relaygw.store.database import damage
 from relaygw.store.queue_entry import hold_columns
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.queue_tables import delivery
-from relaygw.store.schema import SCHEMA_REVISION
+from relaygw.store.schema import REVISION, SCHEMA_REVISION
 from relaygw.store.side_tables import notice
 from relaygw.store.sqlite import is_damage
 from relaygw.store.sqlite_engine import make_directory, open_engine
 
 _OF_PROCESSES = ("instance", "permit", "duty", "web_session")
 """What was somebody's at the moment of a copy and is nobody's in a queue made from it."""
-_REVISION = re.compile("(?!0000)[0-9]{4}")
 _WAITING = [DeliveryState.INCOMING.value, DeliveryState.DEFERRED.value]
 _RESTORED = HoldCause(HoldCode.RESTORED)
 _STAY_HELD = ("operator", "poison", "in_doubt", "lost_provider", "recovered", "restored")
@@ -252,7 +250,7 @@ def _contents(connection: Any) -> Contents:
         f"SELECT count(*) FROM delivery WHERE state IN ({marks})", [state.value for state in OPEN]
     ).fetchone()
     revisions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-    if len(revisions) != 1 or not _REVISION.fullmatch(str(revisions[0][0])):
+    if len(revisions) != 1 or not REVISION.fullmatch(str(revisions[0][0])):
         raise log_check.driver.DatabaseError("its schema is not a relaygw schema")
     return Contents(messages, unfinished, revisions[0][0])
 

@@ -398,6 +398,9 @@ class Place:
         return f"{self}: {problem}; {remedy}"
 
 
+NO_SPACE_REMEDY = "free some space; no accepted mail is lost"
+
+
 def damage(path: str, what: str) -> str:
     """Return the problem of a SQLite database, and a remedy."""
     return f"{path}: {what}; relaygw db check shows more, relaygw db recover saves what is readable"

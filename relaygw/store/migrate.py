@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from relaygw.errors import NewerSchema, QueueDamaged, SchemaMismatch, StoreUnavailable
 from relaygw.store.database import Place, damage
 from relaygw.store.queue_tables import HAS_PUT_OFF, HAS_RARE_OUTCOME
-from relaygw.store.schema import PARTS, SCHEMA_REVISION, missing_parts
+from relaygw.store.schema import PARTS, REVISION, SCHEMA_REVISION, missing_parts
 
 _DEADLOCK_TRIES = 10
 _DEADLOCK = "40P01"  # as PostgreSQL says it
@@ -143,6 +143,11 @@ def _check_parts(place: Place, connection: Connection) -> None:
 
 
 def _check_revision(found: str | None) -> None:
+    if found is not None and not REVISION.fullmatch(found):
+        raise SchemaMismatch(
+            f"the database has schema {found}, which this version does not know: another version "
+            "or another program made it; name an empty database in queue.url"
+        )
     if found is not None and found > SCHEMA_REVISION:
         raise NewerSchema(
             f"the queue has schema {found}, newer than {SCHEMA_REVISION}, which is the newest that "

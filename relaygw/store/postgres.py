@@ -36,7 +36,15 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from relaygw.mail.clock import awake_s, clock_ms
-from relaygw.store.database import RAW_CURSOR, Database, Place, Translated, Write, close_connections
+from relaygw.store.database import (
+    NO_SPACE_REMEDY,
+    RAW_CURSOR,
+    Database,
+    Place,
+    Translated,
+    Write,
+    close_connections,
+)
 from relaygw.store.word_index import WordIndex
 
 ANSWER_S = 20.0  # how long a server that is there may take for one answer
@@ -299,14 +307,15 @@ class PostgresDatabase(Database):
 
     def _translate(self, error: Exception) -> Exception:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        text = self._place.explain(" ".join(_said(cause).split()))
+        said = " ".join(_said(cause).split())
+        text = self._place.explain(said)
         match cause:
             case errors.UniqueViolation() if "message_drop_id" in str(cause):
                 return AlreadyAccepted("a message with this drop id was stored before")
             case psycopg.IntegrityError() | psycopg.DataError():
                 return Unstorable(text)
             case errors.DiskFull():
-                return StoreFull(text)
+                return StoreFull(f"{self._place}: {said}; {NO_SPACE_REMEDY}")
             case psycopg.Error() | SQLAlchemyError():
                 return StoreUnavailable(text)
         return error

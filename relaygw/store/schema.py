@@ -6,6 +6,7 @@ builds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
+REVISION = re.compile("(?!0000)[0-9]{4}")  # the form of all revisions
 SCHEMA_REVISION = "0014"  # the alembic revision that this code reads and writes
 
 metadata = MetaData()

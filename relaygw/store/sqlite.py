@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 
 from relaygw.errors import AlreadyAccepted, QueueDamaged, StoreFull, StoreUnavailable, Unstorable
 from relaygw.mail.clock import is_settled
-from relaygw.store.database import Database, Translated, Write, damage
+from relaygw.store.database import NO_SPACE_REMEDY, Database, Translated, Write, damage
 from relaygw.store.log_check import DriverError, database_path, driver, read_write
 from relaygw.store.queue_file import QueueFile, frames_of
 from relaygw.store.queue_lock import FileLock, lock_directory_of
@@ -296,8 +296,9 @@ class SqliteDatabase(Database):
         if isinstance(cause, DriverError) and is_damage(cause):
             return QueueDamaged(damage(str(self._path), str(cause)))
         if isinstance(cause, DriverError):
-            kind = StoreFull if "full" in str(cause) else StoreUnavailable
-            return kind(f"{self._path}: {cause}")
+            if "full" in str(cause):
+                return StoreFull(f"{self._path}: {cause}; {NO_SPACE_REMEDY}")
+            return StoreUnavailable(f"{self._path}: {cause}")
         if isinstance(error, OSError):
             return StoreUnavailable(f"{self._path}: {error.strerror}")
         return error

@@ -94,6 +94,12 @@ def test_a_queue_of_a_later_version_is_told_and_not_waited_for(
     assert current_revision(own_url) == "0099"
 
 
+def test_a_schema_of_another_kind_is_not_called_newer(own_url: str) -> None:
+    change(own_url, "UPDATE alembic_version SET version_num = 'a1b2c3d4e5f6'")
+    with pytest.raises(SchemaMismatch, match="a1b2c3d4e5f6, which this version does not know"):
+        check_schema(Place.of(own_url))
+
+
 def test_each_part_is_looked_for(own_url: str) -> None:
     """None may be missed: what is in the code is compared with what a look names."""
     how = " CASCADE" if own_url.startswith("postgresql:") else ""

@@ -7,6 +7,9 @@ import re
 import shlex
 from typing import Any
 
+import pytest
+
+from relaygw.errors import StoreFull
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.state import DeliveryState
@@ -53,6 +56,13 @@ ELSEWHERE = {  # remedies that are no command, or are carried out with real part
 _COMMAND = re.compile(
     r"relaygw (?:queue|hold|guard) [a-z]+(?: ID\b| --?[a-z-]+ (?:'[^']*'|[^\s;,)]+))*"
 )
+
+
+def test_a_full_volume_is_told_with_its_remedy(desk: Desk) -> None:
+    with desk.store.database.write() as tx:
+        tx.connection.exec_driver_sql("PRAGMA max_page_count = 1")  # it becomes what there is
+    with pytest.raises(StoreFull, match="is full; free some space; no accepted mail is lost"):
+        desk.store.intake.accept_batch([accepted(content=bytes(10**6))])
 
 
 def untended_of(desk: Desk) -> list[dict[str, Any]]:
