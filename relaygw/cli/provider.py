@@ -20,6 +20,7 @@ from relaygw.operations.providers import (
     hold_provider,
     holds_of,
     provider_object,
+    rate_words,
     read_usages,
     release_provider,
     state_of,
@@ -179,8 +180,8 @@ def usage_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
     if usage.is_slower:
         what = " recipients" if usage.settings.rate_counts == "recipients" else ""
         when = moment(taught.ceiling_at_ms, now_ms)
-        why = f"it asked to slow down at about {taught.ceiling_per_s:.3g}/s, {when}"
-        yield labelled("slowed", f"{name} to {usage.rate_per_s:.3g}/s{what}: {why}")
+        why = f"it asked to slow down at about {rate_words(taught.ceiling_per_s)}, {when}"
+        yield labelled("slowed", f"{name} to {rate_words(usage.rate_per_s)}{what}: {why}")
     if usage.is_narrower:
         when = moment(taught.connections_at_ms, now_ms)
         why = f"it refused more than {taught.ceiling_connections}, {when}"

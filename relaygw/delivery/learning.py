@@ -26,6 +26,7 @@ from relaygw.mail.outcome import (
 )
 from relaygw.policy.pacing import GUARD_S
 from relaygw.policy.retry import NO_CONSEQUENCE, Consequence
+from relaygw.settings.section import Rate
 from relaygw.store.limits import SenderNote
 from relaygw.upstream.outgoing import WITHOUT_8BITMIME
 
@@ -172,7 +173,8 @@ class Learning:
         if wait_s > THROTTLED_WAIT_S:
             return wait_s
         if gate.account.ceiling_per_s is None:
-            what = f"provider {gate.provider} asks to slow down at about {ceiling_per_s:.3g}/s"
+            pace = Rate.readable(ceiling_per_s)
+            what = f"provider {gate.provider} asks to slow down at about {pace}"
             self._context.note(f"{what}; its rate is now adapted")
         gate.note_ceiling(ceiling_per_s, clock_ms())
         gate.allowance.forget_tokens()

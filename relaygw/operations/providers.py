@@ -22,6 +22,7 @@ from relaygw.policy.router import providers_of
 from relaygw.policy.untended import longest_in_hand_s
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
+from relaygw.settings.section import Rate
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import PAUSED, STOPS, UNREACHABLE, Hold
 from relaygw.store.limits import Account
@@ -239,10 +240,16 @@ def _taken_by(
             yield free[0], lane
 
 
+def rate_words(per_s: float | None) -> str:
+    """Return a rate in the unit that reads well; None is no limit."""
+    return "as fast as it answers" if per_s is None else str(Rate.readable(per_s))
+
+
 def turn_words(name: str, usage: Usage) -> str:
     """Return why mail waits that nothing else stops, and until when at the latest."""
     last = span(int(usage.behind_s * 1000))
-    return f"{usage.waiting} wait for {name} at {usage.rate_per_s:.3g}/s, the last for {last}"
+    pace = rate_words(usage.rate_per_s)
+    return f"{usage.waiting} wait for {name} at {pace}, the last for {last}"
 
 
 def busy_words(name: str, usage: Usage) -> str:

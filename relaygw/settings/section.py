@@ -7,6 +7,7 @@ raises ValueError, whose text continues a sentence that begins with it:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -290,6 +291,14 @@ class Rate(Written):
         if not 0 < rate.per_s <= 100_000:
             raise ValueError("must be above 0 and at most 100000/s; omit the key for no limit")
         return rate
+
+    @classmethod
+    def readable(cls, per_s: float) -> Self:
+        """Return a rate in the first unit in which three digits say it exactly, else rounded."""
+        rates = [cls(float(f"{per_s * unit_s:.3g}"), unit_s) for unit_s in _PERIODS_S.values()]
+        rates = [rate for rate in rates if rate.amount >= 1] or rates[-1:]
+        exact = (rate for rate in rates if math.isclose(rate.per_s, per_s, rel_tol=1e-9))
+        return next(exact, rates[0])
 
     @property
     def per_s(self) -> float:

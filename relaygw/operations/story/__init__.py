@@ -17,7 +17,7 @@ from relaygw.mail.reply import provider_id
 from relaygw.mail.state import OPEN, CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span
-from relaygw.operations.providers import Usage, turn_words
+from relaygw.operations.providers import Usage, rate_words, turn_words
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
 from relaygw.operations.resend import RESEND
@@ -341,11 +341,10 @@ def _pace_notes(facts: Facts, part: DeliveryEntry) -> Iterator[Note]:
         if usage is None:
             continue
         if usage.is_slower:
-            yield Note("pace", f"{name} gets {usage.rate_per_s:.3g}/s, since it asked for less")
+            pace = rate_words(usage.rate_per_s)
+            yield Note("pace", f"{name} gets {pace}, since it asked for less")
         elif usage.settings.rate is not None:
-            yield Note(
-                "pace", f"{name} gets {usage.settings.rate.per_s:.3g}/s, its configured rate"
-            )
+            yield Note("pace", f"{name} gets {usage.settings.rate}, its configured rate")
         if usage.is_narrower:
             yield Note("pace", f"{name} gets {counted(usage.connections, 'connection')} for now")
 

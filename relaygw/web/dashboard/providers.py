@@ -17,6 +17,7 @@ from relaygw.operations.providers import (
     busy_words,
     hold_provider,
     holds_of,
+    rate_words,
     release_provider,
     turn_words,
 )
@@ -76,14 +77,12 @@ def provider_cards(
 
 def _limits(name: str, usage: Usage, lately_per_s: float) -> list[tuple[str, str]]:
     settings, taught = usage.settings, usage.account
-    rate = "as fast as it answers"
-    if usage.rate_per_s is not None:
-        rate = f"{usage.rate_per_s:.3g}/s"
+    rate = rate_words(usage.rate_per_s)
     if usage.is_slower:
         when = utc_text(taught.ceiling_at_ms)
-        rate += f"; it asked to slow down at {taught.ceiling_per_s:.3g}/s on {when}"
+        rate += f"; it asked to slow down at {rate_words(taught.ceiling_per_s)} on {when}"
     if lately_per_s:
-        rate += f"; lately {lately_per_s:.2g}/s"
+        rate += f"; lately {rate_words(lately_per_s)}"
     connections = str(settings.max_connections)
     if usage.is_narrower:
         when = utc_text(taught.connections_at_ms)

@@ -482,7 +482,7 @@ def test_what_waits_for_a_rate_or_is_in_doubt_is_listed(shop: Desk) -> None:
     shop.store.intake.accept_batch([accepted() for _ in range(3)])
     for command in (("provider", "list"), ("status",)):
         said = " ".join(shop.run(*command).stdout.split())
-        assert "waiting 3 wait for main at 0.0333/s, the last for 1 minute" in said
+        assert "waiting 3 wait for main at 2/m, the last for 1 minute" in said
     first, second = shop.lines("provider", "list", "--json")
     assert (first["waiting"], first["behind_s"], second["behind_s"]) == (3, 90.0, 0.0)
     put_hold(shop, PAUSED, "main", probe_at_ms=clock_ms())

@@ -10,6 +10,7 @@ import pytest
 
 from relaygw.mail.outcome import Scope
 from relaygw.settings.model import Settings, fingerprint
+from relaygw.settings.section import Rate
 from relaygw.store.holds import PAUSED, UNREACHABLE, Hold
 from relaygw.store.instances import Instance
 from relaygw.store.store import Store
@@ -183,9 +184,9 @@ async def test_limits_their_use_and_the_last_reply(serve: Serve, store: Store) -
     main = card_of(page, "main")
     assert "slowed" in main
     assert "it asked to slow down at 4/s" in main
-    per_s = re.search(r"lately (\S+)/s", main)
-    assert per_s is not None
-    assert 0.9 <= float(per_s[1]) <= 2.1
+    lately = re.search(r"lately (\S+/\w)", main)
+    assert lately is not None
+    assert 0.9 <= Rate.parse(lately[1]).per_s <= 2.1
     assert "870 of 1,000 messages a day 87 %" in main
     assert "451 4.7.1 Greylisted" in main
     assert "The recipient&#39;s server asks to try later" in main

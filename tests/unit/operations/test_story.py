@@ -632,7 +632,7 @@ def test_what_waits_for_a_rate_is_told_until_when(tmp_path: Path) -> None:
     rig = StoryRig(tmp_path, providers={"main": provider, "other": {"host": "b.example.com"}})
     first, _ = rig.accept(), rig.accept()
     story = rig.story(first)
-    turn = "it is sent when its turn comes: 2 wait for main at 0.0333/s, the last for 1 minute"
+    turn = "it is sent when its turn comes: 2 wait for main at 2/m, the last for 1 minute"
     assert story.headline == f"I{turn[1:]}."
     assert advised(story) == "Wait, or raise the rate of main, if it allows more."
     told = {one.label: one.text for one in story.outlooks[0].notes}

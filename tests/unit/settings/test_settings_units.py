@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.settings.section import (
+    Rate,
     format_duration,
     format_share,
     format_size,
@@ -74,3 +75,25 @@ def test_sizes(text: object, expected: int) -> None:
 def test_an_interval_is_longer_than_nothing() -> None:
     with pytest.raises(ValueError, match="longer than 0s"):
         parse_interval("0s")
+
+
+@each_of(
+    ("per_s", "shown"),
+    [
+        (20.0, "20/s"),
+        (14.5, "14.5/s"),
+        (1.96, "1.96/s"),
+        (7.12345, "7.12/s"),
+        (100_000.0, "100000/s"),
+        (0.5, "30/m"),
+        (5 / 60, "5/m"),
+        (100 / 3600, "100/h"),
+        (5000 / 3600, "5000/h"),
+        (50_000 / 86_400, "50000/d"),
+        (0.123456, "7.41/m"),
+        (0.5 / 86_400, "0.5/d"),
+    ],
+)
+def test_a_rate_is_shown_in_the_unit_that_reads_well(per_s: float, shown: str) -> None:
+    assert str(Rate.readable(per_s)) == shown
+    assert Rate.parse(shown).per_s == pytest.approx(per_s, rel=0.01)
