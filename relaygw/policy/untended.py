@@ -209,7 +209,8 @@ def _held(standing: Standing, settings: Settings, now_ms: int) -> Iterator[Unten
         number = sum(group.deliveries for group in groups)
         age_s = (now_ms - oldest.since_ms) / 1000
         many = f"{deliveries(number)} {'is' if number == 1 else 'are'} held"
-        of = f"({' '.join(oldest.examples)}): {what}"
+        more = number - len(oldest.examples)
+        of = f"({' '.join(oldest.examples)}{f' and {more} more' if more > 0 else ''}): {what}"
         yield Untended(
             kind=why,
             rule=Rule.HELD,

@@ -80,10 +80,10 @@ def test_held_mail_is_told_whatever_it_is_held_for(cause: HoldCause) -> None:
     word = why_held(cause.code)
     assert (one.rule, one.kind, one.key) == (Rule.HELD, word, word)
     assert (one.deliveries, one.since_ms) == (3, NOW_MS - 5 * HOUR_MS)
-    assert one.summary.startswith("3 deliveries are held, the longest for 5h (A1 Z9): ")
+    assert one.summary.startswith("3 deliveries are held, the longest for 5h (A1 Z9 and 1 more): ")
     # an alert keeps its text while more is held
     assert one.alert.startswith("mail is held since 2026-11-25 ")
-    assert " UTC, at first 3 deliveries (A1 Z9): " in one.alert
+    assert " UTC, at first 3 deliveries (A1 Z9 and 1 more): " in one.alert
     assert one.summary[-1] != " "
     assert one.remedy
     assert one.is_told
