@@ -71,8 +71,9 @@ def attempt_cause(attempt: AttemptEntry, meaning: Meaning | None) -> str:
     elif not text:
         is_recipients = meaning is not None and meaning.scope is Scope.RECIPIENT
         asks = "the recipient's server" if is_recipients else who
-        is_for_good = reply.startswith("5")  # no row knows it: it is tried again all the same
-        text = f"{asks} {'refuses it' if is_for_good else 'asks to try later'}"
+        text = f"{asks} {'refuses it' if reply.startswith('5') else 'asks to try later'}"
+        if meaning is not None:  # no row knows it: it is tried again all the same
+            text += " by an unknown reply"
     return _told(text, reply)
 
 

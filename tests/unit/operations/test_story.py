@@ -274,6 +274,16 @@ def test_expired(rig: StoryRig) -> None:
     assert "not tried again" in advised(story)
 
 
+def test_an_unknown_reply_is_told_as_such(rig: StoryRig) -> None:
+    message = rig.accept()
+    rig.attempt(message, (Stage.RCPT, "554 5.7.1 blocked as spam"))
+    story = rig.story(message)
+    assert story.headline.startswith(
+        "The recipient's server refuses it by an unknown reply (554 5.7.1 blocked as spam); "
+    )
+    assert "an unknown reply is tried again" in notes(story.events[-1])["meaning"]
+
+
 def test_recipients_who_end_differently(rig: StoryRig) -> None:
     message = rig.accept("b@cust.test", "c@cust.test")
     rig.attempt(message, TAKEN, REFUSED)

@@ -138,3 +138,19 @@ def test_one_of_several_that_is_refused_after_the_content_bounces_nobody(stage: 
     assert GENERIC.meaning(RCPT, unknown, recipients=2).verdict is BOUNCE
     too_large = SmtpReply(552, ("5.3.4 too large",))
     assert GENERIC.meaning(stage, too_large, recipients=2).verdict is BOUNCE
+
+
+@each_of(
+    ("code", "text", "is_greylisting"),
+    [
+        (450, "4.2.0 Greylisted, see postgrey", True),
+        (451, "4.7.1 Greylisting in action", True),
+        (451, "greylisted", True),
+        (451, "4.7.500 Server busy", False),
+        (450, "4.7.25 Client host rejected: cannot find your hostname", False),
+    ],
+)
+def test_only_what_says_so_is_greylisting(code: int, text: str, *, is_greylisting: bool) -> None:
+    meaning = GENERIC.meaning(Stage.RCPT, SmtpReply(code, (text,)))
+    assert meaning.verdict is Verdict.RETRY
+    assert ("(greylisting)" in meaning.explanation) is is_greylisting
