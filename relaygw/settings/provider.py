@@ -216,7 +216,7 @@ class Provider(Section):
     account: Name | None = None  # providers on one account share its limits; default: its own
     rate: Rate | None = None
     rate_counts: Counted = "messages"
-    daily_quota: Quota | None = None  # in any 24 hours
+    daily_quota: Quota | None = Field(default=None, examples=[10000])  # in any 24 hours
     quota_counts: Counted = "messages"
     max_connections: Count = 5
     max_messages_per_connection: Count = 100

@@ -347,6 +347,7 @@ _YAML_PROBLEMS = {
     ),
     "unexpected end of stream": "the quote{begun} is not closed; close it",
     "end of stream": "the bracket or quote{begun} is not closed; close it",
+    "another document": "--- begins a second document here; remove it: a file is one document",
     "node content": ('a value is missing before this sign; quote an address such as "[::1]:25"'),
     "alphabetic or numeric": "a value cannot begin with * or &; put the text in quotes",
     "unknown escape": "a backslash in double quotes; write single quotes around the text",

@@ -187,6 +187,12 @@ MISTAKES = {
         "oauth.key: the value (not shown) is not a secret reference",
     ),
     "a rate with words": (provider("rate: 100/hour"), "write e.g. 14/s, 25/m, 1000/h or 5/d"),
+    "a quota with a point": (provider("daily_quota: 10.000"), "1-1000000000; write e.g. 10000"),
+    "a quota with a unit": (provider("daily_quota: 1000/d"), "1-1000000000; write e.g. 10000"),
+    "two documents": (
+        f"{GOOD}---\nlog: {{}}\n",
+        "--- begins a second document here; remove it: a file is one document",
+    ),
     "a relative secret": (
         provider("username: u, password: 'file:key'"),
         "needs an absolute path",
