@@ -248,7 +248,8 @@ def _summary(tally: Tally, *, wants_all: bool) -> Iterator[str]:
 
 
 def _row_lines(row: ShadowRow, number: int) -> Iterator[str]:
-    yield labelled("", f"{row.sender or '<>'} to {row.recipient}: {row.result}, {number} times")
+    seen = counted(number, "time")
+    yield labelled("", f"{row.sender or '<>'} to {row.recipient}: {row.result}, {seen}")
     ways = ", then ".join(row.providers)
     own = f"route {row.route}: {ways}" if row.route else f"not sent: {row.policy}"
     for label, text in (("Postfix", row.relay), ("relaygw", own), ("why", row.why)):

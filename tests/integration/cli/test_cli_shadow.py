@@ -214,6 +214,9 @@ def test_exit_codes_and_words(desk: Desk) -> None:
         "    relaygw route promo: promo smtp.promo.test:587",
         "    why     smtp.main.test:587 at Postfix, promo smtp.promo.test:587 at relaygw",
     ]
+    desk.log.write_text(other)
+    words = desk.run("run", "--maillog", desk.log).stdout.splitlines()
+    assert words[1] == "            a@promo.test to b@cust.test: not the same, 1 time"
     desk.log.write_text("Nov 27 kernel: nothing\n\0\xff\n")
     done = desk.run("run", "--maillog", desk.log)
     assert done.exit_code == 65
