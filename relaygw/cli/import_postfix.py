@@ -17,7 +17,6 @@ from relaygw.cli.frame import JSON_LINES, Command, CommandFailed, address_of
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SettingsError
 from relaygw.mail.words import counted, fields
-from relaygw.postfix.classes import class_of
 from relaygw.postfix.lint import findings
 from relaygw.postfix.maillog import read_maillog
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
@@ -27,6 +26,7 @@ from relaygw.postfix.report import REFUSED, VERDICTS, Verdict
 from relaygw.postfix.resolve import Resolver
 from relaygw.postfix.rewriting import Rewriting
 from relaygw.postfix.sameness import Comparison, Pair, Result, Row, learn, pairs_of
+from relaygw.postfix.samples import ANYBODY, in_words
 from relaygw.postfix.translation import Translation, translate
 from relaygw.postfix.written import (
     as_yaml,
@@ -40,6 +40,7 @@ from relaygw.postfix.written import (
 _MAX_ROWS = 20
 _MAX_ALIKE = 3
 _SOME = "someone@example.com"
+_TEXTS = ("postfix", "relaygw", "why")  # of a row
 
 
 class _Import:
@@ -116,7 +117,7 @@ def import_postfix(
             pairs, problems = _asked_pairs(senders, recipients, compared, maillog)
             return _import(run, show, output, mistakes, pairs, problems, is_dry=dry_run)
     except PostfixUnreadable as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(in_words(str(error))) from error
 
 
 def _import(
@@ -311,10 +312,8 @@ class _Shown:
         """Show the table of sameness."""
         if self._wants_json:
             for row in rows:
-                self._object(
-                    "mail",
-                    **fields(row, "sender", "recipient", "result", "postfix", "relaygw", "why"),
-                )
+                texts = {name: in_words(text) for name, text in fields(row, *_TEXTS).items()}
+                self._object("mail", **fields(row, "sender", "recipient", "result"), **texts)
             return
         counts = Counter(row.result for row in rows)
         words = ", ".join(f"{counts[result]} {result}" for result in Result if counts[result])
@@ -324,7 +323,7 @@ class _Shown:
         alike = Counter(map(_reason, shown))
         if not self._wants_all:  # one reason is told once
             told_of: dict[tuple[Result, str], Row] = {}
-            for row in sorted(shown, key=lambda row: class_of(row.sender) != "anybody"):
+            for row in sorted(shown, key=lambda row: in_words(row.sender) != ANYBODY):
                 told_of.setdefault(_reason(row), row)
             shown = [row for row in shown if told_of[_reason(row)] is row]
         limit = len(shown) if self._wants_all else _MAX_ROWS
@@ -370,8 +369,8 @@ def _by_weight(row: Row) -> int:
 
 
 def _row_lines(row: Row, more: str = "") -> Iterator[str]:
-    who, whom = class_of(row.sender), class_of(row.recipient)
+    who, whom = in_words(row.sender) or "<>", in_words(row.recipient)
     yield labelled("", f"{who} to {whom}: {row.result}{more}")
     for label, text in (("Postfix", row.postfix), ("relaygw", row.relaygw), ("why", row.why)):
         if text:
-            yield labelled(label, text, indent=4)
+            yield labelled(label, in_words(text), indent=4)

@@ -1,7 +1,6 @@
 """Which addresses a configuration of Postfix tells apart: by sender and by recipient.
 
-A class is written as relaygw writes it: an address, `@domain`, `.domain` for what lies below a
-domain, or "" for the rest. Each has a sample, an address that stands for all of it.
+How a class is written, and which address stands for it, is said in samples.py.
 """
 
 from __future__ import annotations
@@ -16,30 +15,7 @@ from relaygw.postfix.access import SENDER, access_fate, access_tables
 from relaygw.postfix.maps import Table
 from relaygw.postfix.report import Report
 from relaygw.postfix.resolve import SENDER_MAPS, Fate, Resolver, hop_of
-
-REST = ""
-SAMPLE = "relaygw-sample"
-PROBES = (f"{SAMPLE}@{SAMPLE}.invalid", f"7@{SAMPLE}-7.example", f"Q.x@{SAMPLE}.sub.example")
-"""Addresses so different that what is made of all is made of every one."""
-
-
-def sample(address_class: str) -> str:
-    """Return an address of a class."""
-    if address_class == REST:
-        return f"{SAMPLE}@{SAMPLE}.invalid"
-    if address_class.startswith("@"):
-        return f"{SAMPLE}{address_class}"
-    return f"{SAMPLE}@{SAMPLE}{address_class}" if address_class.startswith(".") else address_class
-
-
-def class_of(address: str) -> str:
-    """Return the class that a sample stands for, in words; other addresses as they are."""
-    local, _, domain = address.partition("@")
-    if local != SAMPLE:
-        return address or "<>"
-    if domain == f"{SAMPLE}.invalid":
-        return "anybody"
-    return domain.removeprefix(SAMPLE) if domain.startswith(f"{SAMPLE}.") else f"@{domain}"
+from relaygw.postfix.samples import REST, sample
 
 
 def is_direct(host: str, address: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relaygw.postfix.access import PERMITTING, RECIPIENT, lists, why_closed
-from relaygw.postfix.classes import REST, host_of, sample, written_hops
+from relaygw.postfix.classes import host_of, written_hops
 from relaygw.postfix.failures import LEVELS
 from relaygw.postfix.main_cf import Service
 from relaygw.postfix.maps import Table
@@ -19,6 +19,7 @@ from relaygw.postfix.mistakes import FILE_RULES, Finding, Subject
 from relaygw.postfix.providers import preset_of
 from relaygw.postfix.resolve import SENDER_MAPS, Delivery, Hop, hop_of
 from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.samples import REST, sample
 from relaygw.postfix.sections import is_too_wide, networks_of
 from relaygw.settings.addresses import is_loopback_host
 

@@ -12,20 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
-from relaygw.postfix.classes import (
-    REST,
-    host_of,
-    recipient_classes,
-    sample,
-    sender_classes,
-    written_hops,
-)
+from relaygw.postfix.classes import host_of, recipient_classes, sender_classes, written_hops
 from relaygw.postfix.failures import DECISIVE
 from relaygw.postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import INDEXES, Entry, Table
 from relaygw.postfix.report import Report
 from relaygw.postfix.resolve import Delivery, Hop, Resolver, Stop, hop_of
 from relaygw.postfix.rewriting import Rewriting
+from relaygw.postfix.samples import REST, SAMPLE, sample
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.tree import Place
 
@@ -85,7 +79,7 @@ class Subject:
             (stop.hop, delivery.transport): delivery
             for _, delivery in self.deliveries
             for stop in delivery.stops
-            if not stop.hop.host.endswith(".invalid")
+            if SAMPLE not in stop.hop.host
         }
 
     def service(self, transport: str) -> Service | None:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 from relaygw.postfix.main_cf import Configuration, Parameter, Service, known_facts
+from relaygw.postfix.samples import in_words
 
 TAKEN, TRANSLATED, NOT_NEEDED, REFUSED = VERDICTS = (
     "taken", "translated", "not needed", "refused",
@@ -39,7 +40,8 @@ class Report:
     said: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def warn(self, text: str) -> None:
-        """Say something once."""
+        """Say something once, of classes of addresses in words."""
+        text = in_words(text)
         if text not in self.warnings:
             self.warnings.append(text)
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from email.utils import parseaddr
 
 from relaygw.postfix.access import Access
-from relaygw.postfix.classes import REST, sample
 from relaygw.postfix.main_cf import PostfixUnreadable, Service, read_text, split_list
 from relaygw.postfix.maps import Entry, find
 from relaygw.postfix.resolve import Delivery, Fate, Resolver
+from relaygw.postfix.samples import REST, sample
 from relaygw.settings.tree import Place
 
 NULL = '""'  # the null sender, as cleanup(8) looks it up

@@ -14,21 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from relaygw.postfix.access import REFUSING, Judgement
-from relaygw.postfix.classes import (
-    PROBES,
-    REST,
-    SAMPLE,
-    is_direct,
-    permitted_senders,
-    recipient_classes,
-    sample,
-    sender_classes,
-)
+from relaygw.postfix.classes import is_direct, permitted_senders, recipient_classes, sender_classes
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.providers import Providers
 from relaygw.postfix.report import Report
 from relaygw.postfix.resolve import Delivery, Fate, Stop
 from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
+from relaygw.postfix.samples import PROBES, REST, SAMPLE, sample
 
 Way = tuple[str, ...]
 """The providers of mail, in order."""

@@ -11,13 +11,14 @@ from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.router import Router
 from relaygw.postfix.access import SENDER, access_keys, access_tables, why_closed
-from relaygw.postfix.classes import REST, judged_senders, sample
+from relaygw.postfix.classes import judged_senders
 from relaygw.postfix.failures import Doubts, Failures
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.maps import Postfix, Table
 from relaygw.postfix.providers import policy_of
 from relaygw.postfix.resolve import Delivery, Fate, Resolver, Stop, address_keys
 from relaygw.postfix.rewriting import INCLUDE, NULL, Answer, Rewriting
+from relaygw.postfix.samples import REST, sample
 from relaygw.postfix.translation import Translation
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider

@@ -13,11 +13,11 @@ from typing import Any
 
 from relaygw.errors import SettingsError
 from relaygw.postfix.access import RESTRICTIONS, SENDER, access_fate, access_tables, lists
-from relaygw.postfix.classes import REST
 from relaygw.postfix.main_cf import Configuration, Service
 from relaygw.postfix.report import Report, seconds
 from relaygw.postfix.resolve import Fate, Resolver
 from relaygw.postfix.routes import Routing, covering
+from relaygw.postfix.samples import REST
 from relaygw.settings.addresses import Address, Entry
 from relaygw.settings.certificates import server_context
 from relaygw.settings.listeners import ListenerTls

@@ -11,7 +11,6 @@ from typing import Any
 
 from relaygw.mail.words import some_of
 from relaygw.postfix.access import access_tables
-from relaygw.postfix.classes import PROBES, REST, SAMPLE, sample
 from relaygw.postfix.failures import DECISIVE
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
 from relaygw.postfix.maps import Table, Tables
@@ -21,6 +20,7 @@ from relaygw.postfix.report import REFUSED, Report, seconds
 from relaygw.postfix.resolve import Fate, Resolver
 from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
 from relaygw.postfix.routes import Routing
+from relaygw.postfix.samples import PROBES, REST, SAMPLE, sample
 from relaygw.postfix.sections import listeners, recipients, tell_restrictions
 from relaygw.settings.addresses import (
     EVERY_SENDER,
