@@ -109,6 +109,8 @@ def import_postfix(
     try:
         with postfix_here() as postfix:
             configuration = read_configuration(directory.absolute(), overrides)
+            if postfix is not None and configuration.is_of_this_host:
+                configuration.start_failures += postfix.start_failures(configuration)
             run = _Import(configuration, postfix, mend)
             mistakes = findings(Rewriting(Resolver(configuration, run.tables)))
             if lint:
@@ -132,7 +134,8 @@ def _import(
 ) -> int:
     file = output_file(output)
     directory = file.parent / "secrets"
-    show.warnings(run.configuration.problems)  # first: they may be why there is no way to import
+    # first: they may be why there is no way to import
+    show.warnings(run.configuration.problems + run.configuration.start_failures)
     translation = translate(run.to_import, directory)
     if not is_dry:
         _check_free(file, directory, translation, Path(output).absolute())

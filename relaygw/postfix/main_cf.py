@@ -1,7 +1,7 @@
 """main.cf and master.cf as Postfix reads them: logical lines, parameters, services, `$name`.
 
 A problem of a file has its place, `main.cf:12`, and what to do. What cannot be read at all raises
-PostfixUnreadable; what Postfix itself would pass over is a line of `problems`.
+PostfixUnreadable; what Postfix itself cannot use is a line of `problems`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 from relaygw.errors import RelaygwError
 from relaygw.settings.tree import Place, read_own
 
+HOMES = ("/etc/postfix", "/usr/local/etc/postfix")
+"""Where a host's own Postfix is configured; any other directory may be a copy of another host's."""
 _DATA = Path(__file__).with_name("parameters.yaml")
 _MAX_BYTES = 4 * 2**20
 _MAX_DEPTH = 100
@@ -141,6 +143,8 @@ class Configuration:
     repeated: list[Parameter] = field(default_factory=list)  # not in force: a later line is
     services: list[Service] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # lines that Postfix cannot use
+    start_failures: list[str] = field(default_factory=list)  # values Postfix does not start with
+    is_of_this_host: bool = False  # what depends on its addresses and users can be looked up
 
     def parameter(self, name: str, service: Service | None = None) -> Parameter | None:
         """Return where a parameter is set: for a service, else in main.cf; None: nowhere."""
@@ -338,7 +342,7 @@ def read_configuration(
 
     `overrides` are laid over main.cf, as Postfix's `-o` does it.
     """
-    found = Configuration(directory)
+    found = Configuration(directory, is_of_this_host=str(directory.absolute()) in HOMES)
     path = directory / "main.cf"
     for place, line in logical_lines(read_text(path), Place("main.cf", file=path)):
         match = _PARAMETER.fullmatch(line)

@@ -11,13 +11,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from relaygw.postfix.main_cf import (
+    HOMES,
     Configuration,
     PostfixUnreadable,
     logical_lines,
@@ -31,7 +32,6 @@ from relaygw.settings.tree import Place
 INDEXES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "dbm": ".pag",
            "sdbm": ".pag"}  # fmt: skip
 """Tables that `postmap` makes of a text file, and what their file ends with."""
-_HOMES = ("/etc/postfix", "/usr/local/etc/postfix")
 _PATTERNS = ("regexp", "pcre")
 _ELSEWHERE = {
     **dict.fromkeys(("ldap", "mysql", "pgsql", "sqlite", "mongodb", "memcache", "nis", "nisplus",
@@ -149,9 +149,9 @@ class Tables:
         directory, given = self.configuration.directory, Path(path)
         if not given.is_absolute():
             return directory / given
-        if str(directory.absolute()) in _HOMES:
+        if self.configuration.is_of_this_host:
             return given
-        for home in _HOMES:
+        for home in HOMES:
             if given.is_relative_to(home) and (directory / given.relative_to(home)).exists():
                 return directory / given.relative_to(home)
         beside = directory / given.name  # as aliases, which lies in /etc
@@ -289,10 +289,14 @@ def postfix_here() -> Iterator[Postfix | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="relaygw-postmap-") as home:
-        main_cf = Path(home) / "main.cf"
-        main_cf.write_text("compatibility_level = 3.6\n")
-        os.utime(main_cf, (1, 1))  # where it changed just now, each program waits for two seconds
+        _write_main_cf(Path(home), {"compatibility_level": "3.6"})
         yield Postfix([postmap, "-c", home], [postconf, "-c", home])
+
+
+def _write_main_cf(directory: Path, values: Mapping[str, str]) -> None:
+    main_cf = directory / "main.cf"
+    main_cf.write_text("".join(f"{name} = {value}\n" for name, value in values.items()))
+    os.utime(main_cf, (1, 1))  # where it changed just now, each program waits for two seconds
 
 
 @dataclass
@@ -359,16 +363,43 @@ class Postfix:
         place = read.place if read is not None else Place(table.spec)
         return Entry(key, answer, place)
 
+    def start_failures(self, configuration: Configuration) -> list[str]:
+        """Return why it does not start with this host's configuration, each with its place.
+
+        Every program of it reads the values of main.cf at its start, a harmless one as well.
+        """
+        door = configuration.door
+        parameters = configuration.parameters | (dict(door.overrides) if door is not None else {})
+        values = {name: parameter.value for name, parameter in parameters.items()}
+        with tempfile.TemporaryDirectory(prefix="relaygw-postmap-") as home:
+            _write_main_cf(Path(home), values)
+            done = self._done([self.postmap[0], "-c", home, "-q", "key", "static:value"])
+        said = re.findall(r"fatal: (?:file \S+: )?(.+)", done.stderr if done is not None else "")
+        return [f"{_place_of(text, configuration)}: {text}" for text in said]
+
     def _run(self, command: list[str], text: str = "") -> tuple[int, str]:
-        try:
-            done = subprocess.run(
-                command, input=text, capture_output=True, timeout=_PATIENCE_S, check=False,
-                encoding="utf-8", errors="replace", cwd=Path("/"),
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            self.problems.append(f"{Path(command[0]).name}: {error}")
+        done = self._done(command, text)
+        if done is None:
             return -1, ""
         if done.returncode not in (0, 1) or done.stderr:
             self.problems += done.stderr.splitlines()
         # where it cannot open a table its exit code is that of a key which is not there
         return -1 if "fatal:" in done.stderr else done.returncode, done.stdout
+
+    def _done(self, command: list[str], text: str = "") -> subprocess.CompletedProcess[str] | None:
+        try:
+            return subprocess.run(
+                command, input=text, capture_output=True, timeout=_PATIENCE_S, check=False,
+                encoding="utf-8", errors="replace", cwd=Path("/"),
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.problems.append(f"{Path(command[0]).name}: {error}")
+            return None
+
+
+def _place_of(text: str, configuration: Configuration) -> Place:
+    """Return where a parameter is set that a message of Postfix names."""
+    door = configuration.door
+    words = re.findall(r"\w+", text)
+    name = next((word for word in words if configuration.parameter(word, door) is not None), "")
+    return configuration.place(name, door)

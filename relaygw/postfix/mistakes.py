@@ -312,6 +312,12 @@ def _unknown(subject: Subject) -> Iterator[Finding]:
             place, "not-readable", f"{text}; Postfix does not start with it", "fix the line",
             "ignores it",
         )  # fmt: skip
+    for failure in subject.configuration.start_failures:
+        place, _, text = failure.partition(": ")
+        yield Finding(
+            place, "does-not-start", f"{text}; Postfix does not start with it", "correct the value",
+            "imports the value unchanged, where it has such a setting",
+        )  # fmt: skip
 
 
 def _passwords_in_main_cf(subject: Subject) -> Iterator[Finding]:

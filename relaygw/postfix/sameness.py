@@ -110,8 +110,9 @@ class Comparison:
         self._rewriting = rewriting
         self._doubts = Doubts(rewriting)
         self._failures = Failures(rewriting.resolver)
-        problems = rewriting.resolver.configuration.problems
-        stops = [f"{problem}: Postfix does not start with this line" for problem in problems[:1]]
+        configuration = rewriting.resolver.configuration
+        failures = configuration.problems + configuration.start_failures
+        stops = [f"{failure}: Postfix does not start with this line" for failure in failures[:1]]
         self._closed = next(iter(stops), "") or why_closed(rewriting.resolver)
         self._settings = settings
         self._secrets = secrets
