@@ -319,6 +319,24 @@ def _closed(subject: Subject) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _every_domain(subject: Subject) -> Iterator[Finding]:
+    """Yield aliases of all addresses that make all domains those of virtual aliases, too."""
+    if not subject.resolver.has_every_domain_aliased:
+        return
+    name = "virtual_alias_maps"
+    for table in subject.resolver.tables.of(name):
+        entry = table.find(sample(REST).partition("@")[2])
+        if entry is not None:
+            yield Finding(
+                str(entry.place) if table.path is not None else subject.place(name), "every-domain",
+                f"{table.spec} has domains as well as addresses, so that all of them are in "
+                "virtual_alias_domains: Postfix returns mail to any address elsewhere as "
+                "undeliverable (User unknown in virtual alias table)",
+                "a pattern that needs an @, as /.+@.+/, or virtual_alias_domains without a value",
+                "captures this mail; --mend imports the aliases",
+            )  # fmt: skip
+
+
 def _networks(subject: Subject) -> Iterator[Finding]:
     for network in networks_of(subject.configuration.values("mynetworks")):
         if is_too_wide(network):
@@ -358,5 +376,5 @@ def _never_asked(subject: Subject) -> Iterator[Finding]:
 _RULES = (
     _other_form, _strange_hosts, _no_login, _mechanisms, _clear_passwords, _authorities, _levels,
     _pooling, _relayhosts, _single_senders, _networks, _never_asked,
-    _closed,
+    _closed, _every_domain,
 )  # fmt: skip

@@ -114,11 +114,20 @@ def mended(configuration: Configuration) -> Configuration:
 
 
 class MendedResolver(Resolver):
-    """Finds a password in whatever form it is written, and never sends one in clear."""
+    """Finds a password in whatever form it is written, and never sends one in clear.
+
+    Aliases of all addresses make no domain one of virtual aliases.
+    """
 
     @cached_property
     def _written(self) -> set[str]:
         return {written_hop.lower() for written_hop in written_hops(self)}
+
+    def is_listed(self, name: str, domain: str, *, parents: bool = False) -> bool:
+        """Return whether a domain is in a list; see Resolver."""
+        if name == "virtual_alias_domains" and self.has_every_domain_aliased:
+            return False
+        return super().is_listed(name, domain, parents=parents)
 
     def login_entry(
         self, sender: str, hop: Hop, written: str, service: Service | None = None

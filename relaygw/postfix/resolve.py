@@ -14,6 +14,7 @@ from functools import cached_property
 
 from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
 from relaygw.postfix.maps import Entry, Lookup, Table, Tables, find, look_up
+from relaygw.postfix.samples import REST, sample
 from relaygw.settings.addresses import Host
 from relaygw.settings.section import fits
 from relaygw.settings.tree import Place
@@ -143,15 +144,15 @@ class Resolver:
         if self.is_local(domain):
             return "mydestination"
         for name in ("virtual_alias_domains", "virtual_mailbox_domains"):
-            if self.listed(name, domain):
+            if self.is_listed(name, domain):
                 return name
-        return "relay_domains" if self.listed("relay_domains", domain, parents=True) else ""
+        return "relay_domains" if self.is_listed("relay_domains", domain, parents=True) else ""
 
     def is_local(self, domain: str) -> bool:
         """Return whether mail for a domain stays here."""
-        return self.listed("mydestination", domain) or domain.startswith("[127.0.0.1]")
+        return self.is_listed("mydestination", domain) or domain.startswith("[127.0.0.1]")
 
-    def listed(self, name: str, domain: str, *, parents: bool = False) -> bool:
+    def is_listed(self, name: str, domain: str, *, parents: bool = False) -> bool:
         """Return whether a domain is in a list of names and tables."""
         place, keys = self.configuration.place(name), [domain.lower()]
         while parents and "." in keys[-1]:
@@ -167,6 +168,14 @@ class Resolver:
             if is_there:
                 return bare == word
         return False
+
+    @cached_property
+    def has_every_domain_aliased(self) -> bool:
+        """True where every domain is in virtual_alias_domains by default."""
+        name = "virtual_alias_domains"
+        is_default = self.configuration.parameter(name) is None
+        # not self.is_listed: --mend asks this there
+        return is_default and Resolver.is_listed(self, name, sample(REST).partition("@")[2])
 
     def qualified(self, address: str) -> str:
         """Return an address with a whole domain."""

@@ -239,6 +239,12 @@ RECIPES = (
         kind="every recipient",
     ),
     Recipe(
+        "dev-catch-all-of-domains",  # they are virtual alias domains, too: Postfix returns it all
+        "virtual_alias_maps = regexp:{dir}/virtual\nmydestination =\n",
+        files={"virtual": "/.*/ dev@agency.example\n"},
+        kind="every recipient and domain",
+    ),
+    Recipe(
         "relocated",
         "relocated_maps = hash:{dir}/relocated\n",
         indexed={"relocated": "old@cust.example new@cust.example\n@left.example elsewhere\n"},

@@ -52,6 +52,10 @@ MISTAKES = (
             + "smtp_sender_dependent_authentication = yes\n", "main.cf:15"),
     # others
     Mistake("takes-no-mail", _HOST + _TLS + _SASL + "smtpd_relay_restrictions =\n", "main.cf:15"),
+    Mistake("every-domain", _HOST + _TLS + _SASL + "virtual_alias_maps = regexp:{dir}/virtual\n",
+            "virtual:1", {**_KEY, "virtual": "/.*/ dev@a.test\n"}),
+    Mistake("every-domain", _HOST + _TLS + _SASL + "virtual_alias_maps = static:dev@a.test\n",
+            "main.cf:15"),
     Mistake("login-is-off", _HOST + _TLS + "smtp_sasl_password_maps = hash:{dir}/sasl_passwd\n",
             "main.cf:12"),
     Mistake("sender-login-is-off", _HOST + _TLS + _SASL, "sasl_passwd:2",

@@ -406,6 +406,26 @@ def test_mail_of_everybody_to_one_reader_is_staging(tmp_path: Path) -> None:
     assert {*recipients["allow"]} >= {"dev@a.test", "qa@a.test"}
 
 
+def test_a_pattern_that_makes_every_domain_an_alias_can_be_mended(tmp_path: Path) -> None:
+    main_cf = _HOST + "virtual_alias_maps = regexp:{dir}/virtual\n"
+    home = Shape("all", main_cf, {"virtual": "/.*/ dev@a.test\n"}).write(tmp_path)
+    values, said = imported(home)
+    assert values["recipients"] == {"allow": []}
+    assert "anybody's domain is in virtual_alias_domains: only listed recipients receive" in said
+    assert "virtual:1: every-domain: regexp:" in said
+    assert "relaygw-sample" not in run(home, "--dry-run", "--all").stdout
+    values, _ = imported(home, "--mend")
+    assert values["recipients"] == {"allow": ["dev@a.test"], "refused": "redirect:dev@a.test"}
+    # a list that is written is meant
+    explicit = tmp_path / "explicit"
+    explicit.mkdir()
+    main_cf += "virtual_alias_domains = static:all\n"
+    home = Shape("all", main_cf, {"virtual": "/.*/ dev@a.test\n"}).write(explicit)
+    values, said = imported(home, "--mend")
+    assert values["recipients"] == {"allow": []}
+    assert "every-domain" not in said
+
+
 def test_a_line_without_a_sign_is_named_where_nothing_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text("myhostname = gw.a.test\nrelayhost [smtp.a.test]:587\n")
     done = run(tmp_path)
