@@ -49,6 +49,12 @@ def judged_senders(resolver: Resolver) -> list[str]:
     return list(dict.fromkeys((REST, *found)))
 
 
+def copied_classes(resolver: Resolver, name: str) -> list[str]:
+    """Return the classes whose mail a map of copies tells apart."""
+    tables = resolver.tables.of(name)
+    return [key for table in tables for key in _entries(resolver, Report(), table, "")]
+
+
 def permitted_senders(resolver: Resolver) -> list[str]:
     """Return one class of senders from each access table that lets some in, the rest first."""
     found = [REST]

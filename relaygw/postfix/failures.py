@@ -170,9 +170,10 @@ _FOLLOWED = re.compile(
 _MAPPING = ("canonical_maps", "sender_canonical_maps", "recipient_canonical_maps",
             "masquerade_domains", "virtual_alias_maps")  # fmt: skip
 _LISTS = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains", "relay_domains")
-_SENDERS = (*SENDER_MAPS, "sender_canonical_maps", "canonical_maps", "smtp_generic_maps")
+_SENDERS = (*SENDER_MAPS, "sender_canonical_maps", "canonical_maps", "smtp_generic_maps",
+            "sender_bcc_maps")  # fmt: skip
 _RECIPIENTS = ("transport_maps", "recipient_canonical_maps", "canonical_maps", "relocated_maps",
-               "virtual_alias_maps", "smtp_generic_maps")  # fmt: skip
+               "virtual_alias_maps", "smtp_generic_maps", "recipient_bcc_maps")  # fmt: skip
 
 
 class Doubts:

@@ -11,7 +11,7 @@ from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.router import Router
 from relaygw.postfix.access import SENDER, access_keys, access_tables, why_closed
-from relaygw.postfix.classes import judged_senders
+from relaygw.postfix.classes import copied_classes, judged_senders
 from relaygw.postfix.failures import Doubts, Failures
 from relaygw.postfix.main_cf import PostfixUnreadable
 from relaygw.postfix.maps import Postfix, Table
@@ -77,15 +77,11 @@ def pairs_of(made: Translation) -> list[Pair]:
     What is rewritten is a class, too.
     """
     routing, rewritten = made.routing, made.rewritten
-    judged = judged_senders(made.rewriting.resolver)
-    tables = made.rewriting.resolver.tables
-    copied = {
-        name: [entry.key for table in tables.of(name) for entry in table.entries]
-        for name in ("sender_bcc_maps", "recipient_bcc_maps")
-    }
+    resolver = made.rewriting.resolver
+    judged = judged_senders(resolver)
     lists = (
-        ([*routing.senders, *judged, *copied["sender_bcc_maps"]], "senders"),
-        ([*routing.recipients, *copied["recipient_bcc_maps"]], "recipients"),
+        ([*routing.senders, *judged, *copied_classes(resolver, "sender_bcc_maps")], "senders"),
+        ([*routing.recipients, *copied_classes(resolver, "recipient_bcc_maps")], "recipients"),
     )
     senders, recipients = (
         [sample(fromkey) for fromkey in dict.fromkeys((*classes, *rewritten.get(key, ())))]

@@ -374,6 +374,26 @@ def test_mail_of_this_hosts_own_programs_is_in_the_table(tmp_path: Path) -> None
     assert ("relaygw-sample@shop.test", "relaygw-sample@relaygw-sample.invalid") in pairs_of(made)
 
 
+def test_what_copies_are_made_of_is_in_the_table(tmp_path: Path) -> None:
+    main = (
+        "sender_bcc_maps = regexp:{dir}/s\n"
+        "recipient_bcc_maps = inline:{bob=c@x.test, d@e.test=c@x.test, @f.test=c@x.test}\n"
+    )
+    files = {"s": "/@copied\\.test$/ c@x.test\n/^ab[0-9]+@/ y@x.test\n"}
+    made, rewriting = made_of(Case(main, _MAIL, "", files=files), tmp_path)
+    pairs = pairs_of(made)
+    assert "relaygw-sample@copied.test" in {sender for sender, _ in pairs}
+    assert {recipient for _, recipient in pairs} >= {
+        "bob@gw.example.com", "d@e.test", "relaygw-sample@f.test",
+    }  # fmt: skip
+    rest = "relaygw-sample@relaygw-sample.invalid"
+    (row,) = rows_of(made, rewriting, [(rest, rest)])
+    assert (row.result, "s:2: sender_bcc_maps: /^ab[0-9]+@/ may" in row.why) == (UNPROVEN, True)
+    main = "sender_bcc_maps = static:c@x.test\n"
+    made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
+    assert "*" not in {sender for sender, _ in pairs_of(made)}
+
+
 def test_maps_of_the_envelope_or_the_header_alone_are_told(tmp_path: Path) -> None:
     main = (
         "sender_canonical_maps = inline:{a@shop.test=c@shop.test}\n"
