@@ -293,7 +293,7 @@ class Doubts:
                 yield from self._of_owner(local)
             strays = self._configuration.value("luser_relay")
             if strays and (is_here or strays in (answer.recipient, *answer.others)):
-                yield from self._of_strays(local, is_here=is_here)
+                yield from self._of_strays(given, is_here=is_here)
         for address in (answer.recipient, *answer.others):
             if address.startswith(INCLUDE):
                 yield self._said("alias_maps", f"the list {address} cannot be read")
@@ -320,12 +320,13 @@ class Doubts:
         if owner is not None:
             yield f"{owner.place}: alias_maps: {owner.key} becomes the sender"
 
-    def _of_strays(self, local: str, *, is_here: bool) -> Iterator[str]:
-        if is_here:
+    def _of_strays(self, address: str, *, is_here: bool) -> Iterator[str]:
+        local, is_user = address.rpartition("@")[0], self._rewriting.has_user(address)
+        if is_here and not is_user and not self._rewriting.stray_users():
             yield self._said(
                 "luser_relay", "gets what the sendmail command brings for unknown users"
             )
-        elif SAMPLE not in local:
+        elif not is_here and is_user is None and SAMPLE not in local:
             yield self._said("luser_relay", f"only if {local} is not a user of this host")
 
     def _of_login(self, answer: Answer) -> Iterator[str]:

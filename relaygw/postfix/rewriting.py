@@ -6,6 +6,7 @@ smtp(8) to generic ones; smtpd(8) refuses who is on no list.
 
 from __future__ import annotations
 
+import pwd
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _MAX_MAPPINGS = 10
 _MAX_EXPANSIONS = 1000  # as virtual_alias_expansion_limit
 _END = re.compile(r"[|/:\\]")
 INCLUDE = ":include:"
+_ROOT = "root"  # every host has this user
 _ALIAS_WORD = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s,"])+')
 
 
@@ -275,12 +277,13 @@ class Rewriting:
         if not self.resolver.is_local(domain) or not self._has_aliases:
             return []
         entry = self.alias_entry(address)
+        strays = [] if self.has_user(address) else self.stray_users()
         found: list[str] = []
-        for word in alias_words(entry.value) if entry is not None else self._stray_users():
+        for word in alias_words(entry.value) if entry is not None else strays:
             for each in self._included(word):
                 target = each if is_end(each) else self.resolver.qualified(each)
                 if target.lower() == address.lower():  # the user himself
-                    found += self._stray_users() or [target]
+                    found += strays or [target]
                     continue
                 is_here = is_end(target) or self.resolver.is_local(target.rpartition("@")[2])
                 found += [target] if is_here else self._virtual(self.cleaned("recipient", target))
@@ -296,8 +299,22 @@ class Rewriting:
                 return entry
         return None
 
-    def _stray_users(self) -> list[str]:
-        """Return who gets the mail of unknown users, as far as it is let in."""
+    def has_user(self, address: str) -> bool | None:
+        """Return whether a local address is that of a user; None: the host is another one."""
+        forms = (address, self.resolver.without_extension(address))
+        names = [form.rpartition("@")[0].lower() for form in forms if form is not None]
+        if _ROOT in names:
+            return True
+        is_known = self.resolver.configuration.is_of_this_host
+        return any(map(_is_user, names)) if is_known else None
+
+    def users(self) -> list[str]:
+        """Return the users of this host as far as it lists them; of another host root alone."""
+        is_known = self.resolver.configuration.is_of_this_host
+        return sorted({account.pw_name for account in pwd.getpwall()}) if is_known else [_ROOT]
+
+    def stray_users(self) -> list[str]:
+        """Return who gets the mail for users that the host does not have, if that is let in."""
         given = self.resolver.configuration.parameter("luser_relay")
         is_let_in = not self.resolver.configuration.value("local_recipient_maps")
         is_plain = given is not None and "@" in given.value and "$" not in given.value
@@ -321,6 +338,13 @@ class Rewriting:
 
     def _place(self, name: str) -> Place:
         return self.resolver.configuration.place(name)
+
+
+def _is_user(name: str) -> bool:
+    try:
+        return bool(pwd.getpwnam(name))
+    except (KeyError, OSError, ValueError):
+        return False
 
 
 def is_end(word: str) -> bool:

@@ -16,8 +16,9 @@ from relaygw.postfix.access import RESTRICTIONS, SENDER, access_fate, access_tab
 from relaygw.postfix.main_cf import Configuration, Service
 from relaygw.postfix.report import Report, seconds
 from relaygw.postfix.resolve import Fate, Resolver
+from relaygw.postfix.rewriting import AddressCircle, is_end
 from relaygw.postfix.routes import Routing, covering
-from relaygw.postfix.samples import REST
+from relaygw.postfix.samples import REST, sample
 from relaygw.settings.addresses import Address, Entry
 from relaygw.settings.certificates import server_context
 from relaygw.settings.listeners import ListenerTls
@@ -254,10 +255,14 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
             "captures it. To have it wait instead, take it out of recipients.block and run relaygw "
             "hold add --recipient-domain DOMAIN"
         )
-    if kept := [address_class for address_class in kept if address_class not in later]:
+    captured = [
+        address_class for address_class in kept
+        if address_class not in later and not _is_led_elsewhere(address_class, routing)
+    ]  # fmt: skip
+    if captured:
         report.warn(
-            f"{_named(kept)}: Postfix keeps this mail on this host, or sends it to somebody else; "
-            "relaygw has no mailboxes: it is captured and never sent. Name a reader: "
+            f"{_named(captured)}: Postfix keeps this mail on this host, or sends it to somebody "
+            "else; relaygw has no mailboxes: it is captured and never sent. Name a reader: "
             "rewrite.recipients: {root: ADDRESS}"
         )
     for does, classes, own in (("discards", dropped, "drop"), ("refuses", refused, "reject")):
@@ -312,6 +317,18 @@ def _is_exception(address_class: str, routing: Routing) -> bool:
     """True for a class within one that receives."""
     wider = (each for each in covering(address_class) if each and each in routing.fates)
     return any(routing.fates[each].fate is Fate.SEND for each in wider)
+
+
+def _is_led_elsewhere(address_class: str, routing: Routing) -> bool:
+    """Return whether aliases lead a class of this host's own recipients to other hosts."""
+    if routing.fates[address_class].fate is not Fate.LOCAL:
+        return False
+    try:
+        finals = routing.rewriting.final_recipients(sample(address_class))
+    except AddressCircle:
+        return False
+    is_local = routing.rewriting.resolver.is_local
+    return not any(is_end(final) or is_local(final.rpartition("@")[2]) for final in finals)
 
 
 def _named(classes: list[str]) -> str:

@@ -176,6 +176,7 @@ def _rewrite(
         with _circles_told(report):
             _put_recipients(recipients, key, place, rewriting, report)
     recipients = _needed(recipients)
+    _tell_users(rewriting, report)
     _tell_patterns("recipient", rewriting, recipients, report)
     if recipients:
         yield "recipients", {key: x[0] if len(x) == 1 else x for key, x in recipients.items()}
@@ -213,6 +214,8 @@ def _put_recipients(
         )
     if sent:
         _put(found, key, sent, place, report)
+    elif resolver.is_local(_domain(key)):  # a rule for the whole domain is not for this address
+        _put(found, key, [_address(key)], place, report)
 
 
 def _of_everybody(rewriting: Rewriting) -> Rules:
@@ -277,6 +280,25 @@ def _tell_classes(resolver: Resolver, report: Report) -> None:
                     f"{kind}s of the header only; relaygw rewrites none: it has the envelope "
                     "alone, or both"
                 )
+
+
+def _tell_users(rewriting: Rewriting, report: Report) -> None:
+    """Say whose mail luser_relay leads elsewhere."""
+    strays, resolver = rewriting.stray_users(), rewriting.resolver
+    if not strays or not resolver.local_domains or resolver.is_local(_domain(strays[0])):
+        return
+    configuration, example = resolver.configuration, f"user@{resolver.local_domains[0]}"
+    users = (
+        f"mail for those it has, here {some_of(rewriting.users())}, is captured and never sent"
+        if configuration.is_of_this_host
+        else "a copy of its configuration does not say which users it has, so their mail, which "
+        "Postfix puts into their mailboxes, goes there, too: to have it captured, write each into "
+        f'rewrite.recipients, as "{example}": "{example}"'
+    )
+    report.warn(
+        f"{configuration.place('luser_relay')}: luser_relay: mail for users whom the host does not "
+        f"have goes to {strays[0]}, as at Postfix; {users}"
+    )
 
 
 def _domain(address: str) -> str:
@@ -345,9 +367,11 @@ def _keys(kind: str, rewriting: Rewriting) -> Iterator[tuple[str, str]]:
     if kind == "recipient":
         aliases = _aliases(rewriting, here)
         yield from ((key, place) for key, place in aliases.items() if key not in seen)
-        if resolver.configuration.value("luser_relay"):
+        if rewriting.stray_users():
             where = resolver.configuration.place("luser_relay")
-            yield from ((f"@{domain}", str(where)) for domain in here if f"@{domain}" not in seen)
+            names = [*rewriting.users(), ""]
+            found = (f"{name}@{domain}" for domain in resolver.local_domains for name in names)
+            yield from ((key, str(where)) for key in found if key not in seen)
     elif resolver.configuration.values("masquerade_domains"):
         where = resolver.configuration.place("masquerade_domains")
         exceptions = resolver.configuration.values("masquerade_exceptions")

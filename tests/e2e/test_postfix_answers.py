@@ -27,6 +27,7 @@ recipient_delimiter = +
 append_dot_mydomain = yes
 local_recipient_maps =
 luser_relay = stray@d.test
+mail_spool_directory = {base}/no-such-directory
 alias_maps = hash:{base}/conf/aliases
 relocated_maps = inline:{{ {{moved@cust.test=new@cust.test}} }}
 relay_domains = relayed.test
@@ -63,6 +64,7 @@ _MAILS = [
     *((_SHOP, to) for to in (
         "b@cust.test", "b@host", "list@gw.example.com", "several+x@gw.example.com",
         "again@gw.example.com", "chain@gw.example.com", "nobody-here@gw.example.com",
+        "nobody@gw.example.com", "nobody+x@gw.example.com",
         "moved@cust.test", "known@relayed.test", "unknown@relayed.test", "one+tag@cust.test",
         "ping@cust.test", "known@aliased.test", "unknown@aliased.test", "kept@cust.test",
         "typo+x@cust.test", "round@cust.test", "loop@gw.example.com", "no+x@cust.test",
@@ -116,6 +118,7 @@ def seen_by(provider: ThreadedProvider) -> dict[int, Seen]:
 def told_of(conf: Path, mails: Sequence[tuple[str, str]]) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
     configuration = read_configuration(conf)
+    configuration.is_of_this_host = True  # its users are those of this Postfix
     rewriting = Rewriting(Resolver(configuration, Tables(configuration)))
     for number, (sender, recipient) in enumerate(mails):
         answer = rewriting.answer(sender, recipient)

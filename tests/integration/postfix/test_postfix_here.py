@@ -79,3 +79,25 @@ def test_addresses_and_names_of_this_host_are_as_they_are(tmp_path: Path) -> Non
     assert "does-not-start" not in {row["rule"] for row in rows(home, "--lint", is_here=True)}
     mails = [row for row in rows(home, "--dry-run", is_here=True) if row["kind"] == "mail"]
     assert "same" in {row["result"] for row in mails}
+
+
+def test_mail_of_this_hosts_users_does_not_follow_luser_relay(tmp_path: Path) -> None:
+    values = "luser_relay = catch@agency.example\nlocal_recipient_maps =\nalias_maps =\n"
+    home = Shape("luser", _HOST + values, base=_BASE).write(tmp_path)
+    user, other = "nobody@gw.example.com", "nobody-here@gw.example.com"
+    for is_here, results in ((True, ["sent by neither", "same"]), (False, ["not proven"] * 2)):
+        found = rows(
+            home, "--dry-run", "--compare", f"a@shop.example,{user}",
+            "--compare", f"a@shop.example,{other}", is_here=is_here,
+        )  # fmt: skip
+        mails = {row["recipient"]: row for row in found if row["kind"] == "mail"}
+        assert [mails[to]["result"] for to in (user, other)] == results
+        text = next(row["text"] for row in found if row["kind"] == "file")
+        assert (f'"{user}": "{user}"' in text) is is_here
+        assert '"root@gw.example.com": "root@gw.example.com"' in text
+        assert '"@gw.example.com": "catch@agency.example"' in text
+        said = " ".join(row["text"] for row in found if row["kind"] == "warning")
+        assert "whom the host does not have goes to catch@agency.example, as at Postfix" in said
+        assert ("mail for those it has" in said) is is_here
+        assert ("a copy of its configuration does not say" in said) is not is_here
+        assert "Postfix keeps this mail on this host" not in said

@@ -394,6 +394,19 @@ def test_what_copies_are_made_of_is_in_the_table(tmp_path: Path) -> None:
     assert "*" not in {sender for sender, _ in pairs_of(made)}
 
 
+def test_an_address_that_stays_here_is_no_part_of_a_rule_for_its_domain(tmp_path: Path) -> None:
+    main = "luser_relay = c@d.test\nalias_maps = texthash:{dir}/aliases\n"
+    files = {"aliases": "trash: /dev/null\nadmin: root\nops: e@f.test\n"}
+    made, rewriting = made_of(Case(main, _MAIL, "", files=files), tmp_path)
+    rules = made.values["rewrite"]["recipients"]
+    kept = [f"{name}@gw.example.com" for name in ("trash", "admin", "root")]
+    assert [rules[address] for address in kept] == kept
+    assert rules["ops@gw.example.com"] == "e@f.test"
+    assert rules["@gw.example.com"] == "c@d.test"
+    rows = rows_of(made, rewriting, [(_A, address) for address in kept])
+    assert [row.result for row in rows] == [KEPT] * 3, rows
+
+
 def test_maps_of_the_envelope_or_the_header_alone_are_told(tmp_path: Path) -> None:
     main = (
         "sender_canonical_maps = inline:{a@shop.test=c@shop.test}\n"
