@@ -59,7 +59,8 @@ class _Map:
     def get(self, address: str, default_domain: str | None = None) -> tuple[str, ...]:
         """Return the addresses to use; one without a domain may get the default one first.
 
-        The order is Postfix's: the address, without its extension, `@domain`; "*" is the last.
+        The order is Postfix's: the address, without its extension, `@domain`; "*" is the last. Of
+        relaygw's own `user@*` comes before `@domain`.
         """
         found = self._find(address) if self.has_entries else None
         if found is None and default_domain and split(address)[1] is None:
@@ -83,7 +84,10 @@ class _Map:
             found = self._addresses.get(canonical(user + address[len(local) :]))
             if found is not None:  # it is kept, by Postfix's propagate_unmatched_extensions
                 return tuple([f"{sign}{rest}@".join(target.rsplit("@", 1)) for target in found])
-        return self._domains.get(domain.lower()) if domain else None
+        if not domain:
+            return None
+        found = self._addresses.get(canonical(f"{local}@*"))
+        return self._domains.get(domain.lower()) if found is None else found
 
 
 class Rewriter:

@@ -169,6 +169,7 @@ _FOLLOWED = re.compile(
 )
 _MAPPING = ("canonical_maps", "sender_canonical_maps", "recipient_canonical_maps",
             "masquerade_domains", "virtual_alias_maps")  # fmt: skip
+_REWRITTEN = (*_MAPPING, "smtp_generic_maps")
 _LISTS = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains", "relay_domains")
 _SENDERS = (*SENDER_MAPS, "sender_canonical_maps", "canonical_maps", "smtp_generic_maps",
             "sender_bcc_maps")  # fmt: skip
@@ -266,7 +267,7 @@ class Doubts:
                 yield from (
                     f"{line.place}: {name}: /{line.source}/ may be for some of them"
                     for line in table.patterns
-                    if line.told_apart is None
+                    if line.told_apart is None and not (name in _REWRITTEN and line.local_parts)
                 )
 
     def _of_form(self, address: str) -> Iterator[str]:

@@ -24,6 +24,7 @@ _ANYTHING = re.compile(r"\((?:\?:)?(?:\.|\[\^@\]|\\S|\[\^[^\]]*\])[*+]\)|(?:\.|\
 _GROUP = re.compile(r"\((?:\?:)?([^()]*)\)")
 _LITERAL = re.compile(r"[\w@.\-+\0]*")
 _LOCAL_PART = re.compile(r"[\w\-\1]+")  # \1 is a dot; a bare one is any sign
+_ANYWHERE = re.compile(rf"\^(?:[\w-]|\\\.)+@(?:{_ANY}\$?)?")
 _SUBSTITUTION = re.compile(r"(?<!\$)\$[({]?(\d)[)}]?")
 _MAX_ALTERNATIVES = 200
 
@@ -74,6 +75,14 @@ class PatternLine:
     def told_apart(self) -> list[str] | None:
         """What goes another way than the rest: what it stands for, or what its opposite does."""
         return None if self.around else addresses_of(self.source)
+
+    @property
+    def local_parts(self) -> list[str]:
+        """What it stands for at any domain, as `^www-data@`; none where it means anything else."""
+        is_plain = not self.condition.is_negated and not self.around
+        texts = _alternatives(self.source) if is_plain else None
+        is_anywhere = bool(texts) and all(map(_ANYWHERE.fullmatch, texts or ()))
+        return local_parts_of(self.source) if is_anywhere else []
 
 
 def read_patterns(lines: Sequence[tuple[Place, str]], notes: list[str]) -> list[PatternLine]:

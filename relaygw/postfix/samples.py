@@ -1,7 +1,7 @@
 """An address that stands for each class of addresses, and the words for it in what is shown.
 
-A class is written as relaygw writes it: an address, `@domain`, `.domain` for what lies below a
-domain, or "" for the rest.
+A class is written as relaygw writes it: an address, `user@*`, `@domain`, `.domain` for what lies
+below a domain, or "" for the rest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ def sample(address_class: str) -> str:
         return PROBES[0]
     if address_class.startswith("@"):
         return f"{SAMPLE}{address_class}"
+    if address_class.endswith("@*"):
+        return f"{address_class[:-1]}{SAMPLE}.invalid"
     return f"{SAMPLE}@{SAMPLE}{address_class}" if address_class.startswith(".") else address_class
 
 
 def in_words(text: str) -> str:
     """Return a text with the classes in the place of their samples, `anybody` for the rest."""
     for probe in PROBES:
-        text = text.replace(probe, ANYBODY).replace(probe.partition("@")[2], "anybody's domain")
+        domain = probe.partition("@")[2]
+        text = text.replace(probe, ANYBODY).replace(f"@{domain}", "@*")
+        text = text.replace(domain, "anybody's domain")
     return _OF_CLASS.sub("", text).replace(SAMPLE, ANYBODY)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +307,7 @@ def _domain(address: str) -> str:
 
 
 def _address(key: str) -> str:
-    return sample(REST) if key == EVERY_SENDER else f"{SAMPLE}{key}" if key[0] == "@" else key
+    return sample(REST if key == EVERY_SENDER else key)
 
 
 def _joined(address: str, target: str) -> str:
@@ -348,7 +349,8 @@ def _needed(found: Rules) -> Rules:
 def _wider(key: str) -> Iterator[str]:
     if key in (EVERY_SENDER, NULL_SENDER):
         return
-    if "@" in key[1:]:
+    if "@" in key[1:] and not key.endswith("@*"):
+        yield f"{key.rpartition('@')[0]}@*".lower()
         yield f"@{_domain(key)}".lower()
     yield EVERY_SENDER
 
@@ -357,13 +359,17 @@ def _keys(kind: str, rewriting: Rewriting) -> Iterator[tuple[str, str]]:
     """Yield what may be rewritten, with its line: addresses, `@domain`, local parts."""
     resolver = rewriting.resolver
     here = list(dict.fromkeys((resolver.origin.lower(), *resolver.local_domains)))
-    seen: set[str] = set()
-    for name in _REWRITES[kind]:
-        for table in resolver.tables.of(name):
-            for key, place in _keys_of(table, here):
-                if key not in seen:
-                    seen.add(key)
-                    yield key, place
+    tables = [table for name in _REWRITES[kind] for table in resolver.tables.of(name)]
+    seen: dict[str, str] = {}
+    for table in tables:
+        for key, place in _keys_of(table, here):
+            seen.setdefault(key, place)
+    # where another line is for the domain, the first of the two holds
+    domains = [key for key in seen if key.startswith("@")]
+    for line in (pattern for table in tables for pattern in table.patterns):
+        for local, domain in product(line.local_parts, domains):
+            seen.setdefault(f"{local}{domain}", str(line.place))
+    yield from seen.items()
     if kind == "recipient":
         aliases = _aliases(rewriting, here)
         yield from ((key, place) for key, place in aliases.items() if key not in seen)
@@ -414,6 +420,7 @@ def _names_in(line: PatternLine, here: list[str]) -> list[str]:
             address for address in line.addresses if not address.startswith(".") and address != "*"
         ]
     found = [f"{local}@{domain}" for local in local_parts_of(line.source) for domain in here]
+    found += [f"{local}@*" for local in line.local_parts]
     found += [address for address in addresses_of(line.source) or () if address.find("@") > 0]
     return found
 
@@ -436,7 +443,9 @@ def _tell_patterns(kind: str, rewriting: Rewriting, written: Iterable[str], repo
 
 
 def _beyond_names(line: PatternLine) -> str:
-    """Describe a pattern that is more than a list of addresses and domains, "" for such a list."""
+    """Describe a pattern that is more than a list of what relaygw can name, "" for such a list."""
+    if line.local_parts:
+        return ""
     named = None if line.condition.is_negated else addresses_of(line.source)
     if named is None or (line.around and any(address.find("@") < 1 for address in named)):
         return "no list of addresses and domains"

@@ -59,16 +59,21 @@ def _is_entry(text: str) -> bool:
     return _is_address(text) or (text.startswith("@") and _is_domain(text[1:]))
 
 
+def _is_at_any_domain(text: str) -> bool:
+    return text.endswith("@*") and text[0] != "*" and _is_local_part(text[:-2])
+
+
 def _is_pattern(text: str) -> bool:
     return _is_entry(text) or (text.startswith(".") and _is_domain(text[1:]))
 
 
 def _is_sender_key(text: str) -> bool:
-    return text in (EVERY_SENDER, NULL_SENDER) or _is_entry(text)
+    return text in (EVERY_SENDER, NULL_SENDER) or _is_entry(text) or _is_at_any_domain(text)
 
 
 def _is_rewrite_key(text: str) -> bool:
-    return _is_entry(text) or (text != EVERY_SENDER and _is_local_part(text))
+    is_local_part = text != EVERY_SENDER and _is_local_part(text)
+    return is_local_part or _is_entry(text) or _is_at_any_domain(text)
 
 
 def _ip(host: str) -> IPv4Address | IPv6Address | None:
@@ -98,16 +103,16 @@ SenderKey = Annotated[
     str,
     checked(
         _is_sender_key,
-        'is not an address, "@domain", "*" (every other sender) or "<>" (the null sender); write '
-        'e.g. "@example.com"',
+        'is not an address, "@domain", "user@*" (at any domain), "*" (every other sender) or "<>" '
+        '(the null sender); write e.g. "@example.com"',
     ),
 ]
 RewriteKey = Annotated[
     str,
     checked(
         _is_rewrite_key,
-        'is not a local part, an address or "@domain", the only keys of recipients; write e.g. '
-        "root",
+        'is not a local part, an address, "user@*" (at any domain) or "@domain", the only keys of '
+        "recipients; write e.g. root",
     ),
 ]
 Delimiter = Annotated[

@@ -341,6 +341,15 @@ RECIPES = (
         senders=(_WWW, "root@web1.shop.example", _SHOP, ""),
     ),
     Recipe(
+        "generic-local-part",  # Magento's usual one, with a mailbox that sends as itself alone
+        _SASL + "smtp_generic_maps = regexp:{dir}/generic\n",
+        files={"generic": "/^www-data@.*$/ mailbox@shop.example\n"},
+        indexed=_PASSWORDS,
+        senders=(_WWW, "www-data@localhost", "www-data@else.example", _SHOP, ""),
+        recipients=("x@cust.example", "www-data@cust.example", _WWW),
+        kind="a local part at any domain",
+    ),
+    Recipe(
         "generic-lists",
         "smtp_generic_maps = hash:{dir}/generic\nmydestination =\n",
         indexed={"generic": "@web1.shop.example @shop.example\n"

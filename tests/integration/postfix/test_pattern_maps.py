@@ -22,7 +22,9 @@ alias_maps =
 alias_database =
 """
 LOCAL = ("www-data@web1.shop.example", "www-data@localhost")
+ANYWHERE = "www-data@*"
 SHOP, OPS, ROOT = "shop@shop.example", "ops@ops.example", "root@web1.shop.example"
+PROMO = f"/@promo\\.example$/ {OPS}"
 NO_LIST = "is no list of addresses and domains"
 NOTHING = "and nothing of it is in relaygw.yaml: write each"
 
@@ -38,20 +40,23 @@ class Map:
 
 MAPS = (
     *(
-        Map("sender_canonical_maps", f"{pattern} {SHOP}\n", dict.fromkeys(LOCAL, SHOP), {},
-            (f"map:1: {pattern} {NO_LIST}; relaygw rewrites those it knows, here "
-             f"{', '.join(LOCAL)}: write each other in use into rewrite.senders",))
+        Map("sender_canonical_maps", f"{pattern} {SHOP}\n", {ANYWHERE: SHOP}, {}, ())
         for pattern in ("/^www-data@.*/", "/^www-data@/", "/^www-data@.*$/", "/^(www-data)@(.*)$/")
     ),
-    Map("canonical_maps", f"/^www-data@/ {SHOP}\n", dict.fromkeys(LOCAL, SHOP),
-        dict.fromkeys(LOCAL, SHOP), ("into rewrite.senders", "into rewrite.recipients")),
+    Map("sender_canonical_maps", f"/^www-data@web/ {SHOP}\n", {LOCAL[0]: SHOP}, {},
+        (f"map:1: /^www-data@web/ {NO_LIST}; relaygw rewrites those it knows, here {LOCAL[0]}: "
+         "write each other in use into rewrite.senders",)),
+    # of two lines for one address the first holds
+    Map("sender_canonical_maps", f"{PROMO}\n/^www-data@/ {SHOP}\n",
+        {ANYWHERE: SHOP, "@promo.example": OPS, "www-data@promo.example": OPS}, {}, ()),
+    Map("sender_canonical_maps", f"/^www-data@/ {SHOP}\n{PROMO}\n",
+        {ANYWHERE: SHOP, "@promo.example": OPS}, {}, ()),
+    Map("canonical_maps", f"/^www-data@/ {SHOP}\n", {ANYWHERE: SHOP}, {ANYWHERE: SHOP}, ()),
     Map("recipient_canonical_maps", f"/^(www-data)@/ {OPS}\n/\\.old\\.example$/ {OPS}\n", {},
-        dict.fromkeys(LOCAL, OPS),
+        {ANYWHERE: OPS},
         (f"map:2: /\\.old\\.example$/ is every address below old.example, {NOTHING} recipient",)),
-    Map("virtual_alias_maps", f"/^www-data@/ {OPS}\n", {}, dict.fromkeys(LOCAL, OPS),
-        (f"map:1: /^www-data@/ {NO_LIST}; relaygw rewrites those it knows",)),
-    Map("smtp_generic_maps", f"/^www-data@/ {SHOP}\n", dict.fromkeys(LOCAL, SHOP), {},
-        (f"map:1: /^www-data@/ {NO_LIST}; relaygw rewrites those it knows",)),
+    Map("virtual_alias_maps", f"/^www-data@/ {OPS}\n", {}, {ANYWHERE: OPS}, ()),
+    Map("smtp_generic_maps", f"/^www-data@/ {SHOP}\n", {ANYWHERE: SHOP}, {ANYWHERE: SHOP}, ()),
     # a bare dot is any sign, digits are many, and what keeps the local part is no address
     *(
         Map("sender_canonical_maps", line + "\n", {}, {}, (f"{NO_LIST}, {NOTHING} sender",))
@@ -60,7 +65,7 @@ MAPS = (
     Map("sender_canonical_maps", "/^(.*)@web1\\..*$/ ${1}@shop.example\n",
         {"@web1.shop.example": "@shop.example"}, {}, (NO_LIST,)),
     Map("sender_canonical_maps", f"/^root@/ {ROOT}\n/./ {SHOP}\n",
-        {ROOT: ROOT, "root@localhost": ROOT, "*": SHOP, "<>": SHOP}, {}, ()),
+        {"root@*": ROOT, "*": SHOP, "<>": SHOP}, {}, ()),
     Map("sender_canonical_maps", f"!/^root@/ {SHOP}\n",
         {ROOT: ROOT, "root@localhost": "root@localhost", "*": SHOP, "<>": SHOP}, {}, ()),
     Map("sender_canonical_maps",

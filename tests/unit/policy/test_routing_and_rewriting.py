@@ -147,6 +147,30 @@ def test_star_leaves_the_null_sender_and_keeps_local_parts_of_a_domain() -> None
     ]  # fmt: skip
 
 
+@each_of(
+    ("given", "used"),
+    [
+        ("www-data@any.test", "shop@new.test"),
+        ("WWW-Data@Any.Test", "shop@new.test"),
+        ("www-data@old.test", "shop@new.test"),  # before the domain's entry
+        ("www-data@own.test", "own@new.test"),  # after that of the address
+        ("www-data", "own@new.test"),  # at the default domain
+        ("www-data+x@any.test", "www-data+x@any.test"),
+        ("other@old.test", "other@new.test"),
+        ("*@any.test", "*@any.test"),
+    ],
+)
+def test_a_local_part_at_any_domain(given: str, used: str) -> None:
+    entries = {
+        "www-data@*": "shop@new.test", "@old.test": "@new.test", "www-data@own.test": "own@new.test"
+    }  # fmt: skip
+    section = {"senders": entries, "recipients": entries, "recipient_delimiter": "+"}
+    rewriter = Rewriter(
+        Rewrite.model_validate({**section, "default_domain": "own.test"}), "gw.test"
+    )
+    assert (rewriter.sender(given), rewriter.recipients(given)) == (used, (used,))
+
+
 def test_a_bare_sender_has_the_entry_of_its_whole_address_before_the_star() -> None:
     senders = {"*": "shop@new.test", "cron@gw.test": "cron@gw.test"}
     assert Rewriter(Rewrite(senders=senders), "gw.test").sender("cron") == "cron@gw.test"

@@ -17,6 +17,7 @@ from relaygw.postfix.samples import PROBES, in_words, sample
         ("relaygw-sample.shop.test is in x", ".shop.test is in x"),
         (" -> ".join(PROBES), "anybody -> anybody -> anybody"),
         ("relaygw-sample+x", "anybody+x"),
+        (f"from {sample('www-data@*')}", "from www-data@*"),
         ("a@shop.test", "a@shop.test"),
     ],
 )

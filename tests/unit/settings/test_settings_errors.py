@@ -142,8 +142,8 @@ LINES = [
     ),
     (
         "mode: sandbox\nrewrite: {senders: {'a b': c@d.test}}\n",
-        'relaygw.yaml:2: rewrite.senders.a b: is not an address, "@domain", "*" (every other '
-        'sender) or "<>" (the null sender); write e.g. "@example.com"',
+        'relaygw.yaml:2: rewrite.senders.a b: is not an address, "@domain", "user@*" (at any '
+        'domain), "*" (every other sender) or "<>" (the null sender); write e.g. "@example.com"',
     ),
     (
         "mode: sandbox\nweb: {bind: '0.0.0.0:8025'}\n",

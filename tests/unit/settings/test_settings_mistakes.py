@@ -252,6 +252,18 @@ MISTAKES = {
         GOOD + "rewrite: {senders: {www-data: a@b.example}}\n",
         '"*" (every other sender)',
     ),
+    "anybody at any domain": (
+        GOOD + "rewrite: {senders: {'*@*': a@b.example}}\n",
+        '"*" (every other sender)',
+    ),
+    "nobody at any domain": (
+        GOOD + "rewrite: {recipients: {'@*': a@b.example}}\n",
+        "the only keys of recipients",
+    ),
+    "a domain for a user of any domain": (
+        GOOD + "rewrite: {senders: {'www-data@*': '@c.example'}}\n",
+        "@c.example is a whole domain, and its key is none; write an address",
+    ),
     "a domain for an address": (
         GOOD + "rewrite: {senders: {a@b.example: '@c.example'}}\n",
         "@c.example is a whole domain, and its key is none; write an address",
