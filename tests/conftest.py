@@ -34,12 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--workers", type=int, default=0, help="run the tests by so many processes")
 
 
+def _pass(*_: object) -> None:
+    pass
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # nohup and a shell's background ignore these, and what a test starts would inherit that;
     # a handler is not inherited
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    handlers = {signal.SIGQUIT: _pass, signal.SIGHUP: _pass}
+    for number, handler in {signal.SIGINT: signal.default_int_handler, **handlers}.items():
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, handler)
     if config.option.record_durations:
         config.pluginmanager.register(durations.Recorder())
     if config.option.workers:
