@@ -19,6 +19,7 @@ from relaygw.cli.postfix_queue import all_waiting, as_waiting, print_mailq, prin
 from relaygw.cli.queue_files import export, import_mail
 from relaygw.cli.resend import resend
 from relaygw.cli.selection import (
+    NOTE,
     QUEUE_OPTIONS,
     WAITING_OPTIONS,
     Choice,
@@ -200,7 +201,7 @@ _OWN = ("note", "to_provider", "is_forced")
 
 def _own_options(action: queue_actions.QueueAction) -> Iterator[Decorator]:
     if action.note_help:
-        yield click.option("--note", default="", metavar="TEXT", help=action.note_help)
+        yield click.option("--note", default="", metavar="TEXT", type=NOTE, help=action.note_help)
     if action.takes_provider:
         where = "The provider to use."
         yield click.option("--to", "to_provider", metavar="PROVIDER", required=True, help=where)

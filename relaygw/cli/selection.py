@@ -15,13 +15,14 @@ from typing import Any
 
 import click
 
-from relaygw.cli.frame import NUMBER_FROM_1, Text
+from relaygw.cli.frame import NUMBER_FROM_1, CommandFailed, Text
 from relaygw.cli.text import cut
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.suppression import NULL_SENDER
 from relaygw.operations import selectors
+from relaygw.operations.readers import read_line
 from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
@@ -82,6 +83,13 @@ def _take_uid(text: str) -> int:
     return int(text)
 
 
+def _take_note(text: str) -> str:
+    try:
+        return read_line(text)
+    except ValueError as error:
+        raise CommandFailed(f"note {error}") from error
+
+
 class _Choice(click.Choice[str]):
     """One of the words of a selector; a word of another one is named as such."""
 
@@ -101,6 +109,8 @@ class _Choice(click.Choice[str]):
 
 NOT_EMPTY = Text(_take_text)
 """A text to look for."""
+NOTE = Text(_take_note)
+"""Why something is done."""
 DURATION = Text(_take_duration)
 """In seconds."""
 TIME = Text(_take_time)

@@ -16,60 +16,37 @@ import click
 
 from relaygw import state_owner
 from relaygw.cli import frame
-from relaygw.cli.frame import CommandFailed, Invocation, Text, login_name, pass_invocation
+from relaygw.cli.frame import CommandFailed, Invocation, login_name, pass_invocation
 from relaygw.cli.selection import NOT_EMPTY
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import SHOWN_ROWS, Progress, as_json, cut, print_lines
-from relaygw.mail.clock import clock_ms, utc_text
-from relaygw.mail.suppression import ANY, STREAMS, Cause, Suppression, read_domain
+from relaygw.cli.verbs import command_of, option
+from relaygw.mail.clock import clock_ms
+from relaygw.mail.suppression import ANY, Cause
 from relaygw.mail.words import counted
 from relaygw.operations.suppression import (
     Exported,
     Imported,
-    effect,
     export_list,
     import_list,
-    lift_of,
+    row_words,
     suppression_object,
 )
-from relaygw.operations.suppression import suppress as suppress_all
-from relaygw.operations.suppression.entry import entries_of, read_field
 from relaygw.operations.suppression.forms import WRITTEN, Defaults
 from relaygw.operations.suppression.reading import BadLine, UnknownForm, read_list
-from relaygw.policy.recipients import read_address
-from relaygw.settings.suppression import parse_expiry
+from relaygw.operations.suppression.verbs import (
+    ADD,
+    EXPIRES,
+    REASONS,
+    REMOVE,
+    SENDER_DOMAIN,
+    STREAM,
+)
 from relaygw.store.suppression_list import SuppressionFilter, every_suppression
 
 _STDIN = "-"
-_SOON_MS = 2 * 86_400_000  # what ends within it is shown with its time
-
-
-def _take_domain(text: str) -> str:
-    return read_field(
-        read_domain,
-        text,
-        lambda why: click.BadParameter(
-            f"{text!r} is not a domain: {why}; write example.com, or * for any sender"
-        ),
-    )
-
-
-def _take_expiry(text: str) -> float:
-    return read_field(parse_expiry, text, lambda why: click.BadParameter(f"{text!r} {why}"))
-
-
-_SENDER_DOMAIN = click.option(
-    "--sender-domain", metavar="DOMAIN", type=Text(_take_domain),
-    help="Of mail whose sender is at DOMAIN; * is any sender.",
-)  # fmt: skip
-_STREAM = click.option("--stream", type=click.Choice(STREAMS), help="Of mail of this stream.")
-_REASON = click.option(
-    "--reason", type=click.Choice([cause.value for cause in Cause]), help="Suppressed for it."
-)
-_EXPIRES = click.option(
-    "--expires", metavar="AGE", type=Text(_take_expiry),
-    help="For so long, such as 30d, or never; default: suppression.expire.",
-)  # fmt: skip
+_SENDER_DOMAIN, _STREAM, _EXPIRES = map(option, (SENDER_DOMAIN, STREAM, EXPIRES))
+_REASON = click.option("--reason", type=click.Choice(REASONS), help="Suppressed for it.")
 _DRY_RUN = click.option(
     "--dry-run", "is_dry_run", is_flag=True, help="Only show what would happen."
 )
@@ -78,6 +55,10 @@ _DRY_RUN = click.option(
 @click.group(cls=frame.Group)
 def suppress() -> None:
     """Show, change, import and export suppressed addresses."""
+
+
+for _verb in (ADD, REMOVE):
+    suppress.add_command(command_of(_verb))
 
 
 # --- list ---------------------------------------------------------------------------------
@@ -108,7 +89,9 @@ def list_suppressed(
             if number > limit:
                 break
             click.echo(
-                as_json(suppression_object(suppression)) if wants_json else _row(suppression)
+                as_json(suppression_object(suppression))
+                if wants_json
+                else cut(row_words(suppression, clock_ms()), 400)
             )
     if not wants_json:
         more = ", more match" if number > limit else ""
@@ -122,123 +105,6 @@ def _filter(
     return SuppressionFilter(text=text, sender_domain=sender_domain, stream=stream, causes=causes)
 
 
-def _row(suppression: Suppression) -> str:
-    whose = suppression.sender_domain or "any sender"
-    scope = f"{whose}, {suppression.stream}" if suppression.stream else whose
-    return cut(f"{suppression.address}  ({scope})  {suppression.words}{_until(suppression)}", 400)
-
-
-def _until(suppression: Suppression) -> str:
-    if suppression.expires_at_ms is None:
-        return ""
-    is_soon = abs(suppression.expires_at_ms - clock_ms()) < _SOON_MS
-    shown = (
-        utc_text(suppression.expires_at_ms)
-        if is_soon
-        else utc_text(suppression.expires_at_ms, "%Y-%m-%d")
-    )
-    return f"; until {shown}"
-
-
-# --- add and remove -----------------------------------------------------------------------
-
-
-@suppress.command("add")
-@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
-@_SENDER_DOMAIN
-@_STREAM
-@click.option("--reason", type=click.Choice([cause.value for cause in Cause]), default="manual",
-              show_default=True, help="Why.")  # fmt: skip
-@click.option("--note", metavar="TEXT", default="", help="Shown with the address.")
-@_EXPIRES
-@_DRY_RUN
-@frame.JSON_LINES
-@pass_invocation
-def add_suppressed(
-    invocation: Invocation,
-    addresses: tuple[str, ...],
-    sender_domain: str | None,
-    stream: str | None,
-    reason: str,
-    note: str,
-    expires: float | None,
-    is_dry_run: bool,
-    wants_json: bool,
-) -> None:
-    """Suppress addresses, for mail of any sender unless --sender-domain says whose."""
-    now_ms = clock_ms()
-    loaded = invocation.load_running()
-    rules = loaded.settings.suppression.rules()
-    entries = entries_of(
-        map(_mailbox, dict.fromkeys(addresses)),
-        sender_domain=sender_domain or ANY,
-        stream=stream,
-        cause=Cause(reason),
-        source=login_name(),
-        note=note,
-        rules=rules,
-        now_ms=now_ms,
-        lasts_s=expires,
-    )
-    with invocation.open_store(loaded) as store:
-        if not is_dry_run:
-            suppress_all(store, entries, actor=login_name(), now_ms=now_ms)
-    done = "would be suppressed" if is_dry_run else "suppressed"
-    for entry in entries:
-        text = f"{entry.address} {done}{_until(entry)}: {effect(entry, rules)}"
-        click.echo(_result(entry, done) if wants_json else text)
-
-
-def _result(suppression: Suppression, done: str) -> str:
-    return as_json({**suppression_object(suppression), "result": done})
-
-
-def _mailbox(text: str) -> str:
-    return read_field(
-        read_address,
-        text,
-        lambda why: CommandFailed(f"{text!r} is not an address: {why}; write user@example.com"),
-    )
-
-
-@suppress.command("remove")
-@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
-@_SENDER_DOMAIN
-@_STREAM
-@_DRY_RUN
-@frame.JSON_LINES
-@pass_invocation
-def remove_suppressed(
-    invocation: Invocation,
-    addresses: tuple[str, ...],
-    sender_domain: str | None,
-    stream: str | None,
-    is_dry_run: bool,
-    wants_json: bool,
-) -> int:
-    """Lift suppressions of addresses: all of them, or those of a sender's domain or a stream."""
-    wanted = list(dict.fromkeys(map(_mailbox, addresses)))
-    with invocation.open_store() as store:
-        found = lift_of(
-            store,
-            wanted,
-            sender_domain=sender_domain,
-            stream=stream,
-            actor=login_name(),
-            now_ms=clock_ms(),
-            is_dry_run=is_dry_run,
-        )
-    done = "would be lifted" if is_dry_run else "lifted"
-    for suppression in found:
-        click.echo(_result(suppression, done) if wants_json else f"{_row(suppression)}: {done}")
-    missing = set(wanted) - {suppression.address for suppression in found}
-    for address in sorted(missing):
-        warn(
-            f"{address}: not suppressed, or not for these; relaygw suppress list {address} shows it"
-        )
-    return os.EX_DATAERR if missing else os.EX_OK
-
-
 # --- import and export --------------------------------------------------------------------
 
 
@@ -246,7 +112,7 @@ def remove_suppressed(
 @click.argument("file", metavar="FILE", type=click.Path(readable=False))
 @_SENDER_DOMAIN
 @_STREAM
-@click.option("--reason", type=click.Choice([cause.value for cause in Cause]), default="manual",
+@click.option("--reason", type=click.Choice(REASONS), default="manual",
               show_default=True, help="Of addresses for which FILE tells none.")  # fmt: skip
 @_EXPIRES
 @_DRY_RUN

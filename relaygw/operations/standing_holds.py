@@ -8,26 +8,23 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any
 
-from relaygw.errors import InvalidAddress
-from relaygw.mail.address import check_address, folded
-from relaygw.mail.clock import rfc3339, rfc3339_or_none
+from relaygw.mail.address import folded
+from relaygw.mail.clock import rfc3339, rfc3339_or_none, utc_text
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import CLAIMABLE, RecipientState
 from relaygw.mail.suppression import NULL_SENDER
 from relaygw.mail.words import counted
 from relaygw.operations.queue_actions import BATCH_MESSAGES
+from relaygw.operations.readers import read_domain, read_line, read_mailbox
 from relaygw.operations.selectors import read_end
-from relaygw.operations.verb import Asked, Mistake, Parameter, Verb
-from relaygw.policy.recipients import read_address
+from relaygw.operations.verb import Asked, Done, Mistake, Parameter, Verb
 from relaygw.policy.standing_holds import StandingHolds
 from relaygw.policy.untended import known_routes
-from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import ended_entry
 from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
-MAX_TEXT_CHARACTERS = 300
 _S = HoldScope
 # by which most of the waiting mail is found; workers hold what is spelled otherwise
 _SELECTORS: dict[HoldScope, str] = {
@@ -65,30 +62,12 @@ def hold_object(hold: StandingHold, waiting: int) -> dict[str, Any]:
 # --- what is given ------------------------------------------------------------------------
 
 
-def _address(text: str, _: Asked) -> str:
-    try:
-        return folded(read_address(text))
-    except InvalidAddress as error:
-        raise ValueError(f"is not an address: {error}") from error
+def _address(text: str) -> str:
+    return folded(read_mailbox(text))
 
 
-def _sender(text: str, asked: Asked) -> str:
-    return "" if text == NULL_SENDER else _address(text, asked)
-
-
-def _domain(text: str, _: Asked) -> str:
-    address = f"postmaster@{text.removeprefix('@')}"
-    try:
-        check_address(address)
-    except InvalidAddress as error:
-        raise ValueError(f"is not a domain: {error}") from error
-    return folded(address).rpartition("@")[2]
-
-
-def _line(text: str, _: Asked) -> str:
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise ValueError(f"has {len(text)} characters, more than {MAX_TEXT_CHARACTERS}")
-    return " ".join(text.split())
+def _sender(text: str) -> str:
+    return "" if text == NULL_SENDER else _address(text)
 
 
 def _route(text: str, asked: Asked) -> str:
@@ -98,7 +77,7 @@ def _route(text: str, asked: Asked) -> str:
     return text
 
 
-def _network(text: str, _: Asked) -> str:
+def _network(text: str) -> str:
     try:
         return str(ip_network(text, strict=False))
     except ValueError:
@@ -118,17 +97,17 @@ def _hold(text: str, asked: Asked) -> StandingHold:
 
 _SCOPES = (
     Parameter(name=_S.RECIPIENT_DOMAIN, help="All mail to recipients at DOMAIN.",
-              metavar="DOMAIN", example="gmx.example", read=_domain),
+              metavar="DOMAIN", example="gmx.example", read=read_domain),
     Parameter(name=_S.RECIPIENT, help="All mail to ADDRESS.",
               metavar="ADDRESS", example="ann@gmx.example", read=_address),
     Parameter(name=_S.SENDER, help="All mail of the envelope sender ADDRESS, or <>.",
               metavar="ADDRESS", example="shop@shop.example", read=_sender),
     Parameter(name=_S.SENDER_DOMAIN, help="All mail of envelope senders at DOMAIN.",
-              metavar="DOMAIN", example="shop.example", read=_domain),
+              metavar="DOMAIN", example="shop.example", read=read_domain),
     Parameter(name=_S.SUBJECT, help="All mail whose subject contains TEXT, in any case.",
-              metavar="TEXT", example="invoice", read=_line),
+              metavar="TEXT", example="invoice", read=read_line),
     Parameter(name=_S.ROUTE, help="All mail of the route NAME.",
-              metavar="NAME", example="one as relaygw status shows it", read=_route),
+              metavar="NAME", example="one as relaygw status shows it", look_up=_route),
     Parameter(name=_S.CLIENT, help="All mail that came from the address or network NETWORK.",
               metavar="NETWORK", example="10.0.0.7 or 10.0.0.0/24", read=_network),
 )  # fmt: skip
@@ -137,7 +116,7 @@ _SCOPES = (
 # --- verbs --------------------------------------------------------------------------------
 
 
-def _add(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
+def _add(asked: Asked, given: Mapping[str, Any]) -> Done:
     named = [hold_scope for hold_scope in HoldScope if hold_scope in given]
     if len(named) != 1:
         what = " and ".join(hold_scope.replace("_", "-") for hold_scope in named) or "nothing"
@@ -163,18 +142,24 @@ def _add(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
         until_ms=given.get("until"),
     )
     until = f"until {rfc3339(hold.until_ms)}" if hold.until_ms else ""
-    entry = AuditEntry(
-        at_ms=asked.now_ms,
-        actor=asked.actor,
-        action="hold.add",
-        target=f"{hold.hold_id} {hold.words}",
-        affected=1,
-        detail="; ".join(filter(None, (until, hold.reason))),
-    )
+    detail = "; ".join(filter(None, (until, hold.reason)))
+    entry = asked.audited("hold.add", f"{hold.hold_id} {hold.words}", detail=detail)
     store.holds.put_standing(hold, entry=entry)
     _hold_waiting(store, hold)
     waiting = {standing.hold_id: number for standing, number in waiting_of(store)}
-    return hold_object(hold, waiting.get(hold.hold_id, 0))
+    number = waiting.get(hold.hold_id, 0)
+    return Done(answer=hold_object(hold, number), lines=[_added_words(hold, number)], number=number)
+
+
+def _added_words(hold: StandingHold, waiting: int) -> str:
+    end = f"it is ended: relaygw hold end {hold.hold_id}"
+    if hold.until_ms:
+        end = utc_text(hold.until_ms)
+    what = f"{hold.scope.replace('_', ' ')} {hold.value or NULL_SENDER}"
+    return (
+        f"{hold.hold_id}: {what}, {counted(waiting, 'message')} waiting; held until {end}; "
+        "workers obey within a second"
+    )
 
 
 def _hold_waiting(store: Store, hold: StandingHold) -> None:
@@ -212,22 +197,16 @@ def _is_kept(entry: QueueEntry, part: DeliveryEntry, holds: StandingHolds) -> bo
     )
 
 
-def _end_hold(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
+def _end_hold(asked: Asked, given: Mapping[str, Any]) -> Done:
     hold: StandingHold = given["id"]
     entry = ended_entry(hold, asked.actor, asked.now_ms, hold.reason)
     asked.store.holds.drop_hold(hold.scope.value, hold.value, entry=entry)
     released = asked.store.holds.release_standing({hold.hold_id})
-    return {"id": hold.hold_id, "released": released}
-
-
-def _added_words(done: Mapping[str, Any]) -> str:
-    end = f"it is ended: relaygw hold end {done['id']}"
-    if done["until"]:
-        end = f"{done['until'][:19].replace('T', ' ')} UTC"
-    what = f"{done['scope'].replace('_', ' ')} {done['value']}"
-    return (
-        f"{done['id']}: {what}, {counted(done['waiting'], 'message')} waiting; held until {end}; "
-        "workers obey within a second"
+    due = f"{counted(released, 'message')} due, unless another hold keeps them"
+    return Done(
+        answer={"id": hold.hold_id, "released": released},
+        lines=[f"{hold.hold_id}: ended; {due}"],
+        number=released,
     )
 
 
@@ -237,24 +216,19 @@ ADD = Verb(
     parameters=(
         *_SCOPES,
         Parameter(name="until", help="End it by itself at T: 18:00, 2h, or a date.",
-                  metavar="T", example="18:00, 2h or 2026-12-24", read=_end),
+                  metavar="T", example="18:00, 2h or 2026-12-24", look_up=_end),
         Parameter(name="reason", help="The reason, shown with the hold and its mail.",
-                  metavar="TEXT", example="their server is down", read=_line),
+                  metavar="TEXT", example="their server is down", read=read_line),
     ),
     run=_add,
-    words=_added_words,
 )  # fmt: skip
 END = Verb(
     name="end",
     help="End a standing hold: its mail is due now, oldest first.",
     parameters=(
-        Parameter(name="id", help="Of the hold.", metavar="ID", read=_hold, is_target=True,
+        Parameter(name="id", help="Of the hold.", metavar="ID", look_up=_hold, is_target=True,
                   example="an id of: relaygw hold list"),
     ),
     run=_end_hold,
-    words=lambda done: (
-        f"{done['id']}: ended; {counted(done['released'], 'message')} due, "
-        "unless another hold keeps them"
-    ),
 )  # fmt: skip
 VERBS = (ADD, END)

@@ -24,6 +24,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from relaygw import __version__
+from relaygw.operations.readers import MAX_NOTE_CHARACTERS, read_line
 from relaygw.web import words
 from relaygw.web.gate.guards import NOT_FOUND, PAGE_HEADERS, is_for_programs, route_path
 from relaygw.web.gate.identity import Role, principal_of
@@ -31,7 +32,6 @@ from relaygw.web.gate.identity import Role, principal_of
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-MAX_NOTE_CHARACTERS = 200
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _STATIC = (Path(__file__).parent / "static").iterdir()
 _FILES = {path.name: path.read_bytes() for path in _STATIC if path.suffix in _TYPES}
@@ -71,7 +71,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(counted=words.counted, given_as=words.given_as, version=__version__)
+    environment.globals.update(
+        counted=words.counted,
+        given_as=words.given_as,
+        note_characters=MAX_NOTE_CHARACTERS,
+        version=__version__,
+    )
     environment.filters.update(
         number=lambda number: f"{number:,}",
         size=words.size,
@@ -112,8 +117,11 @@ def redirect(request: Request, path: str) -> Response:
 
 
 def note_of(form: FormData) -> str:
-    """Return an operator's reason for a hold or an end, on one line."""
-    return " ".join(str(form.get("note", "")).split())[:MAX_NOTE_CHARACTERS]
+    """Return an operator's reason for a hold or an end, on one line. Raises Problem."""
+    try:
+        return read_line(str(form.get("note", "")))
+    except ValueError as error:
+        raise Problem(400, f"note {error}") from None
 
 
 def render_text(root_path: str, name: str, context: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ D, R = DeliveryState, RecipientState
 
 
 def ask(rig: Rig, **given: str) -> dict[str, Any]:
-    return ADD.carry_out(given, asked_of(rig.store, rig.settings))
+    return ADD.carry_out(given, asked_of(rig.store, rig.settings)).answer
 
 
 def asked_of(store: Store, settings: Settings) -> Asked:
@@ -33,7 +33,8 @@ def asked_of(store: Store, settings: Settings) -> Asked:
 
 
 def end(rig: Rig, hold_id: str) -> int:
-    released: int = END.carry_out({"id": hold_id}, asked_of(rig.store, rig.settings))["released"]
+    done = END.carry_out({"id": hold_id}, asked_of(rig.store, rig.settings))
+    released: int = done.answer["released"]
     return released
 
 

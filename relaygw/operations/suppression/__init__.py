@@ -1,4 +1,4 @@
-"""Suppressed addresses in the hands of operators: added, lifted and shown, and whole lists of them.
+"""Suppressed addresses in the hands of operators: shown, and whole lists of them.
 
 A list goes into the queue batch by batch, and out of it row by row.
 """
@@ -13,8 +13,8 @@ from io import StringIO
 from itertools import islice
 from typing import Any
 
-from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.suppression import ANY, STREAMS, Action, Suppression, SuppressionRules
+from relaygw.mail.clock import DAY_MS, rfc3339, rfc3339_or_none, utc_text
+from relaygw.mail.suppression import Suppression
 from relaygw.mail.words import fields
 from relaygw.operations.suppression.forms import POSTFIX, WRITTEN, written_address
 from relaygw.operations.suppression.reading import BadLine, Reading
@@ -22,7 +22,7 @@ from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
 from relaygw.store.suppression_list import EVERY, SuppressionFilter, every_suppression
 
-ADD, REMOVE, IMPORT = "suppression.add", "suppression.remove", "suppression.import"
+IMPORT = "suppression.import"
 
 
 def suppression_object(suppression: Suppression) -> dict[str, Any]:
@@ -38,94 +38,31 @@ def suppression_object(suppression: Suppression) -> dict[str, Any]:
     }
 
 
-_DOES = {
-    Action.OFF: "is sent",
-    Action.WARN: "is sent with a warning",
-    Action.BLOCK: "is not sent",
-}
+_SOON_MS = 2 * DAY_MS  # what ends within it is shown with its time
 
 
-def effect(suppression: Suppression, rules: SuppressionRules) -> str:
-    """Return the fate of mail for an address from now on, in a sentence."""
-    whose = f"mail of {suppression.sender_domain}" if suppression.sender_domain else "all mail"
-    told = [
-        f"{stream} mail {_DOES[rules.action(suppression, stream)]}"
-        for stream in STREAMS
-        if suppression.stream in (ANY, stream)
-    ]
-    return f"{whose}: {', '.join(told)}"
+def row_words(suppression: Suppression, now_ms: int) -> str:
+    """Return a suppression on a line: whose mail it is about, why, and until when."""
+    whose = suppression.sender_domain or "any sender"
+    scope = f"{whose}, {suppression.stream}" if suppression.stream else whose
+    until = until_words(suppression, now_ms)
+    return f"{suppression.address}  ({scope})  {suppression.words}{until}"
 
 
-def suppress(
-    store: Store, entries: Sequence[Suppression], *, actor: str, now_ms: int, way: str = ""
-) -> None:
-    """Suppress addresses, whatever was known of them; audited. Raises StoreUnavailable."""
-    for step in _batches(entries, _STEP):
-        entry = _audit(ADD, step, actor=actor, now_ms=now_ms, way=way)
-        store.suppressions.suppress(step, entry=entry)
+def until_words(suppression: Suppression, now_ms: int) -> str:
+    """Return the end of a suppression, to continue a line; "" if it has none."""
+    at_ms = suppression.expires_at_ms
+    if at_ms is None:
+        return ""
+    is_soon = abs(at_ms - now_ms) < _SOON_MS
+    return f"; until {utc_text(at_ms) if is_soon else utc_text(at_ms, '%Y-%m-%d')}"
 
 
-def lift(
-    store: Store, entries: Sequence[Suppression], *, actor: str, now_ms: int, way: str = ""
-) -> None:
-    """Lift suppressions; audited. Raises StoreUnavailable."""
-    for step in _batches(entries, _STEP):
-        entry = _audit(REMOVE, step, actor=actor, now_ms=now_ms, way=way)
-        store.suppressions.lift([suppression.key for suppression in step], entry=entry)
-
-
-def lift_of(
-    store: Store,
-    addresses: Sequence[str],
-    *,
-    sender_domain: str | None,
-    stream: str | None,
-    actor: str,
-    now_ms: int,
-    way: str = "",
-    is_dry_run: bool,
-) -> list[Suppression]:
-    """Lift what is in force of addresses, and return it; None: for any sender, any stream.
-
-    Audited. Raises StoreUnavailable.
-    """
-    known = store.suppressions.suppressed_of(addresses)
-    found = [
-        entry
-        for entries in known.values()
-        for entry in entries
-        if sender_domain in (None, entry.sender_domain) and stream in (None, entry.stream)
-    ]
-    if not is_dry_run:
-        lift(store, found, actor=actor, now_ms=now_ms, way=way)
-    return found
-
-
-_STEP = 500
-_SHOWN = 5
-
-
-def _batches(entries: Iterable[Suppression], size: int) -> Iterator[list[Suppression]]:
+def batched(entries: Iterable[Suppression], size: int) -> Iterator[list[Suppression]]:
+    """Yield entries, as many as one transaction takes."""
     left = iter(entries)
     while batch := list(islice(left, size)):
         yield batch
-
-
-def _audit(
-    action: str, entries: Sequence[Suppression], *, actor: str, now_ms: int, way: str
-) -> AuditEntry:
-    shown = [entry.address for entry in entries[:_SHOWN]]
-    more = f" and {len(entries) - len(shown)} more" if len(entries) > len(shown) else ""
-    scopes = {f"{entry.sender_domain or 'any sender'} {entry.stream}".strip() for entry in entries}
-    detail = f"for {', '.join(sorted(scopes)[:_SHOWN])}"
-    return AuditEntry(
-        at_ms=now_ms,
-        actor=actor,
-        action=action,
-        target=", ".join(shown) + more,
-        affected=len(entries),
-        detail="; ".join(filter(None, [detail, way])),
-    )
 
 
 # --- import --------------------------------------------------------------------------------
@@ -164,7 +101,7 @@ def import_list(
     """
     done = Imported(reading.form, is_dry_run=is_dry_run)
     audit = AuditEntry(at_ms=now_ms, actor=actor, action=IMPORT, target=name, affected=0, detail="")
-    for batch in _batches(_in_force(reading, done, now_ms=now_ms, tell=tell), BATCH):
+    for batch in batched(_in_force(reading, done, now_ms=now_ms, tell=tell), BATCH):
         new = _would_change(store, batch) if is_dry_run else _add(store, batch, done, audit)
         done.added += new
         done.known += len(batch) - new

@@ -14,10 +14,9 @@ from email.utils import format_datetime, parsedate_to_datetime
 from functools import partial
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none, utc_time
-from relaygw.mail.suppression import STREAMS, Cause, Suppression, as_promotional, read_domain
+from relaygw.mail.suppression import STREAMS, Cause, Suppression, as_promotional
 from relaygw.mail.words import printable, unstorable_sign
-from relaygw.operations.suppression.entry import read_field
-from relaygw.policy.recipients import read_address
+from relaygw.operations.readers import read_mailbox, read_sender_domain
 
 MAX_DETAIL = 300
 Values = Mapping[str, str]
@@ -100,11 +99,10 @@ def read_values(form: Form, values: Values, defaults: Defaults) -> Suppression:
 def read_own_address(text: str) -> str:
     """Return the mailbox that a field names. Raises Misread."""
     shown = printable(text.strip())[:80]
-    return read_field(
-        read_address,
-        text,
-        lambda why: Misread(f"{shown!r} is not an address: {why}; expected user@example.com"),
-    )
+    try:
+        return read_mailbox(text)
+    except ValueError as error:
+        raise Misread(f"{shown!r} {error}; expected user@example.com") from error
 
 
 def _domain(values: Values, defaults: Defaults) -> str:
@@ -112,13 +110,11 @@ def _domain(values: Values, defaults: Defaults) -> str:
     if written is None:
         return defaults.sender_domain
     shown = printable(written)[:80]
-    return read_field(
-        read_domain,
-        written,
-        lambda why: Misread(
-            f"sender_domain {shown!r} is not a domain: {why}; expected one, or nothing for any"
-        ),
-    )
+    try:
+        return read_sender_domain(written)
+    except ValueError as error:
+        what = f"sender_domain {shown!r} {error}"
+        raise Misread(f"{what}; expected one, or nothing for any") from error
 
 
 def _stream(values: Values, defaults: Defaults) -> str:

@@ -22,8 +22,10 @@ from relaygw.operations.access import (
     throttled_object,
 )
 from relaygw.operations.audit import audit_object
+from relaygw.operations.readers import MAX_NOTE_CHARACTERS
 from relaygw.operations.sources import BY, UnknownTarget, source_object, source_rows
 from relaygw.operations.status import status_object, take_snapshot, warnings
+from relaygw.operations.suppression import verbs as suppression_verbs
 from relaygw.store.audit import Trail
 from relaygw.store.guard import GuardEntry
 from relaygw.store.watch import HISTORY_SLICE_MS
@@ -36,7 +38,7 @@ from relaygw.web.api.mail import LIMIT, SINCE
 from relaygw.web.api.requests import Body, Call, Flag, Line
 from relaygw.web.api.verbs import post_verb
 from relaygw.web.context import WebContext
-from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
+from relaygw.web.page import Problem
 
 __all__ = ["ENDPOINTS"]
 
@@ -175,11 +177,19 @@ post_verb(
 _get("/suppressions", suppressions.LISTED, parameters=suppressions.LIST_PARAMETERS)(
     suppressions.list_suppressions
 )
-for _path, _answer, _body, _handle in (
-    ("add", suppressions.SUPPRESSED, suppressions.Suppress, suppressions.add_suppressions),
-    ("remove", suppressions.LIFTED, suppressions.Lift, suppressions.remove_suppressions),
-):
-    _post(f"/suppressions/{_path}", _answer, body=_body, errors=(400, 401, 403, 503))(_handle)
+post_verb(
+    suppression_verbs.ADD,
+    "/suppressions/add",
+    suppressions.SUPPRESSED,
+    about="Which addresses are suppressed, and why.",
+)
+post_verb(
+    suppression_verbs.REMOVE,
+    "/suppressions/remove",
+    suppressions.LIFTED,
+    about="Which suppressions are lifted; without a sender's domain and a stream all of an "
+    "address.",
+)
 
 
 @_get("/providers", answer_with(providers=list[answers.Provider]))

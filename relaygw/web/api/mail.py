@@ -29,7 +29,7 @@ from relaygw.web.api.endpoint import post as _post
 from relaygw.web.api.requests import Body, Call, Flag, read_ids, read_line
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role
-from relaygw.web.page import MAX_NOTE_CHARACTERS, Problem
+from relaygw.web.page import Problem
 from relaygw.web.queue.selection import (
     QueueChoice,
     carry_out,
@@ -150,7 +150,7 @@ def _change_by(action: QueueAction) -> Endpoint:
         order = Order(
             actor=call.principal.name,
             detail=choice.words().replace("web", "api", 1),
-            note=getattr(call.body, "note", "")[:MAX_NOTE_CHARACTERS],
+            note=getattr(call.body, "note", ""),
             is_forced=getattr(call.body, "force", False),
             provider=provider,
             senders=web.provider(provider).senders if action.takes_provider else (),

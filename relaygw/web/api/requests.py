@@ -32,6 +32,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import OUTCOMES, MailSearch, SearchMistake
 from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.words import unstorable_sign
+from relaygw.operations import readers
 from relaygw.operations.queue_actions import QueueAction
 from relaygw.operations.selectors import ANY_STATE, SELECTORS, Kind, search_of
 from relaygw.settings.section import parse_duration
@@ -223,6 +224,13 @@ def read_line(value: object, info: ValidationInfo) -> str:
     return " ".join(_storable(info.field_name, value).split())
 
 
+def _note(value: object, info: ValidationInfo) -> str:
+    try:
+        return readers.read_line(read_line(value, info))
+    except ValueError as error:
+        raise Problem(400, f"{info.field_name} {error}", expected="a shorter one") from None
+
+
 def read_ids(given: object) -> list[str]:
     """Return queue ids, each once; raises Problem."""
     if not isinstance(given, list) or not all(isinstance(queue_id, str) for queue_id in given):
@@ -256,6 +264,7 @@ def _select(given: object) -> Any:
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Line = Annotated[str, BeforeValidator(read_line)]
+_Note = Annotated[str, BeforeValidator(_note)]
 
 
 class Body(BaseModel):
@@ -270,6 +279,9 @@ class Body(BaseModel):
             if name not in cls.model_fields:
                 known = ", ".join(sorted(cls.model_fields)) or "no body"
                 raise Problem(400, f"{name[:40]!r} in the body is not known", expected=known)
+        for name, field in cls.model_fields.items():
+            if field.is_required() and name not in given:
+                raise Problem(400, f"{name} is missing", expected=f'{{"{name}": [...]}}')
         return given
 
 
@@ -349,7 +361,7 @@ def change_of(action: QueueAction) -> type[Change]:
     states = " or ".join(sorted(action.from_states))
     fields: dict[str, Any] = {"all": (Flag, said(f"all that is {states}", default=False))}
     if action.note_help:
-        fields["note"] = (Line, said("why; kept with the message", default=""))
+        fields["note"] = (_Note, said("why; kept with the message", default=""))
     if action.takes_provider:
         fields["provider"] = (Line, said("the new provider", default=""))
     if action.force_help:

@@ -123,7 +123,7 @@ def test_mistakes_change_nothing_and_say_what_to_write(
     desk: Desk, words: tuple[str, ...], said: str
 ) -> None:
     result = desk.run("hold", "add", *words)
-    assert result.exit_code != 0
+    assert result.exit_code == 65
     assert said in " ".join(result.output.split())
     assert desk.store.holds.standing() == []
 

@@ -79,6 +79,8 @@ def test_added_shown_and_lifted(desk: Desk) -> None:
         (("add", "a@b@c"), 65, "is not an address"),
         (("add", ANN, "--expires", "soon"), 64, "is not a duration"),
         (("add", ANN, "--expires", "0d"), 64, "must be longer"),
+        (("add", ANN, "--expires", ""), 64, "is not a duration"),
+        (("import", "-", "--expires", ""), 64, "is not a duration"),
         (("add", ANN, "--sender-domain", "a b"), 64, "is not a domain"),
         (("add", ANN, "--reason", "hate"), 64, "'hate' is not one of"),
         (("add",), 64, "Missing argument"),

@@ -51,7 +51,7 @@ async def test_what_comes_is_held_at_acceptance_and_after_the_end_it_is_not(tmp_
         store = open_store(f"sqlite:///{tmp_path}/queue.db")
         now_ms = clock_ms()
         asked = Asked(store=store, settings=settings, actor="ann", now_ms=now_ms)
-        added = ADD.carry_out({"recipient_domain": "gmx.test", "until": "1h"}, asked)
+        added = ADD.carry_out({"recipient_domain": "gmx.test", "until": "1h"}, asked).answer
         screens[0].refresh()
         client = await rig.greeted()
         held = await send(client, "a@GMX.test", "b@gmx.test")

@@ -96,13 +96,13 @@ def sandbox(**web: Any) -> Settings:
 
 @asynccontextmanager
 async def running(
-    store: Store, settings: Settings, is_ready: ReadyCheck | None
+    store: Store, settings: Settings, is_ready: ReadyCheck | None = None, **more: Any
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Serve on a loopback socket and yield a client for it; stops in the end."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     stop = asyncio.Event()
-    app = create_app(store, settings, is_ready=is_ready, stop=stop)
+    app = create_app(store, settings, is_ready=is_ready, stop=stop, **more)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serve_web(app, listening, stop=stop))
         async with plain_client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

@@ -64,25 +64,57 @@ async def test_the_page_shows_and_escapes(serve: Serve, store: Store) -> None:
 
 async def test_an_operator_adds_and_lifts(serve: Serve, store: Store) -> None:
     client = await log_in(await serve(with_logins()), "otto")
-    done = await post(client, action="add", address=" Ann@Cust.test ", domain="shop.test", note="n")
+    done = await post(
+        client, action="add", addresses=" Ann@Cust.test ", sender_domain="shop.test", note="n"
+    )
     assert "The address is suppressed." in done.text
     (one,) = store.suppressions.suppressed(limit=9)
     assert (one.address, one.sender_domain) == (ANN, "shop.test")
     assert (one.source, one.detail) == ("otto", "n")
-    wrong = await post(client, action="add", address=f"nobody{HOSTILE}")
+    wrong = await post(client, action="add", addresses=f"nobody{HOSTILE}")
     assert wrong.status_code == 400
     assert "is not an address" in wrong.text and HOSTILE not in wrong.text
-    lifted = await post(client, action="remove", address=ANN, domain="shop.test", stream="")
+    lifted = await post(
+        client, action="remove", addresses=ANN, sender_domain="shop.test", stream=""
+    )
     assert "not suppressed any more" in lifted.text
     assert store.suppressions.suppressed(limit=9) == []
     actions = [(one.actor, one.action) for one in store.audit.entries(limit=2)]
     assert actions == [("otto", "suppression.remove"), ("otto", "suppression.add")]
 
 
+@pytest.mark.parametrize("way", ["page", "api"])
+async def test_the_entry_of_both_streams_is_lifted_alone(
+    serve: Serve, store: Store, way: str
+) -> None:
+    """Who bounced and has unsubscribed stays unsubscribed."""
+    add(store, ANN)
+    add(store, ANN, cause=Cause.UNSUBSCRIBE, stream="promotional")
+    client = await serve(with_logins())
+    if way == "page":
+        await log_in(client, "otto")
+        done = await post(client, action="remove", addresses=ANN, sender_domain="", stream="")
+    else:
+        headers = {"Authorization": f"Bearer {TOKENS['tests']}"}
+        body = {"addresses": [ANN], "stream": ""}
+        done = await client.post(f"{API}/remove", json=body, headers=headers)
+    assert done.status_code == 200
+    (left,) = store.suppressions.suppressed(limit=9)
+    assert (left.cause, left.stream) == (Cause.UNSUBSCRIBE, "promotional")
+
+
+async def test_a_form_without_an_address_lifts_nothing(serve: Serve, store: Store) -> None:
+    add(store, ANN)
+    client = await log_in(await serve(with_logins()), "otto")
+    wrong = await post(client, action="remove", sender_domain="", stream="")
+    assert (wrong.status_code, "addresses is missing" in wrong.text) == (400, True)
+    assert len(store.suppressions.suppressed(limit=9)) == 1
+
+
 @pytest.mark.parametrize("way", ["viewer", "no token", "other form"])
 async def test_who_may_not_changes_nothing(serve: Serve, store: Store, way: str) -> None:
     client = await log_in(await serve(with_logins()), "vera" if way == "viewer" else "otto")
-    data = {"action": "add", "address": ANN}
+    data = {"action": "add", "addresses": ANN}
     if way == "viewer":
         answer = await post(client, **data)
         look = {"Authorization": f"Bearer {TOKENS['look']}"}
@@ -91,7 +123,7 @@ async def test_who_may_not_changes_nothing(serve: Serve, store: Store, way: str)
     elif way == "no token":
         answer = await client.post("/suppression/change", data=data)
     else:
-        answer = await post(client, action="burn", address=ANN)
+        answer = await post(client, action="burn", addresses=ANN)
     assert answer.status_code in (400, 403)
     assert store.suppressions.suppressed(limit=9) == []
 
@@ -117,14 +149,18 @@ async def test_the_api_lists_adds_and_lifts(serve: Serve, store: Store) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "problem"),
     [
-        ("add", {}, "no address is named"),
+        ("add", {}, "addresses is missing"),
         ("add", {"addresses": []}, "addresses has 0 of them"),
         ("add", {"addresses": "a@x.test"}, "not a list of texts"),
-        ("add", {"addresses": ["nobody"]}, "is not valid: it has no domain"),
-        ("add", {"addresses": [ANN], "sender_domain": "a b"}, "sender_domain 'a b' is not valid"),
+        ("add", {"addresses": ["nobody"]}, "'nobody' is not an address: it has no domain"),
+        (
+            "add",
+            {"addresses": [ANN], "sender_domain": "a b"},
+            "sender_domain 'a b' is not a domain",
+        ),
         ("add", {"addresses": [ANN], "stream": "both"}, "stream 'both' is not known"),
         ("add", {"addresses": [ANN], "reason": "hate"}, "reason 'hate' is not known"),
-        ("add", {"addresses": [ANN], "expires": "soon"}, "expires 'soon' is not valid"),
+        ("add", {"addresses": [ANN], "expires": "soon"}, "expires 'soon' is not a duration"),
         ("add", {"addresses": [ANN], "x": 1}, "'x' in the body is not known"),
         ("remove", {"addresses": [ANN] * 1001}, "addresses has 1001 of them"),
         ("?after=x", None, "after is not valid"),
