@@ -31,10 +31,11 @@ ERRORS = (
     "RelaygwError",
     "NotAQueue",
     "PostfixRuns",
+    "Mistake",
 )
 ROOMS = (
-    "cli", "store", "settings", "roles", "supervisor.py", "inbound/drop_directory.py",
-    "postfix/queue_directory.py",
+    "cli", "operations/guard.py", "store", "settings", "roles", "supervisor.py",
+    "inbound/drop_directory.py", "postfix/queue_directory.py",
 )  # fmt: skip
 _SPOOL = (
     "create it, or start",

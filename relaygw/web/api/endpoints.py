@@ -6,14 +6,13 @@ says what it does, the rest explains.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from relaygw.mail.clock import HOUR_MS, clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
 from relaygw.observe.history import Series
-from relaygw.operations import providers, sources, standing_holds
+from relaygw.operations import guard, providers, standing_holds
 from relaygw.operations.access import (
     access_object,
     exempt_networks,
@@ -23,11 +22,10 @@ from relaygw.operations.access import (
 )
 from relaygw.operations.audit import audit_object
 from relaygw.operations.readers import MAX_NOTE_CHARACTERS
-from relaygw.operations.sources import BY, UnknownTarget, source_object, source_rows
+from relaygw.operations.sources import BY, source_object, source_rows
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.operations.suppression import verbs as suppression_verbs
 from relaygw.store.audit import Trail
-from relaygw.store.guard import GuardEntry
 from relaygw.store.watch import HISTORY_SLICE_MS
 from relaygw.web.api import answers, requests, suppressions
 from relaygw.web.api.answers import said
@@ -35,7 +33,7 @@ from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
 from relaygw.web.api.endpoint import post as _post
 from relaygw.web.api.mail import LIMIT, SINCE
-from relaygw.web.api.requests import Body, Call, Flag, Line
+from relaygw.web.api.requests import Call
 from relaygw.web.api.verbs import post_verb
 from relaygw.web.context import WebContext
 from relaygw.web.page import Problem
@@ -45,27 +43,6 @@ __all__ = ["ENDPOINTS"]
 _THROTTLED_MS = 14 * 24 * HOUR_MS
 _CHANGED = (400, 401, 403, 404, 503)
 
-Done = TypeVar("Done")
-
-
-class GuardHold(Body):
-    """What of a source is held, and why."""
-
-    all: Flag = said("all mail of a source, not only what is new", default=False)
-    note: Line = said("shown with the mail", default="")
-
-
-class GuardAllow(Body):
-    """How much may come."""
-
-    per_hour: Line = said("messages; empty: four times the busiest hour", default="")
-
-
-_ALLOWED = answer_with(id=str, label=str, per_hour=int, released=int)
-_LET_GO = answer_with(
-    id=str, released=int, per_hour=(int | None, said("what is allowed from now on"))
-)
-
 
 @_get("/guard", answer_with(entries=list[answers.GuardEntryShown]))
 async def list_guarded(web: WebContext, _: Call) -> dict[str, Any]:
@@ -73,88 +50,27 @@ async def list_guarded(web: WebContext, _: Call) -> dict[str, Any]:
 
     The latest first.
     """
-    found = await web.read(lambda: sources.guarded(web.store))
-    return {"entries": list(map(sources.guarded_object, found))}
+    found = await web.read(lambda: guard.guarded(web.store))
+    return {"entries": list(map(guard.guarded_object, found))}
 
 
-@_post(
+post_verb(
+    guard.HOLD,
     "/guard/{id}/hold",
     answer_with(id=str, label=str, held=(int, said("messages that waited"))),
-    body=GuardHold,
-    errors=_CHANGED,
+    about="What of a source is held, and why.",
 )
-async def hold_mail(web: WebContext, call: Call) -> dict[str, Any]:
-    """Hold a class of mail or a source.
-
-    Of a source its templates that are not a day old, or all.
-    """
-    target, is_all, note = _target(call), call.body.all, call.body.note[:MAX_NOTE_CHARACTERS]
-
-    def change() -> tuple[GuardEntry, int]:
-        return sources.hold_mail(web.store, target, is_all=is_all, note=note, **_who(call))
-
-    entry, held = await _changed(web, change)
-    return {"id": target, "label": entry.label, "held": held}
-
-
-@_post("/guard/{id}/allow", _ALLOWED, body=GuardAllow, errors=_CHANGED)
-async def allow_mail(web: WebContext, call: Call) -> dict[str, Any]:
-    """Let a class or source send more.
-
-    What is held of it is released.
-    """
-    target, text = _target(call), call.body.per_hour
-    if text and not (text.isascii() and text.isdigit() and 0 < int(text[:9]) == int(text)):
-        raise Problem(400, f"per_hour {text[:40]!r} is not a number of messages", expected="200")
-    per_hour = int(text) if text else None
-
-    def change() -> tuple[GuardEntry, int]:
-        settings = web.settings.guard
-        return sources.allow_mail(web.store, target, settings, per_hour=per_hour, **_who(call))
-
-    entry, released = await _changed(web, change)
-    return {
-        "id": target,
-        "label": entry.label,
-        "per_hour": entry.per_hour,
-        "released": released,
-    }
-
-
-@_post("/guard/{id}/release", _LET_GO, errors=_CHANGED)
-async def release_mail(web: WebContext, call: Call) -> dict[str, Any]:
-    """Release a class or source.
-
-    What the guard held by itself is allowed from then on.
-    """
-    target = _target(call)
-
-    def change() -> tuple[GuardEntry | None, int]:
-        return sources.release_mail(web.store, target, web.settings.guard, **_who(call))
-
-    entry, released = await _changed(web, change)
-    return {
-        "id": target,
-        "released": released,
-        "per_hour": None if entry is None else entry.per_hour,
-    }
-
-
-def _target(call: Call) -> str:
-    return str(call.request.path_params["id"])
-
-
-def _who(call: Call) -> dict[str, Any]:
-    return {"actor": call.principal.name, "now_ms": clock_ms()}
-
-
-async def _changed(web: WebContext, change: Callable[[], Done]) -> Done:
-    try:
-        done = await web.change(change)
-    except UnknownTarget as error:
-        raise Problem(404, str(error)) from None
-    web.wake_workers()
-    return done
+post_verb(
+    guard.ALLOW,
+    "/guard/{id}/allow",
+    answer_with(id=str, label=str, per_hour=int, released=int),
+    about="How much may come.",
+)
+post_verb(
+    guard.RELEASE,
+    "/guard/{id}/release",
+    answer_with(id=str, released=int, per_hour=(int | None, said("what is allowed from now on"))),
+)
 
 
 @_get("/holds", answer_with(holds=list[answers.StandingHold]))

@@ -12,12 +12,13 @@ from starlette.responses import Response
 from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.keys import unpacked
 from relaygw.mail.mail_class import OTHER_SENDERS, OTHER_SOURCES, OTHER_SUBJECTS, sender_words
-from relaygw.operations import sources
-from relaygw.operations.sources import BY, SourceRow, UnknownTarget, guarded, source_rows, suspects
+from relaygw.operations.guard import ALLOW, HOLD, RELEASE, guarded, suspects
+from relaygw.operations.sources import BY, SourceRow, source_rows
+from relaygw.operations.verb import Mistake
 from relaygw.store.watch import Incident
 from relaygw.web.context import WebContext, reads
-from relaygw.web.gate.identity import Role, require
-from relaygw.web.page import Problem, note_of, notice_of, redirect, render, with_notice
+from relaygw.web.page import Problem, notice_of, redirect, render, with_notice
+from relaygw.web.verbs import problem_of, read_form
 
 PAGE_ROWS = 100
 _PLACE = "/sources"
@@ -94,7 +95,12 @@ def _mail_path(row: SourceRow, by: str, days: int) -> str:
 # --- the guard ------------------------------------------------------------------------------
 
 _ID = re.compile("[0-9a-f]{16}")
-_DONE = {"hold": "guard_held", "allow": "guard_allowed", "release": "guard_released"}
+_VERBS = {"hold": HOLD, "allow": ALLOW, "release": RELEASE, "forget": ALLOW}
+_MORE = {"forget": {"remove": True}}
+_NOTICES = {
+    **{"hold": "guard_held", "allow": "guard_allowed", "release": "guard_released"},
+    "forget": "guard_forgot",
+}
 
 
 def _source_of(alert: Incident) -> str:
@@ -105,33 +111,9 @@ def _source_of(alert: Incident) -> str:
 
 async def change_guard(web: WebContext, request: Request) -> Response:
     """Hold, allow or release a class or source."""
-    actor = require(request, Role.OPERATOR).name
-    form = await request.form()
-    target, action = str(form.get("id", "")), str(form.get("action", ""))
-    if action not in (*_DONE, "forget"):
-        expected = ", ".join((*_DONE, "forget"))
-        raise Problem(400, f"action {action[:40]!r} is not known", expected=expected)
-
-    def change() -> int:
-        store, settings, now_ms = web.store, web.settings.guard, clock_ms()
-        match action:
-            case "hold":
-                note = note_of(form)
-                return sources.hold_mail(
-                    store, target, is_all=False, note=note, actor=actor, now_ms=now_ms
-                )[1]
-            case "allow":
-                return sources.allow_mail(
-                    store, target, settings, per_hour=None, actor=actor, now_ms=now_ms
-                )[1]
-            case "release":
-                return sources.release_mail(store, target, settings, actor=actor, now_ms=now_ms)[1]
-        sources.forget_allowed(store, target, actor=actor, now_ms=now_ms)
-        return 0
-
+    form = await read_form(request, _VERBS)
     try:
-        number = await web.change(change)
-    except UnknownTarget as error:
-        raise Problem(404, str(error)) from None
-    web.wake_workers()
-    return redirect(request, with_notice(_PLACE, _DONE.get(action, "guard_forgot"), number))
+        done = await form.carry_out(web, {**form.fields(), **_MORE.get(form.action, {})})
+    except Mistake as error:
+        raise problem_of(form.verb, error) from None
+    return redirect(request, with_notice(_PLACE, _NOTICES[form.action], done.number))

@@ -19,7 +19,8 @@ from relaygw.mail.envelope import Source
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.mail_class import ClassCount, MailClass, MailSource
 from relaygw.mail.state import DeliveryState
-from relaygw.operations.sources import allow_mail, hold_mail, release_mail
+from relaygw.operations.guard import ALLOW, HOLD, RELEASE
+from relaygw.operations.verb import Asked, Verb
 from relaygw.settings.alerts import Rule
 from relaygw.settings.guard import Guard
 from relaygw.settings.model import Settings
@@ -274,7 +275,7 @@ def test_a_hold_that_was_killed_before_it_held_mail_is_finished_by_the_watch(
     entry = AuditEntry(
         at_ms=now_ms, actor="ann", action="guard.hold", target=new.target, affected=1, detail=""
     )
-    store.guard.put_guard_entry(new, entry=entry, is_renewing=True)  # what hold_mail does first
+    store.guard.put_guard_entry(new, entry=entry, is_renewing=True)  # what the verb does first
     watch.look([], now_ms=now_ms + 1)
     assert store.queue.search(HELD, limit=9) == []
     watch.look([], now_ms=now_ms + 1 + within_ms)
@@ -282,9 +283,13 @@ def test_a_hold_that_was_killed_before_it_held_mail_is_finished_by_the_watch(
     assert held.deliveries[0].hold == HoldCause(HoldCode.GUARD, f"{new.target} operator ann")
 
 
+def ask(store: Store, verb: Verb, **given: Any) -> None:
+    settings = Settings.model_validate({"mode": "sandbox", "guard": {"action": "alert"}})
+    verb.carry_out(given, Asked(store=store, settings=settings, actor="ann", now_ms=clock_ms()))
+
+
 def allow(store: Store, target: str, per_hour: int) -> None:
-    of = Settings.model_validate({"mode": "sandbox"}).guard
-    allow_mail(store, target, of, per_hour=per_hour, actor="ann", now_ms=clock_ms())
+    ask(store, ALLOW, id=target, per_hour=per_hour)
 
 
 def test_what_is_allowed_is_never_said_to_be_held(store: Store) -> None:
@@ -330,7 +335,7 @@ def test_what_is_told_of_a_source_is_true_while_it_lasts(store: Store) -> None:
     (first,) = watch.look([], now_ms=clock_ms())
     assert "recipients at cust.test" in first.summary
     assert f"relaygw guard hold {one.class_id} holds it" in first.remedy
-    hold_mail(store, one.class_id, is_all=False, note="", actor="ann", now_ms=clock_ms())
+    ask(store, HOLD, id=one.class_id)
     count(store, 30, 0, source=spam)
     incident = incident_of(first, clock_ms())
     (now,) = watch.look([incident], now_ms=clock_ms())
@@ -343,13 +348,7 @@ def test_what_is_told_of_a_source_is_true_while_it_lasts(store: Store) -> None:
     ]
     assert reworded([incident], [first]) == []
     assert store.watch.open_incident(incident)
-    release_mail(
-        store,
-        one.source_id,
-        Settings.model_validate({"mode": "sandbox"}).guard,
-        actor="ann",
-        now_ms=clock_ms(),
-    )
+    ask(store, RELEASE, id=one.source_id)
     assert store.queue.search(HELD, limit=9) == []
     assert not watch.is_let_go(incident)
     watch._due_s = float("inf")  # a slow look is not made again soon, else

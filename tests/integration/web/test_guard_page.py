@@ -11,6 +11,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import Source
 from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.mail.state import DeliveryState
+from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
@@ -95,3 +96,19 @@ async def test_the_same_by_the_api(serve: Serve, store: Store, spam: MailClass) 
     ):
         assert (await client.post(f"{one}/{verb}", json=body)).status_code == 400, body
     assert (await client.post(f"{api}/0123/hold", json={})).status_code == 404
+
+
+async def test_nothing_is_held_where_nothing_is_counted(
+    serve: Serve, store: Store, spam: MailClass
+) -> None:
+    client = await serve(
+        Settings.model_validate(
+            {
+                **{"mode": "sandbox", "guard": {"action": "off"}, "silence": {"enabled": False}},
+                "storms": {"action": "off"},
+            }
+        )
+    )
+    held = await client.post(f"/api/gateway/v1/guard/{spam.class_id}/hold", json={})
+    assert (held.status_code, "set guard.action" in held.text) == (404, True)
+    assert store.guard.guard_entries() == []

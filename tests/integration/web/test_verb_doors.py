@@ -45,6 +45,12 @@ NOTED = {
         form=("/suppression/change", {"action": "add", "addresses": ANN, "note": NOTE}),
         kept=lambda store: [one.detail for one in store.suppressions.suppressed(limit=9)],
     ),
+    "guard": Noted(
+        command=("guard", "hold", CLASS_ID, "--reason", NOTE),
+        endpoint=(f"/guard/{CLASS_ID}/hold", {"note": NOTE}),
+        form=("/guard/change", {"action": "hold", "id": CLASS_ID, "note": NOTE}),
+        kept=lambda store: [one.reason for one in store.guard.guard_entries()],
+    ),
     "standing hold": Noted(
         command=("hold", "add", "--sender", "x@shop.test", "--reason", NOTE),
         endpoint=("/holds", {"sender": "x@shop.test", "reason": NOTE}),
