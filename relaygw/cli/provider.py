@@ -9,20 +9,20 @@ from typing import Any
 import click
 
 from relaygw.cli import frame
-from relaygw.cli.frame import CommandFailed, Group, Invocation, login_name, pass_invocation
+from relaygw.cli.frame import CommandFailed, Group, Invocation, pass_invocation
 from relaygw.cli.text import aligned, as_json, fitted, labelled, moment, print_lines, terminal_width
+from relaygw.cli.verbs import command_of
 from relaygw.mail.clock import clock_ms, rfc3339_or_none
 from relaygw.mail.outcome import Scope
-from relaygw.mail.words import age, counted, fields, printable
+from relaygw.mail.words import age, counted, fields
+from relaygw.operations.provider_holds import HOLD, RELEASE
 from relaygw.operations.providers import (
     Usage,
     busy_words,
-    hold_provider,
     holds_of,
     provider_object,
     rate_words,
     read_usages,
-    release_provider,
     state_of,
     turn_words,
 )
@@ -47,47 +47,8 @@ def provider() -> None:
     """Show, hold and release providers."""
 
 
-@provider.command("hold")
-@click.argument("name")
-@click.option("--reason", default="", metavar="TEXT", help="The reason, shown with the hold.")
-@pass_invocation
-def hold_one(invocation: Invocation, name: str, reason: str) -> None:
-    """Hold a provider: send nothing through it until it is released."""
-    loaded = invocation.load_running()
-    _check_name(name, loaded.settings.providers, ())
-    with invocation.open_store(loaded) as store:
-        is_new = hold_provider(store, name, actor=login_name(), now_ms=clock_ms(), note=reason)
-    if is_new:
-        click.echo(f"{name}: held until: relaygw provider release {name}")
-        click.echo(
-            "workers start no new message through it after about a second; messages being sent "
-            "then are completed"
-        )
-    else:
-        click.echo(f"{name}: was already held; the reason is updated")
-    waiting = [route.name for route in loaded.settings.routes if route.providers == (name,)]
-    if waiting:
-        click.echo(f"mail waits on routes without another provider: {', '.join(waiting)}")
-
-
-@provider.command("release")
-@click.argument("name")
-@pass_invocation
-def release_holds(invocation: Invocation, name: str) -> None:
-    """End the pause and all holds of a provider, its key and sender domains; its mail is due."""
-    loaded = invocation.load_running()
-    with invocation.open_store(loaded) as store:
-        held = [name] if holds_of(store.holds.in_force(), name) else []
-        _check_name(name, loaded.settings.providers, held)
-        ended = release_provider(store, name, actor=login_name(), now_ms=clock_ms())
-    if ended:
-        invocation.wake_workers()
-    else:
-        click.echo(f"{name}: nothing to release, it is neither held nor paused")
-    for hold in ended:
-        what = "" if hold.scope in (Scope.PROVIDER, PAUSED) else f" ({hold.scope} {hold.key})"
-        was = PAUSED if hold.scope == PAUSED else "held"
-        click.echo(printable(f"{name}: released{what}; it was {was}: {hold.reason}"))
+for _verb in (HOLD, RELEASE):
+    provider.add_command(command_of(_verb))
 
 
 @provider.command("list")

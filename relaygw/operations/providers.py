@@ -1,4 +1,4 @@
-"""Providers: held by an operator and let go again, and how near they are to their limits.
+"""Providers: which holds stop them, and how near they are to their limits.
 
 The pace and the connections of now are computed as the delivery worker does.
 """
@@ -12,87 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
-from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import fields, span
-from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
 from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.policy.router import providers_of
 from relaygw.policy.untended import longest_in_hand_s
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.section import Rate
-from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import PAUSED, STOPS, UNREACHABLE, Hold
 from relaygw.store.limits import Account
 from relaygw.store.queue import LaneCount
-from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 _WORDS = {UNREACHABLE: "down", PAUSED: "paused", Scope.SENDER_DOMAIN.value: "partly held"}
 _LONG_S = 10.0  # what takes longer is shown
 _FREE_AT = 2.0
 """A provider without a `rate` is slowed until its pace is so many times what it refused."""
-
-
-def hold_provider(store: Store, name: str, *, actor: str, now_ms: int, note: str = "") -> bool:
-    """Send nothing by a provider until somebody releases it; False when it was held so before.
-
-    Mail waits, or goes by the next provider of its route.
-    """
-    was_held = any(
-        hold.scope == Scope.PROVIDER and hold.probe_at_ms is None
-        for hold in holds_of(store.holds.in_force(), name)
-    )
-    cause = HoldCause(HoldCode.OPERATOR, note or actor)
-    hold = Hold(
-        scope=Scope.PROVIDER.value,
-        key=name,
-        reason=cause.sentence,
-        remedy=f"run: relaygw provider release {name}",
-        since_ms=now_ms,
-        probe_at_ms=None,  # no probe ends it
-        cause=cause,
-    )
-    entry = _provider_entry("hold", name, actor=actor, now_ms=now_ms, detail=note)
-    store.holds.put_hold(hold, entry=entry)
-    return not was_held
-
-
-def release_provider(store: Store, name: str, *, actor: str, now_ms: int) -> list[Hold]:
-    """End all holds and the pause of a provider, its key and its sender domains; return those.
-
-    What waits because of them is due now: mail that was set aside for a refused sender domain,
-    and what was put off when the provider refused it. Mail in doubt keeps its own time.
-    """
-    ended = []
-    for hold in holds_of(store.holds.in_force(), name):
-        detail = f"{hold.scope} {hold.key}: {hold.reason}"
-        entry = _provider_entry("release", name, actor=actor, now_ms=now_ms, detail=detail)
-        if store.holds.drop_hold(hold.scope, hold.key, entry=entry):
-            ended.append(hold)
-        if hold.scope == Scope.SENDER_DOMAIN:
-            _release_parked(store, name, hold.sender_domain)
-    if not ended:
-        return ended
-    detail = f"provider {name} was released"
-    order = Order(actor=actor, detail=detail)
-    told = [hold.cause.words for hold in ended]
-    for reason in dict.fromkeys((*told, provider_down(name).sentence)):
-        waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
-        after = ""
-        while ids := store.queue.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
-            after = ids[-1]
-            change_queued(store, RETRY, ids, order, now_ms=now_ms)
-    return ended
-
-
-def _release_parked(store: Store, provider: str, domain: str) -> None:
-    for cause in store.holds.held_causes():
-        if cause.is_refused(provider, domain):
-            while store.holds.release_held(cause, limit=BATCH_MESSAGES):
-                pass
 
 
 def holds_of(holds: Iterable[Hold], provider: str) -> list[Hold]:
@@ -121,12 +58,6 @@ def obeyed(holds: Iterable[Hold], providers: Container[str]) -> list[Hold]:
     They are obeyed again when their provider is back in the configuration.
     """
     return [hold for hold in holds if hold.provider in providers]
-
-
-def _provider_entry(verb: str, name: str, *, actor: str, now_ms: int, detail: str) -> AuditEntry:
-    return AuditEntry(
-        at_ms=now_ms, actor=actor, action=f"provider.{verb}", target=name, affected=1, detail=detail
-    )
 
 
 # --- how near they are to their limits ------------------------------------------------------

@@ -12,9 +12,10 @@ from relaygw.delivery import gate as gate_module
 from relaygw.delivery import holds as holds_module
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
-from relaygw.operations.providers import release_provider
+from relaygw.operations.provider_holds import RELEASE
 from relaygw.operations.queue_actions import RETRY, Order, change_queued
 from relaygw.operations.story import tell_story
+from relaygw.operations.verb import Asked
 from relaygw.settings.routes import Route
 from relaygw.store.holds import PAUSED
 from tests.builders import accepted
@@ -59,7 +60,8 @@ def set_waits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def release(rig: Rig, _: str) -> None:
-    assert release_provider(rig.store, "a", actor="ann", now_ms=clock_ms())
+    asked = Asked(store=rig.store, settings=rig.settings, actor="ann", now_ms=clock_ms())
+    assert RELEASE.carry_out({"name": "a"}, asked).answer["ended"]
 
 
 def retry(rig: Rig, queue_id: str) -> None:

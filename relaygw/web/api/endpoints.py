@@ -12,7 +12,7 @@ from typing import Any
 from relaygw.mail.clock import HOUR_MS, clock_ms, rfc3339, rfc3339_or_none
 from relaygw.mail.words import fields
 from relaygw.observe.history import Series
-from relaygw.operations import guard, providers, standing_holds
+from relaygw.operations import guard, provider_holds, providers, standing_holds
 from relaygw.operations.access import (
     access_object,
     exempt_networks,
@@ -21,7 +21,6 @@ from relaygw.operations.access import (
     throttled_object,
 )
 from relaygw.operations.audit import audit_object
-from relaygw.operations.readers import MAX_NOTE_CHARACTERS
 from relaygw.operations.sources import BY, source_object, source_rows
 from relaygw.operations.status import status_object, take_snapshot, warnings
 from relaygw.operations.suppression import verbs as suppression_verbs
@@ -31,7 +30,6 @@ from relaygw.web.api import answers, requests, suppressions
 from relaygw.web.api.answers import said
 from relaygw.web.api.endpoint import ENDPOINTS, Endpoint, answer_with
 from relaygw.web.api.endpoint import get as _get
-from relaygw.web.api.endpoint import post as _post
 from relaygw.web.api.mail import LIMIT, SINCE
 from relaygw.web.api.requests import Call
 from relaygw.web.api.verbs import post_verb
@@ -41,7 +39,6 @@ from relaygw.web.page import Problem
 __all__ = ["ENDPOINTS"]
 
 _THROTTLED_MS = 14 * 24 * HOUR_MS
-_CHANGED = (400, 401, 403, 404, 503)
 
 
 @_get("/guard", answer_with(entries=list[answers.GuardEntryShown]))
@@ -127,47 +124,17 @@ async def list_providers(web: WebContext, _: Call) -> dict[str, Any]:
     return {"providers": await web.read(read)}
 
 
-_HELD = answer_with(provider=str, was_held=(bool, said("by an operator, before this")))
-_RELEASED = answer_with(provider=str, ended=list[answers.Hold])
-
-
-@_post("/providers/{name}/hold", _HELD, body=requests.ProviderHold, errors=_CHANGED)
-async def hold(web: WebContext, call: Call) -> dict[str, Any]:
-    """Hold a provider.
-
-    Nothing is sent by it until somebody releases it.
-    """
-    name, now = _provider_name(web, call), clock_ms()
-    actor, note = call.principal.name, call.body.note[:MAX_NOTE_CHARACTERS]
-    is_new = await web.change(
-        lambda: providers.hold_provider(web.store, name, actor=actor, now_ms=now, note=note)
-    )
-    web.wake_workers()
-    return {"provider": name, "was_held": not is_new}
-
-
-@_post("/providers/{name}/release", _RELEASED, errors=_CHANGED)
-async def release(web: WebContext, call: Call) -> dict[str, Any]:
-    """Release a provider.
-
-    Ends its holds, those of its key and of its sender domains.
-    """
-    name, now, actor = _provider_name(web, call), clock_ms(), call.principal.name
-    ended = await web.change(
-        lambda: providers.release_provider(web.store, name, actor=actor, now_ms=now)
-    )
-    web.wake_workers()
-    return {"provider": name, "ended": list(map(providers.hold_object, ended))}
-
-
-def _provider_name(web: WebContext, call: Call) -> str:
-    name: str = call.request.path_params["name"]
-    known = web.settings.providers
-    if name not in known:
-        what = f"there is no provider {name[:40]!r}"
-        raise Problem(404, what, expected=", ".join(known) or "none")
-    return name
-
+post_verb(
+    provider_holds.HOLD,
+    "/providers/{name}/hold",
+    answer_with(provider=str, was_held=(bool, said("by an operator, before this"))),
+    about="Why a provider is held.",
+)
+post_verb(
+    provider_holds.RELEASE,
+    "/providers/{name}/release",
+    answer_with(provider=str, ended=list[answers.Hold]),
+)
 
 _INCIDENTS = answer_with(incidents=list[answers.Incident])
 _SERIES = {"since": f"{SINCE}; default six hours", "series": "only this one; repeatable"}

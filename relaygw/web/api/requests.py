@@ -285,12 +285,6 @@ class Body(BaseModel):
         return given
 
 
-class ProviderHold(Body):
-    """Why a provider is held."""
-
-    note: Line = said("why; shown beside it", default="")
-
-
 class Conditions(BaseModel):
     """Conditions of selectors; the class with one field for each is `Select`."""
 

@@ -6,32 +6,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relaygw.mail.clock import clock_ms, utc_text
+from relaygw.mail.clock import utc_text
 from relaygw.observe.history import Series
-from relaygw.operations.providers import (
-    Usage,
-    busy_words,
-    hold_provider,
-    holds_of,
-    rate_words,
-    release_provider,
-    turn_words,
-)
+from relaygw.operations.provider_holds import HOLD, RELEASE
+from relaygw.operations.providers import Usage, busy_words, holds_of, rate_words, turn_words
 from relaygw.operations.status import Snapshot
 from relaygw.operations.story.facts import Meanings
+from relaygw.operations.verb import Mistake
 from relaygw.settings.model import Settings
 from relaygw.store.holds import Hold
 from relaygw.store.queue_entry import AttemptEntry
 from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint
 from relaygw.web.context import WebContext, is_queue_id
-from relaygw.web.gate.identity import Role, require
-from relaygw.web.page import Problem, note_of, redirect, render, with_notice
+from relaygw.web.page import redirect, render, with_notice
+from relaygw.web.verbs import problem_of, read_form
 
-_DONE = {"hold": "provider_held", "release": "provider_released"}
+_VERBS = {verb.name: verb for verb in (HOLD, RELEASE)}
+_NOTICES = {"hold": "provider_held", "release": "provider_released"}
 _TONES = {"ok": "sent", **dict.fromkeys(("busy", "slowed", "paused", "partly held"), "waiting")}
 TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
 
@@ -120,32 +114,22 @@ def _last_reply(
     }
 
 
-def _back(form: FormData) -> str:
+def _back(queue_id: str) -> str:
     """Return where somebody came from: the page of a message, else the first one."""
-    queue_id = str(form.get("back", ""))
     return f"/queue/{queue_id}" if is_queue_id(queue_id) else "/"
 
 
 async def change_provider(web: WebContext, request: Request) -> Response:
     """Hold or release a provider once it is confirmed; else ask."""
-    actor = require(request, Role.OPERATOR).name
-    form = await request.form()
-    name, action = str(form.get("provider", "")), str(form.get("action", ""))
+    form = await read_form(request, _VERBS)
+    name, back = form.typed("provider"), _back(form.typed("back"))
     web.provider(name)
-    if action not in _DONE:
-        raise Problem(400, f"action {action[:40]!r} is not known", expected=" or ".join(_DONE))
-    if form.get("confirmed") != "1":
+    if form.typed("confirmed") != "1":
         holds = holds_of(await web.read(web.store.holds.in_force), name)
-        context = {"provider": name, "action": action, "holds": holds, "back": _back(form)}
+        context = {"provider": name, "action": form.action, "holds": holds, "back": back}
         return render(request, "provider_confirm.html", context, mode=web.mode)
-
-    def carry_out() -> None:
-        now = clock_ms()
-        if action == "hold":
-            hold_provider(web.store, name, actor=actor, now_ms=now, note=note_of(form))
-        else:
-            release_provider(web.store, name, actor=actor, now_ms=now)
-
-    await web.change(carry_out)
-    web.wake_workers()
-    return redirect(request, with_notice(_back(form), _DONE[action], 1))
+    try:
+        await form.carry_out(web, {"name": name, **form.fields()})
+    except Mistake as error:
+        raise problem_of(form.verb, error) from None
+    return redirect(request, with_notice(back, _NOTICES[form.action], 1))

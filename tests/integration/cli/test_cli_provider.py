@@ -281,7 +281,7 @@ def test_hold_and_release(shop: Desk) -> None:
 def test_a_reason_steers_no_terminal_when_its_hold_ends(shop: Desk) -> None:
     assert shop.run("provider", "hold", "main", "--reason", "x\ny\x1b[31mRED").exit_code == 0
     released = shop.run("provider", "release", "main")
-    assert released.stdout.endswith("it was held: operator: x?y?[31mRED\n")
+    assert released.stdout.endswith("it was held: operator: x y?[31mRED\n")
 
 
 def test_release_makes_due_what_the_hold_had_put_off(shop: Desk) -> None:
@@ -380,7 +380,7 @@ def test_nothing_to_release(shop: Desk) -> None:
 def test_an_unknown_name_is_refused_with_the_known_ones(shop: Desk, verb: str) -> None:
     result = shop.run("provider", verb, "mian")
     assert result.exit_code == 65
-    assert result.stderr == "relaygw: mian: no such provider; name one of: main, spare\n"
+    assert result.stderr == "relaygw: there is no provider 'mian'; write one of main, spare\n"
     assert shop.store.holds.in_force() == []
 
 

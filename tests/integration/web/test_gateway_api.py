@@ -11,6 +11,7 @@ import pytest
 
 from relaygw.mail.state import RecipientState
 from relaygw.operations.queue_object import queue_object
+from relaygw.store.holds import Hold
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 from tests.integration.web.people import PASSWORDS, TOKENS
@@ -172,7 +173,19 @@ async def test_providers_are_held_and_released(serve: Serve, store: Store) -> No
     ended = (await client.post(f"{API}/providers/main/release")).json()["ended"]
     assert [one["reason"] for one in ended] == ["operator: tests"]
     missing = await client.post(f"{API}/providers/x/hold")
-    assert missing.json()["error"]["expected"] == "main, spare"
+    assert missing.json()["error"]["expected"] == "one of main, spare"
+
+
+async def test_a_hold_of_a_provider_that_is_gone_is_ended(serve: Serve, store: Store) -> None:
+    hold = Hold(
+        scope="provider", key="old", reason="r", remedy="", since_ms=now_ms(), probe_at_ms=None
+    )
+    store.holds.put_hold(hold)
+    client = await client_of(serve)
+    assert (await client.post(f"{API}/providers/old/hold")).status_code == 404
+    ended = (await client.post(f"{API}/providers/old/release")).json()["ended"]
+    assert [one["key"] for one in ended] == ["old"]
+    assert (await client.post(f"{API}/providers/old/release")).status_code == 404
 
 
 async def test_what_is_watched(serve: Serve, store: Store) -> None:

@@ -51,6 +51,17 @@ NOTED = {
         form=("/guard/change", {"action": "hold", "id": CLASS_ID, "note": NOTE}),
         kept=lambda store: [one.reason for one in store.guard.guard_entries()],
     ),
+    "provider": Noted(
+        command=("provider", "hold", "main", "--reason", NOTE),
+        endpoint=("/providers/main/hold", {"note": NOTE}),
+        form=(
+            "/providers/change",
+            {"action": "hold", "provider": "main", "confirmed": "1", "note": NOTE},
+        ),
+        kept=lambda store: [
+            one.reason.removeprefix("operator: ") for one in store.holds.in_force()
+        ],
+    ),
     "standing hold": Noted(
         command=("hold", "add", "--sender", "x@shop.test", "--reason", NOTE),
         endpoint=("/holds", {"sender": "x@shop.test", "reason": NOTE}),
