@@ -137,10 +137,27 @@ def check(
         "--listener", listener, [str(entry.bind) for entry in loaded.settings.listeners]
     )
     _refuse_unknown("--user", user, [entry.name for entry in loaded.settings.users])
+    return check_settings(invocation, loaded, mail, online=online, wants_json=wants_json)
+
+
+def check_settings(
+    invocation: Invocation,
+    loaded: LoadedSettings,
+    mail: AskedMail,
+    *,
+    online: bool,
+    wants_json: bool = False,
+    changes_socket: bool = False,
+) -> int:
+    """Check settings as the service's user, and print what is found; return the exit code.
+
+    `changes_socket`: the caller makes relaygw.socket follow `listeners` afterwards.
+    """
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
     problems += file_problems(loaded)
     hidden = hidden_files(loaded)
-    problems += [*hidden.values(), *socket_problems(loaded)]
+    problems += hidden.values()
+    problems += () if changes_socket else socket_problems(loaded)
     if not wants_json:
         _tell(invocation, loaded, mail, doubts)
     problems_code = _check_problems(loaded.settings, mail, problems)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from relaygw.cli.frame import Invocation
@@ -46,13 +46,13 @@ from relaygw.store.store import check_driver
 
 @dataclass(frozen=True, slots=True)
 class AskedMail:
-    """What is known of it."""
+    """What is known of it; nothing: no mail is asked about."""
 
-    sender: str | None
-    recipient: str | None
-    headers: Mapping[str, str]  # names in lower case
-    listener: str | None
-    user: str | None
+    sender: str | None = None
+    recipient: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
+    listener: str | None = None
+    user: str | None = None
 
 
 def ways_of(settings: Settings, mail: AskedMail) -> tuple[str, dict[str, Way]]:

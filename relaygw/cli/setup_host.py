@@ -21,6 +21,7 @@ from relaygw.cli.frame import CommandFailed
 from relaygw.cli.install_sendmail import closed_maildrop_warnings, maildrop_warnings
 from relaygw.cli.setup_plan import NewFile
 from relaygw.errors import SettingsError
+from relaygw.observe.reload import read_refused_reload
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.settings.load import (
     DEFAULT_FILE,
@@ -216,6 +217,19 @@ def enable(*, is_new: bool) -> None:
                 f"systemctl {' '.join(words)}: {said}; see: journalctl -u relaygw",
                 exit_code=os.EX_UNAVAILABLE,
             )
+
+
+def reload_service(state_dir: Path) -> None:
+    """Have the service take the settings of its files; raises CommandFailed if it refuses them."""
+    if _systemctl("reload", UNITS[-1]).returncode != 0:
+        with state_owner.as_owner_of(state_dir):
+            refused = read_refused_reload(state_dir)
+        raise CommandFailed(
+            f"{UNITS[-1]} runs on with its old settings: "
+            f"{refused.reason if refused else 'its reload failed'}; correct that, or restart it, "
+            "and run relaygw setup again",
+            exit_code=os.EX_UNAVAILABLE,
+        )
 
 
 @state_owner.as_caller()  # the system's own; without D-Bus it answers root only

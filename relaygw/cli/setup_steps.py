@@ -9,20 +9,21 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from relaygw import service_file, state_owner
 from relaygw.cli import send_test as sending
 from relaygw.cli import setup_host as host
-from relaygw.cli.check import check
+from relaygw.cli.check import check_settings
+from relaygw.cli.check_findings import AskedMail, take_variables_of_service
 from relaygw.cli.frame import CommandFailed, Invocation, address_of
 from relaygw.cli.install_sendmail import Programs, install_sendmail, php_lines
 from relaygw.cli.setup_plan import SECRETS
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import print_lines
-from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
+from relaygw.settings.in_force import is_in_force
+from relaygw.settings.load import LoadedSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def later_steps(config: Path, wishes: Wishes) -> Iterator[str]:
     yield "check the configuration" + ("" if wishes.is_offline else ", and ask the mail service")
     if not wishes.is_smtp_only:
         yield f"install-sendmail --prefix {wishes.prefix}, unless another mailer is installed"
-    if config == DEFAULT_FILE and host.has_units():
+    if host.is_of_service(config):
         yield f"systemctl enable --now {' '.join(host.UNITS)}"
     if wishes.recipient:
         yield f"send a test mail to {wishes.recipient}, by SMTP and the way PHP does"
@@ -69,17 +70,13 @@ class Steps:
         self._try()
 
     def _check(self) -> None:
-        nothing: dict[str, Any] = {
-            "sender": None,
-            "recipient": None,
-            "headers": {},
-            "listener": None,
-            "user": None,
-        }
         is_online = not self._wishes.is_offline and bool(self._loaded.settings.providers)
         click.echo(f"--- relaygw check{' --online' if is_online else ''}")
+        take_variables_of_service(self._loaded)
         with state_owner.as_owner_of(self._loaded.state_dir):
-            code = self._context.invoke(check, **nothing, online=is_online, wants_json=False)
+            code = check_settings(
+                self._invocation, self._loaded, AskedMail(), online=is_online, changes_socket=True
+            )
         if code != os.EX_OK:
             raise CommandFailed(
                 f"it does not work yet; correct {self._config}, or the key in "
@@ -105,8 +102,11 @@ class Steps:
             install_sendmail, prefix=self._wishes.prefix, force=False, uninstall=False
         )
 
+    def _is_of_service(self) -> bool:
+        return host.is_of_service(self._config)
+
     def _start_service(self) -> None:
-        if self._config != DEFAULT_FILE or not host.has_units():
+        if not self._is_of_service():
             return
         click.echo(f"--- systemctl enable --now {' '.join(host.UNITS)}")
         change = host.socket_change(self._loaded.settings)
@@ -114,9 +114,20 @@ class Steps:
             click.echo(f"{change} {host.DROP_IN}")
             host.put_socket_file(self._loaded.settings)
         elif host.is_enabled():
-            click.echo("runs")
+            self._reload_service()
             return
         host.enable(is_new=bool(change))
+
+    def _reload_service(self) -> None:
+        if self._is_in_force():
+            click.echo("runs")
+            return
+        click.echo(f"runs with other settings\n--- systemctl reload {host.UNITS[-1]}")
+        host.reload_service(self._loaded.state_dir)
+
+    def _is_in_force(self) -> bool:
+        with state_owner.as_owner_of(self._loaded.state_dir):
+            return is_in_force(self._loaded)
 
     def _try(self) -> None:
         with state_owner.as_owner_of(self._loaded.state_dir):
@@ -126,7 +137,8 @@ class Steps:
 
     def _try_by_smtp(self) -> str:
         """Send a test mail, and return to whom; empty: none was sent."""
-        if service_file.running_service(self._loaded.state_dir) is None:
+        running = service_file.running_service(self._loaded.state_dir)
+        if running is None:
             words = shlex.join(["relaygw", "serve", "--config", str(self._config)])
             click.echo(f"The gateway is not running here. Start it: {words}")
             return ""
@@ -135,6 +147,12 @@ class Steps:
             click.echo("No test mail was sent. Send one: relaygw send-test --to ADDRESS")
             return ""
         click.echo(f"--- relaygw send-test --to {recipient}")
+        if not (self._is_of_service() or self._is_in_force()):
+            raise CommandFailed(
+                f"the gateway that runs here does not run with the settings of {self._config}, and "
+                f"no test mail was sent; reload it: kill -HUP {running}; and run setup again",
+                exit_code=os.EX_UNAVAILABLE,
+            )
         self._must_end(
             self._context.invoke(
                 sending.send_test, recipient=recipient, sender=self._sender(), timeout_s=60.0

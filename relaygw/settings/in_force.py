@@ -49,6 +49,20 @@ def kept_settings(state_dir: Path) -> LoadedSettings | None:
     return LoadedSettings(settings=settings, origins={}, files=(), state_dir=state_dir)
 
 
+def is_in_force(loaded: LoadedSettings) -> bool:
+    """True if a gateway has these settings in force, and their files are no newer than that.
+
+    A password says so by the time of its file alone, since its hash is not left there.
+    """
+    kept = loaded.state_dir / _NAME
+    try:
+        since_ns = kept.stat().st_mtime_ns
+        is_same = kept.read_text() == loaded.settings.model_dump_json()
+        return is_same and all(file.stat().st_mtime_ns < since_ns for file in loaded.files)
+    except (OSError, ValueError):
+        return False
+
+
 def check_sandbox_is_meant(loaded: LoadedSettings) -> None:
     """Raise SettingsError where a gateway that sent mail would be a sandbox: its file is gone."""
     is_meant = loaded.files or loaded.origins["mode"] != "default"

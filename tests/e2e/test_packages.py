@@ -177,12 +177,35 @@ def test_setup_of_a_gateway_has_the_socket_listen_where_the_configuration_says(
         listening = machine.run("ss", "-Hltn", "sport = :25").stdout
         assert "0.0.0.0:25" in listening
         assert len(provider.messages) == 2
+        begin_anew_in_staging(machine, provider)
     # as it is right after the installation
     machine.run("systemctl", "disable", "--now", *UNITS)
     left = ["/var/lib/relaygw", "/etc/relaygw", "/etc/systemd/system/relaygw.socket.d"]
     machine.run("rm", "-rf", *left)
     machine.run("systemd-tmpfiles", "--create", "relaygw.conf")
     machine.run("systemctl", "daemon-reload")
+
+
+def begin_anew_in_staging(machine: Machine, provider: ProviderInside) -> None:
+    """Beside the service that runs in production, with another file and other listeners."""
+    machine.run("rm", "/etc/relaygw/relaygw.yaml")
+    more = ["--sender", "shop@shop.test", "--allow", "@shop.test"]
+    words = f"--use staging --host 127.0.0.1 --port {provider.port} --tls none"
+    said = set_up(machine, *words.split(), *more, "--to", "a@shop.test", "--yes")
+    assert "remove /etc/systemd/system/relaygw.socket.d/listeners.conf" in said
+    listening = machine.run("ss", "-Hltn", "sport = :25").stdout
+    assert "127.0.0.1:25" in listening
+    assert "0.0.0.0:25" not in listening
+    assert "staging" in machine.run("relaygw", "status").stdout
+    provider.wait_for_messages(4)
+
+    again = ["relaygw", "setup", "--offline", "--yes"]
+    change = ["sed", "-i", "s/@shop.test/@other.test/", "/etc/relaygw/relaygw.yaml"]
+    machine.run(*change)
+    said = machine.run(*again, "--to", "a@shop.test", check=False).stdout
+    assert "runs with other settings\n--- systemctl reload relaygw.service" in said
+    assert len(provider.messages) == 4, "it waits for nothing: a@shop.test is not on the list"
+    assert "runs with other" not in machine.run(*again).stdout
 
 
 @pytest.fixture(scope="module")

@@ -448,6 +448,12 @@ def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
             assert terminal.end() == 0, terminal.shown
             assert service.messages[-1].recipients == ("c@cust.test",)
 
+            host.config.write_text(host.config.read_text().replace("production", "sandbox"))
+            done = setup("--to", "b@cust.test", "--prefix", str(checkout.prefix))
+            assert done.returncode == 69, done.stdout + done.stderr
+            assert f"no test mail was sent; reload it: kill -HUP {gateway.pid};" in done.stderr
+            assert len(service.messages) == seen + 3
+
             (host.directory / "maildrop").chmod(0o700)
             with pytest.raises(CommandFailed, match=r"www-data cannot send mail by .* denied"):
                 send_as(WEB_SERVER, checkout.prefix / "sbin/sendmail", "b@cust.test", "lost")

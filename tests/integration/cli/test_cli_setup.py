@@ -89,11 +89,11 @@ def test_a_key_in_place_of_its_file_is_not_shown(setup: Setup, key: str) -> None
 def test_an_interrupted_setup_says_what_stays(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(**_: object) -> int:
+    def interrupted(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(setup_steps.check, "callback", interrupted)
+        patch.setattr(setup_steps, "check_settings", interrupted)
         done = setup.run()
     said = f"interrupted; {setup.config} and its secrets stay: run relaygw setup again for the rest"
     assert (done.exit_code, said in done.stderr) == (130, True), done.output
@@ -118,8 +118,12 @@ def test_variables_of_the_service_are_looked_at_and_told_by_check(
     monkeypatch.setattr(setup_host, "has_units", lambda: True)
     shown = ["Environment=XDG_STATE_HOME=/var/lib", f"EnvironmentFiles={file} (ignore_errors=yes)"]
     monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: shown)
+    monkeypatch.setattr(setup_host, "is_enabled", lambda: True)
+    reloaded: list[Path] = []
+    monkeypatch.setattr(setup_host, "reload_service", reloaded.append)
     assert setup.run().exit_code == 0
     argv = ["--config", str(setup.config), "check"]
+    assert reloaded == [Path(setup.environ["XDG_STATE_HOME"]) / "relaygw"]
     assert "the service has" not in CliRunner().invoke(main, argv, env=setup.environ).stderr
 
     file.write_text("# of old\nRELAYGW__MODE='production'\n")
