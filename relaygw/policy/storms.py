@@ -12,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from relaygw.mail.content import header_fields
+from relaygw.mail.mime_tree import ID_FIELD, read_tree
 from relaygw.mail.words import counted
 from relaygw.settings.section import format_duration
 from relaygw.settings.storms import Storms
@@ -125,14 +126,8 @@ _TOKEN_OF_LINK = re.compile(
     rb"(?<![A-Za-z0-9_-])(?:(?=[A-Za-z_-]*+[0-9])(?![0-9]{8,31}(?![A-Za-z0-9_-]))[A-Za-z0-9_-]{8,}"
     rb"|[A-Za-z0-9_-]{32,})"
 )
-_PART_NAMES = {  # by what each begins with, in lower case
-    b"content-type:": re.compile(
-        rb"content-type:[ \t]*multipart/(?:[^\r\n]{0,200}\r\n[ \t]){0,3}[^\r\n]{0,200}?"
-        rb"boundary=\"?([^\"\r\n; ]{8,100})",
-        re.I,
-    ),
-    b"\r\ncontent-id:": re.compile(rb"\r\ncontent-id:\s*<?([^\s<>]{8,200})", re.I),
-}
+_MAX_PARTS = 100
+_PART_NAME_BYTES = range(8, 201)
 _MAX_NAMES = 10  # of a kind
 _HEX_SIGNS = b"0123456789ABCDEFabcdef-"
 _SIGNS = bytes(ord("x" if byte in _HEX_SIGNS else " ") for byte in range(256))
@@ -159,11 +154,8 @@ def fingerprint(content: bytes, header_bytes: int) -> Fingerprint:
         known.update(b"%b:%b\n" % (field.name.lower(), words))
     small = content.lower()
     body = content[header_bytes:]
-    # the end of a word is found in a third of the time of the word
-    for start in _PART_NAMES if b"rt/" in small and b"multipart/" in small else ():
-        found = islice(_part_names(content, small, start), _MAX_NAMES)
-        for name in sorted(set(found), key=len, reverse=True):
-            body = body.replace(name, b"")
+    for name in _part_names(content):
+        body = body.replace(name, b"")
     body = body.rstrip()
     text, rest = body[:TOKEN_BYTES], body[TOKEN_BYTES:]
     is_base64 = b"e64" in small and b"base64" in small
@@ -195,14 +187,14 @@ def opening(content: bytes, header_bytes: int) -> int | None:
     return None if is_base64 or len(short) < _OPENING_WORDS else hash(tuple(short))
 
 
-def _part_names(content: bytes, small: bytes, start: bytes) -> Iterator[bytes]:
-    """Yield the names that differ in each copy; a search for what they begin with is quick."""
-    at = small.find(start)
-    while at >= 0:
-        name = _PART_NAMES[start].match(content, at)
-        if name is not None:
-            yield name[1]
-        at = small.find(start, at + 1 if name is None else name.end())
+def _part_names(content: bytes) -> Iterator[bytes]:
+    """Yield boundaries, then Content-IDs, which differ in each copy; the longest first."""
+    tree = read_tree(content, max_parts=_MAX_PARTS, with_messages=True)
+    parts = (tree.root, *tree.parts) if tree.parts else ()
+    ids = (part.field_value(ID_FIELD).strip(b"<> ") for part in parts)
+    for names in ((part.boundary for part in parts), ids):
+        several = dict.fromkeys(name for name in names if len(name) in _PART_NAME_BYTES)
+        yield from sorted(islice(several, _MAX_NAMES), key=len, reverse=True)
 
 
 def _readable(text: bytes) -> bytes:

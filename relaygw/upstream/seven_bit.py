@@ -19,26 +19,32 @@ from functools import cached_property
 
 from relaygw.errors import ContentInvalid
 from relaygw.mail.content import header_fields, normalise_line_ends
-from relaygw.upstream.mime_parts import (
+from relaygw.mail.mime_tree import (
     ENCODING_FIELD,
+    MAX_BOUNDARY_BYTES,
+    MAX_LEVELS,
     MESSAGE,
-    TEXT,
     TYPE_FIELD,
     VERSION_FIELD,
-    Kind,
+    Limit,
     Part,
-    read_part,
-    spans_of_parts,
+    read_tree,
 )
 from relaygw.upstream.seven_bit_fields import convert_field
 
-_MAX_LEVELS = 100
-_MAX_OF = {"parts": 10_000, "fields": 100_000, "bytes to rewrite in its fields": 4 * 2**20}
+_MAX_PARTS = 10_000
+_MAX_OF = {"fields": 100_000, "bytes to rewrite in its fields": 4 * 2**20}
+_EXCEEDED = {
+    Limit.PARTS: f"it has more than {_MAX_PARTS} parts",
+    Limit.LEVELS: f"its parts are nested more than {MAX_LEVELS} levels deep",
+    Limit.LINES: "it has too many lines that begin as a delimiter would",
+}
 _SLICE_BYTES = 57 * 2**14  # what is encoded at once: whole lines of base64, and others may run
 
 _QUESTION_MARKS = bytes(range(128)) + b"?" * 128
 _PLAIN = bytes(byte for byte in range(32, 127) if byte != 61) + b"\t\r\n"  # in quoted-printable
-_GLOBAL = re.compile(rb"global(-headers|-delivery-status|-disposition-notification)?")
+_WITH_PARTS = re.compile(rb"(?:multipart|message)/", re.IGNORECASE)
+_GLOBAL = re.compile(r"message/global(-headers|-delivery-status|-disposition-notification)?")
 _CHARSET = re.compile(rb';[ \t\r\n]*+charset[ \t]*+=[ \t]*+"?([\w.:-]{1,40})', re.IGNORECASE)
 
 
@@ -56,11 +62,12 @@ def to_seven_bit(content: bytes) -> bytes:
 class _Rewriter:
     def __init__(self, content: bytes) -> None:
         self._content = content
+        self._tree = read_tree(content, max_parts=_MAX_PARTS, with_messages=True)
         self._counts = Counter[str]()
         self._written: list[bytes] = []
 
     def run(self) -> bytes:
-        self._part(0, len(self._content), TEXT, is_message=True, level=0)
+        self._part(self._tree.root)
         return b"".join(self._written)
 
     @cached_property
@@ -77,60 +84,64 @@ class _Rewriter:
     def _copy(self, start: int, end: int) -> None:
         self._written.append(self._content[start:end])
 
-    def _part(self, start: int, end: int, default: Kind, *, is_message: bool, level: int) -> None:
-        self._count("parts")
-        if self._content[start:end].isascii():
-            self._copy(start, end)
+    def _part(self, part: Part) -> None:
+        if self._content[part.start : part.end].isascii():
+            self._copy(part.start, part.end)
+        elif self._is_done_by_header(part):
             return
-        if level >= _MAX_LEVELS:
-            raise ContentInvalid(f"its parts are nested more than {_MAX_LEVELS} levels deep")
-        part = read_part(self._content, start, end, is_message=is_message)
-        if self._content[part.body_start : end].isascii():
-            self._head(part, encoding=None)
-            self._copy(part.head_end, end)
-            return
-        kind = part.kind() or default
-        if kind[0] == b"multipart":
-            self._multipart(part, kind, level)
-        elif kind == MESSAGE and not part.encoding():
+        elif self._tree.exceeded:
+            raise ContentInvalid(_EXCEEDED[next(iter(self._tree.exceeded))])
+        elif _type(part).startswith("multipart/"):
+            self._multipart(part)
+        elif part.content_type == MESSAGE and not part.claimed_encoding:
             self._head(part, encoding=b"7bit")
             self._copy(part.head_end, part.body_start)
-            self._part(part.body_start, end, TEXT, is_message=True, level=level + 1)
+            self._part(part.parts[0])
         else:
-            self._leaf(part, kind)
+            self._leaf(part)
+
+    def _is_done_by_header(self, part: Part) -> bool:
+        """Write a part with its body as it is, if only the header has 8-bit bytes."""
+        body = self._content[part.body_start : part.end]
+        if not body.isascii():
+            return False
+        self._head(part, encoding=None)
+        self._written += (self._content[part.head_end : part.body_start], body)
+        return True
 
     # --- bodies
 
-    def _multipart(self, part: Part, kind: Kind, level: int) -> None:
-        if part.encoding():
+    def _multipart(self, part: Part) -> None:
+        if part.claimed_encoding:
             raise ContentInvalid("a multipart claims to be encoded and holds 8-bit bytes")
-        if kind[1] == b"signed":
+        if part.content_type == "multipart/signed":
             raise ContentInvalid("it is signed, and rewriting it would break the signature")
-        self._head(part, encoding=b"7bit")
-        default = MESSAGE if kind[1] == b"digest" else TEXT
-        position = part.head_end
-        for start, end in spans_of_parts(self._content, part):
-            # delimiter lines, and text around the parts that readers ignore
-            self._written.append(self._content[position:start].translate(_QUESTION_MARKS))
-            self._part(start, end, default, is_message=False, level=level + 1)
-            position = end
-        if position == part.head_end:
+        if not part.boundary:
+            raise ContentInvalid(
+                f"a multipart has no boundary, or one of more than {MAX_BOUNDARY_BYTES} bytes"
+            )
+        if not part.parts:
             raise ContentInvalid("a multipart has no part that its boundary delimits")
+        self._head(part, encoding=b"7bit")
+        position = part.head_end
+        for inner in part.parts:
+            # delimiter lines, and text around the parts that readers ignore
+            self._written.append(self._content[position : inner.start].translate(_QUESTION_MARKS))
+            self._part(inner)
+            position = inner.end
         self._written.append(self._content[position : part.end].translate(_QUESTION_MARKS))
 
-    def _leaf(self, part: Part, kind: Kind) -> None:
-        if kind[0] == b"message" and not _GLOBAL.fullmatch(kind[1]):
-            raise ContentInvalid(
-                f"a part of type message/{kind[1].decode('ascii')[:40]} may not be encoded"
-            )
+    def _leaf(self, part: Part) -> None:
+        if part.content_type.startswith("message/") and not _GLOBAL.fullmatch(part.content_type):
+            raise ContentInvalid(f"a part of type {part.content_type[:48]} may not be encoded")
         body = self._content[part.body_start : part.end]
-        claimed = part.encoding()
-        if claimed == b"quoted-printable":
+        claim = part.claimed_encoding
+        if claim == "quoted-printable":
             body = binascii.a2b_qp(body)
-        elif claimed:
-            shown = claimed.decode("ascii", "replace")[:20]
-            raise ContentInvalid(f"a part claims {shown} and holds 8-bit bytes")
-        encoding, encoded = _encode(body, is_text=kind[0] == b"text" or bool(claimed))
+        elif claim:
+            raise ContentInvalid(f"a part claims {claim[:20]} and holds 8-bit bytes")
+        is_text = part.content_type.startswith("text/") or bool(claim)
+        encoding, encoded = _encode(body, is_text=is_text)
         self._head(part, encoding=encoding, body=body)
         # there is no empty line where text came first, without a header in front of it
         self._written += (b"\r\n", encoded)
@@ -156,6 +167,15 @@ class _Rewriter:
         self._copy(position, part.head_end)
         if encoding is not None:
             self._written.append(_missing_fields(part, encoding, body))
+
+
+def _type(part: Part) -> str:
+    """Return the media type of a part; ContentInvalid if it is in doubt."""
+    types = part.values.get(TYPE_FIELD, [])
+    is_clear = part.content_type.startswith(("multipart/", "message/")) and len(set(types)) == 1
+    if not is_clear and any(_WITH_PARTS.search(value.partition(b";")[0]) for value in types):
+        raise ContentInvalid("it has several types, or a Content-Type that cannot be read")
+    return part.content_type
 
 
 def _missing_fields(part: Part, encoding: bytes, body: bytes) -> bytes:

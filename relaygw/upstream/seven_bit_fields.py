@@ -19,7 +19,7 @@ from urllib.parse import quote_from_bytes
 from relaygw.errors import ContentInvalid
 from relaygw.mail.address_list import BROKEN, read_tokens
 from relaygw.mail.content import HeaderField
-from relaygw.upstream.mime_parts import BLANKS, MAX_PARAMETERS, PARAMETER, read_parameter
+from relaygw.mail.mime_header import BLANKS, MAX_PARAMETERS, PARAMETER, read_parameter
 
 _ADDRESS_FIELD = re.compile(
     r"(?:resent-)?(?:from|sender|reply-to|to|cc|bcc)|apparently-to|disposition-notification-to"

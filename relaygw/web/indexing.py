@@ -19,7 +19,7 @@ from relaygw.mail.content_facts import ContentFacts
 from relaygw.observe.readings import ProcessReadings, Reader, unwatched
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
-from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.parts import load_tree
 from relaygw.web.mail.text import PRODUCTION_TAG, hosts_linked, read_facts
 
 PATIENCE_S = 1.0  # how long a request waits for the reading of what came in while nobody read

@@ -37,7 +37,7 @@ _ENDS = r"front \(pid \d+\) ended while it read "
 _DEFECTS = """
 import dataclasses, os, signal
 import relaygw.feedback.formats, relaygw.feedback.reading, relaygw.mail.content
-import relaygw.roles.children, relaygw.web.mail.mime_tree
+import relaygw.roles.children, relaygw.web.mail.parts
 
 def ends(call, is_deadly):
     def instead(*given, **more):
@@ -52,9 +52,9 @@ def is_deadly(content, *_):
         signal.pause()
     return b"Subject: deadly" in content
 
-content, tree = relaygw.mail.content, relaygw.web.mail.mime_tree
+content, parts = relaygw.mail.content, relaygw.web.mail.parts
 content.read_header = ends(content.read_header, is_deadly)
-tree.load_tree = ends(tree.load_tree, lambda _, entry: entry.subject == "unreadable")
+parts.load_tree = ends(parts.load_tree, lambda _, entry: entry.subject == "unreadable")
 formats = relaygw.feedback.formats.FORMATS
 known = formats["sendgrid"]
 formats["sendgrid"] = dataclasses.replace(

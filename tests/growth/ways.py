@@ -27,7 +27,7 @@ from relaygw.feedback.formats import FORMATS
 from relaygw.feedback.logins import check_login
 from relaygw.feedback.returned import from_text
 from relaygw.inbound.content import ContentReader
-from relaygw.mail import content, exported, hold, notice, source_header
+from relaygw.mail import content, exported, hold, mime_header, notice, source_header
 from relaygw.mail import words as mail_words
 from relaygw.mail.envelope import Source
 from relaygw.mail.outcome import Stage
@@ -52,16 +52,7 @@ from relaygw.upstream import brake, classifier, credentials, mark, outgoing, pro
 from relaygw.upstream.seven_bit import to_seven_bit
 from relaygw.web.dashboard.figures import part_of
 from relaygw.web.gate import guards, identity
-from relaygw.web.mail import (
-    attachments,
-    html_check,
-    html_page,
-    html_syntax,
-    mime_header,
-    mime_tree,
-    preview,
-    views,
-)
+from relaygw.web.mail import attachments, html_check, html_page, html_syntax, parts, preview, views
 from relaygw.web.mail import text as mail_text
 from relaygw.web.sandbox import link_check, spamd
 from relaygw.web.sandbox.api import changes, live
@@ -159,7 +150,7 @@ _CONTENTS: dict[str, Call] = {
     "storms.opening": lambda data: storms.opening(data, content.header_end(data)),
     "to_seven_bit": to_seven_bit,
     "ContentReader": _read_content,
-    "mime_tree.read_tree": mime_tree.read_tree,
+    "parts.read_tree": parts.read_tree,
 }
 
 
@@ -167,7 +158,7 @@ _CONTENTS: dict[str, Call] = {
 
 
 def _seen(data: bytes) -> object:
-    tree = mime_tree.read_tree(data)
+    tree = parts.read_tree(data)
     part = html_page.html_part(tree)
     page = None
     if part is not None:
@@ -177,21 +168,21 @@ def _seen(data: bytes) -> object:
 
 
 def _previewed(data: bytes) -> object:
-    tree = mime_tree.read_tree(data)
-    parts = [one for one in tree.leaves if one.content_type != "application/pdf"]
-    for one in parts[:3]:
+    tree = parts.read_tree(data)
+    leaves = [one for one in tree.leaves if one.content_type != "application/pdf"]
+    for one in leaves[:3]:
         with contextlib.suppress(KeyError):
             preview.preview(tree, one)
     return tree
 
 
 def _hosts(data: bytes) -> object:
-    return mail_text.hosts_linked(mime_tree.read_tree(data), ("shop.test", "www.shop.test"))
+    return mail_text.hosts_linked(parts.read_tree(data), ("shop.test", "www.shop.test"))
 
 
 _SEEN: dict[str, Call] = {
     "views.view_context": _seen,
-    "text.read_facts": lambda data: mail_text.read_facts(mime_tree.read_tree(data)),
+    "text.read_facts": lambda data: mail_text.read_facts(parts.read_tree(data)),
     "text.hosts_linked": _hosts,
     "preview": _previewed,
 }
@@ -296,7 +287,7 @@ _VALUES: dict[str, Call] = {
     "parse_source": _source,
     "printable": lambda data: mail_words.escape(mail_words.printable(_text(data))),
     "mime_header.decode_words": lambda data: mime_header.decode_words(_text(data)),
-    "mime_header.read_parameters": lambda data: mime_header.read_parameters(_text(data)),
+    "mime_header.read_parameters": mime_header.read_parameters,
     "mime_header.read_addresses": lambda data: mime_header.read_addresses(_text(data)),
     "mime_header.decode_base64": mime_header.decode_base64,
     "hold.cause_of": lambda data: hold.cause_of(_text(data)),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from relaygw.mail import content
-from relaygw.upstream import classifier, credentials, mime_parts
+from relaygw.upstream import classifier, credentials
 from relaygw.web.mail import text
 from tests.growth import measure, patterns, pumps
 
@@ -66,10 +66,6 @@ MADE: dict[str, Callable[[], Iterable[re.Pattern[Any]]]] = {
     "relaygw.upstream.credentials:"
     "re.sub(f'{before}{re.escape(form)}{after}', '***', text)": _masked,
     "relaygw.upstream.credentials:re.sub(re.escape(head) + '\\\\S*', '***', text)": _masked,
-    "relaygw.upstream.mime_parts:re.compile(b'\\\\r\\\\n--%b(--)?[ \\\\t]*+(?=\\\\r\\\\n|\\\\Z)' "
-    "% re.escape(boundary))": lambda: [
-        mime_parts._delimiter(boundary) for boundary in (b"b", b"--", b"a \t--")
-    ],
     "relaygw.web.mail.html_syntax:re.compile(f'</{name}(?=[\\\\s/>])', re.IGNORECASE)": lambda: [
         re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in ("style", "svg")
     ],

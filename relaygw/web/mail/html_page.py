@@ -13,10 +13,11 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from relaygw.mail.mime_header import decode_words
+from relaygw.mail.mime_tree import MimeTree, Part
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.web.mail.html_syntax import ALLOWED_TAGS, VOID_TAGS, Balance, Tag, filter_css, tokens
-from relaygw.web.mail.mime_header import decode_words
-from relaygw.web.mail.mime_tree import MimeTree, Part, filed_ids
+from relaygw.web.mail.parts import filed_ids
 
 if TYPE_CHECKING:
     import nh3
@@ -197,7 +198,7 @@ def pictures_of(tree: MimeTree) -> Callable[[str], str | None]:
     def picture(content_id: str) -> str | None:
         nonlocal left_bytes
         part = by_id.get(content_id)
-        size_bytes = part.end - part.start if part is not None else 0
+        size_bytes = part.end - part.body_start if part is not None else 0
         if part is None or size_bytes > min(left_bytes, MAX_PICTURE_BYTES):
             return None
         left_bytes -= size_bytes

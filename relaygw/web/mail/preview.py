@@ -18,10 +18,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from relaygw.mail.mime_tree import MimeTree, Part
 from relaygw.web import words
 from relaygw.web.context import WebContext
 from relaygw.web.mail.attachments import MAX_PDF_BYTES, CalendarEvent, draw_pages, read_calendar
-from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, kind_of, load_tree
+from relaygw.web.mail.parts import file_name_of, kind_of, load_tree
 from relaygw.web.mail.views import Find, decoded_bytes, frame_headers, part_of
 from relaygw.web.page import render
 
@@ -63,7 +64,7 @@ def _image(media_type: str, body: bytes, alt: str) -> str:
 
 
 def _picture(tree: MimeTree, part: Part) -> list[str]:
-    if part.end - part.start > 1.5 * MAX_PICTURE_BYTES:
+    if part.end - part.body_start > 1.5 * MAX_PICTURE_BYTES:
         return _why(f"Not shown: it is larger than {words.size(MAX_PICTURE_BYTES)}. Save it.")
     body = tree.body(part)
     found = picture_size(body)
@@ -104,7 +105,7 @@ def _event(event: CalendarEvent) -> list[str]:
 
 
 def _pdf(tree: MimeTree, part: Part) -> list[str]:
-    if part.end - part.start > 1.5 * MAX_PDF_BYTES:
+    if part.end - part.body_start > 1.5 * MAX_PDF_BYTES:
         return _why(f"Not shown: it is larger than {words.size(MAX_PDF_BYTES)}. Save it.")
     drawn = draw_pages(tree.body(part))
     shown = []

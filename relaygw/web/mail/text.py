@@ -15,9 +15,10 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from relaygw.mail.content_facts import ContentFacts, nobody
+from relaygw.mail.mime_header import read_addresses
+from relaygw.mail.mime_tree import MimeTree, Part
 from relaygw.mail.searchable_text import searchable
-from relaygw.web.mail.mime_header import read_addresses
-from relaygw.web.mail.mime_tree import MimeTree, Part, filed_parts
+from relaygw.web.mail.parts import filed_parts
 
 MAX_SNIPPET_CHARACTERS = 250
 MAX_WORDS_CHARACTERS = 16_000
@@ -209,7 +210,7 @@ def hosts_linked(tree: MimeTree, hosts: tuple[str, ...]) -> Linked:
     """Return which of these hosts the texts, the HTML and the List fields of a message name."""
     if not hosts:
         return Linked([], is_cut=False)
-    fields = " ".join(value for name, value in tree.fields if name.lower() in _LINK_FIELDS)
+    fields = " ".join(value for name, value in tree.message_fields if name.lower() in _LINK_FIELDS)
     found = dict.fromkeys(hosts_named(fields[:MAX_CHARACTERS], hosts))
     left, is_cut = MAX_CHARACTERS, False
     for part in tree.leaves:

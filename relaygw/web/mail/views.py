@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from relaygw.mail.mime_header import decode_text, decode_words
+from relaygw.mail.mime_tree import MimeTree, Part
 from relaygw.mail.searchable_text import few_signs
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, read_content
@@ -26,16 +28,7 @@ from relaygw.web import words
 from relaygw.web.context import WebContext, existing, opens, reads
 from relaygw.web.gate.guards import STRICT_HEADERS
 from relaygw.web.mail.html_page import MAX_LINKS, SCHEMES, Link, MailPage, Removed, html_part
-from relaygw.web.mail.mime_header import decode_text, decode_words
-from relaygw.web.mail.mime_tree import (
-    MimeTree,
-    Part,
-    file_name_of,
-    filed_ids,
-    filed_parts,
-    kind_of,
-    load_tree,
-)
+from relaygw.web.mail.parts import file_name_of, filed_ids, filed_parts, kind_of, load_tree
 from relaygw.web.mail.text import text_of_html, texts_of
 
 VIEWS = {  # each has a template view_NAME.html; what its tab says
@@ -184,9 +177,9 @@ def view_context(view: str, tree: MimeTree, page: MailPage | None) -> dict[str, 
         case "text":
             shown |= {"is_from_html": text is None, "text": text or _text_of_page(tree)}
         case "headers":
-            listed = tree.fields[:MAX_LISTED_FIELDS]
+            listed = tree.message_fields[:MAX_LISTED_FIELDS]
             fields = [(name, decode_words(value)) for name, value in listed]
-            header = tree.content[: tree.root.start]
+            header = tree.content[: tree.root.body_start]
             shown |= {"fields": fields, "raw": _as_it_is(header, MAX_HEADER_BYTES, "header")}
         case "parts":
             left = max(0, len(tree.parts) - MAX_LISTED_PARTS)
@@ -241,11 +234,11 @@ def part_tree(tree: MimeTree) -> dict[str, Any]:
 
 def decoded_bytes(tree: MimeTree, part: Part) -> int:
     """Return about how large a part is; nothing is decoded for that."""
-    raw = part.end - part.start
+    raw = part.end - part.body_start
     if part.encoding != "base64":
         return raw
-    letters = raw - 2 * tree.content.count(b"\r\n", part.start, part.end)
-    padding = tree.content.count(b"=", max(part.start, part.end - 4), part.end)
+    letters = raw - 2 * tree.content.count(b"\r\n", part.body_start, part.end)
+    padding = tree.content.count(b"=", max(part.body_start, part.end - 4), part.end)
     return max(0, letters * 3 // 4 - padding)
 
 

@@ -48,7 +48,7 @@ from relaygw.store.reports import Report
 from relaygw.web.context import WebContext, is_queue_id, reads
 from relaygw.web.gate.identity import Role, principal_of, require
 from relaygw.web.lists import PAGE_ROWS, Filter, action_of
-from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.parts import load_tree
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import Problem, note_of, redirect, render, with_notice
 from relaygw.web.queue import selection

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 
 from relaygw.mail.clock import clock_ms
+from relaygw.mail.mime_tree import MimeTree
 from relaygw.mail.search import Field, MailSearch, Term, parse_search
 from relaygw.store.audit import AuditEntry
 from relaygw.store.queue_entry import QueueEntry
@@ -21,7 +22,6 @@ from relaygw.web import words
 from relaygw.web.context import WebContext, existing, is_queue_id
 from relaygw.web.mail.html_check import HtmlCheck, check_html
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part
-from relaygw.web.mail.mime_tree import MimeTree
 from relaygw.web.mail.views import ListedLink
 from relaygw.web.page import Problem
 from relaygw.web.sandbox.link_check import CheckedLink, check_links

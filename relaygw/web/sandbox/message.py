@@ -14,6 +14,8 @@ from starlette.responses import Response
 
 from relaygw.mail.content_facts import ContentFacts, hidden_recipients
 from relaygw.mail.envelope import Released
+from relaygw.mail.mime_header import decode_words
+from relaygw.mail.mime_tree import MimeTree
 from relaygw.mail.state import RecipientState
 from relaygw.operations.captured import Copy, RefusedCopy, ReleaseRequest, plan_release
 from relaygw.policy.recipients import Refusal
@@ -25,8 +27,7 @@ from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.mail.html_check import table
 from relaygw.web.mail.html_page import Link
-from relaygw.web.mail.mime_header import decode_words
-from relaygw.web.mail.mime_tree import MimeTree, load_tree
+from relaygw.web.mail.parts import load_tree
 from relaygw.web.mail.text import hosts_linked, hosts_named, people_of
 from relaygw.web.mail.views import VIEWS, scheme_of, view_context
 from relaygw.web.page import render

@@ -8,7 +8,7 @@ import httpx2
 
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
-from relaygw.web.mail.mime_tree import MAX_LOADED_BYTES
+from relaygw.web.mail.parts import MAX_LOADED_BYTES
 
 Capture = Callable[..., str]
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]

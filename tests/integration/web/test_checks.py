@@ -13,13 +13,13 @@ from typing import cast
 import httpx2
 import pytest
 
+from relaygw.mail.mime_tree import MimeTree
 from relaygw.mail.state import RecipientState
 from relaygw.settings.model import Settings
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store
 from relaygw.web.mail import preview
 from relaygw.web.mail.attachments import DrawnPages
-from relaygw.web.mail.mime_tree import MimeTree
 from relaygw.web.sandbox import link_check, spamd
 from tests.e2e.browser.attachments import FILES, mail_with_files
 from tests.e2e.browser.letters import order_confirmation

@@ -13,12 +13,12 @@ import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content_facts import ContentFacts
+from relaygw.mail.mime_tree import MimeTree
 from relaygw.mail.search import EVERYTHING, parse_search
 from relaygw.store import find_index
 from relaygw.store.store import Store
 from relaygw.web import indexing
 from relaygw.web.indexing import Indexer, keep_findable, keep_indexed
-from relaygw.web.mail.mime_tree import MimeTree
 from tests.altered_store import AlteredStore
 
 Capture = Callable[..., str]

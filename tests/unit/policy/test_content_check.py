@@ -106,6 +106,16 @@ def codings(text: str) -> Iterator[str]:
     yield f"Subject: {text.splitlines()[-1].strip()}\n\n{text}\n"  # the same is one
 
 
+def test_parts_of_attached_messages_and_text_around_parts_are_read() -> None:
+    coded = f"Content-Transfer-Encoding: base64\n\n{base64.encodebytes(CARD.encode()).decode()}"
+    attached = f"--b\nContent-Type: message/rfc822\n\nSubject: {IBAN}\n{coded}"
+    mail = "Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n"
+    assert found(f"{mail}{attached}--b--\n") == "1 card number, 1 IBAN"
+    assert found(f"{mail}{CARD}\n--b\n\nx\n--b--\n{IBAN}\n") == "1 card number, 1 IBAN"
+    no_part = "Subject: x\nContent-Type: multipart/mixed; boundary=other\n\n"
+    assert found(f"{no_part}--b\n\n{CARD}\n--b--\n") == "1 card number"
+
+
 def test_what_shops_write_is_none_of_it() -> None:
     assert [one for one in NOT_FOUND if found(f"Subject: {one}\n\n{one}\n")] == []
 

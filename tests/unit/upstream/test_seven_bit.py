@@ -329,7 +329,7 @@ def test_no_line_of_a_body_becomes_a_delimiter() -> None:
     [
         (b"Content-Type: multipart/mixed\r\n\r\n\xff\r\n", "boundary"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n\xff\r\n", "boundary"),
-        (b"Content-Type: multipart/mixed; boundary=%b\r\n\r\n\xff" % (201 * b"b"), "boundary"),
+        (b"Content-Type: multipart/mixed; boundary=%b\r\n\r\n\xff" % (1001 * b"b"), "boundary"),
         (b"Content-Type: multipart/mixed boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n", "Content-Type"),
         (b"Content-Type: text/plain\r\n" + multipart(b"--b", b"", b"\xff"), "several types"),
         (b"Content-Transfer-Encoding: base64\r\n\r\n\xff\r\n", "claims base64"),

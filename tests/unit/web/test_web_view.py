@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
-from relaygw.web.mail.mime_tree import Part, file_name_of, read_tree
+from relaygw.web.mail.parts import file_name_of, read_tree
 from relaygw.web.mail.text import MAX_SNIPPET_CHARACTERS, read_facts, text_of_html
 from relaygw.web.sandbox.api.messages import (
     MAX_SHOWN_CHARACTERS,
@@ -260,7 +260,9 @@ def test_headers_are_spelled_as_go_clients_expect() -> None:
     ],
 )
 def test_file_names_are_safe_to_save_under(name: str, expected: str) -> None:
-    assert file_name_of(Part(part_id="2.1", file_name=name)) == expected
+    part = read_tree(b"").root
+    part.part_id, part.file_name = "2.1", name
+    assert file_name_of(part) == expected
 
 
 @pytest.mark.parametrize(

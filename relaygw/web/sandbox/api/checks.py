@@ -12,7 +12,7 @@ from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext, existing, opens
 from relaygw.web.gate.identity import Role, require
 from relaygw.web.mail.html_check import Feature, HtmlCheck, table
-from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.parts import load_tree
 from relaygw.web.sandbox.api.messages import NOT_FETCHED, Json, found_by, links_of, message_json
 from relaygw.web.sandbox.captured import check_page, spam_score, visit_links, visitable
 from relaygw.web.sandbox.spamd import NoScore

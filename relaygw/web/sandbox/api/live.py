@@ -37,7 +37,7 @@ from relaygw.settings.section import parse_duration
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext
 from relaygw.web.gate.identity import is_still_in
-from relaygw.web.mail.mime_tree import load_tree
+from relaygw.web.mail.parts import load_tree
 from relaygw.web.page import Problem
 from relaygw.web.sandbox.api.messages import Json, links_of, message_json, summary_json
 

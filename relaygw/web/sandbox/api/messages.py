@@ -30,14 +30,15 @@ from starlette.responses import (
 from relaygw import __version__
 from relaygw.mail.clock import clock_ms, utc_time
 from relaygw.mail.content_facts import ContentFacts, hidden_recipients
+from relaygw.mail.mime_header import decode_words
+from relaygw.mail.mime_tree import MimeTree, Part
 from relaygw.mail.search import EVERYTHING, MailSearch, parse_search
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.sandbox import CapturedEntry
 from relaygw.web.context import WebContext, existing, opens, reads
 from relaygw.web.mail import views
 from relaygw.web.mail.html_page import MAX_HTML_CHARACTERS, html_part, mail_page
-from relaygw.web.mail.mime_header import decode_words
-from relaygw.web.mail.mime_tree import MimeTree, Part, file_name_of, filed_parts, load_tree
+from relaygw.web.mail.parts import file_name_of, filed_parts, load_tree
 from relaygw.web.mail.text import bodies_of, read_facts, text_of_html
 from relaygw.web.sandbox.captured import captured_batches, captured_of
 
@@ -83,7 +84,7 @@ def message_json(entry: QueueEntry, tree: MimeTree, *, tags: Sequence[str] = ())
 def headers_json(tree: MimeTree) -> dict[str, list[str]]:
     """Return the fields of the header by name, undecoded, as clients in Go spell the names."""
     fields: dict[str, list[str]] = {}
-    for name, value in tree.fields:
+    for name, value in tree.message_fields:
         spelled = "-".join(word.capitalize() for word in name.split("-"))
         fields.setdefault(spelled, []).append(value)
     return dict(sorted(fields.items()))

@@ -1,4 +1,4 @@
-"""Header fields of captured mail, made readable: whatever was sent, something comes out.
+"""Header fields made readable: whatever was sent, something comes out.
 
 Reads each character a bounded number of times, without the standard parser's recursion, raises
 nothing, and returns text that UTF-8 can carry: fields of RFC 5322, parameters of RFC 2045 and 2231,
@@ -18,7 +18,7 @@ from relaygw.mail.content import header_fields
 from relaygw.mail.content_facts import Contact
 
 MAX_FIELDS = 1000
-MAX_PARAMETERS = 100
+MAX_PARAMETERS = 1000
 MAX_ADDRESSES = 2000
 MAX_VALUE_CHARACTERS = 64 * 1024
 
@@ -33,9 +33,10 @@ _FOLD = re.compile(rb"\r\n[ \t]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 # each part ends at the next question mark, so that no two starts read the same text twice
 _ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
-_PARAMETER = re.compile(
-    r';\s*([^\s=;*"]+)(?:\*(\d{1,3}))?(\*)?\s*=\s*("(?:[^"\\]|\\.)*+"|[^;]*)', re.DOTALL
-)
+BLANKS = b" \t\r\n"
+PARAMETER = re.compile(rb';?(?:[^;"]++|"(?:[^"\\]|\\.)*+"?)++|;', re.DOTALL)
+"""What a value is cut into, with the semicolon in front; the first is the type itself."""
+_PIECE = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")  # of a parameter (RFC 2231 section 3 and 4)
 _BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 _CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,39}")
 # text codecs of Python that are no charsets of mail; the first two take time by the square
@@ -59,27 +60,31 @@ def read_fields(block: bytes) -> list[tuple[str, str]]:
     return [
         (
             field.name.decode("ascii"),
-            decode_text(_unfolded(block[field.value_start : field.value_end]), ""),
+            decode_text(unfolded(block[field.value_start : field.value_end]), ""),
         )
         for field in fields
     ]
 
 
-def _unfolded(value: bytes) -> bytes:
-    """Return a value as one line; not by one substitution, which takes a hundred times its size."""
-    text, at = bytearray(), 0
-    for fold in _FOLD.finditer(value):
-        text += value[at : fold.start()] + b" "
-        at = fold.end()
-    return bytes(text + value[at:]).strip(b" \t")
+def unfolded(value: bytes) -> bytes:
+    """Return a value as one line."""
+    if b"\r\n" in value:
+        # not by one substitution, which takes a hundred times its size
+        text, at = bytearray(), 0
+        for fold in _FOLD.finditer(value):
+            text += value[at : fold.start()] + b" "
+            at = fold.end()
+        value = bytes(text + value[at:])
+    return value.strip(b" \t")
 
 
 def decode_text(body: bytes, charset: str) -> str:
     """Return `body` as text: by `charset` if that is one, else as UTF-8 or Windows-1252."""
-    name = _known_charset(charset)
+    name = _known_charset(charset) if charset else None
     if name is not None:
+        text = body.decode(name, "replace")
         # UTF-7 and UTF-16 can bring lone surrogates, which no UTF-8 answer can carry
-        return body.decode(name, "replace").encode("utf-8", "replace").decode()
+        return text if name == "utf-8" else text.encode("utf-8", "replace").decode()
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError:
@@ -131,21 +136,33 @@ def decode_words(text: str) -> str:
     return _CONTROL.sub(" ", "".join(decoded)).strip()
 
 
-def read_parameters(value: str) -> tuple[str, dict[str, str]]:
-    """Return the value before the first `;` in lower case, and the decoded parameters."""
-    value = value[:MAX_VALUE_CHARACTERS]
+def read_parameter(parameter: bytes) -> tuple[bytes, bytes]:
+    """Return name and value as lenient readers take them: without quotes, folding and blanks."""
+    name, _, given = parameter.removeprefix(b";").partition(b"=")
+    text = given.replace(b"\r\n", b"").strip(b" \t")
+    if text.startswith(b'"'):
+        text = text[1:].removesuffix(b'"').replace(rb"\\", b"\\").replace(rb"\"", b'"')
+    return name.strip(BLANKS), text
+
+
+def read_parameters(value: bytes) -> tuple[str, dict[str, str]]:
+    """Return a type or disposition in lower case, and its parameters by name in lower case.
+
+    The first of a name counts, one of RFC 2231 before others. Encoded words stay.
+    """
     plain: dict[str, str] = {}
-    extended: dict[str, dict[int, tuple[str, bool]]] = {}
-    for match in islice(_PARAMETER.finditer(value), MAX_PARAMETERS):
-        name, number, star, raw = match.groups()
-        text = _unquoted(raw.strip())
-        if number is None and star is None:
-            plain.setdefault(name.lower(), decode_words(text))
-        else:
-            pieces = extended.setdefault(name.lower(), {})
-            pieces.setdefault(int(number or 0), (text, star is not None))
+    extended: dict[str, dict[int, tuple[bytes, bool]]] = {}
+    for parameter in islice(PARAMETER.finditer(value), 1, MAX_PARAMETERS):
+        key, text = read_parameter(parameter[0])
+        name = key.decode("latin-1").lower()
+        match = _PIECE.fullmatch(name) if "*" in name else None
+        if match is not None:
+            number, is_encoded = int(match[2] or 0), match[3] is not None
+            extended.setdefault(match[1], {}).setdefault(number, (text, is_encoded))
+        elif name:
+            plain.setdefault(name, _CONTROL.sub(" ", decode_text(text, "")).strip())
     parameters = plain | {name: _joined(pieces) for name, pieces in extended.items()}
-    return value.partition(";")[0].strip().lower(), parameters
+    return decode_text(value.partition(b";")[0], "").strip().lower(), parameters
 
 
 def _unquoted(text: str) -> str:
@@ -154,15 +171,15 @@ def _unquoted(text: str) -> str:
     return text.strip('"')
 
 
-def _joined(pieces: dict[int, tuple[str, bool]]) -> str:
+def _joined(pieces: dict[int, tuple[bytes, bool]]) -> str:
     """Put the pieces of a parameter together; the first names the charset (RFC 2231)."""
-    charset, raw = "", b""
+    charset, raw = b"", b""
     for number in takewhile(pieces.__contains__, count()):
         text, is_encoded = pieces[number]
-        if is_encoded and number == 0 and text.count("'") >= 2:
-            charset, _, text = text.split("'", 2)
-        raw += unquote_to_bytes(text) if is_encoded else text.encode("utf-8", "replace")
-    return _CONTROL.sub(" ", decode_text(raw, charset)).strip()
+        if is_encoded and number == 0 and text.count(b"'") >= 2:
+            charset, _, text = text.split(b"'", 2)
+        raw += unquote_to_bytes(text) if is_encoded else text
+    return _CONTROL.sub(" ", decode_text(raw, charset.decode("latin-1"))).strip()
 
 
 def read_addresses(value: str) -> list[Contact]:
