@@ -8,8 +8,8 @@ that we sent it to, see `feedback.reading.believed`; what names no mail is no ev
 
 Bounce mails without a report that programs can read are those of qmail, old Exchange and many
 others. The library flufl.bounce knows their forms. It looks at each line of a mail with dozens of
-patterns, and the parser of Python's library takes time by the square of some mails. So all of this
-runs in a process with limits: see `feedback.bounce_mail`.
+patterns, and Python's parser, which it needs, takes time by the square of some mails. So all of
+this runs in a process with limits: see `feedback.bounce_mail`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from email import message_from_bytes
-from email.message import Message
 from email.utils import parsedate_to_datetime
 
 from flufl.bounce import all_failures
@@ -27,10 +26,11 @@ from relaygw.feedback import document
 from relaygw.feedback.bounce_mail import MAX_BYTES
 from relaygw.feedback.returned import Fields, Returned, fields_of, from_fields, from_text, value_of
 from relaygw.mail.clock import DAY_MS
+from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.mime_tree import MimeTree, Part, read_tree
 from relaygw.mail.verdict import Event, Kind
 
 _MAX_PARTS = 100
-_MAX_DEPTH = 5
 _MAX_RECIPIENTS = 100
 _STATUS_TYPES = ("message/delivery-status", "message/global-delivery-status")
 _RETURNED_TYPES = (
@@ -89,48 +89,37 @@ def read(content: bytes, *, received_at_ms: int, hostname: str) -> list[Mention]
 
 
 def _read(content: bytes, received_at_ms: int, hostname: str) -> list[Mention]:
-    mail = message_from_bytes(content)
-    header = fields_of(mail)
-    parts = list(_parts(mail))
+    tree = read_tree(normalise_line_ends(content), max_parts=_MAX_PARTS, with_messages=False)
+    header = fields_of(tree.content[: tree.root.head_end])
     about = _About(
-        returned=_returned(mail, header, parts, hostname),
+        returned=_returned(tree, header, hostname),
         provider_id=None,
         at_ms=_at_ms(header, received_at_ms),
         received_at_ms=received_at_ms,
     )
-    for part in parts:
-        if part.get_content_type() in _STATUS_TYPES:
-            return _delivery_status(part, about, hostname)
-        if part.get_content_type() == "message/feedback-report":
-            return list(_feedback_report(part, about))
+    for part in tree.leaves:
+        if part.content_type in _STATUS_TYPES:
+            return _delivery_status(_blocks(tree, part), about, hostname)
+        if part.content_type == "message/feedback-report":
+            return list(_feedback_report(_inner_header(tree, part), about))
     if not about.returned.is_named:
         return []
     # behind the header: some name the recipient there, too, without a reason
-    text = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[-1].decode("utf-8", "replace")
+    text = tree.content[tree.root.body_start :].decode("utf-8", "replace")
     return [
         _mention(about, (address,), kind, dsn, said, said)
-        for address, kind, dsn, said in _old_form(mail, text)[:_MAX_RECIPIENTS]
+        for address, kind, dsn, said in _old_form(content, text)[:_MAX_RECIPIENTS]
     ]
 
 
-def _parts(mail: Message, depth: int = 0) -> Iterator[Message]:
-    """Yield the parts that are not within the mail that came back."""
-    yield mail
-    if depth < _MAX_DEPTH and mail.get_content_maintype() == "multipart" and mail.is_multipart():
-        held = mail.get_payload()
-        for part in held[:_MAX_PARTS] if isinstance(held, list) else ():
-            if isinstance(part, Message):
-                yield from _parts(part, depth + 1)
-
-
-def _returned(mail: Message, header: Fields, parts: list[Message], hostname: str) -> Returned:
+def _returned(tree: MimeTree, header: Fields, hostname: str) -> Returned:
     """Return the header of the mail that came back, else text that looks like one."""
-    for part in parts[1:]:
-        if part.get_content_type() in _RETURNED_TYPES:
-            found = from_fields(_inner_header(part), hostname)
+    for part in tree.parts:
+        if part.content_type in _RETURNED_TYPES:
+            found = from_fields(_inner_header(tree, part), hostname)
             if found.is_named:
                 return found
-    text = _text(mail) if not mail.is_multipart() else "\n".join(map(_text, parts[1:]))
+    text = b"\n".join(map(tree.body, tree.leaves)).decode("utf-8", "replace")
     found = from_text(text, hostname)
     if found.is_named:
         return found
@@ -138,47 +127,22 @@ def _returned(mail: Message, header: Fields, parts: list[Message], hostname: str
     return replace(found, message_id=document.bare_id(answered.split(" ")[0]))
 
 
-def _text(part: Message) -> str:
-    """Return the text of a part, as far as it is some."""
-    if part.get_content_maintype() == "multipart":
-        return ""
-    return _octets(part)[:MAX_BYTES].decode("utf-8", "replace")
-
-
-def _octets(part: Message) -> bytes:
-    """Return the decoded content of a part, also of kinds that the library reads as messages."""
-    payload = part.get_payload()
-    if not isinstance(payload, list):
-        held = part.get_payload(decode=True)
-        return held if isinstance(held, bytes) else b""
-    octets = b"\n".join(each.as_bytes() for each in payload if isinstance(each, Message))
-    encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
-    if encoding not in ("base64", "quoted-printable"):
-        return octets
-    flat = Message()  # not allowed there, and seen
-    flat["Content-Transfer-Encoding"] = encoding
-    flat.set_payload(octets.strip())
-    held = flat.get_payload(decode=True)
-    return held if isinstance(held, bytes) else b""
-
-
-def _blocks(part: Message) -> list[Fields]:
+def _blocks(tree: MimeTree, part: Part) -> list[Fields]:
     """Return the groups of fields in a report, which blank lines part."""
-    texts = _BLANK_LINES.split(_octets(part).strip())
-    found = [fields_of(message_from_bytes(text)) for text in texts[: _MAX_RECIPIENTS + 1]]
+    texts = _BLANK_LINES.split(tree.body(part).strip())
+    found = [fields_of(text) for text in texts[: _MAX_RECIPIENTS + 1]]
     return [fields for fields in found if fields]
 
 
-def _inner_header(part: Message) -> Fields:
-    blocks = _blocks(part)
+def _inner_header(tree: MimeTree, part: Part) -> Fields:
+    blocks = _blocks(tree, part)
     return blocks[0] if blocks else []
 
 
 # --- RFC 3464 ------------------------------------------------------------------------------------
 
 
-def _delivery_status(part: Message, about: _About, hostname: str) -> list[Mention]:
-    blocks = _blocks(part)
+def _delivery_status(blocks: list[Fields], about: _About, hostname: str) -> list[Mention]:
     head = blocks[0] if blocks else []
     reporter = value_of(head, "reporting-mta").rpartition(";")[2].strip().lower()
     if value_of(head, "x-relaygw-queue-id") and reporter == hostname.lower():
@@ -239,8 +203,7 @@ def _plain(text: str) -> str:
 # --- RFC 5965 ------------------------------------------------------------------------------------
 
 
-def _feedback_report(part: Message, about: _About) -> Iterator[Mention]:
-    fields = _inner_header(part)
+def _feedback_report(fields: Fields, about: _About) -> Iterator[Mention]:
     kind = _FEEDBACK.get(value_of(fields, "feedback-type").strip().lower())
     if kind is None or not about.returned.is_named:
         return
@@ -303,10 +266,10 @@ _OldBounce = tuple[str, Kind, str | None, str]
 """An address, what became of it, the enhanced status and the words beside it."""
 
 
-def _old_form(mail: Message, text: str) -> list[_OldBounce]:
+def _old_form(content: bytes, text: str) -> list[_OldBounce]:
     """Return who failed, as far as the form is known."""
     try:
-        waiting, failed = map(_texts, all_failures(mail))
+        waiting, failed = map(_texts, all_failures(message_from_bytes(content)))
     except Exception:  # its detectors raise whatever a mail makes them raise
         return []
     return [

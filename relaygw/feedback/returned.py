@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from email.message import Message
-from email.parser import HeaderParser
 from email.utils import getaddresses
 
 from relaygw.feedback import document
 from relaygw.feedback.format import MARK, MARK_HEADER
+from relaygw.mail.content import normalise_line_ends
+from relaygw.mail.mime_header import read_fields
 
 _MARK_FIELDS = (  # where our mark stands among other things; see the presets
     *("x-smtpapi", "x-mailgun-variables", "x-ses-message-tags", "x-mailin-custom"),
@@ -42,11 +42,11 @@ class Returned:
         return any((self.mark, self.message_id, self.queue_id))
 
 
-def fields_of(part: Message) -> Fields:
-    """Return the header fields of a part, names in lower case, values on one line."""
+def fields_of(header: bytes) -> Fields:
+    """Return the fields of a header, names in lower case, values on one line."""
     return [
-        (name.lower(), document.words(re.sub(r"\s+", " ", str(value)), 10_000))
-        for name, value in part.items()[:_MOST_FIELDS]
+        (name.lower(), document.words(" ".join(value.split()), 10_000))
+        for name, value in read_fields(normalise_line_ends(header))[:_MOST_FIELDS]
     ]
 
 
@@ -68,8 +68,7 @@ def from_fields(fields: Fields, hostname: str) -> Returned:
 def from_text(text: str, hostname: str) -> Returned:
     """Return the mail that a header somewhere in a text names."""
     found = [match[1] for match in _HEADER_IN_TEXT.finditer(text)][:_MOST_FIELDS]
-    lines = [re.sub(r"\r?\n[ \t]+", " ", each) for each in found]
-    return from_fields(fields_of(HeaderParser().parsestr("\n".join(lines))), hostname)
+    return from_fields(fields_of("\n".join(found).encode("utf-8", "replace")), hostname)
 
 
 def _addresses(value: str) -> tuple[str, ...]:

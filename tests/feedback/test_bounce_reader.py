@@ -16,7 +16,8 @@ from tests.tables import each_of
 
 AT_MS = 1_795_430_000_000
 MAIL = Mail()
-HEAD = b"From: <>\r\nTo: bounces@shop.test\r\nMIME-Version: 1.0\r\n"
+# it answers a mail, so that the library looks for who failed
+HEAD = b"From: <>\r\nTo: bounces@shop.test\r\nIn-Reply-To: <1@shop.test>\r\nMIME-Version: 1.0\r\n"
 
 
 def parameters(size_bytes: int) -> bytes:

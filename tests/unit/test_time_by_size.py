@@ -32,7 +32,6 @@ HELD = {
     "relaygw.feedback.bounce_": "in a process with limits",
     "relaygw.feedback.formats.ses:_confirms:urlsplit": "what has the form of such a link",
     "relaygw.feedback.returned:_addresses:getaddresses": "2,000 characters",
-    "relaygw.feedback.returned:from_text:HeaderParser": "lines that were chosen",
     "relaygw.http_request:": "the settings, and a field of an HTTP answer",
     "relaygw.inbound.intake:header_of:Header": "another thing of that name",
     "relaygw.mail.address:ascii_domain:normalize": "an address",
