@@ -75,20 +75,31 @@ class Field(StrEnum):
     ORDER = "order"  # the value of web.link_header, whole
     OUTCOME = "outcome"  # is:bounced and the like, of a recipient
     STATE = "state"  # is:held and the like, of a delivery
+    # selectors of lists that no search box knows
+    SENDER_DOMAIN = "sender-domain"
+    DOMAIN = "domain"  # of a recipient
+    STREAM = "stream"
+    CLIENT_OR_USER = "client-or-user"
+    WAIT_REASON = "wait-reason"  # why a delivery is put off or held
+    REPLY = "reply"
+    REPLY_OR_REPORT = "reply-or-report"
 
 
+_FIELDS = {
+    field.value: field
+    for field in (
+        *(Field.FROM, Field.TO, Field.CC, Field.BCC, Field.REPLY_TO, Field.ADDRESSED),
+        *(Field.SUBJECT, Field.MESSAGE_ID, Field.REASON, Field.TAG, Field.AFTER, Field.BEFORE),
+        *(Field.LARGER, Field.SMALLER),
+    )
+}
+_NAMES = (Field.PROVIDER, Field.ROUTE)  # of settings, in small letters
 _MORE_FIELDS = {
     field.value: field
     for field in (
         *(Field.USER, Field.LISTENER, Field.CLIENT, Field.UID, Field.SCRIPT, Field.HOST),
-        *(Field.PROVIDER, Field.ROUTE, Field.ORDER),
+        *(*_NAMES, Field.ORDER),
     )
-}
-_NOT_WRITTEN = (Field.TEXT, Field.OUTCOME, Field.STATE)
-_FIELDS = {
-    field.value: field
-    for field in Field
-    if field not in _NOT_WRITTEN and field.value not in _MORE_FIELDS
 }
 WITH_WORDS = (
     *(Field.TEXT, Field.FROM, Field.TO, Field.ADDRESSED, Field.SUBJECT, Field.MESSAGE_ID),
@@ -262,6 +273,7 @@ def _valued_term(
     else:
         is_key = field is Field.TAG or not language.is_of_words
         key = searchable(value) if is_key else " ".join(value.split())
+        key = key.lower() if field in _NAMES else key
         if not key:
             raise SearchMistake(f"'{field.value}:' names nothing", "write a text after the colon")
         if field is Field.CLIENT and "/" in value:

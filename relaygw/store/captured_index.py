@@ -1,9 +1,7 @@
 """What searches of captured mail look at: rows beside messages, made anew from their content.
 
 A message's row is locked before its index row, also by those who delete both: an index row never
-outlives its message, and both say the same of whether it was opened. Without FTS5 (SQLite older
-than 3.43 when the schema is made) or pg_trgm, and for texts of less than three characters, all
-texts are read.
+outlives its message, and both say the same of whether it was opened.
 """
 
 from __future__ import annotations
@@ -11,15 +9,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import delete, exists, false, func, or_, select
-from sqlalchemy.sql.elements import ColumnElement
-from sqlalchemy.sql.selectable import FromClause, Select
+from sqlalchemy import delete, exists, select
 
 from relaygw.mail.content_facts import Contact, ContentFacts, hidden_recipients
-from relaygw.mail.search import Field, MailSearch, Term
 from relaygw.mail.searchable_text import searchable
 from relaygw.mail.state import RecipientState
 from relaygw.store.batches import in_batches, rows_in
@@ -35,7 +30,6 @@ from relaygw.store.queue_tables import (
     recipient,
 )
 
-MIN_CHARACTERS = 3
 _MAX_SEARCHED_CHARACTERS = 16_000  # how much of a message is searched for words
 _MAX_FIELD_CHARACTERS = 64_000
 _MAX_HEAD_CHARACTERS = 8_000
@@ -43,17 +37,6 @@ _LISTS = ("to", "cc", "bcc", "reply_to")
 
 FULL_TEXT = FullText("captured_fts", captured_index)
 _I = captured_index.c
-_TEXTS: dict[Field, tuple[ColumnElement[str], ...]] = {
-    Field.FROM: (_I.from_text,),
-    Field.TO: (_I.to_text,),
-    Field.CC: (_I.cc_text,),
-    Field.BCC: (_I.bcc_text,),
-    Field.REPLY_TO: (_I.reply_to_text,),
-    Field.ADDRESSED: (_I.from_text, _I.to_text, _I.cc_text, _I.bcc_text, _I.reply_to_text),
-    Field.SUBJECT: (_I.subject_text,),
-    Field.MESSAGE_ID: (_I.message_id_text,),
-    Field.REASON: (_I.reason_text,),
-}
 _INSERT_INDEX = insert_into(
     "captured_index",
     "queue_id captured_at_ms size_bytes is_unread attachments inlines from_text to_text cc_text"
@@ -168,101 +151,3 @@ def stray_index_rows(tx: Transaction, *, limit: int) -> list[str]:
     )
     query = select(_I.queue_id).where(~of_captured).limit(limit)
     return list(tx.execute(query).scalars())
-
-
-# --- searches -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """Where the matching rows come from, and what holds for them."""
-
-    source: FromClause
-    conditions: tuple[ColumnElement[bool], ...]
-    number: ColumnElement[int]  # index_no, by whatever finds it in its order
-
-    def select(self, *columns: ColumnElement[Any]) -> Select[Any]:
-        """Return a query for these columns of the rows."""
-        return select(*columns).select_from(self.source).where(*self.conditions)
-
-
-def matching(tx: Transaction, search: MailSearch) -> Matching:
-    """Return the rows that a search finds."""
-    texts = [term for term in search.terms if term.field is Field.TEXT]
-    others = [term for term in search.terms if term.field is not Field.TEXT]
-    conditions = (*(_condition(tx, term) for term in others), *([false()] * search.is_void))
-    rows = Matching(captured_index, conditions, _I.index_no)
-    if FULL_TEXT.is_there(tx):
-        long = [term for term in texts if len(term.text) >= MIN_CHARACTERS]
-        texts = [term for term in texts if term not in long]
-        rows = _by_full_text(rows, long)
-    return _by_reading(tx, rows, texts)
-
-
-def _by_full_text(rows: Matching, terms: Sequence[Term]) -> Matching:
-    wanted = [f'"{term.text}"' for term in terms if not term.is_negated]
-    unwanted = [f'"{term.text}"' for term in terms if term.is_negated]
-    if wanted:
-        found = FULL_TEXT.matches(" NOT ".join([" AND ".join(wanted), *unwanted]))
-        source = rows.source.join(FULL_TEXT.table, FULL_TEXT.rowid == _I.index_no)
-        return Matching(source, (*rows.conditions, found), FULL_TEXT.rowid)
-    if unwanted:
-        found = FULL_TEXT.matches(" OR ".join(unwanted))
-        not_there = _I.index_no.not_in(select(FULL_TEXT.rowid).where(found))
-        return replace(rows, conditions=(*rows.conditions, not_there))
-    return rows
-
-
-def _by_reading(tx: Transaction, rows: Matching, terms: Sequence[Term]) -> Matching:
-    if not terms:
-        return rows
-    source = rows.source.join(captured_text, captured_text.c.index_no == _I.index_no)
-    found = (stands_in_text(tx, term) for term in terms)
-    return replace(rows, source=source, conditions=(*rows.conditions, *found))
-
-
-def _condition(tx: Transaction, term: Term) -> ColumnElement[bool]:
-    found = condition_on_captured(tx, term)
-    return ~found if term.is_negated else found
-
-
-def condition_on_captured(tx: Transaction, term: Term) -> ColumnElement[bool]:
-    """Return the condition on captured_index that a term says, negated or not."""
-    match term.field:
-        case Field.TAG:
-            tagged = select(captured_tag.c.queue_id).where(captured_tag.c.tag_key == term.text)
-            return _I.queue_id.in_(tagged)
-        case Field.IS_TAGGED:
-            return exists().where(captured_tag.c.queue_id == _I.queue_id)
-        case Field.IS_UNREAD:
-            return _I.is_unread
-        case Field.HAS_ATTACHMENT:
-            return _I.attachments > 0
-        case Field.HAS_INLINE:
-            return _I.inlines > 0
-        case Field.AFTER:
-            return _I.captured_at_ms >= tx.to_stored(term.number)
-        case Field.BEFORE:
-            return _I.captured_at_ms <= tx.to_stored(term.number)
-        case Field.LARGER:
-            return _I.size_bytes > term.number
-        case Field.SMALLER:
-            return _I.size_bytes < term.number
-    return or_(*(contains(tx, column, term.text) for column in _TEXTS[term.field]))
-
-
-def stands_in_text(tx: Transaction, term: Term) -> ColumnElement[bool]:
-    """Return the condition on captured_text that a term holds."""
-    found: ColumnElement[bool]
-    if not tx.is_postgres:
-        found = contains(tx, captured_text.c.search_text, term.text)
-    else:  # only LIKE can use the index
-        literal = term.text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-        found = captured_text.c.search_text.like(f"%{literal}%")
-    return ~found if term.is_negated else found
-
-
-def contains(tx: Transaction, text: ColumnElement[str], part: str) -> ColumnElement[bool]:
-    """Return the condition that `part` stands in `text`, letter by letter."""
-    find = func.instr if not tx.is_postgres else func.strpos
-    return find(text, part) > 0

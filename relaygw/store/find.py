@@ -17,9 +17,10 @@ from sqlalchemy import exists, func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.queue_id import CLOCKS_MS, first_id_at, time_of_id
+from relaygw.mail.result import ASKED
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch
 from relaygw.store import find_terms
-from relaygw.store.batches import in_batches, rows_in
+from relaygw.store.batches import rows_in
 from relaygw.store.database import Repository, Statement, Transaction, Write
 from relaygw.store.find_index import (
     FULL_TEXT,
@@ -29,9 +30,20 @@ from relaygw.store.find_index import (
     take_todo,
     write_links,
 )
-from relaygw.store.find_terms import Key, NoPlace, Walk, greatest, newest, read_place
-from relaygw.store.queue_entry import QueueEntry, load_entries
+from relaygw.store.find_words import words_in
+from relaygw.store.queue_entry import QueueEntry, entries_by_id
 from relaygw.store.queue_tables import delivery, mail_search, message
+from relaygw.store.terms import ALL_TIMES
+from relaygw.store.walk import (
+    Key,
+    NoPlace,
+    Walk,
+    captured,
+    ended_by_time,
+    greatest,
+    newest,
+    read_place,
+)
 
 __all__ = ["Find", "FindProgress", "Found", "NoPlace"]
 
@@ -95,10 +107,11 @@ class Find(Repository):
                 tx.execute(text(_PLAN))
             looking = _Looking(tx, search, limit)
             looking.run(step, key)
-            entries = _entries(tx, looking.ids)
+            entries = entries_by_id(tx, looking.ids)
             until_ms = time_of_id(looking.until) if looking.until else None
         inside = looking.read_inside
-        return Found(entries=entries, next=looking.next, read_inside=inside, until_ms=until_ms)
+        found = tuple(entries[queue_id] for queue_id in looking.ids if queue_id in entries)
+        return Found(entries=found, next=looking.next, read_inside=inside, until_ms=until_ms)
 
     def index_batch(self, *, limit: int, link_header: str | None = None) -> int:
         """Write the words of messages, of new and changed ones first; return how many were taken.
@@ -145,14 +158,6 @@ class Find(Repository):
             return FindProgress(waiting=waiting, older_than_ms=min(at_ms, tx.now_ms()))
 
 
-def _entries(tx: Transaction, queue_ids: Sequence[str]) -> tuple[QueueEntry, ...]:
-    found: dict[str, QueueEntry] = {}
-    for batch in in_batches(queue_ids):
-        chosen = select(message).where(_M.queue_id.in_(batch))
-        found |= {entry.queue_id: entry for entry in load_entries(tx, chosen)}
-    return tuple(found[queue_id] for queue_id in queue_ids if queue_id in found)
-
-
 class _Looking:
     """One search under way: what was found so far, and where the next page begins."""
 
@@ -161,7 +166,7 @@ class _Looking:
         self._search = search
         self._limit = limit
         self._span = find_terms.span_of(tx, search)
-        self._words = find_terms.words_in(search)
+        self._words = words_in(search)
         # one whole word, which is rare: nothing is to be read beside the index
         with_words = [term.field for term in search.terms if term.field in WITH_WORDS]
         self._is_of_order = with_words == [Field.ORDER]
@@ -193,23 +198,19 @@ class _Looking:
             self._go(walk, key, [self._has_words()] if self._words else [])
 
     def _walk_beside_words(self) -> Walk | None:
-        """Return the way that leads to the fewest messages, None: their words do."""
+        """Return the walk that leads to the fewest messages, None: their words do."""
         open_ones = find_terms.open_states(self._search)
-        if self._outcome in find_terms.RARE:
-            ends = find_terms.rare_outcome(self._outcome or "", self._span)
-            keys = (ends.at_ms, ends.queue_id)
-            return Walk("outcome", ends.source, keys, ends.queue_id, ends.where)
+        if self._outcome and self._outcome in find_terms.RARE:
+            return ended_by_time(ASKED[self._outcome], self._span)
         if open_ones is not None:
-            return Walk("open", delivery, (_D.queue_id,), _D.queue_id, open_ones)
+            return Walk(delivery, (_D.queue_id,), _D.queue_id, open_ones, "open")
         if self._words.wanted:
             return None
         if find_terms.is_of_captured(self._search):
-            keys, is_it = (_M.captured_at_ms, _M.queue_id), _M.captured_at_ms.is_not(None)
-            of_time = self._span.holds(_M.captured_at_ms) if self._outcome else ()
-            return Walk("captured", message, keys, _M.queue_id, [is_it, *of_time])
+            return captured(self._span if self._outcome else ALL_TIMES)
         until_ms = self._span.until_ms
         where = [] if until_ms is None else [_M.queue_id < first_id_at(until_ms + CLOCKS_MS)]
-        return Walk("newest", message, (_M.queue_id,), _M.queue_id, where)
+        return Walk(message, (_M.queue_id,), _M.queue_id, where, "newest")
 
     def _has_words(self) -> ColumnElement[bool]:
         """Return the condition on `message` that its words are so, inside of words too."""
@@ -282,11 +283,11 @@ class _Looking:
         if not self._tx.is_postgres:
             source = FULL_TEXT.table.join(mail_search, _S.search_no == FULL_TEXT.rowid)
             found = FULL_TEXT.matches(self._words.for_fts5())
-            return Walk("index", source, (FULL_TEXT.rowid,), _S.queue_id, [found])
+            return Walk(source, (FULL_TEXT.rowid,), _S.queue_id, [found], "index")
         is_there = text("mail_search.words::tsvector @@ CAST(:wanted AS tsquery)")
         where = [is_there.bindparams(wanted=self._words.for_postgres())]
         # a sum, so that nobody goes through all rows in the order of their numbers
-        return Walk("index", mail_search, (_S.search_no + 0,), _S.queue_id, where)
+        return Walk(mail_search, (_S.search_no + 0,), _S.queue_id, where, "index")
 
     # --- slices --------------------------------------------------------------------------
 

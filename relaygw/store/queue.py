@@ -28,9 +28,9 @@ from relaygw.store.queue_entry import (
     MessageRecord,
     QueueEntry,
     Waiting,
+    entries_by_id,
     hold_columns,
     is_listed,
-    load_entries,
     load_waiting,
     lock_messages,
 )
@@ -91,8 +91,8 @@ class Queue(Repository):
         """Return messages in the order of acceptance, or newest first, behind queue id `after`."""
         with self._read() as tx:
             ids = matching_ids(tx, selection, limit=limit, after=after, newest_first=newest_first)
-            entries = _entries(tx, ids)
-        return entries[::-1] if newest_first else entries
+            found = entries_by_id(tx, ids)
+        return [found[queue_id] for queue_id in ids if queue_id in found]
 
     def search_ids(
         self, selection: Selection, *, limit: int, after: str = "", newest_first: bool = False
@@ -104,7 +104,7 @@ class Queue(Repository):
     def entries(self, queue_ids: Sequence[str]) -> list[QueueEntry]:
         """Return those of the messages that there are, in the order of acceptance."""
         with self._read() as tx:
-            return _entries(tx, queue_ids)
+            return list(entries_by_id(tx, queue_ids).values())
 
     def waiting(self, *, limit: int, after: str = "") -> list[Waiting]:
         """Return queued messages after id `after`, oldest first; one statement for a page."""
@@ -283,15 +283,6 @@ class Queue(Repository):
             number = sum(change(tx, batch, now_ms) for batch in batches)
             add_audit(tx, entry, number)
             return number
-
-
-def _entries(tx: Transaction, queue_ids: Sequence[str]) -> list[QueueEntry]:
-    """Return those of the messages that there are, in the order of acceptance."""
-    found: list[QueueEntry] = []
-    for batch in in_batches(sorted(set(queue_ids))):
-        chosen = select(message).where(is_listed(tx, message.c.queue_id, batch))
-        found += load_entries(tx, chosen.order_by(message.c.queue_id))
-    return found
 
 
 def _attempts(tx: Transaction, queue_id: str) -> list[AttemptEntry]:

@@ -221,6 +221,18 @@ def load_entries(tx: Transaction, query: Select[Any]) -> list[QueueEntry]:
     ]
 
 
+def entries_by_id(
+    tx: Transaction, queue_ids: Iterable[str], *conditions: ColumnElement[bool]
+) -> dict[str, QueueEntry]:
+    """Return those of the messages that fulfil conditions, by id, in the order of acceptance."""
+    found: dict[str, QueueEntry] = {}
+    for batch in in_batches(sorted(set(queue_ids))):
+        chosen = select(message).where(is_listed(tx, message.c.queue_id, batch), *conditions)
+        ordered = chosen.order_by(message.c.queue_id)
+        found |= {entry.queue_id: entry for entry in load_entries(tx, ordered)}
+    return found
+
+
 def _load_deliveries(
     tx: Transaction, batch: Sequence[str], into: dict[str, list[DeliveryEntry]]
 ) -> None:

@@ -21,8 +21,8 @@ from relaygw.observe.events import Judged
 from relaygw.store.batches import in_batches, rows_in
 from relaygw.store.database import BatchStatement, Repository, Transaction, Write
 from relaygw.store.queue_tables import message, recipient
-from relaygw.store.selection import domain_of
 from relaygw.store.side_tables import provider_event, verdict
+from relaygw.store.terms import domain_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

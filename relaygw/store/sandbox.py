@@ -19,9 +19,10 @@ from relaygw.mail.searchable_text import tag_key
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry, add_audit
 from relaygw.store.batches import in_batches, rows_in
-from relaygw.store.captured_index import FULL_TEXT, facts_of, forget_captured, matching, write_index
+from relaygw.store.captured_index import FULL_TEXT, facts_of, forget_captured, write_index
+from relaygw.store.captured_search import matching
 from relaygw.store.database import Database, Repository, Statement, Transaction, Write, insert_into
-from relaygw.store.queue_entry import QueueEntry, delete_messages, load_entries
+from relaygw.store.queue_entry import QueueEntry, delete_messages, entries_by_id, load_entries
 from relaygw.store.queue_tables import (
     IS_OPEN,
     IS_UNINDEXED,
@@ -33,6 +34,9 @@ from relaygw.store.queue_tables import (
 )
 from relaygw.store.release import Release, release
 from relaygw.store.rules import NO_RULES, StoreRules
+from relaygw.store.selection import Selection, message_conditions
+from relaygw.store.terms import Condition
+from relaygw.store.walk import Walk, captured
 
 _BATCH_MESSAGES = 200
 _INDEX_MESSAGES = 25
@@ -103,10 +107,17 @@ class Sandbox(Repository):
 
     # --- lists and searches --------------------------------------------------------------
 
-    def find_captured(self, search: MailSearch, *, start: int, limit: int) -> list[CapturedEntry]:
-        """Return matching messages, newest first, without the first `start`."""
+    def find_captured(
+        self, search: MailSearch, *, start: int, limit: int, selection: Selection | None = None
+    ) -> list[CapturedEntry]:
+        """Return matching messages, newest first, without the first `start`.
+
+        Of `selection` what it says of messages and their recipients.
+        """
         with self._read() as tx:
-            return _captured_entries(tx, _newest_ids(tx, search, start=start, limit=limit))
+            selected = message_conditions(tx, selection) if selection else ()
+            ids = _newest_ids(tx, search, selected, start=start, limit=limit)
+            return _captured_entries(tx, ids)
 
     def count_captured(self, search: MailSearch) -> tuple[int, int]:
         """Return how many messages match, and how many of them are unread."""
@@ -124,14 +135,9 @@ class Sandbox(Repository):
     def captured_ids(self, search: MailSearch, *, limit: int, after: str = "") -> list[str]:
         """Return ids of matching messages in the order of acceptance, those after id `after`."""
         with self._read() as tx:
-            if search == EVERYTHING:
-                column = message.c.queue_id
-                query = select(column).where(_IS_CAPTURED)
-            else:
-                column = _I.queue_id
-                query = matching(tx, search).select(column)
-            ordered = query.where(column > after).order_by(column).limit(limit)
-            return list(tx.execute(ordered).scalars())
+            rows = _walk(tx, search)
+            query = rows.select(rows.queue_id).where(rows.queue_id > after)
+            return list(tx.execute(query.order_by(rows.queue_id).limit(limit)).scalars())
 
     def captured_entry(self, queue_id: str | None) -> CapturedEntry | None:
         """Return a captured message, for None the newest one; None if there is none."""
@@ -241,43 +247,42 @@ class Sandbox(Repository):
             return list(tx.execute(select(_T.queue_id).where(_T.tag_key == key)).scalars())
 
 
-def _newest_ids(tx: Transaction, search: MailSearch, *, start: int, limit: int) -> list[str]:
-    if search == EVERYTHING:
-        query = (
-            select(message.c.queue_id)
-            .where(_IS_CAPTURED)
-            .order_by(message.c.captured_at_ms.desc(), message.c.queue_id.desc())
-        )
-        return list(tx.execute(query.offset(start).limit(limit)).scalars())
-    if tx.is_postgres:
-        found = _among_newest(tx, search, limit=start + limit)
+def _walk(tx: Transaction, search: MailSearch) -> Walk:
+    return captured() if search == EVERYTHING else matching(tx, search)
+
+
+def _newest_ids(
+    tx: Transaction,
+    search: MailSearch,
+    selected: Sequence[Condition] = (),
+    *,
+    start: int,
+    limit: int,
+) -> list[str]:
+    rows = _walk(tx, search).of(selected)
+    if tx.is_postgres and search != EVERYTHING:
+        found = _among_newest(tx, rows, limit=start + limit)
         if len(found) == start + limit:
             return found[start:]
-    rows = matching(tx, search)
-    query = rows.select(_I.queue_id).order_by(rows.number.desc())
-    return list(tx.execute(query.offset(start).limit(limit)).scalars())
+    return [queue_id for *_, queue_id in tx.execute(rows.rows().offset(start).limit(limit))]
 
 
-def _among_newest(tx: Transaction, search: MailSearch, *, limit: int) -> list[str]:
+def _among_newest(tx: Transaction, rows: Walk, *, limit: int) -> list[str]:
     """Return matching messages among the newest ones.
 
     PostgreSQL takes every text for a rare one, and would collect all messages with a common word.
     """
     tx.execute(text("SET LOCAL enable_bitmapscan = off"))
     newest = select(_I.index_no).order_by(_I.index_no.desc())
-    last = tx.execute(newest.offset(_NEWEST).limit(1)).scalar()
-    query = matching(tx, search).select(_I.queue_id).where(_I.index_no > (last or 0))
-    found = list(tx.execute(query.order_by(_I.index_no.desc()).limit(limit)).scalars())
+    last = tx.execute(newest.offset(_NEWEST).limit(1)).scalar() or 0
+    found = tx.execute(rows.rows(last=(last + 1,)).limit(limit)).all()
     tx.execute(text("SET LOCAL enable_bitmapscan = DEFAULT"))
-    return found
+    return [queue_id for _, queue_id in found]
 
 
 def _captured_entries(tx: Transaction, queue_ids: Sequence[str]) -> list[CapturedEntry]:
     """Return captured messages with what is kept of them, in the order of `queue_ids`."""
-    found: dict[str, QueueEntry] = {}
-    for batch in in_batches(queue_ids):
-        captured = select(message).where(message.c.queue_id.in_(batch), _IS_CAPTURED)
-        found |= {entry.queue_id: entry for entry in load_entries(tx, captured)}
+    found = entries_by_id(tx, queue_ids, _IS_CAPTURED)
     facts = facts_of(tx, queue_ids)
     tags = _tags_of(tx, queue_ids)
     return [
@@ -289,7 +294,7 @@ def _captured_entries(tx: Transaction, queue_ids: Sequence[str]) -> list[Capture
 
 def _plan_count(tx: Transaction, search: MailSearch) -> None:
     """Keep PostgreSQL from ways that are good for rare texts only, until the transaction ends."""
-    if len(_among_newest(tx, search, limit=_NEWEST)) > _NEWEST * _FREQUENT:
+    if len(_among_newest(tx, matching(tx, search), limit=_NEWEST)) > _NEWEST * _FREQUENT:
         tx.execute(text("SET LOCAL enable_bitmapscan = off"))
     tx.execute(text("SET LOCAL enable_nestloop = off"))
 

@@ -24,15 +24,12 @@ from relaygw.store.queue_tables import (
 )
 from relaygw.store.selection import (
     ATTEMPTED_ID,
-    HOST,
     IS_ITS_RECIPIENT,
     IS_TRIED_FOR,
-    Condition,
     Selection,
     delivery_conditions,
-    domain_of,
-    message_conditions,
 )
+from relaygw.store.terms import HOST, Condition, domain_of
 
 
 class ShapeKey(StrEnum):
@@ -81,7 +78,7 @@ def count_shape(
         else_=len(bounds_ms),
     )
     rows = delivery.join(message, message.c.queue_id == delivery.c.queue_id)
-    conditions = [*delivery_conditions(selection), *message_conditions(tx, selection)]
+    conditions = delivery_conditions(tx, selection)
     if by is ShapeKey.RECIPIENT:
         rows = rows.join(recipient, IS_ITS_RECIPIENT)
         conditions.append(recipient.c.state == RecipientState.PENDING.value)

@@ -6,7 +6,7 @@ import pytest
 
 from relaygw.mail.search import parse_find
 from relaygw.mail.search_words import link_word
-from relaygw.store.find_terms import words_in
+from relaygw.store.find_words import words_in
 from relaygw.store.store import Store
 from tests.builders import NOW_MS
 from tests.contract.test_find import accept, deliver, found, index

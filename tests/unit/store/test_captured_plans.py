@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, select
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
-from relaygw.store import captured_index, migrate, sandbox
+from relaygw.store import captured_search, migrate, sandbox
 from relaygw.store.all_tables import whole_metadata
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
@@ -189,7 +189,7 @@ def test_rare_words_are_found_by_the_trigrams_of_postgres(postgres_url: str) -> 
     with store.database.read() as tx:
         connection = tx.connection
         term = Term(field=Field.TEXT, text="100% order_")
-        query = select(captured_text.c.index_no).where(captured_index.stands_in_text(tx, term))
+        query = select(captured_text.c.index_no).where(captured_search.stands_in_text(tx, term))
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         compiled = query.compile(connection, compile_kwargs={"literal_binds": True})
         plan = connection.exec_driver_sql("EXPLAIN " + str(compiled)).scalars().all()

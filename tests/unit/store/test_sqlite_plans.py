@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,8 @@ def test_only_claims_and_large_content_are_committed_unsynced(url: str) -> None:
 
 
 def test_an_open_queue_is_listed_by_its_index(url: str) -> None:
-    conditions = list(selection.delivery_conditions(Selection()))
+    with closing(open_store(url)) as store, store.database.read() as tx:
+        conditions = selection.delivery_conditions(tx, Selection())
     assert any("incoming" in str(condition) for condition in conditions)
 
 
