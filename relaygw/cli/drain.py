@@ -27,7 +27,7 @@ import click
 
 from relaygw import service_file
 from relaygw.cli import frame
-from relaygw.cli.selection import DURATION, PAGE_MESSAGES
+from relaygw.cli.selection import DURATION
 from relaygw.cli.stderr import PROGRAM, warn
 from relaygw.cli.text import as_json, first_of, print_lines
 from relaygw.errors import StoreUnavailable
@@ -36,7 +36,7 @@ from relaygw.mail.drop import is_complete
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.words import fields, printable
 from relaygw.operations.providers import obeyed
-from relaygw.operations.queue_actions import RETRY, Order, change_queued
+from relaygw.operations.queue_actions import RETRY, Order, change_queued, found_batches
 from relaygw.operations.status import SILENT_AFTER_S, silent_words
 from relaygw.policy.untended import AWAY_REMEDY, away_words
 from relaygw.settings.model import Settings
@@ -184,9 +184,8 @@ class Drain:
         # once: _may_be_made_due
         order = Order(actor=self.actor, detail="drain", is_forced=True, pauses_of=self.settings)
         now_ms = clock_ms()
-        after = ""
-        while page := self.store.queue.search(selection, limit=PAGE_MESSAGES, after=after):
-            after = page[-1].queue_id
+        for batch in found_batches(self.store, selection):
+            page = self.store.queue.entries(batch)
             ids = [entry.queue_id for entry in page if self._may_be_made_due(entry, now_ms)]
             change_queued(self.store, RETRY, ids, order, now_ms=now_ms)
         self._rounds += 1

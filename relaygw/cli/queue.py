@@ -247,8 +247,6 @@ def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) ->
     """
     limit = given.pop("limit")
     choice = choose(given)
-    if choice.is_null_sender:
-        raise click.UsageError("--sender <> is not for shape; use --by sender")
     key = ShapeKey(by)
     bounds_ms = [minutes * 60_000 for minutes in BOUNDS_MIN]
     table: Table = defaultdict(lambda: [0] * (len(BOUNDS_MIN) + 1))

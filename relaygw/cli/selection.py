@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,8 +21,8 @@ from relaygw.cli.text import cut
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.search import parse_search
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.mail.suppression import NULL_SENDER
 from relaygw.operations import selectors
+from relaygw.operations.queue_actions import MAX_IDS, found_batches
 from relaygw.operations.readers import read_line
 from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
@@ -30,8 +31,6 @@ from relaygw.store.store import Store
 from relaygw.web.indexing import Indexer
 
 PAGE_MESSAGES = 500
-MAX_IDS = 100_000
-"""Ids of one search: a few MB."""
 STDIN = "-"
 LATEST = "LATEST"
 """The id that stands for the newest captured message; ids are in upper case by then."""
@@ -78,9 +77,10 @@ def _take_time(text: str) -> str:
 
 
 def _take_uid(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= selectors.MAX_UID_DIGITS):
+    uid = selectors.read_value("uid", text, now_ms=0)
+    if not isinstance(uid, int):
         raise click.BadParameter(f"{text[:40]!r} is not a user ID; `id -u NAME` prints it")
-    return int(text)
+    return uid
 
 
 def _take_note(text: str) -> str:
@@ -184,7 +184,6 @@ class Choice:
 
     selection: Selection
     search: str = ""  # of captured mail, in the words of mail.search
-    is_null_sender: bool = False
     has_ids: bool = False  # True with no id at all means no message
     has_conditions: bool = False  # False: nothing was asked for, so everything would match
     limit: int | None = None
@@ -220,16 +219,13 @@ def choose(given: dict[str, Any], *, default_states: frozenset[DeliveryState] = 
     now_ms = clock_ms()
     for name in ("since", "until"):
         if name in values:
-            values[name] = selectors.read_moment(
-                values[name], now_ms=now_ms, is_end=name == "until"
-            )
+            values[name] = selectors.read_value(name, values[name], now_ms=now_ms)
     if "since" in values and "until" in values and values["since"] > values["until"]:
         said = f"--since {conditions['since']} is later than --until {conditions['until']}"
         raise click.UsageError(f"{said}; exchange them")
     return Choice(
         selection=selectors.selection_of(values, default_states=default_states, now_ms=now_ms),
         search=conditions.get("search", ""),
-        is_null_sender=values.get("sender") == NULL_SENDER,
         has_ids=bool(words),
         has_conditions=bool(words or conditions),
         limit=limit,
@@ -265,30 +261,14 @@ def found(store: Store, choice: Choice) -> Iterator[QueueEntry]:
 
 
 def _matching(store: Store, choice: Choice) -> Iterator[QueueEntry]:
-    limit = MAX_IDS if choice.limit is None or choice.is_null_sender else choice.limit
-    newest_first = choice.newest_first
+    limit, newest_first = min(choice.limit or MAX_IDS, MAX_IDS), choice.newest_first
     for selection in choice.pages():
-        for page in _pages(store, selection, min(limit, MAX_IDS), newest_first=newest_first):
+        for page in found_batches(store, selection, limit=limit, newest_first=newest_first):
             entries = store.queue.entries(page)
             for entry in reversed(entries) if newest_first else entries:
                 # it may be in another state since its id was found
-                is_still = any(part.state in selection.states for part in entry.deliveries)
-                if is_still and not (choice.is_null_sender and entry.sender):
+                if any(part.state in selection.states for part in entry.deliveries):
                     yield entry
-
-
-def _pages(
-    store: Store, selection: Selection, limit: int, *, newest_first: bool
-) -> Iterator[list[str]]:
-    """Yield the ids that match; many are found at once, since a search looks at the whole queue."""
-    after = ""
-    while True:
-        ids = store.queue.search_ids(selection, limit=limit, after=after, newest_first=newest_first)
-        for start in range(0, len(ids), PAGE_MESSAGES):
-            yield ids[start : start + PAGE_MESSAGES]
-        if len(ids) < limit:
-            return
-        after = ids[-1]
 
 
 # --- captured messages ---------------------------------------------------------------------
@@ -319,36 +299,21 @@ def captured(store: Store, choice: Choice) -> Iterator[QueueEntry]:
     """Yield the chosen captured messages, the newest first."""
     if choice.search:
         Indexer(store).catch_up(within_s=None)
-    return islice(
-        (entry for entry in _captured_pages(store, choice.search) if _is_chosen(entry, choice)),
-        choice.limit,
+    ids = choice.selection.queue_ids
+    entries = _captured_pages(store, choice)
+    chosen = (entry for entry in entries if not choice.has_ids or entry.queue_id in ids)
+    return islice(chosen, choice.limit)
+
+
+def _captured_pages(store: Store, choice: Choice) -> Iterator[QueueEntry]:
+    find = partial(
+        store.sandbox.find_captured, parse_search(choice.search), selection=choice.selection
     )
-
-
-def _captured_pages(store: Store, search: str) -> Iterator[QueueEntry]:
-    wanted = parse_search(search)
     seen: set[str] = set()  # mail that arrives meanwhile moves the pages
     start = 0
-    while page := store.sandbox.find_captured(wanted, start=start, limit=PAGE_MESSAGES):
+    while page := find(start=start, limit=PAGE_MESSAGES):
         for mail in page:
             if mail.entry.queue_id not in seen:
                 seen.add(mail.entry.queue_id)
                 yield mail.entry
         start += len(page)
-
-
-def _is_chosen(entry: QueueEntry, choice: Choice) -> bool:
-    wanted = choice.selection
-    before_ms = wanted.accepted_before_ms
-    return (
-        (not choice.has_ids or entry.queue_id in wanted.queue_ids)
-        and (not choice.is_null_sender or not entry.sender)
-        and _contains([entry.sender], wanted.sender)
-        and _contains([recipient.address for recipient in entry.recipients], wanted.recipient)
-        and _contains([entry.subject], wanted.subject)
-        and (before_ms is None or entry.accepted_at_ms < before_ms)
-    )
-
-
-def _contains(texts: Iterable[str], part: str | None) -> bool:
-    return part is None or any(part.lower() in text.lower() for text in texts)

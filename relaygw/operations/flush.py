@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable
 
 from relaygw.mail.clock import clock_ms
-from relaygw.operations.queue_actions import RETRY, Order, batches, change_queued, routes_taken
+from relaygw.operations.queue_actions import (
+    RETRY,
+    Order,
+    change_queued,
+    found_batches,
+    routes_taken,
+)
 from relaygw.settings.model import Settings
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
-
-_FOUND_AT_ONCE = 100_000  # a search looks at the whole queue
 
 
 def flush(
@@ -24,12 +28,10 @@ def flush(
     ids = (queue_id,) if queue_id else ()
     selection = Selection(queue_ids=ids, states=RETRY.from_states)
     order = Order(actor=actor, detail="by a local user", routes=routes_taken(store, settings))
-    after, changed = "", 0
-    while found := store.queue.search_ids(selection, limit=_FOUND_AT_ONCE, after=after):
-        for batch in batches(found):
-            begun_s = time.thread_time()
-            changed += len(change_queued(store, RETRY, batch, order, now_ms=clock_ms()).changed)
-            wake_workers()
-            time.sleep(time.thread_time() - begun_s)
-        after = found[-1]
+    changed = 0
+    for batch in found_batches(store, selection):
+        begun_s = time.thread_time()
+        changed += len(change_queued(store, RETRY, batch, order, now_ms=clock_ms()).changed)
+        wake_workers()
+        time.sleep(time.thread_time() - begun_s)
     return changed

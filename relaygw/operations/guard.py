@@ -15,7 +15,7 @@ from relaygw.mail.mail_class import sender_words
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted, fields
 from relaygw.operations import queue_actions
-from relaygw.operations.queue_actions import BATCH_MESSAGES, Order, change_queued
+from relaygw.operations.queue_actions import Order, change_queued, found_batches
 from relaygw.operations.readers import read_line, read_number
 from relaygw.operations.verb import Asked, Done, Kind, Mistake, Parameter, Verb
 from relaygw.policy.mail_counts import HourCount, program_of
@@ -162,7 +162,7 @@ def _release_held(asked: Asked, target: str, holds: Sequence[GuardEntry]) -> int
     return _release_each(asked, batches, target)
 
 
-def _release_each(asked: Asked, batches: Iterable[list[str]], target: str) -> int:
+def _release_each(asked: Asked, batches: Iterable[Sequence[str]], target: str) -> int:
     order = Order(actor=asked.actor, detail=f"guard={target!r}")
     release = queue_actions.RELEASE
     return sum(
@@ -171,12 +171,9 @@ def _release_each(asked: Asked, batches: Iterable[list[str]], target: str) -> in
     )
 
 
-def _held_ids(store: Store, target: str) -> Iterator[list[str]]:
+def _held_ids(store: Store, target: str) -> Iterator[Sequence[str]]:
     wanted = Selection(states=_HELD, reason=f"held by the guard, {target}:")
-    after = ""
-    while ids := store.queue.search_ids(wanted, limit=BATCH_MESSAGES, after=after):
-        after = ids[-1]
-        yield ids
+    return found_batches(store, wanted)
 
 
 def _audited(verb: str, entry: GuardEntry, asked: Asked, detail: str = "") -> AuditEntry:

@@ -9,7 +9,13 @@ from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.providers import hold_object, holds_of
-from relaygw.operations.queue_actions import BATCH_MESSAGES, RETRY, Order, change_queued
+from relaygw.operations.queue_actions import (
+    BATCH_MESSAGES,
+    RETRY,
+    Order,
+    change_queued,
+    found_batches,
+)
 from relaygw.operations.readers import read_line
 from relaygw.operations.verb import Asked, Done, Mistake, Parameter, Verb
 from relaygw.store.holds import PAUSED, Hold
@@ -82,9 +88,7 @@ def _make_due(asked: Asked, name: str, ended: Sequence[Hold]) -> None:
     told = [hold.cause.words for hold in ended]
     for reason in dict.fromkeys((*told, provider_down(name).sentence)):
         waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
-        after = ""
-        while ids := asked.store.queue.search_ids(waiting, limit=BATCH_MESSAGES, after=after):
-            after = ids[-1]
+        for ids in found_batches(asked.store, waiting):
             change_queued(asked.store, RETRY, ids, order, now_ms=asked.now_ms)
 
 

@@ -18,10 +18,14 @@ from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import PAUSES
 from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
 BATCH_MESSAGES = 500
 """Messages changed in one transaction, so that the front never waits long for the store."""
+
+MAX_IDS = 100_000
+"""Ids of one search: a few MB."""
 
 BEING_SENT = "a worker is sending it now"
 
@@ -149,6 +153,22 @@ def batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     unique = tuple(dict.fromkeys(ids))
     for start in range(0, len(unique), BATCH_MESSAGES):
         yield unique[start : start + BATCH_MESSAGES]
+
+
+def found_batches(
+    store: Store, selection: Selection, *, limit: int = MAX_IDS, newest_first: bool = False
+) -> Iterator[Sequence[str]]:
+    """Yield the ids of what is selected, as many as one transaction changes.
+
+    `limit` are found at once, since a search may look at the whole queue.
+    """
+    after = ""
+    while True:
+        ids = store.queue.search_ids(selection, limit=limit, after=after, newest_first=newest_first)
+        yield from batches(ids)
+        if len(ids) < limit:
+            return
+        after = ids[-1]
 
 
 def routes_taken(store: Store, settings: Settings) -> frozenset[str] | None:

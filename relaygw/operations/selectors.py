@@ -22,7 +22,6 @@ from relaygw.mail.result import ASKED, asked_for
 from relaygw.mail.search import WITH_WORDS, Field, MailSearch, SearchMistake, Term, parse_find
 from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.mail.suppression import NULL_SENDER
 from relaygw.operations.queue_object import queue_object
 from relaygw.settings.section import parse_duration, parse_interval
 from relaygw.store.find import Found
@@ -205,6 +204,26 @@ def _epoch_ms(at: datetime, tz: tzinfo | None) -> int:
         return 0
 
 
+def read_value(
+    name: str, text: str, *, now_ms: int, tz: tzinfo | None = None
+) -> str | int | float | None:
+    """Return the value of a selector that takes one, None for a text that is none.
+
+    A time in ms, an age in seconds, a number; other texts stay as they are. See read_moment.
+    """
+    kind = SELECTORS[name].kind
+    if kind is Kind.TIME:
+        return read_moment(text, now_ms=now_ms, is_end=name == "until", tz=tz)
+    if kind is Kind.NUMBER:
+        is_number = text.isascii() and text.isdigit() and len(text) <= MAX_UID_DIGITS
+        return int(text) if is_number else None
+    if kind is Kind.AGE:
+        with contextlib.suppress(ValueError):
+            return parse_duration(text)
+        return None
+    return text
+
+
 def misplaced(name: str, word: str) -> str:
     """Return the selector that a word is for, which was given for another one; "" for none."""
     if word in CHOICES[name]:
@@ -236,8 +255,6 @@ def selection_of(
         for name, selector in SELECTORS.items()
         if selector.is_text and name in values
     }
-    if texts.get("sender") == NULL_SENDER:
-        del texts["sender"]
     states = values.get("state", ())
     results, verdicts = asked_for(values.get("result", ()))
     attempts = values.get("attempt", ())

@@ -14,7 +14,7 @@ from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import CLAIMABLE, RecipientState
 from relaygw.mail.suppression import NULL_SENDER
 from relaygw.mail.words import counted
-from relaygw.operations.queue_actions import BATCH_MESSAGES
+from relaygw.operations.queue_actions import found_batches
 from relaygw.operations.readers import read_domain, read_line, read_mailbox
 from relaygw.operations.selectors import read_end
 from relaygw.operations.verb import Asked, Done, Mistake, Parameter, Verb
@@ -164,12 +164,11 @@ def _added_words(hold: StandingHold, waiting: int) -> str:
 
 def _hold_waiting(store: Store, hold: StandingHold) -> None:
     """Hold the waiting mail; what has other recipients as well waits for a worker."""
-    holds, after = StandingHolds([hold]), ""
+    holds = StandingHolds([hold])
     is_found = hold.scope in _SELECTORS and hold.value
     found_by: dict[str, Any] = {_SELECTORS[hold.scope]: hold.value} if is_found else {}
     wanted = Selection(states=CLAIMABLE, **found_by)
-    while ids := store.queue.search_ids(wanted, limit=BATCH_MESSAGES, after=after):
-        after = ids[-1]
+    for ids in found_batches(store, wanted):
         keys = [key for entry in store.queue.entries(ids) for key in _kept(entry, holds)]
         if keys:
             store.holds.park(keys, hold.cause)

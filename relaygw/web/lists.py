@@ -5,7 +5,7 @@ A form is about what was ticked, or found when somebody looked: nothing unseen i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -48,7 +48,7 @@ class Listing(Protocol):
 
     def batches(
         self, web: WebContext, until: str, states: frozenset[DeliveryState]
-    ) -> Iterator[list[str]]:
+    ) -> Iterator[Sequence[str]]:
         """Yield the ids of what there was when somebody looked, of queued mail in `states`."""
 
 
@@ -92,12 +92,12 @@ class Choice(Generic[L]):
 
     def batches(
         self, web: WebContext, states: frozenset[DeliveryState] = frozenset()
-    ) -> Iterator[list[str]]:
+    ) -> Iterator[Sequence[str]]:
         """Yield the ids, some at a time; of all that was found, only those in `states`."""
         if self.until:
             yield from self.listing.batches(web, self.until, states)
         else:
-            yield list(self.ids)  # none, if nothing was ticked
+            yield self.ids  # none, if nothing was ticked
 
 
 def means_all(form: FormData) -> bool:

@@ -30,13 +30,7 @@ from relaygw.web.api.requests import Body, Call, Flag, read_ids, read_line
 from relaygw.web.context import WebContext, is_queue_id
 from relaygw.web.gate.identity import Role
 from relaygw.web.page import Problem
-from relaygw.web.queue.selection import (
-    QueueChoice,
-    carry_out,
-    found_messages,
-    read_conditions,
-    read_order,
-)
+from relaygw.web.queue.selection import QueueChoice, carry_out, read_conditions, read_order
 
 SINCE = "RFC 3339, or an age like 6h"
 LIMIT = {"limit": f"1 to {requests.MAX_LISTED}, default {requests.DEFAULT_LISTED}"}
@@ -62,8 +56,8 @@ async def list_messages(web: WebContext, call: Call) -> dict[str, Any]:
     conditions = read_conditions(call.given, now_ms=clock_ms(), tz=UTC)
     newest_first = read_order(call.given.get("order", ""), conditions)
     entries = await web.read(
-        lambda: found_messages(
-            web.store, conditions, limit=limit + 1, after=after, newest_first=newest_first
+        lambda: web.store.queue.search(
+            conditions.selection, limit=limit + 1, after=after, newest_first=newest_first
         )
     )
     following = entries[limit - 1].queue_id if len(entries) > limit else None

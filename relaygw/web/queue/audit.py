@@ -13,7 +13,7 @@ from relaygw.operations.audit import KINDS, deed_of
 from relaygw.store.audit import AuditEntry, Trail
 from relaygw.web.context import WebContext, reads
 from relaygw.web.page import render
-from relaygw.web.queue.selection import WrongValue, read_time, read_word
+from relaygw.web.queue.selection import WrongValue, read_value, read_word
 
 PAGE_ENTRIES = 100
 _MAX_PAGE = 10_000
@@ -29,7 +29,7 @@ def show_audit(web: WebContext, request: Request) -> Response:
     wrong: dict[str, WrongValue] = {}
     for name in filter(given.get, ("since", "until")):
         try:
-            times[name] = read_time(name, given[name], now_ms)
+            times[name] = read_value(name, given[name], now_ms)
         except WrongValue as error:
             wrong[name] = error
     trail = Trail(

@@ -92,8 +92,8 @@ def show_list(web: WebContext, request: Request) -> Response:
     after = after if is_queue_id(after) else ""
     entries: list[QueueEntry] = []
     if not wrong:
-        entries = selection.found_messages(
-            web.store, conditions, limit=PAGE_ROWS + 1, after=after, newest_first=newest_first
+        entries = web.store.queue.search(
+            conditions.selection, limit=PAGE_ROWS + 1, after=after, newest_first=newest_first
         )
     lanes = web.store.queue.counts()
     states: Counter[str] = Counter()

@@ -5,27 +5,23 @@ An empty value is no condition, as a form sends it; one that cannot select is an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from starlette.datastructures import FormData, ImmutableMultiDict
 from starlette.requests import Request
 
 from relaygw.mail.state import OPEN, DeliveryState
-from relaygw.mail.suppression import NULL_SENDER
 from relaygw.operations import queue_actions, selectors
-from relaygw.settings.section import parse_duration
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import MAX_TEXT_CHARACTERS, Selection
-from relaygw.store.store import Store
 from relaygw.web.context import WebContext, existing, is_queue_id
 from relaygw.web.lists import Choice, means_all, ticked_ids
 from relaygw.web.page import Problem
 
-PAGE_MESSAGES = 500
 _MAX_MS = 10**14
 
 
@@ -77,15 +73,11 @@ class Conditions:
 
     def batches(
         self, web: WebContext, until: str, states: frozenset[DeliveryState]
-    ) -> Iterator[list[str]]:
+    ) -> Iterator[Sequence[str]]:
         """Yield the ids of those in one of `states` that were accepted before `until`, in ms."""
-        found, after = self.narrowed(states, int(until)), ""
-        while found is not None:
-            page = found_messages(web.store, found, limit=PAGE_MESSAGES, after=after)
-            if not page:
-                return
-            yield [entry.queue_id for entry in page]
-            after = page[-1].queue_id
+        found = self.narrowed(states, int(until))
+        if found is not None:
+            yield from queue_actions.found_batches(web.store, found.selection)
 
     def narrowed(self, states: frozenset[DeliveryState], limit_ms: int) -> Conditions | None:
         """Return the same in one of `states`, without what was accepted since; None for nothing."""
@@ -145,28 +137,16 @@ def check_length(name: str, value: str) -> str:
 
 
 def _selection(found: Mapping[str, tuple[str, ...]], now_ms: int, tz: tzinfo | None) -> Selection:
-    values: dict[str, object] = {
-        name: given[0] for name, given in found.items() if selectors.SELECTORS[name].is_text
-    }
-    if "id" in found:
-        values["id"] = [queue_id.upper() for queue_id in found["id"]]
-    for name in selectors.CHOICES:
-        if name in found:
-            values[name] = list(_words(name, found[name]))
-    if "uid" in found:
-        values["uid"] = _uid(found["uid"][0])
-    times: dict[str, int] = {}
-    for name in ("since", "until"):
-        if name in found:
-            times[name] = values[name] = read_time(name, found[name][0], now_ms, tz)
-    if len(times) > 1 and times["since"] > times["until"]:
+    values: dict[str, Any] = {}
+    for name, given in found.items():
+        if name in selectors.CHOICES:
+            values[name] = list(_words(name, given))
+        elif name == "id":
+            values[name] = [queue_id.upper() for queue_id in given]
+        else:
+            values[name] = read_value(name, given[0], now_ms, tz)
+    if "since" in values and "until" in values and values["since"] > values["until"]:
         raise WrongValue("since", found["since"][0], "earlier than until", "an earlier time")
-    if "older_than" in found:
-        word, expected = found["older_than"][0], "one like 30s, 5m, 4h or 7d"
-        try:
-            values["older_than"] = parse_duration(word)
-        except ValueError:
-            raise WrongValue("older_than", word, "a duration", expected) from None
     return selectors.selection_of(values, default_states=OPEN, now_ms=now_ms)
 
 
@@ -190,18 +170,19 @@ def _words(selector: str, given: Iterable[str]) -> Iterator[str]:
 _WITHOUT = {"state": "all waiting", "result": "any", "attempt": "any"}
 
 
-def _uid(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= selectors.MAX_UID_DIGITS):
-        raise WrongValue("uid", word, "a user ID", "one like 33; `id -u NAME` prints it")
-    return int(word)
+_EXPECTED = {
+    selectors.Kind.TIME: ("a time", selectors.TIMES),
+    selectors.Kind.NUMBER: ("a user ID", "one like 33; `id -u NAME` prints it"),
+    selectors.Kind.AGE: ("a duration", "one like 30s, 5m, 4h or 7d"),
+}
 
 
-def read_time(name: str, word: str, now_ms: int, tz: tzinfo | None = None) -> int:
-    """Return the time of the field `since` or `until`; raises WrongValue. See read_moment."""
-    at_ms = selectors.read_moment(word, now_ms=now_ms, is_end=name == "until", tz=tz)
-    if at_ms is None:
-        raise WrongValue(name, word, "a time", selectors.TIMES)
-    return at_ms
+def read_value(name: str, word: str, now_ms: int, tz: tzinfo | None = None) -> Any:
+    """Return the value of a selector that takes one; raises WrongValue. See read_moment."""
+    value = selectors.read_value(name, word, now_ms=now_ms, tz=tz)
+    if value is None:
+        raise WrongValue(name, word, *_EXPECTED[selectors.SELECTORS[name].kind])
+    return value
 
 
 ORDERS = ("newest", "oldest")
@@ -212,30 +193,6 @@ def read_order(word: str, conditions: Conditions) -> bool:
     if word and word not in ORDERS:
         raise Problem(400, f"order {word[:40]!r} is not known", expected=" or ".join(ORDERS))
     return word == "newest" if word else selectors.is_newest_first(conditions.selection)
-
-
-def found_messages(
-    store: Store,
-    conditions: Conditions,
-    *,
-    limit: int,
-    after: str = "",
-    newest_first: bool = False,
-) -> list[QueueEntry]:
-    """Return at most `limit` of the messages, in the order of acceptance or newest first."""
-    found: list[QueueEntry] = []
-    # which no part of a text selects
-    has_no_sender = conditions.given.get("sender") == (NULL_SENDER,)
-    while len(found) < limit:
-        most = PAGE_MESSAGES if has_no_sender else limit - len(found)
-        page = store.queue.search(
-            conditions.selection, limit=most, after=after, newest_first=newest_first
-        )
-        found += [entry for entry in page if not (has_no_sender and entry.sender)]
-        if len(page) < most:
-            break
-        after = page[-1].queue_id
-    return found[:limit]
 
 
 def queued_of(web: WebContext, request: Request) -> QueueEntry:

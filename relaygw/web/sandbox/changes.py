@@ -79,20 +79,20 @@ async def _ask(
 
 def _change_of(
     web: WebContext, action: str, tags: list[str], principal: Principal, choice: CapturedChoice
-) -> Callable[[list[str]], int]:
+) -> Callable[[Sequence[str]], int]:
     store, actor, now = web.store, principal.name, clock_ms()
 
-    def delete(ids: list[str]) -> int:
+    def delete(ids: Sequence[str]) -> int:
         detail = choice.words()
         return len(
             captured.delete_captured(store, ids, actor=actor, now_ms=now, detail=detail).changed
         )
 
-    def mark(ids: list[str]) -> int:
+    def mark(ids: Sequence[str]) -> int:
         store.sandbox.mark_read(ids, is_read=action == "read")
         return len(ids)
 
-    def retag(ids: list[str]) -> int:
+    def retag(ids: Sequence[str]) -> int:
         if action == "settags":
             store.sandbox.set_tags(ids, tags)
             return len(ids)

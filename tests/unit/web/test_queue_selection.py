@@ -26,7 +26,7 @@ def test_conditions_become_a_selection_and_a_path_again() -> None:
         now_ms=NOW,
     )
     assert conditions.selection.subject == "a b"
-    assert conditions.selection.sender is None
+    assert conditions.selection.sender == "<>"
     assert conditions.one("sender") == "<>"
     assert conditions.selection.queue_ids == ("ABC",)
     assert conditions.selection.accepted_before_ms == NOW - 4 * 3_600_000
