@@ -361,6 +361,17 @@ def test_shape_of_nothing_and_of_ids(desk: Desk) -> None:
     assert (row["provider"], row["total"]) == ("(not tried)", 1)
 
 
+def test_shape_of_a_recipient_and_of_the_null_sender(desk: Desk) -> None:
+    desk.add("b@x.test", "c@y.test")
+    desk.add("d@z.test", sender="")
+    for words, domains in (
+        (("--recipient", "c@"), {"x.test", "y.test"}),
+        (("--sender", "<>"), {"z.test"}),
+    ):
+        rows = desk.lines("queue", "shape", "--json", *words)
+        assert {row["recipient"] for row in rows} == domains
+
+
 def test_shape_fits_80_columns_and_is_not_steered(desk: Desk) -> None:
     evil = "\x1b[2J" + "long" * 30
     desk.add()
