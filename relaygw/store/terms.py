@@ -45,8 +45,8 @@ def contains(tx: Transaction, text: ColumnElement[str], part: str) -> ColumnElem
     return find(text, part) > 0
 
 
-def _has(*columns: ColumnElement[Any]) -> _Make:
-    return lambda term: or_(*(has_text(column, term.text) for column in columns))
+def _has(text: ColumnElement[Any]) -> _Make:
+    return lambda term: has_text(text, term.text)
 
 
 def _is(*columns: ColumnElement[Any]) -> _Make:
@@ -61,6 +61,12 @@ def _has_sender(term: Term) -> Condition:
     return _M.sender == "" if term.text == NULL_SENDER else has_text(_M.sender, term.text)
 
 
+def _has_recipient(term: Term) -> Condition:
+    # hardly any has another address: to ask for one costs less than to look into none
+    was_so = and_(_R.original.is_not(None), has_text(_R.original, term.text))
+    return or_(has_text(_R.address, term.text), was_so)
+
+
 def _has_client(term: Term) -> Condition:
     """Return the condition of a whole address, or of the beginning of one that ends with a sign."""
     begins = _M.source_client.startswith(term.text, autoescape=True)
@@ -72,7 +78,6 @@ def _has_report(term: Term) -> Condition:
     return exists().where(is_its, has_text(_EVENT.detail, term.text))
 
 
-_has_recipient = _has(_R.address, _R.original)
 _has_reply = _has(_R.reply)
 _CONDITIONS: dict[Field, dict[Table, _Make]] = {
     Field.FROM: {message: _has_sender},
