@@ -15,9 +15,12 @@ from relaygw.mail.envelope import (
     Source,
 )
 from relaygw.mail.queue_id import QueueIdSource
+from relaygw.mail.search import make_term
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.operations.selectors import SELECTORS
 from relaygw.store.instances import Instance
+from relaygw.store.selection import Selection
 
 NOW_MS = 1_795_600_000_000
 
@@ -57,6 +60,14 @@ def part_on(route: str, *addresses: str) -> NewDelivery:
     """Return the part of a message that takes a route."""
     people = tuple(NewRecipient(address=one) for one in addresses)
     return NewDelivery(route=route, stream="transactional", recipients=people)
+
+
+def selected(**values: Any) -> Selection:
+    """Return a selection of conditions, of those that are terms by the names of selectors."""
+    fields = {name: selector.field for name, selector in SELECTORS.items()}
+    terms = {name: values.pop(name) for name, field in fields.items() if field and name in values}
+    made = tuple(make_term(fields[name], value) for name, value in terms.items())
+    return Selection(terms=made, **values)
 
 
 def update_of(queue_id: str, **more: Any) -> DeliveryUpdate:

@@ -31,11 +31,10 @@ from relaygw.settings.model import fingerprint
 from relaygw.store.holds import Hold
 from relaygw.store.instances import Instance
 from relaygw.store.rules import StoreRules
-from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
 from relaygw.store.watch import Incident
 from relaygw.web.indexing import Indexer
-from tests.builders import accepted
+from tests.builders import accepted, selected
 from tests.e2e.browser import letters
 from tests.e2e.browser.browsing import Visit, chromium
 from tests.integration.web.conftest import running
@@ -173,7 +172,7 @@ def send_for_hours(store: Store) -> dict[str, str]:
             bounced = queue_id
         work(store)
     go_to(5)
-    held = store.queue.search_ids(Selection(recipient="s.okafor@firma.example"), limit=1)
+    held = store.queue.search_ids(selected(recipient="s.okafor@firma.example"), limit=1)
     order = Order(actor="otto", detail="web", note="ask the customer first")
     change_queued(store, HOLD, held, order, now_ms=clock_ms())
     store.limits.use_quota("sendgrid", wanted=41_234, quota=50_000)

@@ -21,6 +21,7 @@ from relaygw.cli.frame import CommandFailed
 from relaygw.cli.install_sendmail import closed_maildrop_warnings, maildrop_warnings
 from relaygw.cli.setup_plan import NewFile
 from relaygw.errors import SettingsError
+from relaygw.mail.search import Field, make_term
 from relaygw.observe.reload import read_refused_reload
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.settings.load import (
@@ -272,7 +273,7 @@ def queued_as(store: Store, subject: str) -> str:
     deadline_s = time.monotonic() + _TRIAL_LIMIT_S
     while time.monotonic() < deadline_s:
         found: Sequence[str] = store.queue.search_ids(
-            Selection(subject=subject, states=ANY_STATE), limit=1
+            Selection(terms=(make_term(Field.SUBJECT, subject),), states=ANY_STATE), limit=1
         )
         if found:
             return found[0]

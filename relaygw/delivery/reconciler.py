@@ -18,6 +18,7 @@ from relaygw.delivery.context import WorkerContext
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.content import read_header
 from relaygw.mail.rerouting import Rerouting, RouteWay
+from relaygw.mail.search import Field, make_term
 from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.policy.recipients import BY_MODE, Screen
 from relaygw.policy.router import Router
@@ -153,7 +154,9 @@ class Reconciler:
     async def _route_anew(self, route: str) -> None:
         moved: Counter[str] = Counter()
         left = 0
-        async for page in self._pages(Selection(states=CLAIMABLE, route=route)):
+        async for page in self._pages(
+            Selection(states=CLAIMABLE, terms=(make_term(Field.ROUTE, route),))
+        ):
             left += await self._context.call(self._reroute, route, page, moved)
         if moved:
             self._wake()
@@ -232,7 +235,10 @@ class Reconciler:
         """Make due what was held for the mode and is permitted now."""
         if BY_MODE not in await self._context.call(self._store.holds.held_causes):
             return
-        selection = Selection(states=frozenset({DeliveryState.HELD}), reason=BY_MODE.sentence)
+        selection = Selection(
+            states=frozenset({DeliveryState.HELD}),
+            terms=(make_term(Field.WAIT_REASON, BY_MODE.sentence),),
+        )
         number = 0
         async for page in self._pages(selection):
             number += await self._context.call(self._free_page, page)

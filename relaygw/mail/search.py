@@ -141,6 +141,13 @@ class Term:
     is_negated: bool = False
 
 
+def make_term(field: Field, value: str | int) -> Term:
+    """Return the term that a field has this text or number."""
+    if isinstance(value, int):
+        return Term(field=field, number=value)
+    return Term(field=field, text=value)
+
+
 class SearchMistake(ValueError):
     """A search that cannot be made; `what` is wrong, `expected` would do."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from relaygw.mail.clock import DAY_MS, rfc3339, rfc3339_or_none
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.mail_class import sender_words
+from relaygw.mail.search import Field, make_term
 from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted, fields
 from relaygw.operations import queue_actions
@@ -172,7 +173,9 @@ def _release_each(asked: Asked, batches: Iterable[Sequence[str]], target: str) -
 
 
 def _held_ids(store: Store, target: str) -> Iterator[Sequence[str]]:
-    wanted = Selection(states=_HELD, reason=f"held by the guard, {target}:")
+    wanted = Selection(
+        states=_HELD, terms=(make_term(Field.WAIT_REASON, f"held by the guard, {target}:"),)
+    )
     return found_batches(store, wanted)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from relaygw.mail.hold import HoldCause, HoldCode, provider_down
 from relaygw.mail.outcome import Scope
+from relaygw.mail.search import Field, make_term
 from relaygw.mail.state import DeliveryState
 from relaygw.operations.providers import hold_object, holds_of
 from relaygw.operations.queue_actions import (
@@ -87,7 +88,10 @@ def _make_due(asked: Asked, name: str, ended: Sequence[Hold]) -> None:
     order = Order(actor=asked.actor, detail=f"provider {name} was released")
     told = [hold.cause.words for hold in ended]
     for reason in dict.fromkeys((*told, provider_down(name).sentence)):
-        waiting = Selection(states=frozenset({DeliveryState.DEFERRED}), reason=reason)
+        waiting = Selection(
+            states=frozenset({DeliveryState.DEFERRED}),
+            terms=(make_term(Field.WAIT_REASON, reason),),
+        )
         for ids in found_batches(asked.store, waiting):
             change_queued(asked.store, RETRY, ids, order, now_ms=asked.now_ms)
 

@@ -19,7 +19,15 @@ from typing import Any
 from relaygw.mail.attempt_state import PUT_OFF, AttemptState
 from relaygw.mail.clock import DAY_MS, clock_ms, rfc3339_or_none, utc_text, utc_time
 from relaygw.mail.result import ASKED, asked_for
-from relaygw.mail.search import WITH_WORDS, Field, MailSearch, SearchMistake, Term, parse_find
+from relaygw.mail.search import (
+    WITH_WORDS,
+    Field,
+    MailSearch,
+    SearchMistake,
+    Term,
+    make_term,
+    parse_find,
+)
 from relaygw.mail.search_values import read_time_ms
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.queue_object import queue_object
@@ -59,13 +67,9 @@ class Selector:
     name: str
     kind: Kind
     help: str
+    field: Field | None = None  # of the term that it is
     label: str = ""  # of the field of a page; none: it has no plain field
     example: str = ""
-
-    @property
-    def is_text(self) -> bool:
-        """True for a value that is taken as it is."""
-        return self.kind in (Kind.PART, Kind.WHOLE)
 
     @property
     def is_repeated(self) -> bool:
@@ -78,39 +82,48 @@ _ROWS = (
     Selector("id", _K.ID, "Queue id; repeatable."),
     Selector(
         "sender", _K.PART, "Envelope sender contains TEXT; <> is the null sender.",
-        label="Sender contains", example="shop@example.com, or <>",
+        field=Field.FROM, label="Sender contains", example="shop@example.com, or <>",
     ),
-    Selector("recipient", _K.PART, "A recipient contains TEXT.", label="A recipient contains"),
-    Selector("subject", _K.PART, "Subject contains TEXT.", label="Subject contains"),
+    Selector(
+        "recipient", _K.PART, "A recipient contains TEXT.",
+        field=Field.TO, label="A recipient contains",
+    ),
+    Selector(
+        "subject", _K.PART, "Subject contains TEXT.", field=Field.SUBJECT, label="Subject contains"
+    ),
     Selector("state", _K.CHOICE, "State of a delivery; repeatable."),
     Selector("result", _K.CHOICE, f"Outcome of a recipient; repeatable: {', '.join(ASKED)}."),
     Selector("attempt", _K.CHOICE, "Outcome of an attempt that put mail off; repeatable."),
     Selector(
         "domain", _K.WHOLE, "A recipient's domain is exactly TEXT.",
-        label="A recipient's domain is", example="example.com",
+        field=Field.DOMAIN, label="A recipient's domain is", example="example.com",
     ),
     Selector(
         "sender_domain", _K.WHOLE, "Envelope sender's domain is exactly TEXT.",
-        label="Sender's domain is", example="shop.example",
+        field=Field.SENDER_DOMAIN, label="Sender's domain is", example="shop.example",
     ),
     Selector(
         "provider", _K.WHOLE,
         "Last provider tried (with a result or an attempt: its provider) is exactly TEXT.",
-        label="Provider is",
+        field=Field.PROVIDER, label="Provider is",
     ),
-    Selector("route", _K.WHOLE, "Route is exactly TEXT.", label="Route is"),
-    Selector("stream", _K.WHOLE, "Stream is exactly TEXT.", label="Stream is"),
+    Selector("route", _K.WHOLE, "Route is exactly TEXT.", field=Field.ROUTE, label="Route is"),
+    Selector("stream", _K.WHOLE, "Stream is exactly TEXT.", field=Field.STREAM, label="Stream is"),
     Selector(
-        "client", _K.WHOLE, "Client address or user is exactly TEXT.", label="Client or user is"
+        "client", _K.WHOLE, "Client address or user is exactly TEXT.",
+        field=Field.CLIENT_OR_USER, label="Client or user is",
     ),
     Selector(
         "host", _K.WHOLE, "Host or client that sent it is exactly TEXT; local: sendmail here.",
-        label="Host is",
+        field=Field.HOST, label="Host is",
     ),
-    Selector("uid", _K.NUMBER, "User ID of the local program is N.", label="User ID is"),
+    Selector(
+        "uid", _K.NUMBER, "User ID of the local program is N.",
+        field=Field.UID, label="User ID is",
+    ),
     Selector(
         "script", _K.PART, "Script that sent it contains TEXT.",
-        label="Script contains", example="checkout.php",
+        field=Field.SCRIPT, label="Script contains", example="checkout.php",
     ),
     Selector(
         "since", _K.TIME, "Accepted since T (with a result: ended, with an attempt: tried): today, "
@@ -127,12 +140,12 @@ _ROWS = (
     ),
     Selector(
         "reason", _K.PART, "Reason of a delay or hold contains TEXT.",
-        label="Reason contains", example="timed out",
+        field=Field.WAIT_REASON, label="Reason contains", example="timed out",
     ),
     Selector(
         "reply", _K.PART,
         "Last reply for a recipient, or with a result what was reported since, contains TEXT.",
-        label="Last reply contains",
+        field=Field.REPLY, label="Last reply contains",
     ),
 )  # fmt: skip
 SELECTORS = {selector.name: selector for selector in _ROWS}
@@ -246,18 +259,19 @@ def selection_of(
 ) -> Selection:
     """Return the search for what all of these values select.
 
-    By name: texts; `id`, `state`, `result` and `attempt` are sequences, `older_than` is in seconds,
-    `since` and `until` are in ms. With ids, results or attempts every state is meant unless some
-    are given, else `default_states`.
+    By name: texts, and numbers for `uid`; `id`, `state`, `result` and `attempt` are sequences,
+    `older_than` is in seconds, `since` and `until` are in ms. With ids, results or attempts every
+    state is meant unless some are given, else `default_states`.
     """
-    texts = {
-        name: values[name]
-        for name, selector in SELECTORS.items()
-        if selector.is_text and name in values
-    }
     states = values.get("state", ())
     results, verdicts = asked_for(values.get("result", ()))
     attempts = values.get("attempt", ())
+    reply = Field.REPLY_OR_REPORT if verdicts else Field.REPLY
+    terms = (
+        make_term(reply if selector.field is Field.REPLY else selector.field, values[name])
+        for name, selector in SELECTORS.items()
+        if selector.field is not None and name in values
+    )
     is_ended = "id" in values or results or verdicts or attempts
     if ALL in states or (is_ended and not states):
         found = ANY_STATE
@@ -272,9 +286,8 @@ def selection_of(
         attempts=frozenset(PUT_OFF if ALL in attempts else map(AttemptState, attempts)),
         since_ms=values.get("since"),
         until_ms=values.get("until"),
-        uid=values.get("uid"),
         accepted_before_ms=None if older_than_s is None else now_ms - int(older_than_s * 1000),
-        **texts,
+        terms=tuple(terms),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from relaygw.mail.address import folded
 from relaygw.mail.clock import rfc3339, rfc3339_or_none, utc_text
+from relaygw.mail.search import Field, make_term
 from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import CLAIMABLE, RecipientState
 from relaygw.mail.suppression import NULL_SENDER
@@ -27,12 +28,13 @@ from relaygw.store.store import Store
 
 _S = HoldScope
 # by which most of the waiting mail is found; workers hold what is spelled otherwise
-_SELECTORS: dict[HoldScope, str] = {
-    _S.RECIPIENT_DOMAIN: "domain",
-    **{
-        hold_scope: hold_scope.value
-        for hold_scope in (_S.RECIPIENT, _S.SENDER, _S.SENDER_DOMAIN, _S.SUBJECT, _S.ROUTE)
-    },
+_FIELDS = {
+    _S.RECIPIENT: Field.TO,
+    _S.RECIPIENT_DOMAIN: Field.DOMAIN,
+    _S.SENDER: Field.FROM,
+    _S.SENDER_DOMAIN: Field.SENDER_DOMAIN,
+    _S.SUBJECT: Field.SUBJECT,
+    _S.ROUTE: Field.ROUTE,
 }
 
 
@@ -165,9 +167,9 @@ def _added_words(hold: StandingHold, waiting: int) -> str:
 def _hold_waiting(store: Store, hold: StandingHold) -> None:
     """Hold the waiting mail; what has other recipients as well waits for a worker."""
     holds = StandingHolds([hold])
-    is_found = hold.scope in _SELECTORS and hold.value
-    found_by: dict[str, Any] = {_SELECTORS[hold.scope]: hold.value} if is_found else {}
-    wanted = Selection(states=CLAIMABLE, **found_by)
+    is_found = hold.scope in _FIELDS and hold.value
+    terms = (make_term(_FIELDS[hold.scope], hold.value),) if is_found else ()
+    wanted = Selection(states=CLAIMABLE, terms=terms)
     for ids in found_batches(store, wanted):
         keys = [key for entry in store.queue.entries(ids) for key in _kept(entry, holds)]
         if keys:

@@ -18,7 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.queue_id import CLOCKS_MS, first_id_at
 from relaygw.mail.result import Asked
-from relaygw.mail.search import Field, Term
+from relaygw.mail.search import Term
 from relaygw.mail.state import OPEN, RARE_RESULTS, DeliveryState, RecipientState
 from relaygw.mail.verdict import Kind
 from relaygw.store.batches import rows_in
@@ -48,57 +48,26 @@ MAX_TEXT_CHARACTERS = 1000  # of a text that is looked for: far below what SQLit
 
 _CAPTURED = frozenset({RecipientState.CAPTURED})
 _A, _D, _M, _R = attempt.c, delivery.c, message.c, recipient.c
-_FIELDS = {
-    "sender": Field.FROM,
-    "sender_domain": Field.SENDER_DOMAIN,
-    "recipient": Field.TO,
-    "domain": Field.DOMAIN,
-    "subject": Field.SUBJECT,
-    "provider": Field.PROVIDER,
-    "route": Field.ROUTE,
-    "stream": Field.STREAM,
-    "client": Field.CLIENT_OR_USER,
-    "host": Field.HOST,
-    "uid": Field.UID,
-    "script": Field.SCRIPT,
-    "reason": Field.WAIT_REASON,
-    "reply": Field.REPLY,
-}
-"""Which term each of these conditions of a selection is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which messages: every condition set must hold; texts match anywhere, without case.
+    """Which messages: every condition set must hold, and each term.
 
-    With `results` and `verdicts` the conditions on a recipient and the provider hold for one of
-    those who came to one of them, and `since_ms` and `until_ms` are about that time; with
-    `attempts` all these are about one of those, which may be repeated ones; else times are about
-    acceptance. The sender `<>` is the null sender.
+    With `results` and `verdicts` terms on a recipient and the provider hold for one of those who
+    came to one of them, and `since_ms` and `until_ms` are about that time; with `attempts` all
+    these are about one of those, which may be repeated ones; else times are about acceptance.
     """
 
     queue_ids: tuple[str, ...] = ()
-    sender: str | None = None
-    sender_domain: str | None = None
-    recipient: str | None = None
-    domain: str | None = None
-    subject: str | None = None
+    terms: tuple[Term, ...] = ()
     states: frozenset[DeliveryState] = OPEN
-    provider: str | None = None
-    route: str | None = None
-    stream: str | None = None
-    client: str | None = None
-    host: str | None = None
-    uid: int | None = None
-    script: str | None = None
     results: frozenset[RecipientState] = frozenset()
     verdicts: frozenset[Kind] = frozenset()  # last words that were reported since
     attempts: frozenset[AttemptState] = frozenset()
     since_ms: int | None = None
     until_ms: int | None = None
     accepted_before_ms: int | None = None
-    reason: str | None = None
-    reply: str | None = None
 
     @property
     def is_of_acceptance(self) -> bool:
@@ -116,17 +85,6 @@ class Selection:
         """The results that are looked for."""
         return Asked(self.results, self.verdicts)
 
-    def terms(self) -> Iterator[Term]:
-        """Yield the conditions that are terms of a search."""
-        for name, field in _FIELDS.items():
-            value = getattr(self, name)
-            if name == "reply" and self.verdicts:
-                field = Field.REPLY_OR_REPORT
-            if isinstance(value, int):
-                yield Term(field=field, number=value)
-            elif value is not None:
-                yield Term(field=field, text=value)
-
 
 def delivery_conditions(tx: Transaction, selection: Selection) -> list[Condition]:
     """Return the conditions on deliveries and their messages of a selection by acceptance."""
@@ -137,7 +95,7 @@ def delivery_conditions(tx: Transaction, selection: Selection) -> list[Condition
 
 def message_conditions(tx: Transaction, selection: Selection) -> list[Condition]:
     """Return the conditions on messages, by their terms and acceptance, in whatever state."""
-    return [*_accepted_before(tx, selection), *map(on_message, selection.terms())]
+    return [*_accepted_before(tx, selection), *map(on_message, selection.terms)]
 
 
 def _accepted_before(tx: Transaction, selection: Selection) -> list[Condition]:
@@ -154,7 +112,7 @@ def _state_conditions(selection: Selection) -> Iterator[Condition]:
 
 def _walks(tx: Transaction, selection: Selection) -> Iterator[Walk]:
     """Yield walks that lead to what is selected, but for its ids."""
-    terms, states = list(selection.terms()), list(_state_conditions(selection))
+    terms, states = selection.terms, list(_state_conditions(selection))
     span = Span(tx.to_stored(selection.since_ms), tx.to_stored(selection.until_ms))
     if selection.attempts:
         tries, people, parts, more = on_rows(terms, attempt, recipient, delivery, message)

@@ -7,10 +7,9 @@ from typing import Any
 from relaygw.mail.attempt_state import PUT_OFF, AttemptState
 from relaygw.mail.outcome import Verdict
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.store.selection import Selection
 from relaygw.store.shape import Failure
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted, instance
+from tests.builders import NOW_MS, accepted, instance, selected
 from tests.contract.test_results import EVERY, add, found
 from tests.contract.test_store_attempts import outcome, said
 
@@ -34,7 +33,7 @@ def put_off(store: Store, *to: str, at_ms: int = NOW_MS, **more: Any) -> str:
 
 def tried(store: Store, *attempts: AttemptState, **more: Any) -> list[str]:
     wanted = frozenset(attempts or PUT_OFF)
-    selection = Selection(attempts=wanted, **{"states": EVERY, **more})
+    selection = selected(attempts=wanted, **{"states": EVERY, **more})
     return store.queue.search_ids(selection, limit=99, newest_first=True)
 
 

@@ -15,9 +15,9 @@ from relaygw.store import migrate
 from relaygw.store.database import Place
 from relaygw.store.postgres import create_postgres_engine
 from relaygw.store.schema import SCHEMA_REVISION
-from relaygw.store.selection import Selection
 from relaygw.store.sqlite import create_sqlite_engine
 from relaygw.store.store import open_store
+from tests.builders import selected
 
 _MAIL = (
     "INSERT INTO message (queue_id, accepted_at_ms, sender, subject, message_id, size_bytes,"
@@ -118,7 +118,7 @@ def test_the_index_of_what_was_put_off_is_made_with_what_was_there(engine: Engin
     with engine.begin() as connection:  # a gateway of an earlier version goes on beside
         connection.execute(text(_TRIED))
     store = open_store(url)
-    tried = Selection(attempts=frozenset(PUT_OFF), provider="main", since_ms=5)
+    tried = selected(attempts=frozenset(PUT_OFF), provider="main", since_ms=5)
     found = store.queue.search_ids(tried, limit=9)
     failures = store.queue.failures(5, step_ms=9, limit=9)
     store.close()

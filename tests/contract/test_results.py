@@ -14,7 +14,7 @@ from relaygw.mail.state import RESULTS, DeliveryState, RecipientState
 from relaygw.store.queue_tables import recipient
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, selected
 
 R = RecipientState
 EVERY = frozenset(DeliveryState)
@@ -41,7 +41,7 @@ def add(store: Store, *results: R, ago_ms: int = 0, took_ms: int = 0, **more: An
 
 
 def found(store: Store, *results: R, newest_first: bool = True, **more: Any) -> list[str]:
-    selection = Selection(results=frozenset(results), **{"states": EVERY, **more})
+    selection = selected(results=frozenset(results), **{"states": EVERY, **more})
     ids = store.queue.search_ids(selection, limit=100, newest_first=newest_first)
     entries = store.queue.search(selection, limit=100, newest_first=newest_first)
     assert [entry.queue_id for entry in entries] == ids

@@ -10,9 +10,8 @@ from relaygw.mail.standing_hold import HoldScope, StandingHold
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.holds import Hold, ended_entry
-from relaygw.store.selection import Selection
 from relaygw.store.store import Store
-from tests.builders import accepted, standing_hold
+from tests.builders import accepted, selected, standing_hold
 
 D = DeliveryState
 
@@ -70,7 +69,7 @@ def test_mail_is_parked_and_let_go_as_it_was_due(store: Store) -> None:
     keys = [(one.queue_id, 0) for one in mail]
     assert store.holds.park(keys, hold.cause) == 6  # what is being sent stays as it is
     assert store.holds.park(keys, hold.cause) == 0
-    held = Selection(states=frozenset({D.HELD}), reason="standing hold 3f2a9c1d")
+    held = selected(states=frozenset({D.HELD}), reason="standing hold 3f2a9c1d")
     entries = store.queue.search(held, limit=9)
     assert {one.deliveries[0].hold for one in entries} == {hold.cause}
     assert store.holds.release_standing({"00000000"}) == 0

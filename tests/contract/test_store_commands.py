@@ -16,7 +16,7 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.shape import ShapeKey
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted, part_on, update_of
+from tests.builders import NOW_MS, accepted, part_on, selected, update_of
 from tests.contract.conftest import clock_at, purge_before
 
 D, R = DeliveryState, RecipientState
@@ -288,7 +288,7 @@ def test_the_last_reply_selects(store: Store) -> None:
     queue_id = add(store)
     attempt(store, reason="451 4.7.1 Slow Down")
     add(store)
-    (found,) = store.queue.search(Selection(reply="slow down"), limit=9)
+    (found,) = store.queue.search(selected(reply="slow down"), limit=9)
     assert found.queue_id == queue_id
 
 
@@ -297,7 +297,7 @@ BOUNDS_MS = (5 * 60_000, 10 * 60_000)
 
 def shape(store: Store, by: ShapeKey, **conditions: Any) -> set[tuple[str, int, int]]:
     with clock_at(store, NOW_MS + 20 * 60_000):
-        counts = store.queue.shape(Selection(**conditions), by=by, bounds_ms=BOUNDS_MS)
+        counts = store.queue.shape(selected(**conditions), by=by, bounds_ms=BOUNDS_MS)
     return {(one.key, one.step, one.number) for one in counts}
 
 

@@ -27,7 +27,7 @@ from relaygw.store.queue_tables import account, usage
 from relaygw.store.selection import Selection
 from relaygw.store.side_tables import duty
 from relaygw.store.store import Store, read_content
-from tests.builders import NOW_MS, accepted, instance, part_on, taken, update_of
+from tests.builders import NOW_MS, accepted, instance, part_on, selected, taken, update_of
 from tests.contract.conftest import clock_at, open_store, purge_before, shed_content
 from tests.processes import PROCESSES
 
@@ -644,12 +644,12 @@ def test_time_held_is_counted(store: Store) -> None:
 @pytest.mark.parametrize(
     "selection",
     [
-        Selection(sender="SHOP.test"),
-        Selection(recipient="b@cust"),
-        Selection(subject="ORDER"),
-        Selection(route="default"),
-        Selection(stream="transactional"),
-        Selection(client="127.0.0.1"),
+        selected(sender="SHOP.test"),
+        selected(recipient="b@cust"),
+        selected(subject="ORDER"),
+        selected(route="default"),
+        selected(stream="transactional"),
+        selected(client="127.0.0.1"),
         Selection(accepted_before_ms=NOW_MS + 1),
         Selection(states=frozenset({DeliveryState.INCOMING})),
     ],
@@ -675,8 +675,8 @@ def test_selections_find_and_narrow(store: Store, selection: Selection) -> None:
 
 def test_search_treats_wildcards_as_text(store: Store) -> None:
     store.intake.accept_batch([accepted(subject="100% sure"), accepted(subject="100 sure")])
-    assert len(store.queue.search(Selection(subject="100%"), limit=10)) == 1
-    assert store.queue.search(Selection(subject="' OR 1=1--"), limit=10) == []
+    assert len(store.queue.search(selected(subject="100%"), limit=10)) == 1
+    assert store.queue.search(selected(subject="' OR 1=1--"), limit=10) == []
 
 
 def test_counts_are_of_open_deliveries(store: Store) -> None:

@@ -10,9 +10,8 @@ from sqlalchemy import update
 from relaygw.mail.envelope import NewRecipient, Source
 from relaygw.mail.search import EVERYTHING, parse_find, parse_search
 from relaygw.store.queue_tables import delivery
-from relaygw.store.selection import Selection
 from relaygw.store.store import Store
-from tests.builders import NOW_MS, accepted
+from tests.builders import NOW_MS, accepted, selected
 from tests.contract.captured import capture, indexed
 from tests.tables import each_of
 
@@ -65,7 +64,7 @@ def test_both_find_the_same(
     store: Store, mails: dict[str, str], selector: dict[str, Any], term: str, name: str
 ) -> None:
     expected = [mails[name]] if name else []
-    assert store.queue.search_ids(Selection(**selector), limit=9) == expected
+    assert store.queue.search_ids(selected(**selector), limit=9) == expected
     assert [one.queue_id for one in store.find.find(parse_find(term), limit=9).entries] == expected
 
 
@@ -77,7 +76,7 @@ def test_a_null_sender_is_left_out_too(store: Store, mails: dict[str, str]) -> N
 def test_only_names_of_settings_are_compared_in_small_letters(
     store: Store, mails: dict[str, str]
 ) -> None:
-    assert store.queue.search_ids(Selection(route="Promo"), limit=9) == []
+    assert store.queue.search_ids(selected(route="Promo"), limit=9) == []
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ def captured(store: Store) -> dict[str, str]:
 def test_captured_mail_is_selected_by_its_envelope(
     store: Store, captured: dict[str, str], query: str, selector: dict[str, Any], names: str
 ) -> None:
-    selection = Selection(**selector)
+    selection = selected(**selector)
     found = store.sandbox.find_captured(parse_search(query), start=0, limit=9, selection=selection)
     assert [one.entry.queue_id for one in found] == [captured[name] for name in names.split()]
 
@@ -113,7 +112,7 @@ def test_captured_mail_is_selected_by_its_envelope(
 def test_captured_mail_is_selected_page_by_page(store: Store) -> None:
     ids = [capture(store, "b@x.test", subject=f"order {n}", at_ms=NOW_MS + n) for n in range(5)]
     capture(store, "b@x.test", subject="other", at_ms=NOW_MS + 9)
-    chosen = Selection(subject="order")
+    chosen = selected(subject="order")
     pages = [
         store.sandbox.find_captured(EVERYTHING, start=start, limit=2, selection=chosen)
         for start in (0, 2, 4)

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relaygw.mail.clock import DAY_MS, clock_ms
+from relaygw.mail.search import Field, make_term
 from relaygw.mail.state import DeliveryState
 from relaygw.observe.history import Series
 from relaygw.observe.waits import WAITS_SLICE_S, Waits, waits_of
@@ -174,7 +175,9 @@ class Dashboard:
         examples: dict[str, Example] = {
             name: (entry.queue_id, store.queue.attempts(entry.queue_id))
             for name in settings.providers
-            for entry in store.queue.search(Selection(provider=name), limit=1)
+            for entry in store.queue.search(
+                Selection(terms=(make_term(Field.PROVIDER, name),)), limit=1
+            )
         }
         span = figures.span_of(hours, now=now)
         start_ms, step_ms = span.start_ms, span.step_ms

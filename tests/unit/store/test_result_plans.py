@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, event
 
 from relaygw.mail.attempt_state import PUT_OFF
 from relaygw.mail.state import RARE_RESULTS, DeliveryState, RecipientState
-from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
+from tests.builders import selected
 from tests.queues import make_queue
 
 R = RecipientState
@@ -56,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def listed(*results: R, newest_first: bool = True, **more: Any) -> Callable[[Store], object]:
     """Return the search for a page of messages with these results."""
     states = frozenset(DeliveryState)
-    selection = Selection(results=frozenset(results), **{"states": states, **more})
+    selection = selected(results=frozenset(results), **{"states": states, **more})
     return lambda store: store.queue.search_ids(selection, limit=9, newest_first=newest_first)
 
 

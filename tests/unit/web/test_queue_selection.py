@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import QueryParams
 
+from relaygw.mail.search import Field
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.operations.selectors import ANY_STATE
 from relaygw.web.page import Problem
@@ -25,8 +26,8 @@ def test_conditions_become_a_selection_and_a_path_again() -> None:
         ),
         now_ms=NOW,
     )
-    assert conditions.selection.subject == "a b"
-    assert conditions.selection.sender == "<>"
+    terms = {term.field: term.text for term in conditions.selection.terms}
+    assert terms == {Field.SUBJECT: "a b", Field.FROM: "<>"}
     assert conditions.one("sender") == "<>"
     assert conditions.selection.queue_ids == ("ABC",)
     assert conditions.selection.accepted_before_ms == NOW - 4 * 3_600_000
