@@ -301,10 +301,15 @@ class Provider(Section):
                 f"port {self.port} uses STARTTLS, and tls: implicit speaks TLS from the start; "
                 f"write tls: required, or port: {_PORT_OF_IMPLICIT_TLS}"
             )
-        if self.tls is TlsPolicy.ENCRYPT:
+        is_open = self.has_credentials and not is_loopback_host(self.host)
+        why = {TlsPolicy.ENCRYPT: "does not verify the certificate"}
+        if is_open:
+            why[TlsPolicy.OPPORTUNISTIC] = "verifies no certificate, and can do without TLS"
+            why[TlsPolicy.NONE] = "encrypts nothing"
+        if self.tls in why:
             yield (
-                "encrypt does not verify the certificate: anyone in the path can read passwords "
-                "and mail; write tls: required, with tls_ca if the server has its own CA"
+                f"{self.tls} {why[self.tls]}: anyone in the path can read passwords and mail; "
+                "write tls: required, with tls_ca if the server has its own CA"
             )
 
     @property

@@ -285,6 +285,21 @@ def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:
     assert "warning: providers.main.tls: encrypt does not verify the certificate" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ("host: mail.test, tls: opportunistic", "opportunistic verifies no certificate"),
+        ("host: mail.test, tls: none, auth_without_tls: true", "none encrypts nothing"),
+        ("host: 127.0.0.1, tls: none", ""),
+    ],
+)
+def test_a_login_without_verified_tls_is_a_warning(config: Path, provider: str, said: str) -> None:
+    config.write_text(STAGING.replace("host: mail.test", provider))
+    result = check(config)
+    assert result.exit_code == 0, result.stderr
+    assert ("warning: providers.main.tls: " + said in result.stderr) is bool(said)
+
+
 @pytest.mark.parametrize(("port", "is_warned"), [(587, True), (25, True), (465, False)])
 def test_implicit_tls_at_a_port_of_starttls_is_a_warning(
     config: Path, port: int, is_warned: bool
