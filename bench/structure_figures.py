@@ -1,4 +1,4 @@
-"""Figures of the code itself: its size and its imports; if asked, what runs for one message.
+"""Figures of the code itself: size, imports, reach of tests; if asked, what runs for a message.
 
 Size is statements, since lines depend on formatting. `postfix/` stands apart: the gateway runs
 without it. What runs is counted in a running gateway, as `bench/counts` does.
@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.message_counts import of_one_message
+from bench.reach_of_tests import private_uses, replaced_constants, trees_of
 from bench.rig import needs
 
 PACKAGE = Path(__file__).resolve().parents[1] / "relaygw"
+TESTS = PACKAGE.with_name("tests")
 LONG_FUNCTION_LINES = 50
 
 
@@ -23,8 +25,9 @@ def main() -> int:
     """Print the figures asked for."""
     parser = argparse.ArgumentParser(
         prog="structure",
-        description="Statements, files, lines and imports of relaygw/. A statement is one of "
-        "Python's grammar; docstrings and imports do not count.",
+        description="Statements, files, lines and imports of relaygw/, and how far tests reach "
+        "past its doors. A statement is one of Python's grammar; docstrings and imports do not "
+        "count.",
     )
     parser.add_argument(
         "--modules",
@@ -67,6 +70,10 @@ def _sizes() -> Iterator[str]:
     imports = sum(_import_lines(tree) for tree in trees.values())
     code = sum(_code_lines(text) for text in files.values())
     yield f"import lines of code lines           {100 * imports / code:6.1f}%"
+    product, tests = list(trees.values()), trees_of(TESTS)
+    yield f"statements of tests/                 {sum(count_statements(TESTS)):7}"
+    yield f"uses of private names by tests       {len(private_uses(product, tests)):7}"
+    yield f"constants replaced by tests          {len(replaced_constants(product, tests)):7}"
 
 
 def count_statements(package: Path) -> tuple[int, int]:
