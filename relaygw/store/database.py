@@ -172,9 +172,9 @@ class Statement:
         changed: int = cursor.rowcount
         return changed
 
-    def text(self) -> str:
-        """Return the statement as SQLite takes it."""
-        return self._text("qmark")
+    def text(self, style: str = "qmark") -> str:
+        """Return the statement for a driver's style of parameters, usually as SQLite takes it."""
+        return self._text(style)
 
 
 class BatchStatement:
@@ -193,25 +193,26 @@ class BatchStatement:
         """Execute for all `rows`, in as few steps as MAX_ROWS allows; return how many changed."""
         changed = 0
         for start in range(0, len(rows), MAX_ROWS):
-            changed += self._execute(tx, rows[start : start + MAX_ROWS], last).rowcount
+            changed += self.execute(tx, rows[start : start + MAX_ROWS], last).rowcount
         return changed
 
     def fetch(self, tx: Transaction, rows: Sequence[Row], *last: Any) -> list[Row]:
         """Execute a query for all `rows` and return what it found, in no order."""
         found: list[Row] = []
         for start in range(0, len(rows), MAX_ROWS):
-            found += self._execute(tx, rows[start : start + MAX_ROWS], last).fetchall()
+            found += self.execute(tx, rows[start : start + MAX_ROWS], last).fetchall()
         return found
 
-    def _execute(self, tx: Transaction, rows: Sequence[Row], last: Row) -> Any:
+    def execute(self, tx: Transaction, rows: Sequence[Row], last: Row) -> Any:
+        """Execute for rows of one step; return the driver's cursor."""
         text = self._text(len(rows), tx.connection.dialect.paramstyle)
         cursor = tx.cursor()
         cursor.execute(text, (*chain.from_iterable(rows), *last))
         return cursor
 
-    def text(self, count: int) -> str:
-        """Return the statement for `count` rows as SQLite takes it."""
-        return self._text(count, "qmark")
+    def text(self, count: int, style: str = "qmark") -> str:
+        """Return the statement for `count` rows, usually as SQLite takes it."""
+        return self._text(count, style)
 
     def _build_text(self, count: int, style: str) -> str:
         row = f"({', '.join([*['{?}'] * self._columns, *self._constants])})"

@@ -50,7 +50,8 @@ _STATE_OF_INDEX = """
 """
 
 
-def _scripts() -> Path:
+def scripts() -> Path:
+    """Return where migrations are, of the package or beside its source."""
     packaged = Path(__file__).parent.parent / "migrations"
     return packaged if packaged.is_dir() else packaged.parent.parent / "migrations"
 
@@ -83,7 +84,8 @@ def _engine(place: Place, *, is_for_writing: bool) -> Iterator[Engine]:
 
 
 @contextmanager
-def _transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
+def transaction(place: Place, *, is_for_writing: bool) -> Iterator[Connection]:
+    """Lend a connection in a transaction of its own; raises StoreUnavailable, QueueDamaged."""
     from relaygw.store.log_check import DriverError
     from relaygw.store.sqlite import is_damage
 
@@ -106,7 +108,7 @@ def current_revision(place: Place | str) -> str | None:
     place = Place.of(place)
     if not place.is_postgres and not database_path(place.url).exists():
         return None
-    with _transaction(place, is_for_writing=False) as connection:
+    with transaction(place, is_for_writing=False) as connection:
         return _revision(connection)
 
 
@@ -120,7 +122,7 @@ def check_parts(place: Place) -> None:
 
     But for indexes that an upgrade of PostgreSQL makes beside those who write.
     """
-    with _transaction(place, is_for_writing=False) as connection:
+    with transaction(place, is_for_writing=False) as connection:
         _check_parts(place, connection)
 
 
@@ -168,7 +170,7 @@ def set_up_if_empty(place: Place) -> bool:
     schema, or anything of somebody else: nothing is changed there.
     """
     if current_revision(place) is None:
-        with _transaction(place, is_for_writing=True) as connection:
+        with transaction(place, is_for_writing=True) as connection:
             if _revision(connection) is None:
                 _refuse_relations(connection)
                 _run_migrations(connection)
@@ -215,7 +217,7 @@ def _upgrade_patiently(place: Place) -> tuple[str | None, str]:
 
 
 def _upgrade(place: Place) -> tuple[str | None, str]:
-    with _transaction(place, is_for_writing=True) as connection:
+    with transaction(place, is_for_writing=True) as connection:
         before = _revision(connection)
         if (before or "") < SCHEMA_REVISION:
             _run_migrations(connection)
@@ -245,6 +247,6 @@ def _run_migrations(connection: Connection) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_scripts()))
+    config.set_main_option("script_location", str(scripts()))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -139,7 +139,9 @@ def _within(gen: PQGen[T], limit_s: float) -> PQGen[T]:
         return result
 
 
-def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> Engine:
+def create_postgres_engine(
+    place: Place, *, answer_s: float | None = None, idle_s: float = IDLE_IN_TRANSACTION_S
+) -> Engine:
     """Return an engine that reads the password, and limits answers, for each connection.
 
     Connecting raises StoreUnavailable when the server may lose data, unless the place allows that.
@@ -167,7 +169,7 @@ def create_postgres_engine(place: Place, *, answer_s: float | None = None) -> En
         connection.adapters.register_dumper(str, _StorableStr)
         connection.adapters.register_dumper(str, _StorableStrUnknown)
         # a pooler may give it to another session: it is right for all of this user's
-        timeout_ms = int(IDLE_IN_TRANSACTION_S * 1000)
+        timeout_ms = int(idle_s * 1000)
         connection.execute(f"SET idle_in_transaction_session_timeout = {timeout_ms}")
         connection.commit()
         _check_fitness(connection, place)
@@ -217,12 +219,24 @@ class PostgresDatabase(Database):
 
     is_shared = True
 
-    def __init__(self, place: Place | str) -> None:
+    def __init__(
+        self,
+        place: Place | str,
+        *,
+        here_ms: Callable[[], int] = clock_ms,
+        answer_s: float = ANSWER_S,
+        idle_s: float = IDLE_IN_TRANSACTION_S,
+        reconnect_s: float = RECONNECT_S,
+        refusing_s: float = REFUSING_S,
+    ) -> None:
         self._place = Place.of(place)
-        self._engine = create_postgres_engine(self._place, answer_s=ANSWER_S)
+        self._here_ms = here_ms  # this machine's clock
+        self._reconnect_s, self._refusing_s = reconnect_s, refusing_s
+        open_engine = partial(create_postgres_engine, self._place, idle_s=idle_s)
+        self._engine = open_engine(answer_s=answer_s)
         self._worked_until_s = float("-inf")  # when the last call began whose connection was lost
         self._refusing_until_s = float("-inf")
-        self._word_index = WordIndex(partial(create_postgres_engine, self._place))
+        self.word_index = WordIndex(open_engine)
         # how far the database was ahead, and this machine's clock beyond its time awake, then
         self._measured: tuple[int, int] | None = None
         event.listen(self._engine, "checkout", self._check_age)
@@ -231,9 +245,6 @@ class PostgresDatabase(Database):
 
     def _now_us(self, connection: Connection) -> int:
         return int(connection.exec_driver_sql(_NOW_US).scalar_one())
-
-    def _here_ms(self) -> int:
-        return clock_ms()
 
     def _ahead_ms(self) -> int:
         if self._measured is None:
@@ -324,7 +335,7 @@ class PostgresDatabase(Database):
         """Write once; after a lost connection look up whether it happened, and write again."""
         if time.monotonic() < self._refusing_until_s:
             raise StoreUnavailable(self._place.explain("the server is unreachable"))
-        give_up_s = time.monotonic() + RECONNECT_S
+        give_up_s = time.monotonic() + self._reconnect_s
         tries = 0
         is_unknown = False
         while True:
@@ -337,7 +348,7 @@ class PostgresDatabase(Database):
                 if not is_unknown:
                     raise
                 if time.monotonic() >= give_up_s:
-                    self._refusing_until_s = time.monotonic() + REFUSING_S
+                    self._refusing_until_s = time.monotonic() + self._refusing_s
                     raise
             time.sleep(_RECONNECT_LADDER_S[min(tries, len(_RECONNECT_LADDER_S) - 1)])
             tries += 1
@@ -348,7 +359,7 @@ class PostgresDatabase(Database):
         What went wrong is raised by the next call.
         """
         with Translated(self._translate):
-            self._word_index.look_if_due()
+            self.word_index.look_if_due()
 
     def close(self) -> None:
         """Close all connections; one that a thread still has in use, when it is given back."""

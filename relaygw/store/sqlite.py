@@ -38,11 +38,11 @@ _FEW_FRAMES = 256
 _BULK_FRAMES = 8_192  # at which large content waits until the log is moved
 _CHECKPOINT_ROUNDS = 5
 _SPARE_PAGES = 16_384  # free pages that are kept for the mail to come
-_FREE_PAGES_A_STEP = 256
+FREE_PAGES_A_STEP = 256
 _DRIVER = "sqlite+pysqlite"
 _LOCKS = ("gate", "turnstile", "lock")
 # before 3.51.3 a log that was reset under a checkpoint could corrupt the database
-_CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
+CAN_CHECKPOINT_BESIDE_WRITERS = driver.sqlite_version_info >= (3, 51, 3)
 
 
 @cache
@@ -240,7 +240,7 @@ class _BulkWriter(_Writer):
                 yield connection
             self._file.sync_log()
             with self.kept() as raw:
-                is_long = _CAN_CHECKPOINT_BESIDE_WRITERS and frames_of(raw) >= _BULK_FRAMES
+                is_long = CAN_CHECKPOINT_BESIDE_WRITERS and frames_of(raw) >= _BULK_FRAMES
         if is_long:
             with suppress(StoreUnavailable):  # the janitor says so; what was written is durable
                 self._move_log()
@@ -344,7 +344,7 @@ class SqliteDatabase(Database):
         # large content waits: else the log would grow while it is moved
         with Translated(self._translate), self._bulk_turn, writer.beside() as raw:
             frames = _LONG_LOG_FRAMES
-            if _CAN_CHECKPOINT_BESIDE_WRITERS:
+            if CAN_CHECKPOINT_BESIDE_WRITERS:
                 frames = _move_log(raw)
             if frames >= _LONG_LOG_FRAMES:
                 # with nothing left to move, the next writer starts the log from its beginning
@@ -360,7 +360,7 @@ class SqliteDatabase(Database):
             if free_pages > _SPARE_PAGES:
                 with self._later_lock:
                     self._file.require_log(raw)
-                    raw.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_A_STEP})").fetchall()
+                    raw.execute(f"PRAGMA incremental_vacuum({FREE_PAGES_A_STEP})").fetchall()
 
 
 def is_damage(error: BaseException | None) -> bool:

@@ -18,14 +18,15 @@ from relaygw.errors import StoreUnavailable
 
 LOOK_EACH_S = 900.0
 LEAST_BYTES = 4 << 20  # below that nobody minds what is in it
+BLOAT = 2.0  # so many times what it takes fresh, which is about as much as its table
 _LOCK = 7_235_102  # any number but those of other locks: who has it looks, and builds
 # A transaction of its own has it: a pooler may hand each statement that stands alone to another
 # session. It has no snapshot, for which the building would wait, and is idle all the while.
 _TAKE_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK})"
 _STAY_IDLE = "SET LOCAL idle_in_transaction_session_timeout = 0"
-# fresh, it takes about as much as its table; an older version, without the lock, may be at it
+# an older version, without the lock, may be at it
 _IS_BLOATED = """
-    SELECT pg_relation_size(words) >= greatest(%(least_bytes)s, 2 * pg_table_size(mail))
+    SELECT pg_relation_size(words) >= greatest(%(least_bytes)s, %(bloat)s * pg_table_size(mail))
         AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE relid = mail)
     FROM (SELECT to_regclass('mail_search_words') AS words, to_regclass('mail_search') AS mail) it
 """
@@ -44,10 +45,18 @@ _LEFT = """
 class WordIndex:
     """Looks after the index now and then, in a thread of its own."""
 
-    def __init__(self, open_engine: Callable[[], Engine]) -> None:
+    def __init__(
+        self,
+        open_engine: Callable[[], Engine],
+        *,
+        look_each_s: float = LOOK_EACH_S,
+        least_bytes: int = LEAST_BYTES,
+        bloat: float = BLOAT,
+    ) -> None:
         self._open_engine = open_engine  # one that waits for its answer as long as it takes
+        self._look_each_s, self._least_bytes, self._bloat = look_each_s, least_bytes, bloat
         # those of a fleet begin together, and one look at a time is enough
-        self._look_at_s = time.monotonic() + LOOK_EACH_S * (1 + random.random())
+        self._look_at_s = time.monotonic() + look_each_s * (1 + random.random())
         self._fresh_bytes = 0  # what it took when it was built
         self._trouble: Exception | None = None
         self.thread: Thread | None = None
@@ -59,7 +68,7 @@ class WordIndex:
             raise trouble
         if time.monotonic() < self._look_at_s:
             return
-        self._look_at_s = time.monotonic() + LOOK_EACH_S
+        self._look_at_s = time.monotonic() + self._look_each_s
         if self.thread is not None and self.thread.is_alive():
             raise StoreUnavailable(
                 "the index of words (mail_search_words) is still being built, or waits for a "
@@ -86,7 +95,8 @@ class WordIndex:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for (name,) in connection.exec_driver_sql(_LEFT).all():
                 connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            least = {"least_bytes": max(LEAST_BYTES, 2 * self._fresh_bytes)}
-            if connection.exec_driver_sql(_IS_BLOATED, least).scalar():
+            least_bytes = max(self._least_bytes, int(self._bloat * self._fresh_bytes))
+            limits = {"least_bytes": least_bytes, "bloat": self._bloat}
+            if connection.exec_driver_sql(_IS_BLOATED, limits).scalar():
                 connection.exec_driver_sql(_BUILD)
                 self._fresh_bytes = int(connection.exec_driver_sql(_BYTES).scalar_one())

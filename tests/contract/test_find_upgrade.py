@@ -54,7 +54,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         engine = create_sqlite_engine(f"sqlite:///{tmp_path}/queue.db", begin="BEGIN IMMEDIATE")
     with engine.begin() as connection:
         config = Config()
-        config.set_main_option("script_location", str(migrate._scripts()))
+        config.set_main_option("script_location", str(migrate.scripts()))
         config.attributes["connection"] = connection
         command.upgrade(config, "0007")
     accept(engine, "1M80000000000AAA1")

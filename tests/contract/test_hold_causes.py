@@ -171,9 +171,9 @@ def test_the_migration_codes_the_sentences_of_a_queue_of_schema_0005(
     known = [cause for cause in CAUSES if cause.code is not HoldCode.RESTORED]  # came later
     states = [(cause, state) for cause in known for state in (D.HELD, D.DELETED)]
     states += [(provider_down("main"), D.DEFERRED), (OPERATOR, D.DEFERRED)]
-    with migrate._transaction(Place.of(url), is_for_writing=True) as connection:
+    with migrate.transaction(Place.of(url), is_for_writing=True) as connection:
         config = Config()
-        config.set_main_option("script_location", str(migrate._scripts()))
+        config.set_main_option("script_location", str(migrate.scripts()))
         config.attributes["connection"] = connection
         command.upgrade(config, "0005")
         for number, (cause, state) in enumerate(states):

@@ -50,11 +50,9 @@ FAST_MS = 600_000
 TOLERANCE_MS = 50_000  # a busy machine is slow; clocks here are ten minutes or an hour wrong
 
 
-class FastDatabase(PostgresDatabase):
-    """The database as seen from a machine whose clock is ten minutes fast."""
-
-    def _here_ms(self) -> int:
-        return super()._here_ms() + FAST_MS
+def fast_ms() -> int:
+    """Return the time by a clock that is ten minutes fast."""
+    return clock_ms() + FAST_MS
 
 
 @pytest.fixture
@@ -68,16 +66,16 @@ def right(queue_url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def fast(right: Store, queue_url: str) -> Iterator[Store]:
-    store = store_on(FastDatabase(queue_url))
+    store = store_on(PostgresDatabase(queue_url, here_ms=fast_ms))
     store.instances.register(instance("fast"))
     yield store
     store.close()
 
 
-def claimed(store: Store, *, in_ms: int = 0) -> list[str]:
+def claimed(store: Store, here_ms: Callable[[], int], *, in_ms: int = 0) -> list[str]:
     """Return what a store's machine gets when it asks by its own clock."""
-    name = "fast" if isinstance(store.database, FastDatabase) else "right"
-    now_ms = store.database._here_ms() + in_ms
+    name = "fast" if here_ms is fast_ms else "right"
+    now_ms = here_ms() + in_ms
     found = store.leases.claim("default", limit=10, incarnation=name, now_ms=now_ms)
     for one in found:
         age_ms = now_ms - one.accepted_at_ms
@@ -86,37 +84,35 @@ def claimed(store: Store, *, in_ms: int = 0) -> list[str]:
 
 
 def test_new_mail_of_a_fast_machine_is_due_for_all(right: Store, fast: Store) -> None:
-    message = accepted(at_ms=fast.database._here_ms())
+    message = accepted(at_ms=fast_ms())
     fast.intake.accept_batch([message])
     due_at_ms = right.leases.next_due_at_ms("default")
     assert due_at_ms is not None
-    assert abs(due_at_ms - right.database._here_ms()) < TOLERANCE_MS
-    assert claimed(right) == [message.queue_id]
+    assert abs(due_at_ms - clock_ms()) < TOLERANCE_MS
+    assert claimed(right, clock_ms) == [message.queue_id]
 
 
 def test_what_a_fast_machine_puts_off_waits_as_long_as_it_says(right: Store, fast: Store) -> None:
-    message = accepted(at_ms=right.database._here_ms())
+    message = accepted(at_ms=clock_ms())
     right.intake.accept_batch([message])
-    assert claimed(fast) == [message.queue_id]
-    now_ms = fast.database._here_ms()
+    assert claimed(fast, fast_ms) == [message.queue_id]
+    now_ms = fast_ms()
     update = defer(message.queue_id, due_at_ms=now_ms + 60_000)
     assert fast.leases.record_batch([update], incarnation="fast", now_ms=now_ms).lost == ()
-    for store in (right, fast):
-        assert claimed(store, in_ms=50_000) == []
+    for store, here_ms in ((right, clock_ms), (fast, fast_ms)):
+        assert claimed(store, here_ms, in_ms=50_000) == []
         due_at_ms = store.leases.next_due_at_ms("default")
         assert due_at_ms is not None
-        assert abs(due_at_ms - store.database._here_ms() - 60_000) < TOLERANCE_MS
-    assert claimed(right, in_ms=65_000) == [message.queue_id]
+        assert abs(due_at_ms - here_ms() - 60_000) < TOLERANCE_MS
+    assert claimed(right, clock_ms, in_ms=65_000) == [message.queue_id]
 
 
 def test_a_fast_machine_deletes_nothing_before_its_time(right: Store, fast: Store) -> None:
-    old, orphan = (accepted(at_ms=right.database._here_ms()) for _ in range(2))
+    old, orphan = (accepted(at_ms=clock_ms()) for _ in range(2))
     right.intake.accept_batch([old])
     right.intake.add_chunks(orphan.queue_id, 0, [b"x"])
-    claimed(right)
-    right.leases.record_batch(
-        [finish(old.queue_id)], incarnation="right", now_ms=right.database._here_ms()
-    )
+    claimed(right, clock_ms)
+    right.leases.record_batch([finish(old.queue_id)], incarnation="right", now_ms=clock_ms())
     retention_ms = FAST_MS // 2
     ages_ms = dict.fromkeys(("finished", "orphans"), retention_ms)
     assert fast.janitor.purge(ages_ms, limit=10) == 0
@@ -124,15 +120,14 @@ def test_a_fast_machine_deletes_nothing_before_its_time(right: Store, fast: Stor
 
 
 def test_what_one_learnt_of_a_provider_is_as_old_for_all(right: Store, fast: Store) -> None:
-    for store in (right, fast):
-        group = type(store.database).__name__
+    for store, group in ((right, "right"), (fast, "fast")):
         store.limits.lower_rate(group, per_s=30.0, guard_s=1.0)
         store.limits.lower_connections(group, own=3, incarnation="right", guard_s=1.0)
         store.limits.acquire_permits(group, wanted=1, limit=0, incarnation="right")
-    for store in (right, fast):
+    for store, here_ms in ((right, clock_ms), (fast, fast_ms)):
         for account in store.limits.accounts().values():
             for at_ms in (account.ceiling_at_ms, account.connections_at_ms, account.wanted_at_ms):
-                assert abs(at_ms - store.database._here_ms()) < TOLERANCE_MS
+                assert abs(at_ms - here_ms()) < TOLERANCE_MS
 
 
 def test_the_guard_against_one_trouble_counted_twice_holds_between_clocks(
@@ -147,7 +142,7 @@ def test_the_guard_against_one_trouble_counted_twice_holds_between_clocks(
 
 
 def test_a_hold_is_probed_at_one_time_and_counted_once(right: Store, fast: Store) -> None:
-    now_ms = fast.database._here_ms()
+    now_ms = fast_ms()
     fast.holds.put_hold(
         Hold(
             scope="provider",
@@ -158,31 +153,34 @@ def test_a_hold_is_probed_at_one_time_and_counted_once(right: Store, fast: Store
             probe_at_ms=now_ms + 60_000,
         )
     )
-    for store in (right, fast):
+    for store, here_ms in ((right, clock_ms), (fast, fast_ms)):
         (hold,) = store.holds.in_force()
         assert hold.probe_at_ms is not None
-        assert abs(hold.since_ms + 60_000 - store.database._here_ms()) < TOLERANCE_MS
-        assert abs(hold.probe_at_ms - 60_000 - store.database._here_ms()) < TOLERANCE_MS
+        assert abs(hold.since_ms + 60_000 - here_ms()) < TOLERANCE_MS
+        assert abs(hold.probe_at_ms - 60_000 - here_ms()) < TOLERANCE_MS
     right.holds.drop_hold("provider", "p")
-    for store in (right, fast):
-        until_ms = store.database._here_ms()
+    for store, here_ms in ((right, clock_ms), (fast, fast_ms)):
+        until_ms = here_ms()
         held_ms = store.holds.held_ms("p", since_ms=until_ms - 3_600_000)
         assert abs(held_ms - 60_000) < TOLERANCE_MS
 
 
 def test_time_held_by_operators_is_by_one_clock(right: Store, fast: Store) -> None:
-    message = accepted(at_ms=right.database._here_ms())
+    message = accepted(at_ms=clock_ms())
     right.intake.accept_batch([message])
     entry = AuditEntry(at_ms=0, actor="a", action="x", target="t", affected=0, detail="")
-    for store, to in ((fast, DeliveryState.HELD), (right, DeliveryState.DEFERRED)):
+    for store, here_ms, to in (
+        (fast, fast_ms, DeliveryState.HELD),
+        (right, clock_ms, DeliveryState.DEFERRED),
+    ):
         store.queue.change_state(
             [message.queue_id],
             from_states=frozenset(DeliveryState),
             to=to,
             hold=HoldCause(HoldCode.OTHER, "operator"),
-            entry=replace(entry, at_ms=store.database._here_ms()),
+            entry=replace(entry, at_ms=here_ms()),
         )
-    assert claimed(fast) == [message.queue_id]
+    assert claimed(fast, fast_ms) == [message.queue_id]
     (shown,) = right.queue.search(Selection(queue_ids=(message.queue_id,)), limit=1)
     assert shown.deliveries[0].attempts == 0
     (found,) = right.audit.entries(limit=1)
@@ -190,48 +188,48 @@ def test_time_held_by_operators_is_by_one_clock(right: Store, fast: Store) -> No
 
 
 def test_older_than_means_the_same_everywhere(right: Store, fast: Store) -> None:
-    message = accepted(at_ms=right.database._here_ms())
+    message = accepted(at_ms=clock_ms())
     right.intake.accept_batch([message])
-    young = Selection(accepted_before_ms=fast.database._here_ms() - FAST_MS // 2)
+    young = Selection(accepted_before_ms=fast_ms() - FAST_MS // 2)
     assert fast.queue.search(young, limit=1) == []
-    old = Selection(accepted_before_ms=fast.database._here_ms() + FAST_MS // 2)
+    old = Selection(accepted_before_ms=fast_ms() + FAST_MS // 2)
     assert len(fast.queue.search(old, limit=1)) == 1
 
 
 def test_heartbeats_are_as_old_as_they_are(right: Store, fast: Store) -> None:
-    for store in (right, fast):
+    for store, here_ms in ((right, clock_ms), (fast, fast_ms)):
         for one in store.instances.registered():
-            assert abs(one.heartbeat_at_ms - store.database._here_ms()) < TOLERANCE_MS
-            assert abs(one.started_at_ms - store.database._here_ms()) < TOLERANCE_MS
+            assert abs(one.heartbeat_at_ms - here_ms()) < TOLERANCE_MS
+            assert abs(one.started_at_ms - here_ms()) < TOLERANCE_MS
 
 
-def test_a_clock_that_is_set_is_noticed_with_the_next_heartbeat(right: Store) -> None:
-    assert right.database._ahead_ms() == 0
-    right.database._here_ms = lambda: time.time_ns() // 1_000_000 - FAST_MS
-    right.instances.heartbeat("right")
-    assert abs(right.database._ahead_ms() - FAST_MS) < TOLERANCE_MS
+def test_a_clock_that_is_set_is_noticed_with_the_next_heartbeat(queue_url: str) -> None:
+    set_by_ms = 0
+    store = store_on(PostgresDatabase(queue_url, here_ms=lambda: clock_ms() + set_by_ms))
+    store.instances.register(instance("set"))
+    assert abs(store.clock_ms() - clock_ms()) < TOLERANCE_MS
+    set_by_ms = -FAST_MS
+    store.instances.heartbeat("set")
+    assert abs(store.clock_ms() - clock_ms()) < TOLERANCE_MS
+    store.close()
 
 
 def test_history_and_incidents_have_one_time_for_all(right: Store, fast: Store) -> None:
-    fast.watch.add_history(fast.database._here_ms(), {("x", "a"): 1})
-    right.watch.add_history(right.database._here_ms(), {("x", "a"): 2})
-    assert (
-        sum(point.amount for point in right.watch.history(right.database._here_ms() - 300_000)) == 3
-    )
-    assert (
-        sum(point.amount for point in fast.watch.history(fast.database._here_ms() - 300_000)) == 3
-    )
-    since_ms = fast.database._here_ms()
+    fast.watch.add_history(fast_ms(), {("x", "a"): 1})
+    right.watch.add_history(clock_ms(), {("x", "a"): 2})
+    assert sum(point.amount for point in right.watch.history(clock_ms() - 300_000)) == 3
+    assert sum(point.amount for point in fast.watch.history(fast_ms() - 300_000)) == 3
+    since_ms = fast_ms()
     fast.watch.open_incident(
         Incident(incident_id="1", rule="x", key="", summary="", remedy="", since_ms=since_ms)
     )
-    right.watch.end_incident("1", at_ms=right.database._here_ms() + 5000)
-    (seen,) = right.watch.incidents(right.database._here_ms())
-    assert abs(seen.since_ms - right.database._here_ms()) < TOLERANCE_MS
-    (seen,) = fast.watch.incidents(fast.database._here_ms())
+    right.watch.end_incident("1", at_ms=clock_ms() + 5000)
+    (seen,) = right.watch.incidents(clock_ms())
+    assert abs(seen.since_ms - clock_ms()) < TOLERANCE_MS
+    (seen,) = fast.watch.incidents(fast_ms())
     assert seen.recovered_at_ms is not None
-    assert abs(seen.recovered_at_ms - fast.database._here_ms() - 5000) < TOLERANCE_MS
-    assert fast.watch.incidents(fast.database._here_ms() + 60_000) == []
+    assert abs(seen.recovered_at_ms - fast_ms() - 5000) < TOLERANCE_MS
+    assert fast.watch.incidents(fast_ms() + 60_000) == []
 
 
 # --- every verb, by a machine whose clock is wrong ---------------------------------------------

@@ -13,8 +13,9 @@ import pytest
 from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.store import migrate
 from relaygw.store.database import Transaction, Write
+from relaygw.store.postgres import PostgresDatabase
 from relaygw.store.selection import Selection
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store, open_store, store_on
 from tests.builders import NOW_MS, accepted, instance
 from tests.contract.cutting_proxy import CuttingProxy
 from tests.e2e.ports import free_port
@@ -186,12 +187,9 @@ def test_mail_whose_commit_comes_late_is_stored_once(store: Store, proxy: Cuttin
     ]
 
 
-def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("relaygw.store.postgres.RECONNECT_S", 0.5)
-    monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 60.0)
-    store = open_store(f"postgresql://relaygw@127.0.0.1:{free_port()}/q")
+def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again() -> None:
+    url = f"postgresql://relaygw@127.0.0.1:{free_port()}/q"
+    store = store_on(PostgresDatabase(url, reconnect_s=0.5, refusing_s=60.0))
     began_s = time.monotonic()
     for _ in range(50):
         with pytest.raises(StoreUnavailable, match="check that the server runs"):
@@ -201,10 +199,9 @@ def test_what_waited_behind_a_write_that_gave_up_does_not_wait_again(
 
 
 def test_a_server_that_is_there_and_silent_is_not_waited_for(
-    proxy: CuttingProxy, other: Store, monkeypatch: pytest.MonkeyPatch
+    proxy: CuttingProxy, other: Store
 ) -> None:
-    monkeypatch.setattr("relaygw.store.postgres.ANSWER_S", 0.5)
-    store = open_store(proxy.url)
+    store = store_on(PostgresDatabase(proxy.url, answer_s=0.5))
     store.instances.register(instance("one"))
     proxy.is_frozen = True
     with pytest.raises(StoreUnavailable, match="did not answer within"):
@@ -218,15 +215,10 @@ def test_a_server_that_is_there_and_silent_is_not_waited_for(
     store.close()
 
 
-def test_a_commit_that_waits_for_a_standby_is_not_called_done(
-    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relaygw.store.postgres.ANSWER_S", 1.0)
-    monkeypatch.setattr("relaygw.store.postgres.RECONNECT_S", 0.0)
-    monkeypatch.setattr("relaygw.store.postgres.REFUSING_S", 0.0)
+def test_a_commit_that_waits_for_a_standby_is_not_called_done(own_server: PostgresServer) -> None:
     url = own_server.create_database()
     migrate.upgrade(url)
-    store = open_store(url)
+    store = store_on(PostgresDatabase(url, answer_s=1.0, reconnect_s=0.0, refusing_s=0.0))
     own_server.set("synchronous_standby_names", "nobody")
     with pytest.raises(StoreUnavailable, match="did not answer within"):
         store.intake.accept_batch([accepted()])
@@ -257,8 +249,7 @@ def test_what_cannot_be_stored_is_not_shown_in_the_error(other: Store, postgres_
 def test_a_transaction_whose_client_is_silent_ends_and_frees_what_it_locked(
     proxy: CuttingProxy, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaygw.store.postgres.IDLE_IN_TRANSACTION_S", 1.0)
-    store = open_store(proxy.url)
+    store = store_on(PostgresDatabase(proxy.url, idle_s=1.0))
     store.instances.register(instance("one"))
     message = accepted()
     store.intake.accept_batch([message])

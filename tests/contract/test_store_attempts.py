@@ -92,13 +92,13 @@ def test_what_is_taken_at_once_costs_no_statement(
 ) -> None:
     message, deferred = waiting(store), waiting(store)
     texts: list[str] = []
-    execute = BatchStatement._execute
+    execute = BatchStatement.execute
 
     def note(statement: BatchStatement, connection: Any, rows: Any, last: Any) -> Any:
         texts.append(statement.text(len(rows)))
         return execute(statement, connection, rows, last)
 
-    monkeypatch.setattr(BatchStatement, "_execute", note)
+    monkeypatch.setattr(BatchStatement, "execute", note)
     record(store, replace(finish(message.queue_id), is_first_try=True))
     assert texts and not [text for text in texts if "attempt_id" in text or "INTO attempt" in text]
     record(store, outcome(deferred, said("451 later")))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from relaygw.store import visitors
 from relaygw.store.audit import AuditEntry
 from relaygw.store.home import Home
 from relaygw.store.store import Store
-from relaygw.store.visitors import MAX_VALUES, Throttled, TokenUse
+from relaygw.store.visitors import MAX_THROTTLED, MAX_VALUES, Throttled, TokenUse
 from tests.builders import NOW_MS
 
 
@@ -40,16 +39,16 @@ def test_what_a_token_was_used_with_is_bounded_and_the_longest_unused_goes(store
     assert "a030" not in kept
 
 
-def test_throttled_clients_add_up_and_are_bounded(store: Store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(visitors, "MAX_THROTTLED", 3)
+def test_throttled_clients_add_up_and_are_bounded(store: Store) -> None:
     store.visitors.note_throttled([throttled("a", 2), throttled("b")])
     store.visitors.note_throttled([throttled("a", 5, NOW_MS + 9)])
     first, second = store.visitors.throttled()
     assert (first.client, first.times, first.last_seen_ms) == ("a", 7, NOW_MS + 9)
     assert (first.first_seen_ms, second.client) == (NOW_MS, "b")
-    store.visitors.note_throttled([throttled(str(n), at_ms=NOW_MS + n) for n in range(10, 14)])
-    assert [one.client for one in store.visitors.throttled()] == ["13", "12", "11"]
-    assert [one.client for one in store.visitors.throttled(NOW_MS + 13)] == ["13"]
+    many = range(10, 10 + MAX_THROTTLED)
+    store.visitors.note_throttled([throttled(str(n), at_ms=NOW_MS + n) for n in many])
+    assert [one.client for one in store.visitors.throttled()] == [str(n) for n in reversed(many)]
+    assert [one.client for one in store.visitors.throttled(NOW_MS + many[-1])] == [str(many[-1])]
 
 
 def test_a_home_is_learnt_once_and_changed_by_adoption_alone(store: Store) -> None:

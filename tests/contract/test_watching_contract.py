@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
 import pytest
 
 from relaygw.store import watch
 from relaygw.store.store import Store
-from relaygw.store.watch import HISTORY_SLICE_MS, HistoryPoint, Incident
+from relaygw.store.watch import DUTY_MS, HISTORY_SLICE_MS, HistoryPoint, Incident
 from tests.builders import NOW_MS, accepted, instance
-from tests.contract.conftest import forget_watched, open_store
+from tests.contract.conftest import clock_at, forget_watched, open_store
 from tests.contract.test_store_contract import claim, defer
 
 SLICE_MS = NOW_MS - NOW_MS % HISTORY_SLICE_MS
@@ -124,28 +123,24 @@ def test_a_duty_is_taken_over_from_who_died(store: Store) -> None:
     assert not store.watch.duty("watch", "one"), "the dead have no duty"
 
 
-def test_a_duty_is_taken_over_from_who_is_silent(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_duty_is_taken_over_from_who_is_silent(store: Store) -> None:
     store.instances.register(instance("two"))
-    assert store.watch.duty("watch", "one")
-    monkeypatch.setattr(watch, "DUTY_MS", 200)
-    deadline_s = time.monotonic() + 10
-    while not store.watch.duty("watch", "two"):
-        assert time.monotonic() < deadline_s
-    monkeypatch.undo()
-    assert not store.watch.duty("watch", "one"), "it belongs to the other one now"
+    for name, at_ms, has_duty in (
+        ("one", 0, True),
+        ("two", DUTY_MS - 1, False),
+        ("two", DUTY_MS, True),
+        ("one", DUTY_MS, False),
+    ):
+        with clock_at(store, NOW_MS + at_ms):
+            assert store.watch.duty("watch", name) is has_duty, (name, at_ms)
 
 
-def test_who_renews_keeps_a_duty(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_renews_keeps_a_duty(store: Store) -> None:
     store.instances.register(instance("two"))
-    monkeypatch.setattr(watch, "_RENEW_MS", 0)
-    monkeypatch.setattr(watch, "DUTY_MS", 2000)
-    assert store.watch.duty("watch", "one")
-    until_s = time.monotonic() + 3.0
-    while time.monotonic() < until_s:
-        assert store.watch.duty("watch", "one")
-        assert not store.watch.duty("watch", "two")
+    for at_ms in range(0, 3 * DUTY_MS, DUTY_MS // 2):
+        with clock_at(store, NOW_MS + at_ms):
+            assert store.watch.duty("watch", "one")
+            assert not store.watch.duty("watch", "two")
 
 
 def test_nobody_who_is_not_registered_has_a_duty(store: Store) -> None:

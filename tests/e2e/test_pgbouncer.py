@@ -13,7 +13,6 @@ from threading import Thread
 import psycopg
 import pytest
 
-from relaygw.store import word_index
 from relaygw.store.database import Place
 from relaygw.store.hints import NotifySender
 from relaygw.store.postgres import create_postgres_engine
@@ -56,10 +55,9 @@ def test_instances_share_a_queue_through_a_pooler(
 
 
 def test_the_lock_of_who_rebuilds_the_index_of_words_holds_through_a_pooler(
-    postgres: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, postgres_url: str
 ) -> None:
     make_queue(postgres_url)
-    monkeypatch.setattr(word_index, "_IS_BLOATED", "SELECT true")
     with (
         pooler(postgres, postgres_url, "transaction") as url,
         psycopg.connect(postgres_url, autocommit=True) as looking,
@@ -71,7 +69,8 @@ def test_the_lock_of_who_rebuilds_the_index_of_words_holds_through_a_pooler(
             return int(row[0])
 
         first, second = (
-            WordIndex(partial(create_postgres_engine, Place(url=url))) for _ in range(2)
+            WordIndex(partial(create_postgres_engine, Place(url=url)), least_bytes=0, bloat=0.0)
+            for _ in range(2)
         )
         building = "pg_stat_activity WHERE query LIKE 'REINDEX %' AND state = 'active'"
         thread = Thread(target=first.look)

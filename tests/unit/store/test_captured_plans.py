@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, Engine, Pool, event, select
 
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.search import EVERYTHING, Field, MailSearch, Term, parse_search
@@ -30,19 +29,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def _engine_of_readers(store: Store) -> Engine:
-    """Return the engine that reads, with no connection that was there before."""
-    readers: Any = store.database._readers  # type: ignore[attr-defined]
-    while readers._kept:
-        readers._kept.pop().close()
-    engine: Engine = readers._engine
-    return engine
-
-
 def plans(store: Store, verb: Callable[[], object]) -> str:
     """Return how SQLite goes about the queries that a verb makes."""
     steps: list[str] = []
-    engine = _engine_of_readers(store)
 
     def explain(
         connection: Connection, _cursor: object, sql: str, parameters: object, *_more: object
@@ -52,11 +41,11 @@ def plans(store: Store, verb: Callable[[], object]) -> str:
         if sql.startswith("SELECT") and "sqlite_master" not in sql:
             steps.extend(row[3] for row in raw.execute("EXPLAIN QUERY PLAN " + sql, parameters))
 
-    event.listen(engine, "before_cursor_execute", explain)
+    event.listen(Engine, "before_cursor_execute", explain)
     try:
         verb()
     finally:
-        event.remove(engine, "before_cursor_execute", explain)
+        event.remove(Engine, "before_cursor_execute", explain)
     return "\n".join(steps)
 
 
@@ -106,23 +95,21 @@ def test_a_search_without_words_reads_no_text(store: Store) -> None:
     assert "captured_tag_key" in plan
 
 
-def test_without_full_text_all_texts_are_read(store: Store) -> None:
+def test_without_full_text_all_texts_are_read(store: Store, tmp_path: Path) -> None:
     ids = [
         indexed(store, facts=ContentFacts(words=words), at_ms=NOW_MS + number)
         for number, words in enumerate(("order paid", "order", "paid"))
     ]
-    database: Any = store.database
-    for engine in (
-        _engine_of_readers(store),
-        *(writer._engine for writer in set(database._writers.values())),
-    ):
-        event.listen(engine, "checkout", _without_full_text)
-    for writer in database._writers.values():
-        writer.close()
-    other = indexed(store, facts=ContentFacts(words="order"), at_ms=NOW_MS + 9)
-    search = parse_search("order -paid")
-    assert store.sandbox.captured_ids(search, limit=9) == [ids[1], other]
-    assert store.sandbox.count_captured(search) == (2, 2)
+    event.listen(Pool, "checkout", _without_full_text)
+    store = open_store(f"sqlite:///{tmp_path}/queue.db")
+    try:
+        other = indexed(store, facts=ContentFacts(words="order"), at_ms=NOW_MS + 9)
+        search = parse_search("order -paid")
+        assert store.sandbox.captured_ids(search, limit=9) == [ids[1], other]
+        assert store.sandbox.count_captured(search) == (2, 2)
+    finally:
+        event.remove(Pool, "checkout", _without_full_text)
+        store.close()
 
 
 def _without_full_text(_raw: object, record: object, _proxy: object) -> None:
@@ -149,9 +136,11 @@ def test_large_texts_are_indexed_a_few_at_a_time(store: Store) -> None:
             assert isinstance(parameters, list)
             sizes.append(sum(len(text) for _, text in parameters))
 
-    for writer in set(store.database._writers.values()):
-        event.listen(writer._engine, "before_cursor_execute", note)
-    store.sandbox.index({one: ContentFacts(words="word " * 3000) for one in ids})
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        store.sandbox.index({one: ContentFacts(words="word " * 3000) for one in ids})
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
     assert sum(sizes) > 30 * 15_000
     assert max(sizes) < 80_000
 

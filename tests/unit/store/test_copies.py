@@ -10,13 +10,12 @@ import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.state import DeliveryState
-from relaygw.store import log_check
 from relaygw.store.backup import back_up, restore
 from relaygw.store.exchange import REPLACED, aside_name
 from relaygw.store.log_check import is_later, log_of, mark_of, read_only, salts_of
 from relaygw.store.selection import Selection
 from relaygw.store.store import open_store
-from tests.begun_log import begin_log_in_vain
+from tests.begun_log import begin_log_in_vain, tell_salts_apart
 from tests.builders import NOW_MS, accepted
 from tests.queues import make_queue
 
@@ -25,8 +24,7 @@ def test_a_copy_of_the_files_with_a_log_that_was_begun_again_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its salts are by chance: only what lies beside it says whose log it is."""
-    # one of 4096 salts by chance would be taken for a later one
-    monkeypatch.setattr(log_check, "_MOST_RESTARTS", 1 << 8)
+    tell_salts_apart(monkeypatch)
     (live := tmp_path / "live").mkdir()
     url = f"sqlite:///{live}/queue.db"
     make_queue(url)

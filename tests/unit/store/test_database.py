@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import create_engine
@@ -15,13 +14,7 @@ from tests.altered_store import REPOSITORIES
 
 HOUR_MS = 3_600_000
 TIME_MS = 1_795_600_000_000
-
-
-@pytest.fixture
-def database() -> Iterator[PostgresDatabase]:
-    database = PostgresDatabase("postgresql://nobody@127.0.0.1:1/none")
-    yield database
-    database.close()
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 
 
 @pytest.mark.parametrize("ahead_ms", [HOUR_MS, -HOUR_MS], ids=["ahead", "behind"])
@@ -56,18 +49,18 @@ def test_there_are_two_dialects() -> None:
 
 
 def test_a_clock_that_is_set_between_two_heartbeats_moves_nothing(
-    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The own clock is set; the database's time is what it was."""
     clock = types.SimpleNamespace(here_ms=TIME_MS, awake_ms=5_000)
-    monkeypatch.setattr(PostgresDatabase, "_here_ms", lambda _self: clock.here_ms)
+    database = PostgresDatabase(NOWHERE, here_ms=lambda: clock.here_ms)
     monkeypatch.setattr("relaygw.store.postgres._awake_ms", lambda: clock.awake_ms)
     database._measured = (60_000, TIME_MS - 5_000)
-    assert database._ahead_ms() == 60_000
+    assert database.clock_ms() - clock.here_ms == 60_000
     clock.here_ms += 3_000
     clock.awake_ms += 3_000
-    assert database._ahead_ms() == 60_000
+    assert database.clock_ms() - clock.here_ms == 60_000
     clock.here_ms += HOUR_MS
-    assert database._ahead_ms() == 60_000 - HOUR_MS
+    assert database.clock_ms() - clock.here_ms == 60_000 - HOUR_MS
     clock.here_ms -= 2 * HOUR_MS
-    assert database._ahead_ms() == 60_000 + HOUR_MS
+    assert database.clock_ms() - clock.here_ms == 60_000 + HOUR_MS

@@ -41,9 +41,9 @@ def test_what_deleted_mail_leaves_is_given_back_step_by_step(
     assert pages(store, "page_count") == whole, "so few are kept for the mail to come"
     monkeypatch.setattr(sqlite, "_SPARE_PAGES", free - 1)
     store.janitor.shrink()
-    assert pages(store, "page_count") == whole - sqlite._FREE_PAGES_A_STEP
+    assert pages(store, "page_count") == whole - sqlite.FREE_PAGES_A_STEP
     store.janitor.shrink()
-    assert pages(store, "page_count") == whole - sqlite._FREE_PAGES_A_STEP, "it is small enough"
+    assert pages(store, "page_count") == whole - sqlite.FREE_PAGES_A_STEP, "it is small enough"
 
 
 def test_deleting_writes_less_than_the_mail_itself_did(store: Store, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_deleting_writes_less_than_the_mail_itself_did(store: Store, tmp_path: P
 def test_the_log_begins_anew_once_all_of_it_was_moved(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_beside: bool
 ) -> None:
-    monkeypatch.setattr(sqlite, "_CAN_CHECKPOINT_BESIDE_WRITERS", is_beside)
+    monkeypatch.setattr(sqlite, "CAN_CHECKPOINT_BESIDE_WRITERS", is_beside)
     log = log_of(tmp_path / "queue.db")
     for number in range(3):
         store.intake.accept_batch([accepted(content=b"x" * 400_000)])

@@ -56,7 +56,7 @@ def test_mail_is_stored_while_the_content_of_another_is_synced(
 
 
 def test_content_is_durable_once_it_is_stored(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
     sync = os.fdatasync
@@ -68,7 +68,7 @@ def test_content_is_durable_once_it_is_stored(
     store.intake.accept_batch([accepted()])
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     store.intake.add_chunks("large", 0, [CHUNK])
-    assert synced == [Path(f"{store.database._path}-wal").stat().st_ino]  # type: ignore[attr-defined]
+    assert synced == [(tmp_path / "queue.db-wal").stat().st_ino]
 
 
 def test_content_that_cannot_be_synced_is_not_stored(
@@ -85,7 +85,7 @@ def test_content_that_cannot_be_synced_is_not_stored(
 
 
 @pytest.mark.skipif(
-    not sqlite._CAN_CHECKPOINT_BESIDE_WRITERS, reason="such a SQLite moves the log under the lock"
+    not sqlite.CAN_CHECKPOINT_BESIDE_WRITERS, reason="such a SQLite moves the log under the lock"
 )
 def test_who_stores_much_moves_the_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_BULK_FRAMES", 512)

@@ -24,7 +24,7 @@ from relaygw.store.migrate import current_revision, upgrade
 from relaygw.store.recovery import examine
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store, open_store
-from tests.begun_log import begin_log_in_vain
+from tests.begun_log import begin_log_in_vain, tell_salts_apart
 from tests.builders import NOW_MS, accepted
 from tests.rights import needs
 
@@ -162,8 +162,7 @@ def test_a_queue_that_was_closed_needs_no_log(tmp_path: Path) -> None:
 def test_a_log_that_was_begun_in_vain_and_again_is_the_queues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str
 ) -> None:
-    # one of 4096 salts by chance would be taken for a later one
-    monkeypatch.setattr(log_check, "_MOST_RESTARTS", 1 << 8)
+    tell_salts_apart(monkeypatch)
     live_dir = tmp_path / "live"
     live_dir.mkdir()
     store = open_in(live_dir)

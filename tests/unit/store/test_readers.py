@@ -63,10 +63,9 @@ def test_few_of_many_are_kept(readers: Readers) -> None:
     for one in lent:
         one.__exit__(None, None, None)
     assert len(set(map(id, raws))) == 9
-    assert len(readers._kept) == 5
-    open_still = [raw for raw in raws if raw is not None and _is_open(raw)]
-    assert open_still == [one.connection.dbapi_connection for one in readers._kept]
-    assert open_still[-1] is raws[-1]  # the last used comes first
+    assert [_is_open(raw) for raw in raws] == [False] * 4 + [True] * 5
+    with readers.transaction() as again:
+        assert again.connection.dbapi_connection is raws[-1]  # the last used comes first
 
 
 def _is_open(raw: Any) -> bool:
