@@ -11,6 +11,7 @@ from bench.simulation.scenario import Mail
 from bench.simulation.world import Lifeline, Log, World, state_directory
 from relaygw.delivery.janitor import STEP_S, Janitor
 from relaygw.delivery.leases import LeaseLost
+from relaygw.delivery.waits import USUAL
 from relaygw.delivery.worker import Worker
 from relaygw.errors import StoreUnavailable
 from relaygw.inbound.committer import GroupCommitter
@@ -22,6 +23,7 @@ from relaygw.roles import store_rules
 from relaygw.settings.model import Settings, fingerprint
 from relaygw.store.instances import Begun, Instance
 
+WAITS = USUAL  # of each worker
 _RESTART_S = 1.0
 _PLACE = state_directory()
 
@@ -114,6 +116,7 @@ class Gateway:
                 incarnation=process.name,
                 in_flight=cast(Any, lifeline),
                 hints=None,
+                waits=WAITS,
             )
             self.workers[process.name] = (process, worker, stop)
             tending = asyncio.create_task(self._tend(process, settings, store, log))
@@ -158,7 +161,7 @@ class Gateway:
         )
         while True:
             try:
-                await asyncio.to_thread(janitor._bury)
+                await asyncio.to_thread(janitor.bury_stale)
             except StoreUnavailable as error:
                 log.note("qmgr", f"warning: housekeeping: {error}")
             await asyncio.sleep(STEP_S)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.rig.seeds import Patch, patched
+from bench.simulation import processes
 from relaygw.delivery import agent, attempt, gate, janitor, leases, outcome, reconciler
 from relaygw.delivery import recorder as recorder_module
+from relaygw.delivery.waits import Waits
 from relaygw.inbound import committer
 from relaygw.mail.clock import clock_ms
 from relaygw.policy import recipients
@@ -105,7 +107,7 @@ def _dot_without_lease() -> list[Patch]:
 
 
 def _long_leases() -> list[Patch]:
-    return [(leases, "LEASE_S", 90.0)]
+    return [(processes, "WAITS", Waits(lease_s=90.0))]
 
 
 def _buried_by_age() -> list[Patch]:
@@ -225,14 +227,14 @@ def _clock_back_freezes() -> list[Patch]:
 
 
 def _seconds_for_ms() -> list[Patch]:
-    return [(outcome, "_STORE_LADDER_S", (100_000.0,))]
+    return [(processes, "WAITS", Waits(store_ladder_s=(100_000.0,)))]
 
 
 # --- what waits for somebody
 
 
 def _never_counted() -> list[Patch]:
-    return [(leases, "_LOOK_EACH_S", 1e9)]
+    return [(processes, "WAITS", Waits(unknown_leases_s=1e9))]
 
 
 def _clock_unseen() -> list[Patch]:

@@ -25,8 +25,6 @@ from relaygw.store.queue_entry import MOST_ATTEMPTS, tried_since_ms
 
 _KEPT = frozenset({Verdict.DELIVERED, Verdict.BOUNCE, Verdict.DOUBT})
 """What must be durable before more of the same message is sent."""
-_STALE_MS = 2_000
-"""A claim of this age does not know who was suppressed meanwhile."""
 
 
 class DeliveryAgent:
@@ -59,7 +57,7 @@ class DeliveryAgent:
                 gate.allowance.take_back(claimed, recipients=taken, transactions=parts)
 
     async def _attempt(self, gate: Gate, attempt: Attempt, line: Line) -> None:
-        if clock_ms() - attempt.claimed.claimed_at_ms > _STALE_MS:
+        if clock_ms() - attempt.claimed.claimed_at_ms > self._context.waits.stale_s * 1000:
             await self._look_again(attempt)
         claimed = attempt.claimed
         attempt.screened = screened = line.upstream.screen.sort(claimed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from relaygw.delivery.waits import USUAL, Waits
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.settings.model import Settings
@@ -30,6 +31,7 @@ class WorkerContext:
     incarnation: str
     threads: ThreadPoolExecutor  # calls of the store block
     spawn: Callable[[Coroutine[None, None, None]], None]  # runs work until the worker has drained
+    waits: Waits = USUAL
     marks: Marks | None = None  # None: no provider reports what becomes of mail
 
     def note(self, text: str) -> None:

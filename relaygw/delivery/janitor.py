@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from relaygw.delivery.leases import LEASE_S
+from relaygw.delivery.waits import LEASE_S
 from relaygw.errors import StoreUnavailable
 from relaygw.observe.maillog import MailLog
 from relaygw.settings.model import Settings
@@ -62,7 +62,7 @@ class Janitor:
         """Clean up until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(CHECKPOINT_S, self._keep_log_short))
-            group.create_task(self._every(STEP_S, self._clean_up))
+            group.create_task(self._every(STEP_S, self.clean_up))
             group.create_task(self._every(STEP_S, self._shed_content))
 
     async def _every(self, pause_s: float, step: Callable[[int], Awaitable[None]]) -> None:
@@ -88,7 +88,8 @@ class Janitor:
         janitor = self._store.janitor
         await _repeat(lambda: janitor.shed_content(_ms(self._queue.keep_content)), _SHED_PAUSE_S)
 
-    async def _clean_up(self, number: int) -> None:
+    async def clean_up(self, number: int) -> None:
+        """Take a step; the less urgent is for every so many of them."""
         await asyncio.to_thread(self._look_around)
         if number % PURGE_EVERY_STEPS == 0:
             await _repeat(self._purge_step)
@@ -107,7 +108,7 @@ class Janitor:
 
     def _look_around(self) -> None:
         """Do what is quick, in one call, since what a rest costs is waking threads."""
-        self._bury()
+        self.bury_stale()
         try:
             self._store.janitor.shrink()
             self._wake_web()
@@ -120,7 +121,8 @@ class Janitor:
             if progress.waiting >= MUCH_UNFINDABLE or progress.older_than_ms is not None:
                 self._want_web()
 
-    def _bury(self) -> None:
+    def bury_stale(self) -> None:
+        """Bury the dead of this host, and who was not heard of for as long as a lease lasts."""
         instances = self._store.instances
         for incarnation, leases, begun in self._bury_dead_of_this_host():
             self._report(incarnation, leases)

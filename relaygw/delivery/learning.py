@@ -39,7 +39,7 @@ SOMEBODY_ELSE_S = 1800.0
 """How long mail waits that a provider refuses for somebody who is not its sender."""
 _TAKEN_OVER_S = DOWN_AFTER_S + 1.0
 """When a message that could not reach its provider is due again where another may take over."""
-_MOST_SENDERS = 10_000
+MOST_SENDERS = 10_000
 _SENDER_AGAIN_MS = 300_000
 _LOST_STEP = 503  # says nothing of the sender
 
@@ -231,7 +231,7 @@ class SenderNotes:
         noted_at_ms, last = self._last.get(key, (0, None))
         if now_ms - noted_at_ms < _SENDER_AGAIN_MS and last == refusal:
             return
-        if key not in self._last and len(self._last) >= _MOST_SENDERS:
+        if key not in self._last and len(self._last) >= MOST_SENDERS:
             return
         self._last[key] = (now_ms, refusal)
         note = self._unwritten.get(key, SenderNote(provider=provider, sender=sender))

@@ -23,11 +23,8 @@ from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.store.instances import FAILING
 from relaygw.store.queue_entry import Key
 
-HEARTBEAT_S = 5.0
 _AGAIN_S = 1.0  # after one that failed
-_LOOK_EACH_S = 60.0  # for leases that are not known here
 _FAILURES = 3  # so many claims in vain are more than a hitch; one a second is made
-LEASE_S = 20.0  # an incarnation whose heartbeat is older is dead to the others
 
 
 class LeaseLost(RelaygwError):
@@ -35,19 +32,20 @@ class LeaseLost(RelaygwError):
 
 
 class Looks:
-    """When each of several things is to be looked at: each minute, and sooner where it failed."""
+    """When each of several things is to be looked at: now and then, and sooner where it failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, each_s: float) -> None:
+        self._each_s = each_s
         self._at_s: dict[str, float] = {}
 
     def are_due(self, name: str) -> bool:
-        """True when it is time; the first is a minute after it was asked for."""
+        """True when it is time; the first is `each_s` after it was asked for."""
         now_s = time.monotonic()
-        return now_s >= self._at_s.setdefault(name, now_s + _LOOK_EACH_S)
+        return now_s >= self._at_s.setdefault(name, now_s + self._each_s)
 
     def done(self, name: str) -> None:
-        """Look again in a minute."""
-        self._at_s[name] = time.monotonic() + _LOOK_EACH_S
+        """Look again in `each_s`."""
+        self._at_s[name] = time.monotonic() + self._each_s
 
     def soon(self, name: str, in_s: float = 0.0) -> None:
         """Look again then: what a call came to is not known."""
@@ -62,13 +60,13 @@ class Leases:
 
     def __init__(self, context: WorkerContext) -> None:
         self.is_draining = False
-        self._context = context
+        self._context, self._waits = context, context.waits
         self._stored, self._incarnation = context.store.leases, context.incarnation
-        self._until_s = awake_s() + LEASE_S
+        self.held_until_s = awake_s() + self._waits.lease_s
         self._is_lost = False
         self._failed: list[tuple[str, float]] = []  # the last claims, if in vain: why, when
         self._known: defaultdict[str, set[Key]] = defaultdict(set)  # by route
-        self._looks = Looks()  # by route: for leases that are not known
+        self._looks = Looks(self._waits.unknown_leases_s)  # by route: for leases that are not known
         # a claim that overtook a give-back would take for known what is queued again by then
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -76,7 +74,7 @@ class Leases:
 
     def is_held(self) -> bool:
         """True while nobody else may have taken over."""
-        return not self._is_lost and awake_s() < self._until_s
+        return not self._is_lost and awake_s() < self.held_until_s
 
     def may_begin(self) -> bool:
         """True until this worker ends: what it has in hand is given back then."""
@@ -103,10 +101,10 @@ class Leases:
         sent_s = awake_s()
         with self._context.noting("heartbeat failed"):
             if await asyncio.get_running_loop().run_in_executor(thread, self._renew):
-                self._until_s = sent_s + LEASE_S
+                self.held_until_s = sent_s + self._waits.lease_s
             else:
                 self.lose()
-            return HEARTBEAT_S
+            return self._waits.heartbeat_s
         return _AGAIN_S
 
     def _renew(self) -> bool:
@@ -143,7 +141,8 @@ class Leases:
 
     def claim_trouble(self) -> str | None:
         """Return why nothing can be claimed, None where it can be, or need not; for any thread."""
-        recent = [text for text, at_s in self._failed if time.monotonic() - at_s < LEASE_S]
+        since_s = time.monotonic() - self._waits.lease_s
+        recent = [text for text, at_s in self._failed if at_s > since_s]
         return recent[-1] if len(recent) >= _FAILURES else None
 
     async def give_back(self, claimed: Sequence[ClaimedDelivery]) -> None:

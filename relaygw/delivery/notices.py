@@ -135,9 +135,9 @@ class Notices:
             told = self._observer.told
             try:
                 try:
-                    await asyncio.to_thread(self._make_due, made)
+                    await asyncio.to_thread(self.make_due, made)
                 finally:
-                    self._tell(made)
+                    self.tell(made)
             except StoreUnavailable as error:
                 self._note(f"warning: notices: {error}")
             except Exception as error:  # mail does not depend on it
@@ -150,7 +150,7 @@ class Notices:
 
     # --- in a thread ---------------------------------------------------------------------
 
-    def _make_due(self, made: list[_Made]) -> None:
+    def make_due(self, made: list[_Made]) -> None:
         """Make some of what is due, and add what came of it. Raises StoreUnavailable."""
         if self._retry.warn_after is not None:
             self._looked_until = self._store.notices.note_delayed(
@@ -238,11 +238,12 @@ class Notices:
     def _causes(self, notice: DueNotice) -> dict[int, Cause]:
         attempts = self._store.queue.attempts(notice.queue_id)
         return {
-            recipient.rcpt_no: self._cause(recipient, list(_attempts_on(recipient, attempts)))
+            recipient.rcpt_no: self.cause_of(recipient, list(_attempts_on(recipient, attempts)))
             for recipient in notice.recipients
         }
 
-    def _cause(self, recipient: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Cause:
+    def cause_of(self, recipient: NoticedRecipient, attempts: Sequence[AttemptEntry]) -> Cause:
+        """Return why a recipient did not get it, as the last attempt tells."""
         if not attempts:
             return Cause()
         last = attempts[-1]
@@ -261,7 +262,8 @@ class Notices:
 
     # --- told ----------------------------------------------------------------------------
 
-    def _tell(self, made: Sequence[_Made]) -> None:
+    def tell(self, made: Sequence[_Made]) -> None:
+        """Write what came of notices into the log, count it, and have them sent."""
         for result in made:
             queue_id, kind = result.notice.queue_id, result.notice.kind
             if result.error:

@@ -36,7 +36,6 @@ from relaygw.upstream.classifier import Classifier
 
 POISON_ATTEMPTS = 3
 _POISON_WAIT_S = 60
-_STORE_LADDER_S = (1.0, 2.0, 5.0, 15.0, 30.0)  # after it failed in an attempt, the last again
 _POISON = HoldCause(HoldCode.POISON)
 
 
@@ -152,7 +151,7 @@ class Outcomes:
         try:
             report = attempt.report()
             unreached = rest if attempt.has_rest or not report.outcomes else None
-            soon = Consequence(wait_s=_STORE_LADDER_S[0])
+            soon = Consequence(wait_s=self._context.waits.store_ladder_s[0])
             update = self.settled(attempt, claimed, report, soon, now_ms, rest=unreached)
             return self.record(attempt, update, report, now_ms)
         except Exception as defect:
@@ -176,8 +175,9 @@ class Outcomes:
         if not isinstance(error, StoreUnavailable):
             return self._poison(claimed, error, now_ms)
         # no trouble of the message: it only waits
-        wait_s = ladder_step(_STORE_LADDER_S, self._troubles[key_of(claimed)])
-        self._troubles[key_of(claimed)] += 1
+        ladder_s, key = self._context.waits.store_ladder_s, key_of(claimed)
+        wait_s = ladder_step(ladder_s, self._troubles[key])
+        self._troubles[key] += 1
         what = f"unsent mail is tried again in {wait_s:g} s"
         self._context.note_safely(f"{claimed.queue_id}: warning: {error}; {what}")
         return unsent(claimed, DeliveryState.DEFERRED, now_ms + int(wait_s * 1000))

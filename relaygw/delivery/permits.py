@@ -27,7 +27,7 @@ class Permits:
         for gate in gates:
             self._gates_of[gate.limit_group].append(gate)
         self._turns = {limit_group: asyncio.Lock() for limit_group in self._gates_of}
-        self._counts = Looks()  # by limit group
+        self._counts = Looks(context.waits.unknown_leases_s)  # by limit group
 
     async def acquire(self, gate: Gate, wanted: int) -> None:
         """Get up to `wanted` more for a gate; raises StoreUnavailable."""

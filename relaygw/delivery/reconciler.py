@@ -29,7 +29,6 @@ from relaygw.store.instances import Instance
 from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
 from relaygw.store.selection import Selection
 
-LOOK_S = 5.0
 _LEFT_S = 60.0  # what stays on a route is not looked at again before
 _PAGE = 200
 _ACTOR = "relaygw"
@@ -67,7 +66,7 @@ class Reconciler:
                     await self._look()
             except Exception as error:  # mail of known routes does not depend on it
                 self._context.note(f"error: {type(error).__name__}: {error}")
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._context.waits.routes_s)
 
     async def _look(self) -> None:
         registered, waiting = await self._context.call(self._instances_and_routes)

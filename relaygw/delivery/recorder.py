@@ -21,7 +21,6 @@ from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.queue_entry import Key
 
 _MAX_BATCH = 200
-_PACE_S = 0.005  # between batches, while there are other attempts that may end meanwhile
 _STEP_MS = 1_000  # a clock that moves by less is only being corrected
 _TWICE = "; the message may be sent more than once"
 
@@ -59,7 +58,7 @@ class Recorder:
     ) -> None:
         self._context = context
         self._lost_leases = lost_leases
-        self._writer = BatchWriter[_Entry, bool](
+        self.writer = BatchWriter[_Entry, bool](
             "record",
             size=_batch_size,
             write_all=self._record_entries,
@@ -67,7 +66,8 @@ class Recorder:
             told=self._end,
             is_away=_is_away,
             away=self._note_waiting,
-            pace_s=_PACE_S,
+            retry_ladder_s=context.waits.record_ladder_s,
+            pace_s=context.waits.record_s,
             expected=expected,
         )
         # of the batch that is being written
@@ -88,11 +88,11 @@ class Recorder:
         False: not written, for a lost lease or a refusal of the store; `ended` is called then, too.
         """
         key = (update.queue_id, update.delivery_no)
-        return self._writer.add(_Entry(key, update, event, ended, _beyond_ms()))
+        return self.writer.add(_Entry(key, update, event, ended, _beyond_ms()))
 
     async def drain(self, limit_s: float | None = None) -> None:
         """Return when everything is durable; what takes longer is told, its lease stays."""
-        for entry in await self._writer.drain(limit_s):
+        for entry in await self.writer.drain(limit_s):
             hint = _TWICE if entry.update.tells_of_sending else ""
             what = f"its outcome is not recorded: the store did not take it in {limit_s:g} s{hint}"
             self._context.note_safely(f"{entry.update.queue_id}: warning: {what}")

@@ -56,7 +56,7 @@ class Scheduler:
         self._holds = holds
         self._outcomes = outcomes
         self._screen = screen
-        self._agent = agent
+        self.agent = agent
         self._upstreams = upstreams
         self.shares = Shares(context, gates.values(), holds, self.run)
         self._lanes_of = {
@@ -363,7 +363,7 @@ class Scheduler:
         try:
             while waiting is not None and self._may_start(gate):
                 carried, waiting = waiting, None
-                await self._agent.deliver(gate, carried, line)
+                await self.agent.deliver(gate, carried, line)
                 waiting = line.take_following()
         finally:
             # what was not carried, for whatever reason, goes back to the queue

@@ -28,6 +28,7 @@ from relaygw.delivery.outcome import Outcomes
 from relaygw.delivery.reconciler import Reconciler
 from relaygw.delivery.recorder import Recorder
 from relaygw.delivery.scheduler import Scheduler
+from relaygw.delivery.waits import USUAL, Waits
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import awake_s
 from relaygw.observe.observer import DeliveryObserver
@@ -42,8 +43,6 @@ from relaygw.store.store import Store
 from relaygw.upstream.failure import Unreached
 
 POLL_S = 1.0
-_REST_S = 5.0
-_DRAIN_S = 25.0
 _NAMING_LOOK_S = 0.02
 _LAST_RECORDS_S = 10.0  # for the outcomes of a worker that does not end as it should
 _SENDERS_EACH_S = 5.0
@@ -69,6 +68,7 @@ class Worker:
         incarnation: str,
         in_flight: Lifeline,
         hints: socket.socket | None,
+        waits: Waits = USUAL,
     ) -> None:
         self._tasks = BackgroundTasks(lambda text: observer.log.note("qmgr", f"error: {text}"))
         self._context = context = WorkerContext(
@@ -78,30 +78,31 @@ class Worker:
             incarnation=incarnation,
             threads=ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="store"),
             spawn=self._tasks.spawn,
+            waits=waits,
             marks=marks_of(settings, store),
         )
         self._hints = hints
-        self._lanes, self._gates = build_lanes(settings)
+        self.lanes, self.gates = build_lanes(settings)
         screen = Screen(settings)
-        upstreams = {name: Upstream(context, name, screen) for name in self._gates}
-        self._pools = {name: upstream.pool for name, upstream in upstreams.items()}
-        for name, gate in self._gates.items():
-            self._pools[name].permitted = partial(getattr, gate, "permits")
-        self._leases = Leases(context)
-        self.claim_trouble = self._leases.claim_trouble
-        self._recorder = Recorder(context, self._leases.lose, self._expected)
+        upstreams = {name: Upstream(context, name, screen) for name in self.gates}
+        self.pools = {name: upstream.pool for name, upstream in upstreams.items()}
+        for name, gate in self.gates.items():
+            self.pools[name].permitted = partial(getattr, gate, "permits")
+        self.leases = Leases(context)
+        self.claim_trouble = self.leases.claim_trouble
+        self.recorder = Recorder(context, self.leases.lose, self._expected)
         self._holds = Holds(context, upstreams, screen)
-        self._learning = Learning(context, self._holds, self._lanes, upstreams)
-        outcomes = Outcomes(context, self._leases, self._recorder, in_flight)
-        self._scheduler = Scheduler(
+        self._learning = Learning(context, self._holds, self.lanes, upstreams)
+        outcomes = Outcomes(context, self.leases, self.recorder, in_flight)
+        self.scheduler = Scheduler(
             context,
-            lanes=self._lanes,
-            gates=self._gates,
-            leases=self._leases,
+            lanes=self.lanes,
+            gates=self.gates,
+            leases=self.leases,
             holds=self._holds,
             outcomes=outcomes,
             screen=screen,
-            agent=DeliveryAgent(context, self._leases, outcomes, self._learning),
+            agent=DeliveryAgent(context, self.leases, outcomes, self._learning),
             upstreams=upstreams,
         )
         self._reconciler = Reconciler(context, self.wake, self._holds.look_anew)
@@ -126,15 +127,15 @@ class Worker:
             with contextlib.suppress(StoreUnavailable):  # before anybody hears of this worker
                 await self._context.call(self.clock.look, self._context.store.clock_ms)
             async with asyncio.TaskGroup() as group:
-                beat = group.create_task(self._leases.renew_until_cancelled())
+                beat = group.create_task(self.leases.renew_until_cancelled())
                 poll = group.create_task(self._poll())
                 reconciling = group.create_task(self._reconciler.run())
                 await stop.wait()
-                self._leases.is_draining = True
+                self.leases.is_draining = True
                 poll.cancel()
                 reconciling.cancel()
                 naming = group.create_task(self._end_naming(begins_nothing))
-                await self._drain()
+                await self.drain()
                 await naming
                 beat.cancel()
         except* LeaseLost as lost:
@@ -143,41 +144,41 @@ class Worker:
             if self._hints is not None:
                 loop.remove_reader(self._hints)
             # whatever ends the worker: every attempt has an outcome
-            self._scheduler.stop()
+            self.scheduler.stop()
             await self._tasks.drain(0)
-            await self._recorder.drain(_LAST_RECORDS_S)
+            await self.recorder.drain(_LAST_RECORDS_S)
             self._context.threads.shutdown(wait=False, cancel_futures=True)
 
     async def _end_naming(self, begins_nothing: Callable[[], None]) -> None:
-        while any(pool.is_naming for pool in self._pools.values()):  # noqa: ASYNC110 - once
+        while any(pool.is_naming for pool in self.pools.values()):  # noqa: ASYNC110 - once
             await asyncio.sleep(_NAMING_LOOK_S)
         begins_nothing()
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
         """Give back windows, let transactions end, record everything, close the pools."""
-        self._scheduler.stop()
-        await self._tasks.drain(_DRAIN_S)
-        await self._recorder.drain()
-        for gate in self._gates.values():
-            await self._scheduler.shares.return_quota(gate)
+        self.scheduler.stop()
+        await self._tasks.drain(self._context.waits.drain_s)
+        await self.recorder.drain()
+        for gate in self.gates.values():
+            await self.scheduler.shares.return_quota(gate)
         await self._learning.write_senders()
-        self._context.observer.sample(self._connections())
-        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
+        self._context.observer.sample(self.connections())
+        await asyncio.gather(*(pool.aclose() for pool in self.pools.values()))
 
     async def _poll(self) -> None:
         """Once a second: due retries, holds, limits, probes, idle connections."""
         senders_due_s = 0.0
         while True:
             with self._context.noting():
-                await self._look_around()
+                await self.look_around()
                 await self._open_at_home()
-            for name, gate in self._gates.items():
-                self._pools[name].close_expired()
+            for name, gate in self.gates.items():
+                self.pools[name].close_expired()
                 if gate.is_wanted():
-                    self._pools[name].close_idle()
-                await self._scheduler.tend(gate, self._pools[name].connection_count)
-            self._scheduler.hurry_reopened()
-            self._context.observer.sample(self._connections())
+                    self.pools[name].close_idle()
+                await self.scheduler.tend(gate, self.pools[name].connection_count)
+            self.scheduler.hurry_reopened()
+            self._context.observer.sample(self.connections())
             if time.monotonic() >= senders_due_s:
                 senders_due_s = time.monotonic() + _SENDERS_EACH_S
                 await self._learning.write_senders()
@@ -185,19 +186,19 @@ class Worker:
 
     def _expected(self) -> int:
         """Return how many outcomes may come before anything waits for what is recorded."""
-        gates = self._gates.values()
-        if any(lane.window for lane in self._lanes):  # for the lines that are in use
+        gates = self.gates.values()
+        if any(lane.window for lane in self.lanes):  # for the lines that are in use
             return sum(gate.in_flight for gate in gates)
         return sum(gate.permits for gate in gates)
 
-    def _connections(self) -> dict[str, tuple[int, int]]:
+    def connections(self) -> dict[str, tuple[int, int]]:
         """Return how many connections to each provider are busy, and how many idle."""
         return {
-            name: (gate.in_flight, max(0, self._pools[name].connection_count - gate.in_flight))
-            for name, gate in self._gates.items()
+            name: (gate.in_flight, max(0, self.pools[name].connection_count - gate.in_flight))
+            for name, gate in self.gates.items()
         }
 
-    async def _look_around(self) -> None:
+    async def look_around(self) -> None:
         """Let the gates know what others found out; what this worker learns meanwhile is newer.
 
         One call, since what a rest costs is waking threads; none where nobody has written since
@@ -207,7 +208,7 @@ class Worker:
         if self._rests(mark):
             self._looked_s = time.monotonic()
             return
-        gates = self._gates.values()
+        gates = self.gates.values()
         before = {gate: gate.teachings for gate in gates if not gate.teachings_under_way}
         steps: list[ClockStep] = []
         try:
@@ -233,18 +234,19 @@ class Worker:
         if mark is None or self._rest is None:
             return False
         found, looked_s = self._rest
-        is_idle = not any(lane.window or lane.may_have_more for lane in self._lanes)
-        is_idle = is_idle and not any(gate.in_flight for gate in self._gates.values())
-        return is_idle and mark == found and time.monotonic() - looked_s < _REST_S
+        is_idle = not any(lane.window or lane.may_have_more for lane in self.lanes)
+        is_idle = is_idle and not any(gate.in_flight for gate in self.gates.values())
+        rest_s = self._context.waits.rest_s
+        return is_idle and mark == found and time.monotonic() - looked_s < rest_s
 
     async def _open_at_home(self) -> None:
         """Begin to send once the holds are known, and that mail may leave from this machine."""
-        if self._scheduler.is_open:
+        if self.scheduler.is_open:
             return
         homes, settings = self._context.store.homes, self._context.settings
         home = await self._context.call(home_elsewhere, homes, settings)
         if home is None:
-            self._scheduler.open()
+            self.scheduler.open()
         elif not self._is_away:
             self._is_away = True
             self._context.note(f"warning: {away_words(home.owner)}; {AWAY_REMEDY}")
@@ -267,12 +269,12 @@ class Worker:
     def _forget_unwanted(self, holds: Sequence[Hold], waiting: Collection[str]) -> None:
         """Forget that providers could not be reached which nothing waits for, by now."""
         wanted = {hold.key for hold in holds}
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane.window or lane.route in waiting:
                 wanted.update(gate.provider for gate in lane.gates)
-        for name, gate in self._gates.items():
+        for name, gate in self.gates.items():
             if name not in wanted and not gate.in_flight:
-                self._pools[name].forget_unreached()
+                self.pools[name].forget_unreached()
 
     def _look(
         self, steps: list[ClockStep]
@@ -286,7 +288,7 @@ class Worker:
             steps.append(step)
         with store.database.snapshot():
             waiting = store.leases.routes_waiting()  # of most there is nothing
-            for lane in self._lanes:
+            for lane in self.lanes:
                 if lane.may_have_more or lane.route not in waiting:
                     continue
                 due_at_ms = store.leases.next_due_at_ms(lane.route)
@@ -298,7 +300,7 @@ class Worker:
 
     def unreached(self) -> dict[str, Unreached]:
         """Return since when connecting to providers that are wanted is in vain; for any thread."""
-        since = {name: pool.unreached() for name, pool in self._pools.items()}
+        since = {name: pool.unreached() for name, pool in self.pools.items()}
         return {name: outage for name, outage in since.items() if outage is not None}
 
     def claimed_s(self) -> float:
@@ -314,7 +316,7 @@ class Worker:
 
     def wake(self) -> None:
         """Look at the queue now: something new may be there."""
-        self._scheduler.run_all(has_more=True)
+        self.scheduler.run_all(has_more=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 
 from relaygw import __version__
-from relaygw.delivery.leases import HEARTBEAT_S
+from relaygw.delivery.waits import HEARTBEAT_S
 from relaygw.errors import StoreUnavailable
 from relaygw.late_packages import missing_package
 from relaygw.mail.clock import clock_ms

@@ -16,10 +16,11 @@ from threading import Thread
 from typing import Any, Generic, TypeVar
 
 from relaygw.errors import Unstorable
+from relaygw.policy.pacing import ladder_step
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_RETRY_LADDER_S = (0.1, 0.5, 1.0, 2.0)
+RETRY_LADDER_S = (0.1, 0.5, 1.0, 2.0)
 _Batch = tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]
 
 
@@ -44,6 +45,7 @@ class BatchWriter(Generic[Item, Result]):
         told: Callable[[Sequence[Item], Sequence[Result]], None],
         is_away: Callable[[Exception], bool] | None = None,
         away: Callable[[Exception, int], None] = lambda _error, _waiting: None,
+        retry_ladder_s: Sequence[float] = RETRY_LADDER_S,
         pace_s: float = 0.0,
         expected: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -53,6 +55,7 @@ class BatchWriter(Generic[Item, Result]):
         self._told = told
         self._is_away = is_away
         self._away = away
+        self._retry_ladder_s = retry_ladder_s
         self._pace_s = pace_s
         self._expected = expected
         self._next_s = 0.0  # when the next batch may begin, by the clock of the loop
@@ -157,7 +160,7 @@ class BatchWriter(Generic[Item, Result]):
 
     async def _wait_for_store(self, error: Exception) -> None:
         self._away(error, len(self._items))
-        wait_s = _RETRY_LADDER_S[min(self._failures, len(_RETRY_LADDER_S) - 1)]
+        wait_s = ladder_step(self._retry_ladder_s, self._failures)
         self._failures += 1
         await asyncio.sleep(wait_s)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
+from pkgutil import resolve_name
 
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.outcome import Scope
@@ -270,21 +270,21 @@ WAITS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "a worker died with mail in hand",
-        "delivery.leases.LEASE_S store.instances.STALE_AFTER_S",
+        "delivery.waits.LEASE_S delivery.waits.Waits.lease_s store.instances.STALE_AFTER_S",
         "another one takes over, at once on the same machine",
         "`status`; explain, with when; `instances`",
         "`instance_lost`, `no_delivery`",
     ),
     (
         "a lease that nobody works on: the answer of the database to a claim was lost",
-        "delivery.leases._LOOK_EACH_S",
+        "delivery.waits.Waits.unknown_leases_s",
         "it is queued again",
         "explain, as in hand; `queue_recipients` with state `active`",
         "`stuck`",
     ),
     (
         "the database failed in an attempt that had sent nothing",
-        "delivery.outcome._STORE_LADDER_S store.postgres.ANSWER_S",
+        "delivery.waits.Waits.store_ladder_s store.postgres.ANSWER_S",
         "it is tried again; `relaygw queue retry`",
         f"the log; {_DUE}",
         "`front_refusing`",
@@ -333,7 +333,7 @@ NO_WAITS = {
     "upstream.mark._TELL_EACH_S store.word_index.LOOK_EACH_S",
     "no time, or the end of all": "delivery.worker._WAITS_AT_ONCE "
     "store.find.MOST_WAITING store.leases._ALWAYS_MS store.outbox._LATEST_MS",
-    "at a start or a stop": "delivery.worker._DRAIN_S store.queue_lock.PATIENCE_S",
+    "at a start or a stop": "delivery.waits.Waits.drain_s store.queue_lock.PATIENCE_S",
     "a least time of trying, before mail expires": "policy.retry.LEAST_TRYING_S",
     "a least time, before something is told": "policy.untended.ROLLING_S",
     "a bound, for clocks that were set back": "store.limits._FARTHEST_S",
@@ -366,7 +366,7 @@ def _of_constant(name: str) -> list[float]:
     if place.startswith("settings."):
         section = {"Retry": Retry, "Timeouts": Timeouts}[place.removeprefix("settings.")]
         return [section.model_fields[field].default]
-    found = seconds(getattr(import_module(f"relaygw.{place}"), field))
+    found = seconds(getattr(resolve_name(f"relaygw.{place}"), field))
     return [one + more_s for one in found]
 
 

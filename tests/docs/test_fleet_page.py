@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from relaygw.cli.drain import drain
-from relaygw.delivery.leases import HEARTBEAT_S, LEASE_S
+from relaygw.delivery.waits import HEARTBEAT_S, LEASE_S
 from relaygw.settings.load import load_settings
 from relaygw.settings.model import check_queue_url
 from relaygw.store import migrate

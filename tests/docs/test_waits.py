@@ -16,7 +16,7 @@ from tests.docs.render_states import ALL_STEPS, NO_WAITS, WAITS, seconds
 
 _ROOT = Path(relaygw.__file__).parent
 _ROOMS = ("delivery", "upstream", "policy", "store")
-_NAME = re.compile(r"(_S|_MS)$|LADDER|TIMEOUT|RETRY|PATIENCE|WAIT")
+_NAME = re.compile(r"(_S|_MS)$|LADDER|TIMEOUT|RETRY|PATIENCE|WAIT", re.IGNORECASE)
 _WAITING = {"sleep", "timeout", "wait_for", "wait", "call_later"}
 _LONG_S = 10.0
 
@@ -44,10 +44,10 @@ def long_constants() -> set[str]:
         of_classes = [(getattr(module, one.name), node) for one in classes for node in one.body]
         for owner, node in (*of_module, *of_classes):
             for name in names_in(node):
-                per_s = 1000 if name.endswith("_MS") else 1
+                per_s = 1000 if name.upper().endswith("_MS") else 1
                 numbers = seconds(getattr(owner, name, None), per_s=per_s)
                 if _NAME.search(name) and max(numbers, default=0.0) > _LONG_S:
-                    found.add(f"{place}.{name}")
+                    found.add(f"{place}.{'' if owner is module else f'{owner.__name__}.'}{name}")
     return found
 
 

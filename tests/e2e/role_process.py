@@ -16,11 +16,11 @@ import relaygw.roles.delivery
 import relaygw.roles.front
 from relaygw.observe.maillog import open_log
 from relaygw.observe.metrics import open_run_files
-from relaygw.policy import retry
 from relaygw.roles.process import RoleContext, preload, run_role
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.sendmail import main as sendmail
 from relaygw.settings.load import load_settings
+from tests.integration.loyal_worker import hurry
 from tests.processes import PROCESSES
 
 PATIENCE_S = 60.0
@@ -30,7 +30,7 @@ _WORD = b"begin"
 
 def run(role: str, config: Path, ready: Connection) -> None:
     """Become a role of a configuration; ends as a role does."""
-    retry.DOUBT_LADDER_S = (0.05, 0.1)  # an ordinary doubt waits a moment, not minutes
+    hurry()
     loaded = load_settings(config=config, environ={})
     log = open_log(loaded.settings.log, hostname=loaded.settings.hostname)
     metrics = open_run_files(loaded.state_dir, log)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from relaygw.delivery.waits import USUAL, Waits
 from relaygw.delivery.worker import Worker
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.state import DeliveryState
@@ -75,6 +76,11 @@ class Rig:
         """Wait until `condition` holds; it may ask the store."""
         await self._until(lambda: condition() or None)
 
+    async def wait_for_look(self) -> None:
+        """Wait until the worker has looked at the queue after this."""
+        asked_s = time.monotonic()
+        await self.wait_until(lambda: time.monotonic() - asked_s > self.worker.claimed_s())
+
     async def wait_for_holds(self) -> list[Hold]:
         """Wait until something is held."""
         return await self._until(lambda: self.store.holds.in_force() or None)
@@ -98,6 +104,7 @@ async def running(
     routes: Sequence[Route] | None = None,
     store_class: Callable[..., Store] = open_store,
     incarnation: str = "w",
+    waits: Waits = USUAL,
     **more: Any,
 ) -> AsyncIterator[Rig]:
     url = f"sqlite:///{directory}/queue.db"
@@ -119,7 +126,13 @@ async def running(
     observer = DeliveryObserver(text_log(output))
     lifeline = Lifeline(directory, incarnation)
     worker = Worker(
-        settings, store, observer, incarnation=incarnation, in_flight=lifeline, hints=None
+        settings,
+        store,
+        observer,
+        incarnation=incarnation,
+        in_flight=lifeline,
+        hints=None,
+        waits=waits,
     )
     rig = Rig(store, worker, output)
     rig.settings = settings

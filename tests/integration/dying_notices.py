@@ -71,6 +71,6 @@ def work(directory: Path, incarnation: str, number: int, is_after: bool) -> None
     store = store_on(database, TELLS)
     store.instances.register(instance(incarnation))
     fail(store, incarnation)
-    notices_on(store, directory)._make_due([])
+    notices_on(store, directory).make_due([])
     store.instances.bury(incarnation)
     store.close()

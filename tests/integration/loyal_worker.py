@@ -21,10 +21,15 @@ from tests.builders import instance
 from tests.logs import text_log
 
 
-def deliver(url: str, directory: Path, incarnation: str, provider: dict[str, Any]) -> None:
-    """Deliver what is in the queue; an ordinary doubt waits a moment, not minutes."""
-    retry.KEYED_LADDER_S = (0.05,)
+def hurry() -> None:
+    """Have mail in doubt wait a moment, not minutes, in this process."""
     retry.DOUBT_LADDER_S = (0.05, 0.1)
+    retry.KEYED_LADDER_S = (0.05,)
+
+
+def deliver(url: str, directory: Path, incarnation: str, provider: dict[str, Any]) -> None:
+    """Deliver what is in the queue."""
+    hurry()
     settings = settings_of(provider, f"{incarnation}.test")  # each instance has its own
     store = open_store(url, rules=StoreRules(doubt_waits=doubt_waits(settings.providers)))
     asyncio.run(work(settings, store, directory, incarnation))

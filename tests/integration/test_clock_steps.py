@@ -12,7 +12,7 @@ from relaygw.mail.state import DeliveryState
 from relaygw.store.holds import Hold
 from tests.builders import accepted
 from tests.fakes.scripted_provider import ScriptedProvider
-from tests.integration.delivery_rig import Rig, running
+from tests.integration.delivery_rig import running
 
 HOUR_S = 3600
 LATER = b"450 4.2.1 later\r\n"
@@ -37,11 +37,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def looked_once(rig: Rig) -> None:
-    """Wait until the worker has looked at the clock and at holds for the first time."""
-    await rig.wait_until(lambda: not rig.worker._holds.is_fresh)
-
-
 @pytest.mark.parametrize("hours", [1, -1], ids=["forward", "back"])
 async def test_mail_goes_on_when_the_clock_is_set(
     tmp_path: Path, set_clock: SetClock, hours: int
@@ -55,7 +50,7 @@ async def test_mail_goes_on_when_the_clock_is_set(
             rig.worker.wake()
             # by its log: on a busy machine it is not deferred any more by the time one looks
             await rig.wait_until(lambda: "status=deferred" in rig.log.getvalue())
-            await looked_once(rig)
+            await rig.wait_for_look()  # at the clock, and at holds
             assert rig.worker.clock.recent_step() is None
             set_clock(hours * HOUR_S)
             rig.accept(new)
@@ -77,7 +72,7 @@ async def test_a_held_provider_is_tried_when_the_clock_was_set_back(
         ScriptedProvider() as provider,
         running(tmp_path, {"p": provider.settings()}) as rig,
     ):
-        await looked_once(rig)
+        await rig.wait_for_look()
         since_ms = now_ms()
         hold = Hold(
             scope="provider",
@@ -88,7 +83,7 @@ async def test_a_held_provider_is_tried_when_the_clock_was_set_back(
             probe_at_ms=since_ms + 60_000,
         )
         rig.store.holds.put_hold(hold)
-        await rig.wait_until(lambda: rig.worker._gates["p"].is_held)
+        await rig.wait_until(lambda: rig.worker.gates["p"].is_held)
         message = accepted(at_ms=since_ms)
         rig.accept(message)
         set_clock(-HOUR_S)

@@ -59,7 +59,7 @@ async def test_routes_with_the_same_providers_in_opposite_orders(tmp_path: Path)
         assert set(await finished(rig, *one)) == {"a"}
         assert set(await finished(rig, *two)) == {"b"}
         rig.store.holds.put_hold(operators("a"))
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_held)
         one = [accepted(route="one") for _ in range(30)]
         two = [accepted() for _ in range(30)]
         rig.accept(*one, *two)
@@ -144,7 +144,7 @@ async def test_one_connection_that_is_one_too_many_loses_nothing(
         rig.accept(*messages)
         await finished(rig, *messages)
         assert [rig.entry(message).recipients[0].attempts for message in messages] == [1] * 10
-        assert rig.worker._gates["a"].max_connections() == 1
+        assert rig.worker.gates["a"].max_connections() == 1
 
 
 async def test_orders_go_before_promotions_at_a_provider_that_said_slower(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ async def test_a_probe_does_not_end_what_an_operator_holds_meanwhile(tmp_path: P
         rig.store.holds.put_hold(
             Hold(scope="provider", key="a", reason="op", remedy="", since_ms=0, probe_at_ms=None)
         )
-        gate = rig.worker._gates["a"]
+        gate = rig.worker.gates["a"]
         await rig.wait_until(lambda: gate.is_held and gate.probe_at_s is None)
         go_on.set()
         await rig.wait_until(lambda: not gate.is_probing)
@@ -207,7 +207,7 @@ async def test_a_small_second_provider_does_not_bounce_what_the_first_would_take
         rig.store.holds.put_hold(
             Hold(scope="provider", key="a", reason="op", remedy="", since_ms=0, probe_at_ms=None)
         )
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_held)
         small, large = accepted(), accepted(content=b"Subject: x\r\n\r\n" + b"x" * 70 * 50)
         rig.accept(small, large)
         await finished(rig, small)
@@ -378,7 +378,7 @@ async def test_a_provider_that_always_drops_after_the_dot_is_given_no_more(
         a.script("CONTENT", *[Action.DROP] * 200)
         messages = [accepted() for _ in range(100)]
         rig.accept(*messages)
-        gate = rig.worker._gates["a"]
+        gate = rig.worker.gates["a"]
 
         def doubts() -> int:
             return rig.log.getvalue().count("may be sent more than once")

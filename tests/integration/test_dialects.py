@@ -89,7 +89,7 @@ async def gateway(
 def accept(rig: Rig, *messages: AcceptedMessage) -> None:
     """Accept as the front does, the hint to the worker included."""
     rig.accept(*messages)
-    rig.worker._scheduler.run_all(has_more=True)
+    rig.worker.wake()
 
 
 @pytest.mark.parametrize("name", DIALECTS)

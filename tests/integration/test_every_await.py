@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from relaygw.delivery import agent, attempt, leases, outcome, recorder, sending_once
-from relaygw.delivery import worker as worker_module
+from relaygw.delivery import agent, attempt, outcome, recorder, sending_once
 from relaygw.delivery.agent import DeliveryAgent
 from relaygw.delivery.attempt import Attempt
-from relaygw.delivery.leases import HEARTBEAT_S, LeaseLost, Leases
+from relaygw.delivery.leases import LeaseLost, Leases
+from relaygw.delivery.waits import HEARTBEAT_S, USUAL, Waits
 from relaygw.delivery.worker import Worker
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt_state import AttemptState
@@ -131,7 +131,7 @@ class LeaseLostToOthers(Fault):
     """This worker overslept, and another gateway's janitor has taken its leases."""
 
     def strike(self, run: Run, *, in_delivery: bool) -> None:
-        run.worker._leases._until_s = 0.0
+        run.worker.leases.held_until_s = 0.0
         run.trial.store.instances.bury(run.incarnation, begun=None)
 
 
@@ -233,7 +233,7 @@ def _verified_meanwhile(_: ScriptedProvider) -> list[Released]:
     """Return what ends the hold of a sender while mail is being held for it."""
 
     def end_hold(run: Run) -> None:
-        for gate in run.worker._gates.values():
+        for gate in run.worker.gates.values():
             gate.held_senders.clear()
 
     return [Released("_write_next", end_hold)]
@@ -392,13 +392,18 @@ class Trial:
     """A scenario and a fault, with all the runs it takes."""
 
     def __init__(
-        self, scenario: Scenario, fault: Fault, provider: ScriptedProvider, directory: Path
+        self,
+        scenario: Scenario,
+        fault: Fault,
+        provider: ScriptedProvider,
+        directory: Path,
+        waits: Waits,
     ) -> None:
         self.scenario = scenario
         self.fault = fault
         self.provider = provider
         self.seen: set[tuple[str, int]] = set()
-        self._directory = directory
+        self._directory, self._waits = directory, waits
         database = FragileDatabase(f"sqlite:///{directory}/queue.db")
         self.store = store_on(database)
         self.log = io.StringIO()
@@ -425,6 +430,7 @@ class Trial:
             incarnation=incarnation,
             in_flight=self.lifeline,
             hints=None,
+            waits=self._waits,
         )
 
     def entries(self, messages: list[AcceptedMessage]) -> list[QueueEntry]:
@@ -565,7 +571,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def stepped_delivery(self: DeliveryAgent, *arguments: Any) -> None:
         run = Run.current
-        if run is None or self is not run.worker._scheduler._agent:
+        if run is None or self is not run.worker.scheduler.agent:
             return await deliver(self, *arguments)
         task = asyncio.current_task()
         assert task is not None
@@ -576,7 +582,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def stepped_writing(self: BatchWriter[Any, Any]) -> None:
         run = Run.current
-        if run is None or self is not run.worker._recorder._writer:
+        if run is None or self is not run.worker.recorder.writer:
             return await write(self)
         await Stepped(write(self), lambda frames: run.suspended(frames, in_delivery=False))
 
@@ -596,21 +602,28 @@ async def no_heartbeat(*_: object) -> float:
 
 @asynccontextmanager
 async def trial_of(
-    scenario: Scenario, fault: Fault, directory: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario,
+    fault: Fault,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    record_s: float = USUAL.record_s,
 ) -> AsyncIterator[Trial]:
-    monkeypatch.setattr(worker_module, "_DRAIN_S", fault.drain_s)
     # one that is under way when the lease is lost would be good for as long as a lease; without
     # any, a slow machine must not lose the lease by itself
     monkeypatch.setattr(Leases, "_beat_once", no_heartbeat)
-    monkeypatch.setattr(leases, "LEASE_S", 3600.0)
-    monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001,))
-    monkeypatch.setattr(outcome, "_STORE_LADDER_S", (0.001,))
-    if scenario.is_stale:
-        monkeypatch.setattr(agent, "_STALE_MS", -1)
+    waits = Waits(
+        drain_s=fault.drain_s,
+        lease_s=3600.0,
+        record_s=record_s,
+        record_ladder_s=(0.001,),
+        store_ladder_s=(0.001,),
+        stale_s=-1.0 if scenario.is_stale else USUAL.stale_s,
+    )
     async with ScriptedProvider(extensions=scenario.extensions) as provider:
         if scenario.small_buffers:
             _make_small(provider, monkeypatch)
-        trial = Trial(scenario, fault, provider, directory)
+        trial = Trial(scenario, fault, provider, directory, waits)
         try:
             yield trial
         finally:
@@ -689,8 +702,9 @@ async def test_the_scenarios_are_suspended_at_every_await_on_the_way(
         directory.mkdir()
         shutil.copy(empty_queue, directory)
         with monkeypatch.context() as patch:
-            patch.setattr(recorder, "_PACE_S", _LONG_PACE_S)
-            async with trial_of(scenario, FAULTS[fault], directory, patch) as trial:
+            async with trial_of(
+                scenario, FAULTS[fault], directory, patch, record_s=_LONG_PACE_S
+            ) as trial:
                 await trial.run(number)
         seen |= trial.seen
     unseen = [

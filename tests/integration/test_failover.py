@@ -49,7 +49,7 @@ async def test_probes_of_an_unreachable_provider_cost_no_mail_an_attempt(tmp_pat
     async with running(tmp_path, {"a": dead()}) as rig:
         messages = [accepted() for _ in range(10)]
         rig.accept(*messages)
-        await rig.wait_until(lambda: rig.worker._gates["a"].failures >= 3)
+        await rig.wait_until(lambda: rig.worker.gates["a"].failures >= 3)
         attempts = [rig.entry(message).recipients[0].attempts for message in messages]
     assert sum(attempts) <= 5, "only what was on its way when it was found out"
 
@@ -66,7 +66,7 @@ async def test_the_first_provider_is_used_again_when_it_is_back(tmp_path: Path) 
         rig.accept(accepted())
         await b.wait_for_messages(1)
         await a.wait_until(lambda: a.pending("greeting") == 0)
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_reached)
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_reached)
         rig.accept(accepted())
         await a.wait_for_messages(1)
     assert "provider a is back" in rig.log.getvalue()
@@ -108,7 +108,7 @@ async def test_mail_in_doubt_is_never_sent_by_another_provider(tmp_path: Path) -
                 probe_at_ms=None,
             )
         )
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_held)
         make_due(rig, lost.queue_id)
         other = accepted()
         rig.accept(other)
@@ -124,7 +124,7 @@ def make_due(rig: Rig, queue_id: str) -> None:
         connection.connection.exec_driver_sql(
             "UPDATE delivery SET due_at_ms = 0 WHERE queue_id = ?", (queue_id,)
         )
-    for lane in rig.worker._lanes:
+    for lane in rig.worker.lanes:
         lane.may_have_more = True
 
 
@@ -138,7 +138,7 @@ async def test_only_senders_that_are_allowed_go_to_the_second_provider(tmp_path:
         allowed, other = accepted(sender="a@shop.test"), accepted(sender="a@other.test")
         rig.accept(allowed, other)
         await rig.wait_for(allowed, DeliveryState.FINISHED)
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_down(1e12))
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_down(1e12))
     assert [message.sender for message in b.messages] == ["a@shop.test"]
 
 
@@ -241,12 +241,12 @@ async def test_what_an_operator_holds_only_an_operator_releases(tmp_path: Path) 
             scope="provider", key="a", reason="upgrade", remedy="", since_ms=0, probe_at_ms=None
         )
         rig.store.holds.put_hold(hold)
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_held)
         message = accepted()
         rig.accept(message)
-        for lane in rig.worker._lanes:
+        for lane in rig.worker.lanes:
             lane.may_have_more = True
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_held)
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_held)
         assert a.connections == []
         rig.store.holds.drop_hold("provider", "a")
         assert rig.store.holds.in_force(), "a probe does not end it"
@@ -315,7 +315,7 @@ async def test_the_next_probe_of_an_outage_is_known_all_through_it(tmp_path: Pat
     async with running(tmp_path, {"a": dead()}) as rig:
         rig.accept(accepted())
         (begun,) = await rig.wait_for_holds()
-        gate = rig.worker._gates["a"]
+        gate = rig.worker.gates["a"]
         gate.blocked_until_s = 0.0  # it is probed at once
 
         def probe_ms() -> int:
@@ -346,7 +346,7 @@ async def test_what_another_worker_found_out_costs_one_connection_not_mail(
                 probe_at_ms=1,
             )
         )
-        await rig.wait_until(lambda: rig.worker._gates["a"].is_down(1e12))
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_down(1e12))
         message = accepted()
         rig.accept(message)
         await a.wait_for_messages(1)
@@ -367,8 +367,7 @@ async def test_an_outage_that_somebody_ended_is_told_again_while_it_goes_on(tmp_
         rig.store.queue.change_state(
             [mail.queue_id], from_states=states, to=DeliveryState.DELETED, entry=deed
         )
-        looked_s = rig.worker._looked_s
-        await rig.wait_until(lambda: rig.worker._looked_s > looked_s)
+        await rig.wait_for_look()
         assert "a" in rig.worker.unreached(), "it is held, and probed"
         rig.store.holds.drop_hold(hold.scope, hold.key)
         await rig.wait_until(lambda: rig.store.holds.in_force() == [])
@@ -382,6 +381,6 @@ async def test_a_release_makes_no_secret_of_a_provider_that_mail_waits_for(tmp_p
         (hold,) = await rig.wait_for_holds()
         before = rig.worker.unreached()["a"].seconds
         rig.store.holds.drop_hold(hold.scope, hold.key)
-        looked_s = rig.worker._looked_s
-        await rig.wait_until(lambda: rig.worker._looked_s > looked_s + 1.5)  # two looks later
+        for _ in range(2):
+            await rig.wait_for_look()
         assert rig.worker.unreached()["a"].seconds > before

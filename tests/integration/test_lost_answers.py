@@ -181,7 +181,7 @@ def held(rig: Rig) -> int:
 
 
 def counted(rig: Rig) -> int:
-    return rig.worker._gates["p"].permits
+    return rig.worker.gates["p"].permits
 
 
 @pytest.mark.parametrize("lost", [TAKE_PERMITS, RELEASE_PERMITS], ids=["taken", "returned"])
@@ -199,7 +199,7 @@ async def test_permits_are_right_again_after_an_answer_was_lost(
         rig.accept(*messages)
         for message in messages:
             await rig.wait_for(message, DeliveryState.FINISHED)
-        rig.worker._pools["p"].close_idle()
+        rig.worker.pools["p"].close_idle()
         await rig.wait_until(cut.happened.is_set)
         await rig.wait_until(lambda: held(rig) == 0)
         await rig.wait_until(lambda: counted(rig) == 0)

@@ -71,7 +71,7 @@ def test_several_instances_make_one_each(queue_url: str, tmp_path: Path) -> None
     def work(number: int) -> int:
         made: list[object] = []
         while stores[number].notices.due(limit=1):
-            makers[number]._make_due(made)  # type: ignore[arg-type]
+            makers[number].make_due(made)  # type: ignore[arg-type]
         return len(made)
 
     with ThreadPoolExecutor(len(stores)) as threads:

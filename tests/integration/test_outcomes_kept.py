@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relaygw.delivery import worker as worker_module
-from relaygw.delivery.leases import HEARTBEAT_S, LeaseLost, Leases
+from relaygw.delivery.leases import LeaseLost, Leases
+from relaygw.delivery.waits import HEARTBEAT_S, Waits
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage
@@ -30,18 +31,15 @@ from relaygw.upstream import classifier
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
 from tests.fakes.scripted_provider import Action, ScriptedProvider, Wait
-from tests.integration.delivery_rig import Rig, running
+from tests.integration import delivery_rig
+from tests.integration.delivery_rig import Rig
 from tests.logs import text_log
 from tests.queues import make_queue
 
 LINE = b"y" * 76 + b"\r\n"
 LARGE = b"Subject: x\r\n\r\n" + LINE * 1000  # more than comes with a claim
 SIX = tuple(f"c{number}@cust.test" for number in range(6))
-
-
-@pytest.fixture(autouse=True)
-def short_drain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "_DRAIN_S", 0.05)
+running = partial(delivery_rig.running, waits=Waits(drain_s=0.05))
 
 
 def copies(*providers: ScriptedProvider) -> Counter[str]:
@@ -212,13 +210,11 @@ class Failing(AlteredStore):
         return super().read_chunk(queue_id, chunk_no)
 
 
-async def test_trouble_of_the_store_is_never_the_messages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relaygw.delivery.outcome._STORE_LADDER_S", (0.01,))
+async def test_trouble_of_the_store_is_never_the_messages(tmp_path: Path) -> None:
     async with ScriptedProvider() as provider:
         settings = {"p": provider.settings(max_recipients=2)}
-        async with running(tmp_path, settings, store_class=Failing) as rig:
+        waits = Waits(store_ladder_s=(0.01,))
+        async with running(tmp_path, settings, store_class=Failing, waits=waits) as rig:
             message = accepted(*SIX, content=LARGE)
             rig.accept(message)
             rig.worker.wake()
@@ -246,7 +242,7 @@ def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def overslept(rig: Rig) -> None:
     """Let the lease be over, as after a sleep."""
-    rig.worker._leases._until_s = 0.0
+    rig.worker.leases.held_until_s = 0.0
 
 
 class Slow(AlteredStore):
@@ -328,13 +324,12 @@ async def sent_and_not_answered(rig: Rig, provider: ScriptedProvider) -> Accepte
     return message
 
 
-async def test_a_worker_that_was_taken_over_tells_of_what_it_had_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relaygw.delivery.leases.HEARTBEAT_S", 0.05)
+async def test_a_worker_that_was_taken_over_tells_of_what_it_had_sent(tmp_path: Path) -> None:
+    waits = Waits(drain_s=0.05, heartbeat_s=0.05)
     async with ScriptedProvider() as provider:
+        settings = {"p": provider.settings()}
         with pytest.raises(LeaseLost):
-            async with running(tmp_path, {"p": provider.settings()}, store_class=Kept) as rig:
+            async with running(tmp_path, settings, store_class=Kept, waits=waits) as rig:
                 message = await sent_and_not_answered(rig, provider)
                 rig.store.instances.bury("w", begun=None)
                 await rig.wait_until(lambda: "lease was lost" in rig.log.getvalue())
@@ -356,7 +351,7 @@ async def test_a_worker_that_breaks_down_records_what_it_had_sent(
                 def fail(*_: object) -> None:
                     raise ValueError("a defect")
 
-                monkeypatch.setattr(rig.worker, "_connections", fail)
+                monkeypatch.setattr(rig.worker, "connections", fail)
                 await rig.wait_until(lambda: "more than once" in rig.log.getvalue())
         (attempt,) = rig.store.queue.attempts(message.queue_id)
         (delivery,) = rig.entry(message).deliveries
@@ -453,15 +448,13 @@ class Watched(AlteredStore):
         return super().heartbeat(incarnation, state=state)
 
 
-async def test_heartbeats_go_on_while_a_silent_store_keeps_all_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relaygw.delivery.leases.HEARTBEAT_S", 0.2)
+async def test_heartbeats_go_on_while_a_silent_store_keeps_all_content(tmp_path: Path) -> None:
+    waits = Waits(drain_s=0.05, heartbeat_s=0.2)
     # chunks are read by the loop's own threads: here one, which the read takes
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
     async with (
         ScriptedProvider() as provider,
-        running(tmp_path, {"p": provider.settings()}, store_class=Watched) as rig,
+        running(tmp_path, {"p": provider.settings()}, store_class=Watched, waits=waits) as rig,
     ):
         rig.accept(accepted(content=LARGE))
         rig.worker.wake()

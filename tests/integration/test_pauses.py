@@ -89,7 +89,7 @@ async def test_a_pause_is_seen_and_ended_by_hand(
         rig.accept(*mail)
         (hold,) = await rig.wait_for_holds()
         assert (hold.scope, hold.key, hold.reason.startswith(told)) == (PAUSED, "a", True)
-        await rig.wait_until(lambda: not rig.worker._gates["a"].in_flight)
+        await rig.wait_until(lambda: not rig.worker.gates["a"].in_flight)
         for one in mail:
             story = tell_story(rig.store, rig.settings, one.queue_id, now_ms=clock_ms())
             assert story is not None
@@ -153,20 +153,15 @@ async def test_all_workers_share_a_pause_and_its_end(
             )
             for name in ("w", "v")
         ]
-        gates = [rig.worker._gates["a"] for rig in (one, other)]
+        gates = [rig.worker.gates["a"] for rig in (one, other)]
         one.accept(accepted())
         await one.wait_for_holds()
         await one.wait_until(lambda: all(gate.is_paused for gate in gates))
         refused = a.refused
         mail = [accepted() for _ in range(10)]
         one.accept(*mail)
-        looked_s = [rig.worker._looked_s for rig in (one, other)]
-        await one.wait_until(
-            lambda: all(
-                rig.worker._looked_s > since_s
-                for rig, since_s in zip((one, other), looked_s, strict=True)
-            )
-        )
+        for rig in (one, other):
+            await rig.wait_for_look()
         assert a.refused == refused
         a.is_full = False
         release(other, "")

@@ -138,7 +138,7 @@ async def faulty(
 def accept(rig: Rig, messages: Iterable[AcceptedMessage]) -> None:
     """Accept as the front does, the hint to the worker included."""
     rig.accept(*messages)
-    rig.worker._scheduler.run_all(has_more=True)
+    rig.worker.wake()
 
 
 def lines_of(rig: Rig, message: AcceptedMessage) -> list[str]:
@@ -282,9 +282,9 @@ async def test_ports_that_refuse_or_do_not_answer_cost_no_mail(tmp_path: Path) -
                 good = [accepted() for _ in range(200)]
                 accept(rig, good)
                 await healthy.wait_for_messages(200)
-                await rig.wait_until(lambda: not rig.worker._gates["silent"].is_reached)
+                await rig.wait_until(lambda: not rig.worker.gates["silent"].is_reached)
                 assert time.monotonic() - started_s >= TIMEOUT_S * 0.9
-                await rig.wait_until(lambda: not rig.worker._gates["closed"].is_reached)
+                await rig.wait_until(lambda: not rig.worker.gates["closed"].is_reached)
                 for messages in (refused, unheard):
                     entries = [rig.entry(message) for message in messages]
                     assert all(e.recipients[0].state is RecipientState.PENDING for e in entries)
@@ -315,7 +315,7 @@ async def send_nothing(
         mail = {label: [accepted(route=names[label]) for _ in range(10)] for label in labels}
         for messages in mail.values():
             accept(rig, messages)
-        gates = rig.worker._gates.values()
+        gates = rig.worker.gates.values()
         # once by mail, once by a probe
         await rig.wait_until(lambda: all(gate.failures >= 2 for gate in gates))
         for messages in mail.values():
@@ -403,7 +403,7 @@ async def test_mail_goes_when_tls_is_back(tmp_path: Path) -> None:
         async with running(tmp_path, {"p": settings}) as rig:
             messages = [accepted() for _ in range(10)]
             accept(rig, messages)
-            await rig.wait_until(lambda: not rig.worker._gates["p"].is_reached)
+            await rig.wait_until(lambda: not rig.worker.gates["p"].is_reached)
             server.tls = "starttls"
             for message in messages:
                 await rig.wait_for(message, DeliveryState.FINISHED)

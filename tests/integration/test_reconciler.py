@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from relaygw.delivery import reconciler
+from relaygw.delivery.waits import Waits
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, NewDelivery, NewRecipient
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -18,16 +17,13 @@ from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.store import Store, open_store
 from tests.builders import NOW_MS, accepted, instance
 from tests.fakes.scripted_provider import ScriptedProvider
-from tests.integration.delivery_rig import Rig, running
+from tests.integration import delivery_rig
+from tests.integration.delivery_rig import Rig
 from tests.queues import make_queue
 
 D = DeliveryState
 GONE = "route default, which is not in the configuration"
-
-
-@pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciler, "LOOK_S", 0.05)
+running = partial(delivery_rig.running, waits=Waits(routes_s=0.05))
 
 
 def worker(incarnation: str, *, fingerprint: str = "f") -> Instance:

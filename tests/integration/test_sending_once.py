@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relaygw.delivery import worker as worker_module
+from relaygw.delivery.waits import Waits
 from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import AcceptedMessage, DeliveryUpdate, Source
 from relaygw.mail.hold import HoldCode
@@ -43,9 +43,18 @@ def ruled(url: str):
     return open_store(url, rules=RULES)
 
 
+NextTryIn = Callable[[float], None]
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "KEYED_LADDER_S", (0.01,))
+def next_try_in(monkeypatch: pytest.MonkeyPatch) -> NextTryIn:
+    """Return what says how long mail in doubt with a key waits, at first a moment."""
+
+    def wait(wait_s: float) -> None:
+        monkeypatch.setattr(retry, "KEYED_LADDER_S", (wait_s,))
+
+    wait(0.01)
+    return wait
 
 
 def now_ms() -> int:
@@ -147,14 +156,14 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str], dict[str, Any]
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_two_tries_are_the_same_to_the_byte_by_another_instance(
-    tmp_path: Path, kind: str
+    tmp_path: Path, kind: str, next_try_in: NextTryIn
 ) -> None:
     mail, settings, extensions, gateway = KINDS[kind]
     async with KeyedProvider(extensions=extensions) as provider:
         message = fresh(source=Source(client="10.0.0.9", uid=33, script="60:a.php"), **mail)
         providers = {"p": provider.settings(**KEYED, **settings)}
         provider.script("CONTENT", LOST)
-        retry.KEYED_LADDER_S = (3600.0,)  # the other one makes the second try
+        next_try_in(3600.0)  # the other one makes the second try
         async with running(tmp_path, providers, **gateway) as rig:
             rig.accept(message)
             await rig.wait_for(message, DEFERRED)
@@ -263,12 +272,14 @@ async def test_a_key_that_no_provider_takes_holds_its_own_mail_alone(
         assert len(provider.messages) == 1
 
 
-async def test_a_conflict_is_held_in_doubt_and_a_release_has_another_key(tmp_path: Path) -> None:
+async def test_a_conflict_is_held_in_doubt_and_a_release_has_another_key(
+    tmp_path: Path, next_try_in: NextTryIn
+) -> None:
     """The bytes are others, as the configuration changed between two tries."""
     async with KeyedProvider() as provider:
         message = fresh()
         provider.script("CONTENT", LOST)
-        retry.KEYED_LADDER_S = (3600.0,)  # the second try has the other configuration
+        next_try_in(3600.0)  # the second try has the other configuration
         async with running(tmp_path, {"p": provider.settings(**RESEND)}) as rig:
             rig.accept(message)
             await rig.wait_for(message, DEFERRED)
@@ -310,12 +321,12 @@ async def test_a_first_try_that_is_still_running_is_waited_for(tmp_path: Path) -
 
 @pytest.mark.parametrize(("hours", "doubts", "tries"), [(23, 3, 1), (23, 1, 2), (12, 3, 2)])
 async def test_once_the_key_is_nearly_over_a_doubt_is_an_ordinary_one(
-    tmp_path: Path, hours: int, doubts: int, tries: int
+    tmp_path: Path, hours: int, doubts: int, tries: int, next_try_in: NextTryIn
 ) -> None:
     async with KeyedProvider() as provider:
         message = fresh()
         provider.script("CONTENT", LOST)
-        retry.KEYED_LADDER_S = (3600.0,)
+        next_try_in(3600.0)
         async with running(tmp_path, {"p": provider.settings(**KEYED)}) as rig:
             rig.accept(message)
             await rig.wait_for(message, DEFERRED)
@@ -333,14 +344,11 @@ async def test_once_the_key_is_nearly_over_a_doubt_is_an_ordinary_one(
 # --- whatever leaves mail in doubt -------------------------------------------------------------
 
 
-async def test_a_stop_after_the_dot_is_asked_again_by_the_next_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "_DRAIN_S", 0.05)
+async def test_a_stop_after_the_dot_is_asked_again_by_the_next_worker(tmp_path: Path) -> None:
     async with KeyedProvider() as provider:
         provider.script("CONTENT", (Action.RECORD, Action.HANG))
-        message = fresh()
-        async with running(tmp_path, {"p": provider.settings(**KEYED)}) as rig:
+        message, settings = fresh(), {"p": provider.settings(**KEYED)}
+        async with running(tmp_path, settings, waits=Waits(drain_s=0.05)) as rig:
             rig.accept(message)
             await provider.wait_for_messages(1)
         async with running(tmp_path, {"p": provider.settings(**KEYED)}) as rig:

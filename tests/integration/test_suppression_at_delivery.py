@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relaygw.delivery import agent
+from relaygw.delivery.waits import Waits
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient
 from relaygw.mail.state import DeliveryState, RecipientState
@@ -155,11 +155,15 @@ async def test_what_was_claimed_before_learns_of_it(
             suppress(rig.store)
         return found
 
-    monkeypatch.setattr(agent, "_STALE_MS", -1)
     monkeypatch.setattr(Leases, "claim", claim_first)
     async with (
         ScriptedProvider() as provider,
-        running(tmp_path, {"main": provider.settings()}, store_class=opened) as rig,
+        running(
+            tmp_path,
+            {"main": provider.settings()},
+            store_class=opened,
+            waits=Waits(stale_s=-1.0),
+        ) as rig,
     ):
         message = mail(ANN)
         rig.accept(message)

@@ -15,7 +15,7 @@ from bench.fleet_faults.plans import KINDS, LEASE_S, LONG, SHORT, Plan, plan_of
 from bench.fleet_faults.table import table
 from bench.history import INFO, OK, Event
 from bench.rig.long_line import LongLine
-from relaygw.delivery import leases
+from relaygw.delivery import waits
 
 CLEAN = Report(attempted=1, acknowledged=1, delivered=1)
 S = 10**9
@@ -39,7 +39,7 @@ def test_every_way_comes_and_some_outlast_the_lease() -> None:
     assert ways == {(kind, way) for kind, some in SHORT.items() for way in some}
     long = {(plan.kind, plan.way) for plan in plans if plan.is_long}
     assert long == {(kind, way) for kind, some in LONG.items() for way in some}
-    assert leases.LEASE_S == LEASE_S
+    assert waits.LEASE_S == LEASE_S
 
 
 def test_a_gateway_is_back_with_its_own_250_and_its_own_mail() -> None:

@@ -149,8 +149,8 @@ class Desk:
 
     def make(self) -> None:
         made: list[Any] = []
-        self.notices._make_due(made)
-        self.notices._tell(made)
+        self.notices.make_due(made)
+        self.notices.tell(made)
 
     def told(self, message: AcceptedMessage) -> list[str]:
         return [one.detail for one in self.store.queue.record_of(message.queue_id).notices]
@@ -245,5 +245,5 @@ def test_of_a_reply_that_nobody_knows_the_relay_is_told(
         next_at_ms=None,
     )
     expected = replace(cause, attempted_at_ms=NOW_MS)
-    assert desk.notices._cause(recipient(0), [attempt]) == expected
-    assert desk.notices._cause(recipient(0), []) == Cause()
+    assert desk.notices.cause_of(recipient(0), [attempt]) == expected
+    assert desk.notices.cause_of(recipient(0), []) == Cause()

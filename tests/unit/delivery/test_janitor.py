@@ -63,7 +63,7 @@ def test_a_worker_of_this_host_lives_as_long_as_it_holds_its_lock(
         wake_workers=lambda: None,
     )
     for _ in range(3):
-        janitor._bury()
+        janitor.bury_stale()
         clock.now_s += HOUR_S
     assert store.instances.heartbeat("late") == is_locked
     if line is not None:
@@ -88,7 +88,7 @@ async def test_who_sent_long_ago_is_forgotten(store: Store) -> None:
             ("h", "", "", None, ""), sender_domain="", template=template, stream="promotional"
         )
         store.sources.count_mail([ClassCount(mail_class, now_ms - ago_ms, now_ms - ago_ms, 1, 1)])
-    await quiet_janitor(store)._clean_up(0)
+    await quiet_janitor(store).clean_up(0)
     assert [one.mail_class.template for one in store.sources.known_classes()] == ["new"]
 
 
@@ -97,9 +97,9 @@ async def test_what_was_watched_is_forgotten_after_two_weeks(store: Store) -> No
     for days in (17, 14):
         store.watch.add_history(now_ms - days * 24 * HOUR_MS, {("x", f"{days}"): 1})
     janitor = quiet_janitor(store)
-    await janitor._clean_up(0)
+    await janitor.clean_up(0)
     assert len(store.watch.history(0)) == 2, "not while a start has enough to do"
-    await janitor._clean_up(120)
+    await janitor.clean_up(120)
     assert [one.label for one in store.watch.history(0)] == ["14"]
 
 
@@ -108,10 +108,10 @@ async def test_what_providers_reported_of_no_mail_is_forgotten(store: Store) -> 
     post = NewPost(provider="p", body=b"", token="t", until_ms=now_ms + 1000)
     store.feedback.receive([post])
     janitor = quiet_janitor(store)
-    await janitor._clean_up(0)
+    await janitor.clean_up(0)
     assert store.feedback.receive([post]) == [False], "its token is known"
     with clock_at(store, now_ms + int(SETTINGS.queue.retention * 1000) + 60_000):
-        await janitor._clean_up(1)
+        await janitor.clean_up(1)
         assert store.feedback.count_posts(9) == 1
-        await janitor._clean_up(12)
+        await janitor.clean_up(12)
         assert store.feedback.count_posts(9) == 0

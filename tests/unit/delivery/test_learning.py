@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from relaygw.delivery import learning as learning_module
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.holds import Holds
 from relaygw.delivery.lanes import Lane
-from relaygw.delivery.learning import Learning, SenderNotes
+from relaygw.delivery.learning import MOST_SENDERS, Learning, SenderNotes
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
@@ -168,13 +167,13 @@ async def test_another_mail_of_a_refused_author_does_not_run_into_it(store: Stor
     assert not store.holds.in_force()
 
 
-def test_no_more_senders_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning_module, "_MOST_SENDERS", 2)
+def test_no_more_senders_are_kept_than_fit() -> None:
     notes = SenderNotes()
     report = AttemptReport(provider="p", relay="none", outcomes=(TAKEN,))
-    for number in range(4):
+    for number in range(MOST_SENDERS + 2):
         notes.add("p", f"{number}@shop.test", report)
-    assert [one.sender for one in notes.take_unwritten()] == ["0@shop.test", "1@shop.test"]
+    unwritten = [one.sender for one in notes.take_unwritten()]
+    assert unwritten == [f"{number}@shop.test" for number in range(MOST_SENDERS)]
     refused = said(550, Verdict.RETRY, Scope.MESSAGE, Stage.MAIL)
     notes.add("p", "1@shop.test", AttemptReport(provider="p", relay="none", outcomes=(refused,)))
     assert [one.reply for one in notes.take_unwritten()] == ["550 no"], "news of one that is known"

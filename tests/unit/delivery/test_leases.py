@@ -6,16 +6,17 @@ import asyncio
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relaygw.delivery import leases as module
 from relaygw.delivery.context import WorkerContext
 from relaygw.delivery.gate import Gate
 from relaygw.delivery.leases import Leases
 from relaygw.delivery.permits import Permits
+from relaygw.delivery.waits import Waits
 from relaygw.settings.provider import Provider
 from relaygw.store.queue_entry import Key
 from relaygw.store.store import Store
@@ -23,6 +24,8 @@ from tests.altered_store import AlteredStore
 from tests.builders import accepted
 from tests.queues import queue_with_worker
 from tests.unit.delivery.worker_context import worker_context
+
+AT_ONCE = Waits(unknown_leases_s=0.0)
 
 
 class SlowAnswers(AlteredStore):
@@ -85,7 +88,7 @@ async def test_leases_that_are_not_known_are_ended(
 
 
 async def test_what_nobody_here_works_on_is_looked_for_each_minute(
-    store: SlowAnswers, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+    store: SlowAnswers, context: WorkerContext
 ) -> None:
     store.intake.accept_batch([accepted("b@cust.test")])
     store.may_answer = threading.Event()
@@ -93,7 +96,7 @@ async def test_what_nobody_here_works_on_is_looked_for_each_minute(
     (known,) = await leases.claim("default", 1)
     leases.forget([known])  # its outcome is in the queue, until a standby has it no more
     assert not leases.is_unsure("default")
-    monkeypatch.setattr(module, "_LOOK_EACH_S", 0.0)
+    leases = Leases(replace(context, waits=AT_ONCE))
     assert await leases.free_unknown("other") == 0
     assert leases.is_unsure("other")
     assert await leases.free_unknown("default") == 1
@@ -101,11 +104,10 @@ async def test_what_nobody_here_works_on_is_looked_for_each_minute(
 
 
 async def test_permits_that_a_standby_has_still_are_counted(
-    store: SlowAnswers, context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+    store: SlowAnswers, context: WorkerContext
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_EACH_S", 0.0)
     gate = Gate(provider="p", settings=Provider(host="smtp.test", max_connections=2))
-    permits = Permits(context, [gate])
+    permits = Permits(replace(context, waits=AT_ONCE), [gate])
     most = gate.max_connections()
     of_group = {"incarnation": "w", "limit": most, "wanted": most}
     assert store.limits.acquire_permits(gate.limit_group, **of_group) == most  # here unknown

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from relaygw.delivery import worker as worker_module
 from relaygw.delivery.gate import DOWN_AFTER_FAILURES
+from relaygw.delivery.waits import USUAL, Waits
 from relaygw.delivery.worker import Worker
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.envelope import AcceptedMessage
@@ -43,7 +44,7 @@ class Desk:
 
     def __init__(self, store: Store, worker: Worker, log: io.StringIO) -> None:
         self.store, self.worker, self.log = store, worker, log
-        self.scheduler, self.gates, self.lanes = worker._scheduler, worker._gates, worker._lanes
+        self.scheduler, self.gates, self.lanes = worker.scheduler, worker.gates, worker.lanes
 
     def accept(self, *messages: AcceptedMessage) -> None:
         self.store.intake.accept_batch(messages)
@@ -60,12 +61,22 @@ class Desk:
                 await asyncio.sleep(0.02)
 
 
+async def looked(one: Desk) -> bool:
+    """Let the worker look around; return whether it asked the store."""
+    with mock.patch.object(
+        one.store.database, "snapshot", wraps=one.store.database.snapshot
+    ) as asked:
+        await one.worker.look_around()
+    return asked.called
+
+
 @asynccontextmanager
 async def desk(
     directory: Path,
     providers: Mapping[str, Provider | Mapping[str, Any]],
     *,
     order: Sequence[str] = ("a",),
+    waits: Waits = USUAL,
 ) -> AsyncIterator[Desk]:
     store = queue_with_worker(directory)
     settings = Settings.model_validate(
@@ -78,14 +89,22 @@ async def desk(
     )
     log, lifeline = io.StringIO(), Lifeline(directory, "w")
     observer = DeliveryObserver(text_log(log))
-    worker = Worker(settings, store, observer, incarnation="w", in_flight=lifeline, hints=None)
-    beat = asyncio.create_task(worker._leases.renew_until_cancelled())
+    worker = Worker(
+        settings,
+        store,
+        observer,
+        incarnation="w",
+        in_flight=lifeline,
+        hints=None,
+        waits=waits,
+    )
+    beat = asyncio.create_task(worker.leases.renew_until_cancelled())
     made = Desk(store, worker, log)
-    await made.until(worker._leases.is_held)
+    await made.until(worker.leases.is_held)
     try:
         yield made
     finally:
-        await worker._drain()
+        await worker.drain()
         beat.cancel()
         store.instances.bury("w")
         lifeline.release()
@@ -108,9 +127,9 @@ async def test_nothing_leaves_before_it_is_open_and_a_hint_is_enough_after_that(
         one.worker.wake()
         await one.until(lambda: one.part(second).state is DeliveryState.FINISHED)
         await one.until(lambda: not one.gates["a"].in_flight)
-        assert one.worker._connections() == {"a": (0, 1)}
+        assert one.worker.connections() == {"a": (0, 1)}
         one.gates["a"].in_flight = 3
-        assert one.worker._connections() == {"a": (3, 0)}
+        assert one.worker.connections() == {"a": (3, 0)}
         one.gates["a"].in_flight = 0
 
 
@@ -165,7 +184,7 @@ async def test_what_was_given_back_goes_as_soon_as_its_provider_is_open_again(
         gate.is_held = True
         one.scheduler.open()
         one.accept(message)
-        lane.take(await one.worker._leases.claim(lane.route, 9))
+        lane.take(await one.worker.leases.claim(lane.route, 9))
         lane.may_have_more = False
         assert one.part(message).state is DeliveryState.ACTIVE
         one.scheduler.run(gate)
@@ -188,46 +207,31 @@ async def test_what_others_found_out_is_known_at_the_next_look(tmp_path: Path) -
         )
         one.store.holds.put_hold(outage)
         one.store.holds.put_hold(replace(outage, scope=Scope.CREDENTIAL, probe_at_ms=None))
-        await one.worker._look_around()
+        await one.worker.look_around()
         assert (gate.is_outage_known, gate.is_held) == (True, True)
         assert gate.is_down(time.monotonic())
         assert gate.failures == DOWN_AFTER_FAILURES
 
 
+@pytest.mark.parametrize("rest_s", [1e9, 0.0])
 async def test_nobody_looks_at_a_queue_that_is_at_rest_until_somebody_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest_s: float
 ) -> None:
-    monkeypatch.setattr(worker_module, "_REST_S", 1e9)
-    async with ScriptedProvider() as p, desk(tmp_path, {"a": p.settings()}) as one:
-        looks: list[object] = []
+    waits = Waits(rest_s=rest_s)
+    async with ScriptedProvider() as p, desk(tmp_path, {"a": p.settings()}, waits=waits) as one:
         mark: int | None = 1
-        real_look = one.worker._look
-
-        def look(steps: Any) -> Any:
-            looks.append(steps)
-            return real_look(steps)
-
-        async def looked() -> bool:
-            looks.clear()
-            await one.worker._look_around()
-            return bool(looks)
-
-        monkeypatch.setattr(one.worker, "_look", look)
         monkeypatch.setattr(one.store.database, "change_mark", lambda: mark)
-        for lane in one.lanes:
-            lane.may_have_more = False
-        assert [await looked(), await looked()] == [True, False]
-        mark = 2
-        assert [await looked(), await looked()] == [True, False]
-        one.lanes[0].may_have_more = True
-        assert await looked()
         one.lanes[0].may_have_more = False
-        monkeypatch.setattr(worker_module, "_REST_S", 0.0)
-        assert await looked(), "it is not believed for ever"
-        monkeypatch.setattr(worker_module, "_REST_S", 1e9)
-        assert not await looked()
+        is_believed = rest_s > 0  # not for ever
+        assert [await looked(one), await looked(one)] == [True, not is_believed]
+        mark = 2
+        assert [await looked(one), await looked(one)] == [True, not is_believed]
+        one.lanes[0].may_have_more = True
+        assert await looked(one)
+        one.lanes[0].may_have_more = False
+        assert await looked(one) is not is_believed
         mark = None
-        assert [await looked(), await looked()] == [True, True], "it is not known"
+        assert [await looked(one), await looked(one)] == [True, True], "it is not known"
 
 
 @pytest.mark.parametrize("is_held", [True, False])
@@ -235,17 +239,16 @@ async def test_where_something_waits_each_look_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_held: bool
 ) -> None:
     async with ScriptedProvider() as p, desk(tmp_path, {"a": p.settings()}) as one:
-        monkeypatch.setattr(one.store.database, "change_mark", lambda: 1)
-        for lane in one.lanes:
-            lane.may_have_more = False
-        await one.worker._look_around()
-        assert one.worker._rests(1)
+        mark = 1
+        monkeypatch.setattr(one.store.database, "change_mark", lambda: mark)
+        one.lanes[0].may_have_more = False
+        assert [await looked(one), await looked(one)] == [True, False]
         hold = Hold(scope=UNREACHABLE, key="a", reason="", remedy="", since_ms=1, probe_at_ms=None)
         if is_held:
             one.store.holds.put_hold(hold)
         else:
             one.accept(accepted(route="default"))
-        monkeypatch.setattr(one.store.database, "change_mark", lambda: 2)
-        await one.worker._look_around()
+        mark = 2
+        assert await looked(one)
         one.lanes[0].may_have_more = False
-        assert not one.worker._rests(2)
+        assert await looked(one)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from relaygw.store import batch_writer
 from relaygw.store.batch_writer import BatchWriter
 
 ENDS = pytest.mark.parametrize(
@@ -42,8 +41,7 @@ async def test_what_follows_soon_waits_for_all_that_is_expected() -> None:
     async with asyncio.timeout(10):
         await writer.add("alone")
         first = writer.add("first")
-        await asyncio.sleep(0)  # the writer begins
-        assert writer._gathered is not None, "it waits, though the thread is free"
+        await asyncio.sleep(0)  # the writer begins, and waits, though the thread is free
         await writer.add("second")
         await first
     assert told == [["alone"], ["first", "second"]]
@@ -103,9 +101,8 @@ async def test_where_refusing_fails_too_the_batch_is_refused(failure: BaseExcept
 
 @ENDS
 async def test_where_nothing_is_dropped_the_batch_is_told_and_tried_again(
-    failure: BaseException, monkeypatch: pytest.MonkeyPatch
+    failure: BaseException,
 ) -> None:
-    monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001,))
     failures = [failure, failure]
 
     def write_all(items: Sequence[str]) -> Sequence[str]:
@@ -117,7 +114,9 @@ async def test_where_nothing_is_dropped_the_batch_is_told_and_tried_again(
         raise failures.pop()
 
     told: list[object] = []
-    writer = writer_of(write_all, refused=refused, told=told, is_away=lambda _: False)
+    writer = writer_of(
+        write_all, refused=refused, told=told, is_away=lambda _: False, retry_ladder_s=(0.001,)
+    )
     async with asyncio.timeout(10):
         assert await writer.add("kept") == "kept"
     (_, waiting), items = told
@@ -125,8 +124,7 @@ async def test_where_nothing_is_dropped_the_batch_is_told_and_tried_again(
     assert await writer.drain() == []
 
 
-async def test_waits_begin_anew_once_something_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_writer, "_RETRY_LADDER_S", (0.001, 3600.0))
+async def test_waits_begin_anew_once_something_was_written() -> None:
     goes_well = iter([False, True, False, True])
 
     def write_all(items: Sequence[str]) -> Sequence[str]:
@@ -134,7 +132,8 @@ async def test_waits_begin_anew_once_something_was_written(monkeypatch: pytest.M
             raise OSError
         return items
 
-    writer = writer_of(write_all, told=[], is_away=lambda _: True)
+    ladder_s = (0.001, 3600.0)
+    writer = writer_of(write_all, told=[], is_away=lambda _: True, retry_ladder_s=ladder_s)
     async with asyncio.timeout(10):
         assert [await writer.add(one) for one in ("one", "two")] == ["one", "two"]
     assert await writer.drain() == []
