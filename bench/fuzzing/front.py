@@ -211,7 +211,7 @@ class Front:
         found += [f"the log says {line!r}" for line in self.log.lines if _is_trouble(line)]
         if self.listener.connections or self.listener.clients.total:
             found.append("a connection is still counted")
-        if self.service._committer._pending_bytes:
+        if self.service.committer._pending_bytes:
             found.append("bytes of the committer are still counted")
         return found
 

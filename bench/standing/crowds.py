@@ -12,8 +12,7 @@ from bench.rig.sink import Sink
 from bench.standing.figure import Figure, Result
 from bench.standing.latency import summary
 from bench.standing.setting import Setting
-from relaygw.inbound.connection import COMMAND_S
-from relaygw.inbound.content import GRACE_S
+from relaygw.inbound.time_limits import USUAL
 
 MB = 1_000_000
 RATE_PER_S = 50.0
@@ -50,7 +49,7 @@ def idle_connections(setting: Setting) -> Result:
 def slow_clients(setting: Setting) -> Result:
     """A good client beside 2,000 that send a byte each ten seconds, and when those are cut."""
     half = setting.size.slow_clients // 2
-    limit_s = {"command": COMMAND_S, "content": GRACE_S}
+    limit_s = {"command": USUAL.command_s, "content": USUAL.content_grace_s}
     with (
         setting.directory() as directory,
         Sink() as sink,

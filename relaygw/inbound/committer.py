@@ -46,6 +46,7 @@ class GroupCommitter:
         committed: Callable[[Sequence[AcceptedMessage]], None],
         wrote: Callable[[float], None] = lambda _seconds: None,
         refused: Callable[[AcceptedMessage, Exception | None], None] = lambda _message, _why: None,
+        pace_s: float = PACE_S,
     ) -> None:
         self._store = store
         self._refused = refused  # told of each message that is not stored
@@ -57,12 +58,12 @@ class GroupCommitter:
             write_all=self._accept,
             refused=_failure,
             told=self._told,
-            pace_s=PACE_S,
+            pace_s=pace_s,
             expected=self._expected,
         )
         self._batch_messages = 0.0  # of late
         self._batches = 0
-        self._expected_of: set[object] = set()
+        self.expected_of: set[object] = set()  # sessions
         self._slow: set[object] = set()  # of them, those of PATIENT_BATCHES before
         self.large_turn = asyncio.Semaphore(LARGE_MESSAGES_AT_ONCE)
         """Whose turn it is to have a chunk of large content in memory."""
@@ -72,11 +73,11 @@ class GroupCommitter:
 
     def expect(self, session: object) -> None:
         """Count on a message of `session` soon: until `dismiss`, or it is found to be slow."""
-        self._expected_of.add(session)
+        self.expected_of.add(session)
 
     def dismiss(self, session: object) -> None:
         """Count on no message of `session`: what it had is handed over, or never will be."""
-        self._expected_of.discard(session)
+        self.expected_of.discard(session)
         self._writer.look_again()
 
     async def submit(self, message: AcceptedMessage) -> str:
@@ -110,7 +111,7 @@ class GroupCommitter:
 
         def work_and_pause() -> T:
             result = work()
-            if self._expected_of:
+            if self.expected_of:
                 time.sleep(PIECE_PAUSE_S)
             return result
 
@@ -140,7 +141,7 @@ class GroupCommitter:
 
     def _expected(self) -> int:
         is_busy = self._batch_messages >= BUSY_BATCH_MESSAGES
-        return self._writer.waiting + len(self._expected_of) if is_busy else 0
+        return self._writer.waiting + len(self.expected_of) if is_busy else 0
 
     def _accept(self, messages: Sequence[AcceptedMessage]) -> list[Failure | None]:
         began_s = time.monotonic()
@@ -157,8 +158,8 @@ class GroupCommitter:
         self._batch_messages += (len(messages) - self._batch_messages) / 4
         self._batches += 1
         if self._batches % PATIENT_BATCHES == 0:  # who has not come by now does not come soon
-            self._expected_of -= self._slow
-            self._slow = self._expected_of.copy()
+            self.expected_of -= self._slow
+            self._slow = self.expected_of.copy()
         self._pending_bytes -= sum(map(_size_bytes, messages))
         stored = [
             accepted

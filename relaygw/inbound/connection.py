@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from relaygw.inbound.listeners import ActiveListener, Client
 
 BUFFER_BYTES = 128 * 1024
-# RFC 5321 section 4.5.3.2; what dribbles in byte by byte is cut earlier, and nobody stays for ever
-IDLE_S = 300.0  # from a reply to the next command
-COMMAND_S = 60.0  # from the first byte of a command to its end
-SESSION_S = 3600.0  # from the beginning, or the last message, to the next one
-HANDSHAKE_S = 30.0
-PROXY_HEADER_S = 10.0
-
 _NEVER = float("inf")
 _TLS_HANDSHAKE = 0x16  # first byte of a TLS record with a ClientHello
 
@@ -55,7 +48,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     def __init__(self, listener: ActiveListener, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(_NO_HANDLER, hostname=listener.intake.hostname, loop=loop)
-        self.listener = listener
+        self.listener, self._limits = listener, listener.limits
         self.is_done = False
         self._is_within_limits = True
         self._header: ProxyHeaderReader | None = None
@@ -71,7 +64,7 @@ class Connection(_WithoutHandlers, SMTP):
         self._has_ended = False  # the client says no more
         self._is_waiting = False  # for the client
         self._deadline_s = _NEVER  # for what is waited for now, on the loop's clock
-        self._session_end_s = loop.time() + SESSION_S
+        self._session_end_s = loop.time() + self._limits.session_s
 
     @property
     def is_encrypted(self) -> bool:
@@ -115,7 +108,7 @@ class Connection(_WithoutHandlers, SMTP):
         self.client, self._is_within_limits = self.listener.clients.arrive(address)
         if self.listener.clients.is_balancer(address):
             self._header = ProxyHeaderReader()
-            self._prepare(PROXY_HEADER_S)
+            self._prepare(self._limits.proxy_header_s)
         super().connection_made(transport)
         if self._header is None and self.listener.is_implicit:
             self._begin_tls()
@@ -197,7 +190,7 @@ class Connection(_WithoutHandlers, SMTP):
     def _begin_tls(self) -> None:
         certificate = self.listener.certificate
         context = certificate.context() if certificate is not None else None
-        self._prepare(HANDSHAKE_S)
+        self._prepare(self._limits.handshake_s)
         if context is None:
             self._break_off("TLS is not available")
         else:
@@ -205,7 +198,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """Turn to TLS after the reply to STARTTLS; raises ConnectionError."""
-        self._prepare(HANDSHAKE_S)
+        self._prepare(self._limits.handshake_s)
         self._tls = TlsLayer(context, send=self._send_raw)
         await self._prepared()
 
@@ -273,7 +266,7 @@ class Connection(_WithoutHandlers, SMTP):
         if not (self._has_begun or data.endswith(b"\n")):
             # the end of a command is waited for less long than its beginning
             self._has_begun = True
-            self._deadline_s = min(self._deadline_s, self.loop.time() + COMMAND_S)
+            self._deadline_s = min(self._deadline_s, self.loop.time() + self._limits.command_s)
         self._said += data
         self._hand_over_line()
         if len(self._said) > 2 * BUFFER_BYTES and not self._is_crowded:
@@ -283,7 +276,7 @@ class Connection(_WithoutHandlers, SMTP):
     def read_line(self) -> asyncio.Future[bytes]:
         """Return the client's next line, with its end; raises as StreamReader.readuntil does."""
         self._has_begun = False
-        self._deadline_s = min(self.loop.time() + IDLE_S, self._session_end_s)
+        self._deadline_s = min(self.loop.time() + self._limits.idle_s, self._session_end_s)
         self._is_waiting = True
         line = self._line = self.loop.create_future()
         if self._said or self._has_ended:
@@ -316,7 +309,7 @@ class Connection(_WithoutHandlers, SMTP):
         """Ask for content and return when all has come; raises TooMuchData, IncompleteReadError."""
         if self._has_ended:
             raise asyncio.IncompleteReadError(b"", None)
-        arrival = self._arrival = Arrival(reader, self.loop)
+        arrival = self._arrival = Arrival(reader, self.loop, self._limits)
         self.say(replies.START_DATA)
         self._is_waiting = True
         try:
@@ -376,7 +369,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     async def flush(self) -> None:
         """Wait until the client takes its replies."""
-        self._deadline_s = self.loop.time() + IDLE_S
+        self._deadline_s = self.loop.time() + self._limits.idle_s
         self._is_waiting = True
         await self._writer.drain()
         self._is_waiting = False
@@ -385,7 +378,7 @@ class Connection(_WithoutHandlers, SMTP):
 
     def extend_session(self) -> None:
         """Let a session that sends mail go on for as long again."""
-        self._session_end_s = self.loop.time() + SESSION_S
+        self._session_end_s = self.loop.time() + self._limits.session_s
 
     def check_time(self, now_s: float) -> None:
         """End the session if the client takes longer than it may."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 from zlib import crc32
 
+from relaygw.inbound.time_limits import MIN_BYTES_PER_S, TimeLimits
 from relaygw.mail.content import READ_HEADER_BYTES, has_long_line, header_end, normalise_line_ends
 from relaygw.mail.drop import LARGE_BYTES
 from relaygw.mail.source_header import rename_late
@@ -30,11 +31,6 @@ The first has as many of these as the header takes: whoever reads it has the who
 """
 LONG_HEADER_BYTES = 64 * 1024
 """A longer header is read in a thread: a hostile one takes most of a second at its longest."""
-SILENCE_S = 180.0
-"""How long nothing may come; all of it may take `WHOLE_S` from 354 to the final dot."""
-WHOLE_S = 3600.0
-GRACE_S = 90.0
-MIN_BYTES_PER_S = 500.0  # as Postfix's smtpd_min_data_rate; counted from 354 once the grace is over
 _PIECE_BYTES = 128 * 1024  # what is worked up at once: a hostile piece stalls all sessions
 _OVERRUN_FACTOR = 4  # a client that goes on and on after its limit is cut off
 _OVERRUN_BYTES = 64 * 2**20
@@ -254,8 +250,10 @@ class ContentReader:
 class Arrival:
     """The wait for the content behind one 354, until `arrived`: no piece wakes the session."""
 
-    def __init__(self, reader: ContentReader, loop: asyncio.AbstractEventLoop) -> None:
-        self.reader = reader
+    def __init__(
+        self, reader: ContentReader, loop: asyncio.AbstractEventLoop, limits: TimeLimits
+    ) -> None:
+        self.reader, self._limits = reader, limits
         self.arrived: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._began_s = self._last_s = loop.time()
@@ -282,5 +280,9 @@ class Arrival:
     @property
     def deadline_s(self) -> float:
         """Until when more must have come, on the loop's clock."""
-        slowest_s = min(WHOLE_S, GRACE_S + self._bytes / MIN_BYTES_PER_S)
-        return min(self._last_s + SILENCE_S, self._began_s + slowest_s)
+        limits = self._limits
+        slowest_s = limits.content_grace_s + self._bytes / MIN_BYTES_PER_S
+        return min(
+            self._last_s + limits.content_silence_s,
+            self._began_s + min(limits.content_s, slowest_s),
+        )

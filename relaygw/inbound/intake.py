@@ -121,7 +121,7 @@ class Intake:
         screen: Screen | None = None,
         takes_once: bool = False,  # exact duplicates, see `duplicates`
     ) -> None:
-        self._class_of = classes.of if classes else _no_class
+        self._class_of = _no_class if classes is None else classes.of
         self._screen = screen
         self._content_wishes = Wishes(settings.content_check)
         self.takes_once = takes_once

@@ -23,6 +23,7 @@ from relaygw.inbound.maildrop import Maildrop
 from relaygw.inbound.screen import Screen
 from relaygw.inbound.sources import SourceCounts
 from relaygw.inbound.throttled_clients import RATE, ThrottledClients
+from relaygw.inbound.time_limits import USUAL, TimeLimits
 from relaygw.inbound.tls import Certificate
 from relaygw.mail.envelope import AcceptedMessage
 from relaygw.mail.words import counted
@@ -42,13 +43,12 @@ GRACE_S = 2.0
 """How long, when the front stops, a session may still begin what its client came for."""
 STOP_S = 25.0  # how long transactions under way may take when the front stops
 MAILDROP_STOP_S = 3.0  # how long, after that, what was being taken from the maildrop may still take
-CHECK_EACH_S = 1.0  # how often sessions are counted, and asked whether they take too long
 _OWN_DESCRIPTORS = 256
 """What a front needs besides its connections: the database, spool files, the maildrop, the log."""
 
 
 _MAX_REMEMBERED = 4096
-_MAX_RATED = 10_000
+MAX_RATED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class ClientRates:
         is_within = left >= 1.0
         self._buckets[client] = (left - 1.0 if is_within else left, now_s)
         self._buckets.move_to_end(client)
-        while len(self._buckets) > _MAX_RATED:  # the one that was quiet longest
+        while len(self._buckets) > MAX_RATED:  # the one that was quiet longest
             self._buckets.popitem(last=False)
         return is_within
 
@@ -157,6 +157,7 @@ class ActiveListener:
     observer: ListenerObserver
     throttled: ThrottledClients
     readings: ProcessReadings
+    limits: TimeLimits
     connections: set[Connection] = field(default_factory=set)
     is_stopping: bool = False
 
@@ -204,15 +205,16 @@ class FrontService:
         counts: SourceCounts | None = None,
         screen: Screen | None = None,
         readings: ProcessReadings | None = None,
+        limits: TimeLimits = USUAL,
     ) -> None:
-        self._readings = readings or unwatched()
+        self._readings, self._limits = readings or unwatched(), limits
         self._screen = screen
         self._counts = counts
         self._settings = settings
         self._observer = observer
         self._log = observer.log
         self._notify = notify
-        self._committer = GroupCommitter(
+        self.committer = GroupCommitter(
             store, committed=self._committed, wrote=observer.wrote, refused=self._refused
         )
         self._intake = intake
@@ -221,7 +223,7 @@ class FrontService:
             settings,
             store=store,
             intake=intake,
-            committer=self._committer,
+            committer=self.committer,
             log=self._log,
             requests=lambda directory: LocalRequests(directory, settings, flush, self._log),
             readings=self._readings,
@@ -282,7 +284,7 @@ class FrontService:
         except TimeoutError:
             self._log.note("master", "warning: sessions were closed: they did not end in time")
         await self._maildrop.ended(MAILDROP_STOP_S)
-        await self._committer.drain()
+        await self.committer.drain()
         if self._checking is not None:
             self._checking.cancel()
         self._sample_counts()
@@ -303,12 +305,13 @@ class FrontService:
             rates=ClientRates(settings.rate_per_client) if settings.rate_per_client else None,
             clients=ClientTable(settings, max_connections),
             intake=self._intake,
-            committer=self._committer,
+            committer=self.committer,
             log=self._log,
             session_left=self._session_left,
             observer=self._observer.listener(name),
             throttled=self.throttled,
             readings=self._readings,
+            limits=self._limits,
         )
 
     def _committed(self, messages: Sequence[AcceptedMessage]) -> None:
@@ -336,7 +339,7 @@ class FrontService:
         loop = asyncio.get_running_loop()
         while True:
             self._sample_counts()
-            await asyncio.sleep(CHECK_EACH_S)
+            await asyncio.sleep(self._limits.check_each_s)
             for listener in self._listeners:
                 for connection in tuple(listener.connections):
                     connection.check_time(loop.time())

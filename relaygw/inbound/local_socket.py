@@ -39,7 +39,7 @@ class LocalSocket(ABC):
         self._listening: socket.socket | None = None
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
         self._tasks = BackgroundTasks(lambda text: self._say(f"{self.serves}: {text}"))
-        self._clients: Counter[int] = Counter()  # by user id
+        self.clients: Counter[int] = Counter()  # by user id
         self._complaint = ""
 
     @abstractmethod
@@ -83,11 +83,11 @@ class LocalSocket(ABC):
                 socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
             )
             uid: int = _CREDENTIALS.unpack(credentials)[1]
-            is_full = self._clients.total() >= MAX_CLIENTS
-            if is_full or self._clients[uid] >= MAX_CLIENTS_OF_A_USER:
+            is_full = self.clients.total() >= MAX_CLIENTS
+            if is_full or self.clients[uid] >= MAX_CLIENTS_OF_A_USER:
                 client.close()  # without an end: the command says so
             else:
-                self._clients[uid] += 1
+                self.clients[uid] += 1
                 self._tasks.spawn(self._serve(client, uid))
             await asyncio.sleep(_PAUSE_S)
 
@@ -97,7 +97,7 @@ class LocalSocket(ABC):
         except (StoreUnavailable, OSError, TimeoutError):
             pass  # he knows by the end that is missing
         finally:
-            self._clients[uid] -= 1
-            if not self._clients[uid]:
-                del self._clients[uid]
+            self.clients[uid] -= 1
+            if not self.clients[uid]:
+                del self.clients[uid]
             client.close()

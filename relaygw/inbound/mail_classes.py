@@ -57,6 +57,10 @@ class MailClasses:
         self._new_named: defaultdict[str, set[tuple[object, ...]]] = defaultdict(set)
         self._hour = 0
 
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._found)
+
     def of(self, source: Source, sender: str, subject: str, stream: str) -> MailClass:
         """Return the class of a message; costs a few microseconds."""
         key = (

@@ -30,7 +30,8 @@ _START_S = 2.0  # how long the first look may hold up a front
 class SourceCounts:
     """What was accepted, by class and hour, until it is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_COUNTS) -> None:
+        self._most = most
         self._counts: dict[tuple[str, int], ClassCount] = {}
         self.uncounted = 0  # messages there was no room for
 
@@ -44,7 +45,7 @@ class SourceCounts:
             key = (mail_class.class_id, at_ms // HOUR_MS)
             count = self._counts.get(key)
             if count is None:
-                if len(self._counts) >= MAX_COUNTS:
+                if len(self._counts) >= self._most:
                     self.uncounted += 1
                     continue
                 count = self._counts[key] = ClassCount(mail_class, at_ms)
@@ -68,7 +69,7 @@ class SourceCounts:
             newer = self._counts.get(key)
             if newer is not None:
                 newer.join(count)
-            elif len(self._counts) < MAX_COUNTS:
+            elif len(self._counts) < self._most:
                 self._counts[key] = count
             else:
                 self.uncounted += count.messages

@@ -152,6 +152,11 @@ class StormCheck(Check):
         self._told_id = ""  # of the message that was told of last
         self._writing = threading.Lock()
 
+    @property
+    def remembered(self) -> int:
+        """How much is kept in memory: of recipients and contents, of storms, of mail on its way."""
+        return len(self._new) + len(self._old) + len(self._counts) + len(self._open)
+
     # --- a message comes -------------------------------------------------------------------
 
     def look(

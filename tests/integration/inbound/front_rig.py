@@ -15,6 +15,7 @@ from relaygw.inbound.listeners import FrontService
 from relaygw.inbound.mail_classes import MailClasses
 from relaygw.inbound.screen import Screen, refreshed
 from relaygw.inbound.sources import SourceCounts, counts_kept
+from relaygw.inbound.time_limits import USUAL, TimeLimits
 from relaygw.mail import drop
 from relaygw.observe.observer import FrontObserver
 from relaygw.settings.model import Settings
@@ -90,6 +91,7 @@ async def running_front(
     users: list[dict[str, Any]] | None = None,
     settings: dict[str, Any] | None = None,
     screened: Callable[[Store], Screen] | None = None,
+    limits: TimeLimits = USUAL,
     **listener: Any,
 ) -> AsyncIterator[Rig]:
     """Serve one listener in sandbox mode, or as `settings` say; mail is counted with a screen."""
@@ -125,6 +127,7 @@ async def running_front(
         flush=lambda _actor, _queue_id: 0,
         counts=counts,
         screen=screen,
+        limits=limits,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     rig = Rig(listening.getsockname()[1], log, service)

@@ -11,7 +11,7 @@ from tests.integration.inbound.test_client_limits import send
 
 
 def expected(rig: Rig) -> int:
-    return len(rig.service._committer._expected_of)
+    return len(rig.service.committer.expected_of)
 
 
 async def test_who_has_come_or_is_in_a_transaction_is_expected(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.inbound import listeners
-from relaygw.inbound.listeners import ClientRates
+from relaygw.inbound.listeners import MAX_RATED, ClientRates
 from relaygw.settings.section import Rate
 from tests.builders import Clock
 
@@ -40,9 +40,9 @@ def test_less_than_one_a_period_is_one(clock: Clock) -> None:
     assert rates.take("a")
 
 
-def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listeners, "_MAX_RATED", 10)
-    rates = ClientRates(Rate(2, 60.0))
-    for number in range(1000):
-        rates.take(str(number))
-    assert len(rates._buckets) == 10
+def test_who_was_quiet_longest_is_forgotten_before_the_table_grows_for_ever(clock: Clock) -> None:
+    rates = ClientRates(Rate(1, 3600.0))
+    for number in range(MAX_RATED + 1):
+        assert rates.take(str(number))
+    assert rates.take("0"), "it is as if it had never come"
+    assert not rates.take(str(MAX_RATED))

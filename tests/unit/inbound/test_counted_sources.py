@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 
 from relaygw.errors import StoreUnavailable, Unstorable
-from relaygw.inbound import mail_classes, sources
+from relaygw.inbound import mail_classes
 from relaygw.inbound.mail_classes import Known, MailClasses
 from relaygw.inbound.sources import SourceCounts, follow_queue, write_counts
 from relaygw.mail.envelope import AcceptedMessage, NewRecipient, Source
-from relaygw.mail.mail_class import OTHER_SCRIPTS, OTHER_SOURCES, OTHER_SUBJECTS, ClassCount
+from relaygw.mail.mail_class import (
+    OTHER_SCRIPTS,
+    OTHER_SOURCES,
+    OTHER_SUBJECTS,
+    ClassCount,
+    MailClass,
+)
 from relaygw.mail.state import RecipientState
-from relaygw.store.sources import MAX_CLASSES_OF_SOURCE
+from relaygw.store.sources import MAX_CLASSES, MAX_CLASSES_OF_SOURCE
 from relaygw.store.store import Store, open_store
 from tests.altered_store import AlteredStore
 from tests.builders import NOW_MS, accepted
@@ -62,7 +68,7 @@ async def test_a_million_subjects_of_one_client_are_a_few_rows(url: str) -> None
     assert len(known) == MAX_CLASSES_OF_SOURCE + 1
     assert sum(known.values()) == SUBJECTS + 1
     assert known[OTHER_SUBJECTS] > SUBJECTS * 0.9
-    assert len(classes._found) <= MAX_CLASSES_OF_SOURCE
+    assert len(classes) <= MAX_CLASSES_OF_SOURCE
     # mail that was known before is counted as ever
     counts.add([counted(classes, "Order 2")])
     assert next(iter(counts.take())).mail_class == template.mail_class
@@ -75,19 +81,19 @@ def test_many_new_scripts_of_a_host_are_one_and_known_ones_stay(
     classes, now_s = MailClasses(), [0.0]
     monkeypatch.setattr(mail_classes.time, "monotonic", lambda: now_s[0])
 
-    def script_of(script: str, uid: int = 33) -> str:
+    def class_of(script: str, uid: int = 33) -> MailClass:
         source = Source(uid=uid, script=script)
-        return classes.of(source, "a@shop.test", "x", "transactional").script
+        return classes.of(source, "a@shop.test", "x", "transactional")
 
-    first = [script_of(f"33:{words(number)}.php") for number in range(100)]
+    first = [class_of(f"33:{words(number)}.php") for number in range(100)]
     assert len({*first}) == mail_classes.MAX_NEW_SCRIPTS + 1
-    assert first[-1] == OTHER_SCRIPTS
-    assert script_of("34:b.php", uid=34) == "34:b.php"
+    assert first[-1].script == OTHER_SCRIPTS
+    assert class_of("34:b.php", uid=34).script == "34:b.php"
     # known ones, and new ones of the next hour
-    classes._found.clear()
-    assert script_of(first[0]) == first[0]
+    classes.follow(Known([(first[0].class_id, first[0].source_id)]))
+    assert class_of(first[0].script) == first[0]
     now_s[0] = 3601.0
-    assert script_of("33:new.php") == "33:new.php"
+    assert class_of("33:new.php").script == "33:new.php"
 
 
 def test_many_new_hosts_that_one_client_names_are_counted_as_that_client() -> None:
@@ -104,31 +110,30 @@ def test_many_new_hosts_that_one_client_names_are_counted_as_that_client() -> No
     assert host_of("h5000", client="10.0.0.10") == "h5000"
 
 
-def test_sources_are_bounded_and_old_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail_classes, "MAX_CLASSES", 300)
+def test_sources_are_bounded_and_old_ones_make_room() -> None:
     classes = MailClasses()
-    for number in range(500):
-        found = counted(classes, "x", client=f"10.1.{number // 250}.{number % 250}").mail_class
-    assert found is not None and found.host == OTHER_SOURCES
-    assert len(classes._found) == len(classes._of_source) == 300
-    of_known = counted(classes, "y", client="10.1.0.0").mail_class
-    assert of_known is not None and of_known.template == OTHER_SUBJECTS
-    assert of_known.host == "10.1.0.0"
+
+    def of(client: str, subject: str = "x") -> MailClass:
+        source = Source(client=client, listener="127.0.0.1:25")
+        return classes.of(source, "a@shop.test", subject, "transactional")
+
+    hosts = [of(f"10.1.{number // 250}.{number % 250}").host for number in range(MAX_CLASSES + 1)]
+    assert hosts[-1] == OTHER_SOURCES
+    assert len({*hosts}) == len(classes) + 1 == MAX_CLASSES + 1
+    of_known = of("10.1.0.0", "y")
+    assert (of_known.host, of_known.template) == ("10.1.0.0", OTHER_SUBJECTS)
     classes.follow(Known())  # the queue has forgotten them
-    later = counted(classes, "x", client="10.9.9.9").mail_class
-    assert later is not None and later.host == "10.9.9.9"
-    assert len(classes._found) == len(classes._apart) == 1
+    assert of("10.9.9.9").host == "10.9.9.9"
+    assert len(classes) == 1
 
 
-def test_texts_that_end_differently_behind_their_limit_fill_no_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(mail_classes, "MAX_CLASSES", 300)
+def test_texts_that_end_differently_behind_their_limit_fill_no_memory() -> None:
     classes = MailClasses()
-    for number in range(1000):
+    found = set()
+    for number in range(MAX_CLASSES + 10):
         source = Source(client="10.0.0.5", uid=33, script=f"{'x' * 300}{number}")
-        classes.of(source, "a@shop.test", "Order 1", "transactional")
-    assert len(classes._apart) == 1 and len(classes._found) <= 300
+        found.add(classes.of(source, "a@shop.test", "Order 1", "transactional"))
+    assert len(found) == 1 and len(classes) <= MAX_CLASSES
 
 
 async def test_known_mail_keeps_its_place_through_a_flood_and_a_restart(url: str) -> None:
@@ -176,18 +181,15 @@ class Away(AlteredStore):
         return found
 
 
-async def test_counts_wait_for_the_queue_within_bounds(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sources, "MAX_COUNTS", 30)
+async def test_counts_wait_for_the_queue_within_bounds(url: str) -> None:
     store = Away(url)
-    classes, counts = MailClasses(), SourceCounts()
+    classes, counts = MailClasses(), SourceCounts(most=30)
     for number in range(20):
         counts.add([counted(classes, words(number))])
     await write_counts(counts, classes, store)  # type: ignore[arg-type]
     for number in range(40):
         counts.add([counted(classes, words(number), at_ms=NOW_MS + 9000)])
-    assert (len(counts._counts), counts.uncounted) == (30, 10)
+    assert counts.uncounted == 10
     store.error = None
     await write_counts(counts, classes, store)  # type: ignore[arg-type]
     known = store.real.sources.known_classes()

@@ -82,5 +82,6 @@ def test_who_says_that_mail_came_is_believed(empty: DropDirectory) -> None:
 def test_the_time_of_a_directory_is_not_believed_for_ever(
     empty: DropDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drop_directory, "_TRUSTED_S", 0.0)
+    later_s = drop_directory.time.monotonic() + 30
+    monkeypatch.setattr(drop_directory.time, "monotonic", lambda: later_s)
     assert not empty.is_unchanged()

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from relaygw.errors import AlreadyAccepted, IntakeFull, Unstorable
-from relaygw.inbound.committer import PATIENT_BATCHES, GroupCommitter
+from relaygw.inbound.committer import (
+    MAX_PENDING_BYTES,
+    PATIENT_BATCHES,
+    PIECE_PAUSE_S,
+    GroupCommitter,
+)
 from relaygw.mail.envelope import AcceptedMessage
+from relaygw.store.batch_writer import BatchWriter
 from relaygw.store.selection import Selection
 from tests.altered_store import AlteredStore
 from tests.builders import accepted
@@ -106,12 +113,10 @@ async def test_a_client_that_leaves_does_not_withdraw_its_message(store: GatedSt
     store.close()
 
 
-async def test_too_much_waiting_mail_is_refused(
-    store: GatedStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relaygw.inbound.committer.MAX_PENDING_BYTES", 100)
+async def test_too_much_waiting_mail_is_refused(store: GatedStore) -> None:
     committer = GroupCommitter(store, committed=lambda _: None)
-    first = asyncio.create_task(committer.submit(accepted(content=b"x" * 90)))
+    much = replace(accepted(), size_bytes=MAX_PENDING_BYTES - 10)
+    first = asyncio.create_task(committer.submit(much))
     await asyncio.sleep(0)
     with pytest.raises(IntakeFull):
         await committer.submit(accepted(content=b"x" * 20))
@@ -141,7 +146,7 @@ async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
         wrote=fail if broken == "the counting" else nothing,
     )
     if broken == "the thread":
-        monkeypatch.setattr(committer._writer, "_write", fail)
+        monkeypatch.setattr(BatchWriter, "_write", fail)
         with pytest.raises(Unstorable, match="it was not written: ValueError: odd text"):
             await committer.submit(accepted())
     else:
@@ -156,11 +161,10 @@ async def test_what_goes_wrong_around_a_commit_stops_no_acceptance(
     store.close()
 
 
-async def busy_committer(store: GatedStore) -> GroupCommitter:
+async def busy_committer(store: GatedStore, *, pace_s: float = 3600.0) -> GroupCommitter:
     """Return a committer of batches of four, which would wait for ever for what it expects."""
     store.gate.set()
-    committer = GroupCommitter(store, committed=lambda _: None)
-    committer._writer._pace_s = 3600.0
+    committer = GroupCommitter(store, committed=lambda _: None, pace_s=pace_s)
     sessions = [object() for _ in range(4)]
     for _ in range(6):
         list(map(committer.expect, sessions))
@@ -179,7 +183,6 @@ async def gathering(committer: GroupCommitter, late: object) -> asyncio.Task[str
     first = asyncio.create_task(committer.submit(accepted()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert committer._writer._gathered is not None
     return first
 
 
@@ -204,25 +207,26 @@ async def test_a_busy_front_waits_for_the_sessions_that_are_about_to_hand_over(
 async def test_who_is_waited_for_and_leaves_keeps_nobody(store: GatedStore) -> None:
     committer, late = await busy_committer(store), object()
     first = await gathering(committer, late)
+    second = asyncio.create_task(committer.submit(accepted()))
+    await asyncio.sleep(0)
     committer.dismiss(late)
     async with asyncio.timeout(60):
-        await first
-    assert store.batches[6:] == [1]
+        await asyncio.gather(first, second)
+    assert store.batches[6:] == [2]
     await committer.drain()
     store.close()
 
 
 async def test_who_does_not_come_is_not_waited_for_any_more(store: GatedStore) -> None:
-    committer, silent = await busy_committer(store), object()
-    committer._writer._pace_s, committer._writer._next_s = 0.001, 0.0
+    committer, silent = await busy_committer(store, pace_s=0.001), object()
     committer.expect(silent)
     for number in range(1, 2 * PATIENT_BATCHES + 1):
         waiting = [asyncio.create_task(committer.submit(accepted())) for _ in range(4)]
         async with asyncio.timeout(60):
             await asyncio.gather(*waiting)
         if number < PATIENT_BATCHES:
-            assert committer._expected_of == {silent}
-    assert committer._expected_of == set()
+            assert committer.expected_of == {silent}
+    assert committer.expected_of == set()
     await committer.drain()
     store.close()
 
@@ -245,12 +249,11 @@ async def test_large_content_lets_small_mail_go_first(
     store: GatedStore, monkeypatch: pytest.MonkeyPatch, is_expected: bool
 ) -> None:
     pauses_s: list[float] = []  # of all threads of this process
-    monkeypatch.setattr("relaygw.inbound.committer.PIECE_PAUSE_S", 0.00123)
     monkeypatch.setattr("relaygw.inbound.committer.time.sleep", pauses_s.append)
     committer = GroupCommitter(store, committed=lambda _: None)
     if is_expected:
         committer.expect(object())
     assert await committer.work_piece(lambda: 7) == 7
-    assert pauses_s.count(0.00123) == is_expected
+    assert pauses_s.count(PIECE_PAUSE_S) == is_expected
     await committer.drain()
     store.close()

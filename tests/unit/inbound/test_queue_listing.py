@@ -107,7 +107,7 @@ async def test_a_client_that_does_not_read_is_cut(
     async with rig.listing:
         slow = await rig.connect()
         assert (await rig.ask()).endswith(b"in 3500 Requests.\n")  # nobody waits for it
-        await until(lambda: not rig.listing._clients.total())
+        await until(lambda: not rig.listing.clients.total())
         searches = rig.store.searches
         received = await rig.read(slow)
         assert rig.store.searches == searches
@@ -120,9 +120,9 @@ async def test_a_client_that_leaves_frees_its_place(rig: Rig) -> None:
     async with rig.listing:
         for _ in range(3 * local_socket.MAX_CLIENTS_OF_A_USER):
             client = await rig.connect()
-            await until(lambda: rig.listing._clients.total() == 1)
+            await until(lambda: rig.listing.clients.total() == 1)
             client.close()
-            await until(lambda: not rig.listing._clients.total())
+            await until(lambda: not rig.listing.clients.total())
         assert (await rig.ask()).endswith(b"in 3500 Requests.\n")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.inbound import drop_directory
-from relaygw.inbound.drop_directory import SetAside
+from relaygw.inbound.drop_directory import LOOK_AGAIN_S, MAX_ASIDE, MAX_NAMED, SetAside
 from tests.logs import text_log
 
 
@@ -37,9 +37,10 @@ def test_a_file_is_named_once_for_each_reason(aside: SetAside, stream: io.String
 def test_after_a_while_it_is_looked_at_again(
     aside: SetAside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drop_directory, "LOOK_AGAIN_S", -1.0)
     aside.set_aside(Path("/m/x.drop"), "a fifo")
     aside.fail(Path("/m/y.drop"), "an error")
+    later_s = drop_directory.time.monotonic() + LOOK_AGAIN_S
+    monkeypatch.setattr(drop_directory.time, "monotonic", lambda: later_s)
     assert ("x.drop" in aside, "y.drop" in aside) == (False, False)
 
 
@@ -75,13 +76,10 @@ def test_what_is_gone_is_forgotten(aside: SetAside) -> None:
     assert aside.reasons == {}
 
 
-def test_rubbish_without_end_does_not_fill_the_log(
-    aside: SetAside, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drop_directory, "MAX_NAMED", 3)
-    monkeypatch.setattr(drop_directory, "MAX_ASIDE", 5)
-    for number in range(20):
+def test_rubbish_without_end_does_not_fill_the_log(aside: SetAside, stream: io.StringIO) -> None:
+    for number in range(MAX_ASIDE + 2):
         aside.set_aside(Path(f"/m/{number}.drop"), "damaged")
-    assert len(stream.getvalue().splitlines()) == 4
-    assert "more than 3 such files" in stream.getvalue()
-    assert [number for number in range(20) if f"{number}.drop" in aside] == [15, 16, 17, 18, 19]
+    assert len(stream.getvalue().splitlines()) == MAX_NAMED + 1
+    assert f"more than {MAX_NAMED} such files" in stream.getvalue()
+    is_aside = [f"{number}.drop" in aside for number in (0, 1, 2, MAX_ASIDE + 1)]
+    assert is_aside == [False, False, True, True]
