@@ -28,7 +28,7 @@ WITHIN_S = 600.0
 LOCKED_S = 600.0
 _THREADS = 2
 _MAX_REMEMBERED = 4096
-_MAX_ADDRESSES = 10_000
+MAX_ADDRESSES = 10_000
 _HASHER = argon2.PasswordHasher()  # verifies whatever kind of argon2 a hash is of
 
 
@@ -62,7 +62,7 @@ class Guessing:
             self._locked_until_s.move_to_end(guesser)
             del self._failures[guesser]
         for table in (self._failures, self._locked_until_s):
-            while len(table) > _MAX_ADDRESSES:
+            while len(table) > MAX_ADDRESSES:
                 table.popitem(last=False)
 
 

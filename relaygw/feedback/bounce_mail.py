@@ -24,9 +24,9 @@ REQUEST = struct.Struct(">QI")
 """Before each content: when it was received, in ms, and how many bytes it has."""
 OUT_OF_MEMORY = 3
 """The exit code of a process that a mail takes too much memory of."""
-_CHILD = Path(__file__).with_name("bounce_mail_child.py")
+CHILD = Path(__file__).with_name("bounce_mail_child.py")
 _MAX_ANSWER_BYTES = 16 * 2**20
-_PATIENCE_S = 10.0  # less than a reader has a post for
+PATIENCE_S = 10.0  # less than a reader has a post for
 
 
 class NotRead(Exception):
@@ -43,8 +43,11 @@ class BounceReader:
     `hostname` is this gateway's: its own notices are known already.
     """
 
-    def __init__(self, hostname: str) -> None:
+    def __init__(
+        self, hostname: str, *, patience_s: float = PATIENCE_S, child: Path = CHILD
+    ) -> None:
         self._hostname = hostname
+        self._patience_s, self._child = patience_s, child
         self._process: subprocess.Popen[bytes] | None = None
 
     def read(self, content: bytes, *, received_at_ms: int) -> list[Event]:
@@ -55,7 +58,7 @@ class BounceReader:
         process = self._process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
         content = content[:MAX_BYTES]
-        limit = threading.Timer(_PATIENCE_S, process.kill)
+        limit = threading.Timer(self._patience_s, process.kill)
         limit.start()
         answer = b""
         try:
@@ -84,7 +87,7 @@ class BounceReader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", "-B", str(_CHILD), self._hostname],
+            [sys.executable, "-I", "-B", str(self._child), self._hostname],
             env={},
             cwd="/",
             stdin=subprocess.PIPE,

@@ -53,7 +53,7 @@ _FEEDBACK = {  # others, as not-spam and auth-failure, are nobody's complaint
     "other": Kind.COMPLAINED,
     "opt-out": Kind.UNSUBSCRIBED,
 }
-_BLANK_LINES = re.compile(rb"(?<![ \t])[ \t]*+\r?\n(?:[ \t]*+\r?\n)+")  # linear: runs are whole
+BLANK_LINES = re.compile(rb"(?<![ \t])[ \t]*+\r?\n(?:[ \t]*+\r?\n)+")  # linear: runs are whole
 _COMMENT = re.compile(r"\([^()]*\)")
 _TYPED = re.compile(r"\s*([A-Za-z0-9-]{1,20})\s*;\s*(.*)", re.DOTALL)
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
@@ -129,7 +129,7 @@ def _returned(tree: MimeTree, header: Fields, hostname: str) -> Returned:
 
 def _blocks(tree: MimeTree, part: Part) -> list[Fields]:
     """Return the groups of fields in a report, which blank lines part."""
-    texts = _BLANK_LINES.split(tree.body(part).strip())
+    texts = BLANK_LINES.split(tree.body(part).strip())
     found = [fields_of(text) for text in texts[: _MAX_RECIPIENTS + 1]]
     return [fields for fields in found if fields]
 

@@ -11,12 +11,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from relaygw.errors import StoreUnavailable
 from relaygw.feedback.bounce_mail import BounceReader, NotRead, TooExpensive
+from relaygw.feedback.format import Format
 from relaygw.feedback.formats import FORMATS
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.verdict import BOUNCE_MAIL, Event, Kind
@@ -34,7 +35,7 @@ POLL_S = 1.0
 LEASE_MS = 20_000
 _AT_ONCE = 50  # posts
 _EVENTS_AT_ONCE = 100  # in a transaction: accepting mail waits for it on SQLite
-_LOOK_AGAIN_MS = (1_000, 5_000, 15_000, 60_000, 180_000)
+LOOK_AGAIN_MS = (1_000, 5_000, 15_000, 60_000, 180_000)
 """When mail of an event is looked for again: its outcome, or its words, may not be written yet."""
 _TRY_AGAIN_MS = (10_000, 60_000, 600_000, 3_600_000, 6 * 3_600_000)
 _TELL_EACH_S = 600.0
@@ -76,17 +77,22 @@ class Reader:
         told: Callable[[Sequence[MatchedEvent]], None] = lambda _: None,
         judged: Callable[[Sequence[Judged]], None] = lambda _: None,
         readings: ProcessReadings | None = None,
+        bounces: BounceReader | None = None,
+        formats: Mapping[str, Format] = FORMATS,
+        look_again_ms: Sequence[int] = LOOK_AGAIN_MS,
+        try_again_ms: Sequence[int] = _TRY_AGAIN_MS,
     ) -> None:
+        self._look_again_ms, self._try_again_ms = look_again_ms, try_again_ms
         self._readings = readings or unwatched()
         self._store = store
         self._retention_ms = int(settings.queue.retention * 1000)
-        self._bounces = BounceReader(settings.hostname)
+        self._bounces = bounces or BounceReader(settings.hostname)
         self._everybody = frozenset(settings.providers)  # may have sent what a bounce mail names
         presets = {name: provider.preset for name, provider in settings.providers.items()}
         self._formats = {
-            name: FORMATS[preset]
+            name: formats[preset]
             for name, preset in presets.items()
-            if preset is not None and preset in FORMATS
+            if preset is not None and preset in formats
         }
         # an account of a service may be several providers here, and report of all at one address
         self._siblings = {
@@ -153,7 +159,7 @@ class Reader:
         """Now and then tell of who reports nothing any more."""
         if time.monotonic() >= self._silence_at_s:
             self._silence_at_s = time.monotonic() + _SILENCE_EACH_S
-            await asyncio.to_thread(self._tell_of_silence)
+            await asyncio.to_thread(self.tell_of_silence)
 
     # --- in a thread
 
@@ -203,7 +209,7 @@ class Reader:
 
     def _try_later(self, post: StoredPost, error: Exception) -> None:
         """Have a post that cannot be read tried again later, and later still."""
-        wait_ms = _TRY_AGAIN_MS[min(post.tries, len(_TRY_AGAIN_MS)) - 1]
+        wait_ms = self._try_again_ms[min(post.tries, len(self._try_again_ms)) - 1]
         self._store.feedback.put_off(post.post_no, wait_ms=wait_ms)
         if post.tries == 1 or self._often.may(("unread", post.provider)):
             _log.warning(
@@ -223,7 +229,7 @@ class Reader:
             if its.may_come:
                 waiting[post.post_no] = _Wait.in_hand(post)
             elif its.queue_id is None and self._may_come(post, event):
-                waiting.setdefault(post.post_no, _Wait(_LOOK_AGAIN_MS[post.tries - 1]))
+                waiting.setdefault(post.post_no, _Wait(self._look_again_ms[post.tries - 1]))
         matched = [
             _matched(pair, its)
             for pair, its in zip(told, found, strict=True)
@@ -240,7 +246,8 @@ class Reader:
         self._tell_unmatched(new)
         return new
 
-    def _tell_of_silence(self) -> None:
+    def tell_of_silence(self) -> None:
+        """Name providers that took mail for a day and reported nothing; each once."""
         since_ms = clock_ms() - _SILENT_MS
         delivered = self._store.watch.sums(
             since_ms, step_ms=_SILENT_MS, series=[Series.DELIVERED.value]
@@ -293,7 +300,7 @@ class Reader:
         """True for an event whose mail may be found a little later."""
         has_id = event.provider_id is not None or event.message_id is not None
         is_open = post.provider == BOUNCE_MAIL or self._queue_id(event) is None
-        return has_id and is_open and post.tries <= len(_LOOK_AGAIN_MS)
+        return has_id and is_open and post.tries <= len(self._look_again_ms)
 
     def _tell_unmatched(self, new: Sequence[MatchedEvent]) -> None:
         for provider in dict.fromkeys(event.provider for event in new if event.queue_id is None):

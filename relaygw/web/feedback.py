@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import unquote_to_bytes
@@ -24,17 +25,26 @@ from relaygw.mail.clock import clock_ms
 from relaygw.web.gate.identity import Forwarded
 
 MOST_AT_ONCE = 200  # posts
-BODY_WITHIN_S = 10.0
 _PREFIX = "/events/"
-_MOST_BYTES = 32 * 2**20  # of bodies in memory
 _DISCARD_WITHIN_S = 2.0
 _UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
 _LENGTH_DIGITS = 10
-_FOR_ALL = (1_000.0, 2_000.0)  # posts a second, and at once
-_FOR_ONE = (300.0, 1_000.0)
-_REFUSED_OF_ONE = (5.0, 100.0)
 _CLIENTS = 10_000
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a listener takes at most; of posts: a second, and at once."""
+
+    body_s: float = 10.0
+    held_bytes: int = 32 * 2**20  # of bodies in memory
+    of_all: tuple[float, float] = (1_000.0, 2_000.0)
+    of_client: tuple[float, float] = (300.0, 1_000.0)
+    refused_of_client: tuple[float, float] = (5.0, 100.0)
+
+
+USUAL = Bounds()
 
 
 class _Body:
@@ -66,13 +76,18 @@ class _Body:
 class EventsApp:
     """One ASGI application for all providers."""
 
-    def __init__(self, posts: PostBox, proxies: Iterable[IPv4Network | IPv6Network] = ()) -> None:
-        self._posts = posts
+    def __init__(
+        self,
+        posts: PostBox,
+        proxies: Iterable[IPv4Network | IPv6Network] = (),
+        bounds: Bounds = USUAL,
+    ) -> None:
+        self._posts, self._bounds = posts, bounds
         # who sits in front says for whom, which is believed for limits alone
         self._forwarded = Forwarded((*proxies, *_LOOPBACK))
-        self._all = Bucket(*_FOR_ALL)
-        self._clients: Buckets = Buckets(*_FOR_ONE)
-        self._refused: Buckets = Buckets(*_REFUSED_OF_ONE)
+        self._all = Bucket(*bounds.of_all)
+        self._clients: Buckets = Buckets(*bounds.of_client)
+        self._refused: Buckets = Buckets(*bounds.refused_of_client)
         self._held_bytes = 0
         self._at_once = 0
 
@@ -130,7 +145,7 @@ class EventsApp:
             raise self._too_large(name, known)
         size_bytes = 0
         try:
-            async with asyncio.timeout(BODY_WITHIN_S):
+            async with asyncio.timeout(self._bounds.body_s):
                 while not body.is_whole:
                     piece = await body.next_piece()
                     size_bytes += len(piece)
@@ -138,11 +153,11 @@ class EventsApp:
                     body.pieces.append(piece)
                     if size_bytes > MAX_BODY:
                         raise self._too_large(name, known)
-                    if self._held_bytes > _MOST_BYTES:
+                    if self._held_bytes > self._bounds.held_bytes:
                         why = "too many bytes of posts at once"
                         raise self._posts.refusal(name, "too_many", why)
         except TimeoutError:
-            why = f"a post took longer than {BODY_WITHIN_S:g} s"
+            why = f"a post took longer than {self._bounds.body_s:g} s"
             raise self._posts.refusal(name, "too_slow", why, HTTPStatus.REQUEST_TIMEOUT) from None
 
     def _too_large(self, name: str, known: Format) -> NotTaken:

@@ -86,18 +86,18 @@ class _TimedProtocol(H11Protocol):
     _limit: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
-    def __init__(self, *, visited: Callable[[], None], **given: Any) -> None:
+    def __init__(
+        self, *, visited: Callable[[], None], head_s: float, read_s: float, **given: Any
+    ) -> None:
         super().__init__(**given)
         self._visited = visited
+        self._head_s, self._read_s = head_s, read_s
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
         self._visited()
         super().connection_made(transport)
-        self._limit = self.loop.call_later(self._head_s(), self._give_up)
-
-    def _head_s(self) -> float:
-        return HEAD_S
+        self._limit = self.loop.call_later(self._head_s, self._give_up)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; more of a head do not buy more time."""
@@ -106,7 +106,7 @@ class _TimedProtocol(H11Protocol):
         if not is_waiting or self.transport.get_protocol() is not self:  # or it is a websocket
             self._stop_waiting()
         elif self._limit is None:
-            self._limit = self.loop.call_later(self._head_s(), self._give_up)
+            self._limit = self.loop.call_later(self._head_s, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
@@ -126,7 +126,7 @@ class _TimedProtocol(H11Protocol):
 
     def _look_later(self) -> None:
         left_bytes = self.transport.get_write_buffer_size()
-        self._unread = self.loop.call_later(READ_S, self._look, left_bytes)
+        self._unread = self.loop.call_later(self._read_s, self._look, left_bytes)
 
     def _look(self, left_bytes: int) -> None:
         if self.transport.get_write_buffer_size() == left_bytes:
@@ -173,9 +173,6 @@ class _CountedProtocol(_TimedProtocol):
             self._door.leave(self._who)
             super().connection_lost(exc)
 
-    def _head_s(self) -> float:
-        return PUBLIC_HEAD_S
-
     def _should_upgrade(self) -> bool:
         return False  # a websocket would get another protocol, which counts nothing
 
@@ -215,6 +212,8 @@ async def serve_web(
     stop: asyncio.Event,
     limit: ConnectionLimit | None = None,
     visited: Callable[[], None] = lambda: None,
+    head_s: float | None = None,
+    read_s: float = READ_S,
 ) -> None:
     """Serve `app` until `stop` is set or the task is cancelled, then finish what is under way.
 
@@ -222,9 +221,12 @@ async def serve_web(
     get 503. `visited` is called with each connection, and each second while there is one.
     """
     kind = _TimedProtocol if limit is None else partial(_CountedProtocol, limit=limit)
+    if head_s is None:
+        head_s = HEAD_S if limit is None else PUBLIC_HEAD_S
+    protocol = partial(kind, visited=visited, head_s=head_s, read_s=read_s)
     config = uvicorn.Config(
         app,
-        http=cast("type[asyncio.Protocol]", partial(kind, visited=visited)),
+        http=cast("type[asyncio.Protocol]", protocol),
         ws=cast("type[asyncio.Protocol]", _websocket),
         lifespan="off",
         log_config=None,

@@ -342,4 +342,4 @@ def test_runs_of_blanks_take_time_by_their_length(blank: bytes) -> None:
     ],
 )
 def test_blank_lines_part_groups_of_fields(text: bytes, number: int) -> None:
-    assert len(bounce_report._BLANK_LINES.split(text)) == number
+    assert len(bounce_report.BLANK_LINES.split(text)) == number

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relaygw.feedback import bounce_mail, bounce_report
-from relaygw.feedback.bounce_mail import MAX_BYTES, BounceReader, NotRead, TooExpensive
+from relaygw.feedback.bounce_mail import CHILD, MAX_BYTES, BounceReader, NotRead, TooExpensive
 from tests.feedback import bounces
 from tests.feedback.bounces import FORMS, HOSTNAME, Mail
 from tests.tables import each_of
@@ -36,10 +36,9 @@ def nested(size_bytes: int) -> bytes:
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[BounceReader]:
+def reader() -> Iterator[BounceReader]:
     """A reader that a busy machine may keep waiting."""
-    monkeypatch.setattr(bounce_mail, "_PATIENCE_S", 300.0)
-    reader = BounceReader(HOSTNAME)
+    reader = BounceReader(HOSTNAME, patience_s=300.0)
     yield reader
     reader.close()
 
@@ -82,17 +81,15 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def test_a_busy_machine_sets_nothing_aside(
-    reader: BounceReader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bounce_mail, "_PATIENCE_S", 0.0)
+def test_a_busy_machine_sets_nothing_aside() -> None:
+    reader = BounceReader(HOSTNAME, patience_s=0.0)
     with pytest.raises(NotRead, match="ended with signal 9") as caught:
         reader.read(parameters(MAX_BYTES), received_at_ms=AT_MS)
     assert not isinstance(caught.value, TooExpensive)
 
 
-def test_a_process_that_cannot_start(reader: BounceReader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounce_mail, "_CHILD", bounce_mail._CHILD.with_name("missing.py"))
+def test_a_process_that_cannot_start() -> None:
+    reader = BounceReader(HOSTNAME, child=CHILD.with_name("missing.py"))
     with pytest.raises(NotRead, match="ended with exit code 2") as caught:
         reader.read(bounces.qmail(MAIL), received_at_ms=AT_MS)
     assert not isinstance(caught.value, TooExpensive)

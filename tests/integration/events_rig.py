@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from relaygw.store.feedback import MatchedEvent
 from relaygw.store.side_tables import event_post, provider_event, verdict
 from relaygw.store.store import Store, open_store
 from relaygw.upstream.mark import KEY, Marks
-from relaygw.web.feedback import EventsApp
+from relaygw.web.feedback import USUAL, Bounds, EventsApp
 from relaygw.web.server import ConnectionLimit, serve_web
 from tests.builders import accepted, instance, part_on, taken, update_of
 from tests.feedback.documented import Sent
@@ -137,16 +137,19 @@ async def listening_at(
     *,
     reads: bool = True,
     limit: ConnectionLimit | None = None,
+    bounds: Bounds = USUAL,
+    head_s: float | None = None,
+    reading: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> AsyncIterator[Listening]:
-    """Serve the listener for the length of a with block; `reads`: a reader, too."""
+    """Serve the listener for the length of a with block; `reads`: a reader, too, as `reading`."""
     signers = signers or {name: signer_of(name) for name in SIGNERS}
     settings = settings_for(signers, **more)
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     stop = asyncio.Event()
     at = Listening(store, settings, signers, f"http://127.0.0.1:{sock.getsockname()[1]}")
-    reader = Reader(store, settings, told=at.note)
+    reader = Reader(store, settings, told=at.note, **(reading or {}))
     box = PostBox(
         store,
         settings,
@@ -154,8 +157,9 @@ async def listening_at(
         counted=lambda *key: at.refused.update([key]),
         fetch_url=signers["ses"].fetch,
     )
-    app, limit = EventsApp(box, ()), limit or ConnectionLimit()
-    work = [asyncio.create_task(serve_web(app, sock, stop=stop, limit=limit))]
+    app, limit = EventsApp(box, bounds=bounds), limit or ConnectionLimit()
+    serving = serve_web(app, sock, stop=stop, limit=limit, head_s=head_s)
+    work = [asyncio.create_task(serving)]
     if reads:
         work.append(asyncio.create_task(reader.run(stop)))
     try:

@@ -23,6 +23,7 @@ from relaygw.roles.web import web
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.web.server import serve_web
+from tests.builders import Clock
 from tests.fakes.event_receiver import SECRET
 from tests.logs import text_log
 from tests.queues import make_queue
@@ -124,12 +125,13 @@ async def test_it_stays_where_it_runs_always(
 
 
 async def test_it_ends_at_once_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demand, "IDLE_S", 60.0)
+    clock = Clock()
+    monkeypatch.setattr(demand, "time", clock)
     attendance, stop = Attendance(), asyncio.Event()
     ending = asyncio.create_task(attendance.end(stop))
     stop.set()
     assert await ending is False
-    monkeypatch.setattr(demand, "IDLE_S", 0.0)
+    clock.now_s += demand.IDLE_S
     assert await attendance.end(asyncio.Event()) is True
 
 

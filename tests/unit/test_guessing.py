@@ -16,12 +16,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_the_table_does_not_grow_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_MAX_ADDRESSES", 10)
+def test_the_table_does_not_grow_for_ever(clock: Clock) -> None:
     guesses = Guessing()
-    for number in range(1000):
-        guesses.count_failure(str(number))
-    assert len(guesses._failures) == 10
+    for client in ("first", "last"):
+        for _ in range(passwords.MAX_FAILURES - 1):
+            guesses.count_failure(client)
+        for number in range(passwords.MAX_ADDRESSES - 1):
+            guesses.count_failure(f"{client} {number}")
+    for client in ("last", "first"):
+        guesses.count_failure(client)
+    assert (guesses.is_locked("first"), guesses.is_locked("last")) == (False, True)
 
 
 def test_failures_lock_for_a_while(clock: Clock) -> None:

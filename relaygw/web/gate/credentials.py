@@ -38,7 +38,7 @@ FREE_FAILURES = 5
 MAX_DELAY_S = 8.0
 _FIRST_DELAY_S = 0.5
 _COUNTED = 16
-_MAX_NAMES = 10_000
+MAX_NAMES = 10_000
 _log = logging.getLogger("relaygw.web")
 
 
@@ -60,7 +60,7 @@ class NameDelays:
         """Note a failure."""
         self._failures.setdefault(name, deque(maxlen=_COUNTED)).append(time.monotonic())
         self._failures.move_to_end(name)
-        while len(self._failures) > _MAX_NAMES:
+        while len(self._failures) > MAX_NAMES:
             self._failures.popitem(last=False)
 
 

@@ -99,7 +99,7 @@ async def _visit(
 
 async def _ask(context: ssl.SSLContext, url: str, hosts: frozenset[str]) -> tuple[int, str]:
     """Return the status of an address and where it leads on, "" for nowhere."""
-    parts = _readable(url)
+    parts = readable_url(url)
     address = await _public_address(parts, hosts)
     place = f"[{address}]" if ":" in address else address
     host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
@@ -123,7 +123,8 @@ async def _ask(context: ssl.SSLContext, url: str, hosts: frozenset[str]) -> tupl
     return status, ""
 
 
-def _readable(url: str) -> SplitResult:
+def readable_url(url: str) -> SplitResult:
+    """Return the parts of a URL that may be visited; raises NotVisited."""
     try:
         parts = urlsplit(url[: _MAX_URL + 1])
         port = port_of(parts)

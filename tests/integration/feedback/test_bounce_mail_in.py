@@ -6,7 +6,7 @@ import asyncio
 import io
 import smtplib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from relaygw.feedback.bounce_mail import MAX_BYTES
+from relaygw.feedback.bounce_mail import MAX_BYTES, BounceReader
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.listeners import FrontService
 from relaygw.mail import drop
@@ -28,6 +28,7 @@ from relaygw.store.rules import StoreRules
 from relaygw.store.side_tables import event_post
 from relaygw.store.store import Store, store_on
 from tests.builders import accepted, part_on
+from tests.contract.conftest import clock_at
 from tests.feedback import bounces
 from tests.feedback.bounces import Mail, complaint, postfix, report, status
 from tests.feedback.documented import Sent, examples
@@ -72,10 +73,15 @@ class Front:
 
 @asynccontextmanager
 async def front_at(
-    store: Store, directory: Path, *, reads: bool = True, **more: Any
+    store: Store,
+    directory: Path,
+    *,
+    reads: bool = True,
+    reading: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> AsyncIterator[Front]:
     listener = {"bind": "127.0.0.1:0", **more.pop("listener", {})}
-    async with listening_at(store, reads=reads, **{**MORE, **more}) as at:
+    async with listening_at(store, reads=reads, reading=reading, **{**MORE, **more}) as at:
         settings = settings_for(
             at.signers,
             **{**MORE, **more},
@@ -141,10 +147,7 @@ def vars_of(mail: Mail) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("named_by", ["mark", "queue_id", "message_id"])
-async def test_one_name_is_enough(
-    store: Store, tmp_path: Path, named_by: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relaygw.store.find_index.SETTLED_MS", -60_000)
+async def test_one_name_is_enough(store: Store, tmp_path: Path, named_by: str) -> None:
     async with front_at(store, tmp_path) as front:
         queue_id, sent = front.at.sent("sendgrid", message_id="long-order-0001@shop.test")
         if named_by == "message_id":
@@ -159,8 +162,9 @@ async def test_one_name_is_enough(
 
 def index_words(store: Store) -> None:
     """Write the words of all mail, as the web role does each second."""
-    while store.find.index_batch(limit=100):
-        pass
+    with clock_at(store, clock_ms() + 60_000):  # it has settled by then
+        while store.find.index_batch(limit=100):
+            pass
 
 
 async def test_it_counts_once_however_often_it_comes(store: Store, tmp_path: Path) -> None:
@@ -199,11 +203,8 @@ async def test_the_address_that_was_sent_to_counts(store: Store, tmp_path: Path)
         assert front.at.verdicts() == {f"{queue_id}/0": Kind.HARD}
 
 
-async def test_spoofed_ones_have_no_effect(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relaygw.feedback.reading._LOOK_AGAIN_MS", ())
-    async with front_at(store, tmp_path) as front:
+async def test_spoofed_ones_have_no_effect(store: Store, tmp_path: Path) -> None:
+    async with front_at(store, tmp_path, reading={"look_again_ms": ()}) as front:
         queue_id, sent = front.at.sent("sendgrid")
         mail = as_sent(queue_id, sent)
         waiting = accepted(at_ms=clock_ms(), deliveries=(part_on("default", "eve@cust.test"),))
@@ -252,12 +253,10 @@ def suppressing(store: Store) -> Store:
 async def test_who_got_a_mail_suppresses_none_of_its_other_recipients(
     store: Store,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     write: Callable[[Mail], bytes],
     kind: Kind,
     named_by: str,
 ) -> None:
-    monkeypatch.setattr("relaygw.store.find_index.SETTLED_MS", -60_000)
     store = suppressing(store)
     async with front_at(store, tmp_path) as front:
         message_id = "long-order-0001@shop.test"
@@ -284,10 +283,9 @@ async def test_who_got_a_mail_suppresses_none_of_its_other_recipients(
 
 
 async def test_who_got_a_copy_of_the_same_message_id_suppresses_nobody(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path
 ) -> None:
     """A program hands over one message for each of its recipients, under one Message-ID."""
-    monkeypatch.setattr("relaygw.store.find_index.SETTLED_MS", -60_000)
     store = suppressing(store)
     async with front_at(store, tmp_path) as front:
         message_id = "long-order-0001@shop.test"
@@ -308,18 +306,17 @@ async def test_who_got_a_copy_of_the_same_message_id_suppresses_nobody(
 
 
 async def test_expensive_mail_is_set_aside_and_others_are_read(
-    store: Store,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("relaygw.feedback.bounce_mail._PATIENCE_S", 300.0)  # others are busy, too
     async with front_at(store, tmp_path, reads=False) as front:
         await front.send(nested(MAX_BYTES))
         expensive = {row.queue_id for row in front.kept()}
         queue_id, sent = front.at.sent("sendgrid")
         await front.send(postfix(as_sent(queue_id, sent)))
-        async with listening_at(store, front.at.signers, **MORE) as at:
+        patient = {
+            "bounces": BounceReader(bounces.HOSTNAME, patience_s=300.0)
+        }  # others are busy, too
+        async with listening_at(store, front.at.signers, reading=patient, **MORE) as at:
             await at.until_read(patience_s=240)  # the process has what others leave
             assert at.verdicts() == {f"{queue_id}/0": Kind.HARD}
     lines = [line for line in caplog.messages if "set aside" in line]
@@ -329,16 +326,15 @@ async def test_expensive_mail_is_set_aside_and_others_are_read(
 
 
 async def test_posts_of_providers_do_not_wait_for_bounce_mails(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path
 ) -> None:
     """Also where the process that reads those stands still."""
     flag, child = tmp_path / "go on", tmp_path / "child.py"
     child.write_text(
         f"import os, time\nwhile not os.path.exists({str(flag)!r}):\n    time.sleep(0.01)\n"
     )
-    monkeypatch.setattr("relaygw.feedback.bounce_mail._CHILD", child)
-    monkeypatch.setattr("relaygw.feedback.bounce_mail._PATIENCE_S", 300.0)
-    async with front_at(store, tmp_path) as front:
+    standing = {"bounces": BounceReader(bounces.HOSTNAME, patience_s=300.0, child=child)}
+    async with front_at(store, tmp_path, reading=standing) as front:
         at = front.at
         queue_id, sent = at.sent("sendgrid")
         await front.send(postfix(as_sent(queue_id, sent)))
@@ -353,15 +349,11 @@ async def test_posts_of_providers_do_not_wait_for_bounce_mails(
 
 
 async def test_a_reader_that_is_killed_thrice_sets_a_mail_aside(
-    store: Store,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An operator, or a machine without memory, may end the reader of an innocent mail."""
-    monkeypatch.setattr("relaygw.feedback.bounce_mail._PATIENCE_S", 0.0)
-    monkeypatch.setattr("relaygw.feedback.reading._TRY_AGAIN_MS", (0,))
-    async with front_at(store, tmp_path) as front:
+    hurried = {"bounces": BounceReader(bounces.HOSTNAME, patience_s=0.0), "try_again_ms": (0,)}
+    async with front_at(store, tmp_path, reading=hurried) as front:
         await front.send(postfix(Mail()))
         await front.at.until_read()
     kept, aside = (

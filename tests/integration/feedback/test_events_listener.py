@@ -13,8 +13,7 @@ import pytest
 
 from relaygw.mail.clock import clock_ms
 from relaygw.store.store import Store
-from relaygw.web import feedback as listener
-from relaygw.web import server
+from relaygw.web.feedback import Bounds
 from relaygw.web.server import ConnectionLimit
 from tests.campaign import times
 from tests.feedback.documented import EXAMPLES, examples
@@ -59,9 +58,8 @@ async def test_each_documented_event_counts_once_however_often_it_comes(
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # none of them comes to a database
-async def test_no_forgery_has_any_effect(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_REFUSED_OF_ONE", (1e6, 1e6))
-    async with listening_at(store) as at:
+async def test_no_forgery_has_any_effect(store: Store) -> None:
+    async with listening_at(store, bounds=Bounds(refused_of_client=(1e6, 1e6))) as at:
         mail = {name: at.sent(name)[1] for name in SIGNERS}
         for forgery in FORGERIES:
             signed = forgery.make(at.signers[forgery.preset], mail[forgery.preset], clock_ms())
@@ -173,17 +171,15 @@ async def test_what_is_compressed_is_not_opened(store: Store) -> None:
         assert answer.status_code == 415
 
 
-async def test_a_slow_body_is_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "BODY_WITHIN_S", 0.2)
-    async with listening_at(store) as at:
+async def test_a_slow_body_is_given_up(store: Store) -> None:
+    async with listening_at(store, bounds=Bounds(body_s=0.2)) as at:
         head = "POST /events/sendgrid HTTP/1.1\nHost: x\nContent-Length: 100\n\n"
         assert (await _talk(at, head, b"[")).startswith(b"HTTP/1.1 408")
         assert at.refused["sendgrid", "too_slow"] == 1
 
 
-async def test_bodies_in_memory_are_few(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_MOST_BYTES", 200_000)
-    async with listening_at(store) as at:
+async def test_bodies_in_memory_are_few(store: Store) -> None:
+    async with listening_at(store, bounds=Bounds(held_bytes=200_000)) as at:
         head = "POST /events/brevo HTTP/1.1\nHost: x\nContent-Length: 150001\n\n"
         port = at.client.base_url.port
         _, holding = await asyncio.open_connection("127.0.0.1", port)
@@ -194,11 +190,8 @@ async def test_bodies_in_memory_are_few(store: Store, monkeypatch: pytest.Monkey
         holding.close()
 
 
-async def test_guesses_are_cut_off_and_others_go_on(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener, "_REFUSED_OF_ONE", (0.001, 20.0))
-    async with listening_at(store) as at:
+async def test_guesses_are_cut_off_and_others_go_on(store: Store) -> None:
+    async with listening_at(store, bounds=Bounds(refused_of_client=(0.001, 20.0))) as at:
         _, sent = at.sent("postmark")
         payload = examples("postmark")[0].make(sent)
         guess = {"X-Forwarded-For": "192.0.2.66", "Authorization": "Basic eDp5"}
@@ -212,11 +205,8 @@ async def test_guesses_are_cut_off_and_others_go_on(
         assert await at.post(signed, "postmark") == 200
 
 
-async def test_too_many_posts_of_one_client_are_put_off(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener, "_FOR_ONE", (0.001, 5.0))
-    async with listening_at(store) as at:
+async def test_too_many_posts_of_one_client_are_put_off(store: Store) -> None:
+    async with listening_at(store, bounds=Bounds(of_client=(0.001, 5.0))) as at:
         _, sent = at.sent("brevo")
         signed = at.signers["brevo"].sign([examples("brevo")[0].make(sent)], clock_ms())
         assert [await at.post(signed, "brevo") for _ in range(7)] == [200] * 5 + [429] * 2
@@ -245,13 +235,9 @@ async def test_while_the_store_is_away_providers_are_to_post_again(
         assert len(at.events()) == len(made)
 
 
-async def test_who_is_cut_off_takes_nothing_of_what_all_have(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener, "_FOR_ALL", (0.001, 10.0))
-    monkeypatch.setattr(listener, "_FOR_ONE", (0.001, 8.0))
-    monkeypatch.setattr(listener, "_REFUSED_OF_ONE", (0.001, 3.0))
-    async with listening_at(store) as at:
+async def test_who_is_cut_off_takes_nothing_of_what_all_have(store: Store) -> None:
+    bounds = Bounds(of_all=(0.001, 10.0), of_client=(0.001, 8.0), refused_of_client=(0.001, 3.0))
+    async with listening_at(store, bounds=bounds) as at:
         _, sent = at.sent("postmark")
         payload = examples("postmark")[0].make(sent)
         for guess in ({"Authorization": "Basic eDp5"}, {}):
@@ -262,9 +248,7 @@ async def test_who_is_cut_off_takes_nothing_of_what_all_have(
         assert await at.post(signed, "postmark") == 200
 
 
-async def test_half_open_connections_shut_nobody_out(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_half_open_connections_shut_nobody_out(store: Store) -> None:
     """What is beyond the limits ends without an answer, which providers take for a time-out."""
     closed: list[tuple[str, str]] = []
     limit = ConnectionLimit(of_all=5, of_one=3, refused=lambda *one: closed.append(one))
@@ -293,10 +277,9 @@ async def test_half_open_connections_shut_nobody_out(
         assert await at.post(signed, "brevo") == 200, "who is there goes on"
 
 
-async def test_who_sends_no_head_makes_room(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PUBLIC_HEAD_S", 0.1)
+async def test_who_sends_no_head_makes_room(store: Store) -> None:
     limit = ConnectionLimit(of_all=1)
-    async with listening_at(store, limit=limit) as at:
+    async with listening_at(store, limit=limit, head_s=0.1) as at:
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", at.client.base_url.port)
             writer.write(b"POST /events/brevo HTTP/1.1\r\nUpgrade: websocket\r\n")

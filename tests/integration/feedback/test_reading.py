@@ -22,6 +22,7 @@ from relaygw.store.side_tables import event_post
 from relaygw.store.store import Store
 from relaygw.upstream.mark import KEY, Marks
 from tests.builders import accepted, update_of
+from tests.contract.conftest import clock_at
 from tests.contract.test_store_contract import entry_of
 from tests.feedback.documented import Sent, examples
 from tests.integration.events_rig import Listening, listening_at
@@ -51,7 +52,7 @@ async def put_off(at: Listening) -> None:
 
 
 async def test_a_post_that_cannot_be_read_is_kept_and_others_are_read(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = FORMATS["postmark"]
 
@@ -61,8 +62,7 @@ async def test_a_post_that_cannot_be_read_is_kept_and_others_are_read(
         return real.read(body)
 
     changed = {**FORMATS, "postmark": Format(real.verify, read, real.problem)}
-    monkeypatch.setattr(reading, "FORMATS", changed)
-    async with listening_at(store) as at:
+    async with listening_at(store, reading={"formats": changed}) as at:
         _, sent = at.sent("postmark")
         good = at.signers["postmark"].sign([_delivered("postmark").make(sent)], clock_ms())
         posts = [NewPost(provider="postmark", body=b"poison"), NewPost(provider="gone", body=b"")]
@@ -79,12 +79,12 @@ async def test_a_post_that_cannot_be_read_is_kept_and_others_are_read(
 
 
 async def test_an_event_before_its_mail_is_known_waits_and_one_of_no_mail_is_kept(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a mark: the outcome comes later than the event."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(reading, "_LOOK_AGAIN_MS", (3_600_000, 3_600_000))
-    async with listening_at(store) as at:
+    late = {"look_again_ms": (3_600_000, 3_600_000)}
+    async with listening_at(store, reading=late) as at:
         message = accepted("bob@cust.test", at_ms=clock_ms() - 60_000)
         store.intake.accept_batch([message])
         unmarked = {"mark": None, "message_id": "nowhere-123456@else.test"}
@@ -112,8 +112,7 @@ async def test_an_event_before_its_mail_is_known_waits_and_one_of_no_mail_is_kep
 
 def _words_of_all(store: Store, reply: str, at: Listening, queue_id: str) -> None:
     at.deliver(queue_id, "sendgrid", 1, reply)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relaygw.store.find_index.SETTLED_MS", 0)
+    with clock_at(store, clock_ms() + 60_000):
         while store.find.index_batch(limit=100):
             pass
 
@@ -128,7 +127,7 @@ async def test_an_event_before_the_outcome_of_marked_mail_waits_for_it(store: St
         for name in ("sendgrid", "mailgun"):
             signed = at.signers[name].sign([_delivered(name).make(sent)], clock_ms())
             assert await at.post(signed, name) == 200
-        for _ in range(len(reading._LOOK_AGAIN_MS) + 2):  # however long it takes
+        for _ in range(len(reading.LOOK_AGAIN_MS) + 2):  # however long it takes
             await at.until(lambda: all(row.due_at_ms > clock_ms() for row in at.rows(event_post)))
             make_due(store)
         assert (at.events(), len(at.rows(event_post))) == ([], 2)
@@ -193,7 +192,7 @@ async def test_a_provider_that_reports_nothing_is_told_once(
     async with listening_at(store) as at:
         reader = reading.Reader(store, at.settings)
         for _ in range(3):
-            reader._tell_of_silence()
+            reader.tell_of_silence()
     told = [one.getMessage() for one in caplog.records if "reported nothing" in one.getMessage()]
     assert len(told) == 1
     assert told[0].startswith("provider postmark took mail for 25 recipients")

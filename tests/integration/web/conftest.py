@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from relaygw import passwords
 from relaygw.mail.content import read_header
 from relaygw.mail.envelope import AcceptedMessage, NewDelivery, NewRecipient, Source
 from relaygw.mail.queue_id import QueueIdSource
@@ -90,13 +91,23 @@ def capture(store: Store) -> Capture:
     return accept
 
 
+@pytest.fixture
+def quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a login that fails answered at once."""
+    monkeypatch.setattr(passwords, "FAILURE_S", 0.05)
+
+
 def sandbox(**web: Any) -> Settings:
     return Settings(mode="sandbox", web=web)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
 async def running(
-    store: Store, settings: Settings, is_ready: ReadyCheck | None = None, **more: Any
+    store: Store,
+    settings: Settings,
+    is_ready: ReadyCheck | None = None,
+    patience_s: Mapping[str, float] | None = None,
+    **more: Any,
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Serve on a loopback socket and yield a client for it; stops in the end."""
     listening = socket.create_server(("127.0.0.1", 0))
@@ -104,7 +115,7 @@ async def running(
     stop = asyncio.Event()
     app = create_app(store, settings, is_ready=is_ready, stop=stop, **more)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(serve_web(app, listening, stop=stop))
+        tasks.create_task(serve_web(app, listening, stop=stop, **(patience_s or {})))
         async with plain_client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             try:
                 yield client
@@ -118,9 +129,12 @@ async def serve(store: Store) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(
-            settings: Settings | None = None, *, is_ready: ReadyCheck | None = None
+            settings: Settings | None = None,
+            *,
+            is_ready: ReadyCheck | None = None,
+            **patience_s: float,
         ) -> httpx2.AsyncClient:
-            served = running(store, settings or sandbox(), is_ready)
+            served = running(store, settings or sandbox(), is_ready, patience_s)
             return await stack.enter_async_context(served)
 
         yield start

@@ -9,7 +9,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from relaygw import passwords
 from relaygw.web.gate.access import MAX_BODY_BYTES, MAX_LOGIN_BYTES
 from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.integration.web.conftest import sandbox
@@ -19,11 +18,7 @@ Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 MESSAGES = "/api/v1/messages"
 PAST_THE_GATE = "/api/nothing"  # 404 from behind it
 OWN = "http://127.0.0.1:{port}"
-
-
-@pytest.fixture(autouse=True)
-def quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "FAILURE_S", 0.05)
+pytestmark = pytest.mark.usefixtures("quick_failures")
 
 
 def origin_of(client: httpx2.AsyncClient) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,6 @@ from relaygw.errors import StoreUnavailable, Unstorable
 from relaygw.mail.content_facts import ContentFacts
 from relaygw.mail.mime_tree import MimeTree
 from relaygw.mail.search import EVERYTHING, parse_search
-from relaygw.store import find_index
 from relaygw.store.store import Store
 from relaygw.web import indexing
 from relaygw.web.indexing import Indexer, keep_findable, keep_indexed
@@ -84,10 +84,10 @@ class RefusingStore(AlteredStore):
 
 
 def test_a_message_that_cannot_be_stored_keeps_nobody_waiting(
-    store: Store, capture: Capture
+    store: Store, capture: Capture, tmp_path: Path
 ) -> None:
     ids = [capture(mail(subject)) for subject in ("one", "refused", "two")]
-    refusing = RefusingStore(f"sqlite:///{store.database._path}")
+    refusing = RefusingStore(f"sqlite:///{tmp_path}/queue.db")
     assert Indexer(refusing).catch_up(within_s=None)
     refusing.close()
     assert found(store, "hello") == [ids[0], ids[2]]
@@ -204,7 +204,6 @@ def test_a_few_new_messages_do_not_take_the_lock_of_the_queue_again_at_once(
 async def test_words_are_written_in_full_batches_and_then_there_is_a_rest(
     store: Store, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(find_index, "SETTLED_MS", 0)
     monkeypatch.setattr(indexing, "_FINDABLE_BATCH", 2)
     for number in range(5):
         capture(mail(f"order {number}"))

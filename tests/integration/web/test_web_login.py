@@ -20,16 +20,12 @@ from relaygw.web.gate import credentials
 from relaygw.web.gate.credentials import COOKIE, csrf_token, token_of
 from tests.integration.web.people import PASSWORDS, ROLES, hash_of, with_logins
 
+pytestmark = pytest.mark.usefixtures("quick_failures")
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 MESSAGES = "/api/v1/messages"
 COOKIE_FORM = re.compile(
     rf"{COOKIE}=[A-Za-z0-9_-]{{43}}\.[A-Za-z0-9_-]{{43}}; HttpOnly; Path=/; SameSite=strict"
 )
-
-
-@pytest.fixture(autouse=True)
-def quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "FAILURE_S", 0.05)
 
 
 async def log_in(

@@ -10,7 +10,6 @@ from typing import cast
 import httpx2
 import pytest
 
-from relaygw.web import server
 from relaygw.web.gate import access
 from tests.integration.web.conftest import sandbox
 from tests.integration.web.people import with_logins
@@ -59,19 +58,13 @@ async def test_a_body_that_does_not_come(serve: Serve, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
-async def test_a_head_that_does_not_come(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    monkeypatch.setattr(server, "HEAD_S", 0.2)
-    client = await serve(sandbox())
+async def test_a_head_that_does_not_come(serve: Serve, sent: bytes) -> None:
+    client = await serve(sandbox(), head_s=0.2)
     assert await answer_to(client, sent) == b""
 
 
-async def test_a_head_that_comes_letter_by_letter(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "HEAD_S", 0.3)
-    client = await serve(sandbox())
+async def test_a_head_that_comes_letter_by_letter(serve: Serve) -> None:
+    client = await serve(sandbox(), head_s=0.3)
     async with raw(client) as (reader, writer):
         ended = asyncio.create_task(rest_of(reader))
         sent = 0
@@ -83,28 +76,21 @@ async def test_a_head_that_comes_letter_by_letter(
         assert sent > 3
 
 
-async def test_the_second_head_is_waited_for_as_the_first(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "HEAD_S", 0.3)
-    client = await serve(sandbox())
+async def test_the_second_head_is_waited_for_as_the_first(serve: Serve) -> None:
+    client = await serve(sandbox(), head_s=0.3)
     get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answer = await answer_to(client, get + b"GET /heal")
     assert answer.count(b"HTTP/1.1 200 ") == 1
     assert (await answer_to(client, get + get + b"G")).count(b"HTTP/1.1 200 ") == 2
 
 
-async def test_a_slow_answer_is_not_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_S", 0.2)
-    client = await serve(with_logins())  # a wrong password takes 1.5 s
+async def test_a_slow_answer_is_not_cut_off(serve: Serve) -> None:
+    client = await serve(with_logins(), head_s=0.2)  # a wrong password takes 1.5 s
     assert (await client.post("/login", data={"name": "a", "password": "b"})).status_code == 403
 
 
-async def test_an_answer_that_nobody_reads(
-    serve: Serve, capture: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "READ_S", 0.3)
-    client = await serve(sandbox())
+async def test_an_answer_that_nobody_reads(serve: Serve, capture: Callable[..., str]) -> None:
+    client = await serve(sandbox(), read_s=0.3)
     path = f"/sandbox/{capture(BIG)}/part/0"
     async with raw(client) as (_, writer):
         cast("asyncio.Transport", writer.transport).pause_reading()
@@ -118,10 +104,9 @@ async def test_an_answer_that_nobody_reads(
 
 
 async def test_an_answer_that_is_read_slowly_is_read_to_its_end(
-    serve: Serve, capture: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    serve: Serve, capture: Callable[..., str]
 ) -> None:
-    monkeypatch.setattr(server, "READ_S", 0.5)
-    client = await serve(sandbox())
+    client = await serve(sandbox(), read_s=0.5)
     size_bytes = 0
     async with client.stream("GET", f"/sandbox/{capture(BIG)}/part/0") as answer:
         async for piece in answer.aiter_raw(2**20):

@@ -74,16 +74,28 @@ def test_a_page_as_large_as_a_field_is_drawn_small() -> None:
         assert found[1] * found[2] <= 1_600_000
 
 
-def test_what_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def set_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Return what has another program draw."""
+
+    def set_(program: str) -> None:
+        child = tmp_path / "child.py"
+        child.write_text(program)
+        monkeypatch.setattr(pdf, "_CHILD", child)
+
+    return set_
+
+
+def test_what_takes_too_long_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, set_child: Callable[[str], None]
+) -> None:
     """The child, and what it started: nothing is left."""
-    child = tmp_path / "child.py"
-    child.write_text(
+    set_child(
         "import os, subprocess, sys, time\nsys.stdin.buffer.read()\n"
         "other = subprocess.Popen(['sleep', '600'])\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(other.pid))\n"
         "time.sleep(600)\n"
     )
-    monkeypatch.setattr(pdf, "_CHILD", child)
     monkeypatch.setattr(pdf, "WALL_S", 2.0)
     drawn = draw_pages(b"x" * 2**20)
     assert drawn.why == "rendering takes longer than 2 s"
@@ -97,11 +109,9 @@ def test_what_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_a_child_that_writes_without_end_costs_no_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, set_child: Callable[[str], None]
 ) -> None:
-    child = tmp_path / "child.py"
-    child.write_text("import os\nwhile True:\n    os.write(1, bytes(65536))\n")
-    monkeypatch.setattr(pdf, "_CHILD", child)
+    set_child("import os\nwhile True:\n    os.write(1, bytes(65536))\n")
     monkeypatch.setattr(pdf, "MAX_DRAWN_BYTES", 2**20)
     drawn = draw_pages(b"x")
     assert sum(map(len, drawn.pictures)) <= 2**20
@@ -124,15 +134,15 @@ def test_without_the_renderer_it_says_what_to_install(monkeypatch: pytest.Monkey
     assert "package pypdfium2 is installed" in draw_pages(attachments.pdf()).why
 
 
-def test_no_secret_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    child = tmp_path / "child.py"
-    child.write_text(
+def test_no_secret_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch, set_child: Callable[[str], None]
+) -> None:
+    set_child(
         "import os, sys\nsys.stdin.buffer.read()\n"
         "files = sorted(map(int, os.listdir('/proc/self/fd')))\n"
         "said = repr((dict(os.environ), os.getcwd(), files)).encode()\n"
         "os.write(1, bytes(4) + len(said).to_bytes(4, 'big') + said)\n"
     )
-    monkeypatch.setattr(pdf, "_CHILD", child)
     monkeypatch.setenv("SENDGRID_API_KEY", "secret")
     reading, writing = os.pipe()
     os.set_inheritable(reading, True)

@@ -9,11 +9,19 @@ import pytest
 
 from relaygw.settings.web import WebToken
 from relaygw.web.gate import credentials
-from relaygw.web.gate.credentials import Tokens
+from relaygw.web.gate.credentials import READ_AGAIN_S, Tokens
 from relaygw.web.gate.identity import agent_of
+from tests.builders import Clock
 
 GOOD = "a-token-of-24-characters"
 SHORT = "s3cr3t-of-19-letter"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(credentials, "time", clock)
+    return clock
 
 
 def token(name: str, reference: str) -> WebToken:
@@ -49,9 +57,7 @@ async def test_what_cannot_be_read_lets_nobody_in(caplog: pytest.LogCaptureFixtu
     assert "s3cr3t" not in caplog.text
 
 
-async def test_a_new_token_counts_without_a_reload(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_new_token_counts_without_a_reload(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "token"
     file.write_text(GOOD + "\n")
     file.chmod(0o600)
@@ -59,22 +65,22 @@ async def test_a_new_token_counts_without_a_reload(
     assert await tokens.holder(GOOD.encode()) is not None
     file.write_text(GOOD[::-1] + "\n")
     assert await tokens.holder(GOOD[::-1].encode()) is None  # looked at a moment ago
-    monkeypatch.setattr(credentials, "READ_AGAIN_S", 0.0)
+    clock.now_s += READ_AGAIN_S
     assert await tokens.holder(GOOD[::-1].encode()) is not None
     assert await tokens.holder(GOOD.encode()) is None
 
 
 async def test_a_key_store_that_is_down_locks_nobody_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Anybody can have it asked again."""
-    monkeypatch.setattr(credentials, "READ_AGAIN_S", 0.0)
     file = tmp_path / "token"
     file.write_text(GOOD)
     file.chmod(0o600)
     tokens = Tokens([token("ci", f"file:{file}")])
     assert await tokens.holder(GOOD.encode()) is not None
     file.unlink()
+    clock.now_s += READ_AGAIN_S
     assert await tokens.holder(b"a guess") is None
     assert "web.tokens: ci stays as it was: " in caplog.text
     assert await tokens.holder(GOOD.encode()) is not None
