@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from relaygw.mail.drop import LEAST_FREE_BYTES, LEAST_FREE_SHARE
 
 _LOOK_AGAIN_S = 1.0
-_MOVED_S = 5.0  # what came before that was moved from the log into the database
+MOVED_S = 5.0  # what came before that was moved from the log into the database
 _COPIES = 2  # of content: in the log and in the database
 
 
@@ -58,7 +58,7 @@ class Room:
         """Return whether more may come; the volume is looked at once a second. Raises OSError."""
         now_s = time.monotonic()
         if (age_s := now_s - self._looked_at_s) >= _LOOK_AGAIN_S:
-            lately_bytes = self._taken_bytes if age_s < _MOVED_S else 0
+            lately_bytes = self._taken_bytes if age_s < MOVED_S else 0
             self._looked_at_s, self._taken_bytes = now_s, 0
             volume = os.statvfs(self._directory)
             spare = volume.f_bavail - self._least * volume.f_blocks

@@ -99,8 +99,8 @@ def _compile_expressions_and_templates() -> None:
     from relaygw.web.app import create_app
     from relaygw.web.page import _environment
 
-    for preset in (None, *classifier._sections()):
-        classifier._known_rules(preset)
+    for preset in (None, *classifier.rule_sections()):
+        classifier.known_rules(preset)
     create_app(cast(Any, None), Settings.model_validate({"mode": "sandbox"}))
     templates = _environment()
     for name in templates.list_templates():

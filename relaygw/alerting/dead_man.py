@@ -34,7 +34,7 @@ class DeadMansSignal:
         self._each_s = each_s
         self._limit_s = limit_s
         self._due_s = self._well_s = time.monotonic()
-        self._calling: asyncio.Task[None] | None = None
+        self.calling: asyncio.Task[None] | None = None
         self._told = ""
 
     def beat(self, trouble: str | None) -> None:
@@ -44,16 +44,16 @@ class DeadMansSignal:
                 self._tell(f"warning: heartbeat_url is not called: {trouble}")
             return
         self._well_s = time.monotonic()
-        is_busy = self._calling is not None and not self._calling.done()
+        is_busy = self.calling is not None and not self.calling.done()
         if is_busy or time.monotonic() < self._due_s:
             return
         self._due_s = time.monotonic() + self._each_s
-        self._calling = asyncio.create_task(self._call())
+        self.calling = asyncio.create_task(self._call())
 
     def stop(self) -> None:
         """End a call that is under way."""
-        if self._calling is not None:
-            self._calling.cancel()
+        if self.calling is not None:
+            self.calling.cancel()
 
     async def _call(self) -> None:
         try:

@@ -75,10 +75,10 @@ class DigestSender:
 
     async def send_due(self) -> None:
         """Send what is due now. Raises StoreUnavailable."""
-        for due in await asyncio.to_thread(self._due):
-            await (self._mail(due) if due.way == MAIL else self._post(due))
+        for due in await asyncio.to_thread(self.due_digests):
+            await (self._mail(due) if due.way == MAIL else self.post_digest(due))
 
-    def _due(self) -> list[_Due]:
+    def due_digests(self) -> list[_Due]:
         """Return the digest that is due now; blocks."""
         given = self.settings.digest
         ways = [MAIL] * (given.to is not None) + [WEBHOOK] * (given.webhook is not None)
@@ -128,7 +128,8 @@ class DigestSender:
 
     # --- by webhook ------------------------------------------------------------------------
 
-    async def _post(self, due: _Due) -> None:
+    async def post_digest(self, due: _Due) -> None:
+        """Post a digest, and note that, or when to try again."""
         url, until_ms = self.settings.digest.webhook, due.period.until_ms
         assert url is not None
         digest = await asyncio.to_thread(self._read, due)

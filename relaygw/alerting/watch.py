@@ -76,8 +76,8 @@ class Watch:
         self._guard = GuardWatch(self.store, self.settings)
         self._silence = SilenceWatch(self.store, self.settings)
         url = self.settings.heartbeat_url
-        self._signal = DeadMansSignal(url, self.note, each_s=self.call_s) if url else None
-        self._trouble: str | None = None
+        self.signal = DeadMansSignal(url, self.note, each_s=self.call_s) if url else None
+        self.trouble: str | None = None
         self._fleet, self._of_queue, self._host, self._away = (
             Hysteresis(lasting_s) for _ in range(4)
         )
@@ -92,8 +92,8 @@ class Watch:
         finally:
             if self._looking is not None:  # its thread goes on when nobody waits for it
                 await asyncio.wait([self._looking], timeout=_DRAIN_S)
-            if self._signal is not None:
-                self._signal.stop()
+            if self.signal is not None:
+                self.signal.stop()
             await self.notifier.drain(_DRAIN_S)
 
     async def _look(self) -> None:
@@ -103,8 +103,8 @@ class Watch:
             self._looking = asyncio.ensure_future(asyncio.to_thread(self._look_at_all))
             incidents = await asyncio.shield(self._looking)
             trouble = self.claim_trouble()
-            if self._signal is not None and self._is_on_duty:
-                self._signal.beat(self._trouble or trouble)
+            if self.signal is not None and self.is_on_duty:
+                self.signal.beat(self.trouble or trouble)
         except StoreUnavailable as error:
             trouble = str(error)
         except Exception as error:  # a defect here stops neither mail nor the next look
@@ -118,13 +118,13 @@ class Watch:
         """Open and end incidents; return those to tell, none to who has no duty."""
         now_ms, of_host = clock_ms(), f"{DUTY} {self.settings.hostname}"
         duties = self.store.watch.duties([of_host, DUTY], self.incarnation)
-        self._is_on_duty = DUTY in duties
+        self.is_on_duty = DUTY in duties
         recent = self.store.watch.incidents(now_ms - FORGET_MS) if duties else []
         known = [incident for incident in recent if (incident.recovered_at_ms or now_ms) >= now_ms]
         self._has_opened = False
         if of_host in duties:
             self._look_at_host(known, now_ms)
-        if not self._is_on_duty:
+        if not self.is_on_duty:
             self._queue = None
             self._guard = GuardWatch(self.store, self.settings)
             self._silence = SilenceWatch(self.store, self.settings)
@@ -167,8 +167,8 @@ class Watch:
         findings = fleet_findings(facts, self.settings)
         findings += self._guard.look(shared, now_ms=now_ms)
         findings += self._silence.look(shared, now_ms=now_ms)
-        if self._signal is not None:
-            self._trouble = mail_trouble(
+        if self.signal is not None:
+            self.trouble = mail_trouble(
                 self.store,
                 self.settings,
                 queue,

@@ -171,19 +171,19 @@ def _text_part(text: str) -> bytes:
 
 def _words(telling: Telling, *, reported: int) -> Iterator[str]:
     notice, many = telling.notice, len(telling.recipients) > 1
-    mail = "Your mail" if telling.is_for_sender else f"A mail from {_plain(notice.sender)}"
+    mail = "Your mail" if telling.is_for_sender else f"A mail from {plain(notice.sender)}"
     opening = _OPENINGS[notice.kind].format(mail=mail, who="addresses" if many else "address")
-    yield from _wrapped(f"This is the mail gateway {telling.hostname}.")
+    yield from wrap_text(f"This is the mail gateway {telling.hostname}.")
     yield ""
-    yield from _wrapped(opening)
+    yield from wrap_text(opening)
     yield ""
-    yield from _wrapped(f"Subject:  {_plain(notice.subject)[:_MAX_SUBJECT] or '(none)'}", "    ")
+    yield from wrap_text(f"Subject:  {plain(notice.subject)[:_MAX_SUBJECT] or '(none)'}", "    ")
     yield f"    Sent:     {_date(notice.accepted_at_ms)}"
     yield f"    Queue id: {notice.queue_id}"
     told, room = 0, _MAX_WORDS_BYTES
     for recipient in telling.recipients[:_MAX_TOLD]:
-        about = [line for said in _about(telling, recipient) for line in _wrapped(said, "    ")]
-        lines = ["", f"<{_plain(recipient.address)}>", *about]
+        about = [line for said in _about(telling, recipient) for line in wrap_text(said, "    ")]
+        lines = ["", f"<{plain(recipient.address)}>", *about]
         room -= sum(len(quoted(line.encode("utf-8"))) + 2 for line in lines)
         if room < 0 and told:
             break
@@ -192,7 +192,7 @@ def _words(telling: Telling, *, reported: int) -> Iterator[str]:
     yield from _untold(len(telling.recipients), told, reported)
     yield ""
     for sentence in _advice(telling):
-        yield from _wrapped(sentence)
+        yield from wrap_text(sentence)
 
 
 def _untold(everyone: int, told: int, reported: int) -> Iterator[str]:
@@ -205,11 +205,11 @@ def _untold(everyone: int, told: int, reported: int) -> Iterator[str]:
 def _about(telling: Telling, recipient: NoticedRecipient) -> Iterator[str]:
     cause = telling.causes.get(recipient.rcpt_no, Cause())
     if recipient.original and recipient.original != recipient.address:
-        yield f"Written as {_plain(recipient.original)}."
+        yield f"Written as {plain(recipient.original)}."
     if _is_ended_by_hand(recipient):
         yield "It was ended by the administrator of this gateway."
         if cause.said:
-            yield f"Before that, {recipient.provider} answered: {_plain(cause.said)[:_MAX_REPLY]}"
+            yield f"Before that, {recipient.provider} answered: {plain(cause.said)[:_MAX_REPLY]}"
         return
     if recipient.state is RecipientState.EXPIRED:
         waited = span(max(0, recipient.changed_at_ms - telling.notice.accepted_at_ms))
@@ -218,7 +218,7 @@ def _about(telling: Telling, recipient: NoticedRecipient) -> Iterator[str]:
         yield "It was not sent: this gateway does not send to this address."
     if cause.explanation:
         yield cause.explanation
-    said = _plain(_last_words(recipient))[:_MAX_REPLY]
+    said = plain(_last_words(recipient))[:_MAX_REPLY]
     if said:
         speaker = f"{recipient.provider} answered" if _is_reply(recipient) else "The gateway notes"
         yield f"{speaker}: {said}"
@@ -280,13 +280,15 @@ def _failure_advice(telling: Telling) -> Iterator[str]:
     yield f"What to do: {' '.join(told)} Then send the mail again."
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def wrap_text(text: str, indent: str = "") -> list[str]:
+    """Return lines as wide as a notice."""
     return textwrap.wrap(
         text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text without control characters."""
     return _CONTROLS.sub(" ", text).strip()
 
 
@@ -306,7 +308,7 @@ def _report_head(notice: DueNotice, hostname: str) -> Iterator[str]:
     yield f"X-Relaygw-Queue-ID: {notice.queue_id}"
     yield f"X-Relaygw-Sender: {_typed(notice.sender)}"
     if envid := _printable(notice.dsn_envid or ""):
-        yield from _folded(f"Original-Envelope-Id: {envid}")
+        yield from fold_field(f"Original-Envelope-Id: {envid}")
     yield f"Arrival-Date: {_date(notice.accepted_at_ms)}"
     yield ""
 
@@ -345,7 +347,7 @@ def _recipient_report(
         yield f"Remote-MTA: dns; {host[:255]}"
     said = _printable(_last_words(recipient))[:_MAX_REPLY]
     if said:
-        yield from _folded(
+        yield from fold_field(
             f"Diagnostic-Code: {'smtp' if _is_reply(recipient) else 'X-Relaygw'}; {said}"
         )
     if cause.attempted_at_ms is not None:
@@ -374,7 +376,7 @@ def _typed(address: str) -> str:
     return f"utf-8; {encode_utf8_address(address)}"
 
 
-def _folded(line: str) -> list[str]:
+def fold_field(line: str) -> list[str]:
     """Return the lines of a field, folded before spaces alone: joined they are what it was.
 
     The field keeps its first word beside its name, and no line is of spaces alone (RFC 5322,

@@ -66,11 +66,12 @@ class Channel:
         loss: Callable[[int, str], bytes],
         tell: Callable[[str], None],
         max_waiting_bytes: int = MAX_WAITING_BYTES,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._outlet = outlet
         self._loss = loss
         self._tell = tell
-        self._max_waiting_bytes = max_waiting_bytes
+        self._max_waiting_bytes, self._retry_s = max_waiting_bytes, retry_s
         self._may_thread = False
         self._start_empty()
 
@@ -184,7 +185,7 @@ class Channel:
             if condition is Condition.FULL:
                 self._outlet.wait(_FULL_WAIT_S)
                 continue
-            has_more = self._again.wait(RETRY_S)
+            has_more = self._again.wait(self._retry_s)
             self._again.clear()
             with self._lock:
                 if not has_more and not self.is_waiting:

@@ -34,13 +34,13 @@ _SUSPECT_S = 86_400  # without another death for so long nothing is under suspic
 _TURN_S = 0.2  # a thread that waits for a disk holds up no event loop for longer
 _RECORD_BYTES = 96
 _COUNT = struct.Struct(f"<{_RECORD_BYTES}sBQ")  # what, deaths, and when the last was, in s
-_COUNTS = 50
+MAX_COUNTS = 50
 _PROCESSES = 64
 _HEADER = f"relaygw {__version__} reading\n".encode("ascii").ljust(_RECORD_BYTES - 1)
 _STATE_AT = len(_HEADER)
-_COUNTS_AT = range(_RECORD_BYTES, _RECORD_BYTES + _COUNTS * _COUNT.size, _COUNT.size)
+_COUNTS_AT = range(_RECORD_BYTES, _RECORD_BYTES + MAX_COUNTS * _COUNT.size, _COUNT.size)
 _SLOTS_AT = _COUNTS_AT.stop
-_CLEAR, _SET_ASIDE, _SUSPECTS = range(3)
+CLEAR, SET_ASIDE, SUSPECTS = range(3)
 """What is counted: nothing; only what is never read; also what may be read again."""
 
 
@@ -76,7 +76,7 @@ class ProcessReadings:
         record = what.ljust(_RECORD_BYTES)[:_RECORD_BYTES].encode("ascii", "replace")
         if memory[_STATE_AT] and _deaths_of(memory, record) >= MAX_DEATHS:
             raise EndsReaders(f"{what}: reading it ended a process {MAX_DEATHS} times")
-        has_turn = memory[_STATE_AT] == _SUSPECTS and self._turn.acquire(timeout=_TURN_S)
+        has_turn = memory[_STATE_AT] == SUSPECTS and self._turn.acquire(timeout=_TURN_S)
         memory[at : at + _RECORD_BYTES] = record
         try:
             yield
@@ -84,7 +84,7 @@ class ProcessReadings:
             memory[at] = 0
             if has_turn:
                 self._turn.release()
-            if is_last and memory[_STATE_AT] == _SUSPECTS and (found := _find(memory, record)) > 0:
+            if is_last and memory[_STATE_AT] == SUSPECTS and (found := _find(memory, record)) > 0:
                 memory[found] = 0
 
     def call(self, reader: Reader, what: str, read: Callable[[], T]) -> T:
@@ -117,6 +117,11 @@ class Readings:
         for process in range(_PROCESSES):  # of a supervisor before this one
             self.end(process, "a process")
 
+    @property
+    def state(self) -> int:
+        """What is counted, as of the last look: CLEAR, SET_ASIDE or SUSPECTS."""
+        return self._memory[_STATE_AT]
+
     def of(self, process: int) -> ProcessReadings:
         """Return where a process notes what it reads, by its number among those that run."""
         if process >= _PROCESSES:
@@ -135,13 +140,13 @@ class Readings:
 
     def settle(self) -> None:
         """Note whether anything is counted still; call it now and then."""
-        state = _CLEAR
+        state = CLEAR
         for at in _COUNTS_AT:
             _, deaths, last_s = _COUNT.unpack_from(self._memory, at)
             if self._memory[at] and deaths >= MAX_DEATHS:
-                state = max(state, _SET_ASIDE)
+                state = max(state, SET_ASIDE)
             elif self._memory[at] and time.time() - last_s < _SUSPECT_S:
-                state = _SUSPECTS
+                state = SUSPECTS
             else:
                 _COUNT.pack_into(self._memory, at, b"", 0, 0)
         self._memory[_STATE_AT] = state

@@ -84,7 +84,7 @@ class Brake:
     def _count(self, claimed: ClaimedDelivery, refused: list[RecipientOutcome]) -> None:
         addresses = (claimed.sender, *(recipient.address for recipient in claimed.recipients))
         names = frozenset(part.lower() for address in addresses for part in split(address) if part)
-        words = {_without_names(outcome, names) for outcome in refused}
+        words = {without_names(outcome, names) for outcome in refused}
         if words != {self._words}:
             self._reset()
         if len(words) > 1:
@@ -135,7 +135,7 @@ def _add(known: set[str], more: Iterable[str]) -> None:
         known.add(value)
 
 
-def _without_names(outcome: RecipientOutcome, names: frozenset[str]) -> str:
+def without_names(outcome: RecipientOutcome, names: frozenset[str]) -> str:
     """Return a refusal without addresses, their parts, ids and numbers."""
     assert outcome.reply is not None
     seen = look_at(outcome.reply)

@@ -41,16 +41,17 @@ class PlacedRow:
 @cache
 def catalogue() -> Mapping[str, tuple[ReplyRow, ...]]:
     """Return the rows of each section in the order in which they are asked."""
-    return {name: tuple(placed.row for placed in rows) for name, rows in _sections().items()}
+    return {name: tuple(placed.row for placed in rows) for name, rows in rule_sections().items()}
 
 
 def preset_rows(preset: str | None) -> tuple[PlacedRow, ...]:
     """Return the rows of one preset; none for a provider without one."""
-    return _sections().get(preset, ()) if preset is not None else ()
+    return rule_sections().get(preset, ()) if preset is not None else ()
 
 
 @cache
-def _sections() -> Mapping[str, tuple[PlacedRow, ...]]:
+def rule_sections() -> Mapping[str, tuple[PlacedRow, ...]]:
+    """Return the rows of replies.yaml by section, with their places; read once."""
     tree = read_own(_FILE)
     sections: dict[str, tuple[PlacedRow, ...]] = defaultdict(tuple)
     for names, rows in tree.values.items():
@@ -116,7 +117,8 @@ def rules_by_stage(rows: Iterable[PlacedRow]) -> dict[Stage, tuple[Rule, ...]]:
 
 
 @cache
-def _known_rules(preset: str | None) -> dict[Stage, tuple[Rule, ...]]:
+def known_rules(preset: str | None) -> dict[Stage, tuple[Rule, ...]]:
+    """Return the rules of a preset, then those of all providers, by stage; made once."""
     return rules_by_stage((*preset_rows(preset), *preset_rows(GENERIC)))
 
 
@@ -223,7 +225,7 @@ class Classifier:
         own = rules_by_stage(
             PlacedRow(f"own row {n}", row) for n, row in enumerate(provider.replies, 1)
         )
-        known = _known_rules(provider.preset)
+        known = known_rules(provider.preset)
         self._rules = {stage: own[stage] + known[stage] for stage in known}
 
     def meaning(

@@ -177,20 +177,20 @@ class Mask:
     def __init__(self, login: Login) -> None:
         # the longest first: one is a part of another
         forms = {form for form in _forms(login) if len(form) >= _SHORTEST}
-        self._forms = sorted(forms, key=len, reverse=True)
-        heads = (form[:_LONG] for form in self._forms if len(form) >= _LONG)
-        self._heads = list(dict.fromkeys(heads))
+        self.forms = sorted(forms, key=len, reverse=True)
+        heads = (form[:_LONG] for form in self.forms if len(form) >= _LONG)
+        self.heads = list(dict.fromkeys(heads))
 
     def __call__(self, text: str) -> str:
         """Return `text` without the secret."""
-        for form in self._forms:
+        for form in self.forms:
             if form in text and len(form) >= _LONG:
                 text = text.replace(form, "***")
             elif form in text:  # where neither letter nor digit goes on on either side
                 before = r"(?<![^\W_])" if form[0].isalnum() else ""
                 after = r"(?![^\W_])" if form[-1].isalnum() else ""
                 text = re.sub(f"{before}{re.escape(form)}{after}", "***", text)
-        for head in self._heads:
+        for head in self.heads:
             if head in text:
                 text = re.sub(re.escape(head) + r"\S*", "***", text)
         return text

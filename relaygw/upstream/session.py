@@ -117,7 +117,7 @@ class UpstreamSession:
     """An open, authenticated connection. One transaction at a time."""
 
     def __init__(self, connection: OpenConnection, *, timeouts: Timeouts) -> None:
-        self._wire = connection.protocol
+        self.wire = connection.protocol
         self._offered = connection.offered
         self._timeouts = timeouts
         self._is_broken = False
@@ -137,11 +137,11 @@ class UpstreamSession:
     def is_usable(self) -> bool:
         """True when another transaction may be tried: open, in step, and none under way."""
         return (
-            self._wire.is_open
+            self.wire.is_open
             and not self._is_broken
             and not self._is_busy
             and self._chained is None
-            and not self._wire.has_unread
+            and not self.wire.has_unread
         )
 
     @property
@@ -225,20 +225,20 @@ class UpstreamSession:
         try:
             if self.is_usable:
                 with suppress(WireFailure):  # it is being closed anyway
-                    self._wire.write(b"QUIT\r\n")
-                    await self._wire.read_reply(timeout_s=_QUIT_TIMEOUT_S)
+                    self.wire.write(b"QUIT\r\n")
+                    await self.wire.read_reply(timeout_s=_QUIT_TIMEOUT_S)
         finally:
             self.abort()
-        await asyncio.wait({self._wire.closed}, timeout=_QUIT_TIMEOUT_S)
+        await asyncio.wait({self.wire.closed}, timeout=_QUIT_TIMEOUT_S)
 
     def abort(self) -> None:
         """Close at once, without a word."""
         self._is_broken = True
         self._chained = None
-        self._wire.abort()
+        self.wire.abort()
 
     async def _run(self, progress: _Progress) -> None:
-        if self._wire.has_unread and not progress.is_begun:
+        if self.wire.has_unread and not progress.is_begun:
             raise ReplyInvalid("the provider sent data before a command")
         reply = await self._send_envelope(progress)
         self._needs_reset = progress.is_mail_accepted
@@ -249,8 +249,8 @@ class UpstreamSession:
         elif progress.is_decided:
             # RFC 2920 section 3.1: DATA may succeed although every recipient was refused; a single
             # dot ends it, and the refusals stand whatever the reply to it is
-            self._wire.write(b".\r\n")
-            end = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
+            self.wire.write(b".\r\n")
+            end = await self.wire.read_reply(timeout_s=self._timeouts.final_reply)
             if end.code == 421:
                 self.abort()
         else:
@@ -264,7 +264,7 @@ class UpstreamSession:
         is_piped = self._offered.pipelining
         reset = b"RSET\r\n" if self._needs_reset and not progress.is_begun else b""
         if is_piped and not progress.is_begun:
-            self._wire.write(reset + plan.envelope())
+            self.wire.write(reset + plan.envelope())
         progress.is_begun = True
         if reset:
             await self._ask(progress, Stage.MAIL, reset)
@@ -293,11 +293,11 @@ class UpstreamSession:
         """Return the reply to `command`, which went out before in a group with PIPELINING."""
         progress.stage = stage
         if not self._offered.pipelining:
-            if self._wire.has_unread:
+            if self.wire.has_unread:
                 raise ReplyInvalid("the provider sent data before a command")
-            self._wire.write(command)
+            self.wire.write(command)
         limit_s = self.chain_patience_s if progress.is_chained else self._timeouts.command
-        reply = await self._wire.read_reply(timeout_s=limit_s)
+        reply = await self.wire.read_reply(timeout_s=limit_s)
         progress.has_reply = True
         if reply.code == 421:
             raise _ServiceClosing(reply)
@@ -307,7 +307,7 @@ class UpstreamSession:
         return reply
 
     async def _send_content(self, progress: _Progress) -> RecipientReply:
-        if self._wire.has_unread:
+        if self.wire.has_unread:
             return await self._read_refusal()
         content, encoder = progress.plan.content, ContentEncoder(fold=progress.plan.fold)
         if isinstance(content, bytes) and len(content) <= _SMALL_BYTES:
@@ -317,12 +317,12 @@ class UpstreamSession:
                 return self._end_without_dot(progress)
             async for chunk in chunks(content):
                 octets = encoder.encode(chunk)
-                await self._wire.write_content(octets, timeout_s=self._timeouts.command)
-                if self._wire.has_unread or not self._wire.is_open:
+                await self.wire.write_content(octets, timeout_s=self._timeouts.command)
+                if self.wire.has_unread or not self.wire.is_open:
                     return await self._read_refusal()
             last = encoder.finish()
             # the dot must not wait behind content that a slow provider has not taken yet
-            await self._wire.flush(timeout_s=self._timeouts.command)
+            await self.wire.flush(timeout_s=self._timeouts.command)
         following = await self._begin_next(progress)
         if progress.is_wanted is not None and not await progress.is_wanted():
             progress.ledger.is_unwanted = True
@@ -331,8 +331,8 @@ class UpstreamSession:
             return self._end_without_dot(progress)
         progress.stage = Stage.CONTENT
         progress.ledger.is_dot_sent = True
-        self._wire.write(last + following)
-        reply = await self._wire.read_reply(timeout_s=self._timeouts.final_reply)
+        self.wire.write(last + following)
+        reply = await self.wire.read_reply(timeout_s=self._timeouts.final_reply)
         if reply.code == 421:
             raise _ServiceClosing(reply)
         if reply.code // 100 == 3:
@@ -365,7 +365,7 @@ class UpstreamSession:
 
     async def _read_refusal(self) -> RecipientReply:
         """Return the reply that came before the content was sent, and give the session up."""
-        reply = await self._wire.read_reply(timeout_s=self._timeouts.command)
+        reply = await self.wire.read_reply(timeout_s=self._timeouts.command)
         self.abort()
         if not (reply.is_temporary or reply.is_permanent):
             raise ReplyInvalid(f"{reply.code} came before the content was sent")
@@ -376,7 +376,7 @@ class UpstreamSession:
         if not progress.ledger.is_dot_sent:
             return RecipientReply(stage=Stage.LOCAL, detail="stopped, nothing sent")
         with suppress(WireFailure):
-            reply = self._wire.reply_at_hand()
+            reply = self.wire.reply_at_hand()
             if reply is not None and reply.code // 100 != 3:
                 return RecipientReply(stage=progress.stage, reply=reply)
         why = "stopped" if isinstance(error, asyncio.CancelledError) else type(error).__name__

@@ -193,7 +193,7 @@ async def send_post(
     raise NotTaken(
         f"{host} answered {status}{hint}",
         is_gone=status == 410,
-        retry_after_s=_seconds(answer.headers.get("retry-after", "")),
+        retry_after_s=seconds_of(answer.headers.get("retry-after", "")),
     )
 
 
@@ -215,7 +215,7 @@ def _is_literal(name: str) -> bool:
     return False
 
 
-def _seconds(retry_after: str) -> float | None:
+def seconds_of(retry_after: str) -> float | None:
     """Return the wait that Retry-After asks for, as seconds or a date (RFC 9110); None: nothing."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():

@@ -241,7 +241,7 @@ def _login(data: bytes) -> object:
 
 def _link(data: bytes) -> object:
     with contextlib.suppress(link_check.NotVisited):
-        parts = link_check._readable(f"http://{_text(data)}/")
+        parts = link_check.readable_url(f"http://{_text(data)}/")
         return parts.netloc.encode("idna"), (parts.hostname or "").encode("idna")
     return None
 
@@ -334,7 +334,7 @@ def _judged(data: bytes) -> object:
 
 def _braked(data: bytes) -> object:
     told = mock.Mock(reply=_reply(data))
-    return brake._without_names(told, frozenset(("cust.test", "a")))
+    return brake.without_names(told, frozenset(("cust.test", "a")))
 
 
 _REDACTION = Redaction(("addresses", "subject"))
@@ -374,7 +374,7 @@ _REPLIES: dict[str, Call] = {
 
 
 def _noticed(text: str) -> object:
-    return notice._wrapped(notice._plain(text)), notice._folded(f"Diagnostic-Code: {text}")
+    return notice.wrap_text(notice.plain(text)), notice.fold_field(f"Diagnostic-Code: {text}")
 
 
 # --- events ------------------------------------------------------------------

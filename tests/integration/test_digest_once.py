@@ -104,9 +104,9 @@ async def test_several_instances_post_one(queue_url: str, tmp_path: Path) -> Non
         made = [sender_on(one, tmp_path, f"i{n}", settings) for n, one in enumerate(stores)]
         for sender, _ in made:  # as if each had the duty
             sender.store.watch.duty = lambda *_: True  # type: ignore[method-assign]
-        due = [sender._due() for sender, _ in made]  # before anybody has told
+        due = [sender.due_digests() for sender, _ in made]  # before anybody has told
         assert list(map(len, due)) == [1, 1, 1]
-        await asyncio.gather(*(made[n][0]._post(one) for n, (one,) in enumerate(due)))
+        await asyncio.gather(*(made[n][0].post_digest(one) for n, (one,) in enumerate(due)))
         assert len(receiver.bodies) == 1
         for store in stores:
             store.close()

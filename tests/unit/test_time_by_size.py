@@ -41,7 +41,7 @@ HELD = {
     "relaygw.mail.address:mailbox:normalize": "an address",
     "relaygw.mail.content:_decoded:decode_header": "4,096 bytes, and no word without an end",
     "relaygw.mail.content:_decoded:make_header": "4,096 bytes",
-    "relaygw.mail.notice:_wrapped:wrap": "a reply",
+    "relaygw.mail.notice:wrap_text:wrap": "a reply",
     "relaygw.mail.searchable_text:searchable:normalize": "64 signs in a row",
     "relaygw.operations.audit:_value:literal_eval": "what this program wrote",
     "relaygw.operations.suppression.forms:read_time:parsedate_to_datetime": "a cell of a list",
@@ -57,7 +57,7 @@ HELD = {
     "relaygw.web.sandbox.api.messages:_date:parsedate_to_datetime": "100 characters",
     "relaygw.web.sandbox.link_check:_ask:idna": "a host of 255 characters",
     "relaygw.web.sandbox.link_check:_public_address:idna": "a host of 255 characters",
-    "relaygw.web.sandbox.link_check:_readable:urlsplit": "4,001 characters",
+    "relaygw.web.sandbox.link_check:readable_url:urlsplit": "4,001 characters",
     "relaygw.web.sandbox.link_check:_visit:urljoin": "a field of an HTTP answer",
     "relaygw.webhooks.post:": "the settings, and a field of an HTTP answer",
 }

@@ -39,9 +39,9 @@ def _rows() -> Iterator[re.Pattern[str]]:
 
 def _masked() -> Iterator[re.Pattern[str]]:
     mask = credentials.Mask(credentials.Login(username="user", secret="Aa0-/Aa0-/Aa0-/Aa0"))
-    for form in mask._forms:
+    for form in mask.forms:
         yield re.compile(rf"(?<![^\W_]){re.escape(form)}(?![^\W_])")
-    for head in mask._heads:
+    for head in mask.heads:
         yield re.compile(re.escape(head) + r"\S*")
 
 
@@ -54,10 +54,10 @@ BEGINS = {
 
 MADE: dict[str, Callable[[], Iterable[re.Pattern[Any]]]] = {
     "relaygw.mail.content:re.compile(field, re.IGNORECASE)": lambda: [
-        content._field_patterns(names)[0] for names in (None, frozenset(("to", "from")))
+        content.field_patterns(names)[0] for names in (None, frozenset(("to", "from")))
     ],
     "relaygw.mail.content:re.compile(b'\\n' + field, re.IGNORECASE)": lambda: [
-        content._field_patterns(names)[1] for names in (None, frozenset(("to", "from")))
+        content.field_patterns(names)[1] for names in (None, frozenset(("to", "from")))
     ],
     "relaygw.operations.audit:re.search(f'^{word}(?:,|$)|; {word}$', rest)": lambda: [
         re.compile("^by hand(?:,|$)|; by hand$")

@@ -72,7 +72,7 @@ def test_what_is_taken_between_two_looks_counts_and_once_more_while_it_may_be_in
     now_s += 1
     assert room.is_left()
     room.take(11 * MB)
-    now_s += volume._MOVED_S
+    now_s += volume.MOVED_S
     assert room.is_left()
 
 

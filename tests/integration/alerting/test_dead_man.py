@@ -231,15 +231,15 @@ async def test_of_two_gateways_one_calls_until_it_dies(
             await asyncio.to_thread(receiver.wait_for, 1)
     first = receiver.asked
     await asyncio.to_thread(receiver.wait_for_asked, first + 3)
-    assert [name for name, watch in signals.items() if watch._is_on_duty] == ["a"]
-    assert signals["b"]._signal is not None
-    assert signals["b"]._signal._calling is None, "only one calls"
+    assert [name for name, watch in signals.items() if watch.is_on_duty] == ["a"]
+    assert signals["b"].signal is not None
+    assert signals["b"].signal.calling is None, "only one calls"
     tasks["a"].cancel()
     await asyncio.gather(tasks["a"], return_exceptions=True)
     before = receiver.asked
     await asyncio.to_thread(store.instances.bury, "a")
     await asyncio.to_thread(receiver.wait_for_asked, before + 2)
     await asyncio.to_thread(store.instances.heartbeat, "f1", state="draining")
-    await wait_until(lambda: signals["b"]._trouble is not None)
+    await wait_until(lambda: signals["b"].trouble is not None)
     tasks["b"].cancel()
     await asyncio.gather(tasks["b"], return_exceptions=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from relaygw.cli import main
+from relaygw.upstream import diagnosis
 from tests.e2e.gateway import Gateway
 from tests.fakes.entra import CLIENT_ID, SCOPE, TENANT, EntraEndpoint
 from tests.fakes.scripted_provider import Action, ThreadedProvider
@@ -150,14 +151,24 @@ def test_an_unknown_host(shop: Shop) -> None:
     assert "no-such-host.invalid not found" in detail
 
 
+SetPorts = Callable[..., None]
+
+
+@pytest.fixture
+def set_ports(monkeypatch: pytest.MonkeyPatch) -> SetPorts:
+    """Return what says which ports are usual, and at which of them TLS begins at once."""
+
+    def set_(*ports: int, implicit: Sequence[int] = ()) -> None:
+        monkeypatch.setattr(diagnosis, "_USUAL_PORTS", ports)
+        monkeypatch.setattr(diagnosis, "_IMPLICIT_TLS_PORTS", implicit)
+
+    return set_
+
+
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
-def test_a_shut_port_names_those_that_work(
-    shop: Shop, tls: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shut_port_names_those_that_work(shop: Shop, tls: str, set_ports: SetPorts) -> None:
     with ThreadedProvider(tls=tls) as provider, closed_port() as shut, closed_port() as other:
-        monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (other, provider.port))
-        implicit = (provider.port,) if tls == "implicit" else ()
-        monkeypatch.setattr("relaygw.upstream.diagnosis._IMPLICIT_TLS_PORTS", implicit)
+        set_ports(other, provider.port, implicit=(provider.port,) if tls == "implicit" else ())
         shop.add("main", provider, port=shut, tls="required")
         result, detail, remedy = shop.result_of("TCP")
         assert result == "failed"
@@ -168,9 +179,9 @@ def test_a_shut_port_names_those_that_work(
         )
 
 
-def test_no_port_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_port_works(shop: Shop, set_ports: SetPorts) -> None:
     with closed_port() as shut, closed_port() as other:
-        monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (other,))
+        set_ports(other)
         shop.providers["main"] = {"host": "127.0.0.1", "port": shut}
         _, _, remedy = shop.result_of("TCP")
         assert remedy.endswith(f"allow port {shut} in the firewall")
@@ -188,10 +199,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
-def test_what_answers_and_is_no_smtp_server(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, answer: Any
-) -> None:
-    monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", ())
+def test_what_answers_and_is_no_smtp_server(shop: Shop, set_ports: SetPorts, answer: Any) -> None:
+    set_ports()
     with ThreadedProvider() as provider:
         provider.script("greeting", answer)
         shop.add("main", provider, tls="required", timeouts={"command": "2s"})
@@ -213,10 +222,9 @@ def test_a_garbled_answer_to_ehlo_is_not_for_the_name(shop: Shop) -> None:
         assert remedy.startswith(f"what answers at port {provider.port} does not speak SMTP")
 
 
-def test_a_port_for_tls_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_for_tls_at_once(shop: Shop, set_ports: SetPorts) -> None:
     with ThreadedProvider(tls="implicit") as provider:
-        monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", (provider.port,))
-        monkeypatch.setattr("relaygw.upstream.diagnosis._IMPLICIT_TLS_PORTS", (provider.port,))
+        set_ports(provider.port, implicit=(provider.port,))
         limits = {"command": "500ms"}
         shop.add("main", provider, tls="required", timeouts=limits)
         result, _, remedy = shop.result_of("greeting")
@@ -368,10 +376,10 @@ def test_a_pair_is_explained_and_only_its_route_is_asked(shop: Shop) -> None:
 
 
 def test_a_provider_that_hangs_holds_up_nobody_else(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, set_ports: SetPorts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaygw.upstream.diagnosis.STEP_LIMIT_S", 0.5)
-    monkeypatch.setattr("relaygw.upstream.diagnosis._USUAL_PORTS", ())
+    set_ports()
     monkeypatch.setattr("relaygw.cli.check._PATIENCE_S", 0.1)
     with ThreadedProvider() as slow, ThreadedProvider() as fast:
         slow.script("greeting", Action.HANG)

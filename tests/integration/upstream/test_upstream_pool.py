@@ -96,7 +96,7 @@ async def test_an_idle_session_that_the_provider_closed_is_not_handed_out() -> N
         provider.script("CONTENT", (b"250 ok\r\n", Action.DROP))
         await session.transact(MAIL)
         pool.release_session(session)
-        await session._wire.closed
+        await session.wire.closed
         other = await pool.acquire_session()
         assert other is not session
         assert repr(pool) == "<Pool ses: 1 busy, 0 idle, 2 opened>"

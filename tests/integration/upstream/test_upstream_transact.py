@@ -245,7 +245,7 @@ async def test_a_reply_before_the_command_is_not_taken_for_its_answer() -> None:
         provider.script("EHLO", (b"250-x\r\n250 PIPELINING\r\n", Wait(is_open), early))
         async with session_with(provider) as session:
             is_open.set()
-            await session._wire.read_reply(timeout_s=30)  # both have arrived then
+            await session.wire.read_reply(timeout_s=30)  # both have arrived then
             assert not session.is_usable
             (answer,) = await session.transact(mail())
             assert (answer.stage, answer.reply) == (Stage.MAIL, None)
@@ -331,7 +331,7 @@ async def test_no_dot_waits_behind_content_that_a_slow_provider_has_not_taken() 
     untaken: list[int] = []
 
     def left_bytes() -> int:
-        return session._wire._transport.get_write_buffer_size()
+        return session.wire._transport.get_write_buffer_size()
 
     def check_lease() -> bool:
         untaken.append(left_bytes())
@@ -389,7 +389,7 @@ async def test_a_session_closed_by_the_provider_is_unusable() -> None:
     async with ScriptedProvider() as provider, session_with(provider) as session:
         provider.script("CONTENT", (b"250 ok\r\n", Action.DROP))
         await session.transact(mail())
-        await session._wire.closed
+        await session.wire.closed
         assert not session.is_usable
         (answer,) = await session.transact(mail())
         assert answer.stale_session

@@ -80,8 +80,8 @@ async def test_all_else_does_not_and_a_redirect_is_not_followed(status: int) -> 
     ],
 )
 async def test_retry_after_is_read_as_seconds_or_a_date(given: str, seconds: float | None) -> None:
-    assert post._seconds(given) == seconds or (seconds == 0 and post._seconds(given))
-    in_a_minute = post._seconds(formatdate(time.time() + 60, usegmt=True))
+    assert post.seconds_of(given) == seconds or (seconds == 0 and post.seconds_of(given))
+    in_a_minute = post.seconds_of(formatdate(time.time() + 60, usegmt=True))
     assert in_a_minute is not None
     assert 50 < in_a_minute <= 60
 

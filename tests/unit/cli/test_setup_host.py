@@ -30,7 +30,9 @@ class Systemd:
         self._program = directory / "systemctl"
         self._calls = directory / "calls"
         monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
-        monkeypatch.setattr(host, "_RUNS_SYSTEMD", directory)
+        self.runs = directory / "systemd"
+        self.runs.mkdir()
+        monkeypatch.setattr(host, "_RUNS_SYSTEMD", self.runs)
         self.answer()
 
     def answer(self, **codes: int) -> None:
@@ -52,13 +54,13 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
 
 
 def test_units_are_known_where_systemd_runs_and_has_them(
-    systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    systemd: Systemd,
 ) -> None:
     assert host.has_units()
     systemd.answer(cat=1)
     assert not host.has_units()
     systemd.answer()
-    monkeypatch.setattr(host, "_RUNS_SYSTEMD", tmp_path / "none")
+    systemd.runs.rmdir()
     assert not host.has_units()
     assert systemd.calls() == []
 

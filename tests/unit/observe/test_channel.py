@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from relaygw.observe import maillog as channel_module
 from relaygw.observe.maillog import Channel, OutletGone
 
 PATIENCE_S = 60.0
@@ -68,13 +67,22 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def channel(valve: Valve, told: list[str], monkeypatch: pytest.MonkeyPatch) -> Channel:
-    monkeypatch.setattr(channel_module, "RETRY_S", 0.02)
+def channel(valve: Valve, told: list[str]) -> Channel:
+    return made_channel(valve, told, retry_s=0.02)
+
+
+@pytest.fixture
+def patient_channel(valve: Valve, told: list[str]) -> Channel:
+    return made_channel(valve, told, retry_s=3600.0)
+
+
+def made_channel(valve: Valve, told: list[str], *, retry_s: float) -> Channel:
     made = Channel(
         valve,
         loss=lambda count, why: f"[{count} lost: {why}]".encode(),
         tell=told.append,
         max_waiting_bytes=45,
+        retry_s=retry_s,
     )
     made.adopt()
     return made
@@ -148,9 +156,9 @@ def test_a_broken_outlet_is_told_once_and_tried_again(
 
 
 def test_a_broken_outlet_is_not_tried_by_each_record(
-    channel: Channel, valve: Valve, monkeypatch: pytest.MonkeyPatch
+    patient_channel: Channel, valve: Valve
 ) -> None:
-    monkeypatch.setattr(channel_module, "RETRY_S", 3600.0)
+    channel = patient_channel
     valve.trouble = NO_SPACE
     channel.write([b"one"])
     until(lambda: valve.calls >= 2)  # the call's own try and the thread's first
@@ -181,14 +189,11 @@ def test_nothing_is_kept_for_a_reader_who_has_gone(channel: Channel, valve: Valv
     assert valve.calls == calls
 
 
-def test_reopening_goes_on_at_once(
-    channel: Channel, valve: Valve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(channel_module, "RETRY_S", 3600.0)
+def test_reopening_goes_on_at_once(patient_channel: Channel, valve: Valve) -> None:
     valve.trouble = NO_SPACE
-    channel.write([b"one"])
+    patient_channel.write([b"one"])
     until(lambda: valve.calls >= 2)  # the thread has seen it, too, and sleeps
-    channel.reopen()
+    patient_channel.reopen()
     until(lambda: valve.text == b"one")
 
 

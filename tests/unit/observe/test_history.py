@@ -15,7 +15,7 @@ from relaygw.mail.verdict import Kind
 from relaygw.observe import history as history_module
 from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
-from relaygw.observe.history import History, Series
+from relaygw.observe.history import MAX_COUNTS, MAX_DOMAINS, History, Series
 from relaygw.observe.metrics import exposition
 from relaygw.observe.observer import DeliveryObserver, FrontObserver, ListenerObserver, Observer
 from tests.builders import NOW_MS, accepted, claimed
@@ -112,12 +112,13 @@ def test_what_is_reported_is_counted_by_provider_and_senders_domain() -> None:
     }
 
 
-def test_of_very_many_senders_the_rest_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "MAX_DOMAINS", 2)
+def test_of_very_many_senders_the_rest_is_one() -> None:
     history = History(counts_senders=True)
-    history.read([outcome(sender=f"a@{name}.test") for name in "xyzxz"])
+    names = [*range(MAX_DOMAINS + 1), 0, MAX_DOMAINS]
+    history.read([outcome(sender=f"a@{name}.test") for name in names])
     sent = {label: n for (series, label), n in counted(history).items() if series == "sent"}
-    assert sent == {"x.test": 2, "y.test": 1, "other": 2}
+    known = {f"{name}.test": 1 for name in range(MAX_DOMAINS)}
+    assert sent == {**known, "0.test": 2, "other": 2}
 
 
 def test_what_a_front_tells_is_logged_and_counted_twice(state_dir: Path) -> None:
@@ -169,10 +170,10 @@ def test_what_could_not_be_written_is_added_to_what_comes(monkeypatch: pytest.Mo
     assert history.take() == []
 
 
-def test_of_too_much_that_waits_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "MAX_COUNTS", 10)
+def test_of_too_much_that_waits_the_oldest_goes() -> None:
     history = History()
-    slices = [(n * 300_000, {("x", str(k)): 1 for k in range(4)}) for n in range(5)]
+    counts = {("x", str(k)): 1 for k in range(MAX_COUNTS // 5 * 2)}
+    slices = [(n * 300_000, dict(counts)) for n in range(5)]
     history.put_back(slices)
     assert [at_ms for at_ms, _ in history.take()] == [3 * 300_000, 4 * 300_000]
 

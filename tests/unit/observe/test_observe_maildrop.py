@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.observe import maildrop
-from relaygw.observe.maildrop import LeftMail, ReasonsFile, look_at_maildrop
+from relaygw.observe.maildrop import MAX_REASONS, LeftMail, ReasonsFile, look_at_maildrop
 from tests.rights import needs
 
 NAMES = [f"{number:032x}.drop" for number in range(5)]
@@ -92,13 +91,11 @@ def test_reasons_that_cannot_be_read_are_none(tmp_path: Path, data: bytes) -> No
     assert look(tmp_path).waiting == 1
 
 
-def test_many_reasons_are_cut_to_the_newest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(maildrop, "MAX_REASONS", 2)
-    write_reasons(tmp_path, dict.fromkeys(NAMES, "x" * 1000))
+def test_many_reasons_are_cut_to_the_newest(tmp_path: Path) -> None:
+    names = [f"{number:032x}.drop" for number in range(MAX_REASONS + 3)]
+    write_reasons(tmp_path, dict.fromkeys(names, "x" * 1000))
     kept = json.loads((tmp_path / "reasons").read_bytes())
-    assert set(kept) == set(NAMES[3:])
+    assert set(kept) == set(names[3:])
     assert {len(reason) for reason in kept.values()} == {300}
     assert (tmp_path / "reasons").stat().st_mode & 0o777 == 0o600
 

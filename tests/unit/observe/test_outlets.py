@@ -85,15 +85,26 @@ def test_a_missing_directory_is_an_error_until_it_is_there(tmp_path: Path) -> No
     outlet.close()
 
 
-@pytest.mark.parametrize("ours", [b"one\n", b"one"])
-def test_after_a_torn_line_the_next_one_begins_a_new_one(tmp_path: Path, ours: bytes) -> None:
-    path = tmp_path / "mail.log"
+@pytest.mark.parametrize(
+    ("room_bytes", "whole_bytes"), [(3, None), (4, 4), (5, 4), (8, 8), (13, 8), (14, 14)]
+)
+def test_only_whole_lines_count_and_after_a_torn_one_the_next_begins_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_bytes: int, whole_bytes: int | None
+) -> None:
+    """A disk that is full within a line; the e2e test has a real one."""
+    path, write, records = tmp_path / "mail.log", os.write, [b"one\n", b"two\n", b"three\n"]
     outlet = FileOutlet(path)
-    outlet.send([ours])
-    outlet._may_be_torn = True  # what a full disk leaves; the e2e test has a real one
-    assert outlet.send([b"two\n"]) == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data: write(file, data[:room_bytes]))
+        if whole_bytes is None:
+            with pytest.raises(OSError, match="No space left"):
+                outlet.send(records)
+        else:
+            assert outlet.send(records) == whole_bytes
+    assert outlet.send([b"four\n"]) == 5
     outlet.close()
-    assert path.read_bytes() == b"one\ntwo\n"
+    kept = b"".join(records)[:room_bytes]
+    assert path.read_bytes() == kept + b"\n" * (not kept.endswith(b"\n")) + b"four\n"
 
 
 def test_a_full_device_is_an_error() -> None:
@@ -102,13 +113,6 @@ def test_a_full_device_is_an_error() -> None:
         outlet.send([b"one\n"])
     outlet.close()
     assert caught.value.errno == errno.ENOSPC
-
-
-def test_only_whole_lines_count_as_written(tmp_path: Path) -> None:
-    outlet = FileOutlet(tmp_path / "mail.log")
-    assert outlet._whole_records([b"one\n", b"two\n", b"three\n"], 9) == 8
-    with pytest.raises(OSError, match="No space left"):
-        outlet._whole_records([b"one\n"], 3)
 
 
 # --- stderr ------------------------------------------------------------------------------

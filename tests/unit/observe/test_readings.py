@@ -88,7 +88,7 @@ def test_what_was_read_to_its_end_is_counted_no_longer(readings: Told) -> None:
         assert len(die(readings, DROP)) == 1
         read(readings.of(0), DROP)
         readings.settle()
-        assert readings._memory[module._STATE_AT] == module._CLEAR
+        assert readings.state == module.CLEAR
 
 
 def test_what_is_read_in_two_steps_is_counted_until_the_last(readings: Told) -> None:
@@ -131,14 +131,14 @@ def _let_go(readings: Told) -> None:
     readings._memory.close()
 
 
-def test_another_version_reads_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_reads_it_again(tmp_path: Path) -> None:
     readings = Told(tmp_path)
     for _ in range(3):
         die(readings, DROP)
     die_unnoticed(readings, OTHER, process=3)
     _let_go(readings)
-    header = b"relaygw 99.0 reading\n".ljust(len(module._HEADER))
-    monkeypatch.setattr(module, "_HEADER", header)
+    with (tmp_path / "reading").open("r+b") as file:
+        file.write(b"relaygw 99.0 reading\n")
     later = Told(tmp_path)
     assert later.told() == []
     read(later.of(0), DROP)
@@ -151,7 +151,7 @@ def test_a_suspicion_ends_after_a_day(readings: Told, monkeypatch: pytest.Monkey
     now_s = module.time.time() + 2 * 86_400
     monkeypatch.setattr(module.time, "time", lambda: now_s)
     readings.settle()
-    assert readings._memory[module._STATE_AT] == module._SET_ASIDE
+    assert readings.state == module.SET_ASIDE
     assert "1 of 3" in die(readings, DROP)[0]
     with pytest.raises(EndsReaders):  # what is set aside stays so
         read(readings.of(0), OTHER)
@@ -174,7 +174,7 @@ def test_the_innocent_beside_it_is_not_set_aside(readings: Told) -> None:
     thread.join()
     assert entered.is_set()
     readings.settle()
-    assert readings._memory[module._STATE_AT] == module._CLEAR
+    assert readings.state == module.CLEAR
     with slots.reading(Reader.SESSIONS, DROP):
         assert not slots._turn.locked()
 
@@ -182,9 +182,9 @@ def test_the_innocent_beside_it_is_not_set_aside(readings: Told) -> None:
 def test_the_oldest_make_room(readings: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**9, 2 * 10**9))
     monkeypatch.setattr(module.time, "time", lambda: next(clock))
-    for number in range(module._COUNTS + 5):
+    for number in range(module.MAX_COUNTS + 5):
         die(readings, f"content {number}")
-    assert "2 of 3" in die(readings, f"content {module._COUNTS + 4}")[0]
+    assert "2 of 3" in die(readings, f"content {module.MAX_COUNTS + 4}")[0]
     assert "1 of 3" in die(readings, "content 0")[0]
 
 
