@@ -27,17 +27,9 @@ from relaygw.store.instances import STALE_AFTER_S
 from relaygw.store.store import Store
 from relaygw.store.watch import HistoryPoint
 from tests.builders import accepted, instance
-from tests.contract.conftest import open_store
 from tests.fakes.notice_receiver import Behaviour, NoticeReceiver
 
 MINUTE_MS = 60_000
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 def settings(url: str = "", **more: Any) -> Settings:

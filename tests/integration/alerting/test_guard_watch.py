@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,20 +26,13 @@ from relaygw.settings.model import Settings
 from relaygw.store.audit import AuditEntry
 from relaygw.store.guard import GuardAction, GuardEntry
 from relaygw.store.selection import Selection
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store
 from tests.builders import accepted
 from tests.integration.alerting.watch_rig import Recording
 
 SHOP: MailSource = ("local", "", "", 33, "33:shop.php")
 SMTP = (":25", "", None, "")
 HELD = Selection(states=frozenset({DeliveryState.HELD}))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 @pytest.fixture(autouse=True)

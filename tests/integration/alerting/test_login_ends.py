@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from relaygw.alerting.digest import Period, digest_of
 from relaygw.alerting.facts import FleetFacts, QueueFactsReader
@@ -20,7 +17,7 @@ from relaygw.operations.status import take_snapshot, warnings
 from relaygw.policy.endings import ending_logins
 from relaygw.settings.alerts import Rule
 from relaygw.settings.model import Settings
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store
 from tests.forked import run_relaygw
 from tests.integration.alerting.watch_rig import Recording
 from tests.tables import each_of
@@ -48,13 +45,6 @@ def settings(**provider: Any) -> Settings:
             "maildrop": {"path": None},
         }
     )
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 CONCERNED = {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from relaygw.alerting.facts import Finding
 from relaygw.alerting.silence import SilenceWatch
@@ -16,19 +13,11 @@ from relaygw.settings.model import Settings
 from relaygw.store.store import Store
 from relaygw.store.watch import Incident
 from tests.builders import instance
-from tests.contract.conftest import open_store
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 DOMAIN = "shop.test transactional"
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 def settings(**more: Any) -> Settings:

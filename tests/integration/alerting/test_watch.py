@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from relaygw.errors import StoreUnavailable
 from relaygw.mail.envelope import DeliveryUpdate
@@ -22,13 +19,6 @@ from relaygw.store.store import Store
 from tests.builders import accepted, instance
 from tests.contract.conftest import open_store
 from tests.integration.alerting.watch_rig import Recording, settings, wait_until, watching
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 def fail(store: Store, provider: str = "main") -> None:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from relaygw.mail.state import DeliveryState
 from relaygw.store.audit import AuditEntry
 from relaygw.store.store import Store
 from tests.builders import accepted
-from tests.contract.conftest import open_store
 from tests.integration.alerting.watch_rig import wait_until, watching
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 def delete(store: Store, queue_id: str) -> None:

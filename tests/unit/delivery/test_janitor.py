@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,23 +16,13 @@ from relaygw.settings.model import Settings
 from relaygw.store.feedback import NewPost
 from relaygw.store.instances import Lifeline
 from relaygw.store.sources import KEPT_MS
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store
 from tests.builders import NOW_MS, accepted, instance
 from tests.contract.conftest import clock_at
 from tests.logs import text_log
-from tests.queues import make_queue
 
 HOUR_S = 3600.0
 SETTINGS = Settings.model_validate({"mode": "sandbox"})
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 def register(store: Store, name: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,24 +14,14 @@ from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import DOUBT_LADDER_S
 from relaygw.settings.idempotency import KeyHeader
 from relaygw.settings.model import Settings
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store
 from tests.builders import claimed
-from tests.queues import make_queue
 from tests.tables import each_of
 from tests.unit.delivery.worker_context import worker_context
 
 HEADER = KeyHeader("X-Key", 86_400.0)
 SPENT = len(DOUBT_LADDER_S) + 1
 DAY_MS = 86_400_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 @each_of(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,20 +17,10 @@ from relaygw.policy.recipients import Screen
 from relaygw.policy.retry import Consequence
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Stream
-from relaygw.store.store import Store, open_store
+from relaygw.store.store import Store
 from tests.builders import claimed
-from tests.queues import make_queue
 from tests.tables import each_of
 from tests.unit.delivery.worker_context import worker_context
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    url = f"sqlite:///{tmp_path}/queue.db"
-    make_queue(url)
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 class Desk:

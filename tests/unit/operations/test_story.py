@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,13 +48,6 @@ LATER = (Stage.RCPT, "451 4.7.1 Greylisted, try again later")
 TAKEN = (Stage.CONTENT, "250 2.0.0 Ok: queued as 4bX7Qz1")
 REFUSED = (Stage.RCPT, "550 5.1.1 No such user")
 HOUR_MS = 60 * MINUTE_MS
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[StoryRig]:
-    rig = StoryRig(tmp_path)
-    yield rig
-    rig.store.close()
 
 
 # --- the door -----------------------------------------------------------------------------

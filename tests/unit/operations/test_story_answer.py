@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -29,13 +27,6 @@ STOPPED = (
     "has not been sent yet because of a problem on our side. It will be sent as soon as that is "
     "solved."
 )
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[StoryRig]:
-    rig = StoryRig(tmp_path)
-    yield rig
-    rig.store.close()
 
 
 def told(rig: StoryRig, *said: tuple[Stage, str], now_ms: int = NOW_MS + 2000) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,13 +25,6 @@ from tests.unit.operations.story_rig import (
 TAKEN = (Stage.CONTENT, "250 2.0.0 Ok: queued as 4bX7Qz1")
 REFUSED = (Stage.RCPT, "550 5.1.1 No such user")
 K = Kind
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[StoryRig]:
-    rig = StoryRig(tmp_path)
-    yield rig
-    rig.store.close()
 
 
 def sent(rig: StoryRig, *people: str, **more: Any) -> AcceptedMessage:
