@@ -17,9 +17,9 @@ from typing import Any
 
 _BLOCKS_BYTES = (65536, 16384, 4096, 1024, 512, 256, 128, 96, 64, 48, 32, 24)
 # Python's own allocator: blocks of one size up to 512 bytes lie in a pool
-_SIZES_BYTES = range(16, 513, 16)
+SIZES_BYTES = range(16, 513, 16)
 _MOST_FREE_BYTES = 2 * 1024 * 1024
-_POOL_BYTES, _POOL_HEAD_BYTES = 16384, 48
+POOL_BYTES, _POOL_HEAD_BYTES = 16384, 48
 _NEARLY_ALL = 0.9
 # glibc: <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -116,13 +116,13 @@ def _fill_pools() -> int:
     allocate = ctypes.pythonapi.PyObject_Malloc
     allocate.argtypes, allocate.restype = [ctypes.c_size_t], ctypes.c_void_p
     taken_bytes = 0
-    for size in _SIZES_BYTES:
-        last, in_one, pool = 0, 1, (_POOL_BYTES - _POOL_HEAD_BYTES) // size
+    for size in SIZES_BYTES:
+        last, in_one, pool = 0, 1, (POOL_BYTES - _POOL_HEAD_BYTES) // size
         for _ in range(_MOST_FREE_BYTES // size):
             block = allocate(size)
             taken_bytes += size
             # not one after the other: the numbers of blocks are objects, too, of 32 bytes
-            in_one = in_one + 1 if block // _POOL_BYTES == last // _POOL_BYTES else 1
+            in_one = in_one + 1 if block // POOL_BYTES == last // POOL_BYTES else 1
             last = block
             if in_one >= pool * _NEARLY_ALL:
                 break

@@ -203,16 +203,20 @@ async def test_a_certificate_that_could_not_be_had_is_asked_for_again() -> None:
 
 
 async def test_certificates_that_are_kept_are_few() -> None:
-    pem = certificate(rsa_key())
+    pem, fetched = certificate(rsa_key()), []
 
     async def fetch(url: str) -> bytes:
+        fetched.append(url)
         return pem
 
     certificates = Certificates(fetch)
-    for number in range(40):
-        url = f"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-{number:032x}.pem"
+    urls = [
+        f"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-{number:032x}.pem"
+        for number in range(40)
+    ]
+    for url in (*urls, urls[-1], urls[-17]):
         await certificates.public_key(url, clock_ms())
-    assert len(certificates._kept) <= 16
+    assert fetched == [*urls, urls[-17]]
 
 
 async def test_a_subscription_to_our_topic_is_to_be_confirmed() -> None:

@@ -37,11 +37,11 @@ def test_blocks_that_were_free_among_others_are_not_given_to_children() -> None:
 from relaygw.roles import heap
 
 kept = [bytes(31) for _ in range(40_000)]  # 64 bytes each, with what is before them
-pools = {id(block) // heap._POOL_BYTES for block in kept}
+pools = {id(block) // heap.POOL_BYTES for block in kept}
 del kept[::3]
 heap.share()
 new = [bytes(31) for _ in range(5_000)]
-print(sum(id(block) // heap._POOL_BYTES in pools for block in new))
+print(sum(id(block) // heap.POOL_BYTES in pools for block in new))
 """
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -61,7 +61,7 @@ print(heap._fill_pools(), heap._fill_pools())
     )
     first, second = map(int, run.stdout.split())
     # of each size a new pool, and the rest of the last one
-    assert second < 2 * len(heap._SIZES_BYTES) * heap._POOL_BYTES
+    assert second < 2 * len(heap.SIZES_BYTES) * heap.POOL_BYTES
     assert first < 2 * 2**20
 
 
