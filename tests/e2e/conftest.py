@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.fleet import Start, starter
 from tests.e2e.gateway import Gateway
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -19,6 +20,13 @@ from tests.queues import EmptyQueues
 def provider() -> Iterator[ThreadedProvider]:
     with ThreadedProvider() as running:
         yield running
+
+
+@pytest.fixture
+def start(tmp_path: Path, queue_url: str) -> Iterator[Start]:
+    """Return what starts a gateway of the fleet by a name; they share one database."""
+    with ExitStack() as gateways:
+        yield starter(tmp_path, queue_url, gateways)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from relaygw.mail.clock import HOUR_MS, clock_ms
 from relaygw.mail.hold import HoldCode
@@ -18,7 +14,7 @@ from relaygw.mail.mail_class import ClassCount, MailClass
 from relaygw.mail.state import DeliveryState
 from relaygw.store.selection import Selection
 from tests.campaign import times
-from tests.e2e.fleet import Start, send_all, starter
+from tests.e2e.fleet import Start, send_all
 from tests.e2e.gateway import PATIENCE_S, Gateway, provider_settings
 from tests.e2e.sendmail_rig import Installation
 from tests.fakes.notice_receiver import NoticeReceiver
@@ -27,13 +23,6 @@ from tests.fakes.scripted_provider import ThreadedProvider
 SPAM = times(60, campaign=500)
 CLIENTS = Path(__file__).parent / "clients"
 HELD = Selection(states=frozenset({DeliveryState.HELD}))
-
-
-@pytest.fixture
-def start(tmp_path: Path, queue_url: str) -> Iterator[Start]:
-    """Return what starts a gateway of the fleet by a name; they share one database."""
-    with ExitStack() as gateways:
-        yield starter(tmp_path, queue_url, gateways)
 
 
 def know_orders(gateway: Gateway, subject: str = "order #", usual: int = 1000) -> None:

@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from relaygw.mail.clock import clock_ms
 from relaygw.store.side_tables import event_post, provider_event, suppression, verdict
 from relaygw.store.store import Store
 from tests.campaign import times
-from tests.e2e.fleet import Start, starter
+from tests.e2e.fleet import Start
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds, free_port
 from tests.fakes.scripted_provider import ThreadedProvider
@@ -44,12 +44,6 @@ def sendgrid_at(port: int) -> dict[str, Any]:
     login = {"password": "plain:api-key", "auth_without_tls": True, "auth": "plain"}
     events = {"events": {"secret": f"plain:{SIGNER.secret}"}}
     return provider_settings(port, preset="sendgrid", **login, **events)
-
-
-@pytest.fixture
-def start(tmp_path: Path, queue_url: str) -> Iterator[Start]:
-    with ExitStack() as gateways:
-        yield starter(tmp_path, queue_url, gateways)
 
 
 def events_url(gateway: Gateway) -> str:

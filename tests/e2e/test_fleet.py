@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from relaygw.store import migrate
 from tests.campaign import times
-from tests.e2e.fleet import Start, arrived, send_all, starter, status_of, worker_of
+from tests.e2e.fleet import Start, arrived, send_all, status_of, worker_of
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.fakes.limited_provider import LimitedProvider
 from tests.fakes.notice_receiver import NoticeReceiver
@@ -27,13 +26,6 @@ from tests.forked import RelaygwProcess, run_relaygw
 from tests.postgres import running_server
 
 SHARED = times(30, campaign=200)
-
-
-@pytest.fixture
-def start(tmp_path: Path, queue_url: str) -> Iterator[Start]:
-    """Return what starts a gateway of the fleet by a name; they share one database."""
-    with ExitStack() as gateways:
-        yield starter(tmp_path, queue_url, gateways)
 
 
 @pytest.mark.campaign

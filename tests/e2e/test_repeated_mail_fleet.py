@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,6 @@ CLIENTS = Path(__file__).parent / "clients"
 KILLS = times(3, campaign=14)  # each start takes longer than the one before
 SENDERS = 4
 SLOW_S = 55.0  # nearly a minute
-
-
-@pytest.fixture
-def start(tmp_path: Path, queue_url: str) -> Iterator[Start]:
-    with ExitStack() as gateways:
-        yield starter(tmp_path, queue_url, gateways)
 
 
 def storm(command: Installation, number: int) -> None:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.e2e.gateway import Gateway, provider_settings
 from tests.e2e.ports import fixed_binds
 from tests.e2e.test_systemd import Shops
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw
-
-
-@pytest.fixture
-def provider() -> Iterator[ThreadedProvider]:
-    with ThreadedProvider() as provider:
-        yield provider
 
 
 def test_mail_taken_by_several_is_sent_and_outlives_a_kill(
