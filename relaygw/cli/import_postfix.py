@@ -28,14 +28,8 @@ from relaygw.postfix.rewriting import Rewriting
 from relaygw.postfix.sameness import Comparison, Pair, Result, Row, learn, pairs_of
 from relaygw.postfix.samples import ANYBODY, in_words
 from relaygw.postfix.translation import Translation, translate
-from relaygw.postfix.written import (
-    as_yaml,
-    check_free,
-    check_private,
-    check_text,
-    output_file,
-    write_files,
-)
+from relaygw.postfix.written import as_yaml, check_free, check_text, output_file, write_files
+from relaygw.settings.secrets import check_private
 
 _MAX_ROWS = 20
 _MAX_ALIKE = 3

@@ -29,8 +29,7 @@ from relaygw.cli.setup_plan import (
 )
 from relaygw.cli.setup_steps import Wishes
 from relaygw.errors import SettingsError
-from relaygw.postfix.written import check_private
-from relaygw.settings.secrets import MAX_SECRET_BYTES, PemRef, SecretRef
+from relaygw.settings.secrets import MAX_SECRET_BYTES, PemRef, SecretRef, check_private
 
 _MAX_KEY_BYTES = 4096
 _GROUPS = ((PASSWORD, CLIENT_SECRET, PRIVATE_KEY), (REFRESH_TOKEN,), (CERTIFICATE,))

@@ -6,16 +6,13 @@ import json
 import os
 import pwd
 import re
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from relaygw.errors import SettingsError
-from relaygw.service_file import user_name
 from relaygw.settings.load import LoadedSettings, load_settings
-from relaygw.settings.secrets import service_uids
 from relaygw.settings.tree import read_flow
 
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9 ./_+=-]*(?::[A-Za-z0-9./_+=-]+)*")
@@ -103,28 +100,6 @@ def check_free(files: list[Path], to_make: Path | None = None) -> None:
         raise SettingsError(
             f"{directory} is not a directory; create it, or name another with --output"
         )
-
-
-def check_private(directory: Path, *, by: str = "--output") -> None:
-    """Raise SettingsError where others could put files into a directory for secrets."""
-    try:
-        found = directory.lstat()
-    except FileNotFoundError:
-        return  # it is made, and belongs to us
-    owners = {0, os.geteuid(), *service_uids()}
-    problem = ""
-    if stat.S_ISLNK(found.st_mode):
-        problem = "is a symbolic link, but secrets need a real directory; remove it"
-    elif not stat.S_ISDIR(found.st_mode):
-        problem = "is not a directory; move it away"
-    elif found.st_uid not in owners:
-        whose = user_name(found.st_uid)
-        problem = f"belongs to {whose}, who could replace secrets; chown it to the gateway's user"
-    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        mode = stat.S_IMODE(found.st_mode)
-        problem = f"has mode {mode:04o}, so others could replace secrets; chmod 700 {directory}"
-    if problem:
-        raise SettingsError(f"{directory} {problem}, or name another place with {by}")
 
 
 def write_files(file: Path, text: str, secrets: Mapping[str, str], directory: Path) -> None:

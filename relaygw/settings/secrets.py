@@ -328,6 +328,32 @@ def service_uids() -> set[int]:
         return set()
 
 
+def check_private(directory: Path, *, by: str = "--output") -> None:
+    """Raise SettingsError where others could put files into a directory for secrets."""
+    try:
+        found = directory.lstat()
+    except FileNotFoundError:
+        return  # it is made, and belongs to us
+    elsewhere = f", or name another place with {by}"
+    if stat.S_ISLNK(found.st_mode):
+        raise SettingsError(
+            f"{directory} is a symbolic link, but secrets need a real directory; "
+            f"remove it{elsewhere}"
+        )
+    if not stat.S_ISDIR(found.st_mode):
+        raise SettingsError(f"{directory} is not a directory; move it away{elsewhere}")
+    if found.st_uid not in {0, os.geteuid(), *service_uids()}:
+        raise SettingsError(
+            f"{directory} belongs to {user_name(found.st_uid)}, who could replace secrets; "
+            f"chown it to the gateway's user{elsewhere}"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SettingsError(
+            f"{directory} has mode {stat.S_IMODE(found.st_mode):04o}, so others could replace "
+            f"secrets; chmod 700 {directory}{elsewhere}"
+        )
+
+
 def _loose(path: Path, status: os.stat_result) -> str | None:
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
         mode = stat.S_IMODE(status.st_mode)

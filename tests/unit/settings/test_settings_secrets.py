@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from relaygw.errors import SettingsError
 from relaygw.settings.provider import Provider
-from relaygw.settings.secrets import SecretRef, parse_user_name
+from relaygw.settings.secrets import SecretRef, check_private, parse_user_name
 from tests.tables import each_of
 
 CANARY = "hunter2-canary"
@@ -166,3 +166,25 @@ def test_a_user_name_is_a_reference_or_a_name() -> None:
     assert reference.read({"SES_USER": "AKIA"}) == "AKIA"
     assert parse_user_name("apikey") == "apikey"
     assert parse_user_name("shop@x.test") == "shop@x.test"
+
+
+def test_secrets_go_where_nobody_else_can_put_any(tmp_path: Path) -> None:
+    secrets, other = tmp_path / "secrets", tmp_path / "other"
+    check_private(secrets)
+    other.mkdir(mode=0o700)
+    secrets.symlink_to(other)
+    with pytest.raises(SettingsError, match=r"secrets is a symbolic link, .*; remove it, or name"):
+        check_private(secrets)
+    secrets.unlink()
+    secrets.touch()
+    with pytest.raises(SettingsError, match="secrets is not a directory; move it away"):
+        check_private(secrets)
+    check_private(other)
+    other.chmod(0o777)
+    with pytest.raises(SettingsError, match=r"has mode 0777, .*; chmod 700 .*/other, or name"):
+        check_private(other)
+    if os.geteuid() == 0:
+        other.chmod(0o700)
+        os.chown(other, 12345, -1)
+        with pytest.raises(SettingsError, match=r"belongs to 12345, who could .*; chown it to"):
+            check_private(other)
