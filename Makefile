@@ -3,6 +3,7 @@ PYTHON := python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SOURCES := relaygw relaygw_postfix tests bench migrations packaging
 # many tests wait for other processes: more workers than there are processors
 PYTEST := $(BIN)/python -m pytest --workers $(shell expr $$(nproc) + 8)
 
@@ -49,12 +50,12 @@ durations: $(STAMP) system-packages  ## run all tests and note how long each fil
 check: $(STAMP) lint types unit  ## quick: style, types, unit, contract and page tests
 
 lint: $(STAMP)  ## style
-	$(BIN)/ruff format --check relaygw tests bench migrations packaging
-	$(BIN)/ruff check relaygw tests bench migrations packaging
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
 
 format: $(STAMP)  ## bring the style in order
-	$(BIN)/ruff format relaygw tests bench migrations packaging
-	$(BIN)/ruff check --fix relaygw tests bench migrations packaging
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
 
 types: $(STAMP)  ## static types
 	$(BIN)/mypy

@@ -1,7 +1,7 @@
 """Figures of the code itself: size, imports, reach of tests; if asked, what runs for a message.
 
-Size is statements, since lines depend on formatting. `postfix/` stands apart: the gateway runs
-without it. What runs is counted in a running gateway, as `bench/counts` does.
+Size is statements, since lines depend on formatting. `relaygw_postfix/` stands apart: the gateway
+runs without it. What runs is counted in a running gateway, as `bench/counts` does.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from bench.message_counts import of_one_message
 from bench.reach_of_tests import private_uses, replaced_constants, trees_of
 from bench.rig import needs
 
-PACKAGE = Path(__file__).resolve().parents[1] / "relaygw"
-TESTS = PACKAGE.with_name("tests")
+ROOT = Path(__file__).resolve().parents[1]
+GATEWAY, POSTFIX, TESTS = (ROOT / name for name in ("relaygw", "relaygw_postfix", "tests"))
 LONG_FUNCTION_LINES = 50
 
 
@@ -25,9 +25,9 @@ def main() -> int:
     """Print the figures asked for."""
     parser = argparse.ArgumentParser(
         prog="structure",
-        description="Statements, files, lines and imports of relaygw/, and how far tests reach "
-        "past its doors. A statement is one of Python's grammar; docstrings and imports do not "
-        "count.",
+        description="Statements, files, lines and imports of relaygw/ and relaygw_postfix/, and "
+        "how far tests reach past their doors. A statement is one of Python's grammar; docstrings "
+        "and imports do not count.",
     )
     parser.add_argument(
         "--modules",
@@ -51,15 +51,15 @@ def main() -> int:
 
 
 def _sizes() -> Iterator[str]:
-    files = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    packages = (GATEWAY, POSTFIX)
+    files = {path: path.read_text() for each in packages for path in each.rglob("*.py")}
     trees = {path: ast.parse(text) for path, text in files.items()}
-    statements, of_postfix = count_statements(PACKAGE)
-    yield f"statements without postfix/          {statements:7}"
-    yield f"statements of postfix/               {of_postfix:7}"
+    yield f"statements of relaygw/               {count_statements(GATEWAY):7}"
+    yield f"statements of relaygw_postfix/       {count_statements(POSTFIX):7}"
     yield f"files                                {len(files):7}"
     yield f"lines                                {sum(map(_count_lines, files.values())):7}"
     long_functions = [
-        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for path, tree in trees.items()
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -71,18 +71,15 @@ def _sizes() -> Iterator[str]:
     code = sum(_code_lines(text) for text in files.values())
     yield f"import lines of code lines           {100 * imports / code:6.1f}%"
     product, tests = list(trees.values()), trees_of(TESTS)
-    yield f"statements of tests/                 {sum(count_statements(TESTS)):7}"
+    yield f"statements of tests/                 {count_statements(TESTS):7}"
     yield f"uses of private names by tests       {len(private_uses(product, tests)):7}"
     yield f"constants replaced by tests          {len(replaced_constants(product, tests)):7}"
 
 
-def count_statements(package: Path) -> tuple[int, int]:
-    """Return the statements of a package outside its folder `postfix`, and those inside."""
-    counts = [0, 0]
-    for path in package.rglob("*.py"):
-        is_inside = path.relative_to(package).parts[0] == "postfix"
-        counts[is_inside] += sum(map(_is_counted, ast.walk(ast.parse(path.read_text()))))
-    return counts[0], counts[1]
+def count_statements(package: Path) -> int:
+    """Return the statements of a package."""
+    trees = (ast.parse(path.read_text()) for path in package.rglob("*.py"))
+    return sum(_is_counted(node) for tree in trees for node in ast.walk(tree))
 
 
 def _is_counted(node: ast.AST) -> bool:

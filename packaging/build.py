@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "packaging"
 WORK = ROOT / "build/packaging"
 LIB = "usr/lib/relaygw"
-SOURCES = ("relaygw", "migrations", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("relaygw", "relaygw_postfix", "migrations", "pyproject.toml", "README.md", "LICENSE")
 LATEST_GLIBC = 28  # of RHEL 8; Debian 13 has 41
 _PIECE_BYTES = 2**20
 COMPLETIONS = {
@@ -186,7 +186,8 @@ def build_tree(target: Target, wheel: Path, *, compiler: str) -> Path:
     write_programs(tree, target)
     write_words(tree)
     if compiler:
-        compile_modules(compiler, site / "relaygw", f"/{target.site}/relaygw")
+        for name in ("relaygw", "relaygw_postfix"):
+            compile_modules(compiler, site / name, f"/{target.site}/{name}")
     set_times_and_modes(tree)
     return tree
 

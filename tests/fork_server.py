@@ -37,6 +37,7 @@ _HUGE_BYTES = 2 * 2**20
 _OWN_MEMORY = re.compile(r"^(\w+)-(\w+) rw-p \w+ 00:00 0 *(?:\[heap\])?$", re.MULTILINE)
 _REQUEST_BYTES = 4 * 2**20
 _MOST_DESCRIPTORS = 4096
+_PACKAGES = ("relaygw", "relaygw_postfix")
 _NOT_LOADED = ("relaygw.__main__", "relaygw.migrations")
 _LOADED_LATER = (
     "alembic.command",
@@ -64,11 +65,11 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 def load_all() -> None:
     """Import all of relaygw, and what it imports, reads or compiles as it begins to work."""
-    import relaygw
-
-    for found in pkgutil.walk_packages(relaygw.__path__, "relaygw."):
-        if not found.name.startswith(_NOT_LOADED):
-            importlib.import_module(found.name)
+    for package in _PACKAGES:
+        path = importlib.import_module(package).__path__
+        for found in pkgutil.walk_packages(path, f"{package}."):
+            if not found.name.startswith(_NOT_LOADED):
+                importlib.import_module(found.name)
     for name in _LOADED_LATER:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -87,7 +88,7 @@ def load_what_is_kept() -> None:
 def _fill_caches() -> None:
     """Read all tables that are read once: a process of the tests is young when it ends."""
     for name, module in list(sys.modules.items()):
-        if name.startswith("relaygw."):
+        if name.partition(".")[0] in _PACKAGES:
             for value in list(vars(module).values()):
                 if hasattr(value, "cache_info") and not inspect.signature(value).parameters:
                     value()

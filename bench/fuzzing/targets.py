@@ -30,16 +30,16 @@ from relaygw.mail import address
 from relaygw.mail.address_list import read_addresses
 from relaygw.mail.outcome import Stage
 from relaygw.mail.search import SearchMistake, parse_find, parse_search
-from relaygw.postfix.lint import findings
-from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
-from relaygw.postfix.maps import Tables
-from relaygw.postfix.resolve import Resolver
-from relaygw.postfix.rewriting import Rewriting
-from relaygw.postfix.translation import translate
-from relaygw.postfix.written import as_yaml, check_text
 from relaygw.settings.provider import Provider
 from relaygw.upstream.classifier import Classifier
 from relaygw.upstream.protocol import ReplyInvalid, take_reply
+from relaygw_postfix.lint import findings
+from relaygw_postfix.main_cf import PostfixUnreadable, read_configuration
+from relaygw_postfix.maps import Tables
+from relaygw_postfix.resolve import Resolver
+from relaygw_postfix.rewriting import Rewriting
+from relaygw_postfix.translation import translate
+from relaygw_postfix.written import as_yaml, check_text
 
 _PARTS = b"\n---\n"  # between the files of one input
 

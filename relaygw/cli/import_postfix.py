@@ -17,19 +17,19 @@ from relaygw.cli.frame import JSON_LINES, Command, CommandFailed, address_of
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import SettingsError
 from relaygw.mail.words import counted, fields
-from relaygw.postfix.lint import findings
-from relaygw.postfix.maillog import read_maillog
-from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
-from relaygw.postfix.maps import Postfix, Tables, look_up, postfix_here
-from relaygw.postfix.mistakes import Finding, MendedResolver, mended
-from relaygw.postfix.report import REFUSED, VERDICTS, Verdict
-from relaygw.postfix.resolve import Resolver
-from relaygw.postfix.rewriting import Rewriting
-from relaygw.postfix.sameness import Comparison, Pair, Result, Row, learn, pairs_of
-from relaygw.postfix.samples import ANYBODY, in_words
-from relaygw.postfix.translation import Translation, translate
-from relaygw.postfix.written import as_yaml, check_free, check_text, output_file, write_files
 from relaygw.settings.secrets import check_private
+from relaygw_postfix.lint import findings
+from relaygw_postfix.maillog import read_maillog
+from relaygw_postfix.main_cf import Configuration, PostfixUnreadable, read_configuration
+from relaygw_postfix.maps import Postfix, Tables, look_up, postfix_here
+from relaygw_postfix.mistakes import Finding, MendedResolver, mended
+from relaygw_postfix.report import REFUSED, VERDICTS, Verdict
+from relaygw_postfix.resolve import Resolver
+from relaygw_postfix.rewriting import Rewriting
+from relaygw_postfix.sameness import Comparison, Pair, Result, Row, learn, pairs_of
+from relaygw_postfix.samples import ANYBODY, in_words
+from relaygw_postfix.translation import Translation, translate
+from relaygw_postfix.written import as_yaml, check_free, check_text, output_file, write_files
 
 _MAX_ROWS = 20
 _MAX_ALIKE = 3

@@ -28,10 +28,10 @@ from relaygw.inbound.local_mail import Importer
 from relaygw.mail.exported import Exported
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.words import counted
-from relaygw.postfix import queue_directory
-from relaygw.postfix.queue_file import DamagedQueueFile, QueuedMail
 from relaygw.settings.load import LoadedSettings
 from relaygw.settings.section import Mode
+from relaygw_postfix import queue_directory
+from relaygw_postfix.queue_file import DamagedQueueFile, QueuedMail
 
 _HELD = HoldCause(HoldCode.OPERATOR, "held in Postfix")
 _DONE, _UNFINISHED, _IN_USE, _GONE = "done", "unfinished", "in use", "gone"

@@ -22,11 +22,11 @@ from relaygw.cli.text import Progress, as_json, labelled, print_lines
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.words import counted, fields
 from relaygw.policy.router import Router
-from relaygw.postfix.maillog import Logged, followed_lines, read_maillog, whole_lines
-from relaygw.postfix.sameness import Result
-from relaygw.postfix.shadow import Copies, Shadow, ShadowRow, Tally
-from relaygw.postfix.shadow_page import TITLE, shadow_page
 from relaygw.settings.model import Settings
+from relaygw_postfix.maillog import Logged, followed_lines, read_maillog, whole_lines
+from relaygw_postfix.sameness import Result
+from relaygw_postfix.shadow import Copies, Shadow, ShadowRow, Tally
+from relaygw_postfix.shadow_page import TITLE, shadow_page
 
 _MAX_ROWS = 20
 _REPORT_EVERY_S = 10.0

@@ -7,13 +7,20 @@ import functools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2] / "relaygw"
+from tests.sources import BESIDE, GATEWAY, ROOT
+
 _FILLED_IN = "…"
+
+
+def _place(name: str) -> Path:
+    """Return the module or room of a name, as it is below the gateway or a package beside it."""
+    is_beside = any(name.startswith(f"{package.name}/") for package in BESIDE)
+    return (ROOT if is_beside else GATEWAY) / name
 
 
 @functools.cache
 def _module(name: str) -> ast.Module:
-    return ast.parse((PACKAGE / name).read_text())
+    return ast.parse(_place(name).read_text())
 
 
 @functools.cache
@@ -47,9 +54,9 @@ def _text(node: ast.expr, name: str) -> str | None:
 
 def modules(*rooms: str) -> list[str]:
     """Return the modules of rooms, or the single ones that are named."""
-    found = (PACKAGE / room for room in rooms)
+    found = map(_place, rooms)
     paths = (path for one in found for path in (sorted(one.rglob("*.py")) or [one]))
-    return [str(path.relative_to(PACKAGE)) for path in paths]
+    return [str(path.relative_to(ROOT)).removeprefix("relaygw/") for path in paths]
 
 
 def called(name: str, callables: Collection[str]) -> Iterator[str]:
@@ -69,7 +76,7 @@ def _texts(name: str) -> frozenset[str]:
 def the_text(name: str, part: str) -> str:
     """Return the one text of a module that has `part` in it."""
     found = sorted((text for text in _texts(name) if part in text), key=len)
-    assert found, f"relaygw/{name} has no text with {part!r} any more"
+    assert found, f"{_place(name)} has no text with {part!r} any more"
     whole = found[-1]
-    assert all(text in whole for text in found), f"relaygw/{name}: {part!r} is not one text"
+    assert all(text in whole for text in found), f"{_place(name)}: {part!r} is not one text"
     return whole

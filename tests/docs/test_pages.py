@@ -13,6 +13,7 @@ from relaygw.settings.alerts import Rule
 from relaygw.settings.load import load_settings
 from relaygw.store.holds import UNREACHABLE
 from tests.docs.render_states import OPEN_ENDS, render
+from tests.sources import BESIDE, GATEWAY
 from tests.tables import each_of
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def _anchors(page: Path) -> set[str]:
 
 def test_every_room_is_on_the_map() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
-    for room in (ROOT / "relaygw").iterdir():
+    for room in (*GATEWAY.iterdir(), *BESIDE):
         if room.is_dir() and (room / "__init__.py").exists():
             assert f"`{room.name}/`" in text, f"docs/architecture.md does not name {room.name}/"
 

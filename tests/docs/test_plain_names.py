@@ -6,9 +6,8 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.sources import source_files
 
 MOST_ONES = 10
 MOST_COMMON_METHODS = 60
@@ -17,7 +16,7 @@ COMMON_FROM = 3  # classes
 
 @cache
 def trees() -> tuple[ast.Module, ...]:
-    return tuple(ast.parse(path.read_text()) for path in sorted((ROOT / "relaygw").rglob("*.py")))
+    return tuple(ast.parse(path.read_text()) for path in source_files())
 
 
 def nodes() -> Iterator[ast.AST]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from relaygw.cli import main
-from relaygw.postfix.report import VERDICTS
-from relaygw.postfix.sameness import Result
+from relaygw_postfix.report import VERDICTS
+from relaygw_postfix.sameness import Result
 
 PAGE = (Path(__file__).parents[2] / "docs/coming-from-postfix.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)

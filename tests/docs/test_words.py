@@ -121,9 +121,15 @@ _PAGES = (
     "config/*.yaml",
     "config/prometheus/rules.yaml",
     "relaygw/**/*.yaml",
+    "relaygw_postfix/**/*.yaml",
     "relaygw/web/templates/*.html",
 )
-_MODULES = ("relaygw/**/*.py", "tests/docs/troubles*.py", "tests/docs/render_*.py")
+_MODULES = (
+    "relaygw/**/*.py",
+    "relaygw_postfix/**/*.py",
+    "tests/docs/troubles*.py",
+    "tests/docs/render_*.py",
+)
 
 
 def _odd(text: str) -> Iterator[tuple[str, int]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relaygw.postfix.maillog import read_maillog
+from relaygw_postfix.maillog import read_maillog
 from tests.e2e.gateway import Gateway
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.forked import run_relaygw

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.main_cf import read_configuration
-from relaygw.postfix.maps import Tables
-from relaygw.postfix.resolve import Fate, Resolver
-from relaygw.postfix.rewriting import Rewriting, is_end
+from relaygw_postfix.main_cf import read_configuration
+from relaygw_postfix.maps import Tables
+from relaygw_postfix.resolve import Fate, Resolver
+from relaygw_postfix.rewriting import Rewriting, is_end
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.real_postfix import PATIENCE_S, PostfixInstance
 from tests.rights import needs

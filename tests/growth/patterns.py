@@ -17,13 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PACKAGE = Path(__file__).parents[2] / "relaygw"
+from tests.sources import ROOT, module_of, source_files
+
 _CALLS = frozenset(
     ("compile", "search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer")
 )
 _OF_COMMANDS = (  # that read what strangers wrote: logs and files of Postfix
-    "relaygw.postfix.maillog",
-    "relaygw.postfix.queue_file",
+    "relaygw_postfix.maillog",
+    "relaygw_postfix.queue_file",
 )
 _FROM_EACH_PLACE = frozenset(("search", "sub", "subn", "split", "findall", "finditer"))
 
@@ -56,8 +57,9 @@ def reached() -> list[str]:
 
 
 def _is_of_strangers(name: str) -> bool:
-    room = name.split(".")[1] if "." in name else ""
-    return name in _OF_COMMANDS or room not in ("cli", "postfix", "__main__")
+    package, _, inner = name.partition(".")
+    is_of_gateway = package == "relaygw" and inner.partition(".")[0] not in ("cli", "__main__")
+    return name in _OF_COMMANDS or is_of_gateway
 
 
 def used_in(name: str) -> Iterator[Used]:
@@ -159,11 +161,7 @@ def _readers(name: str) -> tuple[str, ...]:
 
 @cache
 def _all() -> tuple[str, ...]:
-    found = []
-    for path in PACKAGE.rglob("*.py"):
-        parts = ("relaygw", *path.relative_to(PACKAGE).with_suffix("").parts)
-        found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return tuple(found)
+    return tuple(map(module_of, source_files()))
 
 
 @cache
@@ -178,7 +176,7 @@ def _imports(name: str) -> tuple[str, ...]:
 
 
 def _file(name: str) -> Path | None:
-    place = PACKAGE.parent / Path(*name.split("."))
+    place = ROOT / Path(*name.split("."))
     for path in (place.with_suffix(".py"), place / "__init__.py"):
         if path.is_file():
             return path

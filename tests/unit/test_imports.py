@@ -11,9 +11,8 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from tests.sources import GATEWAY, ROOT, module_of, source_files
 from tests.tables import each_of
-
-PACKAGE = Path(__file__).parents[2] / "relaygw"
 
 LEVELS = {
     "errors": 0,
@@ -32,7 +31,6 @@ LEVELS = {
     "observe": 3,
     "store": 4,
     "upstream": 4,
-    "postfix": 4,
     "alerting": 5,
     "webhooks": 5,
     "inbound": 5,
@@ -47,6 +45,9 @@ LEVELS = {
     "__main__": 10,
 }
 """What a room may import stands on a lower level; rooms of one level do not know each other."""
+
+BESIDE = {"relaygw_postfix": 4}
+"""Packages beside the gateway."""
 
 LIBRARY_ROOMS = {
     "argon2": {"passwords", "cli"},
@@ -117,11 +118,13 @@ SEAMS = (
 )
 """What other rooms see of the store: repositories and the data they speak of, no SQL."""
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
+FILES = [path for path in source_files() if "migrations" not in path.parts]
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def room_of(module: str) -> str:
+    """Return the room of a module, which is its whole package where that is beside the gateway."""
+    package, _, inner = module.partition(".")
+    return inner.partition(".")[0] if package == "relaygw" else package
 
 
 @cache
@@ -147,14 +150,15 @@ def _imports(path: Path, but: Container[ast.AST] = ()) -> Iterator[str]:
 
 
 def broken_rules(path: Path) -> Iterator[str]:
-    room = room_of(path)
+    room = room_of(module_of(path))
+    levels = LEVELS | BESIDE
     for name in imports_of(path):
         top, _, rest = name.partition(".")
-        if top == "relaygw" and rest and room != "__init__":
-            target = rest.split(".")[0]
+        if top in ("relaygw", *BESIDE) and rest and room:
+            target = room_of(name)
             if target in ("__version__", room):
                 continue
-            if LEVELS[target] >= LEVELS[room]:
+            if levels[target] >= levels[room]:
                 yield f"{room} may not import {target}: imports point down"
             if target == "store" and room != "roles" and not rest.startswith(SEAMS):
                 yield f"{room} may see only {', '.join(SEAMS)} of the store, not {name}"
@@ -164,15 +168,9 @@ def broken_rules(path: Path) -> Iterator[str]:
             yield f"{top} lives in {sorted(LIBRARY_ROOMS[top])} only, not in {room}"
 
 
-@each_of("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@each_of("path", FILES, ids=module_of)
 def test_imports_point_down(path: Path) -> None:
     assert list(broken_rules(path)) == []
-
-
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
-        ".__init__"
-    )
 
 
 def run_time_imports(path: Path) -> Iterator[str]:
@@ -196,7 +194,7 @@ def test_nothing_is_imported_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-WEB = PACKAGE / "web"
+WEB = GATEWAY / "web"
 RENDERERS = ("relaygw.web.page.render", "relaygw.web.page.render_text")
 
 
@@ -212,7 +210,7 @@ def is_api(path: Path) -> bool:
 def modules_of(path: Path) -> set[Path]:
     """The modules of web that a module imports."""
     names = [name for name in imports_of(path) if name.startswith("relaygw.web.")]
-    return {PACKAGE.parent.joinpath(*name.split(".")[:-1]).with_suffix(".py") for name in names}
+    return {ROOT.joinpath(*name.split(".")[:-1]).with_suffix(".py") for name in names}
 
 
 @each_of("path", sorted(WEB.rglob("*.py")), ids=lambda path: str(path.relative_to(WEB)))
@@ -227,7 +225,7 @@ def test_pages_and_apis_do_not_know_each_other(path: Path) -> None:
 
 
 def test_every_room_has_a_level() -> None:
-    assert {room_of(path) for path in FILES} - {"__init__"} == set(LEVELS)
+    assert {room_of(module_of(path)) for path in FILES} - {""} == set(LEVELS | BESIDE)
 
 
 def test_the_rule_bites(tmp_path: Path) -> None:
@@ -242,6 +240,6 @@ def imports_of_text(text: str, directory: Path) -> tuple[str, ...]:
     return imports_of(path)
 
 
-@each_of("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@each_of("path", FILES, ids=module_of)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(tree_of(path)), f"{path.name} has no docstring"

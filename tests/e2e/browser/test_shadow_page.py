@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relaygw.postfix.sameness import Result
-from relaygw.postfix.shadow import ShadowRow, Tally
-from relaygw.postfix.shadow_page import shadow_page
+from relaygw_postfix.sameness import Result
+from relaygw_postfix.shadow import ShadowRow, Tally
+from relaygw_postfix.shadow_page import shadow_page
 from tests.e2e.browser.axe import troubles
 from tests.e2e.browser.browsing import Chromium
 

@@ -16,10 +16,10 @@ import pytest
 
 from relaygw.mail.hold import HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
-from relaygw.postfix.queue_directory import QueueDirectory
 from relaygw.store.queue_entry import QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import read_content
+from relaygw_postfix.queue_directory import QueueDirectory
 from tests.campaign import times
 from tests.fakes.scripted_provider import ThreadedProvider
 from tests.integration.cli.conftest import Desk

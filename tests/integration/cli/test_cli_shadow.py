@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from relaygw.cli import main
-from relaygw.postfix.shadow import Copies
+from relaygw_postfix.shadow import Copies
 from tests.forked import RelaygwProcess
 
 SETTINGS: dict[str, Any] = {

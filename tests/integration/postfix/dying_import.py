@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from relaygw.cli import import_run, main
-from relaygw.postfix.queue_directory import QueueDirectory
 from relaygw.store.intake import Intake
+from relaygw_postfix.queue_directory import QueueDirectory
 
 BATCH_MESSAGES = 7
 _STEPS: tuple[tuple[type, str], ...] = (

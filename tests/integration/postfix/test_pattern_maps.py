@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.patterns import local_parts_of
+from relaygw_postfix.patterns import local_parts_of
 from tests.integration.postfix.real_answers import query
 from tests.integration.postfix.shapes import Shape
 from tests.integration.postfix.test_postfix_odd_input import imported

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, read_configuration, split_list
+from relaygw_postfix.main_cf import Configuration, PostfixUnreadable, read_configuration, split_list
 from tests.rights import needs
 from tests.tables import each_of
 

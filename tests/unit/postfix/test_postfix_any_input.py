@@ -8,15 +8,15 @@ from pathlib import Path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from relaygw.postfix.lint import findings
-from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
-from relaygw.postfix.maps import Tables
-from relaygw.postfix.mistakes import MendedResolver, mended
-from relaygw.postfix.resolve import Resolver
-from relaygw.postfix.rewriting import Rewriting
-from relaygw.postfix.sameness import Comparison, pairs_of
-from relaygw.postfix.translation import translate
-from relaygw.postfix.written import as_yaml, check_text
+from relaygw_postfix.lint import findings
+from relaygw_postfix.main_cf import PostfixUnreadable, read_configuration
+from relaygw_postfix.maps import Tables
+from relaygw_postfix.mistakes import MendedResolver, mended
+from relaygw_postfix.resolve import Resolver
+from relaygw_postfix.rewriting import Rewriting
+from relaygw_postfix.sameness import Comparison, pairs_of
+from relaygw_postfix.translation import translate
+from relaygw_postfix.written import as_yaml, check_text
 
 _TABLES = st.sampled_from(
     ["texthash:{dir}/one", "texthash:{dir}/two", "regexp:{dir}/three", "static:{[x.test]:587}",

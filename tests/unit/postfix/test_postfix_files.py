@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaygw.errors import SettingsError
-from relaygw.postfix.maillog import Logged, read_maillog
-from relaygw.postfix.written import as_yaml, check_free, write_files
 from relaygw.settings.tree import Place, read_tree
+from relaygw_postfix.maillog import Logged, read_maillog
+from relaygw_postfix.written import as_yaml, check_free, write_files
 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn", "Co")))
 _SIGNS = st.text(st.sampled_from("ab@:.#[]{}\"'*&!%-? ,~01"), max_size=12)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix import maillog
-from relaygw.postfix.maillog import followed_lines
+from relaygw_postfix import maillog
+from relaygw_postfix.maillog import followed_lines
 
 
 def followed(path: Path, steps: list[Callable[[], object]], patch: pytest.MonkeyPatch) -> list[str]:

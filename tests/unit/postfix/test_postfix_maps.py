@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relaygw.postfix.main_cf import Configuration
-from relaygw.postfix.maps import Postfix, Table, Tables
-from relaygw.postfix.patterns import addresses_of
 from relaygw.settings.tree import Place
+from relaygw_postfix.main_cf import Configuration
+from relaygw_postfix.maps import Postfix, Table, Tables
+from relaygw_postfix.patterns import addresses_of
 from tests.tables import each_of
 
 

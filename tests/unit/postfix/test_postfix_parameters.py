@@ -7,8 +7,8 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from relaygw.postfix.main_cf import known_facts, read_configuration
-from relaygw.postfix.report import VERDICTS, Report, verdict_on
+from relaygw_postfix.main_cf import known_facts, read_configuration
+from relaygw_postfix.report import VERDICTS, Report, verdict_on
 
 
 def parameters() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaygw.mail.dsn_request import DsnRequest
-from relaygw.postfix.queue_file import DamagedQueueFile, QueuedMail, read_queue_file
+from relaygw_postfix.queue_file import DamagedQueueFile, QueuedMail, read_queue_file
 from tests.tables import each_of
 
 Record = tuple[str, bytes]

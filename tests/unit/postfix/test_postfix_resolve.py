@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
-from relaygw.postfix.maps import Tables
-from relaygw.postfix.resolve import Hop, Resolver, hop_of
-from relaygw.postfix.rewriting import Rewriting
+from relaygw_postfix.main_cf import PostfixUnreadable, read_configuration
+from relaygw_postfix.maps import Tables
+from relaygw_postfix.resolve import Hop, Resolver, hop_of
+from relaygw_postfix.rewriting import Rewriting
 from tests.tables import each_of
 
 

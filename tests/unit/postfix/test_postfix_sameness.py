@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from relaygw.postfix.access import Access
-from relaygw.postfix.lint import findings
-from relaygw.postfix.main_cf import PostfixUnreadable, read_configuration
-from relaygw.postfix.maps import Tables
-from relaygw.postfix.resolve import Resolver
-from relaygw.postfix.rewriting import Rewriting
-from relaygw.postfix.sameness import Comparison, Row, pairs_of
-from relaygw.postfix.translation import Translation, translate
-from relaygw.postfix.written import as_yaml, check_text
+from relaygw_postfix.access import Access
+from relaygw_postfix.lint import findings
+from relaygw_postfix.main_cf import PostfixUnreadable, read_configuration
+from relaygw_postfix.maps import Tables
+from relaygw_postfix.resolve import Resolver
+from relaygw_postfix.rewriting import Rewriting
+from relaygw_postfix.sameness import Comparison, Row, pairs_of
+from relaygw_postfix.translation import Translation, translate
+from relaygw_postfix.written import as_yaml, check_text
 from tests.tables import each_of
 
 _BASE = (

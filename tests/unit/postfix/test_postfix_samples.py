@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relaygw.postfix.samples import PROBES, in_words, sample
+from relaygw_postfix.samples import PROBES, in_words, sample
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from relaygw.postfix.access import REFUSING, Judgement
-from relaygw.postfix.classes import is_direct, permitted_senders, recipient_classes, sender_classes
-from relaygw.postfix.main_cf import PostfixUnreadable
-from relaygw.postfix.providers import Providers
-from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Delivery, Fate, Stop
-from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
-from relaygw.postfix.samples import PROBES, REST, SAMPLE, sample
+from relaygw_postfix.access import REFUSING, Judgement
+from relaygw_postfix.classes import is_direct, permitted_senders, recipient_classes, sender_classes
+from relaygw_postfix.main_cf import PostfixUnreadable
+from relaygw_postfix.providers import Providers
+from relaygw_postfix.report import Report
+from relaygw_postfix.resolve import Delivery, Fate, Stop
+from relaygw_postfix.rewriting import AddressCircle, Rewriting, is_end
+from relaygw_postfix.samples import PROBES, REST, SAMPLE, sample
 
 Way = tuple[str, ...]
 """The providers of mail, in order."""

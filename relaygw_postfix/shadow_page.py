@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from relaygw.mail.words import counted, printable
-from relaygw.postfix.sameness import Result
-from relaygw.postfix.shadow import ShadowRow, Tally
+from relaygw_postfix.sameness import Result
+from relaygw_postfix.shadow import ShadowRow, Tally
 
 MAX_ROWS = 2000
 TITLE = "<title>Postfix and relaygw</title>"

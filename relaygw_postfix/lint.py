@@ -10,18 +10,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from relaygw.postfix.access import PERMITTING, RECIPIENT, lists, why_closed
-from relaygw.postfix.classes import host_of, written_hops
-from relaygw.postfix.failures import LEVELS
-from relaygw.postfix.main_cf import Service
-from relaygw.postfix.maps import Table
-from relaygw.postfix.mistakes import FILE_RULES, Finding, Subject
-from relaygw.postfix.providers import preset_of
-from relaygw.postfix.resolve import SENDER_MAPS, Delivery, Hop, hop_of
-from relaygw.postfix.rewriting import Rewriting
-from relaygw.postfix.samples import REST, sample
-from relaygw.postfix.sections import is_too_wide, networks_of
 from relaygw.settings.addresses import is_loopback_host
+from relaygw_postfix.access import PERMITTING, RECIPIENT, lists, why_closed
+from relaygw_postfix.classes import host_of, written_hops
+from relaygw_postfix.failures import LEVELS
+from relaygw_postfix.main_cf import Service
+from relaygw_postfix.maps import Table
+from relaygw_postfix.mistakes import FILE_RULES, Finding, Subject
+from relaygw_postfix.providers import preset_of
+from relaygw_postfix.resolve import SENDER_MAPS, Delivery, Hop, hop_of
+from relaygw_postfix.rewriting import Rewriting
+from relaygw_postfix.samples import REST, sample
+from relaygw_postfix.sections import is_too_wide, networks_of
 
 
 def findings(rewriting: Rewriting) -> list[Finding]:

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
-from relaygw.postfix.classes import host_of, recipient_classes, sender_classes, written_hops
-from relaygw.postfix.failures import DECISIVE
-from relaygw.postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service, read_text
-from relaygw.postfix.maps import INDEXES, Entry, Table
-from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import Delivery, Hop, Resolver, Stop, hop_of
-from relaygw.postfix.rewriting import Rewriting
-from relaygw.postfix.samples import REST, SAMPLE, sample
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.tree import Place
+from relaygw_postfix.classes import host_of, recipient_classes, sender_classes, written_hops
+from relaygw_postfix.failures import DECISIVE
+from relaygw_postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service, read_text
+from relaygw_postfix.maps import INDEXES, Entry, Table
+from relaygw_postfix.report import Report
+from relaygw_postfix.resolve import Delivery, Hop, Resolver, Stop, hop_of
+from relaygw_postfix.rewriting import Rewriting
+from relaygw_postfix.samples import REST, SAMPLE, sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 
-from relaygw.postfix.main_cf import Configuration, Parameter, Service, known_facts
-from relaygw.postfix.samples import in_words
+from relaygw_postfix.main_cf import Configuration, Parameter, Service, known_facts
+from relaygw_postfix.samples import in_words
 
 TAKEN, TRANSLATED, NOT_NEEDED, REFUSED = VERDICTS = (
     "taken", "translated", "not needed", "refused",

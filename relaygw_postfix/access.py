@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from relaygw.postfix.main_cf import Configuration, Service, split_list, unbraced
-from relaygw.postfix.maps import Entry, Table
-from relaygw.postfix.resolve import Delivery, Fate, Resolver
 from relaygw.settings.tree import Place
+from relaygw_postfix.main_cf import Configuration, Service, split_list, unbraced
+from relaygw_postfix.maps import Entry, Table
+from relaygw_postfix.resolve import Delivery, Fate, Resolver
 
 RESTRICTIONS = (
     "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions",

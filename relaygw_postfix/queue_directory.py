@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relaygw.errors import RelaygwError
-from relaygw.postfix.queue_file import DamagedQueueFile, QueuedMail, read_queue_file
 from relaygw.state_owner import as_caller
+from relaygw_postfix.queue_file import DamagedQueueFile, QueuedMail, read_queue_file
 
 HOLD, MAILDROP = "hold", "maildrop"
 QUEUES = ("active", "incoming", "deferred", MAILDROP, HOLD)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from relaygw.postfix.main_cf import (
+from relaygw.settings.tree import Place
+from relaygw_postfix.main_cf import (
     HOMES,
     Configuration,
     PostfixUnreadable,
@@ -26,8 +27,7 @@ from relaygw.postfix.main_cf import (
     split_list,
     unbraced,
 )
-from relaygw.postfix.patterns import PatternLine, read_patterns
-from relaygw.settings.tree import Place
+from relaygw_postfix.patterns import PatternLine, read_patterns
 
 INDEXES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "dbm": ".pag",
            "sdbm": ".pag"}  # fmt: skip

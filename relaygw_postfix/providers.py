@@ -9,14 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from relaygw.postfix.failures import MECHANISMS
-from relaygw.postfix.main_cf import Configuration, Service
-from relaygw.postfix.report import Report, seconds
-from relaygw.postfix.resolve import Stop
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.presets import Preset, presets
 from relaygw.settings.provider import TlsPolicy
 from relaygw.settings.section import Rate, format_duration
+from relaygw_postfix.failures import MECHANISMS
+from relaygw_postfix.main_cf import Configuration, Service
+from relaygw_postfix.report import Report, seconds
+from relaygw_postfix.resolve import Stop
 
 SYSTEM_CAS = (
     "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",

@@ -14,12 +14,12 @@ from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 
-from relaygw.postfix.access import SENDER, access_tables
-from relaygw.postfix.main_cf import Configuration, Service
-from relaygw.postfix.maps import Table, find
-from relaygw.postfix.resolve import SENDER_MAPS, Delivery, Fate, Resolver, Stop
-from relaygw.postfix.rewriting import INCLUDE, Answer, Rewriting, is_end
-from relaygw.postfix.samples import SAMPLE
+from relaygw_postfix.access import SENDER, access_tables
+from relaygw_postfix.main_cf import Configuration, Service
+from relaygw_postfix.maps import Table, find
+from relaygw_postfix.resolve import SENDER_MAPS, Delivery, Fate, Resolver, Stop
+from relaygw_postfix.rewriting import INCLUDE, Answer, Rewriting, is_end
+from relaygw_postfix.samples import SAMPLE
 
 LEVELS = ("none", "may", "encrypt", "fingerprint", "verify", "secure", "dane", "dane-only")
 MECHANISMS = ("plain", "login", "cram-md5")

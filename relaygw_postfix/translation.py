@@ -11,18 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.mail.words import some_of
-from relaygw.postfix.access import access_tables
-from relaygw.postfix.failures import DECISIVE
-from relaygw.postfix.main_cf import Configuration, PostfixUnreadable
-from relaygw.postfix.maps import Table, Tables
-from relaygw.postfix.patterns import PatternLine, addresses_of, local_parts_of
-from relaygw.postfix.providers import Providers, timeouts
-from relaygw.postfix.report import REFUSED, Report, seconds
-from relaygw.postfix.resolve import Fate, Resolver
-from relaygw.postfix.rewriting import AddressCircle, Rewriting, is_end
-from relaygw.postfix.routes import Routing
-from relaygw.postfix.samples import PROBES, REST, SAMPLE, sample
-from relaygw.postfix.sections import listeners, recipients, tell_restrictions
 from relaygw.settings.addresses import (
     EVERY_SENDER,
     NULL_SENDER,
@@ -33,6 +21,18 @@ from relaygw.settings.addresses import (
     SenderKey,
 )
 from relaygw.settings.section import fits, format_duration
+from relaygw_postfix.access import access_tables
+from relaygw_postfix.failures import DECISIVE
+from relaygw_postfix.main_cf import Configuration, PostfixUnreadable
+from relaygw_postfix.maps import Table, Tables
+from relaygw_postfix.patterns import PatternLine, addresses_of, local_parts_of
+from relaygw_postfix.providers import Providers, timeouts
+from relaygw_postfix.report import REFUSED, Report, seconds
+from relaygw_postfix.resolve import Fate, Resolver
+from relaygw_postfix.rewriting import AddressCircle, Rewriting, is_end
+from relaygw_postfix.routes import Routing
+from relaygw_postfix.samples import PROBES, REST, SAMPLE, sample
+from relaygw_postfix.sections import listeners, recipients, tell_restrictions
 
 _REWRITES = {
     "sender": ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"),

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.utils import parseaddr
 
-from relaygw.postfix.access import Access
-from relaygw.postfix.main_cf import PostfixUnreadable, Service, read_text, split_list
-from relaygw.postfix.maps import Entry, find
-from relaygw.postfix.resolve import Delivery, Fate, Resolver
-from relaygw.postfix.samples import REST, sample
 from relaygw.settings.tree import Place
+from relaygw_postfix.access import Access
+from relaygw_postfix.main_cf import PostfixUnreadable, Service, read_text, split_list
+from relaygw_postfix.maps import Entry, find
+from relaygw_postfix.resolve import Delivery, Fate, Resolver
+from relaygw_postfix.samples import REST, sample
 
 NULL = '""'  # the null sender, as cleanup(8) looks it up
 _KINDS = {"From": "sender", "To": "recipient"}

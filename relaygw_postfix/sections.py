@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from relaygw.errors import SettingsError
-from relaygw.postfix.access import RESTRICTIONS, SENDER, access_fate, access_tables, lists
-from relaygw.postfix.main_cf import Configuration, Service
-from relaygw.postfix.report import Report, seconds
-from relaygw.postfix.resolve import Fate, Resolver
-from relaygw.postfix.rewriting import AddressCircle, is_end
-from relaygw.postfix.routes import Routing, covering
-from relaygw.postfix.samples import REST, sample
 from relaygw.settings.addresses import Address, Entry
 from relaygw.settings.certificates import server_context
 from relaygw.settings.listeners import ListenerTls
 from relaygw.settings.section import fits
+from relaygw_postfix.access import RESTRICTIONS, SENDER, access_fate, access_tables, lists
+from relaygw_postfix.main_cf import Configuration, Service
+from relaygw_postfix.report import Report, seconds
+from relaygw_postfix.resolve import Fate, Resolver
+from relaygw_postfix.rewriting import AddressCircle, is_end
+from relaygw_postfix.routes import Routing, covering
+from relaygw_postfix.samples import REST, sample
 
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465}
 _LOOPBACK = ["127.0.0.0/8", "::1/128"]

@@ -11,11 +11,11 @@ from itertools import islice
 
 from relaygw.errors import InvalidAddress
 from relaygw.mail.address import check_address
-from relaygw.postfix.access import SENDER, access_fate, access_tables
-from relaygw.postfix.maps import Table
-from relaygw.postfix.report import Report
-from relaygw.postfix.resolve import SENDER_MAPS, Fate, Resolver, hop_of
-from relaygw.postfix.samples import REST, sample
+from relaygw_postfix.access import SENDER, access_fate, access_tables
+from relaygw_postfix.maps import Table
+from relaygw_postfix.report import Report
+from relaygw_postfix.resolve import SENDER_MAPS, Fate, Resolver, hop_of
+from relaygw_postfix.samples import REST, sample
 
 
 def is_direct(host: str, address: str) -> bool:

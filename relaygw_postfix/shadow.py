@@ -14,10 +14,10 @@ from relaygw.mail.content import READ_HEADER_BYTES, read_header
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.router import Router
-from relaygw.postfix.maillog import REJECTED, Logged
-from relaygw.postfix.sameness import Result
 from relaygw.settings.model import Settings
 from relaygw.settings.routes import Route
+from relaygw_postfix.maillog import REJECTED, Logged
+from relaygw_postfix.sameness import Result
 
 _RELAY = re.compile(r"(?P<host>[^\[\]]+)\[[^\]]*\](?::(?P<port>\d+))?")
 _SAID = re.compile(

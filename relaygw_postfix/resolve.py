@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from relaygw.postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
-from relaygw.postfix.maps import Entry, Lookup, Table, Tables, find, look_up
-from relaygw.postfix.samples import REST, sample
 from relaygw.settings.addresses import Host
 from relaygw.settings.section import fits
 from relaygw.settings.tree import Place
+from relaygw_postfix.main_cf import Configuration, PostfixUnreadable, Service, read_text
+from relaygw_postfix.maps import Entry, Lookup, Table, Tables, find, look_up
+from relaygw_postfix.samples import REST, sample
 
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "urd": 465, "mail": 25}
 _HOP = re.compile(r"\[(?P<host>[^\]]+)\](?::(?P<port>\S+))?|(?P<mx>[^:\[\]]+)(?::(?P<mxport>\S+))?")

@@ -10,19 +10,19 @@ from relaygw.policy.recipients import Fate as OwnFate
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.router import Router
-from relaygw.postfix.access import SENDER, access_keys, access_tables, why_closed
-from relaygw.postfix.classes import copied_classes, judged_senders
-from relaygw.postfix.failures import Doubts, Failures
-from relaygw.postfix.main_cf import PostfixUnreadable
-from relaygw.postfix.maps import Postfix, Table
-from relaygw.postfix.providers import policy_of
-from relaygw.postfix.resolve import Delivery, Fate, Resolver, Stop, address_keys
-from relaygw.postfix.rewriting import INCLUDE, NULL, Answer, Rewriting
-from relaygw.postfix.samples import REST, sample
-from relaygw.postfix.translation import Translation
 from relaygw.settings.model import Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.secrets import parse_user_name
+from relaygw_postfix.access import SENDER, access_keys, access_tables, why_closed
+from relaygw_postfix.classes import copied_classes, judged_senders
+from relaygw_postfix.failures import Doubts, Failures
+from relaygw_postfix.main_cf import PostfixUnreadable
+from relaygw_postfix.maps import Postfix, Table
+from relaygw_postfix.providers import policy_of
+from relaygw_postfix.resolve import Delivery, Fate, Resolver, Stop, address_keys
+from relaygw_postfix.rewriting import INCLUDE, NULL, Answer, Rewriting
+from relaygw_postfix.samples import REST, sample
+from relaygw_postfix.translation import Translation
 
 MAX_PAIRS = 5000
 _FATES = {
