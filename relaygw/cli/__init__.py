@@ -41,11 +41,14 @@ _COMMANDS = {
     "install-sendmail": "Install sendmail, mailq and newaliases, and create the maildrop.",
 }
 """Each with its first sentence, so that `--help` loads none."""
+_BESIDE = dict.fromkeys(("import-postfix", "import-queue", "shadow"), "relaygw_postfix")
+"""Those of a package beside the gateway, which may not be installed."""
 
 
 @click.group(
     cls=Root,
     texts=_COMMANDS,
+    beside=_BESIDE,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="relaygw", message="%(prog)s %(version)s")

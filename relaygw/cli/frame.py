@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
-from relaygw import errors, service_file, state_owner
+from relaygw import __version__, errors, service_file, state_owner
 from relaygw.errors import InvalidAddress, RelaygwError, StoreUnavailable
 from relaygw.mail.address import check_address
 from relaygw.mail.words import unstorable_sign
@@ -245,27 +246,39 @@ class Root(Group):
     """The whole program: turns what a command raises or returns into an exit code.
 
     `texts` are the names of the commands, each with its first sentence. The module of a command,
-    which has its name, is loaded when it is run.
+    which has its name, is loaded when it is run. It is in `relaygw.cli`, or in that of a package
+    beside the gateway, as `beside` says.
     """
 
     def __init__(
         self,
         *args: Any,
         texts: Mapping[str, str] | None = None,
+        beside: Mapping[str, str] | None = None,
         **keywords: Any,
     ) -> None:
         super().__init__(*args, **keywords)
         self._texts = texts or {}
+        self._beside = beside or {}
         for name, text in self._texts.items():
             self.commands[name] = click.Command(name, help=text)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load a command, None for a name that is none's."""
+        """Load a command, None for a name that is none's.
+
+        One that cannot be loaded from a package beside the gateway says so when it is run.
+        """
         if cmd_name not in self._texts:
             return super().get_command(ctx, cmd_name)
         gc.set_threshold(_GC_THRESHOLD)
         name = cmd_name.replace("-", "_")
-        found: click.Command = getattr(import_module(f"relaygw.cli.{name}"), name)
+        package = self._beside.get(cmd_name, "relaygw")
+        try:
+            found: click.Command = getattr(import_module(f"{package}.cli.{name}"), name)
+        except ImportError as error:
+            if cmd_name not in self._beside:
+                raise
+            return _without_package(self.commands[cmd_name], package, error)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -308,6 +321,27 @@ class Root(Group):
             if is_debug and not isinstance(error, BrokenPipeError):
                 traceback.print_exc()
             return _tell_failed_stream(error) if isinstance(error, OSError) else _tell(error)
+
+
+def _without_package(command: click.Command, package: str, error: ImportError) -> click.Command:
+    """Return a command that takes all words and fails: its package is not there, or another."""
+
+    def fail() -> None:
+        raise CommandFailed(
+            f"{command.name} needs the package {package.replace('_', '-')} of relaygw "
+            f"{__version__}, which is not installed ({error}); run in the source tree of that "
+            f"version: python3 -m pip --python {quote(sys.executable)} install ./{package}",
+            exit_code=os.EX_UNAVAILABLE,
+        ) from error
+
+    words = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(
+        command.name,
+        callback=fail,
+        help=command.help,
+        add_help_option=False,
+        context_settings=words,
+    )
 
 
 def _tell_failed_stream(error: OSError) -> int:

@@ -35,7 +35,7 @@ ERRORS = (
 )
 ROOMS = (
     "cli", "operations/guard.py", "store", "settings", "roles", "supervisor.py",
-    "inbound/drop_directory.py", "relaygw_postfix/queue_directory.py",
+    "inbound/drop_directory.py", "relaygw_postfix/cli", "relaygw_postfix/queue_directory.py",
 )  # fmt: skip
 _SPOOL = (
     "create it, or start",
