@@ -75,7 +75,7 @@ rpm: $(STAMP)  ## build dist/*.rpm for the RHEL family with Python 3.12
 tarball: $(STAMP)  ## build dist/*.tar.gz, the files of the .deb
 	$(BIN)/python packaging/build.py tarball
 
-wheel: $(STAMP)  ## build dist/*.whl
+wheel: $(STAMP)  ## build dist/*.whl: the gateway, and what is of Postfix
 	$(BIN)/python packaging/build.py wheel
 
 image: $(STAMP)  ## build the container image with docker

@@ -1,8 +1,8 @@
 """Builds what is handed out: `python packaging/build.py deb rpm tarball wheel` (see `make help`).
 
 A package holds an environment of its own in /usr/lib/relaygw: the wheels of requirements.txt, each
-checked by its hash, and relaygw. It runs on the distribution's Python of one version, and no
-package index is asked when it is installed. What comes from an index is kept in build/.
+checked by its hash, and those of relaygw. It runs on the distribution's Python of one version, and
+no package index is asked when it is installed. What comes from an index is kept in build/.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "packaging"
 WORK = ROOT / "build/packaging"
 LIB = "usr/lib/relaygw"
-SOURCES = ("relaygw", "relaygw_postfix", "migrations", "pyproject.toml", "README.md", "LICENSE")
+PROJECTS = {"relaygw": ".", "relaygw_postfix": "relaygw_postfix"}
+"""Packages of Python, each with its place in the source tree and a wheel of its own."""
+SOURCES = (*PROJECTS, "migrations", "pyproject.toml", "README.md", "LICENSE")
 LATEST_GLIBC = 28  # of RHEL 8; Debian 13 has 41
 _PIECE_BYTES = 2**20
 COMPLETIONS = {
@@ -113,8 +115,8 @@ def requirements_for(target: Target) -> str:
     return "\n".join(kept)
 
 
-def build_wheel(out: Path) -> Path:
-    """Build the wheel of relaygw itself, which knows the version of the build."""
+def build_wheels(out: Path) -> list[Path]:
+    """Build the wheels of relaygw itself, which know the version of the build."""
     tools = installed((HERE / "tools.txt").read_text())
     with tempfile.TemporaryDirectory() as directory:  # in build/ git's ignore list leaves all out
         source = Path(directory)
@@ -123,14 +125,16 @@ def build_wheel(out: Path) -> Path:
             copy(ROOT / name, source / name)
         package = source / "relaygw/__init__.py"
         package.write_text(package.read_text().replace(f'"{__version__}"', f'"{build_version()}"'))
-        run(
-            *(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", out),
-            cwd=source,
-            env={**os.environ, "PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": source_date()},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-    return out / f"relaygw-{build_version()}-py3-none-any.whl"
+        for place in PROJECTS.values():
+            run(
+                *(sys.executable, "-m", "hatchling", "build"),
+                *("--target", "wheel", "--directory", out),
+                cwd=source / place,
+                env={**os.environ, "PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": source_date()},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+    return [out / f"{name}-{build_version()}-py3-none-any.whl" for name in PROJECTS]
 
 
 @cache
@@ -165,7 +169,7 @@ def source_date() -> str:
     )
 
 
-def build_tree(target: Target, wheel: Path, *, compiler: str) -> Path:
+def build_tree(target: Target, wheels: list[Path], *, compiler: str) -> Path:
     """Lay out the files of a package; `compiler` is a Python of its version, or none."""
     tree = WORK / f"tree-{target.python}-{target.machine}-{'compiled' if compiler else 'source'}"
     shutil.rmtree(tree, ignore_errors=True)
@@ -174,8 +178,9 @@ def build_tree(target: Target, wheel: Path, *, compiler: str) -> Path:
     # links: to make thousands of files takes longer than all the rest
     shutil.copytree(compiled(target, compiler), site, symlinks=True, copy_function=os.link)
     shutil.rmtree(site / "bin", ignore_errors=True)
-    with zipfile.ZipFile(wheel) as files:
-        files.extractall(site)
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as files:
+            files.extractall(site)
     environment = tree / LIB
     (environment / "pyvenv.cfg").write_text(
         f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {target.python}\n"
@@ -186,7 +191,7 @@ def build_tree(target: Target, wheel: Path, *, compiler: str) -> Path:
     write_programs(tree, target)
     write_words(tree)
     if compiler:
-        for name in ("relaygw", "relaygw_postfix"):
+        for name in PROJECTS:
             compile_modules(compiler, site / name, f"/{target.site}/{name}")
     set_times_and_modes(tree)
     return tree
@@ -342,9 +347,10 @@ def build_tarball(tree: Path, target: Target, out: Path, *, is_fast: bool) -> No
 def build(kinds: list[str], target: Target, out: Path, *, is_fast: bool) -> None:
     """Build kinds of packages for one kind of machine."""
     out.mkdir(parents=True, exist_ok=True)
-    wheel = build_wheel(WORK / "wheel")
+    wheels = build_wheels(WORK / "wheel")
     if "wheel" in kinds:
-        shutil.copy(wheel, out)
+        for wheel in wheels:
+            shutil.copy(wheel, out)
     if kinds == ["wheel"]:
         return
     # without a Python of that version here the modules are compiled when they are installed
@@ -352,7 +358,7 @@ def build(kinds: list[str], target: Target, out: Path, *, is_fast: bool) -> None
     has_compiler = Path(compiler).exists()
     if "deb" in kinds and not has_compiler:
         raise SystemExit(f"{compiler} is not there: a .deb is built on the Debian it is for")
-    tree = build_tree(target, wheel, compiler=compiler if has_compiler else "")
+    tree = build_tree(target, wheels, compiler=compiler if has_compiler else "")
     if "tarball" in kinds:
         build_tarball(tree, target, out, is_fast=is_fast)
     for packager in ("deb", "rpm"):

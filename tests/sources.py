@@ -7,8 +7,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 GATEWAY = ROOT / "relaygw"
-BESIDE = (ROOT / "relaygw_postfix",)
+POSTFIX = ROOT / "relaygw_postfix"
+BESIDE = (POSTFIX,)
 """The gateway runs without these."""
+ONLY_FROM = """\
+import sys
+from pathlib import Path
+others = [place for place in sys.path if not (Path(place) / "relaygw_postfix").exists()]
+sys.path[:] = [sys.argv.pop(1), *others]
+from relaygw.cli import main
+main()
+"""
+"""Runs the command with what a directory has of relaygw: `python -I -c ONLY_FROM PATH WORD ...`."""
 
 
 def source_files() -> Iterator[Path]:

@@ -69,7 +69,7 @@ def test_the_image_builds_and_has_what_it_needs_and_no_more(image: Image) -> Non
         ["sh", "-c", "cd /opt/relaygw/lib/python*/site-packages && ls"],
         env=image.environment("relaygw"),
     ).stdout.split()
-    assert "relaygw" in listed and "psycopg_binary" in listed
+    assert "relaygw_postfix" in listed and "psycopg_binary" in listed
     assert not {"pip", "pytest", "mypy", "setuptools", "hatchling"} & set(listed)
     assert not (root.path / "src").exists()
     version = root.run(

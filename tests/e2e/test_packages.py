@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from tests.campaign import IS_CAMPAIGN
 from tests.e2e.machine import Machine, ProviderInside
 from tests.e2e.test_systemd import Shops
 from tests.rights import needs
+from tests.sources import ONLY_FROM, POSTFIX, ROOT
 
-ROOT = Path(__file__).parents[2]
 WITHOUT_NETWORK = ("apt", "install", "--no-install-recommends")
 PACKAGES = ("relaygw", "relaygw-mta")
 OLDER = "0.0.9"
@@ -154,6 +155,7 @@ def test_it_takes_the_place_of_postfix_and_starts_nothing(
     for ask, answer in (("is-active", "inactive"), ("is-enabled", "disabled")):
         assert machine.run("systemctl", ask, *UNITS, check=False).stdout.split() == [answer] * 2
     assert machine.run("relaygw", "--version").stdout == f"relaygw {version_of(packages.main)}\n"
+    machine.run("relaygw", "import-postfix", "--help")  # fails if it is not in the package
 
 
 def send(machine: Machine, subject: str) -> None:
@@ -452,9 +454,32 @@ def test_the_other_packages_have_the_same_files(packages: Packages, tmp_path: Pa
     subprocess.run(["rpm", "--install", "--test", "--nodeps", *root, rpm], check=True)
     owners = listed("rpm", "--query", "--queryformat", "[%{FILEUSERNAME}\n]", "--package", rpm)
     assert owners == {"root"}
-    wheel = listed("python3", "-m", "zipfile", "--list", packages.only("*.whl"))
-    assert not [line for line in wheel if line.startswith("bench/")]
+    wheel = listed("python3", "-m", "zipfile", "--list", packages.only("relaygw-*.whl"))
+    assert not [line for line in wheel if line.startswith(("bench/", "relaygw_postfix"))]
     assert [line for line in wheel if line.startswith("relaygw/migrations/versions/")]
+    beside = set(zipfile.ZipFile(packages.only("relaygw_postfix-*.whl")).namelist())
+    site = "usr/lib/relaygw/lib/python3.13/site-packages"
+    assert {f"{site}/{name}" for name in beside} <= of_deb
+    written = {path for path in POSTFIX.rglob("*") if path.suffix in (".py", ".yaml")}
+    assert {str(path.relative_to(ROOT)) for path in written} <= beside
+
+
+def test_the_gateway_of_a_wheel_is_without_postfix_until_its_wheel_is_there(
+    packages: Packages, tmp_path: Path
+) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-c", ONLY_FROM, tmp_path, *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    zipfile.ZipFile(packages.only("relaygw-*.whl")).extractall(tmp_path)
+    version = run("--version").stdout
+    assert version == f"relaygw {version_of(packages.main)}\n"
+    assert run("import-postfix", "--help").returncode == os.EX_UNAVAILABLE
+    zipfile.ZipFile(packages.only("relaygw_postfix-*.whl")).extractall(tmp_path)
+    (tmp_path / "main.cf").write_text("relayhost = [127.0.0.1]:2525\n")
+    done = run("import-postfix", str(tmp_path), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "127.0.0.1" in done.stdout
 
 
 def check_a_package_for_arm64(tmp_path: Path) -> None:

@@ -11,17 +11,8 @@ import pytest
 
 from relaygw import __version__
 from relaygw.cli import _BESIDE
-from tests.sources import GATEWAY
+from tests.sources import GATEWAY, ONLY_FROM
 from tests.tables import each_of
-
-PROGRAM = """\
-import sys
-from pathlib import Path
-others = [place for place in sys.path if not (Path(place) / "relaygw_postfix").exists()]
-sys.path[:] = [sys.argv.pop(1), *others]
-from relaygw.cli import main
-main()
-"""
 
 
 @pytest.fixture
@@ -32,7 +23,7 @@ def gateway(tmp_path: Path) -> Path:
 
 
 def run(gateway: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-c", PROGRAM, gateway, *words]
+    command = [sys.executable, "-I", "-c", ONLY_FROM, gateway, *words]
     where = {**os.environ, **environment}
     return subprocess.run(command, capture_output=True, text=True, env=where)
 
