@@ -24,6 +24,7 @@ from relaygw.mail.outcome import (
 from relaygw.upstream.classifier import look_at
 
 REFUSALS_IN_A_ROW = 20  # messages, and recipients, refused alike before the provider is held
+DOMAINS_PUT_OFF = 3  # of recipients: one server may ask all mail to come later (greylisting)
 BRAKED = Meaning(
     verdict=Verdict.HOLD,
     scope=Scope.PROVIDER,
@@ -50,6 +51,7 @@ class Brake:
     _words: str | None = None  # of the refusals so far, without what differs
     _messages: set[str] = field(default_factory=set)
     _recipients: set[str] = field(default_factory=set)
+    _domains: set[str] = field(default_factory=set)
 
     def watch(self, claimed: ClaimedDelivery, report: AttemptReport) -> AttemptReport:
         """Learn from a report; return it, with refusals as holds of the provider while it is on.
@@ -90,15 +92,18 @@ class Brake:
         if len(words) > 1:
             return
         self._words = words.pop()
+        is_for_good = any(outcome.verdict is Verdict.BOUNCE for outcome in refused)
         # what waits is refused again and again: only its first time tells anything new
-        if claimed.attempts and not any(
-            recipient_outcome.verdict is Verdict.BOUNCE for recipient_outcome in refused
-        ):
+        if claimed.attempts and not is_for_good:
             return
+        people = [recipient.address.lower() for recipient in claimed.recipients]
         _add(self._messages, [claimed.queue_id])
-        _add(self._recipients, (recipient.address.lower() for recipient in claimed.recipients))
+        _add(self._recipients, people)
+        _add(self._domains, (address.rpartition("@")[2] for address in people))
         self.is_on = (
-            len(self._messages) >= REFUSALS_IN_A_ROW and len(self._recipients) >= REFUSALS_IN_A_ROW
+            len(self._messages) >= REFUSALS_IN_A_ROW
+            and len(self._recipients) >= REFUSALS_IN_A_ROW
+            and (is_for_good or len(self._domains) >= DOMAINS_PUT_OFF)
         )
 
     def _reset(self) -> None:
@@ -106,6 +111,7 @@ class Brake:
         self._words = None
         self._messages.clear()
         self._recipients.clear()
+        self._domains.clear()
 
 
 def _is_refusal(outcome: RecipientOutcome) -> bool:

@@ -55,8 +55,9 @@ at most, whatever a row says, as a provider that is [paused](providers.md#when-a
 ## When everybody is refused with the same words
 
 No list covers every reply. So a provider is also held when it refuses 20 messages in a row, to
-at least 20 recipients, permanently and with the same words; addresses, names, ids and numbers are
-ignored. The 20th message and those after it stay in the queue, also after a restart, until one
+at least 20 recipients, with the same words; addresses, names, ids and numbers are ignored. Of
+temporary refusals only the first of each message counts, and the 20 recipients have to be of at
+least 3 domains, since one recipient's server may ask all mail to come later. The 20th message and those after it stay in the queue, also after a restart, until one
 message is accepted or the hold is ended (`relaygw provider release NAME`). The hold shows the words
 and the remedy. Any accepted message restarts the count. If the replies are right and 20
 addresses in a row are wrong, delete their mail before you end the hold.

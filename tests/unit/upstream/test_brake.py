@@ -10,7 +10,7 @@ import pytest
 from relaygw.mail.envelope import ClaimedDelivery
 from relaygw.mail.outcome import AttemptReport, Meaning, RecipientOutcome, Scope, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
-from relaygw.upstream.brake import BRAKED, REFUSALS_IN_A_ROW, Brake
+from relaygw.upstream.brake import BRAKED, DOMAINS_PUT_OFF, REFUSALS_IN_A_ROW, Brake
 from tests.builders import claimed
 
 UNKNOWN = "5.1.1 <{address}>: no such user {name} (id {number}f-q)"
@@ -124,6 +124,14 @@ def test_what_waits_for_long_is_counted_once() -> None:
     for number in range(2 * REFUSALS_IN_A_ROW):
         one = mail(number, attempts=3)
         brake.watch(one, report(one, verdict=Verdict.RETRY))
+    assert not brake.is_on
+
+
+def test_a_server_that_asks_its_mail_to_come_later_holds_nobody_else() -> None:
+    brake = Brake()
+    for number in range(2 * REFUSALS_IN_A_ROW):
+        one = mail(number, address=f"c{number}@{number % (DOMAINS_PUT_OFF - 1)}.test")
+        brake.watch(one, report(one, code=451, verdict=Verdict.RETRY))
     assert not brake.is_on
 
 
