@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaygw import state_owner
-from relaygw.errors import NewerSchema, QueueDamaged, RelaygwError, StoreUnavailable
+from relaygw.errors import NewerSchema, QueueDamaged, RelaygwError, SettingsError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.observe.hang import HangFile
 from relaygw.observe.maillog import MailLog, carry_library_records, open_log
@@ -36,6 +36,7 @@ from relaygw.roles.signals import Signals
 from relaygw.roles.sockets import ListeningSockets
 from relaygw.roles.systemd import ServiceManager, handed_sockets
 from relaygw.service_file import RunningGateway, hold_running_entry, hold_service_file, user_name
+from relaygw.settings.certificates import unusable_certificates
 from relaygw.settings.in_force import keep_settings
 from relaygw.settings.load import DEFAULT_FILE, LoadedSettings, load_settings
 from relaygw.settings.model import Settings
@@ -320,6 +321,9 @@ class Supervisor:
                 loaded = load_settings(config=self._config, environ=os.environ)
             if loaded.settings.queue.url != self._loaded.settings.queue.url:
                 raise RelaygwError("queue.url cannot change by a reload; restart instead")
+            # the front that runs may have one that could be read then
+            if problems := [*unusable_certificates(loaded.settings)]:
+                raise SettingsError("\n".join(problems))
             self._prepare_schema(loaded)
             self._sockets.open(loaded.settings)
         except (RelaygwError, OSError) as error:

@@ -14,6 +14,7 @@ from relaygw.cli.setup_host import (
     closed_directories,
     is_of_service,
     service_variables,
+    user_entry,
     writable_directories,
 )
 from relaygw.cli.text import labelled
@@ -37,7 +38,7 @@ from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
 from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
-from relaygw.settings.secrets import SecretRef, secrets_of, sharing_command
+from relaygw.settings.secrets import SERVICE_USER, SecretRef, secrets_of, sharing_command
 from relaygw.settings.section import Mode
 from relaygw.settings.tree import shown_keys
 from relaygw.settings.web import MIN_TOKEN_LENGTH
@@ -163,6 +164,14 @@ def file_problems(loaded: LoadedSettings) -> Iterator[str]:
                 f"{user_name(os.geteuid())} may not read {file}; run as root: "
                 f"{sharing_command(file)}"
             )
+    service = user_entry(SERVICE_USER)
+    if not is_draft and service is not None and os.geteuid() == service.pw_uid:
+        for keys, certificate in certificate_files(loaded.settings).items():
+            if keys[0] == "listeners" and not os.access(certificate, os.R_OK):
+                yield (
+                    f"{shown_keys(keys)}: {SERVICE_USER} may not read {certificate}; run as root: "
+                    f"{sharing_command(Path(certificate))}"
+                )
     for running_gateway in running_gateways(os.environ):
         if (
             running_gateway.queue == loaded.settings.queue.url

@@ -20,7 +20,7 @@ from relaygw import state_owner
 from relaygw.cli.frame import CommandFailed
 from relaygw.cli.install_sendmail import closed_maildrop_warnings, maildrop_warnings
 from relaygw.cli.setup_plan import NewFile
-from relaygw.errors import SettingsError
+from relaygw.errors import SettingsError, StoreUnavailable
 from relaygw.mail.search import Field, make_term
 from relaygw.observe.reload import read_refused_reload
 from relaygw.operations.selectors import ANY_STATE
@@ -204,6 +204,27 @@ def put_socket_file(settings: Settings) -> None:
         return
     DROP_IN.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     DROP_IN.write_text(new.text or "")
+
+
+def refuse_taken_addresses(settings: Settings) -> None:
+    """Raise CommandFailed where another program listens at an address of the service.
+
+    To enable it then would have it take the address once that program stops.
+    """
+    from relaygw.roles.sockets import ListeningSockets
+
+    if any(_answers_yes(("is-active", unit)) for unit in UNITS):
+        return
+    sockets = ListeningSockets(("front", "web"))
+    try:
+        sockets.open(settings)
+    except (StoreUnavailable, SettingsError) as error:
+        raise CommandFailed(
+            f"{error}; nothing was enabled or started; run relaygw setup again then",
+            exit_code=os.EX_UNAVAILABLE,
+        ) from error
+    finally:
+        sockets.close()
 
 
 def enable(*, is_new: bool) -> None:

@@ -109,6 +109,7 @@ class Steps:
         if not self._is_of_service():
             return
         click.echo(f"--- systemctl enable --now {' '.join(host.UNITS)}")
+        host.refuse_taken_addresses(self._loaded.settings)
         change = host.socket_change(self._loaded.settings)
         if change:
             click.echo(f"{change} {host.DROP_IN}")

@@ -102,5 +102,6 @@ def _stamp(path: str | None) -> object:
     with contextlib.suppress(OSError):
         if path is not None:
             status = Path(path).stat()
-            return status.st_mtime_ns, status.st_ino, status.st_size
+            # another owner or mode may make it one that can be read
+            return status.st_ctime_ns, status.st_mtime_ns, status.st_ino, status.st_size
     return None

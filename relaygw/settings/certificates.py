@@ -86,6 +86,16 @@ def broken_certificates(settings: Settings, tree: Tree, *, owners: Collection[in
     return problems
 
 
+def unusable_certificates(settings: Settings) -> Iterator[str]:
+    """Yield why this user cannot use the certificate or key of a listener."""
+    for number, listener in enumerate(settings.listeners):
+        if listener.tls.mode != "off":
+            try:
+                server_context(listener.tls)
+            except SettingsError as error:
+                yield f"listeners.{number}.tls: {error}"
+
+
 def certificate_files(settings: Settings) -> dict[Keys, str]:
     """Return the files of certificates and their keys by where the user wrote them."""
     files: dict[Keys, str | None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def test_it_is_enabled_and_started_and_a_failure_names_the_journal(systemd: Syst
         host.enable(is_new=True)
 
 
+def test_an_address_that_another_program_has_is_named_before_anything_is_enabled(
+    systemd: Systemd,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        host.refuse_taken_addresses(settings(bind))  # by relaygw itself: it is active
+        systemd.answer(is_active=3)
+        with pytest.raises(CommandFailed, match=rf"cannot listen on {bind}: .* nothing was enab"):
+            host.refuse_taken_addresses(settings(bind))
+    host.refuse_taken_addresses(settings(bind))
+    assert {call.split()[0] for call in systemd.calls()} == {"is-active"}
+
+
 def test_other_listeners_are_told_to_the_socket() -> None:
     assert host.socket_file(settings("127.0.0.1:25")) is None
     told = host.socket_file(settings("0.0.0.0:25", "[::1]:587"))
@@ -87,7 +101,11 @@ def test_other_listeners_are_told_to_the_socket() -> None:
 
 def settings(*binds: str) -> Settings:
     return Settings.model_validate(
-        {"mode": "sandbox", "listeners": [{"bind": one, "allow": ["10.0.0.0/8"]} for one in binds]}
+        {
+            "mode": "sandbox",
+            "web": {"bind": "127.0.0.1:0"},
+            "listeners": [{"bind": one, "allow": ["10.0.0.0/8"]} for one in binds],
+        }
     )
 
 

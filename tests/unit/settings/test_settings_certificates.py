@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import os
+import re
+import time
 from collections.abc import Callable
+from io import StringIO
+from itertools import count
 from pathlib import Path
 
 import pytest
 import trustme
 
-from relaygw.settings.certificates import doubtful_certificates
+from relaygw.inbound.tls import Certificate
+from relaygw.settings.certificates import doubtful_certificates, unusable_certificates
 from relaygw.settings.load import LoadedSettings
+from tests.logs import text_log
+from tests.rights import needs
 
 Load = Callable[..., LoadedSettings]
 Fail = Callable[..., list[str]]
@@ -118,3 +126,30 @@ def test_one_file_may_hold_both(load: Load, files: Files) -> None:
     files.cert.write_bytes(files.key.read_bytes() + files.cert.read_bytes())
     files.cert.chmod(0o600)
     assert doubts(load(files.text().replace(f", key: '{files.key}'", ""))) == []
+
+
+@needs("root")
+def test_a_key_that_the_gateway_may_not_read_stops_a_reload_and_is_taken_once_it_may(
+    load: Load, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write("gw.test")
+    settings = load(files.text()).settings
+    assert [*unusable_certificates(settings)] == []
+    seconds = count(step=60)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))  # it looks each time
+    offered = Certificate(settings.listeners[0].tls, name="127.0.0.1:25", log=text_log(StringIO()))
+    for place in files.cert.parents:
+        place.chmod(place.stat().st_mode | 0o011)
+    files.cert.chmod(0o644)
+    os.seteuid(65534)
+    try:
+        (problem,) = unusable_certificates(settings)
+        assert re.match(r"listeners.0.tls: .*/key.pem cannot be read", problem)
+        assert offered.context() is None
+        os.seteuid(0)
+        files.key.chmod(0o644)  # its time and size stay
+        os.seteuid(65534)
+        assert [*unusable_certificates(settings)] == []
+        assert offered.context() is not None
+    finally:
+        os.seteuid(0)
