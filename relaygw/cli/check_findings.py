@@ -209,6 +209,10 @@ def loop_doubts(settings: Settings) -> Iterator[str]:
 
 def closed_places(loaded: LoadedSettings) -> Iterator[str]:
     """Yield what the service writes to and may not; this process acts as its user."""
+    yield from dict.fromkeys(_closed_places(loaded))  # a queue is its file and its directory
+
+
+def _closed_places(loaded: LoadedSettings) -> Iterator[str]:
     settings, user = loaded.settings, user_name(os.geteuid())
     log, maildrop = settings.log.file, settings.maildrop.path
     places = [("queue.url", loaded.state_dir)]
@@ -217,19 +221,26 @@ def closed_places(loaded: LoadedSettings) -> Iterator[str]:
     if maildrop is not None:
         places.append(("maildrop.path", Path(maildrop)))
     if log is not None:
-        places.append(("log.target", log if os.access(log, os.F_OK) else log.parent))
-    writable = writable_directories() if loaded.files and is_of_service(loaded.files[0]) else ()
+        places.append(("log.target", log))
+    is_used = loaded.files and is_of_service(loaded.files[0])
+    writable, closed = (writable_directories(), closed_directories()) if is_used else ((), ())
     for key, place in places:
-        if writable and not f"{place}/".startswith(writable):
+        directory = place if key == "maildrop.path" or place.is_dir() else place.parent
+        if closed and _is_below(str(directory), closed):
+            yield f"{_hidden(key, str(directory))}; use another place, such as /var/lib/relaygw"
+            continue
+        if writable and not _is_below(str(directory), writable):
             yield (
                 f"{key}: systemd lets the service write below {', '.join(writable)} only, not to "
-                f"{place}; use one, or add ReadWritePaths={place} by: systemctl edit relaygw"
+                f"{directory}; use one, or add ReadWritePaths={directory} by: systemctl edit "
+                "relaygw"
             )
             continue
-        rights = os.R_OK | os.W_OK | (os.X_OK if place.is_dir() else 0)
-        if os.access(place, os.F_OK) and not os.access(place, rights):
-            command = f"chown {user} {shlex.quote(str(place))}"
-            yield f"{key}: {user} may not write to {place}; run as root: {command}"
+        written = place if os.access(place, os.F_OK) or key != "log.target" else place.parent
+        rights = os.R_OK | os.W_OK | (os.X_OK if written.is_dir() else 0)
+        if os.access(written, os.F_OK) and not os.access(written, rights):
+            command = f"chown {user} {shlex.quote(str(written))}"
+            yield f"{key}: {user} may not write to {written}; run as root: {command}"
 
 
 def take_variables_of_service(loaded: LoadedSettings) -> None:
@@ -286,11 +297,19 @@ def hidden_files(loaded: LoadedSettings) -> dict[str, str]:
     files = {keys: secret.target for keys, secret in secrets if secret.kind == "file"}
     files |= certificate_files(loaded.settings)
     return {
-        shown_keys(keys): f"{shown_keys(keys)}: systemd hides {file} from the service "
-        "(ProtectHome=, PrivateTmp=); keep it in /etc/relaygw/secrets"
+        shown_keys(keys): f"{_hidden(shown_keys(keys), file)}; keep it in /etc/relaygw/secrets"
         for keys, file in files.items()
-        if file.startswith(closed)
+        if _is_below(file, closed)
     }
+
+
+def _hidden(key: str, file: str) -> str:
+    return f"{key}: systemd hides {file} from the service (ProtectHome=, PrivateTmp=)"
+
+
+def _is_below(file: str, directories: tuple[str, ...]) -> bool:
+    """True for a file, or directory, that lies or leads below one of these."""
+    return any(f"{path}/".startswith(directories) for path in (file, os.path.realpath(file)))
 
 
 def short_tokens(settings: Settings) -> Iterator[str]:

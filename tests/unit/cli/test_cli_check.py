@@ -173,8 +173,12 @@ def test_a_secret_that_systemd_hides_from_the_service_is_an_error(
     assert (done.exit_code, said in done.stderr) == (78, True)
     assert "provider bulk:" in done.stdout
     assert "provider main:" not in done.stdout
+    link = config.parent / "link"
+    link.symlink_to(f"{place}/key")
+    config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", f"file:{link}"))
+    assert f"systemd hides {link} from the service" in check(config).stderr
     shown[:] = ["ProtectHome=no", "PrivateTmp=no"]
-    assert said not in check(config).stderr
+    assert "systemd hides" not in check(config).stderr
 
 
 def test_a_certificate_that_systemd_hides_from_the_service_is_an_error(
@@ -230,6 +234,11 @@ def test_where_systemd_lets_the_service_write_nothing_is_a_warning(
     )
     config.write_text(f"{STAGING}log: {{target: 'file:/var/log/relaygw/mail.log'}}\n")
     assert said not in check(config).stderr
+    of_service(monkeypatch, "ProtectSystem=strict", "ReadWritePaths=/home/dev", "ProtectHome=yes")
+    config.write_text(f"{STAGING}log: {{target: 'file:/home/dev/mail.log'}}\n")
+    assert "log.target: systemd hides /home/dev from the service" in check(config).stderr
+    config.write_text(STAGING)  # a queue is its file and its directory
+    assert check(config).stderr.count("queue.url: systemd lets the service write below") == 1
 
 
 def test_a_socket_that_listens_elsewhere_is_an_error(
