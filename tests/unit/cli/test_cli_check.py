@@ -237,8 +237,6 @@ def test_where_systemd_lets_the_service_write_nothing_is_a_warning(
     of_service(monkeypatch, "ProtectSystem=strict", "ReadWritePaths=/home/dev", "ProtectHome=yes")
     config.write_text(f"{STAGING}log: {{target: 'file:/home/dev/mail.log'}}\n")
     assert "log.target: systemd hides /home/dev from the service" in check(config).stderr
-    config.write_text(STAGING)  # a queue is its file and its directory
-    assert check(config).stderr.count("queue.url: systemd lets the service write below") == 1
 
 
 def test_a_socket_that_listens_elsewhere_is_an_error(
