@@ -246,6 +246,20 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
         return
     # one answer for all that is blocked: the one that loses least
     used = "capture" if kept else "reject" if refused else "drop"
+    _say_kept(kept, routing, report)
+    for does, classes, own in (("discards", dropped, "drop"), ("refuses", refused, "reject")):
+        if classes and used != own:
+            report.warn(
+                f"{_named(classes)}: Postfix {does} this mail; recipients.blocked is {used}, "
+                "because it applies to all blocked mail"
+            )
+    _say_of_entries(blocked, routing, report)
+    yield "block", list(_entries(blocked, "recipients.block", report))
+    yield "blocked", used
+
+
+def _say_kept(kept: list[str], routing: Routing, report: Report) -> None:
+    """Tell of mail that relaygw captures, and Postfix defers, or keeps on its host."""
     later = [
         address_class for address_class in kept if routing.fates[address_class].fate is Fate.LATER
     ]
@@ -265,12 +279,10 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
             "else; relaygw has no mailboxes: it is captured and never sent. Name a reader: "
             "rewrite.recipients: {root: ADDRESS}"
         )
-    for does, classes, own in (("discards", dropped, "drop"), ("refuses", refused, "reject")):
-        if classes and used != own:
-            report.warn(
-                f"{_named(classes)}: Postfix {does} this mail; recipients.blocked is {used}, "
-                "because it applies to all blocked mail"
-            )
+
+
+def _say_of_entries(blocked: list[str], routing: Routing, report: Report) -> None:
+    """Tell what entries of recipients.block mean otherwise than the classes of Postfix."""
     for address_class in routing.of_fate(Fate.SEND):
         wider = next((each for each in covering(address_class) if each in blocked), None)
         if wider is not None and not routing.is_allow_list:
@@ -286,8 +298,6 @@ def recipients(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:
             f"user{signs[0][0]}text@domain; relaygw blocks an address as it is written: add those "
             "that are used"
         )
-    yield "block", list(_entries(blocked, "recipients.block", report))
-    yield "blocked", used
 
 
 def _allow_list(routing: Routing, report: Report) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -56,6 +56,15 @@ _SHARP_S = 1.0
 _NEWS_S = 900.0
 
 
+def _upstreams(
+    context: WorkerContext, gates: Mapping[str, Gate], screen: Screen
+) -> dict[str, Upstream]:
+    upstreams = {name: Upstream(context, name, screen) for name in gates}
+    for name, gate in gates.items():
+        upstreams[name].pool.permitted = partial(getattr, gate, "permits")
+    return upstreams
+
+
 class Worker:
     """Delivers the mail of all routes of a configuration."""
 
@@ -84,10 +93,8 @@ class Worker:
         self._hints = hints
         self.lanes, self.gates = build_lanes(settings)
         screen = Screen(settings)
-        upstreams = {name: Upstream(context, name, screen) for name in self.gates}
+        upstreams = _upstreams(context, self.gates, screen)
         self.pools = {name: upstream.pool for name, upstream in upstreams.items()}
-        for name, gate in self.gates.items():
-            self.pools[name].permitted = partial(getattr, gate, "permits")
         self.leases = Leases(context)
         self.claim_trouble = self.leases.claim_trouble
         self.recorder = Recorder(context, self.leases.lose, self._expected)

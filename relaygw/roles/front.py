@@ -47,18 +47,11 @@ async def front(context: RoleContext) -> int:
     classes, counts = mail_classes(settings), SourceCounts()
     observer = FrontObserver(log, history, metrics)
     screened = screen(settings, store, observer)
-    intake = Intake(
-        settings,
-        state_dir=context.loaded.state_dir,
-        classes=classes,
-        screen=screened,
-        takes_once=settings.duplicates == "once",
-    )
     service = FrontService(
         settings,
         store,
         observer,
-        intake=intake,
+        intake=_intake(context, classes, screened),
         notify=notifier(context, sender.send),
         flush=partial(flush, store, settings, sender.send),
         counts=counts,
@@ -84,6 +77,14 @@ async def front(context: RoleContext) -> int:
         beat.cancel()
     store.close()
     return 0
+
+
+def _intake(context: RoleContext, classes: MailClasses | None, screen: Screen) -> Intake:
+    settings, state_dir = context.loaded.settings, context.loaded.state_dir
+    takes_once = settings.duplicates == "once"
+    return Intake(
+        settings, state_dir=state_dir, classes=classes, screen=screen, takes_once=takes_once
+    )
 
 
 def mail_classes(settings: Settings) -> MailClasses | None:
