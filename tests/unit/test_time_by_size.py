@@ -7,13 +7,13 @@ such bytes belongs there; the expressions that it uses are found in `test_time_o
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from relaygw.mail.content import normalise_line_ends
 from relaygw.mail.drop import MAX_HEADER_BYTES
 from tests.growth import measure, patterns, ways
+from tests.sources import GATEWAY
 
 SQUARES = frozenset(
     """
@@ -116,7 +116,7 @@ def test_functions_that_take_time_by_the_square_get_little() -> None:
 
 def test_every_module_of_strangers_is_looked_at() -> None:
     rooms = {name.split(".")[1] for name in patterns.reached() if "." in name}
-    package = {path.stem for path in Path(patterns.PACKAGE).iterdir() if path.suffix in (".py", "")}
+    package = {path.stem for path in GATEWAY.iterdir() if path.suffix in (".py", "")}
     assert package - rooms - {"__pycache__", "__init__", "py"} == {"cli", "__main__"}
 
 
