@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
 import click
@@ -46,10 +46,11 @@ from relaygw.cli.frame import (
     address_of,
     pass_invocation,
 )
+from relaygw.cli.running_gateway import note_refusal
 from relaygw.cli.setup_host import service_warnings, socket_problems
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, labelled, print_lines
-from relaygw.errors import SchemaMismatch, SettingsError, StoreUnavailable
+from relaygw.errors import RelaygwError, SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import fields, printable
 from relaygw.policy.endings import ending_logins
@@ -105,6 +106,10 @@ def _header(
 @click.option(
     "--json", "wants_json", is_flag=True, help="With --online: JSON, one object per line."
 )
+@click.option(
+    "--before-reload", "reloading", metavar="PID", type=int,
+    help="Of relaygw.service: what is refused is an alert of the gateway with this process id.",
+)  # fmt: skip
 @pass_invocation
 def check(
     invocation: Invocation,
@@ -115,6 +120,7 @@ def check(
     user: str | None,
     online: bool,
     wants_json: bool,
+    reloading: int | None,
 ) -> int:
     """Check the configuration; with --sender and --recipient explain what happens to mail.
 
@@ -125,9 +131,9 @@ def check(
     if wants_json and not online:
         raise click.UsageError("--json needs --online")
     _refuse_half_a_mail(sender, recipient, headers, listener or user, online=online)
-    loaded = invocation.read()
-    take_variables_of_service(loaded)  # as root, where it is
-    act_as_owner(loaded)
+    if reloading is not None:
+        return _check_before_reload(invocation, reloading)
+    loaded = _read(invocation)
     if sender is not None:
         sender = "" if sender == "<>" else address_of(sender, "--sender")
     if recipient is not None:
@@ -148,10 +154,12 @@ def check_settings(
     online: bool,
     wants_json: bool = False,
     changes_socket: bool = False,
+    tell: Callable[[str], object] = str,
 ) -> int:
     """Check settings as the service's user, and print what is found; return the exit code.
 
-    `changes_socket`: the caller makes relaygw.socket follow `listeners` afterwards.
+    `changes_socket`: the caller makes relaygw.socket follow `listeners` afterwards. `tell` gets
+    each problem that the settings are refused for.
     """
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
     problems += file_problems(loaded)
@@ -160,11 +168,37 @@ def check_settings(
     problems += () if changes_socket else socket_problems(loaded)
     if not wants_json:
         _tell(invocation, loaded, mail, doubts)
-    problems_code = _check_problems(loaded.settings, mail, problems)
+    problems_code = _check_problems(loaded.settings, mail, problems, tell)
     online_code = (
         _check_online(loaded.settings, mail, [*hidden], wants_json=wants_json) if online else 0
     )
     return problems_code or online_code
+
+
+def _read(invocation: Invocation) -> LoadedSettings:
+    """Read the settings of the service, and act as its user from here on."""
+    loaded = invocation.read()
+    take_variables_of_service(loaded)  # as root, where it is
+    act_as_owner(loaded)
+    return loaded
+
+
+def _check_before_reload(invocation: Invocation, pid: int) -> int:
+    """Check as relaygw.service does before it signals its gateway, which `pid` is.
+
+    What is refused here never gets to that gateway: it is noted for its alerts.
+    """
+    problems: list[str] = []
+    try:
+        return check_settings(
+            invocation, _read(invocation), AskedMail(), online=False, tell=problems.append
+        )
+    except RelaygwError as error:
+        problems += str(error).splitlines()
+        raise
+    finally:
+        if problems:
+            note_refusal(pid, problems[0])
 
 
 def _refuse_half_a_mail(
@@ -190,13 +224,16 @@ def _refuse_unknown(option: str, name: str | None, known: list[str]) -> None:
         raise CommandFailed(problem)
 
 
-def _check_problems(settings: Settings, mail: AskedMail, problems: Iterable[str]) -> int:
+def _check_problems(
+    settings: Settings, mail: AskedMail, problems: Iterable[str], tell: Callable[[str], object]
+) -> int:
     if mail.recipient is not None:
         return os.EX_OK
     looks = (program_problems, queue_problems, events_problems, loop_problems)
     problems = [*problems, *(problem for look in looks for problem in look(settings))]
     for problem in problems:
         warn(f"error: {problem}")
+        tell(problem)
     return os.EX_CONFIG if problems else os.EX_OK
 
 

@@ -11,6 +11,7 @@ from relaygw import service_file, state_owner
 from relaygw.cli.open_queue import open_queue
 from relaygw.cli.stderr import warn
 from relaygw.errors import RelaygwError, SettingsError, SettingsUnreadable, StoreUnavailable
+from relaygw.observe.reload import note_refused_reload
 from relaygw.service_file import FoundGateway
 from relaygw.settings.in_force import kept_settings
 from relaygw.settings.load import LoadedSettings, load_settings
@@ -154,6 +155,15 @@ def running_mode(settings: Settings) -> str:
         gateway.mode for gateway in running if gateway.queue == settings.queue.url and gateway.mode
     )
     return next(modes, settings.mode.value)
+
+
+def note_refusal(pid: int, reason: str) -> None:
+    """Have the gateway that is process `pid` alert that its reload was refused."""
+    for gateway in service_file.running_gateways(os.environ):
+        if gateway.pid == pid:
+            state_dir = Path(gateway.state_dir)
+            with state_owner.as_owner_of(state_dir):
+                note_refused_reload(state_dir, reason)
 
 
 def replaced_warning(settings: Settings, *, is_used: bool) -> Iterator[str]:

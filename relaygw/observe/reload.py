@@ -1,6 +1,7 @@
-"""Whether the last reload of this host's gateway was refused: a file that its supervisor keeps.
+"""Whether the last reload of this host's gateway was refused: a file in its state directory.
 
-The settings of before stay in force, in which no rule of alerts could say that newer ones wait.
+Its supervisor keeps it, and `relaygw check` where systemd asks that before it reloads. The settings
+of before stay in force, in which no rule of alerts could say that newer ones wait.
 """
 
 from __future__ import annotations

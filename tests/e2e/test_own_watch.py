@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,9 +17,11 @@ from tests.e2e.gateway import Gateway
 from tests.e2e.ports import fixed_binds
 from tests.fakes.notice_receiver import NoticeReceiver
 from tests.forked import run_relaygw
+from tests.sources import ROOT
 
 HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(b"right")
 TOKEN = "a-token-of-more-than-twenty"
+UNIT = ROOT / "packaging/tree/usr/lib/systemd/system/relaygw.service"
 RULES = {"config_changed", "login_failures", "api_stranger"}
 
 
@@ -32,21 +36,33 @@ def test_a_refused_reload_is_told_until_one_succeeds(tmp_path: Path) -> None:
             **fixed_binds(),
         ) as gateway,
     ):
-        gateway.settings["retry"]["first"] = "soon"
-        gateway.wait_for_log("reload refused, the old settings stay", start=gateway.reload())
-        receiver.wait_for(1)
-        gateway.settings["retry"]["first"] = "100ms"
-        gateway.wait_for_log("reloaded: ", start=gateway.reload())
-        receiver.wait_for(2)
-        told, over = receiver.bodies
-        assert (told["rule"], told["key"], told["state"]) == (
-            "reload_refused",
-            "gw.test reload",
-            "open",
-        )
-        assert "runs on with the settings of before: " in told["summary"]
-        assert "retry.first" in told["summary"]
-        assert (over["key"], over["state"]) == (told["key"], "recovered")
+        (by_systemd,) = re.findall(r"^ExecReload=/usr/bin/relaygw (.*)$", UNIT.read_text(), re.M)
+        words = by_systemd.replace("$MAINPID", str(gateway.processes()[0])).split()
+        for number, is_by_systemd in enumerate((False, True)):
+            gateway.settings["retry"]["first"] = "soon"
+            if is_by_systemd:  # which sends no signal then
+                gateway.write_config()
+                words += ["--config", str(gateway.config)]
+                done = run_relaygw(words, env=gateway.environment, capture_output=True, text=True)
+                assert done.returncode == os.EX_CONFIG
+                assert "retry.first" in done.stderr
+            else:
+                gateway.wait_for_log(
+                    "reload refused, the old settings stay", start=gateway.reload()
+                )
+            receiver.wait_for(2 * number + 1)
+            gateway.settings["retry"]["first"] = "100ms"
+            gateway.wait_for_log("reloaded: ", start=gateway.reload())
+            receiver.wait_for(2 * number + 2)
+            told, over = receiver.bodies[2 * number :]
+            assert (told["rule"], told["key"], told["state"]) == (
+                "reload_refused",
+                "gw.test reload",
+                "open",
+            )
+            assert "runs on with the settings of before: " in told["summary"]
+            assert "retry.first" in told["summary"]
+            assert (over["key"], over["state"]) == (told["key"], "recovered")
 
 
 def ask(gateway: Gateway, token: str, agent: str, path: str = "/status") -> int:

@@ -362,6 +362,23 @@ def test_a_provider_that_is_the_gateway_itself(
     assert ("providers.main.host" in result.stderr) is bool(words)
 
 
+@pytest.mark.parametrize("host", ["localhost", "not a host", "smtp.example.com"])
+def test_what_refuses_a_reload_is_noted_for_its_gateway(
+    config: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[tuple[int, str]] = []
+    monkeypatch.setattr("relaygw.cli.check.note_refusal", lambda *words: noted.append(words))
+    config.write_text(OWN.replace("HOST", host).replace("PORT", "25"))
+    result = check(config, "--before-reload", "17")
+    reasons = [
+        (17, line.removeprefix("relaygw: ").removeprefix("error: "))
+        for line in result.stderr.splitlines()
+        if "providers.main.host" in line
+    ]
+    assert noted == reasons[:1]
+    assert bool(noted) is (result.exit_code == 78)
+
+
 def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     result = check(config)
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr
