@@ -349,7 +349,7 @@ class Holds:
             if outcome is None:
                 await self._note_success(gate)
             elif outcome.verdict is Verdict.HOLD:
-                gate.note_connection()
+                await self._note_connection(gate)
                 await self.hold_provider(gate, outcome)
             else:
                 what = outcome.detail or str(outcome.reply)
@@ -373,16 +373,22 @@ class Holds:
             )
         return None
 
-    async def _note_success(self, gate: Gate) -> None:
+    async def _note_connection(self, gate: Gate) -> None:
         gate.note_connection()
         if gate.is_outage_known:
             await self.end_outage(gate)
+
+    async def _note_success(self, gate: Gate) -> None:
+        await self._note_connection(gate)
         if gate.is_held and not gate.is_probed_by_mail:
             await self.drop(gate)
         gate.note_progress(time.monotonic())
 
     async def has_new_key(self, gate: Gate) -> bool:
-        """Return whether a refused key was replaced; looks now and then, however often asked."""
+        """Return whether a refused key was replaced, or cannot be read any more.
+
+        Looks now and then, however often asked.
+        """
         credentials = self._upstreams[gate.provider].pool.credentials
         now_s = time.monotonic()
         if now_s < self._look_at_s.get(gate.provider, 0.0):

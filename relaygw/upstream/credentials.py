@@ -103,7 +103,11 @@ class Credentials:
             self._tokens.forget(login.secret)
 
     async def has_changed(self) -> bool:
-        """Return whether there is something else than was refused; False if nobody can read it."""
+        """Return whether a login should be tried, as there is something else than was refused.
+
+        True as well while it cannot be read: `read` says why, and whatever can be read next is
+        tried.
+        """
         if (refused := self._refused) is None:
             return False
         async with self._lock:
@@ -111,7 +115,8 @@ class Credentials:
             try:
                 material = await asyncio.to_thread(_fetch, self._places, by_command)
             except SettingsError:
-                return False
+                self._refused = ()
+                return True
             if material == refused:
                 return False
             self._by_command = by_command

@@ -232,3 +232,40 @@ async def test_a_rotated_key_is_found_as_fast_where_another_provider_is_down(
         )
         key.write_text("new\n")
         await finished(rig, *messages)
+
+
+async def test_what_is_wrong_with_the_file_of_a_new_key_is_told_while_it_is(
+    tmp_path: Path,
+) -> None:
+    key = tmp_path / "key"
+
+    def write(word: str) -> None:
+        key.touch(mode=0o600)
+        key.write_text(f"{word}\n")
+
+    write("old")
+    async with ScriptedProvider(users={"u": "right"}, tls="starttls") as a:
+        settings = a.settings(username="u", password=f"file:{key}")
+        async with running(tmp_path, {"a": settings}) as rig:
+
+            async def told(*words: str) -> None:
+                def is_told() -> bool:
+                    reasons = [hold.reason for hold in rig.store.holds.in_force()]
+                    return len(reasons) == len(words) and all(map(str.__contains__, reasons, words))
+
+                await rig.wait_until(is_told)
+
+            message = accepted()
+            rig.accept(message)
+            await told("535")
+            key.unlink()
+            await told("535", "cannot be read (No such file or directory)")
+            assert "provider a is down (file:" in rig.log.getvalue()
+            key.mkdir()
+            await told("535", "is not a regular file")
+            key.rmdir()
+            write("old")  # the refused one again: what was wrong with the file is over
+            await told("535")
+            write("right")
+            await finished(rig, message)
+            await told()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from relaygw.mail.address import split
 from relaygw.mail.attempt_state import AttemptState
@@ -43,6 +43,7 @@ from relaygw.store.queue_entry import (
 )
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
+from relaygw.upstream.failure import known_remedy
 
 _REPLY = re.compile(r"([2-5]\d\d)(?: (.*))?", re.DOTALL)
 _WORDS = {
@@ -266,11 +267,12 @@ class Meanings:
             return None
         if name not in self._classifiers:
             self._classifiers[name] = Classifier(self._providers[name])
+        reply = reply_of(attempt.reply)
         meaning = self._classifiers[name].meaning(
-            Stage(attempt.stage),
-            reply_of(attempt.reply),
-            in_doubt=attempt.state is AttemptState.IN_DOUBT,
+            Stage(attempt.stage), reply, in_doubt=attempt.state is AttemptState.IN_DOUBT
         )
+        if reply is None and (remedy := known_remedy(attempt.reply)) is not None:
+            meaning = replace(meaning, remedy=remedy)
         is_held_apart = attempt.state is AttemptState.HELD and meaning.verdict is Verdict.BOUNCE
         return None if is_held_apart else meaning
 

@@ -119,7 +119,9 @@ async def test_a_rotated_file_is_noticed_and_read(tmp_path: Path) -> None:
         assert await opened(settings, credentials) == 535
         assert not await credentials.has_changed()
         keys.remove()
-        assert not await credentials.has_changed()  # in the middle of a change
+        assert await credentials.has_changed()  # `read` says what is wrong
+        with pytest.raises(UpstreamError, match="cannot be read"):
+            await credentials.read()
         keys.put("new")
         assert await credentials.has_changed()
         assert await opened(settings, credentials) == 0

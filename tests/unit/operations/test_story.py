@@ -408,6 +408,14 @@ def test_a_provider_that_cannot_be_reached(rig: StoryRig) -> None:
     assert commands(story) == ["relaygw check --online"]
 
 
+def test_a_remedy_that_is_known_here_is_the_only_one(rig: StoryRig) -> None:
+    message = rig.accept()
+    said = "file:/k: /k cannot be read (Permission denied); run as root: chmod g+r /k"
+    rig.attempt(message, (Stage.AUTH, said))
+    event = event_of(rig.story(message), EventKind.DEFERRED)
+    assert notes(event)["remedy"] == "run as root: chmod g+r /k"
+
+
 def test_in_doubt(rig: StoryRig) -> None:
     message = rig.accept()
     lost = (Stage.CONTENT, "connection lost after the final dot")
