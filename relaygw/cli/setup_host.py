@@ -123,6 +123,14 @@ def is_enabled() -> bool:
     return _answers_yes(("is-enabled", *UNITS), ("is-active", UNITS[-1]))
 
 
+def start_command(config: Path | None) -> str:
+    """Return the command that starts the gateway of a configuration, now and at each boot."""
+    if not is_of_service(config):
+        return "relaygw serve"
+    verb = "start" if _answers_yes(("is-enabled", *UNITS)) else "enable --now"
+    return f"systemctl {verb} {' '.join(UNITS)}"
+
+
 def _answers_yes(*questions: Sequence[str]) -> bool:
     """True when systemd's answer is yes to all."""
     return all(_systemctl(verb, "--quiet", *names).returncode == 0 for verb, *names in questions)
@@ -232,6 +240,8 @@ def enable(*, is_new: bool) -> None:
     # a restart of both at once may begin with the socket, which refuses while the service runs
     stops = (("stop", *UNITS),) if is_new else ()
     for words in (("daemon-reload",), ("enable", *UNITS), *stops, ("start", *UNITS)):
+        if words[0] == "start":  # starts that failed just now would count against its limit
+            _systemctl("reset-failed", *UNITS)  # fails where systemd has forgotten the units
         done = _systemctl(*words)
         if done.returncode != 0:
             said = " ".join(done.stderr.split())

@@ -17,6 +17,7 @@ from relaygw.cli.running_gateway import (
     replaced_warning,
     running_mode,
 )
+from relaygw.cli.setup_host import start_command
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.errors import StoreUnavailable
@@ -25,6 +26,7 @@ from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.waits import Waits
 from relaygw.operations.queue_object import UNFINISHED
 from relaygw.operations.status import Snapshot, lanes_of, status_object, take_snapshot, warnings
+from relaygw.settings.load import LoadedSettings
 from relaygw.settings.model import Settings
 
 _INSTANCE = (9, 25, -8, 7, 10, 0)
@@ -50,7 +52,7 @@ def status(invocation: Invocation, wants_json: bool) -> None:
     if wants_json:
         click.echo(as_json({**status_object(snapshot, settings), "mode": mode}))
         return
-    print_lines(_screen(snapshot, settings, mode))
+    print_lines(_screen(snapshot, loaded, mode))
     sendmail = maildrop_warnings(settings)
     replaced = replaced_warning(settings, is_used=bool(snapshot.instances))
     for text in chain(
@@ -63,9 +65,10 @@ def status(invocation: Invocation, wants_json: bool) -> None:
         warn(f"warning: {text}")
 
 
-def _screen(snapshot: Snapshot, settings: Settings, mode: str) -> Iterator[str]:
+def _screen(snapshot: Snapshot, loaded: LoadedSettings, mode: str) -> Iterator[str]:
+    settings = loaded.settings
     yield from _head(settings, mode)
-    for lines in (_instance_lines(snapshot), _provider_lines(snapshot)):
+    for lines in (_instance_lines(snapshot, loaded), _provider_lines(snapshot)):
         yield ""
         yield from lines
     yield ""
@@ -93,7 +96,7 @@ def _maildrop_lines(left: LeftMail | None) -> Iterator[str]:
         yield labelled("", printable(f"{file.name}: {file.reason}"))
 
 
-def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
+def _instance_lines(snapshot: Snapshot, loaded: LoadedSettings) -> Iterator[str]:
     yield aligned(_INSTANCE, "ROLE", "INSTANCE", "PID", " SINCE", "HEARTBEAT", "STATE")
     for instance in snapshot.instances:
         since = age(snapshot.at_ms - instance.started_at_ms)
@@ -106,7 +109,8 @@ def _instance_lines(snapshot: Snapshot) -> Iterator[str]:
         beat = age(snapshot.at_ms - gone.heartbeat_at_ms)
         yield aligned(_INSTANCE, gone.role, gone.name, gone.pid, "", beat, "lost")
     if not snapshot.instances:
-        yield "nothing is running; start it: relaygw serve"
+        command = start_command(loaded.files[0] if loaded.files else None)
+        yield f"nothing is running; start it: {command}"
 
 
 def _provider_lines(snapshot: Snapshot) -> Iterator[str]:

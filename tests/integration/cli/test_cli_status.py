@@ -5,6 +5,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
@@ -152,9 +154,11 @@ def test_status_names_files_of_the_maildrop_that_nobody_takes(desk: Desk, tmp_pa
     assert [one["name"] for one in found["maildrop"]["files"]] == [stuck]
 
 
-def test_nothing_runs(desk: Desk) -> None:
+def test_nothing_runs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     result = desk.run("status")
     assert "nothing is running; start it: relaygw serve" in result.stdout
+    monkeypatch.setattr("relaygw.cli.setup_host.is_of_service", lambda config: config is not None)
+    assert "start it: systemctl enable --now relaygw.socket" in desk.run("status").stdout
 
 
 def test_db_check_and_upgrade(desk: Desk, tmp_path: Path) -> None:

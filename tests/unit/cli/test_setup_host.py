@@ -12,6 +12,7 @@ import pytest
 from relaygw.cli import setup_host as host
 from relaygw.cli.frame import CommandFailed
 from relaygw.cli.setup_plan import NewFile
+from relaygw.settings.load import DEFAULT_FILE
 from relaygw.settings.model import Settings
 from tests.rights import needs
 
@@ -73,10 +74,22 @@ def test_it_is_enabled_and_started_and_a_failure_names_the_journal(systemd: Syst
     systemd.answer()
     host.enable(is_new=False)
     units = "relaygw.socket relaygw.service"
-    assert systemd.calls() == ["daemon-reload", f"enable {units}", f"start {units}"]
+    calls = ["daemon-reload", f"enable {units}", f"reset-failed {units}", f"start {units}"]
+    assert systemd.calls() == calls
+    systemd.answer(reset_failed=1)
+    host.enable(is_new=False)
+    assert systemd.calls() == calls
     systemd.answer(stop=1)
     with pytest.raises(CommandFailed, match=r"systemctl stop .*: no stop; see: journalctl"):
         host.enable(is_new=True)
+
+
+def test_what_starts_the_gateway_is_systemd_where_it_has_the_service(systemd: Systemd) -> None:
+    units = "relaygw.socket relaygw.service"
+    assert host.start_command(DEFAULT_FILE) == f"systemctl start {units}"
+    assert host.start_command(Path("/other.yaml")) == "relaygw serve"
+    systemd.answer(is_enabled=1)
+    assert host.start_command(DEFAULT_FILE) == f"systemctl enable --now {units}"
 
 
 def test_an_address_that_another_program_has_is_named_before_anything_is_enabled(
