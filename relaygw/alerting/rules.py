@@ -112,7 +112,10 @@ def host_findings(facts: HostFacts, settings: Settings) -> list[Finding]:
             )
     for listener, problem in facts.unusable.items():
         summary = f"{host} cannot use the file of the certificate for {listener}: {problem}"
-        remedy = "until then clients see the one before it; relaygw check shows what is wrong"
+        remedy = (
+            "relaygw check shows what is wrong; until then clients see the one that was loaded "
+            "before, and where none was, TLS is not offered"
+        )
         found.append(
             Finding(Rule.CERTIFICATE_EXPIRING, packed(host, str(listener)), summary, remedy)
         )

@@ -509,6 +509,12 @@ def test_words_of_a_hang() -> None:
     assert words(*ended)[0].startswith("front (pid 8)")
 
 
+def test_a_certificate_that_cannot_be_used_may_leave_no_tls() -> None:
+    facts = HostFacts(host="gw1", unusable={":465": "key.pem cannot be read"})
+    (finding,) = host_findings(facts, SETTINGS)
+    assert finding.remedy.endswith("loaded before, and where none was, TLS is not offered")
+
+
 def test_words_of_a_certificate() -> None:
     def words(left_s: float) -> str:
         facts = HostFacts(host="gw1", certificates={":465": left_s})
