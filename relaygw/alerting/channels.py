@@ -23,6 +23,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from relaygw.alerting import apprise_child
@@ -37,6 +38,7 @@ from relaygw.upstream.outgoing import OutgoingMail
 from relaygw.upstream.session import open_session
 
 _SLACK_HOSTS = ("hooks.slack.com", ".slack.com", "hooks.slack-gov.com")
+_MAX_SUBJECT = 200
 _VARIABLES = frozenset({"PATH", "HOME", "TZ", "LANG", "LANGUAGE"})
 _APPRISE_VARIABLES = frozenset(
     {"PYTHONPATH", "VIRTUAL_ENV"}
@@ -251,7 +253,7 @@ class Email:
         mail = EmailMessage(policy=SMTP.clone(max_line_length=78))
         mail["From"] = self.sender
         mail["To"] = self.address
-        mail["Subject"] = " ".join(notice.title.split())[:200]
+        mail["Subject"] = shorten(notice.title, _MAX_SUBJECT, placeholder=" ...")
         mail["Date"] = formatdate()
         mail["Message-ID"] = make_msgid(domain=self.settings.hostname)
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody answers it by a program

@@ -39,17 +39,18 @@ def alerts() -> None:
 def list_alerts(invocation: Invocation, wants_json: bool) -> None:
     """List incidents: those in progress, and those of the last seven days."""
     now_ms = clock_ms()
+    channels = invocation.load_running().settings.alerts
     with invocation.open_store() as store:
         found = store.watch.incidents(now_ms - _RECENT_DAYS * 86_400_000)
     found.sort(key=lambda incident: (incident.recovered_at_ms is not None, -incident.since_ms))
-    print_lines(map(_object, found) if wants_json else _rows(found, now_ms))
+    print_lines(map(_object, found) if wants_json else _rows(found, now_ms, channels))
 
 
 def _object(incident: Incident) -> str:
     return as_json({**incident_object(incident), **fields(incident, "told", "recovery_told")})
 
 
-def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
+def _rows(incidents: Sequence[Incident], now_ms: int, channels: Sequence[Alert]) -> Iterator[str]:
     if not incidents:
         yield f"no incident in progress, and none in the last {_RECENT_DAYS} days"
         return
@@ -67,6 +68,16 @@ def _rows(incidents: Sequence[Incident], now_ms: int) -> Iterator[str]:
             yield labelled("wrong", incident.summary)
             yield labelled("remedy", incident.remedy)
             yield labelled("notified", ", ".join(incident.told) or "nobody yet")
+            if missing := [*_untold(incident, channels)]:
+                yield labelled("not yet", f"{', '.join(missing)}; the log says why")
+
+
+def _untold(incident: Incident, channels: Sequence[Alert]) -> Iterator[str]:
+    """Yield the channels that are to be told of an incident, and have not taken its notice."""
+    for number, alert in enumerate(channels):
+        name = channel_name(alert, number)
+        if name not in incident.told and (not alert.on or incident.rule in alert.on):
+            yield name
 
 
 @alerts.command("test", cls=Command)

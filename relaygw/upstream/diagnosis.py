@@ -105,7 +105,9 @@ async def diagnose(
     try:
         yield Finding(step=Step.DNS, detail=await _look_up(provider.host))
     except OSError as error:
-        yield _failed(Step.DNS, str(error), "check the spelling of host, and this machine's DNS")
+        written = f"region ({provider.region}) or host" if provider.region else "host"
+        remedy = f"check the spelling of {written}, and this machine's DNS"
+        yield _failed(Step.DNS, str(error), remedy)
         return
     try:
         async with _connected(_without_login(provider), ehlo_name, own) as connection:

@@ -226,6 +226,15 @@ async def test_a_mail_goes_by_the_next_provider_while_the_first_is_down() -> Non
         assert taken.content.isascii()
 
 
+async def test_a_long_subject_ends_with_a_whole_word() -> None:
+    async with ScriptedProvider() as spare:
+        long = replace(NOTICE.incident, summary="changed at 2026-12-03 " * 20)
+        await email(free_port(), spare).send(replace(NOTICE, incident=long))
+        (taken,) = spare.messages
+        *words, end = message_from_bytes(taken.content, policy=default)["Subject"].split()
+        assert (end, words[-1] in ("changed", "at", "2026-12-03")) == ("...", True)
+
+
 async def test_providers_in_trouble_come_last() -> None:
     async with ScriptedProvider() as first, ScriptedProvider() as second:
         await email(first, second, troubled=("p0",)).send(NOTICE)

@@ -46,12 +46,19 @@ def test_incidents_that_last_come_first_with_their_remedy(desk: Desk) -> None:
     desk.store.watch.end_incident("1", at_ms=clock_ms() - 3 * HOUR_MS)
     add_incident(desk, 2, hours_ago=2)
     desk.store.watch.note_told("2", "ops", is_recovery=False)
+    with_alerts(
+        desk,
+        {"name": "ops", "command": "/bin/true"},
+        {"command": "/bin/true", "on": ["provider_down", "storm"]},
+        {"command": "/bin/true", "on": ["storm"]},
+    )
     lines = desk.run("alerts", "list").stdout.splitlines()
     assert lines[0].split() == ["SINCE", "FOR", "RULE", "WHAT"]
     assert lines[1].split()[:3] == ["2h", "lasts", "provider_down"]
     assert lines[2].split()[:3] == ["5h", "2h", "provider_down"]
     assert any("relaygw check --online tests it" in line for line in lines)
-    assert lines[-1].split() == ["notified", "ops"]
+    assert lines[-2].split() == ["notified", "ops"]
+    assert lines[-1].split(maxsplit=2) == ["not", "yet", "command-2; the log says why"]
     assert max(map(len, lines)) <= 80
     one, two = desk.lines("alerts", "list", "--json")
     assert (one["state"], one["recovered_at"], one["told"]) == ("open", None, ["ops"])

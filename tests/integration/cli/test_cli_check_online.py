@@ -144,11 +144,25 @@ def test_the_lines_for_people(shop: Shop) -> None:
 
 
 @pytest.mark.usefixtures("is_unknown")
-def test_an_unknown_host(shop: Shop) -> None:
-    shop.providers["main"] = {"host": "no-such-host.invalid"}
+@pytest.mark.parametrize(
+    ("keys", "host", "named"),
+    [
+        ({"host": "no-such-host.invalid"}, "no-such-host.invalid", "host"),
+        (
+            {"preset": "ses", "region": "eu-west-9", **LOGIN},
+            "email-smtp.eu-west-9.amazonaws.com",
+            "region (eu-west-9) or host",
+        ),
+    ],
+)
+def test_an_unknown_host(shop: Shop, keys: dict[str, Any], host: str, named: str) -> None:
+    shop.providers["main"] = keys
     result, detail, remedy = shop.result_of("DNS")
-    assert (result, remedy) == ("failed", "check the spelling of host, and this machine's DNS")
-    assert "no-such-host.invalid not found" in detail
+    assert (result, remedy) == (
+        "failed",
+        f"check the spelling of {named}, and this machine's DNS",
+    )
+    assert f"{host} not found" in detail
 
 
 SetPorts = Callable[..., None]
