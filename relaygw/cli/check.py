@@ -1,7 +1,7 @@
 """`relaygw check`: is the configuration right, what would it do with mail, are providers there.
 
 An explanation follows the same steps as acceptance. With --online providers are looked at side by
-side, and each finding is a line as soon as it is known.
+side, and shown one after the other: each finding as soon as it and those before it are known.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
+from typing import TypeVar
 
 import click
 
@@ -46,6 +47,7 @@ from relaygw.cli.frame import (
     address_of,
     pass_invocation,
 )
+from relaygw.cli.provider import hold_word, hold_words
 from relaygw.cli.running_gateway import note_refusal
 from relaygw.cli.setup_host import service_warnings, socket_problems
 from relaygw.cli.stderr import warn
@@ -64,8 +66,11 @@ from relaygw.settings.loops import looping_binds
 from relaygw.settings.model import Log, Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
+from relaygw.store.holds import Hold
+from relaygw.store.store import Store
 from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
 
+T = TypeVar("T")
 _PATIENCE_S = 4.0
 _TLS_WORDS = {
     "required": "STARTTLS, verified",
@@ -169,9 +174,11 @@ def check_settings(
     if not wants_json:
         _tell(invocation, loaded, mail, doubts)
     problems_code = _check_problems(loaded.settings, mail, problems, tell)
-    online_code = (
-        _check_online(loaded.settings, mail, [*hidden], wants_json=wants_json) if online else 0
-    )
+    if not online:
+        return problems_code
+    holds = _read_queue(invocation, loaded, lambda store: store.holds.in_force())
+    held = [(hold.provider, _held_finding(hold)) for hold in holds]
+    online_code = _check_online(loaded.settings, mail, [*hidden], held, wants_json=wants_json)
     return problems_code or online_code
 
 
@@ -253,10 +260,27 @@ def _tell(
             warn(f"warning: {text}")
 
 
+def _held_finding(hold: Hold) -> Finding:
+    return Finding(
+        step=Step.GATEWAY,
+        result=Result.WARNING,
+        detail=f"the gateway has {hold_word(hold)} {hold_words(hold, clock_ms())}",
+        remedy=hold.remedy,
+    )
+
+
 def _check_online(
-    settings: Settings, mail: AskedMail, hidden: Iterable[str], *, wants_json: bool
+    settings: Settings,
+    mail: AskedMail,
+    hidden: Iterable[str],
+    held: Iterable[tuple[str, Finding]],
+    *,
+    wants_json: bool,
 ) -> int:
-    """Ask the providers whose secrets are not `hidden` from the service."""
+    """Ask the providers whose secrets are not `hidden` from the service.
+
+    `held` is what the gateway says of them, shown before what they answer.
+    """
     if mail.sender is None:
         senders = {name: _known_senders(settings, name) for name in settings.providers}
     else:
@@ -268,7 +292,7 @@ def _check_online(
     if not senders:
         warn("no provider is used for this; nothing to check online")
     try:
-        is_fine = asyncio.run(_ask_all(settings, senders, wants_json=wants_json))
+        is_fine = asyncio.run(_ask_all(settings, senders, held, wants_json=wants_json))
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     return os.EX_OK if is_fine else os.EX_UNAVAILABLE
@@ -288,32 +312,47 @@ def _may_send(provider: Provider, sender: str) -> bool:
 
 
 async def _ask_all(
-    settings: Settings, senders: Mapping[str, tuple[str, ...]], *, wants_json: bool
+    settings: Settings,
+    senders: Mapping[str, tuple[str, ...]],
+    held: Iterable[tuple[str, Finding]],
+    *,
+    wants_json: bool,
 ) -> bool:
-    """Ask the providers and print what comes in; True if nothing failed."""
-    is_fine, waiting = True, dict.fromkeys(senders)
-    found: asyncio.Queue[tuple[str, Finding | None]] = asyncio.Queue()
+    """Ask the providers and print what comes in, one after the other; True if nothing failed."""
+    is_fine = True
+    found: dict[str, asyncio.Queue[Finding | None]] = {name: asyncio.Queue() for name in senders}
+    for name, finding in held:
+        if name in found:
+            found[name].put_nowait(finding)
     async with asyncio.TaskGroup() as group:
-        for name, addresses in senders.items():
-            group.create_task(_ask(settings, name, addresses, found))
-        while waiting:
-            try:
-                async with asyncio.timeout(_PATIENCE_S):
-                    name, finding = await found.get()
-            except TimeoutError:
-                warn(f"waiting for {', '.join(waiting)}")
-                continue
-            if finding is None:
-                del waiting[name]
-                continue
-            is_fine = is_fine and finding.result is not Result.FAILED
-            if wants_json:
-                shown = fields(finding, "step", "result", "detail", "remedy")
-                shown |= {"result": finding.result.lower(), "remedy": finding.remedy or None}
-                click.echo(as_json({"provider": name, **shown}))
-            else:
-                click.echo(finding_line(name, finding))
+        tasks = {
+            name: group.create_task(_ask(settings, name, addresses, found[name]))
+            for name, addresses in senders.items()
+        }
+        for name, coming in found.items():
+            while (shown := await _next(coming, tasks)) is not None:
+                is_fine = is_fine and shown.result is not Result.FAILED
+                click.echo(_finding_json(name, shown) if wants_json else finding_line(name, shown))
     return is_fine
+
+
+async def _next(
+    coming: asyncio.Queue[Finding | None], tasks: Mapping[str, asyncio.Task[None]]
+) -> Finding | None:
+    """Return the next finding, None after the last; name on stderr who makes it wait for long."""
+    while True:
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await coming.get()
+        except TimeoutError:
+            waiting = [name for name, task in tasks.items() if not task.done()]
+            warn(f"waiting for {', '.join(waiting)}")
+
+
+def _finding_json(name: str, finding: Finding) -> str:
+    shown = fields(finding, "step", "result", "detail", "remedy")
+    shown |= {"result": finding.result.lower(), "remedy": finding.remedy or None}
+    return as_json({"provider": name, **shown})
 
 
 def finding_line(name: str, finding: Finding) -> str:
@@ -327,20 +366,20 @@ async def _ask(
     settings: Settings,
     name: str,
     addresses: tuple[str, ...],
-    found: asyncio.Queue[tuple[str, Finding | None]],
+    found: asyncio.Queue[Finding | None],
 ) -> None:
     provider = settings.providers[name]
     usable = [address for address in addresses if _may_send(provider, address)]
     own = looping_binds(settings, name)
     asked = diagnose(provider, ehlo_name=settings.hostname, senders=usable, own=own)
     async for finding in asked:
-        found.put_nowait((name, finding))
+        found.put_nowait(finding)
     for sender in (address for address in addresses if address not in usable):
         shown = sender or "<>"
         detail = f"{shown} is not one of the provider's senders; this provider is not used for it"
         finding = Finding(step=Step.SENDER, result=Result.WARNING, detail=detail)
-        found.put_nowait((name, finding))
-    found.put_nowait((name, None))
+        found.put_nowait(finding)
+    found.put_nowait(None)
 
 
 # --- what a configuration says, and what it does with mail -----------------------------------
@@ -382,18 +421,24 @@ def _route_words(route: Route) -> str:
 
 
 def _routes_gone(invocation: Invocation, loaded: LoadedSettings) -> Iterator[str]:
-    """Yield a warning for each route that is gone; a queue out of reach says nothing."""
-    try:
-        with invocation.open_store(loaded) as store:
-            waiting = store.leases.routes_waiting()
-    except (StoreUnavailable, SchemaMismatch, SettingsError):
-        return
-    for route in waiting:
+    """Yield a warning for each route that is gone."""
+    for route in _read_queue(invocation, loaded, lambda store: store.leases.routes_waiting()):
         if route not in known_routes(loaded.settings):
             yield (
                 f"mail waits on {gone_words(route)}; once all workers run this one, it takes the "
                 "current routes, except mail that a provider may have taken already"
             )
+
+
+def _read_queue(
+    invocation: Invocation, loaded: LoadedSettings, read: Callable[[Store], Iterable[T]]
+) -> list[T]:
+    """Read from the queue; return nothing of one out of reach."""
+    try:
+        with invocation.open_store(loaded) as store:
+            return [*read(store)]
+    except (StoreUnavailable, SchemaMismatch, SettingsError):
+        return []
 
 
 def _warnings(settings: Settings) -> Iterator[str]:

@@ -107,12 +107,22 @@ def _notes(usages: Mapping[str, Usage], holds: list[Hold]) -> Iterator[str]:
 
 def hold_line(hold: Hold, now_ms: int, remedy: str = "") -> str:
     """Return a hold in a line, with its end."""
+    told = hold_words(hold, now_ms)
+    return labelled(hold_word(hold), "; ".join(filter(None, (told, remedy))))
+
+
+def hold_word(hold: Hold) -> str:
+    """Return the word for the state that a hold puts its provider in."""
+    return "paused" if hold.scope == PAUSED else "held"
+
+
+def hold_words(hold: Hold, now_ms: int) -> str:
+    """Return whom a hold is on, since when, why and until when."""
     is_plain = hold.scope in (Scope.PROVIDER, PAUSED)
     what = hold.key if is_plain else f"{hold.scope} {hold.key}"
     probe = "" if hold.probe_at_ms is None else _probe_words(hold, now_ms)
     told = f"{what} since {moment(hold.since_ms, now_ms)}: {hold.reason}"
-    label = "paused" if hold.scope == PAUSED else "held"
-    return labelled(label, "; ".join(filter(None, (told, probe, remedy))))
+    return "; ".join(filter(None, (told, probe)))
 
 
 def _probe_words(hold: Hold, now_ms: int) -> str:

@@ -41,6 +41,7 @@ _SOON_DAYS = 14  # a certificate that ends by then is told
 class Step(StrEnum):
     """What is looked at, in this order."""
 
+    GATEWAY = "gateway"  # only where it holds or pauses the provider
     DNS = "DNS"
     TCP = "TCP"
     GREETING = "greeting"  # only when it is the trouble

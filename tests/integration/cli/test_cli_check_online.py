@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ import yaml
 from click.testing import CliRunner
 
 from relaygw.cli import main
+from relaygw.mail.clock import clock_ms, utc_text
+from relaygw.store.holds import PAUSED, Hold
+from relaygw.store.store import open_store
 from relaygw.upstream import diagnosis
 from tests.e2e.gateway import Gateway
 from tests.fakes.entra import CLIENT_ID, SCOPE, TENANT, EntraEndpoint
 from tests.fakes.scripted_provider import Action, ThreadedProvider
 from tests.fakes.token_endpoint import TokenEndpoint
 from tests.forked import run_relaygw
+from tests.queues import make_queue
 
 USERS = {"shop": "s3cret"}
 LOGIN = {"username": "shop", "password": "plain:s3cret"}
@@ -398,12 +402,45 @@ def test_a_provider_that_hangs_holds_up_nobody_else(
     with ThreadedProvider() as slow, ThreadedProvider() as fast:
         slow.script("greeting", Action.HANG)
         shop.add("slow", slow)
-        shop.add("fast", fast)
+        shop.add("spare", fast)
         result = CliRunner().invoke(main, ["check", "--config", str(shop.write()), "--online"])
         assert result.exit_code == 69
         lines = [line for line in result.stdout.splitlines() if line.startswith("provider ")]
-        assert "greeting FAILED  no greeting within 0.5 s" in lines[-1]
+        slows = [line for line in lines if line.startswith("provider slow: ")]
+        assert "greeting FAILED  no greeting within 0.5 s" in slows[-1]
+        fasts = [line for line in lines if line.startswith("provider spare: ")]
+        assert fasts and lines[-len(fasts) :] == fasts  # one after the other
         assert "relaygw: waiting for slow" in result.stderr
+
+
+def test_what_the_gateway_holds_is_said_beside_a_provider_that_works(
+    shop: Shop, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    make_queue(url)
+    at_ms = clock_ms() + 100_000
+    with closing(open_store(url)) as store:
+        for scope in ("credential", PAUSED):
+            store.holds.put_hold(
+                Hold(
+                    scope=scope, key="main", reason=f"of {scope}", remedy="wait",
+                    since_ms=clock_ms(), probe_at_ms=at_ms,
+                )
+            )  # fmt: skip
+    shop.more["queue"] = {"url": url}
+    with ThreadedProvider() as main_one, ThreadedProvider() as spare:
+        shop.add("spare", spare)
+        shop.add("main", main_one)
+        exit_code, findings = shop.check()
+    assert exit_code == 0
+    said = [finding for finding in findings if finding["step"] == "gateway"]
+    assert [(one["provider"], one["result"], one["remedy"]) for one in said] == [
+        ("main", "warning", "wait")
+    ] * 2
+    assert said[0]["detail"].startswith("the gateway has held credential main since ")
+    assert said[1]["detail"].startswith("the gateway has paused main since ")
+    assert f"of {PAUSED}; " in said[1]["detail"]
+    assert f"next probe at {utc_text(at_ms)}" in said[0]["detail"]
 
 
 def test_without_online_nothing_is_asked(shop: Shop) -> None:
