@@ -26,7 +26,7 @@ from relaygw.errors import StoreFull
 from relaygw.mail.state import CLAIMABLE
 from relaygw.mail.words import counted, printable, size
 from relaygw.policy.untended import AWAY_REMEDY, away_words
-from relaygw.store.home import home_elsewhere
+from relaygw.store.home import home_elsewhere, is_bound
 
 if TYPE_CHECKING:
     from relaygw.store.backup import Contents
@@ -167,7 +167,9 @@ def adopt(invocation: Invocation) -> None:
         adopted = roles.adopt_queue(store, loaded.settings, actor=login_name())
         waiting = sum(lane.deliveries for lane in store.queue.counts() if lane.state in CLAIMABLE)
     if adopted is None:
-        click.echo("the queue belongs to this machine: nothing to do")
+        is_here = is_bound(loaded.settings)
+        whose = "this machine" if is_here else "no machine, as in every container"
+        click.echo(f"the queue belongs to {whose}: nothing to do")
         return
     roles.wake_workers(loaded)
     before, new = adopted

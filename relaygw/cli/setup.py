@@ -326,8 +326,8 @@ def _try_token(
     click.echo(_by_options(finding_line(answers.provider, finding), answers))
     if finding.result is not Result.OK:
         raise CommandFailed(
-            "nothing was written: the line above says what to correct; then run this again, or "
-            "with --offline to write it untried",
+            "none of these files was written: the line above says what to correct; then run this "
+            "again, or with --offline to write them untried",
             exit_code=os.EX_UNAVAILABLE,
         )
 

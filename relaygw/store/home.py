@@ -89,9 +89,9 @@ class Homes(Repository):
             add_audit(tx, entry, 1)
 
 
-def is_bound(settings: Settings, machine: Machine) -> bool:
+def is_bound(settings: Settings, machine: Machine | None = None) -> bool:
     """True where a queue has a home: one of SQLite, on a host of its own."""
-    return not (settings.queue.is_postgres or machine.is_container)
+    return not (settings.queue.is_postgres or (machine or this_machine()).is_container)
 
 
 def home_elsewhere(homes: Homes, settings: Settings, machine: Machine | None = None) -> Home | None:

@@ -75,7 +75,7 @@ def test_from_nothing_to_the_first_mail_at_microsoft(
             assert "logs in by password" not in shown
             assert said in line
             assert remedy in line
-            assert "nothing was written: the line above says what to correct" in shown
+            assert "none of these files was written: the line above says what to correct" in shown
             assert list(host.directory.iterdir()) == []
         assert exchange.connections == []
 

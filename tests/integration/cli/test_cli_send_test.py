@@ -88,6 +88,15 @@ def test_what_the_front_refuses(tmp_path: Path) -> None:
     assert "the front refused the recipient b@spam.test: 550 5.7.1" in done.stderr
 
 
+def test_a_full_disk_is_no_fault_of_the_sender(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, mode="sandbox")
+    gateway.settings["queue"]["min_free"] = "100%"
+    with gateway:
+        done = send_test(gateway.config, "--to", "b@cust.test")
+    assert done.returncode == 75
+    assert "the front refused the test, as it would any mail now: 452 4.3.1" in done.stderr
+
+
 def test_still_queued_when_the_time_is_up(tmp_path: Path) -> None:
     with ThreadedProvider() as provider:
         providers = {"main": provider_settings(provider.port)}
