@@ -34,11 +34,17 @@ from relaygw.reach import is_own
 from relaygw.service_file import environ_of, running_gateways, user_name
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.certificates import certificate_files
-from relaygw.settings.load import DEFAULT_FILE, LoadedSettings
+from relaygw.settings.load import DEFAULT_FILE, LoadedSettings, parts_directory
 from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
-from relaygw.settings.secrets import SERVICE_USER, SecretRef, secrets_of, sharing_command
+from relaygw.settings.secrets import (
+    SERVICE_USER,
+    SecretRef,
+    is_directory,
+    secrets_of,
+    sharing_command,
+)
 from relaygw.settings.section import Mode
 from relaygw.settings.tree import shown_keys
 from relaygw.settings.web import MIN_TOKEN_LENGTH
@@ -153,13 +159,15 @@ def server_findings(loaded: LoadedSettings) -> tuple[list[str], list[str]]:
 def file_problems(loaded: LoadedSettings) -> Iterator[str]:
     """Yield files of the configuration that the service cannot read, as whose user this acts.
 
-    Also one that is gone, and that the gateway here runs with.
+    Also a directory of them that it cannot list, and a file that is gone, and that the gateway
+    here runs with.
     """
     used = {DEFAULT_FILE, *(Path(gateway.config) for gateway in running_gateways(os.environ))}
     # beside the service's own file another one is a draft that somebody looks at
     is_draft = is_of_service(DEFAULT_FILE) and not used & {*loaded.files}
-    for file in () if is_draft else loaded.files:
-        if not os.access(file, os.R_OK):
+    parts = [parts_directory(file) for file in loaded.files[:1]]
+    for file in () if is_draft else (*filter(is_directory, parts), *loaded.files):
+        if not os.access(file, os.R_OK | (os.X_OK if file in parts else 0)):
             yield (
                 f"{user_name(os.geteuid())} may not read {file}; run as root: "
                 f"{sharing_command(file)}"

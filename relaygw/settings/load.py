@@ -28,7 +28,7 @@ from relaygw.settings.model import Settings
 from relaygw.settings.presets import fill_presets
 from relaygw.settings.problems import expectation, explain
 from relaygw.settings.routes import fill_relay_to
-from relaygw.settings.secrets import loose_secrets, service_uids
+from relaygw.settings.secrets import SERVICE_USER, loose_secrets, service_uids, sharing_command
 from relaygw.settings.section import Conflict, ConflictsFound, Mode
 from relaygw.settings.tree import (
     FilledValues,
@@ -128,9 +128,14 @@ def _raise_if(problems: list[str]) -> None:
         raise SettingsError("\n".join(problems))
 
 
+def parts_directory(main: Path) -> Path:
+    """Return the directory of the files that are laid over `main`; it need not be there."""
+    return main.parent / "conf.d"
+
+
 def _lay_over(tree: Tree, main: Path) -> list[Path]:
     """Lay the files of conf.d beside `main` over a tree; return them."""
-    directory = main.parent / "conf.d"
+    directory = parts_directory(main)
     try:
         names = sorted(os.listdir(directory))  # noqa: PTH208 - glob takes what is closed as empty
     except (FileNotFoundError, NotADirectoryError):
@@ -153,8 +158,10 @@ def _is_there(file: Path) -> bool:
 
 def _closed(file: Path, error: OSError) -> SettingsError:
     kind = SettingsUnreadable if isinstance(error, PermissionError) else SettingsError
+    user = service_file.user_name(os.geteuid())
+    if user == SERVICE_USER or "STATE_DIRECTORY" in os.environ:  # systemd's service, or its user
+        return kind(f"{file}: {error.strerror}; run as root: {sharing_command(file)}")
     if state_owner.caller_uid() != os.geteuid():
-        user = service_file.user_name(os.geteuid())
         return kind(
             f"{file}: {error.strerror}; root reads it as {user}, as the service does: move it to "
             "where that user may, such as /etc/relaygw"

@@ -374,13 +374,22 @@ def _reader() -> pwd.struct_passwd:
         return pwd.struct_passwd((str(uid), "", uid, os.getegid(), "", "", ""))
 
 
+def is_directory(path: Path) -> bool:
+    """True for a directory; not for what lies in a closed one."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises PermissionError
+
+
 def sharing_command(path: Path) -> str:
-    """Return the command by which root lets the reader, and no stranger, read a file there."""
+    """Return the command by which root lets the reader, and no stranger, read a file there.
+
+    Of a directory: list it, and open what is in it.
+    """
     group = str(_reader().pw_gid)
     with contextlib.suppress(KeyError):
         group = grp.getgrgid(int(group)).gr_name
     closed = [place for place in reversed(path.parents) if not os.access(place, os.X_OK)]
-    steps = [("g+x", place) for place in closed[:1]] + [("u=rw,g=r,o=", path)]
+    own = "u=rwx,g=rx,o=" if is_directory(path) else "u=rw,g=r,o="
+    steps = [("g+x", place) for place in closed[:1]] + [(own, path)]
     shown = ((mode, shlex.quote(str(place))) for mode, place in steps)
     return " && ".join(f"chgrp {group} {place} && chmod {mode} {place}" for mode, place in shown)
 

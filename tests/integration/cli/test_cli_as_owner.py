@@ -15,8 +15,10 @@ import pytest
 
 from relaygw import state_owner
 from relaygw.cli import setup_host
+from relaygw.cli.check_findings import file_problems
 from relaygw.cli.db import _make_directory
-from relaygw.errors import StoreUnavailable
+from relaygw.errors import SettingsUnreadable, StoreUnavailable
+from relaygw.settings.load import load_settings
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.store import open_store
 from tests.forked import run_relaygw
@@ -167,3 +169,35 @@ def test_a_file_named_by_root_is_read_as_the_owner_of_its_directory(
     give(state, *([] if is_of_root else [place]))
     with state_owner.as_owner_of(state), state_owner.as_reader_of(place / "file"):
         assert os.geteuid() == (0 if is_of_root else USER)
+
+
+def test_the_remedies_let_the_service_list_and_read_the_parts_of_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, state = tmp_path / "relaygw.yaml", tmp_path / "state"
+    config.write_text(f"queue: {{url: 'sqlite:///{state}/queue.db'}}\n")
+    (parts := tmp_path / "conf.d").mkdir(mode=0o700)
+    (part := parts / "a.yaml").write_text("mode: sandbox\n")
+    part.chmod(0o600)
+    state.mkdir()
+    give(state)
+    loaded = load_settings(config=config, environ={})
+
+    def remedies() -> list[str]:
+        with state_owner.as_owner_of(state):
+            return [text.partition("; run as root: ")[2] for text in file_problems(loaded)]
+
+    for is_of_directory in (True, False):
+        found = remedies()
+        assert any(command.endswith(f" {parts}") for command in found) is is_of_directory
+        assert found
+        subprocess.run(found[0], shell=True, check=True)
+    assert remedies() == []
+    monkeypatch.setenv("STATE_DIRECTORY", str(state))  # as systemd does
+    with state_owner.as_owner_of(state):
+        assert load_settings(config=config, environ={}).files == (config, part)
+    parts.chmod(0o700)
+    with state_owner.as_owner_of(state), pytest.raises(SettingsUnreadable) as caught:
+        load_settings(config=config, environ={})
+    subprocess.run(str(caught.value).partition("; run as root: ")[2], shell=True, check=True)
+    assert remedies() == []
