@@ -49,7 +49,7 @@ from relaygw.cli.frame import (
 )
 from relaygw.cli.provider import hold_word, hold_words
 from relaygw.cli.running_gateway import note_refusal
-from relaygw.cli.setup_host import service_warnings, socket_problems
+from relaygw.cli.setup_host import service_problems, service_warnings, socket_problems
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import RelaygwError, SchemaMismatch, SettingsError, StoreUnavailable
@@ -167,7 +167,7 @@ def check_settings(
     each problem that the settings are refused for.
     """
     problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
-    problems += file_problems(loaded)
+    problems += chain(file_problems(loaded), service_problems(loaded))
     hidden = hidden_files(loaded)
     problems += hidden.values()
     problems += () if changes_socket else socket_problems(loaded)
@@ -255,7 +255,12 @@ def _tell(
         gone = _routes_gone(invocation, loaded)
         closed = closed_places(loaded)
         for text in chain(
-            _warnings(loaded.settings), closed, doubts, service_warnings(loaded), gone
+            loaded.doubts,
+            _warnings(loaded.settings),
+            closed,
+            doubts,
+            service_warnings(loaded),
+            gone,
         ):
             warn(f"warning: {text}")
 

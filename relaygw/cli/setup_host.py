@@ -5,6 +5,7 @@ And the environment that systemd gives the service, which the caller's shell doe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shlex
@@ -413,17 +414,45 @@ def service_warnings(loaded: LoadedSettings) -> Iterator[str]:
             "this output ignores them: run it as root"
         )
         return
-    own = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
-    if own == {name: value for name, (value, _) in variables.items() if name.startswith(_PREFIX)}:
+    with contextlib.suppress(SettingsError):  # told as a problem
+        theirs = _settings_of_service(loaded, variables)
+        if theirs is not None:
+            yield from _differences(loaded, theirs, variables)
+
+
+def service_problems(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield that the service cannot start with the variables that it has of its own."""
+    if not loaded.files or not is_of_service(loaded.files[0]):
         return
-    base = {**os.environ, "XDG_STATE_HOME": variables.get("XDG_STATE_HOME", ("", ""))[0]}
     try:
-        mine = load_settings(config=loaded.files[0], environ=base)
-        config = Path(variables.get("RELAYGW_CONFIG", (str(loaded.files[0]), ""))[0])
-        theirs = load_settings(config=config, environ=environment_of(variables, base))
+        with contextlib.suppress(OSError):  # told as a warning
+            _settings_of_service(loaded, service_variables())
     except SettingsError as error:
         yield f"the service has its own variables, and cannot start with them: {error}"
-        return
+
+
+def _base(variables: Variables) -> dict[str, str]:
+    return {**os.environ, "XDG_STATE_HOME": variables.get("XDG_STATE_HOME", ("", ""))[0]}
+
+
+def _settings_of_service(loaded: LoadedSettings, variables: Variables) -> LoadedSettings | None:
+    """Return the settings with the service's variables, None where the caller has the same.
+
+    Raises SettingsError.
+    """
+    own = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
+    if own == {name: value for name, (value, _) in variables.items() if name.startswith(_PREFIX)}:
+        return None
+    config = Path(variables.get("RELAYGW_CONFIG", (str(loaded.files[0]), ""))[0])
+    return load_settings(config=config, environ=environment_of(variables, _base(variables)))
+
+
+def _differences(
+    loaded: LoadedSettings, theirs: LoadedSettings, variables: Variables
+) -> Iterator[str]:
+    """Yield what the service has otherwise than the caller."""
+    yield from (doubt for doubt in theirs.doubts if doubt not in loaded.doubts)
+    mine = load_settings(config=loaded.files[0], environ=_base(variables))
     here = {key: (value, origin) for key, value, origin in origin_lines(mine)}
     for key, value, origin in origin_lines(theirs):
         before, place = here.pop(key, (None, ""))

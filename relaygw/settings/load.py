@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from relaygw import service_file, state_owner
 from relaygw.errors import SettingsError, SettingsUnreadable
 from relaygw.mail import drop
+from relaygw.mail.words import printable
 from relaygw.settings.certificates import broken_certificates
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import fill_presets
@@ -48,16 +50,24 @@ _NO_LISTENER = {"bind": "127.0.0.1:0"}
 DEFAULT_FILE = Path("/etc/relaygw/relaygw.yaml")
 _SYSTEM_STATE_DIR = Path("/var/lib/relaygw")
 _PREFIX = "RELAYGW__"
+_CLIENTS_MAILDROP = "RELAYGW_MAILDROP"
+"""A variable of the sendmail command."""
+_OF_KUBERNETES = re.compile("_(?:SERVICE_HOST|(?:SERVICE_)?PORT)(?:_|$)")
+"""Variables that Kubernetes makes of the name of a service, such as relaygw-web."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedSettings:
-    """Settings with the origin of each value by its dotted key; `state_dir` has all other state."""
+    """Settings with the origin of each value by its dotted key; `state_dir` has all other state.
+
+    `doubts` name files and variables that are not read, and may have been meant as settings.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
     files: tuple[Path, ...]
     state_dir: Path
+    doubts: tuple[str, ...] = ()
 
 
 def load_settings(
@@ -101,6 +111,7 @@ def load_settings(
         origins=_origins(settings, tree, filling),
         files=files,
         state_dir=state_dir,
+        doubts=tuple(tree.doubts),
     )
 
 
@@ -134,7 +145,10 @@ def parts_directory(main: Path) -> Path:
 
 
 def _lay_over(tree: Tree, main: Path) -> list[Path]:
-    """Lay the files of conf.d beside `main` over a tree; return them."""
+    """Lay the files of conf.d beside `main` over a tree; return them.
+
+    A name such as staging.yml is a problem: the mode in it would not be in force.
+    """
     directory = parts_directory(main)
     try:
         names = sorted(os.listdir(directory))  # noqa: PTH208 - glob takes what is closed as empty
@@ -142,10 +156,20 @@ def _lay_over(tree: Tree, main: Path) -> list[Path]:
         return []
     except OSError as error:
         raise _closed(directory, error) from error
-    shown = (name for name in names if name.endswith(".yaml") and not name.startswith("."))
-    files = [directory / name for name in shown]
-    for file in files:
-        tree.merge(_read_file(file, f"{directory.name}/{file.name}"))
+    files = []
+    for name in names:
+        short = f"{directory.name}/{name}"
+        if name.startswith("."):
+            continue
+        if name.endswith(".yaml"):
+            files.append(directory / name)
+            tree.merge(_read_file(files[-1], short))
+            continue
+        is_meant = name.lower().endswith((".yaml", ".yml"))
+        (tree.problems if is_meant else tree.doubts).append(
+            f"{printable(short)}: is not read, only names that end in .yaml are; rename it, or "
+            "move it elsewhere"
+        )
     return files
 
 
@@ -284,6 +308,23 @@ def _merge_environment(tree: Tree, environ: Mapping[str, str]) -> None:
             _set(tree, name.removeprefix(_PREFIX).split("__"), read_flow(environ[name]), place)
         except ValueError as error:
             tree.problems.append(f"{place}: {error}")
+    for name in environ:
+        key = _almost_named(name)
+        if key is not None and f"env:{name}" not in (item for _, item in leaves((), tree.values)):
+            (tree.problems if name.lower().endswith("_mode") else tree.doubts).append(
+                f"environment {name}: is not read; write {_PREFIX}{key.upper()}, with two "
+                "underscores before each key, or remove it"
+            )
+
+
+def _almost_named(name: str) -> str | None:
+    """Return the key at the top that a variable seems to set, and does not; None for others."""
+    if name.startswith(_PREFIX) or name == _CLIENTS_MAILDROP or _OF_KUBERNETES.search(name):
+        return None
+    head, _, rest = name.lower().partition("_")
+    words = f"{rest.strip('_')}_"
+    keys = (key for key in Settings.model_fields if words.startswith(f"{key}_"))
+    return next(keys, None) if head == "relaygw" else None
 
 
 def _set(tree: Tree, segments: list[str], value: Any, place: Place) -> None:

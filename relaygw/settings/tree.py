@@ -32,11 +32,12 @@ class Place:
 
 @dataclass(slots=True)
 class Tree:
-    """Values, the place of each by its keys, and what is wrong with the text."""
+    """Values, the place of each by its keys, and what is wrong with the text or odd about it."""
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Keys, Place] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     is_readable: bool = True  # False: the text is no YAML, so `values` says nothing
 
     def merge(self, other: Tree) -> None:

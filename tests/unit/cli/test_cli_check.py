@@ -221,6 +221,23 @@ def test_secrets_are_those_of_the_next_start_of_the_service(
     assert "credential:relaygw_orders: CREDENTIALS_DIRECTORY is not set" in check(config).stderr
 
 
+def test_what_is_not_read_is_a_warning_and_an_error_where_it_was_to_set_the_mode(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d/note").write_text("")
+    assert "warning: conf.d/note: is not read" in check(config).stderr
+    for variable, kind, code in (
+        ("RELAYGW_HOSTNAME=gw.test", "warning: ", 0),
+        ("RELAYGW_MODE=staging", "error: the service has its own variables, and cannot start ", 78),
+    ):
+        of_service(monkeypatch, f"Environment={variable}")
+        done = check(config)
+        assert done.exit_code == code
+        (line,) = (text for text in done.stderr.splitlines() if variable.partition("=")[0] in text)
+        assert line.startswith(f"relaygw: {kind}")
+
+
 def test_where_systemd_lets_the_service_write_nothing_is_a_warning(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

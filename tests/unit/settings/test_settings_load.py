@@ -147,7 +147,48 @@ def test_hidden_and_other_files_in_conf_d_are_left_alone(load: Load, tmp_path: P
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / ".old.yaml").write_text("nonsense: 1")
     (tmp_path / "conf.d" / "x.yaml.bak").write_text("nonsense: 1")
-    assert len(load("mode: sandbox").files) == 1
+    loaded = load("mode: sandbox")
+    assert len(loaded.files) == 1
+    (doubt,) = loaded.doubts
+    assert doubt.startswith("conf.d/x.yaml.bak: is not read, only names that end in .yaml are; ")
+
+
+@pytest.mark.parametrize("name", ["staging.yml", "staging.YAML"])
+def test_a_part_that_seems_to_be_read_is_an_error(
+    load: Load, lines_of: Callable[..., list[str]], tmp_path: Path, name: str
+) -> None:
+    load(RELAY)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / name).write_text("mode: staging")
+    (line,) = lines_of(RELAY)
+    assert line.startswith(f"conf.d/{name}: is not read, only names that end in .yaml are; rename")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("RELAYGW_MODE", "MODE"),
+        ("relaygw__mode", "MODE"),
+        ("RELAYGW_USERS_0_MODE", "USERS"),
+        ("RELAYGW_QUEUE_URL", "QUEUE"),
+        ("RELAYGW_HOSTNAME", "HOSTNAME"),
+        ("RELAYGW_CONFIG", None),
+        ("RELAYGW_MAILDROP", None),
+        ("RELAYGW_WEB_SERVICE_HOST", None),
+        ("RELAYGW_WEB_PORT_8025_TCP", None),
+        ("RELAYGW_SHOP", None),
+        ("RELAYGW_WEB_TOKEN", None),
+    ],
+)
+def test_a_variable_that_almost_is_a_setting_is_told(
+    load: Load, lines_of: Callable[..., list[str]], name: str, key: str | None
+) -> None:
+    """Where it names a mode, nothing starts: mail would be sent that was to be captured."""
+    text = f"{RELAY}web: {{tokens: [{{name: t, token: env:RELAYGW_WEB_TOKEN}}]}}\n"
+    is_mode = name.lower().endswith("mode")
+    found = lines_of(text, {name: "x"}) if is_mode else load(text, {name: "x"}).doubts
+    said = f"environment {name}: is not read; write RELAYGW__{key}, with two underscores"
+    assert [line[: len(said)] for line in found] == ([said] if key else [])
 
 
 def test_the_environment_lies_over_the_files(load: Load) -> None:
