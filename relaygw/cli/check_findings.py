@@ -284,6 +284,7 @@ def unreadable_secrets(settings: Settings) -> Iterator[str]:
         is_problem = has_public_events and keys[-2:] == ("events", "secret")
         if keys[0] != "webhooks" and not is_problem:
             yield from _unreadable(shown_keys(keys), secret)
+        yield from _padded(shown_keys(keys), secret)
     yield from _webhooks_unread(settings)
 
 
@@ -295,6 +296,16 @@ def _unreadable(key: str, secret: SecretRef) -> Iterator[str]:
         secret.read()
     except SettingsError as error:
         yield f"{key}: {error}"
+
+
+def _padded(key: str, secret: SecretRef) -> Iterator[str]:
+    """Yield that a blank at an end of a secret is sent as a part of it; reads the secret."""
+    with contextlib.suppress(SettingsError):  # told as unreadable
+        if secret.kind != "command" and (text := secret.read()) != text.strip(" \t"):
+            yield (
+                f"{key}: {secret}: the secret begins or ends with a blank, which is sent as a part "
+                "of it; remove the blank"
+            )
 
 
 def hidden_files(loaded: LoadedSettings) -> dict[str, str]:

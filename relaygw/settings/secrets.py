@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SERVICE_USER = "relaygw"
 CREDENTIALS = Path("/etc/relaygw/credentials")
 """What only root reads, and systemd hands over: NAME as relaygw_NAME."""
+_HANDED = "relaygw_"
 FORMS = "env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"
 _KINDS = ("env", "file", "credential", "command", "plain")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -102,13 +103,15 @@ class SecretRef(Written):
 
     def _credential_path(self, variables: Mapping[str, str]) -> Path:
         directory = variables.get("CREDENTIALS_DIRECTORY")
-        source = CREDENTIALS / self.target.removeprefix("relaygw_")
-        if not directory and os.access(source, os.R_OK):  # the caller is root
-            return source
         if not directory:
+            name = self.target.removeprefix(_HANDED)
+            source = CREDENTIALS / name
+            if name != self.target and os.access(source, os.R_OK):  # the caller is root
+                return source
             raise SettingsError(
                 f"{self}: CREDENTIALS_DIRECTORY is not set; start relaygw with systemd and "
-                f"LoadCredential={self.target}:PATH"
+                f"LoadCredential={self.target}:PATH, or keep it in {source} and name it "
+                f"credential:{_HANDED}{name}"
             )
         return Path(directory) / self.target
 
@@ -132,8 +135,11 @@ class SecretRef(Written):
                     "services"
                 )
             if self.kind == "credential":
-                place = CREDENTIALS / self.target.removeprefix("relaygw_")
-                remedy = f"write it to {place}; systemd hands it over at the service's next start"
+                name = self.target.removeprefix(_HANDED)
+                remedy = (
+                    f"keep it in {CREDENTIALS / name}, name it credential:{_HANDED}{name}, and "
+                    "restart the service: systemd hands it over at a start"
+                )
             raise SettingsError(
                 f"{self}: {path} cannot be read ({error.strerror}); {remedy}"
             ) from error
@@ -167,7 +173,7 @@ class SecretRef(Written):
 
     def _text(self, content: bytes) -> str:
         try:
-            return content.decode()
+            return content.decode("utf-8-sig")  # editors of Windows put a mark first
         except UnicodeDecodeError:
             pass  # raised outside the handler: the caught error holds the secret
         raise SettingsError(f"{self}: the secret is not UTF-8 text; store it as UTF-8")

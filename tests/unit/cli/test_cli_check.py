@@ -217,6 +217,10 @@ def test_secrets_are_those_of_the_next_start_of_the_service(
     text = STAGING.replace("env:RELAYGW_TEST_UNSET", "credential:relaygw_orders")
     config.write_text(text)
     assert "providers.main.password" not in check(config).stderr
+    config.write_text(text.replace("relaygw_orders", "orders"))
+    (remedy,) = (line for line in check(config).stderr.splitlines() if "credential:orders" in line)
+    assert f"keep it in {credentials}/orders and name it credential:relaygw_orders" in remedy
+    config.write_text(text)
     (credentials / "orders").unlink()
     assert "credential:relaygw_orders: CREDENTIALS_DIRECTORY is not set" in check(config).stderr
 
@@ -399,6 +403,15 @@ def test_what_refuses_a_reload_is_noted_for_its_gateway(
 def test_a_secret_that_is_not_there_is_a_warning(config: Path) -> None:
     result = check(config)
     assert "warning: providers.main.password: env:RELAYGW_TEST_UNSET" in result.stderr
+
+
+def test_a_secret_that_ends_in_a_blank_is_a_warning(config: Path, tmp_path: Path) -> None:
+    config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", f"file:{tmp_path}/key"))
+    said = "warning: providers.main.password: file:"
+    (tmp_path / "key").touch(mode=0o600)
+    for content, is_told in (("key\r\n", False), ("key \r\n", True), ("\tkey", True)):
+        (tmp_path / "key").write_bytes(content.encode())
+        assert (said in check(config).stderr) is is_told
 
 
 def test_so_are_those_beside_providers(config: Path) -> None:

@@ -45,7 +45,7 @@ def test_each_form_reads_its_secret(tmp_path: Path) -> None:
 def test_a_changed_secret_is_read_anew(tmp_path: Path) -> None:
     reference = SecretRef.parse(f"file:{private_file(tmp_path / 'key', 'old')}")
     assert reference.read() == "old"
-    private_file(tmp_path / "key", "new")
+    private_file(tmp_path / "key", "\ufeffnew\r\n")  # as editors of Windows write it
     assert reference.read() == "new"
 
 
@@ -108,6 +108,14 @@ def test_a_missing_variable_names_it_and_the_remedy() -> None:
 
 def test_a_credential_without_systemd_names_the_directive() -> None:
     assert "LoadCredential=smtp:" in error_of("credential:smtp")
+
+
+def test_a_credential_that_systemd_has_not_handed_over_is_told_with_its_name(
+    tmp_path: Path,
+) -> None:
+    for name in ("smtp", "relaygw_smtp"):
+        said = error_of(f"credential:{name}", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+        assert "keep it in /etc/relaygw/credentials/smtp, name it credential:relaygw_smtp" in said
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
