@@ -50,8 +50,12 @@ def _of_owner(found: os.stat_result) -> _Rights:
         entry = pwd.getpwuid(found.st_uid)
     except KeyError:  # as in a container, whose volumes have owners without a name
         return _Rights(found.st_uid, found.st_gid, ())
+    return _of_user(entry)
+
+
+def _of_user(entry: pwd.struct_passwd) -> _Rights:
     groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    return _Rights(found.st_uid, entry.pw_gid, tuple(groups))
+    return _Rights(entry.pw_uid, entry.pw_gid, tuple(groups))
 
 
 def caller_uid() -> int:
@@ -64,12 +68,21 @@ def become(found: os.stat_result) -> None:
 
     Raises StoreUnavailable.
     """
+    if found.st_uid != 0 and os.geteuid() == 0:
+        _act_with(_of_owner(found))
+
+
+def become_user(entry: pwd.struct_passwd) -> None:
+    """Act as a user until `return_to_caller`, where this is root; see `become`."""
+    if os.geteuid() == 0:
+        _act_with(_of_user(entry))
+
+
+def _act_with(rights: _Rights) -> None:
     global _caller
-    if found.st_uid == 0 or os.geteuid() != 0:
-        return
-    caller, name = _own(), user_name(found.st_uid)
+    caller, name = _own(), user_name(rights.uid)
     try:
-        _of_owner(found).take()
+        rights.take()
     except OSError as error:
         caller.take()
         raise StoreUnavailable(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ import click
 
 from relaygw.cli.check_findings import (
     AskedMail,
+    act_as_service,
     change,
     closed_places,
     events_doubts,
@@ -39,14 +40,7 @@ from relaygw.cli.check_findings import (
     unused_allow,
     ways_of,
 )
-from relaygw.cli.frame import (
-    Command,
-    CommandFailed,
-    Invocation,
-    act_as_owner,
-    address_of,
-    pass_invocation,
-)
+from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.provider import hold_word, hold_words
 from relaygw.cli.running_gateway import note_refusal
 from relaygw.cli.setup_host import service_problems, service_warnings, socket_problems
@@ -138,7 +132,7 @@ def check(
     _refuse_half_a_mail(sender, recipient, headers, listener or user, online=online)
     if reloading is not None:
         return _check_before_reload(invocation, reloading)
-    loaded = _read(invocation)
+    loaded, doubts = _read(invocation)
     if sender is not None:
         sender = "" if sender == "<>" else address_of(sender, "--sender")
     if recipient is not None:
@@ -148,13 +142,14 @@ def check(
         "--listener", listener, [str(entry.bind) for entry in loaded.settings.listeners]
     )
     _refuse_unknown("--user", user, [entry.name for entry in loaded.settings.users])
-    return check_settings(invocation, loaded, mail, online=online, wants_json=wants_json)
+    return check_settings(invocation, loaded, mail, doubts, online=online, wants_json=wants_json)
 
 
 def check_settings(
     invocation: Invocation,
     loaded: LoadedSettings,
     mail: AskedMail,
+    doubts: Iterable[str],
     *,
     online: bool,
     wants_json: bool = False,
@@ -163,15 +158,19 @@ def check_settings(
 ) -> int:
     """Check settings as the service's user, and print what is found; return the exit code.
 
+    `doubts` are printed with those that are found.
     `changes_socket`: the caller makes relaygw.socket follow `listeners` afterwards. `tell` gets
     each problem that the settings are refused for.
     """
-    problems, doubts = server_findings(loaded) if mail.recipient is None else ([], [])
+    problems, shortages = server_findings(loaded) if mail.recipient is None else ([], [])
+    closed = [*closed_places(loaded)]
+    problems += (text for is_vital, text in closed if is_vital)
     problems += chain(file_problems(loaded), service_problems(loaded))
     hidden = hidden_files(loaded)
     problems += hidden.values()
     problems += () if changes_socket else socket_problems(loaded)
     if not wants_json:
+        doubts = [*doubts, *shortages, *(text for is_vital, text in closed if not is_vital)]
         _tell(invocation, loaded, mail, doubts)
     problems_code = _check_problems(loaded.settings, mail, problems, tell)
     if not online:
@@ -182,12 +181,12 @@ def check_settings(
     return problems_code or online_code
 
 
-def _read(invocation: Invocation) -> LoadedSettings:
-    """Read the settings of the service, and act as its user from here on."""
+def _read(invocation: Invocation) -> tuple[LoadedSettings, Sequence[str]]:
+    """Read the settings of the service, act as its user from here on; doubts about variables."""
     loaded = invocation.read()
-    take_variables_of_service(loaded)  # as root, where it is
-    act_as_owner(loaded)
-    return loaded
+    doubts = take_variables_of_service(loaded)  # as root, where it is
+    act_as_service(loaded)
+    return loaded, doubts
 
 
 def _check_before_reload(invocation: Invocation, pid: int) -> int:
@@ -197,8 +196,9 @@ def _check_before_reload(invocation: Invocation, pid: int) -> int:
     """
     problems: list[str] = []
     try:
+        loaded, doubts = _read(invocation)
         return check_settings(
-            invocation, _read(invocation), AskedMail(), online=False, tell=problems.append
+            invocation, loaded, AskedMail(), doubts, online=False, tell=problems.append
         )
     except RelaygwError as error:
         problems += str(error).splitlines()
@@ -253,11 +253,9 @@ def _tell(
         print_lines(suppression_lines(invocation, loaded, mail))
     if mail.recipient is None:
         gone = _routes_gone(invocation, loaded)
-        closed = closed_places(loaded)
         for text in chain(
             loaded.doubts,
             _warnings(loaded.settings),
-            closed,
             doubts,
             service_warnings(loaded),
             gone,

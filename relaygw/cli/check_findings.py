@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relaygw.cli.frame import Invocation
+from relaygw import state_owner
+from relaygw.cli.frame import Invocation, act_as_owner
 from relaygw.cli.setup_host import (
     closed_directories,
     is_of_service,
     service_variables,
     user_entry,
+    user_of_unit,
     writable_directories,
 )
 from relaygw.cli.text import labelled
@@ -215,66 +218,110 @@ def loop_doubts(settings: Settings) -> Iterator[str]:
             )
 
 
-def closed_places(loaded: LoadedSettings) -> Iterator[str]:
-    """Yield what the service writes to and may not; this process acts as its user."""
-    yield from dict.fromkeys(_closed_places(loaded))  # a queue is its file and its directory
+def closed_places(loaded: LoadedSettings) -> Iterator[tuple[bool, str]]:
+    """Yield what the service writes to and may not, each with whether it cannot start so.
 
-
-def _closed_places(loaded: LoadedSettings) -> Iterator[str]:
+    This process acts as its user.
+    """
     settings, user = loaded.settings, user_name(os.geteuid())
     log, maildrop = settings.log.file, settings.maildrop.path
-    places = [("queue.url", loaded.state_dir)]
+    queue = [loaded.state_dir]
     if not settings.queue.is_postgres:
-        places.append(("queue.url", Path(settings.queue.url.removeprefix("sqlite:///"))))
+        queue.append(Path(settings.queue.url.removeprefix("sqlite:///")))
+    places = [("queue.url", loaded.state_dir, queue)]
     if maildrop is not None:
-        places.append(("maildrop.path", Path(maildrop)))
+        places.append(("maildrop.path", Path(maildrop), [Path(maildrop)]))
     if log is not None:
-        places.append(("log.target", log))
-    is_used = loaded.files and is_of_service(loaded.files[0])
-    writable, closed = (writable_directories(), closed_directories()) if is_used else ((), ())
-    for key, place in places:
-        directory = place if key == "maildrop.path" or place.is_dir() else place.parent
-        if closed and _is_below(str(directory), closed):
-            yield f"{_hidden(key, str(directory))}; use another place, such as /var/lib/relaygw"
+        places.append(("log.target", log.parent, [log if os.access(log, os.F_OK) else log.parent]))
+    entry = service_user(loaded)
+    is_service = entry is not None and entry.pw_uid == os.geteuid()
+    for key, directory, written in places:
+        is_vital = key == "queue.url"
+        if problem := _closed_by_systemd(loaded, key, directory):
+            yield is_vital, problem
             continue
-        if writable and not _is_below(str(directory), writable):
-            yield (
-                f"{key}: systemd lets the service write below {', '.join(writable)} only, not to "
-                f"{directory}; use one, or add ReadWritePaths={directory} by: systemctl edit "
-                "relaygw"
-            )
-            continue
-        written = place if os.access(place, os.F_OK) or key != "log.target" else place.parent
-        rights = os.R_OK | os.W_OK | (os.X_OK if written.is_dir() else 0)
-        if os.access(written, os.F_OK) and not os.access(written, rights):
-            command = f"chown {user} {shlex.quote(str(written))}"
-            yield f"{key}: {user} may not write to {written}; run as root: {command}"
+        for place in written:
+            rights = os.R_OK | os.W_OK | (os.X_OK if is_directory(place) else 0)
+            if os.access(place, os.F_OK) and not os.access(place, rights):
+                command = f"chown {user} {shlex.quote(str(place))}"
+                yield (
+                    is_vital and is_service,
+                    f"{key}: {user} may not write to {place}; run as root: {command}",
+                )
 
 
-def take_variables_of_service(loaded: LoadedSettings) -> None:
+def _closed_by_systemd(loaded: LoadedSettings, key: str, directory: Path) -> str | None:
+    """Return why the service may not write to a directory that its user may write to."""
+    if not (loaded.files and is_of_service(loaded.files[0])):
+        return None
+    if _is_below(str(directory), closed_directories()):
+        return f"{_hidden(key, str(directory))}; use another place, such as /var/lib/relaygw"
+    writable = writable_directories()
+    if not writable or _is_below(str(directory), writable):
+        return None
+    shown = shlex.quote(str(directory))
+    making = f"run: install -d -m 700 -o {user_name(os.geteuid())} {shown}, and "
+    return (
+        f"{key}: systemd lets the service write below {', '.join(writable)} only, not to "
+        f"{directory}; use one, or {'' if is_directory(directory) else making}add "
+        f"ReadWritePaths={directory} by: systemctl edit relaygw"
+    )
+
+
+def service_user(loaded: LoadedSettings) -> pwd.struct_passwd | None:
+    """Return as whom the service of these settings runs; None for root, and without a service."""
+    return user_of_unit() if loaded.files and is_of_service(loaded.files[0]) else None
+
+
+def act_as_service(loaded: LoadedSettings) -> None:
+    """Let root act as who runs the service of these settings, else as `act_as_owner` says.
+
+    The queue may have been put into the directory of somebody else.
+    """
+    entry = service_user(loaded)
+    if entry is None:
+        act_as_owner(loaded)
+    else:
+        state_owner.become_user(entry)
+
+
+def take_variables_of_service(loaded: LoadedSettings) -> list[str]:
     """Let secrets be read here as the service reads them at its next start, or a gateway that runs.
 
     Of the variables that secrets name this process has those of the service, and no others. Only
-    root, or the gateway's user with its capabilities, can see them.
+    root, or the gateway's user with its capabilities, can see them. Return which secrets a service
+    that runs does not have as its next start will.
     """
     settings = loaded.settings
-    secrets = secrets_of(settings).values()
-    wanted = {
-        "CREDENTIALS_DIRECTORY",
-        *(secret_ref.target for secret_ref in secrets if secret_ref.kind == "env"),
+    named = {
+        keys: secret.target for keys, secret in secrets_of(settings).items() if secret.kind == "env"
     }
+    wanted = {"CREDENTIALS_DIRECTORY", *named.values()}
+    running: dict[str, str] | None = None
     for gateway in running_gateways(os.environ):
         if gateway.queue == settings.queue.url:
             with contextlib.suppress(OSError):  # it is another user's
-                service = environ_of(gateway)
-                for name in wanted:
-                    os.environ.pop(name, None)
-                os.environ.update({name: service[name] for name in wanted & {*service}})
-    if os.getuid() == 0 and loaded.files and is_of_service(loaded.files[0]):
-        at_start = service_variables()  # of its next start: files may have changed since the last
-        for name in wanted - {"CREDENTIALS_DIRECTORY"}:
-            os.environ.pop(name, None)
-        os.environ.update({name: at_start[name][0] for name in wanted & {*at_start}})
+                running = environ_of(gateway)
+                _take_variables(wanted, running)
+    if os.getuid() != 0 or not loaded.files or not is_of_service(loaded.files[0]):
+        return []
+    at_start = service_variables()  # of its next start: files may have changed since the last
+    _take_variables(
+        wanted - {"CREDENTIALS_DIRECTORY"}, {name: value for name, (value, _) in at_start.items()}
+    )
+    return [
+        f"{shown_keys(keys)}: env:{name}: the service that runs does not have it as "
+        f"{at_start[name][1]} has it now; run: systemctl restart relaygw"
+        for keys, name in named.items()
+        if running is not None and name in at_start and running.get(name) != at_start[name][0]
+    ]
+
+
+def _take_variables(wanted: set[str], environ: Mapping[str, str]) -> None:
+    """Have those of the wanted variables in this process that `environ` has, and no others."""
+    for name in wanted:
+        os.environ.pop(name, None)
+    os.environ.update({name: environ[name] for name in wanted & environ.keys()})
 
 
 def unreadable_secrets(settings: Settings) -> Iterator[str]:

@@ -111,7 +111,11 @@ def write(file: NewFile, owner: Owner) -> None:
 
 _CLOSED_BY = {"ProtectHome": ("/home/", "/root/"), "PrivateTmp": ("/tmp/", "/var/tmp/")}
 
-_WRITABLE_BY = ("ProtectSystem", "ReadWritePaths", "StateDirectory")
+_MADE_IN = {
+    "StateDirectory": "/var/lib",
+    "CacheDirectory": "/var/cache",
+    "LogsDirectory": "/var/log",
+}
 
 
 def has_units() -> bool:
@@ -142,6 +146,12 @@ def shown_of_service(*names: str) -> list[str]:
     return _systemctl("show", f"--property={','.join(names)}", UNITS[-1]).stdout.splitlines()
 
 
+def user_of_unit() -> pwd.struct_passwd | None:
+    """Return the user as whom systemd runs the service, None for root."""
+    shown = dict(line.split("=", 1) for line in shown_of_service("User"))
+    return user_entry(shown.get("User", ""))
+
+
 def closed_directories() -> tuple[str, ...]:
     """Return the directories that systemd hides from the service, each with a slash at its end."""
     shown = shown_of_service(*_CLOSED_BY)
@@ -150,12 +160,16 @@ def closed_directories() -> tuple[str, ...]:
 
 def writable_directories() -> tuple[str, ...]:
     """Return where systemd lets the service write, each with a slash at its end; (): anywhere."""
-    shown = dict(line.split("=", 1) for line in shown_of_service(*_WRITABLE_BY))
+    asked = ("ProtectSystem", "ReadWritePaths", "BindPaths", *_MADE_IN)
+    shown = dict(line.split("=", 1) for line in shown_of_service(*asked))
     if shown.get("ProtectSystem") != "strict":
         return ()
     words = shown.get("ReadWritePaths", "").replace("-/", "/").split()
-    states = (f"/var/lib/{name}" for name in shown.get("StateDirectory", "").split())
-    return tuple(f"{place}/" for place in (*states, *words))
+    words += [bound.split(":")[1] for bound in shown.get("BindPaths", "").split()]
+    made = [
+        f"{place}/{name}" for key, place in _MADE_IN.items() for name in shown.get(key, "").split()
+    ]
+    return tuple(f"{place}/" for place in (*made, *words))
 
 
 def socket_problems(loaded: LoadedSettings) -> Iterator[str]:

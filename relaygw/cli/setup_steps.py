@@ -72,10 +72,15 @@ class Steps:
     def _check(self) -> None:
         is_online = not self._wishes.is_offline and bool(self._loaded.settings.providers)
         click.echo(f"--- relaygw check{' --online' if is_online else ''}")
-        take_variables_of_service(self._loaded)
+        doubts = take_variables_of_service(self._loaded)
         with state_owner.as_owner_of(self._loaded.state_dir):
             code = check_settings(
-                self._invocation, self._loaded, AskedMail(), online=is_online, changes_socket=True
+                self._invocation,
+                self._loaded,
+                AskedMail(),
+                doubts,
+                online=is_online,
+                changes_socket=True,
             )
         if code != os.EX_OK:
             raise CommandFailed(

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from relaygw import state_owner
-from relaygw.cli import setup_host
-from relaygw.cli.check_findings import file_problems
+from relaygw.cli import check_findings, setup_host
 from relaygw.cli.db import _make_directory
 from relaygw.errors import SettingsUnreadable, StoreUnavailable
 from relaygw.settings.load import load_settings
@@ -171,6 +170,28 @@ def test_a_file_named_by_root_is_read_as_the_owner_of_its_directory(
         assert os.geteuid() == (0 if is_of_root else USER)
 
 
+def test_check_acts_as_the_user_of_the_unit_wherever_the_queue_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, state = tmp_path / "relaygw.yaml", tmp_path / "state"
+    config.write_text(f"mode: sandbox\nqueue: {{url: 'sqlite:///{state}/queue.db'}}\n")
+    state.mkdir(mode=0o700)
+    give(state)
+    loaded = load_settings(config=config, environ={})
+    user = pwd.getpwnam("www-data")
+    shown = ["User=www-data", "ProtectSystem=no"]
+    monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: shown)
+    for is_of_service, uid in ((False, USER), (True, user.pw_uid)):
+        monkeypatch.setattr(check_findings, "is_of_service", lambda _, answer=is_of_service: answer)
+        check_findings.act_as_service(loaded)
+        acting, groups = os.geteuid(), {os.getegid(), *os.getgroups()}
+        found = [*check_findings.closed_places(loaded)]
+        state_owner.return_to_caller()
+        assert (acting, user.pw_gid in groups) == (uid, is_of_service)
+    told = f"queue.url: www-data may not write to {state}; run as root: chown www-data {state}"
+    assert (True, told) in found
+
+
 def test_the_remedies_let_the_service_list_and_read_the_parts_of_its_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +206,10 @@ def test_the_remedies_let_the_service_list_and_read_the_parts_of_its_configurati
 
     def remedies() -> list[str]:
         with state_owner.as_owner_of(state):
-            return [text.partition("; run as root: ")[2] for text in file_problems(loaded)]
+            return [
+                text.partition("; run as root: ")[2]
+                for text in check_findings.file_problems(loaded)
+            ]
 
     for is_of_directory in (True, False):
         found = remedies()

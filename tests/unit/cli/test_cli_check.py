@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,6 +215,15 @@ def test_secrets_are_those_of_the_next_start_of_the_service(
     for text, is_told in (("RELAYGW_TEST_UNSET=k\n", False), ("export RELAYGW_TEST_UNSET=k", True)):
         file.write_text(text)
         assert (said in check(config).stderr) is is_told
+    file.write_text("RELAYGW_TEST_UNSET=k\n")
+    gateway = SimpleNamespace(queue="sqlite:////nonexistent/queue.db", config=str(config))
+    running: dict[str, str] = {}
+    monkeypatch.setattr(check_findings, "running_gateways", lambda _: [gateway])
+    monkeypatch.setattr(check_findings, "environ_of", lambda _: running)
+    said = "warning: providers.main.password: env:RELAYGW_TEST_UNSET: the service that runs does"
+    for value, is_told in ((None, True), ("old", True), ("k", False)):
+        running |= {"RELAYGW_TEST_UNSET": value} if value else {}
+        assert (said in check(config).stderr) is is_told
     text = STAGING.replace("env:RELAYGW_TEST_UNSET", "credential:relaygw_orders")
     config.write_text(text)
     assert "providers.main.password" not in check(config).stderr
@@ -255,9 +265,30 @@ def test_where_systemd_lets_the_service_write_nothing_is_a_warning(
     )
     config.write_text(f"{STAGING}log: {{target: 'file:/var/log/relaygw/mail.log'}}\n")
     assert said not in check(config).stderr
+    bound = "BindPaths=/a:/srv/logs:rbind"
+    of_service(monkeypatch, "ProtectSystem=strict", bound, "StateDirectory=relaygw")
+    config.write_text(f"{STAGING}log: {{target: 'file:/srv/logs/mail.log'}}\n")
+    assert said not in check(config).stderr
     of_service(monkeypatch, "ProtectSystem=strict", "ReadWritePaths=/home/dev", "ProtectHome=yes")
     config.write_text(f"{STAGING}log: {{target: 'file:/home/dev/mail.log'}}\n")
     assert "log.target: systemd hides /home/dev from the service" in check(config).stderr
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_queue_where_systemd_lets_the_service_write_nothing_is_one_error(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_there: bool
+) -> None:
+    of_service(monkeypatch, "ProtectSystem=strict", "StateDirectory=relaygw")
+    queue = tmp_path / "queue"
+    if is_there:
+        queue.mkdir()
+    config.write_text(STAGING.replace("/nonexistent", str(queue)))
+    done = check(config)
+    assert done.exit_code == 78
+    (line,) = (line for line in done.stderr.splitlines() if "error: queue.url" in line)
+    assert line.startswith("relaygw: error: queue.url: systemd lets the service write below")
+    assert f"ReadWritePaths={queue} by: systemctl edit relaygw" in line
+    assert ("install -d -m 700 -o " in line) is not is_there
 
 
 def test_a_socket_that_listens_elsewhere_is_an_error(
