@@ -39,6 +39,7 @@ from relaygw.cli.check_findings import (
     unreadable_secrets,
     unused_allow,
     ways_of,
+    web_doubts,
 )
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.provider import hold_word, hold_words
@@ -465,15 +466,10 @@ def _warnings(settings: Settings) -> Iterator[str]:
         idle_providers,
         lonely_listeners,
         short_tokens,
+        web_doubts,
         doubtful_certificates,
     ):
         yield from look(settings)
-    web = settings.web
-    if web.has_logins and not (web.bind.is_loopback or web.proxies):
-        yield (
-            f"web.bind: passwords for {web.bind} cross the network in clear text; put a reverse "
-            "proxy with TLS in front of it and list it in web.proxies"
-        )
     problem = _log_problem(settings.log)
     if problem is not None:
         yield f"log.target: {settings.log.target}: {problem}"

@@ -9,9 +9,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from relaygw import state_owner
 from relaygw.cli.frame import Invocation, act_as_owner
+from relaygw.cli.running_gateway import missing_file
 from relaygw.cli.setup_host import (
     closed_directories,
     is_of_service,
@@ -162,8 +164,7 @@ def server_findings(loaded: LoadedSettings) -> tuple[list[str], list[str]]:
 def file_problems(loaded: LoadedSettings) -> Iterator[str]:
     """Yield files of the configuration that the service cannot read, as whose user this acts.
 
-    Also a directory of them that it cannot list, and a file that is gone, and that the gateway
-    here runs with.
+    Also a directory of them that it cannot list, and a file that is gone.
     """
     used = {DEFAULT_FILE, *(Path(gateway.config) for gateway in running_gateways(os.environ))}
     # beside the service's own file another one is a draft that somebody looks at
@@ -183,13 +184,7 @@ def file_problems(loaded: LoadedSettings) -> Iterator[str]:
                     f"{shown_keys(keys)}: {SERVICE_USER} may not read {certificate}; run as root: "
                     f"{sharing_command(Path(certificate))}"
                 )
-    for running_gateway in running_gateways(os.environ):
-        if (
-            running_gateway.queue == loaded.settings.queue.url
-            and running_gateway.config
-            and not loaded.files
-        ):
-            yield f"{running_gateway.config}: is gone, and the gateway runs with it; write it again"
+    yield from missing_file(loaded)
 
 
 def loop_problems(settings: Settings) -> Iterator[str]:
@@ -387,6 +382,29 @@ def short_tokens(settings: Settings) -> Iterator[str]:
                     f"web.tokens.{token.name}: lets nobody log in: it has fewer than "
                     f"{MIN_TOKEN_LENGTH} characters; make another, e.g. by: openssl rand -hex 20"
                 )
+
+
+def web_doubts(settings: Settings) -> Iterator[str]:
+    """Yield what keeps the pages from being safe, or reached, at the address that people open."""
+    web, url = settings.web, urlsplit(settings.web.url or "")
+    is_reached = web.has_logins and not web.bind.is_loopback
+    if is_reached and all(network.is_loopback for network in web.proxies):
+        remedy = (
+            f"write bind: 127.0.0.1:{web.bind.port}, where the proxy of web.proxies finds it"
+            if web.proxies
+            else "put a reverse proxy with TLS in front of it and list it in web.proxies"
+        )
+        yield f"web.bind: passwords for {web.bind} cross the network in clear text; {remedy}"
+    if url.scheme == "https" and not web.proxies:
+        yield (
+            "web.url: is https, which a reverse proxy answers, and web.proxies names none, so that "
+            "everybody seems to come from it, without TLS; list its address in web.proxies"
+        )
+    if url.hostname and url.hostname not in {host.strip("[]").lower() for host in web.hosts}:
+        yield (
+            f"web.url: {url.hostname} is not in web.hosts, so that its pages answer 421 unless the "
+            "proxy names another host; add it to web.hosts"
+        )
 
 
 def lonely_listeners(settings: Settings) -> Iterator[str]:

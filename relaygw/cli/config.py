@@ -8,6 +8,7 @@ import click
 
 from relaygw.cli.frame import JSON_LINES, Group, Invocation, pass_invocation
 from relaygw.cli.text import as_json
+from relaygw.errors import SettingsError
 from relaygw.mail.words import printable
 
 
@@ -22,9 +23,13 @@ def config() -> None:
 @pass_invocation
 def show(invocation: Invocation, with_origin: bool, wants_json: bool) -> None:
     """Show every value, defaults included."""
+    from relaygw.cli.running_gateway import missing_file
     from relaygw.settings.load import origin_lines  # serve blocks signals before it loads this
 
-    for key, value, origin in origin_lines(invocation.load()):
+    loaded = invocation.load()
+    for problem in missing_file(loaded):
+        raise SettingsError(problem)
+    for key, value, origin in origin_lines(loaded):
         if wants_json:
             plain = None if value == "~" else json.loads(value)
             click.echo(as_json({"key": key, "value": plain, "origin": origin}))

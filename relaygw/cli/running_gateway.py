@@ -13,7 +13,7 @@ from relaygw.cli.stderr import warn
 from relaygw.errors import RelaygwError, SettingsError, SettingsUnreadable, StoreUnavailable
 from relaygw.observe.reload import note_refused_reload
 from relaygw.service_file import FoundGateway
-from relaygw.settings.in_force import kept_settings
+from relaygw.settings.in_force import check_sandbox_is_meant, kept_settings
 from relaygw.settings.load import LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -146,6 +146,19 @@ def _become_user_of(gateway: FoundGateway) -> None:
 
 def _named(gateway: FoundGateway) -> str:
     return f"the gateway of user {gateway.user}: {gateway.config or gateway.queue}"
+
+
+def missing_file(loaded: LoadedSettings) -> Iterator[str]:
+    """Yield that there is no file, and that the gateway of this queue runs, or ran, with one."""
+    running = service_file.running_gateways(os.environ) if not loaded.files else ()
+    for gateway in running:
+        if gateway.queue == loaded.settings.queue.url and gateway.config:
+            yield f"{gateway.config}: is gone, and the gateway runs with it; write it again"
+            return
+    try:
+        check_sandbox_is_meant(loaded)
+    except SettingsError as error:
+        yield str(error)
 
 
 def running_mode(settings: Settings) -> str:

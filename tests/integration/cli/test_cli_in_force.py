@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.settings.in_force import keep_settings
+from relaygw.settings.load import load_settings
 from tests.e2e.gateway import Gateway
 from tests.forked import run_relaygw
 from tests.tables import each_of
@@ -123,8 +125,24 @@ def test_its_file_is_gone_and_its_queue_the_usual(gateway: Gateway) -> None:
     assert f"{gateway.config}: " in done.stderr
     assert "using the settings that the gateway of user" in done.stderr
     assert relaygw("provider", "release", "written").returncode == 0
-    done = relaygw("check")
-    assert (done.returncode, f"{gateway.config}: is gone" in done.stderr) == (os.EX_CONFIG, True)
+    for words in (["check"], ["config", "show"]):
+        done = relaygw(*words)
+        assert done.returncode == os.EX_CONFIG, done
+        assert f"{gateway.config}: is gone" in done.stderr
+
+
+def test_its_file_is_gone_and_it_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, state = tmp_path / "relaygw.yaml", tmp_path / "relaygw"
+    config.write_text("mode: staging\nrelay_to: ['smtp://gw.test:25']\n")
+    state.mkdir()
+    keep_settings(load_settings(config=config, environ={"XDG_STATE_HOME": str(tmp_path)}))
+    monkeypatch.delenv("RELAYGW_CONFIG", raising=False)
+    for words in (["check"], ["config", "show"], ["serve"]):
+        done = relaygw(*words, XDG_STATE_HOME=str(tmp_path))
+        assert done.returncode == os.EX_CONFIG, done
+        assert "is not there, and the gateway of this queue ran in mode staging" in done.stderr
 
 
 @pytest.mark.usefixtures("without_file")

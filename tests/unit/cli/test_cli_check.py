@@ -95,6 +95,7 @@ def test_the_summary_says_who_sees_mail(config: Path, section: str, words: str) 
     [
         ("bind: '10.0.0.5:80'", True),
         ("bind: '10.0.0.5:80', proxies: [10.0.0.9]", False),
+        ("bind: '10.0.0.5:80', proxies: [127.0.0.1]", True),
         ("", False),
     ],
 )
@@ -143,6 +144,23 @@ def test_a_listener_of_which_nobody_can_make_use_is_a_warning(
     assert bool(found) is is_warned
     text = f"listeners.0.allow: {bind}:2525 can be reached from elsewhere, and takes mail of this"
     assert all(one.startswith(text) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("web", "words"),
+    [
+        ({"hosts": ["gw.test"]}, ["web.url: is https, which a reverse proxy answers"]),
+        ({"proxies": ["127.0.0.1"]}, ["web.url: gw.test is not in web.hosts"]),
+        ({"proxies": ["127.0.0.1"], "hosts": ["GW.test"]}, []),
+        ({"url": "http://localhost:8025"}, []),
+    ],
+)
+def test_an_address_of_the_pages_that_does_not_work_is_a_warning(
+    web: dict[str, Any], words: list[str]
+) -> None:
+    values = {"mode": "sandbox", "web": {"url": "https://gw.test", **web}}
+    found = [*check_findings.web_doubts(Settings.model_validate(values))]
+    assert [line[: len(text)] for line, text in zip(found, words, strict=True)] == words
 
 
 def test_a_token_that_is_too_short_is_a_warning(config: Path) -> None:
