@@ -182,9 +182,10 @@ def owner_of(path: Path) -> os.stat_result:
             if stat.S_ISLNK(found.st_mode):  # root must not make it trusted: it may lead anywhere
                 what = f"{place} is a link of {of} to {place.readlink()}"
                 remedy = f"remove it, or give the directory itself in place of {path}"
+            elsewise = f", or run this as {owner}" if last.st_uid != 0 else ""
             raise StoreUnavailable(
                 f"{what}, so that others than {owner} could put another directory into the place "
-                f"of {path}, which root would use; {remedy}, or run this as {owner}"
+                f"of {path}, which root would use; {remedy}{elsewise}"
             )
     return last
 

@@ -33,7 +33,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[A-Za-z0-9.-]+")
 _EACH = 0  # any entry of a list or mapping
 _MOST_HOMES = 3
-_ALIKE, _SOMEWHAT_ALIKE = 0.8, 0.6  # as difflib counts it
+_ALIKE, _SOMEWHAT_ALIKE = 0.8, 0.7  # as difflib counts it
 _MANY = 8  # words of a closed list: more are not shown where the one that is meant is known
 _MEANT = {
     **dict.fromkeys(("starttls", "true", "yes", "on", "tls"), "required"),
@@ -110,6 +110,8 @@ def _homes(name: str, keys: Keys = ()) -> Iterator[str]:
 def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
     if value is None and expectation(keys) == "a mapping":
         return ""
+    if _is_list_without_spaces(keys, value):
+        return ""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, (list, tuple)):
@@ -124,10 +126,17 @@ def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
     return quoted(safe)
 
 
+def _is_list_without_spaces(keys: Keys, value: Any) -> bool:
+    first = next(iter(value), "") if isinstance(value, (str, dict)) else ""
+    return expectation(keys) == "a list" and str(first).startswith("-")
+
+
 def _mismatch(keys: Keys, value: Any) -> str:
     expected = expectation(keys)
     if value == "":
         return "is empty; write a value or remove the key"
+    if _is_list_without_spaces(keys, value):
+        return "has no space after a -; write - VALUE"
     if expected == "a mapping":
         return _not_a_mapping(keys, value)
     if isinstance(value, list) and expected != "a list":

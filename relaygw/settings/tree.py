@@ -297,8 +297,9 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     words = error.problem or "is not valid YAML"
     if mark and ("mapping values" in words or "':'" in words):
         *_, last = b"", *content.splitlines()[: mark.line]
-        if _NO_SPACE.match(last):
-            return mark.line, _NO_SPACE_WORDS
+        key_problem = _key_problem(last)
+        if key_problem is not None:
+            return mark.line, key_problem
     open_quotes = [n for n, line in enumerate(content.splitlines(), 1) if line.count(b'"') % 2]
     if mark and "cannot start any token" in words and open_quotes[:1] < [mark.line + 1]:
         for number in open_quotes[:1]:  # the next quote, which was to open a text, has closed this
@@ -307,6 +308,13 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     if problem is None:  # the parser may quote a secret
         problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", words)
     return mark.line + 1 if mark else None, problem.replace("{begun}", begun)
+
+
+def _key_problem(line: bytes) -> str | None:
+    """Return the problem of a line that a parser notices on the next one, None for none."""
+    if _NO_SPACE.match(line):
+        return _NO_SPACE_WORDS
+    return _NO_COLON_WORDS if _NO_COLON.fullmatch(line) else None
 
 
 def _without_keys(content: bytes) -> str:
@@ -323,7 +331,9 @@ def _without_keys(content: bytes) -> str:
 _NO_BREAK_SPACE = re.compile(rb"^[ -]*+(?:\w[\w-]*+:)? *+\xc2\xa0", re.M)  # where one counts
 _MAIN_CF = re.compile(rb"^[a-z][a-z0-9_]+\s*=", re.MULTILINE)
 _NO_SPACE = re.compile(rb"^ *[a-z_]+:\S", re.MULTILINE)
+_NO_COLON = re.compile(rb" *[a-z_]+ +[^:#\s]+ *")
 _NO_SPACE_WORDS = "has no space after a colon; write KEY: VALUE"
+_NO_COLON_WORDS = "a key has no value; write KEY: VALUE, with a space after the colon"
 _YAML_PROBLEMS = {
     r"'\t'": "a tab is used for indentation; write spaces instead",
     "expected ',' or '}'": (
@@ -339,9 +349,7 @@ _YAML_PROBLEMS = {
         "a key cannot stand here; check the indentation, and quote a text that holds a colon and a "
         "space"
     ),
-    "could not find expected ':'": (
-        "a key has no value; write KEY: VALUE, with a space after the colon"
-    ),
+    "could not find expected ':'": _NO_COLON_WORDS,
     "<block end>": (
         "this does not stand below what is before it; indent the keys of a section alike, and "
         'quote an address such as "[::1]:25"'

@@ -128,6 +128,11 @@ def test_others_may_not_choose_whom_root_becomes(tmp_path: Path, what: str) -> N
     expected = told.get(what, "chown -h root .* && chmod go-w ")
     with pytest.raises(StoreUnavailable, match=expected):
         state_owner.owner_of(path)
+    give(path, uid=0, gid=0)
+    if what in ("a mode", "a group"):
+        with pytest.raises(StoreUnavailable, match=r"chmod go-w [^,]*$"):
+            state_owner.owner_of(path)
+        give(path)
     parent.chmod(0o1777)
     if what in ("a mode", "a group"):
         assert state_owner.owner_of(path).st_uid == USER, "there names are their owners'"

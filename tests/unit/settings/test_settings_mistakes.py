@@ -170,6 +170,26 @@ MISTAKES = {
         GOOD + "queue:\n  url:x\n  retention: 3d\n",
         f"relaygw.yaml:{GOOD.count(chr(10)) + 2}: has no space after a colon; write KEY: VALUE",
     ),
+    "no colon": (
+        "mode: production\nproviders:\n  main:\n    host: a.example\n    port 587\n    tls: none\n",
+        "relaygw.yaml:5: a key has no value; write KEY: VALUE",
+    ),
+    "no colon in the first key": (
+        "mode: production\nproviders:\n  main:\n    port 587\n    host: a.example\n",
+        "relaygw.yaml:4: a key has no value; write KEY: VALUE",
+    ),
+    "no space after the sign of an entry": (
+        GOOD + "listeners:\n  -bind: '127.0.0.1:25'\n",
+        "listeners: has no space after a -; write - VALUE",
+    ),
+    "no space after the sign of an entry that is a text": (
+        GOOD + "recipients:\n  allow:\n    -a@b.example\n",
+        "recipients.allow: has no space after a -; write - VALUE",
+    ),
+    "a key that is like none": (
+        f"bogus: 1\n{GOOD}",
+        "bogus: is not a key here; the keys are mode,",
+    ),
     "another mistake beside a no-break space that does no harm": (
         "# a\xa0note\n" + GOOD.replace("mode: ", "mode: [", 1),
         "is not closed before this",
