@@ -37,7 +37,7 @@ from relaygw.policy.rewriting import Rewriter
 from relaygw.policy.router import Explainer, Way
 from relaygw.reach import is_own
 from relaygw.service_file import environ_of, running_gateways, user_name
-from relaygw.settings.addresses import is_loopback_host
+from relaygw.settings.addresses import EVERY_SENDER, is_loopback_host
 from relaygw.settings.certificates import certificate_files
 from relaygw.settings.load import DEFAULT_FILE, LoadedSettings, parts_directory
 from relaygw.settings.loops import listening_at, looping_binds
@@ -436,6 +436,34 @@ def unused_allow(settings: Settings) -> Iterator[str]:
             f"recipients.allow: is for mode staging, and nothing here has it; in mode "
             f"{settings.mode} it keeps nobody from receiving, nor lets anybody"
         )
+
+
+def idle_values(settings: Settings) -> Iterator[str]:
+    """Yield values that have no effect, or another one than whoever wrote them can have meant."""
+    for number, route in enumerate(settings.routes[:-1]):  # the last one is for all
+        for key in ("sender", "recipient", "header", "listener", "user"):
+            if key in route.model_fields_set and not getattr(route, key):
+                yield (
+                    f"routes.{number}.{key}: is empty, which is no condition; remove it, or write "
+                    "what is meant"
+                )
+    if settings.retry.lifetime <= settings.retry.first:
+        yield (
+            "retry.lifetime: is not longer than retry.first, so that nothing is tried twice; write "
+            "e.g. 5d"
+        )
+    if settings.hostname.lower().startswith("localhost") and settings.mode is not Mode.SANDBOX:
+        yield (
+            f"hostname: providers are greeted as {settings.hostname}, which many refuse; write the "
+            "name of this machine in DNS"
+        )
+    rewrite = settings.rewrite
+    for name, entries in (("senders", rewrite.senders), ("recipients", rewrite.recipients)):
+        is_plain = not any(key.startswith(("@", EVERY_SENDER)) for key in entries)
+        for key, target in entries.items():
+            # where an entry is for more, this is an exception from it
+            if target in (key, (key,)) and is_plain and not rewrite.recipient_delimiter:
+                yield f"rewrite.{name}.{key}: is rewritten to itself; remove it"
 
 
 def idle_providers(settings: Settings) -> Iterator[str]:

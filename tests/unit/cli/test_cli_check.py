@@ -353,6 +353,45 @@ def test_a_provider_that_no_route_names_is_a_warning(config: Path) -> None:
     assert "warning: providers.idle: no route names it" in check(config).stderr
 
 
+ROUTE = {"name": "r", "providers": ["p"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"retry": {"first": "10s", "lifetime": "10s"}}, "retry.lifetime: is not longer"),
+        ({"retry": {"first": "10s", "lifetime": "11s"}}, ""),
+        ({"hostname": "localhost.localdomain"}, "hostname: providers are greeted as localhost."),
+        ({"hostname": "localhost", "mode": "sandbox"}, ""),
+        ({"rewrite": {"senders": {"a@b.test": "a@b.test"}}}, "rewrite.senders.a@b.test: is rew"),
+        ({"rewrite": {"recipients": {"a@b.test": "a@b.test"}}}, "rewrite.recipients.a@b.test: is"),
+        ({"rewrite": {"recipients": {"a@b.test": ["a@b.test", "c@b.test"]}}}, ""),
+        ({"rewrite": {"senders": {"a@b.test": "a@b.test", "*": "c@b.test"}}}, ""),
+        ({"rewrite": {"recipients": {"a@b.test": "a@b.test", "@b.test": "@c.test"}}}, ""),
+        (
+            {"routes": [{**ROUTE, "sender": ["@b.test"], "name": "s", "recipient": []}, ROUTE]},
+            "routes.0.rec",
+        ),
+        (
+            {"routes": [{**ROUTE, "sender": ["@b.test"]}, {**ROUTE, "name": "s", "recipient": []}]},
+            "",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_a_warning(values: dict[str, Any], words: str) -> None:
+    usual = {"mode": "staging", "hostname": "gw.test", "providers": {"p": {"host": "p.test"}}}
+    usual |= {"routes": [ROUTE]}
+    found = [*check_findings.idle_values(Settings.model_validate({**usual, **values}))]
+    assert [line[: len(words)] for line in found] == ([words] if words else [])
+
+
+def test_check_tells_of_such_values(config: Path) -> None:
+    config.write_text(STAGING.replace("gw.shop.test", "localhost") + "web: {url: https://g.test}\n")
+    said = check(config).stderr
+    assert "warning: hostname: providers are greeted as localhost" in said
+    assert "warning: web.url: g.test is not in web.hosts" in said
+
+
 def test_a_certificate_that_is_not_verified_is_a_warning(config: Path) -> None:
     assert "providers.main.tls" not in check(config).stderr
     config.write_text(STAGING.replace("host: mail.test", "host: mail.test, tls: encrypt"))
