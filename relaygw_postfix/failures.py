@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 
 from relaygw_postfix.access import SENDER, access_tables
@@ -32,11 +33,26 @@ DECISIVE = (
     "virtual_alias_maps", "relocated_maps",
 )  # fmt: skip
 """Tables that are asked about any mail."""
+_CLIENTS = ("smtp", "relay")
 _LISTS_OF_USERS = {
     "mydestination": "local_recipient_maps",
     "virtual_mailbox_domains": "virtual_mailbox_maps",
 }
 """Who is in none of these is refused where he has a mailbox."""
+
+
+def unreadable_tables(resolver: Resolver) -> list[str]:
+    """Return what is wrong with tables that cannot be read and decide where mail goes.
+
+    None of it can be imported then. Raises PostfixUnreadable.
+    """
+    configuration = resolver.configuration
+    services = [None, *(each for each in configuration.services if each.command in _CLIENTS)]
+    tables = list(access_tables(resolver))
+    for name, service in product(DECISIVE, services):
+        is_used = "sasl" not in name or configuration.is_on("smtp_sasl_auth_enable", service)
+        tables += resolver.tables.of(name, service) if is_used else []
+    return list(dict.fromkeys(table.problem for table in tables if table.problem))
 
 
 class Failures:

@@ -1,7 +1,7 @@
 """main.cf and master.cf as Postfix reads them: logical lines, parameters, services, `$name`.
 
 A problem of a file has its place, `main.cf:12`, and what to do. What cannot be read at all raises
-PostfixUnreadable; what Postfix itself cannot use is a line of `problems`.
+PostfixUnreadable; what Postfix itself cannot use is a line of `problems`, and stops an import.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _DATA = Path(__file__).with_name("parameters.yaml")
 _MAX_BYTES = 4 * 2**20
 _MAX_DEPTH = 100
 _NAME = re.compile(r"[A-Za-z0-9_]+")
-_PARAMETER = re.compile(r"([A-Za-z0-9_]+)\s*=\s*(.*)", re.S)
+_PARAMETER = re.compile(r"([^\s=]+)\s*=\s*(.*)", re.S)
 _COMPARISON = re.compile(r"\s*(<=level|>=level|<level|>level|==level|!=level|<=|>=|<|>|==|!=)\s*")
+_NO_START = "Postfix does not start with it"
 _NO_DOMAIN = "localdomain"  # of a host whose name has no dot
 _BLANKS = " \t\r\n\v\f"
 
@@ -142,7 +143,7 @@ class Configuration:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     repeated: list[Parameter] = field(default_factory=list)  # not in force: a later line is
     services: list[Service] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)  # lines that Postfix cannot use
+    problems: list[str] = field(default_factory=list)  # lines that Postfix fails with
     start_failures: list[str] = field(default_factory=list)  # values Postfix does not start with
     is_of_this_host: bool = False  # what depends on its addresses and users can be looked up
 
@@ -347,7 +348,7 @@ def read_configuration(
     for place, line in logical_lines(read_text(path), Place("main.cf", file=path)):
         match = _PARAMETER.fullmatch(line)
         if match is None:
-            found.problems.append(f"{place}: {_no_parameter(line)}")
+            found.problems.append(f"{place}: {_no_parameter(line)}; {_NO_START}")
             continue
         earlier = found.parameters.get(match[1])
         if earlier is not None:
@@ -365,9 +366,7 @@ def read_configuration(
 def _no_parameter(line: str) -> str:
     word = line.split()[0][:40]
     if line.startswith(("cat ", "EOF", "<<")) or ">>" in line:
-        return (
-            "is a shell command, not a line of main.cf; remove it (Postfix refuses the whole file)"
-        )
+        return "is a shell command, not a line of main.cf; remove it"
     return f"{word!r} is not followed by =; write NAME = VALUE, or begin the line with # or a space"
 
 
@@ -377,7 +376,7 @@ def _read_services(found: Configuration, path: Path) -> None:
         if len(words) < 8:
             found.problems.append(
                 f"{place}: has {len(words)} of 8 fields: service type private unpriv chroot wakeup "
-                "maxproc command; remove the line, or complete it"
+                f"maxproc command; remove the line, or complete it; {_NO_START}"
             )
             continue
         name, kind, *_, max_processes, command = words[:8]
@@ -399,6 +398,9 @@ def _overrides(
         text = word[2:] or next(words, "")
         match = _PARAMETER.fullmatch(unbraced(text))
         if match is None:
-            problems.append(f"{place}: -o {text!r} is not NAME=VALUE; write it without spaces")
+            problems.append(
+                f"{place}: -o {text!r} is not NAME=VALUE; write it without spaces; Postfix does "
+                "not start this service"
+            )
             continue
         yield match[1], Parameter(match[1], match[2].strip(), place)

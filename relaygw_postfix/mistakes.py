@@ -318,8 +318,7 @@ def _unknown(subject: Subject) -> Iterator[Finding]:
     for problem in subject.configuration.problems:
         place, _, text = problem.partition(": ")
         yield Finding(
-            place, "not-readable", f"{text}; Postfix does not start with it", "fix the line",
-            "ignores it",
+            place, "not-readable", text, "fix the line", "imports nothing until then",
         )  # fmt: skip
     for failure in subject.configuration.start_failures:
         place, _, text = failure.partition(": ")

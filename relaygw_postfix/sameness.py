@@ -107,8 +107,8 @@ class Comparison:
         self._doubts = Doubts(rewriting)
         self._failures = Failures(rewriting.resolver)
         configuration = rewriting.resolver.configuration
-        failures = configuration.problems + configuration.start_failures
-        stops = [f"{failure}: Postfix does not start with this line" for failure in failures[:1]]
+        failures = configuration.start_failures[:1]
+        stops = [f"{failure}: Postfix does not start with this line" for failure in failures]
         self._closed = next(iter(stops), "") or why_closed(rewriting.resolver)
         self._settings = settings
         self._secrets = secrets

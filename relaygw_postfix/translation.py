@@ -21,8 +21,7 @@ from relaygw.settings.addresses import (
     SenderKey,
 )
 from relaygw.settings.section import fits, format_duration
-from relaygw_postfix.access import access_tables
-from relaygw_postfix.failures import DECISIVE
+from relaygw_postfix.failures import unreadable_tables
 from relaygw_postfix.main_cf import Configuration, PostfixUnreadable
 from relaygw_postfix.maps import Table, Tables
 from relaygw_postfix.patterns import PatternLine, addresses_of, local_parts_of
@@ -65,7 +64,7 @@ def translate(rewriting: Rewriting, secrets_directory: Path) -> Translation:
     """
     configuration = rewriting.resolver.configuration
     report = Report()
-    check_tables(rewriting.resolver)
+    check_readable(rewriting.resolver)
     providers = Providers(configuration, report, secrets_directory)
     routing = Routing(rewriting, providers, report)
     routing.find_out()
@@ -128,19 +127,12 @@ def _archive(rewriting: Rewriting, report: Report, recipients: dict[str, Any]) -
     return {"archive_to": found[0]}
 
 
-def check_tables(resolver: Resolver) -> None:
-    """Raise PostfixUnreadable where a table cannot be read that decides where mail goes."""
-    configuration = resolver.configuration
-    services = [
-        None,
-        *(client for client in configuration.services if client.command in ("smtp", "relay")),
-    ]
-    tables = list(access_tables(resolver))
-    for name in DECISIVE:
-        for service in services:
-            is_used = "sasl" not in name or configuration.is_on("smtp_sasl_auth_enable", service)
-            tables += resolver.tables.of(name, service) if is_used else []
-    problems = dict.fromkeys(table.problem for table in tables if table.problem)
+def check_readable(resolver: Resolver) -> None:
+    """Raise PostfixUnreadable for a line that Postfix fails with, and for unreadable tables.
+
+    What the line was meant to say, such as a TLS level, is not guessed.
+    """
+    problems = [*resolver.configuration.problems, *unreadable_tables(resolver)]
     if problems:
         raise PostfixUnreadable("\n".join(problems))
 

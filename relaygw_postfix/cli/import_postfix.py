@@ -129,7 +129,7 @@ def _import(
     file = output_file(output)
     directory = file.parent / "secrets"
     # first: they may be why there is no way to import
-    show.warnings(run.configuration.problems + run.configuration.start_failures)
+    show.warnings(run.configuration.start_failures)
     translation = translate(run.to_import, directory)
     if not is_dry:
         _check_free(file, directory, translation, Path(output).absolute())

@@ -103,7 +103,9 @@ def test_an_unknown_name_is_empty_as_in_postfix(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_none(tmp_path: Path) -> None:
-    found = read(tmp_path, "relayhost = a\nEOF\ncat << /etc/postfix/main.cf >>EOF\nb c d\n")
+    found = read(
+        tmp_path, "relayhost = a\nEOF\ncat << /etc/postfix/main.cf >>EOF\nb c d\nx-y.z=1\n"
+    )
     assert [one.partition(";")[0] for one in found.problems] == [
         "main.cf:2: is a shell command, not a line of main.cf",
         "main.cf:3: is a shell command, not a line of main.cf",

@@ -118,8 +118,6 @@ CASES = {
                           "  -o receive_override_options=no_address_mappings\n"),
     "bcc": Case("always_bcc = archive@x.test\n", _MAIL, SAME),
     "bcc-mailbox": Case("always_bcc = archive\n", _MAIL, OTHER, "archive@gw.example.com as well"),
-    "a-line-without-a-sign": Case("smtp_tls_loglevel 1\n", _MAIL, OTHER,
-                                  "Postfix does not start with this line"),
     "aliases-without-local": Case(_ALIASES + "local_transport = error:none here\n",
                                   (_A, "list@gw.example.com"), SAME, "refused: none here",
                                   files={"aliases": "list: b@cust.test\n"}),
