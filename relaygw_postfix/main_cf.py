@@ -23,6 +23,7 @@ _DATA = Path(__file__).with_name("parameters.yaml")
 _MAX_BYTES = 4 * 2**20
 _MAX_DEPTH = 100
 _NAME = re.compile(r"[A-Za-z0-9_]+")
+_REFERENCE = re.compile(r"\$(\w+)")
 _PARAMETER = re.compile(r"([^\s=]+)\s*=\s*(.*)", re.S)
 _COMPARISON = re.compile(r"\s*(<=level|>=level|<level|>level|==level|!=level|<=|>=|<|>|==|!=)\s*")
 _NO_START = "Postfix does not start with it"
@@ -165,9 +166,12 @@ class Configuration:
         return self.value(name, service).lower() == "yes"
 
     def place(self, name: str, service: Service | None = None) -> Place:
-        """Return where a parameter is set, main.cf itself for a default."""
+        """Return where a parameter is set, or the one that it is by default; else main.cf."""
         found = self.parameter(name, service)
-        return found.place if found is not None else Place("main.cf")
+        if found is not None:
+            return found.place
+        default = _REFERENCE.fullmatch(str(known_facts()["defaults"].get(name)))
+        return self.place(default[1], service) if default is not None else Place("main.cf")
 
     def service(self, name: str, kind: str = "unix") -> Service | None:
         """Return a service of master.cf."""

@@ -15,7 +15,7 @@ from itertools import chain
 from relaygw.settings.addresses import is_loopback_host
 from relaygw.settings.tree import Place
 from relaygw_postfix.classes import host_of, recipient_classes, sender_classes, written_hops
-from relaygw_postfix.failures import DECISIVE
+from relaygw_postfix.failures import unreadable_tables
 from relaygw_postfix.main_cf import Configuration, Parameter, PostfixUnreadable, Service, read_text
 from relaygw_postfix.maps import INDEXES, Entry, Table
 from relaygw_postfix.report import Report
@@ -252,12 +252,13 @@ def _unused_lines(subject: Subject) -> Iterator[Finding]:
 
 
 def _broken_tables(subject: Subject) -> Iterator[Finding]:
-    for name, table in _tables(subject):
-        does = "imports nothing until then" if table.problem and name in DECISIVE else "ignores it"
-        for note in (table.problem, *table.notes):
-            place, _, text = note.partition(": ")
-            if note:
-                yield Finding(place, "table", text, "fix the line", does)
+    stops = unreadable_tables(subject.resolver)
+    tables = [table for _, table in _tables(subject)]
+    notes = [note for table in tables for note in (table.problem, *table.notes) if note]
+    for note in dict.fromkeys((*stops, *notes)):
+        place, _, text = note.partition(": ")
+        does = "imports nothing until then" if note in stops else "ignores it"
+        yield Finding(place, "table", text, "fix the line", does)
 
 
 def _shell_lines(subject: Subject) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ _SASL = (
 )
 _TLS = "smtp_tls_security_level = encrypt\nsmtp_tls_connection_reuse = yes\n"
 _HOST = "relayhost = [smtp.sendgrid.net]:587\n"
+_STOPS = "imports nothing until then"
 _KEY = {"sasl_passwd": "[smtp.sendgrid.net]:587 apikey:SG.k\n"}
 
 
@@ -31,6 +32,7 @@ class Mistake:
     files: dict[str, str] = field(default_factory=lambda: dict(_KEY))
     indexed: tuple[str, ...] = ("sasl_passwd",)
     others: tuple[str, ...] = ()  # rules that it breaks as well
+    does: str = ""  # of relaygw
 
 
 MISTAKES = (
@@ -96,6 +98,15 @@ MISTAKES = (
             {"sasl_passwd": "[smtp.sendgrid.net]:587 apikey:SG.k\nlonely\n"}),
     Mistake("table", _HOST + _TLS + _SASL, "sasl_passwd:2",
             {"sasl_passwd": "[smtp.sendgrid.net]:587 a:b\n[smtp.sendgrid.net]:587 c:d\n"}),
+    # what is asked first is the default of virtual_alias_domains, which has no line
+    *(
+        Mistake("table", _HOST + _TLS + _SASL + f"{line}\n", "main.cf:15", does=_STOPS)
+        for line in ("virtual_alias_maps = mysql:/etc/postfix/x.cf", "virtual_maps = ldap:users",
+                     "transport_maps = tcp:localhost:99",
+                     "smtpd_recipient_restrictions = check_recipient_access pgsql:/x, reject")
+    ),
+    Mistake("table", _HOST + _TLS + _SASL.replace("hash:{dir}/sasl_passwd", "mysql:/x"),
+            "main.cf:13", {}, (), does=_STOPS),
     Mistake("readable-passwords", _HOST + _TLS + _SASL
             + "smtp_sasl_password_maps = inline:{ {[smtp.sendgrid.net]:587=apikey:SG.k} }\n",
             "main.cf:15", {}, others=("set-twice",)),
@@ -123,7 +134,8 @@ def test_a_mistake_is_named_with_its_place_and_remedies(one: Mistake, tmp_path: 
     assert {row["rule"] for row in found} == {one.rule, *one.others}
     mine = [row for row in found if row["rule"] == one.rule]
     assert [row["place"].removeprefix(f"{tmp_path}/postfix/") for row in mine] == [one.place]
-    assert all(row["problem"] and row["postfix"] and row["relaygw"] for row in mine)
+    assert all(row["problem"] and row["postfix"] and one.does in row["relaygw"] for row in mine)
+    assert all(row["relaygw"] for row in mine)
     assert not any("SG.k" in text for row in found for text in row.values())
 
 
