@@ -25,7 +25,8 @@ _GROUP = re.compile(r"\((?:\?:)?([^()]*)\)")
 _LITERAL = re.compile(r"[\w@.\-+\0]*")
 _LOCAL_PART = re.compile(r"[\w\-\1]+")  # \1 is a dot; a bare one is any sign
 _ANYWHERE = re.compile(rf"\^(?:[\w-]|\\\.)+@(?:{_ANY}\$?)?")
-_SUBSTITUTION = re.compile(r"(?<!\$)\$[({]?(\d)[)}]?")
+_REFERENCE = re.compile(r"\$(?:\$|\{[^}]*\}|\([^)]*\)|[A-Za-z0-9_]*)")
+"""What Postfix reads behind a `$` of a result: a group, or a `$` for `$$`."""
 _MAX_ALTERNATIVES = 200
 
 
@@ -57,14 +58,14 @@ class PatternLine:
 
     def result(self, key: str) -> str:
         """Return the result for a key that matches: `$1` is what the first group found."""
-        match = None if self.condition.is_negated else self.condition.expression.search(key)
+        match = self.condition.expression.search(key)
 
         def group(found: re.Match[str]) -> str:
-            number = int(found[1])
-            known = match is not None and number <= self.condition.expression.groups
-            return (match[number] or "") if known and match is not None else ""
+            if found[0] == "$$" or match is None:
+                return "$"
+            return match[_number(found)] or ""
 
-        return _SUBSTITUTION.sub(group, self.value).replace("$$", "$")
+        return _REFERENCE.sub(group, self.value)
 
     @property
     def addresses(self) -> list[str] | None:
@@ -106,6 +107,13 @@ def read_patterns(lines: Sequence[tuple[Place, str]], notes: list[str]) -> list[
             around.append(condition)
         elif condition is not None:
             value = match[5].strip()
+            wrong = _wrong_reference(value, condition)
+            if wrong:
+                notes.append(
+                    f"{place}: {wrong} in the result is no group of /{match[3]}/, so Postfix "
+                    "ignores the line; $1 is the first group, $$ a literal $"
+                )
+                continue
             found.append(PatternLine(match[3], condition, value, place, tuple(around)))
     if around:
         notes.append(f"{lines[-1][0]}: an if has no endif; add it")
@@ -122,6 +130,19 @@ def _condition(match: re.Match[str], place: Place, notes: list[str]) -> Conditio
         notes.append(f"{place}: /{match[3]}/ is not a pattern ({error}); fix it")
         return None
     return Condition(expression, match[1] == "!")
+
+
+def _wrong_reference(value: str, condition: Condition) -> str:
+    """Return the first `$` of a result that means no group; a negated pattern has none."""
+    groups = 0 if condition.is_negated else condition.expression.groups
+    found = (match for match in _REFERENCE.finditer(value) if match[0] != "$$")
+    return next((match[0] for match in found if not 0 < _number(match) <= groups), "")
+
+
+def _number(reference: re.Match[str]) -> int:
+    """Return which group is meant, 0 for none."""
+    digits = reference[0].strip("${}()")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def addresses_of(source: str) -> list[str] | None:

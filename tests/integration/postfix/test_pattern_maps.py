@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from relaygw_postfix.patterns import local_parts_of
+from relaygw.settings.tree import Place
+from relaygw_postfix.patterns import local_parts_of, read_patterns
 from tests.integration.postfix.real_answers import query
 from tests.integration.postfix.shapes import Shape
 from tests.integration.postfix.test_postfix_odd_input import imported
@@ -93,6 +95,24 @@ def test_what_a_pattern_says_is_written_or_told(one: Map, tmp_path: Path) -> Non
         sample = f"someone{key}" if key.startswith("@") else sample
         to = f"someone{to}" if to.startswith("@") else to
         assert (query(home, one.name, sample) or sample) == to
+
+
+@each_of(
+    "line",
+    [f"/^(a)@/ {result}" for result in ("$1x", "${1}x", "$(1)x", "$$1", "$$$1", "x$", "$x", "${1",
+                                        "$0", "$2", "$10", "${1?x}", "$1_z", "a$-b")]
+    + ["/^((a))@/ $01", "!/^b@/ $$1", "!/^(b)@/ $1"],
+)  # fmt: skip
+def test_a_result_is_that_of_postfix(line: str) -> None:
+    """A line with a reference to no group is none."""
+    with TemporaryDirectory() as directory:
+        shape = Shape("map", "sender_canonical_maps = regexp:{dir}/map\n", {"map": line + "\n"})
+        home = shape.write(Path(directory))
+        asked = query(home, "sender_canonical_maps", "a@b.test")
+    notes: list[str] = []
+    lines = read_patterns([(Place("map", 1), line)], notes)
+    assert [each.result("a@b.test") for each in lines] == ([asked] if asked else [])
+    assert bool(notes) is not bool(lines)
 
 
 def test_an_exception_of_a_domain_is_one_here_too(tmp_path: Path) -> None:

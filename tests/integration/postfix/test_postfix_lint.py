@@ -98,6 +98,8 @@ MISTAKES = (
             {"sasl_passwd": "[smtp.sendgrid.net]:587 apikey:SG.k\nlonely\n"}),
     Mistake("table", _HOST + _TLS + _SASL, "sasl_passwd:2",
             {"sasl_passwd": "[smtp.sendgrid.net]:587 a:b\n[smtp.sendgrid.net]:587 c:d\n"}),
+    Mistake("table", _HOST + _TLS + _SASL + "sender_canonical_maps = regexp:{dir}/re\n", "re:2",
+            {**_KEY, "re": "/^(a)@/ $1@b.test\n/^c@/ $0\n"}),
     # what is asked first is the default of virtual_alias_domains, which has no line
     *(
         Mistake("table", _HOST + _TLS + _SASL + f"{line}\n", "main.cf:15", does=_STOPS)
