@@ -76,8 +76,10 @@ def check_text(text: str) -> LoadedSettings:
 def output_file(output: str) -> Path:
     """Return the file that is written: a name without .yaml or .yml is a directory's."""
     path = Path(os.path.abspath(output))  # noqa: PTH100 - without its ".."
-    is_file = path.suffix in (".yaml", ".yml") and not output.endswith("/") and not path.is_dir()
-    return path if is_file else path / "relaygw.yaml"
+    is_file = path.suffix in (".yaml", ".yml") and not output.endswith("/")
+    # False for what may not be looked at as well
+    is_there = os.path.isdir(path)  # noqa: PTH112
+    return path if is_file and not is_there else path / "relaygw.yaml"
 
 
 def check_free(files: list[Path], to_make: Path | None = None) -> None:

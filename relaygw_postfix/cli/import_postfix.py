@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -161,14 +162,18 @@ def _import(
     if is_dry:
         show.text(text)
     else:
-        _write(file, text, translation, directory)
+        with _writing(file):
+            write_files(file, text, translation.secrets, directory)
         show.written(file, directory, len(translation.secrets))
     return os.EX_OK
 
 
-def _write(file: Path, text: str, translation: Translation, directory: Path) -> None:
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
     try:
-        write_files(file, text, translation.secrets, directory)
+        yield
+    except SettingsError as error:
+        raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
     except OSError as error:
         raise CommandFailed(
             f"{error.filename or file}: cannot be written ({error.strerror}); nothing was written; "
@@ -178,12 +183,10 @@ def _write(file: Path, text: str, translation: Translation, directory: Path) -> 
 
 
 def _check_free(file: Path, directory: Path, translation: Translation, to_make: Path) -> None:
-    try:
+    with _writing(file):
         check_free([file, *(directory / name for name in translation.secrets)], to_make)
         if translation.secrets:
             check_private(directory)
-    except SettingsError as error:
-        raise CommandFailed(str(error), exit_code=os.EX_CANTCREAT) from error
 
 
 def _asked(postfix: Postfix | None) -> str:

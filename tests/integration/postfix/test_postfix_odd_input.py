@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from click.testing import CliRunner, Result
 
 from relaygw.cli import main
 from tests.integration.postfix.shapes import Shape
+from tests.rights import needs
 
+_NOBODY = 65534  # a user ID
 _HOST = "relayhost = [smtp.sendgrid.net]:587\nsmtp_tls_security_level = encrypt\n"
 _SASL = (
     "smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = texthash:{dir}/sasl_passwd\n"
@@ -160,6 +164,28 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
         modes = [stat.S_IMODE(one.stat().st_mode) for one in (made, made / "secrets")]
         assert modes == [0o755, 0o700]
         assert f"{made}/relaygw.yaml" in "".join(done.output.split())
+
+
+@needs("root")
+def test_a_place_that_this_user_may_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run writes nothing, and asks nothing of the place."""
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o755)
+        home = Shape("closed", _HOST).write(base)
+        (base / "closed").mkdir(mode=0o700)
+        monkeypatch.chdir(base / "closed")
+        os.seteuid(_NOBODY)
+        try:
+            tried = run(home, "--dry-run")
+            written = [run(home), run(home, "--output", "deep/relaygw.yaml")]
+        finally:
+            os.seteuid(0)
+    assert tried.exit_code == 0, tried.output
+    assert "providers:" in tried.stdout
+    for done in written:
+        assert done.exit_code == 73
+        assert ": cannot be written (Permission denied); nothing was written" in done.stderr
 
 
 def test_one_bad_address_does_not_end_the_comparison(tmp_path: Path) -> None:
