@@ -260,7 +260,8 @@ def _done(logged: Logged) -> _Done:
     if logged.status == REJECTED:
         return _Done(fate=Fate.REJECT, words=f"refused on receipt: {logged.text}")
     if logged.daemon in _KEPT_BY:
-        return _Done(words=_KEPT_BY[logged.daemon])
+        is_command = logged.text.startswith("delivered to command")
+        return _Done(words=_PROGRAM if is_command else _KEPT_BY[logged.daemon])
     if logged.daemon == "discard":
         return _Done(fate=Fate.DROP, words="discarded")
     found = _RELAY.fullmatch(logged.relay) or _SAID.search(logged.text)

@@ -148,6 +148,9 @@ SPAM = "x@spam.test"
          "sent by neither", "refused: no", "refused: no at Postfix, drop here"),
         (delivered("a@shop.test", "b@cust.test", daemon="discard"), "not the same", "discarded",
          "sent to a provider by relaygw"),
+        (delivered("a@shop.test", "b@cust.test", daemon="local", relay="local",
+                   text="delivered to command: /bin/true"), "not the same",
+         "given to a program", "sent to a provider by relaygw"),
         (delivered("a@shop.test", "b@cust.test", daemon="local", relay="local"), "not the same",
          "put into a mailbox", "sent to a provider by relaygw"),
         (f"{_TIME}/smtpd[3]: NOQUEUE: reject: RCPT from localhost[127.0.0.1]: 554 5.7.1 <{SPAM}>: "
