@@ -324,7 +324,8 @@ class Resolver:
                 where = places[-1] if places else "main.cf"
                 raise PostfixUnreadable(f"{where}: {error}") from error
             stops.append(self._stop(sender, hop, word, service))
-        return Delivery(Fate.SEND, tuple(stops), transport, "", places)
+        # a hop that comes again is only tried again
+        return Delivery(Fate.SEND, tuple(dict.fromkeys(stops)), transport, "", places)
 
     def _stop(self, sender: str, hop: Hop, written: str, service: Service | None) -> Stop:
         is_wrapped = self.configuration.is_on("smtp_tls_wrappermode", service)

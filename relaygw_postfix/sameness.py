@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from relaygw.mail.words import counted
 from relaygw.policy.recipients import Fate as OwnFate
 from relaygw.policy.recipients import RecipientPolicy
 from relaygw.policy.rewriting import Rewriter
@@ -218,10 +219,8 @@ class Comparison:
         self, stops: Sequence[Stop], names: tuple[str, ...]
     ) -> Iterator[Difference]:
         if len(names) != len(stops):
-            yield (
-                Result.OTHER,
-                f"{len(stops)} next hops at Postfix, {len(names)} providers at relaygw",
-            )
+            hops, own = counted(len(stops), "next hop"), counted(len(names), "provider")
+            yield Result.OTHER, f"{hops} at Postfix, {own} at relaygw"
         for stop, name in zip(stops, names, strict=False):
             provider = self._settings.providers[name]
             if (stop.hop.host, stop.hop.port) != (provider.host.lower(), provider.port):

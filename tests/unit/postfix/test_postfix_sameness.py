@@ -217,6 +217,9 @@ CASES = {
     "pipe": Case("transport_maps = inline:{cust.test=mlist:}\n", _MAIL, UNPROVEN,
                  "transport mlist: a program may send it on",
                  clients="smtp unix - - n - - smtp\nmlist unix - n n - - pipe user=x\n"),
+    # which hops
+    "hop-twice": Case("smtp_fallback_relay = $relayhost\n", _MAIL, SAME, "[relay.test]:587"),
+    "hop-and-another": Case("smtp_fallback_relay = [spare.test]:587\n", _MAIL, SAME, ", then"),
     # what Postfix's client cannot work with
     "no-password-map": Case("smtp_sasl_auth_enable = yes\n", _MAIL, OTHER, "main.cf:9: smtp_sasl_"
                             "auth_enable: Postfix refuses to run without smtp_sasl_password_maps"),
@@ -293,6 +296,14 @@ def test_what_is_said_of_a_mail(name: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         (row,) = rows_of(*made_of(one, Path(directory)), [one.pair])
     assert (row.result, one.words in f"{row.postfix} {row.why}") == (one.result, True), row
+
+
+def test_a_next_hop_without_a_provider_is_told(tmp_path: Path) -> None:
+    made, rewriting = made_of(Case(CASES["hop-and-another"].main, _MAIL, ""), tmp_path)
+    made.values["routes"][0]["providers"].pop()
+    (row,) = rows_of(made, rewriting, [_MAIL])
+    assert row.result == OTHER
+    assert row.why.startswith("2 next hops at Postfix, 1 provider at relaygw")
 
 
 def test_everybodys_mail_to_another_address_is_staging(tmp_path: Path) -> None:
