@@ -176,7 +176,9 @@ class Rewriting:
 
     def cleaned(self, kind: str, address: str, part: str = "envelope") -> str:
         """Return an address after canonical mapping and masquerading; `part` may be the header."""
-        if not self._is_mapped or (part == "header" and not self._is_header_mapped):
+        if part == "header" and not self._is_header_mapped:
+            return address
+        if not self._is_mapped:
             return self.resolver.qualified(address)
         values = self.resolver.configuration.values
         address = self.resolver.qualified(address) or NULL

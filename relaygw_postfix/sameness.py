@@ -209,10 +209,7 @@ class Comparison:
         for line, theirs in zip(lines, (answer.header_from, answer.header_to), strict=False):
             field, _, value = line.partition(": ")
             own = value.strip("<>")
-            is_mapped = theirs.lower() != self._rewriting.resolver.qualified(own).lower()
-            # From without a domain is completed as the sender is, where PHP sends it
-            is_compared = "@" in given[field] or (field == "To" and is_mapped)
-            if is_compared and own.lower() != theirs.lower():
+            if own.lower() != theirs.lower():
                 yield Result.OTHER, _changed(f"{field} of the header", theirs or "none", own)
 
     def _way_differences(

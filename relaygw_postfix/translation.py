@@ -148,11 +148,13 @@ def _rewrite(
     _tell_classes(resolver, report)
     if fits(Domain, resolver.origin):
         yield "default_domain", resolver.origin
-    report.warn(
-        f"{resolver.configuration.place('append_at_myorigin')}: header addresses without a domain "
-        f"(From: <bob>): Postfix completes them to bob@{resolver.origin}; relaygw completes the "
-        "envelope, and From of the sendmail command; have programs write full addresses"
-    )
+    if rewriting.cleaned("sender", "bob", "header") != "bob":
+        report.warn(
+            f"{resolver.configuration.place('append_at_myorigin')}: header addresses without a "
+            f"domain (From: <bob>): Postfix completes them to {resolver.qualified('bob')}; relaygw "
+            "completes the envelope, and From of the sendmail command; have programs write full "
+            "addresses"
+        )
     senders: Rules = {}
     for key, place in _keys("sender", rewriting):
         known.setdefault("senders", []).extend([key] if fits(SenderKey, key) else [])

@@ -417,7 +417,20 @@ RECIPES = (
         "local_header_rewrite_clients =\nsender_canonical_maps = hash:{dir}/senders\n"
         "masquerade_domains = shop.example\n",
         indexed={"senders": "root@web1.shop.example ops@shop.example\n"},
-        senders=(_WWW, "root@web1.shop.example", _SHOP, ""),
+        senders=(_WWW, "www-data", "root@web1.shop.example", _SHOP, ""),
+        recipients=(*_RECIPIENTS, "reader"),
+        kind="a header that stays",
+    ),
+    Recipe(
+        "without-a-domain",
+        "append_dot_mydomain = yes\nmydestination =\nalias_maps = hash:{dir}/aliases\n"
+        "sender_canonical_maps = hash:{dir}/senders\n",
+        indexed={"aliases": "root: ops@shop.example\n",
+                 "senders": "known known@shop.example\n"},
+        senders=("www-data", "known", "shop@sales", _SHOP, ""),
+        recipients=("x@cust.example", "root", "reader"),
+        unlike=("^(www-data|known|shop@sales) ", "> (root|reader)$"),  # of the header
+        kind="addresses without a domain",
     ),
     Recipe(
         "extensions-of-aliases",

@@ -177,7 +177,8 @@ CASES = {
     "short-name-refused": Case("append_dot_mydomain = yes\nsmtpd_recipient_restrictions = "
                                "reject_non_fqdn_recipient\n", (_A, "b@mail"), OTHER, "non_fqdn"),
     "postmaster-alone": Case("smtpd_recipient_restrictions = reject_non_fqdn_recipient\n"
-                             "myorigin = x.test\n", (_A, "postmaster"), SAME),
+                             "myorigin = x.test\nlocal_header_rewrite_clients =\n",
+                             (_A, "postmaster"), SAME),
     "greeting": Case("smtpd_helo_restrictions = reject_non_fqdn_helo_hostname,\n"
                      "  reject_invalid_hostname, reject_unknown_helo_hostname, permit\n", _MAIL,
                      SAME),
@@ -217,6 +218,12 @@ CASES = {
     "pipe": Case("transport_maps = inline:{cust.test=mlist:}\n", _MAIL, UNPROVEN,
                  "transport mlist: a program may send it on",
                  clients="smtp unix - - n - - smtp\nmlist unix - n n - - pipe user=x\n"),
+    "sender-without-domain": Case("", ("www-data", _B), OTHER,
+                                  "From of the header www-data@gw.example.com at Postfix, www-data "
+                                  "at relaygw"),
+    "recipient-without-domain": Case("myorigin = shop.test\n", (_A, "bob"), OTHER,
+                                     "To of the header bob@shop.test at Postfix, bob at relaygw"),
+    "header-of-others": Case("local_header_rewrite_clients =\n", ("www-data", _B), SAME),
     # which hops
     "hop-twice": Case("smtp_fallback_relay = $relayhost\n", _MAIL, SAME, "[relay.test]:587"),
     "hop-and-another": Case("smtp_fallback_relay = [spare.test]:587\n", _MAIL, SAME, ", then"),
@@ -513,9 +520,11 @@ def test_actions_of_access_tables_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_not_completed_in_the_header_is_told(tmp_path: Path) -> None:
-    made, _ = made_of(Case("", _MAIL, ""), tmp_path)
-    assert any("Postfix completes them to bob@gw.example.com" in w for w in made.report.warnings)
+@pytest.mark.parametrize("main", ["", "local_header_rewrite_clients =\n"])
+def test_what_is_not_completed_in_the_header_is_told(main: str, tmp_path: Path) -> None:
+    made, _ = made_of(Case(main, _MAIL, ""), tmp_path)
+    said = "\n".join(made.report.warnings)
+    assert ("Postfix completes them to bob@gw.example.com" in said) is (main == "")
 
 
 @pytest.mark.parametrize(
