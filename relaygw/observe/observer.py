@@ -109,7 +109,7 @@ class ListenerObserver:
         if self._metrics is not None:
             for code, count in replies.items():
                 self._metrics.replies.add(self._name, code, count=count)
-            self._metrics.sessions.labels(self._name).set(sessions)
+            self._metrics.sessions.set_number(sessions, self._name)
 
 
 class DeliveryObserver(Observer["DeliveryMetrics"]):

@@ -21,7 +21,7 @@ from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import NoticeComposer
 from relaygw.observe.counters import DeliveryMetrics
 from relaygw.observe.history import History
-from relaygw.observe.metrics import can_count
+from relaygw.observe.metrics import open_metrics
 from relaygw.observe.observer import DeliveryObserver
 from relaygw.roles import open_store, queue_place
 from relaygw.roles.process import RoleContext, first_of, in_loop, listening, registered, stop_event
@@ -77,7 +77,8 @@ async def _send(
         with registered(context, "delivery", store) as lifeline:
             history = _history_of(context.loaded.settings)
             counted = context.loaded.settings.providers
-            metrics = DeliveryMetrics(counted) if can_count(context.metrics, log) else None
+            file = open_metrics(context.metrics, log)
+            metrics = DeliveryMetrics(file, counted) if file is not None else None
             observer = DeliveryObserver(log, history, metrics)
             worker = Worker(
                 context.loaded.settings,

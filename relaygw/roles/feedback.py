@@ -15,7 +15,7 @@ from relaygw.feedback.receiving import PostBox
 from relaygw.mail.verdict import BOUNCE_MAIL
 from relaygw.observe.counters import FeedbackMetrics
 from relaygw.observe.history import History
-from relaygw.observe.metrics import can_count
+from relaygw.observe.metrics import open_metrics
 from relaygw.observe.observer import FeedbackObserver
 from relaygw.roles.process import RoleContext
 from relaygw.store.feedback import MatchedEvent
@@ -42,7 +42,8 @@ async def feedback_kept(
         name for name, provider in settings.providers.items() if provider.events is not None
     ]
     providers += [BOUNCE_MAIL] * (settings.bounces.inbound is not None)
-    metrics = FeedbackMetrics(providers) if can_count(context.metrics, context.log) else None
+    file = open_metrics(context.metrics, context.log)
+    metrics = FeedbackMetrics(file, providers) if file is not None else None
     counts, history = _Counts(metrics), History()
     observer = FeedbackObserver(context.log, history, metrics)
 

@@ -17,7 +17,7 @@ from relaygw.inbound.storms import StormCheck
 from relaygw.mail.finding import Kind, words_of
 from relaygw.observe.counters import FrontMetrics
 from relaygw.observe.history import History
-from relaygw.observe.metrics import can_count
+from relaygw.observe.metrics import open_metrics
 from relaygw.observe.observer import FrontObserver
 from relaygw.operations.flush import flush
 from relaygw.roles import open_store
@@ -42,7 +42,8 @@ async def front(context: RoleContext) -> int:
     log = context.log
     sender = hints.HintSender(hints.hint_directory(context.loaded.state_dir))
     history = History()
-    metrics = FrontMetrics() if can_count(context.metrics, log) else None
+    file = open_metrics(context.metrics, log)
+    metrics = FrontMetrics(file) if file is not None else None
     settings = context.loaded.settings
     classes, counts = mail_classes(settings), SourceCounts()
     observer = FrontObserver(log, history, metrics)

@@ -139,9 +139,9 @@ LOG: list[tuple[str, str, str, str]] = [
     ),
     (
         "observe/metrics.py",
-        "this process has no metrics",
+        "metrics are not written",
         "no space in the state directory",
-        "free some space, then restart",
+        "free some space; what was counted meanwhile is written then",
     ),
     (
         "alerting/notifier.py",

@@ -33,8 +33,8 @@ from relaygw.errors import StoreUnavailable
 from relaygw.mail.clock import DAY_MS, clock_ms
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import OPEN
+from relaygw.observe.exposition import GaugeFamily, Numbers, exposition
 from relaygw.observe.maildrop import look_at_maildrop
-from relaygw.observe.metrics import GaugeFamily, Numbers, exposition
 from relaygw.operations.providers import Usage, holds_of, next_probe_ms, read_usages
 from relaygw.operations.status import SILENT_AFTER_S
 from relaygw.policy.lost_gateways import LOST_MS

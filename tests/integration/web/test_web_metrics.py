@@ -204,7 +204,7 @@ async def test_when_a_certificate_ends(store: Store, tmp_path: Path) -> None:
 async def test_without_the_store_processes_still_tell(store: Store, tmp_path: Path) -> None:
     files = RunFiles(tmp_path)
     page = MetricsPage(store, settings(), state_dir=tmp_path)
-    with counting(files.directory, "total.labels('a').inc()"):
+    with counting(files.directory, "total.add('a')"):
         async with serving(page.app()) as client:
             with store.database.write() as connection:
                 connection.connection.exec_driver_sql("DROP TABLE hold")

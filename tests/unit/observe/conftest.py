@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import values
 
-from relaygw.observe.metrics import RunFiles, count_in
+from relaygw.observe.metrics import MetricsFile, RunFiles
+from tests.logs import text_log
 
 
 @pytest.fixture
-def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Let this process count as one of a supervisor's; give the state directory to read from."""
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
-    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
-    files = RunFiles(tmp_path)
-    count_in(files.directory)
-    yield tmp_path
-    values.ValueClass.close_all_files()
+def state_dir(tmp_path: Path) -> Path:
+    """The state directory to read from."""
+    return tmp_path
+
+
+@pytest.fixture
+def file(state_dir: Path) -> Iterator[MetricsFile]:
+    """What this process counts, as one of a supervisor's."""
+    files = RunFiles(state_dir)
+    yield MetricsFile(files.directory, text_log(io.StringIO()))
     files.close()

@@ -11,15 +11,19 @@ from pathlib import Path
 _COUNT = """
 import sys
 from pathlib import Path
-from relaygw.observe.metrics import count_in
+from relaygw.observe.maillog import open_log
+from relaygw.observe.metrics import MetricsFile
+from relaygw.observe.tallies import HistogramRow, TallyKind
+from relaygw.settings.model import Log
 directory, expression = sys.argv[1:]
-count_in(Path(directory))
-from prometheus_client import Counter, Gauge, Histogram
-total = Counter("things_total", "Things.", ["kind"], registry=None)
-took = Histogram("took_seconds", "Time.", buckets=(1, 5), registry=None)
-now = Gauge("now", "Now.", multiprocess_mode="livesum", registry=None)
-last = Gauge("last_seconds", "Last.", multiprocess_mode="max", registry=None)
+file = MetricsFile(Path(directory), open_log(Log(), hostname="gw.test"))
+total = file.tally("things_total", "Things.", "kind")
+took = file.tally("took_seconds", "Time.", kind=TallyKind.HISTOGRAM, bounds=(1.0, 5.0))
+took = HistogramRow(took)
+now = file.tally("now", "Now.", kind=TallyKind.LIVE)
+last = file.tally("last_seconds", "Last.", kind=TallyKind.LATEST)
 exec(expression)
+file.write()
 print("counted", flush=True)
 sys.stdin.read()
 """

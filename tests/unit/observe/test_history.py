@@ -15,8 +15,9 @@ from relaygw.mail.verdict import Kind
 from relaygw.observe import history as history_module
 from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
+from relaygw.observe.exposition import exposition
 from relaygw.observe.history import MAX_COUNTS, MAX_DOMAINS, History, Series
-from relaygw.observe.metrics import exposition
+from relaygw.observe.metrics import MetricsFile
 from relaygw.observe.observer import DeliveryObserver, FrontObserver, ListenerObserver, Observer
 from tests.builders import NOW_MS, accepted, claimed
 from tests.logs import text_log
@@ -121,9 +122,9 @@ def test_of_very_many_senders_the_rest_is_one() -> None:
     assert sent == {**known, "0.test": 2, "other": 2}
 
 
-def test_what_a_front_tells_is_logged_and_counted_twice(state_dir: Path) -> None:
+def test_what_a_front_tells_is_logged_and_counted_twice(state_dir: Path, file: MetricsFile) -> None:
     output, history = io.StringIO(), History()
-    observer = FrontObserver(text_log(output), history, FrontMetrics())
+    observer = FrontObserver(text_log(output), history, FrontMetrics(file))
     message = accepted(source=Source(client="10.0.0.5", listener="x"))
     observer.tell([Accepted(message)])
     observer.wrote(0.1)
@@ -135,9 +136,11 @@ def test_what_a_front_tells_is_logged_and_counted_twice(state_dir: Path) -> None
     assert numbers("relaygw_db_write_seconds_count", role="front") == 1
 
 
-def test_what_a_worker_tells_is_logged_and_counted_twice(state_dir: Path) -> None:
+def test_what_a_worker_tells_is_logged_and_counted_twice(
+    state_dir: Path, file: MetricsFile
+) -> None:
     output, history = io.StringIO(), History()
-    observer = DeliveryObserver(text_log(output), history, DeliveryMetrics(["p"]))
+    observer = DeliveryObserver(text_log(output), history, DeliveryMetrics(file, ["p"]))
     event = outcome()
     observer.tell([event])
     observer.sample({})

@@ -21,8 +21,9 @@ from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import DeliveryState, RecipientState, capture_code
 from relaygw.observe.counters import DeliveryMetrics, FrontMetrics
 from relaygw.observe.events import Accepted, Attempted
+from relaygw.observe.exposition import exposition
 from relaygw.observe.labels import BOUNCED, DEFERRED, OTHER, bounce_reason, deferral_reason
-from relaygw.observe.metrics import exposition
+from relaygw.observe.metrics import MetricsFile
 from relaygw.observe.observer import ListenerObserver
 from relaygw.policy.recipients import Decision, Fate, RecipientPolicy
 from relaygw.settings.addresses import Recipients
@@ -84,8 +85,8 @@ def received(listener: str | None, *states: RecipientState, reason: str = "") ->
     return Accepted(accepted(deliveries=(delivery,), source=Source(listener=listener)))
 
 
-def test_messages_count_by_listener_from_zero(state_dir: Path) -> None:
-    metrics = FrontMetrics()
+def test_messages_count_by_listener_from_zero(state_dir: Path, file: MetricsFile) -> None:
+    metrics = FrontMetrics(file)
     metrics.begin("127.0.0.1:25")
     metrics.write()
     assert scrape(state_dir)("relaygw_messages_received_total", listener="127.0.0.1:25") == 0
@@ -97,8 +98,8 @@ def test_messages_count_by_listener_from_zero(state_dir: Path) -> None:
     assert numbers("relaygw_messages_received_total", listener="maildrop") == 1
 
 
-def test_captured_recipients_count_by_reason(state_dir: Path) -> None:
-    metrics = FrontMetrics()
+def test_captured_recipients_count_by_reason(state_dir: Path, file: MetricsFile) -> None:
+    metrics = FrontMetrics(file)
     metrics.read([received("x", _R.CAPTURED, _R.CAPTURED, _R.PENDING, reason="sandbox mode")])
     metrics.read([received("x", _R.BLOCKED, reason="on the block list")])
     metrics.write()
@@ -107,8 +108,8 @@ def test_captured_recipients_count_by_reason(state_dir: Path) -> None:
     assert numbers("relaygw_sandbox_captured_total", reason="blocked") == 0
 
 
-def test_replies_count_by_code_when_a_second_is_over(state_dir: Path) -> None:
-    metrics = FrontMetrics()
+def test_replies_count_by_code_when_a_second_is_over(state_dir: Path, file: MetricsFile) -> None:
+    metrics = FrontMetrics(file)
     observer = ListenerObserver("127.0.0.1:25", None, metrics)
     for reply in ("220 gw ESMTP", "250-gw\r\n250 SIZE 1", "250 2.0.0 Ok", "554 5.7.1 no"):
         observer.replied(reply)
@@ -124,8 +125,8 @@ def test_replies_count_by_code_when_a_second_is_over(state_dir: Path) -> None:
     assert numbers("relaygw_smtp_sessions", listener="127.0.0.1:25") == 2
 
 
-def test_batches_of_both_roles_are_one_metric(state_dir: Path) -> None:
-    front, delivery = FrontMetrics(), DeliveryMetrics(["main"])
+def test_batches_of_both_roles_are_one_metric(state_dir: Path, file: MetricsFile) -> None:
+    front, delivery = FrontMetrics(file), DeliveryMetrics(file, ["main"])
     front.batches.add(0.003)
     delivery.batches.add(0.2)
     front.write()
@@ -138,8 +139,10 @@ def test_batches_of_both_roles_are_one_metric(state_dir: Path) -> None:
 # --- delivery -----------------------------------------------------------------------------
 
 
-def test_a_delivered_message_counts_once_for_each_recipient(state_dir: Path) -> None:
-    metrics = DeliveryMetrics(["main", "spare"])
+def test_a_delivered_message_counts_once_for_each_recipient(
+    state_dir: Path, file: MetricsFile
+) -> None:
+    metrics = DeliveryMetrics(file, ["main", "spare"])
     taken = report(outcome(0, Verdict.DELIVERED), outcome(1, Verdict.DELIVERED))
     mail = claimed("a@x.test", "b@x.test")
     metrics.read([Attempted(mail, update(_R.DELIVERED, _R.DELIVERED), taken, NOW_MS + 1500)])
@@ -157,8 +160,8 @@ def test_a_delivered_message_counts_once_for_each_recipient(state_dir: Path) -> 
     assert numbers("relaygw_last_success_timestamp_seconds", provider="spare") is None
 
 
-def test_each_recipient_counts_by_what_became_of_it(state_dir: Path) -> None:
-    metrics = DeliveryMetrics(["main"])
+def test_each_recipient_counts_by_what_became_of_it(state_dir: Path, file: MetricsFile) -> None:
+    metrics = DeliveryMetrics(file, ["main"])
     mixed = report(
         outcome(0, Verdict.DELIVERED),
         outcome(1, Verdict.BOUNCE),
@@ -180,23 +183,27 @@ def test_each_recipient_counts_by_what_became_of_it(state_dir: Path) -> None:
     )
 
 
-def test_only_attempts_with_an_answer_tell_how_long_a_provider_takes(state_dir: Path) -> None:
-    metrics = DeliveryMetrics(["main"])
+def test_only_attempts_with_an_answer_tell_how_long_a_provider_takes(
+    state_dir: Path, file: MetricsFile
+) -> None:
+    metrics = DeliveryMetrics(file, ["main"])
     silent = outcome(0, Verdict.RETRY, stage=Stage.CONNECT, reply=None)
     metrics.read([Attempted(claimed(), update(_R.PENDING), report(silent), NOW_MS)])
     metrics.write({})
     assert scrape(state_dir)("relaygw_delivery_duration_seconds_count", provider="main") == 0
 
 
-def test_what_was_decided_without_a_provider_is_no_attempt(state_dir: Path) -> None:
-    metrics = DeliveryMetrics(["main"])
+def test_what_was_decided_without_a_provider_is_no_attempt(
+    state_dir: Path, file: MetricsFile
+) -> None:
+    metrics = DeliveryMetrics(file, ["main"])
     metrics.read([Attempted(claimed(), update(_R.BLOCKED), report(provider=""), NOW_MS)])
     metrics.write({})
     assert scrape(state_dir)("relaygw_recipients_delivered_total", provider="main") == 0
 
 
-def test_what_is_written_twice_counts_once(state_dir: Path) -> None:
-    metrics = DeliveryMetrics(["main"])
+def test_what_is_written_twice_counts_once(state_dir: Path, file: MetricsFile) -> None:
+    metrics = DeliveryMetrics(file, ["main"])
     taken = report(outcome(0, Verdict.DELIVERED))
     for _ in range(2):
         metrics.read([Attempted(claimed(), update(_R.DELIVERED), taken, NOW_MS + 100)])
@@ -210,8 +217,8 @@ def test_what_is_written_twice_counts_once(state_dir: Path) -> None:
     assert numbers("relaygw_time_in_queue_seconds_sum") == 0.2
 
 
-def test_what_takes_longer_than_every_bound_counts_too(state_dir: Path) -> None:
-    metrics = DeliveryMetrics(["main"])
+def test_what_takes_longer_than_every_bound_counts_too(state_dir: Path, file: MetricsFile) -> None:
+    metrics = DeliveryMetrics(file, ["main"])
     late = NOW_MS + 10 * 86_400_000
     taken = report(outcome(0, Verdict.DELIVERED))
     metrics.read([Attempted(claimed(), update(_R.DELIVERED), taken, late)])
@@ -221,8 +228,8 @@ def test_what_takes_longer_than_every_bound_counts_too(state_dir: Path) -> None:
     assert numbers("relaygw_time_in_queue_seconds_bucket", le="+Inf") == 1
 
 
-def test_connections_are_those_of_now(state_dir: Path) -> None:
-    metrics = DeliveryMetrics(["main"])
+def test_connections_are_those_of_now(state_dir: Path, file: MetricsFile) -> None:
+    metrics = DeliveryMetrics(file, ["main"])
     metrics.write({"main": (3, 1)})
     metrics.write({"main": (1, 2)})
     numbers = scrape(state_dir)
@@ -315,11 +322,11 @@ def test_there_are_few_reasons() -> None:
     assert reasons([_R.BOUNCED, _R.EXPIRED]) == set(BOUNCED)
 
 
-def test_what_rules_look_for_counts_from_zero(state_dir: Path) -> None:
-    front = FrontMetrics()
+def test_what_rules_look_for_counts_from_zero(state_dir: Path, file: MetricsFile) -> None:
+    front = FrontMetrics(file)
     front.begin("x")
     front.write()
-    DeliveryMetrics(["main"])
+    DeliveryMetrics(file, ["main"]).write({})
     numbers = scrape(state_dir)
     assert numbers("relaygw_smtp_replies_total", listener="x", code="451") == 0
     assert numbers("relaygw_recipients_deferred_total", provider="main", reason="in_doubt") == 0

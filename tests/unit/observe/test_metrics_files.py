@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from relaygw.observe import metrics
-from relaygw.observe.metrics import RunFiles, exposition, files_to_read, metrics_root
+from relaygw.observe.exposition import exposition
+from relaygw.observe.metrics import RunFiles, files_to_read, metrics_root
 from tests.unit.observe.counting_process import counting
 from tests.unit.observe.scraped import Scraped, scraped
-
-KINDS = ["counter", "gauge_max", "histogram"]
 
 
 @pytest.fixture
@@ -28,14 +25,14 @@ def scrape(state_dir: Path) -> Scraped:
 
 
 def names(run: RunFiles) -> list[str]:
-    return sorted(path.name for path in run.directory.glob("*.db"))
+    return sorted(path.name for path in run.directory.glob("*.json"))
 
 
 def test_processes_add_up_and_what_an_ended_one_counted_stays(
     tmp_path: Path, run: RunFiles
 ) -> None:
-    first = "total.labels('a').inc(3); took.observe(2); now.set(5); last.set(1000)"
-    second = "total.labels('a').inc(4); took.observe(9); now.set(7); last.set(900)"
+    first = "total.add('a', count=3); took.add(2); now.set_number(5); last.set_number(1000)"
+    second = "total.add('a', count=4); took.add(9); now.set_number(7); last.set_number(900)"
     with counting(run.directory, first) as dead, counting(run.directory, second):
         both = scrape(tmp_path)
         assert both("things_total", kind="a") == 7
@@ -52,68 +49,66 @@ def test_processes_add_up_and_what_an_ended_one_counted_stays(
         assert {name: number for name, number in one.numbers.items() if name != "now[]"} == {
             name: number for name, number in both.numbers.items() if name != "now[]"
         }
-        assert [name for name in names(run) if f"_{dead}." in name] == []
+        assert f"{dead}.json" not in names(run)
 
 
-def test_many_ended_processes_leave_three_files(tmp_path: Path, run: RunFiles) -> None:
+def test_many_ended_processes_leave_one_file(tmp_path: Path, run: RunFiles) -> None:
     for number in range(5):
-        with counting(run.directory, f"total.labels('a').inc(); last.set({number})") as pid:
+        with counting(run.directory, f"total.add('a'); last.set_number({number})") as pid:
             pass
         run.end(pid)
-    assert names(run) == [f"{kind}_0.db" for kind in KINDS]
+    assert names(run) == ["ended.json"]
     assert scrape(tmp_path)("things_total", kind="a") == 5
     assert scrape(tmp_path)("last_seconds") == 4
 
 
-@pytest.mark.parametrize("left", [b"", b"\xff" * 64], ids=["empty", "damaged"])
+DAMAGED = {
+    "empty": b"",
+    "bytes": b"\xff" * 64,
+    "shape": b"[4]",
+    "row": b'[["a", "b", "c", 1, [], []]]',
+}
+
+
+@pytest.mark.parametrize("left", DAMAGED.values(), ids=list(DAMAGED))
 def test_what_a_killed_process_left_of_a_file_ends_nothing(
     tmp_path: Path, run: RunFiles, left: bytes
 ) -> None:
-    with counting(run.directory, "total.labels('a').inc()") as counted:
+    with counting(run.directory, "total.add('a')") as counted:
         pass
-    (run.directory / "counter_4711.db").write_bytes(left)
-    (run.directory / "histogram_4711.unfinished").touch()
+    (run.directory / "4711.json").write_bytes(left)
+    (run.directory / "4711.unfinished").touch()
     run.end(4711)
     run.end(counted)
     assert [path.name for path in run.directory.iterdir() if "4711" in path.name] == []
     assert scrape(tmp_path)("things_total", kind="a") == 1
 
 
-def test_a_file_has_its_name_once_it_is_whole(
-    run: RunFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unnamed = []
-
-    def take_room(descriptor: int, offset: int, size_bytes: int) -> None:
-        unnamed.append(names(run))
-        os.truncate(descriptor, offset + size_bytes)
-
-    monkeypatch.setattr(os, "posix_fallocate", take_room)
-    monkeypatch.setattr(metrics, "_ROOM_BYTES", {"counter": 4096})
-    monkeypatch.setattr(metrics.values, "MultiProcessValue", lambda: metrics.values.ValueClass)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
-    metrics.count_in(run.directory)
-    assert unnamed == [[]]
-    assert names(run) == [f"counter_{os.getpid()}.db"]
+def test_metrics_of_two_versions_that_differ_are_not_mixed(tmp_path: Path, run: RunFiles) -> None:
+    other = "file.tally('other_total', 'Other.', 'LABEL').add('a')"
+    with (
+        counting(run.directory, other.replace("LABEL", "before")),
+        counting(run.directory, other.replace("LABEL", "after")),
+    ):
+        assert sum(name.startswith("other_total") for name in scrape(tmp_path).numbers) == 1
 
 
 def test_an_end_never_waits_for_a_reader_and_is_made_good(tmp_path: Path, run: RunFiles) -> None:
-    with counting(run.directory, "total.labels('a').inc(); now.set(1)") as first:
+    with counting(run.directory, "total.add('a'); now.set_number(1)") as first:
         pass
-    with counting(run.directory, "total.labels('a').inc()") as second:
+    with counting(run.directory, "total.add('a')") as second:
         pass
     with files_to_read(tmp_path) as paths:
         run.end(first)
-        gone = [Path(path).name for path in paths if not Path(path).exists()]
-        assert gone == [f"gauge_livesum_{first}.db"]  # which readers expect
+        assert [path.exists() for path in paths] == [True, True]
     run.end(second)
-    assert names(run) == [f"{kind}_0.db" for kind in KINDS]
+    assert names(run) == ["ended.json"]
     assert scrape(tmp_path)("things_total", kind="a") == 2
 
 
 def test_a_dead_supervisors_counts_are_not_read_and_go_with_the_next_start(tmp_path: Path) -> None:
     old = RunFiles(tmp_path)
-    with counting(old.directory, "total.labels('a').inc()"):
+    with counting(old.directory, "total.add('a')"):
         pass
     assert scrape(tmp_path)("things_total", kind="a") == 1
     old.close()
@@ -126,9 +121,9 @@ def test_a_dead_supervisors_counts_are_not_read_and_go_with_the_next_start(tmp_p
 def test_two_supervisors_of_one_state_directory_are_one_scrape(
     tmp_path: Path, run: RunFiles
 ) -> None:
-    with counting(run.directory, "total.labels('a').inc()"):
+    with counting(run.directory, "total.add('a')"):
         other = RunFiles(tmp_path)
-        with counting(other.directory, "total.labels('a').inc()"):
+        with counting(other.directory, "total.add('a')"):
             assert scrape(tmp_path)("things_total", kind="a") == 2
         other.close()
 

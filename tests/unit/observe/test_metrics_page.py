@@ -17,7 +17,8 @@ from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.observe import labels
 from relaygw.observe.counters import DeliveryMetrics, FeedbackMetrics, FrontMetrics
 from relaygw.observe.events import Attempted
-from relaygw.observe.metrics import GaugeFamily, exposition
+from relaygw.observe.exposition import GaugeFamily, exposition
+from relaygw.observe.metrics import MetricsFile
 from relaygw.observe.observer import ListenerObserver
 from relaygw.settings.model import Settings
 from relaygw.store.store import open_store
@@ -43,13 +44,13 @@ SETTINGS = Settings.model_validate(
 
 
 @pytest.fixture
-def text(state_dir: Path) -> bytes:
+def text(state_dir: Path, file: MetricsFile) -> bytes:
     """Return a scrape with every metric."""
-    front = FrontMetrics()
+    front = FrontMetrics(file)
     ListenerObserver("127.0.0.1:25", None, front).sample(1)
     front.batches.add(0.01)
     front.write()
-    delivery = DeliveryMetrics(["main"])
+    delivery = DeliveryMetrics(file, ["main"])
     taken = RecipientUpdate(
         rcpt_no=0, state=RecipientState.DELIVERED, reply="", dsn="2.0.0", provider="main"
     )
@@ -65,7 +66,7 @@ def text(state_dir: Path) -> bytes:
     report = AttemptReport(provider="main", relay="mx.test", outcomes=())
     delivery.read([Attempted(claimed(), update, report, NOW_MS)])
     delivery.write({"main": (1, 0)})
-    feedback = FeedbackMetrics(["main"])
+    feedback = FeedbackMetrics(file, ["main"])
     feedback.write()
     url = f"sqlite:///{state_dir}/queue.db"
     make_queue(url)

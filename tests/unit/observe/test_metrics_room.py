@@ -1,52 +1,53 @@
-"""Metrics that cannot be written stop nothing: the log says why."""
+"""Metrics that cannot be written stop nothing: the log says why, once, until they are written."""
 
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
-from relaygw.observe.metrics import can_count, open_run_files
+import pytest
+
+from relaygw.observe.metrics import MetricsFile, open_metrics, open_run_files
 from tests.logs import text_log
 
-_ON_A_FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from relaygw.observe.maillog import open_log
-from relaygw.observe.metrics import can_count
-from relaygw.settings.model import Log
-resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
-log = open_log(Log(target="file:/dev/stdout"), hostname="gw.test")
-print(can_count(Path(sys.argv[1]), log))
-"""
+
+def test_a_file_that_cannot_be_written_is_told_once_and_written_later(tmp_path: Path) -> None:
+    output = io.StringIO()
+    directory = tmp_path / "gone"
+    file = MetricsFile(directory, text_log(output))
+    total = file.tally("things_total", "Things.")
+    for _ in range(2):
+        total.add()
+        file.write()
+    (line,) = output.getvalue().splitlines()
+    assert "warning: metrics are not written" in line
+    assert line.endswith("No such file or directory")
+    directory.mkdir()
+    file.write()
+    (written,) = directory.iterdir()
+    assert "[[],[2.0]]" in written.read_text()
 
 
-def test_a_process_without_room_for_its_files_counts_nothing_and_says_so(tmp_path: Path) -> None:
-    # a limit of the process on the size of files fails where a full disk does
-    done = subprocess.run(
-        [sys.executable, "-c", _ON_A_FULL_DISK, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    line, counts = done.stdout.splitlines()
-    assert line.endswith(f"warning: this process has no metrics, {tmp_path}: File too large")
-    assert counts == "False"
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Files of this process fail beyond 64 KiB, as on a full disk; SIGXFSZ is ignored by Python."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_room_is_taken_before_anything_is_counted(tmp_path: Path) -> None:
-    """A page of a mapped file without a block on the disk ends the process that writes it."""
-    script = (
-        "import sys; from pathlib import Path;"
-        "from relaygw.observe.metrics import count_in; count_in(Path(sys.argv[1]))"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    files = list(tmp_path.iterdir())
-    assert len(files) == 4
-    for file in files:
-        assert file.stat().st_blocks * 512 >= file.stat().st_size >= 2**16
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_keeps_what_was_written(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path, text_log(io.StringIO()))
+    file.tally("things_total", "Things.", from_zero=[()])
+    file.write()
+    before = [(path, path.read_bytes()) for path in tmp_path.iterdir()]
+    file.tally("x" * 70_000, "Beyond the limit.")
+    file.write()
+    assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == before
 
 
 def test_a_supervisor_without_a_directory_goes_on(tmp_path: Path) -> None:
@@ -55,4 +56,4 @@ def test_a_supervisor_without_a_directory_goes_on(tmp_path: Path) -> None:
     log = text_log(output)
     assert open_run_files(tmp_path, log) is None
     assert output.getvalue().endswith(f"warning: no metrics of mail, {tmp_path}: File exists\n")
-    assert not can_count(None, log)
+    assert open_metrics(None, log) is None
