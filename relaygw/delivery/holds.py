@@ -331,7 +331,8 @@ class Holds:
     async def end_outage(self, gate: Gate) -> None:
         """Tell that a provider which counted as down is there again."""
         gate.end_outage()
-        if await self._drop(gate, (UNREACHABLE,), gate.provider, "outage"):
+        is_over = await self._drop(gate, (UNREACHABLE,), gate.provider, "outage")
+        if is_over and not gate.is_held:
             self._context.note(f"provider {gate.provider} is back")
 
     # --- probes: connections that carry no mail
@@ -349,8 +350,8 @@ class Holds:
             if outcome is None:
                 await self._note_success(gate)
             elif outcome.verdict is Verdict.HOLD:
-                await self._note_connection(gate)
                 await self.hold_provider(gate, outcome)
+                await self._note_connection(gate)  # what stops it now is the hold
             else:
                 what = outcome.detail or str(outcome.reply)
                 await self.note_failure(gate, what, begun_s)

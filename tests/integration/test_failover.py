@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
@@ -70,6 +71,24 @@ async def test_the_first_provider_is_used_again_when_it_is_back(tmp_path: Path) 
         rig.accept(accepted())
         await a.wait_for_messages(1)
     assert "provider a is back" in rig.log.getvalue()
+
+
+async def test_a_provider_that_comes_back_and_refuses_its_key_is_held_and_not_down(
+    tmp_path: Path,
+) -> None:
+    """Somebody has to change the key: an outage beside it would hide that."""
+    async with (
+        ScriptedProvider(users={"u": "k"}, tls="starttls") as a,
+        running(tmp_path, {"a": a.settings(username="u", password="plain:k")}) as rig,
+    ):
+        a.script("greeting", *[(b"421 4.3.2 away\r\n", Action.DROP)] * 3)
+        a.script("AUTH", *[b"535 5.7.8 no\r\n"] * 9)
+        rig.accept(accepted())
+        await rig.wait_until(lambda: "provider a is down" in rig.log.getvalue())
+        await rig.wait_until(lambda: rig.worker.gates["a"].is_held)
+        scopes = [Scope.CREDENTIAL]
+        await rig.wait_until(lambda: [hold.scope for hold in rig.store.holds.in_force()] == scopes)
+    assert "provider a is back" not in rig.log.getvalue()
 
 
 async def test_a_silent_provider_is_found_out_without_waiting_for_its_timeouts(
