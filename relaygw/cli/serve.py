@@ -10,6 +10,8 @@ import click
 from relaygw import service_file, state_owner
 from relaygw.cli.frame import Command, Invocation, pass_invocation
 from relaygw.cli.stderr import warn
+from relaygw.errors import QueueDamaged, SettingsError
+from relaygw.roles.systemd import turn_away_clients
 from relaygw.service_file import EARLY_SIGNALS
 
 _ROLES = ("front", "delivery", "web")
@@ -31,6 +33,14 @@ def serve(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     drains and stops it, HUP reloads the configuration, USR1 reopens the log file.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, EARLY_SIGNALS)
+    try:
+        return _run(invocation, chosen)
+    except (QueueDamaged, SettingsError):  # which systemd does not start again by itself
+        turn_away_clients(os.environ)
+        raise
+
+
+def _run(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     loaded = invocation.load()
     from relaygw import supervisor
     from relaygw.cli.install_sendmail import maildrop_warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from relaygw.errors import SettingsError
 
 _FIRST_DESCRIPTOR = 3
+_TURN_AWAY_S = 5.0
 
 
 class ServiceManager:
@@ -93,3 +95,19 @@ def _listening(descriptor: int) -> socket.socket:
         ) from error
     handed.setblocking(False)
     return handed
+
+
+def turn_away_clients(environ: Mapping[str, str]) -> None:
+    """Answer 421 to clients that wait at relaygw.socket, and for some seconds to those that follow.
+
+    For a start that fails for good: a connection that still waits starts the service once more, at
+    once, and after five times systemd closes the socket as well. Returns at once if none waits.
+    """
+    with contextlib.suppress(SettingsError):
+        handed = handed_sockets(environ)
+        ends_s, patience_s = time.monotonic() + _TURN_AWAY_S, 0.0
+        while handed and (waiting := select.select(handed, [], [], patience_s)[0]):
+            for listening in waiting:
+                with contextlib.suppress(OSError), listening.accept()[0] as client:
+                    client.send(b"421 4.3.2 Service not available, try again later\r\n")
+            patience_s = max(0.0, ends_s - time.monotonic())

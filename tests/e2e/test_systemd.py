@@ -315,3 +315,31 @@ def test_as_process_1_it_buries_orphans_and_ends_by_term(tmp_path: Path) -> None
         gateway.wait_until(lambda: not gateway.is_running, "an end")
         assert gateway._process is not None
         assert gateway._process.returncode == 0
+
+
+def test_a_start_that_fails_for_good_turns_clients_away(tmp_path: Path) -> None:
+    """A connection that still waits would start the service again, until the socket is closed."""
+    config = tmp_path / "relaygw.yaml"
+    config.write_text("mode: prodution\n")
+    serve = [sys.executable, "-m", "relaygw", "--config", str(config), "serve"]
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [*handing_over([listening]), *serve],
+                pass_fds=[listening.fileno()],
+                stderr=subprocess.PIPE,
+            )
+
+        def client() -> socket.socket:
+            return stack.enter_context(socket.create_connection(listening.getsockname()))
+
+        _, errors = start().communicate(timeout=PATIENCE_S)  # nobody waits
+        assert b"prodution" in errors
+        clients = [client(), client()]
+        failing = start()
+        for waiting in [*clients, client()]:
+            assert waiting.recv(100) == b"421 4.3.2 Service not available, try again later\r\n"
+        failing.communicate(timeout=PATIENCE_S)
+        assert failing.returncode == os.EX_CONFIG
