@@ -42,7 +42,7 @@ _LISTS_OF_USERS = {
 
 
 def unreadable_tables(resolver: Resolver) -> list[str]:
-    """Return what is wrong with tables that cannot be read and decide where mail goes.
+    """Problems of tables that cannot be read and decide where mail goes.
 
     None of it can be imported then. Raises PostfixUnreadable.
     """

@@ -125,6 +125,7 @@ class Front:
             intake=Intake(settings, state_dir=_state_directory()),
             notify=lambda: None,
             flush=lambda _actor, _queue_id: 0,
+            look_around=lambda: lambda way: "",
         )
         # as its start does it, but for sockets, and for the maildrop
         self.listener = self.service._activated(settings.listeners[0], max_connections=10)

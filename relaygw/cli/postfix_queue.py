@@ -9,9 +9,11 @@ import click
 
 from relaygw.cli.selection import PAGE_MESSAGES
 from relaygw.cli.text import as_json
+from relaygw.mail.clock import clock_ms
 from relaygw.mail.drop import QUEUE_EMPTY
-from relaygw.mail.state import OPEN, DeliveryState, RecipientState
-from relaygw.store.queue_entry import QueueEntry, Waiting
+from relaygw.mail.hold import sender_domain
+from relaygw.mail.state import CLAIMABLE, OPEN, DeliveryState, RecipientState
+from relaygw.store.queue_entry import QueueEntry, Waiting, WaitingRecipient, Way
 from relaygw.store.store import Store
 
 
@@ -27,11 +29,16 @@ def as_waiting(entry: QueueEntry) -> Waiting:
     """Return a message as it waits."""
     parts = {part.delivery_no: part for part in entry.deliveries}
     recipients = []
+    domain, now_ms = sender_domain(entry.sender), clock_ms()
     for recipient in entry.recipients:
         part = parts[recipient.delivery_no]
         if recipient.state is RecipientState.PENDING and part.state in OPEN:
             said = part.reason if part.state is DeliveryState.HELD else recipient.reply
-            recipients.append((recipient.address, said or part.reason or ""))
+            provider = part.provider if part.is_in_doubt else None
+            way = Way(part.route, domain, provider, part.due_at_ms <= now_ms)
+            why = said or part.reason or ""
+            waits = part.state in CLAIMABLE
+            recipients.append(WaitingRecipient(recipient.address, why, way if waits else None))
     return Waiting(
         queue_id=entry.queue_id,
         accepted_at_ms=entry.accepted_at_ms,
@@ -66,7 +73,7 @@ def print_postqueue(messages: Iterable[Waiting]) -> None:
     for message in messages:
         recipients = [
             {"address": address, "delay_reason": why} if why else {"address": address}
-            for address, why in message.recipients
+            for address, why, _ in message.recipients
         ]
         shown = {
             "queue_name": _queue_name(message.states),

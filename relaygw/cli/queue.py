@@ -36,6 +36,7 @@ from relaygw.cli.text import as_json, cells, fitted, terminal_width
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.state import DeliveryState
 from relaygw.operations import queue_actions
+from relaygw.operations.obstacles import wait_words
 from relaygw.operations.story import tell_story
 from relaygw.policy.story import as_object
 from relaygw.store.shape import ShapeKey
@@ -80,13 +81,15 @@ def list_queue(
     check_one_form(json=wants_json, mailq=mailq, postfix_json=postfix_json)
     order = {name: given.pop(name) for name in ("oldest_first", "newest_first")}
     choice = in_order(choose(given), **order)
-    with invocation.open_store() as store:
+    loaded = invocation.load_running()
+    with invocation.open_store(loaded) as store:
         if not (mailq or postfix_json):
             print_list(found, store, choice, wants_json=wants_json, place="queue")
             return
         plain = not (choice.has_conditions or choice.limit or choice.newest_first)
         messages = all_waiting(store) if plain else map(as_waiting, found(store, choice))
-        (print_mailq if mailq else print_postqueue)(messages)
+        words = wait_words(store, loaded.settings)
+        (print_mailq if mailq else print_postqueue)(it.explained(words) for it in messages)
 
 
 @queue.command("show")
@@ -250,10 +253,13 @@ def shape(invocation: Invocation, /, by: str, wants_json: bool, **given: Any) ->
     key = ShapeKey(by)
     bounds_ms = [minutes * 60_000 for minutes in BOUNDS_MIN]
     table: Table = defaultdict(lambda: [0] * (len(BOUNDS_MIN) + 1))
-    with invocation.open_store() as store:
+    loaded = invocation.load_running()
+    with invocation.open_store(loaded) as store:
+        words = wait_words(store, loaded.settings)
         for selection in choice.pages():
             for count in store.queue.shape(selection, by=key, bounds_ms=bounds_ms):
-                table[count.key or _EMPTY_WORDS.get(key, "")][count.step] += count.number
+                name = (count.way and words(count.way)) or count.key or _EMPTY_WORDS.get(key, "")
+                table[name][count.step] += count.number
     rows = sorted(table.items(), key=lambda row: (-sum(row[1]), row[0]))[:limit]
     ages = [*map(str, BOUNDS_MIN), f"{BOUNDS_MIN[-1]}+"]
     if not wants_json:

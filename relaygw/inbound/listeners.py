@@ -20,6 +20,7 @@ from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_requests import Flush, LocalRequests
 from relaygw.inbound.login import Authenticator
 from relaygw.inbound.maildrop import Maildrop
+from relaygw.inbound.queue_listing import LookAround
 from relaygw.inbound.screen import Screen
 from relaygw.inbound.sources import SourceCounts
 from relaygw.inbound.throttled_clients import RATE, ThrottledClients
@@ -202,6 +203,7 @@ class FrontService:
         intake: Intake,
         notify: Callable[[], None],
         flush: Flush,
+        look_around: LookAround,
         counts: SourceCounts | None = None,
         screen: Screen | None = None,
         readings: ProcessReadings | None = None,
@@ -226,6 +228,7 @@ class FrontService:
             committer=self.committer,
             log=self._log,
             requests=lambda directory: LocalRequests(directory, settings, flush, self._log),
+            look_around=look_around,
             readings=self._readings,
         )
         self.uses: Uses = {}

@@ -31,7 +31,7 @@ from relaygw.inbound.drop_file import Drop, DropBatch, DropReader, Unreadable
 from relaygw.inbound.intake import Intake
 from relaygw.inbound.local_mail import compose_local
 from relaygw.inbound.local_requests import LocalRequests
-from relaygw.inbound.queue_listing import QueueListing
+from relaygw.inbound.queue_listing import LookAround, QueueListing
 from relaygw.mail.drop import MAX_CONTENT_BYTES, MAX_HEADER_BYTES, WAKE_PIPE
 from relaygw.observe.maildrop import REASONS
 from relaygw.observe.maillog import MailLog
@@ -62,6 +62,7 @@ class Maildrop:
         committer: GroupCommitter,
         log: MailLog,
         requests: Callable[[DropDirectory], LocalRequests],
+        look_around: LookAround,
         readings: ProcessReadings | None = None,
     ) -> None:
         self.readings = readings or unwatched()
@@ -78,6 +79,7 @@ class Maildrop:
         self._settings = settings.maildrop
         self._store = store
         self._requests = requests
+        self._look_around = look_around
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._backoff_s = 0.0
@@ -128,7 +130,8 @@ class Maildrop:
                 await self._sleep(POLL_S)
                 if self.retired.is_set() or not directory.is_current():
                     return
-            listing = QueueListing(directory, self._store.queue, self.log)
+            queue = self._store.queue
+            listing = QueueListing(directory, queue, self.log, self._look_around)
             async with listing, self._requests(directory):
                 await self._take_mail(directory, pickup)
             await pickup.finish()

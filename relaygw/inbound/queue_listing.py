@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from relaygw.inbound.drop_directory import DropDirectory
@@ -20,8 +20,10 @@ from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import counted, escape
 from relaygw.observe.maillog import MailLog
 from relaygw.store.queue import Queue
-from relaygw.store.queue_entry import Waiting
+from relaygw.store.queue_entry import Waiting, Way
 
+LookAround = Callable[[], Callable[[Way], str]]
+"""Looks at what is in the way of mail now, and returns what says it; "" for nothing."""
 PAGE_MESSAGES = 500
 HEADINGS = b"----Queue ID----- --Size-- ---Arrival Time---- --Sender/Recipient------\n"
 NULL_SENDER = "MAILER-DAEMON"  # what Postfix prints for the null sender
@@ -37,6 +39,7 @@ class _Progress:
     messages: int = 0
     size_bytes: int = 0
     is_over: bool = False
+    wait_words: Callable[[Way], str] | None = None  # None: nothing was read yet
 
 
 class QueueListing(LocalSocket):
@@ -45,9 +48,16 @@ class QueueListing(LocalSocket):
     name = drop.QUEUE_SOCKET
     serves = "mailq"
 
-    def __init__(self, directory: DropDirectory, queue: Queue, log: MailLog) -> None:
+    def __init__(
+        self,
+        directory: DropDirectory,
+        queue: Queue,
+        log: MailLog,
+        look_around: LookAround,
+    ) -> None:
         super().__init__(directory, log)
         self._queue = queue
+        self._look_around = look_around
 
     async def answer(self, client: socket.socket, _uid: int) -> None:
         """Send the whole report."""
@@ -62,7 +72,9 @@ class QueueListing(LocalSocket):
     def _next_page(self, progress: _Progress) -> bytes:
         begun_s = time.thread_time()
         entries = self._queue.waiting(limit=PAGE_MESSAGES, after=progress.after)
-        rows = [compose_rows(entry) for entry in entries]
+        if progress.wait_words is None:
+            progress.wait_words = self._look_around()
+        rows = [compose_rows(entry.explained(progress.wait_words)) for entry in entries]
         if rows and not progress.messages:
             rows.insert(0, HEADINGS)
         if entries:
@@ -100,7 +112,7 @@ def compose_closing(*, messages: int, size_bytes: int) -> bytes:
 
 def _recipient_lines(message: Waiting) -> Iterator[str]:
     said = ""
-    for address, why in message.recipients:
+    for address, why, _ in message.recipients:
         reason = escape(why[:_REASON_CHARACTERS])
         if reason and reason != said:
             yield f"({reason})".rjust(_REASON_END + 2)

@@ -20,6 +20,7 @@ from relaygw.observe.history import History
 from relaygw.observe.metrics import open_metrics
 from relaygw.observe.observer import FrontObserver
 from relaygw.operations.flush import flush
+from relaygw.operations.obstacles import wait_words
 from relaygw.roles import open_store
 from relaygw.roles.process import Heartbeat, RoleContext, first_of, notifier, registered, stop_event
 from relaygw.roles.uses import uses_kept, written
@@ -55,6 +56,7 @@ async def front(context: RoleContext) -> int:
         intake=_intake(context, classes, screened),
         notify=notifier(context, sender.send),
         flush=partial(flush, store, settings, sender.send),
+        look_around=partial(wait_words, store, settings),
         counts=counts,
         screen=screened,
         readings=context.readings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
@@ -14,9 +14,9 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from relaygw.mail.attempt_state import AttemptState
 from relaygw.mail.envelope import Envelope, RecipientRecord, Source
-from relaygw.mail.hold import HoldCause, cause_in
+from relaygw.mail.hold import HoldCause, cause_in, sender_domain
 from relaygw.mail.notice import NoticeEntry
-from relaygw.mail.state import DeliveryState, RecipientState
+from relaygw.mail.state import CLAIMABLE, DeliveryState, RecipientState
 from relaygw.mail.verdict import PASSING, Kind
 from relaygw.store.audit import AuditEntry
 from relaygw.store.database import Row, Statement, Transaction
@@ -125,6 +125,23 @@ class MessageRecord:
     repeated: Repeated | None = None  # it came more than once
 
 
+class Way(NamedTuple):
+    """What decides what a delivery waits for that no worker has, and that is not held."""
+
+    route: str
+    sender_domain: str  # "" of the null sender
+    in_doubt_with: str | None  # the provider that may have it already: no other gets it
+    is_due: bool  # its own time has come
+
+
+class WaitingRecipient(NamedTuple):
+    """A recipient that still waits, and why."""
+
+    address: str
+    why: str = ""  # what stops it or was said last, or nothing
+    way: Way | None = None  # None: a worker has it, or it is held
+
+
 class Waiting(NamedTuple):
     """A queued message as Postfix's mailq tells it; cheap, since a long queue has many."""
 
@@ -133,7 +150,16 @@ class Waiting(NamedTuple):
     size_bytes: int
     sender: str
     states: frozenset[str]  # of its open deliveries
-    recipients: tuple[tuple[str, str], ...]  # those that still wait: address, why or nothing
+    recipients: tuple[WaitingRecipient, ...]
+
+    def explained(self, wait_words: Callable[[Way], str]) -> Waiting:
+        """Return it with what is in the way of its recipients, where something is, as the why."""
+        return self._replace(
+            recipients=tuple(
+                it._replace(why=wait_words(it.way) or it.why) if it.way is not None else it
+                for it in self.recipients
+            )
+        )
 
 
 def lock_messages(tx: Transaction, queue_ids: Sequence[str]) -> None:
@@ -291,7 +317,8 @@ _WAITING = Statement(
                 CASE WHEN delivery.state = 'held' THEN delivery.reason ELSE recipient.reply END, ''
             ),
             delivery.reason, ''
-        )
+        ), delivery.route, delivery.due_at_ms,
+        CASE WHEN delivery.doubts + delivery.reclaims > 0 THEN delivery.provider END
     FROM (
         SELECT DISTINCT delivery.queue_id FROM delivery
         WHERE {IS_OPEN} AND delivery.queue_id > {{?}} ORDER BY delivery.queue_id LIMIT {{?}}
@@ -309,13 +336,23 @@ _ALONE = {state: frozenset({state}) for state in ("incoming", "active", "deferre
 def load_waiting(tx: Transaction, *, limit: int, after: str) -> list[Waiting]:
     """Return a page of queued messages: see Queue.waiting."""
     rows = _WAITING.fetch(tx, after, limit)
-    return [_waiting(tx, list(mine)) for _, mine in groupby(rows, key=itemgetter(0))]
+    now_ms = tx.now_ms()
+    return [_waiting(tx, list(mine), now_ms) for _, mine in groupby(rows, key=itemgetter(0))]
 
 
-def _waiting(tx: Transaction, rows: list[Row]) -> Waiting:
+def _waiting(tx: Transaction, rows: list[Row], now_ms: int) -> Waiting:
     queue_id, state, accepted_at_ms, size_bytes, sender, *_ = rows[0]
     states = _ALONE[state] if len(rows) == 1 else frozenset(row[1] for row in rows)
-    recipients = tuple((address, why) for *_, address, why in rows if address is not None)
+    domain = sender_domain(sender)
+    recipients = tuple(
+        WaitingRecipient(
+            address,
+            why,
+            Way(route, domain, provider, due_at_ms <= now_ms) if state in CLAIMABLE else None,
+        )
+        for _, state, _, _, _, address, why, route, due_at_ms, provider in rows
+        if address is not None
+    )
     at_ms = tx.to_local(accepted_at_ms)
     return Waiting(queue_id, at_ms, size_bytes, sender, states, recipients)
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Text, case, cast, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from relaygw.mail.state import RecipientState
+from relaygw.mail.state import CLAIMABLE, RecipientState
 from relaygw.mail.subject_template import subject_template
 from relaygw.store.database import Transaction
+from relaygw.store.queue_entry import IS_IN_DOUBT, Way
 from relaygw.store.queue_tables import (
     HAS_PUT_OFF,
     HAS_RARE_OUTCOME,
@@ -53,8 +54,14 @@ class ShapeCount:
     key: str
     step: int
     number: int
+    way: Way | None = None  # by reason: of what no worker has and is not held
 
 
+_WAY = (
+    delivery.c.route.label("route"),
+    domain_of(message.c.sender).label("sender_domain"),
+    case((IS_IN_DOUBT, delivery.c.provider)).label("in_doubt_with"),
+)
 _KEYS: dict[ShapeKey, ColumnElement[Any]] = {
     ShapeKey.RECIPIENT: domain_of(recipient.c.address),
     ShapeKey.SENDER: message.c.sender,
@@ -82,14 +89,22 @@ def count_shape(
     if by is ShapeKey.RECIPIENT:
         rows = rows.join(recipient, IS_ITS_RECIPIENT)
         conditions.append(recipient.c.state == RecipientState.PENDING.value)
-    key = _KEYS[by].label("key")
-    counted = select(key, step.label("step"), func.count().label("number")).select_from(rows)
-    found = tx.execute(counted.where(*conditions).group_by("key", "step"))
-    numbers: Counter[tuple[str, int]] = Counter()
-    for row in found:
-        name = subject_template(row.key) if by is ShapeKey.SUBJECT else row.key
-        numbers[name, row.step] += row.number
-    return [ShapeCount(key=name, step=at, number=number) for (name, at), number in numbers.items()]
+    groups: list[ColumnElement[Any]] = [_KEYS[by].label("key"), step.label("step")]
+    if by is ShapeKey.REASON:
+        waits = delivery.c.state.in_([state.value for state in CLAIMABLE])
+        is_due = delivery.c.due_at_ms <= tx.now_ms()
+        groups += [*_WAY, is_due.label("is_due"), waits.label("waits")]
+    counted = select(*groups, func.count().label("number")).select_from(rows)
+    found = tx.execute(counted.where(*conditions).group_by(*(group.name for group in groups)))
+    numbers: Counter[tuple[str, int, Way | None]] = Counter()
+    for name, at, *parts, number in found:
+        name = subject_template(name) if by is ShapeKey.SUBJECT else name
+        *parts_of_way, is_waiting = parts or (False,)
+        numbers[name, at, Way(*parts_of_way) if is_waiting else None] += number
+    return [
+        ShapeCount(key=name, step=at, number=number, way=way)
+        for (name, at, way), number in numbers.items()
+    ]
 
 
 # --- failures ---------------------------------------------------------------------------

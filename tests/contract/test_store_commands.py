@@ -12,7 +12,7 @@ from relaygw.mail.envelope import NewDelivery, NewRecipient, RecipientUpdate
 from relaygw.mail.hold import HoldCause, HoldCode
 from relaygw.mail.state import DeliveryState, RecipientState
 from relaygw.store.audit import AuditEntry, Trail
-from relaygw.store.queue_entry import QueueEntry
+from relaygw.store.queue_entry import QueueEntry, Way
 from relaygw.store.selection import Selection
 from relaygw.store.shape import ShapeKey
 from relaygw.store.store import Store
@@ -265,11 +265,18 @@ def test_what_waits_is_told_as_mailq_tells_it(store: Store) -> None:
     change(store, held, D.HELD)
     found = store.queue.waiting(limit=2)
     assert [one.queue_id for one in found] == [deferred, held]
-    assert found[0].recipients == (("b@x.test", "451 later"), ("c@x.test", "451 later"))
+    due = Way("default", "shop.test", None, is_due=True)
+    assert found[0].recipients == (
+        ("b@x.test", "451 later", due),
+        ("c@x.test", "451 later", due),
+    )
     assert found[1].states == {"held"}
-    assert found[1].recipients == (("d@x.test", "operator: why"),)
+    assert found[1].recipients == (("d@x.test", "operator: why", None),)
     (last,) = store.queue.waiting(limit=2, after=held)
-    assert (last.queue_id, last.recipients) == (fresh, (("e@x.test", ""),))
+    assert (last.queue_id, last.recipients) == (
+        fresh,
+        (("e@x.test", "", due),),
+    )
     assert (last.sender, last.size_bytes, last.accepted_at_ms) == ("a@shop.test", 21, NOW_MS + 3)
 
 
@@ -279,7 +286,10 @@ def test_a_message_on_two_routes_is_one_of_those_that_wait(store: Store) -> None
     store.leases.claim("other", limit=9, incarnation="one", now_ms=NOW_MS)
     (found,) = store.queue.waiting(limit=9)
     assert found.states == {"incoming", "active"}
-    assert [address for address, _ in found.recipients] == ["x@default.test", "x@other.test"]
+    assert [(who, bool(way)) for who, _, way in found.recipients] == [
+        ("x@default.test", True),
+        ("x@other.test", False),
+    ]
     (listed,) = store.queue.search(Selection(), limit=9)
     assert listed.queue_id == queue_id
 
@@ -319,6 +329,21 @@ def test_what_waits_is_counted_by_age(
     add(store, "e@x.test", at_ms=NOW_MS + 16 * 60_000)
     assert shape(store, by) == expected
     assert shape(store, by, subject="nothing like it") == set()
+
+
+def test_the_shape_by_reason_tells_by_which_way_what_waits_goes(store: Store) -> None:
+    add(store, sender="a@Shop.test")
+    attempt(store, reason="451 later", doubted=True)
+    add(store, sender="", at_ms=NOW_MS + 1)
+    change(store, add(store, at_ms=NOW_MS + 2), D.HELD)
+    with clock_at(store, NOW_MS + 60_000):
+        counts = store.queue.shape(Selection(), by=ShapeKey.REASON, bounds_ms=BOUNDS_MS)
+    assert {(it.key, it.way and it.way[:3]) for it in counts} == {
+        ("451 later", ("default", "shop.test", "main")),
+        ("", ("default", "", None)),
+        ("operator: why", None),
+    }
+    assert {it.way.is_due for it in counts if it.way is not None} == {False, True}
 
 
 # --- the trail ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from relaygw.mail.reply import provider_id
 from relaygw.mail.state import OPEN, CaptureCode, DeliveryState, RecipientState, capture_code
 from relaygw.mail.suppression import told_remedy
 from relaygw.mail.words import counted, some_of, span
+from relaygw.operations.obstacles import join_obstacles, obstacles, seen_from
 from relaygw.operations.providers import Usage, rate_words, turn_words
 from relaygw.operations.queue_actions import ACTIONS
 from relaygw.operations.queue_object import shown_state
@@ -31,15 +32,7 @@ from relaygw.operations.story.causes import (
     tried_again,
 )
 from relaygw.operations.story.events import acceptance, attempt_events, endings, notice_events
-from relaygw.operations.story.facts import (
-    Facts,
-    Meanings,
-    gather,
-    held_advice,
-    held_words,
-    obstacles,
-    seen_from,
-)
+from relaygw.operations.story.facts import Facts, Meanings, gather, held_advice, held_words
 from relaygw.operations.story.reports import (
     listed_in,
     report_advice,
@@ -251,7 +244,7 @@ def _waiting(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect
 
 
 def _waiting_for(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Prospect:
-    in_the_way = obstacles(facts, part)
+    in_the_way = obstacles(facts, facts.way(part), queue_id=facts.entry.queue_id)
     if in_the_way:
         # when it may go at the earliest, None when nobody knows
         ends_ms = [
@@ -259,7 +252,7 @@ def _waiting_for(facts: Facts, part: DeliveryEntry, meanings: Meanings) -> _Pros
         ]
         first_ms = max(part.due_at_ms, min(ends_ms, default=0))
         has_time = first_ms > facts.now_ms
-        text = " and ".join(obstacle.text for obstacle in in_the_way) + ("" if has_time else _WAITS)
+        text = join_obstacles(in_the_way) + ("" if has_time else _WAITS)
         return _make(
             facts,
             part,

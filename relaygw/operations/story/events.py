@@ -14,14 +14,8 @@ from relaygw.mail.outcome import BEFORE_MAIL, Meaning, Scope, Stage
 from relaygw.mail.reply import provider_id
 from relaygw.mail.state import RecipientState
 from relaygw.mail.words import counted, some_of, wait_span
-from relaygw.operations.story.facts import (
-    Facts,
-    Meanings,
-    held_words,
-    meaning_notes,
-    reply_of,
-    seen_from,
-)
+from relaygw.operations.obstacles import seen_from
+from relaygw.operations.story.facts import Facts, Meanings, held_words, meaning_notes, reply_of
 from relaygw.policy.router import CAPTURE_ROUTE, Explainer, provider_of_route
 from relaygw.policy.story import EventKind, Note, StoryEvent
 from relaygw.settings.section import Mode, format_duration

@@ -6,33 +6,24 @@ And what it says by itself: what replies mean, why a delivery is held, what is i
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
-from relaygw.mail.address import split
 from relaygw.mail.attempt_state import AttemptState
-from relaygw.mail.clock import utc_text
 from relaygw.mail.content import read_header
-from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode
-from relaygw.mail.keys import packed
-from relaygw.mail.outcome import Meaning, Scope, Stage, Verdict
+from relaygw.mail.hold import DOUBTFUL, OF_KEY, HoldCause, HoldCode, sender_domain
+from relaygw.mail.outcome import Meaning, Stage, Verdict
 from relaygw.mail.reply import SmtpReply
 from relaygw.mail.state import OPEN, DeliveryState
 from relaygw.mail.suppression import Listed, Suppression
-from relaygw.mail.words import printable, span, wait_span
-from relaygw.operations.providers import Usage, holds_of, read_usages
+from relaygw.operations.obstacles import Surroundings, look_around
+from relaygw.operations.providers import Usage
 from relaygw.policy.recipient_fields import NOTHING, FieldsFound
 from relaygw.policy.recipients import Screen
-from relaygw.policy.router import Explainer, provider_of_route, providers_of
+from relaygw.policy.router import Explainer
 from relaygw.policy.story import Advice, Note
-from relaygw.policy.untended import known_routes
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
-from relaygw.store.holds import PAUSED, PROBE_LONGEST_S, RETRIED, STOPS, UNREACHABLE, Hold
-from relaygw.store.home import home_elsewhere
-from relaygw.store.instances import Instance
-from relaygw.store.queue import LaneCount
 from relaygw.store.queue_entry import (
     AttemptEntry,
     DeliveryCircumstances,
@@ -40,6 +31,7 @@ from relaygw.store.queue_entry import (
     MessageRecord,
     QueueEntry,
     RecipientEntry,
+    Way,
 )
 from relaygw.store.store import Store
 from relaygw.upstream.classifier import Classifier
@@ -112,23 +104,15 @@ _LOOKED_AT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(Surroundings):
     """The facts of one moment; all times in ms."""
 
     entry: QueueEntry
     record: MessageRecord
-    settings: Settings
-    now_ms: int
-    holds: Sequence[Hold] = ()
-    ends_ms: Mapping[str, int] = field(default_factory=dict)  # of standing holds that have an end
-    instances: Sequence[Instance] = ()
     headers: Mapping[str, str] | None = None  # None: the content is gone
     fields: FieldsFound = NOTHING  # that name recipients to a provider and are not sent
-    usages: Mapping[str, Usage] = field(default_factory=dict)  # by provider
-    queued: Mapping[str, int] = field(default_factory=dict)  # deliveries that wait, by route
     listed: Mapping[str, Listed] = field(default_factory=dict)  # who is suppressed of those
     suppressed: Sequence[Suppression] = ()  # because of this mail, and still so
-    home: str | None = None  # the machine of the queue, where this one sends nothing
 
     def circumstances(self, part: DeliveryEntry) -> DeliveryCircumstances:
         """Return the circumstances of a delivery, which only the record knows."""
@@ -145,18 +129,22 @@ class Facts:
             lease=None,
         )
 
+    def way(self, part: DeliveryEntry) -> Way:
+        """Return by which way a delivery goes."""
+        return Way(
+            route=part.route,
+            sender_domain=sender_domain(self.entry.sender),
+            in_doubt_with=part.provider if self.is_in_doubt(part) else None,
+            is_due=part.due_at_ms <= self.now_ms,
+        )
+
     def providers(self, part: DeliveryEntry) -> tuple[str, ...]:
         """Return which providers may take a delivery, in their order."""
-        if self.is_in_doubt(part) and part.provider is not None:
-            return (part.provider,)
-        return providers_of(self.settings, part.route)
+        return self.providers_of(self.way(part))
 
     def turn(self, part: DeliveryEntry) -> tuple[str, Usage] | None:
         """Return the provider whose rate a delivery waits for, None if it does not for long."""
-        stopped = {hold.key for hold in self.holds if hold.scope in STOPS}
-        free = [name for name in self.providers(part) if name not in stopped]
-        usage = self.usages.get(free[0]) if free else None
-        return (free[0], usage) if usage is not None and usage.is_behind else None
+        return self.turn_of(self.way(part))
 
     def is_in_doubt(self, part: DeliveryEntry) -> bool:
         """True when its provider may have taken it already."""
@@ -209,35 +197,16 @@ def gather(store: Store, settings: Settings, queue_id: str, *, now_ms: int) -> F
     is_read = entry.chunk_count and (names or rule is not None)
     head = store.intake.read_chunk(queue_id, 0) if is_read else None
     headers = None if head is None else read_header(head, names).values
-    holds, standing = store.holds.all_in_force() if is_open else ([], [])
-    lanes = store.queue.counts() if is_open else []
+    around = Surroundings(settings=settings, now_ms=now_ms)
+    if is_open:
+        around = look_around(store, settings, now_ms=now_ms)
     return Facts(
+        **{known.name: getattr(around, known.name) for known in fields(Surroundings)},
         entry=entry,
         record=store.queue.record_of(queue_id),
-        settings=settings,
-        now_ms=now_ms,
-        holds=holds,
-        ends_ms={hold.hold_id: hold.until_ms for hold in standing if hold.until_ms is not None},
-        instances=store.instances.registered() if is_open else (),
         headers=headers if names else {},
         fields=NOTHING if rule is None or head is None else rule.look(head),
-        usages=read_usages(store, settings, holds, lanes) if is_open else {},
-        queued=_queued(lanes),
-        home=_home_elsewhere(store, settings),
     )
-
-
-def _home_elsewhere(store: Store, settings: Settings) -> str | None:
-    home = home_elsewhere(store.homes, settings)
-    return None if home is None else printable(home.owner)
-
-
-def _queued(lanes: Sequence[LaneCount]) -> dict[str, int]:
-    numbers: Counter[str] = Counter()
-    for lane in lanes:
-        if lane.state is not DeliveryState.HELD:
-            numbers[lane.route] += lane.deliveries
-    return dict(numbers)
 
 
 # --- what replies mean, by the present configuration ----------------------------------------
@@ -283,99 +252,6 @@ def meaning_notes(meaning: Meaning | None) -> Iterator[Note]:
         yield Note("meaning", meaning.explanation)
     if meaning is not None and meaning.remedy:
         yield Note("remedy", meaning.remedy)
-
-
-# --- words that all parts of the story use -------------------------------------------------
-
-
-def seen_from(at_ms: int, now_ms: int) -> str:
-    """Return a time and how far it is from now."""
-    if at_ms > now_ms:
-        return f"{utc_text(at_ms)}, in {wait_span(at_ms - now_ms)}"
-    return f"{utc_text(at_ms)}, {span(now_ms - at_ms)} ago"
-
-
-# --- what is in the way --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Something in the way, and what to do about it."""
-
-    text: str  # a clause
-    advice: Advice
-    notes: tuple[Note, ...] = ()
-    ends_at_ms: int | None = None  # when it is looked at again
-
-
-def obstacles(facts: Facts, part: DeliveryEntry) -> list[Obstacle]:
-    """Return the obstacles of a delivery that waits; none when it may go now."""
-    if not any(instance.role == "delivery" for instance in facts.instances):
-        advice = Advice("Start the gateway; to see what runs:", "relaygw status")
-        return [Obstacle("no delivery worker runs", advice)]
-    if facts.home is not None:
-        advice = Advice("If this is the machine that sends, and not a copy:", "relaygw db adopt")
-        what = f"the queue belongs to {facts.home}"
-        return [Obstacle(f"{what}, so nothing is sent from this one", advice)]
-    names = facts.providers(part)
-    if not names or part.route not in known_routes(facts.settings):
-        moved_to = provider_of_route(part.route)
-        what = f"route {part.route}" if moved_to is None else f"provider {moved_to}"
-        advice = Advice(
-            f"Add {what} to the configuration again and reload, or move the mail:",
-            f"relaygw queue move --id {facts.entry.queue_id} --to PROVIDER",
-        )
-        return [Obstacle(f"{what} is not in the configuration, so no worker takes it", advice)]
-    in_the_way = [next(_of_provider(facts, name), None) for name in names]
-    found = [obstacle for obstacle in in_the_way if obstacle is not None]
-    return found if len(found) == len(names) else []
-
-
-def _of_provider(facts: Facts, name: str) -> Iterator[Obstacle]:
-    domain = split(facts.entry.sender)[1] or ""
-    for hold in sorted(holds_of(facts.holds, name), key=_weight):
-        if hold.scope != Scope.SENDER_DOMAIN or hold.key == packed(name, domain):
-            yield _of_hold(name, hold, facts.now_ms)
-    quota = facts.settings.providers[name].daily_quota
-    usage = facts.usages.get(name)
-    if quota is not None and usage is not None and usage.quota_used >= quota:
-        advice = Advice(
-            "Wait: the quota covers the last 24 hours. Or have it raised at the provider."
-        )
-        yield Obstacle(f"{name} has used its daily_quota of {quota}", advice)
-
-
-def _weight(hold: Hold) -> tuple[bool, bool]:
-    """Sort an operator's hold to the front and an outage, which ends by itself, to the end."""
-    return hold.scope == UNREACHABLE, hold.probe_at_ms is not None
-
-
-def _of_hold(name: str, hold: Hold, now_ms: int) -> Obstacle:
-    since: tuple[Note, ...] = (Note("since", seen_from(hold.since_ms, now_ms)),)
-    if hold.scope == UNREACHABLE:
-        first = "Nothing, if it comes back:" if hold.remedy == RETRIED else f"{hold.remedy};"
-        advice = Advice(
-            f"{first} it is retried automatically. To see what is wrong:", "relaygw check --online"
-        )
-        text = f"{name} cannot be reached ({hold.reason})"
-        ends_ms = (hold.probe_at_ms or 0) + int(PROBE_LONGEST_S * 1000)
-        if (hold.probe_at_ms or 0) <= now_ms < ends_ms:
-            since += (Note("its probe ends", f"{seen_from(ends_ms, now_ms)} at the latest"),)
-        return Obstacle(text, advice, since, hold.probe_at_ms)
-    release = f"relaygw provider release {name}"
-    if hold.scope == PAUSED:
-        advice = Advice(
-            "Nothing: one message tries it at least once a minute. To try it now:", release
-        )
-        return Obstacle(f"{name} is paused ({hold.reason})", advice, since, hold.probe_at_ms)
-    if hold.probe_at_ms is None:
-        advice = Advice("Release the provider when the reason is resolved:", release)
-        return Obstacle(f"an operator holds provider {name} ({hold.cause.key})", advice, since)
-    what = f"{name} refuses this sender" if hold.scope == Scope.SENDER_DOMAIN else f"{name} is held"
-    remedy = hold.remedy.strip()
-    remedy = f"{remedy[:1].upper()}{remedy[1:].rstrip('.')}." if remedy else ""
-    advice = Advice(f"{remedy} A probe finds out automatically; now:", release)
-    return Obstacle(f"{what} ({hold.reason})", advice, since, hold.probe_at_ms)
 
 
 # --- held by itself ------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from relaygw.mail.state import OPEN, RecipientState
 from relaygw.mail.suppression import Action, Listed, Suppression
 from relaygw.mail.verdict import BOUNCE_MAIL, FAILED, Kind, report_words
 from relaygw.mail.words import some_of
-from relaygw.operations.story.facts import Facts, seen_from
+from relaygw.operations.obstacles import seen_from
+from relaygw.operations.story.facts import Facts
 from relaygw.policy.story import Advice, EventKind, Note, StoryEvent
 from relaygw.store.queue_entry import DeliveryEntry, QueueEntry, RecipientEntry
 from relaygw.store.reports import MOST_REPORTS, Report

@@ -381,6 +381,27 @@ def test_shape_fits_80_columns_and_is_not_steered(desk: Desk) -> None:
     assert "\x1b" not in shown
 
 
+def test_what_waits_untried_tells_for_what_as_its_story_does(desk: Desk) -> None:
+    queue_id = desk.add(sender="a@Shop.test")
+    desk.attempt(D.HELD, reason="operator: x", route="other")  # a worker is there
+    (row,) = desk.lines("queue", "shape", "--by", "reason", "--json")
+    assert row["reason"] == "(none)"
+    desk.run("provider", "hold", "main", "--reason", "why")
+    what = "an operator holds provider main (why)"
+    assert f"{what[1:]}; it is sent" in " ".join(
+        desk.run("queue", "explain", queue_id).stdout.split()
+    )
+    (row,) = desk.lines("queue", "shape", "--by", "reason", "--json")
+    assert (row["reason"], row["total"]) == (what, 1)
+    for words in ((), ("--recipient", "b@")):  # the plain list is read from the queue otherwise
+        (listed,) = desk.lines("queue", "list", "--postfix-json", *words)
+        assert listed["recipients"] == [{"address": "b@cust.test", "delay_reason": what}]
+        assert f"({what})" in desk.run("queue", "list", "--mailq", *words).stdout
+    desk.run("queue", "hold", queue_id, "--note", "me", "--yes")
+    (row,) = desk.lines("queue", "shape", "--by", "reason", "--json")
+    assert row["reason"] == "operator: me"
+
+
 # --- the audit trail ----------------------------------------------------------------------
 
 

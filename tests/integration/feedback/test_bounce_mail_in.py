@@ -96,6 +96,7 @@ async def front_at(
             intake=Intake(settings, state_dir=directory),
             notify=lambda: None,
             flush=lambda _actor, _queue_id: 0,
+            look_around=lambda: lambda way: "",
         )
         sock = socket.create_server(("127.0.0.1", 0))
         await service.start([sock])

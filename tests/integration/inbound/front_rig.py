@@ -125,6 +125,7 @@ async def running_front(
         ),
         notify=lambda: None,
         flush=lambda _actor, _queue_id: 0,
+        look_around=lambda: lambda way: "",
         counts=counts,
         screen=screen,
         limits=limits,

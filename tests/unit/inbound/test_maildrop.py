@@ -124,6 +124,7 @@ async def serving(tmp_path: Path, rig: Rig, **sections: object) -> AsyncIterator
         requests=lambda directory: LocalRequests(
             directory, settings, lambda _actor, _queue_id: 0, text_log(rig.log)
         ),
+        look_around=lambda: lambda way: "",
     )
     service.start()
     async with asyncio.timeout(90):

@@ -82,8 +82,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     store = WatchedStore(url)
     directory = DropDirectory(tmp_path / "maildrop", None)
     written = io.StringIO()
-    log = text_log(written)
-    yield Rig(store, directory, written, QueueListing(directory, store.queue, log))
+    words = {"slow": "slow is held"}
+    listing = QueueListing(
+        directory, store.queue, text_log(written), lambda: lambda way: words.get(way.route, "")
+    )
+    yield Rig(store, directory, written, listing)
     directory.close()
     store.close()
 
@@ -96,6 +99,13 @@ async def test_a_page_that_is_just_full(rig: Rig) -> None:
     assert rig.store.threads == {"queue_0"}
     assert not (rig.directory.path / "queue").exists()
     assert rig.written.getvalue() == ""
+
+
+async def test_what_is_in_the_way_is_the_reason(rig: Rig) -> None:
+    rig.store.intake.accept_batch([accepted("a@x.test"), accepted("b@x.test", route="slow")])
+    async with rig.listing:
+        report = await rig.ask()
+    assert report.count(b"(") == report.count(b"(slow is held)") == 1
 
 
 async def test_a_client_that_does_not_read_is_cut(

@@ -9,7 +9,7 @@ import pytest
 
 from relaygw.inbound.queue_listing import HEADINGS, compose_closing, compose_rows
 from relaygw.mail.drop import LONGEST_CLOSING_BYTES, QUEUE_EMPTY, is_whole_report
-from relaygw.store.queue_entry import Waiting
+from relaygw.store.queue_entry import Waiting, WaitingRecipient
 from tests.tables import each_of
 
 
@@ -34,7 +34,7 @@ def waiting(
         size_bytes=size_bytes,
         sender=sender,
         states=states,
-        recipients=recipients,
+        recipients=tuple(WaitingRecipient(*given) for given in recipients),
     )
 
 
