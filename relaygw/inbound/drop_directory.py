@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import grp
 import os
+import pwd
 import re
 import socket
 import stat
@@ -91,10 +92,12 @@ class DropDirectory:
         if found.st_uid != os.geteuid() and os.geteuid() != 0:
             raise OSError(f"it belongs to {user_name(found.st_uid)}")
         mode = 0o3733 if gid is None else 0o3730
+        if gid is None:  # a file gets the group of the directory, by which its owner reads it
+            gid = _readers(found.st_gid, owner if os.geteuid() == 0 else None)
         try:
             if owner is not None and os.geteuid() == 0:
                 os.fchown(self.descriptor, owner, -1)
-            if gid is not None and found.st_gid != gid:
+            if found.st_gid != gid:
                 os.fchown(self.descriptor, -1, gid)
             if stat.S_IMODE(found.st_mode) != mode:
                 os.fchmod(self.descriptor, mode)
@@ -226,6 +229,17 @@ class DropDirectory:
                 os.unlink(WAKE_PIPE, dir_fd=self.descriptor)
             os.close(self._pipe)
         os.close(self.descriptor)
+
+
+def _readers(gid: int, owner: int | None) -> int:
+    """The group of a directory if its owner is in it, else the owner's own; None: this user."""
+    if owner is None:
+        return gid if gid in os.getgroups() else os.getegid()
+    try:
+        user = pwd.getpwuid(owner)
+    except KeyError:
+        return gid
+    return gid if gid in os.getgrouplist(user.pw_name, user.pw_gid) else user.pw_gid
 
 
 def _make(path: Path) -> None:

@@ -44,10 +44,17 @@ ROOM_BESIDE_SMALL = (1, 8 * 2**20, 0.04)
 ID_BYTES = 16  # random bytes in a drop id; its hex digits make the file's name
 WRITING_PREFIX = ".w-"
 COMPLETE_SUFFIX = ".drop"
-MODE = 0o640
 
 _HEX_DIGITS = "0123456789abcdefABCDEF"
 _ESCAPED = bytes(range(0x20)) + b"\x7f%"
+
+
+def mode_in(directory_mode: int) -> int:
+    """The mode of a file that is left: its reader is in its group, or owns a directory of others'.
+
+    Into a directory with `maildrop.group` only its members and its owner get, and no member lists.
+    """
+    return 0o640 if directory_mode & 0o001 else 0o644
 
 
 def is_complete(name: str) -> bool:

@@ -91,7 +91,7 @@ def _write(directory: str, parts: list[bytes | memoryview]) -> str:
     try:
         for part in parts:
             write_all(file, part)
-        posix.fchmod(file, drop.MODE)
+        posix.fchmod(file, drop.mode_in(posix.stat(directory).st_mode))
         posix.fsync(file)
         if _signal.sigpending() & _ENDING:
             raise InterruptedError(errno.EINTR, "ended by a signal")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from relaygw.inbound import drop_directory
 from relaygw.inbound.drop_directory import DropDirectory
 from relaygw.mail import clock
 from relaygw.mail.drop import WAKE_PIPE, WRITING_PREFIX
+from tests.rights import needs
 
 
 def test_files_that_stay_unfinished_keep_no_other_from_being_listed(
@@ -85,3 +88,28 @@ def test_the_time_of_a_directory_is_not_believed_for_ever(
     later_s = drop_directory.time.monotonic() + 30
     monkeypatch.setattr(drop_directory.time, "monotonic", lambda: later_s)
     assert not empty.is_unchanged()
+
+
+@needs("root")
+@pytest.mark.parametrize("group", [None, "mail"])
+def test_root_leaves_the_directory_to_a_group_that_its_owner_reads_by(
+    tmp_path: Path, group: str | None
+) -> None:
+    """A file that is left has the group of the directory."""
+    user = pwd.getpwnam("nobody")
+    path = tmp_path / "maildrop"
+    DropDirectory(path, group, owner=user.pw_uid).close()
+    gid = user.pw_gid if group is None else grp.getgrnam(group).gr_gid
+    assert (path.stat().st_uid, path.stat().st_gid) == (user.pw_uid, gid)
+    DropDirectory(path, None, owner=user.pw_uid).close()  # the setting is gone
+    assert path.stat().st_gid == user.pw_gid
+
+
+@needs("root")
+def test_the_gateway_mends_the_group_of_its_directory(tmp_path: Path) -> None:
+    path = tmp_path / "maildrop"
+    path.mkdir()
+    other = next(gid for gid in range(1, 1000) if gid not in os.getgroups())
+    os.chown(path, -1, other)
+    DropDirectory(path, None).close()
+    assert path.stat().st_gid == os.getegid()

@@ -50,6 +50,18 @@ def test_a_head() -> None:
     assert drop.encode_head(lines) == expected.encode()
 
 
+@pytest.mark.parametrize(("directory", "mode"), [(0o3733, 0o640), (0o3730, 0o644)])
+def test_whoever_owns_the_directory_can_read_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: int, mode: int
+) -> None:
+    """With `maildrop.group` the gateway is not in the group that a file has."""
+    tmp_path.chmod(directory)
+    monkeypatch.setattr(spool, "installed_for", str(tmp_path))
+    drop_id = spool.leave([(b"from", b"a@shop.test")], [b"x"])
+    spool.release_signals()
+    assert (tmp_path / f"{drop_id}.drop").stat().st_mode & 0o777 == mode
+
+
 def test_a_trailer() -> None:
     assert drop.encode_trailer(0) == b"\nrelaygw end 0\n"
     assert drop.encode_trailer(45_000) == b"\nrelaygw end 45000\n"
