@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -93,3 +94,19 @@ class Room:
         """Forget what was reserved for `owner`."""
         with self._lock:
             self._reserved_bytes.pop(owner, None)
+
+
+def is_private_temporary(path: Path, mounts: str | None = None) -> bool:
+    """True for a place below /tmp or /var/tmp that systemd empties when the service stops.
+
+    `mounts` is the content of /proc/self/mountinfo: with PrivateTmp= a service has directories of
+    its own there, whose names say so (systemd.exec(5)).
+    """
+    if mounts is None:
+        with suppress(OSError):
+            mounts = Path("/proc/self/mountinfo").read_text()
+    fields = [line.split(" ", 5) for line in (mounts or "").splitlines()]
+    return any(
+        "/systemd-private-" in root and path.resolve().is_relative_to(mounted)
+        for _, _, _, root, mounted, *_ in fields
+    )

@@ -299,7 +299,9 @@ def _incidents(found: Iterable[Incident], period: Period) -> Table:
     for incident in found:
         if incident.since_ms < period.until_ms:
             ended_ms = incident.recovered_at_ms
-            lasted = two_units(ended_ms - incident.since_ms) if ended_ms is not None else "lasts"
+            lasted = "lasts"
+            if ended_ms is not None:  # the clock may have been set back meanwhile
+                lasted = two_units(max(0, ended_ms - incident.since_ms))
             rows.append(
                 [_entry(incident.summary), f"{local_time(incident.since_ms):%d %b %H:%M}", lasted]
             )

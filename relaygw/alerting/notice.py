@@ -45,6 +45,8 @@ class Notice:
         incident, since = self.incident, utc_text(self.incident.since_ms, _FORM)
         if incident.recovered_at_ms is None:
             lines = [self.title, f"What to do: {incident.remedy}", f"Since {since}"]
+        elif incident.recovered_at_ms < incident.since_ms:
+            lines = [self.title, f"It began at {since}, by a clock that was set back since"]
         else:
             lasted = two_units(incident.recovered_at_ms - incident.since_ms)
             lines = [self.title, f"It lasted {lasted}, since {since}"]

@@ -378,7 +378,7 @@ def _clock_step(facts: FleetFacts) -> Iterator[Finding]:
     if facts.clock_step is not None:
         yield Finding(
             Rule.CLOCK_STEP,
-            "",
+            facts.clock_step,  # a step back after one forward is another incident
             f"the clock of the queue was {facts.clock_step}",
             "waiting mail needs no action; keep the clock in sync by NTP, on the host or the "
             "database server: timedatectl shows whether it is",

@@ -46,8 +46,15 @@ def _run(invocation: Invocation, chosen: tuple[str, ...]) -> int:
     from relaygw.cli.install_sendmail import maildrop_warnings
     from relaygw.late_packages import missing_parts
     from relaygw.settings.in_force import check_sandbox_is_meant
+    from relaygw.volume import is_private_temporary
 
     check_sandbox_is_meant(loaded)
+    if not loaded.settings.queue.is_postgres and is_private_temporary(loaded.state_dir):
+        raise SettingsError(
+            f"queue.url: {loaded.state_dir} is emptied by systemd when the service stops "
+            "(PrivateTmp=), and mail in it would be lost; use another place, such as "
+            "/var/lib/relaygw"
+        )
 
     if state_owner.caller_uid() != os.geteuid():
         warn(

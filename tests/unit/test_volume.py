@@ -12,7 +12,7 @@ import pytest
 from relaygw import volume
 from relaygw.inbound.content import MEMORY_BYTES, ReceivedContent
 from relaygw.mail.drop import LEAST_FREE_BYTES
-from relaygw.volume import NoRoom, Room, free_share
+from relaygw.volume import NoRoom, Room, free_share, is_private_temporary
 
 MB = 2**20
 
@@ -121,3 +121,23 @@ def test_content_reserves_what_it_keeps_in_its_file_until_it_is_closed(
         room.reserve(other, MB)
     content.close()
     room.reserve(other, 2 * MB)
+
+
+_PRIVATE = (
+    "305 293 254:0 /tmp/systemd-private-6ee0-relaygw.service-O0nhwa/tmp /tmp rw shared:1 - ext4 a rw\n"
+    "306 293 0:41 /systemd-private-6ee0-relaygw.service-ueLWSK/tmp /var/tmp rw - tmpfs tmpfs rw\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "mounts", "is_emptied"),
+    [
+        ("/tmp/q", _PRIVATE, True),
+        ("/var/tmp", _PRIVATE, True),
+        ("/var/lib/relaygw", _PRIVATE, False),
+        ("/tmp/q", "31 24 0:28 / /tmp rw,nosuid - tmpfs tmpfs rw\n", False),
+        ("/tmp/q", None, False),
+    ],
+)
+def test_what_systemd_empties_is_known(path: str, mounts: str | None, is_emptied: bool) -> None:
+    assert is_private_temporary(Path(path), mounts) == is_emptied

@@ -320,6 +320,8 @@ def _lifetime_note(facts: Facts, part: DeliveryEntry) -> Note:
         facts.entry.accepted_at_ms, held_ms, facts.settings.retry, tried_since_ms=since_ms
     )
     text = seen_from(until_ms, facts.now_ms)
+    if until_ms <= facts.now_ms:
+        text = f"its time is over ({text}): with the next try that fails"
     if part.attempts + 1 < LEAST_TRIES:
         text += f", after {LEAST_TRIES} tries at least"
     return Note("given up", text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from relaygw.alerting.notice import notice_of
 from relaygw.settings.model import Settings
 from relaygw.store.watch import Incident
@@ -42,6 +44,13 @@ def test_the_text_of_its_end() -> None:
         "[relaygw gw.test] over: provider main cannot be reached\n"
         "It lasted 1h 2m, since 25 Nov 2026 09:46:40 UTC\n"
         "https://gw.test/mail/"
+    )
+
+
+def test_an_end_before_the_begin_has_no_duration() -> None:
+    over = replace(OVER, recovered_at_ms=OVER.since_ms - 3_600_000)
+    assert "It began at 25 Nov 2026 09:46:40 UTC, by a clock that was set back since" in (
+        notice_of(over, SETTINGS).text
     )
 
 

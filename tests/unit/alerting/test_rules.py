@@ -424,7 +424,7 @@ def test_a_quota_is_nearly_used_up(share: float, is_wrong: bool) -> None:
 def test_a_clock_that_was_set() -> None:
     facts = FleetFacts(now_ms=NOW_MS, clock_step="set back by 3600 s")
     (finding,) = fleet_findings(facts, SETTINGS)
-    assert (finding.rule, finding.key) == ("clock_step", "")
+    assert (finding.rule, finding.key) == ("clock_step", "set back by 3600 s")
     assert finding.summary == "the clock of the queue was set back by 3600 s"
     assert fleet_findings(FleetFacts(now_ms=NOW_MS), SETTINGS) == []
 

@@ -238,6 +238,9 @@ def test_what_was_not_tried_for_long_is_given_up_later(rig: StoryRig) -> None:
     (told,) = (note.text for note in outlook.notes if note.label == "given up")
     assert "in 1 hour" in told, told
     assert told.endswith("after 3 tries at least")
+    (outlook,) = rig.story(message, now_ms=week_ms + 2 * HOUR_MS).outlooks
+    (told,) = (note.text for note in outlook.notes if note.label == "given up")
+    assert told.startswith("its time is over (")
 
 
 def test_a_refusal_that_holds_the_provider_is_not_told_as_the_recipients_fault(
