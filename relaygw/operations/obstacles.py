@@ -142,9 +142,9 @@ def _of_provider(around: Surroundings, way: Way, name: str) -> Iterator[Obstacle
     for hold in sorted(holds_of(around.holds, name), key=_weight):
         if hold.scope != Scope.SENDER_DOMAIN or hold.key == packed(name, way.sender_domain):
             yield _of_hold(name, hold, around.now_ms)
-    quota = around.settings.providers[name].daily_quota
-    usage = around.usages.get(name)
-    if quota is not None and usage is not None and usage.quota_used >= quota:
+    usage = around.usages.get(name)  # None: mail may be in doubt with a provider that is gone
+    quota = None if usage is None else usage.settings.daily_quota
+    if usage is not None and quota is not None and usage.quota_used >= quota:
         advice = Advice(
             "Wait: the quota covers the last 24 hours. Or have it raised at the provider."
         )

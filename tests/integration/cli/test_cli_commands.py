@@ -402,6 +402,14 @@ def test_what_waits_untried_tells_for_what_as_its_story_does(desk: Desk) -> None
     assert row["reason"] == "operator: me"
 
 
+def test_mail_in_doubt_with_a_provider_that_is_gone_does_not_end_a_list(desk: Desk) -> None:
+    queue_id = desk.add()
+    desk.attempt(D.DEFERRED, reason="lost", doubted=True)
+    desk.config.write_text(desk.config.read_text().replace("main", "spare"))
+    for words in (("explain", queue_id), ("shape", "--by", "reason"), ("list", "--mailq")):
+        assert desk.run("queue", *words).exit_code == 0, words
+
+
 # --- the audit trail ----------------------------------------------------------------------
 
 
