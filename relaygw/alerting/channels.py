@@ -253,7 +253,7 @@ class Email:
         mail = EmailMessage(policy=SMTP.clone(max_line_length=78))
         mail["From"] = self.sender
         mail["To"] = self.address
-        mail["Subject"] = shorten(notice.title, _MAX_SUBJECT, placeholder=" ...")
+        mail["Subject"] = shorten(notice.title[:1000], _MAX_SUBJECT, placeholder=" ...")
         mail["Date"] = formatdate()
         mail["Message-ID"] = make_msgid(domain=self.settings.hostname)
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody answers it by a program

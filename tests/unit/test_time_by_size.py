@@ -27,6 +27,7 @@ SQUARES = frozenset(
 
 HELD = {
     "relaygw.alerting.channels:_content:EmailMessage": "a title of 200 characters",
+    "relaygw.alerting.channels:_content:shorten": "1,000 characters of a title",
     "relaygw.alerting.digest_forms:as_mail:EmailMessage": "figures and names of the settings",
     "relaygw.delivery.scheduler:_fill:fill": "another function of that name",
     "relaygw.feedback.bounce_": "in a process with limits",

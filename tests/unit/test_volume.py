@@ -124,7 +124,7 @@ def test_content_reserves_what_it_keeps_in_its_file_until_it_is_closed(
 
 
 _PRIVATE = (
-    "305 293 254:0 /tmp/systemd-private-6ee0-relaygw.service-O0nhwa/tmp /tmp rw shared:1 - ext4 a rw\n"
+    "305 293 254:0 /tmp/systemd-private-6ee0-relaygw.service-O0nhwa/tmp /tmp rw - ext4 a rw\n"
     "306 293 0:41 /systemd-private-6ee0-relaygw.service-ueLWSK/tmp /var/tmp rw - tmpfs tmpfs rw\n"
 )
 

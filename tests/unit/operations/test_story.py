@@ -238,7 +238,9 @@ def test_what_was_not_tried_for_long_is_given_up_later(rig: StoryRig) -> None:
     (told,) = (note.text for note in outlook.notes if note.label == "given up")
     assert "in 1 hour" in told, told
     assert told.endswith("after 3 tries at least")
-    (outlook,) = rig.story(message, now_ms=week_ms + 2 * HOUR_MS).outlooks
+    late_ms = week_ms + HOUR_MS + 60_000
+    rig.attempt(message, LATER, at_ms=late_ms)
+    (outlook,) = rig.story(message, now_ms=late_ms + 1).outlooks
     (told,) = (note.text for note in outlook.notes if note.label == "given up")
     assert told.startswith("its time is over (")
 
