@@ -120,6 +120,8 @@ _VERBS = {  # {} is how many messages
     "guard.release": "released the mail of",
     "guard.allow": "allowed the mail of",
     "guard.forget": "no longer allows the mail of",
+    "hold.add": "set the standing hold",
+    "hold.end": "ended the standing hold",
     "provider.hold": "held provider",
     "provider.release": "released provider",
     "webhooks.resume": "let a receiver of events be tried again",

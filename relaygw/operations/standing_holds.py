@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -26,6 +27,8 @@ from relaygw.store.queue_entry import DeliveryEntry, Key, QueueEntry
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
+NO_END = "none"
+"""Given as the end: the hold lasts until somebody ends it."""
 _S = HoldScope
 # by which most of the waiting mail is found; workers hold what is spelled otherwise
 _FIELDS = {
@@ -86,8 +89,8 @@ def _network(text: str) -> str:
         raise ValueError("is not an IP address or network") from None
 
 
-def _end(text: str, asked: Asked) -> int:
-    return read_end(text, now_ms=asked.now_ms)
+def _end(text: str, asked: Asked) -> int | None:
+    return None if text == NO_END else read_end(text, now_ms=asked.now_ms)
 
 
 def _hold(text: str, asked: Asked) -> StandingHold:
@@ -126,22 +129,30 @@ def _add(asked: Asked, given: Mapping[str, Any]) -> Done:
         raise Mistake(f"the hold is about {what}", f"one of {expected}")
     scope, store = named[0], asked.store
     same = (scope, given[scope])
+    new = StandingHold(
+        hold_id=secrets.token_hex(4),
+        scope=scope,
+        value=given[scope],
+        reason="",
+        by=asked.actor,
+        since_ms=asked.now_ms,
+        until_ms=None,
+    )
     known = next(
         (
             standing_hold
             for standing_hold in store.holds.standing()
             if (standing_hold.scope, standing_hold.value) == same
         ),
-        None,
+        new,
     )
-    hold = StandingHold(
-        hold_id=secrets.token_hex(4) if known is None else known.hold_id,
-        scope=scope,
-        value=given[scope],
-        reason=given.get("reason", ""),
+    # no worker may have ended yet what is over
+    kept_ms = None if known.is_over(asked.now_ms) else known.until_ms
+    hold = replace(
+        known,
+        reason=given.get("reason", known.reason),
         by=asked.actor,
-        since_ms=asked.now_ms if known is None else known.since_ms,
-        until_ms=given.get("until"),
+        until_ms=given.get("until", kept_ms),
     )
     until = f"until {rfc3339(hold.until_ms)}" if hold.until_ms else ""
     detail = "; ".join(filter(None, (until, hold.reason)))
@@ -216,8 +227,9 @@ ADD = Verb(
     help="Hold all mail that has something in common: what waits, and what comes.",
     parameters=(
         *_SCOPES,
-        Parameter(name="until", help="End it by itself at T: 18:00, 2h, or a date.",
-                  metavar="T", example="18:00, 2h or 2026-12-24", look_up=_end),
+        Parameter(name="until", metavar="T", look_up=_end,
+                  help=f"End it by itself at T: 18:00, 2h, or a date; {NO_END}: by hand only.",
+                  example=f"18:00, 2h, 2026-12-24 or {NO_END}"),
         Parameter(name="reason", help="The reason, shown with the hold and its mail.",
                   metavar="TEXT", example="their server is down", read=read_line),
     ),
@@ -225,7 +237,7 @@ ADD = Verb(
 )  # fmt: skip
 END = Verb(
     name="end",
-    help="End a standing hold: its mail is due now, oldest first.",
+    help="End a standing hold: all of its mail is due now.",
     parameters=(
         Parameter(name="id", help="Of the hold.", metavar="ID", look_up=_hold, is_target=True,
                   example="an id of: relaygw hold list"),

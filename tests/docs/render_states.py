@@ -115,7 +115,7 @@ OPEN_ENDS: dict[DeliveryState | str, tuple[str, str, str]] = {
     ),
     HoldCode.STANDING: (
         "`held`: by a [standing hold](operating.md#holding-mail)",
-        "at the hold's end, oldest first: `relaygw hold end`, or its time",
+        "at the hold's end: `relaygw hold end`, or its time",
         "`relaygw status` at once; `held`, once it is older than `alert_rules.queue_age` and its "
         "hold has no end",
     ),

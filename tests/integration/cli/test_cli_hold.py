@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.standing_hold import HoldScope
 from relaygw.mail.state import DeliveryState
+from relaygw.store.holds import ended_entry
 from tests.builders import accepted
 from tests.integration.cli.conftest import Desk
 from tests.tables import each_of
@@ -74,13 +76,21 @@ def test_what_waits_is_held_listed_and_released(desk: Desk) -> None:
     assert actions == ["hold.end", "hold.add", "hold.add"]
 
 
-def test_the_same_again_renews_it(desk: Desk) -> None:
+def test_the_same_again_changes_what_is_given(desk: Desk) -> None:
     first = add(desk, "--sender", "<>")
     again = add(desk, "--sender", "<>", "--until", "2h", "--reason", "bounces")
     assert first["id"] == again["id"]
     assert (first["value"], first["until"]) == ("<>", None)
     assert again["until"] is not None
-    assert len(desk.store.holds.standing()) == 1
+    kept = add(desk, "--sender", "<>")
+    assert (kept["until"], kept["reason"]) == (again["until"], "bounces")
+    assert add(desk, "--sender", "<>", "--reason", "new")["until"] == again["until"]
+    endless = add(desk, "--sender", "<>", "--until", "none")
+    assert (endless["until"], endless["reason"]) == (None, "new")
+    (hold,) = desk.store.holds.standing()
+    over = replace(hold, until_ms=clock_ms() - 1)
+    desk.store.holds.put_standing(over, entry=ended_entry(over, "x", 0, ""))
+    assert add(desk, "--sender", "<>")["until"] is None
 
 
 @each_of(

@@ -64,6 +64,8 @@ def entry(action: str, target: str, detail: str = "", number: int = 1) -> AuditE
          "released provider main (operator: they asked)"),
         (entry("db.restore", "/a/b.db", "", 7),
          "replaced the queue with a copy, with 7 messages of /a/b.db"),
+        (entry("hold.end", "15c671b1 mail to gmx.example", ""),
+         "ended the standing hold 15c671b1 mail to gmx.example"),
         (entry("strange.deed", "it", "some detail", 2), "strange.deed it (some detail) (2)"),
         (entry("strange.deed", "", "", 1), "strange.deed"),
     ],
@@ -98,7 +100,7 @@ def test_every_kind_that_is_written_has_words() -> None:
     written = {f"queue.{name}" for name in ACTIONS}
     for path in Path(relaygw.__file__).parent.rglob("*.py"):
         if path.parent.name not in ("web", "queue"):  # names of templates
-            written |= set(re.findall(r'"((?:queue|sandbox|provider|db|settings)\.[a-z]+)"',
+            written |= set(re.findall(r'"((?:queue|sandbox|hold|provider|db|settings)\.[a-z]+)"',
                                       path.read_text()))  # fmt: skip
     others = {
         one for one in written if one.endswith((".db", ".html", ".lock", ".password", ".url"))
