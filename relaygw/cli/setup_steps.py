@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -154,17 +155,30 @@ class Steps:
             return ""
         click.echo(f"--- relaygw send-test --to {recipient}")
         if not (self._is_of_service() or self._is_in_force()):
-            raise CommandFailed(
-                f"the gateway that runs here does not run with the settings of {self._config}, and "
-                f"no test mail was sent; reload it: kill -HUP {running}; and run setup again",
-                exit_code=os.EX_UNAVAILABLE,
-            )
+            self._refuse_other_settings(running)
         self._must_end(
             self._context.invoke(
                 sending.send_test, recipient=recipient, sender=self._sender(), timeout_s=60.0
             )
         )
         return recipient
+
+    def _refuse_other_settings(self, pid: int) -> NoReturn:
+        config = str(self._loaded.files[0].absolute())
+        for gateway in service_file.running_gateways(os.environ):
+            if gateway.pid == pid and gateway.config not in ("", config):
+                raise CommandFailed(
+                    f"the gateway of this queue runs with {gateway.config}, and no test mail was "
+                    f"sent; for a second gateway give {config} a queue.url, listeners, web.bind "
+                    "and maildrop.path of its own, else run: relaygw setup --config "
+                    f"{shlex.quote(gateway.config)}",
+                    exit_code=os.EX_UNAVAILABLE,
+                )
+        raise CommandFailed(
+            f"the gateway that runs here does not run with the settings of {config}, and "
+            f"no test mail was sent; reload it: kill -HUP {pid}; and run setup again",
+            exit_code=os.EX_UNAVAILABLE,
+        )
 
     def _ask_recipient(self) -> str:
         if self._wishes.is_sure or not sys.stdin.isatty():

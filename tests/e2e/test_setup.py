@@ -452,6 +452,11 @@ def test_the_first_mail_goes_by_smtp_and_as_the_web_server_sends_it(
             done = setup("--to", "b@cust.test", "--prefix", str(checkout.prefix))
             assert done.returncode == 69, done.stdout + done.stderr
             assert f"no test mail was sent; reload it: kill -HUP {gateway.pid};" in done.stderr
+            second = host.directory / "second.yaml"
+            second.write_text(host.config.read_text())
+            words = ("--to", "b@cust.test", "--prefix", str(checkout.prefix))
+            done = setup(*words, "--config", str(second))
+            assert f"runs with {host.config}, and no test mail was sent" in done.stderr
             assert len(service.messages) == seen + 3
 
             (host.directory / "maildrop").chmod(0o700)
