@@ -171,18 +171,10 @@ def check_settings(
     hidden = hidden_files(loaded)
     problems += hidden.values()
     problems += () if changes_socket else socket_problems(loaded)
-    if mail.recipient is None:
-        looks = (program_problems, queue_problems, events_problems, loop_problems)
-        problems += (problem for look in looks for problem in look(loaded.settings))
-    else:
-        problems = []
     if not wants_json:
         doubts = [*doubts, *shortages, *(text for is_vital, text in closed if not is_vital)]
-        _tell(invocation, loaded, mail, doubts, is_fine=not problems)
-    for problem in problems:
-        warn(f"error: {problem}")
-        tell(problem)
-    problems_code = os.EX_CONFIG if problems else os.EX_OK
+        _tell(invocation, loaded, mail, doubts)
+    problems_code = _check_problems(loaded.settings, mail, problems, tell)
     if not online:
         return problems_code
     holds = _read_queue(invocation, loaded, lambda store: store.holds.in_force())
@@ -241,16 +233,24 @@ def _refuse_unknown(option: str, name: str | None, known: list[str]) -> None:
         raise CommandFailed(problem)
 
 
+def _check_problems(
+    settings: Settings, mail: AskedMail, problems: Iterable[str], tell: Callable[[str], object]
+) -> int:
+    if mail.recipient is not None:
+        return os.EX_OK
+    looks = (program_problems, queue_problems, events_problems, loop_problems)
+    problems = [*problems, *(problem for look in looks for problem in look(settings))]
+    for problem in problems:
+        warn(f"error: {problem}")
+        tell(problem)
+    return os.EX_CONFIG if problems else os.EX_OK
+
+
 def _tell(
-    invocation: Invocation,
-    loaded: LoadedSettings,
-    mail: AskedMail,
-    doubts: Iterable[str],
-    *,
-    is_fine: bool,
+    invocation: Invocation, loaded: LoadedSettings, mail: AskedMail, doubts: Iterable[str]
 ) -> None:
     is_whole = mail.sender is not None and mail.recipient is not None
-    print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded, is_fine=is_fine))
+    print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded))
     if is_whole:
         print_lines(suppression_lines(invocation, loaded, mail))
     if mail.recipient is None:
@@ -277,7 +277,7 @@ def _held_finding(hold: Hold) -> Finding:
 def _check_online(
     settings: Settings,
     mail: AskedMail,
-    hidden: Sequence[str],
+    hidden: Iterable[str],
     held: Iterable[tuple[str, Finding]],
     *,
     wants_json: bool,
@@ -293,9 +293,8 @@ def _check_online(
         used = chain.from_iterable(way.providers for way in ways.values())
         senders = dict.fromkeys(settings.providers if mail.recipient is None else used, (sender,))
     for name in {key.split(".")[1] for key in hidden if key.startswith("providers.")}:
-        if senders.pop(name, None) is not None:
-            warn(f"{name} is not asked: the service cannot read what it needs for that")
-    if not senders and not hidden:
+        senders.pop(name, None)
+    if not senders:
         warn("no provider is used for this; nothing to check online")
     try:
         is_fine = asyncio.run(_ask_all(settings, senders, held, wants_json=wants_json))
@@ -391,12 +390,11 @@ async def _ask(
 # --- what a configuration says, and what it does with mail -----------------------------------
 
 
-def _summary(loaded: LoadedSettings, *, is_fine: bool) -> Iterator[str]:
+def _summary(loaded: LoadedSettings) -> Iterator[str]:
     from relaygw.alerting.open_channels import target_words
 
     settings = loaded.settings
-    files = ", ".join(map(str, loaded.files)) or "no file: the sandbox"
-    yield labelled("ok" if is_fine else "refused", files)
+    yield labelled("ok", ", ".join(map(str, loaded.files)) or "no file: the sandbox")
     mode = _MODES[settings.mode.value].format(len(settings.recipients.allow))
     yield labelled("mode", f"{settings.mode.value}: {mode}")
     yield labelled("hostname", settings.hostname)

@@ -49,7 +49,6 @@ from relaygw.settings.secrets import (
     is_directory,
     secrets_of,
     sharing_command,
-    split_command,
 )
 from relaygw.settings.section import Mode
 from relaygw.settings.tree import shown_keys
@@ -352,30 +351,21 @@ def _padded(key: str, secret: SecretRef) -> Iterator[str]:
 
 
 def hidden_files(loaded: LoadedSettings) -> dict[str, str]:
-    """Return by key why the service cannot read, or run, a file that its user may read."""
+    """Return by key why the service cannot read a secret or certificate that its user may read."""
     if not loaded.files or not is_of_service(loaded.files[0]):
         return {}
     closed, secrets = closed_directories(), secrets_of(loaded.settings).items()
-    files = {shown_keys(keys): secret.target for keys, secret in secrets if secret.kind == "file"}
-    files |= {
-        shown_keys(keys): split_command(secret.target)[0]
-        for keys, secret in secrets
-        if secret.kind == "command"
-    }
-    files |= {shown_keys(keys): file for keys, file in certificate_files(loaded.settings).items()}
-    files |= {file.name: str(file) for file in loaded.files[1:]}
+    files = {keys: secret.target for keys, secret in secrets if secret.kind == "file"}
+    files |= certificate_files(loaded.settings)
     return {
-        key: f"{_hidden(key, file)}; keep the file itself below /etc/relaygw, secrets in "
-        "/etc/relaygw/secrets"
-        for key, file in files.items()
+        shown_keys(keys): f"{_hidden(shown_keys(keys), file)}; keep it in /etc/relaygw/secrets"
+        for keys, file in files.items()
         if _is_below(file, closed)
     }
 
 
 def _hidden(key: str, file: str) -> str:
-    target = os.path.realpath(file)
-    link = "" if target == file else f", to which {file} leads,"
-    return f"{key}: systemd hides {target}{link} from the service (ProtectHome=, PrivateTmp=)"
+    return f"{key}: systemd hides {file} from the service (ProtectHome=, PrivateTmp=)"
 
 
 def _is_below(file: str, directories: tuple[str, ...]) -> bool:

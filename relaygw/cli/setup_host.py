@@ -109,10 +109,7 @@ def write(file: NewFile, owner: Owner) -> None:
 
 # --- systemd
 
-_CLOSED_BY = {
-    "ProtectHome": ("/home/", "/root/", "/run/user/"),
-    "PrivateTmp": ("/tmp/", "/var/tmp/"),
-}
+_CLOSED_BY = {"ProtectHome": ("/home/", "/root/"), "PrivateTmp": ("/tmp/", "/var/tmp/")}
 
 _MADE_IN = {
     "StateDirectory": "/var/lib",
