@@ -167,9 +167,8 @@ def check_settings(
     problems, shortages = server_findings(loaded) if mail.recipient is None else ([], [])
     closed = [*closed_places(loaded)]
     problems += (text for is_vital, text in closed if is_vital)
-    problems += chain(file_problems(loaded), service_problems(loaded))
     hidden = hidden_files(loaded)
-    problems += hidden.values()
+    problems += chain(file_problems(loaded, hidden), service_problems(loaded), hidden.values())
     problems += () if changes_socket else socket_problems(loaded)
     if not wants_json:
         doubts = [*doubts, *shortages, *(text for is_vital, text in closed if not is_vital)]
@@ -292,10 +291,10 @@ def _check_online(
         sender, ways = ways_of(settings, mail)
         used = chain.from_iterable(way.providers for way in ways.values())
         senders = dict.fromkeys(settings.providers if mail.recipient is None else used, (sender,))
-    for name in {key.split(".")[1] for key in hidden if key.startswith("providers.")}:
-        senders.pop(name, None)
     if not senders:
         warn("no provider is used for this; nothing to check online")
+    for name in {key.split(".")[1] for key in hidden if key.startswith("providers.")}:
+        senders.pop(name, None)
     try:
         is_fine = asyncio.run(_ask_all(settings, senders, held, wants_json=wants_json))
     except ExceptionGroup as group:

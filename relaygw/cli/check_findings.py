@@ -6,7 +6,7 @@ import contextlib
 import os
 import pwd
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,14 +46,19 @@ from relaygw.settings.presets import presets
 from relaygw.settings.secrets import (
     SERVICE_USER,
     SecretRef,
+    hidden_words,
     is_directory,
+    place_below,
     secrets_of,
     sharing_command,
+    split_command,
 )
 from relaygw.settings.section import Mode
 from relaygw.settings.tree import shown_keys
 from relaygw.settings.web import MIN_TOKEN_LENGTH
 from relaygw.store.store import check_driver
+
+_SECRETS = "/etc/relaygw/secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +166,19 @@ def server_findings(loaded: LoadedSettings) -> tuple[list[str], list[str]]:
     return [], [f"queue.url: {shortage}"] if shortage is not None else []
 
 
-def file_problems(loaded: LoadedSettings) -> Iterator[str]:
+def file_problems(loaded: LoadedSettings, hidden: Collection[str] = ()) -> Iterator[str]:
     """Yield files of the configuration that the service cannot read, as whose user this acts.
 
-    Also a directory of them that it cannot list, and a file that is gone.
+    Also a directory of them that it cannot list, and a file that is gone; nothing of the rights
+    of what is `hidden`: see `hidden_files`.
     """
     used = {DEFAULT_FILE, *(Path(gateway.config) for gateway in running_gateways(os.environ))}
     # beside the service's own file another one is a draft that somebody looks at
     is_draft = is_of_service(DEFAULT_FILE) and not used & {*loaded.files}
     parts = [parts_directory(file) for file in loaded.files[:1]]
     for file in () if is_draft else (*filter(is_directory, parts), *loaded.files):
-        if not os.access(file, os.R_OK | (os.X_OK if file in parts else 0)):
+        rights = os.R_OK | (os.X_OK if file in parts else 0)
+        if str(file) not in hidden and not os.access(file, rights):
             yield (
                 f"{user_name(os.geteuid())} may not read {file}; run as root: "
                 f"{sharing_command(file)}"
@@ -179,9 +186,10 @@ def file_problems(loaded: LoadedSettings) -> Iterator[str]:
     service = user_entry(SERVICE_USER)
     if not is_draft and service is not None and os.geteuid() == service.pw_uid:
         for keys, certificate in certificate_files(loaded.settings).items():
-            if keys[0] == "listeners" and not os.access(certificate, os.R_OK):
+            shown, is_listeners = shown_keys(keys), keys[0] == "listeners"
+            if is_listeners and shown not in hidden and not os.access(certificate, os.R_OK):
                 yield (
-                    f"{shown_keys(keys)}: {SERVICE_USER} may not read {certificate}; run as root: "
+                    f"{shown}: {SERVICE_USER} may not read {certificate}; run as root: "
                     f"{sharing_command(Path(certificate))}"
                 )
     yield from missing_file(loaded)
@@ -249,10 +257,12 @@ def _closed_by_systemd(loaded: LoadedSettings, key: str, directory: Path) -> str
     """Return why the service may not write to a directory that its user may write to."""
     if not (loaded.files and is_of_service(loaded.files[0])):
         return None
-    if _is_below(str(directory), closed_directories()):
-        return f"{_hidden(key, str(directory))}; use another place, such as /var/lib/relaygw"
+    hidden = place_below(str(directory), closed_directories())
+    if hidden is not None:
+        words = hidden_words(str(directory), hidden)
+        return f"{key}: {words}; use another place, such as /var/lib/relaygw"
     writable = writable_directories()
-    if not writable or _is_below(str(directory), writable):
+    if not writable or place_below(str(directory), writable) is not None:
         return None
     shown = shlex.quote(str(directory))
     making = f"run: install -d -m 700 -o {user_name(os.geteuid())} {shown}, and "
@@ -351,26 +361,27 @@ def _padded(key: str, secret: SecretRef) -> Iterator[str]:
 
 
 def hidden_files(loaded: LoadedSettings) -> dict[str, str]:
-    """Return by key why the service cannot read a secret or certificate that its user may read."""
+    """Return why systemd keeps the service from files that its user may read or run.
+
+    By the key of a secret or certificate, by its path for a file or directory of the configuration.
+    """
     if not loaded.files or not is_of_service(loaded.files[0]):
         return {}
-    closed, secrets = closed_directories(), secrets_of(loaded.settings).items()
-    files = {keys: secret.target for keys, secret in secrets if secret.kind == "file"}
-    files |= certificate_files(loaded.settings)
+    closed = closed_directories()
+    parts = parts_directory(loaded.files[0])
+    files = {str(file): (str(file), "/etc/relaygw") for file in (parts, *loaded.files)}
+    for keys, secret in secrets_of(loaded.settings).items():
+        if secret.kind == "file":
+            files[shown_keys(keys)] = secret.target, _SECRETS
+        elif secret.kind == "command":
+            files[shown_keys(keys)] = split_command(secret.target)[0], "/usr/local/bin"
+    for keys, file in certificate_files(loaded.settings).items():
+        files[shown_keys(keys)] = file, _SECRETS
     return {
-        shown_keys(keys): f"{_hidden(shown_keys(keys), file)}; keep it in /etc/relaygw/secrets"
-        for keys, file in files.items()
-        if _is_below(file, closed)
+        key: f"{key}: {hidden_words(file, hidden)}; keep it in {directory}"
+        for key, (file, directory) in files.items()
+        if file.startswith("/") and (hidden := place_below(file, closed)) is not None
     }
-
-
-def _hidden(key: str, file: str) -> str:
-    return f"{key}: systemd hides {file} from the service (ProtectHome=, PrivateTmp=)"
-
-
-def _is_below(file: str, directories: tuple[str, ...]) -> bool:
-    """True for a file, or directory, that lies or leads below one of these."""
-    return any(f"{path}/".startswith(directories) for path in (file, os.path.realpath(file)))
 
 
 def short_tokens(settings: Settings) -> Iterator[str]:

@@ -33,7 +33,7 @@ from relaygw.settings.load import (
     overlaid,
 )
 from relaygw.settings.model import Settings
-from relaygw.settings.secrets import SERVICE_USER, draft_of
+from relaygw.settings.secrets import HIDDEN_BY, SERVICE_USER, draft_of
 from relaygw.store.selection import Selection
 from relaygw.store.store import Store
 
@@ -109,8 +109,6 @@ def write(file: NewFile, owner: Owner) -> None:
 
 # --- systemd
 
-_CLOSED_BY = {"ProtectHome": ("/home/", "/root/"), "PrivateTmp": ("/tmp/", "/var/tmp/")}
-
 _MADE_IN = {
     "StateDirectory": "/var/lib",
     "CacheDirectory": "/var/cache",
@@ -154,8 +152,8 @@ def user_of_unit() -> pwd.struct_passwd | None:
 
 def closed_directories() -> tuple[str, ...]:
     """Return the directories that systemd hides from the service, each with a slash at its end."""
-    shown = shown_of_service(*_CLOSED_BY)
-    return tuple(place for line in shown for place in _CLOSED_BY.get(line.removesuffix("=yes"), ()))
+    shown = shown_of_service(*HIDDEN_BY)
+    return tuple(place for line in shown for place in HIDDEN_BY.get(line.removesuffix("=yes"), ()))
 
 
 def writable_directories() -> tuple[str, ...]:

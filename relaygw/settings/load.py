@@ -30,7 +30,14 @@ from relaygw.settings.model import Settings
 from relaygw.settings.presets import fill_presets
 from relaygw.settings.problems import expectation, explain
 from relaygw.settings.routes import fill_relay_to
-from relaygw.settings.secrets import SERVICE_USER, loose_secrets, service_uids, sharing_command
+from relaygw.settings.secrets import (
+    SERVICE_USER,
+    hidden_words,
+    loose_secrets,
+    place_below,
+    service_uids,
+    sharing_command,
+)
 from relaygw.settings.section import Conflict, ConflictsFound, Mode
 from relaygw.settings.tree import (
     FilledValues,
@@ -183,6 +190,10 @@ def _is_there(file: Path) -> bool:
 def _closed(file: Path, error: OSError) -> SettingsError:
     kind = SettingsUnreadable if isinstance(error, PermissionError) else SettingsError
     user = service_file.user_name(os.geteuid())
+    hidden = place_below(str(file)) if "STATE_DIRECTORY" in os.environ else None
+    if hidden is not None:
+        words = hidden_words(str(file), hidden)
+        return kind(f"{file}: {error.strerror}; {words}; keep it in /etc/relaygw")
     if user == SERVICE_USER or "STATE_DIRECTORY" in os.environ:  # systemd's service, or its user
         return kind(f"{file}: {error.strerror}; run as root: {sharing_command(file)}")
     if state_owner.caller_uid() != os.geteuid():

@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 SERVICE_USER = "relaygw"
 CREDENTIALS = Path("/etc/relaygw/credentials")
 """What only root reads, and systemd hands over: NAME as relaygw_NAME."""
+HIDDEN_BY = {
+    "ProtectHome": ("/home/", "/root/", "/run/user/"),
+    "PrivateTmp": ("/tmp/", "/var/tmp/"),
+}
+"""What a setting of a systemd unit hides from its service; each with a slash at its end."""
+_HIDDEN = tuple(chain.from_iterable(HIDDEN_BY.values()))
 _HANDED = "relaygw_"
 FORMS = "env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"
 _KINDS = ("env", "file", "credential", "command", "plain")
@@ -129,10 +136,10 @@ class SecretRef(Written):
             is_closed = isinstance(error, PermissionError)
             remedy = f"run as root: {sharing_command(path)}" if is_closed else "create it"
             is_service = is_closed or "STATE_DIRECTORY" in os.environ  # PrivateTmp: it is not there
-            if is_service and str(path).startswith(("/root/", "/home/", "/tmp/", "/var/tmp/")):
+            if is_service and (hidden := place_below(str(path))) is not None:
                 remedy = (
-                    "keep it in /etc/relaygw/secrets: home and temporary directories are closed to "
-                    "services"
+                    f"keep it in /etc/relaygw/secrets: {hidden} is in a home or temporary "
+                    "directory, and these are closed to services"
                 )
             if self.kind == "credential":
                 name = self.target.removeprefix(_HANDED)
@@ -383,6 +390,21 @@ def _reader() -> pwd.struct_passwd:
 def is_directory(path: Path) -> bool:
     """True for a directory; not for what lies in a closed one."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises PermissionError
+
+
+def place_below(path: str, directories: tuple[str, ...] = _HIDDEN) -> str | None:
+    """Return the path, or where its links lead, if that is in one of the directories or is one.
+
+    None if neither is. The directories end with a slash.
+    """
+    places = (path, os.path.realpath(path))
+    return next((place for place in places if f"{place}/".startswith(directories)), None)
+
+
+def hidden_words(path: str, hidden: str) -> str:
+    """Return that systemd hides from the service what `place_below` has returned of a path."""
+    link = "" if hidden == path else f", where {path} leads,"
+    return f"systemd hides {hidden}{link} from the service (ProtectHome=, PrivateTmp=)"
 
 
 def sharing_command(path: Path) -> str:

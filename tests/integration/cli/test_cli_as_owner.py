@@ -17,6 +17,7 @@ from relaygw import state_owner
 from relaygw.cli import check_findings, setup_host
 from relaygw.cli.db import _make_directory
 from relaygw.errors import SettingsUnreadable, StoreUnavailable
+from relaygw.settings import load
 from relaygw.settings.load import load_settings
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.store import open_store
@@ -226,6 +227,13 @@ def test_the_remedies_let_the_service_list_and_read_the_parts_of_its_configurati
     with state_owner.as_owner_of(state):
         assert load_settings(config=config, environ={}).files == (config, part)
     parts.chmod(0o700)
+    monkeypatch.setattr(load, "place_below", lambda _: "/home/shop")
+    hidden = f"systemd hides /home/shop, where {parts} leads, from the service"
+    with state_owner.as_owner_of(state), pytest.raises(SettingsUnreadable, match=hidden):
+        load_settings(config=config, environ={})
+    monkeypatch.setattr(load, "place_below", lambda _: None)
+    with state_owner.as_owner_of(state):  # no rights help where systemd hides them
+        assert [*check_findings.file_problems(loaded, {str(parts), str(part)})] == []
     with state_owner.as_owner_of(state), pytest.raises(SettingsUnreadable) as caught:
         load_settings(config=config, environ={})
     subprocess.run(str(caught.value).partition("; run as root: ")[2], shell=True, check=True)

@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from relaygw.cli import check_findings, main, setup_host
+from relaygw.errors import SettingsError
 from relaygw.settings import secrets
 from relaygw.settings.model import Settings
 from tests.rights import needs
@@ -178,7 +179,7 @@ def test_staging_with_nobody_on_its_list_is_a_warning(config: Path) -> None:
     assert text in check(config).stderr
 
 
-@pytest.mark.parametrize("place", ["/root/secrets", "/home/shop", "/var/tmp"])
+@pytest.mark.parametrize("place", ["/root/secrets", "/home/shop", "/run/user/7", "/var/tmp"])
 def test_a_secret_that_systemd_hides_from_the_service_is_an_error(
     config: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -195,9 +196,38 @@ def test_a_secret_that_systemd_hides_from_the_service_is_an_error(
     link = config.parent / "link"
     link.symlink_to(f"{place}/key")
     config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", f"file:{link}"))
-    assert f"systemd hides {link} from the service" in check(config).stderr
+    hidden = f"systemd hides {place}/key, where {link} leads, from the service"
+    assert hidden in check(config).stderr
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/relaygw")  # as the service has it
+    with pytest.raises(SettingsError, match=f"in /etc/relaygw/secrets: {place}/key is in a home"):
+        secrets.SecretRef("file", str(link)).read()
+    config.write_text(STAGING.replace("env:RELAYGW_TEST_UNSET", f"command:{place}/getkey orders"))
+    done = check(config, "--online", "--sender", "a@shop.test", "--recipient", "b@qa.test")
+    assert f"systemd hides {place}/getkey from" in check(config).stderr
+    assert "no provider is used" not in done.stderr
     shown[:] = ["ProtectHome=no", "PrivateTmp=no"]
     assert "systemd hides" not in check(config).stderr
+
+
+@pytest.mark.parametrize("is_directory", [True, False])
+def test_a_part_of_the_configuration_that_systemd_hides_from_the_service_is_an_error(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_directory: bool
+) -> None:
+    (home := tmp_path / "shop").mkdir()
+    (home / "30.yaml").write_text("hostname: gw2.shop.test\n")
+    parts, (link, target) = tmp_path / "conf.d", ("conf.d/30.yaml", home / "30.yaml")
+    if is_directory:
+        parts.symlink_to(home)
+    else:
+        parts.mkdir()
+        (tmp_path / link).symlink_to(target)
+    assert check(config).exit_code == 0
+    monkeypatch.setattr(check_findings, "closed_directories", lambda: (f"{home}/",))
+    monkeypatch.setattr(check_findings, "is_of_service", lambda _: True)
+    done = check(config)
+    assert done.exit_code == 78
+    assert f"30.yaml: systemd hides {target}, where {tmp_path / link} leads, from" in done.stderr
+    assert (f"error: {parts}: systemd hides {home}, where" in done.stderr) is is_directory
 
 
 def test_a_certificate_that_systemd_hides_from_the_service_is_an_error(
