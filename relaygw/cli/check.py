@@ -45,7 +45,7 @@ from relaygw.cli.check_findings import (
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.provider import hold_word, hold_words
 from relaygw.cli.running_gateway import note_refusal
-from relaygw.cli.setup_host import service_problems, service_warnings, socket_problems
+from relaygw.cli.setup_host import is_bystander, service_problems, service_warnings, socket_problems
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import RelaygwError, SchemaMismatch, SettingsError, StoreUnavailable
@@ -165,10 +165,13 @@ def check_settings(
     each problem that the settings are refused for.
     """
     problems, shortages = server_findings(loaded) if mail.recipient is None else ([], [])
-    closed = [*closed_places(loaded)]
+    asks_service = not is_bystander(loaded)
+    closed = [*closed_places(loaded)] if asks_service else []
     problems += (text for is_vital, text in closed if is_vital)
     hidden = hidden_files(loaded)
-    problems += chain(file_problems(loaded, hidden), service_problems(loaded), hidden.values())
+    problems += file_problems(loaded, hidden) if asks_service else ()
+    problems += events_problems(loaded.settings) if asks_service else ()
+    problems += chain(service_problems(loaded), hidden.values())
     problems += () if changes_socket else socket_problems(loaded)
     if not wants_json:
         doubts = [*doubts, *shortages, *(text for is_vital, text in closed if not is_vital)]
@@ -237,7 +240,7 @@ def _check_problems(
 ) -> int:
     if mail.recipient is not None:
         return os.EX_OK
-    looks = (program_problems, queue_problems, events_problems, loop_problems)
+    looks = (program_problems, queue_problems, loop_problems)
     problems = [*problems, *(problem for look in looks for problem in look(settings))]
     for problem in problems:
         warn(f"error: {problem}")
@@ -257,6 +260,7 @@ def _tell(
         for text in chain(
             loaded.doubts,
             _warnings(loaded.settings),
+            () if is_bystander(loaded) else _warnings_of_reader(loaded.settings),
             doubts,
             service_warnings(loaded),
             gone,
@@ -447,7 +451,6 @@ def _read_queue(
 
 def _warnings(settings: Settings) -> Iterator[str]:
     from relaygw.alerting.open_channels import problem_of
-    from relaygw.settings.certificates import doubtful_certificates
 
     for number, alert in enumerate(settings.alerts):
         problem = problem_of(alert, settings)
@@ -459,17 +462,21 @@ def _warnings(settings: Settings) -> Iterator[str]:
         yield f"{ending.words(clock_ms())}; {ending.remedy}"
     for look in (
         loop_doubts,
-        unreadable_secrets,
-        token_doubts,
-        events_doubts,
         unused_allow,
         idle_providers,
         idle_values,
         lonely_listeners,
         short_tokens,
         web_doubts,
-        doubtful_certificates,
     ):
+        yield from look(settings)
+
+
+def _warnings_of_reader(settings: Settings) -> Iterator[str]:
+    """Yield warnings by what this user may read."""
+    from relaygw.settings.certificates import doubtful_certificates
+
+    for look in (unreadable_secrets, token_doubts, events_doubts, doubtful_certificates):
         yield from look(settings)
     problem = _log_problem(settings.log)
     if problem is not None:

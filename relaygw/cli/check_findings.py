@@ -59,6 +59,8 @@ from relaygw.settings.web import MIN_TOKEN_LENGTH
 from relaygw.store.store import check_driver
 
 _SECRETS = "/etc/relaygw/secrets"
+_SYSTEM_DEPTH = 3
+"""Parts of a path such as /var/log, which has files of others and never changes its owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +233,17 @@ def closed_places(loaded: LoadedSettings) -> Iterator[tuple[bool, str]]:
     queue = [loaded.state_dir]
     if not settings.queue.is_postgres:
         queue.append(Path(settings.queue.url.removeprefix("sqlite:///")))
-    places = [("queue.url", loaded.state_dir, queue)]
+    places = [("queue.url", loaded.state_dir, queue, "/var/lib/relaygw")]
     if maildrop is not None:
-        places.append(("maildrop.path", Path(maildrop), [Path(maildrop)]))
+        places.append(
+            ("maildrop.path", Path(maildrop), [Path(maildrop)], "/var/spool/relaygw/maildrop")
+        )
     if log is not None:
-        places.append(("log.target", log.parent, [log if os.access(log, os.F_OK) else log.parent]))
+        written = [log if os.access(log, os.F_OK) else log.parent]
+        places.append(("log.target", log.parent, written, "/var/log/relaygw"))
     entry = service_user(loaded)
     is_service = entry is not None and entry.pw_uid == os.geteuid()
-    for key, directory, written in places:
+    for key, directory, written, usual in places:
         is_vital = key == "queue.url"
         if problem := _closed_by_systemd(loaded, key, directory):
             yield is_vital, problem
@@ -246,10 +251,12 @@ def closed_places(loaded: LoadedSettings) -> Iterator[tuple[bool, str]]:
         for place in written:
             rights = os.R_OK | os.W_OK | (os.X_OK if is_directory(place) else 0)
             if os.access(place, os.F_OK) and not os.access(place, rights):
-                command = f"chown {user} {shlex.quote(str(place))}"
+                remedy = f"run as root: chown {user} {shlex.quote(str(place))}"
+                if len(directory.parts) <= _SYSTEM_DEPTH:
+                    remedy = f"{directory} is the system's: use {usual}"
                 yield (
                     is_vital and is_service,
-                    f"{key}: {user} may not write to {place}; run as root: {command}",
+                    f"{key}: {user} may not write to {place}; {remedy}",
                 )
 
 

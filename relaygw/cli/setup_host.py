@@ -150,6 +150,15 @@ def user_of_unit() -> pwd.struct_passwd | None:
     return user_entry(shown.get("User", ""))
 
 
+def is_bystander(loaded: LoadedSettings) -> bool:
+    """True where neither root nor the service's user asks about the service's configuration.
+
+    What that user may read and write says nothing of the service.
+    """
+    entry = user_of_unit() if loaded.files and is_of_service(loaded.files[0]) else None
+    return entry is not None and state_owner.caller_uid() not in (0, entry.pw_uid)
+
+
 def closed_directories() -> tuple[str, ...]:
     """Return the directories that systemd hides from the service, each with a slash at its end."""
     shown = shown_of_service(*HIDDEN_BY)
@@ -418,6 +427,9 @@ def service_warnings(loaded: LoadedSettings) -> Iterator[str]:
             "relaygw.socket is enabled, but does not run beside relaygw.service, so that a restart "
             f"refuses connections; run: systemctl stop {units} && systemctl start {units}"
         )
+    if is_bystander(loaded):
+        yield "run it as root to see what the service sees: its rights, secrets and variables"
+        return
     try:
         variables = service_variables()
     except OSError as error:

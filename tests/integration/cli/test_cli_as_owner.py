@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from relaygw import state_owner
-from relaygw.cli import check_findings, setup_host
+from relaygw.cli import check_findings, main, setup_host
 from relaygw.cli.db import _make_directory
 from relaygw.errors import SettingsUnreadable, StoreUnavailable
 from relaygw.settings import load
@@ -196,6 +197,33 @@ def test_check_acts_as_the_user_of_the_unit_wherever_the_queue_is(
         assert (acting, user.pw_gid in groups) == (uid, is_of_service)
     told = f"queue.url: www-data may not write to {state}; run as root: chown www-data {state}"
     assert (True, told) in found
+
+
+@pytest.mark.parametrize(("user", "is_seen"), [("www-data", True), ("games", False)])
+def test_check_says_nothing_of_the_rights_of_a_bystander(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str, is_seen: bool
+) -> None:
+    config, closed = tmp_path / "relaygw.yaml", tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    config.write_text(
+        f"mode: sandbox\nqueue: {{url: 'sqlite:///{closed}/queue.db'}}\n"
+        "heartbeat_url: env:RELAYGW_TEST_UNSET\nlog: {target: 'file:/var/log/mail.log'}\n"
+        "providers: {p: {preset: postmark, password: env:X, events: "
+        "{secret: env:RELAYGW_TEST_UNSET}}}\nevents: {bind: '0.0.0.0:8026'}\n"
+    )
+    config.chmod(0o644)
+    command = ["check", "--config", str(config)]
+    CliRunner().invoke(main, command)  # as root: not all may read the program, which this loads
+    monkeypatch.setattr(setup_host, "shown_of_service", lambda *_: ["User=www-data"])
+    for module in (check_findings, setup_host):
+        monkeypatch.setattr(module, "is_of_service", lambda _: True)
+    state_owner.become_user(pwd.getpwnam(user))
+    monkeypatch.setattr(state_owner, "caller_uid", os.geteuid)
+    done = CliRunner().invoke(main, command)
+    assert ("run it as root to see what the service sees" in done.stderr) is not is_seen
+    for words in (f"may not write to {closed}", "heartbeat_url: env:", "/var/log is the system's"):
+        assert (words in done.stderr) is is_seen
+    assert "chown www-data /var/log" not in done.stderr
 
 
 def test_the_remedies_let_the_service_list_and_read_the_parts_of_its_configuration(
