@@ -45,7 +45,13 @@ from relaygw.cli.check_findings import (
 from relaygw.cli.frame import Command, CommandFailed, Invocation, address_of, pass_invocation
 from relaygw.cli.provider import hold_word, hold_words
 from relaygw.cli.running_gateway import note_refusal
-from relaygw.cli.setup_host import is_bystander, service_problems, service_warnings, socket_problems
+from relaygw.cli.setup_host import (
+    is_bystander,
+    service_problems,
+    service_warnings,
+    settings_of_service,
+    socket_problems,
+)
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import RelaygwError, SchemaMismatch, SettingsError, StoreUnavailable
@@ -166,13 +172,14 @@ def check_settings(
     """
     problems, shortages = server_findings(loaded) if mail.recipient is None else ([], [])
     asks_service = not is_bystander(loaded)
-    closed = [*closed_places(loaded)] if asks_service else []
+    theirs = settings_of_service(loaded)
+    closed = [*closed_places(theirs)] if asks_service else []
     problems += (text for is_vital, text in closed if is_vital)
-    hidden = hidden_files(loaded)
+    hidden = hidden_files(theirs)
     problems += file_problems(loaded, hidden) if asks_service else ()
     problems += events_problems(loaded.settings) if asks_service else ()
     problems += chain(service_problems(loaded), hidden.values())
-    problems += () if changes_socket else socket_problems(loaded)
+    problems += () if changes_socket else socket_problems(theirs)
     if not wants_json:
         doubts = [*doubts, *shortages, *(text for is_vital, text in closed if not is_vital)]
         _tell(invocation, loaded, mail, doubts)

@@ -455,6 +455,17 @@ def service_problems(loaded: LoadedSettings) -> Iterator[str]:
         yield f"the service has its own variables, and cannot start with them: {error}"
 
 
+def settings_of_service(loaded: LoadedSettings) -> LoadedSettings:
+    """Return the settings with the service's own variables, where `loaded` is of the service.
+
+    The caller's where the service's cannot be read: that is a finding by itself.
+    """
+    if loaded.files and is_of_service(loaded.files[0]):
+        with contextlib.suppress(OSError, SettingsError):
+            return _settings_of_service(loaded, service_variables()) or loaded
+    return loaded
+
+
 def _base(variables: Variables) -> dict[str, str]:
     return {**os.environ, "XDG_STATE_HOME": variables.get("XDG_STATE_HOME", ("", ""))[0]}
 

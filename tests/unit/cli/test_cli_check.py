@@ -337,6 +337,12 @@ def test_a_queue_where_systemd_lets_the_service_write_nothing_is_one_error(
     assert line.startswith("relaygw: error: queue.url: systemd lets the service write below")
     assert f"ReadWritePaths={queue} by: systemctl edit relaygw" in line
     assert ("install -d -m 700 -o " in line) is not is_there
+    config.write_text(STAGING)
+    variable = "Environment=RELAYGW__QUEUE__URL=sqlite:////home/shop/queue.db"
+    of_service(monkeypatch, "ProtectHome=yes", variable)
+    done = check(config)
+    assert done.exit_code == 78
+    assert "error: queue.url: systemd hides /home/shop from the service" in done.stderr
 
 
 def test_a_socket_that_listens_elsewhere_is_an_error(
@@ -350,6 +356,10 @@ def test_a_socket_that_listens_elsewhere_is_an_error(
     monkeypatch.setattr(setup_host, "_systemctl", systemctl)
     said = "error: listeners: relaygw.socket listens at 127.0.0.1:25, and listeners name"
     assert said not in check(config).stderr
+    of_service(monkeypatch, "Environment=RELAYGW__MODE=sandbox")
+    done = check(config)
+    assert (done.exit_code, f"{said} 127.0.0.1:1025" in done.stderr) == (78, True)
+    of_service(monkeypatch)
     config.write_text(f"{STAGING}listeners: [{{bind: '127.0.0.1:2526'}}]\n")
     done = check(config)
     assert (done.exit_code, said in done.stderr) == (78, True)
