@@ -177,13 +177,20 @@ def check_settings(
     problems += (text for is_vital, text in closed if is_vital)
     hidden = hidden_files(theirs)
     problems += file_problems(loaded, hidden) if asks_service else ()
-    problems += events_problems(loaded.settings) if asks_service else ()
     problems += chain(service_problems(loaded), hidden.values())
     problems += () if changes_socket else socket_problems(theirs)
+    problems += events_problems(loaded.settings) if asks_service else ()
+    for look in (program_problems, queue_problems, loop_problems):
+        problems += look(loaded.settings)
+    if mail.recipient is not None:
+        problems.clear()  # what happens to mail is explained all the same
     if not wants_json:
         doubts = [*doubts, *shortages, *(text for is_vital, text in closed if not is_vital)]
-        _tell(invocation, loaded, mail, doubts)
-    problems_code = _check_problems(loaded.settings, mail, problems, tell)
+        _tell(invocation, loaded, mail, doubts, is_ok=not problems and not online)
+    for problem in problems:
+        warn(f"error: {problem}")
+        tell(problem)
+    problems_code = os.EX_CONFIG if problems else os.EX_OK
     if not online:
         return problems_code
     holds = _read_queue(invocation, loaded, lambda store: store.holds.in_force())
@@ -242,24 +249,16 @@ def _refuse_unknown(option: str, name: str | None, known: list[str]) -> None:
         raise CommandFailed(problem)
 
 
-def _check_problems(
-    settings: Settings, mail: AskedMail, problems: Iterable[str], tell: Callable[[str], object]
-) -> int:
-    if mail.recipient is not None:
-        return os.EX_OK
-    looks = (program_problems, queue_problems, loop_problems)
-    problems = [*problems, *(problem for look in looks for problem in look(settings))]
-    for problem in problems:
-        warn(f"error: {problem}")
-        tell(problem)
-    return os.EX_CONFIG if problems else os.EX_OK
-
-
 def _tell(
-    invocation: Invocation, loaded: LoadedSettings, mail: AskedMail, doubts: Iterable[str]
+    invocation: Invocation,
+    loaded: LoadedSettings,
+    mail: AskedMail,
+    doubts: Iterable[str],
+    *,
+    is_ok: bool,
 ) -> None:
     is_whole = mail.sender is not None and mail.recipient is not None
-    print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded))
+    print_lines(_explain(loaded.settings, mail) if is_whole else _summary(loaded, is_ok=is_ok))
     if is_whole:
         print_lines(suppression_lines(invocation, loaded, mail))
     if mail.recipient is None:
@@ -400,11 +399,14 @@ async def _ask(
 # --- what a configuration says, and what it does with mail -----------------------------------
 
 
-def _summary(loaded: LoadedSettings) -> Iterator[str]:
+def _summary(loaded: LoadedSettings, *, is_ok: bool) -> Iterator[str]:
+    """Yield what the configuration says; `is_ok`: nothing is wrong, nor left to be looked at."""
     from relaygw.alerting.open_channels import target_words
 
     settings = loaded.settings
-    yield labelled("ok", ", ".join(map(str, loaded.files)) or "no file: the sandbox")
+    yield labelled(
+        "ok" if is_ok else "files", ", ".join(map(str, loaded.files)) or "no file: the sandbox"
+    )
     mode = _MODES[settings.mode.value].format(len(settings.recipients.allow))
     yield labelled("mode", f"{settings.mode.value}: {mode}")
     yield labelled("hostname", settings.hostname)

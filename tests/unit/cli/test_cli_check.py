@@ -58,6 +58,7 @@ def explained(config: Path, sender: str, recipient: str, *more: str) -> dict[str
 def test_the_summary_names_mode_listeners_providers_and_routes(config: Path) -> None:
     result = check(config)
     assert result.exit_code == 0
+    assert result.stdout.startswith("ok  ")
     assert "staging: mail is sent to recipients.allow only (1 entries)" in result.stdout
     assert "127.0.0.1:25 for 127.0.0.0/8" in result.stdout
     assert "main: mail.test:587, STARTTLS, verified, AUTH" in result.stdout
@@ -191,6 +192,7 @@ def test_a_secret_that_systemd_hides_from_the_service_is_an_error(
     monkeypatch.setattr(check_findings, "is_of_service", lambda _: True)
     done = check(config, "--online")
     assert (done.exit_code, said in done.stderr) == (78, True)
+    assert done.stdout.startswith("files  ")
     assert "provider bulk:" in done.stdout
     assert "provider main:" not in done.stdout
     link = config.parent / "link"
@@ -359,6 +361,7 @@ def test_a_socket_that_listens_elsewhere_is_an_error(
     of_service(monkeypatch, "Environment=RELAYGW__MODE=sandbox")
     done = check(config)
     assert (done.exit_code, f"{said} 127.0.0.1:1025" in done.stderr) == (78, True)
+    assert done.stdout.startswith("files  ")
     of_service(monkeypatch)
     config.write_text(f"{STAGING}listeners: [{{bind: '127.0.0.1:2526'}}]\n")
     done = check(config)
