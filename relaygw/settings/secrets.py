@@ -407,6 +407,28 @@ def hidden_words(path: str, hidden: str) -> str:
     return f"systemd hides {hidden}{link} from the service (ProtectHome=, PrivateTmp=)"
 
 
+def _closed_on_ways(path: Path) -> list[Path]:
+    """Return the directories that the reader may not enter, to a file and to where links lead.
+
+    Those that this user cannot look at are left out; root can look at all.
+    """
+    reader = _reader()
+    groups = os.getgrouplist(reader.pw_name, reader.pw_gid)
+    with as_caller():
+        real = Path(os.path.realpath(path))
+    ways = dict.fromkeys((*reversed(path.parents), *reversed(real.parents)))
+    refused = [place for place in ways if not os.access(place, os.X_OK)]
+    closed = []
+    with as_caller():  # what lies below a closed directory is refused, whatever its own mode
+        for place in refused:
+            with contextlib.suppress(OSError):
+                status = place.stat()
+                may_all, may_group = status.st_mode & stat.S_IXOTH, status.st_mode & stat.S_IXGRP
+                if not (may_group if status.st_gid in groups else may_all):
+                    closed.append(place)
+    return closed
+
+
 def sharing_command(path: Path) -> str:
     """Return the command by which root lets the reader, and no stranger, read a file there.
 
@@ -415,9 +437,8 @@ def sharing_command(path: Path) -> str:
     group = str(_reader().pw_gid)
     with contextlib.suppress(KeyError):
         group = grp.getgrgid(int(group)).gr_name
-    closed = [place for place in reversed(path.parents) if not os.access(place, os.X_OK)]
     own = "u=rwx,g=rx,o=" if is_directory(path) else "u=rw,g=r,o="
-    steps = [("g+x", place) for place in closed[:1]] + [(own, path)]
+    steps = [("g+x", place) for place in _closed_on_ways(path)] + [(own, path)]
     shown = ((mode, shlex.quote(str(place))) for mode, place in steps)
     return " && ".join(f"chgrp {group} {place} && chmod {mode} {place}" for mode, place in shown)
 

@@ -20,6 +20,7 @@ from relaygw.cli.db import _make_directory
 from relaygw.errors import SettingsUnreadable, StoreUnavailable
 from relaygw.settings import load
 from relaygw.settings.load import load_settings
+from relaygw.settings.secrets import sharing_command
 from relaygw.store.queue_lock import lock_directory_of
 from relaygw.store.store import open_store
 from tests.forked import run_relaygw
@@ -224,6 +225,23 @@ def test_check_says_nothing_of_the_rights_of_a_bystander(
     for words in (f"may not write to {closed}", "heartbeat_url: env:", "/var/log is the system's"):
         assert (words in done.stderr) is is_seen
     assert "chown www-data /var/log" not in done.stderr
+
+
+def test_the_remedy_for_a_link_opens_the_directories_on_both_ways(tmp_path: Path) -> None:
+    live, archive = tmp_path / "live/gw", tmp_path / "archive/gw"
+    for directory in (live, archive):
+        directory.mkdir(parents=True)
+    (archive / "key1.pem").write_text("key")
+    (link := live / "key.pem").symlink_to("../../archive/gw/key1.pem")
+    for closed in (live, live.parent, archive.parent, archive / "key1.pem"):
+        closed.chmod(0o600 if closed.is_file() else 0o700)
+    give(state := tmp_path)
+    with state_owner.as_owner_of(state):
+        command = sharing_command(link)
+    assert str(archive) not in command.split()  # whose mode lets everybody enter
+    subprocess.run(command, shell=True, check=True)
+    with state_owner.as_owner_of(state):
+        assert link.read_text() == "key"
 
 
 def test_the_remedies_let_the_service_list_and_read_the_parts_of_its_configuration(
