@@ -95,60 +95,54 @@ class FrontMetrics:
         self._file.write()
 
 
+# name, meaning, labels
+_CONNECTIONS = ("relaygw_provider_connections", "Open connections.", "provider", "state")
+_IN_QUEUE = ("relaygw_time_in_queue_seconds", "From acceptance to delivery.")
+_DELIVERED = (
+    *("relaygw_recipients_delivered_total", "Recipients that the provider accepted."),
+    "provider",
+)
+_DEFERRED = (
+    *("relaygw_recipients_deferred_total", "Recipients deferred by an attempt."),
+    *("provider", "reason"),
+)
+_BOUNCED = (
+    *("relaygw_recipients_bounced_total", "Recipients refused for good or expired."),
+    *("provider", "reason"),
+)
+_SUPPRESSED = (
+    *("relaygw_recipients_suppressed_total", "Recipients that are suppressed, by what was done."),
+    *("action", "stream", "cause"),
+)
+_NOTICES = (
+    *("relaygw_notices_total", "Notices to senders, by what came of them."),
+    *("kind", "result"),
+)
+_DURATION = ("relaygw_delivery_duration_seconds", "From connection to reply.", "provider")
+_SUCCESS = (
+    *("relaygw_last_success_timestamp_seconds", "When the provider last accepted a message."),
+    "provider",
+)
+
+
 class DeliveryMetrics:
     """Metrics of one delivery worker."""
 
     def __init__(self, file: MetricsFile, providers: Collection[str]) -> None:
         self._file = file
-        self._connections = file.tally(
-            "relaygw_provider_connections",
-            *("Open connections.", "provider", "state"),
-            kind=TallyKind.LIVE,
-        )
-        in_queue = file.tally(
-            *("relaygw_time_in_queue_seconds", "From acceptance to delivery."),
-            kind=TallyKind.HISTOGRAM,
-            bounds=QUEUE_BUCKETS_S,
-        )
+        self._connections = file.tally(*_CONNECTIONS, kind=TallyKind.LIVE)
+        in_queue = file.tally(*_IN_QUEUE, kind=TallyKind.HISTOGRAM, bounds=QUEUE_BUCKETS_S)
         self._in_queue = HistogramRow(in_queue)
         self.batches = _batches(file, "delivery")
-        self._delivered = file.tally(
-            "relaygw_recipients_delivered_total",
-            *("Recipients that the provider accepted.", "provider"),
-            from_zero=product(providers),
-        )
-        self._deferred = file.tally(
-            "relaygw_recipients_deferred_total",
-            *("Recipients deferred by an attempt.", "provider", "reason"),
-            from_zero=product(providers, DEFERRED),
-        )
-        self._bounced = file.tally(
-            "relaygw_recipients_bounced_total",
-            *("Recipients refused for good or expired.", "provider", "reason"),
-            from_zero=product(providers, BOUNCED),
-        )
-        self._suppressed = file.tally(
-            "relaygw_recipients_suppressed_total",
-            *("Recipients that are suppressed, by what was done.", "action", "stream", "cause"),
-            from_zero=product(("blocked", "warned"), STREAMS, (cause.value for cause in Cause)),
-        )
-        self.notices = file.tally(
-            "relaygw_notices_total",
-            *("Notices to senders, by what came of them.", "kind", "result"),
-            from_zero=product(NOTICES, NOTICE_RESULTS),
-        )
-        duration = file.tally(
-            "relaygw_delivery_duration_seconds",
-            *("From connection to reply.", "provider"),
-            kind=TallyKind.HISTOGRAM,
-            bounds=DURATION_BUCKETS_S,
-        )
+        self._delivered = file.tally(*_DELIVERED, from_zero=product(providers))
+        self._deferred = file.tally(*_DEFERRED, from_zero=product(providers, DEFERRED))
+        self._bounced = file.tally(*_BOUNCED, from_zero=product(providers, BOUNCED))
+        actions, causes = ("blocked", "warned"), [cause.value for cause in Cause]
+        self._suppressed = file.tally(*_SUPPRESSED, from_zero=product(actions, STREAMS, causes))
+        self.notices = file.tally(*_NOTICES, from_zero=product(NOTICES, NOTICE_RESULTS))
+        duration = file.tally(*_DURATION, kind=TallyKind.HISTOGRAM, bounds=DURATION_BUCKETS_S)
         self._durations = {name: HistogramRow(duration, name) for name in providers}
-        self._success = file.tally(
-            "relaygw_last_success_timestamp_seconds",
-            *("When the provider last accepted a message.", "provider"),
-            kind=TallyKind.LATEST,
-        )
+        self._success = file.tally(*_SUCCESS, kind=TallyKind.LATEST)
 
     def read(self, events: Sequence[Event]) -> None:
         """Count what attempts came to, recipient by recipient."""
