@@ -44,6 +44,8 @@ from relaygw.settings.loops import listening_at, looping_binds
 from relaygw.settings.model import Settings
 from relaygw.settings.presets import presets
 from relaygw.settings.secrets import (
+    CREDENTIALS,
+    HANDED,
     SERVICE_USER,
     SecretRef,
     hidden_words,
@@ -321,11 +323,25 @@ def take_variables_of_service(loaded: LoadedSettings) -> list[str]:
     _take_variables(
         wanted - {"CREDENTIALS_DIRECTORY"}, {name: value for name, (value, _) in at_start.items()}
     )
-    return [
-        f"{shown_keys(keys)}: env:{name}: the service that runs does not have it as "
-        f"{at_start[name][1]} has it now; run: systemctl restart relaygw"
+    if running is None:
+        return []
+    changed = {
+        keys: at_start[name][1]
         for keys, name in named.items()
-        if running is not None and name in at_start and running.get(name) != at_start[name][0]
+        if name in at_start and running.get(name) != at_start[name][0]
+    }
+    secrets = secrets_of(settings)
+    for keys, secret in secrets.items():
+        if secret.kind == "credential" and secret.target.startswith(HANDED):
+            given = CREDENTIALS / secret.target.removeprefix(HANDED)
+            handed = Path(running.get("CREDENTIALS_DIRECTORY", ""), secret.target)
+            with contextlib.suppress(OSError):
+                if handed.read_bytes() != given.read_bytes():
+                    changed[keys] = str(given)
+    return [
+        f"{shown_keys(keys)}: {secrets[keys]}: the service that runs does not have it as {place} "
+        "has it now; run: systemctl restart relaygw"
+        for keys, place in changed.items()
     ]
 
 

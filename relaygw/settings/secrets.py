@@ -46,7 +46,8 @@ HIDDEN_BY = {
 }
 """What a setting of a systemd unit hides from its service; each with a slash at its end."""
 _HIDDEN = tuple(chain.from_iterable(HIDDEN_BY.values()))
-_HANDED = "relaygw_"
+HANDED = "relaygw_"
+"""What systemd puts before the name of a file of CREDENTIALS that it hands over."""
 FORMS = "env:NAME, file:PATH, credential:NAME, command:ARGV or plain:VALUE"
 _KINDS = ("env", "file", "credential", "command", "plain")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -111,14 +112,14 @@ class SecretRef(Written):
     def _credential_path(self, variables: Mapping[str, str]) -> Path:
         directory = variables.get("CREDENTIALS_DIRECTORY")
         if not directory:
-            name = self.target.removeprefix(_HANDED)
+            name = self.target.removeprefix(HANDED)
             source = CREDENTIALS / name
             if name != self.target and os.access(source, os.R_OK):  # the caller is root
                 return source
             raise SettingsError(
                 f"{self}: CREDENTIALS_DIRECTORY is not set; start relaygw with systemd and "
                 f"LoadCredential={self.target}:PATH, or keep it in {source} and name it "
-                f"credential:{_HANDED}{name}"
+                f"credential:{HANDED}{name}"
             )
         return Path(directory) / self.target
 
@@ -142,9 +143,9 @@ class SecretRef(Written):
                     "directory, and these are closed to services"
                 )
             if self.kind == "credential":
-                name = self.target.removeprefix(_HANDED)
+                name = self.target.removeprefix(HANDED)
                 remedy = (
-                    f"keep it in {CREDENTIALS / name}, name it credential:{_HANDED}{name}, and "
+                    f"keep it in {CREDENTIALS / name}, name it credential:{HANDED}{name}, and "
                     "restart the service: systemd hands it over at a start"
                 )
             raise SettingsError(

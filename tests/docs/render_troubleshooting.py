@@ -70,7 +70,7 @@ relaygw queue list --state all     # what became of mail; then: relaygw queue ex
 | the application got 250, the customer got nothing | `relaygw queue explain ID`: it waits, is held, bounced, or was *captured*: mode sandbox, or staging and not on `recipients.allow` |
 | `mail()` returns true, but `relaygw queue list --state all` does not show the mail | `php -i \\| grep sendmail_path` as the user of the shop: another mailer's command; `relaygw status` shows what is in the maildrop |
 | all mail goes to one provider | `relaygw check --sender A --recipient B` shows which route it takes and why |
-| mail is late | `relaygw status`: what waits, and which provider is slow, held or at its limit |
+| mail is late | `relaygw status`: what waits, and which provider is slow, held or at its limit; `relaygw queue shape --by reason`: how much waits for what, and for how long |
 | the page at port 8025 asks for a login, or says 404 | [who sees the web pages](security.md#who-sees-the-web-pages) |
 """  # noqa: E501
 

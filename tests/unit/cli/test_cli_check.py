@@ -277,6 +277,15 @@ def test_secrets_are_those_of_the_next_start_of_the_service(
     text = STAGING.replace("env:RELAYGW_TEST_UNSET", "credential:relaygw_orders")
     config.write_text(text)
     assert "providers.main.password" not in check(config).stderr
+    monkeypatch.setattr(check_findings, "CREDENTIALS", credentials)
+    handed = tmp_path / "handed"
+    handed.mkdir()
+    running["CREDENTIALS_DIRECTORY"] = str(handed)
+    said = f"relaygw_orders: the service that runs does not have it as {credentials}/orders has it"
+    for value, is_told in (("old\n", True), ("key\n", False)):
+        (handed / "relaygw_orders").write_text(value)
+        assert (said in check(config).stderr) is is_told
+    del running["CREDENTIALS_DIRECTORY"]
     config.write_text(text.replace("relaygw_orders", "orders"))
     (remedy,) = (line for line in check(config).stderr.splitlines() if "credential:orders" in line)
     assert f"keep it in {credentials}/orders and name it credential:relaygw_orders" in remedy
