@@ -48,6 +48,8 @@ _MEANT = {
     "oauth2": "xoauth2",
 }
 """What is meant by words of other programs, where that is one of the list."""
+_MEANT_KEYS = dict.fromkeys(("limit", "rate_limit", "max_per_hour"), "rate")
+"""What is meant by keys of other programs, where a section has that."""
 _FIRST_LABEL = re.compile(r"[A-Za-z0-9-]+(?=\.)")
 
 
@@ -89,8 +91,9 @@ def _unknown(keys: Keys) -> str:
     homes = list(dict.fromkeys(_homes(str(keys[-1]))))
     least = _ALIKE if homes and len(keys) == 1 else _SOMEWHAT_ALIKE
     word = str(keys[-1]).lower().replace("-", "_")
-    if near := difflib.get_close_matches(word, known, n=1, cutoff=least):
-        return f"is not a key here; did you mean {near[0]}?"
+    near = difflib.get_close_matches(word, known, n=1, cutoff=least)
+    if meant := [key for key in (_MEANT_KEYS.get(word), *near) if key in known]:
+        return f"is not a key here; did you mean {meant[0]}?"
     if 0 < len(homes) <= _MOST_HOMES:
         return f"is not a key here; it belongs in {' or '.join(homes)}"
     return f"is not a key here; the keys are {', '.join(known)}"
@@ -110,7 +113,7 @@ def _homes(name: str, keys: Keys = ()) -> Iterator[str]:
 def _shown(keys: Keys, value: Any, *, is_leaf: bool) -> str:
     if value is None and expectation(keys) == "a mapping":
         return ""
-    if _is_list_without_spaces(keys, value):
+    if _is_list_without_spaces(keys, value) or _is_entry_without_dash(keys, value):
         return ""
     if isinstance(value, dict):
         return "a mapping"
@@ -131,12 +134,19 @@ def _is_list_without_spaces(keys: Keys, value: Any) -> bool:
     return expectation(keys) == "a list" and str(first).startswith("-")
 
 
+def _is_entry_without_dash(keys: Keys, value: Any) -> bool:
+    is_of_sections = _section_at((*keys, _EACH)) is not None
+    return isinstance(value, dict) and expectation(keys) == "a list" and is_of_sections
+
+
 def _mismatch(keys: Keys, value: Any) -> str:
     expected = expectation(keys)
     if value == "":
         return "is empty; write a value or remove the key"
     if _is_list_without_spaces(keys, value):
         return "has no space after a -; write - VALUE"
+    if _is_entry_without_dash(keys, value):
+        return "is a list; write - and a space before the first key of each entry"
     if expected == "a mapping":
         return _not_a_mapping(keys, value)
     if isinstance(value, list) and expected != "a list":

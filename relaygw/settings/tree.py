@@ -304,10 +304,17 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
     if mark and "cannot start any token" in words and open_quotes[:1] < [mark.line + 1]:
         for number in open_quotes[:1]:  # the next quote, which was to open a text, has closed this
             return number, "the quote on this line is not closed; close it"
-    problem = next((said for part, said in _YAML_PROBLEMS.items() if part in words), None)
+    problem = _known_problem(words, content.splitlines()[mark.line :] if mark else [])
     if problem is None:  # the parser may quote a secret
         problem = re.sub(r"'[^'<]{2,}'|\"[^\"]{2,}\"", "…", words)
     return mark.line + 1 if mark else None, problem.replace("{begun}", begun)
+
+
+def _known_problem(words: str, lines: list[bytes]) -> str | None:
+    """Return what the parser's words mean at the first of these lines, None if that is unknown."""
+    if r"'\t'" in words and not any(line.lstrip(b" ").startswith(b"\t") for line in lines[:1]):
+        return "a tab stands before a value; write a space instead"
+    return next((said for part, said in _YAML_PROBLEMS.items() if part in words), None)
 
 
 def _key_problem(line: bytes) -> str | None:

@@ -120,6 +120,24 @@ MISTAKES = {
         GOOD.replace(HOST, "{preset: SendGrid, password: env:X}"),
         "write sendgrid",
     ),
+    "rate as limit": (
+        provider("limit: 100/h"),
+        "providers.main.limit: is not a key here; did you mean rate?",
+    ),
+    "rate as rate_limit": (provider("rate_limit: 100/h"), "did you mean rate?"),
+    "rate as max_per_hour": (provider("max_per_hour: 100"), "did you mean rate?"),
+    "a route without a dash": (
+        GOOD.replace("[{name: default, providers: [main]}]", "{name: default, providers: [main]}"),
+        "routes: is a list; write - and a space before the first key of each entry",
+    ),
+    "an alert without a dash": (
+        GOOD + "alerts:\n  webhook: https://h.example/x\n",
+        "alerts: is a list; write - and a space before",
+    ),
+    "a tab after a colon": (
+        GOOD.replace("mode: ", "mode:\t"),
+        "relaygw.yaml:1: a tab stands before a value; write a space instead",
+    ),
     "a port's name": (provider("port: smtp"), "write e.g. 587"),
     "a port that is none": (provider("port: 70000"), "is not an integer 1-65535"),
     "a key of a list at the top": (
