@@ -21,6 +21,7 @@ from relaygw.cli.setup_host import start_command
 from relaygw.cli.stderr import warn
 from relaygw.cli.text import aligned, as_json, labelled, moment, print_lines
 from relaygw.errors import StoreUnavailable
+from relaygw.mail.state import DeliveryState
 from relaygw.mail.words import age, counted, printable, took
 from relaygw.observe.maildrop import LeftMail, look_at_maildrop
 from relaygw.observe.waits import Waits
@@ -162,3 +163,5 @@ def _lane_lines(snapshot: Snapshot, settings: Settings) -> Iterator[str]:
         yield aligned(
             _LANE, route, stream, *(numbers.get(state, 0) for state in UNFINISHED), shown_age
         )
+    if any(lane_count.state is DeliveryState.DEFERRED for lane_count in snapshot.lanes):
+        yield labelled("why", "relaygw queue shape --by reason says what deferred mail waits for")

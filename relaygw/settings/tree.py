@@ -311,7 +311,7 @@ def _explain(error: Exception, content: bytes) -> tuple[int | None, str]:
 
 
 def _known_problem(words: str, lines: list[bytes]) -> str | None:
-    """Return what the parser's words mean at the first of these lines, None if that is unknown."""
+    """Say what the parser's words mean at the first of these lines, None if that is unknown."""
     if r"'\t'" in words and not any(line.lstrip(b" ").startswith(b"\t") for line in lines[:1]):
         return "a tab stands before a value; write a space instead"
     return next((said for part, said in _YAML_PROBLEMS.items() if part in words), None)
