@@ -37,7 +37,7 @@ from relaygw.roles.sockets import ListeningSockets
 from relaygw.roles.systemd import ServiceManager, handed_sockets
 from relaygw.service_file import RunningGateway, hold_running_entry, hold_service_file, user_name
 from relaygw.settings.certificates import unusable_certificates
-from relaygw.settings.in_force import keep_settings
+from relaygw.settings.in_force import check_sandbox_is_meant, keep_settings
 from relaygw.settings.load import DEFAULT_FILE, LoadedSettings, load_settings
 from relaygw.settings.model import Settings
 from relaygw.settings.section import Mode
@@ -319,6 +319,7 @@ class Supervisor:
         try:
             with state_owner.as_caller():
                 loaded = load_settings(config=self._config, environ=os.environ)
+            check_sandbox_is_meant(loaded)
             if loaded.settings.queue.url != self._loaded.settings.queue.url:
                 raise RelaygwError("queue.url cannot change by a reload; restart instead")
             # the front that runs may have one that could be read then

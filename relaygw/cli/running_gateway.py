@@ -30,9 +30,11 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     running = service_file.running_gateways(os.environ)
     if not running:
         return load_usual()
-    usual = None
-    with contextlib.suppress(SettingsError):  # what runs is not what stands there
+    usual = wrong = None
+    try:
         usual = load_usual()
+    except SettingsError as error:  # what runs is not what stands there
+        wrong = error
     same = [
         found_gateway
         for found_gateway in running
@@ -53,6 +55,8 @@ def load_running(load_usual: Callable[[], LoadedSettings]) -> LoadedSettings:
     try:
         _become_user_of(gateway)
         loaded = load_settings(config=config, environ=_environment_of(gateway))
+        if wrong is not None and gateway.config and str(wrong).startswith(gateway.config):
+            raise wrong  # its mode is taken from what runs, and that was what is wrong
     except SettingsError as error:
         return _instead_of_unusable(gateway, error, forgotten)
     warn(f"using {_named(gateway)}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import pytest
 
 from relaygw.settings.in_force import keep_settings
 from relaygw.settings.load import load_settings
-from tests.e2e.gateway import Gateway
+from tests.e2e.gateway import PATIENCE_S, Gateway
+from tests.e2e.ports import fixed_binds
 from tests.forked import run_relaygw
 from tests.tables import each_of
 
@@ -30,6 +34,9 @@ SECTIONS = {
 MISTAKES = {
     "half edited": lambda config: config.write_text(config.read_text()[:-20] + "\n  - [x"),
     "a wrong key": lambda config: config.write_text(f"{config.read_text()}\nnonsense: 1\n"),
+    "a wrong mode": lambda config: config.write_text(
+        config.read_text().replace("production", "producton")
+    ),
     "moved away": lambda config: config.rename(config.with_suffix(".old")),
 }
 COMMANDS = {
@@ -150,6 +157,49 @@ def test_without_its_file_no_production_becomes_a_sandbox() -> None:
     done = relaygw("serve", "--role", "web")
     assert done.returncode == os.EX_CONFIG, done
     assert "is not there, and the gateway of this queue ran in mode production" in done.stderr
+
+
+_SERVE = """
+import sys
+from pathlib import Path
+from relaygw.cli import main
+from relaygw.settings.load import load_settings
+load_settings.__kwdefaults__["default_file"] = Path(sys.argv[1])
+main(["serve"])
+"""
+
+
+def test_a_reload_without_its_file_makes_no_sandbox_of_it(tmp_path: Path) -> None:
+    """By a signal, which no check goes before."""
+    config, log = tmp_path / "relaygw.yaml", tmp_path / "log"
+    binds = fixed_binds()
+    config.write_text(
+        json.dumps(
+            {"mode": "production", **SECTIONS, **binds, "maildrop": {"path": f"{tmp_path}/drop"}}
+        )
+    )
+    config.chmod(0o600)  # it has a password
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "RELAYGW_CONFIG": ""}
+
+    def wait_for(text: str) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while text not in log.read_text():
+            assert time.monotonic() < deadline_s, log.read_text()
+            time.sleep(0.05)
+
+    with log.open("w") as output:
+        serving = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, str(config)], env=environ, stdout=output, stderr=output
+        )
+    try:
+        wait_for("started: ")
+        config.rename(tmp_path / "away.yaml")
+        serving.send_signal(signal.SIGHUP)
+        wait_for("reload refused, the old settings stay")
+        assert "and the gateway of this queue ran in mode production" in log.read_text()
+    finally:
+        serving.terminate()
+        assert serving.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, indirect=True)
