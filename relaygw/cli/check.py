@@ -57,6 +57,7 @@ from relaygw.cli.text import as_json, labelled, print_lines
 from relaygw.errors import RelaygwError, SchemaMismatch, SettingsError, StoreUnavailable
 from relaygw.mail.clock import clock_ms
 from relaygw.mail.words import fields, printable
+from relaygw.operations.providers import holds_of, put_off_words, read_usages
 from relaygw.policy.endings import ending_logins
 from relaygw.policy.recipients import AddressPatterns
 from relaygw.policy.router import Way
@@ -68,7 +69,6 @@ from relaygw.settings.loops import looping_binds
 from relaygw.settings.model import Log, Settings
 from relaygw.settings.provider import Provider
 from relaygw.settings.routes import Route
-from relaygw.store.holds import Hold
 from relaygw.store.store import Store
 from relaygw.upstream.diagnosis import Finding, Result, Step, diagnose
 
@@ -193,8 +193,7 @@ def check_settings(
     problems_code = os.EX_CONFIG if problems else os.EX_OK
     if not online:
         return problems_code
-    holds = _read_queue(invocation, loaded, lambda store: store.holds.in_force())
-    held = [(hold.provider, _held_finding(hold)) for hold in holds]
+    held = _read_queue(invocation, loaded, lambda store: _of_gateway(store, loaded.settings))
     online_code = _check_online(loaded.settings, mail, [*hidden], held, wants_json=wants_json)
     return problems_code or online_code
 
@@ -274,13 +273,19 @@ def _tell(
             warn(f"warning: {text}")
 
 
-def _held_finding(hold: Hold) -> Finding:
-    return Finding(
-        step=Step.GATEWAY,
-        result=Result.WARNING,
-        detail=f"the gateway has {hold_word(hold)} {hold_words(hold, clock_ms())}",
-        remedy=hold.remedy,
-    )
+def _of_gateway(store: Store, settings: Settings) -> Iterator[tuple[str, Finding]]:
+    """Yield why the gateway sends nothing by a provider, or has no mail taken by it."""
+    holds = store.holds.in_force()
+    for hold in holds:
+        why = f"the gateway has {hold_word(hold)} {hold_words(hold, clock_ms())}"
+        yield hold.provider, _warning(why, hold.remedy)
+    for name, usage in read_usages(store, settings, holds, ()).items():
+        if usage.put_off is not None and not holds_of(holds, name):
+            yield name, _warning(put_off_words(name, usage.put_off))
+
+
+def _warning(detail: str, remedy: str = "") -> Finding:
+    return Finding(step=Step.GATEWAY, result=Result.WARNING, detail=detail, remedy=remedy)
 
 
 def _check_online(

@@ -21,6 +21,7 @@ from relaygw.operations.providers import (
     busy_words,
     holds_of,
     provider_object,
+    put_off_words,
     rate_words,
     read_usages,
     state_of,
@@ -141,6 +142,8 @@ def _probe_words(hold: Hold, now_ms: int) -> str:
 def usage_lines(name: str, usage: Usage, now_ms: int) -> Iterator[str]:
     """Yield why a provider gets less than its settings say, or mail waits for it, if that is so."""
     taught = usage.account
+    if usage.put_off is not None:
+        yield labelled("deferring", put_off_words(name, usage.put_off))
     if usage.is_behind:
         yield labelled("waiting", turn_words(name, usage))
     if usage.is_busy:

@@ -6,7 +6,7 @@ The pace and the connections of now are computed as the delivery worker does.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 from relaygw.mail.clock import rfc3339, rfc3339_or_none
 from relaygw.mail.outcome import Scope
 from relaygw.mail.state import DeliveryState
-from relaygw.mail.words import fields, span
+from relaygw.mail.words import fields, printable, span
+from relaygw.observe.history import SLICE_S, Series
 from relaygw.policy.pacing import allowed_per_s, connections
 from relaygw.policy.router import providers_of
 from relaygw.policy.untended import longest_in_hand_s
@@ -28,6 +29,8 @@ from relaygw.store.store import Store
 
 _WORDS = {UNREACHABLE: "down", PAUSED: "paused", Scope.SENDER_DOMAIN.value: "partly held"}
 _LONG_S = 10.0  # what takes longer is shown
+_PUT_OFF_MESSAGES = 3  # with no mail taken meanwhile: fewer say more of the mail than of a provider
+_MOST_TRIES = 100  # the latest, that are looked at
 _FREE_AT = 2.0
 """A provider without a `rate` is slowed until its pace is so many times what it refused."""
 
@@ -63,6 +66,14 @@ def obeyed(holds: Iterable[Hold], providers: Container[str]) -> list[Hold]:
 # --- how near they are to their limits ------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """Mail that a provider has put off lately, while it took none."""
+
+    messages: int  # at least
+    reply: str  # the one that most of them got
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What one provider may get now, and why it is less than its settings say."""
@@ -75,6 +86,7 @@ class Usage:
     waiting: int = 0  # what waits for it, in the measure of its rate
     doubts: int = 0  # open deliveries that it may have taken already
     in_hand_since_ms: int | None = None  # workers have something for it, the first since then
+    put_off: PutOff | None = None
     at_ms: int = 0  # of all this
 
     @property
@@ -138,7 +150,7 @@ def read_usages(
         if lane.state is DeliveryState.ACTIVE:
             since_ms = lane.oldest_changed_at_ms
             in_hand_ms[name] = min(in_hand_ms.get(name, since_ms), since_ms)
-    doubts = store.watch.doubtful()
+    doubts, put_off = store.watch.doubtful(), _read_put_off(store, int(now_s * 1000))
     for name, provider in settings.providers.items():
         limit_group, most = provider.account or name, provider.max_connections
         account = accounts.get(limit_group, Account())
@@ -155,9 +167,30 @@ def read_usages(
             waiting=waiting[name],
             doubts=doubts.get(name, 0),
             in_hand_since_ms=in_hand_ms.get(name),
+            put_off=put_off.get(name),
             at_ms=int(now_s * 1000),
         )
     return usages
+
+
+def _read_put_off(store: Store, now_ms: int) -> dict[str, PutOff]:
+    """Ask the store for the mail that providers put off lately, by those that took none at all."""
+    since_ms = now_ms - SLICE_S * 1000
+    since_ms -= since_ms % (SLICE_S * 1000)
+    counted = store.watch.sums(since_ms, step_ms=2**50, series=[Series.DELIVERED, Series.DEFERRED])
+    taking = {name for _, series, name, _ in counted if series == Series.DELIVERED}
+    if not {name for _, _, name, _ in counted} - taking:
+        return {}
+    failures = store.queue.failures(since_ms, step_ms=2**50, limit=_MOST_TRIES).put_off
+    tries = defaultdict(list)
+    for failure in failures:
+        if failure.provider not in taking:
+            tries[failure.provider].append(failure)
+    return {
+        name: PutOff(number, Counter(failure.reply for failure in mine).most_common(1)[0][0])
+        for name, mine in tries.items()
+        if (number := len({failure.queue_id for failure in mine})) >= _PUT_OFF_MESSAGES
+    }
 
 
 def _taken_by(
@@ -193,11 +226,20 @@ def busy_words(name: str, usage: Usage) -> str:
     )
 
 
+def put_off_words(name: str, put_off: PutOff) -> str:
+    """Say how a provider answers all mail, and what to do about it."""
+    return (
+        f"{name} has taken none of its last {put_off.messages} messages: "
+        f"{printable(put_off.reply)}; if that is not the recipients' doing, relaygw provider hold "
+        f"{name} and relaygw queue flush send by the next provider of the route"
+    )
+
+
 def state_of(mine: Iterable[Hold], usage: Usage) -> str:
     """Return the state in a word.
 
-    `held`, `down`, `paused`, `partly held` (only mail of some senders waits), `busy`, `slowed` or
-    `ok`.
+    `held`, `down`, `paused`, `partly held` (only mail of some senders waits), `deferring` (it puts
+    all mail off), `busy`, `slowed` or `ok`.
     """
     scopes = {hold.scope for hold in mine}
     if scopes & {Scope.PROVIDER.value, Scope.CREDENTIAL.value}:
@@ -205,6 +247,8 @@ def state_of(mine: Iterable[Hold], usage: Usage) -> str:
     for scope, word in _WORDS.items():
         if scope in scopes:
             return word
+    if usage.put_off is not None:
+        return "deferring"
     if usage.is_busy:
         return "busy"
     return "slowed" if usage.is_slowed else "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.e2e.gateway import Gateway, gateway_to, provider_settings
 from tests.e2e.ports import free_port
 from tests.e2e.real_providers import RealPostfix, smtp_sink
 from tests.fakes.scripted_provider import ThreadedProvider
+from tests.forked import run_relaygw
 from tests.rights import needs
 
 CONTENT = b"Subject: hello\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n.dot\r\n.\r\nend\r\n"
@@ -141,3 +143,28 @@ def test_provider_that_was_down_gets_everything_once(tmp_path: Path) -> None:
             dumps = [file.read_bytes() for file in (tmp_path / "sink").iterdir()]
     numbers = Counter(int(re.search(rb"^X-No: (\d+)", dump, re.M)[1]) for dump in dumps)
     assert numbers == Counter(range(20))
+
+
+def test_a_provider_that_puts_all_mail_off_is_shown_as_that(tmp_path: Path) -> None:
+    """It is reached and logs in: without this every page would say that all is well."""
+    with ThreadedProvider() as provider, gateway_to(provider, tmp_path) as gateway:
+
+        def said(*words: str) -> str:
+            argv = ["--config", gateway.config, *words]
+            ran = run_relaygw(argv, capture_output=True, text=True, env=gateway.environment)
+            return " ".join(ran.stdout.split())
+
+        def state() -> str:
+            shown: str = json.loads(said("provider", "list", "--json"))["state"]
+            return shown
+
+        provider.script("MAIL", *[b"451 4.3.0 Temporary system failure\r\n"] * 1000)
+        for _ in range(2):
+            gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+        gateway.wait_for_log("status=deferred", count=4)
+        assert state() == "ok", "two messages may be at fault themselves"
+        gateway.send("a@shop.test", ["b@cust.test"], CONTENT)
+        gateway.wait_until(lambda: state() == "deferring", "the state of the provider")
+        why = "none of its last 3 messages: 451 4.3.0 Temporary system failure"
+        for words in (("status",), ("provider", "list"), ("check", "--online")):
+            assert why in said(*words), words

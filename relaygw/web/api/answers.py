@@ -68,7 +68,7 @@ class _ProviderAnswer(Answer):
     name: str
     host: str
     port: int
-    state: Literal["busy", "down", "held", "ok", "partly held", "paused", "slowed"]
+    state: Literal["busy", "deferring", "down", "held", "ok", "partly held", "paused", "slowed"]
     quota_used: int | None = said("in 24 hours; null without a quota")
     is_slowed: bool
     rate_now_per_s: float | None = said("while it is slower than its settings say")

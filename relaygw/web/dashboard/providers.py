@@ -12,7 +12,14 @@ from starlette.responses import Response
 from relaygw.mail.clock import utc_text
 from relaygw.observe.history import Series
 from relaygw.operations.provider_holds import HOLD, RELEASE
-from relaygw.operations.providers import Usage, busy_words, holds_of, rate_words, turn_words
+from relaygw.operations.providers import (
+    Usage,
+    busy_words,
+    holds_of,
+    put_off_words,
+    rate_words,
+    turn_words,
+)
 from relaygw.operations.status import Snapshot
 from relaygw.operations.story.facts import Meanings
 from relaygw.operations.verb import Mistake
@@ -26,7 +33,8 @@ from relaygw.web.verbs import problem_of, read_form
 
 _VERBS = {verb.name: verb for verb in (HOLD, RELEASE)}
 _NOTICES = {"hold": "provider_held", "release": "provider_released"}
-_TONES = {"ok": "sent", **dict.fromkeys(("busy", "slowed", "paused", "partly held"), "waiting")}
+_WAITING = ("busy", "deferring", "slowed", "paused", "partly held")
+_TONES = {"ok": "sent", **dict.fromkeys(_WAITING, "waiting")}
 TRIED = (Series.DELIVERED, Series.DEFERRED, Series.BOUNCED)
 
 Example = tuple[str, Sequence[AttemptEntry]]  # a message by its id, and its attempts, oldest first
@@ -85,6 +93,8 @@ def _limits(name: str, usage: Usage, lately_per_s: float) -> list[tuple[str, str
     if settings.daily_quota is not None:
         used = f"{usage.quota_used:,} of {settings.daily_quota:,} {settings.quota_counts} a day"
         limits.append(("Quota", used))
+    if usage.put_off is not None:
+        limits.append(("Deferring", put_off_words(name, usage.put_off)))
     if usage.is_behind:
         limits.append(("Waiting", turn_words(name, usage)))
     if usage.is_busy:

@@ -11,6 +11,7 @@ from relaygw.cli import main
 from relaygw.mail.clock import clock_ms, utc_text
 from relaygw.mail.hold import HoldCause, HoldCode, sender_refused
 from relaygw.mail.state import DeliveryState
+from relaygw.observe.history import Series
 from relaygw.policy.retry import retried_in_doubt, unsent
 from relaygw.settings.presets import presets
 from relaygw.store.holds import PAUSED, Hold
@@ -147,6 +148,17 @@ def test_mail_in_hand_that_gets_no_answer_shows_for_how_long_and_until_when(
     assert main["in_hand_s"] >= 0
     shop.run("provider", "hold", "main")
     assert shop.lines("provider", "list", "--json")[0]["state"] == "held"
+
+
+def test_a_provider_defers_until_it_takes_a_message(shop: Desk) -> None:
+    for _ in range(3):
+        shop.add()
+    shop.attempt(DeliveryState.DEFERRED, reason="451 4.3.0 later")
+    shop.store.watch.add_history(clock_ms(), {(Series.DEFERRED.value, "main"): 3})
+    main, spare = shop.lines("provider", "list", "--json")
+    assert (main["state"], spare["state"]) == ("deferring", "ok")
+    shop.store.watch.add_history(clock_ms(), {(Series.DELIVERED.value, "main"): 1})
+    assert shop.lines("provider", "list", "--json")[0]["state"] == "ok"
 
 
 @pytest.mark.parametrize(
