@@ -96,7 +96,7 @@ class Supervisor:
         os.umask(0o077)  # mail is nobody else's business
         hold_service_file(self._loaded.state_dir)
         self._hang_file.start()
-        self._put_in_force(self._loaded)
+        self._note_in_force()
         self._metrics = open_run_files(self._loaded.state_dir, self._log)
         self._readings = Readings(
             self._loaded.state_dir, tell=lambda line: self._log.note("master", line)
@@ -337,7 +337,7 @@ class Supervisor:
             self._manager.ready(f"reload refused, the old settings stay: {reasons[0]}")
             return
         old = list(self._children.values())
-        self._put_in_force(loaded)
+        self._loaded = loaded
         self._log.channel.close()
         self._log = _open_log(loaded.settings)
         self._restarts.clear()
@@ -350,15 +350,15 @@ class Supervisor:
         for child in self._wait_for_handover(old):
             what = f"{child.role} (pid {child.pid}) has not ended what it does by the old settings"
             self._log.note("master", f"warning: {what}; until it ends, it may send by them")
+        self._note_in_force()
         self._register()
         self._note_settings("reload")
         self._log.note("master", f"reloaded: mode {loaded.settings.mode}")
         self._manager.ready(f"serves, mode {loaded.settings.mode}")
 
-    def _put_in_force(self, loaded: LoadedSettings) -> None:
-        self._loaded = loaded
-        note_settings_in_force(loaded.state_dir)
-        keep_settings(loaded)
+    def _note_in_force(self) -> None:
+        note_settings_in_force(self._loaded.state_dir)
+        keep_settings(self._loaded)
 
     def _wait_for_handover(self, old: Sequence[Child]) -> list[Child]:
         """Return the workers of before that do not say in time that they begin nothing more."""

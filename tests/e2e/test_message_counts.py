@@ -24,17 +24,22 @@ BOUNDS = {
 }
 """By figure: at most so many for a message of 4 KiB, and of 50 KiB.
 
-Calls have a twentieth more than they are: on a busy machine a timer falls into every message.
+Calls have a fiftieth more than they are: on a busy machine a timer falls into every message.
 """
+TRIES = 3
+"""A machine may be so busy that several timers do; what a message costs is the least."""
 
 
 @pytest.mark.parametrize(("size_bytes", "column"), [(4096, 0), (51200, 1)])
 def test_a_message_costs_no_more_than_it_did(size_bytes: int, column: int) -> None:
-    figures = of_one_message(size_bytes).figures()
-    assert figures.keys() == BOUNDS.keys()
-    over = {
-        name: f"{figure}, at most {BOUNDS[name][column]}"
-        for name, figure in figures.items()
-        if figure > BOUNDS[name][column]
-    }
+    for _ in range(TRIES):
+        figures = of_one_message(size_bytes).figures()
+        assert figures.keys() == BOUNDS.keys()
+        over = {
+            name: f"{figure}, at most {BOUNDS[name][column]}"
+            for name, figure in figures.items()
+            if figure > BOUNDS[name][column]
+        }
+        if not over:
+            break
     assert not over, "bench/counts --top 60 names what is called"

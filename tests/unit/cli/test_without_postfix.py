@@ -50,7 +50,7 @@ def test_its_commands_say_what_is_missing_and_how_to_get_it(
 
 
 def test_all_else_works(gateway: Path) -> None:
-    done = run(gateway, "config", "show", HOME=str(gateway))
+    done = run(gateway, "config", "show", HOME=str(gateway), XDG_STATE_HOME=str(gateway))
     assert (done.returncode, done.stderr) == (0, "")
     listed = run(gateway, "--help").stdout
     assert [name for name in _BESIDE if name not in listed] == []
